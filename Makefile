@@ -1,0 +1,50 @@
+# Every target does its own set-up in .venv; it needs Python 3.11+ and make, nothing else.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+$(READY): requirements-dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; \
+		echo "hint: install one (Debian: apt install python3 python3-venv) or run make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(READY) ## make .venv with everything the other targets need
+
+demo: $(READY) ## run the main job once, on embedded servers
+	@$(BIN)/sqs2pg demo $(DEMO_ARGS)
+
+test: $(READY) ## unit, contract, integration, acceptance and short fault tests
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not system" $(TEST_ARGS)
+
+test-unit: $(READY) ## the tests without I/O, in seconds
+	@$(BIN)/pytest tests/unit $(TEST_ARGS)
+
+lint: $(READY) ## format, lint, types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+lock: ## resolve the dependencies again and write both requirements files
+	@python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
+	@.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --upgrade pyproject.toml --extra local -o requirements.txt
+	@.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --upgrade pyproject.toml --extra local --group dev -o requirements-dev.txt
+	@rm -rf .venv-lock
+
+clean: ## remove everything the targets made
+	@rm -rf .venv .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+.PHONY: help setup demo test test-unit lint lock clean

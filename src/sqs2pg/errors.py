@@ -1,0 +1,85 @@
+"""The fault tree: what can go wrong, and which route each fault takes.
+
+A permanent fault belongs to one message and sends it to quarantine. A transient fault belongs
+to the world (AWS, PostgreSQL, the network) and is retried under lease. A fatal fault stops the
+process with one `error:` line and one `hint:` line.
+
+A fault carries codes and names only. It must never carry a body, a field's value, a driver's
+message or another exception's text: all of these may quote personal data.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """The hop of the pipeline a fault happened in; a bounded metric label."""
+
+    RECEIVE = "receive"
+    DECODE = "decode"
+    MASK = "mask"
+    WRITE = "write"
+    ACKNOWLEDGE = "acknowledge"
+    KEYS = "keys"
+    SETTINGS = "settings"
+
+
+class Sqs2pgError(Exception):
+    """Root of every fault raised by this package.
+
+    `code` is a short snake_case word from a bounded set, fit for a metric label. `what` says
+    what happened and to what, in words that quote no value. `hint` says what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, code: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.code = code
+        self.hint = hint
+
+
+class SettingsError(Sqs2pgError):
+    """The settings, the command line or the environment are wrong. Exit code 2."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, code: str = "settings", hint: str = "") -> None:
+        super().__init__(what, code=code, hint=hint)
+
+
+class KeyFault(Sqs2pgError):
+    """A key is missing, short, equal to another, or not the one on record. Exit code 2.
+
+    The process stops: nothing is ever written unmasked.
+    """
+
+    exit_code = 2
+
+
+class FatalFault(Sqs2pgError):
+    """The process cannot go on and retrying will not help (queue deleted, access denied)."""
+
+
+class TransientFault(Sqs2pgError):
+    """The world is away for a while: hold the messages under lease, back off, try again."""
+
+    def __init__(
+        self, what: str, *, code: str, hint: str = "", stage: Stage = Stage.WRITE
+    ) -> None:
+        super().__init__(what, code=code, hint=hint)
+        self.stage = stage
+
+
+class PermanentFault(Sqs2pgError):
+    """One message can never become a row: quarantine it with `code`.
+
+    `detail` names a place (a field, a column, a constraint, a record's index), never a value.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, stage: Stage = Stage.DECODE) -> None:
+        super().__init__(f"{code} {detail}".rstrip(), code=code)
+        self.detail = detail
+        self.stage = stage

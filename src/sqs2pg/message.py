@@ -1,0 +1,123 @@
+"""The types a message passes through: Message -> Record -> Row, or DeadLetter; and its Outcome.
+
+Three types mark how dangerous data is. A `Message` is bytes as received. A `Record` is
+cleartext fields. A `Row` is masked and ready to write; the sink accepts only rows, so the type
+checker helps to keep cleartext out of the database. `repr` of the first two hides content.
+
+No I/O here, and no import of ours.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+
+class Outcome(Enum):
+    """How one delivery ended. A delivery ends in exactly one of these."""
+
+    WRITTEN = "written"
+    """Its rows are committed. Delete it."""
+    DUPLICATE = "duplicate"
+    """The ledger has it already; no row changed. Delete it."""
+    QUARANTINED = "quarantined"
+    """Set aside, sealed, with its reason, and committed. Delete it."""
+    RELEASED = "released"
+    """Not done: a transient fault. Keep it; it will be delivered or tried again."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the outcome is durable, so that the message may be deleted."""
+        return self is not Outcome.RELEASED
+
+
+class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
+    """The message system attributes asked for; integers arrive as text and are converted.
+
+    Source: AWS SQS API reference, ReceiveMessage, MessageSystemAttributeNames.
+    """
+
+    sent_timestamp: int
+    """Milliseconds since the epoch; the same over every redelivery."""
+    approximate_receive_count: int = 1
+    message_group_id: str | None = None
+    sequence_number: int | None = None
+    """20 digits, rising within a message group of a FIFO queue."""
+    aws_trace_header: str | None = msgspec.field(name="AWSTraceHeader", default=None)
+
+
+class MessageAttribute(msgspec.Struct, rename="pascal", frozen=True, gc=False, repr_omit_defaults=True):
+    """One producer-set message attribute."""
+
+    data_type: str
+    string_value: str | None = None
+    binary_value: str | None = None
+
+    def __repr__(self) -> str:
+        return f"MessageAttribute({self.data_type})"
+
+    def __rich_repr__(self) -> Any:
+        yield self.data_type
+
+
+class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False):
+    """One delivery of one SQS message, decoded straight from ReceiveMessage's JSON.
+
+    `receipt_handle` is the only field that changes: a later delivery of the same message
+    brings a newer handle, and the newest one is the one that deletes.
+    """
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    attributes: SystemAttributes
+    message_attributes: dict[str, MessageAttribute] | None = None
+    md5_of_body: str | None = msgspec.field(name="MD5OfBody", default=None)
+
+    def __repr__(self) -> str:
+        return f"Message({self.message_id})"
+
+    def __rich_repr__(self) -> Any:
+        yield self.message_id
+
+
+class Record(msgspec.Struct, gc=False, eq=False):
+    """Cleartext fields of one record; subclasses are made from the mapping at start."""
+
+    def __repr__(self) -> str:
+        return "Record(…)"
+
+    def __rich_repr__(self) -> Any:
+        yield "…"
+
+
+class Row(msgspec.Struct, gc=False, eq=False):
+    """The masked rows of one message: one ledger entry and `count` lines for the target.
+
+    `text` is PostgreSQL's COPY text format: `count` lines, each ending in a newline, its
+    columns in the order of the mapping.
+    """
+
+    key: str
+    message_id: str
+    text: str
+    count: int = 1
+
+
+class DeadLetter(msgspec.Struct, gc=False, eq=False):
+    """One message set aside: its reason and its sealed body, ready for the quarantine table."""
+
+    key: str
+    message_id: str
+    reason: str
+    """A code from a bounded set; never a quotation."""
+    detail: str
+    """A place: field, column, constraint, record index. Never a value."""
+    attempts: int
+    sent_timestamp: int
+    """Milliseconds since the epoch."""
+    sealed_body: bytes
+    sealed_under: str
+    """The key the body is sealed under, as `series:version`."""
