@@ -66,9 +66,7 @@ class FatalFault(Sqs2pgError):
 class TransientFault(Sqs2pgError):
     """The world is away for a while: hold the messages under lease, back off, try again."""
 
-    def __init__(
-        self, what: str, *, code: str, hint: str = "", stage: Stage = Stage.WRITE
-    ) -> None:
+    def __init__(self, what: str, *, code: str, hint: str = "", stage: Stage = Stage.WRITE) -> None:
         super().__init__(what, code=code, hint=hint)
         self.stage = stage
 

@@ -48,7 +48,7 @@ class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
     aws_trace_header: str | None = msgspec.field(name="AWSTraceHeader", default=None)
 
 
-class MessageAttribute(msgspec.Struct, rename="pascal", frozen=True, gc=False, repr_omit_defaults=True):
+class MessageAttribute(msgspec.Struct, rename="pascal", frozen=True, gc=False):
     """One producer-set message attribute."""
 
     data_type: str

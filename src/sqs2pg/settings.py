@@ -1,0 +1,388 @@
+"""Settings: one TOML file plus the environment, parsed and cross-checked once, then frozen.
+
+Order of precedence, highest first: `SQS2PG_<SECTION>__<KEY>` in the environment (`SQS2PG_<KEY>`
+for a key outside any section), the TOML file, the default. An unknown key is an error that names
+the nearest known one. Names end in their units: `_s` seconds, `_ms` milliseconds, `_days`,
+`_bytes`, `_rows`.
+
+AWS settings are not here: credentials, region and endpoint come from the standard AWS
+environment and files. No value of a secret ever appears in `repr` or in an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sqs2pg.errors import SettingsError
+
+DEFAULT_FILE = Path("sqs2pg.toml")
+ENVIRONMENT_PREFIX = "SQS2PG_"
+CONFIG_VARIABLE = "SQS2PG_CONFIG"
+
+Positive = Annotated[int, Meta(ge=1)]
+# A column, table or domain name reaches SQL only quoted; the bound is PostgreSQL's NAMEDATALEN.
+Name = Annotated[str, Meta(min_length=1, max_length=63)]
+
+FieldType = Literal["text", "version", "major", "date"]
+Kind = Literal["ip", "text"]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One table of the settings file."""
+
+
+class Source(Section, frozen=True):
+    """`[source]`: the queue."""
+
+    queue: Annotated[str, Meta(min_length=1, description="name, URL or ARN")] = "login-queue"
+    visibility_timeout_s: Annotated[
+        int,
+        Meta(ge=2, le=43_200, description="asked for with every receive; leases renew at a third"),
+    ] = 60
+    wait_time_s: Annotated[int, Meta(ge=0, le=20, description="long poll; AWS allows 20")] = 20
+    receivers_max: Annotated[
+        int, Meta(ge=1, le=256, description="long polls in flight at the most, a worker")
+    ] = 32
+    max_receives: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="deliveries before it is tried alone; 0: maxReceiveCount - 1",
+        ),
+    ] = 0
+    in_flight_messages_max: Annotated[int, Meta(ge=10, le=120_000)] = 20_000
+    in_flight_bytes_max: Annotated[int, Meta(ge=2**20)] = 64 * 2**20
+    drain_settle_s: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                description="quiet time that ends --drain; default 60, or 1 on loopback",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class SinkSettings(Section, frozen=True):
+    """`[sink]`: the database and the target table."""
+
+    dsn: Annotated[
+        str, Meta(description="libpq connection string or URL; else DATABASE_URL, else PG*")
+    ] = ""
+    table: Annotated[str, Meta(min_length=1, description="table or schema.table")] = "user_logins"
+    connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
+    batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 5_000
+    linger_ms: Annotated[
+        int, Meta(ge=0, le=10_000, description="longest wait for a batch to fill")
+    ] = 20
+    statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
+    connect_timeout_s: Annotated[int, Meta(ge=1, le=300)] = 10
+
+
+class Field(Section, frozen=True):
+    """`[[field]]`: one field of the message and the column it goes to."""
+
+    source: Annotated[str, Meta(min_length=1, max_length=256)]
+    column: Name
+    type: FieldType = "text"
+    required: bool = False
+    default: str | int | None = None
+    mask: Annotated[str, Meta(description="the operator that masks the value")] = "keep"
+    domain: str = ""
+    kind: Kind = "text"
+    recover: bool = False
+    length_max: Positive | None = None
+
+
+class Keys(Section, frozen=True):
+    """`[keys]`: where the key roots come from."""
+
+    provider: Annotated[
+        Literal["auto", "file", "environment", "development"],
+        Meta(description="auto: the file if set, else the environment, else a development key"),
+    ] = "auto"
+    file: str = ""
+    allow_development: bool = False
+
+
+class Vault(Section, frozen=True):
+    """`[vault]`: recovery of masked values. Off by default: keep no more than needed."""
+
+    enabled: bool = False
+    subject: str = "user_id"
+
+
+class Quarantine(Section, frozen=True):
+    """`[quarantine]`: messages set aside."""
+
+    retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+
+
+class Ledger(Section, frozen=True):
+    """`[ledger]`: the record of deliveries."""
+
+    retention_days: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3650,
+            description="day partitions kept; above SQS's 14 days of retention, DLQ included",
+        ),
+    ] = 30
+    dedupe_key: Annotated[
+        str, Meta(description="a body field that names the event; covers a producer's retry")
+    ] = ""
+
+
+class Status(Section, frozen=True):
+    """`[status]`: metrics and health over HTTP."""
+
+    bind: Annotated[str, Meta(description="host:port; empty: off; port 0: any free one")] = ""
+
+
+class Settings(Section, frozen=True):
+    """Everything one pipeline needs to know, frozen at start."""
+
+    name: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=63,
+            pattern=r"^[A-Za-z0-9_.-]+$",
+            description="the pipeline's name in ledger, tally and metrics",
+        ),
+    ] = "default"
+    unknown_fields: Literal["drop", "quarantine"] = "drop"
+    i_accept_reversible: bool = False
+    shutdown_grace_s: Annotated[
+        float,
+        Meta(ge=0, le=900, description="from SIGTERM to exit; Kubernetes grants 30 s by default"),
+    ] = 25.0
+    source: Source = Source()
+    sink: SinkSettings = SinkSettings()
+    keys: Keys = Keys()
+    vault: Vault = Vault()
+    quarantine: Quarantine = Quarantine()
+    ledger: Ledger = Ledger()
+    status: Status = Status()
+    field: tuple[Field, ...] = ()
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The mapping: the configured fields, or the built-in `user_logins` ones."""
+        return self.field or USER_LOGINS
+
+
+USER_LOGINS: tuple[Field, ...] = (
+    Field(source="user_id", column="user_id", required=True, length_max=128),
+    Field(source="device_type", column="device_type", length_max=32),
+    Field(
+        source="ip",
+        column="masked_ip",
+        mask="pseudonymize",
+        kind="ip",
+        recover=True,
+        length_max=256,
+    ),
+    Field(
+        source="device_id",
+        column="masked_device_id",
+        mask="pseudonymize",
+        recover=True,
+        length_max=256,
+    ),
+    Field(source="locale", column="locale", length_max=32),
+    Field(source="app_version", column="app_version", type="version"),
+    Field(source="create_date", column="create_date", type="date", default="sent_date"),
+)
+"""The built-in mapping, and the target table its users already have (design, section 1)."""
+
+
+def load(
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Return the effective settings.
+
+    `file` is `-c FILE`; without it `SQS2PG_CONFIG`, then `sqs2pg.toml` in the current folder if
+    there is one. `overrides` are nested values set by a command's own options and win over all.
+
+    Raises SettingsError (exit code 2) naming the file or variable, the key and the remedy.
+    """
+    path = file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    if path is None and DEFAULT_FILE.is_file():
+        path = DEFAULT_FILE
+    tree = _read(path) if path else {}
+    origin = str(path) if path else "the settings"
+    _check_names(tree, Settings, origin, ())
+    _merge(tree, _from_environment(environ))
+    _merge(tree, overrides or {})
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explain(error, origin) from None
+    cross_check(settings)
+    return settings
+
+
+def cross_check(settings: Settings) -> None:
+    """Refuse settings that are each valid but do not fit together."""
+    columns = [field.column for field in settings.fields]
+    for column in columns:
+        if columns.count(column) > 1:
+            raise SettingsError(
+                f"two fields go to the column {column!r}",
+                hint="give each [[field]] a column of its own",
+            )
+    for field in settings.fields:
+        _check_field(field, settings)
+    if settings.vault.enabled and settings.vault.subject not in {f.source for f in settings.fields}:
+        raise SettingsError(
+            f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
+            hint="set vault.subject to the source of a mapped field, such as user_id",
+        )
+
+
+def _check_field(field: Field, settings: Settings) -> None:
+    where = f"field {field.source!r}"
+    if field.mask == "sha256" and not settings.i_accept_reversible:
+        raise SettingsError(
+            f'{where}: mask = "sha256" is reversible: every IPv4 address can be hashed in two '
+            "minutes on two cores, every NNN-NN-NNNN id in half a minute",
+            code="reversible_mask",
+            hint='use mask = "pseudonymize", or set i_accept_reversible = true for the old output',
+        )
+    if field.type != "text" and field.mask not in ("keep", "redact"):
+        raise SettingsError(
+            f"{where}: mask = {field.mask!r} gives text, but its type is {field.type!r}",
+            hint='set type = "text" for a masked field',
+        )
+    if field.default is not None and field.required:
+        raise SettingsError(
+            f"{where} is required and has a default", hint="remove `required` or `default`"
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise SettingsError(
+            f"settings file {path} does not exist", hint="give another with -c FILE, or create it"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        # The parser's message quotes the text around the fault, which may be a password.
+        place = re.search(r"at line \d+, column \d+", str(error))
+        raise SettingsError(
+            f"settings file {path} is not valid TOML {place[0] if place else ''}".rstrip(),
+            hint="see https://toml.io for the syntax",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(
+            f"settings file {path} cannot be read: {reason}",
+            hint="check the path and its permissions",
+        ) from None
+
+
+def _sections() -> dict[str, type[msgspec.Struct]]:
+    return {
+        info.name: info.type.cls
+        for info in _info(Settings)
+        if isinstance(info.type, msgspec.inspect.StructType)
+    }
+
+
+def _info(section: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
+    described = msgspec.inspect.type_info(section)
+    assert isinstance(described, msgspec.inspect.StructType)
+    return described.fields
+
+
+# Read straight from the environment by the key provider or the loader, never part of the file.
+_NOT_SETTINGS = re.compile(r"^SQS2PG_(CONFIG|KEYS__(PSEUDONYM|VAULT)_ROOT(_V\d+)?)$")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    sections = _sections()
+    owner: type[msgspec.Struct]
+    for variable, value in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or _NOT_SETTINGS.match(variable):
+            continue
+        parts = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        if len(parts) == 1:
+            target, owner = tree, Settings
+        elif len(parts) == 2 and parts[0] in sections:
+            target, owner = tree.setdefault(parts[0], {}), sections[parts[0]]
+        else:
+            raise _unknown(variable, [f"{ENVIRONMENT_PREFIX}{s.upper()}__…" for s in sections])
+        known = [i.name for i in _info(owner) if i.name not in sections and i.name != "field"]
+        if parts[-1] not in known:
+            prefix = variable[: len(variable) - len(parts[-1])]
+            raise _unknown(variable, [prefix + name.upper() for name in known])
+        target[parts[-1]] = _bare(value)
+    return tree
+
+
+def _bare(value: str) -> str | bool:
+    return {"true": True, "false": False}.get(value.lower(), value)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _check_names(
+    tree: Mapping[str, Any], section: type[msgspec.Struct], origin: str, at: tuple[str, ...]
+) -> None:
+    known = {info.name: info.type for info in _info(section)}
+    for key, value in tree.items():
+        if key not in known:
+            raise _unknown(".".join((*at, key)), [".".join((*at, k)) for k in known], origin)
+        inner = known[key]
+        if isinstance(inner, msgspec.inspect.StructType) and isinstance(value, Mapping):
+            _check_names(value, inner.cls, origin, (*at, key))
+        elif key == "field" and isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    _check_names(item, Field, origin, (f"field[{index}]",))
+
+
+def _unknown(key: str, known: list[str], origin: str = "the environment") -> SettingsError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+    return SettingsError(f"unknown setting {key} in {origin}", code="unknown_setting", hint=hint)
+
+
+def _explain(error: msgspec.ValidationError, origin: str) -> SettingsError:
+    # msgspec says "Expected `int` >= 2 - at `$.source.visibility_timeout_s`"; for enumerations
+    # it quotes the wrong value, which may be a misplaced secret: keep the place and the rule.
+    text = str(error)
+    place = re.search(r"at `\$\.?([^`]*)`", text)
+    rule = (
+        "is not one of the allowed values"
+        if "Invalid enum value" in text
+        else text.split(" - at ", 1)[0]
+    )
+    return SettingsError(
+        f"setting {place[1] if place else '?'} in {origin}: {rule}",
+        hint="`sqs2pg config schema` lists every key, its type and range",
+    )
