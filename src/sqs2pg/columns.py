@@ -1,0 +1,97 @@
+"""The target table's columns as read at start, and the check of a mapping against them.
+
+What can be foreseen from the columns (a length, a range, NOT NULL) is decided before the
+database sees a row. No I/O here: the sink reads the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.settings import Field
+
+# PostgreSQL documentation, chapter 8.1, numeric types.
+INTEGER_RANGES = {
+    "int2": (-(2**15), 2**15 - 1),
+    "int4": (-(2**31), 2**31 - 1),
+    "int8": (-(2**63), 2**63 - 1),
+}
+TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext", "name"})
+_NUMBER_TYPES = frozenset({*INTEGER_RANGES, "numeric", "float4", "float8"})
+_DATE_TYPES = frozenset({"date", "timestamp", "timestamptz"})
+_ACCEPTED = {"version": _NUMBER_TYPES, "major": _NUMBER_TYPES, "date": _DATE_TYPES | TEXT_TYPES}
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column of the target table, from pg_attribute."""
+
+    name: str
+    type: str
+    """pg_type.typname, such as `varchar` or `int4`; a domain's base type."""
+    length_max: int | None = None
+    """Characters, for varchar(n) and char(n)."""
+    nullable: bool = True
+    filled: bool = False
+    """The database fills it by itself: a default, an identity or a generated column."""
+    generated: bool = False
+    """GENERATED ALWAYS: a value must not be sent."""
+
+
+def match(fields: Iterable[Field], columns: Mapping[str, Column], table: str) -> list[Column]:
+    """Return the column of each field, in the order of the fields.
+
+    Raises SettingsError where the table cannot take what the mapping gives: a column is missing,
+    narrower than the mapping says, of another type, generated, or NOT NULL and filled by nobody.
+    """
+    fields = list(fields)
+    matched = [_match_one(field, columns, table) for field in fields]
+    given = {field.column for field in fields}
+    for column in columns.values():
+        if not (column.nullable or column.filled or column.name in given):
+            raise SettingsError(
+                f"column {column.name!r} of table {table} is NOT NULL without a default, "
+                "and no field fills it",
+                code="target_column",
+                hint=f"map a field to it, or ALTER TABLE {table} ALTER COLUMN {column.name} "
+                "DROP NOT NULL",
+            )
+    return matched
+
+
+def _match_one(field: Field, columns: Mapping[str, Column], table: str) -> Column:
+    column = columns.get(field.column)
+    if column is None:
+        raise SettingsError(
+            f"table {table} has no column {field.column!r}, which field {field.source!r} goes to",
+            code="target_column",
+            hint=f"ALTER TABLE {table} ADD COLUMN {field.column} …, or change the [[field]]",
+        )
+    if column.generated:
+        raise SettingsError(
+            f"column {column.name!r} of table {table} is generated; field {field.source!r} "
+            "cannot be written to it",
+            code="target_column",
+            hint="map the field to another column",
+        )
+    expected = _ACCEPTED.get(field.type)
+    masked_to_text = field.mask != "keep" and column.type not in TEXT_TYPES
+    if masked_to_text or (expected and column.type not in expected):
+        gives = "masked text" if masked_to_text else f"type {field.type!r}"
+        raise SettingsError(
+            f"column {column.name!r} of table {table} is {column.type}, but field "
+            f"{field.source!r} gives {gives}",
+            code="target_column",
+            hint="change the column's type or the field's `type` and `mask`",
+        )
+    if column.length_max and field.length_max and column.length_max < field.length_max:
+        raise SettingsError(
+            f"column {column.name!r} of table {table} holds {column.length_max} characters, "
+            f"but field {field.source!r} may need {field.length_max}",
+            code="target_column",
+            hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} TYPE varchar({field.length_max})"
+            ", or set length_max on the [[field]]",
+        )
+    return column

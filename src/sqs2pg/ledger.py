@@ -1,0 +1,53 @@
+"""The ledger's key: what makes an SQS message the same message over every delivery.
+
+The key has the UUIDv7 layout of RFC 9562, section 5.7: 48 bits of milliseconds, then bits of
+the MessageId. It is made here and stored by the sink; the ledger table is range-partitioned on
+it at UTC-day bounds, so a day's keys lie together and inserts land at the right edge.
+
+No I/O here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, date, datetime, timedelta
+
+DAY_MS = 86_400_000
+
+# RFC 9562 text form, lower case, with the variant bits 10: its last 74 random bits can be kept
+# as they stand. Every MessageId of SQS is of this form; FIFO emulators and archives may not be.
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
+
+UNDATED_MS = 0
+"""The timestamp of a key that leaves it out, because it does not stay the same."""
+
+
+def delivery_key(message_id: str, sent_ms: int) -> str:
+    """Return the ledger key of a message: UUIDv7 text of SentTimestamp and MessageId.
+
+    `sent_ms` is SentTimestamp, milliseconds since the epoch, 0 to 2**48 - 1; `UNDATED_MS` for
+    FIFO queues, where a move to the dead-letter queue resets the timestamp. The 12 + 62 bits
+    after it are the MessageId's own where it is a UUID, else those of its SHA-256. Equal
+    arguments give equal keys; two messages of one millisecond collide with probability 2**-74.
+    """
+    stamp = f"{sent_ms:012x}"
+    tail = message_id[15:] if _UUID.match(message_id) else _hashed_tail(message_id)
+    return f"{stamp[:8]}-{stamp[8:]}-7{tail}"
+
+
+def _hashed_tail(message_id: str) -> str:
+    digest = hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()
+    low = int.from_bytes(digest[:10], "big")
+    rand_a, rand_b = low >> 68, (low & (2**62 - 1)) | 2**63
+    return f"{rand_a:03x}-{rand_b >> 48:04x}-{rand_b & (2**48 - 1):012x}"
+
+
+def day_of(sent_ms: int) -> date:
+    """Return the UTC day of a timestamp in milliseconds since the epoch."""
+    return date(1970, 1, 1) + timedelta(days=sent_ms // DAY_MS)
+
+
+def today() -> date:
+    """Return the current UTC day."""
+    return datetime.now(UTC).date()
