@@ -52,7 +52,7 @@ class Decoder:
             gc=False,
             eq=False,
         )
-        self._decode = cast(Callable[[str], Record], msgspec.json.Decoder(record).decode)
+        self._decode = cast("Callable[[str], Record]", msgspec.json.Decoder(record).decode)
 
     def decode(self, body: str) -> Record:
         """Return the record of one body.

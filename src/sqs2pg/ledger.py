@@ -51,3 +51,8 @@ def day_of(sent_ms: int) -> date:
 def today() -> date:
     """Return the current UTC day."""
     return datetime.now(UTC).date()
+
+
+def sent_ms_of(key: str) -> int:
+    """Return the milliseconds since the epoch in a ledger key's leading 48 bits."""
+    return int(key[:8] + key[9:13], 16)

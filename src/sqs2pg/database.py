@@ -1,0 +1,252 @@
+"""The PostgreSQL connection: connect, execute, COPY, and what an error means.
+
+One `Session` is one connection with autocommit, so that every BEGIN and COMMIT is a statement of
+ours and is counted. Nothing is kept in the session between transactions: a pooler in transaction
+mode (PgBouncer) may hand each one to another server process.
+
+Must never do: let a driver's message out. It may quote the row. Only SQLSTATE and the names of
+schema, table, column and constraint leave this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, LiteralString, Self, cast
+
+import msgspec
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError, TransientFault
+
+
+class Verdict(Enum):
+    """What a PostgreSQL error means for the messages of the batch."""
+
+    DUPLICATE = "duplicate"
+    """The ledger has a key of the batch already: take the slow path."""
+    NO_PARTITION = "no_partition"
+    """The ledger lacks a day: attach it and try again."""
+    BAD_ROW = "bad_row"
+    """The target rejects a row: take the slow path and find it."""
+    TRANSIENT = "transient"
+    """Nothing is wrong with the messages: refresh, back off, try again."""
+
+
+# PostgreSQL documentation, appendix A. These classes speak of a row's data or of what a trigger
+# or constraint thinks of it. Everything else (08, 25, 40, 42, 53, 55, 57, 58, XX, …) speaks of
+# the world, and must never send a message to quarantine.
+_ROW_CLASSES = frozenset({"20", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
+# Classes a trigger may raise of its own: appendix A leaves I-Z and 5-9 to implementations, less
+# the ones PostgreSQL itself has taken.
+_TAKEN = frozenset({"53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX"})
+
+_COPY_LINE = re.compile(r"^COPY [^\n]*?, line (\d+)(?:, column ([^:\n]+):)?", re.MULTILINE)
+
+
+class DatabaseFault(msgspec.Struct, frozen=True):
+    """An error of the server, without its message: safe to log and to keep."""
+
+    verdict: Verdict
+    sqlstate: str
+    place: str = ""
+    """Constraint, column or table name, never a value."""
+    line: int | None = None
+    """The line of the COPY it speaks of, from 1."""
+
+    @property
+    def reason(self) -> str:
+        """The quarantine reason for a row that the database rejects."""
+        return "rejected_by_database"
+
+    @property
+    def detail(self) -> str:
+        """SQLSTATE and the constraint or column, for the quarantine row."""
+        return f"{self.sqlstate} {self.place}".rstrip()
+
+
+def diagnose(error: psycopg.Error) -> DatabaseFault:
+    """Return what the error means, from its SQLSTATE and the names it gives."""
+    diag = error.diag
+    state = error.sqlstate or "08006"  # no SQLSTATE: the connection broke below the protocol
+    # The context quotes the row after line and column: take number and name alone.
+    match = _COPY_LINE.search(diag.context or "")
+    line = int(match[1]) if match else None
+    column = match[2] if match else None
+    place = diag.constraint_name or diag.column_name or column or diag.table_name or ""
+    if diag.schema_name == "sqs2pg":
+        if state == "23505" and (diag.table_name or "").startswith("delivery"):
+            return DatabaseFault(Verdict.DUPLICATE, state, place)
+        if state == "23514" and not diag.constraint_name:
+            return DatabaseFault(Verdict.NO_PARTITION, state, place)
+        return DatabaseFault(Verdict.TRANSIENT, state, place)
+    if is_row_state(state):
+        return DatabaseFault(Verdict.BAD_ROW, state, place, line)
+    return DatabaseFault(Verdict.TRANSIENT, state, place)
+
+
+def is_row_state(sqlstate: str) -> bool:
+    """Whether an SQLSTATE, raised while writing to the target, speaks of the row."""
+    family = sqlstate[:2]
+    return family in _ROW_CLASSES or (
+        family not in _TAKEN and family[0] in "56789IJKLMNOPQRSTUVWYZ"
+    )
+
+
+def resolve_dsn(dsn: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the connection string: the setting, else DATABASE_URL, else "" for libpq's PG*."""
+    return dsn or environ.get("DATABASE_URL", "")
+
+
+def describe(dsn: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return `host:port/dbname` of a connection string: fit to print, no user, no password."""
+    parts = _parts(dsn)
+    host = parts.get("host") or parts.get("hostaddr") or environ.get("PGHOST") or "local socket"
+    port = parts.get("port") or environ.get("PGPORT") or "5432"
+    name = parts.get("dbname") or environ.get("PGDATABASE") or "(default database)"
+    return f"{host}:{port}/{name}"
+
+
+def hosts(dsn: str, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the hosts a connection string names; "" or a path means a local socket."""
+    parts = _parts(dsn)
+    value = parts.get("hostaddr") or parts.get("host") or environ.get("PGHOST") or ""
+    return str(value).split(",")
+
+
+def _parts(dsn: str) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:
+        # libpq's message quotes the string, password included.
+        raise SettingsError(
+            "the database connection string (sink.dsn or DATABASE_URL) cannot be parsed",
+            hint="postgresql://user:password@host:5432/dbname, special characters percent-encoded",
+        ) from None
+
+
+class Session:
+    """One connection. `statements` counts what was sent, for tests and metrics."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self.statements = 0
+
+    @classmethod
+    async def connect(
+        cls, dsn: str, *, timeout_s: int = 10, application_name: str = "sqs2pg"
+    ) -> Self:
+        """Connect. Raises TransientFault, or FatalFault where trying again will not help."""
+        where = describe(dsn)
+        try:
+            connection = await psycopg.AsyncConnection.connect(
+                dsn,
+                autocommit=True,
+                prepare_threshold=None,
+                connect_timeout=timeout_s,
+                application_name=application_name,
+                client_encoding="UTF8",
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+            )
+        except psycopg.Error as error:
+            raise _connect_fault(error, where) from None
+        except OSError:
+            raise _away(where, "08001") from None
+        return cls(connection)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is gone and must be replaced."""
+        return self._connection.closed or self._connection.broken
+
+    async def execute(
+        self, statement: str | sql.Composed, parameters: Sequence[Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement, or several joined by `;` when there are no parameters.
+
+        Returns the rows of the last statement that gives rows. Raises psycopg.Error.
+        """
+        self.statements += _count(statement) if isinstance(statement, str) else 1
+        async with self._connection.cursor() as cursor:
+            # The statements are the package's own text; no value is ever formatted in.
+            await cursor.execute(cast("LiteralString", statement), parameters)
+            rows: list[tuple[Any, ...]] = []
+            while True:
+                if cursor.description is not None:
+                    rows = await cursor.fetchall()
+                if not cursor.nextset():
+                    return rows
+
+    async def copy(self, statement: str | sql.Composed, text: str) -> int:
+        """COPY `text` in; return the rows the server counted. Raises psycopg.Error."""
+        self.statements += 1
+        async with self._connection.cursor() as cursor:
+            async with cursor.copy(cast("LiteralString", statement)) as copy:
+                await copy.write(text)
+            return cursor.rowcount
+
+    async def rollback(self) -> None:
+        """Leave a failed transaction; a broken connection has left it already."""
+        if not self.broken:
+            try:
+                await self.execute("ROLLBACK")
+            except psycopg.Error:
+                await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; the server rolls back what was open."""
+        await self._connection.close()
+
+    def quote(self, *names: str) -> str:
+        """Return `"a"."b"` for use in SQL text."""
+        return sql.Identifier(*names).as_string(self._connection)
+
+
+def _count(statement: str) -> int:
+    return statement.count(";") + (not statement.rstrip().endswith(";"))
+
+
+def _away(where: str, state: str) -> TransientFault:
+    return TransientFault(
+        f"PostgreSQL at {where} is not reachable",
+        code=f"postgres_{state}",
+        hint="check that it runs, and host, port and network (sink.dsn, DATABASE_URL or PG*)",
+    )
+
+
+def _connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
+    # libpq gives no SQLSTATE for most failures before the session stands; its text is in the
+    # server's language. The few words looked for are protocol codes or libpq's own English.
+    state = error.sqlstate or ""
+    text = str(error)
+    if state.startswith("28") or "password authentication failed" in text or "no password" in text:
+        return FatalFault(
+            f"PostgreSQL at {where} refused the login",
+            code="postgres_28000",
+            hint="check user and password (sink.dsn, DATABASE_URL, PGPASSWORD, ~/.pgpass)",
+        )
+    if state == "3D000" or ("database" in text and "does not exist" in text):
+        return FatalFault(
+            f"the database of {where} does not exist",
+            code="postgres_3D000",
+            hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL",
+        )
+    if "SSL" in text and ("not support" in text or "certificate" in text):
+        return FatalFault(
+            f"TLS with PostgreSQL at {where} failed",
+            code="postgres_tls",
+            hint="check sslmode and sslrootcert of the connection string",
+        )
+    return _away(where, state or "08001")
+
+
+async def wait_closed(sessions: Sequence[Session | None]) -> None:
+    """Close what is open, all at once."""
+    await asyncio.gather(*(s.close() for s in sessions if s), return_exceptions=True)

@@ -1,0 +1,335 @@
+"""Write: rows and dead letters -> PostgreSQL, in one transaction with their ledger entries.
+
+Fast path: COPY the ledger, the rows and the quarantine straight in, sorted by key. Slow path,
+taken when the fast one fails: claim the keys (what is in the ledger already is a duplicate),
+search out the rows the database rejects, quarantine them, commit the rest.
+
+Promises: after `write` returns, every row of the batch is durably committed as WRITTEN, was
+there already (DUPLICATE), or is durably QUARANTINED. When it raises, nothing of the batch is
+committed, or its COMMIT's reply was lost and the ledger will say so on the next try.
+
+Must never do: report an outcome before COMMIT, quarantine a row for a fault of the world, or let
+the database's words out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import psycopg
+
+from sqs2pg import ledger
+from sqs2pg.columns import Column
+from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
+from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, Stage, TransientFault
+from sqs2pg.message import DeadLetter, Outcome, Row
+from sqs2pg.search import find_rejected
+
+Condemn = Callable[[str, PermanentFault], DeadLetter]
+"""Seal the message of a ledger key that the database rejected."""
+
+Connect = Callable[[], Awaitable[Session]]
+
+# `on` or stronger, whatever the role's default: a batch that is acknowledged must survive a
+# crash of the server. SET LOCAL, because a pooler shares sessions out.
+_BEGIN = """BEGIN;
+SELECT set_config('synchronous_commit',
+    XX
+       set_config('statement_timeout', '{timeout_ms}', true),
+       set_config('lock_timeout', '{timeout_ms}', true),
+       set_config('idle_in_transaction_session_timeout', '{timeout_ms}', true),
+       (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
+
+_COPY_LEDGER = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"
+_COPY_QUARANTINE = (
+    "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at, body,"
+    " sealed_under) FROM STDIN"
+)
+_CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
+SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
+                     %s::sqs2pg.delivery_outcome[], %s::timestamptz[])
+ON CONFLICT (key) DO NOTHING RETURNING key::text"""
+_HELD = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
+_SET_ASIDE = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
+# Deferred constraints are forced before COMMIT, where a fault could not be told from a lost one.
+_COMMIT = """SET CONSTRAINTS ALL IMMEDIATE;
+INSERT INTO sqs2pg.tally (pipeline, written, quarantined, duplicate, target_rows)
+VALUES ({pipeline}, {written}, {quarantined}, {duplicate}, {target_rows});
+COMMIT"""
+
+_COLUMNS = """SELECT a.attname, coalesce(base.typname, t.typname),
+       CASE WHEN coalesce(base.typname, t.typname) IN ('varchar', 'bpchar') AND m.typmod > 4
+            THEN m.typmod - 4 END,
+       NOT (a.attnotnull OR t.typnotnull),
+       a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a'
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type base ON base.oid = t.typbasetype AND t.typtype = 'd'
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum"""
+
+ALL_REJECTED_MIN = 10
+"""Rows of one batch that, all rejected with one code, stop the process instead."""
+
+
+class Pipeline(msgspec.Struct, frozen=True):
+    """What the sink needs to know of the pipeline it writes for."""
+
+    id: int
+    table: str
+    """Quoted for SQL."""
+    columns: tuple[str, ...]
+    """The target's columns, in the order of a row's text."""
+    key_version: int
+    """The version of the pseudonym root the rows were masked under."""
+    statement_timeout_s: int = 60
+    undated: bool = False
+    """FIFO: the ledger's keys have no timestamp of their own."""
+
+
+class Result(msgspec.Struct):
+    """What became of a batch: an outcome a ledger key, and why rows were rejected."""
+
+    outcomes: dict[str, Outcome]
+    rejected: list[DeadLetter] = []
+    slow: bool = False
+
+
+class Sink:
+    """Writes batches through one session, one at a time; connects afresh when it is gone."""
+
+    def __init__(self, session: Session, pipeline: Pipeline, connect: Connect) -> None:
+        self.session = session
+        self._connect = connect
+        self._pipeline = pipeline
+        names = ", ".join(session.quote(name) for name in pipeline.columns)
+        self._copy_target = f"COPY {pipeline.table} ({names}) FROM STDIN"
+        self._begin = _BEGIN.format(timeout_ms=pipeline.statement_timeout_s * 1000)
+
+    async def write(
+        self, rows: Sequence[Row], dead: Sequence[DeadLetter], condemn: Condemn
+    ) -> Result:
+        """Commit a batch of distinct keys; return an outcome for each.
+
+        Raises TransientFault (nothing is wrong with the messages: try again later), FatalFault
+        (every row is rejected alike) or KeyFault (another key version is active). May be
+        repeated after any of them: the ledger makes a second write of a message a DUPLICATE.
+        """
+        if self.session.broken:
+            self.session = await self._connect()
+        rows = sorted(rows, key=_by_key)
+        dead = sorted(dead, key=_by_key)
+        for path in (self._write_fast, self._write_slow, self._write_slow):
+            try:
+                return await path(rows, dead, condemn)
+            except psycopg.Error as error:
+                fault = diagnose(error)
+                await self.session.rollback()
+                if fault.verdict is Verdict.NO_PARTITION:
+                    await self._attach_days(rows, dead)
+                elif fault.verdict is Verdict.TRANSIENT and fault.sqlstate != "40P01":
+                    await self._give_up(fault)
+            except BaseException:
+                # Cancelled or refused in mid-transaction: the session's state is unknown.
+                await self.session.close()
+                raise
+        raise await self._give_up(fault)
+
+    async def _give_up(self, fault: DatabaseFault) -> TransientFault:
+        if fault.sqlstate.startswith(("08", "25", "57")):
+            # The server is going away, or is a standby now: the next try connects afresh.
+            await self.session.close()
+        raise TransientFault(
+            f"PostgreSQL could not take the batch (SQLSTATE {fault.detail})",
+            code=f"postgres_{fault.sqlstate}",
+        )
+
+    async def _write_fast(
+        self, rows: Sequence[Row], dead: Sequence[DeadLetter], condemn: Condemn
+    ) -> Result:
+        await self._open()
+        await self._copy_ledger(rows, dead)
+        if rows:
+            expected = sum(row.count for row in rows)
+            if (
+                await self.session.copy(self._copy_target, "".join(r.text for r in rows))
+                != expected
+            ):
+                await self.session.rollback()
+                return await self._write_slow(rows, dead, condemn)
+        await self._copy_quarantine(dead)
+        await self._close(written=rows, quarantined=len(dead))
+        outcomes = dict.fromkeys((row.key for row in rows), Outcome.WRITTEN)
+        outcomes.update(dict.fromkeys((letter.key for letter in dead), Outcome.QUARANTINED))
+        return Result(outcomes)
+
+    async def _write_slow(
+        self, rows: Sequence[Row], dead: Sequence[DeadLetter], condemn: Condemn
+    ) -> Result:
+        await self._open()
+        await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        fresh = await self._claim(rows, dead)
+        outcomes = dict.fromkeys(_keys(rows, dead), Outcome.DUPLICATE)
+        new_rows = [row for row in rows if row.key in fresh]
+        new_dead = [letter for letter in dead if letter.key in fresh]
+        found = await find_rejected(self.session, self._copy_target, new_rows) if new_rows else {}
+        _refuse_uniform(new_rows, found)
+        rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]
+        if rejected:
+            await self.session.execute(_SET_ASIDE, [[letter.key for letter in rejected]])
+        await self._copy_quarantine([*new_dead, *rejected])
+        refused = {letter.key for letter in rejected}
+        written = [row for row in new_rows if row.key not in refused]
+        quarantined = len(new_dead) + len(rejected)
+        await self._close(
+            written=written,
+            quarantined=quarantined,
+            duplicate=len(outcomes) - len(written) - quarantined,
+        )
+        outcomes.update(dict.fromkeys((row.key for row in written), Outcome.WRITTEN))
+        for letter in (*new_dead, *rejected):
+            outcomes[letter.key] = Outcome.QUARANTINED
+        return Result(outcomes, rejected, slow=True)
+
+    async def _open(self) -> None:
+        [(*_, active)] = await self.session.execute(self._begin)
+        if active != self._pipeline.key_version:
+            raise KeyFault(
+                f"the batch is masked under pseudonym version {self._pipeline.key_version}, "
+                f"but version {active} is the active one",
+                code="key_version",
+                hint="restart, so that the active version is used; `sqs2pg keys list` shows both",
+            )
+
+    async def _close(self, *, written: Sequence[Row], quarantined: int, duplicate: int = 0) -> None:
+        await self.session.execute(
+            _COMMIT.format(
+                pipeline=self._pipeline.id,
+                written=len(written),
+                quarantined=quarantined,
+                duplicate=duplicate,
+                target_rows=sum(row.count for row in written),
+            )
+        )
+
+    async def _copy_ledger(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> None:
+        tail = f"{self._pipeline.id}\t%s\t{self._seen_at()}\n"
+        written, quarantined = tail % "written", tail % "quarantined"
+        lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
+        lines += [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
+        await self.session.copy(_COPY_LEDGER, "".join(lines))
+
+    def _seen_at(self) -> str:
+        return datetime.now(UTC).isoformat() if self._pipeline.undated else r"\N"
+
+    async def _copy_quarantine(self, dead: Iterable[DeadLetter]) -> None:
+        if lines := [_quarantine_line(letter, self._pipeline.id) for letter in dead]:
+            await self.session.copy(_COPY_QUARANTINE, "".join(lines))
+
+    async def _claim(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> set[str]:
+        entries: list[Row | DeadLetter] = [*rows, *dead]
+        entries.sort(key=_by_key)
+        outcomes = {letter.key: "quarantined" for letter in dead}
+        seen_at = datetime.now(UTC) if self._pipeline.undated else None
+        claimed = await self.session.execute(
+            _CLAIM,
+            [
+                [entry.key for entry in entries],
+                [entry.message_id for entry in entries],
+                [self._pipeline.id] * len(entries),
+                [outcomes.get(entry.key, "written") for entry in entries],
+                [seen_at] * len(entries),
+            ],
+        )
+        fresh = {key for (key,) in claimed}
+        held = {entry.key: entry.message_id for entry in entries if entry.key not in fresh}
+        if held:
+            for key, message_id in await self.session.execute(_HELD, [list(held)]):
+                if held[key] != message_id:
+                    raise FatalFault(
+                        f"messages {message_id} and {held[key]} have one ledger key",
+                        code="key_collision",
+                        hint="the queue server gives MessageIds that are not unique; report it",
+                    )
+        return fresh
+
+    async def _attach_days(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> None:
+        keys = _keys(rows, dead)
+        first, last = (ledger.day_of(ledger.sent_ms_of(key)) for key in (min(keys), max(keys)))
+        try:
+            await self.session.execute("SELECT sqs2pg.attach_days(%s, %s)", [first, last])
+        except psycopg.Error as error:
+            raise await self._give_up(diagnose(error)) from None
+
+
+def _keys(rows: Sequence[Row], dead: Sequence[DeadLetter]) -> list[str]:
+    return [row.key for row in rows] + [letter.key for letter in dead]
+
+
+def _by_key(entry: Row | DeadLetter) -> str:
+    return entry.key
+
+
+def _as_permanent(fault: DatabaseFault) -> PermanentFault:
+    return PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)
+
+
+def _refuse_uniform(rows: Sequence[Row], found: Mapping[int, tuple[Row, DatabaseFault]]) -> None:
+    """Stop where every row of a batch is rejected alike: the table is at fault, not the rows."""
+    if len(found) < len(rows) or len(rows) < ALL_REJECTED_MIN:
+        return
+    details = {fault.detail for _, fault in found.values()}
+    if len(details) == 1:
+        raise FatalFault(
+            f"the database rejects every one of {len(rows)} rows alike (SQLSTATE {details.pop()})",
+            code="all_rejected",
+            hint="the table or the mapping is at fault, not the messages; they stay on the queue",
+        )
+
+
+def _quarantine_line(letter: DeadLetter, pipeline: int) -> str:
+    sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
+    return (
+        f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{_escape(letter.detail)}"
+        f"\t{letter.attempts}\t{sent_at}\t\\\\x{letter.sealed_body.hex()}\t{letter.sealed_under}\n"
+    )
+
+
+def _escape(text: str) -> str:
+    # A field or constraint name comes from settings or catalog and may hold anything but NUL.
+    return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
+
+
+async def read_columns(session: Session, table: str) -> dict[str, Column]:
+    """Return the target's columns by name, in table order. `table` is quoted for SQL.
+
+    Raises SettingsError where there is no such table, or the role may not insert into it.
+    """
+    try:
+        rows = await session.execute(_COLUMNS, [table])
+    except psycopg.Error as error:
+        raise TransientFault(
+            f"the columns of {table} cannot be read (SQLSTATE {diagnose(error).detail})",
+            code=f"postgres_{diagnose(error).sqlstate}",
+        ) from None
+    if not rows:
+        raise SettingsError(
+            f"table {table} does not exist",
+            code="target_table",
+            hint="create it with `sqs2pg migrate`, or correct sink.table",
+        )
+    [(may_insert,)] = await session.execute(
+        "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')",
+        [table, table],
+    )
+    if not may_insert:
+        raise SettingsError(
+            f"this role may not insert into {table}",
+            code="target_privilege",
+            hint=f"GRANT INSERT ON {table} TO the role of sink.dsn",
+        )
+    return {row[0]: Column(*row) for row in rows}
