@@ -65,10 +65,11 @@ class Processor:
             outcomes = [Outcome.RELEASED] * len(messages)
         else:
             self.last_fault = None
-            self._observe(keyed, result, masked - began, time.perf_counter() - masked)
+            self._observe(keyed, masked - began, time.perf_counter() - masked)
             outcomes = self._in_order(messages, result)
         for outcome, count in Counter(outcomes).items():
-            self._metrics.outcomes.labels(outcome.value).inc(count)
+            if outcome.settled:  # a released one is still in the caller's hands
+                self._metrics.outcomes.labels(outcome.value).inc(count)
         return outcomes
 
     def _key(self, message: Message) -> str:
@@ -114,9 +115,7 @@ class Processor:
             seen.add(key)
         return outcomes
 
-    def _observe(
-        self, keyed: dict[str, Message], result: Result, mask_s: float, write_s: float
-    ) -> None:
+    def _observe(self, keyed: dict[str, Message], mask_s: float, write_s: float) -> None:
         now = time.time()
         metrics = self._metrics
         metrics.batch_rows.observe(len(keyed))

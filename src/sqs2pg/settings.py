@@ -156,12 +156,11 @@ class Settings(Section, frozen=True):
     name: Annotated[
         str,
         Meta(
-            min_length=1,
             max_length=63,
-            pattern=r"^[A-Za-z0-9_.-]+$",
-            description="the pipeline's name in ledger, tally and metrics",
+            pattern=r"^[A-Za-z0-9_.-]*$",
+            description="the pipeline's name in the books and metrics; default: the target table's",
         ),
-    ] = "default"
+    ] = ""
     unknown_fields: Literal["drop", "quarantine"] = "drop"
     i_accept_reversible: bool = False
     shutdown_grace_s: Annotated[
@@ -176,6 +175,11 @@ class Settings(Section, frozen=True):
     ledger: Ledger = Ledger()
     status: Status = Status()
     field: tuple[Field, ...] = ()
+
+    @property
+    def pipeline_name(self) -> str:
+        """The name this pipeline is registered under."""
+        return self.name or self.sink.table
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -1,0 +1,83 @@
+"""Generated logins: people and devices recur, and a share of the messages is bad.
+
+For the demo, `send`, tests and benchmarks. Everything is made up from a seed; nothing here is
+anybody's data.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from collections.abc import Callable, Iterator
+
+DEVICES = ("android", "iOS")
+LOCALES = ("RU", "US", "DE", "IN", "BR", "JP", "FR")
+BAD_SHARE = 0.02
+
+
+def logins(count: int, *, seed: int | None = None, bad_share: float = BAD_SHARE) -> Iterator[str]:
+    """Yield `count` message bodies.
+
+    About one login in three is by a device seen before; `bad_share` (0 to 1) of the bodies are
+    bad, evenly spread and never the first, in the ways that bad messages are in the field.
+    """
+    rng = random.Random(seed)  # noqa: S311  test data, not a secret
+    people = [_person(rng) for _ in range(max(1, count * 2 // 3))]
+    every = round(1 / bad_share) if bad_share else 0
+    for index in range(count):
+        login = _login(rng, rng.choice(people))
+        if every and index % every == every - 1:
+            yield BAD[(index // every) % len(BAD)](login)
+        else:
+            yield json.dumps(login)
+
+
+def _person(rng: random.Random) -> dict[str, str]:
+    return {
+        "user_id": str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+        "device_type": rng.choice(DEVICES),
+        "device_id": f"{rng.randrange(1000):03}-{rng.randrange(100):02}-{rng.randrange(10000):04}",
+        "ip": ".".join(str(rng.randrange(1, 255)) for _ in range(4)),
+    }
+
+
+def _login(rng: random.Random, person: dict[str, str]) -> dict[str, str | None]:
+    version = rng.choice(("2", "2.3", "2.3.0", "0.4.6", "10.0.1"))
+    locale = None if rng.random() < 0.4 else rng.choice(LOCALES)
+    return {**person, "app_version": version, "locale": locale}
+
+
+def _without_user(login: dict[str, str | None]) -> str:
+    return json.dumps({**login, "user_id": None})
+
+
+def _number_for_text(login: dict[str, str | None]) -> str:
+    return json.dumps({**login, "device_id": 4711})
+
+
+def _bad_ip(login: dict[str, str | None]) -> str:
+    return json.dumps({**login, "ip": "300.1.2.3"})
+
+
+def _cut_short(login: dict[str, str | None]) -> str:
+    return json.dumps(login)[:-7]
+
+
+def _other_shape(_login: dict[str, str | None]) -> str:
+    return json.dumps({"foo": "oops_wrong_msg_type", "bar": "123"})
+
+
+def _bad_version(login: dict[str, str | None]) -> str:
+    return json.dumps({**login, "app_version": "latest"})
+
+
+BAD: tuple[Callable[[dict[str, str | None]], str], ...] = (
+    _other_shape,
+    _cut_short,
+    _bad_ip,
+    _without_user,
+    _number_for_text,
+    _bad_version,
+)
+"""The bad kinds, in the order in which they come."""

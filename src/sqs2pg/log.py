@@ -1,0 +1,92 @@
+"""Logs: one event a line, by an allow-list of fields, so that no value can slip in.
+
+JSON off a terminal, short lines on one. Every logger of every library goes through the same
+gate: a library's own text may quote a body or a driver's message, so only its logger's name and
+level are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+# What a log line may say: codes, counts, names from settings or catalog, times. Adding to this
+# list is a decision about personal data: see docs/decisions.
+ALLOWED = frozenset(
+    {
+        "event",
+        "level",
+        "timestamp",
+        "logger",
+        "code",
+        "stage",
+        "attempt",
+        "messages",
+        "message_id",
+        "received",
+        "written",
+        "duplicate",
+        "quarantined",
+        "released",
+        "seconds",
+        "messages_per_second",
+        "left",
+        "sent",
+        "signal",
+        "worker",
+        "workers",
+        "exit_code",
+        "queue",
+        "table",
+        "where",
+        "count",
+    }
+)
+
+_NAMES = {"warn": "warning"}
+
+
+def _only_allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {key: value for key, value in event.items() if key in ALLOWED}
+
+
+def _line(_logger: Any, _method: str, event: EventDict) -> str:
+    stamp, level = event.pop("timestamp", ""), event.pop("level", "")
+    text = event.pop("event", "")
+    rest = " ".join(f"{key}={value}" for key, value in event.items())
+    return f"{stamp} {_NAMES.get(level, level):7} {text} {rest}".rstrip()
+
+
+class _LibraryGate(logging.Handler):
+    """Passes on that a library logged, never what."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, "library log line, text withheld", logger=record.name
+        )
+
+
+def configure(*, verbose: bool = False) -> None:
+    """Set up logging for the process, on stderr. Call once, before anything else logs."""
+    on_terminal = sys.stderr.isatty()
+    renderer: Processor = _line if on_terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=True),
+            _only_allowed,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.DEBUG if verbose else logging.INFO
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_LibraryGate()]
+    root.setLevel(logging.WARNING)

@@ -1,0 +1,221 @@
+"""Create or upgrade our tables, the target table and the ledger's days.
+
+Each file of `sql/migrations` is applied once, in order, in one transaction, and recorded with its
+checksum. Never drops or alters the target: a table that is there already is only measured
+against the mapping.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from importlib import resources
+
+import msgspec
+import psycopg
+
+from sqs2pg import columns as target
+from sqs2pg.database import Session, diagnose
+from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
+from sqs2pg.ledger import today
+from sqs2pg.settings import Field, Settings
+from sqs2pg.sink import read_columns
+
+DAYS_AHEAD = 7
+"""Day partitions attached ahead of today, so that a day's first message never waits for one."""
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('sqs2pg.migrate'))"
+_REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
+SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
+    SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
+    WHERE p.target = %s), 0)
+ON CONFLICT (name) DO NOTHING"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One file of `sql/migrations`."""
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """Return every migration of this version of the package, oldest first."""
+    folder = resources.files("sqs2pg") / "sql" / "migrations"
+    found = [
+        Migration(int(file.name[:4]), file.name[5:-4], file.read_text(encoding="utf-8"))
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    ]
+    return sorted(found, key=lambda migration: migration.version)
+
+
+def quoted_table(name: str) -> str:
+    """Return `schema.table` or `table` of the settings, quoted for SQL."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
+
+
+def target_ddl(settings: Settings) -> str:
+    """Return CREATE TABLE of the target as the mapping implies it."""
+    lines = ",\n".join(f"    {_identifier(f.column)} {_sql_type(f)}" for f in settings.fields)
+    return f"CREATE TABLE {quoted_table(settings.sink.table)} (\n{lines}\n)"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _sql_type(field: Field) -> str:
+    if field.type in ("version", "major"):
+        return "integer"
+    if field.type == "date":
+        return "date"
+    return f"varchar({field.length_max})" if field.length_max else "text"
+
+
+async def migrate(session: Session, settings: Settings) -> list[str]:
+    """Bring the database up to this version; return a line for each thing that was done.
+
+    Safe to repeat, and to run from several places at once. Raises SettingsError where the target
+    does not fit the mapping, FatalFault where the role may not create what is missing.
+    """
+    try:
+        await session.execute("BEGIN")
+        done = await _apply(session, settings)
+        await session.execute("COMMIT")
+    except psycopg.Error as error:
+        await session.rollback()
+        raise explain(error) from None
+    except Sqs2pgError:
+        await session.rollback()
+        raise
+    return done
+
+
+async def _apply(session: Session, settings: Settings) -> list[str]:
+    done: list[str] = []
+    await session.execute(_LOCK)
+    applied = await _applied(session)
+    for migration in migrations():
+        if known := applied.get(migration.version):
+            if known != migration.checksum:
+                raise FatalFault(
+                    f"migration {migration.version:04} in the database is not the one of this "
+                    "package",
+                    code="migration_changed",
+                    hint="install the version of sqs2pg that migrated this database, or newer",
+                )
+            continue
+        await session.execute(migration.text)
+        await session.execute(
+            "INSERT INTO sqs2pg.migration (version, name, checksum) VALUES (%s, %s, %s)",
+            [migration.version, migration.name, migration.checksum],
+        )
+        done.append(f"applied migration {migration.version:04} {migration.name}")
+    if unknown := set(applied) - {migration.version for migration in migrations()}:
+        raise FatalFault(
+            f"the database has migration {max(unknown):04}, which this version does not know",
+            code="database_newer",
+            hint="upgrade sqs2pg",
+        )
+    done += await _attach_days(session)
+    return done + await _target(session, settings)
+
+
+async def _applied(session: Session) -> dict[int, str]:
+    [(exists,)] = await session.execute("SELECT to_regclass('sqs2pg.migration') IS NOT NULL")
+    if not exists:
+        return {}
+    rows = await session.execute("SELECT version, checksum FROM sqs2pg.migration")
+    return {row[0]: row[1] for row in rows}
+
+
+async def _attach_days(session: Session) -> list[str]:
+    first, last = today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)
+    [(count,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", [first, last])
+    return [f"attached {count} ledger days, up to {last}"] if count else []
+
+
+async def _target(session: Session, settings: Settings) -> list[str]:
+    done: list[str] = []
+    table = quoted_table(settings.sink.table)
+    [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
+    if not exists:
+        await session.execute(target_ddl(settings))
+        done.append(f"created table {settings.sink.table}")
+    target.match(settings.fields, await read_columns(session, table), settings.sink.table)
+    rows = await session.execute(
+        "SELECT target FROM sqs2pg.pipeline WHERE name = %s", [settings.pipeline_name]
+    )
+    if not rows:
+        # Counted while nobody can write: rows that come in between would belong to nobody.
+        await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
+        resolved = await resolve_table(session, table)
+        await session.execute(
+            _REGISTER.format(table=table), [settings.pipeline_name, resolved, resolved]
+        )
+        done.append(f"registered pipeline {settings.pipeline_name} for {resolved}")
+    return done
+
+
+async def resolve_table(session: Session, table: str) -> str:
+    """Return `schema.table` of a quoted name as the search path finds it, quoted where needed."""
+    [(resolved,)] = await session.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = pg_catalog.to_regclass(%s)",
+        [table],
+    )
+    return str(resolved)
+
+
+async def pipeline_id(session: Session, settings: Settings) -> int:
+    """Return the pipeline's number in the books.
+
+    Raises SettingsError where `migrate` has not been run, or not for these settings.
+    """
+    hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
+    try:
+        if len(await _applied(session)) < len(migrations()):
+            raise SettingsError(
+                "the database has not been migrated to this version", code="migrate", hint=hint
+            )
+        rows = await session.execute(
+            "SELECT id, target FROM sqs2pg.pipeline WHERE name = %s", [settings.pipeline_name]
+        )
+    except psycopg.Error as error:
+        raise explain(error) from None
+    if not rows:
+        raise SettingsError(
+            f"pipeline {settings.pipeline_name!r} is not registered in the database",
+            code="migrate",
+            hint=hint,
+        )
+    [(number, registered)] = rows
+    resolved = await resolve_table(session, quoted_table(settings.sink.table))
+    if registered != resolved:
+        raise SettingsError(
+            f"pipeline {settings.pipeline_name!r} writes to {registered}, but sink.table is {resolved}",
+            code="target_changed",
+            hint="give the pipeline of another table a `name` of its own and migrate",
+        )
+    return int(number)
+
+
+def explain(error: psycopg.Error) -> FatalFault:
+    """Return an error for people from a database error, by its SQLSTATE alone."""
+    fault = diagnose(error)
+    hint = "see appendix A of the PostgreSQL documentation for the SQLSTATE"
+    if fault.sqlstate == "42501":
+        hint = "run it as a role that owns the database, or GRANT what is missing"
+    return FatalFault(
+        f"PostgreSQL refused (SQLSTATE {fault.detail})",
+        code=f"postgres_{fault.sqlstate}",
+        hint=hint,
+    )

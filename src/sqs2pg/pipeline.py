@@ -1,0 +1,328 @@
+"""The whole story: receive, decode, mask, write, acknowledge.
+
+    SQS -poll-> held messages -intake-> process (decode, mask, write) -outcomes-> acknowledge
+                                            | RELEASED: hold under lease, back off, again
+
+Pollers fill the intake, writers empty it, the lease keeper keeps what is in hand. Each is a task
+of one group: one that dies takes the process down, loudly. `stop` ends receiving, finishes what
+is in hand inside the grace period and releases the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from sqs2pg.errors import FatalFault, Stage, TransientFault
+from sqs2pg.message import Message, Outcome
+from sqs2pg.metrics import Metrics
+from sqs2pg.process import Processor
+from sqs2pg.settings import Settings
+from sqs2pg.source.queue import BATCH, QueueSource
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 20.0
+AWS_AWAY_MAX_S = 300.0
+"""How long the queue may be out of reach, with no poll answered, before the process stops."""
+LAST_POLLS_S = 2.0
+"""How long a stop waits for long polls that may be bringing messages; see docs/decisions."""
+
+log = structlog.get_logger(__name__)
+
+
+class Totals(msgspec.Struct):
+    """What one run did; messages."""
+
+    received: int = 0
+    written: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    released: int = 0
+    seconds: float = 0.0
+
+    @property
+    def settled(self) -> int:
+        """Messages that ended durably."""
+        return self.written + self.duplicate + self.quarantined
+
+    @property
+    def messages_per_second(self) -> float:
+        """Settled messages a second, over the whole run."""
+        return round(self.settled / self.seconds, 1) if self.seconds else 0.0
+
+
+def backoff_s(attempt: int) -> float:
+    """Return the wait before try `attempt` (from 1): exponential, with full jitter.
+
+    Source: AWS Architecture Blog, "Exponential Backoff And Jitter".
+    """
+    return random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(attempt, 16)))  # noqa: S311  not a secret
+
+
+class Intake:
+    """Messages between pollers and writers, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
+        self._arrived = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, messages: Sequence[Message]) -> None:
+        """Add messages at the end."""
+        self._messages.extend(messages)
+        if messages:
+            self._arrived.set()
+
+    async def take(self, rows_max: int, linger_s: float) -> list[Message]:
+        """Wait for a message, linger for more unless the batch is full; return 1 to rows_max."""
+        while not self._messages:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if linger_s and len(self._messages) < rows_max:
+            await asyncio.sleep(linger_s)
+        size = min(rows_max, len(self._messages))
+        return [self._messages.popleft() for _ in range(size)]
+
+    def take_all(self) -> list[Message]:
+        """Return what is left, at once."""
+        left = list(self._messages)
+        self._messages.clear()
+        return left
+
+
+class Consumer:
+    """The stream consumer: one queue, several processors, until stopped or drained."""
+
+    def __init__(
+        self,
+        source: QueueSource,
+        processors: Sequence[Processor],
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._source = source
+        self._processors = processors
+        self._settings = settings
+        self._metrics = metrics
+        self._intake = Intake()
+        self._stopping = asyncio.Event()
+        self._database_up = asyncio.Event()
+        self._database_up.set()
+        self._busy = 0
+        self._receiving = True
+        self._idle = asyncio.Event()  # set whenever something came to its end
+        self._empty_polls = 0
+        self.totals = Totals()
+
+    def stop(self) -> None:
+        """End receiving; `run` returns when what is in hand is settled or released."""
+        self._stopping.set()
+
+    async def run(self, *, drain_settle_s: float | None = None) -> Totals:
+        """Consume until `stop`, or until the queue has been empty for `drain_settle_s` seconds.
+
+        Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
+        """
+        began = time.monotonic()
+        watch = [
+            asyncio.create_task(self._work(draining=drain_settle_s is not None)),
+            asyncio.create_task(self._stopping.wait()),
+        ]
+        if drain_settle_s is not None:
+            watch.append(asyncio.create_task(self._drained(drain_settle_s)))
+        try:
+            done, _ = await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
+            for task in done:
+                task.result()
+            await self._finish()
+        finally:
+            for task in watch:
+                task.cancel()
+            await asyncio.gather(*watch, return_exceptions=True)
+            await self._let_go()
+            self.totals.seconds = round(time.monotonic() - began, 3)
+        return self.totals
+
+    async def _work(self, *, draining: bool) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._source.keep_leases())
+                for processor in self._processors:
+                    group.create_task(self._write(processor))
+                group.create_task(self._receive(wait_s=1 if draining else None))
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+
+    # -- receive ---------------------------------------------------------------------------
+
+    async def _receive(self, wait_s: int | None) -> None:
+        """Keep as many long polls in flight as bring messages; one when the queue is empty."""
+        polls: set[asyncio.Task[int]] = set()
+        stop = asyncio.create_task(self._stopping.wait())
+        target = 1
+        try:
+            while not self._stopping.is_set():
+                if self._database_up.is_set():
+                    while len(polls) < target:
+                        polls.add(asyncio.create_task(self._poll(wait_s)))
+                    wake = stop
+                else:
+                    wake = asyncio.create_task(self._database_up.wait())
+                done, _ = await asyncio.wait(
+                    {*polls, stop, wake}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if wake is not stop:
+                    wake.cancel()
+                for poll in done & polls:
+                    count = poll.result()
+                    if count == BATCH:
+                        target = min(target + 1, self._settings.source.receivers_max)
+                    elif count == 0:
+                        target = max(target - 1, 1)
+                polls -= done
+            if polls:
+                await asyncio.wait(polls, timeout=LAST_POLLS_S)
+        finally:
+            for task in (*polls, stop):
+                task.cancel()
+            await asyncio.gather(*polls, stop, return_exceptions=True)
+            self._receiving = False
+            self._idle.set()
+
+    async def _poll(self, wait_s: int | None) -> int:
+        """Poll once, through transient faults; return how many messages came."""
+        attempt = 0
+        failing_since: float | None = None
+        while True:
+            try:
+                messages, count = await self._source.poll(wait_s=wait_s)
+            except TransientFault as fault:
+                attempt += 1
+                now = time.monotonic()
+                failing_since = failing_since or now
+                self._metrics.count_fault(Stage.RECEIVE, fault.code)
+                if now - failing_since > AWS_AWAY_MAX_S:
+                    raise FatalFault(
+                        f"the queue could not be read for {AWS_AWAY_MAX_S:.0f} s ({fault.code})",
+                        code=fault.code,
+                        hint=fault.hint or "check the network and the AWS endpoint",
+                    ) from None
+                log.warning("receive failed", code=fault.code, attempt=attempt)
+                await asyncio.sleep(backoff_s(attempt))
+            else:
+                self._empty_polls = 0 if count else self._empty_polls + 1
+                self.totals.received += count
+                self._intake.put(messages)
+                return count
+
+    # -- decode, mask, write, acknowledge --------------------------------------------------
+
+    async def _write(self, processor: Processor) -> None:
+        sink = self._settings.sink
+        while True:
+            batch = await self._intake.take(sink.batch_rows_max, sink.linger_ms / 1000)
+            self._busy += 1
+            try:
+                await self._settle(processor, batch)
+            finally:
+                self._busy -= 1
+                self._idle.set()
+
+    async def _settle(self, processor: Processor, batch: list[Message]) -> None:
+        """Process a batch until every message of it is settled; hold it through faults."""
+        attempt = 0
+        while batch:
+            outcomes = await processor.process(batch)
+            self._count(outcomes)
+            self._source.acknowledge(
+                [m for m, outcome in zip(batch, outcomes, strict=True) if outcome.settled]
+            )
+            batch = [m for m, o in zip(batch, outcomes, strict=True) if not o.settled]
+            if not batch:
+                break
+            attempt += 1
+            self._database_up.clear()
+            fault = processor.last_fault
+            log.warning(
+                "write failed; messages are held",
+                code=fault.code if fault else "released",
+                messages=len(batch),
+                attempt=attempt,
+            )
+            await asyncio.sleep(backoff_s(attempt))
+        self._database_up.set()
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        totals = self.totals
+        for outcome in outcomes:
+            match outcome:
+                case Outcome.WRITTEN:
+                    totals.written += 1
+                case Outcome.DUPLICATE:
+                    totals.duplicate += 1
+                case Outcome.QUARANTINED:
+                    totals.quarantined += 1
+                case Outcome.RELEASED:
+                    pass  # held and tried again; counted when it is let go
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _drained(self, settle_s: float) -> None:
+        """Return once the queue and our hands have been empty for `settle_s` seconds."""
+        empty_since: float | None = None
+        while True:
+            await asyncio.sleep(min(0.25, settle_s / 4) if settle_s else 0.05)
+            if empty_since is None:
+                self._empty_polls = 0
+            asked = time.monotonic()
+            if not await self._looks_empty():
+                empty_since = None
+            elif empty_since is None:
+                empty_since = asked
+            elif asked - empty_since >= settle_s and self._empty_polls:
+                return
+
+    async def _looks_empty(self) -> bool:
+        if self._in_hand():
+            return False
+        try:
+            counts = await self._source.depth()
+        except TransientFault as fault:
+            self._metrics.count_fault(Stage.RECEIVE, fault.code)
+            return False
+        return not (any(counts) or self._in_hand())
+
+    def _in_hand(self) -> bool:
+        return bool(self._source.held_count or self._intake or self._busy)
+
+    async def _finish(self) -> None:
+        """Settle what is in hand, inside the grace period, less a second to release the rest."""
+        try:
+            async with asyncio.timeout(max(0.1, self._settings.shutdown_grace_s - 1)):
+                while self._receiving or self._intake or self._busy:
+                    await self._idle.wait()
+                    self._idle.clear()
+                await self._source.acknowledged()
+        except TimeoutError:
+            log.warning("the grace period is over", messages=self._source.held_count)
+
+    async def _let_go(self) -> None:
+        """Release what is still in hand, once the deletes under way have had their second."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._source.acknowledged(), 1.0)
+        held = self._source.held()
+        self.totals.released += len(held)
+        self._metrics.outcomes.labels(Outcome.RELEASED.value).inc(len(held))
+        if held:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._source.release(held), 5.0)
