@@ -201,7 +201,8 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
     resolved = await resolve_table(session, quoted_table(settings.sink.table))
     if registered != resolved:
         raise SettingsError(
-            f"pipeline {settings.pipeline_name!r} writes to {registered}, but sink.table is {resolved}",
+            f"pipeline {settings.pipeline_name!r} writes to {registered}, "
+            f"but sink.table is {resolved}",
             code="target_changed",
             hint="give the pipeline of another table a `name` of its own and migrate",
         )

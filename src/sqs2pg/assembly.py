@@ -1,0 +1,159 @@
+"""Put a pipeline together from settings: keys, database, queue, processors.
+
+The order is the order of blame: settings and keys first, so that a wrong one is said before
+anything is touched; then the database, then the queue. Front doors call this and nothing below.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from sqs2pg import columns
+from sqs2pg.database import Session, hosts, resolve_dsn, wait_closed
+from sqs2pg.decode import Decoder
+from sqs2pg.errors import TransientFault
+from sqs2pg.keybook import hold_against_record
+from sqs2pg.keys.development import refuse_development_key
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.load import load_keyring
+from sqs2pg.mask.policy import compile_operator
+from sqs2pg.metrics import Metrics
+from sqs2pg.migrate import pipeline_id, quoted_table
+from sqs2pg.pipeline import Consumer
+from sqs2pg.process import Processor
+from sqs2pg.quarantine import sealer
+from sqs2pg.settings import Settings
+from sqs2pg.sink import Pipeline, Sink, read_columns
+from sqs2pg.source.client import SqsClient
+from sqs2pg.source.queue import QueueSource
+from sqs2pg.transform import Mask, Transformer
+
+
+class Ready(msgspec.Struct):
+    """A pipeline that can run: everything was checked."""
+
+    consumer: Consumer
+    source: QueueSource
+    client: SqsClient
+    keyring: Keyring
+    metrics: Metrics
+    pipeline: Pipeline
+
+
+async def connect(settings: Settings) -> Session:
+    """Connect to the settings' database. Raises TransientFault or FatalFault."""
+    return await Session.connect(
+        resolve_dsn(settings.sink.dsn), timeout_s=settings.sink.connect_timeout_s
+    )
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[tuple[Session, int]]:
+    """Yield a session and the pipeline's number, for commands that only read or write books."""
+    session = await connect(settings)
+    try:
+        yield session, await pipeline_id(session, settings)
+    finally:
+        await session.close()
+
+
+def keyring_of(
+    settings: Settings, endpoints: list[str], environ: Mapping[str, str] = os.environ
+) -> Keyring:
+    """Return the keys of the settings' provider.
+
+    `endpoints` are the hosts in use: a development key is refused unless all are loopback.
+    """
+    keys = settings.keys
+    provider: str = keys.provider
+    if provider == "auto":
+        in_environment = "SQS2PG_KEYS__PSEUDONYM_ROOT" in environ
+        provider = "file" if keys.file else "environment" if in_environment else "development"
+    if provider == "development":
+        refuse_development_key(endpoints, allow=keys.allow_development)
+    return load_keyring(provider, file=Path(keys.file) if keys.file else None, environ=environ)
+
+
+def masks_of(settings: Settings, keyring: Keyring) -> list[Mask | None]:
+    """Return each field's mask, compiled, in the order of the fields; None keeps the value."""
+    return [
+        None
+        if field.mask == "keep"
+        else compile_operator(
+            field.mask,
+            kind=field.kind,
+            domain=field.domain or field.source,
+            keyring=keyring,
+        )
+        for field in settings.fields
+    ]
+
+
+@asynccontextmanager
+async def assemble(settings: Settings) -> AsyncIterator[Ready]:
+    """Yield a pipeline ready to run; close its connections at the end."""
+    client = SqsClient.from_environment(max_connections=settings.source.receivers_max + 16)
+    sessions: list[Session] = []
+    try:
+        keyring = keyring_of(
+            settings, [client.endpoint_host, *hosts(resolve_dsn(settings.sink.dsn))]
+        )
+        first = await connect(settings)
+        sessions.append(first)
+        number = await pipeline_id(first, settings)
+        table = quoted_table(settings.sink.table)
+        matched = columns.match(
+            settings.fields, await read_columns(first, table), settings.sink.table
+        )
+        keyring = await hold_against_record(first, keyring)
+        queue_url = await _find_queue(client, settings.source.queue)
+        while len(sessions) < settings.sink.connections:
+            sessions.append(await connect(settings))
+        pipeline = Pipeline(
+            id=number,
+            table=table,
+            columns=tuple(field.column for field in settings.fields),
+            key_version=keyring.active("pseudonym"),
+            statement_timeout_s=settings.sink.statement_timeout_s,
+            undated=queue_url.endswith(".fifo"),
+        )
+        metrics = Metrics()
+        decoder = Decoder(settings.fields, settings.unknown_fields)
+        transformer = Transformer(
+            settings.fields, matched, decoder.attributes, masks_of(settings, keyring)
+        )
+        sinks = [Sink(session, pipeline, lambda: connect(settings)) for session in sessions]
+        processors = [
+            Processor(
+                decoder=decoder,
+                transformer=transformer,
+                sink=sink,
+                seal=sealer(keyring),
+                metrics=metrics,
+                undated=pipeline.undated,
+            )
+            for sink in sinks
+        ]
+        source = QueueSource(client, queue_url, settings.source, metrics)
+        consumer = Consumer(source, processors, settings, metrics)
+        yield Ready(consumer, source, client, keyring, metrics, pipeline)
+        sessions = [sink.session for sink in sinks]
+    finally:
+        await wait_closed(sessions)
+        await client.close()
+
+
+async def _find_queue(client: SqsClient, queue: str) -> str:
+    """Return the queue's URL, having made sure that it answers."""
+    url = await client.queue_url(queue)
+    try:
+        await client.attributes(url, ["QueueArn"])
+    except TransientFault as fault:
+        fault.hint = fault.hint or "check AWS_ENDPOINT_URL, AWS_REGION and the network"
+        raise
+    return url

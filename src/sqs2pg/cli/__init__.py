@@ -1,0 +1,105 @@
+"""The command line: one file a command, loaded only when it is called.
+
+Output rules: results on stdout; `error: …` then `hint: …` on stderr, no traceback. Exit codes:
+0 done, 1 the check or the work failed, 2 wrong usage or settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from sqs2pg import __version__
+from sqs2pg.errors import Sqs2pgError
+
+# Command -> module of this package; the module has a click command of the same name.
+COMMANDS = {
+    "demo": "Run the main job once on embedded servers: send, drain, verify, show.",
+    "run": "Consume the queue until stopped, or until it is empty with --drain.",
+    "send": "Put generated logins, or a file's lines, on the queue.",
+    "migrate": "Create or upgrade our tables, the target and the ledger's days.",
+    "verify": "Reconcile ledger, tally, quarantine and target; exit 1 on any difference.",
+    "quarantine": "List and look at messages that were set aside.",
+    "keys": "Make and list the keys that mask values.",
+    "config": "Show the effective settings, or their JSON Schema.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is called, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"sqs2pg.cli.{cmd_name}")
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Read JSON events from SQS, mask the sensitive fields, write rows to PostgreSQL."""
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    # A core dump would hold keys and bodies.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    try:
+        code = cli.main(args=arguments, prog_name="sqs2pg", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "sqs2pg"
+        fail(error.format_message(), f"{command} --help", 2)
+    except click.ClickException as error:
+        fail(error.format_message(), "", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted", "", 130)
+    except Sqs2pgError as error:
+        fail(error.what, error.hint, error.exit_code)
+    except BrokenPipeError:
+        # The reader of our stdout has gone (`| head`): leave quietly, and keep the interpreter
+        # from failing again when it flushes.
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
+        fail(*_unexpected(error), 1)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def fail(what: str, hint: str, code: int) -> NoReturn:
+    """Print one error and one hint on stderr, and exit."""
+    print(f"error: {what}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _unexpected(error: BaseException) -> tuple[str, str]:
+    """Say where an unforeseen exception arose. Its text may quote a value: only its type is kept."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    trace = error.__traceback__
+    where = "?"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "sqs2pg" in code.co_filename:
+            where = f"{Path(code.co_filename).name}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return (
+        f"unexpected {type(error).__name__} at {where}",
+        "this is a fault of sqs2pg: please report it with this line",
+    )

@@ -1,0 +1,37 @@
+"""What commands share: `-c FILE`, `--json`, and running a coroutine to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+T = TypeVar("T")
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file; else SQS2PG_CONFIG, else sqs2pg.toml here.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="End stdout with one JSON object."
+)
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop; return its result."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def print_json(value: Any) -> None:
+    """Print one line of JSON on stdout."""
+    print(json.dumps(value, separators=(", ", ": "), default=str), flush=True)

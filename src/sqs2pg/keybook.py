@@ -1,0 +1,65 @@
+"""The keys on record in the database: fingerprints and the active version, never a key.
+
+At start the keyring is held against the record: a root whose fingerprint is not the recorded one
+would silently give every device a second token, so it stops the process. A first start records
+what it has.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from sqs2pg.database import Session
+from sqs2pg.errors import KeyFault
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.migrate import explain
+
+_RECORD = """INSERT INTO sqs2pg.key (series, version, fingerprint, active)
+SELECT %s, %s, %s, NOT EXISTS (SELECT FROM sqs2pg.key WHERE series = %s)
+ON CONFLICT DO NOTHING"""
+
+
+async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
+    """Return the keyring with the active versions of the database.
+
+    A series that has no record yet is recorded, its primary version as the active one. Raises
+    KeyFault where a fingerprint differs from the recorded one, or where the active version is
+    not in the keyring.
+    """
+    try:
+        recorded = await _recorded(session)
+        for series in ("pseudonym", "vault"):
+            if not any(name == series for name, _ in recorded):
+                await _record_primary(session, keyring, series)
+        recorded = await _recorded(session)
+    except psycopg.Error as error:
+        raise explain(error) from None
+    for (series, version), (fingerprint, active) in recorded.items():
+        ours = keyring.fingerprints(series).get(version)
+        if ours is not None and ours != fingerprint:
+            raise KeyFault(
+                f"{series} root version {version} is not the one on record in the database",
+                code="key_fingerprint",
+                hint="use the key file this database was filled with; tokens of another key "
+                "would not join with what is there",
+            )
+        if active and ours is None and (series == "pseudonym" or keyring.fingerprints(series)):
+            raise KeyFault(
+                f"the database's active {series} root, version {version}, is not in the keyring",
+                code="key_missing",
+                hint="add that version to the key file or environment of this process",
+            )
+        if active and ours is not None:
+            keyring = keyring.with_active(series, version)
+    return keyring
+
+
+async def _recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
+    rows = await session.execute("SELECT series, version, fingerprint, active FROM sqs2pg.key")
+    return {(series, version): (mark, active) for series, version, mark, active in rows}
+
+
+async def _record_primary(session: Session, keyring: Keyring, series: str) -> None:
+    if marks := keyring.fingerprints(series):
+        version = keyring.active(series)
+        await session.execute(_RECORD, [series, version, marks[version], series])
