@@ -62,6 +62,15 @@ async def database(settings: Settings) -> AsyncIterator[tuple[Session, int]]:
         await session.close()
 
 
+def endpoints(settings: Settings) -> list[str]:
+    """Return the hosts of queue and database that the settings and environment lead to."""
+    return _endpoints(settings, SqsClient.from_environment())
+
+
+def _endpoints(settings: Settings, client: SqsClient) -> list[str]:
+    return [client.endpoint_host, *hosts(resolve_dsn(settings.sink.dsn))]
+
+
 def keyring_of(
     settings: Settings, endpoints: list[str], environ: Mapping[str, str] = os.environ
 ) -> Keyring:
@@ -99,10 +108,9 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
     """Yield a pipeline ready to run; close its connections at the end."""
     client = SqsClient.from_environment(max_connections=settings.source.receivers_max + 16)
     sessions: list[Session] = []
+    sinks: list[Sink] = []
     try:
-        keyring = keyring_of(
-            settings, [client.endpoint_host, *hosts(resolve_dsn(settings.sink.dsn))]
-        )
+        keyring = keyring_of(settings, _endpoints(settings, client))
         first = await connect(settings)
         sessions.append(first)
         number = await pipeline_id(first, settings)
@@ -142,9 +150,9 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
         source = QueueSource(client, queue_url, settings.source, metrics)
         consumer = Consumer(source, processors, settings, metrics)
         yield Ready(consumer, source, client, keyring, metrics, pipeline)
-        sessions = [sink.session for sink in sinks]
     finally:
-        await wait_closed(sessions)
+        # A sink replaces a session that broke.
+        await wait_closed({*sessions, *(sink.session for sink in sinks)})
         await client.close()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, LiteralString, Self, cast
 
@@ -247,6 +247,6 @@ def _connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
     return _away(where, state or "08001")
 
 
-async def wait_closed(sessions: Sequence[Session | None]) -> None:
+async def wait_closed(sessions: Iterable[Session]) -> None:
     """Close what is open, all at once."""
-    await asyncio.gather(*(s.close() for s in sessions if s), return_exceptions=True)
+    await asyncio.gather(*(session.close() for session in sessions), return_exceptions=True)

@@ -217,16 +217,18 @@ def load(
     environ: Mapping[str, str] = os.environ,
     *,
     overrides: Mapping[str, Any] | None = None,
+    discover: bool = True,
 ) -> Settings:
     """Return the effective settings.
 
     `file` is `-c FILE`; without it `SQS2PG_CONFIG`, then `sqs2pg.toml` in the current folder if
     there is one. `overrides` are nested values set by a command's own options and win over all.
 
+    Without `discover` no file is looked for: only `file`, `environ` and `overrides` count.
     Raises SettingsError (exit code 2) naming the file or variable, the key and the remedy.
     """
     path = file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
-    if path is None and DEFAULT_FILE.is_file():
+    if path is None and discover and DEFAULT_FILE.is_file():
         path = DEFAULT_FILE
     tree = _read(path) if path else {}
     origin = str(path) if path else "the settings"

@@ -1,0 +1,179 @@
+"""`sqs2pg demo`: the main job from end to end on embedded servers."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from sqs2pg import assembly, log
+from sqs2pg import verify as verification
+from sqs2pg.assembly import connect
+from sqs2pg.cli.local import ENV_FILE, local_environment
+from sqs2pg.cli.options import json_option, print_json, run_async
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.cli.run import as_flat, consume, prepare_local, summary
+from sqs2pg.cli.verify import print_report
+from sqs2pg.errors import FatalFault
+from sqs2pg.generate import logins
+from sqs2pg.migrate import quoted_table
+from sqs2pg.pipeline import Totals
+from sqs2pg.sending import send_all
+from sqs2pg.settings import Settings, load
+from sqs2pg.source.client import SqsClient
+
+logger = structlog.get_logger(__name__)
+
+_SAMPLE = """SELECT left(user_id, 8) || '…', device_type, masked_ip, masked_device_id, locale,
+       app_version, create_date FROM {table} ORDER BY ctid LIMIT 5"""
+_DEVICES = """SELECT masked_device_id, count(*) FROM {table} WHERE masked_device_id IS NOT NULL
+GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT 5"""
+_DEVICE_COUNTS = """SELECT count(*), count(*) FILTER (WHERE logins > 1)
+FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
+      GROUP BY masked_device_id) AS devices"""
+
+
+@click.command()
+@click.option("--messages", default=2000, show_default=True, type=click.IntRange(1, 1_000_000))
+@click.option("--seed", type=int, help="Seed of the generated logins, to repeat them.")
+@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+@json_option
+def demo(messages: int, seed: int | None, keep: bool, as_json: bool) -> int:
+    """Start embedded servers, send logins, drain, verify and show the result."""
+    log.configure()
+    say = _quiet if as_json else print
+    began = time.monotonic()
+    say("starting PostgreSQL and an SQS server on loopback …")
+    with local_environment(keep_file=keep):
+        settings = _settings()
+        say(f"both are up after {time.monotonic() - began:.1f} s; making queue, keys and tables")
+        run_async(prepare_local(settings))
+        say(f"sending {messages:,} logins, about one in fifty malformed …")
+        sent = run_async(_send(settings, messages, seed))
+        say("draining the queue …")
+        totals = run_async(consume(settings, drain=True))
+        report = run_async(_verify(settings))
+        result = {"sent": sent, **as_flat(totals)}
+        ok = report.ok and report.written + report.quarantined == sent
+        if not as_json:
+            run_async(_show(settings, totals, report))
+            print(
+                f"\nsent {sent:,} = written {report.written:,} + "
+                f"quarantined {report.quarantined:,}: {'yes' if ok else 'NO'}"
+            )
+        if keep:
+            _keep(say)
+    if as_json:
+        print_json(result)
+    if not ok:
+        raise FatalFault(
+            "the books do not balance", code="verify", hint="run `sqs2pg demo --keep`, then verify"
+        )
+    return 0
+
+
+def _quiet(*_: Any) -> None:
+    """Say nothing: with --json stdout carries the result alone."""
+
+
+def _settings() -> Settings:
+    """The built-in settings: the demo is the same in any folder, whatever lies there."""
+    return load(environ={}, overrides={"keys": {"provider": "development"}}, discover=False)
+
+
+async def _send(settings: Settings, count: int, seed: int | None) -> int:
+    client = SqsClient.from_environment()
+    done = 0
+
+    def progress(sent: int) -> None:
+        nonlocal done
+        done = sent
+
+    try:
+        queue_url = await client.queue_url(settings.source.queue)
+        async with Ticker("sending", lambda: (done, count, {})):
+            result = await send_all(client, queue_url, logins(count, seed=seed), progress=progress)
+    finally:
+        await client.close()
+    if result.refused:
+        raise FatalFault("the embedded queue refused messages", code="send_refused")
+    return result.sent
+
+
+async def _verify(settings: Settings) -> verification.Report:
+    async with assembly.database(settings) as (session, pipeline):
+        return await verification.verify(session, pipeline)
+
+
+async def _show(settings: Settings, totals: Totals, report: verification.Report) -> None:
+    table = quoted_table(settings.sink.table)
+    session = await connect(settings)
+    try:
+        sample = await session.execute(_SAMPLE.format(table=table))
+        devices = await session.execute(_DEVICES.format(table=table))
+        [(distinct, recurring)] = await session.execute(_DEVICE_COUNTS.format(table=table))
+        reasons = await session.execute(
+            "SELECT reason, count(*) FROM sqs2pg.quarantine GROUP BY 1 ORDER BY 2 DESC, 1"
+        )
+    finally:
+        await session.close()
+    console = Console(width=None if Console().is_terminal else 132)
+    print()
+    console.print(
+        _table(
+            f"{settings.sink.table}: masked rows",
+            (
+                "user_id",
+                "device_type",
+                "masked_ip",
+                "masked_device_id",
+                "locale",
+                "app_version",
+                "create_date",
+            ),
+            sample,
+        )
+    )
+    console.print(
+        _table(
+            f"logins by masked device ({recurring:,} of {distinct:,} devices came back)",
+            ("masked_device_id", "logins"),
+            devices,
+        )
+    )
+    console.print(_table("quarantined, by reason", ("reason", "messages"), reasons))
+    print(summary(totals))
+    print_report(report)
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("NULL" if value is None else str(value) for value in row))
+    return table
+
+
+def _keep(say: Any) -> None:
+    say(f"\nservers stay up; `source {ENV_FILE}` in another shell, Ctrl-C here to stop")
+    with _interruptible():
+        signal.pause()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    def leave(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,184 @@
+"""`sqs2pg run`: consume the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import structlog
+
+from sqs2pg import log, migrate
+from sqs2pg.assembly import Ready, assemble, connect
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.cli.workers import run_workers
+from sqs2pg.errors import FatalFault
+from sqs2pg.pipeline import Totals
+from sqs2pg.settings import Settings, load
+from sqs2pg.source.client import SqsClient
+
+logger = structlog.get_logger(__name__)
+
+
+@click.command()
+@config_option
+@click.option("--drain", is_flag=True, help="Exit 0 when the queue is empty.")
+@click.option(
+    "--drain-timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Exit 1 when it is not empty by then.",
+)
+@click.option("--workers", default="1", show_default=True, help="Processes; `auto`: one a core.")
+@click.option("--local", is_flag=True, help="Start embedded servers and use them.")
+@json_option
+@verbose_option
+def run(
+    config: Path | None,
+    drain: bool,
+    drain_timeout_s: float | None,
+    workers: str,
+    local: bool,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Consume the queue until stopped, or until it is empty with --drain."""
+    log.configure(verbose=verbose)
+    count = _worker_count(workers)
+    with _servers() if local else contextlib.nullcontext():
+        settings = load(config)
+        if local:
+            run_async(prepare_local(settings))
+        if count > 1:
+            totals = run_workers(count, config=config, drain=drain, drain_timeout_s=drain_timeout_s)
+        else:
+            totals = run_async(consume(settings, drain=drain, drain_timeout_s=drain_timeout_s))
+    if as_json:
+        print_json(as_flat(totals))
+    elif drain:
+        print(summary(totals))
+    return 0
+
+
+def as_flat(totals: Totals) -> dict[str, Any]:
+    """Return totals as the design's flat JSON object."""
+    return {**msgspec.to_builtins(totals), "messages_per_second": totals.messages_per_second}
+
+
+def summary(totals: Totals) -> str:
+    """Return totals in one line for people."""
+    return (
+        f"received {totals.received:,}: written {totals.written:,}, duplicate "
+        f"{totals.duplicate:,}, quarantined {totals.quarantined:,}, released {totals.released:,} "
+        f"in {totals.seconds:,.1f} s ({totals.messages_per_second:,.0f} messages/s)"
+    )
+
+
+async def consume(
+    settings: Settings, *, drain: bool = False, drain_timeout_s: float | None = None
+) -> Totals:
+    """Run one consumer in this process until it is stopped or the queue is empty.
+
+    SIGTERM and SIGINT stop it; a second one leaves at once. Raises FatalFault when the queue is
+    not empty after `drain_timeout_s`.
+    """
+    async with assemble(settings) as ready:
+        logger.info("consuming", queue=settings.source.queue, table=settings.sink.table)
+        late = False
+
+        def too_late() -> None:
+            nonlocal late
+            late = True
+            ready.consumer.stop()
+
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(drain_timeout_s, too_late) if drain and drain_timeout_s else None
+        settle_s = drain_settle_s(settings, ready.client) if drain else None
+        with _stopping_on_signals(ready):
+            async with Ticker("consuming", lambda: _state(ready)):
+                totals = await ready.consumer.run(drain_settle_s=settle_s)
+        if timer:
+            timer.cancel()
+        logger.info("stopped", **as_flat(totals))
+        if late:
+            raise FatalFault(
+                f"the queue was not empty after {drain_timeout_s:g} s ({summary(totals)})",
+                code="drain_timeout",
+                hint="give it longer, more --workers, or look for what keeps sending",
+            )
+        return totals
+
+
+def drain_settle_s(settings: Settings, client: SqsClient) -> float:
+    """Return how long the queue must look empty: AWS's counts lag by up to a minute."""
+    if settings.source.drain_settle_s is not None:
+        return settings.source.drain_settle_s
+    return 1.0 if client.is_loopback else 60.0
+
+
+def _state(ready: Ready) -> tuple[int, int | None, dict[str, int]]:
+    totals = ready.consumer.totals
+    counts = {name: getattr(totals, name) for name in ("written", "duplicate", "quarantined")}
+    return totals.settled, None, counts
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(ready: Ready) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    stopping = False
+
+    def stop(number: int) -> None:
+        nonlocal stopping
+        if stopping:
+            os._exit(1)  # asked twice: at once; what is in hand comes back by its lease
+        stopping = True
+        logger.info("stopping", signal=signal.Signals(number).name)
+        ready.consumer.stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _worker_count(workers: str) -> int:
+    if workers == "auto":
+        return len(os.sched_getaffinity(0))
+    if not workers.isdigit() or not 1 <= int(workers) <= 256:
+        raise click.UsageError("--workers takes a number from 1 to 256, or `auto`")
+    return int(workers)
+
+
+@contextlib.contextmanager
+def _servers() -> Iterator[None]:
+    from sqs2pg.cli.local import local_environment
+
+    with local_environment(keep_file=True):
+        yield
+
+
+async def prepare_local(settings: Settings) -> None:
+    """Make the queue and migrate the database of embedded servers that have just started."""
+    client = SqsClient.from_environment()
+    try:
+        await client.create_queue(
+            settings.source.queue,
+            {"VisibilityTimeout": str(settings.source.visibility_timeout_s)},
+        )
+    finally:
+        await client.close()
+    session = await connect(settings)
+    try:
+        await migrate.migrate(session, settings)
+    finally:
+        await session.close()

@@ -1,0 +1,77 @@
+"""`sqs2pg send`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from sqs2pg import log
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.errors import Sqs2pgError
+from sqs2pg.generate import logins
+from sqs2pg.sending import Sent, read_lines, send_all
+from sqs2pg.settings import Settings, load
+from sqs2pg.source.client import SqsClient
+
+
+@click.command()
+@config_option
+@click.option("--count", type=click.IntRange(min=1), help="Generated logins to send.  [1000]")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages a second.")
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Send a file's lines instead, one message each; .gz is unpacked.",
+)
+@click.option("--seed", type=int, help="Seed of the generated logins, to repeat them.")
+@json_option
+def send(
+    config: Path | None,
+    count: int | None,
+    rate: float | None,
+    file: Path | None,
+    seed: int | None,
+    as_json: bool,
+) -> int:
+    """Put generated logins, or a file's lines, on the queue."""
+    if file is not None and count is not None:
+        raise click.UsageError("--count and --file exclude each other")
+    log.configure()
+    bodies = read_lines(file) if file is not None else logins(count or 1000, seed=seed)
+    total = None if file is not None else count or 1000
+    result = run_async(_send(load(config), bodies, total, rate))
+    refused = sum(result.refused.values())
+    if as_json:
+        print_json({"sent": result.sent, "refused": refused})
+    else:
+        print(f"sent {result.sent:,} messages")
+    if refused:
+        codes = ", ".join(f"{code}: {n}" for code, n in sorted(result.refused.items()))
+        raise Sqs2pgError(
+            f"{refused:,} messages were refused and not sent ({codes})",
+            code="send_refused",
+            hint="SQS takes bodies of 1 byte to 1 MiB, without control characters",
+        )
+    return 0
+
+
+async def _send(
+    settings: Settings, bodies: Iterable[str], total: int | None, rate: float | None
+) -> Sent:
+    client = SqsClient.from_environment()
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done = count
+
+    try:
+        queue_url = await client.queue_url(settings.source.queue)
+        async with Ticker("sending", lambda: (done, total, {})):
+            return await send_all(client, queue_url, bodies, rate=rate, progress=progress)
+    finally:
+        await client.close()

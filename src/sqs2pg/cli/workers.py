@@ -1,0 +1,114 @@
+"""`run --workers N`: several processes, each a whole pipeline, as one command.
+
+SQS hands each message to one consumer, so the workers need no word between them. A worker that
+is killed is started again; one that stops with an error stops all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+
+from sqs2pg.errors import FatalFault
+from sqs2pg.pipeline import Totals
+
+logger = structlog.get_logger(__name__)
+
+
+class _Worker:
+    """One worker process; its last line of stdout is its totals."""
+
+    def __init__(self, number: int, command: list[str]) -> None:
+        self.number = number
+        self._command = command
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own command
+        self.totals = Totals()
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit code, negative for a signal."""
+        output, _ = self.process.communicate()
+        if self.process.returncode == 0 and output.strip():
+            report = json.loads(output.strip().splitlines()[-1])
+            self.totals = Totals(**{name: report[name] for name in Totals.__struct_fields__})
+        return self.process.returncode
+
+    def again(self) -> None:
+        """Start the process again."""
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own command
+
+
+def run_workers(
+    count: int, *, config: Path | None, drain: bool, drain_timeout_s: float | None
+) -> Totals:
+    """Run `count` workers to their end; return the sum of their totals.
+
+    Raises FatalFault where one stopped with an error; its own words are on stderr already.
+    """
+    command = [sys.executable, "-m", "sqs2pg", "run", "--json"]
+    command += ["-c", str(config)] if config else []
+    command += ["--drain"] if drain else []
+    command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []
+    workers = [_Worker(number, command) for number in range(count)]
+    stopping = threading.Event()
+    failed: list[int] = []
+
+    def stop_all(number: int) -> None:
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(number)
+
+    def watch(worker: _Worker) -> None:
+        while (code := worker.wait()) < 0 and not stopping.is_set():
+            logger.warning("worker was killed; starting it again", worker=worker.number)
+            worker.again()
+        if code != 0 and not stopping.is_set():
+            failed.append(code)
+            stopping.set()
+            stop_all(signal.SIGTERM)
+
+    watchers = [threading.Thread(target=watch, args=(worker,)) for worker in workers]
+    with _relaying(stopping, stop_all):
+        for watcher in watchers:
+            watcher.start()
+        for watcher in watchers:
+            watcher.join()
+    if failed:
+        raise FatalFault(f"a worker stopped with exit code {failed[0]}", code="worker_failed")
+    return _sum(worker.totals for worker in workers)
+
+
+def _sum(parts: Iterator[Totals]) -> Totals:
+    total = Totals()
+    for part in parts:
+        for name in ("received", "written", "duplicate", "quarantined", "released"):
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+        total.seconds = max(total.seconds, part.seconds)
+    return total
+
+
+@contextmanager
+def _relaying(stopping: threading.Event, stop_all: object) -> Iterator[None]:
+    assert callable(stop_all)
+
+    def relay(number: int, _frame: object) -> None:
+        if stopping.is_set():
+            stop_all(signal.SIGKILL)
+            os._exit(1)
+        stopping.set()
+        stop_all(signal.SIGTERM)
+
+    before = {s: signal.signal(s, relay) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
