@@ -67,7 +67,7 @@ class DatabaseFault(msgspec.Struct, frozen=True):
     @property
     def detail(self) -> str:
         """SQLSTATE and the constraint or column, for the quarantine row."""
-        return f"{self.sqlstate} {self.place}".rstrip()
+        return f"{self.sqlstate} {self.place}".strip()
 
 
 def diagnose(error: psycopg.Error) -> DatabaseFault:

@@ -12,6 +12,7 @@ import msgspec
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.source.client import SqsClient
+from sqs2pg.source.wire import OutgoingMessage
 
 BATCH_ENTRIES = 10
 BATCH_BYTES = 2**20
@@ -65,7 +66,8 @@ async def send_all(
 
     async def send(batch: list[str]) -> None:
         try:
-            failures = await client.send(queue_url, batch)
+            messages = [OutgoingMessage(body) for body in batch]
+            failures = (await client.send(queue_url, messages)).failures
             for failure in failures:
                 result.refused[failure.code] = result.refused.get(failure.code, 0) + 1
             result.sent += len(batch) - len(failures)

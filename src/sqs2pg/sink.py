@@ -25,7 +25,7 @@ from sqs2pg.columns import Column
 from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, Stage, TransientFault
 from sqs2pg.message import DeadLetter, Outcome, Row
-from sqs2pg.search import find_rejected
+from sqs2pg.search import SUPPRESSED, find_rejected
 
 Condemn = Callable[[str, PermanentFault], DeadLetter]
 """Seal the message of a ledger key that the database rejected."""
@@ -36,7 +36,8 @@ Connect = Callable[[], Awaitable[Session]]
 # crash of the server. SET LOCAL, because a pooler shares sessions out.
 _BEGIN = """BEGIN;
 SELECT set_config('synchronous_commit',
-    XX
+           CASE current_setting('synchronous_commit')
+               WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
        set_config('statement_timeout', '{timeout_ms}', true),
        set_config('lock_timeout', '{timeout_ms}', true),
        set_config('idle_in_transaction_session_timeout', '{timeout_ms}', true),
@@ -53,9 +54,7 @@ SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
 ON CONFLICT (key) DO NOTHING RETURNING key::text"""
 _HELD = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
 _SET_ASIDE = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
-# Deferred constraints are forced before COMMIT, where a fault could not be told from a lost one.
-_COMMIT = """SET CONSTRAINTS ALL IMMEDIATE;
-INSERT INTO sqs2pg.tally (pipeline, written, quarantined, duplicate, target_rows)
+_COMMIT = """INSERT INTO sqs2pg.tally (pipeline, written, quarantined, duplicate, target_rows)
 VALUES ({pipeline}, {written}, {quarantined}, {duplicate}, {target_rows});
 COMMIT"""
 
@@ -123,9 +122,10 @@ class Sink:
             self.session = await self._connect()
         rows = sorted(rows, key=_by_key)
         dead = sorted(dead, key=_by_key)
+        fault: DatabaseFault | None = None
         for path in (self._write_fast, self._write_slow, self._write_slow):
             try:
-                return await path(rows, dead, condemn)
+                return await path(rows, dead, condemn, fault)
             except psycopg.Error as error:
                 fault = diagnose(error)
                 await self.session.rollback()
@@ -137,6 +137,7 @@ class Sink:
                 # Cancelled or refused in mid-transaction: the session's state is unknown.
                 await self.session.close()
                 raise
+        assert fault is not None
         raise await self._give_up(fault)
 
     async def _give_up(self, fault: DatabaseFault) -> TransientFault:
@@ -149,7 +150,11 @@ class Sink:
         )
 
     async def _write_fast(
-        self, rows: Sequence[Row], dead: Sequence[DeadLetter], condemn: Condemn
+        self,
+        rows: Sequence[Row],
+        dead: Sequence[DeadLetter],
+        condemn: Condemn,
+        _before: DatabaseFault | None,
     ) -> Result:
         await self._open()
         await self._copy_ledger(rows, dead)
@@ -160,15 +165,20 @@ class Sink:
                 != expected
             ):
                 await self.session.rollback()
-                return await self._write_slow(rows, dead, condemn)
+                return await self._write_slow(rows, dead, condemn, SUPPRESSED)
         await self._copy_quarantine(dead)
+        await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
         await self._close(written=rows, quarantined=len(dead))
         outcomes = dict.fromkeys((row.key for row in rows), Outcome.WRITTEN)
         outcomes.update(dict.fromkeys((letter.key for letter in dead), Outcome.QUARANTINED))
         return Result(outcomes)
 
     async def _write_slow(
-        self, rows: Sequence[Row], dead: Sequence[DeadLetter], condemn: Condemn
+        self,
+        rows: Sequence[Row],
+        dead: Sequence[DeadLetter],
+        condemn: Condemn,
+        before: DatabaseFault | None,
     ) -> Result:
         await self._open()
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -176,7 +186,10 @@ class Sink:
         outcomes = dict.fromkeys(_keys(rows, dead), Outcome.DUPLICATE)
         new_rows = [row for row in rows if row.key in fresh]
         new_dead = [letter for letter in dead if letter.key in fresh]
-        found = await find_rejected(self.session, self._copy_target, new_rows) if new_rows else {}
+        # A fault that the same rows have just met tells where to look, or at least that one is bad.
+        same = before if before and before.verdict is Verdict.BAD_ROW else None
+        suspected = same if len(new_rows) == len(rows) else None
+        found = await find_rejected(self.session, self._copy_target, new_rows, suspected)
         _refuse_uniform(new_rows, found)
         rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]
         if rejected:
