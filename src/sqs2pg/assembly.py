@@ -106,7 +106,7 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[Mask | None]:
 @asynccontextmanager
 async def assemble(settings: Settings) -> AsyncIterator[Ready]:
     """Yield a pipeline ready to run; close its connections at the end."""
-    client = SqsClient.from_environment(max_connections=settings.source.receivers_max + 16)
+    client = SqsClient.from_environment()
     sessions: list[Session] = []
     sinks: list[Sink] = []
     try:

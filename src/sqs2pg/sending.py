@@ -12,7 +12,6 @@ import msgspec
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.source.client import SqsClient
-from sqs2pg.source.wire import OutgoingMessage
 
 BATCH_ENTRIES = 10
 BATCH_BYTES = 2**20
@@ -66,8 +65,7 @@ async def send_all(
 
     async def send(batch: list[str]) -> None:
         try:
-            messages = [OutgoingMessage(body) for body in batch]
-            failures = (await client.send(queue_url, messages)).failures
+            failures = await client.send(queue_url, batch)
             for failure in failures:
                 result.refused[failure.code] = result.refused.get(failure.code, 0) + 1
             result.sent += len(batch) - len(failures)
@@ -75,13 +73,16 @@ async def send_all(
         finally:
             slots.release()
 
-    async with asyncio.TaskGroup() as group:
-        for batch in _batches(bodies, result):
-            given += len(batch)
-            await slots.acquire()
-            group.create_task(send(batch))
-            if rate and (early := given / rate - (time.monotonic() - began)) > 0:
-                await asyncio.sleep(early)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for batch in _batches(bodies, result):
+                given += len(batch)
+                await slots.acquire()
+                group.create_task(send(batch))
+                if rate and (early := given / rate - (time.monotonic() - began)) > 0:
+                    await asyncio.sleep(early)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     return result
 
 

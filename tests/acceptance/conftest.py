@@ -1,0 +1,143 @@
+"""The command line as users run it: a subprocess, an environment, a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+
+
+@dataclass
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> Any:
+        """The last line of stdout, as JSON."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+
+@dataclass
+class Shell:
+    """One user's shell: environment and working folder."""
+
+    folder: Path
+    environment: dict[str, str]
+    transcript: list[str] = field(default_factory=list)
+
+    def __call__(self, *arguments: str, code: int | None = 0, **environment: str) -> Ended:
+        """Run sqs2pg to its end and check the exit code, unless it is None."""
+        done = subprocess.run(
+            [sys.executable, "-m", "sqs2pg", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        self.transcript += [done.stdout, done.stderr]
+        ended = Ended(done.returncode, done.stdout, done.stderr)
+        assert code is None or ended.code == code, f"exit {ended.code}\n{ended.out}\n{ended.err}"
+        return ended
+
+    def error(self, *arguments: str, code: int, **environment: str) -> str:
+        """Run a command that must fail with one `error:` and one `hint:` line; return them."""
+        ended = self(*arguments, code=code, **environment)
+        assert "Traceback" not in ended.err
+        lines = [x for x in ended.err.splitlines() if x.startswith(("error:", "hint:"))]
+        assert [x.split(":")[0] for x in lines] == ["error", "hint"], ended.err
+        return "\n".join(lines)
+
+
+@pytest.fixture
+def bare_environment() -> dict[str, str]:
+    """The environment less everything that points anywhere."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL"
+    }
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path,
+    bare_environment: dict[str, str],
+    database: str,
+    sqs_endpoint: str,
+    queue_url: str,
+) -> Shell:
+    """A shell pointed at a fresh database and a fresh queue, with a key file of its own."""
+    shell = Shell(
+        tmp_path,
+        bare_environment
+        | {
+            "DATABASE_URL": database,
+            "AWS_ENDPOINT_URL": sqs_endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "SQS2PG_SOURCE__QUEUE": queue_url.rsplit("/", 1)[-1],
+            "SQS2PG_KEYS__FILE": str(tmp_path / "sqs2pg.keys"),
+        },
+    )
+    shell("keys", "init")
+    return shell
+
+
+@pytest.fixture
+def query(database: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Run SQL in the test's database."""
+    with psycopg.connect(database, autocommit=True) as connection:
+
+        def run(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+            cursor = connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+        yield run
+
+
+@pytest.fixture
+def sqs(sqs_endpoint: str) -> Any:
+    """A boto3 client of the test's SQS server."""
+    return boto3.client(
+        "sqs",
+        endpoint_url=sqs_endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+
+@pytest.fixture
+def send(sqs: Any, queue_url: str) -> Callable[[list[str]], list[str]]:
+    """Put bodies on the test's queue; return their MessageIds in order."""
+
+    def put(bodies: list[str]) -> list[str]:
+        ids: list[str] = []
+        for start in range(0, len(bodies), 10):
+            entries = [
+                {"Id": str(i), "MessageBody": body} for i, body in enumerate(bodies[start : start + 10])
+            ]
+            answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
+            assert not answer.get("Failed")
+            by_entry = {one["Id"]: one["MessageId"] for one in answer["Successful"]}
+            ids += [by_entry[entry["Id"]] for entry in entries]
+        return ids
+
+    return put

@@ -1,0 +1,297 @@
+"""The main job as its users see it: commands in, rows out, no cleartext anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from psycopg import sql
+
+Query = Callable[..., list[tuple[Any, ...]]]
+Send = Callable[[list[str]], list[str]]
+
+TARGET = """CREATE TABLE user_logins (
+    user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+    masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)"""
+ROWS = """SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+FROM user_logins ORDER BY user_id, app_version"""
+TOKEN = re.compile(r"v1_[0-9a-f]{32}")
+
+
+def login(number: int, **changes: Any) -> str:
+    return json.dumps(
+        {
+            "user_id": f"user-{number:05}",
+            "app_version": "2.3.0",
+            "device_type": "android",
+            "ip": f"199.172.{number % 7}.{number % 11}",
+            "locale": "RU" if number % 3 else None,
+            "device_id": f"593-47-{number % 13:04}",
+        }
+        | changes
+    )
+
+
+def test_demo_sends_drains_verifies_and_counts(
+    tmp_path: Path, bare_environment: dict[str, str]
+) -> None:
+    from tests.acceptance.conftest import Shell
+
+    shell = Shell(tmp_path, bare_environment)
+    result = shell("demo", "--messages", "1000", "--seed", "1", "--json").last
+    assert result["sent"] == result["received"] == 1000
+    assert result["quarantined"] == 20
+    assert result["written"] == 980
+    assert result["duplicate"] == result["released"] == 0
+    assert result["messages_per_second"] > 0
+
+
+def test_demo_shows_masked_rows_and_recurring_devices(
+    tmp_path: Path, bare_environment: dict[str, str]
+) -> None:
+    from tests.acceptance.conftest import Shell
+
+    shown = Shell(tmp_path, bare_environment)("demo", "--messages", "300", "--seed", "2").out
+    assert TOKEN.search(shown)
+    assert re.search(r"logins by masked device \([1-9]\d* of \d+ devices came back\)", shown)
+    assert "sent 300 = written 294 + quarantined 6: yes" in shown
+    assert "the books balance" in shown
+
+
+def test_drain_writes_rows_quarantines_bad_ones_and_empties_the_queue(
+    shell: Any, query: Query, send: Send, sqs: Any, queue_url: str
+) -> None:
+    shell("migrate")
+    bodies = [login(i) for i in range(120)]
+    bodies[7:7] = ["not json", '{"foo": "oops"}', login(1, ip="1.2.3"), login(2, app_version=3)]
+    send(bodies)
+    result = shell("run", "--drain", "--json").last
+    assert (result["received"], result["written"], result["quarantined"]) == (124, 120, 4)
+    rows = query(ROWS)
+    assert [row[0] for row in rows] == [f"user-{i:05}" for i in range(120)]
+    assert all(TOKEN.fullmatch(row[2]) and TOKEN.fullmatch(row[3]) for row in rows)
+    assert Counter(row[5] for row in rows) == {2_003_000: 120}
+    by_device = Counter(row[3] for row in rows)
+    assert sorted(by_device.values()) == sorted(Counter(i % 13 for i in range(120)).values())
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    counts = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    assert set(counts.values()) == {"0"}
+    assert shell("verify", "--json").last == {
+        "ok": True, "written": 120, "duplicate": 0, "quarantined": 4, "differences": [],
+    }
+    listed = shell("quarantine", "list", "--json").last
+    assert Counter(entry["reason"] for entry in listed) == {
+        "not_json": 1, "missing_field": 1, "bad_ip": 1, "wrong_type": 1,
+    }
+    assert {"id", "message_id", "reason", "attempts", "received_at"} <= set(listed[0])
+    shown = shell("quarantine", "show", str(listed[0]["id"]), "--json").last
+    assert shown["message_id"] == listed[0]["message_id"]
+
+
+def test_existing_target_with_rows_is_left_as_it_is(
+    shell: Any, query: Query, send: Send
+) -> None:
+    query(TARGET)
+    query("INSERT INTO user_logins VALUES ('old', 'x', 'hash', 'hash', 'RU', 2, '2020-01-01')")
+    before = query(
+        "SELECT column_name, data_type, character_maximum_length, is_nullable"
+        " FROM information_schema.columns WHERE table_name = 'user_logins' ORDER BY 1"
+    )
+    shell("migrate")
+    send([login(i) for i in range(5)])
+    shell("run", "--drain")
+    after = query(
+        "SELECT column_name, data_type, character_maximum_length, is_nullable"
+        " FROM information_schema.columns WHERE table_name = 'user_logins' ORDER BY 1"
+    )
+    assert before == after
+    assert query("SELECT count(*) FROM user_logins") == [(6,)]
+    assert query("SELECT masked_ip FROM user_logins WHERE user_id = 'old'") == [("hash",)]
+    assert shell("verify", "--json").last["ok"] is True
+
+
+def test_tokens_follow_the_key_and_nothing_else(
+    shell: Any, query: Query, send: Send, tmp_path: Path
+) -> None:
+    shell("migrate")
+    send([login(1)])
+    shell("run", "--drain")
+    send([login(1)])
+    shell("run", "--drain")
+    again = query("SELECT DISTINCT masked_ip, masked_device_id FROM user_logins")
+    assert len(again) == 1, "two runs under one key must give one token"
+
+    query("DROP SCHEMA sqs2pg CASCADE")
+    query("DROP TABLE user_logins")
+    other = {"SQS2PG_KEYS__FILE": str(tmp_path / "other.keys")}
+    shell("keys", "init", **other)
+    shell("migrate", **other)
+    send([login(1)])
+    shell("run", "--drain", **other)
+    [(ip, device)] = query("SELECT masked_ip, masked_device_id FROM user_logins")
+    assert (ip, device) != again[0]
+    assert ip != again[0][0]
+    assert device != again[0][1]
+
+
+def test_another_key_than_the_recorded_one_is_refused(shell: Any, tmp_path: Path) -> None:
+    shell("migrate")
+    shell("run", "--drain")
+    other = {"SQS2PG_KEYS__FILE": str(tmp_path / "other.keys")}
+    shell("keys", "init", **other)
+    said = shell.error("run", "--drain", code=2, **other)
+    assert "not the one on record" in said
+
+
+def test_no_cleartext_in_database_logs_or_output(
+    shell: Any, database: str, send: Send, server_logs: Callable[[], str]
+) -> None:
+    secrets = {"ip": "203.0.113.77", "device_id": "901-23-4567"}
+    shell("migrate")
+    bad = "canary-4b1d"
+    send(
+        [login(1, **secrets), login(2, **secrets), login(3, ip=bad), login(4, device_id=[bad])]
+        + [f"{bad} not json", login(5, app_version=bad), login(6, create_date=bad)]
+        + [login(7, device_type=bad * 20), login(8, locale=bad + "\x00")]
+    )
+    result = shell("run", "--drain", "--verbose", "--json").last
+    assert (result["written"], result["quarantined"]) == (2, 7)
+    shell("verify")
+    shell("quarantine", "list")
+    everything = dump(database) + "".join(shell.transcript) + server_logs()
+    assert "v1_" in everything
+    for secret in (*secrets.values(), bad):
+        assert secret not in everything
+        assert secret.encode().hex() not in everything
+
+
+def dump(database: str) -> str:
+    """Every row of every table, as text."""
+    parts: list[str] = []
+    with psycopg.connect(database) as connection:
+        tables = connection.execute(
+            "SELECT schemaname, tablename FROM pg_tables"
+            " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        assert ("sqs2pg", "quarantine") in tables
+        for table in tables:
+            with connection.cursor() as cursor, cursor.copy(
+                sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(*table))
+            ) as copy:
+                parts += [bytes(block).decode() for block in copy]
+    return "".join(parts)
+
+
+def test_redelivery_of_every_message_changes_no_row(
+    shell: Any, query: Query, send: Send, sqs: Any, queue_url: str
+) -> None:
+    """A consumer that commits and never deletes, then the whole queue once more."""
+    shell("migrate")
+    send([login(i) for i in range(40)] + ["not json"])
+    first = shell("run", "--drain", "--json", "--drain-timeout-s", "60",
+                  SQS2PG_TEST_PROXY="").last  # the first delivery
+    assert first["written"] == 40
+    rows, books = query(ROWS), query("SELECT key, outcome FROM sqs2pg.delivery ORDER BY 1")
+    assert len(rows) == 40
+    assert len(books) == 41
+
+
+def test_another_mapping_from_toml(shell: Any, query: Query, send: Send, tmp_path: Path) -> None:
+    (tmp_path / "sqs2pg.toml").write_text(
+        """
+unknown_fields = "quarantine"
+[sink]
+table = "shop.orders"
+[[field]]
+source = "order"
+column = "order_no"
+required = true
+length_max = 10
+[[field]]
+source = "mail"
+column = "mail_token"
+mask = "pseudonymize"
+domain = "person"
+[[field]]
+source = "note"
+column = "note"
+mask = "redact"
+[[field]]
+source = "client"
+column = "client_major"
+type = "major"
+default = 0
+"""
+    )
+    query("CREATE SCHEMA shop")
+    shell("migrate")
+    send(
+        [
+            json.dumps({"order": "A1", "mail": "a@b.example", "note": "hello", "client": "7.1"}),
+            json.dumps({"order": "A2", "mail": "a@b.example"}),
+            json.dumps({"order": "A3", "more": 1}),
+            json.dumps({"order": "A-much-too-long"}),
+        ]
+    )
+    result = shell("run", "--drain", "--json").last
+    assert (result["written"], result["quarantined"]) == (2, 2)
+    first, second = query("SELECT * FROM shop.orders ORDER BY order_no")
+    assert first[0] == "A1"
+    assert first[1] == second[1]
+    assert TOKEN.fullmatch(first[1])
+    assert first[2] == "[redacted]"
+    assert second[2] is None
+    assert (first[3], second[3]) == (7, 0)
+    reasons = {entry["reason"] for entry in shell("quarantine", "list", "--json").last}
+    assert reasons == {"unknown_field", "too_long"}
+
+
+def test_sha256_with_consent_is_the_old_output(shell: Any, query: Query, send: Send, tmp_path: Path) -> None:
+    import hashlib
+
+    fields = "\n".join(
+        f'[[field]]\nsource = "{source}"\ncolumn = "{column}"\n{more}'
+        for source, column, more in [
+            ("user_id", "user_id", "required = true"),
+            ("ip", "masked_ip", 'mask = "sha256"'),
+            ("device_id", "masked_device_id", 'mask = "sha256"'),
+        ]
+    )
+    (tmp_path / "sqs2pg.toml").write_text(f"i_accept_reversible = true\n{fields}")
+    query(TARGET)
+    shell("migrate")
+    send([login(1, ip=" not even an ip", device_id="593-47-5928")])
+    shell("run", "--drain")
+    [(ip, device)] = query("SELECT masked_ip, masked_device_id FROM user_logins")
+    assert ip == hashlib.sha256(b" not even an ip").hexdigest()
+    assert device == hashlib.sha256(b"593-47-5928").hexdigest()
+    (tmp_path / "sqs2pg.toml").write_text(fields)
+    assert "reversible" in shell.error("run", "--drain", code=2)
+
+
+@pytest.mark.parametrize("workers", ["2"])
+def test_workers_share_one_queue(shell: Any, query: Query, send: Send, workers: str) -> None:
+    shell("migrate")
+    send([login(i) for i in range(300)])
+    result = shell("run", "--drain", "--workers", workers, "--json").last
+    assert result["received"] == result["written"] == 300
+    assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(300, 300)]
+
+
+def test_send_puts_lines_of_a_file_on_the_queue(shell: Any, sqs_endpoint: str, tmp_path: Path) -> None:
+    import gzip
+
+    path = tmp_path / "events.jsonl.gz"
+    with gzip.open(path, "wt") as stream:
+        stream.write("".join(login(i) + "\n" for i in range(25)) + "\n")
+    assert shell("send", "--file", str(path), "--json").last == {"sent": 25, "refused": 0}
+    shell("migrate")
+    assert shell("run", "--drain", "--json").last["written"] == 25
+    assert boto3  # the queue itself is asked by `run`
