@@ -1,0 +1,1 @@
+"""The SQS side: the client (signer, connections, wire format) and the queue that holds leases."""

@@ -1,0 +1,349 @@
+"""The SQS client of the hot path: seven calls of the AWS JSON protocol, signed and sent by us.
+
+Place in the flow: at both ends of it; the consumer receives, leases and deletes through here.
+botocore resolves the environment at start and renews credentials in a thread; it never makes a
+request of ours.
+
+Promises: an answer is never taken for another request's; every failure is a fault of our tree,
+with a code from a bounded set; what AWS's retry modes would retry is retried here, and nothing
+that could send a message twice unnoticed. Must never log or raise an answer's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from sqs2pg.errors import SettingsError, Sqs2pgError, TransientFault
+from sqs2pg.message import Message
+from sqs2pg.source import wire
+from sqs2pg.source.connection import Reply
+from sqs2pg.source.dialer import Dialer, make_tls
+from sqs2pg.source.endpoint import split_queue
+from sqs2pg.source.environment import AwsEnvironment, read_environment
+from sqs2pg.source.faults import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
+from sqs2pg.source.pool import IDLE_S, ConnectionPool
+from sqs2pg.source.retries import NOT_TAKEN, Retries
+from sqs2pg.source.signer import USER_AGENT, Keys, RepeatedRequest, RequestTemplate, Signer
+from sqs2pg.source.wire import EntryFailure, Operation, OutgoingMessage, SendResult
+
+CONNECTIONS_MAX = 64
+"""Of each of the two pools: long polls, and everything else."""
+SILENCE_S = 10.0
+"""Seconds without a byte before a call is given up; a long poll's wait comes on top."""
+SKEW_S_MIN = 60.0
+"""AWS accepts a signature five minutes off; a smaller difference is not what it refused."""
+_SURE_IDLE_S = 2.0
+"""A send cannot be repeated, so it goes out on a connection used just now, or a new one."""
+_POLLS_MAX = 64
+"""Different receive requests remembered; a pipeline has one or two."""
+
+_Poll = tuple[str, int, int, int | None, tuple[str, ...]]
+
+
+class SqsClient:
+    """A client of one endpoint, used from one event loop.
+
+    Long polls have connections of their own, so that they never hold up a delete. Cancelling a
+    call closes its connection. A cancelled or failed `receive` may have taken messages whose
+    answer was lost; they come back when their visibility timeout ends.
+    """
+
+    def __init__(
+        self,
+        environment: AwsEnvironment,
+        *,
+        max_connections: int = CONNECTIONS_MAX,
+        silence_s: float = SILENCE_S,
+        verify_md5: bool = False,
+    ) -> None:
+        """Raises SettingsError where the CA bundle cannot be read."""
+        self._environment = environment
+        self._credentials = environment.credentials
+        self._retries = Retries(environment.retries)
+        self._silence_s = silence_s
+        self._verify_md5 = verify_md5
+        self._skew_s = 0.0
+        self._signing = _Signing(environment, self._credentials.keys)
+        self._poll_bodies: dict[_Poll, bytes] = {}
+        self._closed = False
+        dialer = _make_dialer(environment)
+        self._polls = ConnectionPool(dialer.dial, connections_max=max_connections)
+        self._calls = ConnectionPool(dialer.dial, connections_max=max_connections)
+
+    @classmethod
+    def from_environment(
+        cls,
+        *,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        max_connections: int = CONNECTIONS_MAX,
+        silence_s: float = SILENCE_S,
+        verify_md5: bool = False,
+    ) -> Self:
+        """A client for the AWS environment as boto3 would read it; see `read_environment`.
+
+        Blocking, for seconds where an instance or container role is asked for credentials.
+        """
+        environment = read_environment(region=region, endpoint_url=endpoint_url)
+        return cls(
+            environment,
+            max_connections=max_connections,
+            silence_s=silence_s,
+            verify_md5=verify_md5,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection; calls in flight fail. May be repeated."""
+        self._closed = True
+        await asyncio.gather(self._polls.close(), self._calls.close(), self._credentials.close())
+
+    @property
+    def region(self) -> str:
+        """The region requests are signed for."""
+        return self._environment.region
+
+    @property
+    def endpoint_host(self) -> str:
+        """The name or address of the endpoint, without its port."""
+        return self._environment.endpoint.host
+
+    @property
+    def endpoint_host(self) -> str:
+        """The host requests go to."""
+        return self._environment.endpoint.host
+
+    def credential_expiry(self) -> float | None:
+        """When the present AWS credentials expire, seconds since the epoch; None: never."""
+        return self._credentials.expiry
+
+    async def queue_url(self, name_or_url_or_arn: str) -> str:
+        """The URL of a queue. A URL is returned as it is; a name or an ARN asks GetQueueUrl.
+
+        Raises SettingsError where an ARN or an AWS URL names another region than ours.
+        """
+        name, account, region = split_queue(name_or_url_or_arn)
+        if region and region != self.region:
+            raise SettingsError(
+                f"the queue is in region {region}, the client in {self.region}",
+                hint=f"set AWS_REGION={region}, or correct source.queue",
+            )
+        if not name:
+            return name_or_url_or_arn
+        body = wire.write_body(QueueName=name, QueueOwnerAWSAccountId=account or None)
+        reply = await self._call(Operation.QUEUE_URL, body)
+        return wire.read_queue_url(reply, Operation.QUEUE_URL)
+
+    async def create_queue(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
+        """Make a queue and return its URL; one that exists with equal attributes is returned."""
+        body = wire.write_body(QueueName=name, Attributes=attributes or None)
+        reply = await self._call(Operation.CREATE_QUEUE, body)
+        return wire.read_queue_url(reply, Operation.CREATE_QUEUE)
+
+    async def receive(
+        self,
+        queue_url: str,
+        *,
+        max_messages: int = wire.BATCH_MAX,
+        wait_s: int = 20,
+        visibility_timeout_s: int | None = None,
+        message_attributes: Sequence[str] = (),
+    ) -> list[Message]:
+        """Up to `max_messages` (1 to 10) messages, waiting up to `wait_s` (0 to 20) for the first.
+
+        `visibility_timeout_s` (0 to 43,200) of None is the queue's own. `message_attributes`
+        names the producer's attributes wanted, `All` for all. Raises TransientFault or
+        FatalFault; ValueError outside the ranges.
+        """
+        key = (queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes))
+        request = self._poll_bodies.get(key)
+        if request is None:
+            request = wire.write_receive(*key)
+            if len(self._poll_bodies) >= _POLLS_MAX:
+                self._poll_bodies.clear()
+            self._poll_bodies[key] = request
+        body = await self._call(Operation.RECEIVE, request, wait_s=wait_s)
+        messages = wire.read_messages(body)
+        if self._verify_md5:
+            wire.verify_md5(messages)
+        return messages
+
+    async def delete(self, queue_url: str, receipt_handles: Sequence[str]) -> list[EntryFailure]:
+        """Delete up to 10 messages; returns the entries that failed. May be repeated."""
+        request = wire.write_delete(queue_url, receipt_handles)
+        body = await self._call(Operation.DELETE, request)
+        return wire.read_failures(body, len(receipt_handles), Operation.DELETE)
+
+    async def change_visibility(
+        self, queue_url: str, receipt_handles: Sequence[str], timeout_s: int
+    ) -> list[EntryFailure]:
+        """Hide up to 10 messages for `timeout_s` (0 to 43,200) from now; returns the failures.
+
+        May be repeated. SQS keeps a message in flight for 12 hours in all at the most.
+        """
+        request = wire.write_change_visibility(queue_url, receipt_handles, timeout_s)
+        body = await self._call(Operation.CHANGE_VISIBILITY, request)
+        return wire.read_failures(body, len(receipt_handles), Operation.CHANGE_VISIBILITY)
+
+    async def send(
+        self, queue_url: str, messages: Sequence[OutgoingMessage | str]
+    ) -> list[EntryFailure]:
+        """Send up to 10 messages of 1 MiB in all, a text standing for a message of that body.
+
+        Returns the entries that failed. Tried again only where AWS answered that it did not take
+        them, or where deduplication ids make it safe: after a TransientFault they may or may not
+        be on the queue.
+        """
+        return (await self.send_for_ids(queue_url, messages)).failures
+
+    async def send_for_ids(
+        self, queue_url: str, messages: Sequence[OutgoingMessage | str]
+    ) -> SendResult:
+        """As `send`, and the MessageIds that SQS gave."""
+        request = wire.write_send(queue_url, messages)
+        repeatable = all(
+            isinstance(message, OutgoingMessage) and message.deduplication_id
+            for message in messages
+        )
+        body = await self._call(Operation.SEND, request, repeatable=repeatable)
+        return wire.read_sent(body, len(messages))
+
+    async def attributes(self, queue_url: str, names: Sequence[str] = ("All",)) -> dict[str, str]:
+        """The queue's attributes by name, all of them text."""
+        body = wire.write_body(QueueUrl=queue_url, AttributeNames=names)
+        return wire.read_attributes(await self._call(Operation.ATTRIBUTES, body))
+
+    async def _call(
+        self, operation: Operation, body: bytes, *, wait_s: float = 0.0, repeatable: bool = True
+    ) -> bytes:
+        """One call with its retries; the body of its successful answer."""
+        attempt, cost, corrected = 1, 0, False
+        while True:
+            keys, skew_s = self._credentials.keys, self._skew_s
+            try:
+                reply = await self._attempt(operation, body, wait_s, repeatable)
+                if reply.status == 200:
+                    self._retries.succeed(cost)
+                    return reply.body
+                if not corrected and await self._correct(reply, keys, skew_s):
+                    corrected = True  # worth one more attempt at once, which costs nothing
+                    continue
+                raise read_fault(reply, operation.wire_name, operation.stage)
+            except Sqs2pgError as fault:
+                if isinstance(fault, TransientFault):
+                    fault.stage = operation.stage
+                plan = self._retries.plan(fault, attempt)
+                if plan is None or self._closed or not (repeatable or fault.code in NOT_TAKEN):
+                    raise
+                delay_s, cost = plan
+            attempt += 1
+            await asyncio.sleep(delay_s)
+
+    async def _attempt(
+        self, operation: Operation, body: bytes, wait_s: float, repeatable: bool
+    ) -> Reply:
+        """One answer, of whatever status."""
+        if time.time() >= self._credentials.refresh_at:
+            await self._credentials.renew()
+        if self._retries.rate is not None:
+            await self._retries.rate.wait()
+        pool = self._polls if operation is Operation.RECEIVE else self._calls
+        silence_s = wait_s + self._silence_s
+        connection = await pool.take(idle_s=IDLE_S if repeatable else _SURE_IDLE_S)
+        try:
+            return await connection.exchange(self._sign(operation, body), silence_s)
+        except TransientFault:
+            # A server may close an idle connection just as a request goes out on it (RFC 9112,
+            # section 9.3.1). That says nothing about the server, so it is no attempt spent.
+            if not (repeatable and connection.went_stale):
+                raise
+        finally:
+            pool.give_back(connection)
+        connection = await pool.take(fresh=True)
+        try:
+            return await connection.exchange(self._sign(operation, body), silence_s)
+        finally:
+            pool.give_back(connection)
+
+    def _sign(self, operation: Operation, body: bytes) -> bytes:
+        if self._signing.keys is not self._credentials.keys:
+            self._signing = _Signing(self._environment, self._credentials.keys)
+        return self._signing.sign(operation, body, time.time() + self._skew_s)
+
+    async def _correct(self, reply: Reply, keys: Keys, skew_s: float) -> bool:
+        """Whether an error answer named a cause that is now removed: old keys, a wrong clock.
+
+        `keys` and `skew_s` are those it was sent under; another call may have put them right.
+        """
+        code = read_code(reply)
+        if code in EXPIRED:
+            return await self._credentials.replace(keys)
+        server_s = read_date(reply)
+        if code not in MAYBE_SKEWED or server_s is None:
+            return False
+        now_s = time.time()
+        if abs(server_s - (now_s + skew_s)) < SKEW_S_MIN:
+            return self._skew_s != skew_s
+        self._skew_s = server_s - now_s
+        return True
+
+
+class _Signing:
+    """What signs requests under one set of keys: a template an operation, repeated polls kept."""
+
+    def __init__(self, environment: AwsEnvironment, keys: Keys) -> None:
+        self.keys = keys
+        endpoint, proxy = environment.endpoint, environment.proxy
+        signer = Signer(keys, region=environment.region, host=endpoint.host_header)
+        unsigned = [("user-agent", USER_AGENT)]
+        target = ""
+        if proxy is not None and not endpoint.secure:  # no tunnel: the proxy reads the request
+            target = f"http://{endpoint.host_header}{endpoint.path}"
+            if proxy.authorization:
+                unsigned.append(("proxy-authorization", proxy.authorization))
+        self._templates = {
+            operation: RequestTemplate(
+                signer,
+                path=endpoint.path,
+                target=target,
+                signed=(
+                    ("content-type", wire.CONTENT_TYPE),
+                    ("x-amz-target", f"AmazonSQS.{operation.wire_name}"),
+                ),
+                unsigned=unsigned,
+            )
+            for operation in Operation
+        }
+        self._polls: dict[bytes, RepeatedRequest] = {}
+
+    def sign(self, operation: Operation, body: bytes, epoch_s: float) -> bytes:
+        """The whole request as bytes on the wire."""
+        if operation is not Operation.RECEIVE:
+            return self._templates[operation].sign(body, epoch_s)
+        poll = self._polls.get(body)
+        if poll is None:
+            if len(self._polls) >= _POLLS_MAX:
+                self._polls.clear()
+            poll = self._polls[body] = RepeatedRequest(self._templates[operation], body)
+        return poll.sign(epoch_s)
+
+
+def _make_dialer(environment: AwsEnvironment) -> Dialer:
+    tls = None
+    if environment.endpoint.secure:
+        try:
+            tls = make_tls(environment.ca_bundle)
+        except OSError as error:
+            raise SettingsError(
+                f"the CA bundle cannot be read ({type(error).__name__})",
+                hint="AWS_CA_BUNDLE, or ca_bundle in the AWS profile, must name a PEM file",
+            ) from None
+    return Dialer(environment.endpoint, tls=tls, proxy=environment.proxy)

@@ -1,0 +1,151 @@
+"""Where requests go: the endpoint's URL taken apart, and the proxy in front of it, if any.
+
+Place in the flow: read once at start, for the dialer and the signer. No I/O.
+Must never show a proxy's password.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+import urllib.request
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from sqs2pg.errors import SettingsError
+
+_PORTS = {"http": 80, "https": 443}
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
+"""Paths that SigV4's canonical form leaves alone, whatever its rule on double encoding."""
+
+_ARN = re.compile(r"arn:[a-z-]+:sqs:([a-z0-9-]+):(\d{12}|):([A-Za-z0-9_-]+(?:\.fifo)?)")
+_AWS_HOST = re.compile(
+    r"(?:.+\.)?sqs(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
+    r"|([a-z0-9-]+)\.queue\.amazonaws\.com"
+)
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One SQS endpoint. `host` is lower case, an IPv6 address without its brackets."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = "/"
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.scheme == "https"
+
+    @property
+    def authority(self) -> str:
+        """`host:port`, as CONNECT names it."""
+        return f"{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def host_header(self) -> str:
+        """The Host header: the port only where it is not the scheme's own."""
+        return _bracketed(self.host) if self.port == _PORTS[self.scheme] else self.authority
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """One HTTP proxy. `authorization` is the Proxy-Authorization header's value, or empty."""
+
+    host: str
+    port: int
+    authorization: str = ""
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.host}:{self.port})"
+
+    def __rich_repr__(self) -> Any:
+        yield f"{self.host}:{self.port}"
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """Take an endpoint's URL apart. Raises SettingsError where it is not `http(s)://host[:port]`."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    path = parts.path or "/"
+    if (
+        parts.scheme not in _PORTS
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+        or not _PLAIN_PATH.fullmatch(path)
+    ):
+        raise SettingsError(
+            "the SQS endpoint is not a URL like https://host or http://host:port",
+            hint="correct AWS_ENDPOINT_URL_SQS or AWS_ENDPOINT_URL, or unset both for AWS itself",
+        )
+    host = parts.hostname.lower()
+    return Endpoint(parts.scheme, host, port or _PORTS[parts.scheme], path)
+
+
+def split_queue(queue: str) -> tuple[str, str, str]:
+    """A queue's name, account and region, as far as `queue` (name, URL or ARN) tells.
+
+    A URL gives no name: it is used as it is. Raises SettingsError where it is none of the three.
+    """
+    if queue.startswith(("http://", "https://")):
+        match = _AWS_HOST.fullmatch(urlsplit(queue).hostname or "")
+        return "", "", (match[1] or match[2]) if match else ""
+    if match := _ARN.fullmatch(queue):
+        return match[3], match[2], match[1]
+    if not _QUEUE_NAME.fullmatch(queue):
+        raise SettingsError(
+            "the queue is not a name, a URL or an ARN of SQS",
+            hint="a name has up to 80 letters, digits, dashes and underscores; FIFO ends in .fifo",
+        )
+    return queue, "", ""
+
+
+def find_proxy(endpoint: Endpoint) -> Proxy | None:
+    """The proxy the environment asks for (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), or None.
+
+    Read by the standard library's rules, as botocore does; unlike it, this machine's own
+    addresses never go through a proxy, which could not reach them. Raises SettingsError for a
+    proxy that is itself spoken to over TLS or is not a URL.
+    """
+    url = urllib.request.getproxies().get(endpoint.scheme, "")
+    if not url or _is_loopback(endpoint.host):
+        return None
+    if urllib.request.proxy_bypass(endpoint.authority):
+        return None
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme != "http" or not parts.hostname:
+        raise SettingsError(
+            f"the proxy for {endpoint.scheme} is not a URL like http://host:port",
+            hint=f"correct {endpoint.scheme.upper()}_PROXY, or list the endpoint in NO_PROXY",
+        )
+    authorization = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
+    return Proxy(parts.hostname, port or 80, authorization)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
