@@ -1,0 +1,81 @@
+"""Derive: root key -> the key of one purpose. Pure functions; no I/O, no state.
+
+Every key in use is HKDF-SHA256 (RFC 5869) of a root, empty salt, under an info string that names
+the purpose, so that one root serves several without any of them telling about another. The info
+strings below, and what is made from them, are frozen: docs/reference/masking.md specifies them
+for other languages, tests/vectors/ holds their known answers.
+
+Never logs, never raises with key material; `repr` of what it returns hides the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
+
+ROOT_BYTES = 32
+"""Length of every root and of every derived key: AES-256's key, SHA-256's output."""
+
+_INFO = "sqs2pg/1/"
+_BLOCK_BYTES = 64  # of SHA-256 (FIPS 180-4)
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))  # RFC 2104, section 2
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class Secret(bytes):
+    """Key bytes whose `repr` and `str` hide them, in tracebacks that show locals too."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+
+def hkdf_sha256(root: bytes, info: bytes, length: int = ROOT_BYTES, salt: bytes = b"") -> Secret:
+    """Return `length` bytes (1 to 8,160) of HKDF-SHA256 (RFC 5869, extract then expand)."""
+    # RFC 5869, section 2.2: no salt is a salt of zeros, and HMAC pads an empty key with zeros.
+    return Secret(HKDF(SHA256(), length, salt or None, info).derive(root))
+
+
+def pseudonym_key(root: bytes, domain: str) -> Secret:
+    """Return the HMAC key of a domain: 32 bytes; the domain enters as NFC UTF-8."""
+    name = unicodedata.normalize("NFC", domain)
+    return hkdf_sha256(root, f"{_INFO}pseudonym/{name}".encode())
+
+
+def quarantine_key(root: bytes) -> Secret:
+    """Return the key that seals quarantined bodies: 32 bytes."""
+    return hkdf_sha256(root, f"{_INFO}quarantine".encode())
+
+
+def fingerprint(root: bytes, series: str) -> str:
+    """Return 16 hex digits that tell roots apart and are safe to publish.
+
+    64 bits of HKDF output say nothing about a random 32-byte root. The version is left out, so
+    that one root under two versions is seen as one.
+    """
+    return hkdf_sha256(root, f"{_INFO}fingerprint/{series}".encode(), length=8).hex()
+
+
+def hmac_states(key: bytes) -> tuple[HASH, HASH]:
+    """Return the inner and outer SHA-256 states of HMAC (RFC 2104) with the key absorbed.
+
+    HMAC of a message: copy the inner one, update it with the message, copy the outer one, update
+    it with the inner digest; the outer digest is the result. Measured on a short message:
+    1.0 us, where copying an `hmac.new()` took 1.7 and `hmac.digest` 2.7.
+    """
+    if len(key) > _BLOCK_BYTES:
+        key = hashlib.sha256(key).digest()
+    block = key.ljust(_BLOCK_BYTES, b"\0")
+    inner = hashlib.sha256(block.translate(_INNER_PAD))
+    outer = hashlib.sha256(block.translate(_OUTER_PAD))
+    return inner, outer

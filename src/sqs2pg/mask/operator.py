@@ -1,0 +1,41 @@
+"""Operator: what every masking operator is, and what it declares about itself.
+
+An operator takes a cleartext string and returns its mask, or None for NULL. It raises
+PermanentFault where it cannot mask: it never passes a value through (`keep` alone keeps, because
+the mapping says so). A missing value never reaches one: the caller keeps NULL as NULL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+Mask = Callable[[str], str | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Properties:
+    """What the settings check and the reader of a table may rely on."""
+
+    deterministic: bool
+    """Equal canonical values give equal masks, in every process that has the same key."""
+    reversible: bool
+    """Somebody without any key can get the value back, at least for a small domain."""
+    joinable: bool
+    """Unequal canonical values give unequal masks, so that masks can be counted and joined."""
+    format_preserving: bool
+    """The mask has the form of the value and fits where the value fitted."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Operator:
+    """A compiled operator. Call it, or its `mask`, which saves a call on a hot path."""
+
+    name: str
+    properties: Properties
+    mask: Mask = dataclasses.field(repr=False)
+    """The compiled closure; may be called from several threads at once."""
+
+    def __call__(self, value: str) -> str | None:
+        """Return the value's mask. Raises PermanentFault where it has none."""
+        return self.mask(value)

@@ -1,0 +1,42 @@
+"""Pseudonymize, the default: a keyed token, equal for equal values and for nobody else's key.
+
+`v<version>_` and the first 16 bytes, in hex, of HMAC-SHA256(domain key, canonical value). Without
+the key a token tells nothing, its value's length included; with it, equal values can be counted
+and joined, and whoever holds the key can try values. 128 bits: among 10**12 values of a domain
+the chance of two sharing a token is 10**-15.
+
+The derivation is frozen from the first release (docs/reference/masking.md).
+"""
+
+from __future__ import annotations
+
+from sqs2pg.keys.derive import hmac_states
+from sqs2pg.mask.canonical import Canonical
+from sqs2pg.mask.operator import Operator, Properties
+
+PROPERTIES = Properties(
+    deterministic=True, reversible=False, joinable=True, format_preserving=False
+)
+
+TOKEN_HEX_DIGITS = 32
+
+
+def pseudonymize(version: int, key: bytes, canonical: Canonical) -> Operator:
+    """Return the operator of one domain.
+
+    `version` is the pseudonym root's, 1 to 9,999, and `key` the domain key derived from it. Its
+    mask raises what `canonical` raises. NULL stays NULL, at the caller.
+    """
+    inner_state, outer_state = hmac_states(key)
+    start_inner, start_outer = inner_state.copy, outer_state.copy
+    prefix = f"v{version}_"
+
+    # The hot path: two compressions of SHA-256 and four copies of its state, about 1 us.
+    def mask(value: str) -> str:
+        inner = start_inner()
+        inner.update(canonical(value))
+        outer = start_outer()
+        outer.update(inner.digest())
+        return prefix + outer.hexdigest()[:TOKEN_HEX_DIGITS]
+
+    return Operator("pseudonymize", PROPERTIES, mask)
