@@ -36,12 +36,13 @@ lint: $(READY) ## format, lint, types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-lock: ## resolve the dependencies again and write both requirements files
+LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate
+lock: ## resolve the dependencies again and write the requirements files
 	@python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	@.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-annotate --upgrade pyproject.toml --extra local -o requirements.txt
-	@.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-annotate --upgrade pyproject.toml --extra local --group dev -o requirements-dev.txt
+	@$(LOCK) --upgrade pyproject.toml --extra local --group dev -o requirements-dev.txt
+	@$(LOCK) pyproject.toml -c requirements-dev.txt -o requirements.txt
+	@echo hatchling | $(LOCK) - -c requirements-dev.txt -o requirements-build.txt
 	@rm -rf .venv-lock
 
 clean: ## remove everything the targets made

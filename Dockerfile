@@ -1,0 +1,41 @@
+# The image of one pipeline process:
+#   docker build -t sqs2pg . && docker run --rm sqs2pg --help
+# The first stage puts the locked dependencies and our wheel into one environment; the second has
+# Python, that environment and a user that owns nothing but its own folder. No compiler in either:
+# every dependency is a wheel, on x86-64 and ARM64.
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+COPY requirements.txt requirements-build.txt ./
+# The environment gets no pip of its own; the stage's pip installs into it.
+RUN python -m venv --without-pip /opt/sqs2pg \
+    && pip --python /opt/sqs2pg/bin/python install --require-hashes --only-binary=:all: \
+        -r requirements.txt \
+    && pip install --require-hashes --only-binary=:all: -r requirements-build.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+    && pip --python /opt/sqs2pg/bin/python install --no-deps --no-index dist/*.whl \
+    && /opt/sqs2pg/bin/sqs2pg --version
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="sqs2pg" \
+      org.opencontainers.image.description="Reads JSON events from SQS, masks the sensitive fields, writes rows to PostgreSQL, exactly once" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/sqs2pg/sqs2pg" \
+      org.opencontainers.image.documentation="https://github.com/sqs2pg/sqs2pg/tree/main/docs"
+# A number, not a name, in USER below: Kubernetes' runAsNonRoot can check only numbers. A new
+# named volume mounted on the user's folder takes over its owner and its mode.
+RUN groupadd --gid 10001 sqs2pg \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/sqs2pg \
+        --shell /usr/sbin/nologin sqs2pg \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/sqs2pg
+COPY --from=build /opt/sqs2pg /opt/sqs2pg
+ENV PATH=/opt/sqs2pg/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+WORKDIR /var/lib/sqs2pg
+ENTRYPOINT ["sqs2pg"]
+CMD ["run"]

