@@ -15,6 +15,8 @@ import boto3
 import psycopg
 import pytest
 
+from sqs2pg.local import Servers
+
 
 @dataclass
 class Ended:
@@ -75,6 +77,20 @@ def bare_environment() -> dict[str, str]:
 
 
 @pytest.fixture
+def bare_shell(tmp_path: Path, bare_environment: dict[str, str]) -> Shell:
+    """A shell in an empty folder, pointed at nothing."""
+    return Shell(tmp_path, bare_environment)
+
+
+@pytest.fixture
+def server_logs(servers: Servers) -> Callable[[], str]:
+    """Read everything that both servers of this test run have logged."""
+    return lambda: "".join(
+        path.read_text(errors="replace") for path in servers.folder.rglob("*.log")
+    )
+
+
+@pytest.fixture
 def shell(
     tmp_path: Path,
     bare_environment: dict[str, str],
@@ -132,7 +148,8 @@ def send(sqs: Any, queue_url: str) -> Callable[[list[str]], list[str]]:
         ids: list[str] = []
         for start in range(0, len(bodies), 10):
             entries = [
-                {"Id": str(i), "MessageBody": body} for i, body in enumerate(bodies[start : start + 10])
+                {"Id": str(i), "MessageBody": body}
+                for i, body in enumerate(bodies[start : start + 10])
             ]
             answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
             assert not answer.get("Failed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import re
 from collections import Counter
@@ -9,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psycopg
 import pytest
 from psycopg import sql
@@ -39,13 +40,8 @@ def login(number: int, **changes: Any) -> str:
     )
 
 
-def test_demo_sends_drains_verifies_and_counts(
-    tmp_path: Path, bare_environment: dict[str, str]
-) -> None:
-    from tests.acceptance.conftest import Shell
-
-    shell = Shell(tmp_path, bare_environment)
-    result = shell("demo", "--messages", "1000", "--seed", "1", "--json").last
+def test_demo_sends_drains_verifies_and_counts(bare_shell: Any) -> None:
+    result = bare_shell("demo", "--messages", "1000", "--seed", "1", "--json").last
     assert result["sent"] == result["received"] == 1000
     assert result["quarantined"] == 20
     assert result["written"] == 980
@@ -53,12 +49,8 @@ def test_demo_sends_drains_verifies_and_counts(
     assert result["messages_per_second"] > 0
 
 
-def test_demo_shows_masked_rows_and_recurring_devices(
-    tmp_path: Path, bare_environment: dict[str, str]
-) -> None:
-    from tests.acceptance.conftest import Shell
-
-    shown = Shell(tmp_path, bare_environment)("demo", "--messages", "300", "--seed", "2").out
+def test_demo_shows_masked_rows_and_recurring_devices(bare_shell: Any) -> None:
+    shown = bare_shell("demo", "--messages", "300", "--seed", "2").out
     assert TOKEN.search(shown)
     assert re.search(r"logins by masked device \([1-9]\d* of \d+ devices came back\)", shown)
     assert "sent 300 = written 294 + quarantined 6: yes" in shown
@@ -84,20 +76,25 @@ def test_drain_writes_rows_quarantines_bad_ones_and_empties_the_queue(
     counts = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
     assert set(counts.values()) == {"0"}
     assert shell("verify", "--json").last == {
-        "ok": True, "written": 120, "duplicate": 0, "quarantined": 4, "differences": [],
+        "ok": True,
+        "written": 120,
+        "duplicate": 0,
+        "quarantined": 4,
+        "differences": [],
     }
     listed = shell("quarantine", "list", "--json").last
     assert Counter(entry["reason"] for entry in listed) == {
-        "not_json": 1, "missing_field": 1, "bad_ip": 1, "wrong_type": 1,
+        "not_json": 1,
+        "missing_field": 1,
+        "bad_ip": 1,
+        "wrong_type": 1,
     }
     assert {"id", "message_id", "reason", "attempts", "received_at"} <= set(listed[0])
     shown = shell("quarantine", "show", str(listed[0]["id"]), "--json").last
     assert shown["message_id"] == listed[0]["message_id"]
 
 
-def test_existing_target_with_rows_is_left_as_it_is(
-    shell: Any, query: Query, send: Send
-) -> None:
+def test_existing_target_with_rows_is_left_as_it_is(shell: Any, query: Query, send: Send) -> None:
     query(TARGET)
     query("INSERT INTO user_logins VALUES ('old', 'x', 'hash', 'hash', 'RU', 2, '2020-01-01')")
     before = query(
@@ -156,11 +153,10 @@ def test_no_cleartext_in_database_logs_or_output(
     secrets = {"ip": "203.0.113.77", "device_id": "901-23-4567"}
     shell("migrate")
     bad = "canary-4b1d"
-    send(
-        [login(1, **secrets), login(2, **secrets), login(3, ip=bad), login(4, device_id=[bad])]
-        + [f"{bad} not json", login(5, app_version=bad), login(6, create_date=bad)]
-        + [login(7, device_type=bad * 20), login(8, locale=bad + "\x00")]
-    )
+    bodies = [login(1, **secrets), login(2, **secrets), f"{bad} not json"]
+    bodies += [login(3, ip=bad), login(4, device_id=[bad]), login(5, app_version=bad)]
+    bodies += [login(6, create_date=bad), login(7, device_type=bad * 20)]
+    send([*bodies, login(8, locale=bad + "\x00")])
     result = shell("run", "--drain", "--verbose", "--json").last
     assert (result["written"], result["quarantined"]) == (2, 7)
     shell("verify")
@@ -182,25 +178,12 @@ def dump(database: str) -> str:
         ).fetchall()
         assert ("sqs2pg", "quarantine") in tables
         for table in tables:
-            with connection.cursor() as cursor, cursor.copy(
-                sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(*table))
-            ) as copy:
+            with (
+                connection.cursor() as cursor,
+                cursor.copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(*table))) as copy,
+            ):
                 parts += [bytes(block).decode() for block in copy]
     return "".join(parts)
-
-
-def test_redelivery_of_every_message_changes_no_row(
-    shell: Any, query: Query, send: Send, sqs: Any, queue_url: str
-) -> None:
-    """A consumer that commits and never deletes, then the whole queue once more."""
-    shell("migrate")
-    send([login(i) for i in range(40)] + ["not json"])
-    first = shell("run", "--drain", "--json", "--drain-timeout-s", "60",
-                  SQS2PG_TEST_PROXY="").last  # the first delivery
-    assert first["written"] == 40
-    rows, books = query(ROWS), query("SELECT key, outcome FROM sqs2pg.delivery ORDER BY 1")
-    assert len(rows) == 40
-    assert len(books) == 41
 
 
 def test_another_mapping_from_toml(shell: Any, query: Query, send: Send, tmp_path: Path) -> None:
@@ -253,9 +236,9 @@ default = 0
     assert reasons == {"unknown_field", "too_long"}
 
 
-def test_sha256_with_consent_is_the_old_output(shell: Any, query: Query, send: Send, tmp_path: Path) -> None:
-    import hashlib
-
+def test_sha256_with_consent_is_the_old_output(
+    shell: Any, query: Query, send: Send, tmp_path: Path
+) -> None:
     fields = "\n".join(
         f'[[field]]\nsource = "{source}"\ncolumn = "{column}"\n{more}'
         for source, column, more in [
@@ -285,13 +268,12 @@ def test_workers_share_one_queue(shell: Any, query: Query, send: Send, workers: 
     assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(300, 300)]
 
 
-def test_send_puts_lines_of_a_file_on_the_queue(shell: Any, sqs_endpoint: str, tmp_path: Path) -> None:
-    import gzip
-
+def test_send_puts_lines_of_a_file_on_the_queue(
+    shell: Any, sqs_endpoint: str, tmp_path: Path
+) -> None:
     path = tmp_path / "events.jsonl.gz"
     with gzip.open(path, "wt") as stream:
         stream.write("".join(login(i) + "\n" for i in range(25)) + "\n")
     assert shell("send", "--file", str(path), "--json").last == {"sent": 25, "refused": 0}
     shell("migrate")
     assert shell("run", "--drain", "--json").last["written"] == 25
-    assert boto3  # the queue itself is asked by `run`

@@ -125,39 +125,36 @@ async def _show(settings: Settings, totals: Totals, report: verification.Report)
     finally:
         await session.close()
     console = Console(width=None if Console().is_terminal else 132)
+    names = (
+        "user_id",
+        "device_type",
+        "masked_ip",
+        "masked_device_id",
+        "locale",
+        "app_version",
+        "create_date",
+    )
+    _print_table(console, f"{settings.sink.table}, as analysts see it:", names, sample)
+    _print_table(
+        console,
+        f"logins by masked device ({recurring:,} of {distinct:,} devices came back):",
+        ("masked_device_id", "logins"),
+        devices,
+    )
+    _print_table(console, "quarantined, by reason:", ("reason", "messages"), reasons)
     print()
-    console.print(
-        _table(
-            f"{settings.sink.table}: masked rows",
-            (
-                "user_id",
-                "device_type",
-                "masked_ip",
-                "masked_device_id",
-                "locale",
-                "app_version",
-                "create_date",
-            ),
-            sample,
-        )
-    )
-    console.print(
-        _table(
-            f"logins by masked device ({recurring:,} of {distinct:,} devices came back)",
-            ("masked_device_id", "logins"),
-            devices,
-        )
-    )
-    console.print(_table("quarantined, by reason", ("reason", "messages"), reasons))
     print(summary(totals))
     print_report(report)
 
 
-def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+def _print_table(
+    console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
+) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*("NULL" if value is None else str(value) for value in row))
-    return table
+    print(f"\n{title}")
+    console.print(table)
 
 
 def _keep(say: Any) -> None:

@@ -20,6 +20,7 @@ from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.cli.workers import run_workers
 from sqs2pg.errors import FatalFault
+from sqs2pg.keys.development import is_loopback
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings, load
 from sqs2pg.source.client import SqsClient
@@ -119,7 +120,7 @@ def drain_settle_s(settings: Settings, client: SqsClient) -> float:
     """Return how long the queue must look empty: AWS's counts lag by up to a minute."""
     if settings.source.drain_settle_s is not None:
         return settings.source.drain_settle_s
-    return 1.0 if client.is_loopback else 60.0
+    return 1.0 if is_loopback(client.endpoint_host) else 60.0
 
 
 def _state(ready: Ready) -> tuple[int, int | None, dict[str, int]]:

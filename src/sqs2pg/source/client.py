@@ -116,11 +116,6 @@ class SqsClient:
         """The name or address of the endpoint, without its port."""
         return self._environment.endpoint.host
 
-    @property
-    def endpoint_host(self) -> str:
-        """The host requests go to."""
-        return self._environment.endpoint.host
-
     def credential_expiry(self) -> float | None:
         """When the present AWS credentials expire, seconds since the epoch; None: never."""
         return self._credentials.expiry
