@@ -4,6 +4,7 @@
       postgres/                     the database user's, 0700: password file, then data
       postgresql/                   a readable copy of the binaries, only where one is needed
       postgres.log, sqs.log         0600
+    <base>/sqs2pg-local-XXXXXXXX.*.log   0600, only where a server did not start: its log, kept
 
 The folder goes when the run ends. Where the run is killed, the lock dies with its last process,
 and the next start removes every unlocked folder of the same user.
