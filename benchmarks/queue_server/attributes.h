@@ -1,0 +1,16 @@
+/* Queue attributes: their names, ranges (AWS SQS API reference, SetQueueAttributes) and values. */
+#ifndef ATTRIBUTES_H
+#define ATTRIBUTES_H
+
+#include "buffer.h"
+#include "queue.h"
+
+typedef enum { SET_OK, SET_UNKNOWN, SET_INVALID } SetResult;
+
+/* Sets one attribute to a text, or with apply false only checks it. */
+SetResult attribute_set(Queue *q, const char *name, const char *value, bool apply);
+/* Appends an attribute's value as plain text; false when the queue has none of that name. */
+bool attribute_get(const Queue *q, const char *name, Buffer *out);
+extern const char *const ATTRIBUTE_NAMES[]; /* all that attribute_get knows, then NULL */
+
+#endif

@@ -1,0 +1,39 @@
+/* The manifest (see book.h). */
+#include "book.h"
+
+#include <stdlib.h>
+
+#include "queue.h"
+#include "server.h"
+
+static const char *const KINDS[] = {"sent", "login", "malformed"};
+static BookEntry *entries;
+static uint32_t count, cap;
+
+uint32_t book_add(const uint8_t id[16], const uint8_t md5[16], uint32_t queue, BookKind kind) {
+    if (!options.manifest) return BOOK_NONE;
+    if (count == cap) {
+        cap = cap ? cap * 2 : 4096;
+        entries = must_alloc(realloc(entries, cap * sizeof *entries));
+    }
+    BookEntry *e = &entries[count];
+    memset(e, 0, sizeof *e);
+    memcpy(e->id, id, 16);
+    memcpy(e->md5, md5, 16);
+    e->queue = queue;
+    e->kind = (uint8_t)kind;
+    return count++;
+}
+
+BookEntry *book_entry(uint32_t index) { return index == BOOK_NONE ? NULL : &entries[index]; }
+
+uint32_t book_size(void) { return count; }
+
+void book_line(uint32_t index, Buffer *out) {
+    const BookEntry *e = &entries[index];
+    buffer_uuid(out, e->id);
+    buffer_text(out, " ");
+    buffer_hex(out, e->md5, 16);
+    const char *name = queue_name_ever(e->queue);
+    buffer_printf(out, " %u %u %s %s\n", e->deletes, e->receives, KINDS[e->kind], name);
+}
