@@ -9,7 +9,6 @@ No I/O here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, cast
 
@@ -23,8 +22,6 @@ from sqs2pg.settings import Field
 # transform's work. A required one must be there and not be empty (design, section 1).
 _REQUIRED = Annotated[str, msgspec.Meta(min_length=1)]
 _OPTIONAL = str | None
-
-_PLACE = re.compile(r"at `\$\.([^`]*)`|required field `([^`]*)`")
 
 
 class Decoder:
@@ -63,26 +60,30 @@ class Decoder:
         try:
             return self._decode(body)
         except msgspec.ValidationError as error:
-            raise _explain(str(error)) from None
+            fault = self._explain(str(error))
         except msgspec.DecodeError:
-            raise PermanentFault("not_json") from None
+            fault = PermanentFault("not_json")
         except UnicodeError:
-            raise PermanentFault("bad_unicode") from None
+            fault = PermanentFault("bad_unicode")
         except RecursionError:
-            raise PermanentFault("too_deep") from None
+            fault = PermanentFault("too_deep")
+        # Out here, so that the fault has no `__context__`: those exceptions hold the body.
+        raise fault
 
-
-def _explain(text: str) -> PermanentFault:
-    place = _PLACE.search(text)
-    name = (place[1] or place[2]) if place else ""
-    if "missing required field" in text or text.startswith("Expected `str`, got `null`"):
-        return PermanentFault("missing_field", name)
-    if "unknown field" in text:
-        return PermanentFault("unknown_field")
-    if "of length" in text:
-        return PermanentFault("empty_field", name)
-    if text.startswith("Expected `object`") and not name:
-        return PermanentFault("not_an_object")
-    if text.startswith("Expected "):
+    def _explain(self, text: str) -> PermanentFault:
+        # msgspec quotes an unknown field's name, which is a producer's word and may be personal
+        # data, or look like any other of its messages: so first by how the text begins, and a
+        # place only where it is one of the mapping's own.
+        if text.startswith("Object contains unknown field"):
+            return PermanentFault("unknown_field")
+        name = next((s for s in self.attributes if text.endswith(f"at `$.{s}`")), "")
+        if text.startswith("Object missing required field"):
+            name = next((s for s in self.attributes if text.endswith(f"field `{s}`")), "")
+            return PermanentFault("missing_field", name)
+        if text.startswith("Expected `str`, got `null`"):
+            return PermanentFault("missing_field", name)
+        if text.startswith("Expected `str` of length"):
+            return PermanentFault("empty_field", name)
+        if text.startswith("Expected `object`"):
+            return PermanentFault("not_an_object")
         return PermanentFault("wrong_type", name)
-    return PermanentFault("not_json")
