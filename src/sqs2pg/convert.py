@@ -18,7 +18,7 @@ MAJOR_MAX = 2_146
 """Largest major number: 2146.999.999 is the last version below PostgreSQL's 2**31 - 1."""
 PART_MAX = 999
 
-_VERSION = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,18}))?(?:\.([0-9]{1,18}))?\Z")
+_VERSION = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?\Z")
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\Z")
 # RFC 3339, section 5.6: date-time; "T" and "Z" may be lower case, a space may stand for "T".
 _TIMESTAMP = re.compile(
@@ -41,7 +41,10 @@ def version(value: str) -> str:
 
 
 def major(value: str) -> str:
-    """Return the major number of a dotted version. Raises as `version` does."""
+    """Return the major number of a dotted version; the other parts may be of any size.
+
+    Raises PermanentFault `bad_version` as `version` does, `version_range` for a major over 2,146.
+    """
     return str(_version_parts(value)[0])
 
 
@@ -49,7 +52,8 @@ def _version_parts(value: str) -> tuple[int, int, int]:
     match = _VERSION.match(value)
     if not match:
         raise PermanentFault("bad_version", stage=Stage.MASK)
-    number, minor, patch = (int(part or 0) for part in match.groups())
+    # Nine digits are over every limit already, and int() refuses a few thousand.
+    number, minor, patch = (int((part or "").lstrip("0")[:9] or 0) for part in match.groups())
     if number > MAJOR_MAX:
         raise PermanentFault("version_range", stage=Stage.MASK)
     return number, minor, patch
@@ -74,7 +78,7 @@ def date(value: str) -> str:
 
 def _utc_date(match: re.Match[str]) -> str:
     year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
-    if second == 60:  # a leap second (RFC 3339, appendix D) belongs to the minute it ends
+    if leap := second == 60:  # belongs to the minute it ends
         second = 59
     offset = timedelta(0)
     if match[7]:
@@ -83,7 +87,10 @@ def _utc_date(match: re.Match[str]) -> str:
             raise ValueError
         offset = timedelta(hours=hours, minutes=minutes) * (-1 if match[7] == "-" else 1)
     local = datetime(year, month, day, hour, minute, second, tzinfo=timezone(offset))
-    return local.astimezone(UTC).date().isoformat()
+    utc = local.astimezone(UTC)
+    if leap and (utc.hour, utc.minute) != (23, 59):  # RFC 3339, appendix D: nowhere else
+        raise ValueError
+    return utc.date().isoformat()
 
 
 def text(value: str) -> str:
