@@ -47,8 +47,6 @@ ALLOWED = frozenset(
     }
 )
 
-_NAMES = {"warn": "warning"}
-
 
 def _only_allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {key: value for key, value in event.items() if key in ALLOWED}
@@ -58,16 +56,16 @@ def _line(_logger: Any, _method: str, event: EventDict) -> str:
     stamp, level = event.pop("timestamp", ""), event.pop("level", "")
     text = event.pop("event", "")
     rest = " ".join(f"{key}={value}" for key, value in event.items())
-    return f"{stamp} {_NAMES.get(level, level):7} {text} {rest}".rstrip()
+    return f"{stamp} {level:7} {text} {rest}".rstrip()
 
 
 class _LibraryGate(logging.Handler):
     """Passes on that a library logged, never what."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(
-            record.levelno, "library log line, text withheld", logger=record.name
-        )
+        # Rounded to a level that structlog knows; a library may log at one of its own.
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        structlog.get_logger().log(level, "library log line, text withheld", logger=record.name)
 
 
 def configure(*, verbose: bool = False) -> None:
