@@ -66,6 +66,7 @@ class Source(Section, frozen=True):
             float,
             Meta(
                 ge=0,
+                le=3600,
                 description="quiet time that ends --drain; default 60, or 1 on loopback",
             ),
         ]
@@ -87,6 +88,12 @@ class SinkSettings(Section, frozen=True):
     ] = 20
     statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     connect_timeout_s: Annotated[int, Meta(ge=1, le=300)] = 10
+
+    def __repr__(self) -> str:
+        return f"SinkSettings({self.table})"  # the dsn may hold a password
+
+    def __rich_repr__(self) -> Any:
+        yield self.table
 
 
 class Field(Section, frozen=True):
@@ -233,12 +240,13 @@ def load(
     tree = _read(path) if path else {}
     origin = str(path) if path else "the settings"
     _check_names(tree, Settings, origin, ())
-    _merge(tree, _from_environment(environ))
+    variables, variable_tree = _from_environment(environ)
+    _merge(tree, variable_tree)
     _merge(tree, overrides or {})
     try:
         settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise _explain(error, origin) from None
+        raise _explain(error, origin, variables) from None
     cross_check(settings)
     return settings
 
@@ -296,6 +304,10 @@ def _read(path: Path) -> dict[str, Any]:
             f"settings file {path} is not valid TOML {place[0] if place else ''}".rstrip(),
             hint="see https://toml.io for the syntax",
         ) from None
+    except RecursionError:
+        raise SettingsError(
+            f"settings file {path} is nested too deeply", hint="settings are two levels deep"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise SettingsError(
@@ -319,10 +331,13 @@ def _info(section: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
 
 
 # Read straight from the environment by the key provider or the loader, never part of the file.
+_ROOTS = ("pseudonym_root", "vault_root")
 _NOT_SETTINGS = re.compile(r"^SQS2PG_(CONFIG|KEYS__(PSEUDONYM|VAULT)_ROOT(_V\d+)?)$")
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the variable that gives each setting, by its dotted name, and the settings' tree."""
+    variables: dict[str, str] = {}
     tree: dict[str, Any] = {}
     sections = _sections()
     owner: type[msgspec.Struct]
@@ -331,38 +346,39 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         parts = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         if len(parts) == 1:
-            target, owner = tree, Settings
+            target, owner, prefix = tree, Settings, ENVIRONMENT_PREFIX
+            names = ["config", *(f"{section}__…" for section in sections)]
         elif len(parts) == 2 and parts[0] in sections:
             target, owner = tree.setdefault(parts[0], {}), sections[parts[0]]
+            prefix = f"{ENVIRONMENT_PREFIX}{parts[0].upper()}__"
+            names = list(_ROOTS) if parts[0] == "keys" else []
         else:
-            raise _unknown(variable, [f"{ENVIRONMENT_PREFIX}{s.upper()}__…" for s in sections])
+            raise _unknown(variable, ENVIRONMENT_PREFIX, [f"{s.upper()}__…" for s in sections])
         known = [i.name for i in _info(owner) if i.name not in sections and i.name != "field"]
         if parts[-1] not in known:
-            prefix = variable[: len(variable) - len(parts[-1])]
-            raise _unknown(variable, [prefix + name.upper() for name in known])
-        target[parts[-1]] = _bare(value)
-    return tree
-
-
-def _bare(value: str) -> str | bool:
-    return {"true": True, "false": False}.get(value.lower(), value)
+            raise _unknown(variable, prefix, [name.upper() for name in (*known, *names)])
+        target[parts[-1]] = value
+        variables[".".join(parts)] = variable
+    return variables, tree
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = dict(value) if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping):
+            base[key] = value
+        elif isinstance(inner := base.setdefault(key, {}), dict):
+            _merge(inner, value)
+        # else: the file has a value where a section belongs, and is told so when it is converted
 
 
 def _check_names(
     tree: Mapping[str, Any], section: type[msgspec.Struct], origin: str, at: tuple[str, ...]
 ) -> None:
     known = {info.name: info.type for info in _info(section)}
+    prefix = "".join(f"{part}." for part in at)
     for key, value in tree.items():
         if key not in known:
-            raise _unknown(".".join((*at, key)), [".".join((*at, k)) for k in known], origin)
+            raise _unknown(prefix + key, prefix, list(known), origin)
         inner = known[key]
         if isinstance(inner, msgspec.inspect.StructType) and isinstance(value, Mapping):
             _check_names(value, inner.cls, origin, (*at, key))
@@ -372,23 +388,33 @@ def _check_names(
                     _check_names(item, Field, origin, (f"field[{index}]",))
 
 
-def _unknown(key: str, known: list[str], origin: str = "the environment") -> SettingsError:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+def _unknown(
+    key: str, prefix: str, known: list[str], origin: str = "the environment"
+) -> SettingsError:
+    # Compared without the prefix they share, which would make any two names look alike.
+    near = difflib.get_close_matches(key.removeprefix(prefix), known, n=1, cutoff=0.5)
+    hint = (
+        f"did you mean {prefix}{near[0]}?"
+        if near
+        else f"known: {', '.join(prefix + name for name in sorted(known))}"
+    )
     return SettingsError(f"unknown setting {key} in {origin}", code="unknown_setting", hint=hint)
 
 
-def _explain(error: msgspec.ValidationError, origin: str) -> SettingsError:
+def _explain(
+    error: msgspec.ValidationError, origin: str, variables: Mapping[str, str]
+) -> SettingsError:
     # msgspec says "Expected `int` >= 2 - at `$.source.visibility_timeout_s`"; for enumerations
     # it quotes the wrong value, which may be a misplaced secret: keep the place and the rule.
     text = str(error)
-    place = re.search(r"at `\$\.?([^`]*)`", text)
+    match = re.search(r"at `\$\.?([^`]*)`", text)
+    place = match[1] if match else "?"
     rule = (
         "is not one of the allowed values"
         if "Invalid enum value" in text
         else text.split(" - at ", 1)[0]
     )
     return SettingsError(
-        f"setting {place[1] if place else '?'} in {origin}: {rule}",
+        f"setting {place} in {variables.get(place, origin)}: {rule}",
         hint="`sqs2pg config schema` lists every key, its type and range",
     )
