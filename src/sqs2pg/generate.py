@@ -14,23 +14,40 @@ from collections.abc import Callable, Iterator
 DEVICES = ("android", "iOS")
 LOCALES = ("RU", "US", "DE", "IN", "BR", "JP", "FR")
 BAD_SHARE = 0.02
+RECURRING_SHARE = 1 / 3
+PEOPLE_MAX = 10_000
+"""People who may come back; bounds the memory of a long run."""
 
 
 def logins(count: int, *, seed: int | None = None, bad_share: float = BAD_SHARE) -> Iterator[str]:
     """Yield `count` message bodies.
 
-    About one login in three is by a device seen before; `bad_share` (0 to 1) of the bodies are
-    bad, evenly spread and never the first, in the ways that bad messages are in the field.
+    About one login in three is by a device seen before. `bad_share` (0 to 1) of the bodies are
+    bad, rounded down, evenly spread and each time in the next of the ways of `BAD`. Equal
+    arguments with a seed give equal bodies, and a smaller count the first of them.
     """
     rng = random.Random(seed)  # noqa: S311  test data, not a secret
-    people = [_person(rng) for _ in range(max(1, count * 2 // 3))]
-    every = round(1 / bad_share) if bad_share else 0
+    people: list[dict[str, str]] = []
+    millionths = round(bad_share * 1_000_000)  # whole numbers: no drift over a long run
     for index in range(count):
-        login = _login(rng, rng.choice(people))
-        if every and index % every == every - 1:
-            yield BAD[(index // every) % len(BAD)](login)
+        login = _login(rng, _pick(rng, people))
+        bad = index * millionths // 1_000_000
+        if (index + 1) * millionths // 1_000_000 > bad:
+            yield BAD[bad % len(BAD)](login)
         else:
             yield json.dumps(login)
+
+
+def _pick(rng: random.Random, people: list[dict[str, str]]) -> dict[str, str]:
+    """Return somebody of `people`, or somebody new, who joins them."""
+    if people and rng.random() < RECURRING_SHARE:
+        return rng.choice(people)
+    person = _person(rng)
+    if len(people) < PEOPLE_MAX:
+        people.append(person)
+    else:
+        people[rng.randrange(PEOPLE_MAX)] = person
+    return person
 
 
 def _person(rng: random.Random) -> dict[str, str]:
