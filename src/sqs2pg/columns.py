@@ -22,6 +22,10 @@ INTEGER_RANGES = {
 TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext", "name"})
 _NUMBER_TYPES = frozenset({*INTEGER_RANGES, "numeric", "float4", "float8"})
 _DATE_TYPES = frozenset({"date", "timestamp", "timestamptz"})
+# Characters of the longest mask each operator makes: a pseudonym of version 9999, 64 hex digits,
+# "[redacted]". A column that cannot hold them would send every message to quarantine.
+_MASK_LENGTHS = {"pseudonymize": 38, "sha256": 64, "redact": 10}
+_DATE_LENGTH = 10  # YYYY-MM-DD
 _ACCEPTED = {"version": _NUMBER_TYPES, "major": _NUMBER_TYPES, "date": _DATE_TYPES | TEXT_TYPES}
 
 
@@ -86,12 +90,25 @@ def _match_one(field: Field, columns: Mapping[str, Column], table: str) -> Colum
             code="target_column",
             hint="change the column's type or the field's `type` and `mask`",
         )
-    if column.length_max and field.length_max and column.length_max < field.length_max:
+    _check_length(field, column, table)
+    return column
+
+
+def _check_length(field: Field, column: Column, table: str) -> None:
+    least = _DATE_LENGTH if field.type == "date" else _MASK_LENGTHS.get(field.mask, 0)
+    if field.length_max and field.length_max < least:
+        raise SettingsError(
+            f"field {field.source!r} gives {least} characters, but its length_max is "
+            f"{field.length_max}",
+            code="target_column",
+            hint=f"set length_max to {least} or more, or remove it",
+        )
+    needed = max(field.length_max or 0, least)
+    if column.length_max and column.length_max < needed:
         raise SettingsError(
             f"column {column.name!r} of table {table} holds {column.length_max} characters, "
-            f"but field {field.source!r} may need {field.length_max}",
+            f"but field {field.source!r} may need {needed}",
             code="target_column",
-            hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} TYPE varchar({field.length_max})"
-            ", or set length_max on the [[field]]",
+            hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} TYPE varchar({needed})"
+            + (", or set length_max on the [[field]]" if needed > least else ""),
         )
-    return column

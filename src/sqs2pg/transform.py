@@ -17,7 +17,7 @@ from typing import cast
 
 from sqs2pg.columns import INTEGER_RANGES, Column
 from sqs2pg.convert import CONVERTERS
-from sqs2pg.errors import PermanentFault, Stage
+from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.ledger import day_of
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import Field
@@ -77,6 +77,13 @@ class _ColumnPlan:
         self._missing: Cell = NULL
         if field.default is not None and not self._dated:
             self._missing = self._cell(str(field.default))
+            if isinstance(self._missing, PermanentFault):
+                raise SettingsError(
+                    f"the default of field {field.source!r} cannot be written to column "
+                    f"{column.name!r}: {self._missing.code}",
+                    code="bad_default",
+                    hint="give the [[field]] a default of its type that the column can hold",
+                )
         elif not column.nullable and not self._dated:
             self._missing = PermanentFault("missing_field", field.source, stage=Stage.MASK)
 
