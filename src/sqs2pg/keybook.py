@@ -10,7 +10,7 @@ from __future__ import annotations
 import psycopg
 
 from sqs2pg.database import Session
-from sqs2pg.errors import KeyFault
+from sqs2pg.errors import KeyFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.migrate import explain
 
@@ -27,14 +27,14 @@ async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
     not in the keyring.
     """
     try:
-        recorded = await _recorded(session)
+        known = await _read(session)
         for series in ("pseudonym", "vault"):
-            if not any(name == series for name, _ in recorded):
+            if not any(name == series for name, _ in known):
                 await _record_primary(session, keyring, series)
-        recorded = await _recorded(session)
+        known = await _read(session)
     except psycopg.Error as error:
         raise explain(error) from None
-    for (series, version), (fingerprint, active) in recorded.items():
+    for (series, version), (fingerprint, active) in known.items():
         ours = keyring.fingerprints(series).get(version)
         if ours is not None and ours != fingerprint:
             raise KeyFault(
@@ -54,7 +54,21 @@ async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
     return keyring
 
 
-async def _recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
+async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
+    """Return the fingerprint, and whether it is active, of each series and version on record.
+
+    Raises SettingsError where the database has no such record.
+    """
+    try:
+        return await _read(session)
+    except psycopg.Error as error:
+        fault = explain(error)
+        raise SettingsError(
+            fault.what, code=fault.code, hint="run `sqs2pg migrate` first"
+        ) from None
+
+
+async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
     rows = await session.execute("SELECT series, version, fingerprint, active FROM sqs2pg.key")
     return {(series, version): (mark, active) for series, version, mark, active in rows}
 

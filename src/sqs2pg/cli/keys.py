@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import psycopg
 
 from sqs2pg import assembly
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
-from sqs2pg.errors import SettingsError
+from sqs2pg.keybook import recorded
 from sqs2pg.keys import provider_file
-from sqs2pg.migrate import explain
 from sqs2pg.settings import Settings, load
 
 DEFAULT_FILE = Path("sqs2pg.keys")
@@ -56,18 +54,7 @@ async def _list(settings: Settings) -> list[dict[str, object]]:
     session = await assembly.connect(settings)
     try:
         keyring = assembly.keyring_of(settings, assembly.endpoints(settings))
-        try:
-            recorded = {
-                (series, version): (fingerprint, active)
-                for series, version, fingerprint, active in await session.execute(
-                    "SELECT series, version, fingerprint, active FROM sqs2pg.key"
-                )
-            }
-        except psycopg.Error as error:
-            fault = explain(error)
-            raise SettingsError(
-                fault.what, code=fault.code, hint="run `sqs2pg migrate` first"
-            ) from None
+        on_record = await recorded(session)
     finally:
         await session.close()
     held = {
@@ -79,10 +66,10 @@ async def _list(settings: Settings) -> list[dict[str, object]]:
         {
             "series": series,
             "version": version,
-            "fingerprint": held.get((series, version)) or recorded[series, version][0],
-            "active": recorded.get((series, version), ("", False))[1],
-            "recorded": (series, version) in recorded,
+            "fingerprint": held.get((series, version)) or on_record[series, version][0],
+            "active": on_record.get((series, version), ("", False))[1],
+            "recorded": (series, version) in on_record,
             "held": (series, version) in held,
         }
-        for series, version in sorted({*held, *recorded})
+        for series, version in sorted({*held, *on_record})
     ]
