@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 import msgspec
@@ -13,9 +14,18 @@ import msgspec
 from sqs2pg import settings as settings_module
 from sqs2pg.cli.options import config_option, json_option, print_json
 
-# A password in a connection string: after `user:` in a URL, or `password=` in a key/value one.
-_URL_PASSWORD = re.compile(r"(?<=://)([^/@]*?):[^@]*@")
-_KEY_PASSWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", re.IGNORECASE)
+HIDDEN = "***"
+
+# PostgreSQL documentation, 32.1.1 "Connection Strings" and 32.1.2 "Parameter Key Words". Both
+# forms must match to the end: what is not understood is hidden whole, never shown in part.
+_URL = re.compile(
+    r"(?P<scheme>postgres(?:ql)?://)(?:(?P<user>[^:@/]*)(?P<password>:[^@/]*)?@)?"
+    r"(?P<hosts>(?:(?:\[[^\]@/]*\]|[^:@/?#\[\],]*)(?::[0-9]*)?(?:,|(?=[/?]|\Z)))+)"
+    r"(?P<name>/[^?@]*)?(?P<query>\?(?:[\w%]+=[^&]*&?)*)?\Z",
+    re.DOTALL,
+)
+_PAIR = re.compile(r"\s*(\w+)(\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s\\']|\\.)*)(?=\s|\Z)", re.DOTALL)
+_SECRET = re.compile(r"password|secret|token|scram_(client|server)_key")
 
 
 @click.group()
@@ -28,9 +38,10 @@ def config() -> None:
 @json_option
 def show(config: Path | None, as_json: bool) -> None:
     """Print the effective settings; secrets are hidden."""
-    tree = msgspec.to_builtins(settings_module.load(config))
-    tree["sink"]["dsn"] = hide_password(tree["sink"]["dsn"])
-    tree["field"] = msgspec.to_builtins(settings_module.load(config).fields)
+    settings = settings_module.load(config)
+    tree = msgspec.to_builtins(settings)
+    tree["sink"]["dsn"] = hide_password(settings.sink.dsn)
+    tree["field"] = [msgspec.to_builtins(field) for field in settings.fields]
     if as_json:
         print_json(tree)
     else:
@@ -44,19 +55,56 @@ def schema() -> None:
 
 
 def hide_password(dsn: str) -> str:
-    """Return a connection string with its password replaced by `***`."""
-    return _KEY_PASSWORD.sub(r"\1***", _URL_PASSWORD.sub(r"\1:***@", dsn))
+    """Return a libpq connection string, URL or key=value, with its secrets replaced by `***`."""
+    if dsn.startswith(("postgresql://", "postgres://")):
+        return _hide_in_url(dsn)
+    shown, position = "", 0
+    while position < len(dsn.rstrip()):
+        pair = _PAIR.match(dsn, position)
+        if pair is None:
+            return HIDDEN
+        name, equals, value = pair.groups()
+        shown += dsn[position : pair.start(1)] + name + equals
+        shown += HIDDEN if _is_secret(name) else value
+        position = pair.end()
+    return shown
+
+
+def _hide_in_url(url: str) -> str:
+    match = _URL.match(url)
+    if match is None:
+        return HIDDEN
+    shown = match["scheme"]
+    if match["user"] is not None:
+        shown += match["user"] + (f":{HIDDEN}" if match["password"] else "") + "@"
+    shown += match["hosts"] + (match["name"] or "")
+    if match["query"]:
+        shown += "?" + "&".join(map(_hide_in_parameter, match["query"][1:].split("&")))
+    return shown
+
+
+def _hide_in_parameter(parameter: str) -> str:
+    name, _, _ = parameter.partition("=")
+    return f"{name}={HIDDEN}" if _is_secret(unquote(name)) else parameter
+
+
+def _is_secret(name: str) -> bool:
+    return _SECRET.search(name.lower()) is not None
 
 
 def _toml(tree: dict[str, Any]) -> str:
-    def line(key: str, value: Any) -> str:
-        # JSON's strings, numbers and booleans are TOML's too; TOML has no null.
-        return f"# {key} is not set" if value is None else f"{key} = {json.dumps(value)}"
-
-    lines = [line(k, v) for k, v in tree.items() if not isinstance(v, (dict, list))]
+    lines = [_line(k, v) for k, v in tree.items() if not isinstance(v, (dict, list))]
     for section, values in tree.items():
         if isinstance(values, dict):
-            lines += ["", f"[{section}]", *(line(k, v) for k, v in values.items())]
+            lines += ["", f"[{section}]", *(_line(k, v) for k, v in values.items())]
     for field in tree["field"]:
-        lines += ["", "[[field]]", *(line(k, v) for k, v in field.items() if v is not None)]
+        lines += ["", "[[field]]", *(_line(k, v) for k, v in field.items() if v is not None)]
     return "\n".join(lines)
+
+
+def _line(key: str, value: Any) -> str:
+    if value is None:  # TOML has no null
+        return f"# {key} is not set"
+    # JSON's strings, numbers and booleans are TOML's too, but for escaped surrogates, which are
+    # therefore not made, and DEL, which TOML wants escaped.
+    return f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
