@@ -38,6 +38,7 @@ class Ready(msgspec.Struct):
     """A pipeline that can run: everything was checked."""
 
     consumer: Consumer
+    processors: list[Processor]
     source: QueueSource
     client: SqsClient
     keyring: Keyring
@@ -149,7 +150,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
         ]
         source = QueueSource(client, queue_url, settings.source, metrics)
         consumer = Consumer(source, processors, settings, metrics)
-        yield Ready(consumer, source, client, keyring, metrics, pipeline)
+        yield Ready(consumer, processors, source, client, keyring, metrics, pipeline)
     finally:
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
@@ -158,8 +159,8 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
 
 async def _find_queue(client: SqsClient, queue: str) -> str:
     """Return the queue's URL, having made sure that it answers."""
-    url = await client.queue_url(queue)
     try:
+        url = await client.queue_url(queue)
         await client.attributes(url, ["QueueArn"])
     except TransientFault as fault:
         fault.hint = fault.hint or "check AWS_ENDPOINT_URL, AWS_REGION and the network"

@@ -164,15 +164,17 @@ async def _target(session: Session, settings: Settings) -> list[str]:
     return done
 
 
-async def resolve_table(session: Session, table: str) -> str:
-    """Return `schema.table` of a quoted name as the search path finds it, quoted where needed."""
-    [(resolved,)] = await session.execute(
+async def resolve_table(session: Session, table: str) -> str | None:
+    """Return `schema.table` of a quoted name as the search path finds it, quoted where needed;
+    None where there is no such table.
+    """
+    rows = await session.execute(
         "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.oid = pg_catalog.to_regclass(%s)",
         [table],
     )
-    return str(resolved)
+    return str(rows[0][0]) if rows else None
 
 
 async def pipeline_id(session: Session, settings: Settings) -> int:
@@ -199,6 +201,10 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
         )
     [(number, registered)] = rows
     resolved = await resolve_table(session, quoted_table(settings.sink.table))
+    if resolved is None:
+        raise SettingsError(
+            f"table {settings.sink.table} does not exist", code="target_table", hint=hint
+        )
     if registered != resolved:
         raise SettingsError(
             f"pipeline {settings.pipeline_name!r} writes to {registered}, "

@@ -72,6 +72,10 @@ class Processor:
                 self._metrics.outcomes.labels(outcome.value).inc(count)
         return outcomes
 
+    async def reconnect(self) -> None:
+        """Close the connection to the database; the next batch opens a new one."""
+        await self._sink.session.close()
+
     def _key(self, message: Message) -> str:
         sent_ms = UNDATED_MS if self._undated else message.attributes.sent_timestamp
         return delivery_key(message.message_id, sent_ms)

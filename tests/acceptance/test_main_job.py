@@ -180,7 +180,9 @@ def dump(database: str) -> str:
         for table in tables:
             with (
                 connection.cursor() as cursor,
-                cursor.copy(sql.SQL("COPY {} TO STDOUT").format(sql.Identifier(*table))) as copy,
+                cursor.copy(
+                    sql.SQL("COPY (SELECT * FROM {}) TO STDOUT").format(sql.Identifier(*table))
+                ) as copy,
             ):
                 parts += [bytes(block).decode() for block in copy]
     return "".join(parts)

@@ -6,6 +6,7 @@ Output rules: results on stdout; `error: …` then `hint: …` on stderr, no tra
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import resource
 import sys
@@ -38,7 +39,10 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1, cutoff=0.5)
+            ctx.fail(
+                f"no such command {cmd_name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+            )
         module = importlib.import_module(f"sqs2pg.cli.{cmd_name}")
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
@@ -89,7 +93,7 @@ def fail(what: str, hint: str, code: int) -> NoReturn:
 
 
 def _unexpected(error: BaseException) -> tuple[str, str]:
-    """Say where an unforeseen exception arose. Its text may quote a value: only its type is kept."""
+    """Say where an unforeseen exception arose; of the exception only its type, never its text."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     trace = error.__traceback__

@@ -99,7 +99,7 @@ def _sum(parts: Iterator[Totals]) -> Totals:
 def _relaying(stopping: threading.Event, stop_all: object) -> Iterator[None]:
     assert callable(stop_all)
 
-    def relay(number: int, _frame: object) -> None:
+    def relay(_number: int, _frame: object) -> None:
         if stopping.is_set():
             stop_all(signal.SIGKILL)
             os._exit(1)

@@ -74,7 +74,7 @@ def _host(endpoint: str) -> str | None:
     if endpoint.count(":") > 1 and not endpoint.startswith("["):
         return endpoint  # a bare IPv6 address
     match = _PORT.match(endpoint)
-    return match["host"].strip("[]") if match and match["host"] else None
+    return (match["host"].strip("[]") or None) if match else None
 
 
 def is_loopback(host: str) -> bool:

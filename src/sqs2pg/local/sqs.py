@@ -129,7 +129,7 @@ class SqsServer:
         environment |= {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
-            "MINISTACK_HOST": "127.0.0.1",  # in queue URLs; its default is a name to look up
+            "MINISTACK_HOST": "127.0.0.1",  # in URLs it makes up; its default has to be looked up
             "MINISTACK_REGION": REGION,
             "MINISTACK_EDITION": self._identity,
             "SERVICES": _SERVICES,

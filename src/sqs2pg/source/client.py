@@ -25,7 +25,7 @@ from sqs2pg.source.endpoint import split_queue
 from sqs2pg.source.environment import AwsEnvironment, read_environment
 from sqs2pg.source.faults import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
 from sqs2pg.source.pool import IDLE_S, ConnectionPool
-from sqs2pg.source.retries import NOT_TAKEN, Retries
+from sqs2pg.source.retries import NOT_TAKEN, RateLimit, Retries
 from sqs2pg.source.signer import USER_AGENT, Keys, RepeatedRequest, RequestTemplate, Signer
 from sqs2pg.source.wire import EntryFailure, Operation, OutgoingMessage, SendResult
 
@@ -63,6 +63,7 @@ class SqsClient:
         self._environment = environment
         self._credentials = environment.credentials
         self._retries = Retries(environment.retries)
+        self._rate = RateLimit() if environment.retries.mode == "adaptive" else None
         self._silence_s = silence_s
         self._verify_md5 = verify_md5
         self._skew_s = 0.0
@@ -134,14 +135,14 @@ class SqsClient:
         if not name:
             return name_or_url_or_arn
         body = wire.write_body(QueueName=name, QueueOwnerAWSAccountId=account or None)
-        reply = await self._call(Operation.QUEUE_URL, body)
-        return wire.read_queue_url(reply, Operation.QUEUE_URL)
+        reply = await self._call(wire.QUEUE_URL, body)
+        return wire.read_queue_url(reply, wire.QUEUE_URL)
 
     async def create_queue(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
         """Make a queue and return its URL; one that exists with equal attributes is returned."""
         body = wire.write_body(QueueName=name, Attributes=attributes or None)
-        reply = await self._call(Operation.CREATE_QUEUE, body)
-        return wire.read_queue_url(reply, Operation.CREATE_QUEUE)
+        reply = await self._call(wire.CREATE_QUEUE, body)
+        return wire.read_queue_url(reply, wire.CREATE_QUEUE)
 
     async def receive(
         self,
@@ -165,7 +166,7 @@ class SqsClient:
             if len(self._poll_bodies) >= _POLLS_MAX:
                 self._poll_bodies.clear()
             self._poll_bodies[key] = request
-        body = await self._call(Operation.RECEIVE, request, wait_s=wait_s)
+        body = await self._call(wire.RECEIVE, request, wait_s=wait_s)
         messages = wire.read_messages(body)
         if self._verify_md5:
             wire.verify_md5(messages)
@@ -174,8 +175,8 @@ class SqsClient:
     async def delete(self, queue_url: str, receipt_handles: Sequence[str]) -> list[EntryFailure]:
         """Delete up to 10 messages; returns the entries that failed. May be repeated."""
         request = wire.write_delete(queue_url, receipt_handles)
-        body = await self._call(Operation.DELETE, request)
-        return wire.read_failures(body, len(receipt_handles), Operation.DELETE)
+        body = await self._call(wire.DELETE, request)
+        return wire.read_failures(body, len(receipt_handles), wire.DELETE)
 
     async def change_visibility(
         self, queue_url: str, receipt_handles: Sequence[str], timeout_s: int
@@ -185,8 +186,8 @@ class SqsClient:
         May be repeated. SQS keeps a message in flight for 12 hours in all at the most.
         """
         request = wire.write_change_visibility(queue_url, receipt_handles, timeout_s)
-        body = await self._call(Operation.CHANGE_VISIBILITY, request)
-        return wire.read_failures(body, len(receipt_handles), Operation.CHANGE_VISIBILITY)
+        body = await self._call(wire.CHANGE_VISIBILITY, request)
+        return wire.read_failures(body, len(receipt_handles), wire.CHANGE_VISIBILITY)
 
     async def send(
         self, queue_url: str, messages: Sequence[OutgoingMessage | str]
@@ -208,13 +209,13 @@ class SqsClient:
             isinstance(message, OutgoingMessage) and message.deduplication_id
             for message in messages
         )
-        body = await self._call(Operation.SEND, request, repeatable=repeatable)
+        body = await self._call(wire.SEND, request, repeatable=repeatable)
         return wire.read_sent(body, len(messages))
 
     async def attributes(self, queue_url: str, names: Sequence[str] = ("All",)) -> dict[str, str]:
         """The queue's attributes by name, all of them text."""
         body = wire.write_body(QueueUrl=queue_url, AttributeNames=names)
-        return wire.read_attributes(await self._call(Operation.ATTRIBUTES, body))
+        return wire.read_attributes(await self._call(wire.ATTRIBUTES, body))
 
     async def _call(
         self, operation: Operation, body: bytes, *, wait_s: float = 0.0, repeatable: bool = True
@@ -227,14 +228,18 @@ class SqsClient:
                 reply = await self._attempt(operation, body, wait_s, repeatable)
                 if reply.status == 200:
                     self._retries.succeed(cost)
+                    if self._rate is not None:
+                        self._rate.record(throttled=False)
                     return reply.body
                 if not corrected and await self._correct(reply, keys, skew_s):
                     corrected = True  # worth one more attempt at once, which costs nothing
                     continue
-                raise read_fault(reply, operation.wire_name, operation.stage)
+                raise read_fault(reply, operation.name, operation.stage)
             except Sqs2pgError as fault:
                 if isinstance(fault, TransientFault):
                     fault.stage = operation.stage
+                if self._rate is not None:
+                    self._rate.record(throttled=fault.code == "aws_throttled")
                 plan = self._retries.plan(fault, attempt)
                 if plan is None or self._closed or not (repeatable or fault.code in NOT_TAKEN):
                     raise
@@ -248,11 +253,12 @@ class SqsClient:
         """One answer, of whatever status."""
         if time.time() >= self._credentials.refresh_at:
             await self._credentials.renew()
-        if self._retries.rate is not None:
-            await self._retries.rate.wait()
-        pool = self._polls if operation is Operation.RECEIVE else self._calls
+        if self._rate is not None:
+            await self._rate.wait()
+        pool = self._polls if operation is wire.RECEIVE else self._calls
         silence_s = wait_s + self._silence_s
-        connection = await pool.take(idle_s=IDLE_S if repeatable else _SURE_IDLE_S)
+        idle_s = IDLE_S if repeatable else _SURE_IDLE_S
+        connection = pool.take_idle(idle_s) or await pool.take(idle_s)
         try:
             return await connection.exchange(self._sign(operation, body), silence_s)
         except TransientFault:
@@ -269,9 +275,14 @@ class SqsClient:
             pool.give_back(connection)
 
     def _sign(self, operation: Operation, body: bytes) -> bytes:
-        if self._signing.keys is not self._credentials.keys:
-            self._signing = _Signing(self._environment, self._credentials.keys)
-        return self._signing.sign(operation, body, time.time() + self._skew_s)
+        """The request under the present keys, dated by the corrected clock."""
+        signing = self._signing
+        if signing.keys is not self._credentials.keys:
+            signing = self._signing = _Signing(self._environment, self._credentials.keys)
+        epoch_s = time.time() + self._skew_s
+        if operation is wire.RECEIVE:
+            return signing.poll(body).sign(epoch_s)
+        return signing.templates[operation].sign(body, epoch_s)
 
     async def _correct(self, reply: Reply, keys: Keys, skew_s: float) -> bool:
         """Whether an error answer named a cause that is now removed: old keys, a wrong clock.
@@ -304,31 +315,29 @@ class _Signing:
             target = f"http://{endpoint.host_header}{endpoint.path}"
             if proxy.authorization:
                 unsigned.append(("proxy-authorization", proxy.authorization))
-        self._templates = {
+        self.templates = {
             operation: RequestTemplate(
                 signer,
                 path=endpoint.path,
                 target=target,
                 signed=(
                     ("content-type", wire.CONTENT_TYPE),
-                    ("x-amz-target", f"AmazonSQS.{operation.wire_name}"),
+                    ("x-amz-target", f"AmazonSQS.{operation.name}"),
                 ),
                 unsigned=unsigned,
             )
-            for operation in Operation
+            for operation in wire.OPERATIONS
         }
         self._polls: dict[bytes, RepeatedRequest] = {}
 
-    def sign(self, operation: Operation, body: bytes, epoch_s: float) -> bytes:
-        """The whole request as bytes on the wire."""
-        if operation is not Operation.RECEIVE:
-            return self._templates[operation].sign(body, epoch_s)
+    def poll(self, body: bytes) -> RepeatedRequest:
+        """The receive request of this body."""
         poll = self._polls.get(body)
         if poll is None:
             if len(self._polls) >= _POLLS_MAX:
                 self._polls.clear()
-            poll = self._polls[body] = RepeatedRequest(self._templates[operation], body)
-        return poll.sign(epoch_s)
+            poll = self._polls[body] = RepeatedRequest(self.templates[wire.RECEIVE], body)
+        return poll
 
 
 def _make_dialer(environment: AwsEnvironment) -> Dialer:

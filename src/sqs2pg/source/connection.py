@@ -92,8 +92,7 @@ class HttpConnection(asyncio.Protocol):
         self._reply_started = False
         self.deadline = math.inf
         """Loop time when the current exchange has been silent for too long."""
-        self.idle_since = 0.0
-        """Loop time of the last reply's end, or of the connection's making."""
+        self._idle_since = self._loop.time()
 
     async def exchange(self, request: bytes, silence_s: float) -> Reply:
         """Send one whole request and return its reply, read to the end.
@@ -123,6 +122,10 @@ class HttpConnection(asyncio.Protocol):
         if now >= self.deadline:
             self._fail(_fault("aws_timeout", f"no answer from SQS for {self._silence_s:g} seconds"))
 
+    def idle_for(self) -> float:
+        """Seconds since the last reply ended, or since the connection was made."""
+        return self._loop.time() - self._idle_since
+
     def close(self) -> None:
         """Close in order (TLS says goodbye); what is in flight is lost."""
         self.usable = False
@@ -139,8 +142,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection, TLS included, is up."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self.idle_since = self._loop.time()
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self.usable = True
 
     def data_received(self, data: bytes) -> None:
@@ -226,7 +228,7 @@ class HttpConnection(asyncio.Protocol):
         self._body = []
         self._head_size = self._body_size = self._interims = 0
         self.deadline = math.inf
-        self.idle_since = self._loop.time()
+        self._idle_since = self._loop.time()
         self._waiter = None
         self._exchanges += 1
         if self._keep_alive and self._transport is not None:

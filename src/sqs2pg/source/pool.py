@@ -49,19 +49,19 @@ class ConnectionPool:
         """Connections open or being opened."""
         return len(self._open) + self._dialling
 
-    def take_idle(self, now: float, idle_s: float) -> HttpConnection | None:
+    def take_idle(self, idle_s: float = IDLE_S) -> HttpConnection | None:
         """The warmest idle connection, unless unused for `idle_s` or longer; never waits."""
         while self._idle:
             connection = self._idle[-1]
             if not connection.usable:
                 self._idle.pop()
-            elif now - connection.idle_since < idle_s:
+            elif connection.idle_for() < idle_s:
                 return self._idle.pop()
             else:
                 return None
         return None
 
-    async def take(self, *, idle_s: float = IDLE_S, fresh: bool = False) -> HttpConnection:
+    async def take(self, idle_s: float = IDLE_S, *, fresh: bool = False) -> HttpConnection:
         """An idle connection or a new one, waiting for room where the pool is full.
 
         `fresh`: a new one only. Give it back with `give_back`, whatever happened to it. Raises
@@ -69,7 +69,7 @@ class ConnectionPool:
         """
         loop = asyncio.get_running_loop()
         while not self._closed:
-            if not fresh and (connection := self.take_idle(loop.time(), idle_s)):
+            if not fresh and (connection := self.take_idle(idle_s)):
                 return connection
             if self.size < self._connections_max:
                 return await self._open_one(loop)
@@ -147,7 +147,7 @@ class ConnectionPool:
             connection.expire(now)
         keep = []
         for connection in self._idle:
-            if connection.usable and now - connection.idle_since < self._idle_s:
+            if connection.usable and connection.idle_for() < self._idle_s:
                 keep.append(connection)
             else:
                 connection.close()

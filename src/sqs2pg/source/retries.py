@@ -60,8 +60,6 @@ class Retries:
         self._draw = draw
         self._quota = _QUOTA_MAX
         self._metered = settings.mode != "legacy"
-        self.rate = RateLimit() if settings.mode == "adaptive" else None
-        """To be asked before each attempt, and told of each end; adaptive mode only."""
 
     def plan(self, fault: Sqs2pgError, attempt: int) -> tuple[float, int] | None:
         """Seconds to wait after attempt number `attempt` (from 1) failed, and its quota cost.
@@ -88,6 +86,8 @@ class Retries:
 
 class RateLimit:
     """The adaptive mode's limit on requests a second; open until the first throttling.
+
+    `wait` comes before each attempt, `record` after each answer or fault.
 
     A throttled answer cuts the rate to 0.7 of it; success lets it grow back along a cubic curve
     that is flat near the rate that failed. Tokens are whole requests.

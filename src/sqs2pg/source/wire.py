@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -32,20 +31,21 @@ SYSTEM_ATTRIBUTES = (
 )
 
 
-class Operation(Enum):
+class Operation(msgspec.Struct, frozen=True, eq=False):
     """One call: its name on the wire and the stage its faults belong to."""
 
-    RECEIVE = ("ReceiveMessage", Stage.RECEIVE)
-    DELETE = ("DeleteMessageBatch", Stage.ACKNOWLEDGE)
-    CHANGE_VISIBILITY = ("ChangeMessageVisibilityBatch", Stage.ACKNOWLEDGE)
-    SEND = ("SendMessageBatch", Stage.RECEIVE)
-    ATTRIBUTES = ("GetQueueAttributes", Stage.RECEIVE)
-    QUEUE_URL = ("GetQueueUrl", Stage.RECEIVE)
-    CREATE_QUEUE = ("CreateQueue", Stage.RECEIVE)
+    name: str
+    stage: Stage = Stage.RECEIVE
 
-    def __init__(self, wire_name: str, stage: Stage) -> None:
-        self.wire_name = wire_name
-        self.stage = stage
+
+RECEIVE = Operation("ReceiveMessage")
+DELETE = Operation("DeleteMessageBatch", Stage.ACKNOWLEDGE)
+CHANGE_VISIBILITY = Operation("ChangeMessageVisibilityBatch", Stage.ACKNOWLEDGE)
+SEND = Operation("SendMessageBatch")
+ATTRIBUTES = Operation("GetQueueAttributes")
+QUEUE_URL = Operation("GetQueueUrl")
+CREATE_QUEUE = Operation("CreateQueue")
+OPERATIONS = (RECEIVE, DELETE, CHANGE_VISIBILITY, SEND, ATTRIBUTES, QUEUE_URL, CREATE_QUEUE)
 
 
 class EntryFailure(msgspec.Struct, frozen=True, gc=False):
@@ -216,7 +216,7 @@ def write_body(**fields: Any) -> bytes:
 
 def read_messages(body: bytes) -> list[Message]:
     """ReceiveMessage's answer. Raises TransientFault `aws_garbled_reply`, as all readers do."""
-    return _read(_receive_answer, body, Operation.RECEIVE).messages or []
+    return _read(_receive_answer, body, RECEIVE).messages or []
 
 
 def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFailure]:
@@ -229,7 +229,7 @@ def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFa
 
 def read_sent(body: bytes, count: int) -> SendResult:
     """SendMessageBatch's answer to a batch of `count`."""
-    answer = _read(_batch_answer, body, Operation.SEND)
+    answer = _read(_batch_answer, body, SEND)
     ids = {done.id: done.message_id for done in answer.successful or ()}
     return SendResult([ids.get(id_) for id_ in _IDS[:count]], _failures(answer, count))
 
@@ -241,7 +241,7 @@ def read_queue_url(body: bytes, operation: Operation) -> str:
 
 def read_attributes(body: bytes) -> dict[str, str]:
     """GetQueueAttributes's answer; numbers stay text."""
-    return _read(_attributes_answer, body, Operation.ATTRIBUTES).attributes or {}
+    return _read(_attributes_answer, body, ATTRIBUTES).attributes or {}
 
 
 def verify_md5(messages: Sequence[Message]) -> None:
@@ -279,7 +279,7 @@ def _read(decoder: msgspec.json.Decoder[_Answer], body: bytes, operation: Operat
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):  # both may quote the body
         raise TransientFault(
-            f"{operation.wire_name}: the answer is not the JSON that was asked for",
+            f"{operation.name}: the answer is not the JSON that was asked for",
             code="aws_garbled_reply",
             stage=operation.stage,
             hint="check that the endpoint is SQS and speaks the AWS JSON protocol",

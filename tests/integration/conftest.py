@@ -1,0 +1,57 @@
+"""A pipeline assembled in the test's own process, on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqs2pg.assembly import Ready, assemble, connect
+from sqs2pg.keys import provider_file
+from sqs2pg.migrate import migrate
+from sqs2pg.settings import Settings, load
+
+Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
+
+
+@pytest.fixture
+def settings(
+    tmp_path: Path, database: str, queue_url: str, aws_environment: None
+) -> Callable[..., Settings]:
+    """Settings for the test's database and queue; arguments are nested overrides."""
+    keys = tmp_path / "sqs2pg.keys"
+    provider_file.create(keys)
+
+    def make(**overrides: Any) -> Settings:
+        tree: dict[str, Any] = {
+            "source": {"queue": queue_url, "visibility_timeout_s": 30},
+            "sink": {"dsn": database},
+            "keys": {"file": str(keys)},
+        }
+        for section, values in overrides.items():
+            if isinstance(values, dict):
+                tree[section] = tree.get(section, {}) | values
+            else:
+                tree[section] = values
+        return load(environ={}, overrides=tree, discover=False)
+
+    return make
+
+
+@pytest.fixture
+def pipeline(settings: Callable[..., Settings]) -> Assemble:
+    """Migrate and assemble: `async with pipeline(sink={…}) as ready`."""
+
+    @asynccontextmanager
+    async def make(**overrides: Any) -> AsyncIterator[Ready]:
+        chosen = settings(**overrides)
+        session = await connect(chosen)
+        await migrate(session, chosen)
+        await session.close()
+        async with assemble(chosen) as ready:
+            yield ready
+
+    return make

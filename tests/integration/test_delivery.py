@@ -1,0 +1,228 @@
+"""Delivery on real servers: what is committed, what is a duplicate, what is set aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import psycopg
+import pytest
+
+from sqs2pg.assembly import Ready
+from sqs2pg.database import Session
+from sqs2pg.errors import FatalFault
+from sqs2pg.ledger import DAY_MS
+from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.verify import verify
+
+Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
+
+
+def login(number: int, **changes: Any) -> str:
+    return json.dumps({"user_id": f"u{number}", "ip": "198.51.100.7", "device_id": "1"} | changes)
+
+
+async def send(ready: Ready, bodies: list[str]) -> None:
+    for start in range(0, len(bodies), 10):
+        assert await ready.client.send(ready.source.queue_url, bodies[start : start + 10]) == []
+
+
+async def receive(ready: Ready, count: int) -> list[Message]:
+    """Receive until `count` different messages are in hand."""
+    messages: list[Message] = []
+    while len(messages) < count:
+        fresh, _ = await ready.source.poll(wait_s=1)
+        messages += fresh
+    return messages
+
+
+def rows(database: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(database) as connection:
+        return connection.execute(query).fetchall()
+
+
+DAYS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sqs2pg.delivery'::regclass"
+EVERYTHING = "SELECT * FROM user_logins ORDER BY user_id"
+
+
+async def test_redelivery_of_every_message_changes_no_row(
+    pipeline: Assemble, database: str
+) -> None:
+    """A consumer commits and dies before it deletes: the whole queue comes again."""
+    async with pipeline() as ready:
+        await send(ready, [login(i) for i in range(30)] + ["not json"])
+        messages = await receive(ready, 31)
+        first = await ready.processors[0].process(messages)
+        assert first.count(Outcome.WRITTEN) == 30
+        assert first.count(Outcome.QUARANTINED) == 1
+        before = rows(database, EVERYTHING), rows(database, "SELECT * FROM sqs2pg.quarantine")
+        await ready.source.release(messages)
+        again = await receive(ready, 31)
+        assert {m.message_id for m in again} == {m.message_id for m in messages}
+        assert all(m.attributes.approximate_receive_count == 2 for m in again)
+        assert set(await ready.processors[1].process(again)) == {Outcome.DUPLICATE}
+        assert before == (
+            rows(database, EVERYTHING),
+            rows(database, "SELECT * FROM sqs2pg.quarantine"),
+        )
+
+
+async def test_a_message_twice_in_one_batch_is_written_once(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        await send(ready, [login(1), login(2)])
+        one, two = await receive(ready, 2)
+        outcomes = await ready.processors[0].process([one, two, one])
+        assert outcomes == [Outcome.WRITTEN, Outcome.WRITTEN, Outcome.DUPLICATE]
+        assert rows(database, "SELECT count(*) FROM user_logins") == [(2,)]
+
+
+async def test_sent_date_is_the_messages_day_not_todays(pipeline: Assemble, database: str) -> None:
+    async with pipeline() as ready:
+        sent = SystemAttributes(sent_timestamp=1_577_923_199_999)
+        message = Message("0b9b2b5e-1111-4c4c-8d8d-000000000001", "-", login(1), sent)
+        assert await ready.processors[0].process([message]) == [Outcome.WRITTEN]
+        assert await ready.processors[0].process([message]) == [Outcome.DUPLICATE]
+        assert rows(database, "SELECT create_date::text FROM user_logins") == [("2020-01-01",)]
+        assert rows(database, "SELECT tableoid::regclass::text FROM sqs2pg.delivery") == [
+            ("sqs2pg.delivery_undated",)
+        ]
+
+
+REJECTIONS = [
+    (
+        "ALTER TABLE user_logins ADD CONSTRAINT grown CHECK (user_id <> 'u7')",
+        {},
+        "23514 grown",
+    ),
+    (
+        "CREATE UNIQUE INDEX one_each ON user_logins (user_id)",
+        {"user_id": "u6"},
+        "23505 one_each",
+    ),
+    (
+        (
+            "CREATE TABLE known (id varchar PRIMARY KEY); INSERT INTO known VALUES ('phone');"
+            "ALTER TABLE user_logins ADD CONSTRAINT known_device FOREIGN KEY (device_type)"
+            " REFERENCES known DEFERRABLE INITIALLY DEFERRED"
+        ),
+        {"device_type": "fridge"},
+        "23503 known_device",
+    ),
+    (
+        (
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF NEW.user_id = 'u7' THEN RAISE EXCEPTION 'canary %', NEW.user_id; END IF;"
+            " RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE INSERT ON user_logins"
+            " FOR EACH ROW EXECUTE FUNCTION refuse()"
+        ),
+        {},
+        "P0001",
+    ),
+    (
+        (
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF NEW.user_id = 'u7' THEN RETURN NULL; END IF;"
+            " RETURN NEW; END $$; CREATE TRIGGER swallow BEFORE INSERT ON user_logins"
+            " FOR EACH ROW EXECUTE FUNCTION swallow()"
+        ),
+        {},
+        "row_suppressed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("setup", "change", "detail"), REJECTIONS)
+async def test_one_row_the_database_rejects_is_set_aside_alone(
+    pipeline: Assemble, database: str, setup: str, change: dict[str, str], detail: str
+) -> None:
+    async with pipeline() as ready:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(setup)
+        bodies = [login(i, **({"device_type": "phone"} | (change if i == 7 else {})))
+                  for i in range(40)]  # fmt: skip
+        await send(ready, bodies)
+        outcomes = await ready.processors[0].process(await receive(ready, 40))
+        assert outcomes.count(Outcome.WRITTEN) == 39
+        assert outcomes.count(Outcome.QUARANTINED) == 1
+        [(reason, found)] = rows(database, "SELECT reason, detail FROM sqs2pg.quarantine")
+        assert (reason, found) == ("rejected_by_database", detail)
+        session = await Session.connect(database)
+        report = await verify(session, ready.pipeline.id)
+        await session.close()
+        assert report.ok, report.differences
+
+
+async def test_a_table_that_rejects_every_row_stops_the_process(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("ALTER TABLE user_logins ADD CONSTRAINT shut CHECK (false)")
+        await send(ready, [login(i) for i in range(20)])
+        with pytest.raises(FatalFault, match="every one of 20 rows"):
+            await ready.processors[0].process(await receive(ready, 20))
+        assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+        assert rows(database, "SELECT count(*) FROM sqs2pg.delivery") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        "ALTER TABLE user_logins DROP COLUMN locale",
+        "DROP TABLE sqs2pg.tally",
+        "ALTER DATABASE {name} SET default_transaction_read_only = on",
+    ],
+)
+async def test_a_fault_of_the_world_releases_and_never_sets_aside(
+    pipeline: Assemble, database: str, breakage: str
+) -> None:
+    async with pipeline() as ready:
+        name = database.rsplit("/", 1)[1]
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(breakage.format(name=f'"{name}"'))
+        for processor in ready.processors:
+            await processor.reconnect()
+        await send(ready, [login(1), "not json"])
+        outcomes = await ready.processors[0].process(await receive(ready, 2))
+        assert outcomes == [Outcome.RELEASED, Outcome.RELEASED]
+        assert ready.processors[0].last_fault is not None
+        assert rows(database, "SELECT count(*) FROM sqs2pg.delivery") == [(0,)]
+        assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+
+
+async def test_a_day_the_ledger_lacks_is_attached(pipeline: Assemble, database: str) -> None:
+    async with pipeline() as ready:
+        before = rows(database, DAYS)[0][0]
+        await send(ready, [login(1)])
+        [message] = await receive(ready, 1)
+        later_ms = message.attributes.sent_timestamp + 40 * DAY_MS
+        message.attributes = SystemAttributes(later_ms)
+        assert await ready.processors[0].process([message]) == [Outcome.WRITTEN]
+        assert rows(database, DAYS) == [(before + 1,)]
+
+
+@pytest.mark.parametrize("level", ["off", "local"])
+async def test_commits_are_durable_whatever_the_roles_default(
+    pipeline: Assemble, database: str, level: str
+) -> None:
+    async with pipeline() as ready:
+        name = database.rsplit("/", 1)[1]
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {level}')
+            # What the batch's own transaction ran under is written down by a trigger in it.
+            connection.execute(
+                "CREATE TABLE seen (level text); CREATE FUNCTION note() RETURNS trigger LANGUAGE"
+                " plpgsql AS $$ BEGIN"
+                " INSERT INTO seen VALUES (current_setting('synchronous_commit'));"
+                " RETURN NULL; END $$; CREATE TRIGGER note AFTER INSERT ON user_logins"
+                " FOR EACH STATEMENT EXECUTE FUNCTION note()"
+            )
+        for processor in ready.processors:
+            await processor.reconnect()
+        await send(ready, [login(1)])
+        await ready.processors[0].process(await receive(ready, 1))
+        assert rows(database, "SELECT level FROM seen") == [("on",)]
