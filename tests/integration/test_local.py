@@ -187,7 +187,8 @@ def make_person(user: str, temp: Path, python: tuple[str, dict[str, str]]) -> Pe
         return Person(executable, environment | variables, temp, {})
     if user == "root":
         environment["PYTHONPATH"] = str(Path(sqs2pg.__file__).parents[1])
-        return Person(sys.executable, environment, temp, {})
+        # Root's own supplementary groups must not stay with PostgreSQL.
+        return Person(sys.executable, environment, temp, {"extra_groups": [0, 1]})
     account = nobody()
     os.chown(temp, account.uid, account.gid)
     identity = {"user": account.uid, "group": account.gid, "extra_groups": []}
@@ -236,6 +237,7 @@ def test_nothing_is_left_behind(person: Person, ending: str | signal.Signals, st
     with running(person) as (process, local), watching(local["pids"]) as wait:
         if ROOT:
             assert local["uid"] == person.identity.get("user", 0)
+            assert credentials(local["pids"][0])["Groups"] == []
         assert Path(local["folder"]).parent == person.temp
         if isinstance(ending, str):
             assert process.stdin is not None
@@ -380,6 +382,13 @@ def test_they_listen_on_loopback_only_on_one_port_each(servers: Servers) -> None
         assert listening(server.pid) == {f"0100007F:{server.port:04X}"}
 
 
+def credentials(pid: int) -> dict[str, list[str]]:
+    """The process's Uid, Gid and Groups, as /proc writes them: every kind of id it has."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return {name: fields[name].split() for name in ("Uid", "Gid", "Groups")}
+
+
 def listening(pid: int) -> set[str]:
     """Addresses, as /proc writes them, of the process's listening TCP and open UDP sockets."""
     inodes = set()
@@ -435,12 +444,10 @@ def test_each_server_holds_the_lock_on_the_run_folder(servers: Servers) -> None:
 
 def test_postgres_runs_without_privileges_and_its_secrets_are_private(servers: Servers) -> None:
     assert servers.postgres is not None
-    status = Path(f"/proc/{servers.postgres.pid}/status").read_text()
-    ids = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert "0" not in ids["Uid"].split()
-    assert "0" not in ids["Gid"].split()
+    ids = credentials(servers.postgres.pid)
+    assert "0" not in ids["Uid"]
+    assert "0" not in ids["Gid"]
     if ROOT:
-        assert ids["Groups"].split() == []
         assert stat.S_IMODE(servers.folder.stat().st_mode) == 0o711
     home = servers.folder / "postgres"
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
