@@ -78,6 +78,10 @@ def _host(endpoint: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine by its form: loopback, `localhost`, a Unix socket.
+
+    Nothing is looked up: a name that happens to resolve to loopback is another machine's.
+    """
     if not host or host.startswith(("/", "@")) or host.lower() == "localhost":
         return True
     try:
