@@ -46,6 +46,9 @@ class Totals(msgspec.Struct):
     quarantined: int = 0
     released: int = 0
     seconds: float = 0.0
+    """The whole run, the wait for the queue to stay empty included."""
+    busy_seconds: float = 0.0
+    """From the start to the last message settled."""
 
     @property
     def settled(self) -> int:
@@ -54,8 +57,8 @@ class Totals(msgspec.Struct):
 
     @property
     def messages_per_second(self) -> float:
-        """Settled messages a second, over the whole run."""
-        return round(self.settled / self.seconds, 1) if self.seconds else 0.0
+        """Settled messages a second, from the start to the last one settled."""
+        return round(self.settled / self.busy_seconds, 1) if self.busy_seconds else 0.0
 
 
 def backoff_s(attempt: int) -> float:
@@ -121,6 +124,7 @@ class Consumer:
         self._receiving = True
         self._idle = asyncio.Event()  # set whenever something came to its end
         self._empty_polls = 0
+        self._began = time.monotonic()
         self.totals = Totals()
 
     def stop(self) -> None:
@@ -132,7 +136,7 @@ class Consumer:
 
         Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
         """
-        began = time.monotonic()
+        began = self._began = time.monotonic()
         watch = [
             asyncio.create_task(self._work(draining=drain_settle_s is not None)),
             asyncio.create_task(self._stopping.wait()),
@@ -264,6 +268,7 @@ class Consumer:
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
         totals = self.totals
+        totals.busy_seconds = round(time.monotonic() - self._began, 3)
         for outcome in outcomes:
             match outcome:
                 case Outcome.WRITTEN:

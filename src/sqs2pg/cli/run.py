@@ -69,7 +69,9 @@ def run(
 
 def as_flat(totals: Totals) -> dict[str, Any]:
     """Return totals as the design's flat JSON object."""
-    return {**msgspec.to_builtins(totals), "messages_per_second": totals.messages_per_second}
+    flat = msgspec.to_builtins(totals)
+    del flat["busy_seconds"]
+    return {**flat, "messages_per_second": totals.messages_per_second}
 
 
 def summary(totals: Totals) -> str:

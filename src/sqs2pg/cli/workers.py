@@ -38,7 +38,9 @@ class _Worker:
         output, _ = self.process.communicate()
         if self.process.returncode == 0 and output.strip():
             report = json.loads(output.strip().splitlines()[-1])
-            self.totals = Totals(**{name: report[name] for name in Totals.__struct_fields__})
+            rate = report.pop("messages_per_second")
+            self.totals = Totals(**report)
+            self.totals.busy_seconds = self.totals.settled / rate if rate else 0.0
         return self.process.returncode
 
     def again(self) -> None:
@@ -92,6 +94,7 @@ def _sum(parts: Iterator[Totals]) -> Totals:
         for name in ("received", "written", "duplicate", "quarantined", "released"):
             setattr(total, name, getattr(total, name) + getattr(part, name))
         total.seconds = max(total.seconds, part.seconds)
+        total.busy_seconds = max(total.busy_seconds, part.busy_seconds)
     return total
 
 
