@@ -34,9 +34,9 @@ async def find_rejected(
     """Write the rows the database takes; return the others, by index, with the reason.
 
     Runs inside the caller's transaction, deferred constraints already immediate. `suspected` is
-    the fault that just these rows, all at once, have met before: it saves trying that again. Ends early,
-    with every row counted as rejected, once `SAME_FAULT_MAX` rows from the first on are rejected
-    alike. Raises psycopg.Error for any fault that is not a row's.
+    the fault that just these rows, all at once, have met before: it saves trying that again.
+    Ends early, with every row counted as rejected, once `SAME_FAULT_MAX` rows from the first on
+    are rejected alike. Raises psycopg.Error for any fault that is not a row's.
     """
     if not rows:
         return {}
