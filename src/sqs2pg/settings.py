@@ -29,8 +29,11 @@ ENVIRONMENT_PREFIX = "SQS2PG_"
 CONFIG_VARIABLE = "SQS2PG_CONFIG"
 
 Positive = Annotated[int, Meta(ge=1)]
-# A column, table or domain name reaches SQL only quoted; the bound is PostgreSQL's NAMEDATALEN.
-Name = Annotated[str, Meta(min_length=1, max_length=63)]
+# The end of a pattern in Python and in JSON Schema alike: `$` alone lets a newline follow.
+_END = r"$(?!\n)"
+# A column or table name reaches SQL only quoted; the bound is PostgreSQL's NAMEDATALEN.
+_NO_NUL = rf"^[^\x00]*{_END}"
+Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=_NO_NUL)]
 
 FieldType = Literal["text", "version", "major", "date"]
 Kind = Literal["ip", "text"]
@@ -80,7 +83,9 @@ class SinkSettings(Section, frozen=True):
     dsn: Annotated[
         str, Meta(description="libpq connection string or URL; else DATABASE_URL, else PG*")
     ] = ""
-    table: Annotated[str, Meta(min_length=1, description="table or schema.table")] = "user_logins"
+    table: Annotated[
+        str, Meta(min_length=1, pattern=_NO_NUL, description="table or schema.table")
+    ] = "user_logins"
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
     batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 5_000
     linger_ms: Annotated[
@@ -99,7 +104,15 @@ class SinkSettings(Section, frozen=True):
 class Field(Section, frozen=True):
     """`[[field]]`: one field of the message and the column it goes to."""
 
-    source: Annotated[str, Meta(min_length=1, max_length=256)]
+    source: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=256,
+            pattern=rf'^[^"\\\x00-\x1f]*{_END}',
+            description="a name in the JSON object, without quotes, backslashes, control characters",
+        ),
+    ]
     column: Name
     type: FieldType = "text"
     required: bool = False
@@ -164,7 +177,7 @@ class Settings(Section, frozen=True):
         str,
         Meta(
             max_length=63,
-            pattern=r"^[A-Za-z0-9_.-]*$",
+            pattern=rf"^[A-Za-z0-9_.-]*{_END}",
             description="the pipeline's name in the books and metrics; default: the target table's",
         ),
     ] = ""

@@ -1,0 +1,148 @@
+"""Columns: a mapping is refused at start where the table could not take what it gives."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from sqs2pg.columns import INTEGER_RANGES, TEXT_TYPES, Column, match
+from sqs2pg.errors import SettingsError
+from sqs2pg.mask.policy import OPERATORS, compile_operator
+from sqs2pg.settings import USER_LOGINS, Field
+
+TARGET = [
+    Column("user_id", "varchar", 128),
+    Column("device_type", "varchar", 32),
+    Column("masked_ip", "varchar", 256),
+    Column("masked_device_id", "varchar", 256),
+    Column("locale", "varchar", 32),
+    Column("app_version", "int4"),
+    Column("create_date", "date"),
+]
+
+
+class Roots:
+    """A keyring of one root, at the largest version."""
+
+    def active(self, series: str, /) -> int:
+        return 9_999
+
+    def root(self, series: str, version: int, /) -> bytes:
+        return bytes(range(32))
+
+
+def table(*columns: Column) -> dict[str, Column]:
+    return {column.name: column for column in columns}
+
+
+def refused(field: Field, *columns: Column) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        match([field], table(*columns), "t")
+    error = caught.value
+    assert error.code == "target_column"
+    assert error.exit_code == 2
+    assert error.hint
+    return error
+
+
+def test_the_built_in_mapping_fits_the_table_its_users_have():
+    assert match(USER_LOGINS, table(*TARGET), "user_logins") == TARGET
+
+
+def test_columns_come_in_the_order_of_the_fields_and_others_may_be_there():
+    extra = [Column("id", "int8", nullable=False, filled=True), Column("note", "text")]
+    columns = table(*extra, *reversed(TARGET))
+    assert match(USER_LOGINS, columns, "t") == TARGET
+
+
+@pytest.mark.parametrize("missing", [column.name for column in TARGET])
+def test_a_missing_column_is_named(missing: str):
+    columns = table(*(column for column in TARGET if column.name != missing))
+    with pytest.raises(SettingsError, match=f"table t has no column '{missing}'"):
+        match(USER_LOGINS, columns, "t")
+
+
+@pytest.mark.parametrize("narrow", [column.name for column in TARGET if column.length_max])
+def test_a_narrower_column_is_named_with_both_lengths(narrow: str):
+    columns = table(*TARGET)
+    length = columns[narrow].length_max or 0
+    columns[narrow] = Column(narrow, "varchar", length - 1)
+    with pytest.raises(SettingsError) as caught:
+        match(USER_LOGINS, columns, "t")
+    assert narrow in caught.value.what
+    assert f"holds {length - 1} characters" in caught.value.what
+    assert f"may need {length}" in caught.value.what
+
+
+@pytest.mark.parametrize("wide", [column.name for column in TARGET if column.length_max])
+def test_a_wider_column_or_text_is_fine(wide: str):
+    for column in (Column(wide, "varchar", 10_000), Column(wide, "varchar"), Column(wide, "text")):
+        assert column in match(USER_LOGINS, table(*TARGET) | {wide: column}, "t")
+
+
+def test_a_column_that_must_be_filled_needs_a_field():
+    field = Field(source="a", column="a")
+    full = Column("b", "text", nullable=False)
+    assert "'b' of table t is NOT NULL" in refused(field, Column("a", "text"), full).what
+    filled = Column("b", "text", nullable=False, filled=True)
+    assert len(match([field], table(Column("a", "text"), filled), "t")) == 1
+
+
+def test_a_generated_column_takes_nothing():
+    column = Column("a", "text", filled=True, generated=True)
+    assert "is generated" in refused(Field(source="a", column="a"), column).what
+
+
+@pytest.mark.parametrize("mask", [name for name in OPERATORS if name != "keep"])
+@pytest.mark.parametrize(
+    "type_", [*INTEGER_RANGES, "date", "numeric", "uuid", "inet", "jsonb", "bytea"]
+)
+def test_a_mask_goes_to_text_only(mask: str, type_: str):
+    field = Field(source="a", column="a", mask=mask)
+    assert "gives masked text" in refused(field, Column("a", type_)).what
+    for text in TEXT_TYPES:
+        assert match([field], table(Column("a", text)), "t")
+
+
+@pytest.mark.parametrize("mask", [name for name in OPERATORS if name != "keep"])
+def test_a_column_must_hold_the_longest_mask(mask: str):
+    operator = compile_operator(mask, kind="text", domain="d", keyring=Roots())
+    longest = len(operator("x" * 1_000) or "")
+    field = Field(source="a", column="a", mask=mask)
+    assert match([field], table(Column("a", "varchar", longest)), "t")
+    assert f"may need {longest}" in refused(field, Column("a", "varchar", longest - 1)).what
+    short = Field(source="a", column="a", mask=mask, length_max=longest - 1)
+    assert f"its length_max is {longest - 1}" in refused(short, Column("a", "text")).what
+
+
+@pytest.mark.parametrize("type_", ["version", "major"])
+def test_versions_go_to_numbers(type_: str):
+    field = Field(source="a", column="a", type=type_)  # type: ignore[arg-type]
+    for number in (*INTEGER_RANGES, "numeric", "float4", "float8"):
+        assert match([field], table(Column("a", number)), "t")
+    for other in (*TEXT_TYPES, "date", "bool", "uuid"):
+        assert (
+            f"is {other}, but field 'a' gives type '{type_}'"
+            in refused(field, Column("a", other)).what
+        )
+
+
+def test_dates_go_to_dates_and_texts_of_ten_characters():
+    field = Field(source="a", column="a", type="date")
+    for type_ in ("date", "timestamp", "timestamptz", *TEXT_TYPES):
+        assert match([field], table(Column("a", type_)), "t")
+    assert match([field], table(Column("a", "varchar", 10)), "t")
+    assert "may need 10" in refused(field, Column("a", "varchar", 9)).what
+    assert "gives type 'date'" in refused(field, Column("a", "int4")).what
+
+
+@pytest.mark.parametrize("type_", ["text", "int4", "uuid", "jsonb", "timestamptz", "bool"])
+def test_a_kept_text_goes_anywhere(type_: str):
+    assert match([Field(source="a", column="a")], table(Column("a", type_)), "t")
+
+
+def test_names_are_shown_and_nothing_else():
+    secret = base64.b64encode(bytes(32)).decode()
+    field = Field(source="a", column="missing", default=secret)
+    assert secret not in f"{refused(field, Column('a', 'text'))!r}"

@@ -1,0 +1,318 @@
+"""Decode: what is a record of the mapping, what is a fault, and that no fault quotes the body."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from sqs2pg.decode import Decoder
+from sqs2pg.errors import PermanentFault, Stage
+from sqs2pg.message import Record
+from sqs2pg.settings import USER_LOGINS, Field
+
+CANARY = "canary-4711"
+
+OPTIONAL = [field.source for field in USER_LOGINS if not field.required]
+WRONG = {
+    "integer": "1",
+    "float": "1.5",
+    "big integer": "9" * 100,
+    "number out of range": "1e999",
+    "true": "true",
+    "false": "false",
+    "array": f'["{CANARY}"]',
+    "object": f'{{"a": "{CANARY}"}}',
+}
+
+
+@pytest.fixture(scope="module")
+def drop() -> Decoder:
+    return Decoder(USER_LOGINS, "drop")
+
+
+@pytest.fixture(scope="module")
+def strict() -> Decoder:
+    return Decoder(USER_LOGINS, "quarantine")
+
+
+def values(decoder: Decoder, record: Record) -> dict[str, Any]:
+    return {source: getattr(record, name) for source, name in decoder.attributes.items()}
+
+
+def refused(decoder: Decoder, body: str) -> PermanentFault:
+    with pytest.raises(PermanentFault) as caught:
+        decoder.decode(body)
+    fault = caught.value
+    assert fault.stage is Stage.DECODE
+    assert CANARY not in f"{fault!r} {fault} {fault.args} {vars(fault)}"
+    assert fault.__context__ is None  # the JSON library's exceptions hold the body
+    assert fault.__cause__ is None
+    return fault
+
+
+def test_a_login_as_its_users_send_it(drop: Decoder, strict: Decoder):
+    login = {
+        "user_id": "424cdd21-063a-43a7-b91b-7ca1a833afae",
+        "app_version": "2.3.0",
+        "device_type": "android",
+        "ip": "199.172.111.135",
+        "locale": "RU",
+        "device_id": "593-47-5928",
+    }
+    for decoder in (drop, strict):
+        assert values(decoder, decoder.decode(json.dumps(login))) == {**login, "create_date": None}
+
+
+@pytest.mark.parametrize("source", OPTIONAL)
+def test_a_missing_or_null_field_is_none(drop: Decoder, source: str):
+    for body in ('{"user_id": "u"}', f'{{"user_id": "u", "{source}": null}}'):
+        assert values(drop, drop.decode(body))[source] is None
+
+
+@pytest.mark.parametrize("source", OPTIONAL)
+def test_an_empty_text_is_not_null(drop: Decoder, source: str):
+    assert values(drop, drop.decode(f'{{"user_id": "u", "{source}": ""}}'))[source] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("{}", "missing_field"),
+        (f'{{"ip": "{CANARY}"}}', "missing_field"),
+        ('{"user_id": null}', "missing_field"),
+        ('{"user_id": "u", "user_id": null}', "missing_field"),
+        ('{"User_Id": "u"}', "missing_field"),
+        ('{"user_id ": "u"}', "missing_field"),
+        ('{"user_id": ""}', "empty_field"),
+        *((f'{{"user_id": {wrong}}}', "wrong_type") for wrong in WRONG.values()),
+    ],
+)
+def test_user_id_is_required_and_a_text_that_is_not_empty(drop: Decoder, body: str, code: str):
+    fault = refused(drop, body)
+    assert (fault.code, fault.detail) == (code, "user_id")
+
+
+@pytest.mark.parametrize("user_id", [" ", "0", "null", "\u0000", "é", "x" * 100_000])
+def test_any_text_that_is_not_empty_is_a_user_id(drop: Decoder, user_id: str):
+    body = json.dumps({"user_id": user_id})
+    assert values(drop, drop.decode(body))["user_id"] == user_id
+
+
+@pytest.mark.parametrize("source", OPTIONAL)
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_every_field_is_a_text_or_null(drop: Decoder, source: str, wrong: str):
+    fault = refused(drop, f'{{"user_id": "{CANARY}", "{source}": {wrong}}}')
+    assert (fault.code, fault.detail) == ("wrong_type", source)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "null",
+        "true",
+        "false",
+        "1",
+        "-1.5e3",
+        '""',
+        f'"{CANARY}"',
+        "[]",
+        f'[{{"user_id": "{CANARY}"}}]',
+        '"{}"',
+        " [1] ",
+    ],
+)
+def test_another_shape_is_not_an_object(drop: Decoder, body: str):
+    fault = refused(drop, body)
+    assert (fault.code, fault.detail) == ("not_an_object", "")
+
+
+GOOD = f'{{"user_id": "{CANARY}"}}'
+NOT_JSON = {
+    "empty": "",
+    "blank": " \t\r\n ",
+    "word": CANARY,
+    "nothing but a NUL": "\x00",
+    "cut short": GOOD[:-1],
+    "cut inside a text": GOOD[:-5],
+    "cut inside a name": '{"user_i',
+    "cut after a colon": '{"user_id":',
+    "cut inside an escape": '{"user_id": "\\u00',
+    "single quotes": GOOD.replace('"', "'"),
+    "name without quotes": f'{{user_id: "{CANARY}"}}',
+    "trailing comma": GOOD[:-1] + ",}",
+    "two commas": f'{{"user_id": "{CANARY}",, "ip": null}}',
+    "no comma": f'{{"user_id": "{CANARY}" "ip": null}}',
+    "comment": GOOD + f" // {CANARY}",
+    "trailing word": GOOD + CANARY,
+    "trailing object": GOOD + GOOD,
+    "JSON lines": GOOD + "\n" + GOOD,
+    "trailing brace": GOOD + "}",
+    "trailing NUL": GOOD + "\x00",
+    "byte order mark": "\ufeff" + GOOD,
+    "no-break space": "\u00a0" + GOOD,
+    "NaN": '{"user_id": "u", "x": NaN}',
+    "NaN in a field": '{"user_id": "u", "locale": NaN}',
+    "Infinity": '{"user_id": "u", "x": Infinity}',
+    "-Infinity": '{"user_id": "u", "x": -Infinity}',
+    "leading zero": '{"user_id": "u", "x": 01}',
+    "plus sign": '{"user_id": "u", "x": +1}',
+    "hexadecimal": '{"user_id": "u", "x": 0x1F}',
+    "Python": "{'user_id': None}",
+    "True": '{"user_id": "u", "x": True}',
+    "raw newline in a text": '{"user_id": "a\nb"}',
+    "raw tab in a text": '{"user_id": "a\tb"}',
+    "raw NUL in a text": '{"user_id": "a\x00b"}',
+    "unknown escape": '{"user_id": "\\x41"}',
+    "short escape": '{"user_id": "\\u41"}',
+    "lone high surrogate": '{"user_id": "\\ud800"}',
+    "lone low surrogate": '{"user_id": "\\udc00"}',
+    "surrogates the wrong way round": '{"user_id": "\\ude00\\ud83d"}',
+    "base64": "eyJ1c2VyX2lkIjogInUifQ==",
+    "XML": f"<user_id>{CANARY}</user_id>",
+    "form": f"user_id={CANARY}",
+}
+
+
+@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+def test_what_is_not_json(drop: Decoder, body: str):
+    fault = refused(drop, body)
+    assert (fault.code, fault.detail) == ("not_json", "")
+
+
+@pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
+def test_what_is_not_json_is_a_fault_of_the_strict_decoder_too(strict: Decoder, body: str):
+    # It may meet an unknown name before it meets what is not JSON.
+    assert refused(strict, body).code in ("not_json", "unknown_field")
+
+
+def test_a_lone_surrogate_in_the_body_itself(drop: Decoder):
+    assert refused(drop, f'{{"user_id": "{CANARY}\ud800"}}').code == "bad_unicode"
+
+
+@pytest.mark.parametrize("opening", ['{"user_id": "u", "x": %s}', '{"x": %s, "user_id": "u"}'])
+@pytest.mark.parametrize(
+    "nest", ["[" * 50_000 + "]" * 50_000, '{"a":' * 50_000 + "1" + "}" * 50_000]
+)
+def test_nesting_without_end_is_too_deep(drop: Decoder, opening: str, nest: str):
+    assert refused(drop, opening % nest).code == "too_deep"
+
+
+def test_nesting_that_never_closes_is_a_fault(drop: Decoder, strict: Decoder):
+    for body in ("[" * 200_000, '{"a":' * 200_000, '{"user_id":' + "[" * 200_000):
+        assert refused(drop, body).code in ("not_an_object", "too_deep", "wrong_type")
+        assert refused(strict, body).code in ("not_an_object", "unknown_field", "wrong_type")
+
+
+def test_moderate_nesting_in_a_dropped_field_is_fine(drop: Decoder):
+    nest = "[" * 50 + "]" * 50
+    assert values(drop, drop.decode(f'{{"x": {nest}, "user_id": "u"}}'))["user_id"] == "u"
+
+
+def test_faults_do_not_use_up_the_stack(drop: Decoder):
+    body = '{"user_id": "u", "x": ' + "[" * 50_000 + "]" * 50_000 + "}"
+    for _ in range(50):
+        assert refused(drop, body).code == "too_deep"
+    assert values(drop, drop.decode(GOOD))["user_id"] == CANARY
+    assert sys.getrecursionlimit() < 50_000
+
+
+@pytest.mark.parametrize(
+    ("body", "user_id"),
+    [
+        ('{"user_id": "a", "user_id": "b"}', "b"),
+        ('{"user_id": "", "user_id": "b"}', None),
+        ('{"user_id": 1, "user_id": "b"}', None),
+        ('{"\\u0075ser_id": "b"}', "b"),
+        ('{"\\u0075ser_id": "a", "user_id": "b"}', "b"),
+    ],
+)
+def test_of_a_name_that_stands_twice_the_last_counts_and_each_must_be_right(
+    drop: Decoder, body: str, user_id: str | None
+):
+    if user_id is None:
+        refused(drop, body)
+    else:
+        assert values(drop, drop.decode(body))["user_id"] == user_id
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\u0000", "\x00"),
+        (r"\n\t\r\b\f\\\/\"", '\n\t\r\b\f\\/"'),
+        (r"\ud83d\ude00", "😀"),
+        ("😀", "😀"),
+        ("e\u0301", "e\u0301"),  # kept as it came: only masking normalizes
+        (r"\uffff", "\uffff"),
+        ("\u2028\x7f", "\u2028\x7f"),
+        (r"\\u0041", r"\u0041"),
+    ],
+)
+def test_texts_arrive_as_they_were_sent(drop: Decoder, text: str, value: str):
+    assert values(drop, drop.decode(f'{{"user_id": "{text}"}}'))["user_id"] == value
+
+
+@pytest.mark.parametrize("space", ["\n", "\t", "\r\n", "  "])
+def test_white_space_around_is_fine(drop: Decoder, space: str):
+    assert values(drop, drop.decode(space + GOOD + space))["user_id"] == CANARY
+
+
+UNKNOWN = {
+    "plain": CANARY,
+    "empty": "",
+    "like a path": f"at `$.{CANARY}`",
+    "like a path of ours": "x` - at `$.ip",
+    "like another message": f"missing required field `{CANARY}`",
+    "like a length": f"of length {CANARY}",
+    "like a type": f"Expected `object` {CANARY}",
+    "escaped": f"\\u0041{CANARY}\\n`",
+    "emoji": f"🔑{CANARY}",
+    "dunder": "__class__",
+    "an attribute of ours": "f0",
+    "long": CANARY * 1_000,
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN.values(), ids=UNKNOWN)
+@pytest.mark.parametrize("value", ['"x"', "1", "null", '{"a": [1, {"b": null}]}', "1e999"])
+def test_fields_not_named_are_dropped(drop: Decoder, name: str, value: str):
+    record = drop.decode(f'{{"{name}": {value}, "user_id": "u", "ip": "i"}}')
+    assert values(drop, record) == {**dict.fromkeys(OPTIONAL), "user_id": "u", "ip": "i"}
+
+
+@pytest.mark.parametrize("name", UNKNOWN.values(), ids=UNKNOWN)
+def test_or_quarantined_without_their_names(strict: Decoder, name: str):
+    fault = refused(strict, f'{{"user_id": "u", "{name}": "{CANARY}"}}')
+    assert (fault.code, fault.detail, str(fault)) == ("unknown_field", "", "unknown_field")
+
+
+NAMES = ["a.b", "a b", "a`b", "`", "$", "__class__", "__init__", "f1", "é", "🔑", "{}", "x" * 256]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_source_may_be_any_name(name: str):
+    decoder = Decoder([Field(source=name, column="c", required=True)], "quarantine")
+    assert values(decoder, decoder.decode(json.dumps({name: "v"}))) == {name: "v"}
+    for body, code in (("{}", "missing_field"), ("1", "wrong_type"), ('""', "empty_field")):
+        fault = refused(decoder, body if body == "{}" else f"{{{json.dumps(name)}: {body}}}")
+        assert (fault.code, fault.detail) == (code, name)
+
+
+def test_one_source_may_go_to_two_columns_and_is_required_if_one_says_so():
+    fields = [
+        Field(source="id", column="a"),
+        Field(source="other", column="b"),
+        Field(source="id", column="c", required=True),
+    ]
+    decoder = Decoder(fields, "drop")
+    assert set(decoder.attributes) == {"id", "other"}
+    assert refused(decoder, '{"other": "x"}').detail == "id"
+    assert values(decoder, decoder.decode('{"id": "x"}')) == {"id": "x", "other": None}
+
+
+def test_a_record_shows_nothing(drop: Decoder):
+    record = drop.decode(GOOD)
+    assert CANARY not in f"{record} {record!r} {[record]} {{'r': {record}}}"
