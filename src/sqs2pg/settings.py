@@ -110,7 +110,7 @@ class Field(Section, frozen=True):
             min_length=1,
             max_length=256,
             pattern=rf'^[^"\\\x00-\x1f]*{_END}',
-            description="a name in the JSON object, without quotes, backslashes, control characters",
+            description="a name in the JSON object; no quote, backslash or control character",
         ),
     ]
     column: Name
