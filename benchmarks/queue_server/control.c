@@ -27,8 +27,8 @@ static void answer_wrong(Connection *c, int status, const char *message) {
 
 /* ---- stats ---- */
 
-static const char *const COUNTER_NAMES[] = {"sent", "received", "deleted", "moved", "expired", "duplicated", "visible", "in_flight", "delayed", "filling", "faults_fired"};
-enum { SENT, RECEIVED, DELETED, MOVED, EXPIRED, DUPLICATED, VISIBLE_NOW, IN_FLIGHT_NOW, DELAYED_NOW, FILLING, FIRED, COUNTER_COUNT };
+static const char *const COUNTER_NAMES[] = {"sent", "received", "deleted", "moved", "expired", "duplicated", "visible", "in_flight", "delayed", "filling", "faults_fired", "connections", "waiting"};
+enum { SENT, RECEIVED, DELETED, MOVED, EXPIRED, DUPLICATED, VISIBLE_NOW, IN_FLIGHT_NOW, DELAYED_NOW, FILLING, FIRED, CONNECTIONS, WAITING, COUNTER_COUNT };
 
 /* The value of a counter; of one queue where it is a number of messages and a queue is given. */
 static uint64_t counter_value(int counter, const Queue *only) {
@@ -42,10 +42,15 @@ static uint64_t counter_value(int counter, const Queue *only) {
         case DUPLICATED: return counters.duplicated;
         case FILLING: return fills_remaining();
         case FIRED: return faults_fired();
+        case CONNECTIONS: return connections_open();
         default: break;
     }
     for (const Queue *q = queue_first(); q; q = q->next) {
         if (only && q != only) continue;
+        if (counter == WAITING) {
+            for (const Connection *c = q->waiters_first; c; c = c->next) sum++;
+            continue;
+        }
         sum += counter == VISIBLE_NOW ? q->visible_count : counter == IN_FLIGHT_NOW ? q->in_flight_count : q->delayed_count;
     }
     return sum;

@@ -16,7 +16,8 @@
 
 enum { HEAD_ROOM = 512, KEEP_BYTES = 256 << 10, READ_BYTES = 16 << 10, OUT_BYTES_MAX = 4 << 20 };
 
-static Connection *graveyard;
+static Connection *graveyard, *open_connections;
+static uint32_t open_count;
 
 /* ---- life ---- */
 
@@ -36,6 +37,10 @@ void connection_accept(int listener) {
         Connection *c = must_alloc(calloc(1, sizeof *c));
         c->timer.kind = TIMER_CONNECTION;
         c->call = -1;
+        c->open_behind = open_connections;
+        if (open_connections) open_connections->open_before = c;
+        open_connections = c;
+        open_count++;
         transport_open(&c->transport, fd);
         set_events(c, EPOLLIN | EPOLLRDHUP);
     }
@@ -44,6 +49,9 @@ void connection_accept(int listener) {
 static void connection_close(Connection *c) {
     if (c->dead) return;
     c->dead = true;
+    open_count--;
+    *(c->open_before ? &c->open_before->open_behind : &open_connections) = c->open_behind;
+    if (c->open_behind) c->open_behind->open_before = c->open_before;
     list_remove(&c->timer);
     if (c->phase == PHASE_WAITING) call_wait_abandon(c);
     control_abandon(c);
@@ -51,6 +59,8 @@ static void connection_close(Connection *c) {
     c->next = graveyard;
     graveyard = c;
 }
+
+uint32_t connections_open(void) { return open_count; }
 
 void connections_reap(void) {
     while (graveyard) {

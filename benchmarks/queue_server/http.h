@@ -43,7 +43,8 @@ typedef struct Connection {
     Buffer in, out;
     size_t in_start, out_sent, out_allowed, answer_start;
     Receive receive;
-    struct Connection *prev, *next; /* among the queue's waiters, or the watchers */
+    struct Connection *prev, *next;             /* among the queue's waiters, or the watchers */
+    struct Connection *open_before, *open_behind; /* among all that are open */
     uint32_t stream_at, stream_end;
     struct { int counter; uint64_t bound; bool at_least; Queue *queue; } watch;
     struct Fill *fill;
@@ -63,6 +64,7 @@ void answer_end(Connection *c, int status, const char *content_type, const char 
 void answer_stream(Connection *c, const char *content_type);
 
 void connection_accept(int listener);
+uint32_t connections_open(void);
 void connection_ready(Connection *c, uint32_t events);
 void connection_timer(Timer *t);
 /* Writes what may be written and takes up the next request; after an answer made out of turn. */

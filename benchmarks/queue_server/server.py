@@ -7,9 +7,11 @@ that ends with its parent, even after kill -9; loopback only.
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import hashlib
 import http.client
+import importlib.util
 import json
 import os
 import shlex
@@ -59,13 +61,13 @@ def compiler() -> list[str]:
     return [sys.executable, "-m", "ziglang", "cc"]
 
 
-def build(*extra_flags: str) -> Path:
+def build() -> Path:
     """Compile the server unless this state of the sources was compiled before; return its path.
 
-    `extra_flags` go to the compiler and make a build of their own (say, a sanitizer's). Safe to
-    call from several processes at once. Raises BuildError.
+    `QUEUE_SERVER_CFLAGS` in the environment adds flags, which make a build of their own (say, a
+    sanitizer's). Safe to call from several processes at once. Raises BuildError.
     """
-    command = [*compiler(), *FLAGS, *extra_flags]
+    command = [*compiler(), *FLAGS, *shlex.split(os.environ.get("QUEUE_SERVER_CFLAGS", ""))]
     sources = sorted(HERE.glob("*.[ch]"))
     state = hashlib.sha256("\0".join(command).encode())
     for source in sources:
@@ -88,11 +90,10 @@ def build(*extra_flags: str) -> Path:
 
 def find_libssl() -> Path | None:
     """A libssl for `--tls` where the system has none: the one inside psycopg's binary wheel."""
-    try:
-        import psycopg_binary
-    except ImportError:
+    found = importlib.util.find_spec("psycopg_binary")
+    if found is None or found.origin is None:
         return None
-    folder = Path(psycopg_binary.__file__).resolve().parent.parent / "psycopg_binary.libs"
+    folder = Path(found.origin).parent.parent / "psycopg_binary.libs"
     return next(iter(sorted(folder.glob("libssl*.so*"))), None)
 
 
@@ -280,6 +281,4 @@ class QueueServer:
 
 
 def _system_has_libssl() -> bool:
-    import ctypes.util
-
     return ctypes.util.find_library("ssl") is not None
