@@ -1,0 +1,132 @@
+"""Generated logins: the same under a seed, bad in the share promised, devices recur."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from sqs2pg import generate
+from sqs2pg.columns import Column
+from sqs2pg.decode import Decoder
+from sqs2pg.errors import PermanentFault
+from sqs2pg.generate import BAD, logins
+from sqs2pg.mask import canonical
+from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.settings import USER_LOGINS
+from sqs2pg.transform import Mask, Transformer
+
+DECODER = Decoder(USER_LOGINS, "drop")
+TYPES = {"app_version": "int4", "create_date": "date"}
+
+
+def mask_ip(value: str) -> str:
+    return canonical.ip(value).hex()
+
+
+MASKS: list[Mask | None] = [mask_ip if field.source == "ip" else None for field in USER_LOGINS]
+TRANSFORMER = Transformer(
+    USER_LOGINS,
+    [Column(f.column, TYPES.get(f.column, "varchar"), f.length_max) for f in USER_LOGINS],
+    DECODER.attributes,
+    MASKS,
+)
+
+
+def verdict(body: str) -> str:
+    """The reason a body is refused for, or "" for a good one."""
+    try:
+        record = DECODER.decode(body)
+    except PermanentFault as fault:
+        return f"{fault.code} {fault.detail}".rstrip()
+    message = Message("id", "handle", body, SystemAttributes(0))
+    [line] = TRANSFORMER.lines([message], [record])
+    return "" if isinstance(line, str) else f"{line.code} {line.detail}"
+
+
+def good(count: int, seed: int = 1) -> list[dict[str, Any]]:
+    return [json.loads(body) for body in logins(count, seed=seed, bad_share=0)]
+
+
+def test_a_seed_gives_the_same_bodies_and_another_seed_others():
+    assert list(logins(500, seed=1)) == list(logins(500, seed=1))
+    for one, other in ((1, 2), (None, None)):
+        bodies = set(logins(500, seed=one, bad_share=0)) & set(logins(500, seed=other, bad_share=0))
+        assert not bodies
+
+
+def test_a_smaller_count_gives_the_first_of_them():
+    assert list(logins(50, seed=1)) == list(islice(logins(5_000, seed=1), 50))
+
+
+def test_none_are_none():
+    assert list(logins(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "bad"),
+    [
+        *((1_000, 0.02, 20), (1_000, 0.0, 0), (1_000, 1.0, 1_000), (1_000, 0.5, 500)),
+        *((1_000, 0.3, 300), (1_000, 0.4, 400), (1_000, 0.7, 700), (1_000, 0.29, 290)),
+        *((1_000, 0.001, 1), (999, 0.001, 0), (1, 0.02, 0), (49, 0.02, 0), (50, 0.02, 1)),
+        *((1, 1.0, 1), (3, 1 / 3, 0), (4, 1 / 3, 1)),
+    ],
+)
+def test_the_share_of_bad_bodies_is_the_one_asked_for(count: int, share: float, bad: int):
+    assert sum(map(bool, map(verdict, logins(count, seed=3, bad_share=share)))) == bad
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
+def test_bad_bodies_are_evenly_spread(share: float):
+    bad = [bool(verdict(body)) for body in logins(1_000, seed=4, bad_share=share)]
+    for start in range(0, 1_000, 100):
+        assert abs(sum(bad[start : start + 100]) - 100 * share) <= 1
+
+
+def test_the_bad_kinds_take_turns_and_each_is_refused_for_its_reason():
+    reasons = [verdict(body) for body in logins(12 * len(BAD), seed=5, bad_share=0.5)]
+    assert [reason for reason in reasons if reason] == [
+        "missing_field user_id",
+        "not_json",
+        "bad_ip ip",
+        "missing_field user_id",
+        "wrong_type device_id",
+        "bad_version app_version",
+    ] * 6
+
+
+def test_devices_recur_with_their_people():
+    found = good(3_000)
+    devices = Counter(login["device_id"] for login in found)
+    assert 0.28 < 1 - len(devices) / len(found) < 0.38
+    assert devices.most_common(1)[0][1] > 2
+    owners = {(login["device_id"], login["user_id"], login["ip"]) for login in found}
+    assert len(owners) == len(devices)
+
+
+def test_people_who_may_come_back_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(generate, "PEOPLE_MAX", 10)
+    last_seen: dict[str, int] = {}
+    absences = []
+    for index, login in enumerate(good(2_000)):
+        device = login["device_id"]
+        if device in last_seen:
+            absences.append(index - last_seen[device])
+        last_seen[device] = index
+    assert len(absences) > 500  # people keep coming back,
+    assert max(absences) < 500  # but not once they have been replaced
+
+
+def test_a_good_login_is_like_those_of_the_field():
+    found = good(1_000)
+    fields = {"user_id", "device_type", "device_id", "ip", "app_version", "locale"}
+    assert all(set(login) == fields for login in found)
+    assert {login["locale"] for login in found} > {None, "RU"}
+    assert {login["app_version"].count(".") for login in found} == {0, 1, 2}
+    assert {login["device_type"] for login in found} == {"android", "iOS"}
+    assert all(re.fullmatch(r"\d{3}-\d\d-\d{4}", login["device_id"]) for login in found)
+    assert not any(map(verdict, logins(1_000, bad_share=0)))

@@ -1,0 +1,179 @@
+"""Logs: only what is on the list gets out, whoever logs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from sqs2pg import log
+from sqs2pg.message import Message, SystemAttributes
+
+CANARY = "canary-4711"
+LIBRARIES = ["psycopg", "psycopg.pool", "botocore.parsers", "botocore", "asyncio", "urllib3", "any"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logging_put_back() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    structure = structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**structure)
+
+
+def configured(
+    monkeypatch: pytest.MonkeyPatch, *, terminal: bool = False, verbose: bool = False
+) -> io.StringIO:
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    log.configure(verbose=verbose)
+    return stream
+
+
+def events(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_off_a_terminal_a_line_is_one_json_object(monkeypatch: pytest.MonkeyPatch):
+    stream = configured(monkeypatch)
+    structlog.get_logger().info("drained", written=3, seconds=0.5)
+    [event] = events(stream)
+    assert event.pop("timestamp").endswith("Z")
+    assert event == {"event": "drained", "level": "info", "written": 3, "seconds": 0.5}
+
+
+def test_on_a_terminal_a_line_is_short(monkeypatch: pytest.MonkeyPatch):
+    stream = configured(monkeypatch, terminal=True)
+    structlog.get_logger().warning("released", code="postgres_57P01", messages=7)
+    structlog.get_logger().warn("again")
+    first, second = stream.getvalue().splitlines()
+    assert first.split()[1:] == ["warning", "released", "code=postgres_57P01", "messages=7"]
+    assert second.split()[1:] == ["warning", "again"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_field_that_is_not_on_the_list_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+):
+    stream = configured(monkeypatch, terminal=terminal)
+    logger = structlog.get_logger().bind(user_id=CANARY)
+    logger.info("event", ip=CANARY, body=CANARY, device_id=CANARY, error=CANARY, code="kept")
+    structlog.get_logger("name", secret=CANARY).error("event", exc_info=True, stack=CANARY)
+    assert CANARY not in stream.getvalue()
+    assert "kept" in stream.getvalue()
+
+
+def test_the_list_has_no_field_of_the_mapping_and_no_body():
+    assert not log.ALLOWED & {"user_id", "ip", "device_id", "locale", "body", "value", "exc_info"}
+    assert not log.ALLOWED & {"exception", "error", "message", "row", "record", "receipt_handle"}
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_exception_s_text_and_trace_do_not_get_out(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+):
+    stream = configured(monkeypatch, terminal=terminal)
+    try:
+        raise ValueError(CANARY)
+    except ValueError as error:
+        structlog.get_logger().exception("failed", code="bug")
+        structlog.get_logger().error("failed", exc_info=error, exception=str(error))
+        logging.getLogger("any").exception("failed")
+    assert CANARY not in stream.getvalue()
+    assert "Traceback" not in stream.getvalue()
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_a_message_in_an_allowed_field_hides_its_body(monkeypatch: pytest.MonkeyPatch):
+    stream = configured(monkeypatch)
+    message = Message("id", CANARY, CANARY, SystemAttributes(0))
+    structlog.get_logger().info("odd", where=message, count=[message])
+    assert CANARY not in stream.getvalue()
+    [event] = events(stream)
+    assert event["where"] == "Message(id)"
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_of_a_library_s_line_only_name_and_level_get_out(
+    monkeypatch: pytest.MonkeyPatch, name: str
+):
+    stream = configured(monkeypatch)
+    logger = logging.getLogger(name)
+    logger.warning("detail: %s", CANARY)
+    logger.error(CANARY, extra={"row": CANARY}, stack_info=True)
+    found = events(stream)
+    assert [(event["level"], event["logger"]) for event in found] == [
+        ("warning", name),
+        ("error", name),
+    ]
+    assert CANARY not in stream.getvalue()
+
+
+def test_a_library_s_debug_lines_stay_in_even_when_its_logger_is_set_to_debug(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    logger = logging.getLogger("botocore.endpoint")
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    for verbose in (False, True):
+        stream = configured(monkeypatch, verbose=verbose)
+        logger.debug("Sending http request: %s", CANARY)
+        assert CANARY not in stream.getvalue()
+        assert len(events(stream)) == verbose
+
+
+@pytest.mark.parametrize("level", [1, 5, 15, 25, 35, 45, 55, 1_000])
+def test_a_level_of_a_library_s_own_is_no_trouble(monkeypatch: pytest.MonkeyPatch, level: int):
+    stream = configured(monkeypatch, verbose=True)
+    logger = logging.getLogger("own.level")
+    monkeypatch.setattr(logger, "level", 1)
+    logger.log(level, CANARY)
+    [event] = events(stream)
+    assert event["logger"] == "own.level"
+    assert CANARY not in stream.getvalue()
+
+
+def test_a_task_that_fails_unseen_is_told_without_its_words(monkeypatch: pytest.MonkeyPatch):
+    stream = configured(monkeypatch)
+
+    async def fail() -> None:
+        raise ValueError(CANARY)
+
+    async def main() -> None:
+        task = asyncio.create_task(fail())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    asyncio.run(main())
+    assert [event["logger"] for event in events(stream)] == ["asyncio"]
+    assert CANARY not in stream.getvalue()
+
+
+def test_verbose_says_more(monkeypatch: pytest.MonkeyPatch):
+    for verbose in (False, True):
+        stream = configured(monkeypatch, verbose=verbose)
+        structlog.get_logger().debug("detail")
+        structlog.get_logger().info("news")
+        assert [e["event"] for e in events(stream)] == ["detail", "news"][not verbose :]
+
+
+def test_setting_up_twice_does_not_say_things_twice(monkeypatch: pytest.MonkeyPatch):
+    configured(monkeypatch)
+    stream = configured(monkeypatch)
+    logging.getLogger("any").warning(CANARY)
+    assert len(events(stream)) == 1
