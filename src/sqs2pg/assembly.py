@@ -18,7 +18,6 @@ from sqs2pg.database import Session, hosts, resolve_dsn, wait_closed
 from sqs2pg.decode import Decoder
 from sqs2pg.errors import TransientFault
 from sqs2pg.keybook import hold_against_record
-from sqs2pg.keys.development import refuse_development_key
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.load import load_keyring
 from sqs2pg.mask.policy import compile_operator
@@ -82,24 +81,28 @@ def keyring_of(
     keys = settings.keys
     provider: str = keys.provider
     if provider == "auto":
-        in_environment = "SQS2PG_KEYS__PSEUDONYM_ROOT" in environ
+        in_environment = bool(environ.get("SQS2PG_KEYS__PSEUDONYM_ROOT"))
         provider = "file" if keys.file else "environment" if in_environment else "development"
-    if provider == "development":
-        refuse_development_key(endpoints, allow=keys.allow_development)
-    return load_keyring(provider, file=Path(keys.file) if keys.file else None, environ=environ)
+    return load_keyring(
+        provider,
+        file=Path(keys.file) if keys.file else None,
+        environ=environ,
+        endpoints=endpoints,
+        allow_development=keys.allow_development,
+    )
 
 
 def masks_of(settings: Settings, keyring: Keyring) -> list[Mask | None]:
     """Return each field's mask, compiled, in the order of the fields; None keeps the value."""
     return [
         None
-        if field.mask == "keep"
+        if field.mask == "keep" and field.kind == "text"
         else compile_operator(
             field.mask,
             kind=field.kind,
             domain=field.domain or field.source,
             keyring=keyring,
-        )
+        ).mask
         for field in settings.fields
     ]
 
