@@ -12,6 +12,7 @@ environment and files. No value of a secret ever appears in `repr` or in an erro
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import tomllib
@@ -329,6 +330,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
 
 
+@functools.cache
 def _sections() -> dict[str, type[msgspec.Struct]]:
     return {
         info.name: info.type.cls
@@ -337,6 +339,7 @@ def _sections() -> dict[str, type[msgspec.Struct]]:
     }
 
 
+@functools.cache
 def _info(section: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
     described = msgspec.inspect.type_info(section)
     assert isinstance(described, msgspec.inspect.StructType)

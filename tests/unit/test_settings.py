@@ -1,0 +1,540 @@
+"""Settings: precedence, names, ranges, cross-checks; and that no error quotes a value."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rich.pretty import pretty_repr
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.settings import (
+    DEFAULT_FILE,
+    USER_LOGINS,
+    Field,
+    Settings,
+    SinkSettings,
+    Source,
+    cross_check,
+    load,
+)
+
+CANARY = "canary-4711"
+FIELD = '[[field]]\nsource = "a"\ncolumn = "a"\n'
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def to_file(text: str) -> Path:
+        file = tmp_path / "settings.toml"
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    return to_file
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def keys() -> Iterator[tuple[str, str]]:
+    """Every section and key but `[[field]]`; a key outside any section has section ""."""
+    for key, value in msgspec.to_builtins(Settings()).items():
+        if isinstance(value, dict):
+            yield from ((key, inner) for inner in value)
+        elif key != "field":
+            yield "", key
+
+
+KEYS = [pytest.param(*pair, id=".".join(filter(None, pair))) for pair in keys()]
+
+
+def toml(section: str, key: str, value: str) -> str:
+    return (f"[{section}]\n" if section else "") + f"{key} = {value}\n"
+
+
+def variable(section: str, key: str) -> str:
+    return "SQS2PG_" + "__".join(filter(None, (section, key))).upper()
+
+
+def get(settings: Settings, section: str, key: str) -> Any:
+    return getattr(getattr(settings, section) if section else settings, key)
+
+
+def refused(
+    file: Path | None = None, environ: Mapping[str, str] | None = None, **options: Any
+) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        load(file, environ or {}, **options)
+    error = caught.value
+    assert error.exit_code == 2
+    assert error.hint
+    assert CANARY not in f"{error!r} {error} {error.args} {vars(error)}"
+    return error
+
+
+def test_without_anything_the_defaults_are_those_of_the_design():
+    settings = load(environ={})
+    assert settings == Settings()
+    assert (settings.source.queue, settings.sink.table) == ("login-queue", "user_logins")
+    assert settings.unknown_fields == "drop"
+    assert not settings.vault.enabled
+    assert not settings.i_accept_reversible
+    assert not settings.keys.allow_development
+    assert settings.fields == USER_LOGINS
+    assert settings.pipeline_name == "user_logins"
+
+
+def test_the_built_in_mapping_is_that_of_the_design():
+    assert [(f.source, f.column, f.type, f.mask) for f in USER_LOGINS] == [
+        ("user_id", "user_id", "text", "keep"),
+        ("device_type", "device_type", "text", "keep"),
+        ("ip", "masked_ip", "text", "pseudonymize"),
+        ("device_id", "masked_device_id", "text", "pseudonymize"),
+        ("locale", "locale", "text", "keep"),
+        ("app_version", "app_version", "version", "keep"),
+        ("create_date", "create_date", "date", "keep"),
+    ]
+    assert [f.source for f in USER_LOGINS if f.required] == ["user_id"]
+    assert [f.source for f in USER_LOGINS if f.kind == "ip"] == ["ip"]
+
+
+def test_the_names_that_others_rely_on():
+    known = {".".join(filter(None, pair)) for pair in keys()}
+    assert known >= {
+        *("source.queue", "source.visibility_timeout_s", "sink.dsn", "sink.table"),
+        *("unknown_fields", "i_accept_reversible", "keys.provider", "keys.file"),
+        *("keys.allow_development", "vault.enabled", "vault.subject", "shutdown_grace_s"),
+        *("quarantine.retention_days", "status.bind"),
+    }
+    of_fields = {"source", "column", "type", "required", "default", "mask", "domain", "kind"}
+    assert set(Field.__struct_fields__) >= of_fields | {"recover"}
+
+
+def test_environment_over_file_and_options_over_both(write: Write):
+    file = write("[source]\nqueue = 'file'\nwait_time_s = 1\nreceivers_max = 1")
+    environ = {"SQS2PG_SOURCE__QUEUE": "environment", "SQS2PG_SOURCE__WAIT_TIME_S": "2"}
+    settings = load(file, environ, overrides={"source": {"queue": "option"}})
+    assert settings.source == Source(queue="option", wait_time_s=2, receivers_max=1)
+
+
+def test_options_do_not_change_what_they_were_given(write: Write):
+    overrides = {"source": {"queue": "option"}, "keys": {"provider": "development"}}
+    before = json.dumps(overrides)
+    load(write(""), {"SQS2PG_SOURCE__WAIT_TIME_S": "2"}, overrides=overrides)
+    assert json.dumps(overrides) == before
+
+
+def test_the_file_is_the_option_s_else_the_variable_s_else_the_one_here(tmp_path: Path):
+    for name in ("option", "variable", str(DEFAULT_FILE)):
+        (tmp_path / name).write_text(f"[source]\nqueue = '{name}'")
+    environ = {"SQS2PG_CONFIG": str(tmp_path / "variable")}
+    assert load(Path("option"), environ).source.queue == "option"
+    assert load(None, environ).source.queue == "variable"
+    assert load(None, {"SQS2PG_CONFIG": ""}).source.queue == "sqs2pg.toml"
+    assert load(None, {}).source.queue == "sqs2pg.toml"
+    assert load(None, {}, discover=False).source.queue == "login-queue"
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_every_key_can_be_set_in_the_file_and_in_the_environment(
+    write: Write, section: str, key: str
+):
+    default = get(Settings(), section, key)
+    choices: dict[str, Any] = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip"}
+    if key in choices:
+        value: Any = choices[key]
+    elif isinstance(default, bool):
+        value = not default
+    elif isinstance(default, int):
+        value = default - 1 if default else 1
+    elif isinstance(default, float) or default is None:
+        value = 3.5
+    else:
+        value = "other"
+    assert value != default
+    from_file = load(write(toml(section, key, json.dumps(value))), {})
+    from_environment = load(None, {variable(section, key): str(value)})
+    assert get(from_file, section, key) == get(from_environment, section, key) == value
+
+
+@pytest.mark.parametrize("value", ["true", "false", "null", "1", "007", "1.5", "yes", " x ", ""])
+def test_a_text_in_the_environment_is_that_text(value: str):
+    assert load(None, {"SQS2PG_SINK__DSN": value}).sink.dsn == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("true", True), ("TRUE", True), ("1", True), ("False", False), ("0", False)],
+)
+def test_a_switch_in_the_environment(value: str, expected: bool):
+    assert load(None, {"SQS2PG_KEYS__ALLOW_DEVELOPMENT": value}).keys.allow_development is expected
+
+
+@pytest.mark.parametrize("value", ["yes", "on", "", "2", CANARY])
+def test_no_other_word_is_a_switch(value: str):
+    # Fails closed: what is not understood must not let a development key through.
+    refused(environ={"SQS2PG_KEYS__ALLOW_DEVELOPMENT": value})
+
+
+RANGES = [
+    ("source", "visibility_timeout_s", 2, 43_200),
+    ("source", "wait_time_s", 0, 20),
+    ("source", "receivers_max", 1, 256),
+    ("source", "max_receives", 0, None),
+    ("source", "in_flight_messages_max", 10, 120_000),
+    ("source", "in_flight_bytes_max", 2**20, None),
+    ("source", "drain_settle_s", 0, 3_600),
+    ("sink", "connections", 1, 16),
+    ("sink", "batch_rows_max", 1, 50_000),
+    ("sink", "linger_ms", 0, 10_000),
+    ("sink", "statement_timeout_s", 1, 3_600),
+    ("sink", "connect_timeout_s", 1, 300),
+    ("quarantine", "retention_days", 1, 3_650),
+    ("ledger", "retention_days", 1, 3_650),
+    ("", "shutdown_grace_s", 0, 900),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "low", "high"), RANGES)
+def test_the_ends_of_a_range_are_in_it_and_beyond_them_is_told(
+    write: Write, section: str, key: str, low: int, high: int | None
+):
+    name = ".".join(filter(None, (section, key)))
+    for value in (low, high):
+        if value is not None:
+            assert get(load(write(toml(section, key, str(value))), {}), section, key) == value
+    for value in (low - 1, None if high is None else high + 1):
+        if value is None:
+            continue
+        file = write(toml(section, key, str(value)))
+        assert f"setting {name} in {file}: Expected" in refused(file).what
+        name_of_variable = variable(section, key)
+        error = refused(environ={name_of_variable: str(value)})
+        assert f"setting {name} in {name_of_variable}: Expected" in error.what
+
+
+def test_every_number_has_a_tested_range():
+    numbers = {(s, k) for s, k in keys() if type(get(Settings(), s, k)) in (int, float, type(None))}
+    assert numbers == {(section, key) for section, key, *_ in RANGES}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("name", ["shutdown_grace_s", "source.drain_settle_s"])
+def test_no_number_is_out_of_this_world(write: Write, name: str, value: str):
+    refused(write(f"{name} = {value}"))
+    refused(environ={"SQS2PG_" + name.upper().replace(".", "__"): value})
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+@pytest.mark.parametrize(
+    "value",
+    [f'"{CANARY}"', f'["{CANARY}"]', f'{{a = "{CANARY}"}}', f'[["{CANARY}"]]', "2020-01-01"],
+)
+def test_a_wrong_type_is_told_without_the_value(write: Write, section: str, key: str, value: str):
+    file = write(toml(section, key, value))
+    text = isinstance(get(Settings(), section, key), str)
+    free_text = text and key not in ("unknown_fields", "provider")
+    if value.startswith('"') and free_text:
+        assert get(load(file, {}), section, key) == CANARY
+    else:
+        error = refused(file)
+        assert key in error.what
+        assert str(file) in error.what
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_a_wrong_value_in_the_environment_is_told_by_the_variable_s_name(section: str, key: str):
+    name, settings = variable(section, key), Settings()
+    if isinstance(get(settings, section, key), str) and key not in ("unknown_fields", "provider"):
+        assert get(load(None, {name: CANARY}), section, key) == CANARY
+    else:
+        assert name in refused(environ={name: CANARY}).what
+
+
+@pytest.mark.parametrize("section", ["source", "sink", "keys", "vault", "ledger", "status"])
+@pytest.mark.parametrize(
+    "value", ["5", f'"{CANARY}"', f'["{CANARY}"]', f'[{{queue = "{CANARY}"}}]']
+)
+def test_a_section_that_is_none_is_told_whatever_the_environment_says(
+    write: Write, section: str, value: str
+):
+    file = write(f"{section} = {value}")
+    key = next(key for s, key in keys() if s == section)
+    for environ in ({}, {variable(section, key): "1"}):
+        assert f"setting {section} in {file}: Expected `object`" in refused(file, environ).what
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("field = 5", "field"),
+        (f'field = ["{CANARY}"]', "field[0]"),
+        (f'[field]\nsource = "{CANARY}"\ncolumn = "a"', "field"),
+        (f'[[field]]\nsource = "{CANARY}"', "field[0]"),
+        (f'[[field]]\ncolumn = "{CANARY}"', "field[0]"),
+        (FIELD + f'[[field]]\nsource = "b"\ncolumn = ["{CANARY}"]', "field[1].column"),
+        (FIELD + f'type = "{CANARY}"', "field[0].type"),
+        (FIELD + f'kind = "{CANARY}"', "field[0].kind"),
+        (FIELD + f'required = "{CANARY}"', "field[0].required"),
+        (FIELD + f'recover = ["{CANARY}"]', "field[0].recover"),
+        (FIELD + "default = true", "field[0].default"),
+        (FIELD + "default = 1.5", "field[0].default"),
+        (FIELD + f'default = ["{CANARY}"]', "field[0].default"),
+        (FIELD + "length_max = 0", "field[0].length_max"),
+        (FIELD + f'length_max = "{CANARY}"', "field[0].length_max"),
+        (f'[[field]]\nsource = ""\ncolumn = "{CANARY}"', "field[0].source"),
+        (f'[[field]]\nsource = "{"x" * 257}"\ncolumn = "{CANARY}"', "field[0].source"),
+        (f'[[field]]\nsource = "{CANARY}\\""\ncolumn = "a"', "field[0].source"),
+        (f'[[field]]\nsource = "{CANARY}\\\\"\ncolumn = "a"', "field[0].source"),
+        (f'[[field]]\nsource = "{CANARY}\\n"\ncolumn = "a"', "field[0].source"),
+        (f'[[field]]\nsource = "{CANARY}\\u0000"\ncolumn = "a"', "field[0].source"),
+        (f'[[field]]\nsource = "{CANARY}"\ncolumn = ""', "field[0].column"),
+        (f'[[field]]\nsource = "{CANARY}"\ncolumn = "{"x" * 64}"', "field[0].column"),
+        (f'[[field]]\nsource = "{CANARY}"\ncolumn = "a\\u0000"', "field[0].column"),
+        (f'name = "{CANARY} "', "name"),
+        (f'name = "{CANARY}\\n"', "name"),
+        (f'name = "{"x" * 64}"', "name"),
+        ('[sink]\ntable = ""', "sink.table"),
+        ('[sink]\ntable = "a\\u0000"', "sink.table"),
+        ('[source]\nqueue = ""', "source.queue"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_place(write: Write, text: str, place: str):
+    file = write(text)
+    assert refused(file).what.startswith(f"setting {place} in {file}: Expected") or (
+        refused(file).what.startswith(
+            (
+                f"setting {place} in {file}: is not one of the allowed values",
+                f"setting {place} in {file}: Object missing required field",
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["a.b", "é", "🔑", "$ref", "with space", "__class__", "'"])
+def test_a_source_may_be_any_other_name(write: Write, name: str):
+    file = write(f'[[field]]\nsource = "{name}"\ncolumn = "{name}"')
+    assert load(file, {}).fields == (Field(source=name, column=name),)
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "hint"),
+    [
+        ("[snk]\ndsn = 'x'", "snk", "did you mean sink?"),
+        ("[sorce]\nqueue = 'x'", "sorce", "did you mean source?"),
+        ("[sink]\nconnectons = 1", "sink.connectons", "did you mean sink.connections?"),
+        (
+            "[source]\nvisibility_timeout = 1",
+            "source.visibility_timeout",
+            "source.visibility_timeout_s?",
+        ),
+        ("unknown_field = 'drop'", "unknown_field", "did you mean unknown_fields?"),
+        ("[Sink]\ndsn = 'x'", "Sink", "did you mean sink?"),
+        ("queue = 'x'", "queue", "known: field, "),
+        (FIELD + "sorce = 'x'", "field[0].sorce", "did you mean field[0].source?"),
+        (FIELD + FIELD + "colum = 'x'", "field[1].colum", "did you mean field[1].column?"),
+        ("[[fields]]\nsource = 'x'", "fields", "did you mean field?"),
+        ("[sink]\nzzzzzz = 1", "sink.zzzzzz", "known: sink.batch_rows_max, "),
+        ("[keys]\npseudonym_root = 'x'", "keys.pseudonym_root", "known: keys.allow_development, "),
+        ("[sink.dsn]\nx = 1", "", ""),
+    ],
+)
+def test_an_unknown_key_of_the_file_names_the_nearest_known_one(
+    write: Write, text: str, unknown: str, hint: str
+):
+    file = write(text.replace("'x'", f"'{CANARY}'"))
+    error = refused(file)
+    if unknown:
+        assert error.what == f"unknown setting {unknown} in {file}"
+        assert error.code == "unknown_setting"
+        assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("SQS2PG_SOURCE__QUEU", "did you mean SQS2PG_SOURCE__QUEUE?"),
+        ("SQS2PG_SORCE__QUEUE", "did you mean SQS2PG_SOURCE__…?"),
+        ("SQS2PG_SOURCE_QUEUE", "did you mean SQS2PG_SOURCE__…?"),
+        ("SQS2PG_SOURCE", "did you mean SQS2PG_SOURCE__…?"),
+        ("SQS2PG_SINK__DSN__PASSWORD", "known: SQS2PG_KEYS__…, "),
+        ("SQS2PG_UNKNOWN_FIELD", "did you mean SQS2PG_UNKNOWN_FIELDS?"),
+        ("SQS2PG_CONFIGG", "did you mean SQS2PG_CONFIG?"),
+        ("SQS2PG_KEYS__PSEUDONYM_ROT", "did you mean SQS2PG_KEYS__PSEUDONYM_ROOT?"),
+        ("SQS2PG_KEYS__PSEUDONYM_ROOT_V", "did you mean SQS2PG_KEYS__PSEUDONYM_ROOT?"),
+        ("SQS2PG_PSEUDONYM_ROOT", "known: SQS2PG_"),
+        ("SQS2PG_FIELD", "did you mean SQS2PG_"),
+        ("SQS2PG_", "known: SQS2PG_"),
+        ("SQS2PG_SINK__", "known: SQS2PG_SINK__"),
+        ("SQS2PG_1__2__3", "known: SQS2PG_"),
+    ],
+)
+def test_an_unknown_variable_names_the_nearest_known_one(name: str, hint: str):
+    error = refused(environ={name: CANARY})
+    assert error.what == f"unknown setting {name} in the environment"
+    assert error.code == "unknown_setting"
+    assert error.hint.startswith(hint)
+
+
+def test_variables_of_others_and_key_roots_are_not_settings():
+    others = {
+        "SQS2PG_KEYS__PSEUDONYM_ROOT": CANARY,
+        "SQS2PG_KEYS__PSEUDONYM_ROOT_V2": CANARY,
+        "SQS2PG_KEYS__VAULT_ROOT": CANARY,
+        "SQS2PG_KEYS__VAULT_ROOT_V12": CANARY,
+        "DATABASE_URL": CANARY,
+        "AWS_REGION": CANARY,
+        "SQS2PGX": CANARY,
+        "sqs2pg_source__queue": CANARY,
+    }
+    settings = load(None, others)
+    assert settings == Settings()
+    assert CANARY not in f"{settings}"
+
+
+def test_a_key_root_in_the_file_is_refused_unquoted(write: Write):
+    refused(write(f'[keys]\npseudonym_root = "{CANARY}"'))
+    refused(write(f'[keys]\nvault_root = "{CANARY}"'))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'[sink]\ndsn = "{CANARY}',
+        f"[sink]\ndsn = {CANARY}",
+        f'[sink]\ndsn = "{CANARY}" {CANARY}',
+        f'[sink]\ndsn = "\\q{CANARY}"',
+        f'[sink]\ndsn = "{CANARY}\n"',
+        f'[sink\ndsn = "{CANARY}"',
+        f"{CANARY}",
+        f"{CANARY} =",
+        f"= {CANARY}",
+        f'[sink]\ndsn = "a"\ndsn = "{CANARY}"',
+        f'[sink]\n[sink]\ndsn = "{CANARY}"',
+        f'sink = {{dsn = "{CANARY}",}}',
+        f'sink = {{dsn = "{CANARY}"',
+        f'\ufeff[sink]\ndsn = "{CANARY}"',
+        f'[sink]\ndsn = "{CANARY}\x00"',
+        f"x = 0{CANARY}",
+        f"x = 2020-13-45T{CANARY}",
+        f'a = {"[" * 5_000}"{CANARY}"',
+        f"a = {'{x = ' * 5_000}",
+    ],
+)
+def test_what_is_not_toml_is_told_unquoted(write: Write, text: str):
+    file = write(text)
+    error = refused(file)
+    assert error.what.startswith(f"settings file {file} is ")
+    assert "x" * 100 not in error.what
+
+
+def test_where_the_toml_is_wrong_is_told(write: Write):
+    file = write("[sink]\nconnections = 2\ndsn = nope\n")
+    assert refused(file).what == f"settings file {file} is not valid TOML at line 3, column 7"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    missing, folder, binary = tmp_path / "no.toml", tmp_path, tmp_path / "binary"
+    binary.write_bytes(b'[sink]\ndsn = "\xff' + CANARY.encode())
+    assert refused(missing).what == f"settings file {missing} does not exist"
+    assert refused(None, {"SQS2PG_CONFIG": str(missing)}).what == (
+        f"settings file {missing} does not exist"
+    )
+    assert refused(folder).what == f"settings file {folder} cannot be read: Is a directory"
+    assert refused(binary).what == f"settings file {binary} cannot be read: it is not UTF-8 text"
+
+
+def test_a_file_that_may_not_be_read_is_named(write: Write, monkeypatch: pytest.MonkeyPatch):
+    file = write(f'[sink]\ndsn = "{CANARY}"')
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", forbidden)  # root may read any file
+    assert refused(file).what == f"settings file {file} cannot be read: Permission denied"
+
+
+def test_a_bad_value_of_an_option_is_told():
+    error = refused(None, {}, overrides={"source": {"wait_time_s": 99}})
+    assert error.what == "setting source.wait_time_s in the settings: Expected `int` <= 20"
+
+
+def test_no_way_of_printing_shows_the_connection_string():
+    settings = load(None, {"SQS2PG_SINK__DSN": f"postgresql://u:{CANARY}@h/db"})
+    shown = [repr(settings), str(settings), f"{settings.sink}", f"{[settings.sink]!r}"]
+    shown += [pretty_repr(settings), pretty_repr(settings.sink)]
+    assert not [text for text in shown if CANARY in text]
+    assert CANARY in settings.sink.dsn
+
+
+def test_settings_are_frozen():
+    settings = load(None, {})
+    for target, name in ((settings, "name"), (settings.sink, "dsn"), (USER_LOGINS[0], "mask")):
+        with pytest.raises(AttributeError):
+            setattr(target, name, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (FIELD + FIELD, "two fields go to the column 'a'"),
+        (FIELD + "mask = 'sha256'", "field 'a': mask = \"sha256\" is reversible"),
+        (
+            FIELD + "mask = 'pseudonymize'\ntype = 'version'",
+            "gives text, but its type is 'version'",
+        ),
+        (FIELD + "mask = 'pseudonymize'\ntype = 'date'", "gives text, but its type is 'date'"),
+        (FIELD + "required = true\ndefault = 'x'", "field 'a' is required and has a default"),
+        ("[vault]\nenabled = true\nsubject = 'nobody'", "vault.subject names 'nobody'"),
+        ("[vault]\nenabled = true\n" + FIELD, "vault.subject names 'user_id'"),
+    ],
+)
+def test_settings_that_do_not_fit_together(write: Write, text: str, what: str):
+    assert what in refused(write(text)).what
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FIELD + "[[field]]\nsource = 'a'\ncolumn = 'b'",
+        "i_accept_reversible = true\n" + FIELD + "mask = 'sha256'",
+        "[vault]\nenabled = true",
+        "[vault]\nenabled = true\nsubject = 'a'\n" + FIELD,
+        "[vault]\nsubject = 'nobody'",
+    ],
+)
+def test_settings_that_do(write: Write, text: str):
+    cross_check(load(write(text), {}))
+
+
+def test_consent_may_come_from_the_environment(write: Write):
+    file = write(FIELD + "mask = 'sha256'")
+    assert load(file, {"SQS2PG_I_ACCEPT_REVERSIBLE": "true"}).field[0].mask == "sha256"
+
+
+def test_a_mapping_of_one_s_own_replaces_the_built_in_one(write: Write):
+    settings = load(write("name = 'orders'\n[sink]\ntable = 'shop.orders'\n" + FIELD), {})
+    assert settings.fields == (Field(source="a", column="a"),)
+    assert settings.pipeline_name == "orders"
+    assert SinkSettings(table="shop.orders") == settings.sink
+
+
+@pytest.mark.parametrize("value", ["007", "null", "true", "1", ""])
+def test_a_default_that_is_a_text_stays_one(write: Write, value: str):
+    assert load(write(FIELD + f'default = "{value}"'), {}).field[0].default == value
+
+
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in os.environ if name.startswith("SQS2PG_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SQS2PG_SOURCE__QUEUE", "from-the-process")
+    assert load().source.queue == "from-the-process"
