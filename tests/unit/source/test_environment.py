@@ -1,0 +1,167 @@
+"""The AWS environment: what boto3 would find is what we find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import botocore.session
+import pytest
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.source.client import SqsClient
+from sqs2pg.source.endpoint import Proxy
+from sqs2pg.source.environment import read_environment
+from sqs2pg.source.retries import RetrySettings
+from sqs2pg.source.signer import Keys
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment with a region and keys, and none of this machine's."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower().endswith("_proxy") or "CA_BUNDLE" in name:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    return monkeypatch
+
+
+def test_plain(aws: pytest.MonkeyPatch) -> None:
+    found = read_environment()
+    assert found.region == "eu-west-1"
+    assert found.endpoint.host_header == "sqs.eu-west-1.amazonaws.com"
+    assert found.endpoint.secure
+    assert found.credentials.keys == Keys("AKIDEXAMPLE", "secret")
+    assert found.credentials.expiry is None
+    assert found.retries == RetrySettings("legacy", 5)
+    assert found.proxy is None
+    assert "BEGIN CERTIFICATE" in Path(found.ca_bundle).read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:4566"}, "http://127.0.0.1:4566/"),
+        ({"AWS_ENDPOINT_URL_SQS": "http://[::1]:9324/pre/"}, "http://[::1]:9324/pre/"),
+        ({"AWS_USE_FIPS_ENDPOINT": "true"}, "https://sqs-fips.eu-west-1.amazonaws.com/"),
+        ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, "https://sqs.eu-west-1.api.aws/"),
+        ({"AWS_REGION": "cn-north-1"}, "https://sqs.cn-north-1.amazonaws.com.cn/"),
+        (
+            {"AWS_REGION": "us-gov-west-1", "AWS_USE_FIPS_ENDPOINT": "true"},
+            "https://sqs.us-gov-west-1.amazonaws.com/",
+        ),
+    ],
+)
+def test_endpoint_is_where_botocore_sends(
+    aws: pytest.MonkeyPatch, variables: dict[str, str], url: str
+) -> None:
+    for name, value in variables.items():
+        aws.setenv(name, value)
+    found = read_environment().endpoint
+    assert f"{found.scheme}://{found.host_header}{found.path}" == url
+
+    class Sent(Exception):
+        pass
+
+    def catch(request: object, **_: object) -> None:
+        raise Sent(request.url)  # type: ignore[attr-defined]
+
+    session = botocore.session.Session()
+    client = session.create_client("sqs", region_name=variables.get("AWS_REGION", "eu-west-1"))
+    client.meta.events.register("before-send.sqs", catch)
+    with pytest.raises(Sent) as caught:
+        client.list_queues()
+    assert str(caught.value) == url
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings"),
+    [
+        ({"AWS_RETRY_MODE": "standard"}, RetrySettings("standard", 3)),
+        ({"AWS_RETRY_MODE": "adaptive"}, RetrySettings("adaptive", 3)),
+        ({"AWS_MAX_ATTEMPTS": "7"}, RetrySettings("legacy", 7)),
+        ({"AWS_MAX_ATTEMPTS": "1", "AWS_RETRY_MODE": "standard"}, RetrySettings("standard", 1)),
+    ],
+)
+def test_retries(
+    aws: pytest.MonkeyPatch, variables: dict[str, str], settings: RetrySettings
+) -> None:
+    for name, value in variables.items():
+        aws.setenv(name, value)
+    assert read_environment().retries == settings
+
+
+def test_profile(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile p]\nregion=ap-south-1\nretry_mode=standard\nca_bundle=/somewhere.pem\n"
+        "services=s\n[services s]\nsqs=\n  endpoint_url=https://sqs.internal:8443\n"
+    )
+    (tmp_path / "credentials").write_text(
+        "[p]\naws_access_key_id=PROFILE\naws_secret_access_key=s\naws_session_token=t\n"
+    )
+    for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        aws.delenv(name)
+    aws.setenv("AWS_PROFILE", "p")
+    found = read_environment()
+    assert found.region == "ap-south-1"
+    assert (found.endpoint.host, found.endpoint.port) == ("sqs.internal", 8443)
+    assert found.ca_bundle == "/somewhere.pem"
+    assert found.retries.mode == "standard"
+    assert found.credentials.keys == Keys("PROFILE", "s", "t")
+
+
+def test_arguments_win(aws: pytest.MonkeyPatch) -> None:
+    found = read_environment(region="us-west-2", endpoint_url="http://127.0.0.1:1")
+    assert (found.region, found.endpoint.port) == ("us-west-2", 1)
+
+
+def test_proxy_and_bundle(aws: pytest.MonkeyPatch) -> None:
+    aws.setenv("HTTPS_PROXY", "http://proxy:3128")
+    aws.setenv("AWS_CA_BUNDLE", "/aws.pem")
+    found = read_environment()
+    assert found.proxy == Proxy("proxy", 3128)
+    assert found.ca_bundle == "/aws.pem"
+
+
+@pytest.mark.parametrize(
+    ("variables", "hint"),
+    [
+        ({"AWS_REGION": ""}, "AWS_REGION"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "AWS_PROFILE"),
+        ({"AWS_PROFILE": "no-such"}, "aws sqs"),
+        ({"AWS_RETRY_MODE": "sometimes"}, "aws sqs"),
+        ({"AWS_REGION": "not a region"}, "aws sqs"),
+        ({"AWS_ENDPOINT_URL": "nonsense"}, "aws sqs"),
+        ({"AWS_ENDPOINT_URL": "http://h/?q=1"}, "AWS_ENDPOINT_URL"),
+        ({"AWS_ACCESS_KEY_ID": "AKID\n"}, "newline"),
+    ],
+)
+def test_what_is_missing_or_wrong(
+    aws: pytest.MonkeyPatch, variables: dict[str, str], hint: str
+) -> None:
+    for name, value in variables.items():
+        if value:
+            aws.setenv(name, value)
+        else:
+            aws.delenv(name)
+    with pytest.raises(SettingsError) as caught:
+        read_environment()
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_bundle_that_cannot_be_read(
+    aws: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    bundle = tmp_path / "roots.pem"
+    if content is not None:
+        bundle.write_text(content)
+    aws.setenv("AWS_CA_BUNDLE", str(bundle))
+    with pytest.raises(SettingsError, match="CA bundle"):
+        SqsClient.from_environment()

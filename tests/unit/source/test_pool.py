@@ -1,0 +1,253 @@
+"""The pool: bounded, last in first out, never lends what is not usable, never loses a waiter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from sqs2pg.errors import TransientFault
+from sqs2pg.source.connection import HttpConnection
+from sqs2pg.source.pool import ConnectionPool
+
+from .loopback import Listen, answer, read_request
+
+REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
+
+
+class House:
+    """A server that answers at once, and the pools that dial it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.dialled = 0
+        self.pools: list[ConnectionPool] = []
+        self.fail = False
+
+    async def dial(self, on_close: Callable[[HttpConnection], None]) -> HttpConnection:
+        self.dialled += 1
+        if self.fail:
+            raise TransientFault("down", code="aws_unreachable")
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_connection(
+            lambda: HttpConnection(on_close), "127.0.0.1", self.port
+        )
+        return made
+
+    def pool(
+        self, connections_max: int, *, idle_s: float = 30, sweep_s: float = 30
+    ) -> ConnectionPool:
+        made = ConnectionPool(
+            self.dial, connections_max=connections_max, idle_s=idle_s, sweep_s=sweep_s
+        )
+        self.pools.append(made)
+        return made
+
+
+@pytest.fixture
+async def house(listen: Listen) -> AsyncIterator[House]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            writer.write(answer())
+
+    made = House(await listen(serve))
+    yield made
+    for pool in made.pools:
+        await pool.close()
+
+
+async def settle() -> None:
+    """Let every callback that is ready run."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_last_in_first_out(house: House) -> None:
+    pool = house.pool(4)
+    first, second = await pool.take(), await pool.take()
+    pool.give_back(first)
+    pool.give_back(second)
+    assert await pool.take() is second
+    assert pool.take_idle() is first
+    assert pool.take_idle() is None
+    assert house.dialled == 2
+
+
+async def test_old_connections_are_passed_over(house: House) -> None:
+    pool = house.pool(4)
+    old = await pool.take()
+    pool.give_back(old)
+    assert pool.take_idle(0.0) is None
+    new = await pool.take(0.0)
+    assert new is not old
+    assert pool.take_idle(30) is old
+
+
+async def test_fresh_makes_room_by_closing_an_idle_one(house: House) -> None:
+    pool = house.pool(1)
+    old = await pool.take()
+    pool.give_back(old)
+    new = await pool.take(fresh=True)
+    assert new is not old
+    assert old.closed.done()
+    assert pool.size == 1
+
+
+async def test_waits_for_room_and_is_woken_by_a_return(house: House) -> None:
+    pool = house.pool(2)
+    held = [await pool.take(), await pool.take()]
+    waiting = [asyncio.create_task(pool.take()) for _ in range(2)]
+    await settle()
+    assert not any(task.done() for task in waiting)
+    for connection in held:
+        pool.give_back(connection)
+    assert {await task for task in waiting} == set(held)
+    assert house.dialled == 2
+
+
+async def test_is_woken_by_a_connection_that_broke(house: House) -> None:
+    pool = house.pool(1)
+    held = await pool.take()
+    waiting = asyncio.create_task(pool.take())
+    await settle()
+    held.abort()
+    pool.give_back(held)
+    new = await waiting
+    assert new is not held
+    assert (await new.exchange(REQUEST, 30)).status == 200
+    assert pool.size == 1
+
+
+async def test_a_cancelled_waiter_passes_its_turn_on(house: House) -> None:
+    pool = house.pool(1)
+    held = await pool.take()
+    first, second = asyncio.create_task(pool.take()), asyncio.create_task(pool.take())
+    await settle()
+    pool.give_back(held)  # wakes the first
+    first.cancel()
+    assert await second is held
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_a_failed_dial_gives_its_room_back(house: House) -> None:
+    pool = house.pool(1)
+    house.fail = True
+    for _ in range(3):
+        with pytest.raises(TransientFault):
+            await pool.take()
+    assert pool.size == 0
+    house.fail = False
+    assert (await pool.take()).usable
+
+
+async def test_a_cancelled_dial_gives_its_room_back(house: House) -> None:
+    pool = house.pool(1)
+    never = asyncio.Event()
+    dialling = asyncio.Event()
+
+    async def hang(_: object) -> HttpConnection:
+        dialling.set()
+        await never.wait()
+        raise AssertionError
+
+    house_dial, pool._dial = pool._dial, hang
+    task = asyncio.create_task(pool.take())
+    await dialling.wait()
+    assert pool.size == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pool.size == 0
+    pool._dial = house_dial
+    assert (await pool.take()).usable
+
+
+async def test_unusable_connections_are_not_lent_again(house: House) -> None:
+    pool = house.pool(4)
+    broken, idle = await pool.take(), await pool.take()
+    broken.abort()
+    pool.give_back(broken)
+    pool.give_back(idle)
+    idle.abort()  # the server may close one that waits
+    assert pool.take_idle() is None
+    await idle.closed
+    await broken.closed
+    assert pool.size == 0
+
+
+async def test_the_sweep_closes_what_idles_too_long(house: House) -> None:
+    pool = house.pool(2, idle_s=0.0, sweep_s=0.001)
+    connection = await pool.take()
+    pool.give_back(connection)
+    await asyncio.wait_for(connection.closed, 30)
+    assert pool.size == 0
+
+
+async def test_the_sweep_ends_an_exchange_that_is_silent(listen: Listen) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    house = House(await listen(serve))
+    pool = house.pool(2, sweep_s=0.001)
+    connection = await pool.take()
+    with pytest.raises(TransientFault) as caught:
+        await connection.exchange(REQUEST, 0.002)
+    assert caught.value.code == "aws_timeout"
+    pool.give_back(connection)
+    await connection.closed
+    assert pool.size == 0
+    await pool.close()
+
+
+async def test_close(house: House) -> None:
+    pool = house.pool(2)
+    idle, held = await pool.take(), await pool.take()
+    pool.give_back(idle)
+    waiting = asyncio.create_task(pool.take(fresh=True))  # takes the idle one's place
+    await waiting
+    blocked = asyncio.create_task(pool.take())
+    await settle()
+    await pool.close()
+    await pool.close()
+    for task in (blocked, asyncio.create_task(pool.take())):
+        with pytest.raises(TransientFault, match="closed"):
+            await task
+    assert held.closed.done()
+    assert pool.size == 0
+
+
+async def test_close_ends_a_dial_under_way(house: House) -> None:
+    pool = house.pool(2)
+    go = asyncio.Event()
+    dial = pool._dial
+
+    async def slow(on_close: Callable[[HttpConnection], None]) -> HttpConnection:
+        await go.wait()
+        return await dial(on_close)
+
+    pool._dial = slow
+    task = asyncio.create_task(pool.take())
+    await settle()
+    await pool.close()
+    go.set()
+    with pytest.raises(TransientFault, match="closed"):
+        await task
+
+
+async def test_many_tasks_share_few_connections(house: House) -> None:
+    pool = house.pool(3)
+
+    async def work() -> None:
+        for _ in range(20):
+            connection = await pool.take()
+            try:
+                assert (await connection.exchange(REQUEST, 30)).status == 200
+            finally:
+                pool.give_back(connection)
+
+    await asyncio.gather(*(work() for _ in range(12)))
+    assert house.dialled == 3
+    assert pool.size == 3
