@@ -16,15 +16,18 @@ import msgspec
 from sqs2pg import columns
 from sqs2pg.database import Session, hosts, resolve_dsn, wait_closed
 from sqs2pg.decode import Decoder
-from sqs2pg.errors import TransientFault
+from sqs2pg.errors import FatalFault, TransientFault
 from sqs2pg.keybook import hold_against_record
+from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.load import load_keyring
+from sqs2pg.ledger import dedupe_key
+from sqs2pg.maintenance import maintain
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.metrics import Metrics
 from sqs2pg.migrate import pipeline_id, quoted_table
 from sqs2pg.pipeline import Consumer
-from sqs2pg.process import Processor
+from sqs2pg.process import DedupeKey, Plan, Processor
 from sqs2pg.quarantine import sealer
 from sqs2pg.settings import Settings
 from sqs2pg.sink import Pipeline, Sink, read_columns
@@ -107,6 +110,27 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[Mask | None]:
     ]
 
 
+def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
+    """Return the function from an event's name to its ledger key.
+
+    Under the oldest pseudonym root, whichever is active: a rotation must not make old events new.
+    """
+    root = keyring.root("pseudonym", min(keyring.versions("pseudonym")))
+    secret = hkdf_sha256(root, b"sqs2pg/1/dedupe")
+    return lambda name: dedupe_key(secret, pipeline, name)
+
+
+async def _upkeep(settings: Settings, pipeline: int) -> None:
+    try:
+        session = await connect(settings)
+    except FatalFault as fault:  # such as a login refused while the server starts up
+        raise TransientFault(fault.what, code=fault.code) from None
+    try:
+        await maintain(session, settings, pipeline)
+    finally:
+        await session.close()
+
+
 @asynccontextmanager
 async def assemble(settings: Settings) -> AsyncIterator[Ready]:
     """Yield a pipeline ready to run; close its connections at the end."""
@@ -132,27 +156,26 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
             columns=tuple(field.column for field in settings.fields),
             key_version=keyring.active("pseudonym"),
             statement_timeout_s=settings.sink.statement_timeout_s,
-            undated=queue_url.endswith(".fifo"),
+            fifo=queue_url.endswith(".fifo"),
+            dedupe=bool(settings.ledger.dedupe_key),
         )
         metrics = Metrics()
-        decoder = Decoder(settings.fields, settings.unknown_fields)
-        transformer = Transformer(
-            settings.fields, matched, decoder.attributes, masks_of(settings, keyring)
+        decoder = Decoder(settings.fields, settings.unknown_fields, settings.ledger.dedupe_key)
+        plan = Plan(
+            decoder=decoder,
+            transformer=Transformer(
+                settings.fields, matched, decoder.attributes, masks_of(settings, keyring)
+            ),
+            seal=sealer(keyring),
+            fifo=pipeline.fifo,
+            dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
         )
         sinks = [Sink(session, pipeline, lambda: connect(settings)) for session in sessions]
-        processors = [
-            Processor(
-                decoder=decoder,
-                transformer=transformer,
-                sink=sink,
-                seal=sealer(keyring),
-                metrics=metrics,
-                undated=pipeline.undated,
-            )
-            for sink in sinks
-        ]
+        processors = [Processor(plan, sink, metrics) for sink in sinks]
         source = QueueSource(client, queue_url, settings.source, metrics)
-        consumer = Consumer(source, processors, settings, metrics)
+        consumer = Consumer(
+            source, processors, settings, metrics, upkeep=lambda: _upkeep(settings, number)
+        )
         yield Ready(consumer, processors, source, client, keyring, metrics, pipeline)
     finally:
         # A sink replaces a session that broke.

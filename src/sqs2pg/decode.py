@@ -10,6 +10,7 @@ No I/O here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -27,8 +28,13 @@ _OPTIONAL = str | None
 class Decoder:
     """Compiled from the mapping: bodies in, records out."""
 
-    def __init__(self, fields: Iterable[Field], unknown_fields: Literal["drop", "quarantine"]):
-        required: dict[str, bool] = {}
+    def __init__(
+        self,
+        fields: Iterable[Field],
+        unknown_fields: Literal["drop", "quarantine"],
+        dedupe_key: str = "",
+    ) -> None:
+        required: dict[str, bool] = {dedupe_key: False} if dedupe_key else {}
         for field in fields:
             required[field.source] = required.get(field.source, False) or field.required
         # Attribute names are ours (f0, f1, …): a source may be any JSON key, `__class__` too.
@@ -49,6 +55,10 @@ class Decoder:
             gc=False,
             eq=False,
         )
+        self.dedupe_value: Callable[[Record], str | None] = (
+            attrgetter(self.attributes[dedupe_key]) if dedupe_key else lambda _: None
+        )
+        """The name that the event's producer gave it, of a record; None where it has none."""
         self._decode = cast("Callable[[str], Record]", msgspec.json.Decoder(record).decode)
 
     def decode(self, body: str) -> Record:

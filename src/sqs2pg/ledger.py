@@ -10,6 +10,7 @@ No I/O here.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from datetime import UTC, date, datetime, timedelta
 
@@ -36,8 +37,22 @@ def delivery_key(message_id: str, sent_ms: int) -> str:
     return f"{stamp[:8]}-{stamp[8:]}-7{tail}"
 
 
+def dedupe_key(secret: bytes, pipeline: int, name: str) -> str:
+    """Return the ledger key of an event that its producer named, the same for every sending.
+
+    An HMAC-SHA256, not a hash: a name may be personal data, and the ledger is read by people who
+    may not know it. `pipeline` keeps two pipelines' names apart. No timestamp, since a producer's
+    retry has another one.
+    """
+    mark = hmac.digest(secret, f"{pipeline}\0{name}".encode("utf-8", "surrogatepass"), "sha256")
+    return f"00000000-0000-7{_tail(mark)}"
+
+
 def _hashed_tail(message_id: str) -> str:
-    digest = hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest()
+    return _tail(hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).digest())
+
+
+def _tail(digest: bytes) -> str:
     low = int.from_bytes(digest[:10], "big")
     rand_a, rand_b = low >> 68, (low & (2**62 - 1)) | 2**63
     return f"{rand_a:03x}-{rand_b >> 48:04x}-{rand_b & (2**48 - 1):012x}"

@@ -15,7 +15,8 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 
 import msgspec
 import structlog
@@ -25,14 +26,19 @@ from sqs2pg.message import Message, Outcome
 from sqs2pg.metrics import Metrics
 from sqs2pg.process import Processor
 from sqs2pg.settings import Settings
-from sqs2pg.source.queue import BATCH, QueueSource
+from sqs2pg.source.queue import BATCH, SUSPECT_RECEIVES, QueueSource
+from sqs2pg.status.health import Pulse
 
+UPKEEP_EVERY_S = 3600.0
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 20.0
 AWS_AWAY_MAX_S = 300.0
 """How long the queue may be out of reach, with no poll answered, before the process stops."""
 LAST_POLLS_S = 2.0
 """How long a stop waits for long polls that may be bringing messages; see docs/decisions."""
+
+Upkeep = Callable[[], Awaitable[None]]
+"""One turn of the books' hourly upkeep. Raises TransientFault."""
 
 log = structlog.get_logger(__name__)
 
@@ -70,11 +76,16 @@ def backoff_s(attempt: int) -> float:
 
 
 class Intake:
-    """Messages between pollers and writers, in order of arrival."""
+    """Messages between pollers and writers, in order of arrival.
+
+    On a FIFO queue one batch is in flight a message group: messages of a group that a writer has
+    in hand wait here until it is `done` with them.
+    """
 
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
-        self._arrived = asyncio.Event()
+        self._busy_groups: set[str] = set()
+        self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -83,23 +94,42 @@ class Intake:
         """Add messages at the end."""
         self._messages.extend(messages)
         if messages:
-            self._arrived.set()
+            self._changed.set()
 
     async def take(self, rows_max: int, linger_s: float) -> list[Message]:
         """Wait for a message, linger for more unless the batch is full; return 1 to rows_max."""
-        while not self._messages:
-            self._arrived.clear()
-            await self._arrived.wait()
-        if linger_s and len(self._messages) < rows_max:
-            await asyncio.sleep(linger_s)
-        size = min(rows_max, len(self._messages))
-        return [self._messages.popleft() for _ in range(size)]
+        while True:
+            while not self._messages:
+                self._changed.clear()
+                await self._changed.wait()
+            if linger_s and len(self._messages) < rows_max:
+                await asyncio.sleep(linger_s)
+            if batch := self._pick(rows_max):
+                return batch
+            self._changed.clear()
+            await self._changed.wait()
 
-    def take_all(self) -> list[Message]:
-        """Return what is left, at once."""
-        left = list(self._messages)
-        self._messages.clear()
-        return left
+    def _pick(self, rows_max: int) -> list[Message]:
+        messages = self._messages
+        if messages and messages[0].attributes.message_group_id is None:
+            return [messages.popleft() for _ in range(min(rows_max, len(messages)))]
+        batch: list[Message] = []
+        later: deque[Message] = deque()
+        while messages and len(batch) < rows_max:
+            message = messages.popleft()
+            busy = message.attributes.message_group_id in self._busy_groups
+            (later if busy else batch).append(message)
+        later.extend(messages)
+        self._messages = later
+        self._busy_groups.update(m.attributes.message_group_id or "" for m in batch)
+        return batch
+
+    def done(self, batch: Sequence[Message]) -> None:
+        """Let the next messages of the batch's groups be taken."""
+        groups = {m.attributes.message_group_id for m in batch} - {None}
+        if groups:
+            self._busy_groups -= groups
+            self._changed.set()
 
 
 class Consumer:
@@ -111,8 +141,14 @@ class Consumer:
         processors: Sequence[Processor],
         settings: Settings,
         metrics: Metrics,
+        *,
+        upkeep: Upkeep,
     ) -> None:
         self._source = source
+        self._upkeep = upkeep
+        self.pulse = Pulse(settings)
+        self._suspect_receives = SUSPECT_RECEIVES
+        self._trying_suspect = asyncio.Lock()
         self._processors = processors
         self._settings = settings
         self._metrics = metrics
@@ -136,6 +172,7 @@ class Consumer:
 
         Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
         """
+        self._suspect_receives = await self._source.max_receives()
         began = self._began = time.monotonic()
         watch = [
             asyncio.create_task(self._work(draining=drain_settle_s is not None)),
@@ -161,6 +198,7 @@ class Consumer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._source.keep_leases())
+                group.create_task(self._keep_books())
                 for processor in self._processors:
                     group.create_task(self._write(processor))
                 group.create_task(self._receive(wait_s=1 if draining else None))
@@ -211,6 +249,7 @@ class Consumer:
             try:
                 messages, count = await self._source.poll(wait_s=wait_s)
             except TransientFault as fault:
+                self.pulse.polled = time.monotonic()
                 attempt += 1
                 now = time.monotonic()
                 failing_since = failing_since or now
@@ -224,6 +263,7 @@ class Consumer:
                 log.warning("receive failed", code=fault.code, attempt=attempt)
                 await asyncio.sleep(backoff_s(attempt))
             else:
+                self.pulse.polled = time.monotonic()
                 self._empty_polls = 0 if count else self._empty_polls + 1
                 self.totals.received += count
                 self._intake.put(messages)
@@ -235,18 +275,48 @@ class Consumer:
         sink = self._settings.sink
         while True:
             batch = await self._intake.take(sink.batch_rows_max, sink.linger_ms / 1000)
+            self.pulse.begin_write()
             self._busy += 1
             try:
-                await self._settle(processor, batch)
+                for part in self._parts(batch):
+                    await self._settle(processor, part)
+                self._intake.done(batch)
             finally:
                 self._busy -= 1
+                self.pulse.writing -= 1
                 self._idle.set()
+
+    def _parts(self, batch: list[Message]) -> list[list[Message]]:
+        """Split a batch so that each suspect stands alone; on FIFO queues in order."""
+        suspects = [m for m in batch if self._is_suspect(m)]
+        if not suspects:
+            return [batch]
+        if batch[0].attributes.message_group_id is None:
+            healthy = [m for m in batch if not self._is_suspect(m)]
+            return [part for part in (healthy, *([m] for m in suspects)) if part]
+        ordered = sorted(batch, key=lambda m: m.attributes.sequence_number or 0)
+        parts: list[list[Message]] = []
+        for is_suspect, run in groupby(ordered, self._is_suspect):
+            together = list(run)
+            parts += [[m] for m in together] if is_suspect else [together]
+        return parts
+
+    def _is_suspect(self, message: Message) -> bool:
+        return message.attributes.approximate_receive_count >= self._suspect_receives
+
+    async def _process(self, processor: Processor, batch: list[Message]) -> list[Outcome]:
+        if len(batch) == 1 and self._is_suspect(batch[0]):
+            # One at a time in the process: one that dies must not leave another's note behind.
+            async with self._trying_suspect:
+                return [await processor.try_alone(batch[0])]
+        return await processor.process(batch)
 
     async def _settle(self, processor: Processor, batch: list[Message]) -> None:
         """Process a batch until every message of it is settled; hold it through faults."""
         attempt = 0
         while batch:
-            outcomes = await processor.process(batch)
+            outcomes = await self._process(processor, batch)
+            self.pulse.wrote = time.monotonic()
             self._count(outcomes)
             self._source.acknowledge(
                 [m for m, outcome in zip(batch, outcomes, strict=True) if outcome.settled]
@@ -256,6 +326,7 @@ class Consumer:
                 break
             attempt += 1
             self._database_up.clear()
+            self.pulse.paused = True
             fault = processor.last_fault
             log.warning(
                 "write failed; messages are held",
@@ -265,6 +336,7 @@ class Consumer:
             )
             await asyncio.sleep(backoff_s(attempt))
         self._database_up.set()
+        self.pulse.paused = False
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
         totals = self.totals
@@ -279,6 +351,19 @@ class Consumer:
                     totals.quarantined += 1
                 case Outcome.RELEASED:
                     pass  # held and tried again; counted when it is let go
+
+    async def _keep_books(self) -> None:
+        """Do the hourly upkeep; what fails is tried again at the next turn, sooner."""
+        while True:
+            wait_s = UPKEEP_EVERY_S
+            try:
+                await self._upkeep()
+            except TransientFault as fault:
+                self._metrics.count_fault(fault.stage, fault.code)
+                log.warning("upkeep failed; it will be tried again", code=fault.code)
+                wait_s /= 12
+            # Spread, so that fifty pipelines started together do not come together.
+            await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
 
     # -- the end ---------------------------------------------------------------------------
 

@@ -9,123 +9,185 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
 
 from sqs2pg.decode import Decoder
-from sqs2pg.errors import PermanentFault, TransientFault
+from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.ledger import UNDATED_MS, delivery_key
 from sqs2pg.message import DeadLetter, Message, Outcome, Record, Row
 from sqs2pg.metrics import Metrics
-from sqs2pg.sink import Result, Sink
+from sqs2pg.sink import Sink
 from sqs2pg.transform import Transformer
 
 Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
+DedupeKey = Callable[[str], str]
+"""The ledger key of an event by the name its producer gave it."""
+
+_NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How messages become rows: compiled once at start, shared by all processors."""
+
+    decoder: Decoder
+    transformer: Transformer
+    seal: Seal
+    fifo: bool = False
+    """Keys leave the timestamp out, and rows go in SequenceNumber order."""
+    dedupe: DedupeKey | None = None
 
 
 class Processor:
     """Decodes, masks and writes batches through one sink, one batch at a time."""
 
-    def __init__(
-        self,
-        *,
-        decoder: Decoder,
-        transformer: Transformer,
-        sink: Sink,
-        seal: Seal,
-        metrics: Metrics,
-        undated: bool = False,
-    ) -> None:
-        self._decoder = decoder
-        self._transformer = transformer
+    def __init__(self, plan: Plan, sink: Sink, metrics: Metrics) -> None:
+        self._plan = plan
         self._sink = sink
-        self._seal = seal
         self._metrics = metrics
-        self._undated = undated
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
-    async def process(self, messages: Sequence[Message]) -> list[Outcome]:
+    async def process(
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault] = _NOBODY,
+    ) -> list[Outcome]:
         """Return one Outcome a Message, in order; every settled one is durably committed.
 
         RELEASED means that nothing of the message is known to be committed and it may be given
-        again. A message that stands twice in the batch is written once. Raises FatalFault or
-        KeyFault where going on would be wrong; nothing of the batch is committed then. May be
-        repeated.
+        again. A message that stands twice in the batch is written once. `condemned` are messages,
+        by MessageId, to set aside unread. Raises FatalFault or KeyFault where going on would be
+        wrong; nothing of the batch is committed then. May be repeated.
         """
-        keyed = {self._key(message): message for message in reversed(messages)}
-        began = time.perf_counter()
-        rows, dead = self._transform(keyed)
-        masked = time.perf_counter()
+        if self._plan.fifo:
+            order = sorted(range(len(messages)), key=lambda i: _sequence(messages[i]))
+            sorted_outcomes = await self._process([messages[i] for i in order], condemned)
+            by_index = dict(zip(order, sorted_outcomes, strict=True))
+            return [by_index[i] for i in range(len(messages))]
+        return await self._process(messages, condemned)
+
+    async def try_alone(self, message: Message) -> Outcome:
+        """Process a message that was delivered too often, and may have killed its workers.
+
+        A note is left first, durably. One that finds the note of an earlier delivery killed its
+        worker alone, and is set aside as `kills_worker`.
+        """
+        key = self._key(message)
+        attempt = message.attributes.approximate_receive_count
         try:
-            result = await self._sink.write(rows, dead, self._condemn(keyed))
-        except TransientFault as fault:
-            self.last_fault = fault
-            self._metrics.count_fault(fault.stage, fault.code)
-            outcomes = [Outcome.RELEASED] * len(messages)
-        else:
-            self.last_fault = None
-            self._observe(keyed, masked - began, time.perf_counter() - masked)
-            outcomes = self._in_order(messages, result)
-        for outcome, count in Counter(outcomes).items():
-            if outcome.settled:  # a released one is still in the caller's hands
-                self._metrics.outcomes.labels(outcome.value).inc(count)
-        return outcomes
+            killed_before = await self._sink.note_suspect(key, attempt)
+            fault = PermanentFault("kills_worker", stage=Stage.WRITE)
+            condemned = {message.message_id: fault} if killed_before else _NOBODY
+            [outcome] = await self.process([message], condemned)
+            if outcome.settled:
+                await self._sink.clear_suspect(key)
+        except TransientFault as fault_of_the_world:
+            self._release(fault_of_the_world)
+            return Outcome.RELEASED
+        return outcome
 
     async def reconnect(self) -> None:
         """Close the connection to the database; the next batch opens a new one."""
         await self._sink.session.close()
 
+    async def _process(
+        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+    ) -> list[Outcome]:
+        began = time.perf_counter()
+        keys, firsts, rows, dead = self._transform(messages, condemned)
+        masked = time.perf_counter()
+        try:
+            result = await self._sink.write(
+                rows, dead, lambda key, fault: self._set_aside(key, firsts[key], fault)
+            )
+        except TransientFault as fault:
+            self._release(fault)
+            return [Outcome.RELEASED] * len(messages)
+        self.last_fault = None
+        # Of a key that stands twice the first is what the sink was given.
+        left = dict(result.outcomes)
+        outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
+        self._observe(messages, outcomes, masked - began, time.perf_counter() - masked)
+        return outcomes
+
     def _key(self, message: Message) -> str:
-        sent_ms = UNDATED_MS if self._undated else message.attributes.sent_timestamp
+        sent_ms = UNDATED_MS if self._plan.fifo else message.attributes.sent_timestamp
         return delivery_key(message.message_id, sent_ms)
 
-    def _transform(self, keyed: dict[str, Message]) -> tuple[list[Row], list[DeadLetter]]:
-        dead: list[DeadLetter] = []
+    def _transform(
+        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+    ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
+        """Decode and mask; return each message's key, the first message of each key, its row or
+        its dead letter.
+        """
         keys: list[str] = []
+        firsts: dict[str, Message] = {}
+        dead: list[DeadLetter] = []
+        row_keys: list[str] = []
         decoded: list[Message] = []
         records: list[Record] = []
-        decode = self._decoder.decode
-        for key, message in keyed.items():
-            try:
-                records.append(decode(message.body))
-            except PermanentFault as fault:
+        decode, dedupe = self._plan.decoder.decode, self._plan.dedupe
+        for message in messages:
+            key = self._key(message)
+            fault = condemned.get(message.message_id)
+            record: Record | None = None
+            if fault is None:
+                try:
+                    record = decode(message.body)
+                except PermanentFault as found:
+                    fault = found
+                else:
+                    if dedupe and (name := self._plan.decoder.dedupe_value(record)):
+                        key = dedupe(name)
+            keys.append(key)
+            if key in firsts:
+                continue
+            firsts[key] = message
+            if fault is not None:
                 dead.append(self._set_aside(key, message, fault))
-            else:
-                keys.append(key)
+            elif record is not None:
+                row_keys.append(key)
                 decoded.append(message)
+                records.append(record)
         rows: list[Row] = []
-        lines = self._transformer.lines(decoded, records)
-        for key, message, line in zip(keys, decoded, lines, strict=True):
+        lines = self._plan.transformer.lines(decoded, records)
+        for key, message, line in zip(row_keys, decoded, lines, strict=True):
             if isinstance(line, str):
                 rows.append(Row(key, message.message_id, line))
             else:
                 dead.append(self._set_aside(key, message, line))
-        return rows, dead
+        return keys, firsts, rows, dead
 
     def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         self._metrics.count_fault(fault.stage, fault.code)
-        return self._seal(key, message, fault)
+        return self._plan.seal(key, message, fault)
 
-    def _condemn(self, keyed: dict[str, Message]) -> Callable[[str, PermanentFault], DeadLetter]:
-        return lambda key, fault: self._set_aside(key, keyed[key], fault)
+    def _release(self, fault: TransientFault) -> None:
+        self.last_fault = fault
+        self._metrics.count_fault(fault.stage, fault.code)
 
-    def _in_order(self, messages: Sequence[Message], result: Result) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        seen: set[str] = set()
-        for message in messages:
-            key = self._key(message)
-            outcomes.append(Outcome.DUPLICATE if key in seen else result.outcomes[key])
-            seen.add(key)
-        return outcomes
-
-    def _observe(self, keyed: dict[str, Message], mask_s: float, write_s: float) -> None:
+    def _observe(
+        self,
+        messages: Sequence[Message],
+        outcomes: Sequence[Outcome],
+        mask_s: float,
+        write_s: float,
+    ) -> None:
         now = time.time()
         metrics = self._metrics
-        metrics.batch_rows.observe(len(keyed))
+        for outcome, count in Counter(outcomes).items():
+            metrics.outcomes.labels(outcome.value).inc(count)
+        metrics.batch_rows.observe(len(messages))
         metrics.batch_seconds.labels("mask").observe(mask_s)
         metrics.batch_seconds.labels("write").observe(write_s)
         metrics.last_commit.set(now)
-        if keyed:
-            oldest = min(m.attributes.sent_timestamp for m in keyed.values())
-            metrics.lag_seconds.observe(max(0.0, now - oldest / 1000))
+        oldest = min(message.attributes.sent_timestamp for message in messages)
+        metrics.lag_seconds.observe(max(0.0, now - oldest / 1000))
+
+
+def _sequence(message: Message) -> int:
+    return message.attributes.sequence_number or 0

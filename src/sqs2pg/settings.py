@@ -155,9 +155,9 @@ class Ledger(Section, frozen=True):
     retention_days: Annotated[
         int,
         Meta(
-            ge=1,
+            ge=15,
             le=3650,
-            description="day partitions kept; above SQS's 14 days of retention, DLQ included",
+            description="day partitions kept; longer than SQS can keep a message (14 days)",
         ),
     ] = 30
     dedupe_key: Annotated[
@@ -168,7 +168,13 @@ class Ledger(Section, frozen=True):
 class Status(Section, frozen=True):
     """`[status]`: metrics and health over HTTP."""
 
-    bind: Annotated[str, Meta(description="host:port; empty: off; port 0: any free one")] = ""
+    bind: Annotated[
+        str,
+        Meta(
+            pattern=r"^(|.+:[0-9]{1,5})$",
+            description="host:port of /metrics and /livez; empty: off; port 0: any",
+        ),
+    ] = "127.0.0.1:9465"
 
 
 class Settings(Section, frozen=True):

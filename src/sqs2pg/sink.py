@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import psycopg
@@ -71,6 +72,11 @@ CROSS JOIN LATERAL (
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum"""
 
+_NOTE_SUSPECT = """WITH before AS (SELECT attempt FROM sqs2pg.suspect WHERE key = %s)
+INSERT INTO sqs2pg.suspect AS s (key, pipeline, attempt) VALUES (%s, %s, %s)
+ON CONFLICT (key) DO UPDATE SET attempt = excluded.attempt, tried_at = now()
+RETURNING (SELECT attempt FROM before)"""
+
 ALL_REJECTED_MIN = 10
 """Rows of one batch that, all rejected with one code, stop the process instead."""
 
@@ -86,8 +92,15 @@ class Pipeline(msgspec.Struct, frozen=True):
     key_version: int
     """The version of the pseudonym root the rows were masked under."""
     statement_timeout_s: int = 60
-    undated: bool = False
-    """FIFO: the ledger's keys have no timestamp of their own."""
+    fifo: bool = False
+    """Rows are written in the order given; the ledger's keys have no timestamp of their own."""
+    dedupe: bool = False
+    """Keys may name events, not messages: several messages may have one key."""
+
+    @property
+    def undated(self) -> bool:
+        """Whether keys may lack a timestamp, so that the ledger notes when they were seen."""
+        return self.fifo or self.dedupe
 
 
 class Result(msgspec.Struct):
@@ -120,7 +133,8 @@ class Sink:
         """
         if self.session.broken:
             self.session = await self._connect()
-        rows = sorted(rows, key=_by_key)
+        if not self._pipeline.fifo:
+            rows = sorted(rows, key=_by_key)
         dead = sorted(dead, key=_by_key)
         fault: DatabaseFault | None = None
         for path in (self._write_fast, self._write_slow, self._write_slow):
@@ -139,6 +153,32 @@ class Sink:
                 raise
         assert fault is not None
         raise await self._give_up(fault)
+
+    async def note_suspect(self, key: str, attempt: int) -> bool:
+        """Note durably that a message is being tried alone, at its delivery number `attempt`.
+
+        Returns whether an earlier delivery left such a note. Raises TransientFault.
+        """
+        rows = await self._alone(_NOTE_SUSPECT, [key, key, self._pipeline.id, attempt])
+        before = rows[0][0]
+        return before is not None and before < attempt
+
+    async def clear_suspect(self, key: str) -> None:
+        """Remove the note: the message came to its end. Raises TransientFault."""
+        await self._alone("DELETE FROM sqs2pg.suspect WHERE key = %s", [key])
+
+    async def _alone(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Run one statement as a durable transaction of its own."""
+        if self.session.broken:
+            self.session = await self._connect()
+        try:
+            await self.session.execute(self._begin)
+            rows = await self.session.execute(statement, parameters)
+            await self.session.execute("COMMIT")
+        except psycopg.Error as error:
+            await self.session.rollback()
+            raise await self._give_up(diagnose(error)) from None
+        return rows
 
     async def _give_up(self, fault: DatabaseFault) -> TransientFault:
         if fault.sqlstate.startswith(("08", "25", "57")):
@@ -234,6 +274,8 @@ class Sink:
         written, quarantined = tail % "written", tail % "quarantined"
         lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
         lines += [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
+        if self._pipeline.fifo or dead:
+            lines.sort()  # by key: two COPYs that meet then wait, and never deadlock
         await self.session.copy(_COPY_LEDGER, "".join(lines))
 
     def _seen_at(self) -> str:
@@ -260,7 +302,7 @@ class Sink:
         )
         fresh = {key for (key,) in claimed}
         held = {entry.key: entry.message_id for entry in entries if entry.key not in fresh}
-        if held:
+        if held and not self._pipeline.dedupe:
             for key, message_id in await self.session.execute(_HELD, [list(held)]):
                 if held[key] != message_id:
                     raise FatalFault(

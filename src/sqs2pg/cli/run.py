@@ -24,6 +24,7 @@ from sqs2pg.keys.development import is_loopback
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings, load
 from sqs2pg.source.client import SqsClient
+from sqs2pg.status.server import status_server
 
 logger = structlog.get_logger(__name__)
 
@@ -103,7 +104,10 @@ async def consume(
         loop = asyncio.get_running_loop()
         timer = loop.call_later(drain_timeout_s, too_late) if drain and drain_timeout_s else None
         settle_s = drain_settle_s(settings, ready.client) if drain else None
-        with _stopping_on_signals(ready):
+        with (
+            _stopping_on_signals(ready),
+            status_server(settings.status.bind, ready.metrics.registry, ready.consumer.pulse),
+        ):
             async with Ticker("consuming", lambda: _state(ready)):
                 totals = await ready.consumer.run(drain_settle_s=settle_s)
         if timer:

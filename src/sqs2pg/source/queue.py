@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import structlog
 
-from sqs2pg.errors import Stage, TransientFault
+from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.metrics import Metrics
 from sqs2pg.settings import Source
@@ -26,6 +26,8 @@ BATCH = 10
 """Entries of one receive, delete or visibility request. AWS SQS API reference."""
 LEASE_TOTAL_S = 43_200
 """SQS's limit on how long one receive can be extended: twelve hours."""
+SUSPECT_RECEIVES = 10
+"""Deliveries that make a message a suspect on a queue without a redrive policy."""
 _DELETE_TRIES = 3
 _FIRST_POLL_BYTES = 2**20  # reserved for a poll while no body has been seen yet
 
@@ -176,6 +178,10 @@ class QueueSource:
             except TransientFault as fault:
                 self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
                 continue
+            except FatalFault as fault:
+                # Harmless here, and the pollers meet it too: they stop the process.
+                self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
+                break
             for failure in failures:
                 self._metrics.count_fault(Stage.ACKNOWLEDGE, failure.code)
             # A stale handle stays stale, unless a later delivery has brought a newer one.
@@ -204,7 +210,7 @@ class QueueSource:
             handles = [message.receipt_handle for message in batch]
             try:
                 await self._client.change_visibility(self.queue_url, handles, 0)
-            except TransientFault as fault:
+            except (TransientFault, FatalFault) as fault:
                 self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
 
         await asyncio.gather(*map(give_back, batches))
@@ -257,6 +263,19 @@ class QueueSource:
             elif index not in failed:
                 held.expires = now + timeout_s
             self._held[message_id] = self._held.pop(message_id)
+
+    async def max_receives(self) -> int:
+        """Return how many deliveries make a message a suspect: the setting, else one below the
+        queue's maxReceiveCount, so that it is tried alone once before SQS moves it away.
+        """
+        if self._settings.max_receives:
+            return self._settings.max_receives
+        answer = await self._client.attributes(self.queue_url, ["RedrivePolicy"])
+        try:
+            policy = msgspec.json.decode(answer.get("RedrivePolicy", "{}"))
+            return max(2, int(policy["maxReceiveCount"]) - 1)
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+            return SUSPECT_RECEIVES
 
     async def depth(self) -> tuple[int, int, int]:
         """Return the queue's approximate counts: visible, in flight, delayed."""
