@@ -221,28 +221,41 @@ def _away(where: str, state: str) -> TransientFault:
     )
 
 
+_REFUSED = ("authentication failed", "no password supplied", "FATAL:  role ")
+# A certificate that is missing, unreadable, not trusted or another host's; and no common mind
+# about encryption. A TLS connection that is cut ("SSL SYSCALL error") is none of these.
+_TLS_FAILED = ("certificate", "private key file", "does not support SSL", "SSL required")
+
+
 def _connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
     # libpq gives no SQLSTATE for most failures before the session stands; its text is in the
-    # server's language. The few words looked for are protocol codes or libpq's own English.
+    # server's language. The few words looked for are protocol codes, or the English of libpq and
+    # PgBouncer. The order matters: a path or a name in the text may hold the words of a later one.
     state = error.sqlstate or ""
     text = str(error)
-    if state.startswith("28") or "password authentication failed" in text or "no password" in text:
+    if state.startswith("28") or any(words in text for words in _REFUSED):
         return FatalFault(
             f"PostgreSQL at {where} refused the login",
             code="postgres_28000",
             hint="check user and password (sink.dsn, DATABASE_URL, PGPASSWORD, ~/.pgpass)",
+        )
+    if "pg_hba.conf" in text:
+        return FatalFault(
+            f"pg_hba.conf of {where} does not admit this user, database, address and encryption",
+            code="postgres_28000",
+            hint="set sslmode=require where the server wants TLS, or add an entry to pg_hba.conf",
+        )
+    if any(words in text for words in _TLS_FAILED):
+        return FatalFault(
+            f"TLS with PostgreSQL at {where} failed",
+            code="postgres_tls",
+            hint="check sslmode and sslrootcert of the connection string",
         )
     if state == "3D000" or ("database" in text and "does not exist" in text):
         return FatalFault(
             f"the database of {where} does not exist",
             code="postgres_3D000",
             hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL",
-        )
-    if "SSL" in text and ("not support" in text or "certificate" in text):
-        return FatalFault(
-            f"TLS with PostgreSQL at {where} failed",
-            code="postgres_tls",
-            hint="check sslmode and sslrootcert of the connection string",
         )
     return _away(where, state or "08001")
 
