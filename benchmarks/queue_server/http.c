@@ -409,11 +409,7 @@ static void work(Connection *c) {
     set_events(c, full ? c->events & ~(uint32_t)EPOLLIN : c->events | EPOLLIN);
 }
 
-void connection_resume(Connection *c) {
-    if (!c->dead) work(c);
-}
-
-/* Reads once (TLS: until nothing is left, since epoll does not see what libssl has buffered). */
+/* Reads once, and again while a buffer was filled or libssl holds bytes that epoll does not see. */
 static void read_input(Connection *c) {
     for (;;) {
         size_t room = READ_BYTES;
@@ -428,8 +424,16 @@ static void read_input(Connection *c) {
         }
         c->in.len += (size_t)n;
         work(c);
-        if (c->dead || !(c->events & EPOLLIN) || (!c->transport.ssl && (size_t)n < space)) return;
+        if (c->dead || !(c->events & EPOLLIN)) return;
+        if ((size_t)n < space && !transport_has_more(&c->transport)) return;
     }
+}
+
+/* Works on, and reads what libssl kept while reading was off: epoll would never tell. */
+void connection_resume(Connection *c) {
+    if (c->dead) return;
+    work(c);
+    if (!c->dead && c->events & EPOLLIN && transport_has_more(&c->transport)) read_input(c);
 }
 
 void connection_ready(Connection *c, uint32_t events) {
@@ -438,7 +442,7 @@ void connection_ready(Connection *c, uint32_t events) {
         connection_close(c);
         return;
     }
-    if (events & EPOLLOUT) work(c);
+    if (events & EPOLLOUT) connection_resume(c);
     if (!c->dead && events & (EPOLLIN | EPOLLRDHUP)) read_input(c);
 }
 
@@ -453,5 +457,5 @@ void connection_timer(Timer *t) {
             break;
         default: break;
     }
-    work(c);
+    connection_resume(c);
 }

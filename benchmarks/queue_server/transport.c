@@ -8,8 +8,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SSL_FILETYPE_PEM_ = 1, SSL_CTRL_MODE_ = 33, SSL_WANT_READ_ = 2, SSL_WANT_WRITE_ = 3 };
-enum { MODE_PARTIAL_WRITE = 1, MODE_MOVING_BUFFER = 2, MODE_RELEASE_BUFFERS = 16 };
+enum { SSL_FILETYPE_PEM_ = 1, SSL_CTRL_MODE_ = 33, SSL_CTRL_SET_READ_AHEAD_ = 41, SSL_WANT_READ_ = 2, SSL_WANT_WRITE_ = 3 };
+enum { MODE_PARTIAL_WRITE = 1, MODE_MOVING_BUFFER = 2 };
 
 static struct {
     void *context;
@@ -25,6 +25,7 @@ static struct {
     int (*SSL_read)(void *ssl, void *bytes, int len);
     int (*SSL_write)(void *ssl, const void *bytes, int len);
     int (*SSL_get_error)(const void *ssl, int result);
+    int (*SSL_has_pending)(const void *ssl);
     int (*SSL_shutdown)(void *ssl);
     void (*SSL_free)(void *ssl);
     void (*ERR_clear_error)(void);
@@ -55,6 +56,7 @@ static bool look_up(void *handle) {
     FIND(SSL_read);
     FIND(SSL_write);
     FIND(SSL_get_error);
+    FIND(SSL_has_pending);
     FIND(SSL_shutdown);
     FIND(SSL_free);
     FIND(ERR_clear_error);
@@ -77,7 +79,8 @@ bool tls_start(const char *library, const char *certificate, const char *key) {
               "hint: --tls takes two PEM files, the certificate first\n", stderr);
         return false;
     }
-    tls.SSL_CTX_ctrl(tls.context, SSL_CTRL_MODE_, MODE_PARTIAL_WRITE | MODE_MOVING_BUFFER | MODE_RELEASE_BUFFERS, NULL);
+    tls.SSL_CTX_ctrl(tls.context, SSL_CTRL_MODE_, MODE_PARTIAL_WRITE | MODE_MOVING_BUFFER, NULL);
+    tls.SSL_CTX_ctrl(tls.context, SSL_CTRL_SET_READ_AHEAD_, 1, NULL); /* one recv a record, not two */
     return true;
 }
 
@@ -108,6 +111,8 @@ ssize_t transport_read(Transport *t, void *bytes, size_t len) {
     tls.ERR_clear_error();
     return tls_result(t, tls.SSL_read(t->ssl, bytes, (int)len));
 }
+
+bool transport_has_more(const Transport *t) { return t->ssl && tls.SSL_has_pending(t->ssl); }
 
 ssize_t transport_write(Transport *t, const void *bytes, size_t len) {
     if (!t->ssl) return plain_result(send(t->fd, bytes, len, MSG_NOSIGNAL));

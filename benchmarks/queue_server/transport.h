@@ -20,6 +20,8 @@ void transport_open(Transport *t, int fd);
 /* Bytes moved, or TRANSPORT_AGAIN, or TRANSPORT_CLOSED (by the peer, or broken). */
 ssize_t transport_read(Transport *t, void *bytes, size_t len);
 ssize_t transport_write(Transport *t, const void *bytes, size_t len);
+/* Whether bytes are held above the socket, where epoll does not see them. */
+bool transport_has_more(const Transport *t);
 void transport_close(Transport *t);
 
 #endif
