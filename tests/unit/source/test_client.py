@@ -1,0 +1,645 @@
+"""The client against a scripted server: retries, corrections, cancellation, misbehaviour."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trustme
+from structlog.testing import capture_logs
+
+from sqs2pg.errors import FatalFault, SettingsError, Stage, TransientFault
+from sqs2pg.source.client import SqsClient
+from sqs2pg.source.credentials import CredentialKeeper, Provided
+from sqs2pg.source.endpoint import Endpoint, Proxy
+from sqs2pg.source.environment import AwsEnvironment
+from sqs2pg.source.retries import Retries, RetrySettings
+from sqs2pg.source.signer import Keys
+from sqs2pg.source.wire import EntryFailure, OutgoingMessage
+
+from .loopback import Listen, answer, read_request
+
+URL = "http://127.0.0.1/000000000000/q"
+SECRET = "424cdd21-secret"
+MESSAGE = {
+    "MessageId": "m-1",
+    "ReceiptHandle": "h-1",
+    "MD5OfBody": "5d41402abc4b2a76b9719d911017c592",
+    "Body": "hello",
+    "Attributes": {
+        "SentTimestamp": "1795384388351",
+        "ApproximateReceiveCount": "2",
+        "MessageGroupId": "007",
+        "SequenceNumber": "18849496460467696128999",
+        "AWSTraceHeader": "Root=1",
+    },
+    "MessageAttributes": {"kind": {"DataType": "String", "StringValue": "login"}},
+}
+
+
+def ok(**fields: Any) -> bytes:
+    return answer(json.dumps(fields).encode())
+
+
+def error(name: str, status: int = 400, **headers: Any) -> bytes:
+    body = json.dumps({"__type": f"com.amazonaws.sqs#{name}", "message": SECRET}).encode()
+    return answer(body, f"{status} Error", x_amzn_RequestId="r-1", **headers)
+
+
+CLOSE = b""
+"""In a script: close without an answer."""
+SILENCE = b"..."
+"""In a script: no answer, until the client gives up."""
+
+
+class Queue:
+    """Answers requests from a script; the last answer repeats. Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.script: list[bytes] = []
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
+        self.connections = 0
+        self.asked = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while True:
+            line, headers, body = await read_request(reader)
+            self.requests.append((line, headers, json.loads(body)))
+            self.asked.set()
+            said = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+            if said == CLOSE:
+                return
+            if said == SILENCE:
+                await reader.read()
+                return
+            writer.write(said)
+
+    @property
+    def targets(self) -> list[str]:
+        return [headers["x-amz-target"] for _, headers, _ in self.requests]
+
+
+class Bench:
+    """Makes clients of one scripted queue."""
+
+    def __init__(self, port: int, queue: Queue) -> None:
+        self.port = port
+        self.queue = queue
+        self.clients: list[SqsClient] = []
+
+    def client(
+        self,
+        *script: bytes,
+        mode: str = "legacy",
+        attempts_max: int = 3,
+        provide: Callable[[], Provided] = lambda: (Keys("AK", "sk"), None),
+        resolve: Callable[[], Provided] | None = None,
+        **options: Any,
+    ) -> SqsClient:
+        self.queue.script = list(script)
+        settings = RetrySettings(mode, attempts_max)
+        made = SqsClient(
+            AwsEnvironment(
+                region="us-east-1",
+                endpoint=Endpoint("http", "127.0.0.1", self.port),
+                credentials=CredentialKeeper(provide, resolve),
+                retries=settings,
+            ),
+            **options,
+        )
+        made._retries = Retries(settings, draw=lambda: 0.0)
+        self.clients.append(made)
+        return made
+
+
+@pytest.fixture
+async def bench(listen: Listen) -> AsyncIterator[Bench]:
+    queue = Queue()
+    made = Bench(await listen(queue), queue)
+    yield made
+    for client in made.clients:
+        await client.close()
+
+
+async def test_receive(bench: Bench) -> None:
+    client = bench.client(ok(Messages=[MESSAGE]))
+    [message] = await client.receive(
+        URL, max_messages=7, wait_s=3, visibility_timeout_s=60, message_attributes=["All"]
+    )
+    assert (message.message_id, message.receipt_handle, message.body) == ("m-1", "h-1", "hello")
+    assert msgspec.structs.astuple(message.attributes) == (
+        1795384388351,
+        2,
+        "007",
+        18849496460467696128999,
+        "Root=1",
+    )
+    assert message.message_attributes is not None
+    assert message.message_attributes["kind"].string_value == "login"
+    line, headers, body = bench.queue.requests[0]
+    assert line == "POST / HTTP/1.1"
+    assert headers["host"] == f"127.0.0.1:{bench.port}"
+    assert headers["content-type"] == "application/x-amz-json-1.0"
+    assert headers["x-amz-target"] == "AmazonSQS.ReceiveMessage"
+    assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AK/")
+    assert body == {
+        "QueueUrl": URL,
+        "MaxNumberOfMessages": 7,
+        "WaitTimeSeconds": 3,
+        "VisibilityTimeout": 60,
+        "MessageAttributeNames": ["All"],
+        "MessageSystemAttributeNames": [
+            "SentTimestamp",
+            "ApproximateReceiveCount",
+            "MessageGroupId",
+            "SequenceNumber",
+            "AWSTraceHeader",
+        ],
+    }
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"Messages":[]}', b'{"Messages":null}'])
+async def test_receive_nothing(bench: Bench, body: bytes) -> None:
+    assert await bench.client(answer(body)).receive(URL) == []
+
+
+@pytest.mark.parametrize(("max_messages", "wait_s"), [(0, 0), (11, 0), (1, -1), (1, 21)])
+async def test_receive_out_of_range(bench: Bench, max_messages: int, wait_s: int) -> None:
+    client = bench.client(ok())
+    with pytest.raises(ValueError, match="max_messages"):
+        await client.receive(URL, max_messages=max_messages, wait_s=wait_s)
+    assert bench.queue.requests == []
+
+
+async def test_many_different_polls(bench: Bench) -> None:
+    client = bench.client(ok())
+    for timeout_s in range(200):
+        await client.receive(URL, visibility_timeout_s=timeout_s)
+    asked = [body["VisibilityTimeout"] for _, _, body in bench.queue.requests]
+    assert asked == list(range(200))
+    assert len(client._poll_bodies) <= 64
+    assert len(client._signing._polls) <= 64
+
+
+async def test_md5(bench: Bench) -> None:
+    good = bench.client(ok(Messages=[MESSAGE]), verify_md5=True)
+    assert len(await good.receive(URL)) == 1
+    for digest in ("0" * 32, None):
+        bad = bench.client(ok(Messages=[MESSAGE | {"MD5OfBody": digest}]), verify_md5=True)
+        with pytest.raises(TransientFault, match="m-1") as caught:
+            await bad.receive(URL)
+        assert caught.value.code == "aws_md5_mismatch"
+
+
+@pytest.mark.parametrize("handles", [[], ["h"] * 11])
+async def test_batch_out_of_range(bench: Bench, handles: list[str]) -> None:
+    client = bench.client(ok())
+    for call in (
+        client.delete(URL, handles),
+        client.change_visibility(URL, handles, 1),
+        client.send(URL, handles),
+    ):
+        with pytest.raises(ValueError, match="1 to 10"):
+            await call
+
+
+async def test_delete_says_which_failed(bench: Bench) -> None:
+    client = bench.client(
+        ok(
+            Successful=[{"Id": "3"}, {"Id": "0"}],
+            Failed=[{"Id": "1", "Code": "ReceiptHandleIsInvalid", "SenderFault": True,
+                     "Message": SECRET}],
+        )
+    )  # fmt: skip
+    handles = ["plain", 'quo"te\\', "\u2028\x00é", "d"]
+    assert await client.delete(URL, handles) == [
+        EntryFailure(1, "ReceiptHandleIsInvalid", True),
+        EntryFailure(2, "Unanswered", False),
+    ]
+    entries = bench.queue.requests[0][2]["Entries"]
+    assert entries == [{"Id": str(i), "ReceiptHandle": h} for i, h in enumerate(handles)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b'{"Successful":[],"Failed":[]}', b'{"Successful":[{"Id":"7"}]}',
+     b'{"Successful":[{"Id":"0"},{"Id":"0"}]}'],
+)  # fmt: skip
+async def test_an_entry_unmentioned_has_failed(bench: Bench, body: bytes) -> None:
+    failures = await bench.client(answer(body)).delete(URL, ["a", "b"])
+    assert EntryFailure(1, "Unanswered", False) in failures
+
+
+async def test_change_visibility(bench: Bench) -> None:
+    client = bench.client(ok(Successful=[{"Id": "0"}], Failed=[{"Id": "1", "Code": "bad code!"}]))
+    assert await client.change_visibility(URL, ["a", "b"], 30) == [
+        EntryFailure(1, "Unknown", False)
+    ]
+    entries = bench.queue.requests[0][2]["Entries"]
+    assert [entry["VisibilityTimeout"] for entry in entries] == [30, 30]
+
+
+async def test_send(bench: Bench) -> None:
+    sent = ok(
+        Successful=[{"Id": "1", "MessageId": "m-b", "MD5OfMessageBody": "x"}],
+        Failed=[{"Id": "0", "Code": "InvalidMessageContents", "SenderFault": True}],
+    )
+    client = bench.client(sent)
+    full = OutgoingMessage(
+        "b", group_id="g", deduplication_id="d", delay_s=5, attributes={"k": "v"}
+    )
+    result = await client.send_for_ids(URL, ["a", full])
+    assert result.message_ids == [None, "m-b"]
+    assert result.failures == [EntryFailure(0, "InvalidMessageContents", True)]
+    assert await client.send(URL, ["a", full]) == result.failures
+    assert bench.queue.requests[0][2]["Entries"] == [
+        {"Id": "0", "MessageBody": "a"},
+        {
+            "Id": "1",
+            "MessageBody": "b",
+            "MessageGroupId": "g",
+            "MessageDeduplicationId": "d",
+            "DelaySeconds": 5,
+            "MessageAttributes": {"k": {"DataType": "String", "StringValue": "v"}},
+        },
+    ]
+    assert repr(full) == "OutgoingMessage(…)"
+
+
+async def test_send_too_much(bench: Bench) -> None:
+    client = bench.client(ok(Successful=[{"Id": "0", "MessageId": "m"}, {"Id": "1"}]))
+    half = "é" * 262_144
+    assert await client.send(URL, [half, half]) == []
+    with pytest.raises(ValueError, match="1,048,576"):
+        await client.send(URL, [half, half + "x"])
+    with pytest.raises(ValueError, match="1,048,576"):
+        await client.send(URL, [OutgoingMessage(half * 2, attributes={"k": "v"})])
+
+
+async def test_queue_url(bench: Bench) -> None:
+    client = bench.client(ok(QueueUrl=URL))
+    assert await client.queue_url("q") == URL
+    assert await client.queue_url("arn:aws:sqs:us-east-1:123456789012:q") == URL
+    assert await client.queue_url("https://sqs.us-east-1.amazonaws.com/1/q") == (
+        "https://sqs.us-east-1.amazonaws.com/1/q"
+    )
+    assert [body for _, _, body in bench.queue.requests] == [
+        {"QueueName": "q"},
+        {"QueueName": "q", "QueueOwnerAWSAccountId": "123456789012"},
+    ]
+    for other in ("arn:aws:sqs:eu-west-1:1:q", "https://sqs.eu-west-1.amazonaws.com/1/q"):
+        with pytest.raises(SettingsError):
+            await client.queue_url(other)
+
+
+async def test_create_and_describe(bench: Bench) -> None:
+    client = bench.client(ok(QueueUrl=URL), ok(Attributes={"A": "1"}), ok())
+    assert await client.create_queue("q", {"VisibilityTimeout": "5"}) == URL
+    assert await client.attributes(URL) == {"A": "1"}
+    assert await client.attributes(URL, ["B"]) == {}
+    assert [body for _, _, body in bench.queue.requests] == [
+        {"QueueName": "q", "Attributes": {"VisibilityTimeout": "5"}},
+        {"QueueUrl": URL, "AttributeNames": ["All"]},
+        {"QueueUrl": URL, "AttributeNames": ["B"]},
+    ]
+
+
+async def test_tries_again(bench: Bench) -> None:
+    client = bench.client(
+        error("RequestThrottled"), error("InternalError", 500), ok(Messages=[MESSAGE])
+    )
+    assert len(await client.receive(URL)) == 1
+    assert len(bench.queue.requests) == 3
+    assert bench.queue.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code", "requests"),
+    [
+        ("RequestThrottled", 400, "aws_throttled", 3),
+        ("ServiceUnavailable", 503, "aws_5xx", 3),
+        ("OverLimit", 403, "aws_over_limit", 1),
+        ("QueueDoesNotExist", 400, "aws_queue_missing", 1),
+        ("AccessDeniedException", 400, "aws_access_denied", 1),
+    ],
+)
+async def test_gives_up(bench: Bench, name: str, status: int, code: str, requests: int) -> None:
+    client = bench.client(error(name, status))
+    with pytest.raises((TransientFault, FatalFault)) as caught:
+        await client.delete(URL, ["h"])
+    assert caught.value.code == code
+    assert getattr(caught.value, "stage", Stage.ACKNOWLEDGE) is Stage.ACKNOWLEDGE
+    assert name in caught.value.what
+    assert SECRET not in f"{caught.value!r} {caught.value.hint}"
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert len(bench.queue.requests) == requests
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"Messages":5}', b'{"Messages":[{}]}', b"\xff"])
+async def test_an_answer_that_is_not_the_protocol(bench: Bench, body: bytes) -> None:
+    client = bench.client(answer(body))
+    with pytest.raises(TransientFault) as caught:
+        await client.receive(URL)
+    assert (caught.value.code, caught.value.stage) == ("aws_garbled_reply", Stage.RECEIVE)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"Failed":[{}]}', b'{"Failed":"x"}', b"\xff"])
+async def test_a_batch_answer_that_is_not_the_protocol(bench: Bench, body: bytes) -> None:
+    client = bench.client(answer(body))
+    with pytest.raises(TransientFault) as caught:
+        await client.delete(URL, ["h"])
+    assert (caught.value.code, caught.value.stage) == ("aws_garbled_reply", Stage.ACKNOWLEDGE)
+
+
+async def test_a_stale_connection_costs_no_attempt(bench: Bench) -> None:
+    client = bench.client(ok(), CLOSE, ok(), attempts_max=1)
+    await client.receive(URL)
+    await client.receive(URL)
+    assert bench.queue.connections == 2
+    assert len(bench.queue.requests) == 3
+
+
+async def test_a_new_connection_that_closes_costs_one(bench: Bench) -> None:
+    client = bench.client(CLOSE, attempts_max=1)
+    with pytest.raises(TransientFault) as caught:
+        await client.receive(URL)
+    assert (caught.value.code, caught.value.stage) == ("aws_connection", Stage.RECEIVE)
+    assert bench.queue.connections == 1
+
+
+async def test_half_an_answer_is_tried_again(bench: Bench) -> None:
+    half = ok(Messages=[MESSAGE])[:-5]
+    client = bench.client(half + b"", ok(Messages=[MESSAGE]), silence_s=0.01)
+    client._polls._sweep_s = 0.001
+    assert len(await client.receive(URL, wait_s=0)) == 1
+    assert bench.queue.connections == 2
+
+
+async def test_silence_is_a_timeout(bench: Bench) -> None:
+    client = bench.client(SILENCE, attempts_max=1, silence_s=0.01)
+    client._calls._sweep_s = 0.001
+    with pytest.raises(TransientFault) as caught:
+        await client.delete(URL, ["h"])
+    assert (caught.value.code, caught.value.stage) == ("aws_timeout", Stage.ACKNOWLEDGE)
+
+
+async def test_a_long_poll_is_waited_for(bench: Bench) -> None:
+    client = bench.client(SILENCE)
+    task = asyncio.create_task(client.receive(URL, wait_s=20))
+    await bench.queue.asked.wait()
+    [connection] = client._polls._open
+    left_s = connection.deadline - asyncio.get_running_loop().time()
+    assert 29 < left_s <= 30
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_unknown_fate_of_a_send_is_told_not_repeated(bench: Bench) -> None:
+    for said in (CLOSE, error("InternalError", 500)):
+        bench.queue.requests.clear()
+        client = bench.client(said, ok(Successful=[{"Id": "0", "MessageId": "m"}]))
+        with pytest.raises(TransientFault):
+            await client.send(URL, ["a"])
+        assert len(bench.queue.requests) == 1
+
+
+async def test_a_send_is_repeated_where_that_is_safe(bench: Bench) -> None:
+    done = ok(Successful=[{"Id": "0", "MessageId": "m"}])
+    throttled = bench.client(error("RequestThrottled"), done)
+    assert await throttled.send(URL, ["a"]) == []
+    deduplicated = bench.client(CLOSE, done)
+    once = OutgoingMessage("a", group_id="g", deduplication_id="d")
+    assert await deduplicated.send(URL, [once]) == []
+
+
+async def test_a_send_takes_no_connection_that_waited(bench: Bench) -> None:
+    client = bench.client(ok(Successful=[{"Id": "0", "MessageId": "m"}]))
+    await client.send(URL, ["a"])
+    await client.send(URL, ["a"])
+    assert bench.queue.connections == 1
+    [idle] = client._calls._idle
+    idle._idle_since -= 3
+    await client.send(URL, ["a"])
+    assert bench.queue.connections == 2
+    await client.delete(URL, ["h"])
+    assert bench.queue.connections == 2
+
+
+async def test_cancelling_a_receive_never_gives_its_answer_to_the_next(bench: Bench) -> None:
+    """The answer of each request names it; a cancelled one's must not turn up later."""
+    release, asked = asyncio.Event(), asyncio.Event()
+
+    async def numbered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            _, _, body = await read_request(reader)
+            number = json.loads(body)["VisibilityTimeout"]
+            if number % 2:
+                asked.set()
+                await release.wait()
+            writer.write(ok(Messages=[MESSAGE | {"MessageId": str(number)}]))
+
+    server = await asyncio.start_server(numbered, "127.0.0.1", 0)
+    bench.port = server.sockets[0].getsockname()[1]
+    client = bench.client()
+    try:
+        for number in range(0, 40, 2):
+            odd = asyncio.create_task(client.receive(URL, visibility_timeout_s=number + 1))
+            await asked.wait()
+            asked.clear()
+            odd.cancel()
+            if number % 4:
+                release.set()  # let the lost answer go out while the next one is asked for
+            [message] = await client.receive(URL, visibility_timeout_s=number)
+            assert message.message_id == str(number)
+            release.clear()
+            with pytest.raises(asyncio.CancelledError):
+                await odd
+    finally:
+        release.set()
+        await client.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_long_polls_leave_room_for_deletes(bench: Bench) -> None:
+    client = bench.client(SILENCE, SILENCE, ok(Successful=[{"Id": "0"}]), max_connections=2)
+    polls = [asyncio.create_task(client.receive(URL)) for _ in range(4)]
+    while len(bench.queue.requests) < 2:
+        bench.queue.asked.clear()
+        await bench.queue.asked.wait()
+    assert await client.delete(URL, ["h"]) == []
+    await client.close()
+    for poll in polls:
+        with pytest.raises(TransientFault):
+            await poll
+
+
+async def test_close_is_not_retried_into(bench: Bench) -> None:
+    client = bench.client(SILENCE)
+    task = asyncio.create_task(client.receive(URL))
+    await bench.queue.asked.wait()
+    await client.close()
+    await client.close()
+    with pytest.raises(TransientFault) as caught:
+        await task
+    assert caught.value.code == "aws_connection"
+    assert len(bench.queue.requests) == 1
+    with pytest.raises(TransientFault):
+        await client.delete(URL, ["h"])
+
+
+@pytest.mark.parametrize("name", ["RequestTimeTooSkewed", "InvalidSignatureException"])
+async def test_a_wrong_clock_is_corrected_once(bench: Bench, name: str) -> None:
+    ahead = time.time() + 3600
+    refused = error(name, 403, Date=formatdate(ahead, usegmt=True))
+    client = bench.client(refused, ok(), attempts_max=1)
+    await client.receive(URL)
+    await client.delete(URL, ["h"])
+    dates = [headers["x-amz-date"] for _, headers, _ in bench.queue.requests]
+    expected = time.strftime("%Y%m%dT%H%M", time.gmtime(ahead))
+    late = time.strftime("%Y%m%dT%H%M", time.gmtime(ahead + 60))
+    assert not dates[0].startswith((expected, late))
+    assert all(date.startswith((expected, late)) for date in dates[1:])
+    assert len(dates) == 3
+
+
+async def test_a_clock_that_is_right_is_left_alone(bench: Bench) -> None:
+    refused = error("InvalidSignatureException", 403, Date=formatdate(time.time(), usegmt=True))
+    client = bench.client(refused)
+    with pytest.raises(FatalFault) as caught:
+        await client.receive(URL)
+    assert caught.value.code == "aws_bad_credentials"
+    assert len(bench.queue.requests) == 1
+    assert client._skew_s == 0
+
+
+async def test_a_clock_refused_twice_is_a_fault(bench: Bench) -> None:
+    refused = error("RequestTimeTooSkewed", 403, Date=formatdate(time.time() + 3600, usegmt=True))
+    client = bench.client(refused)
+    with pytest.raises(TransientFault) as caught:
+        await client.receive(URL)
+    assert caught.value.code == "aws_clock_skew"
+    assert len(bench.queue.requests) == 2
+
+
+async def test_expired_keys_are_replaced(bench: Bench) -> None:
+    client = bench.client(
+        error("ExpiredTokenException", 403), ok(), resolve=lambda: (Keys("NEW", "s", "tok"), None)
+    )
+    await client.receive(URL)
+    first, second = (headers for _, headers, _ in bench.queue.requests)
+    assert "Credential=AK/" in first["authorization"]
+    assert "Credential=NEW/" in second["authorization"]
+    assert second["x-amz-security-token"] == "tok"
+
+
+async def test_expired_keys_without_others(bench: Bench) -> None:
+    client = bench.client(error("ExpiredTokenException", 403))
+    with pytest.raises(TransientFault) as caught:
+        await client.delete(URL, ["h"])
+    assert caught.value.code == "aws_expired_credentials"
+    assert caught.value.stage is Stage.ACKNOWLEDGE
+    assert len(bench.queue.requests) == 1
+
+
+async def test_keys_are_renewed_on_the_way(bench: Bench) -> None:
+    provided: list[Provided] = [
+        (Keys("OLD", "s"), time.time() + 30),
+        (Keys("NEW", "s"), time.time() + 7200),
+    ]
+    client = bench.client(ok(), provide=lambda: provided.pop(0))
+    expiry = provided[0][1]
+    await client.receive(URL)
+    assert "Credential=NEW/" in bench.queue.requests[0][1]["authorization"]
+    assert client.credential_expiry() == expiry
+    await client.receive(URL)
+    assert provided == []
+
+
+async def test_keys_that_expire_unrenewed(bench: Bench) -> None:
+    def provide() -> Provided:
+        if bench.clients:
+            raise SettingsError("gone")
+        return Keys("OLD", "s"), time.time() - 1
+
+    client = bench.client(ok(), provide=provide)
+    with capture_logs(), pytest.raises(TransientFault) as caught:
+        await client.delete(URL, ["h"])
+    assert caught.value.code == "aws_expired_credentials"
+    assert caught.value.stage is Stage.ACKNOWLEDGE
+    assert bench.queue.requests == []
+
+
+async def test_adaptive_mode_slows_down(bench: Bench) -> None:
+    client = bench.client(error("RequestThrottled"), ok(), mode="adaptive")
+    assert client._rate is not None
+    await client.receive(URL)
+    assert client._rate._enabled
+    assert len(bench.queue.requests) == 2
+
+
+async def test_nobody_listens(bench: Bench, listen: Listen) -> None:
+    server = await asyncio.start_server(bench.queue, "127.0.0.1", 0)
+    bench.port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    with pytest.raises(TransientFault) as caught:
+        await bench.client().send(URL, ["a"])
+    assert caught.value.code == "aws_unreachable"
+
+
+async def test_tls(listen: Listen, tmp_path: Path) -> None:
+    import ssl
+
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    bundle = tmp_path / "roots.pem"
+    authority.cert_pem.write_to_path(bundle)
+    queue = Queue()
+    queue.script = [ok(Messages=[MESSAGE] * 10)]
+    port = await listen(queue, tls=context)
+    environment = AwsEnvironment(
+        region="us-east-1",
+        endpoint=Endpoint("https", "localhost", port),
+        credentials=CredentialKeeper(lambda: (Keys("AK", "sk"), None)),
+        ca_bundle=str(bundle),
+    )
+    async with SqsClient(environment) as client:
+        for _ in range(3):
+            assert len(await client.receive(URL)) == 10
+        assert client.endpoint_host == "localhost"
+    assert queue.connections == 1
+    environment.ca_bundle = str(tmp_path / "others.pem")
+    trustme.CA().cert_pem.write_to_path(environment.ca_bundle)
+    async with SqsClient(environment) as client:
+        with pytest.raises(FatalFault) as caught:
+            await client.receive(URL)
+    assert caught.value.code == "aws_tls_untrusted"
+
+
+async def test_plain_http_through_a_proxy(bench: Bench) -> None:
+    bench.queue.script = [ok()]
+    environment = AwsEnvironment(
+        region="us-east-1",
+        endpoint=Endpoint("http", "sqs.example", 9324),
+        credentials=CredentialKeeper(lambda: (Keys("AK", "sk"), None)),
+        proxy=Proxy("127.0.0.1", bench.port, "Basic dTpw"),
+    )
+    async with SqsClient(environment) as client:
+        await client.receive(URL)
+    line, headers, _ = bench.queue.requests[0]
+    assert line == "POST http://sqs.example:9324/ HTTP/1.1"
+    assert headers["host"] == "sqs.example:9324"
+    assert headers["proxy-authorization"] == "Basic dTpw"
+    assert "proxy-authorization" not in headers["authorization"]
