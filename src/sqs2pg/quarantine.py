@@ -271,7 +271,7 @@ async def _purge(
     deleted = PURGE_BATCH
     while deleted == PURGE_BATCH:
         try:
-            await session.execute("BEGIN")
+            await session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             [(deleted, never_replayed, unbooked)] = await session.execute(
                 statement, [pipeline, *values, PURGE_BATCH]
             )

@@ -2,6 +2,8 @@
 
 In batches, each one transaction: lock the entries, open and transform them, flip their ledger
 entries from quarantined to written, write their rows, note in the quarantine what became of each.
+Under `ledger.dedupe_key` an entry that could not be read before may now prove to be an event that
+the ledger knows by its name: it is done then, like a redelivery.
 
 Promises: an entry's rows are written once, however often and by however many it is replayed, and
 wherever a run is killed; the ledger's flip sees to that, and the entry's own `replayed_at` where
@@ -11,7 +13,7 @@ record in the audit before it begins.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -20,15 +22,14 @@ import structlog
 
 from sqs2pg import audit, ledger
 from sqs2pg.database import DatabaseFault, Session, diagnose
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import KeyFault, PermanentFault, Sqs2pgError, Stage, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.message import Message, Record, Row, SystemAttributes
 from sqs2pg.migrate import explain
+from sqs2pg.process import Plan
 from sqs2pg.quarantine import Selection, measure, open_body
 from sqs2pg.search import SAME_FAULT_MAX, find_rejected
 from sqs2pg.sink import Pipeline
-from sqs2pg.transform import Transformer
 
 BATCH_MAX = 500
 BATCH_BYTES_MAX = 32 * 2**20
@@ -39,7 +40,7 @@ BATCH_BYTES_MAX = 32 * 2**20
 _SEARCH_ROWS = SAME_FAULT_MAX - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_BEGIN = """BEGIN;
+_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
 SELECT set_config('synchronous_commit',
            CASE current_setting('synchronous_commit')
                WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
@@ -48,7 +49,8 @@ SELECT set_config('synchronous_commit',
        set_config('idle_in_transaction_session_timeout', '{timeout_ms}', true),
        (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
 _LABELS = "SELECT DISTINCT q.sealed_under FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
-# An entry that another replay holds is waited for, and left out if that one has written it.
+# Read committed: an entry that another replay holds is waited for, and left out if that one has
+# written it.
 _LOCK = """SELECT q.id, q.key::text, octet_length(q.body) FROM sqs2pg.quarantine q
 WHERE q.pipeline = %s AND q.id > %s AND q.id <= %s {which} ORDER BY q.id LIMIT %s FOR UPDATE"""
 _FETCH = """SELECT id, key::text, message_id, attempts, sent_at, sealed_under, body
@@ -57,6 +59,11 @@ _FLIP = """UPDATE sqs2pg.delivery d SET outcome = 'written'
 FROM unnest(%s::uuid[], %s::text[]) AS e (key, message_id)
 WHERE d.key = e.key AND d.message_id = e.message_id AND d.outcome = 'quarantined'
 AND d.key = ANY(%s::uuid[]) RETURNING d.key::text"""
+_CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
+SELECT key, message_id, %s, 'written', now()
+FROM unnest(%s::uuid[], %s::text[]) AS e (key, message_id) ORDER BY key
+ON CONFLICT (key) DO NOTHING RETURNING key::text"""
+_GIVE_UP_CLAIM = "DELETE FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
 _FLIP_BACK = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
 _KNOWN = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
 _DAYS = "SELECT name FROM unnest(%s::text[]) name WHERE to_regclass('sqs2pg.' || name) IS NOT NULL"
@@ -64,7 +71,7 @@ _DONE = "UPDATE sqs2pg.quarantine SET replayed_at = now() WHERE id = ANY(%s)"
 _STILL_BAD = """UPDATE sqs2pg.quarantine q
 SET reason = e.reason, detail = e.detail, attempts = q.attempts + 1
 FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (id, reason, detail) WHERE q.id = e.id"""
-# Messages only where the ledger's own count changes, rows wherever they were added.
+# Messages as the ledger's own counts change, rows as they were added.
 _TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, target_rows)
 VALUES (%s, 'replay', %s, %s, %s)"""
 
@@ -77,7 +84,7 @@ class Replayed(msgspec.Struct):
     replayed: int = 0
     still_bad: int = 0
     already_done: int = 0
-    """Written by an earlier or another replay, or purged meanwhile."""
+    """Written by an earlier or another replay, or under its event's name; or purged meanwhile."""
 
 
 class _Sealed(msgspec.Struct):
@@ -98,10 +105,19 @@ class _Batch(msgspec.Struct):
     entries: dict[str, _Sealed]
     rows: list[Row] = []
     faults: dict[str, PermanentFault] = {}
+    events: dict[str, str] = {}
+    """Ledger key -> that of the event, where the entry was set aside before it had a name."""
+    flipped: set[str] = set()
+    claimed: dict[str, str] = {}
+    """Of the events, those that the ledger did not have."""
     done: list[str] = []
-    """Keys that the ledger has as written: nothing is left to do but note it."""
+    """Keys of what is in the target already: nothing is left to do but note it."""
     lost: list[str] = []
     """Keys that the ledger lacks though their day is there, or has for another message."""
+
+    def leave_out(self, keys: Collection[str]) -> None:
+        """Write no rows of these keys."""
+        self.rows = [row for row in self.rows if row.key not in keys]
 
 
 class Replayer:
@@ -111,15 +127,12 @@ class Replayer:
         self,
         session: Session,
         pipeline: Pipeline,
-        *,
-        decoder: Decoder,
-        transformer: Transformer,
+        plan: Plan,
         keyring: Keyring,
     ) -> None:
         self._session = session
         self._pipeline = pipeline
-        self._decoder = decoder
-        self._transformer = transformer
+        self._plan = plan
         self._keyring = keyring
         names = ", ".join(session.quote(name) for name in pipeline.columns)
         self._copy_target = f"COPY {pipeline.table} ({names}) FROM STDIN"
@@ -208,16 +221,20 @@ class Replayer:
         messages: list[Message] = []
         records: list[Record] = []
         keys: list[str] = []
+        decoder, dedupe = self._plan.decoder, self._plan.dedupe
         for key, entry in batch.entries.items():
             try:
                 message = self._open(entry)
-                records.append(self._decoder.decode(message.body))
+                record = decoder.decode(message.body)
             except PermanentFault as fault:
                 batch.faults[key] = fault
-            else:
-                keys.append(key)
-                messages.append(message)
-        lines = self._transformer.lines(messages, records)
+                continue
+            keys.append(key)
+            messages.append(message)
+            records.append(record)
+            if dedupe and (name := decoder.dedupe_value(record)) and (event := dedupe(name)) != key:
+                batch.events[key] = event
+        lines = self._plan.transformer.lines(messages, records)
         for key, message, line in zip(keys, messages, lines, strict=True):
             if isinstance(line, str):
                 batch.rows.append(Row(key, message.message_id, line))
@@ -238,22 +255,22 @@ class Replayer:
         return Message(entry.message_id, "", body, SystemAttributes(sent_ms, entry.attempts))
 
     async def _write(self, batch: _Batch) -> None:
-        flipped = await self._flip(batch)
+        await self._flip(batch)
+        await self._claim_events(batch)
         rejected = await self._write_rows(batch.rows)
-        batch.faults.update(
-            (key, PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE))
-            for key, fault in rejected.items()
-        )
-        written = [row for row in batch.rows if row.key not in rejected]
-        if back := [key for key in rejected if key in flipped]:
-            await self._session.execute(_FLIP_BACK, [back])
-        await self._note(batch, written)
-        if written:
-            counted = sum(row.key in flipped for row in written)
-            rows = sum(row.count for row in written)
-            await self._session.execute(_TALLY, [self._pipeline.id, counted, -counted, rows])
+        if rejected:
+            batch.leave_out(rejected)
+            batch.faults |= {
+                key: PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)
+                for key, fault in rejected.items()
+            }
+            await self._session.execute(_FLIP_BACK, [[*rejected.keys() & batch.flipped]])
+            batch.flipped -= rejected.keys()
+            given_up = [batch.claimed.pop(key) for key in rejected if key in batch.claimed]
+            await self._session.execute(_GIVE_UP_CLAIM, [given_up])
+        await self._note(batch)
         await self._session.execute("COMMIT")
-        self.report.replayed += len(written)
+        self.report.replayed += len(batch.rows)
         self.report.still_bad += len(batch.faults) + len(batch.lost)
         self.report.already_done += len(batch.done)
         for key in batch.lost:
@@ -262,12 +279,12 @@ class Replayer:
                 message_id=batch.entries[key].message_id,
             )
 
-    async def _flip(self, batch: _Batch) -> set[str]:
-        """Turn the ledger's entries to written; keep in the batch the rows that are to be."""
+    async def _flip(self, batch: _Batch) -> None:
+        """Turn the ledger's entries to written; leave in the batch the rows to write."""
         keys = [row.key for row in batch.rows]
         ids = [row.message_id for row in batch.rows]
-        flipped = {key for (key,) in await self._session.execute(_FLIP, [keys, ids, keys])}
-        if rest := [key for key in keys if key not in flipped]:
+        batch.flipped = {k for (k,) in await self._session.execute(_FLIP, [keys, ids, keys])}
+        if rest := [key for key in keys if key not in batch.flipped]:
             known = dict(await self._session.execute(_KNOWN, [rest]))
             days = {key: _partition(key) for key in rest}
             kept = {name for (name,) in await self._session.execute(_DAYS, [[*days.values()]])}
@@ -276,9 +293,20 @@ class Replayer:
                     batch.done.append(key)
                 elif key in known or days[key] in kept:
                     batch.lost.append(key)
-            left = {*batch.done, *batch.lost}
-            batch.rows = [row for row in batch.rows if row.key not in left]
-        return flipped
+            batch.leave_out({*batch.done, *batch.lost})
+
+    async def _claim_events(self, batch: _Batch) -> None:
+        """Enter in the ledger the events that the rows are now known to be."""
+        named = {row.key: batch.events[row.key] for row in batch.rows if row.key in batch.events}
+        if not named:
+            return
+        first = {event: key for key, event in reversed(named.items())}
+        ids = [batch.entries[key].message_id for key in first.values()]
+        claimed = await self._session.execute(_CLAIM, [self._pipeline.id, [*first], ids])
+        batch.claimed = {first[event]: event for (event,) in claimed}
+        known = named.keys() - batch.claimed.keys()
+        batch.done += known
+        batch.leave_out(known)
 
     async def _write_rows(self, rows: Sequence[Row]) -> dict[str, DatabaseFault]:
         """Write the rows that the database takes; return why it rejects the others, by key."""
@@ -291,15 +319,21 @@ class Replayer:
             rejected.update((row.key, fault) for row, fault in found.values())
         return rejected
 
-    async def _note(self, batch: _Batch, written: Iterable[Row]) -> None:
-        done = [batch.entries[key].id for key in (*batch.done, *(row.key for row in written))]
+    async def _note(self, batch: _Batch) -> None:
+        """Note in the quarantine and in the tally what became of the batch."""
+        done = [*batch.done, *(row.key for row in batch.rows)]
         if done:
-            await self._session.execute(_DONE, [done])
+            await self._session.execute(_DONE, [[batch.entries[key].id for key in done]])
         if batch.faults:
             ids = [batch.entries[key].id for key in batch.faults]
             codes = [fault.code for fault in batch.faults.values()]
             details = [fault.detail for fault in batch.faults.values()]
             await self._session.execute(_STILL_BAD, [ids, codes, details])
+        flipped, claimed = len(batch.flipped), len(batch.claimed)
+        rows = sum(row.count for row in batch.rows)
+        if flipped or rows:
+            counts = [flipped + claimed, -flipped, rows]
+            await self._session.execute(_TALLY, [self._pipeline.id, *counts])
 
 
 def _fitting(locked: Sequence[tuple[int, str, int]]) -> list[int]:

@@ -1,68 +1,121 @@
-"""`sqs2pg quarantine list | show`."""
+"""`sqs2pg quarantine list | show | replay | purge`."""
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from sqs2pg import assembly
+from sqs2pg import assembly, columns, log
 from sqs2pg import quarantine as work
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.database import Session, hosts, resolve_dsn
+from sqs2pg.decode import Decoder
+from sqs2pg.errors import SettingsError
+from sqs2pg.keybook import hold_against_record
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.migrate import quoted_table
+from sqs2pg.process import Plan
+from sqs2pg.quarantine import Entry, Purged, Selection
+from sqs2pg.replay import Replayed, Replayer
 from sqs2pg.settings import Settings, load
+from sqs2pg.sink import Pipeline, read_columns
+from sqs2pg.transform import Transformer
+
+_number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
+_numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
+_reason_option = click.option("--reason", metavar="CODE", help="Entries with this reason code.")
+_all_option = click.option("--all", "everything", is_flag=True, help="Every entry.")
 
 
 @click.group()
 def quarantine() -> None:
-    """List and look at messages that were set aside."""
+    """List messages that were set aside; look into, replay and purge them."""
 
 
 @quarantine.command("list")
 @config_option
-@click.option("--reason", help="Only entries with this reason code.")
+@click.option("--reason", metavar="CODE", help="Only entries with this reason code.")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
+    help="Only entries set aside from then on; UTC unless it says otherwise.",
+)
+@click.option("--message-id", metavar="ID", help="Only entries of this SQS message.")
+@click.option("--include-replayed", is_flag=True, help="Entries that were replayed, too.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 100_000))
 @json_option
-def list_(config: Path | None, reason: str | None, limit: int, as_json: bool) -> None:
+def list_(
+    config: Path | None,
+    reason: str | None,
+    since: datetime | None,
+    message_id: str | None,
+    include_replayed: bool,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List open entries, newest first, and how many there are by reason."""
-    found, by_reason = run_async(_list(load(config), reason, limit))
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
+    selection = Selection(
+        reason=reason, message_id=message_id, since=since, open_only=not include_replayed
+    )
+    found, by_reason = run_async(_list(load(config), selection, limit))
     if as_json:
-        print_json(
-            [
-                {
-                    "id": entry.id,
-                    "message_id": entry.message_id,
-                    "reason": entry.reason,
-                    "detail": entry.detail,
-                    "attempts": entry.attempts,
-                    "received_at": entry.received_at.isoformat(),
-                }
-                for entry in found
-            ]
-        )
+        print_json([_listed(entry) for entry in found])
         return
-    table = Table("id", "message id", "reason", "detail", "attempts", "received at", box=None)
+    names = ["id", "message id", "reason", "detail", "attempts", "received at"]
+    table = Table(*names, *(["replayed at"] if include_replayed else []), box=None)
     for entry in found:
-        when = f"{entry.received_at:%Y-%m-%d %H:%M:%S%z}"
-        table.add_row(
-            str(entry.id), entry.message_id, entry.reason, entry.detail, str(entry.attempts), when
-        )
+        cells = [str(entry.id), entry.message_id, entry.reason, entry.detail, str(entry.attempts)]
+        cells += [_when(entry.received_at)]
+        cells += [_when(entry.replayed_at)] if include_replayed else []
+        table.add_row(*map(escape, cells))
     Console().print(table)
     for name, count in by_reason.items():
         print(f"{count:>8,}  {name}")
-    print(f"{sum(by_reason.values()):>8,}  in all")
+    total = sum(by_reason.values())
+    more = f", {len(found):,} of them shown" if len(found) < total else ""
+    print(f"{total:>8,}  in all{more}")
 
 
 @quarantine.command()
-@click.argument("number", metavar="ID", type=int)
+@click.argument("number", metavar="ID", type=_number)
 @config_option
+@click.option("--unseal", is_flag=True, help="Print the body, alone; an audited act.")
+@click.option("--reason", metavar="TEXT", help="Why it is opened; required with --unseal.")
+@click.option("--ticket", metavar="T", help="A reference to what asked for it.")
 @json_option
-def show(config: Path | None, number: int, as_json: bool) -> None:
-    """Show what is known of one entry; its body stays sealed."""
-    entry = run_async(_show(load(config), number))
-    tree = msgspec.to_builtins(entry)
+def show(
+    config: Path | None,
+    number: int,
+    unseal: bool,
+    reason: str | None,
+    ticket: str | None,
+    as_json: bool,
+) -> None:
+    """Show what is known of one entry; its body only with --unseal."""
+    if unseal and not (reason or "").strip():
+        raise click.UsageError("--unseal needs --reason TEXT, which goes to the audit")
+    if not unseal and (reason is not None or ticket is not None):
+        raise click.UsageError("--reason and --ticket go with --unseal")
+    log.configure()
+    settings = load(config)
+    if unseal:
+        body = run_async(_unseal(settings, number, reason or "", ticket or ""))
+        if as_json:
+            print_json({"id": number, "body": body})
+        else:
+            _print_body(body)
+        return
+    tree = msgspec.to_builtins(run_async(_show(settings, number)))
     if as_json:
         print_json(tree)
     else:
@@ -70,14 +123,188 @@ def show(config: Path | None, number: int, as_json: bool) -> None:
             print(f"{name.replace('_', ' '):14} {'-' if value is None else value}")
 
 
+@quarantine.command()
+@_numbers_argument
+@config_option
+@_reason_option
+@_all_option
+@json_option
+def replay(
+    config: Path | None,
+    numbers: tuple[int, ...],
+    reason: str | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Send entries the same way again: ids, those of one reason code, or all open ones.
+
+    What fails again stays in the quarantine with its new reason. Safe to interrupt and to repeat.
+    """
+    if sum((bool(numbers), reason is not None, everything)) != 1:
+        raise click.UsageError("say which: ids, or --reason CODE, or --all")
+    log.configure()
+    selection = Selection(ids=numbers, reason=_code(reason))
+    report = run_async(_replay(load(config), selection))
+    if as_json:
+        print_json(msgspec.to_builtins(report))
+    else:
+        print(
+            f"replayed {report.replayed:,}, still bad {report.still_bad:,}, "
+            f"already done {report.already_done:,}"
+        )
+
+
+@quarantine.command()
+@_numbers_argument
+@config_option
+@_reason_option
+@click.option(
+    "--older-than-days", metavar="N", type=click.IntRange(1, 36_500), help="Set aside before that."
+)
+@_all_option
+@click.option("--yes", is_flag=True, help="Delete; without it they are only counted.")
+@json_option
+def purge(
+    config: Path | None,
+    numbers: tuple[int, ...],
+    reason: str | None,
+    older_than_days: int | None,
+    everything: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Delete entries and their bodies for good, replayed ones too: ids, by filter, or all."""
+    filtered = reason is not None or older_than_days is not None
+    if sum((bool(numbers), filtered, everything)) != 1:
+        raise click.UsageError("say which: ids, or --reason CODE and --older-than-days N, or --all")
+    log.configure()
+    selection = Selection(ids=numbers, reason=_code(reason), older_than_days=older_than_days)
+    report = run_async(_purge(load(config), selection, yes=yes))
+    if as_json:
+        print_json(msgspec.to_builtins(report))
+    else:
+        print(f"purged {report.purged:,}, {report.never_replayed:,} of them never replayed")
+
+
 async def _list(
-    settings: Settings, reason: str | None, limit: int
-) -> tuple[list[work.Entry], dict[str, int]]:
+    settings: Settings, selection: Selection, limit: int
+) -> tuple[list[Entry], dict[str, int]]:
     async with assembly.database(settings) as (session, pipeline):
-        found = await work.entries(session, pipeline, reason=reason, limit=limit)
-        return found, await work.counts(session, pipeline)
+        found = await work.entries(session, pipeline, selection, limit=limit)
+        return found, await work.counts(session, pipeline, selection)
 
 
-async def _show(settings: Settings, number: int) -> work.Entry:
+async def _show(settings: Settings, number: int) -> Entry:
     async with assembly.database(settings) as (session, pipeline):
         return await work.entry(session, pipeline, number)
+
+
+async def _unseal(settings: Settings, number: int, reason: str, ticket: str) -> str:
+    keyring = _keyring(settings)
+    async with assembly.database(settings) as (session, pipeline):
+        keyring = await hold_against_record(session, keyring)
+        return await work.unseal(session, pipeline, number, keyring, reason=reason, ticket=ticket)
+
+
+async def _replay(settings: Settings, selection: Selection) -> Replayed:
+    keyring = _keyring(settings)
+    async with assembly.database(settings) as (session, pipeline):
+        replayer = await _replayer(settings, session, pipeline, keyring)
+
+        def state() -> tuple[int, int | None, dict[str, int]]:
+            report = replayer.report
+            done = report.replayed + report.still_bad + report.already_done
+            counts = {"replayed": report.replayed, "still_bad": report.still_bad}
+            return done, replayer.total, counts
+
+        async with Ticker("replaying", state):
+            return await replayer.run(selection)
+
+
+async def _replayer(
+    settings: Settings, session: Session, number: int, keyring: Keyring
+) -> Replayer:
+    table = quoted_table(settings.sink.table)
+    matched = columns.match(
+        settings.fields, await read_columns(session, table), settings.sink.table
+    )
+    keyring = await hold_against_record(session, keyring)
+    decoder = Decoder(settings.fields, settings.unknown_fields, settings.ledger.dedupe_key)
+    masks = assembly.masks_of(settings, keyring)
+    plan = Plan(
+        decoder=decoder,
+        transformer=Transformer(settings.fields, matched, decoder.attributes, masks),
+        seal=work.sealer(keyring),
+        dedupe=assembly.dedupe_of(keyring, number) if settings.ledger.dedupe_key else None,
+    )
+    pipeline = Pipeline(
+        id=number,
+        table=table,
+        columns=tuple(field.column for field in settings.fields),
+        key_version=keyring.active("pseudonym"),
+        statement_timeout_s=settings.sink.statement_timeout_s,
+    )
+    return Replayer(session, pipeline, plan, keyring)
+
+
+async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purged:
+    async with assembly.database(settings) as (session, pipeline):
+        extent = await work.measure(session, pipeline, selection)
+        if not yes:
+            raise SettingsError(
+                f"this would delete {extent.entries:,} quarantine entries for good, "
+                f"{extent.open:,} of them never replayed",
+                code="not_confirmed",
+                hint="add --yes to do it",
+            )
+        report = Purged()
+
+        def state() -> tuple[int, int | None, dict[str, int]]:
+            return report.purged, extent.entries, {}
+
+        async with Ticker("purging", state):
+            return await work.purge(
+                session, pipeline, selection, report=report, last_id=extent.last_id
+            )
+
+
+def _keyring(settings: Settings) -> Keyring:
+    # Only the database is in use here, so only it decides whether a development key will do.
+    return assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
+
+
+def _code(reason: str | None) -> str | None:
+    """Check the form of a reason code, which goes to the audit as it stands."""
+    if reason is not None and not (reason.isidentifier() and len(reason) <= 64):
+        raise click.UsageError("--reason takes a reason code, such as missing_field")
+    return reason
+
+
+def _listed(entry: Entry) -> dict[str, object]:
+    return {
+        "id": entry.id,
+        "message_id": entry.message_id,
+        "reason": entry.reason,
+        "detail": entry.detail,
+        "attempts": entry.attempts,
+        "received_at": entry.received_at.isoformat(),
+        "replayed_at": entry.replayed_at and entry.replayed_at.isoformat(),
+    }
+
+
+def _when(instant: datetime | None) -> str:
+    return f"{instant:%Y-%m-%d %H:%M:%S%z}" if instant else "-"
+
+
+def _print_body(body: str) -> None:
+    """Print a body as it is into a pipe; on a terminal without what the terminal would obey."""
+    if sys.stdout.isatty():
+        shown = (c if c.isprintable() or c in "\n\t" else _escaped(c) for c in body)
+        print("".join(shown))
+    else:
+        sys.stdout.buffer.write(body.encode("utf-8", "surrogatepass"))
+        sys.stdout.buffer.flush()
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
