@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 READY := .venv/.ready
+COMPILER := .venv/.compiler
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -25,7 +26,13 @@ setup: $(READY) ## make .venv with everything the other targets need
 demo: $(READY) ## run the main job once, on embedded servers
 	@$(BIN)/sqs2pg demo $(DEMO_ARGS)
 
-test: $(READY) ## unit, contract, integration, acceptance and short fault tests
+# The queue server of benchmarks/ is C; where there is no compiler, a wheel brings one.
+$(COMPILER): requirements-compiler.txt $(READY)
+	@command -v cc gcc clang >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check \
+		--require-hashes -r requirements-compiler.txt
+	@touch $@
+
+test: $(READY) $(COMPILER) ## unit, contract, integration, acceptance and short fault tests
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not system" $(TEST_ARGS)
 
 test-unit: $(READY) ## the tests without I/O, in seconds
@@ -43,6 +50,7 @@ lock: ## resolve the dependencies again and write the requirements files
 	@$(LOCK) --upgrade pyproject.toml --extra local --group dev -o requirements-dev.txt
 	@$(LOCK) pyproject.toml -c requirements-dev.txt -o requirements.txt
 	@echo hatchling | $(LOCK) - -c requirements-dev.txt -o requirements-build.txt
+	@echo ziglang | $(LOCK) - -o requirements-compiler.txt
 	@rm -rf .venv-lock
 
 clean: ## remove everything the targets made

@@ -43,8 +43,8 @@ class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
     """Milliseconds since the epoch; the same over every redelivery."""
     approximate_receive_count: int = 1
     message_group_id: str | None = None
-    sequence_number: int | None = None
-    """20 digits, rising within a message group of a FIFO queue."""
+    sequence_number: str | None = None
+    """A number of 128 bits at the most, rising within a message group of a FIFO queue."""
     aws_trace_header: str | None = msgspec.field(name="AWSTraceHeader", default=None)
 
 
@@ -75,6 +75,11 @@ class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False
     attributes: SystemAttributes
     message_attributes: dict[str, MessageAttribute] | None = None
     md5_of_body: str | None = msgspec.field(name="MD5OfBody", default=None)
+
+    @property
+    def sequence(self) -> int:
+        """SequenceNumber as a number; 0 on a standard queue."""
+        return int(self.attributes.sequence_number or 0)
 
     def __repr__(self) -> str:
         return f"Message({self.message_id})"

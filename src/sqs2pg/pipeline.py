@@ -294,7 +294,7 @@ class Consumer:
         if batch[0].attributes.message_group_id is None:
             healthy = [m for m in batch if not self._is_suspect(m)]
             return [part for part in (healthy, *([m] for m in suspects)) if part]
-        ordered = sorted(batch, key=lambda m: m.attributes.sequence_number or 0)
+        ordered = sorted(batch, key=lambda m: m.sequence)
         parts: list[list[Message]] = []
         for is_suspect, run in groupby(ordered, self._is_suspect):
             together = list(run)

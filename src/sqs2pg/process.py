@@ -64,7 +64,7 @@ class Processor:
         wrong; nothing of the batch is committed then. May be repeated.
         """
         if self._plan.fifo:
-            order = sorted(range(len(messages)), key=lambda i: _sequence(messages[i]))
+            order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)
             sorted_outcomes = await self._process([messages[i] for i in order], condemned)
             by_index = dict(zip(order, sorted_outcomes, strict=True))
             return [by_index[i] for i in range(len(messages))]
@@ -187,7 +187,3 @@ class Processor:
         metrics.last_commit.set(now)
         oldest = min(message.attributes.sent_timestamp for message in messages)
         metrics.lag_seconds.observe(max(0.0, now - oldest / 1000))
-
-
-def _sequence(message: Message) -> int:
-    return message.attributes.sequence_number or 0

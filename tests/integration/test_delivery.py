@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Any
-
 import psycopg
 import pytest
 
-from sqs2pg.assembly import Ready
 from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault
 from sqs2pg.ledger import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.verify import verify
-
-Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
-
-
-def login(number: int, **changes: Any) -> str:
-    return json.dumps({"user_id": f"u{number}", "ip": "198.51.100.7", "device_id": "1"} | changes)
-
-
-async def send(ready: Ready, bodies: list[str]) -> None:
-    for start in range(0, len(bodies), 10):
-        assert await ready.client.send(ready.source.queue_url, bodies[start : start + 10]) == []
-
-
-async def receive(ready: Ready, count: int) -> list[Message]:
-    """Receive until `count` different messages are in hand."""
-    messages: list[Message] = []
-    while len(messages) < count:
-        fresh, _ = await ready.source.poll(wait_s=1)
-        messages += fresh
-    return messages
-
-
-def rows(database: str, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(database) as connection:
-        return connection.execute(query).fetchall()
-
+from tests.integration.support import Assemble, login, receive, rows, send
 
 DAYS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sqs2pg.delivery'::regclass"
 EVERYTHING = "SELECT * FROM user_logins ORDER BY user_id"

@@ -13,14 +13,14 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from sqs2pg import assembly, log
+from sqs2pg import log
 from sqs2pg import verify as verification
 from sqs2pg.assembly import connect
 from sqs2pg.cli.local import ENV_FILE, local_environment
 from sqs2pg.cli.options import json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.cli.run import as_flat, consume, prepare_local, summary
-from sqs2pg.cli.verify import print_report
+from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault
 from sqs2pg.generate import logins
 from sqs2pg.migrate import quoted_table
@@ -59,7 +59,7 @@ def demo(messages: int, seed: int | None, keep: bool, as_json: bool) -> int:
         sent = run_async(_send(settings, messages, seed))
         say("draining the queue …")
         totals = run_async(consume(settings, drain=True))
-        report = run_async(_verify(settings))
+        report = run_async(check(settings))
         result = {"sent": sent, **as_flat(totals)}
         ok = report.ok and report.written + report.quarantined == sent
         if not as_json:
@@ -105,11 +105,6 @@ async def _send(settings: Settings, count: int, seed: int | None) -> int:
     if result.refused:
         raise FatalFault("the embedded queue refused messages", code="send_refused")
     return result.sent
-
-
-async def _verify(settings: Settings) -> verification.Report:
-    async with assembly.database(settings) as (session, pipeline):
-        return await verification.verify(session, pipeline)
 
 
 async def _show(settings: Settings, totals: Totals, report: verification.Report) -> None:

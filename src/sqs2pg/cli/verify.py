@@ -21,12 +21,13 @@ from sqs2pg.settings import Settings, load
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
     help="Compare only messages sent from then on; UTC unless it says otherwise.",
 )
+@click.option("--anchor", help="SEQUENCE:HASH from the log: the audit must still hold it.")
 @json_option
-def verify(config: Path | None, since: datetime | None, as_json: bool) -> int:
+def verify(config: Path | None, since: datetime | None, anchor: str | None, as_json: bool) -> int:
     """Reconcile ledger, tally, quarantine and target; exit 1 on any difference."""
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    report = run_async(_verify(load(config), since))
+    report = run_async(check(load(config), since, anchor))
     if as_json:
         print_json({"ok": report.ok, **msgspec.to_builtins(report)})
     else:
@@ -45,6 +46,10 @@ def print_report(report: work.Report) -> None:
     print("the books balance" if report.ok else "the books do not balance")
 
 
-async def _verify(settings: Settings, since: datetime | None) -> work.Report:
+async def check(
+    settings: Settings, since: datetime | None = None, anchor: str | None = None
+) -> work.Report:
+    """Verify the settings' pipeline."""
     async with assembly.database(settings) as (session, pipeline):
-        return await work.verify(session, pipeline, since=since)
+        dedupe = bool(settings.ledger.dedupe_key)
+        return await work.verify(session, pipeline, since=since, dedupe=dedupe, anchor=anchor)

@@ -1,0 +1,43 @@
+"""What integration tests share: made-up logins, and getting them on and off a queue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import psycopg
+
+from sqs2pg.assembly import Ready
+from sqs2pg.message import Message
+from sqs2pg.source.wire import OutgoingMessage
+
+Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
+
+
+def login(number: int, **changes: Any) -> str:
+    """The body of a login by user `number`; the same device and address for all."""
+    return json.dumps({"user_id": f"u{number}", "ip": "198.51.100.7", "device_id": "1"} | changes)
+
+
+async def send(ready: Ready, bodies: Sequence[str | OutgoingMessage]) -> None:
+    """Put bodies on the pipeline's queue."""
+    for start in range(0, len(bodies), 10):
+        assert await ready.client.send(ready.source.queue_url, bodies[start : start + 10]) == []
+
+
+async def receive(ready: Ready, count: int) -> list[Message]:
+    """Receive until `count` different messages are in hand."""
+    messages: list[Message] = []
+    while len(messages) < count:
+        fresh, _ = await ready.source.poll(wait_s=1)
+        messages += fresh
+    return messages
+
+
+def rows(database: str, query: str) -> list[tuple[Any, ...]]:
+    """Run a query on a connection of its own."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        cursor = connection.execute(query)
+        return cursor.fetchall() if cursor.description else []
