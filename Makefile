@@ -35,6 +35,10 @@ $(COMPILER): requirements-compiler.txt $(READY)
 test: $(READY) $(COMPILER) ## unit, contract, integration, acceptance and short fault tests
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not system" $(TEST_ARGS)
 
+test-system: $(READY) ## tests that need system packages (PostgreSQL 15, PgBouncer); root installs them
+	@tests/system/install.sh deploy/apt/test-system.txt
+	@$(BIN)/pytest -n 2 --dist loadfile -m system $(TEST_ARGS)
+
 test-unit: $(READY) ## the tests without I/O, in seconds
 	@$(BIN)/pytest tests/unit $(TEST_ARGS)
 
@@ -56,4 +60,4 @@ lock: ## resolve the dependencies again and write the requirements files
 clean: ## remove everything the targets made
 	@rm -rf .venv .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo test test-unit lint lock clean
+.PHONY: help setup demo test test-system test-unit lint lock clean

@@ -1,0 +1,164 @@
+"""The pipeline through PgBouncer in transaction mode, which needs no setting of its own for it.
+
+Each transaction may get another server connection, and the fixture's pooler sees to it that it
+does: nothing may be left in a session, be it a setting, a lock, a prepared statement or a
+temporary table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from sqs2pg.assembly import assemble
+from sqs2pg.generate import logins
+from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.settings import load
+
+pytestmark = pytest.mark.system
+
+COUNT = 2_000
+BAD = 20
+SEED = 6432
+DAYS = """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'sqs2pg.delivery'::regclass"""
+
+
+@pytest.fixture
+def query(postgres15: str) -> Callable[..., list[tuple[Any, ...]]]:
+    """Run SQL in the test's database, past the pooler."""
+
+    def run(statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(postgres15) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    return run
+
+
+def good_users() -> list[tuple[str]]:
+    """The users of the well-formed logins: those that are the same where none is bad."""
+    all_good = logins(COUNT, seed=SEED, bad_share=0)
+    some_bad = logins(COUNT, seed=SEED, bad_share=BAD / COUNT)
+    pairs = zip(all_good, some_bad, strict=True)
+    return [(json.loads(good)["user_id"],) for good, sent in pairs if good == sent]
+
+
+def write_logins(path: Path, count: int, bad_share: float) -> str:
+    """Write a file of message bodies for `send`; return its path."""
+    path.write_text("\n".join(logins(count, seed=SEED, bad_share=bad_share)))
+    return str(path)
+
+
+def test_the_pooler_hands_the_transactions_of_one_client_to_different_servers(
+    pgbouncer: str,
+) -> None:
+    backend = "SELECT pg_backend_pid()"
+    with psycopg.connect(pgbouncer) as first, psycopg.connect(pgbouncer) as second:
+        both = {client.execute(backend).fetchone() for client in (first, second)}
+        assert len(both) == 2, "two open transactions have a server each"
+        first.rollback()
+        second.rollback()
+        seen = set()
+        for _ in range(4):
+            seen.add(first.execute(backend).fetchone())
+            first.rollback()
+        assert seen == both
+
+
+def test_migrate_drain_and_verify(
+    make_shell: Callable[[str], Any], pgbouncer: str, query: Callable[..., Any], tmp_path: Path
+) -> None:
+    shell = make_shell(pgbouncer)
+    done = shell("migrate").out
+    assert "applied migration 0001" in done
+    assert shell("migrate").out != done, "a second time there is nothing to apply"
+    bodies = write_logins(tmp_path / "logins.jsonl", COUNT, BAD / COUNT)
+    assert shell("send", "--file", bodies, "--json").last == {"sent": COUNT, "refused": 0}
+    result = shell("run", "--drain", "--workers", "2", "--json").last
+    assert result["received"] == COUNT
+    assert result["written"] == COUNT - BAD
+    assert result["quarantined"] == BAD
+    assert result["duplicate"] == result["released"] == 0
+    balance = {"ok": True, "written": COUNT - BAD, "duplicate": 0, "quarantined": BAD}
+    assert shell("verify", "--json").last == balance | {"differences": []}
+    assert len(shell("quarantine", "list", "--json").last) == BAD
+    assert {row["active"] for row in shell("keys", "list", "--json").last} == {True}
+    assert sorted(query("SELECT user_id FROM user_logins")) == sorted(good_users())
+
+
+def test_ledger_days_that_are_missing_are_attached_by_a_running_pipeline(
+    make_shell: Callable[[str], Any], pgbouncer: str, query: Callable[..., Any], tmp_path: Path
+) -> None:
+    shell = make_shell(pgbouncer)
+    shell("migrate")
+    today = datetime.now(UTC).date()
+    lost = {f"delivery_{today + timedelta(days=ahead):%Y%m%d}" for ahead in (0, 1)}
+    before = {name for (name,) in query(DAYS)}
+    assert lost < before
+    query(";".join(f"DROP TABLE sqs2pg.{name}" for name in lost))
+    shell("send", "--file", write_logins(tmp_path / "logins.jsonl", 100, 0))
+    result = shell("run", "--drain", "--workers", "2", "--json").last
+    assert (result["written"], result["quarantined"], result["released"]) == (100, 0, 0)
+    assert lost & {name for (name,) in query(DAYS)}, "the messages had to go somewhere"
+    shell("migrate")
+    assert before <= {name for (name,) in query(DAYS)}
+    assert shell("verify", "--json").last["ok"] is True
+
+
+async def test_a_batch_attaches_the_day_it_needs(
+    make_shell: Callable[[str], Any],
+    pgbouncer: str,
+    queue_url: str,
+    query: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """A day so far ahead that neither `migrate` nor upkeep has made it: by the writer itself."""
+    make_shell(pgbouncer)("migrate")
+    overrides = {
+        "source": {"queue": queue_url},
+        "sink": {"dsn": pgbouncer},
+        "keys": {"file": str(tmp_path / "sqs2pg.keys")},
+    }
+    sent_at = datetime.now(UTC) + timedelta(days=30)
+    attributes = SystemAttributes(sent_timestamp=int(sent_at.timestamp() * 1000))
+    [body] = logins(1, seed=SEED, bad_share=0)
+    message = Message("7f1f4f7e-6c6b-4d0e-9a43-000000006432", "-", body, attributes)
+    day = (f"delivery_{sent_at:%Y%m%d}",)
+    assert day not in query(DAYS)
+    async with assemble(load(environ={}, overrides=overrides, discover=False)) as ready:
+        first, second = ready.processors[:2]
+        assert await first.process([message]) == [Outcome.WRITTEN]
+        assert await second.process([message]) == [Outcome.DUPLICATE]
+    assert day in query(DAYS)
+    assert query("SELECT count(*) FROM user_logins") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sslrootcert": "{other_authority}"}, "TLS with PostgreSQL"),
+        ({"sslmode": "disable"}, "TLS with PostgreSQL"),
+        ({"password": "canary-64"}, "refused the login"),
+        ({"user": "nobody-here"}, "refused the login"),
+        ({"dbname": "no_such_database"}, "does not exist"),
+    ],
+)
+def test_a_connection_that_the_pooler_refuses_is_one_error_and_one_hint(
+    make_shell: Callable[[str], Any],
+    cluster: Any,
+    pooler: Any,
+    options: dict[str, str],
+    words: str,
+) -> None:
+    named = {name: value.format_map(vars(cluster.tls)) for name, value in options.items()}
+    said = make_shell(cluster.dsn("postgres", pooler.port, **named)).error("verify", code=1)
+    assert words in said
+    assert "canary-64" not in said
+    assert cluster.password not in said
