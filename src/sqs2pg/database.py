@@ -154,6 +154,7 @@ class Session:
                 keepalives_idle=30,
                 keepalives_interval=10,
                 keepalives_count=3,
+                tcp_user_timeout=60_000,
             )
         except psycopg.Error as error:
             raise _connect_fault(error, where) from None

@@ -14,6 +14,7 @@ the database's words out.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -81,6 +82,11 @@ ALL_REJECTED_MIN = 10
 """Rows of one batch that, all rejected with one code, stop the process instead."""
 
 
+def write_limit_s(statement_timeout_s: int) -> float:
+    """Return how long one attempt to write a batch may take, in seconds."""
+    return 2.0 * statement_timeout_s + 30
+
+
 class Pipeline(msgspec.Struct, frozen=True):
     """What the sink needs to know of the pipeline it writes for."""
 
@@ -139,7 +145,14 @@ class Sink:
         fault: DatabaseFault | None = None
         for path in (self._write_fast, self._write_slow, self._write_slow):
             try:
-                return await path(rows, dead, condemn, fault)
+                async with asyncio.timeout(write_limit_s(self._pipeline.statement_timeout_s)):
+                    return await path(rows, dead, condemn, fault)
+            except TimeoutError:
+                # The server's own timeouts did not come back to us: the connection is stuck.
+                await self.session.close()
+                raise TransientFault(
+                    "PostgreSQL did not answer in time", code="postgres_no_answer"
+                ) from None
             except psycopg.Error as error:
                 fault = diagnose(error)
                 await self.session.rollback()
@@ -313,10 +326,11 @@ class Sink:
         return fresh
 
     async def _attach_days(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> None:
-        keys = _keys(rows, dead)
-        first, last = (ledger.day_of(ledger.sent_ms_of(key)) for key in (min(keys), max(keys)))
+        # Day by day: a batch may hold messages years apart, and few days of them can be missing.
+        days = {ledger.day_of(ledger.sent_ms_of(key)) for key in _keys(rows, dead)}
         try:
-            await self.session.execute("SELECT sqs2pg.attach_days(%s, %s)", [first, last])
+            for day in sorted(days):
+                await self.session.execute("SELECT sqs2pg.attach_days(%s, %s)", [day, day])
         except psycopg.Error as error:
             raise await self._give_up(diagnose(error)) from None
 

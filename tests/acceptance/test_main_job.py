@@ -57,6 +57,13 @@ def test_demo_shows_masked_rows_and_recurring_devices(bare_shell: Any) -> None:
     assert "the books balance" in shown
 
 
+def test_demo_survives_a_kill_of_its_consumer(bare_shell: Any) -> None:
+    ended = bare_shell("demo", "--chaos", "--messages", "1000", "--seed", "3")
+    assert "killed with SIGKILL" in ended.out
+    assert "sent 1,000 = written 980 + quarantined 20: yes" in ended.out
+    assert "the books balance" in ended.out
+
+
 def test_drain_writes_rows_quarantines_bad_ones_and_empties_the_queue(
     shell: Any, query: Query, send: Send, sqs: Any, queue_url: str
 ) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from sqs2pg import log
 from sqs2pg import verify as verification
 from sqs2pg.assembly import connect
+from sqs2pg.cli.chaos import kill_midway
 from sqs2pg.cli.local import ENV_FILE, local_environment
 from sqs2pg.cli.options import json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
@@ -43,9 +44,10 @@ FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
 @click.command()
 @click.option("--messages", default=2000, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--seed", type=int, help="Seed of the generated logins, to repeat them.")
+@click.option("--chaos", is_flag=True, help="Kill the consumer midway (-9) and start it again.")
 @click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
 @json_option
-def demo(messages: int, seed: int | None, keep: bool, as_json: bool) -> int:
+def demo(messages: int, seed: int | None, chaos: bool, keep: bool, as_json: bool) -> int:
     """Start embedded servers, send logins, drain, verify and show the result."""
     log.configure()
     say = _quiet if as_json else print
@@ -57,9 +59,18 @@ def demo(messages: int, seed: int | None, keep: bool, as_json: bool) -> int:
         run_async(prepare_local(settings))
         say(f"sending {messages:,} logins, about one in fifty malformed …")
         sent = run_async(_send(settings, messages, seed))
-        say("draining the queue …")
+        if chaos:
+            say("starting a consumer, to kill it midway …")
+            before = run_async(kill_midway(settings, sent))
+            say(f"killed with SIGKILL, {before:,} messages written, some not yet deleted")
+            say("starting it again; what it held comes back when its leases end, in 5 s …")
+        else:
+            say("draining the queue …")
         totals = run_async(consume(settings, drain=True))
         report = run_async(check(settings))
+        if chaos:  # the killed one took its numbers with it: the books have them
+            totals.written, totals.quarantined = report.written, report.quarantined
+            totals.received = totals.settled + totals.released
         result = {"sent": sent, **as_flat(totals)}
         ok = report.ok and report.written + report.quarantined == sent
         if not as_json:

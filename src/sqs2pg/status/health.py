@@ -12,6 +12,7 @@ import time
 import msgspec
 
 from sqs2pg.settings import Settings
+from sqs2pg.sink import write_limit_s
 
 MARGIN_S = 60.0
 """On top of the longest single step: backoff, garbage, a slow machine."""
@@ -31,7 +32,7 @@ class Pulse:
         self.paused = False
         """Receiving is paused, because the database is away."""
         self._poll_max_s = settings.source.wait_time_s + MARGIN_S
-        self._write_max_s = settings.sink.statement_timeout_s + MARGIN_S
+        self._write_max_s = write_limit_s(settings.sink.statement_timeout_s) + MARGIN_S
 
     def begin_write(self) -> None:
         """A writer takes up a batch."""
