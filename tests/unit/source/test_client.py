@@ -139,7 +139,7 @@ async def test_receive(bench: Bench) -> None:
         1795384388351,
         2,
         "007",
-        18849496460467696128999,
+        "18849496460467696128999",
         "Root=1",
     )
     assert message.message_attributes is not None
