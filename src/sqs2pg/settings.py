@@ -35,6 +35,7 @@ _END = r"$(?!\n)"
 # A column or table name reaches SQL only quoted; the bound is PostgreSQL's NAMEDATALEN.
 _NO_NUL = rf"^[^\x00]*{_END}"
 Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=_NO_NUL)]
+_JSON_NAME = rf'^[^"\\\x00-\x1f]*{_END}'  # what msgspec takes as the name of a field
 
 FieldType = Literal["text", "version", "major", "date"]
 Kind = Literal["ip", "text"]
@@ -110,7 +111,7 @@ class Field(Section, frozen=True):
         Meta(
             min_length=1,
             max_length=256,
-            pattern=rf'^[^"\\\x00-\x1f]*{_END}',
+            pattern=_JSON_NAME,
             description="a name in the JSON object; no quote, backslash or control character",
         ),
     ]
@@ -161,7 +162,12 @@ class Ledger(Section, frozen=True):
         ),
     ] = 30
     dedupe_key: Annotated[
-        str, Meta(description="a body field that names the event; covers a producer's retry")
+        str,
+        Meta(
+            max_length=256,
+            pattern=_JSON_NAME,
+            description="a body field that names the event; covers a producer's retry",
+        ),
     ] = ""
 
 
@@ -171,7 +177,7 @@ class Status(Section, frozen=True):
     bind: Annotated[
         str,
         Meta(
-            pattern=r"^(|.+:[0-9]{1,5})$",
+            pattern=rf"^(|.+:[0-9]{{1,5}}){_END}",
             description="host:port of /metrics and /livez; empty: off; port 0: any",
         ),
     ] = "127.0.0.1:9465"

@@ -313,6 +313,32 @@ def test_one_source_may_go_to_two_columns_and_is_required_if_one_says_so():
     assert values(decoder, decoder.decode('{"id": "x"}')) == {"id": "x", "other": None}
 
 
+@pytest.mark.parametrize("source", ["event_id", "user_id", "ip"])  # of its own, or a field's too
+def test_the_name_of_an_event_is_read_beside_the_mapping(source: str):
+    decoder = Decoder(USER_LOGINS, "quarantine", source)
+    body = {"user_id": "u", "ip": "i", source: "e"}
+    record = decoder.decode(json.dumps(body))
+    assert decoder.dedupe_value(record) == "e"
+    assert values(decoder, record)["user_id"] == body["user_id"]
+
+
+@pytest.mark.parametrize("value", ["", ', "event_id": null'])
+def test_an_event_need_not_have_a_name(value: str):
+    decoder = Decoder(USER_LOGINS, "drop", "event_id")
+    assert decoder.dedupe_value(decoder.decode(f'{{"user_id": "u"{value}}}')) is None
+
+
+def test_a_name_of_another_type_is_a_fault_and_a_required_field_stays_required():
+    decoder = Decoder(USER_LOGINS, "drop", "event_id")
+    found = refused(decoder, f'{{"user_id": "u", "event_id": ["{CANARY}"]}}')
+    assert (found.code, found.detail) == ("wrong_type", "event_id")
+    assert refused(Decoder(USER_LOGINS, "drop", "user_id"), "{}").code == "missing_field"
+
+
+def test_without_a_key_for_it_no_event_has_a_name(drop: Decoder):
+    assert drop.dedupe_value(drop.decode(GOOD)) is None
+
+
 def test_a_record_shows_nothing(drop: Decoder):
     record = drop.decode(GOOD)
     assert CANARY not in f"{record} {record!r} {[record]} {{'r': {record}}}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import random
 import uuid
 from datetime import UTC, date, datetime
 
 import pytest
 
-from sqs2pg.ledger import DAY_MS, UNDATED_MS, day_of, delivery_key, sent_ms_of, today
+from sqs2pg.ledger import DAY_MS, UNDATED_MS, day_of, dedupe_key, delivery_key, sent_ms_of, today
 
 SENT_MS = 1_700_000_000_123
 MESSAGE_ID = "5fea7756-0ea4-451a-a703-a558b933e274"
@@ -81,14 +82,6 @@ def test_only_the_version_and_variant_bits_of_a_uuid_are_lost(version: int):
     assert delivery_key(message_id, SENT_MS)[15:] == MESSAGE_ID[15:]
 
 
-def test_a_million_ids_of_one_millisecond_do_not_collide():
-    bits = random.Random(7).randbytes(9 * 900_000).hex()
-    tails = (bits[i : i + 18] for i in range(0, len(bits), 18))
-    ids = [f"5fea7756-0ea4-4{tail[:3]}-a{tail[3:6]}-{tail[6:]}" for tail in tails]
-    ids += map(str, range(100_000))
-    assert len({delivery_key(message_id, SENT_MS) for message_id in ids}) == 1_000_000
-
-
 def test_keys_sort_by_time_as_text_and_as_uuids():
     rng = random.Random(11)
     times = [*range(SENT_MS, SENT_MS + 50), *(2**exponent for exponent in range(48))]
@@ -135,6 +128,35 @@ def test_a_fifo_key_leaves_the_time_out():
     key = delivery_key(MESSAGE_ID, UNDATED_MS)
     assert key == "00000000-0000-751a-a703-a558b933e274"
     assert sent_ms_of(key) == UNDATED_MS
+
+
+SECRET = bytes(range(32))
+
+
+def test_the_key_of_a_named_event_is_frozen():
+    mark = hmac.digest(SECRET, b"7\0order-1", "sha256").hex()
+    key = dedupe_key(SECRET, 7, "order-1")
+    assert key[:19] == f"00000000-0000-7{mark[:3]}-"
+    assert int(key[19:].replace("-", ""), 16) & (2**62 - 1) == int(mark[:20], 16) & (2**62 - 1)
+    assert key == "00000000-0000-75e9-870d-43b9486fa175"
+
+
+@pytest.mark.parametrize("name", ["", "a", "é" * 300, "\x00", "\ud800", MESSAGE_ID])
+def test_a_named_event_s_key_has_the_layout_of_version_7_without_a_time(name: str):
+    text = dedupe_key(SECRET, 1, name)
+    key = uuid.UUID(text)
+    assert (str(key), key.version, key.variant) == (text, 7, uuid.RFC_4122)
+    assert sent_ms_of(text) == UNDATED_MS
+    assert text not in (delivery_key(name, UNDATED_MS), delivery_key(name, SENT_MS))
+
+
+def test_one_event_has_one_key_and_another_name_pipeline_or_secret_another():
+    key = dedupe_key(SECRET, 1, "order-1")
+    assert key == dedupe_key(SECRET, 1, "order-1")
+    others = [dedupe_key(SECRET, 1, "order-2"), dedupe_key(SECRET, 2, "order-1")]
+    others += [dedupe_key(SECRET[::-1], 1, "order-1"), dedupe_key(SECRET, 11, "order-1")]
+    assert len({key, *others}) == 5
+    assert dedupe_key(SECRET, 1, "1\x00a") != dedupe_key(SECRET, 11, "\x00a")
 
 
 def test_today_is_the_utc_day():

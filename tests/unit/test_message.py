@@ -75,9 +75,10 @@ def test_a_message_as_sqs_sends_it():
         sent_timestamp=1_677_112_427_387,
         approximate_receive_count=3,
         message_group_id="group",
-        sequence_number=18_849_496_460_467_696_128,
+        sequence_number="18849496460467696128",
         aws_trace_header="Root=1-5759e988-bd862e3fe1be46a994272793",
     )
+    assert message.sequence == 18_849_496_460_467_696_128
     assert message.message_attributes is not None
     assert message.message_attributes["trace"].string_value == CANARY
 
@@ -93,6 +94,13 @@ def test_the_least_a_queue_must_send():
     assert message.attributes == SystemAttributes(1, 1, None, None, None)
     assert message.message_attributes is None
     assert message.body == ""
+    assert message.sequence == 0
+
+
+def test_sequence_numbers_of_any_length_compare_as_numbers():
+    numbers = ["9", "10", "18849496460467696128", "18849496460467696129", "9" * 38]
+    found = [received(Attributes={"SentTimestamp": "1", "SequenceNumber": n}) for n in numbers]
+    assert [message.sequence for message in found] == sorted(map(int, numbers))
 
 
 def test_without_a_sent_timestamp_it_is_no_message():
