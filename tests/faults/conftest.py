@@ -1,0 +1,64 @@
+"""Fixtures of the fault suite: a world a test, and a record of the faults that were met."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` is not installed
+
+from benchmarks.queue_server import QueueServer
+from sqs2pg.keys import provider_file
+
+from .proxy import FaultProxy
+from .world import QUEUE, Met, World, prepare
+
+
+@pytest.fixture
+def queue_server(request: pytest.FixtureRequest) -> Iterator[QueueServer]:
+    """A queue server of the test's own. `indirect` parameters are options of its command line."""
+    options = getattr(request, "param", ())
+    with QueueServer("--manifest", *options) as server:
+        server.call("CreateQueue", {"QueueName": QUEUE})
+        yield server
+
+
+@pytest.fixture
+async def world(
+    tmp_path: Path, database: str, queue_server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    """A migrated database and an empty queue, each behind a proxy."""
+    keys = tmp_path / "sqs2pg.keys"
+    provider_file.create(keys)
+    port = int(psycopg.conninfo.conninfo_to_dict(database)["port"])
+    with (
+        FaultProxy(("127.0.0.1", port)) as postgres,
+        FaultProxy(("127.0.0.1", queue_server.port)) as sqs,
+    ):
+        made = World(tmp_path, database, queue_server, postgres, sqs, keys)
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        for name, value in made.aws().items():
+            monkeypatch.setenv(name, value)
+        # Away for minutes in production, for a second or two here: waits shrink alike.
+        monkeypatch.setattr("sqs2pg.pipeline.BACKOFF_MAX_S", 0.4)
+        await prepare(made)
+        try:
+            yield made
+        finally:
+            for process in made.processes:
+                process.kill()
+                process.communicate()
+
+
+@pytest.fixture
+async def met(monkeypatch: pytest.MonkeyPatch) -> Met:
+    """What the consumer in this process met."""
+    assert asyncio.get_running_loop()
+    return Met(monkeypatch)

@@ -1,0 +1,346 @@
+"""One pipeline's world, with a fault proxy before each server: what a fault test stands on.
+
+The consumer reaches PostgreSQL and SQS through the proxies; the test itself goes around them. The
+queue server's manifest and counters are the sender's book: what was sent, how often each message
+was delivered, and when it was deleted, which the consumer does only after a durable COMMIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+import pytest
+
+import sqs2pg.metrics
+import sqs2pg.sink
+from benchmarks.queue_server import ManifestLine, QueueServer
+from sqs2pg.assembly import Ready, assemble, connect
+from sqs2pg.database import DatabaseFault
+from sqs2pg.errors import Stage
+from sqs2pg.migrate import migrate, pipeline_id
+from sqs2pg.pipeline import Totals
+from sqs2pg.settings import Settings, load
+from sqs2pg.verify import verify
+
+from .proxy import FaultProxy
+
+T = TypeVar("T")
+
+QUEUE = "logins"
+VISIBILITY_S = 2
+"""Short, so that what a killed consumer held comes back soon."""
+WAIT_S = 40.0
+"""Longest wait for an event: for a busy machine, not for the event."""
+COPY_TARGET = b'COPY "user_logins"'
+LAST_STATEMENTS = b"INSERT INTO sqs2pg.tally (pipeline, written"
+"""How the message begins that holds a batch's COMMIT; its reply comes when COMMIT is done."""
+RECEIVE = b"AmazonSQS.ReceiveMessage"
+DELETE = b"AmazonSQS.DeleteMessageBatch"
+EXTEND = b"AmazonSQS.ChangeMessageVisibilityBatch"
+
+
+def login(user: str, **changes: Any) -> str:
+    """The body of one healthy login; a user a message, so that a row names its message."""
+    return json.dumps({"user_id": user, "ip": "198.51.100.7", "device_id": "1"} | changes)
+
+
+def users(count: int, prefix: str = "u") -> list[str]:
+    """`count` user ids, one a message."""
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+class Met:
+    """Codes of the faults that the code under test met, and a wait for one.
+
+    A fault of the database is `postgres_` and its SQLSTATE, met when it was diagnosed, even
+    where the batch went on by itself; every other one as it is counted for the metrics.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.codes: collections.Counter[str] = collections.Counter()
+        self._waiters: dict[str, list[asyncio.Event]] = {}
+        diagnose, count = sqs2pg.sink.diagnose, sqs2pg.metrics.Metrics.count_fault
+
+        def diagnose_noting(error: psycopg.Error) -> DatabaseFault:
+            fault = diagnose(error)
+            self._note(f"postgres_{fault.sqlstate}")
+            return fault
+
+        def count_noting(metrics: Any, stage: Stage, code: str, times: int = 1) -> None:
+            self._note(code)
+            count(metrics, stage, code, times)
+
+        patch.setattr(sqs2pg.sink, "diagnose", diagnose_noting)
+        patch.setattr(sqs2pg.metrics.Metrics, "count_fault", count_noting)
+
+    def _note(self, code: str) -> None:
+        self.codes[code] += 1
+        for waiter in self._waiters.pop(code, []):
+            waiter.set()
+
+    async def __call__(self, code: str, times: int = 1) -> None:
+        """Wait until it was met `times` times in all."""
+        async with asyncio.timeout(WAIT_S):
+            while self.codes[code] < times:
+                event = asyncio.Event()
+                self._waiters.setdefault(code, []).append(event)
+                await event.wait()
+
+
+@dataclass
+class Running:
+    """A consumer in the test's own process."""
+
+    ready: Ready
+    task: asyncio.Task[Totals]
+
+    @property
+    def totals(self) -> Totals:
+        """What it did so far."""
+        return self.ready.consumer.totals
+
+    async def until(self, event: Awaitable[T]) -> T:
+        """Wait for an event; a consumer that ends before it raises what it died of."""
+        waiting = asyncio.ensure_future(event)
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            waiting.cancel()
+            self.task.result()
+            raise AssertionError("the consumer ended by itself")
+        return await waiting
+
+
+@dataclass
+class World:
+    """Servers, proxies, and the words to steer and to check them."""
+
+    folder: Path
+    database: str
+    """URL that goes around the proxy."""
+    server: QueueServer
+    postgres: FaultProxy
+    sqs: FaultProxy
+    keys: Path
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    # -- the pipeline ----------------------------------------------------------------------
+
+    def dsn(self) -> str:
+        """URL of the database through the proxy."""
+        parts = psycopg.conninfo.conninfo_to_dict(self.database)
+        return psycopg.conninfo.make_conninfo(**parts | {"port": self.postgres.port})
+
+    def aws(self) -> dict[str, str]:
+        """The AWS environment that leads through the proxy. A call is tried twice."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.sqs.port}",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_MAX_ATTEMPTS": "2",
+        }
+
+    def settings(self, **overrides: Mapping[str, Any]) -> Settings:
+        """Settings of this world; arguments are sections that win over ours."""
+        tree: dict[str, Any] = {
+            "source": {
+                "queue": QUEUE,
+                "visibility_timeout_s": VISIBILITY_S,
+                "wait_time_s": 1,
+                "drain_settle_s": 0,
+            },
+            "sink": {"dsn": self.dsn()},
+            "keys": {"file": str(self.keys)},
+        }
+        for section, values in overrides.items():
+            tree[section] = tree.get(section, {}) | values
+        return load(environ={}, overrides=tree, discover=False)
+
+    @contextlib.asynccontextmanager
+    async def consuming(self, **overrides: Mapping[str, Any]) -> AsyncIterator[Running]:
+        """Run a consumer in this process while the block lasts; it must end in good order."""
+        async with assemble(self.settings(**overrides)) as ready:
+            running = Running(ready, asyncio.create_task(ready.consumer.run()))
+            try:
+                yield running
+            finally:
+                ready.consumer.stop()
+                await asyncio.wait({running.task}, timeout=WAIT_S)
+                running.task.cancel()
+                await asyncio.wait({running.task})
+            running.task.result()
+
+    async def drain(self, **overrides: Mapping[str, Any]) -> Totals:
+        """Run a consumer in this process until the queue is empty."""
+        async with assemble(self.settings(**overrides)) as ready, asyncio.timeout(WAIT_S):
+            return await ready.consumer.run(drain_settle_s=0)
+
+    def spawn(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start `sqs2pg run` as a process; stdout is a pipe, stderr a file `stderr-N`."""
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL"
+        }
+        ours = {
+            "SQS2PG_SOURCE__QUEUE": QUEUE,
+            "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": str(VISIBILITY_S),
+            "SQS2PG_SOURCE__WAIT_TIME_S": "1",
+            "SQS2PG_SOURCE__DRAIN_SETTLE_S": "0",
+            "SQS2PG_SINK__DSN": self.dsn(),
+            "SQS2PG_KEYS__FILE": str(self.keys),
+        }
+        with self.stderr_of(len(self.processes)).open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sqs2pg", "run", "--json", *arguments],
+                env=inherited | self.aws() | ours | environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def stderr_of(self, number: int) -> Path:
+        """The file that holds what the process spawned as number `number`, from 0, said."""
+        return self.folder / f"stderr-{number}"
+
+    def finish(self, process: subprocess.Popen[str], timeout_s: float = WAIT_S) -> dict[str, Any]:
+        """Wait for a process to exit 0; return the totals it printed."""
+        code, output = self.end_of(process, timeout_s)
+        assert code == 0, output
+        totals: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+        return totals
+
+    def end_of(self, process: subprocess.Popen[str], timeout_s: float = WAIT_S) -> tuple[int, str]:
+        """Wait for a process; return its exit code, and its stdout or else its stderr."""
+        output, _ = process.communicate(timeout=timeout_s)
+        said = self.stderr_of(self.processes.index(process)).read_text()
+        return process.returncode, output if process.returncode == 0 else said
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """kill -9, and wait until it is gone."""
+        process.kill()
+        process.communicate(timeout=WAIT_S)
+        assert process.returncode == -signal.SIGKILL
+
+    # -- the queue -------------------------------------------------------------------------
+
+    def queue(self, name: str = QUEUE, **attributes: str) -> str:
+        """Make a queue; return its URL."""
+        made = self.server.call("CreateQueue", {"QueueName": name, "Attributes": attributes})
+        return str(made["QueueUrl"])
+
+    def send(self, bodies: Sequence[str]) -> list[str]:
+        """Send bodies to the queue, around the proxy; return their MessageIds, in order."""
+        ids: list[str] = []
+        for start in range(0, len(bodies), 10):
+            entries = [
+                {"Id": str(index), "MessageBody": body}
+                for index, body in enumerate(bodies[start : start + 10])
+            ]
+            answer = self.server.call("SendMessageBatch", {"QueueUrl": QUEUE, "Entries": entries})
+            by_entry = {one["Id"]: one["MessageId"] for one in answer["Successful"]}
+            ids += [by_entry[entry["Id"]] for entry in entries]
+        return ids
+
+    def send_logins(self, names: Iterable[str]) -> list[str]:
+        """Send a healthy login of each user."""
+        return self.send([login(name) for name in names])
+
+    async def reached(self, counter: str, at_least: int, **options: Any) -> bool:
+        """Wait for a counter of the queue server; whether it got there in time."""
+        call: Callable[..., Any] = self.server.wait
+        options = {"timeout_s": WAIT_S} | options
+        stats = await asyncio.to_thread(call, counter, at_least=at_least, **options)
+        return bool(stats["reached"])
+
+    async def deleted(self, count: int) -> None:
+        """Wait until `count` messages were deleted in all, so were settled."""
+        reached = await self.reached("deleted", count)
+        assert reached, f"{self.server.stats()['deleted']} of {count} messages deleted"
+
+    def manifest(self) -> list[ManifestLine]:
+        """The sender's book."""
+        return list(self.server.manifest())
+
+    def fired(self, call: str, kind: str) -> int:
+        """How often a fault of the queue server fired."""
+        return int(self.server.faults()["calls"][call]["fired"][kind])
+
+    # -- the database ----------------------------------------------------------------------
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Run SQL around the proxy, committed at once."""
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            cursor = connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return self.database.rpartition("/")[2]
+
+    def terminate(self) -> int:
+        """pg_terminate_backend on every other session of the database; return how many."""
+        return len(
+            self.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def check(self, names: Iterable[str], *, malformed: Sequence[str] = ()) -> None:
+        """Every user's login is there once and nothing else is; the books balance.
+
+        `malformed` are MessageIds that must be in quarantine, each once, and no others.
+        """
+        found = [row[0] for row in self.sql("SELECT user_id FROM user_logins ORDER BY 1")]
+        expected = sorted(names)
+        counted = collections.Counter(found)
+        assert [name for name, count in counted.items() if count > 1] == [], "doubled"
+        assert sorted(set(expected) - set(found)) == [], "lost"
+        assert found == expected
+        aside = self.sql("SELECT message_id FROM sqs2pg.quarantine ORDER BY 1")
+        assert [row[0] for row in aside] == sorted(malformed)
+        ledger = dict(self.sql("SELECT outcome::text, count(*) FROM sqs2pg.delivery GROUP BY 1"))
+        assert ledger.get("written", 0) == len(expected)
+        assert ledger.get("quarantined", 0) == len(malformed)
+        session = await connect(self.settings(sink={"dsn": self.database}))
+        try:
+            report = await verify(session, await pipeline_id(session, self.settings()))
+        finally:
+            await session.close()
+        assert report.ok, report.differences
+
+    def check_queue_empty(self) -> None:
+        """Nothing is left on the queue, in whatever state."""
+        stats = self.server.stats()
+        assert (stats["visible"], stats["in_flight"], stats["delayed"]) == (0, 0, 0)
+
+
+async def prepare(world: World) -> None:
+    """Make the tables."""
+    chosen = world.settings(sink={"dsn": world.database})
+    session = await connect(chosen)
+    await migrate(session, chosen)
+    await session.close()
