@@ -232,14 +232,25 @@ class Consumer:
                     elif count == 0:
                         target = max(target - 1, 1)
                 polls -= done
-            if polls:
-                await asyncio.wait(polls, timeout=LAST_POLLS_S)
+            await self._last_polls(polls)
         finally:
             for task in (*polls, stop):
                 task.cancel()
             await asyncio.gather(*polls, stop, return_exceptions=True)
             self._receiving = False
             self._idle.set()
+
+    async def _last_polls(self, polls: set[asyncio.Task[int]]) -> None:
+        """Wait for long polls that may be bringing messages.
+
+        Not for their whole time when nothing is in hand. But while something is that may have to
+        be released, until they end or the grace period does: SQS could hand what we release to a
+        poll of ours that we have left.
+        """
+        waited = 0.0
+        while polls and (waited < LAST_POLLS_S or self._in_hand()):
+            _, polls = await asyncio.wait(polls, timeout=LAST_POLLS_S / 10)
+            waited += LAST_POLLS_S / 10
 
     async def _poll(self, wait_s: int | None) -> int:
         """Poll once, through transient faults; return how many messages came."""

@@ -97,13 +97,13 @@ async def test_bytes_are_bounded_too(pipeline: Assemble, database: str) -> None:
 async def test_stop_releases_what_cannot_be_written_and_exits_in_time(
     pipeline: Assemble, database: str
 ) -> None:
-    async with pipeline(shutdown_grace_s=2) as ready:
+    async with pipeline(shutdown_grace_s=4, source={"wait_time_s": 1}) as ready:
         await send(ready, [login(i) for i in range(20)])
         run = asyncio.create_task(ready.consumer.run())
         async with table_locked(database):
             await until(lambda: ready.source.held_count == 20)
             ready.consumer.stop()
-            async with asyncio.timeout(6):
+            async with asyncio.timeout(10):
                 totals = await run
             assert totals.released == 20
             visible, in_flight, _ = await ready.source.depth()
