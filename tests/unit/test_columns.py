@@ -95,12 +95,10 @@ def test_a_generated_column_takes_nothing():
 
 
 @pytest.mark.parametrize("mask", [name for name in OPERATORS if name != "keep"])
-@pytest.mark.parametrize(
-    "type_", [*INTEGER_RANGES, "date", "numeric", "uuid", "inet", "jsonb", "bytea"]
-)
-def test_a_mask_goes_to_text_only(mask: str, type_: str):
+def test_a_mask_goes_to_text_only(mask: str):
     field = Field(source="a", column="a", mask=mask)
-    assert "gives masked text" in refused(field, Column("a", type_)).what
+    for other in (*INTEGER_RANGES, "date", "numeric", "uuid", "inet", "jsonb", "bytea"):
+        assert "gives masked text" in refused(field, Column("a", other)).what
     for text in TEXT_TYPES:
         assert match([field], table(Column("a", text)), "t")
 

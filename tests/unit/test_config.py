@@ -217,6 +217,10 @@ CONNECTION_STRINGS = [
 ]
 
 
+LIBPQ_SECRETS = ["password", "sslpassword", "oauth_client_secret"]
+LIBPQ_SECRETS += ["scram_client_key", "scram_server_key"]
+
+
 @pytest.mark.parametrize(("dsn", "visible"), CONNECTION_STRINGS)
 def test_a_connection_string_is_shown_without_its_secrets(dsn: str, visible: str | None):
     found = hide_password(dsn)
@@ -227,47 +231,39 @@ def test_a_connection_string_is_shown_without_its_secrets(dsn: str, visible: str
         assert HIDDEN in found
 
 
-@pytest.mark.parametrize("dsn", [dsn for dsn, _ in CONNECTION_STRINGS])
-def test_what_libpq_takes_for_a_secret_is_never_shown(dsn: str):
+def test_what_libpq_takes_for_a_secret_is_never_shown():
+    found = 0
+    for dsn, _ in CONNECTION_STRINGS:
+        parts = libpq(dsn)
+        others = {value for name, value in parts.items() if name not in LIBPQ_SECRETS}
+        for value in {*filter(None, map(parts.get, LIBPQ_SECRETS))} - others:
+            assert value not in hide_password(dsn), dsn
+            found += 1
+    assert found > 15
+
+
+def test_what_is_shown_connects_to_the_same_place():
+    for dsn, visible in CONNECTION_STRINGS:
+        if visible:
+            before, after = libpq(dsn), libpq(hide_password(dsn))
+            for name in LIBPQ_SECRETS:
+                before.pop(name, None), after.pop(name, None)
+            assert before == after, dsn
+
+
+def libpq(dsn: str) -> dict[str, str]:
     try:
-        parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
-        parts = {}
-    names = (
-        "password",
-        "sslpassword",
-        "oauth_client_secret",
-        "scram_client_key",
-        "scram_server_key",
-    )
-    visible = {str(value) for name, value in parts.items() if name not in names}
-    for name in names:
-        value = parts.get(name)
-        if value and value not in visible:
-            assert str(value) not in hide_password(dsn)
+        return dict(psycopg.conninfo.conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:  # not a connection string, or of a later libpq
+        return {}
 
 
-@pytest.mark.parametrize(
-    "dsn",
-    # An older libpq does not know the names of OAuth.
-    [dsn for dsn, visible in CONNECTION_STRINGS if visible and "oauth" not in dsn],
-)
-def test_what_is_shown_connects_to_the_same_place(dsn: str):
-    def place(text: str) -> dict[str, Any]:
-        parts = psycopg.conninfo.conninfo_to_dict(text)
-        names = [name for name in parts if "password" not in name and "secret" not in name]
-        return {name: parts[name] for name in names}
-
-    assert place(hide_password(dsn)) == place(dsn)
-
-
-@pytest.mark.parametrize(
-    "piece", ["a=a=", "a\\", "'\\''", "a,", "[::1]:5,", "&a=b", "%41", "a=b ", "://@"]
-)
 @pytest.mark.parametrize("start", ["", "postgresql://", "postgresql://u:p@h/d?", "password="])
-def test_no_connection_string_takes_long(start: str, piece: str):
-    for end in ("", "!", "'", "&!", "@"):
-        hide_password(start + piece * 4_000 + end)  # the time limit of the test is the assertion
+def test_no_connection_string_takes_long(start: str):
+    # The time limit of the test is the assertion.
+    for piece in ("a=a=", "a\\", "'\\''", "a,", "[::1]:5,", "&a=b", "%41", "a=b ", "://@"):
+        for end in ("", "!", "'", "&!", "@"):
+            hide_password(start + piece * 2_000 + end)
 
 
 @pytest.mark.parametrize(

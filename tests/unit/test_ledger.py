@@ -56,14 +56,14 @@ def test_another_id_gives_the_leading_bits_of_its_sha256(message_id: str):
 
 
 @pytest.mark.parametrize("message_id", [MESSAGE_ID, *NOT_UUIDS])
-@pytest.mark.parametrize("sent_ms", [0, 1, SENT_MS, 253_402_300_799_999, 2**48 - 1])
-def test_every_key_has_the_layout_of_version_7(message_id: str, sent_ms: int):
-    text = delivery_key(message_id, sent_ms)
-    key = uuid.UUID(text)
-    assert str(key) == text  # canonical text: what PostgreSQL gives back compares equal
-    assert key.version == 7
-    assert key.variant == uuid.RFC_4122
-    assert key.int >> 80 == sent_ms == sent_ms_of(text)
+def test_every_key_has_the_layout_of_version_7(message_id: str):
+    for sent_ms in (0, 1, SENT_MS, 253_402_300_799_999, 2**48 - 1):
+        text = delivery_key(message_id, sent_ms)
+        key = uuid.UUID(text)
+        assert str(key) == text  # canonical text: what PostgreSQL gives back compares equal
+        assert key.version == 7
+        assert key.variant == uuid.RFC_4122
+        assert key.int >> 80 == sent_ms == sent_ms_of(text)
 
 
 def test_redeliveries_have_one_key_and_other_messages_or_times_another():

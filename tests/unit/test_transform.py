@@ -151,13 +151,12 @@ def test_an_empty_text_is_not_null():
     assert found["masked_device_id"] == pseudonym("device_id", b"")
 
 
-@pytest.mark.parametrize("source", ["user_id", "device_type", "locale"])
 @pytest.mark.parametrize("character", ["x", "é", "漢", "😀", "\\", "\t", "\u0301"])
-def test_a_text_s_length_is_counted_in_characters(source: str, character: str):
-    limit = 128 if source == "user_id" else 32
-    assert row(**{source: character * limit})[source] == character * limit
-    found = fault(**{source: character * (limit + 1)})
-    assert (found.code, found.detail) == ("too_long", source)
+def test_a_text_s_length_is_counted_in_characters(character: str):
+    for source, limit in (("user_id", 128), ("device_type", 32), ("locale", 32)):
+        assert row(**{source: character * limit})[source] == character * limit
+        found = fault(**{source: character * (limit + 1)})
+        assert (found.code, found.detail) == ("too_long", source)
 
 
 def test_a_masked_value_may_be_of_any_length():
@@ -303,11 +302,11 @@ AWKWARD = [
 ]
 
 
-@pytest.mark.parametrize("source", ["user_id", "device_type", "locale"])
 @pytest.mark.parametrize("value", AWKWARD)
-def test_a_text_comes_back_from_copy_as_it_was(source: str, value: str):
-    if value or source != "user_id":
-        assert row(**{source: value})[source] == value
+def test_a_text_comes_back_from_copy_as_it_was(value: str):
+    for source in ("user_id", "device_type", "locale"):
+        if value or source != "user_id":
+            assert row(**{source: value})[source] == value
 
 
 def test_awkward_texts_of_one_batch_come_back_each_in_its_row():
