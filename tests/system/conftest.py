@@ -32,8 +32,6 @@ from sqs2pg.local.folder import RunFolder, run_folder
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 ROLE = "pipeline"
-POOL_SIZE = 3
-"""Server connections a database: fewer than a drain with two workers holds towards the pooler."""
 START_S_MAX = 30
 RUN_S_MAX = 100
 
@@ -72,6 +70,8 @@ class Pooler:
 
     port: int
     child: Child = field(repr=False)
+    size: int = 3
+    """Server connections a database: fewer than a drain with two workers has to the pooler."""
 
 
 @dataclass
@@ -195,6 +195,15 @@ def pooler(cluster: Cluster, system_folder: RunFolder) -> Iterator[Pooler]:
     folder = system_folder.make_private("pgbouncer")
     users, settings = folder / "users.txt", folder / "pgbouncer.ini"
     port = reserve_port()
+    child = Child(
+        "PgBouncer",
+        system_folder,
+        log_file=system_folder.path / "pgbouncer.log",
+        environment={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        death_signal=signal.SIGKILL,
+        account=system_folder.account,
+    )
+    started = Pooler(port.getsockname()[1], child)
     users.write_text(f'"{ROLE}" "{cluster.password}"\n')
     settings.write_text(
         f"""
@@ -202,10 +211,10 @@ def pooler(cluster: Cluster, system_folder: RunFolder) -> Iterator[Pooler]:
 * = host=127.0.0.1 port={cluster.server.port}
 [pgbouncer]
 listen_addr = 127.0.0.1
-listen_port = {port.getsockname()[1]}
+listen_port = {started.port}
 unix_socket_dir =
 pool_mode = transaction
-default_pool_size = {POOL_SIZE}
+default_pool_size = {started.size}
 server_round_robin = 1
 auth_type = scram-sha-256
 auth_file = {users}
@@ -219,15 +228,6 @@ server_tls_ca_file = {cluster.tls.authority}
     for path in (users, settings):
         path.chmod(0o600)
         system_folder.give(path)
-    child = Child(
-        "PgBouncer",
-        system_folder,
-        log_file=system_folder.path / "pgbouncer.log",
-        environment={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-        death_signal=signal.SIGKILL,
-        account=system_folder.account,
-    )
-    started = Pooler(port.getsockname()[1], child)
     try:
         child.start([program, settings])
         dsn = cluster.dsn("postgres", started.port)

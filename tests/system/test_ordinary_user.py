@@ -27,7 +27,7 @@ pytestmark = pytest.mark.system
 
 SOURCE = Path(sqs2pg.__file__).parents[1]
 PACKAGES = Path(psycopg.__file__).parents[1]
-UNNEEDED = shutil.ignore_patterns("site-packages", "test", "idlelib", "config-*", "__pycache__")
+UNNEEDED = shutil.ignore_patterns("site-packages", "test", "idlelib", "config-*")
 OPEN = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 
@@ -46,7 +46,7 @@ def program(account: Account | None) -> Iterator[tuple[str, dict[str, str]]]:
     copies = Path(tempfile.mkdtemp(prefix="test-ordinary-"))
     copies.chmod(0o755)
     source, packages, python = SOURCE, PACKAGES, Path(sys.executable)
-    variables = {"PYTHONDONTWRITEBYTECODE": "1"}
+    variables: dict[str, str] = {}
     try:
         if account is not None:
             python = python.resolve()
@@ -113,7 +113,7 @@ def link_or_copy(source: str, target: str) -> None:
         except OSError:  # another file system
             shutil.copy2(source, target)
     else:
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)  # keeps the times by which compiled files are known as fresh
         Path(target).chmod(0o755)
 
 

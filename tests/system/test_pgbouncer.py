@@ -29,6 +29,12 @@ SEED = 6432
 DAYS = """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'sqs2pg.delivery'::regclass"""
 
+# PgBouncer itself sets what every client may say when it connects, the two that are left out.
+SESSION = """SELECT (SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings
+        WHERE source = 'session' AND name NOT IN ('application_name', 'client_encoding')),
+       (SELECT count(*) FROM pg_prepared_statements),
+       (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory')"""
+
 
 @pytest.fixture
 def query(postgres15: str) -> Callable[..., list[tuple[Any, ...]]]:
@@ -40,6 +46,16 @@ def query(postgres15: str) -> Callable[..., list[tuple[Any, ...]]]:
             return cursor.fetchall() if cursor.description else []
 
     return run
+
+
+def left_in_sessions(pgbouncer: str, pooler: Any) -> set[tuple[Any, ...]]:
+    """What the pooler's server sessions hold beyond their transactions; each is asked twice."""
+    found: set[tuple[Any, ...]] = set()
+    with psycopg.connect(pgbouncer) as connection:
+        for _ in range(2 * pooler.size):
+            found.update(connection.execute(SESSION).fetchall())
+            connection.rollback()
+    return found
 
 
 def good_users() -> list[tuple[str]]:
@@ -73,7 +89,11 @@ def test_the_pooler_hands_the_transactions_of_one_client_to_different_servers(
 
 
 def test_migrate_drain_and_verify(
-    make_shell: Callable[[str], Any], pgbouncer: str, query: Callable[..., Any], tmp_path: Path
+    make_shell: Callable[[str], Any],
+    pgbouncer: str,
+    pooler: Any,
+    query: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     shell = make_shell(pgbouncer)
     done = shell("migrate").out
@@ -91,6 +111,7 @@ def test_migrate_drain_and_verify(
     assert len(shell("quarantine", "list", "--json").last) == BAD
     assert {row["active"] for row in shell("keys", "list", "--json").last} == {True}
     assert sorted(query("SELECT user_id FROM user_logins")) == sorted(good_users())
+    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
 
 
 def test_ledger_days_that_are_missing_are_attached_by_a_running_pipeline(
