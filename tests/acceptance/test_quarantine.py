@@ -1,0 +1,287 @@
+"""What was set aside, as its operators see it: commands in, bodies only when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+Query = Callable[..., list[tuple[Any, ...]]]
+Send = Callable[[list[str]], list[str]]
+
+STRICT = {"SQS2PG_UNKNOWN_FIELDS": "quarantine"}
+WAIT_S = 60
+
+
+def login(number: int, **changes: Any) -> str:
+    return json.dumps(
+        {"user_id": f"u{number:05}", "ip": "203.0.113.77", "device_id": "901-23-4567"} | changes
+    )
+
+
+@pytest.fixture
+def set_aside(shell: Any, send: Send) -> Callable[[list[str]], None]:
+    """Quarantine bodies that are bad, or that are only while unknown fields are."""
+
+    def put(bodies: list[str]) -> None:
+        shell("migrate")
+        send(bodies)
+        assert shell("run", "--drain", "--json", **STRICT).last["quarantined"] == len(bodies)
+
+    return put
+
+
+def test_list_filters_and_counts(shell: Any, set_aside: Any, query: Query) -> None:
+    set_aside(["not json", login(1, extra=1), login(2, extra=1)])
+    shown = shell("quarantine", "list").out
+    assert "1  not_json" in shown
+    assert "2  unknown_field" in shown
+    assert "3  in all" in shown
+    query("UPDATE sqs2pg.quarantine SET received_at = '2024-05-01 12:00Z' WHERE reason='not_json'")
+    [old] = shell("quarantine", "list", "--reason", "not_json", "--json").last
+    assert old["received_at"].startswith("2024-05-01T12:00:00")
+    recent = shell("quarantine", "list", "--since", "2024-05-02", "--json").last
+    assert {entry["reason"] for entry in recent} == {"unknown_field"}
+    by_message = shell("quarantine", "list", "--message-id", old["message_id"], "--json").last
+    assert by_message == [old]
+    assert "3  in all, 2 of them shown" in shell("quarantine", "list", "--limit", "2").out
+    shell("quarantine", "replay", "--reason", "unknown_field")
+    everything = shell("quarantine", "list", "--include-replayed", "--json").last
+    assert [entry["replayed_at"] is None for entry in everything].count(True) == 1
+    assert len(everything) == 3
+
+
+def test_show_keeps_the_body_sealed_unless_unsealed_for_a_reason(
+    shell: Any, set_aside: Any, query: Query, server_logs: Callable[[], str]
+) -> None:
+    body = 'canary-5e1f é \u2603 { "ip": "203.0.113.78"'
+    set_aside([body])
+    shown = shell("quarantine", "show", "1")
+    assert "not_json" in shown.out
+    assert "--reason" in shell.error("quarantine", "show", "1", "--unseal", code=2)
+    assert "--unseal" in shell.error("quarantine", "show", "1", "--reason", "x", code=2)
+    assert "no entry 2" in shell.error("quarantine", "show", "2", code=2)
+    assert query("SELECT count(*) FROM sqs2pg.audit") == [(0,)]
+    before = "".join(shell.transcript) + server_logs()
+    assert "canary-5e1f" not in before
+
+    asked = ("quarantine", "show", "1", "--unseal", "--reason", "the sender asks")
+    opened = shell(*asked, "--ticket", "OPS-7")
+    assert opened.out == body, "the body as it was received, and nothing else"
+    assert "canary-5e1f" not in opened.err + server_logs()
+    assert shell(*asked, "--json").last == {"id": 1, "body": body}
+    [(message_id,)] = query("SELECT message_id FROM sqs2pg.quarantine")
+    assert query("SELECT act, subject, reason, ticket FROM sqs2pg.audit ORDER BY sequence") == [
+        ("unseal", f"quarantine entry 1, message {message_id}", "the sender asks", "OPS-7"),
+        ("unseal", f"quarantine entry 1, message {message_id}", "the sender asks", ""),
+    ]
+
+
+def test_unseal_needs_the_key_the_body_was_sealed_under(
+    shell: Any, set_aside: Any, tmp_path: Any, query: Query
+) -> None:
+    set_aside(["canary-77"])
+    other = {"SQS2PG_KEYS__FILE": str(tmp_path / "other.keys")}
+    shell("keys", "init", **other)
+    asked = ("quarantine", "show", "1", "--unseal", "--reason", "x")
+    assert "not the one on record" in shell.error(*asked, code=2, **other)
+    assert query("SELECT count(*) FROM sqs2pg.audit") == [(0,)]
+
+
+def test_a_body_cannot_command_the_terminal_it_is_shown_on(shell: Any, set_aside: Any) -> None:
+    set_aside(["line one\nred \x9b31m title \x9d0;x back\rover"])
+    master, slave = pty.openpty()
+    try:
+        arguments = ["quarantine", "show", "1", "--unseal", "--reason", "x"]
+        subprocess.run(
+            [sys.executable, "-m", "sqs2pg", *arguments],
+            cwd=shell.folder,
+            env=shell.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=slave,
+            stderr=subprocess.DEVNULL,
+            timeout=WAIT_S,
+            check=True,
+        )
+        shown = os.read(master, 4096).decode()
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert shown.splitlines() == ["line one", r"red \x9b31m title \x9d0;x back\rover"]
+
+
+def test_no_body_is_shown_before_its_act_is_committed(
+    shell: Any, set_aside: Any, database: str, query: Query
+) -> None:
+    set_aside(["canary-78"])
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM sqs2pg.audit_head FOR UPDATE")
+        arguments = ("quarantine", "show", "1", "--unseal", "--reason", "x")
+        with started(shell, *arguments) as process:
+            wait_until_blocked(query)
+            process.kill()
+            out, _ = process.communicate(timeout=WAIT_S)
+        assert out == b""
+        holder.rollback()
+
+
+def test_replay_after_the_mapping_was_mended(
+    shell: Any, set_aside: Any, query: Query, server_logs: Callable[[], str]
+) -> None:
+    set_aside([login(i, extra=1) for i in range(5)] + ["canary-79"])
+    result = shell("quarantine", "replay", "--all", "--json")
+    assert result.last == {"replayed": 5, "still_bad": 1, "already_done": 0}
+    assert query("SELECT user_id FROM user_logins ORDER BY 1") == [(f"u{i:05}",) for i in range(5)]
+    assert query("SELECT count(*) FROM user_logins WHERE masked_ip LIKE 'v1\\_%'") == [(5,)]
+    again = shell("quarantine", "replay", "--reason", "not_json").out
+    assert "replayed 0, still bad 1, already done 0" in again
+    numbers = [str(n) for (n,) in query("SELECT id FROM sqs2pg.quarantine ORDER BY 1")]
+    again = shell("quarantine", "replay", *numbers, "--json").last
+    assert again == {"replayed": 0, "still_bad": 1, "already_done": 5}
+    assert query("SELECT count(*) FROM user_logins") == [(5,)]
+    verified = shell("verify", "--json").last
+    assert verified["differences"] == []
+    assert (verified["written"], verified["quarantined"]) == (5, 1)
+    everything = "".join(shell.transcript) + server_logs()
+    for secret in ("canary-79", "203.0.113.77", "901-23-4567"):
+        assert secret not in everything
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("replay",),
+        ("replay", "1", "--all"),
+        ("replay", "--reason", "not_json", "--all"),
+        ("replay", "1", "--reason", "not_json"),
+        ("replay", "--reason", "not a code"),
+        ("replay", "0"),
+        ("replay", str(2**63)),
+        ("purge", "--yes"),
+        ("purge", "--yes", "1", "--all"),
+        ("purge", "--yes", "--all", "--older-than-days", "3"),
+        ("purge", "--yes", "--older-than-days", "0"),
+    ],
+)
+def test_what_is_meant_must_be_said_once(bare_shell: Any, arguments: tuple[str, ...]) -> None:
+    ended = bare_shell("quarantine", *arguments, code=2)
+    assert ended.err.startswith("error:")
+
+
+def test_replay_and_purge_of_entries_that_are_not_there(shell: Any) -> None:
+    shell("migrate")
+    assert "no entry 7" in shell.error("quarantine", "replay", "7", code=2)
+    assert "no entry 7, 8" in shell.error("quarantine", "purge", "7", "8", "--yes", code=2)
+    nothing = shell("quarantine", "replay", "--all", "--json").last
+    assert nothing == {"replayed": 0, "still_bad": 0, "already_done": 0}
+
+
+def test_purge_asks_first_and_the_books_balance_after_it(
+    shell: Any, set_aside: Any, query: Query
+) -> None:
+    set_aside(["not json", "nor this", login(1, extra=1), login(2, extra=1)])
+    shell("quarantine", "replay", "--reason", "unknown_field")
+    said = shell.error("quarantine", "purge", "--all", code=2)
+    assert "delete 4 quarantine entries for good, 2 of them never replayed" in said
+    assert "--yes" in said
+    assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(4,)]
+    query(
+        "UPDATE sqs2pg.quarantine SET received_at = now() - interval '3 days'"
+        " WHERE id = (SELECT min(id) FROM sqs2pg.quarantine WHERE reason = 'not_json')"
+    )
+    purged = shell("quarantine", "purge", "--older-than-days", "2", "--yes", "--json").last
+    assert purged == {"purged": 1, "never_replayed": 1}
+    said = shell("quarantine", "purge", "--all", "--yes").out
+    assert "purged 3, 1 of them never replayed" in said
+    verified = shell("verify", "--json").last
+    assert verified["differences"] == []
+    assert (verified["written"], verified["quarantined"]) == (2, 2)
+    acts = query("SELECT act, subject FROM sqs2pg.audit ORDER BY sequence")
+    assert [act for act, _ in acts] == ["replay", "purge", "purge"]
+    assert acts[2][1] == "pipeline 1, 3 quarantine entries, 1 never replayed: all"
+
+
+# Where a replay of 600, in batches of 500, is killed: there it waits for a lock of the test's.
+_WAIT = """CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF (SELECT count(*) FROM sqs2pg.quarantine WHERE replayed_at IS NOT NULL) = {replayed} THEN
+        PERFORM pg_advisory_xact_lock(42);
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER wait_here BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION wait_here()"""
+KILLS = {
+    "in the first COPY": (_WAIT.format(replayed=0, table="user_logins"), 0),
+    "in the second COPY": (_WAIT.format(replayed=500, table="user_logins"), 500),
+    "before the second COMMIT": (_WAIT.format(replayed=600, table="sqs2pg.tally"), 500),
+}
+
+
+@pytest.mark.parametrize("point", KILLS)
+def test_a_replay_killed_midway_and_run_again_doubles_nothing(
+    shell: Any, set_aside: Any, database: str, query: Query, point: str
+) -> None:
+    set_aside([login(i, extra=1) for i in range(600)])
+    waiting, committed = KILLS[point]
+    query(waiting)
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(42)")
+        with started(shell, "quarantine", "replay", "--all") as process:
+            wait_until_blocked(query)
+            process.kill()
+            process.communicate(timeout=WAIT_S)
+        assert process.returncode == -9
+        assert query("SELECT count(*) FROM user_logins") == [(committed,)]
+        holder.rollback()
+    result = shell("quarantine", "replay", "--all", "--json").last
+    assert result["replayed"] + result["already_done"] == 600 - committed
+    assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(600, 600)]
+    assert query("SELECT count(*) FROM sqs2pg.quarantine WHERE replayed_at IS NULL") == [(0,)]
+    verified = shell("verify", "--json").last
+    assert verified["differences"] == []
+    assert (verified["written"], verified["quarantined"]) == (600, 0)
+    acts = query("SELECT subject FROM sqs2pg.audit ORDER BY sequence")
+    assert acts[0] == ("pipeline 1, 600 quarantine entries: all",), "on record though it was killed"
+
+
+class started:  # noqa: N801  reads as the verb it is
+    """A command that is running; killed at the end if it still is."""
+
+    def __init__(self, shell: Any, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "sqs2pg", *arguments],
+            cwd=shell.folder,
+            env=shell.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> subprocess.Popen[bytes]:
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=WAIT_S)
+
+
+def blocked(query: Query) -> Iterator[bool]:
+    """Whether a session of this database waits for a lock, asked for again and again."""
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        [(count,)] = query(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        yield count > 0
+
+
+def wait_until_blocked(query: Query) -> None:
+    assert any(blocked(query)), f"nothing waited for a lock within {WAIT_S} s"
