@@ -413,6 +413,16 @@ async def test_an_unknown_fate_of_a_send_is_told_not_repeated(bench: Bench) -> N
         assert len(bench.queue.requests) == 1
 
 
+async def test_a_send_on_a_stale_connection_is_not_repeated(bench: Bench) -> None:
+    done = ok(Successful=[{"Id": "0", "MessageId": "m"}])
+    client = bench.client(done, CLOSE, done)
+    assert await client.send(URL, ["a"]) == []
+    with pytest.raises(TransientFault) as caught:
+        await client.send(URL, ["b"])
+    assert caught.value.code == "aws_connection"
+    assert len(bench.queue.requests) == 2
+
+
 async def test_a_send_is_repeated_where_that_is_safe(bench: Bench) -> None:
     done = ok(Successful=[{"Id": "0", "MessageId": "m"}])
     throttled = bench.client(error("RequestThrottled"), done)
@@ -486,12 +496,13 @@ async def test_long_polls_leave_room_for_deletes(bench: Bench) -> None:
 
 async def test_close_is_not_retried_into(bench: Bench) -> None:
     client = bench.client(SILENCE)
+    client._retries = Retries(RetrySettings("legacy", 100), draw=lambda: 1.0)
     task = asyncio.create_task(client.receive(URL))
     await bench.queue.asked.wait()
     await client.close()
     await client.close()
     with pytest.raises(TransientFault) as caught:
-        await task
+        await asyncio.wait_for(task, 10)  # and not after an hour of retries
     assert caught.value.code == "aws_connection"
     assert len(bench.queue.requests) == 1
     with pytest.raises(TransientFault):
@@ -526,6 +537,15 @@ async def test_a_clock_that_is_right_is_left_alone(bench: Bench) -> None:
 async def test_a_clock_refused_twice_is_a_fault(bench: Bench) -> None:
     refused = error("RequestTimeTooSkewed", 403, Date=formatdate(time.time() + 3600, usegmt=True))
     client = bench.client(refused)
+    with pytest.raises(TransientFault) as caught:
+        await client.receive(URL)
+    assert caught.value.code == "aws_clock_skew"
+    assert len(bench.queue.requests) == 2
+
+
+async def test_a_clock_that_jumps_is_followed_once(bench: Bench) -> None:
+    dates = [formatdate(time.time() + hours * 3600, usegmt=True) for hours in (1, 2, 3)]
+    client = bench.client(*(error("RequestTimeTooSkewed", 403, Date=date) for date in dates))
     with pytest.raises(TransientFault) as caught:
         await client.receive(URL)
     assert caught.value.code == "aws_clock_skew"
