@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 import msgspec
 import structlog
@@ -39,6 +40,9 @@ LAST_POLLS_S = 2.0
 
 Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""
+
+CANCEL_S = 0.5
+"""How long a cancelled batch may take to end before its connection is closed under it."""
 
 log = structlog.get_logger(__name__)
 
@@ -187,12 +191,27 @@ class Consumer:
                 task.result()
             await self._finish()
         finally:
-            for task in watch:
-                task.cancel()
-            await asyncio.gather(*watch, return_exceptions=True)
+            await self._abandon(watch)
             await self._let_go()
             self.totals.seconds = round(time.monotonic() - began, 3)
         return self.totals
+
+    async def _abandon(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """End what is still under way, without waiting for a database that does not answer.
+
+        A driver that is cancelled first asks the server, for seconds, to cancel too. What the
+        server makes of the batch is no matter: the ledger will know.
+        """
+        for task in tasks:
+            task.cancel()
+        _, stuck = await asyncio.wait(tasks, timeout=CANCEL_S)
+        for processor in self._processors:
+            await processor.reconnect()
+        if stuck:
+            await asyncio.wait(stuck, timeout=CANCEL_S)
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # seen; the first one has been raised already
 
     async def _work(self, *, draining: bool) -> None:
         try:
