@@ -143,6 +143,25 @@ async def test_a_failed_dial_gives_its_room_back(house: House) -> None:
     assert (await pool.take()).usable
 
 
+async def test_a_failed_dial_wakes_the_next(house: House) -> None:
+    pool = house.pool(1)
+    go = asyncio.Event()
+    dial = pool._dial
+
+    async def fail_once(_: object) -> HttpConnection:
+        pool._dial = dial
+        await go.wait()
+        raise TransientFault("down", code="aws_unreachable")
+
+    pool._dial = fail_once
+    first, second = asyncio.create_task(pool.take()), asyncio.create_task(pool.take())
+    await settle()
+    go.set()
+    with pytest.raises(TransientFault):
+        await first
+    assert (await asyncio.wait_for(second, 30)).usable
+
+
 async def test_a_cancelled_dial_gives_its_room_back(house: House) -> None:
     pool = house.pool(1)
     never = asyncio.Event()
