@@ -23,7 +23,7 @@ import pytest
 import sqs2pg
 from sqs2pg.local.folder import Account, readable
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 SOURCE = Path(sqs2pg.__file__).parents[1]
 PACKAGES = Path(psycopg.__file__).parents[1]

@@ -21,7 +21,7 @@ from sqs2pg.generate import logins
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.settings import load
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 COUNT = 2_000
 BAD = 20

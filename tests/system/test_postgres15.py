@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from sqs2pg.generate import logins
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 Row = tuple[Any, ...]
 ROWS = """SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
