@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -23,6 +22,7 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import FatalFault, Stage, TransientFault
+from sqs2pg.intake import Intake
 from sqs2pg.message import Message, Outcome
 from sqs2pg.metrics import Metrics
 from sqs2pg.process import Processor
@@ -77,63 +77,6 @@ def backoff_s(attempt: int) -> float:
     Source: AWS Architecture Blog, "Exponential Backoff And Jitter".
     """
     return random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(attempt, 16)))  # noqa: S311  not a secret
-
-
-class Intake:
-    """Messages between pollers and writers, in order of arrival.
-
-    On a FIFO queue one batch is in flight a message group: messages of a group that a writer has
-    in hand wait here until it is `done` with them.
-    """
-
-    def __init__(self) -> None:
-        self._messages: deque[Message] = deque()
-        self._busy_groups: set[str] = set()
-        self._changed = asyncio.Event()
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    def put(self, messages: Sequence[Message]) -> None:
-        """Add messages at the end."""
-        self._messages.extend(messages)
-        if messages:
-            self._changed.set()
-
-    async def take(self, rows_max: int, linger_s: float) -> list[Message]:
-        """Wait for a message, linger for more unless the batch is full; return 1 to rows_max."""
-        while True:
-            while not self._messages:
-                self._changed.clear()
-                await self._changed.wait()
-            if linger_s and len(self._messages) < rows_max:
-                await asyncio.sleep(linger_s)
-            if batch := self._pick(rows_max):
-                return batch
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _pick(self, rows_max: int) -> list[Message]:
-        messages = self._messages
-        if messages and messages[0].attributes.message_group_id is None:
-            return [messages.popleft() for _ in range(min(rows_max, len(messages)))]
-        batch: list[Message] = []
-        later: deque[Message] = deque()
-        while messages and len(batch) < rows_max:
-            message = messages.popleft()
-            busy = message.attributes.message_group_id in self._busy_groups
-            (later if busy else batch).append(message)
-        later.extend(messages)
-        self._messages = later
-        self._busy_groups.update(m.attributes.message_group_id or "" for m in batch)
-        return batch
-
-    def done(self, batch: Sequence[Message]) -> None:
-        """Let the next messages of the batch's groups be taken."""
-        groups = {m.attributes.message_group_id for m in batch} - {None}
-        if groups:
-            self._busy_groups -= groups
-            self._changed.set()
 
 
 class Consumer:
