@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, LiteralString, Self, cast
 
@@ -175,7 +176,7 @@ class Session:
         Returns the rows of the last statement that gives rows. Raises psycopg.Error.
         """
         self.statements += _count(statement) if isinstance(statement, str) else 1
-        async with self._connection.cursor() as cursor:
+        async with self._checked(), self._connection.cursor() as cursor:
             # The statements are the package's own text; no value is ever formatted in.
             await cursor.execute(cast("LiteralString", statement), parameters)
             rows: list[tuple[Any, ...]] = []
@@ -188,10 +189,26 @@ class Session:
     async def copy(self, statement: str | sql.Composed, text: str) -> int:
         """COPY `text` in; return the rows the server counted. Raises psycopg.Error."""
         self.statements += 1
-        async with self._connection.cursor() as cursor:
+        async with self._checked(), self._connection.cursor() as cursor:
             async with cursor.copy(cast("LiteralString", statement)) as copy:
                 await copy.write(text)
             return cursor.rowcount
+
+    @asynccontextmanager
+    async def _checked(self) -> AsyncIterator[None]:
+        """Make one kind of fault of every way in which a connection can end.
+
+        A server that ends COPY and session in one go (it met the end of our stream) makes psycopg
+        raise ValueError, which would pass for a fault of ours.
+        """
+        try:
+            yield
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            if not self.broken:
+                raise
+            raise psycopg.OperationalError(type(error).__name__) from None
 
     async def rollback(self) -> None:
         """Leave a failed transaction; a broken connection has left it already."""
@@ -228,6 +245,13 @@ _REFUSED = ("authentication failed", "no password supplied", "FATAL:  role ")
 _TLS_FAILED = ("certificate", "private key file", "does not support SSL", "SSL required")
 
 
+# Refused for now, by a server that is there: in libpq's and the server's English.
+_REFUSED_FOR_NOW = {
+    "57P03": ("is starting up", "is shutting down", "recovery"),
+    "53300": ("too many connections", "too many clients", "connection slots are reserved"),
+}
+
+
 def _connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
     # libpq gives no SQLSTATE for most failures before the session stands; its text is in the
     # server's language. The few words looked for are protocol codes, or the English of libpq and
@@ -258,6 +282,13 @@ def _connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
             code="postgres_3D000",
             hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL",
         )
+    for code, words in _REFUSED_FOR_NOW.items():
+        if state == code or any(word in text for word in words):
+            return TransientFault(
+                f"PostgreSQL at {where} takes no connection now (SQLSTATE {code})",
+                code=f"postgres_{code}",
+                hint="57P03: it is starting or stopping; 53300: raise max_connections, or use fewer",
+            )
     return _away(where, state or "08001")
 
 

@@ -43,6 +43,7 @@ SELECT set_config('synchronous_commit',
        set_config('statement_timeout', '{timeout_ms}', true),
        set_config('lock_timeout', '{timeout_ms}', true),
        set_config('idle_in_transaction_session_timeout', '{timeout_ms}', true),
+       set_config('TimeZone', 'UTC', true),
        (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
 
 _COPY_LEDGER = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"

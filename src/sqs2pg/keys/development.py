@@ -29,7 +29,14 @@ def load_or_create(folder: Path = FOLDER) -> Keyring:
     Two processes that start at once end with the same key. Raises what `provider_file` raises.
     """
     path = folder / FILE_NAME
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KeyFault(
+            f"the folder {folder} for the development key cannot be made: {error.strerror}",
+            code="key_folder",
+            hint="run it in a folder of your own, or give a key file with SQS2PG_KEYS__FILE",
+        ) from None
     if not path.exists():
         try:
             return provider_file.create(path, development=True)
