@@ -287,7 +287,7 @@ def _connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
             return TransientFault(
                 f"PostgreSQL at {where} takes no connection now (SQLSTATE {code})",
                 code=f"postgres_{code}",
-                hint="57P03: it is starting or stopping; 53300: raise max_connections, or use fewer",
+                hint="57P03: it starts or stops; 53300: raise max_connections, or use fewer",
             )
     return _away(where, state or "08001")
 

@@ -28,6 +28,19 @@ LEASE_TOTAL_S = 43_200
 """SQS's limit on how long one receive can be extended: twelve hours."""
 SUSPECT_RECEIVES = 10
 """Deliveries that make a message a suspect on a queue without a redrive policy."""
+ENTRY_CODES = frozenset(
+    {
+        "InternalError",
+        "InvalidParameterValue",
+        "MessageNotInflight",
+        "ReceiptHandleIsInvalid",
+        "RequestThrottled",
+        "ServiceUnavailable",
+        "ThrottlingException",
+        "Unanswered",
+    }
+)
+"""Codes of failed batch entries that are counted by name: what a server says is no label."""
 _DELETE_TRIES = 3
 _FIRST_POLL_BYTES = 2**20  # reserved for a poll while no body has been seen yet
 
@@ -183,7 +196,8 @@ class QueueSource:
                 self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
                 break
             for failure in failures:
-                self._metrics.count_fault(Stage.ACKNOWLEDGE, failure.code)
+                code = failure.code if failure.code in ENTRY_CODES else "other"
+                self._metrics.count_fault(Stage.ACKNOWLEDGE, code)
             # A stale handle stays stale, unless a later delivery has brought a newer one.
             left = [
                 left[failure.index]
