@@ -16,7 +16,7 @@ import msgspec
 
 from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
-from sqs2pg.ledger import UNDATED_MS, delivery_key
+from sqs2pg.ledger import UNDATED_MS, delivery_keys
 from sqs2pg.message import DeadLetter, Message, Outcome, Record, Row
 from sqs2pg.metrics import Metrics
 from sqs2pg.sink import Sink
@@ -115,8 +115,14 @@ class Processor:
         return outcomes
 
     def _key(self, message: Message) -> str:
-        sent_ms = UNDATED_MS if self._plan.fifo else message.attributes.sent_timestamp
-        return delivery_key(message.message_id, sent_ms)
+        return self._keys([message])[0]
+
+    def _keys(self, messages: Sequence[Message]) -> list[str]:
+        if self._plan.fifo:
+            sent_ms = [UNDATED_MS] * len(messages)
+        else:
+            sent_ms = [message.attributes.sent_timestamp for message in messages]
+        return delivery_keys([message.message_id for message in messages], sent_ms)
 
     def _transform(
         self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
@@ -131,9 +137,9 @@ class Processor:
         decoded: list[Message] = []
         records: list[Record] = []
         decode, dedupe = self._plan.decoder.decode, self._plan.dedupe
-        for message in messages:
-            key = self._key(message)
-            fault = condemned.get(message.message_id)
+        for message, plain_key in zip(messages, self._keys(messages), strict=True):
+            key = plain_key
+            fault = condemned.get(message.message_id) if condemned else None
             record: Record | None = None
             if fault is None:
                 try:
@@ -147,12 +153,12 @@ class Processor:
             if key in firsts:
                 continue
             firsts[key] = message
-            if fault is not None:
-                dead.append(self._set_aside(key, message, fault))
-            elif record is not None:
+            if record is not None:
                 row_keys.append(key)
                 decoded.append(message)
                 records.append(record)
+            elif fault is not None:
+                dead.append(self._set_aside(key, message, fault))
         rows: list[Row] = []
         lines = self._plan.transformer.lines(decoded, records)
         for key, message, line in zip(row_keys, decoded, lines, strict=True):

@@ -18,7 +18,7 @@ from typing import cast
 from sqs2pg.columns import INTEGER_RANGES, Column
 from sqs2pg.convert import CONVERTERS
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
-from sqs2pg.ledger import day_of
+from sqs2pg.ledger import DAY_MS, day_of
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import Field
 
@@ -99,11 +99,11 @@ class _ColumnPlan:
             return cast("list[str]", values)
         known: dict[str | None, Cell] = {value: self._cell(value) for value in set(values)}
         if self._dated and None in known:
+            stamps = [message.attributes.sent_timestamp // DAY_MS for message in messages]
+            days: dict[int, Cell] = {day: day_of(day * DAY_MS).isoformat() for day in set(stamps)}
             cells = [
-                day_of(message.attributes.sent_timestamp).isoformat()
-                if value is None
-                else known[value]
-                for value, message in zip(values, messages, strict=True)
+                days[day] if value is None else known[value]
+                for value, day in zip(values, stamps, strict=True)
             ]
         else:
             cells = [known[value] for value in values]

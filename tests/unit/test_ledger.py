@@ -10,7 +10,16 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from sqs2pg.ledger import DAY_MS, UNDATED_MS, day_of, dedupe_key, delivery_key, sent_ms_of, today
+from sqs2pg.ledger import (
+    DAY_MS,
+    UNDATED_MS,
+    day_of,
+    dedupe_key,
+    delivery_key,
+    delivery_keys,
+    sent_ms_of,
+    today,
+)
 
 SENT_MS = 1_700_000_000_123
 MESSAGE_ID = "5fea7756-0ea4-451a-a703-a558b933e274"
@@ -163,3 +172,12 @@ def test_today_is_the_utc_day():
     before = datetime.now(UTC).date()
     found = today()
     assert before <= found <= datetime.now(UTC).date()
+
+
+def test_a_batch_of_keys_is_the_keys_one_by_one():
+    ids = ["c2d2536d-3c4a-42c0-9c16-e1c2ed7da37f", "0ed29c78-dba6-40ab-bcad-34457c55b24a"]
+    odd = ["", "C2D2536D-3C4A-42C0-9C16-E1C2ED7DA37F", "x" * 36, ids[0][:-1], ids[0] + "0"]
+    for batch in ([], ids, ids * 3, [*ids, *odd], odd, [ids[0][:-1], "0" + ids[1]]):
+        times = [1_795_381_566_306 + index // 2 for index in range(len(batch))]
+        one_by_one = [delivery_key(name, ms) for name, ms in zip(batch, times, strict=True)]
+        assert delivery_keys(batch, times) == one_by_one
