@@ -337,11 +337,29 @@ async def test_tampering_shows_against_an_anchor(
     anchors = [await act(session, number) for number in range(1, 6)]
     tamper(owner, *statements)
     if rehashed_from:
-        tamper(owner)
         owner.execute("ALTER TABLE sqs2pg.audit DISABLE TRIGGER append_only")
         rehash(owner, rehashed_from)
     assert await audit.check_chain(session, str(anchors[-1])) != []
     assert (await audit.check_chain(session) != []) is seen_without
+
+
+@pytest.mark.parametrize(
+    ("sequence", "difference"),
+    [
+        (3, "audit: row 4 does not follow the row before it"),
+        (5, "audit: row 5 is not the one that the head names"),
+    ],
+)
+async def test_a_row_rewritten_with_a_hash_that_fits_it_breaks_the_chain_behind_it(
+    session: Session, owner: Connection, sequence: int, difference: str
+) -> None:
+    anchors = [await act(session, number) for number in range(1, 6)]
+    tamper(owner, f"UPDATE sqs2pg.audit SET subject = 'entry 9' WHERE sequence = {sequence}")
+    owner.execute("ALTER TABLE sqs2pg.audit DISABLE TRIGGER append_only")
+    fitting = digest(rows(owner)[sequence - 1])
+    owner.execute("UPDATE sqs2pg.audit SET hash = %s WHERE sequence = %s", [fitting, sequence])
+    assert await audit.check_chain(session) == [difference]
+    assert await audit.check_chain(session, str(anchors[1])) == [difference]
 
 
 async def test_a_row_added_past_the_head_shows(session: Session, owner: Connection) -> None:

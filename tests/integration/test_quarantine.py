@@ -102,6 +102,10 @@ OPEN = (
     "SELECT id, reason, detail, attempts FROM sqs2pg.quarantine"
     " WHERE replayed_at IS NULL ORDER BY id"
 )
+BLOCKED = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 ACTS = "SELECT act, subject, reason, ticket FROM sqs2pg.audit ORDER BY sequence"
 
 
@@ -441,6 +445,31 @@ async def test_once_the_ledgers_day_is_gone_the_entrys_own_note_guards_it(
     assert await _replay(settings(), Selection(ids=(1, 2))) == Replayed(already_done=2)
     assert len(rows(database, USERS)) == 3
     await assert_books_balance(settings(), written=2, quarantined=0)
+
+
+async def test_two_replays_at_once_need_no_ledger_to_write_once(
+    set_aside: Any, settings: MakeSettings, database: str
+) -> None:
+    """The ledger has forgotten it. The first replay stands still in mid-COPY; the second comes."""
+    await set_aside([*two_days_apart()])
+    drop_days_before_the_newest(database)
+    rows(
+        database,
+        "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$;"
+        "CREATE TRIGGER wait_here BEFORE INSERT ON user_logins FOR EACH ROW"
+        " EXECUTE FUNCTION wait_here()",
+    )
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(42)")
+        both = asyncio.gather(*(_replay(settings(), Selection(ids=(1,))) for _ in range(2)))
+        while rows(database, BLOCKED) != [(2,)]:
+            await asyncio.sleep(0)
+        holder.rollback()
+        reports = await both
+    assert sorted(report.replayed for report in reports) == [0, 1]
+    assert sorted(report.already_done for report in reports) == [0, 1]
+    assert rows(database, USERS) == [("u1",)]
 
 
 async def test_an_entry_that_the_ledger_lacks_though_its_day_is_kept_is_left(
