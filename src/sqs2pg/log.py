@@ -44,6 +44,10 @@ ALLOWED = frozenset(
         "table",
         "where",
         "count",
+        "act",
+        "anchor",
+        "replayed",
+        "still_bad",
     }
 )
 

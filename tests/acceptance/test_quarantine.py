@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -285,3 +286,19 @@ def blocked(query: Query) -> Iterator[bool]:
 
 def wait_until_blocked(query: Query) -> None:
     assert any(blocked(query)), f"nothing waited for a lock within {WAIT_S} s"
+
+
+def test_the_anchor_of_an_act_is_logged_and_verify_holds_the_audit_to_it(
+    shell: Any, set_aside: Any, query: Query
+) -> None:
+    set_aside(["not json"])
+    logged = shell("quarantine", "replay", "--all").err
+    [anchor] = re.findall(r'"anchor": "(1:[0-9a-f]{64})"', logged)
+    assert shell("verify", "--anchor", anchor, "--json").last["ok"] is True
+    query("ALTER TABLE sqs2pg.audit DISABLE TRIGGER ALL")
+    query("TRUNCATE sqs2pg.audit")
+    query("ALTER TABLE sqs2pg.audit_head DISABLE TRIGGER ALL")
+    query("UPDATE sqs2pg.audit_head SET sequence = 0, hash = decode(repeat('00', 32), 'hex')")
+    assert shell("verify", "--json").last["ok"] is True, "rewritten so that only an anchor tells"
+    [difference] = shell("verify", "--anchor", anchor, "--json", code=1).last["differences"]
+    assert "row 1, which the anchor names, is missing" in difference

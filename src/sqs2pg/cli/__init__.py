@@ -25,8 +25,9 @@ COMMANDS = {
     "send": "Put generated logins, or a file's lines, on the queue.",
     "migrate": "Create or upgrade our tables, the target and the ledger's days.",
     "verify": "Reconcile ledger, tally, quarantine and target; exit 1 on any difference.",
-    "quarantine": "List and look at messages that were set aside.",
+    "quarantine": "List, look at, replay and purge messages that were set aside.",
     "keys": "Make and list the keys that mask values.",
+    "bench": "Measure throughput and CPU on this machine, in a few minutes.",
     "config": "Show the effective settings, or their JSON Schema.",
 }
 
