@@ -47,6 +47,9 @@ lint: $(READY) ## format, lint, types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+bench: $(READY) $(COMPILER) ## throughput, latency, CPU and memory, about 15 minutes; BENCH_ARGS='--only drain'
+	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
 LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 lock: ## resolve the dependencies again and write the requirements files
@@ -60,4 +63,4 @@ lock: ## resolve the dependencies again and write the requirements files
 clean: ## remove everything the targets made
 	@rm -rf .venv .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo test test-system test-unit lint lock clean
+.PHONY: help setup demo bench test test-system test-unit lint lock clean

@@ -1,0 +1,1 @@
+"""The benchmarks and the soak: what is measured here is not shipped."""

@@ -1,0 +1,22 @@
+"""What adapters of other tools share: is the binary on PATH, and what version is it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+
+def missing(name: str) -> str:
+    """Return why a tool cannot run; empty where its binary is on PATH."""
+    return "" if shutil.which(name) else f"no `{name}` on PATH"
+
+
+def version(name: str) -> str:
+    """Return the first line a tool says of its version; empty where it does not run."""
+    try:
+        done = subprocess.run(
+            [name, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return next(iter((done.stdout or done.stderr).strip().splitlines()), "")

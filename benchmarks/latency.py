@@ -1,0 +1,135 @@
+"""Latencies: of one message on an idle pipeline, and of all under a steady rate.
+
+From SentTimestamp, which the queue server sets, to the COMMIT, as PostgreSQL notes it itself
+(`track_commit_timestamp`): a message's ledger row holds the first in its key and, by its xmin,
+the second. Exact for every message, and nothing is added to the path. Both clocks are the
+machine's own; SentTimestamp is in whole milliseconds, rounded down, so a latency is up to 1 ms
+too long. PostgreSQL notes the time as it writes the commit record, before the flush; that flush
+is in the second figure, from before the send to the delete's answer.
+
+Source: PostgreSQL documentation, pg_xact_commit_timestamp; RFC 9562, section 5.7, for the key.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from typing import Any
+
+from sqs2pg.generate import logins
+
+from . import processes
+from .contenders import ONE, Launch
+from .measure import START_S, Backlog, drain, running, wait
+from .rig import QUEUE, BenchmarkError, Rig, Stand
+from .workloads import Plan, Section, Tell
+
+_LAG = """extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000
+- ('x' || left(replace(key::text, '-', ''), 12))::bit(48)::bigint"""
+LAGS_MS = f"SELECT ({_LAG})::float8 FROM sqs2pg.delivery ORDER BY key"
+PERCENTILES = (0.5, 0.95, 0.99, 0.999, 1.0)
+PERCENTILES_MS = f"""SELECT percentile_disc(ARRAY{list(PERCENTILES)})
+WITHIN GROUP (ORDER BY ({_LAG})::float8) FROM sqs2pg.delivery"""
+_PAUSE_S = (0.02, 0.06)
+"""Between two messages of the idle pipeline, so that they meet any phase of its timers."""
+TRIAL = 200_000
+"""Messages of the drain that tells the capacity, where none was measured."""
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the smallest value that `share` of the values do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    rank = max(1, -int(-share * len(ordered) // 1))
+    return ordered[rank - 1]
+
+
+def _launch(stand: Stand) -> Launch:
+    """Our pipeline as it serves: without --drain, with its twenty-second polls."""
+    launch = ONE.launch(stand.target)
+    return Launch([word for word in launch.argv if word != "--drain"], launch.environment)
+
+
+def _exact(stand: Stand) -> bool:
+    [(setting,)] = stand.query("SHOW track_commit_timestamp")
+    return bool(setting == "on")
+
+
+def run_idle(rig: Rig, plan: Plan, tell: Tell, count: int = 100) -> Section:
+    """Send messages one by one to a pipeline that has nothing else to do."""
+    section = Section(
+        "idle",
+        "One message on an idle pipeline",
+        f"{count} messages a run, each sent when the one before was deleted and a poll waits",
+    )
+    commits: list[float] = []
+    deletes: list[float] = []
+    for turn in range(plan.runs):
+        with rig.stand() as stand, running(_launch(stand), stand.target.folder) as process:
+            for index, body in enumerate(logins(count, seed=turn, bad_share=0.0)):
+                if not wait(stand, process, "waiting", 1, START_S):
+                    raise BenchmarkError("the pipeline does not poll")
+                time.sleep(random.uniform(*_PAUSE_S))
+                began = time.perf_counter()
+                arguments = {"QueueUrl": stand.target.queue_url, "MessageBody": body}
+                stand.server.call("SendMessage", arguments)
+                if not wait(stand, process, "deleted", index + 1, START_S):
+                    raise BenchmarkError("a message was not deleted")
+                deletes.append((time.perf_counter() - began) * 1000)
+            if _exact(stand):
+                commits += [lag for (lag,) in stand.query(LAGS_MS)]
+        tell(
+            f"idle {turn + 1}/{plan.runs} sent to deleted, p50 {statistics.median(deletes):.1f} ms"
+        )
+    section.figures = {
+        "messages": len(deletes),
+        "commit_ms": _summary(commits),
+        "delete_ms": _summary(deletes),
+    }
+    return section
+
+
+def _summary(values: list[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {f"p{share * 100:g}": round(percentile(values, share), 2) for share in PERCENTILES}
+
+
+def run_steady(
+    rig: Rig, plan: Plan, tell: Tell, rate: float | None, capacity: float | None
+) -> Section:
+    """Send at a steady rate, by default half of what one worker drains a second."""
+    if rate is None:
+        if capacity is None:
+            with rig.stand() as stand:
+                backlog = Backlog(max(10, round(TRIAL * plan.share)))
+                capacity = drain(stand, ONE, backlog, plan.limit_s).rate
+        rate = capacity / 2
+    seconds = plan.seconds
+    section = Section("steady", "Steady rate", f"{rate:,.0f} messages/s for {seconds:g} s a run")
+    turns: list[dict[str, Any]] = []
+    for turn in range(plan.runs):
+        with rig.stand() as stand, running(_launch(stand), stand.target.folder) as process:
+            if not wait(stand, process, "waiting", 1, START_S):
+                raise BenchmarkError("the pipeline does not poll")
+            count = round(rate * seconds)
+            cpu = processes.cpu_s(process.pid)
+            began = time.perf_counter()
+            stand.server.fill(QUEUE, count, rate_per_s=rate, seed=1, background=True)
+            if not wait(stand, process, "deleted", count, seconds + plan.limit_s):
+                raise BenchmarkError(f"it does not keep up with {rate:,.0f} messages/s")
+            took_s = time.perf_counter() - began
+            spent = processes.cpu_s(process.pid)
+            figures: dict[str, Any] = {"seconds": round(took_s, 3)}
+            if cpu is not None and spent is not None:
+                figures["pipeline_cpu_us"] = round((spent - cpu) * 1e6 / count, 2)
+            if _exact(stand):
+                [(lags,)] = stand.query(PERCENTILES_MS)
+                names = [f"p{share * 100:g}" for share in PERCENTILES]
+                figures["commit_ms"] = {
+                    name: round(lag, 1) for name, lag in zip(names, lags, strict=True)
+                }
+        turns.append(figures)
+        tell(f"steady {turn + 1}/{plan.runs} {figures}")
+    section.figures = {"rate": round(rate), "capacity": capacity, "turns": turns}
+    return section
