@@ -42,6 +42,11 @@ test-system: $(READY) ## tests that need system packages (PostgreSQL 15, PgBounc
 test-unit: $(READY) ## the tests without I/O, in seconds
 	@$(BIN)/pytest tests/unit $(TEST_ARGS)
 
+SOAK_MESSAGES ?= 300000
+SOAK_SECONDS ?= 600
+soak: $(READY) $(COMPILER) ## kills, restarts and cuts for SOAK_SECONDS; nothing lost, nothing doubled
+	@$(BIN)/python -m benchmarks.soak --messages $(SOAK_MESSAGES) --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+
 lint: $(READY) ## format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .

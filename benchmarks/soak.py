@@ -1,0 +1,434 @@
+"""The soak: real consumers under kills, restarts, cut connections and a failing queue.
+
+    make soak SOAK_MESSAGES=300000 SOAK_SECONDS=600
+
+Sends exactly N messages over S seconds, one in a hundred malformed, and has one in twenty delivered
+twice under one MessageId. Four `sqs2pg run` processes consume them through fault proxies. Until S
+seconds have passed they are killed with SIGKILL at random instants, PostgreSQL is stopped with its
+immediate mode and started again, connections on both sides are cut at random bytes, and the queue
+throttles, fails and loses replies in bursts. Then the faults stop, the rest is drained, and the
+database is held against the sender's own book: every login once in the target, every malformed
+message once in the quarantine, the dead-letter queue empty, and `sqs2pg verify` content.
+
+The queue's maxReceiveCount and the pipeline's `source.max_receives` are set to 1,000: here messages
+come again because their workers are killed from outside, which no message is guilty of.
+
+Ends with one JSON line: messages, kills, restarts, cuts, lost, doubled. Exit code 0 only if nothing
+was lost or doubled and the books balance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import heapq
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks.queue_server import QueueServer
+from sqs2pg.local import Postgres, servers
+from tests.faults.proxy import CUTS, FaultProxy, draw
+
+CONSUMERS = 4
+QUEUE, DEAD = "soak", "soak-dead"
+MALFORMED_EVERY = 100
+DUPLICATE_SHARE = 0.05
+RECEIVES_MAX = 1_000
+CUT_BYTES_MAX = 20_000
+LEASE_S = 10
+DRAIN_MAX_S = 300.0
+# A burst of the queue's own faults: how long, and shares of requests.
+BURST_S = 1.0
+BURST = {"throttle_share": 0.2, "error_share": 0.2, "lose_reply_share": 0.05}
+
+
+CONSUMER_CALLS = (
+    "ReceiveMessage",
+    "DeleteMessageBatch",
+    "ChangeMessageVisibilityBatch",
+    "GetQueueAttributes",
+    "GetQueueUrl",
+)
+"""Not the sender's: its book must be beyond doubt."""
+
+
+@dataclasses.dataclass
+class Plan:
+    """What one soak does."""
+
+    messages: int
+    seconds: float
+    kills: int
+    restarts: int
+    cuts: int
+    seed: int
+    dsn: str = ""
+    """A database that was not started here, such as a pooler's; then none is restarted."""
+
+
+@dataclasses.dataclass
+class Tally:
+    """What was done and found."""
+
+    messages: int = 0
+    kills: int = 0
+    restarts: int = 0
+    cuts: int = 0
+    lost: int = 0
+    doubled: int = 0
+
+
+def say(text: str) -> None:
+    """Progress, on stderr: stdout is for the result."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+class Sender(threading.Thread):
+    """Sends the messages evenly over the time given, and keeps the book."""
+
+    def __init__(self, queue: QueueServer, plan: Plan) -> None:
+        super().__init__(name="sender", daemon=True)
+        self._queue = queue
+        self._plan = plan
+        self.sent = 0
+        self.logins: set[str] = set()
+        self.malformed: set[str] = set()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Send them all."""
+        began = time.monotonic()
+        try:
+            for start in range(0, self._plan.messages, 10):
+                early = start * self._plan.seconds / self._plan.messages
+                time.sleep(max(0.0, began + early - time.monotonic()))
+                self._send(range(start, min(start + 10, self._plan.messages)))
+        except BaseException as error:
+            self.failure = error
+
+    def _send(self, numbers: range) -> None:
+        bodies = {str(number): self._body(number) for number in numbers}
+        entries = [{"Id": name, "MessageBody": body} for name, body in bodies.items()]
+        url = f"{self._queue.endpoint_url}/000000000000/{QUEUE}"
+        answer = self._queue.call("SendMessageBatch", {"QueueUrl": url, "Entries": entries})
+        for done in answer["Successful"]:
+            if int(done["Id"]) % MALFORMED_EVERY == 7:
+                self.malformed.add(done["MessageId"])
+            else:
+                self.logins.add(f"soak-{done['Id']}")
+        self.sent += len(answer["Successful"])
+
+    @staticmethod
+    def _body(number: int) -> str:
+        if number % MALFORMED_EVERY == 7:
+            return '{"user_id": "soak-' + str(number)
+        login = {"user_id": f"soak-{number}", "app_version": "2.3.0", "device_type": "android",
+                 "ip": f"10.{number % 7}.{number % 251}.{number % 13}", "locale": None,
+                 "device_id": f"593-47-{number % 10_000:04}"}  # fmt: skip
+        return json.dumps(login)
+
+
+class Consumers:
+    """The consumer processes: killed and started again."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self._environment = environment
+        self._folder = folder
+        self._log = (folder / "consumers.log").open("ab")
+        self.processes = [self._start() for _ in range(CONSUMERS)]
+        self.failed = 0
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sqs2pg", "run"],
+            cwd=self._folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+        )
+
+    def kill(self, rng: random.Random) -> None:
+        """Kill one at random and start another."""
+        index = rng.randrange(CONSUMERS)
+        victim = self.processes[index]
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        self.processes[index] = self._start()
+
+    def tend(self) -> None:
+        """Start again what ended by itself, as a supervisor would."""
+        for index, process in enumerate(self.processes):
+            if process.poll() is not None:
+                self.failed += 1
+                self.processes[index] = self._start()
+
+    def stop(self) -> list[int]:
+        """Ask all to stop; return their exit codes."""
+        for process in self.processes:
+            process.terminate()
+        codes = [process.wait(timeout=60) for process in self.processes]
+        self._log.close()
+        return codes
+
+
+@contextmanager
+def database(plan: Plan) -> Iterator[tuple[str, Postgres | None]]:
+    """Yield the database's URL, and the server where it is ours to restart."""
+    if plan.dsn:
+        yield plan.dsn, None
+        return
+    # fsync off: an immediate stop loses the process, not the machine and its page cache.
+    with servers(sqs=False) as local:
+        yield local.database_url, local.postgres
+
+
+def soak(plan: Plan) -> tuple[Tally, bool]:
+    """Run the plan; return what was done and found, and whether all is well."""
+    rng = random.Random(plan.seed)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sqs2pg-soak-")))
+        url, postgres = stack.enter_context(database(plan))
+        queue = stack.enter_context(QueueServer("--manifest", "--seed", str(plan.seed)))
+        proxies = [stack.enter_context(FaultProxy(("127.0.0.1", queue.port)))]
+        direct, consumers_url = url, url
+        if postgres:
+            proxies.append(stack.enter_context(FaultProxy(("127.0.0.1", postgres.port))))
+            consumers_url = url.replace(f":{postgres.port}/", f":{proxies[-1].port}/")
+        _make_queues(queue)
+        environment = _environment(consumers_url, proxies[0].port)
+        _command(environment | {"DATABASE_URL": direct}, folder, "migrate")
+        sender = Sender(queue, plan)
+        queue.set_faults("*", duplicate_share=DUPLICATE_SHARE, seed=plan.seed)
+        consumers = Consumers(environment, folder)
+        tally = Tally()
+        try:
+            sender.start()
+            _inflict(plan, rng, tally, sender, consumers, proxies, queue, postgres)
+            sender.join()
+            if sender.failure:
+                raise sender.failure
+            drained = _drain(queue, consumers)
+        finally:
+            codes = consumers.stop()
+        tally.cuts = sum(proxy.counts[act] for proxy in proxies for act in CUTS)
+        tally.messages = sender.sent
+        verified = _command(environment | {"DATABASE_URL": direct}, folder, "verify", "--json")
+        well = _compare(direct, sender, tally, queue)
+        say(f"exit codes {codes}, {consumers.failed} ended by themselves; verify: {verified}")
+        return tally, well and drained and json.loads(verified)["ok"] and not any(codes)
+
+
+def _make_queues(queue: QueueServer) -> None:
+    queue.call("CreateQueue", {"QueueName": DEAD})
+    policy = {
+        "deadLetterTargetArn": f"arn:aws:sqs:us-east-1:000000000000:{DEAD}",
+        "maxReceiveCount": RECEIVES_MAX,
+    }
+    attributes = {"RedrivePolicy": json.dumps(policy), "VisibilityTimeout": str(LEASE_S)}
+    queue.call("CreateQueue", {"QueueName": QUEUE, "Attributes": attributes})
+
+
+def _environment(url: str, queue_port: int) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "PG", "SQS2PG_"))
+    }
+    return kept | {
+        "DATABASE_URL": url,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{queue_port}",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "soak",
+        "AWS_SECRET_ACCESS_KEY": "soak",
+        "SQS2PG_SOURCE__QUEUE": QUEUE,
+        "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": str(LEASE_S),
+        "SQS2PG_SOURCE__WAIT_TIME_S": "5",
+        "SQS2PG_SOURCE__MAX_RECEIVES": str(RECEIVES_MAX),
+        "SQS2PG_SINK__BATCH_ROWS_MAX": "500",
+        "SQS2PG_SINK__STATEMENT_TIMEOUT_S": "10",
+        "SQS2PG_KEYS__PROVIDER": "development",
+        "SQS2PG_STATUS__BIND": "",
+    }
+
+
+def _command(environment: dict[str, str], folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "sqs2pg", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if arguments[0] == "migrate" and done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout.strip()
+
+
+def _inflict(
+    plan: Plan,
+    rng: random.Random,
+    tally: Tally,
+    sender: Sender,
+    consumers: Consumers,
+    proxies: list[FaultProxy],
+    queue: QueueServer,
+    postgres: Postgres | None,
+) -> None:
+    """Do to them what the plan says, until its time is over."""
+
+    def kill() -> None:
+        consumers.kill(rng)
+        tally.kills += 1
+
+    def restart() -> None:
+        if postgres:
+            postgres.stop("immediate")
+            postgres.start()
+            tally.restarts += 1
+
+    def cut() -> None:
+        proxy = rng.choice(proxies)
+        fault = draw(rng, bytes_max=CUT_BYTES_MAX, acts=sorted(CUTS))
+        proxy.arm(fault)
+
+    def burst() -> None:
+        for call in CONSUMER_CALLS:
+            queue.set_faults(call, **BURST)
+        threading.Timer(BURST_S, calm).start()
+
+    def calm() -> None:
+        for call in CONSUMER_CALLS:
+            queue.set_faults(call, **dict.fromkeys(BURST, 0.0))
+
+    def progress() -> None:
+        cuts = sum(proxy.counts[act] for proxy in proxies for act in CUTS)
+        stats = queue.stats()
+        say(
+            f"sent {sender.sent:,} deleted {stats['deleted']:,} kills {tally.kills} "
+            f"restarts {tally.restarts} cuts {cuts}"
+        )
+
+    # More cuts are armed than asked for: one that waits for its byte may wait for long.
+    schedule = [
+        *_spread(rng, plan.seconds, plan.kills, kill),
+        *_spread(rng, plan.seconds, plan.restarts if postgres else 0, restart),
+        *_spread(rng, plan.seconds, plan.cuts * 3 // 2, cut),
+        *_spread(rng, plan.seconds, max(2, int(plan.seconds / 15)), burst),
+        *((at, index, progress) for index, at in enumerate(_every(plan.seconds, 15.0))),
+    ]
+    heapq.heapify(schedule)
+    began = time.monotonic()
+    while schedule:
+        at, _, act = heapq.heappop(schedule)
+        while (left := began + at - time.monotonic()) > 0:
+            consumers.tend()
+            time.sleep(min(left, 0.2))
+        act()
+    time.sleep(max(0.0, began + plan.seconds - time.monotonic()))
+    time.sleep(BURST_S)
+    for proxy in proxies:
+        for armed in proxy.armed:
+            armed.release()
+    calm()
+    progress()
+
+
+Event = tuple[float, float, Callable[[], None]]
+
+
+def _spread(
+    rng: random.Random, seconds: float, count: int, act: Callable[[], None]
+) -> Iterator[Event]:
+    """`count` events at random instants, one in each of as many equal parts of the time."""
+    for index in range(count):
+        # Not in the last tenth second, so that each surely comes before the end.
+        at = (index + rng.random()) * (seconds - 0.1) / count
+        yield at, rng.random(), act
+
+
+def _every(seconds: float, step: float) -> Iterator[float]:
+    at = step
+    while at < seconds:
+        yield at
+        at += step
+
+
+def _drain(queue: QueueServer, consumers: Consumers) -> bool:
+    say("the faults are over; draining")
+    ends = time.monotonic() + DRAIN_MAX_S
+    while time.monotonic() < ends:
+        consumers.tend()
+        stats = queue.stats()
+        if not (stats["visible"] or stats["in_flight"] or stats["delayed"]):
+            return True
+        queue.wait("visible", at_most=0, timeout_s=2.0)
+        queue.wait("in_flight", at_most=0, timeout_s=2.0)
+    say(f"not empty after {DRAIN_MAX_S:.0f} s: {stats}")
+    return False
+
+
+def _compare(url: str, sender: Sender, tally: Tally, queue: QueueServer) -> bool:
+    """Hold the database against the sender's book; count what is lost and doubled."""
+    with psycopg.connect(url) as connection:
+        rows: dict[str, int] = dict(
+            connection.execute("SELECT user_id, count(*) FROM user_logins GROUP BY 1").fetchall()
+        )
+        aside: dict[str, int] = dict(
+            connection.execute(
+                "SELECT message_id, count(*) FROM sqs2pg.quarantine GROUP BY 1"
+            ).fetchall()
+        )
+        [ledger] = connection.execute("SELECT count(*) FROM sqs2pg.delivery").fetchall()
+    tally.lost = len(sender.logins - rows.keys()) + len(sender.malformed - aside.keys())
+    tally.doubled = sum(rows.values()) - len(rows) + sum(aside.values()) - len(aside)
+    strangers = len(rows.keys() - sender.logins) + len(aside.keys() - sender.malformed)
+    dead: dict[str, Any] = queue.stats()["queues"].get(DEAD, {})
+    duplicated = queue.stats()["duplicated"]
+    say(
+        f"ledger {ledger[0]:,}, rows {sum(rows.values()):,}, quarantined {sum(aside.values()):,}, "
+        f"strangers {strangers}, delivered twice on purpose {duplicated:,}, dead letters {dead}"
+    )
+    whole = ledger[0] == sender.sent
+    return whole and not (tally.lost or tally.doubled or strangers or any(dead.values()))
+
+
+def main() -> int:
+    """Read the options, run, print the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--messages", type=int, default=300_000)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--kills", type=int, help="default: one in 5.5 s")
+    parser.add_argument("--restarts", type=int, help="default: one in 27 s")
+    parser.add_argument("--cuts", type=int, help="default: one in 2.5 s")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dsn", default="", help="use this database and do not restart it")
+    options = parser.parse_args()
+    plan = Plan(
+        messages=options.messages,
+        seconds=options.seconds,
+        kills=max(4, int(options.seconds / 5.5)) if options.kills is None else options.kills,
+        restarts=max(2, int(options.seconds / 27))
+        if options.restarts is None
+        else options.restarts,
+        cuts=max(10, int(options.seconds / 2.5)) if options.cuts is None else options.cuts,
+        seed=options.seed,
+        dsn=options.dsn,
+    )
+    tally, well = soak(plan)
+    print(json.dumps(dataclasses.asdict(tally)))
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
