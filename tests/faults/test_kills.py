@@ -49,8 +49,8 @@ async def test_kill_in_mid_copy_leaves_nothing_behind(world: World, past: int) -
     inside.release()
     assert world.sql("SELECT count(*) FROM user_logins") == [(0,)]
     assert world.sql("SELECT count(*) FROM sqs2pg.delivery") == [(0,)]
-    totals = world.finish(world.spawn("--drain"))
-    assert (totals["written"], totals["duplicate"]) == (COUNT, 0)
+    totals = await world.drain()
+    assert (totals.written, totals.duplicate) == (COUNT, 0)
     world.check_queue_empty()
     await world.check(users(COUNT))
 
@@ -66,8 +66,8 @@ async def test_kill_while_commit_is_under_way_is_decided_by_the_ledger(world: Wo
     held.release()
     [(written,)] = world.sql("SELECT count(*) FROM user_logins")
     assert written > 0
-    totals = world.finish(world.spawn("--drain"))
-    assert (totals["duplicate"], totals["written"]) == (written, COUNT - written)
+    totals = await world.drain()
+    assert (totals.duplicate, totals.written) == (written, COUNT - written)
     await world.check(users(COUNT))
 
 

@@ -25,6 +25,7 @@ class Echo:
         self._seen: list[bytearray] = []
         self._ended: list[threading.Event] = []
         self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
         self._acceptor = threading.Thread(target=self._accept)
         self._acceptor.start()
 
@@ -37,6 +38,8 @@ class Echo:
 
     def seen(self, connection: int = 0) -> bytes:
         """All that a connection brought, once it has ended."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self._ended) > connection, 10)
         assert self._ended[connection].wait(10)
         return bytes(self._seen[connection])
 
@@ -45,7 +48,9 @@ class Echo:
             while True:
                 sock, _ = self._listener.accept()
                 self._seen.append(bytearray())
-                self._ended.append(threading.Event())
+                with self._changed:
+                    self._ended.append(threading.Event())
+                    self._changed.notify_all()
                 thread = threading.Thread(target=self._serve, args=(sock, len(self._seen) - 1))
                 self._threads.append(thread)
                 thread.start()

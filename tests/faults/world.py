@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,12 +23,13 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 
+import sqs2pg.database
 import sqs2pg.metrics
 import sqs2pg.sink
 from benchmarks.queue_server import ManifestLine, QueueServer
 from sqs2pg.assembly import Ready, assemble, connect
 from sqs2pg.database import DatabaseFault
-from sqs2pg.errors import Stage
+from sqs2pg.errors import Sqs2pgError, Stage
 from sqs2pg.migrate import migrate, pipeline_id
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings, load
@@ -64,14 +65,16 @@ def users(count: int, prefix: str = "u") -> list[str]:
 class Met:
     """Codes of the faults that the code under test met, and a wait for one.
 
-    A fault of the database is `postgres_` and its SQLSTATE, met when it was diagnosed, even
-    where the batch went on by itself; every other one as it is counted for the metrics.
+    A fault of the database is `postgres_` and its SQLSTATE, noted as it is diagnosed, even where
+    the batch goes on by itself; `connect_53300` is a refused connection, one too many. Every code
+    is noted as it is counted for the metrics, too.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.codes: collections.Counter[str] = collections.Counter()
         self._waiters: dict[str, list[asyncio.Event]] = {}
-        diagnose, count = sqs2pg.sink.diagnose, sqs2pg.metrics.Metrics.count_fault
+        diagnose, connect_fault = sqs2pg.sink.diagnose, sqs2pg.database._connect_fault
+        count = sqs2pg.metrics.Metrics.count_fault
 
         def diagnose_noting(error: psycopg.Error) -> DatabaseFault:
             fault = diagnose(error)
@@ -82,7 +85,13 @@ class Met:
             self._note(code)
             count(metrics, stage, code, times)
 
+        def connect_noting(error: psycopg.Error, where: str) -> Sqs2pgError:
+            if "too many connections" in str(error):  # libpq has no SQLSTATE for it
+                self._note("connect_53300")
+            return connect_fault(error, where)
+
         patch.setattr(sqs2pg.sink, "diagnose", diagnose_noting)
+        patch.setattr(sqs2pg.database, "_connect_fault", connect_noting)
         patch.setattr(sqs2pg.metrics.Metrics, "count_fault", count_noting)
 
     def _note(self, code: str) -> None:
@@ -155,9 +164,10 @@ class World:
             "AWS_MAX_ATTEMPTS": "2",
         }
 
-    def settings(self, **overrides: Mapping[str, Any]) -> Settings:
-        """Settings of this world; arguments are sections that win over ours."""
+    def settings(self, **overrides: Any) -> Settings:
+        """Settings of this world; arguments are keys or sections that win over ours."""
         tree: dict[str, Any] = {
+            "shutdown_grace_s": 10,
             "source": {
                 "queue": QUEUE,
                 "visibility_timeout_s": VISIBILITY_S,
@@ -167,25 +177,25 @@ class World:
             "sink": {"dsn": self.dsn()},
             "keys": {"file": str(self.keys)},
         }
-        for section, values in overrides.items():
-            tree[section] = tree.get(section, {}) | values
+        for name, value in overrides.items():
+            tree[name] = tree.get(name, {}) | value if isinstance(value, dict) else value
         return load(environ={}, overrides=tree, discover=False)
 
     @contextlib.asynccontextmanager
-    async def consuming(self, **overrides: Mapping[str, Any]) -> AsyncIterator[Running]:
+    async def consuming(self, **overrides: Any) -> AsyncIterator[Running]:
         """Run a consumer in this process while the block lasts; it must end in good order."""
         async with assemble(self.settings(**overrides)) as ready:
             running = Running(ready, asyncio.create_task(ready.consumer.run()))
             try:
                 yield running
-            finally:
                 ready.consumer.stop()
                 await asyncio.wait({running.task}, timeout=WAIT_S)
+            finally:
                 running.task.cancel()
                 await asyncio.wait({running.task})
             running.task.result()
 
-    async def drain(self, **overrides: Mapping[str, Any]) -> Totals:
+    async def drain(self, **overrides: Any) -> Totals:
         """Run a consumer in this process until the queue is empty."""
         async with assemble(self.settings(**overrides)) as ready, asyncio.timeout(WAIT_S):
             return await ready.consumer.run(drain_settle_s=0)
@@ -289,9 +299,11 @@ class World:
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run SQL around the proxy, committed at once."""
-        with psycopg.connect(self.database, autocommit=True) as connection:
-            cursor = connection.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
+        return _run(self.database, statement, *values)
+
+    def administer(self, statement: str) -> None:
+        """Run SQL from outside of the database; `{name}` in it stands for the database."""
+        _run(self.database.rpartition("/")[0] + "/postgres", statement.format(name=self.name))
 
     @property
     def name(self) -> str:
@@ -336,6 +348,12 @@ class World:
         """Nothing is left on the queue, in whatever state."""
         stats = self.server.stats()
         assert (stats["visible"], stats["in_flight"], stats["delayed"]) == (0, 0, 0)
+
+
+def _run(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement, values or None)
+        return cursor.fetchall() if cursor.description else []
 
 
 async def prepare(world: World) -> None:

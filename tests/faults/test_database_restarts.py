@@ -1,0 +1,83 @@
+"""PostgreSQL crashes (immediate stop) under a batch, and comes back on its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from sqs2pg.local import Postgres, memory_folder
+from sqs2pg.local import servers as start_servers
+
+from .proxy import Act, Fault
+from .world import COPY_TARGET, LAST_STATEMENTS, Met, World, users
+
+COUNT = 60
+ONE_BATCH = {"connections": 1, "linger_ms": 300}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """A server that nobody else uses."""
+    with start_servers(sqs=False, base=memory_folder(2**30)) as local:
+        assert local.postgres is not None
+        yield local.postgres
+
+
+@pytest.fixture
+def database(server: Postgres) -> str:
+    """Its one database, as before the last test."""
+    server.start()
+    with_nothing = "DROP SCHEMA IF EXISTS sqs2pg CASCADE; DROP TABLE IF EXISTS user_logins"
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute(with_nothing)
+    return server.url
+
+
+@pytest.mark.parametrize("moment", [b"BEGIN", COPY_TARGET, LAST_STATEMENTS])
+async def test_a_crash_in_a_batch_loses_and_doubles_nothing(
+    world: World, met: Met, server: Postgres, moment: bytes
+) -> None:
+    inside = world.postgres.arm(Fault(act=Act.STALL, after=moment))
+    world.send_logins(users(COUNT))
+    async with world.consuming(sink=ONE_BATCH) as running:
+        await running.until(inside.fired())
+        server.stop("immediate")
+        inside.release()
+        await running.until(met("postgres_08001"))  # it tried to connect in vain
+        server.start()
+        await running.until(world.deleted(COUNT))
+    assert running.totals.written == COUNT
+    await world.check(users(COUNT))
+
+
+async def test_a_crash_right_after_commit_keeps_the_rows(
+    world: World, met: Met, server: Postgres
+) -> None:
+    """A commit that was answered survives; so does this one, whose answer never arrives."""
+    answered = world.postgres.arm(Fault(act=Act.STALL, after=LAST_STATEMENTS, on_reply=True))
+    world.send_logins(users(COUNT))
+    async with world.consuming(sink=ONE_BATCH) as running:
+        await running.until(answered.fired())
+        server.stop("immediate")
+        world.postgres.cut()
+        answered.release()
+        await running.until(met("postgres_08001"))
+        server.start()
+        await running.until(world.deleted(COUNT))
+    assert running.totals.duplicate > 0
+    await world.check(users(COUNT))
+
+
+async def test_a_server_that_comes_and_goes_is_followed(
+    world: World, met: Met, server: Postgres
+) -> None:
+    async with world.consuming() as running:
+        for turn in range(1, 4):
+            world.send_logins(users(COUNT, f"turn{turn}-"))
+            server.stop("immediate")
+            await running.until(met("postgres_08001", turn))
+            server.start()
+            await running.until(world.deleted(turn * COUNT))
+    await world.check([name for turn in (1, 2, 3) for name in users(COUNT, f"turn{turn}-")])
