@@ -68,4 +68,4 @@ lock: ## resolve the dependencies again and write the requirements files
 clean: ## remove everything the targets made
 	@rm -rf .venv .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo bench test test-system test-unit lint lock clean
+.PHONY: help setup demo soak bench test test-system test-unit lint lock clean

@@ -35,11 +35,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
 from benchmarks.queue_server import QueueServer
-from sqs2pg.local import Postgres, servers
+from sqs2pg.local import servers
 from tests.faults.proxy import CUTS, FaultProxy, draw
 
 CONSUMERS = 4
@@ -76,7 +77,7 @@ class Plan:
     cuts: int
     seed: int
     dsn: str = ""
-    """A database that was not started here, such as a pooler's; then none is restarted."""
+    """A URL of a database that was not started here, such as a pooler's."""
 
 
 @dataclasses.dataclass
@@ -185,29 +186,42 @@ class Consumers:
         return codes
 
 
+Restart = Callable[[], None]
+
+
 @contextmanager
-def database(plan: Plan) -> Iterator[tuple[str, Postgres | None]]:
-    """Yield the database's URL, and the server where it is ours to restart."""
+def database(plan: Plan, restart: Restart | None) -> Iterator[tuple[str, Restart | None]]:
+    """Yield the database's URL, and how to restart it at once, where that can be done."""
     if plan.dsn:
-        yield plan.dsn, None
+        yield plan.dsn, restart
         return
     # fsync off: an immediate stop loses the process, not the machine and its page cache.
     with servers(sqs=False) as local:
-        yield local.database_url, local.postgres
+        server = local.postgres
+        assert server is not None
+
+        def stop_and_start() -> None:
+            server.stop("immediate")
+            server.start()
+
+        yield local.database_url, stop_and_start
 
 
-def soak(plan: Plan) -> tuple[Tally, bool]:
-    """Run the plan; return what was done and found, and whether all is well."""
+def soak(plan: Plan, restart: Restart | None = None) -> tuple[Tally, bool]:
+    """Run the plan; return what was done and found, and whether all is well.
+
+    `restart` stops and starts the server behind `plan.dsn`.
+    """
     rng = random.Random(plan.seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sqs2pg-soak-")))
-        url, postgres = stack.enter_context(database(plan))
+        direct, restart = stack.enter_context(database(plan, restart))
         queue = stack.enter_context(QueueServer("--manifest", "--seed", str(plan.seed)))
-        proxies = [stack.enter_context(FaultProxy(("127.0.0.1", queue.port)))]
-        direct, consumers_url = url, url
-        if postgres:
-            proxies.append(stack.enter_context(FaultProxy(("127.0.0.1", postgres.port))))
-            consumers_url = url.replace(f":{postgres.port}/", f":{proxies[-1].port}/")
+        port = urlsplit(direct).port or 5432
+        proxies = [
+            stack.enter_context(FaultProxy(("127.0.0.1", target))) for target in (queue.port, port)
+        ]
+        consumers_url = direct.replace(f":{port}/", f":{proxies[1].port}/")
         _make_queues(queue)
         environment = _environment(consumers_url, proxies[0].port)
         _command(environment | {"DATABASE_URL": direct}, folder, "migrate")
@@ -217,7 +231,7 @@ def soak(plan: Plan) -> tuple[Tally, bool]:
         tally = Tally()
         try:
             sender.start()
-            _inflict(plan, rng, tally, sender, consumers, proxies, queue, postgres)
+            _inflict(plan, rng, tally, sender, consumers, proxies, queue, restart)
             sender.join()
             if sender.failure:
                 raise sender.failure
@@ -283,7 +297,7 @@ def _inflict(
     consumers: Consumers,
     proxies: list[FaultProxy],
     queue: QueueServer,
-    postgres: Postgres | None,
+    restart: Restart | None,
 ) -> None:
     """Do to them what the plan says, until its time is over."""
 
@@ -291,11 +305,10 @@ def _inflict(
         consumers.kill(rng)
         tally.kills += 1
 
-    def restart() -> None:
-        if postgres:
-            postgres.stop("immediate")
-            postgres.start()
-            tally.restarts += 1
+    def stop_database() -> None:
+        assert restart is not None
+        restart()
+        tally.restarts += 1
 
     def cut() -> None:
         proxy = rng.choice(proxies)
@@ -322,7 +335,7 @@ def _inflict(
     # More cuts are armed than asked for: one that waits for its byte may wait for long.
     schedule = [
         *_spread(rng, plan.seconds, plan.kills, kill),
-        *_spread(rng, plan.seconds, plan.restarts if postgres else 0, restart),
+        *_spread(rng, plan.seconds, plan.restarts if restart else 0, stop_database),
         *_spread(rng, plan.seconds, plan.cuts * 3 // 2, cut),
         *_spread(rng, plan.seconds, max(2, int(plan.seconds / 15)), burst),
         *((at, index, progress) for index, at in enumerate(_every(plan.seconds, 15.0))),

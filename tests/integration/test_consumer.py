@@ -288,3 +288,37 @@ def fetch(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
         text: str = answer.read().decode()
     return text
+
+
+@pytest.mark.parametrize("part", ["keep_leases", "poll", "process"])
+async def test_a_part_that_dies_takes_the_process_down_and_gives_back_what_it_held(
+    pipeline: Assemble, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    class Died(Exception):
+        pass
+
+    async def die(*_: Any, **__: Any) -> Any:
+        if part != "process":
+            await until(lambda: ready.source.held_count == 1)
+        raise Died
+
+    async with pipeline(source={"wait_time_s": 1}) as ready:
+        await send(ready, [login(1)])
+        if part == "process":
+            for processor in ready.processors:
+                monkeypatch.setattr(processor, "process", die)
+        else:
+            poll = ready.source.poll
+            if part == "poll":
+                # The second poll dies, while the first one's message is still in hand.
+                polls = iter([poll, die])
+                monkeypatch.setattr(ready.source, "poll", lambda **k: next(polls, die)(**k))
+            else:
+                monkeypatch.setattr(ready.source, "keep_leases", die)
+            monkeypatch.setattr(ready.consumer, "_write", lambda _: asyncio.Event().wait())
+        async with asyncio.timeout(20):
+            with pytest.raises(Died):
+                await ready.consumer.run()
+        assert ready.consumer.totals.released == 1
+        visible, in_flight, _ = await ready.source.depth()
+        assert (visible, in_flight) == (1, 0)
