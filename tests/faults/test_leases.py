@@ -1,0 +1,81 @@
+"""A database that is away for long: leases hold, nothing is delivered again, memory stays flat."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from .proxy import Act, Fault
+from .world import COPY_TARGET, QUEUE, VISIBILITY_S, World, users
+
+COUNT = 60
+AWAY_TIMEOUTS = 5
+"""Five minutes are five visibility timeouts of the default, sixty seconds."""
+GROWTH_MAX = 1.10
+IN_HAND = 500
+
+
+async def test_a_batch_held_three_times_its_timeout_is_delivered_once(world: World) -> None:
+    stuck = world.postgres.arm(Fault(act=Act.STALL, after=COPY_TARGET))
+    world.send_logins(users(COUNT))
+    async with world.consuming(sink={"connections": 1}) as running:
+        await running.until(stuck.fired())
+        # Bounded by an event that must not come: a message that is visible again.
+        held_s = 3 * VISIBILITY_S + 0.5
+        assert not await running.until(world.reached("visible", 1, timeout_s=held_s))
+        assert world.server.stats()["in_flight"] == COUNT
+        stuck.release()
+        await running.until(world.deleted(COUNT))
+    assert [line.receives for line in world.manifest()] == [1] * COUNT
+    assert running.totals.written == COUNT
+    await world.check(users(COUNT))
+
+
+@pytest.mark.parametrize("backlog", [100_000, pytest.param(1_000_000, marks=pytest.mark.system)])
+async def test_a_database_away_for_long_costs_no_receive_and_no_memory(
+    world: World, backlog: int
+) -> None:
+    """A process with a backlog behind it, so that its memory can be seen."""
+    policy = {"deadLetterTargetArn": arn(world.queue("dead")), "maxReceiveCount": 2}
+    attributes = {"RedrivePolicy": json.dumps(policy)}
+    world.server.call("SetQueueAttributes", {"QueueUrl": QUEUE, "Attributes": attributes})
+    world.server.fill(QUEUE, backlog, people=5_000, seed=3)
+    process = world.spawn(SQS2PG_SOURCE__IN_FLIGHT_MESSAGES_MAX=str(IN_HAND))
+    await world.deleted(5_000)
+    world.postgres.down()
+    assert await world.reached("in_flight", IN_HAND // 2)
+    away = [resident_bytes(process.pid)]
+    received = world.server.stats()["received"]
+    for _ in range(AWAY_TIMEOUTS):
+        # Never reached: it is the clock of this test, and an alarm.
+        assert not await world.reached("moved", 1, timeout_s=VISIBILITY_S)
+        away.append(resident_bytes(process.pid))
+        assert process.poll() is None
+    stats = world.server.stats()
+    # Receiving stops: what comes while it is away is what was under way already.
+    assert stats["received"] - received <= IN_HAND
+    assert stats["in_flight"] <= IN_HAND
+    assert max(away) <= away[0] * GROWTH_MAX, away
+    world.postgres.up()
+    settled = int(stats["deleted"])
+    await world.deleted(settled + 10_000)
+    assert resident_bytes(process.pid) <= max(away) * GROWTH_MAX
+    process.terminate()
+    totals = world.finish(process)
+    assert totals["written"] >= settled
+    assert max(line.receives for line in world.manifest()) == 1
+    assert world.server.stats()["queues"]["dead"] == {"visible": 0, "in_flight": 0, "delayed": 0}
+
+
+def arn(queue_url: str) -> str:
+    """The ARN of a queue of the test's server."""
+    return f"arn:aws:sqs:us-east-1:000000000000:{queue_url.rpartition('/')[2]}"
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has in RAM. Source: proc(5), /proc/pid/statm."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
