@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,70 +11,13 @@ import psycopg
 import pytest
 
 from sqs2pg.local import Servers
-
-
-@dataclass
-class Ended:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last(self) -> Any:
-        """The last line of stdout, as JSON."""
-        return json.loads(self.out.strip().splitlines()[-1])
-
-
-@dataclass
-class Shell:
-    """One user's shell: environment and working folder."""
-
-    folder: Path
-    environment: dict[str, str]
-    transcript: list[str] = field(default_factory=list)
-
-    def __call__(self, *arguments: str, code: int | None = 0, **environment: str) -> Ended:
-        """Run sqs2pg to its end and check the exit code, unless it is None."""
-        done = subprocess.run(
-            [sys.executable, "-m", "sqs2pg", *arguments],
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        self.transcript += [done.stdout, done.stderr]
-        ended = Ended(done.returncode, done.stdout, done.stderr)
-        assert code is None or ended.code == code, f"exit {ended.code}\n{ended.out}\n{ended.err}"
-        return ended
-
-    def error(self, *arguments: str, code: int, **environment: str) -> str:
-        """Run a command that must fail with one `error:` and one `hint:` line; return them."""
-        ended = self(*arguments, code=code, **environment)
-        assert "Traceback" not in ended.err
-        lines = [x for x in ended.err.splitlines() if x.startswith(("error:", "hint:"))]
-        assert [x.split(":")[0] for x in lines] == ["error", "hint"], ended.err
-        return "\n".join(lines)
+from tests.shell import Shell, bare_environment
 
 
 @pytest.fixture
-def bare_environment() -> dict[str, str]:
-    """The environment less everything that points anywhere."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL"
-    }
-
-
-@pytest.fixture
-def bare_shell(tmp_path: Path, bare_environment: dict[str, str]) -> Shell:
+def bare_shell(tmp_path: Path) -> Shell:
     """A shell in an empty folder, pointed at nothing."""
-    return Shell(tmp_path, bare_environment)
+    return Shell(tmp_path, bare_environment())
 
 
 @pytest.fixture
@@ -93,7 +31,6 @@ def server_logs(servers: Servers) -> Callable[[], str]:
 @pytest.fixture
 def shell(
     tmp_path: Path,
-    bare_environment: dict[str, str],
     database: str,
     sqs_endpoint: str,
     queue_url: str,
@@ -101,7 +38,7 @@ def shell(
     """A shell pointed at a fresh database and a fresh queue, with a key file of its own."""
     shell = Shell(
         tmp_path,
-        bare_environment
+        bare_environment()
         | {
             "DATABASE_URL": database,
             "AWS_ENDPOINT_URL": sqs_endpoint,

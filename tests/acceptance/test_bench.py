@@ -15,6 +15,7 @@ from typing import Any
 
 import sqs2pg
 from benchmarks import report
+from tests.shell import bare_environment
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"messages_per_second", "cpu_us_per_message", "ratio_plain_script", "ratio_tuned_script"}
@@ -86,14 +87,14 @@ def test_bench_needs_createdb_and_says_so(
 
 
 def test_the_suite_keeps_its_runs_and_writes_the_tables(
-    tmp_path: Path, bare_environment: dict[str, str]
+    tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-m", "benchmarks.run", "--no-fsync", "--runs", "1"]
     command += ["--only", "drain,idle,steady,ledger", "--contenders", "plain,sqs2pg,vector"]
     command += ["--messages", "plain=20", "--messages", "sqs2pg=500", "--seconds", "0.3"]
     command += ["--rate", "500", "--ledger-rows", "600", "--ledger-step", "300"]
     command += ["--results", str(tmp_path)]
-    environment = bare_environment | {"PATH": os.defpath}  # without a tool that may be there
+    environment = bare_environment() | {"PATH": os.defpath}  # without a tool that may be there
     before = report.RESULTS.read_bytes()
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
@@ -123,14 +124,12 @@ def test_the_suite_keeps_its_runs_and_writes_the_tables(
     assert "plain script" in picture.read_text()
 
 
-def test_a_database_that_is_not_there_is_said_without_its_password(
-    bare_environment: dict[str, str],
-) -> None:
+def test_a_database_that_is_not_there_is_said_without_its_password() -> None:
     url = "postgresql://u:hunter2@127.0.0.1:1/x"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", "--short"],
         cwd=ROOT,
-        env=bare_environment | {"BENCH_DATABASE_URL": url},
+        env=bare_environment() | {"BENCH_DATABASE_URL": url},
         capture_output=True,
         text=True,
         timeout=60,

@@ -18,9 +18,10 @@ from typing import Any
 
 import boto3
 import pytest
-from benchmarks.queue_server import QueueServer, build
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
+
+from benchmarks.queue_server import QueueServer, build
 
 THROTTLED = {(400, "RequestThrottled"), (403, "RequestThrottled"), (400, "ThrottlingException")}
 FAILED = {(500, "InternalFailure"), (503, "ServiceUnavailable"), (503, "503")}

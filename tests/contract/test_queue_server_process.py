@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 import pytest
 import trustme
+
 from benchmarks.queue_server import QueueServer, build, fuzz
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,18 +7,14 @@ and gets in by TLS only. Where a program is missing, the tests fail: a skipped o
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -29,11 +25,11 @@ from psycopg.conninfo import conninfo_to_dict
 from sqs2pg.local import Postgres, memory_folder
 from sqs2pg.local.child import Child, reserve_port
 from sqs2pg.local.folder import RunFolder, run_folder
+from tests.shell import Shell, bare_environment
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 ROLE = "pipeline"
 START_S_MAX = 30
-RUN_S_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -72,53 +68,6 @@ class Pooler:
     child: Child = field(repr=False)
     size: int = 3
     """Server connections a database: fewer than a drain with two workers has to the pooler."""
-
-
-@dataclass
-class Ended:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last(self) -> Any:
-        """The last line of stdout, as JSON."""
-        return json.loads(self.out.strip().splitlines()[-1])
-
-
-@dataclass
-class Shell:
-    """A user's shell: interpreter, folder, environment, and the identity where it is not ours."""
-
-    folder: Path
-    environment: dict[str, str]
-    python: str = sys.executable
-    identity: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(self, *arguments: str, code: int = 0, **environment: str) -> Ended:
-        """Run sqs2pg to its end and check the exit code."""
-        done = subprocess.run(
-            [self.python, "-m", "sqs2pg", *arguments],
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=RUN_S_MAX,
-            check=False,
-            **self.identity,
-        )
-        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return Ended(done.returncode, done.stdout, done.stderr)
-
-    def error(self, *arguments: str, code: int) -> str:
-        """Run a command that must say one `error:` and one `hint:` and no more; return them."""
-        ended = self(*arguments, code=code)
-        lines = ended.err.splitlines()
-        assert [line.split(":")[0] for line in lines] == ["error", "hint"], ended.err
-        return ended.err
 
 
 @pytest.fixture(scope="session")
@@ -273,15 +222,6 @@ def make_shell(
 
     make("")("keys", "init")
     return make
-
-
-def bare_environment() -> dict[str, str]:
-    """The environment less everything that points anywhere."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL"
-    }
 
 
 def require(program: str | Path | None) -> Path:

@@ -1,0 +1,74 @@
+"""sqs2pg as its users run it: a subprocess in a folder, an environment, and an identity."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUN_S_MAX = 100  # one command, on a machine that does much else
+
+
+@dataclass
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> Any:
+        """The last line of stdout, as JSON."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+
+@dataclass
+class Shell:
+    """One user's shell: folder, environment, interpreter, and the identity where not ours."""
+
+    folder: Path
+    environment: dict[str, str]
+    python: str = sys.executable
+    identity: dict[str, Any] = field(default_factory=dict)
+    transcript: list[str] = field(default_factory=list)
+    """Everything that was printed, for searches."""
+
+    def __call__(self, *arguments: str, code: int | None = 0, **environment: str) -> Ended:
+        """Run sqs2pg to its end and check the exit code, unless it is None."""
+        done = subprocess.run(
+            [self.python, "-m", "sqs2pg", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=RUN_S_MAX,
+            check=False,
+            **self.identity,
+        )
+        self.transcript += [done.stdout, done.stderr]
+        ended = Ended(done.returncode, done.stdout, done.stderr)
+        assert code is None or ended.code == code, f"exit {ended.code}\n{ended.out}\n{ended.err}"
+        return ended
+
+    def error(self, *arguments: str, code: int, **environment: str) -> str:
+        """Run a command that must fail with one `error:` and one `hint:` line; return them."""
+        ended = self(*arguments, code=code, **environment)
+        assert "Traceback" not in ended.err
+        lines = [x for x in ended.err.splitlines() if x.startswith(("error:", "hint:"))]
+        assert [x.split(":")[0] for x in lines] == ["error", "hint"], ended.err
+        return "\n".join(lines)
+
+
+def bare_environment() -> dict[str, str]:
+    """Return this process's environment less everything that points anywhere."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL"
+    }
