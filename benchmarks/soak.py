@@ -41,7 +41,7 @@ import psycopg
 
 from benchmarks.queue_server import QueueServer
 from sqs2pg.local import servers
-from tests.faults.proxy import CUTS, FaultProxy, draw
+from tests.faults.proxy import CUTS, Act, Fault, FaultProxy, Way, draw
 
 CONSUMERS = 4
 QUEUE, DEAD = "soak", "soak-dead"
@@ -50,6 +50,7 @@ DUPLICATE_SHARE = 0.05
 RECEIVES_MAX = 1_000
 CUT_BYTES_MAX = 20_000
 LEASE_S = 10
+STALL_S_MAX = 4.0
 DRAIN_MAX_S = 300.0
 # A burst of the queue's own faults: how long, and shares of requests.
 BURST_S = 1.0
@@ -242,6 +243,9 @@ def soak(plan: Plan, restart: Restart | None = None) -> tuple[Tally, bool]:
         tally.messages = sender.sent
         verified = _command(environment | {"DATABASE_URL": direct}, folder, "verify", "--json")
         well = _compare(direct, sender, tally, queue)
+        if surprises := (folder / "consumers.log").read_text(errors="replace").count("unexpected "):
+            say(f"consumers died of {surprises} faults that they did not foresee")
+            well = False
         say(f"exit codes {codes}, {consumers.failed} ended by themselves; verify: {verified}")
         return tally, well and drained and json.loads(verified)["ok"] and not any(codes)
 
@@ -315,6 +319,11 @@ def _inflict(
         fault = draw(rng, bytes_max=CUT_BYTES_MAX, acts=sorted(CUTS))
         proxy.arm(fault)
 
+    def stall() -> None:
+        way, at = rng.choice([Way.UP, Way.DOWN]), rng.randrange(CUT_BYTES_MAX)
+        armed = rng.choice(proxies).arm(Fault(act=Act.STALL, way=way, at=at))
+        threading.Timer(rng.uniform(1.0, STALL_S_MAX), armed.release).start()
+
     def burst() -> None:
         for call in CONSUMER_CALLS:
             queue.set_faults(call, **BURST)
@@ -338,6 +347,7 @@ def _inflict(
         *_spread(rng, plan.seconds, plan.restarts if restart else 0, stop_database),
         *_spread(rng, plan.seconds, plan.cuts * 3 // 2, cut),
         *_spread(rng, plan.seconds, max(2, int(plan.seconds / 15)), burst),
+        *_spread(rng, plan.seconds, max(2, int(plan.seconds / 10)), stall),
         *((at, index, progress) for index, at in enumerate(_every(plan.seconds, 15.0))),
     ]
     heapq.heapify(schedule)
