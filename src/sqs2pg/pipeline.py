@@ -287,16 +287,16 @@ class Consumer:
     async def _settle(self, processor: Processor, batch: list[Message]) -> None:
         """Process a batch until every message of it is settled; hold it through faults."""
         attempt = 0
-        while batch:
+        while True:
             outcomes = await self._process(processor, batch)
             self.pulse.wrote = time.monotonic()
             self._count(outcomes)
-            self._source.acknowledge(
-                [m for m, outcome in zip(batch, outcomes, strict=True) if outcome.settled]
-            )
-            batch = [m for m, o in zip(batch, outcomes, strict=True) if not o.settled]
-            if not batch:
+            if Outcome.RELEASED not in outcomes:
+                self._source.acknowledge(batch)
                 break
+            ended = list(zip(batch, outcomes, strict=True))
+            self._source.acknowledge([message for message, o in ended if o.settled])
+            batch = [message for message, o in ended if not o.settled]
             attempt += 1
             self._database_up.clear()
             self.pulse.paused = True
@@ -312,18 +312,12 @@ class Consumer:
         self.pulse.paused = False
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
+        """Add up what ended; what was released is held, and counted when it is let go."""
         totals = self.totals
         totals.busy_seconds = round(time.monotonic() - self._began, 3)
-        for outcome in outcomes:
-            match outcome:
-                case Outcome.WRITTEN:
-                    totals.written += 1
-                case Outcome.DUPLICATE:
-                    totals.duplicate += 1
-                case Outcome.QUARANTINED:
-                    totals.quarantined += 1
-                case Outcome.RELEASED:
-                    pass  # held and tried again; counted when it is let go
+        totals.written += outcomes.count(Outcome.WRITTEN)
+        totals.duplicate += outcomes.count(Outcome.DUPLICATE)
+        totals.quarantined += outcomes.count(Outcome.QUARANTINED)
 
     async def _keep_books(self) -> None:
         """Do the hourly upkeep; what fails is tried again at the next turn, sooner."""

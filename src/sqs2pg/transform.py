@@ -97,7 +97,7 @@ class _ColumnPlan:
         values: list[str | None] = list(map(self._read, records))
         if self._plain and self._all_clean(values):
             return cast("list[str]", values)
-        known: dict[str | None, Cell] = {value: self._cell(value) for value in set(values)}
+        known = self._known(set(values))
         if self._dated and None in known:
             stamps = [message.attributes.sent_timestamp // DAY_MS for message in messages]
             days: dict[int, Cell] = {day: day_of(day * DAY_MS).isoformat() for day in set(stamps)}
@@ -114,7 +114,7 @@ class _ColumnPlan:
                     cells[index] = ""
         return cast("list[str]", cells)  # the faults have just been taken out
 
-    def _all_clean(self, values: list[str | None]) -> bool:
+    def _all_clean(self, values: Sequence[str | None]) -> bool:
         """Whether every value can stand in the line as it is: there, printable, short enough.
 
         Four passes in C over the whole column instead of a look at each value; what fails here
@@ -130,16 +130,42 @@ class _ColumnPlan:
             and (self._length_max is None or max(map(len, values), default=0) <= self._length_max)  # type: ignore[arg-type]
         )
 
-    def _cell(self, value: str | None) -> Cell:
-        if value is None:
-            return self._missing
+    def _known(self, distinct: set[str | None]) -> dict[str | None, Cell]:
+        """Return the cell of each distinct value: converted or masked, fitted, escaped."""
+        known: dict[str | None, Cell] = {}
+        if None in distinct:
+            distinct.discard(None)
+            known[None] = self._missing
+        texts: dict[str, str] = {}
+        transform = self._mask or self._convert
+        for value in cast("set[str]", distinct):
+            try:
+                text = transform(value)
+            except PermanentFault as fault:
+                known[value] = self._named(fault)
+            else:
+                if text is None:
+                    known[value] = NULL
+                else:
+                    texts[value] = text
+        if self._range is None and self._all_clean(list(texts.values())):
+            known.update(texts)
+        else:
+            for value, text in texts.items():
+                known[value] = self._fitted(text)
+        return known
+
+    def _cell(self, value: str) -> Cell:
+        return self._known({value})[value]
+
+    def _fitted(self, text: str) -> Cell:
         try:
-            if self._mask is None:
-                return self._fit(self._convert(value))
-            masked = self._mask(value)
-            return NULL if masked is None else self._fit(masked)
+            return self._fit(text)
         except PermanentFault as fault:
-            return PermanentFault(fault.code, self._source, stage=fault.stage)
+            return self._named(fault)
+
+    def _named(self, fault: PermanentFault) -> PermanentFault:
+        return PermanentFault(fault.code, self._source, stage=fault.stage)
 
     def _fit(self, text: str) -> str:
         if self._length_max is not None and len(text) > self._length_max:

@@ -77,6 +77,9 @@ class QueueSource:
         self._room = asyncio.Event()
         self._room.set()
         self._deletes: set[asyncio.Task[None]] = set()
+        # Read when they are asked for, which is seldomer than they change.
+        metrics.in_flight_messages.set_function(lambda: len(self._held))
+        metrics.in_flight_bytes.set_function(lambda: self._bytes)
 
     @property
     def held_count(self) -> int:
@@ -130,8 +133,6 @@ class QueueSource:
         ) or not (self._held or self._reserved_messages)
 
     def _signal_room(self) -> None:
-        self._metrics.in_flight_messages.set(len(self._held))
-        self._metrics.in_flight_bytes.set(self._bytes)
         if self._has_room():
             self._room.set()
 
