@@ -33,7 +33,7 @@ $(COMPILER): requirements-compiler.txt $(READY)
 	@touch $@
 
 test: $(READY) $(COMPILER) ## unit, contract, integration, acceptance and short fault tests
-	@$(BIN)/pytest -n 2 --dist loadfile -m "not system" $(TEST_ARGS)
+	@$(BIN)/pytest -n 3 --dist worksteal -m "not system" $(TEST_ARGS)
 
 test-system: $(READY) ## tests that need system packages (PostgreSQL 15, PgBouncer); root installs them
 	@tests/system/install.sh deploy/apt/test-system.txt
