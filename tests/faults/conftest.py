@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import psycopg
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` is not installed
 
 from benchmarks.queue_server import QueueServer
 from sqs2pg.keys import provider_file
@@ -36,7 +32,8 @@ async def world(
     """A migrated database and an empty queue, each behind a proxy."""
     keys = tmp_path / "sqs2pg.keys"
     provider_file.create(keys)
-    port = int(psycopg.conninfo.conninfo_to_dict(database)["port"])
+    port = urlsplit(database).port
+    assert port is not None
     with (
         FaultProxy(("127.0.0.1", port)) as postgres,
         FaultProxy(("127.0.0.1", queue_server.port)) as sqs,
@@ -58,7 +55,6 @@ async def world(
 
 
 @pytest.fixture
-async def met(monkeypatch: pytest.MonkeyPatch) -> Met:
+def met(monkeypatch: pytest.MonkeyPatch) -> Met:
     """What the consumer in this process met."""
-    assert asyncio.get_running_loop()
     return Met(monkeypatch)

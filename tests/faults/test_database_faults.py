@@ -18,7 +18,7 @@ import pytest
 from sqs2pg.local import Servers
 
 from .proxy import Act, Fault, Way
-from .world import COPY_TARGET, LAST_STATEMENTS, Met, World, users
+from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, users
 
 COUNT = 40
 INSIDE = 500
@@ -141,7 +141,7 @@ async def test_too_many_connections_are_waited_out(world: World, met: Met) -> No
         world.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-@pytest.mark.parametrize("moment", [b"BEGIN", COPY_TARGET, LAST_STATEMENTS])
+@pytest.mark.parametrize("moment", [FIRST_STATEMENTS, COPY_TARGET, LAST_STATEMENTS])
 async def test_an_admin_shutdown_in_a_batch_is_survived(
     world: World, met: Met, moment: bytes
 ) -> None:

@@ -11,7 +11,7 @@ from sqs2pg.local import Postgres, memory_folder
 from sqs2pg.local import servers as start_servers
 
 from .proxy import Act, Fault
-from .world import COPY_TARGET, LAST_STATEMENTS, Met, World, users
+from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, users
 
 COUNT = 60
 ONE_BATCH = {"connections": 1, "linger_ms": 300}
@@ -35,7 +35,7 @@ def database(server: Postgres) -> str:
     return server.url
 
 
-@pytest.mark.parametrize("moment", [b"BEGIN", COPY_TARGET, LAST_STATEMENTS])
+@pytest.mark.parametrize("moment", [FIRST_STATEMENTS, COPY_TARGET, LAST_STATEMENTS])
 async def test_a_crash_in_a_batch_loses_and_doubles_nothing(
     world: World, met: Met, server: Postgres, moment: bytes
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .proxy import Act, Fault
-from .world import COPY_TARGET, QUEUE, VISIBILITY_S, World, users
+from .world import COPY_TARGET, QUEUE, VISIBILITY_S, Met, World, users
 
 COUNT = 60
 AWAY_TIMEOUTS = 5
@@ -32,6 +32,23 @@ async def test_a_batch_held_three_times_its_timeout_is_delivered_once(world: Wor
     assert [line.receives for line in world.manifest()] == [1] * COUNT
     assert running.totals.written == COUNT
     await world.check(users(COUNT))
+
+
+async def test_receiving_stops_while_the_database_is_away(world: World, met: Met) -> None:
+    world.send_logins(users(COUNT))
+    async with world.consuming(source={"receivers_max": 2}) as running:
+        await running.until(world.deleted(COUNT))
+        world.postgres.down()
+        world.send_logins(users(COUNT, "during"))
+        await running.until(met("postgres_08001", 3))
+        received = world.server.stats()["received"]
+        world.send_logins(users(10 * COUNT, "later"))
+        # Two polls may have been under way when it stopped; a third is one too many.
+        assert not await running.until(world.reached("received", received + 21, timeout_s=2))
+        world.postgres.up()
+        await running.until(world.deleted(12 * COUNT))
+    assert {line.receives for line in world.manifest()} == {1}
+    await world.check([*users(COUNT), *users(COUNT, "during"), *users(10 * COUNT, "later")])
 
 
 @pytest.mark.parametrize("backlog", [100_000, pytest.param(1_000_000, marks=pytest.mark.system)])

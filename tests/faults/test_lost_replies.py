@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .proxy import Act, Fault
-from .world import DELETE, EXTEND, LAST_STATEMENTS, RECEIVE, Met, World, users
+from .world import DELETE, EXTEND, FIRST_STATEMENTS, LAST_STATEMENTS, RECEIVE, Met, World, users
 
 COUNT = 60
 ONE_WRITER = {"connections": 1}
@@ -53,7 +53,7 @@ async def test_a_delete_whose_reply_is_lost_is_repeated(world: World) -> None:
 async def test_a_delete_that_is_given_up_comes_again_and_changes_nothing(
     world: World, met: Met
 ) -> None:
-    """No delete gets through for a while: every message is delivered again, and known."""
+    """No delete gets through for a while: messages are delivered again, and known."""
     cut = world.sqs.arm(Fault(act=Act.RESET, after=DELETE, times=None))
     world.send_logins(users(COUNT))
     async with world.consuming() as running:
@@ -63,7 +63,7 @@ async def test_a_delete_that_is_given_up_comes_again_and_changes_nothing(
         await running.until(world.deleted(COUNT))
     assert cut.count >= 6 * COUNT // 10
     assert running.totals.written == COUNT
-    assert running.totals.duplicate >= COUNT
+    assert running.totals.duplicate == sum(line.receives - 1 for line in world.manifest()) > 0
     world.check_queue_empty()
     await world.check(users(COUNT))
 
@@ -91,7 +91,7 @@ async def test_a_receive_cut_in_mid_reply_comes_again(world: World) -> None:
     await world.check(users(COUNT))
 
 
-@pytest.mark.parametrize("moment", [b"BEGIN", LAST_STATEMENTS], ids=["before", "mid-batch"])
+@pytest.mark.parametrize("moment", [FIRST_STATEMENTS, LAST_STATEMENTS], ids=["before", "mid-batch"])
 async def test_a_visibility_expiry_mid_batch_is_written_once(world: World, moment: bytes) -> None:
     """One consumer is stuck on the database and cannot renew its leases; another gets them all.
 
@@ -109,7 +109,7 @@ async def test_a_visibility_expiry_mid_batch_is_written_once(world: World, momen
         assert await first.until(world.reached("visible", 10))
         async with world.consuming(sink={"dsn": world.database}) as second:
             assert await second.until(world.reached("received", 20))
-            if moment == b"BEGIN":
+            if moment == FIRST_STATEMENTS:
                 await second.until(world.deleted(10))
                 assert second.totals.written == 10
             stuck.release()

@@ -46,6 +46,7 @@ async def test_entries_that_fail_in_a_batch_are_done_again(world: World, met: Me
         await running.until(world.deleted(COUNT))
     assert world.fired("DeleteMessageBatch", "fail_entry") == 20
     assert met.codes["InternalError"] == 20
+    assert {line.receives for line in world.manifest()} == {1}  # not left to a redelivery
     world.check_queue_empty()
     await world.check(users(COUNT))
 

@@ -44,6 +44,8 @@ VISIBILITY_S = 2
 """Short, so that what a killed consumer held comes back soon."""
 WAIT_S = 40.0
 """Longest wait for an event: for a busy machine, not for the event."""
+FIRST_STATEMENTS = b"set_config('synchronous_commit'"
+"""In the message that begins a batch's transaction; the upkeep's have it not."""
 COPY_TARGET = b'COPY "user_logins"'
 LAST_STATEMENTS = b"INSERT INTO sqs2pg.tally (pipeline, written"
 """How the message begins that holds a batch's COMMIT; its reply comes when COMMIT is done."""
@@ -73,7 +75,7 @@ class Met:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.codes: collections.Counter[str] = collections.Counter()
         self._waiters: dict[str, list[asyncio.Event]] = {}
-        diagnose, connect_fault = sqs2pg.sink.diagnose, sqs2pg.database._connect_fault
+        diagnose, connect_fault = sqs2pg.database.diagnose, sqs2pg.database._connect_fault
         count = sqs2pg.metrics.Metrics.count_fault
 
         def diagnose_noting(error: psycopg.Error) -> DatabaseFault:
@@ -148,8 +150,7 @@ class World:
 
     def dsn(self) -> str:
         """URL of the database through the proxy."""
-        parts = psycopg.conninfo.conninfo_to_dict(self.database)
-        return psycopg.conninfo.make_conninfo(**parts | {"port": self.postgres.port})
+        return psycopg.conninfo.make_conninfo(self.database, port=self.postgres.port)
 
     def aws(self) -> dict[str, str]:
         """The AWS environment that leads through the proxy. A call is tried twice."""
