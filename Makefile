@@ -40,7 +40,7 @@ test-system: $(READY) ## tests that need system packages (PostgreSQL 15, PgBounc
 	@$(BIN)/pytest -n 2 --dist loadfile -m system $(TEST_ARGS)
 
 test-unit: $(READY) ## the tests without I/O, in seconds
-	@$(BIN)/pytest -n 2 tests/unit $(TEST_ARGS)
+	@$(BIN)/pytest tests/unit $(TEST_ARGS)
 
 SOAK_MESSAGES ?= 300000
 SOAK_SECONDS ?= 600
