@@ -29,7 +29,7 @@ from sqs2pg.migrate import explain
 from sqs2pg.process import Plan
 from sqs2pg.quarantine import Selection, measure, open_body
 from sqs2pg.search import SAME_FAULT_MAX, find_rejected
-from sqs2pg.sink import Pipeline
+from sqs2pg.sink import BATCH_SETTINGS, Pipeline
 
 BATCH_MAX = 500
 BATCH_BYTES_MAX = 32 * 2**20
@@ -40,14 +40,7 @@ BATCH_BYTES_MAX = 32 * 2**20
 _SEARCH_ROWS = SAME_FAULT_MAX - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
-SELECT set_config('synchronous_commit',
-           CASE current_setting('synchronous_commit')
-               WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
-       set_config('statement_timeout', '{timeout_ms}', true),
-       set_config('lock_timeout', '{timeout_ms}', true),
-       set_config('idle_in_transaction_session_timeout', '{timeout_ms}', true),
-       (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
+_BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED;\n{BATCH_SETTINGS}"
 _LABELS = "SELECT DISTINCT q.sealed_under FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
 # Read committed: an entry that another replay holds is waited for, and left out if that one has
 # written it.

@@ -36,8 +36,7 @@ Connect = Callable[[], Awaitable[Session]]
 
 # `on` or stronger, whatever the role's default: a batch that is acknowledged must survive a
 # crash of the server. SET LOCAL, because a pooler shares sessions out.
-_BEGIN = """BEGIN;
-SELECT set_config('synchronous_commit',
+BATCH_SETTINGS = """SELECT set_config('synchronous_commit',
            CASE current_setting('synchronous_commit')
                WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
        set_config('statement_timeout', '{timeout_ms}', true),
@@ -45,6 +44,10 @@ SELECT set_config('synchronous_commit',
        set_config('idle_in_transaction_session_timeout', '{timeout_ms}', true),
        set_config('TimeZone', 'UTC', true),
        (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
+"""What a transaction that writes rows runs under, replay's too; its last column is the active key.
+
+`{timeout_ms}` bounds each statement. Dates without a zone mean UTC.
+"""
 
 _COPY_LEDGER = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"
 _COPY_QUARANTINE = (
@@ -127,7 +130,9 @@ class Sink:
         self._pipeline = pipeline
         names = ", ".join(session.quote(name) for name in pipeline.columns)
         self._copy_target = f"COPY {pipeline.table} ({names}) FROM STDIN"
-        self._begin = _BEGIN.format(timeout_ms=pipeline.statement_timeout_s * 1000)
+        self._begin = f"BEGIN;\n{BATCH_SETTINGS}".format(
+            timeout_ms=pipeline.statement_timeout_s * 1000
+        )
 
     async def write(
         self, rows: Sequence[Row], dead: Sequence[DeadLetter], condemn: Condemn

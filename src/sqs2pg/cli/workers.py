@@ -30,8 +30,8 @@ class _Worker:
     def __init__(self, number: int, command: list[str]) -> None:
         self.number = number
         self._command = command
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own command
         self.totals = Totals()
+        self.start()
 
     def wait(self) -> int:
         """Wait for the end; return the exit code, negative for a signal."""
@@ -43,8 +43,8 @@ class _Worker:
             self.totals.busy_seconds = self.totals.settled / rate if rate else 0.0
         return self.process.returncode
 
-    def again(self) -> None:
-        """Start the process again."""
+    def start(self) -> None:
+        """Start the process, the first time or again."""
         self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own command
 
 
@@ -71,7 +71,7 @@ def run_workers(
     def watch(worker: _Worker) -> None:
         while (code := worker.wait()) < 0 and not stopping.is_set():
             logger.warning("worker was killed; starting it again", worker=worker.number)
-            worker.again()
+            worker.start()
         if code != 0 and not stopping.is_set():
             failed.append(code)
             stopping.set()
