@@ -134,7 +134,7 @@ async def _upkeep(settings: Settings, pipeline: int) -> None:
 @asynccontextmanager
 async def assemble(settings: Settings) -> AsyncIterator[Ready]:
     """Yield a pipeline ready to run; close its connections at the end."""
-    client = SqsClient.from_environment()
+    client = SqsClient.from_environment(max_connections=settings.source.receivers_max)
     sessions: list[Session] = []
     sinks: list[Sink] = []
     try:

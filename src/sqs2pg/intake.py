@@ -23,7 +23,9 @@ class Intake:
     def __init__(self) -> None:
         self._messages: deque[Message] = deque()
         self._busy_groups: set[str] = set()
+        self._under_way = 0
         self._changed = asyncio.Event()
+        self._enough = 1  # messages that are worth waking a writer for
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -31,21 +33,38 @@ class Intake:
     def put(self, messages: Sequence[Message]) -> None:
         """Add messages at the end."""
         self._messages.extend(messages)
-        if messages:
+        if len(self._messages) >= self._enough:
             self._changed.set()
 
     async def take(self, rows_max: int, linger_s: float) -> list[Message]:
-        """Wait for a message, linger for more unless the batch is full; return 1 to rows_max."""
+        """Wait for a message, linger for more unless the batch is full; return 1 to rows_max.
+
+        Nobody lingers while no other batch is under way: a message that comes to an idle
+        pipeline is written at once, and under load the batches before it are what it waits for.
+        """
         while True:
             while not self._messages:
                 self._changed.clear()
                 await self._changed.wait()
-            if linger_s and len(self._messages) < rows_max:
-                await asyncio.sleep(linger_s)
+            if linger_s and self._under_way and len(self._messages) < rows_max:
+                await self._linger(rows_max, linger_s)
             if batch := self._pick(rows_max):
+                self._under_way += 1
                 return batch
             self._changed.clear()
             await self._changed.wait()
+
+    async def _linger(self, rows_max: int, linger_s: float) -> None:
+        self._enough = rows_max
+        try:
+            async with asyncio.timeout(linger_s):
+                while self._under_way and len(self._messages) < rows_max:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._enough = 1
 
     def _pick(self, rows_max: int) -> list[Message]:
         messages = self._messages
@@ -63,8 +82,9 @@ class Intake:
         return batch
 
     def done(self, batch: Sequence[Message]) -> None:
-        """Let the next messages of the batch's groups be taken."""
+        """Let the next messages of the batch's groups be taken, and who lingers go on."""
+        self._under_way -= 1
+        self._changed.set()
         groups = {m.attributes.message_group_id for m in batch} - {None}
         if groups:
             self._busy_groups -= groups
-            self._changed.set()

@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 # as they stand. Every MessageId of SQS is of this form; FIFO emulators and archives may not be.
 _FORM = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _UUID = re.compile(rf"{_FORM}\Z")
-_UUIDS = re.compile(rf"(?:{_FORM})+\Z")
+_UUID_CHARACTERS = b"0123456789abcdef-"
 
 UNDATED_MS = 0
 """The timestamp of a key that leaves it out, because it does not stay the same."""
@@ -42,13 +42,27 @@ def delivery_key(message_id: str, sent_ms: int) -> str:
 def delivery_keys(message_ids: Sequence[str], sent_ms: Sequence[int]) -> list[str]:
     """Return `delivery_key` of each pair, in order; made for a batch at a time.
 
-    All ids are looked at in one pass of the pattern, and messages of one millisecond share the
-    text of its stamp: a third of the cost of a key at a time.
+    The ids' form is looked at in a few passes over all of them, and messages of one millisecond
+    share the text of its stamp: a quarter of the cost of a key at a time.
     """
-    if not _UUIDS.match("".join(message_ids)) or set(map(len, message_ids)) != {36}:
+    if not _are_uuids(message_ids):
         return list(map(delivery_key, message_ids, sent_ms))
     stamps = {ms: _stamp(ms) for ms in set(sent_ms)}
     return [stamps[ms] + name[15:] for name, ms in zip(message_ids, sent_ms, strict=True)]
+
+
+def _are_uuids(message_ids: Sequence[str]) -> bool:
+    """Whether every id matches _UUID; every 36th character of all of them is at one place."""
+    joined = "".join(message_ids)
+    count = len(message_ids)
+    return (
+        joined.isascii()
+        and set(map(len, message_ids)) <= {36}
+        and not joined.encode().translate(None, _UUID_CHARACTERS)
+        and joined.count("-") == 4 * count
+        and all(joined[place::36] == "-" * count for place in (8, 13, 18, 23))
+        and set(joined[19::36]) <= set("89ab")
+    )
 
 
 def _stamp(sent_ms: int) -> str:

@@ -21,22 +21,18 @@ from typing import Any
 import msgspec
 import structlog
 
-from sqs2pg.errors import FatalFault, Stage, TransientFault
+from sqs2pg.backoff import backoff_s
+from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.intake import Intake
 from sqs2pg.message import Message, Outcome
 from sqs2pg.metrics import Metrics
+from sqs2pg.polling import Pollers
 from sqs2pg.process import Processor
 from sqs2pg.settings import Settings
-from sqs2pg.source.queue import BATCH, SUSPECT_RECEIVES, QueueSource
+from sqs2pg.source.queue import SUSPECT_RECEIVES, QueueSource
 from sqs2pg.status.health import Pulse
 
 UPKEEP_EVERY_S = 3600.0
-BACKOFF_FIRST_S = 0.2
-BACKOFF_MAX_S = 20.0
-AWS_AWAY_MAX_S = 300.0
-"""How long the queue may be out of reach, with no poll answered, before the process stops."""
-LAST_POLLS_S = 2.0
-"""How long a stop waits for long polls that may be bringing messages; see docs/decisions."""
 
 Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""
@@ -71,14 +67,6 @@ class Totals(msgspec.Struct):
         return round(self.settled / self.busy_seconds, 1) if self.busy_seconds else 0.0
 
 
-def backoff_s(attempt: int) -> float:
-    """Return the wait before try `attempt` (from 1): exponential, with full jitter.
-
-    Source: AWS Architecture Blog, "Exponential Backoff And Jitter".
-    """
-    return random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(attempt, 16)))  # noqa: S311  not a secret
-
-
 class Consumer:
     """The stream consumer: one queue, several processors, until stopped or drained."""
 
@@ -101,12 +89,10 @@ class Consumer:
         self._metrics = metrics
         self._intake = Intake()
         self._stopping = asyncio.Event()
-        self._database_up = asyncio.Event()
-        self._database_up.set()
+        self._pollers = Pollers(source, self._intake, settings, metrics, self.pulse)
         self._busy = 0
         self._receiving = True
         self._idle = asyncio.Event()  # set whenever something came to its end
-        self._empty_polls = 0
         self._began = time.monotonic()
         self.totals = Totals()
 
@@ -136,6 +122,7 @@ class Consumer:
         finally:
             await self._abandon(watch)
             await self._let_go()
+            self.totals.received = self._pollers.received
             self.totals.seconds = round(time.monotonic() - began, 3)
         return self.totals
 
@@ -167,82 +154,14 @@ class Consumer:
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
 
-    # -- receive ---------------------------------------------------------------------------
+    # -- decode, mask, write, acknowledge --------------------------------------------------
 
     async def _receive(self, wait_s: int | None) -> None:
-        """Keep as many long polls in flight as bring messages; one when the queue is empty."""
-        polls: set[asyncio.Task[int]] = set()
-        stop = asyncio.create_task(self._stopping.wait())
-        target = 1
         try:
-            while not self._stopping.is_set():
-                if self._database_up.is_set():
-                    while len(polls) < target:
-                        polls.add(asyncio.create_task(self._poll(wait_s)))
-                    wake = stop
-                else:
-                    wake = asyncio.create_task(self._database_up.wait())
-                done, _ = await asyncio.wait(
-                    {*polls, stop, wake}, return_when=asyncio.FIRST_COMPLETED
-                )
-                if wake is not stop:
-                    wake.cancel()
-                for poll in done & polls:
-                    count = poll.result()
-                    if count == BATCH:
-                        target = min(target + 1, self._settings.source.receivers_max)
-                    elif count == 0:
-                        target = max(target - 1, 1)
-                polls -= done
-            await self._last_polls(polls)
+            await self._pollers.run(self._stopping, wait_s)
         finally:
-            for task in (*polls, stop):
-                task.cancel()
-            await asyncio.gather(*polls, stop, return_exceptions=True)
             self._receiving = False
             self._idle.set()
-
-    async def _last_polls(self, polls: set[asyncio.Task[int]]) -> None:
-        """Wait for long polls that may be bringing messages.
-
-        Not for their whole time when nothing is in hand. But while something is that may have to
-        be released, until they end or the grace period does: SQS could hand what we release to a
-        poll of ours that we have left.
-        """
-        waited = 0.0
-        while polls and (waited < LAST_POLLS_S or self._in_hand()):
-            _, polls = await asyncio.wait(polls, timeout=LAST_POLLS_S / 10)
-            waited += LAST_POLLS_S / 10
-
-    async def _poll(self, wait_s: int | None) -> int:
-        """Poll once, through transient faults; return how many messages came."""
-        attempt = 0
-        failing_since: float | None = None
-        while True:
-            try:
-                messages, count = await self._source.poll(wait_s=wait_s)
-            except TransientFault as fault:
-                self.pulse.polled = time.monotonic()
-                attempt += 1
-                now = time.monotonic()
-                failing_since = failing_since or now
-                self._metrics.count_fault(Stage.RECEIVE, fault.code)
-                if now - failing_since > AWS_AWAY_MAX_S:
-                    raise FatalFault(
-                        f"the queue could not be read for {AWS_AWAY_MAX_S:.0f} s ({fault.code})",
-                        code=fault.code,
-                        hint=fault.hint or "check the network and the AWS endpoint",
-                    ) from None
-                log.warning("receive failed", code=fault.code, attempt=attempt)
-                await asyncio.sleep(backoff_s(attempt))
-            else:
-                self.pulse.polled = time.monotonic()
-                self._empty_polls = 0 if count else self._empty_polls + 1
-                self.totals.received += count
-                self._intake.put(messages)
-                return count
-
-    # -- decode, mask, write, acknowledge --------------------------------------------------
 
     async def _write(self, processor: Processor) -> None:
         sink = self._settings.sink
@@ -261,7 +180,8 @@ class Consumer:
 
     def _parts(self, batch: list[Message]) -> list[list[Message]]:
         """Split a batch so that each suspect stands alone; on FIFO queues in order."""
-        suspects = [m for m in batch if self._is_suspect(m)]
+        limit = self._suspect_receives
+        suspects = [m for m in batch if m.attributes.approximate_receive_count >= limit]
         if not suspects:
             return [batch]
         if batch[0].attributes.message_group_id is None:
@@ -298,7 +218,7 @@ class Consumer:
             self._source.acknowledge([message for message, o in ended if o.settled])
             batch = [message for message, o in ended if not o.settled]
             attempt += 1
-            self._database_up.clear()
+            self._pollers.open.clear()
             self.pulse.paused = True
             fault = processor.last_fault
             log.warning(
@@ -308,7 +228,7 @@ class Consumer:
                 attempt=attempt,
             )
             await asyncio.sleep(backoff_s(attempt))
-        self._database_up.set()
+        self._pollers.open.set()
         self.pulse.paused = False
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
@@ -340,13 +260,13 @@ class Consumer:
         while True:
             await asyncio.sleep(min(0.25, settle_s / 4) if settle_s else 0.05)
             if empty_since is None:
-                self._empty_polls = 0
+                self._pollers.empty_polls = 0
             asked = time.monotonic()
             if not await self._looks_empty():
                 empty_since = None
             elif empty_since is None:
                 empty_since = asked
-            elif asked - empty_since >= settle_s and self._empty_polls:
+            elif asked - empty_since >= settle_s and self._pollers.empty_polls:
                 return
 
     async def _looks_empty(self) -> bool:

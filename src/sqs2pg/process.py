@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from types import MappingProxyType
+from typing import cast
 
 import msgspec
 
@@ -26,6 +28,8 @@ Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 DedupeKey = Callable[[str], str]
 """The ledger key of an event by the name its producer gave it."""
 
+_message_id = attrgetter("message_id")
+_sent_timestamp = attrgetter("attributes.sent_timestamp")
 _NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
 
 
@@ -107,9 +111,12 @@ class Processor:
             self._release(fault)
             return [Outcome.RELEASED] * len(messages)
         self.last_fault = None
-        # Of a key that stands twice the first is what the sink was given.
-        left = dict(result.outcomes)
-        outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
+        if len(rows) == len(messages) and not result.slow:
+            outcomes = [Outcome.WRITTEN] * len(messages)
+        else:
+            # Of a key that stands twice the first is what the sink was given.
+            left = dict(result.outcomes)
+            outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
         self._observe(messages, outcomes, masked - began, time.perf_counter() - masked)
         return outcomes
 
@@ -120,8 +127,8 @@ class Processor:
         if self._plan.fifo:
             sent_ms = [UNDATED_MS] * len(messages)
         else:
-            sent_ms = [message.attributes.sent_timestamp for message in messages]
-        return delivery_keys([message.message_id for message in messages], sent_ms)
+            sent_ms = list(map(_sent_timestamp, messages))
+        return delivery_keys(list(map(_message_id, messages)), sent_ms)
 
     def _transform(
         self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
@@ -129,6 +136,25 @@ class Processor:
         """Decode and mask; return each message's key, the first message of each key, its row or
         its dead letter.
         """
+        keys = self._keys(messages)
+        firsts = dict(zip(keys, messages, strict=True))
+        if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
+            decode = self._plan.decoder.decode
+            try:
+                records = [decode(message.body) for message in messages]
+            except PermanentFault:
+                pass  # one at a time, below
+            else:
+                return keys, firsts, *self._mask(keys, messages, records)
+        return self._transform_each(messages, keys, condemned)
+
+    def _transform_each(
+        self,
+        messages: Sequence[Message],
+        plain_keys: Sequence[str],
+        condemned: Mapping[str, PermanentFault],
+    ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
+        """As `_transform`, message by message: for batches with a bad, named or repeated one."""
         keys: list[str] = []
         firsts: dict[str, Message] = {}
         dead: list[DeadLetter] = []
@@ -136,7 +162,7 @@ class Processor:
         decoded: list[Message] = []
         records: list[Record] = []
         decode, dedupe = self._plan.decoder.decode, self._plan.dedupe
-        for message, plain_key in zip(messages, self._keys(messages), strict=True):
+        for message, plain_key in zip(messages, plain_keys, strict=True):
             key = plain_key
             fault = condemned.get(message.message_id) if condemned else None
             record: Record | None = None
@@ -158,14 +184,24 @@ class Processor:
                 records.append(record)
             elif fault is not None:
                 dead.append(self._set_aside(key, message, fault))
+        rows, unmasked = self._mask(row_keys, decoded, records)
+        return keys, firsts, rows, dead + unmasked
+
+    def _mask(
+        self, keys: Sequence[str], messages: Sequence[Message], records: Sequence[Record]
+    ) -> tuple[list[Row], list[DeadLetter]]:
+        """Return the rows of records, and dead letters of those that cannot be masked."""
+        lines = self._plan.transformer.lines(messages, records)
+        if set(map(type, lines)) == {str}:
+            return list(map(Row, keys, map(_message_id, messages), cast("list[str]", lines))), []
         rows: list[Row] = []
-        lines = self._plan.transformer.lines(decoded, records)
-        for key, message, line in zip(row_keys, decoded, lines, strict=True):
+        dead: list[DeadLetter] = []
+        for key, message, line in zip(keys, messages, lines, strict=True):
             if isinstance(line, str):
                 rows.append(Row(key, message.message_id, line))
             else:
                 dead.append(self._set_aside(key, message, line))
-        return keys, firsts, rows, dead
+        return rows, dead
 
     def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         self._metrics.count_fault(fault.stage, fault.code)
@@ -192,5 +228,5 @@ class Processor:
         metrics.batch_seconds.labels("mask").observe(mask_s)
         metrics.batch_seconds.labels("write").observe(write_s)
         metrics.last_commit.set(now)
-        oldest = min(message.attributes.sent_timestamp for message in messages)
+        oldest = min(map(_sent_timestamp, messages))
         metrics.lag_seconds.observe(max(0.0, now - oldest / 1000))

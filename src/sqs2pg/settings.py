@@ -56,7 +56,7 @@ class Source(Section, frozen=True):
     wait_time_s: Annotated[int, Meta(ge=0, le=20, description="long poll; AWS allows 20")] = 20
     receivers_max: Annotated[
         int, Meta(ge=1, le=256, description="long polls in flight at the most, a worker")
-    ] = 32
+    ] = 128
     max_receives: Annotated[
         int,
         Meta(
@@ -89,7 +89,7 @@ class SinkSettings(Section, frozen=True):
         str, Meta(min_length=1, pattern=_NO_NUL, description="table or schema.table")
     ] = "user_logins"
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
-    batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 5_000
+    batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
     linger_ms: Annotated[
         int, Meta(ge=0, le=10_000, description="longest wait for a batch to fill")
     ] = 20

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -81,6 +82,8 @@ _NOTE_SUSPECT = """WITH before AS (SELECT attempt FROM sqs2pg.suspect WHERE key 
 INSERT INTO sqs2pg.suspect AS s (key, pipeline, attempt) VALUES (%s, %s, %s)
 ON CONFLICT (key) DO UPDATE SET attempt = excluded.attempt, tried_at = now()
 RETURNING (SELECT attempt FROM before)"""
+
+_by_key = attrgetter("key")
 
 ALL_REJECTED_MIN = 10
 """Rows of one batch that, all rejected with one code, stop the process instead."""
@@ -343,10 +346,6 @@ class Sink:
 
 def _keys(rows: Sequence[Row], dead: Sequence[DeadLetter]) -> list[str]:
     return [row.key for row in rows] + [letter.key for letter in dead]
-
-
-def _by_key(entry: Row | DeadLetter) -> str:
-    return entry.key
 
 
 def _as_permanent(fault: DatabaseFault) -> PermanentFault:

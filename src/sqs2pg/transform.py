@@ -11,7 +11,7 @@ and the field's name. It never passes through by accident. No I/O here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import cast
 
@@ -136,24 +136,34 @@ class _ColumnPlan:
         if None in distinct:
             distinct.discard(None)
             known[None] = self._missing
-        texts: dict[str, str] = {}
         transform = self._mask or self._convert
-        for value in cast("set[str]", distinct):
-            try:
-                text = transform(value)
-            except PermanentFault as fault:
-                known[value] = self._named(fault)
-            else:
-                if text is None:
-                    known[value] = NULL
-                else:
-                    texts[value] = text
-        if self._range is None and self._all_clean(list(texts.values())):
-            known.update(texts)
+        values = cast("set[str]", distinct)
+        try:
+            texts = dict(zip(values, map(transform, values), strict=True))
+        except PermanentFault:
+            texts = self._transform_each(values, transform, known)
+        if None in texts.values():
+            known.update((value, NULL) for value, text in texts.items() if text is None)
+            texts = {value: text for value, text in texts.items() if text is not None}
+        masked = cast("dict[str, str]", texts)
+        if self._range is None and self._all_clean(list(masked.values())):
+            known.update(masked)
         else:
-            for value, text in texts.items():
+            for value, text in masked.items():
                 known[value] = self._fitted(text)
         return known
+
+    def _transform_each(
+        self, values: Iterable[str], transform: Mask, known: dict[str | None, Cell]
+    ) -> dict[str, str | None]:
+        """Transform values of which some cannot be; note those in `known`."""
+        texts: dict[str, str | None] = {}
+        for value in values:
+            try:
+                texts[value] = transform(value)
+            except PermanentFault as fault:
+                known[value] = self._named(fault)
+        return texts
 
     def _cell(self, value: str) -> Cell:
         return self._known({value})[value]

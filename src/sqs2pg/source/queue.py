@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import structlog
@@ -42,21 +43,26 @@ ENTRY_CODES = frozenset(
 )
 """Codes of failed batch entries that are counted by name: what a server says is no label."""
 _DELETE_TRIES = 3
+_DELETES_IN_TURN = 4  # requests that one task sends before another task is worth its cost
 _FIRST_POLL_BYTES = 2**20  # reserved for a poll while no body has been seen yet
 
 log = structlog.get_logger(__name__)
 
 
-class Held(msgspec.Struct, eq=False, gc=False):
-    """One message in hand."""
+class Lease(msgspec.Struct, eq=False, gc=False):
+    """What the messages of one reply have in common while they are in hand."""
 
-    message: Message
-    size: int
-    """Bytes of the body, as UTF-8 at the most."""
+    messages: list[Message]
+    share: int
+    """Bytes that each message counts for in the budget: the bodies' mean, as UTF-8 at the most."""
     received: float
     """time.monotonic() before the receive was sent: the lease began no earlier."""
     expires: float
     """time.monotonic() at which the visibility timeout ends, at the earliest."""
+    left: int = 0
+    """Messages of it that are still in hand."""
+    extending: bool = False
+    """A request to extend it is under way."""
 
 
 class QueueSource:
@@ -69,17 +75,22 @@ class QueueSource:
         self.queue_url = queue_url
         self._settings = settings
         self._metrics = metrics
-        self._held: dict[str, Held] = {}  # by MessageId, soonest to expire first
+        self._held: dict[str, Lease] = {}  # by MessageId
+        self._leases: dict[Lease, None] = {}  # those with messages in hand, soonest to expire first
+        self._extensions: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._reserved_messages = 0
         self._reserved_bytes = 0
         self._poll_bytes = _FIRST_POLL_BYTES
         self._room = asyncio.Event()
         self._room.set()
-        self._deletes: set[asyncio.Task[None]] = set()
+        self._settled: deque[Message] = deque()
+        self._deleters: set[asyncio.Task[None]] = set()
+        self._last_poll = 0.0
         # Read when they are asked for, which is seldomer than they change.
         metrics.in_flight_messages.set_function(lambda: len(self._held))
         metrics.in_flight_bytes.set_function(lambda: self._bytes)
+        metrics.last_poll.set_function(lambda: self._last_poll)
 
     @property
     def held_count(self) -> int:
@@ -88,7 +99,8 @@ class QueueSource:
 
     def held(self) -> list[Message]:
         """Return the messages in hand."""
-        return [held.message for held in self._held.values()]
+        leases = dict.fromkeys(self._held.values())
+        return [message for lease in leases for message in self._in_hand(lease)]
 
     async def poll(self, *, wait_s: int | None = None) -> tuple[list[Message], int]:
         """Receive up to ten messages that are not in hand yet; wait for budget first.
@@ -97,7 +109,12 @@ class QueueSource:
         already (its lease had run out) only brings its newer receipt handle.
         Raises TransientFault or FatalFault of the client.
         """
-        reserved = await self._reserve()
+        while not self._has_room():
+            self._room.clear()
+            await self._room.wait()
+        reserved = self._poll_bytes
+        self._reserved_messages += BATCH
+        self._reserved_bytes += reserved
         try:
             began = time.monotonic()
             messages = await self._client.receive(
@@ -106,22 +123,15 @@ class QueueSource:
                 wait_s=self._settings.wait_time_s if wait_s is None else wait_s,
                 visibility_timeout_s=self._settings.visibility_timeout_s,
             )
-            self._metrics.last_poll.set_to_current_time()
+            self._last_poll = time.time()
+            if not messages:
+                return messages, 0
             self._metrics.received.inc(len(messages))
             return self._hold(messages, began), len(messages)
         finally:
             self._reserved_messages -= BATCH
             self._reserved_bytes -= reserved
             self._signal_room()
-
-    async def _reserve(self) -> int:
-        """Wait until ten more messages fit; return the bytes set aside for them."""
-        while not self._has_room():
-            self._room.clear()
-            await self._room.wait()
-        self._reserved_messages += BATCH
-        self._reserved_bytes += self._poll_bytes
-        return self._poll_bytes
 
     def _has_room(self) -> bool:
         messages = len(self._held) + self._reserved_messages + BATCH
@@ -133,58 +143,100 @@ class QueueSource:
         ) or not (self._held or self._reserved_messages)
 
     def _signal_room(self) -> None:
-        if self._has_room():
+        if not self._room.is_set() and self._has_room():
             self._room.set()
 
-    def _hold(self, messages: Sequence[Message], began: float) -> list[Message]:
-        fresh: list[Message] = []
+    def _hold(self, messages: list[Message], began: float) -> list[Message]:
+        """Take a reply in hand; return the messages that were not in hand before."""
+        count = len(messages)
+        bodies = [message.body for message in messages]
+        sizes = list(map(len, bodies))
+        worst = 1 if all(map(str.isascii, bodies)) else 4  # UTF-8 bytes of a character
+        # Up at once, down slowly: the next poll sets aside what a large reply would need.
+        seen = BATCH * max(*sizes, 1024) * worst
+        self._poll_bytes = max(seen, self._poll_bytes * 7 // 8)
         expires = began + self._settings.visibility_timeout_s
-        largest = 0
-        for message in messages:
-            size = len(message.body)
-            if not message.body.isascii():
-                size *= 3
-            largest = max(largest, size)
-            if known := self._held.pop(message.message_id, None):
+        lease = Lease(messages, -(-sum(sizes) * worst // count), began, expires)
+        ids = [message.message_id for message in messages]
+        if len(set(ids)) < count or not self._held.keys().isdisjoint(ids):
+            return self._hold_again(lease)
+        lease.left = count
+        self._leases[lease] = None
+        self._held.update(dict.fromkeys(ids, lease))
+        self._bytes += lease.share * count
+        return messages
+
+    def _hold_again(self, lease: Lease) -> list[Message]:
+        """Take a reply in hand some of whose messages are in hand already: their lease ran out."""
+        fresh: list[Message] = []
+        together: list[Message] = []
+        for message in lease.messages:
+            known = self._let_go_of(message.message_id)
+            if known is None:
+                fresh.append(message)
+                kept = message
+            else:
                 self._metrics.leases_lost.inc()
-                known.message.receipt_handle = message.receipt_handle
-                known.received, known.expires = began, expires
-                self._held[message.message_id] = known
-                continue
-            self._held[message.message_id] = Held(message, size, began, expires)
-            self._bytes += size
-            fresh.append(message)
-        if messages:
-            # Up at once, down slowly: the next poll sets aside what a large reply would need.
-            seen = BATCH * max(largest, 1024)
-            self._poll_bytes = max(seen, self._poll_bytes * 7 // 8)
+                old = together if known is lease else known.messages
+                kept = next(m for m in old if m.message_id == message.message_id)
+                kept.receipt_handle = message.receipt_handle
+            if known is not lease:
+                together.append(kept)
+            self._take(kept.message_id, lease)
+        lease.messages = together
         return fresh
+
+    def _take(self, message_id: str, lease: Lease) -> None:
+        self._held[message_id] = lease
+        self._leases[lease] = None
+        self._bytes += lease.share
+        lease.left += 1
+
+    def _let_go_of(self, message_id: str) -> Lease | None:
+        lease = self._held.pop(message_id, None)
+        if lease is not None:
+            self._bytes -= lease.share
+            lease.left -= 1
+            if not lease.left:
+                self._leases.pop(lease, None)
+        return lease
+
+    def _in_hand(self, lease: Lease) -> list[Message]:
+        return [m for m in lease.messages if self._held.get(m.message_id) is lease]
 
     def drop(self, messages: Iterable[Message]) -> None:
         """Let messages go from hand and budget, without a word to SQS."""
         for message in messages:
-            if held := self._held.pop(message.message_id, None):
-                self._bytes -= held.size
+            self._let_go_of(message.message_id)
         self._signal_room()
 
-    def acknowledge(self, messages: Sequence[Message]) -> None:
+    def acknowledge(self, messages: Iterable[Message]) -> None:
         """Delete messages whose outcome is durable, in the background.
 
         They leave hand and budget when SQS has answered. A delete that fails in the end is
         harmless: the message comes again and the ledger knows it.
         """
-        for start in range(0, len(messages), BATCH):
-            task = asyncio.create_task(self._delete(messages[start : start + BATCH]))
-            self._deletes.add(task)
-            task.add_done_callback(self._deletes.discard)
+        self._settled.extend(messages)
+        # Ten at a time whatever batch they were of; a few requests one after the other, since a
+        # task costs as much as half a request.
+        wanted = -(-len(self._settled) // (BATCH * _DELETES_IN_TURN))
+        while len(self._deleters) < min(wanted, self._settings.receivers_max):
+            task = asyncio.create_task(self._delete_settled())
+            self._deleters.add(task)
+            task.add_done_callback(self._deleters.discard)
 
     async def acknowledged(self) -> None:
         """Wait for the deletes under way."""
-        while self._deletes:
-            await asyncio.wait(self._deletes)
+        while self._deleters:
+            await asyncio.wait(self._deleters)
 
-    async def _delete(self, messages: Sequence[Message]) -> None:
-        left = list(messages)
+    async def _delete_settled(self) -> None:
+        settled = self._settled
+        while settled:
+            await self._delete([settled.popleft() for _ in range(min(BATCH, len(settled)))])
+
+    async def _delete(self, messages: list[Message]) -> None:
+        left = messages
         for _ in range(_DELETE_TRIES):
             try:
                 handles = [message.receipt_handle for message in left]
@@ -195,6 +247,9 @@ class QueueSource:
             except FatalFault as fault:
                 # Harmless here, and the pollers meet it too: they stop the process.
                 self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
+                break
+            if not failures:
+                left = []
                 break
             for failure in failures:
                 code = failure.code if failure.code in ENTRY_CODES else "other"
@@ -234,50 +289,61 @@ class QueueSource:
     async def keep_leases(self) -> None:
         """Extend every lease that has run a third of its time. Runs until cancelled."""
         timeout_s = self._settings.visibility_timeout_s
-        while True:
-            await asyncio.sleep(min(1.0, timeout_s / 12))
-            await self._extend_due(time.monotonic() + timeout_s * 2 / 3)
+        try:
+            while True:
+                await asyncio.sleep(min(1.0, timeout_s / 12))
+                for task in self._extend_due(time.monotonic() + timeout_s * 2 / 3):
+                    # Not awaited: a request that stalls must not hold up the leases after it.
+                    self._extensions.add(task)
+                    task.add_done_callback(self._extensions.discard)
+        finally:
+            for task in self._extensions:
+                task.cancel()
 
-    async def _extend_due(self, due: float) -> None:
-        now = time.monotonic()
-        batch: list[Held] = []
-        tasks = []
-        for held in self._held.values():
-            if held.expires > due:
+    def _extend_due(self, due: float) -> Iterator[asyncio.Task[None]]:
+        for lease in list(self._leases):
+            if lease.expires > due:
                 break  # soonest first
-            batch.append(held)
-            if len(batch) == BATCH:
-                tasks.append(self._extend(batch, now))
-                batch = []
-        if batch:
-            tasks.append(self._extend(batch, now))
-        await asyncio.gather(*tasks)
+            if not lease.extending:
+                lease.extending = True
+                yield asyncio.create_task(self._extend(lease))
 
-    async def _extend(self, batch: Sequence[Held], now: float) -> None:
-        timeout_s = self._settings.visibility_timeout_s
+    async def _extend(self, lease: Lease) -> None:
+        now = time.monotonic()
+        messages = self._in_hand(lease)
+        if not messages:
+            return  # settled meanwhile
+        handles = [message.receipt_handle for message in messages]
         # What is left of the twelve hours; past them the lease just runs out.
-        left_s = min(int(LEASE_TOTAL_S - (now - held.received)) for held in batch)
-        handles = [held.message.receipt_handle for held in batch]
+        left_s = int(LEASE_TOTAL_S - (now - lease.received)) - 1
+        timeout_s = self._settings.visibility_timeout_s
         try:
             failures = await self._client.change_visibility(
-                self.queue_url, handles, max(0, min(timeout_s, left_s - 1))
+                self.queue_url, handles, max(0, min(timeout_s, left_s))
             )
-        except TransientFault as fault:
+        except (TransientFault, FatalFault) as fault:
+            # Tried again at the next turn; a fatal one is met by the pollers, who stop.
             self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
             return
-        failed = {failure.index for failure in failures}
-        self._metrics.lease_extensions.inc(len(batch) - len(failed))
-        self._metrics.leases_lost.inc(len(failed))
-        for index, held in enumerate(batch):
-            message_id = held.message.message_id
-            if self._held.get(message_id) is not held:
-                continue  # acknowledged meanwhile
-            if index in failed and held.message.receipt_handle == handles[index]:
-                # Lost: another consumer may have it. Keep working; the ledger decides.
-                held.expires = now + LEASE_TOTAL_S
-            elif index not in failed:
-                held.expires = now + timeout_s
-            self._held[message_id] = self._held.pop(message_id)
+        finally:
+            lease.extending = False
+        self._metrics.lease_extensions.inc(len(messages) - len(failures))
+        self._metrics.leases_lost.inc(len(failures))
+        lost = Lease([], lease.share, lease.received, now + LEASE_TOTAL_S)
+        for failure in failures:
+            message = messages[failure.index]
+            held = self._held.get(message.message_id) is lease
+            if held and message.receipt_handle == handles[failure.index]:
+                # Another consumer may have it. Keep working; the ledger decides.
+                self._let_go_of(message.message_id)
+                lost.messages.append(message)
+                self._take(message.message_id, lost)
+        if lease.left:
+            lease.expires = now + timeout_s
+            del self._leases[lease]
+            self._leases[lease] = None
+        if lost.left:  # behind every other: it is not asked for again
+            del self._leases[lost]
 
     async def max_receives(self) -> int:
         """Return how many deliveries make a message a suspect: the setting, else one below the
