@@ -25,28 +25,30 @@ class Intake:
         self._busy_groups: set[str] = set()
         self._under_way = 0
         self._changed = asyncio.Event()
+        self._more = False
         self._enough = 1  # messages that are worth waking a writer for
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def put(self, messages: Sequence[Message]) -> None:
-        """Add messages at the end."""
+    def put(self, messages: Sequence[Message], *, more: bool = False) -> None:
+        """Add messages at the end; `more`: the reply was full, so the queue holds more."""
         self._messages.extend(messages)
-        if len(self._messages) >= self._enough:
+        self._more = more
+        if len(self._messages) >= self._enough or not self._worth_waiting():
             self._changed.set()
 
     async def take(self, rows_max: int, linger_s: float) -> list[Message]:
         """Wait for a message, linger for more unless the batch is full; return 1 to rows_max.
 
-        Nobody lingers while no other batch is under way: a message that comes to an idle
-        pipeline is written at once, and under load the batches before it are what it waits for.
+        A message that comes alone to an idle pipeline is written at once. Where more are coming,
+        or other batches are under way, a larger batch costs less and nobody waits for longer.
         """
         while True:
             while not self._messages:
                 self._changed.clear()
                 await self._changed.wait()
-            if linger_s and self._under_way and len(self._messages) < rows_max:
+            if linger_s and len(self._messages) < rows_max and self._worth_waiting():
                 await self._linger(rows_max, linger_s)
             if batch := self._pick(rows_max):
                 self._under_way += 1
@@ -54,11 +56,14 @@ class Intake:
             self._changed.clear()
             await self._changed.wait()
 
+    def _worth_waiting(self) -> bool:
+        return self._more or self._under_way > 0
+
     async def _linger(self, rows_max: int, linger_s: float) -> None:
         self._enough = rows_max
         try:
             async with asyncio.timeout(linger_s):
-                while self._under_way and len(self._messages) < rows_max:
+                while self._worth_waiting() and len(self._messages) < rows_max:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:

@@ -100,7 +100,7 @@ class Pollers:
             self._pulse.polled = time.monotonic()
             self.received += count
             self.empty_polls = 0 if count else self.empty_polls + 1
-            self._intake.put(messages)
+            self._intake.put(messages, more=count == BATCH)
             if count == BATCH:
                 more = len(self._pollers) < self._receivers_max
                 if more and len(self._intake) < self._intake_enough and not self._stopped:

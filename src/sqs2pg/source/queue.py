@@ -43,7 +43,6 @@ ENTRY_CODES = frozenset(
 )
 """Codes of failed batch entries that are counted by name: what a server says is no label."""
 _DELETE_TRIES = 3
-_DELETES_IN_TURN = 4  # requests that one task sends before another task is worth its cost
 _FIRST_POLL_BYTES = 2**20  # reserved for a poll while no body has been seen yet
 
 log = structlog.get_logger(__name__)
@@ -217,10 +216,9 @@ class QueueSource:
         harmless: the message comes again and the ledger knows it.
         """
         self._settled.extend(messages)
-        # Ten at a time whatever batch they were of; a few requests one after the other, since a
-        # task costs as much as half a request.
-        wanted = -(-len(self._settled) // (BATCH * _DELETES_IN_TURN))
-        while len(self._deleters) < min(wanted, self._settings.receivers_max):
+        # Ten at a time, whatever batch they were of; none waits behind a request that stalls.
+        requests = -(-len(self._settled) // BATCH)
+        for _ in range(min(requests, self._settings.receivers_max - len(self._deleters))):
             task = asyncio.create_task(self._delete_settled())
             self._deleters.add(task)
             task.add_done_callback(self._deleters.discard)
