@@ -270,7 +270,8 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
 async def test_metrics_and_liveness_over_http(pipeline: Assemble) -> None:
     async with pipeline() as ready:
         await send(ready, [login(1), "not json"])
-        with status_server("127.0.0.1:0", ready.metrics.registry, ready.consumer.pulse) as address:
+        health = ready.consumer.pulse.health
+        with status_server("127.0.0.1:0", ready.metrics.registry, health) as address:
             await ready.consumer.run(drain_settle_s=0.3)
             text = await asyncio.to_thread(fetch, f"{address}/metrics")
             assert 'sqs2pg_messages_outcome_total{outcome="written"} 1.0' in text
