@@ -78,7 +78,10 @@ class Decoder:
         except RecursionError:
             fault = PermanentFault("too_deep")
         # Out here, so that the fault has no `__context__`: those exceptions hold the body.
-        raise fault
+        try:
+            raise fault
+        finally:
+            del fault  # a frame that holds its own fault would keep the body until a collection
 
     def _explain(self, text: str) -> PermanentFault:
         # msgspec quotes an unknown field's name, which is a producer's word and may be personal

@@ -166,17 +166,22 @@ class Consumer:
     async def _write(self, processor: Processor) -> None:
         sink = self._settings.sink
         while True:
-            batch = await self._intake.take(sink.batch_rows_max, sink.linger_ms / 1000)
-            self.pulse.begin_write()
-            self._busy += 1
-            try:
-                for part in self._parts(batch):
-                    await self._settle(processor, part)
-                self._intake.done(batch)
-            finally:
-                self._busy -= 1
-                self.pulse.writing -= 1
-                self._idle.set()
+            # Not kept in a variable: a writer that waits must not hold its last batch in memory.
+            await self._write_batch(
+                processor, await self._intake.take(sink.batch_rows_max, sink.linger_ms / 1000)
+            )
+
+    async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
+        self.pulse.begin_write()
+        self._busy += 1
+        try:
+            for part in self._parts(batch):
+                await self._settle(processor, part)
+            self._intake.done(batch)
+        finally:
+            self._busy -= 1
+            self.pulse.writing -= 1
+            self._idle.set()
 
     def _parts(self, batch: list[Message]) -> list[list[Message]]:
         """Split a batch so that each suspect stands alone; on FIFO queues in order."""

@@ -96,11 +96,7 @@ class Pollers:
     async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
         while not self._stopped:
             await self.open.wait()
-            messages, count = await self._poll(wait_s)
-            self._pulse.polled = time.monotonic()
-            self.received += count
-            self.empty_polls = 0 if count else self.empty_polls + 1
-            self._intake.put(messages, more=count == BATCH)
+            count = await self._bring(wait_s)
             if count == BATCH:
                 more = len(self._pollers) < self._receivers_max
                 if more and len(self._intake) < self._intake_enough and not self._stopped:
@@ -109,6 +105,18 @@ class Pollers:
                 # Now, not when the task is done: two that end at once must leave one.
                 self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
                 return
+
+    async def _bring(self, wait_s: int | None) -> int:
+        """Put what one poll brings into the intake; return how many messages came.
+
+        A frame of its own, so that no poller keeps its last reply while it waits for the next.
+        """
+        messages, count = await self._poll(wait_s)
+        self._pulse.polled = time.monotonic()
+        self.received += count
+        self.empty_polls = 0 if count else self.empty_polls + 1
+        self._intake.put(messages, more=count == BATCH)
+        return count
 
     async def _poll(self, wait_s: int | None) -> tuple[list[Message], int]:
         """Poll once, through transient faults."""

@@ -170,7 +170,9 @@ class Processor:
                 try:
                     record = decode(message.body)
                 except PermanentFault as found:
-                    fault = found
+                    # Its traceback holds this frame, and the frame would hold it: a whole batch
+                    # that only the cyclic collector could free.
+                    fault = found.with_traceback(None)
                 else:
                     if dedupe and (name := self._plan.decoder.dedupe_value(record)):
                         key = dedupe(name)

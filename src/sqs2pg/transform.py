@@ -107,7 +107,7 @@ class _ColumnPlan:
             ]
         else:
             cells = [known[value] for value in values]
-        if any(isinstance(cell, PermanentFault) for cell in known.values()):
+        if PermanentFault in set(map(type, known.values())):
             for index, cell in enumerate(cells):
                 if isinstance(cell, PermanentFault):
                     faults.setdefault(index, cell)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
 import re
+import socket
+import subprocess
+import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 from psycopg import sql
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -268,13 +272,46 @@ def test_sha256_with_consent_is_the_old_output(
     assert "reversible" in shell.error("run", "--drain", code=2)
 
 
-@pytest.mark.parametrize("workers", ["2"])
-def test_workers_share_one_queue(shell: Any, query: Query, send: Send, workers: str) -> None:
+def test_workers_share_one_queue(shell: Any, query: Query, send: Send) -> None:
     shell("migrate")
     send([login(i) for i in range(300)])
-    result = shell("run", "--drain", "--workers", workers, "--json").last
+    result = shell("run", "--drain", "--workers", "2", "--json").last
     assert result["received"] == result["written"] == 300
     assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(300, 300)]
+
+
+def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
+    shell("migrate")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = subprocess.Popen(
+        [shell.python, "-m", "sqs2pg", "run", "--workers", "2"],
+        cwd=shell.folder,
+        env=shell.environment | {"SQS2PG_STATUS__BIND": address},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        report = _await(f"http://{address}/livez", lambda text: text.count("last_poll_s") == 2)
+        assert json.loads(report)["ok"] is True
+        send([login(i) for i in range(300)])
+        written = 'sqs2pg_messages_outcome_total{outcome="written"} 300.0'
+        _await(f"http://{address}/metrics", lambda text: written in text)
+    finally:
+        command.terminate()
+        _, errors = command.communicate(timeout=60)
+    assert command.returncode == 0, errors
+
+
+def _await(url: str, enough: Callable[[str], bool]) -> str:
+    """Ask until the answer is the one waited for."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            if enough(text := answer.read().decode()):
+                return str(text)
+        time.sleep(0.05)
+    raise TimeoutError(url)
 
 
 def test_send_puts_lines_of_a_file_on_the_queue(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tracemalloc
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
@@ -92,6 +93,26 @@ async def test_bytes_are_bounded_too(pipeline: Assemble, database: str) -> None:
             # One reply of ten above the budget at the most: the first, its size not yet known.
             assert metric(ready, "in_flight_bytes") <= 2**20 + 10 * 90_100
         assert (await run).written == 40
+
+
+async def test_nothing_of_a_settled_message_stays_in_memory(pipeline: Assemble) -> None:
+    async with pipeline(source={"wait_time_s": 1}) as ready:
+        large = [json.dumps({"user_id": f"u{i}", "more": "x" * 400_000}) for i in range(40)]
+        for body in large:
+            assert await ready.client.send(ready.source.queue_url, [body]) == []
+        del body
+        large.clear()
+        tracemalloc.start()
+        run = asyncio.create_task(ready.consumer.run())
+        try:
+            await until(lambda: ready.consumer.totals.written == 40 and not ready.source.held_count)
+            kept, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            ready.consumer.stop()
+            await run
+        assert peak > 400_000, "bodies are traced"
+        assert kept < 400_000, "while pollers and writers wait for more"
 
 
 async def test_stop_releases_what_cannot_be_written_and_exits_in_time(
@@ -270,7 +291,8 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
 async def test_metrics_and_liveness_over_http(pipeline: Assemble) -> None:
     async with pipeline() as ready:
         await send(ready, [login(1), "not json"])
-        with status_server("127.0.0.1:0", ready.metrics.registry, ready.consumer.pulse) as address:
+        health = ready.consumer.pulse.health
+        with status_server("127.0.0.1:0", ready.metrics.registry, health) as address:
             await ready.consumer.run(drain_settle_s=0.3)
             text = await asyncio.to_thread(fetch, f"{address}/metrics")
             assert 'sqs2pg_messages_outcome_total{outcome="written"} 1.0' in text

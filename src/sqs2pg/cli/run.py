@@ -25,6 +25,7 @@ from sqs2pg.keys.development import is_loopback
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings, load
 from sqs2pg.source.client import SqsClient
+from sqs2pg.status.fleet import noted
 from sqs2pg.status.server import status_server
 
 logger = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ logger = structlog.get_logger(__name__)
 )
 @click.option("--workers", default="1", show_default=True, help="Processes; `auto`: one a core.")
 @click.option("--local", is_flag=True, help="Start embedded servers and use them.")
+@click.option("--status-file", type=click.Path(path_type=Path), hidden=True)
 @json_option
 @verbose_option
 def run(
@@ -48,6 +50,7 @@ def run(
     drain_timeout_s: float | None,
     workers: str,
     local: bool,
+    status_file: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -59,9 +62,22 @@ def run(
         if local:
             run_async(prepare_local(settings))
         if count > 1:
-            totals = run_workers(count, config=config, drain=drain, drain_timeout_s=drain_timeout_s)
+            totals = run_workers(
+                count,
+                config=config,
+                drain=drain,
+                drain_timeout_s=drain_timeout_s,
+                status_bind=settings.status.bind,
+            )
         else:
-            totals = run_async(consume(settings, drain=drain, drain_timeout_s=drain_timeout_s))
+            totals = run_async(
+                consume(
+                    settings,
+                    drain=drain,
+                    drain_timeout_s=drain_timeout_s,
+                    status_file=status_file,
+                )
+            )
     if as_json:
         print_json(as_flat(totals))
     elif drain:
@@ -86,12 +102,16 @@ def summary(totals: Totals) -> str:
 
 
 async def consume(
-    settings: Settings, *, drain: bool = False, drain_timeout_s: float | None = None
+    settings: Settings,
+    *,
+    drain: bool = False,
+    drain_timeout_s: float | None = None,
+    status_file: Path | None = None,
 ) -> Totals:
     """Run one consumer in this process until it is stopped or the queue is empty.
 
     SIGTERM and SIGINT stop it; a second one leaves at once. Raises FatalFault when the queue is
-    not empty after `drain_timeout_s`.
+    not empty after `drain_timeout_s`. `status_file` is where a worker of several notes its address.
     """
     async with assemble(settings) as ready:
         _spare_the_collector()
@@ -108,7 +128,10 @@ async def consume(
         settle_s = drain_settle_s(settings, ready.client) if drain else None
         with (
             _stopping_on_signals(ready),
-            status_server(settings.status.bind, ready.metrics.registry, ready.consumer.pulse),
+            status_server(
+                settings.status.bind, ready.metrics.registry, ready.consumer.pulse.health
+            ) as address,
+            noted(status_file, address),
         ):
             async with Ticker("consuming", lambda: _state(ready)):
                 totals = await ready.consumer.run(drain_settle_s=settle_s)

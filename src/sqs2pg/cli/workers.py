@@ -11,8 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import structlog
 
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline import Totals
+from sqs2pg.status.fleet import Fleet
+from sqs2pg.status.server import status_server
 
 logger = structlog.get_logger(__name__)
 
@@ -27,9 +30,11 @@ logger = structlog.get_logger(__name__)
 class _Worker:
     """One worker process; its last line of stdout is its totals."""
 
-    def __init__(self, number: int, command: list[str]) -> None:
+    def __init__(self, number: int, command: list[str], folder: Path, *, status: bool) -> None:
         self.number = number
-        self._command = command
+        self._command = [*command, "--status-file", str(folder / f"{number}.address")]
+        # Their parent answers at the address that is set, for all of them.
+        self._environment = os.environ | {"SQS2PG_STATUS__BIND": "127.0.0.1:0" if status else ""}
         self.totals = Totals()
         self.start()
 
@@ -45,13 +50,22 @@ class _Worker:
 
     def start(self) -> None:
         """Start the process, the first time or again."""
-        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own command
+        self.process = subprocess.Popen(  # noqa: S603  our own command
+            self._command, stdout=subprocess.PIPE, text=True, env=self._environment
+        )
 
 
 def run_workers(
-    count: int, *, config: Path | None, drain: bool, drain_timeout_s: float | None
+    count: int,
+    *,
+    config: Path | None,
+    drain: bool,
+    drain_timeout_s: float | None,
+    status_bind: str,
 ) -> Totals:
     """Run `count` workers to their end; return the sum of their totals.
+
+    The status of all of them is served at `status_bind`.
 
     Raises FatalFault where one stopped with an error; its own words are on stderr already.
     """
@@ -59,7 +73,16 @@ def run_workers(
     command += ["-c", str(config)] if config else []
     command += ["--drain"] if drain else []
     command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []
-    workers = [_Worker(number, command) for number in range(count)]
+    with tempfile.TemporaryDirectory(prefix="sqs2pg-") as name:
+        folder = Path(name)
+        fleet = Fleet(folder)
+        with status_server(status_bind, fleet.registry, fleet.health):
+            return _run(
+                [_Worker(n, command, folder, status=bool(status_bind)) for n in range(count)]
+            )
+
+
+def _run(workers: Sequence[_Worker]) -> Totals:
     stopping = threading.Event()
     failed: list[int] = []
 

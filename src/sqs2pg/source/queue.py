@@ -205,8 +205,13 @@ class QueueSource:
 
     def drop(self, messages: Iterable[Message]) -> None:
         """Let messages go from hand and budget, without a word to SQS."""
-        for message in messages:
-            self._let_go_of(message.message_id)
+        held = self._held
+        for message in messages:  # `_let_go_of`, without a call a message
+            if lease := held.pop(message.message_id, None):
+                self._bytes -= lease.share
+                lease.left -= 1
+                if not lease.left:
+                    self._leases.pop(lease, None)
         self._signal_room()
 
     def acknowledge(self, messages: Iterable[Message]) -> None:

@@ -56,6 +56,11 @@ class Pulse:
             receiving_paused=self.paused,
         )
 
+    def health(self) -> tuple[bool, bytes]:
+        """Return whether the process is well, and the report as JSON."""
+        report = self.check()
+        return report.ok, msgspec.json.encode(report)
+
 
 class Report(msgspec.Struct, frozen=True):
     """The answer of /livez; ages in seconds, that of the last write 0 where none is under way."""

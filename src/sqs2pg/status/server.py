@@ -6,25 +6,26 @@ In a thread of its own, so that it still answers, and says so, when the event lo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.status.health import Pulse
 
 _REQUEST_S = 5.0  # a client that says nothing holds its thread no longer than this
+
+Health = Callable[[], tuple[bool, bytes]]
+"""Whether all is well, and the report on it as JSON."""
 
 log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def status_server(bind: str, registry: CollectorRegistry, pulse: Pulse) -> Iterator[str]:
+def status_server(bind: str, registry: CollectorRegistry, health: Health) -> Iterator[str]:
     """Serve until closed; yield the address, `http://host:port`, or "" where `bind` is empty.
 
     A port that is taken, by another pipeline on this machine most likely, is replaced by a free
@@ -33,7 +34,7 @@ def status_server(bind: str, registry: CollectorRegistry, pulse: Pulse) -> Itera
     if not bind:
         yield ""
         return
-    server = _listen(bind, _handler(registry, pulse))
+    server = _listen(bind, _handler(registry, health))
     thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
     thread.start()
     host, port = server.server_address[:2]
@@ -66,7 +67,7 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_port = False
 
 
-def _handler(registry: CollectorRegistry, pulse: Pulse) -> type[BaseHTTPRequestHandler]:
+def _handler(registry: CollectorRegistry, health: Health) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_S
         server_version = "sqs2pg"
@@ -78,9 +79,8 @@ def _handler(registry: CollectorRegistry, pulse: Pulse) -> type[BaseHTTPRequestH
                     encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                     self._answer(200, content_type, encode(registry))
                 case "/livez":
-                    report = pulse.check()
-                    body = msgspec.json.encode(report) + b"\n"
-                    self._answer(200 if report.ok else 503, "application/json", body)
+                    ok, body = health()
+                    self._answer(200 if ok else 503, "application/json", body + b"\n")
                 case _:
                     self._answer(404, "text/plain", b"/metrics, /livez\n")
 

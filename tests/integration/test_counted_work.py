@@ -1,0 +1,95 @@
+"""The hot path's work, counted and not timed: a guard against costs that creep in.
+
+Bounds lie a tenth above what was counted when they were set, so that a call a message more is
+noticed and a poll more or less is not. Raise one only for something that is worth it, and say so
+in benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import boto3
+import pytest
+
+import sqs2pg
+from benchmarks.queue_server import QueueServer
+from sqs2pg.assembly import Ready
+from tests.integration.support import Assemble
+
+MESSAGES = 10_000
+OURS = str(Path(sqs2pg.__file__).parent)
+
+
+@pytest.fixture
+def queue_server(monkeypatch: pytest.MonkeyPatch, aws_environment: None) -> Iterator[QueueServer]:
+    """A queue of good logins on a server that counts requests."""
+    with QueueServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint_url)
+        sqs = boto3.client("sqs", endpoint_url=server.endpoint_url)
+        sqs.create_queue(QueueName="counted")
+        server.fill(queue="counted", count=MESSAGES)
+        yield server
+
+
+async def drain(ready: Ready, watch: Callable[[FrameType, str, Any], None] | None = None) -> None:
+    """Drain the queue in this thread, its calls watched."""
+    sys.setprofile(watch)
+    try:
+        totals = await ready.consumer.run(drain_settle_s=0.2)
+    finally:
+        sys.setprofile(None)
+    assert totals.settled == MESSAGES
+
+
+async def test_calls_a_message(queue_server: QueueServer, pipeline: Assemble) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _argument: object) -> None:
+        if event in {"call", "c_call"} and frame.f_code.co_filename.startswith(OURS):
+            calls[event] += 1
+
+    async with pipeline(source={"queue": "counted"}) as ready:
+        await drain(ready, count)
+    print(f"calls a message: {calls['call'] / MESSAGES:.1f}, of C {calls['c_call'] / MESSAGES:.1f}")
+    assert calls["call"] / MESSAGES <= 17
+    assert calls["c_call"] / MESSAGES <= 26.5
+
+
+async def test_requests_and_statements_a_thousand_messages(
+    queue_server: QueueServer, pipeline: Assemble
+) -> None:
+    async with pipeline(source={"queue": "counted"}) as ready:
+        before = sum(processor._sink.session.statements for processor in ready.processors)
+        await drain(ready)
+        statements = sum(p._sink.session.statements for p in ready.processors) - before
+        batches = ready.metrics.registry.get_sample_value("sqs2pg_batch_rows_count") or 0
+    requests = queue_server.stats()["requests"]
+    print(f"{batches} batches, {statements} statements, requests {requests}")
+    assert statements <= 7 * batches
+    assert requests["DeleteMessageBatch"] <= MESSAGES / 10 * 1.05
+    assert requests["ReceiveMessage"] <= MESSAGES / 10 * 1.1 + 150
+
+
+async def test_bad_messages_leave_nothing_to_the_cyclic_collector(
+    queue_server: QueueServer, pipeline: Assemble
+) -> None:
+    """A fault whose traceback holds a frame that holds the fault keeps a whole batch in memory."""
+    queue_server.fill(queue="counted", count=500, malformed_share=1.0)
+    async with pipeline(source={"queue": "counted"}) as ready:
+        gc.collect()
+        gc.disable()
+        try:
+            totals = await ready.consumer.run(drain_settle_s=0.2)
+            objects = gc.collect()
+        finally:
+            gc.enable()
+    assert totals.quarantined == 500
+    print(f"{objects} objects in cycles after {totals.settled} messages")
+    assert objects <= 100

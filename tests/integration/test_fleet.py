@@ -1,0 +1,59 @@
+"""One status view of several workers, over real sockets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from sqs2pg.status.fleet import Fleet, noted
+from sqs2pg.status.server import status_server
+
+
+def worker(received: int, last_poll: float, expiry: float) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("sqs2pg_messages_received", "…", registry=registry).inc(received)
+    faults = Counter("sqs2pg_faults", "…", ["stage", "code"], registry=registry)
+    faults.labels("decode", f"code{received}").inc()
+    faults.labels("decode", "not_json").inc(received)
+    Gauge("sqs2pg_last_poll_timestamp_seconds", "…", registry=registry).set(last_poll)
+    Gauge("sqs2pg_credential_expiry_timestamp_seconds", "…", registry=registry).set(expiry)
+    Gauge("sqs2pg_in_flight_messages", "…", registry=registry).set(received)
+    Histogram("sqs2pg_batch_rows", "…", buckets=(10, 100), registry=registry).observe(received)
+    return registry
+
+
+def test_counters_add_up_and_times_are_the_latest_or_the_soonest(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    one, other = worker(5, 100.0, 900.0), worker(50, 200.0, 800.0)
+    with (
+        status_server("127.0.0.1:0", one, lambda: (True, b'{"ok":true}')) as first,
+        status_server("127.0.0.1:0", other, lambda: (True, b'{"ok":true}')) as second,
+        noted(tmp_path / "0.address", first),
+        noted(tmp_path / "1.address", second),
+    ):
+        read = fleet.registry.get_sample_value
+        assert read("sqs2pg_messages_received_total") == 55
+        assert read("sqs2pg_faults_total", {"stage": "decode", "code": "not_json"}) == 55
+        assert read("sqs2pg_faults_total", {"stage": "decode", "code": "code5"}) == 1
+        assert read("sqs2pg_in_flight_messages") == 55
+        assert read("sqs2pg_last_poll_timestamp_seconds") == 200
+        assert read("sqs2pg_credential_expiry_timestamp_seconds") == 800
+        assert read("sqs2pg_batch_rows_bucket", {"le": "10.0"}) == 1
+        assert read("sqs2pg_batch_rows_count") == 2
+        assert fleet.health() == (True, b'{"ok":true,"workers":[{"ok":true},{"ok":true}]}')
+    assert list(tmp_path.iterdir()) == [], "one that ended took its address back"
+    assert fleet.health() == (True, b'{"ok":true,"workers":[]}')
+
+
+def test_a_worker_that_is_unwell_or_does_not_answer_makes_the_fleet_unwell(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    registry = CollectorRegistry()
+    with (
+        status_server("127.0.0.1:0", registry, lambda: (False, b'{"ok":false}')) as address,
+        noted(tmp_path / "0.address", address),
+    ):
+        assert fleet.health() == (False, b'{"ok":false,"workers":[{"ok":false}]}')
+    with noted(tmp_path / "0.address", address):
+        assert fleet.health() == (False, b'{"ok":false,"workers":[null]}')
+        assert fleet.registry.get_sample_value("sqs2pg_messages_received_total") is None
