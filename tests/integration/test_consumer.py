@@ -115,6 +115,35 @@ async def test_nothing_of_a_settled_message_stays_in_memory(pipeline: Assemble) 
         assert kept < 400_000, "while pollers and writers wait for more"
 
 
+async def test_what_is_settled_just_as_the_last_delete_ends_is_deleted_too(
+    pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pipeline(source={"receivers_max": 1}) as ready:
+        await send(ready, [login(1), login(2)])
+        first, second = await held(ready, 2)
+        delete = ready.client.delete
+
+        async def then_settle_the_second(*arguments: Any) -> Any:
+            failures = await delete(*arguments)
+            monkeypatch.setattr(ready.client, "delete", delete)
+            # Runs after the task's last step and before its end is told to anybody.
+            asyncio.get_running_loop().call_soon(ready.source.acknowledge, [second])
+            return failures
+
+        monkeypatch.setattr(ready.client, "delete", then_settle_the_second)
+        ready.source.acknowledge([first])
+        await until(lambda: ready.source.held_count == 0, 5)
+        assert await ready.source.depth() == (0, 0, 0)
+
+
+async def held(ready: Ready, count: int) -> list[Message]:
+    """Take messages in hand."""
+    messages: list[Message] = []
+    while len(messages) < count:
+        messages += (await ready.source.poll(wait_s=1))[0]
+    return messages
+
+
 async def test_stop_releases_what_cannot_be_written_and_exits_in_time(
     pipeline: Assemble, database: str
 ) -> None:

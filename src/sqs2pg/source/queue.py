@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import msgspec
 import structlog
@@ -226,7 +227,6 @@ class QueueSource:
         for _ in range(min(requests, self._settings.receivers_max - len(self._deleters))):
             task = asyncio.create_task(self._delete_settled())
             self._deleters.add(task)
-            task.add_done_callback(self._deleters.discard)
 
     async def acknowledged(self) -> None:
         """Wait for the deletes under way."""
@@ -235,8 +235,12 @@ class QueueSource:
 
     async def _delete_settled(self) -> None:
         settled = self._settled
-        while settled:
-            await self._delete([settled.popleft() for _ in range(min(BATCH, len(settled)))])
+        try:
+            while settled:
+                await self._delete([settled.popleft() for _ in range(min(BATCH, len(settled)))])
+        finally:
+            # Now, not when the task is done: who comes in between must not count on this one.
+            self._deleters.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _delete(self, messages: list[Message]) -> None:
         left = messages
