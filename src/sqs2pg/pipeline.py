@@ -89,7 +89,7 @@ class Consumer:
         self._metrics = metrics
         self._intake = Intake()
         self._stopping = asyncio.Event()
-        self._pollers = Pollers(source, self._intake, settings, metrics, self.pulse)
+        self._pollers = Pollers(source, self._intake, settings, metrics, self.pulse, self._arrived)
         self._busy = 0
         self._receiving = True
         self._idle = asyncio.Event()  # set whenever something came to its end
@@ -122,7 +122,6 @@ class Consumer:
         finally:
             await self._abandon(watch)
             await self._let_go()
-            self.totals.received = self._pollers.received
             self.totals.seconds = round(time.monotonic() - began, 3)
         return self.totals
 
@@ -235,6 +234,9 @@ class Consumer:
             await asyncio.sleep(backoff_s(attempt))
         self._pollers.open.set()
         self.pulse.paused = False
+
+    def _arrived(self, count: int) -> None:
+        self.totals.received += count
 
     def _count(self, outcomes: Sequence[Outcome]) -> None:
         """Add up what ended; what was released is held, and counted when it is let go."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import cast
 
 import structlog
@@ -43,11 +44,14 @@ class Pollers:
         settings: Settings,
         metrics: Metrics,
         pulse: Pulse,
+        arrived: Callable[[int], None],
     ) -> None:
+        """`arrived` is told how many messages each poll brought, redeliveries too."""
         self._source = source
         self._intake = intake
         self._metrics = metrics
         self._pulse = pulse
+        self._arrived = arrived
         self._receivers_max = settings.source.receivers_max
         self._intake_enough = settings.sink.batch_rows_max
         self._pollers: set[asyncio.Task[None]] = set()
@@ -55,8 +59,6 @@ class Pollers:
         self.open = asyncio.Event()
         """Set while receiving makes sense: the database is there."""
         self.open.set()
-        self.received = 0
-        """Messages that came, redeliveries too."""
         self.empty_polls = 0
         """Polls in a row that brought nothing."""
 
@@ -113,7 +115,7 @@ class Pollers:
         """
         messages, count = await self._poll(wait_s)
         self._pulse.polled = time.monotonic()
-        self.received += count
+        self._arrived(count)
         self.empty_polls = 0 if count else self.empty_polls + 1
         self._intake.put(messages, more=count == BATCH)
         return count
