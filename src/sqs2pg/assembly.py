@@ -7,7 +7,7 @@ anything is touched; then the database, then the queue. Front doors call this an
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -43,6 +43,15 @@ class Ready(msgspec.Struct):
     processors: list[Processor]
     source: QueueSource
     client: SqsClient
+    keyring: Keyring
+    metrics: Metrics
+    pipeline: Pipeline
+
+
+class Processing(msgspec.Struct):
+    """The half of a pipeline that knows no queue: messages in, outcomes out."""
+
+    processors: list[Processor]
     keyring: Keyring
     metrics: Metrics
     pipeline: Pipeline
@@ -120,7 +129,8 @@ def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
     return lambda name: dedupe_key(secret, pipeline, name)
 
 
-async def _upkeep(settings: Settings, pipeline: int) -> None:
+async def upkeep(settings: Settings, pipeline: int) -> None:
+    """Do one turn of the books' upkeep over a connection of its own. Raises TransientFault."""
     try:
         session = await connect(settings)
     except FatalFault as fault:  # such as a login refused while the server starts up
@@ -132,13 +142,18 @@ async def _upkeep(settings: Settings, pipeline: int) -> None:
 
 
 @asynccontextmanager
-async def assemble(settings: Settings) -> AsyncIterator[Ready]:
-    """Yield a pipeline ready to run; close its connections at the end."""
-    client = SqsClient.from_environment(max_connections=settings.source.receivers_max)
+async def assemble_processors(
+    settings: Settings, endpoints: list[str], is_fifo: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[Processing]:
+    """Yield the processors alone, for front doors that have no queue to poll; close them after.
+
+    `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` is asked last, so that a wrong
+    key or database is said first.
+    """
     sessions: list[Session] = []
     sinks: list[Sink] = []
     try:
-        keyring = keyring_of(settings, _endpoints(settings, client))
+        keyring = keyring_of(settings, endpoints)
         first = await connect(settings)
         sessions.append(first)
         number = await pipeline_id(first, settings)
@@ -147,7 +162,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
             settings.fields, await read_columns(first, table), settings.sink.table
         )
         keyring = await hold_against_record(first, keyring)
-        queue_url = await _find_queue(client, settings.source.queue)
+        fifo = await is_fifo()
         while len(sessions) < settings.sink.connections:
             sessions.append(await connect(settings))
         pipeline = Pipeline(
@@ -156,7 +171,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
             columns=tuple(field.column for field in settings.fields),
             key_version=keyring.active("pseudonym"),
             statement_timeout_s=settings.sink.statement_timeout_s,
-            fifo=queue_url.endswith(".fifo"),
+            fifo=fifo,
             dedupe=bool(settings.ledger.dedupe_key),
         )
         metrics = Metrics()
@@ -172,14 +187,32 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
         )
         sinks = [Sink(session, pipeline, lambda: connect(settings)) for session in sessions]
         processors = [Processor(plan, sink, metrics) for sink in sinks]
-        source = QueueSource(client, queue_url, settings.source, metrics)
-        consumer = Consumer(
-            source, processors, settings, metrics, upkeep=lambda: _upkeep(settings, number)
-        )
-        yield Ready(consumer, processors, source, client, keyring, metrics, pipeline)
+        yield Processing(processors, keyring, metrics, pipeline)
     finally:
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
+
+
+@asynccontextmanager
+async def assemble(settings: Settings) -> AsyncIterator[Ready]:
+    """Yield a pipeline ready to run; close its connections at the end."""
+    client = SqsClient.from_environment(max_connections=settings.source.receivers_max)
+    queue_url = ""
+
+    async def is_fifo() -> bool:
+        nonlocal queue_url
+        queue_url = await _find_queue(client, settings.source.queue)
+        return queue_url.endswith(".fifo")
+
+    try:
+        async with assemble_processors(settings, _endpoints(settings, client), is_fifo) as made:
+            metrics, processors, pipeline = made.metrics, made.processors, made.pipeline
+            source = QueueSource(client, queue_url, settings.source, metrics)
+            consumer = Consumer(
+                source, processors, settings, metrics, upkeep=lambda: upkeep(settings, pipeline.id)
+            )
+            yield Ready(consumer, processors, source, client, made.keyring, metrics, pipeline)
+    finally:
         await client.close()
 
 
