@@ -59,7 +59,7 @@ LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 -
 	--no-header --no-annotate
 lock: ## resolve the dependencies again and write the requirements files
 	@python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	@$(LOCK) --upgrade pyproject.toml --extra local --group dev -o requirements-dev.txt
+	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --group dev -o requirements-dev.txt
 	@$(LOCK) pyproject.toml -c requirements-dev.txt -o requirements.txt
 	@echo hatchling | $(LOCK) - -c requirements-dev.txt -o requirements-build.txt
 	@echo ziglang | $(LOCK) - -o requirements-compiler.txt
