@@ -61,6 +61,10 @@ lock: ## resolve the dependencies again and write the requirements files
 	@python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
 	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --group dev -o requirements-dev.txt
 	@$(LOCK) pyproject.toml -c requirements-dev.txt -o requirements.txt
+	@$(LOCK) pyproject.toml --group deploy -c requirements-dev.txt -o requirements-deploy.txt
+	@$(LOCK) pyproject.toml --group docs -c requirements-dev.txt -o requirements-docs.txt
+	@$(LOCK) pyproject.toml --extra local --extra ray --group dev -c requirements-dev.txt \
+		-o requirements-ray.txt
 	@echo hatchling | $(LOCK) - -c requirements-dev.txt -o requirements-build.txt
 	@echo ziglang | $(LOCK) - -o requirements-compiler.txt
 	@rm -rf .venv-lock
