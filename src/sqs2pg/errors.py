@@ -81,3 +81,21 @@ class PermanentFault(Sqs2pgError):
         super().__init__(f"{code} {detail}".rstrip(), code=code)
         self.detail = detail
         self.stage = stage
+
+
+def unforeseen(error: BaseException) -> tuple[str, str]:
+    """Say where an unforeseen exception arose, and a hint; of it only its type, never its text."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    trace = error.__traceback__
+    where = "?"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if "sqs2pg" in code.co_filename:
+            file = code.co_filename.rpartition("/")[2]
+            where = f"{file}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return (
+        f"unexpected {type(error).__name__} at {where}",
+        "this is a fault of sqs2pg: please report it with this line",
+    )

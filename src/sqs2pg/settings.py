@@ -183,6 +183,19 @@ class Status(Section, frozen=True):
     ] = "127.0.0.1:9465"
 
 
+class AwsLambda(Section, frozen=True):
+    """`[aws_lambda]`: the Lambda handler."""
+
+    margin_s: Annotated[
+        float,
+        Meta(
+            ge=2,
+            le=120,
+            description="before the function's timeout: nothing more is started from then on",
+        ),
+    ] = 3.0
+
+
 class Settings(Section, frozen=True):
     """Everything one pipeline needs to know, frozen at start."""
 
@@ -207,6 +220,7 @@ class Settings(Section, frozen=True):
     quarantine: Quarantine = Quarantine()
     ledger: Ledger = Ledger()
     status: Status = Status()
+    aws_lambda: AwsLambda = AwsLambda()
     field: tuple[Field, ...] = ()
 
     @property

@@ -206,6 +206,7 @@ RANGES = [
     ("quarantine", "retention_days", 1, 3_650),
     ("ledger", "retention_days", 15, 3_650),
     ("", "shutdown_grace_s", 0, 900),
+    ("aws_lambda", "margin_s", 2, 120),
 ]
 
 
@@ -341,7 +342,7 @@ def test_a_source_may_be_any_other_name(write: Write, name: str):
         ),
         ("unknown_field = 'drop'", "unknown_field", "did you mean unknown_fields?"),
         ("[Sink]\ndsn = 'x'", "Sink", "did you mean sink?"),
-        ("queue = 'x'", "queue", "known: field, "),
+        ("queue = 'x'", "queue", "known: aws_lambda, field, "),
         (FIELD + "sorce = 'x'", "field[0].sorce", "did you mean field[0].source?"),
         (FIELD + FIELD + "colum = 'x'", "field[1].colum", "did you mean field[1].column?"),
         ("[[fields]]\nsource = 'x'", "fields", "did you mean field?"),
@@ -368,7 +369,7 @@ def test_an_unknown_key_of_the_file_names_the_nearest_known_one(
         ("SQS2PG_SORCE__QUEUE", "did you mean SQS2PG_SOURCE__…?"),
         ("SQS2PG_SOURCE_QUEUE", "did you mean SQS2PG_SOURCE__…?"),
         ("SQS2PG_SOURCE", "did you mean SQS2PG_SOURCE__…?"),
-        ("SQS2PG_SINK__DSN__PASSWORD", "known: SQS2PG_KEYS__…, "),
+        ("SQS2PG_SINK__DSN__PASSWORD", "known: SQS2PG_AWS_LAMBDA__…, "),
         ("SQS2PG_UNKNOWN_FIELD", "did you mean SQS2PG_UNKNOWN_FIELDS?"),
         ("SQS2PG_CONFIGG", "did you mean SQS2PG_CONFIG?"),
         ("SQS2PG_KEYS__PSEUDONYM_ROT", "did you mean SQS2PG_KEYS__PSEUDONYM_ROOT?"),

@@ -10,13 +10,12 @@ import difflib
 import importlib
 import resource
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from sqs2pg import __version__
-from sqs2pg.errors import Sqs2pgError
+from sqs2pg.errors import Sqs2pgError, unforeseen
 
 # Command -> module of this package; the module has a click command of the same name.
 COMMANDS = {
@@ -81,7 +80,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.stderr.close()
         raise SystemExit(1) from None
     except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
-        fail(*_unexpected(error), 1)
+        fail(*unforeseen(error), 1)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
@@ -91,20 +90,3 @@ def fail(what: str, hint: str, code: int) -> NoReturn:
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def _unexpected(error: BaseException) -> tuple[str, str]:
-    """Say where an unforeseen exception arose; of the exception only its type, never its text."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    trace = error.__traceback__
-    where = "?"
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if "sqs2pg" in code.co_filename:
-            where = f"{Path(code.co_filename).name}:{trace.tb_lineno} in {code.co_name}"
-        trace = trace.tb_next
-    return (
-        f"unexpected {type(error).__name__} at {where}",
-        "this is a fault of sqs2pg: please report it with this line",
-    )

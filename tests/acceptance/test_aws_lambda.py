@@ -1,0 +1,260 @@
+"""The Lambda handler under AWS's own runtime client, on a real database.
+
+The runtime API is a stub that hands out events and deadlines as Lambda does; everything between it
+and the rows is what would run in AWS.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.runtime_api import Sandbox, record, sandbox
+from tests.shell import Shell
+
+SECRET = "203.0.113.77"
+LOCK_S = 1
+
+Start = Callable[..., AbstractContextManager[Sandbox]]
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+def login(user: str, **changes: Any) -> str:
+    return json.dumps({"user_id": user, "ip": SECRET, "device_id": "1"} | changes)
+
+
+def ids(count: int) -> list[str]:
+    return [str(uuid.uuid4()) for _ in range(count)]
+
+
+def batch(users: dict[str, str], **attributes: Any) -> Any:
+    """An event: MessageId -> user."""
+    return {"Records": [record(i, login(user), **attributes) for i, user in users.items()]}
+
+
+@pytest.fixture
+def start(shell: Shell, tmp_path: Path) -> Start:
+    """Start a sandbox on a migrated database; arguments are variables of its environment."""
+    shell("migrate")
+
+    def begin(**environment: str) -> AbstractContextManager[Sandbox]:
+        return sandbox(
+            tmp_path,
+            shell.environment | {"SQS2PG_SINK__STATEMENT_TIMEOUT_S": str(LOCK_S)} | environment,
+        )
+
+    return begin
+
+
+@contextmanager
+def holding(database: str, statement: str) -> Iterator[psycopg.Connection[Any]]:
+    """Another transaction that has done `statement` and is not at its end."""
+    with psycopg.connect(database) as other:
+        other.execute(statement)
+        yield other
+        other.rollback()
+
+
+def test_ten_with_two_bad_and_one_transient_give_back_exactly_the_transient_one(
+    start: Start, database: str, query: Query
+) -> None:
+    names = ids(10)
+    records = [record(name, login(f"u{at}")) for at, name in enumerate(names)]
+    records[2]["body"] = "not json"
+    records[6]["body"] = login("u6", ip="not an address")
+    with start() as function:
+        query("CREATE UNIQUE INDEX one_each ON user_logins (user_id)")
+        # Someone else is about to write the row of u4, and has not said yet whether.
+        with holding(database, "INSERT INTO user_logins (user_id) VALUES ('u4')"):
+            answer = function.invoke({"Records": records})
+        assert answer.failures == [names[4]]
+        assert query("SELECT user_id FROM user_logins ORDER BY 1") == [
+            (f"u{n}",) for n in (0, 1, 3, 5, 7, 8, 9)
+        ]
+        reasons = query("SELECT message_id, reason FROM sqs2pg.quarantine ORDER BY id")
+        assert dict(reasons).keys() == {names[2], names[6]}
+        # It comes again, as Lambda's poller would bring it.
+        again = function.invoke({"Records": [records[4]]})
+        assert again.failures == []
+        assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u4'") == [(1,)]
+        assert SECRET not in function.log
+
+
+def test_warm_invocations_share_one_connection_and_a_batch_twice_changes_nothing(
+    start: Start, database: str, query: Query
+) -> None:
+    sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sqs2pg'"
+    with start() as function:
+        event = batch(dict.fromkeys(ids(3), "u"))
+        assert function.invoke(event).failures == []
+        [cold] = query(sessions)
+        assert function.invoke(event).failures == []
+        assert query(sessions) == [cold]
+        assert query("SELECT count(*) FROM user_logins") == [(3,)]
+        # The server, or a proxy before it, closed the connection while the function was frozen.
+        query("SELECT pg_terminate_backend(%s)", cold[0])
+        assert function.invoke(batch(dict.fromkeys(ids(2), "v"))).failures == []
+        assert query(sessions) != [cold]
+        assert query("SELECT count(*) FROM user_logins") == [(5,)]
+
+
+def test_a_crash_in_the_middle_loses_nothing_and_doubles_nothing(
+    start: Start, database: str, query: Query
+) -> None:
+    event = batch(dict.fromkeys(ids(5), "u"))
+    with start(SQS2PG_SINK__STATEMENT_TIMEOUT_S="30") as function:
+        assert function.invoke(batch(dict.fromkeys(ids(1), "before"))).failures == []
+        with holding(database, "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE"):
+            function.api.offer(event, 30.0)
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while query(waiting) == [(0,)]:
+                assert function.process.poll() is None, function.log
+            function.process.send_signal(signal.SIGKILL)
+            function.process.wait()
+    with start() as function:
+        assert function.invoke(event).failures == []
+    assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u'") == [(5,)]
+
+
+def test_nothing_is_started_inside_the_margin(start: Start, query: Query) -> None:
+    names = ids(3)
+    with start(SQS2PG_AWS_LAMBDA__MARGIN_S="10") as function:
+        assert function.invoke(batch(dict.fromkeys(names, "u")), timeout_s=9).failures == names
+        assert query("SELECT count(*) FROM user_logins") == [(0,)]
+        assert query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sqs2pg'") == [
+            (0,)
+        ]
+        assert function.invoke(batch(dict.fromkeys(names, "u")), timeout_s=30).failures == []
+        assert query("SELECT count(*) FROM user_logins") == [(3,)]
+
+
+def test_what_is_under_way_is_cut_before_the_timeout_and_given_back(
+    start: Start, database: str, query: Query
+) -> None:
+    names = ids(3)
+    event = batch(dict.fromkeys(names, "u"))
+    with start(SQS2PG_SINK__STATEMENT_TIMEOUT_S="60") as function:
+        assert function.invoke(batch(dict.fromkeys(ids(1), "before"))).failures == []
+        with holding(database, "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE"):
+            assert function.invoke(event, timeout_s=4).failures == names
+        assert function.invoke(event).failures == []
+        assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u'") == [(3,)]
+        assert "cut before the function's timeout" in function.log
+
+
+def test_on_fifo_the_failed_one_and_all_after_it_in_its_group_go_back(
+    start: Start, database: str, query: Query
+) -> None:
+    groups = ["a", "b", "a", "b", "a", "b"]
+    names = ids(6)
+    records = [
+        record(
+            name,
+            login(f"{group}{at}"),
+            queue="logins.fifo",
+            MessageGroupId=group,
+            SequenceNumber=18_849_496_460_467_696_128 + at,
+        )
+        for at, (name, group) in enumerate(zip(names, groups, strict=True))
+    ]
+    with start() as function:
+        query("CREATE UNIQUE INDEX one_each ON user_logins (user_id)")
+        with holding(database, "INSERT INTO user_logins (user_id) VALUES ('a2')"):
+            # Lambda may list the groups' messages in any order between groups.
+            answer = function.invoke({"Records": records})
+        assert answer.failures == [names[2], names[4]]
+        assert query("SELECT user_id FROM user_logins ORDER BY 1") == [
+            (user,) for user in ("a0", "b1", "b3", "b5")
+        ]
+        assert function.invoke({"Records": [records[2], records[4]]}).failures == []
+        assert query("SELECT user_id FROM user_logins WHERE user_id ~ 'a' ORDER BY ctid") == [
+            ("a0",),
+            ("a2",),
+            ("a4",),
+        ]
+
+
+def test_a_fault_of_the_settings_raises_and_says_so_without_a_value(
+    start: Start, query: Query
+) -> None:
+    with start() as function:
+        query("ALTER TABLE user_logins RENAME TO elsewhere")
+        event = batch(dict.fromkeys(ids(2), "u"))
+        answer = function.invoke(event)
+        assert answer.kind == "error"
+        assert answer.body["errorType"] == "SettingsError"
+        assert "user_logins does not exist" in answer.body["errorMessage"]
+        assert SECRET not in json.dumps(answer.body)
+        # Mended, the same sandbox goes on.
+        query("ALTER TABLE elsewhere RENAME TO user_logins")
+        assert function.invoke(event).failures == []
+
+
+@pytest.mark.parametrize("event", [{}, {"Records": [{"body": SECRET}]}, {"Records": None}, []])
+def test_an_event_of_something_else_raises_and_is_not_quoted(start: Start, event: Any) -> None:
+    with start() as function:
+        answer = function.invoke(event)
+        assert answer.kind == "error"
+        assert answer.body["errorMessage"] == "the event is not one of an SQS event source mapping"
+        assert SECRET not in json.dumps(answer.body) + function.log
+
+
+def test_a_database_that_is_away_gives_the_whole_batch_back(start: Start) -> None:
+    names = ids(2)
+    with start(DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere") as function:
+        assert function.invoke(batch(dict.fromkeys(names, "u"))).failures == names
+        assert "postgres_08001" in function.log
+
+
+def test_the_development_key_is_refused_where_messages_come_from_aws(
+    start: Start, shell: Shell, query: Query
+) -> None:
+    with start(SQS2PG_KEYS__FILE="", AWS_ENDPOINT_URL="") as function:
+        answer = function.invoke(batch(dict.fromkeys(ids(1), "u")))
+        assert (answer.kind, answer.body["errorType"]) == ("error", "KeyFault")
+        assert query("SELECT count(*) FROM user_logins") == [(0,)]
+
+
+def test_a_message_that_kills_its_sandbox_alone_is_set_aside(start: Start, query: Query) -> None:
+    [name] = ids(1)
+    event = batch({name: "u"}, ApproximateReceiveCount=9)
+    suspect = {"SQS2PG_SOURCE__MAX_RECEIVES": "9"}
+    with start(SQS2PG_SINK__STATEMENT_TIMEOUT_S="30", **suspect) as function:
+        query(
+            "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END'"
+        )
+        query("CREATE TRIGGER hang BEFORE INSERT ON user_logins EXECUTE FUNCTION hang()")
+        function.api.offer(event, 30.0)
+        while query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == [(0,)]:
+            assert function.process.poll() is None, function.log
+        function.process.send_signal(signal.SIGKILL)
+        function.process.wait()
+    query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+    query("DROP TRIGGER hang ON user_logins")
+    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "10"
+    with start(**suspect) as function:
+        assert function.invoke(event).failures == []
+    assert query("SELECT message_id, reason FROM sqs2pg.quarantine") == [(name, "kills_worker")]
+
+
+def test_a_scheduled_event_does_the_books_upkeep(start: Start, query: Query) -> None:
+    days = (
+        "SELECT inhrelid::regclass::text FROM pg_inherits"
+        " WHERE inhparent = 'sqs2pg.delivery'::regclass ORDER BY 1"
+    )
+    with start() as function:
+        before = query(days)
+        query(f"DROP TABLE {max(name for (name,) in before if name[-1].isdigit())}")
+        assert query(days) != before
+        scheduled = {"detail-type": "Scheduled Event", "source": "aws.events"}
+        assert function.invoke(scheduled).failures == []
+        assert query(days) == before
