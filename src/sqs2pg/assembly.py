@@ -14,9 +14,10 @@ from pathlib import Path
 import msgspec
 
 from sqs2pg import columns
-from sqs2pg.database import Session, hosts, resolve_dsn, wait_closed
+from sqs2pg.database import Session, hosts, network_address, resolve_dsn, wait_closed
 from sqs2pg.decode import Decoder
 from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.journal import Journal
 from sqs2pg.keybook import hold_against_record
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
@@ -25,14 +26,18 @@ from sqs2pg.ledger import dedupe_key
 from sqs2pg.maintenance import maintain
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.metrics import Metrics
-from sqs2pg.migrate import pipeline_id, quoted_table
+from sqs2pg.migrate import migrations, pipeline_id, quoted_table
 from sqs2pg.pipeline import Consumer
 from sqs2pg.process import DedupeKey, Plan, Processor
 from sqs2pg.quarantine import sealer
+from sqs2pg.roster import Roster
 from sqs2pg.settings import Settings
 from sqs2pg.sink import Pipeline, Sink, read_columns
 from sqs2pg.source.client import SqsClient
 from sqs2pg.source.queue import QueueSource
+from sqs2pg.status.readings import Readings
+from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
+from sqs2pg.status.watch import Watch
 from sqs2pg.transform import Mask, Transformer
 
 
@@ -46,6 +51,16 @@ class Ready(msgspec.Struct):
     keyring: Keyring
     metrics: Metrics
     pipeline: Pipeline
+    about: About
+    journal: Journal
+    readings: Readings
+    watch: Watch
+
+    def snapshot(self) -> Snapshot:
+        """The present moment, for the status page; called from its thread."""
+        metrics, pulse = self.metrics, self.consumer.pulse
+        about = self.about
+        return take_snapshot(metrics.registry, metrics.started_at, about, pulse, self.readings.seen)
 
 
 class Processing(msgspec.Struct):
@@ -55,6 +70,7 @@ class Processing(msgspec.Struct):
     keyring: Keyring
     metrics: Metrics
     pipeline: Pipeline
+    journal: Journal
 
 
 async def connect(settings: Settings) -> Session:
@@ -141,6 +157,12 @@ async def upkeep(settings: Settings, pipeline: int) -> None:
         await session.close()
 
 
+def about_of(settings: Settings) -> About:
+    """What the pipeline is called, for the status page. Of the queue the name, not the account."""
+    queue = settings.source.queue.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    return About(settings.pipeline_name, queue, settings.sink.table)
+
+
 @asynccontextmanager
 async def assemble_processors(
     settings: Settings, endpoints: list[str], is_fifo: Callable[[], Awaitable[bool]]
@@ -174,7 +196,7 @@ async def assemble_processors(
             fifo=fifo,
             dedupe=bool(settings.ledger.dedupe_key),
         )
-        metrics = Metrics()
+        metrics, journal = Metrics(), Journal()
         decoder = Decoder(settings.fields, settings.unknown_fields, settings.ledger.dedupe_key)
         plan = Plan(
             decoder=decoder,
@@ -186,8 +208,8 @@ async def assemble_processors(
             dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
         )
         sinks = [Sink(session, pipeline, lambda: connect(settings)) for session in sessions]
-        processors = [Processor(plan, sink, metrics) for sink in sinks]
-        yield Processing(processors, keyring, metrics, pipeline)
+        processors = [Processor(plan, sink, metrics, journal) for sink in sinks]
+        yield Processing(processors, keyring, metrics, pipeline, journal)
     finally:
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
@@ -211,7 +233,34 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
             consumer = Consumer(
                 source, processors, settings, metrics, upkeep=lambda: upkeep(settings, pipeline.id)
             )
-            yield Ready(consumer, processors, source, client, made.keyring, metrics, pipeline)
+            readings = Readings(
+                source,
+                client,
+                metrics,
+                consumer.pulse,
+                made.journal,
+                Roster(pipeline.id, metrics.started_at),
+                consumer.totals,
+                connect=lambda: connect(settings),
+                key_version=pipeline.key_version,
+                migrations=len(migrations()),
+                database_host=network_address(resolve_dsn(settings.sink.dsn)),
+                every_s=settings.status.poll_s,
+                cloudwatch=settings.status.cloudwatch == "auto",
+            )
+            yield Ready(
+                consumer=consumer,
+                processors=processors,
+                source=source,
+                client=client,
+                keyring=made.keyring,
+                metrics=metrics,
+                pipeline=pipeline,
+                about=about_of(settings),
+                journal=made.journal,
+                readings=readings,
+                watch=Watch(readings.all(), metrics),
+            )
     finally:
         await client.close()
 

@@ -120,6 +120,15 @@ def hosts(dsn: str, environ: Mapping[str, str] = os.environ) -> list[str]:
     return str(value).split(",")
 
 
+def network_address(dsn: str, environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
+    """Return the first host and port of a connection string; None for a local socket."""
+    host = hosts(dsn, environ)[0]
+    port = str(_parts(dsn).get("port") or environ.get("PGPORT") or "5432").split(",")[0]
+    if not host or host.startswith(("/", "@")) or not port.isdigit():
+        return None
+    return host, int(port)
+
+
 def _parts(dsn: str) -> dict[str, Any]:
     try:
         return dict(conninfo_to_dict(dsn))

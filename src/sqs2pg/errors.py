@@ -23,6 +23,7 @@ class Stage(StrEnum):
     ACKNOWLEDGE = "acknowledge"
     KEYS = "keys"
     SETTINGS = "settings"
+    STATUS = "status"
 
 
 class Sqs2pgError(Exception):

@@ -48,6 +48,13 @@ ALLOWED = frozenset(
         "anchor",
         "replayed",
         "still_bad",
+        "batch",
+        "trace_id",
+        "decode_ms",
+        "mask_ms",
+        "write_ms",
+        "commit_ms",
+        "lag_s",
     }
 )
 

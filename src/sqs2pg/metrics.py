@@ -1,14 +1,28 @@
-"""Counters and gauges, in Prometheus' terms. Labels are bounded; no value of a message is one."""
+"""Counters and gauges, in Prometheus' terms. Labels are bounded; no value of a message is one.
+
+The pipeline writes them once a batch or a request, the watch (`status/watch.py`) every few seconds,
+and the status server reads them. What has not been read yet, or cannot be had, is NaN.
+"""
 
 from __future__ import annotations
+
+import math
+import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sqs2pg.errors import Stage
+from sqs2pg.journal import BatchReport
 from sqs2pg.message import Outcome
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+LAG_SECONDS = (*SECONDS, 300, 1_800, 7_200, 43_200)
 _ROWS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
+
+STAGES = ("receive", "decode", "mask", "write", "acknowledge")
+"""The labels of `batch_seconds`: a request's time for the outer two, a batch's for the others."""
+FAULTS_MAX = 200
+"""Different (stage, code) pairs that are counted by name; whatever comes after is `other`."""
 
 
 class Metrics:
@@ -16,61 +30,123 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.received = Counter(
-            "sqs2pg_messages_received", "Messages received, redeliveries too", registry=registry
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"sqs2pg_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            made = Gauge(f"sqs2pg_{name}", text, labels, registry=registry)
+            if not labels:
+                made.set(math.nan)
+            return made
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"sqs2pg_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.started_at = time.time()
+        gauge("started_timestamp_seconds", "When this process began").set(self.started_at)
+        self.received = counter("messages_received", "Messages received, redeliveries too")
+        self.outcomes = counter("messages_outcome", "Deliveries by how they ended", "outcome")
+        self.deleted = counter("messages_deleted", "Messages deleted from the queue")
+        self.faults = counter("faults", "Faults by stage and code", "stage", "code")
+        self.batch_rows = histogram("batch_rows", "Messages a batch", _ROWS)
+        self.batch_seconds = histogram(
+            "batch_seconds", "Time of a batch, or of a request, by stage", SECONDS, "stage"
         )
-        self.outcomes = Counter(
-            "sqs2pg_messages_outcome",
-            "Deliveries by how they ended",
-            ["outcome"],
-            registry=registry,
+        self.commit_seconds = histogram("commit_seconds", "Time of COMMIT", SECONDS)
+        self.lag_seconds = histogram(
+            "lag_seconds", "SentTimestamp to commit, the oldest message of each batch", LAG_SECONDS
         )
-        self.faults = Counter(
-            "sqs2pg_faults", "Faults by stage and code", ["stage", "code"], registry=registry
+        self.in_flight_messages = gauge("in_flight_messages", "Messages held under lease")
+        self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of bodies held")
+        self.lease_extensions = counter("lease_extensions", "Visibility timeouts extended")
+        self.leases_lost = counter("leases_lost", "Leases that ended before their message did")
+        self.deletes_failed = counter("deletes_failed", "Deletes given up; the ledger covers them")
+        self.last_poll = gauge("last_poll_timestamp_seconds", "Last completed poll")
+        self.last_commit = gauge("last_commit_timestamp_seconds", "Last commit")
+        self.receiving_paused = gauge(
+            "receiving_paused", "1 while nothing is received because the database is away"
         )
-        self.batch_rows = Histogram(
-            "sqs2pg_batch_rows", "Messages a batch", buckets=_ROWS, registry=registry
+        self.queue_visible = gauge("queue_visible_messages", "Messages waiting on the queue")
+        self.queue_in_flight = gauge(
+            "queue_in_flight_messages", "Messages in flight, whoever received them"
         )
-        self.batch_seconds = Histogram(
-            "sqs2pg_batch_seconds",
-            "Time of a batch by stage",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.queue_delayed = gauge("queue_delayed_messages", "Messages not yet due")
+        self.queue_oldest_age = gauge(
+            "queue_oldest_age_seconds",
+            "Age of the oldest message on the queue: CloudWatch's, else by SentTimestamps seen",
         )
-        self.commit_seconds = Histogram(
-            "sqs2pg_commit_seconds", "Time of COMMIT", buckets=_SECONDS, registry=registry
+        self.dlq_visible = gauge(
+            "dlq_visible_messages", "Messages waiting on the dead-letter queue; NaN without one"
         )
-        self.lag_seconds = Histogram(
-            "sqs2pg_lag_seconds",
-            "SentTimestamp to commit, the oldest message of each batch",
-            buckets=(*_SECONDS, 300, 1_800, 7_200, 43_200),
-            registry=registry,
+        self.credential_expiry = gauge(
+            "credential_expiry_timestamp_seconds", "When the AWS credentials expire; +Inf: never"
         )
-        self.in_flight_messages = Gauge(
-            "sqs2pg_in_flight_messages", "Messages held under lease", registry=registry
+        self.certificate_expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the database server's certificate expires; NaN without TLS",
         )
-        self.in_flight_bytes = Gauge(
-            "sqs2pg_in_flight_bytes", "Bytes of bodies held", registry=registry
+        self.database_up = gauge("database_up", "1 where the last reading of the database worked")
+        self.database_connections = gauge(
+            "database_connections", "Connections the database server has, of whoever"
         )
-        self.lease_extensions = Counter(
-            "sqs2pg_lease_extensions", "Visibility timeouts extended", registry=registry
+        self.database_connections_max = gauge(
+            "database_connections_max", "Connections that roles like ours may have there"
         )
-        self.leases_lost = Counter(
-            "sqs2pg_leases_lost", "Leases that ended before their message did", registry=registry
+        self.database_bytes = gauge("database_size_bytes", "Size of the database")
+        self.quarantine_open = gauge(
+            "quarantine_open_messages", "Quarantined and not replayed, by reason", "reason"
         )
-        self.deletes_failed = Counter(
-            "sqs2pg_deletes_failed", "Deletes given up; the ledger covers them", registry=registry
+        self.fleet_workers = gauge(
+            "fleet_workers", "Worker processes of this pipeline with a fresh heartbeat"
         )
-        self.last_poll = Gauge(
-            "sqs2pg_last_poll_timestamp_seconds", "Last completed poll", registry=registry
+        self.watched = gauge(
+            "watch_timestamp_seconds", "Last time that each reading of the watch worked", "what"
         )
-        self.last_commit = Gauge(
-            "sqs2pg_last_commit_timestamp_seconds", "Last commit", registry=registry
-        )
-        for outcome in Outcome:  # a series that exists from the start shows its first increase
-            self.outcomes.labels(outcome.value)
+        self.oldest_sent_ms = 0
+        """SentTimestamp of the oldest message of the last batch; for the queue's oldest age."""
+        # A series that exists from the start shows its first increase.
+        self._outcomes = {outcome: self.outcomes.labels(outcome.value) for outcome in Outcome}
+        self._stages = {stage: self.batch_seconds.labels(stage) for stage in STAGES}
+        self._faults: dict[tuple[str, str], Counter] = {}
 
     def count_fault(self, stage: Stage, code: str, times: int = 1) -> None:
-        """Count a fault; `code` is from a bounded set."""
-        self.faults.labels(stage.value, code).inc(times)
+        """Count a fault; `code` is from a bounded set, and the bound is held here too."""
+        child = self._faults.get((stage, code))
+        if child is None:
+            if len(self._faults) >= FAULTS_MAX:
+                code = "other"
+            child = self._faults[stage, code] = self.faults.labels(stage.value, code)
+        child.inc(times)
+
+    def count_released(self, messages: int) -> None:
+        """Count messages that were given back to the queue."""
+        self._outcomes[Outcome.RELEASED].inc(messages)
+
+    def observe_batch(self, report: BatchReport, now: float) -> None:
+        """Note a batch that was committed at `now`, seconds since the epoch."""
+        for outcome, count in (
+            (Outcome.WRITTEN, report.written),
+            (Outcome.DUPLICATE, report.duplicate),
+            (Outcome.QUARANTINED, report.quarantined),
+        ):
+            if count:
+                self._outcomes[outcome].inc(count)
+        self.batch_rows.observe(report.messages)
+        stages = self._stages
+        stages["decode"].observe(report.decode_s)
+        stages["mask"].observe(report.mask_s)
+        stages["write"].observe(report.write_s)
+        self.commit_seconds.observe(report.commit_s)
+        self.lag_seconds.observe(report.lag_s)
+        self.last_commit.set(now)
+
+    def observe_reply(self, messages: int, seconds: float) -> None:
+        """Note a poll that brought messages: how many, and how long it took."""
+        self.received.inc(messages)
+        self._stages["receive"].observe(seconds)
+
+    def observe_delete(self, messages: int, seconds: float) -> None:
+        """Note a delete that ended: how many messages went, and how long it took."""
+        self.deleted.inc(messages)
+        self._stages["acknowledge"].observe(seconds)

@@ -230,6 +230,7 @@ class Consumer:
                 code=fault.code if fault else "released",
                 messages=len(batch),
                 attempt=attempt,
+                batch=processor.batch_id,
             )
             await asyncio.sleep(backoff_s(attempt))
         self._pollers.open.set()
@@ -306,7 +307,7 @@ class Consumer:
             await asyncio.wait_for(self._source.acknowledged(), 1.0)
         held = self._source.held()
         self.totals.released += len(held)
-        self._metrics.outcomes.labels(Outcome.RELEASED.value).inc(len(held))
+        self._metrics.count_released(len(held))
         if held:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._source.release(held), 5.0)

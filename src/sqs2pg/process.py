@@ -17,6 +17,7 @@ import msgspec
 
 from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.journal import BatchReport, Journal
 from sqs2pg.ledger import UNDATED_MS, delivery_keys
 from sqs2pg.message import DeadLetter, Message, Outcome, Record, Row
 from sqs2pg.metrics import Metrics
@@ -27,6 +28,8 @@ Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
 DedupeKey = Callable[[str], str]
 """The ledger key of an event by the name its producer gave it."""
+Trace = Callable[[BatchReport, Sequence[Message]], str]
+"""Export a batch that has ended as spans; return its trace id."""
 
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
@@ -47,10 +50,22 @@ class Plan(msgspec.Struct, frozen=True):
 class Processor:
     """Decodes, masks and writes batches through one sink, one batch at a time."""
 
-    def __init__(self, plan: Plan, sink: Sink, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        sink: Sink,
+        metrics: Metrics,
+        journal: Journal | None = None,
+        trace: Trace | None = None,
+    ) -> None:
         self._plan = plan
         self._sink = sink
         self._metrics = metrics
+        self._journal = journal or Journal()
+        self._trace = trace
+        self._decoded = 0.0
+        self.batch_id = ""
+        """The id of the last batch, as the log names it."""
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
@@ -100,24 +115,29 @@ class Processor:
     async def _process(
         self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
-        began = time.perf_counter()
+        report = BatchReport(self._journal.next_id(), time.time(), len(messages))
+        self.batch_id = report.id
+        began = self._decoded = time.perf_counter()
         keys, firsts, rows, dead = self._transform(messages, condemned)
         masked = time.perf_counter()
+        report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
         try:
             result = await self._sink.write(
                 rows, dead, lambda key, fault: self._set_aside(key, firsts[key], fault)
             )
         except TransientFault as fault:
-            self._release(fault)
+            report.write_s = time.perf_counter() - masked
+            self._release(fault, report, messages)
             return [Outcome.RELEASED] * len(messages)
         self.last_fault = None
+        report.write_s, report.slow = time.perf_counter() - masked, result.slow
         if len(rows) == len(messages) and not result.slow:
             outcomes = [Outcome.WRITTEN] * len(messages)
         else:
             # Of a key that stands twice the first is what the sink was given.
             left = dict(result.outcomes)
             outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
-        self._observe(messages, outcomes, masked - began, time.perf_counter() - masked)
+        self._observe(report, messages, outcomes)
         return outcomes
 
     def _key(self, message: Message) -> str:
@@ -145,6 +165,7 @@ class Processor:
             except PermanentFault:
                 pass  # one at a time, below
             else:
+                self._decoded = time.perf_counter()
                 return keys, firsts, *self._mask(keys, messages, records)
         return self._transform_each(messages, keys, condemned)
 
@@ -186,6 +207,7 @@ class Processor:
                 records.append(record)
             elif fault is not None:
                 dead.append(self._set_aside(key, message, fault))
+        self._decoded = time.perf_counter()
         rows, unmasked = self._mask(row_keys, decoded, records)
         return keys, firsts, rows, dead + unmasked
 
@@ -207,28 +229,36 @@ class Processor:
 
     def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         self._metrics.count_fault(fault.stage, fault.code)
+        self._journal.set_aside(message.message_id, self.batch_id, fault)
         return self._plan.seal(key, message, fault)
 
-    def _release(self, fault: TransientFault) -> None:
+    def _release(
+        self,
+        fault: TransientFault,
+        report: BatchReport | None = None,
+        messages: Sequence[Message] = (),
+    ) -> None:
         self.last_fault = fault
         self._metrics.count_fault(fault.stage, fault.code)
+        if report is not None:
+            report.released, report.code = report.messages, fault.code
+            self._journal.released(report, fault)
+            if self._trace:
+                self._trace(report, messages)
 
     def _observe(
-        self,
-        messages: Sequence[Message],
-        outcomes: list[Outcome],
-        mask_s: float,
-        write_s: float,
+        self, report: BatchReport, messages: Sequence[Message], outcomes: list[Outcome]
     ) -> None:
-        now = time.time()
-        metrics = self._metrics
-        for outcome in Outcome:
-            # By count and not by Counter: an Enum's hash is a Python function.
-            if count := outcomes.count(outcome):
-                metrics.outcomes.labels(outcome.value).inc(count)
-        metrics.batch_rows.observe(len(messages))
-        metrics.batch_seconds.labels("mask").observe(mask_s)
-        metrics.batch_seconds.labels("write").observe(write_s)
-        metrics.last_commit.set(now)
-        oldest = min(map(_sent_timestamp, messages))
-        metrics.lag_seconds.observe(max(0.0, now - oldest / 1000))
+        """Tell metrics, log and trace of a batch that is committed."""
+        metrics, now = self._metrics, time.time()
+        # By count and not by Counter: an Enum's hash is a Python function.
+        report.written = outcomes.count(Outcome.WRITTEN)
+        report.duplicate = outcomes.count(Outcome.DUPLICATE)
+        report.quarantined = report.messages - report.written - report.duplicate
+        oldest = metrics.oldest_sent_ms = min(map(_sent_timestamp, messages))
+        report.lag_s = max(0.0, now - oldest / 1000)
+        report.commit_s = self._sink.commit_s
+        metrics.observe_batch(report, now)
+        if self._trace:
+            report.trace_id = self._trace(report, messages)
+        self._journal.committed(report)

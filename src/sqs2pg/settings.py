@@ -172,15 +172,42 @@ class Ledger(Section, frozen=True):
 
 
 class Status(Section, frozen=True):
-    """`[status]`: metrics and health over HTTP."""
+    """`[status]`: metrics, health and the status page over HTTP."""
 
     bind: Annotated[
         str,
         Meta(
             pattern=rf"^(|.+:[0-9]{{1,5}}){_END}",
-            description="host:port of /metrics and /livez; empty: off; port 0: any",
+            description="host:port of the status page, /metrics, /livez and /readyz; empty: off; "
+            "port 0: any; off loopback all but /livez and /readyz want the token",
         ),
     ] = "127.0.0.1:9465"
+    token: Annotated[
+        str, Meta(description="asked for where it is set: `Authorization: Bearer …`, or a form")
+    ] = ""
+    token_file: Annotated[str, Meta(description="a file that holds the token")] = ""
+    hosts: Annotated[
+        str,
+        Meta(description="names this address is asked for by, beside localhost; comma-separated"),
+    ] = ""
+    poll_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=600,
+            description="between readings of queue depth, database head-room and the fleet",
+        ),
+    ] = 10.0
+    cloudwatch: Annotated[
+        Literal["auto", "off"],
+        Meta(description="ask CloudWatch for the age of the oldest message, where that is allowed"),
+    ] = "auto"
+
+    def __repr__(self) -> str:
+        return f"Status({self.bind})"  # the token is a secret
+
+    def __rich_repr__(self) -> Any:
+        yield self.bind
 
 
 class AwsLambda(Section, frozen=True):

@@ -15,6 +15,7 @@ the database's words out.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -130,6 +131,8 @@ class Sink:
 
     def __init__(self, session: Session, pipeline: Pipeline, connect: Connect) -> None:
         self.session = session
+        self.commit_s = 0.0
+        """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
         self._pipeline = pipeline
         names = ", ".join(session.quote(name) for name in pipeline.columns)
@@ -279,6 +282,7 @@ class Sink:
             )
 
     async def _close(self, *, written: Sequence[Row], quarantined: int, duplicate: int = 0) -> None:
+        began = time.perf_counter()
         await self.session.execute(
             _COMMIT.format(
                 pipeline=self._pipeline.id,
@@ -288,6 +292,7 @@ class Sink:
                 target_rows=sum(map(_count, written)),
             )
         )
+        self.commit_s = time.perf_counter() - began
 
     async def _copy_ledger(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> None:
         tail = f"{self._pipeline.id}\t%s\t{self._seen_at()}\n"

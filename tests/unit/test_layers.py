@@ -65,7 +65,7 @@ KNOWN_TO = {
     "httptools": {"source", "source.*"},
     "psycopg": {
         *("database", "sink", "search", "migrate", "verify", "quarantine", "keybook"),
-        *("audit", "maintenance", "replay"),
+        *("audit", "maintenance", "replay", "roster"),
         "local.postgres",  # the embedded server asks itself whether it is up
     },
 }

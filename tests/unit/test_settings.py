@@ -71,7 +71,7 @@ def get(settings: Settings, section: str, key: str) -> Any:
 
 def takes_any_text(section: str, key: str) -> bool:
     text = isinstance(get(Settings(), section, key), str)
-    return text and key not in ("unknown_fields", "provider", "bind")
+    return text and key not in ("unknown_fields", "provider", "bind", "cloudwatch")
 
 
 def refused(
@@ -155,6 +155,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
 ):
     default = get(Settings(), section, key)
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
+    choices["cloudwatch"] = "off"
     if key in choices:
         value: Any = choices[key]
     elif isinstance(default, bool):
@@ -202,6 +203,7 @@ RANGES = [
     ("sink", "batch_rows_max", 1, 50_000),
     ("sink", "linger_ms", 0, 10_000),
     ("sink", "statement_timeout_s", 1, 3_600),
+    ("status", "poll_s", 0.1, 600),
     ("sink", "connect_timeout_s", 1, 300),
     ("quarantine", "retention_days", 1, 3_650),
     ("ledger", "retention_days", 15, 3_650),

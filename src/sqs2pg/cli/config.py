@@ -41,6 +41,7 @@ def show(config: Path | None, as_json: bool) -> None:
     settings = settings_module.load(config)
     tree = msgspec.to_builtins(settings)
     tree["sink"]["dsn"] = hide_password(settings.sink.dsn)
+    tree["status"]["token"] = HIDDEN if settings.status.token else ""
     tree["field"] = [msgspec.to_builtins(field) for field in settings.fields]
     if as_json:
         print_json(tree)

@@ -25,6 +25,7 @@ from sqs2pg.keys.development import is_loopback
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings, load
 from sqs2pg.source.client import SqsClient
+from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import noted
 from sqs2pg.status.server import status_server
 
@@ -67,7 +68,7 @@ def run(
                 config=config,
                 drain=drain,
                 drain_timeout_s=drain_timeout_s,
-                status_bind=settings.status.bind,
+                settings=settings,
             )
         else:
             totals = run_async(
@@ -129,12 +130,20 @@ async def consume(
         with (
             _stopping_on_signals(ready),
             status_server(
-                settings.status.bind, ready.metrics.registry, ready.consumer.pulse.health
+                settings.status.bind,
+                ready.metrics.registry,
+                ready.consumer.pulse.health,
+                ready=ready.readings.ready,
+                access=Access.of(settings.status),
+                take=ready.snapshot,
+                record=status_file is None,  # of several workers their parent records
             ) as address,
             noted(status_file, address),
         ):
-            async with Ticker("consuming", lambda: _state(ready)):
+            async with ready.watch, Ticker("consuming", lambda: _state(ready)):
                 totals = await ready.consumer.run(drain_settle_s=settle_s)
+            ready.journal.flush(end=True)
+            await ready.readings.leave()
         if timer:
             timer.cancel()
         logger.info("stopped", **as_flat(totals))

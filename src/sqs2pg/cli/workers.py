@@ -19,8 +19,11 @@ from pathlib import Path
 
 import structlog
 
+from sqs2pg.assembly import about_of
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline import Totals
+from sqs2pg.settings import Settings
+from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import Fleet
 from sqs2pg.status.server import status_server
 
@@ -61,11 +64,11 @@ def run_workers(
     config: Path | None,
     drain: bool,
     drain_timeout_s: float | None,
-    status_bind: str,
+    settings: Settings,
 ) -> Totals:
     """Run `count` workers to their end; return the sum of their totals.
 
-    The status of all of them is served at `status_bind`.
+    The status of all of them is served at `status.bind`.
 
     Raises FatalFault where one stopped with an error; its own words are on stderr already.
     """
@@ -75,10 +78,20 @@ def run_workers(
     command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []
     with tempfile.TemporaryDirectory(prefix="sqs2pg-") as name:
         folder = Path(name)
-        fleet = Fleet(folder)
-        with status_server(status_bind, fleet.registry, fleet.health):
+        status = settings.status
+        access = Access.of(status)
+        fleet = Fleet(folder, token=access.token, about=about_of(settings))
+        with status_server(
+            status.bind,
+            fleet.registry,
+            fleet.health,
+            ready=fleet.ready,
+            access=access,
+            take=fleet.snapshot,
+            record=True,
+        ):
             return _run(
-                [_Worker(n, command, folder, status=bool(status_bind)) for n in range(count)]
+                [_Worker(n, command, folder, status=bool(status.bind)) for n in range(count)]
             )
 
 

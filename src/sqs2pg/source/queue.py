@@ -10,6 +10,7 @@ Must never do: delete on its own. `acknowledge` is called by the pipeline, after
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -86,7 +87,7 @@ class QueueSource:
         self._room.set()
         self._settled: deque[Message] = deque()
         self._deleters: set[asyncio.Task[None]] = set()
-        self._last_poll = 0.0
+        self._last_poll = math.nan
         # Read when they are asked for, which is seldomer than they change.
         metrics.in_flight_messages.set_function(lambda: len(self._held))
         metrics.in_flight_bytes.set_function(lambda: self._bytes)
@@ -126,7 +127,7 @@ class QueueSource:
             self._last_poll = time.time()
             if not messages:
                 return messages, 0
-            self._metrics.received.inc(len(messages))
+            self._metrics.observe_reply(len(messages), time.monotonic() - began)
             return self._hold(messages, began), len(messages)
         finally:
             self._reserved_messages -= BATCH
@@ -243,7 +244,8 @@ class QueueSource:
             self._deleters.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _delete(self, messages: list[Message]) -> None:
-        left = messages
+        left, gone = messages, len(messages)
+        began = time.monotonic()
         for _ in range(_DELETE_TRIES):
             try:
                 handles = [message.receipt_handle for message in left]
@@ -271,10 +273,12 @@ class QueueSource:
             given_up = len(failures) - len(left)
             if given_up:
                 self._metrics.deletes_failed.inc(given_up)
+                gone -= given_up
             if not left:
                 break
         if left:
             self._metrics.deletes_failed.inc(len(left))
+        self._metrics.observe_delete(gone - len(left), time.monotonic() - began)
         self.drop(messages)
 
     async def release(self, messages: Sequence[Message]) -> None:

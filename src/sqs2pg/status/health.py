@@ -62,6 +62,13 @@ class Pulse:
         return report.ok, msgspec.json.encode(report)
 
 
+class Check(msgspec.Struct, frozen=True):
+    """One answer of /readyz; the detail is in our words, or a code."""
+
+    ok: bool
+    detail: str = ""
+
+
 class Report(msgspec.Struct, frozen=True):
     """The answer of /livez; ages in seconds, that of the last write 0 where none is under way."""
 

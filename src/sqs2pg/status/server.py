@@ -1,48 +1,112 @@
-"""The status server: `/metrics` for Prometheus, `/livez` for whoever restarts dead processes.
+"""The status server: the page, `/metrics` for Prometheus, `/livez` and `/readyz` for supervisors.
 
-In a thread of its own, so that it still answers, and says so, when the event loop hangs.
+In threads of its own, so that it still answers, and says so, when the event loop hangs. It only
+ever reads. Everything the page needs comes from here, so that it works without any other network.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from urllib.parse import parse_qs
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.status.access import Access
+from sqs2pg.status.recorder import Moment, Recorder
+from sqs2pg.status.snapshot import Take, encode
 
 _REQUEST_S = 5.0  # a client that says nothing holds its thread no longer than this
+CLIENTS_MAX = 64
+"""Requests answered at a time, pages that look on included; one more is told to come again."""
+STREAMS_MAX = 40
+"""Pages that look on; fewer, so that probes and scrapes always find room."""
+_LOGIN_BYTES_MAX = 4096
 
 Health = Callable[[], tuple[bool, bytes]]
 """Whether all is well, and the report on it as JSON."""
 
+# Scripts, styles and data from here alone, nothing inline, in nobody's frame.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_JSON = "application/json"
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+
 log = structlog.get_logger(__name__)
 
 
+class Site(msgspec.Struct):
+    """What is served: without `take` no `/state`, without `recorder` no page."""
+
+    registry: CollectorRegistry
+    health: Health
+    ready: Health
+    access: Access
+    take: Take | None = None
+    recorder: Recorder | None = None
+
+
 @contextmanager
-def status_server(bind: str, registry: CollectorRegistry, health: Health) -> Iterator[str]:
+def status_server(
+    bind: str,
+    registry: CollectorRegistry,
+    health: Health,
+    *,
+    ready: Health | None = None,
+    access: Access | None = None,
+    take: Take | None = None,
+    record: bool = False,
+) -> Iterator[str]:
     """Serve until closed; yield the address, `http://host:port`, or "" where `bind` is empty.
 
     A port that is taken, by another pipeline on this machine most likely, is replaced by a free
-    one, and the log says which. Raises SettingsError where the host cannot be bound.
+    one, and the log says which. With `record` the page is served, from a snapshot a second. Raises
+    SettingsError where the host cannot be bound.
     """
     if not bind:
         yield ""
         return
-    server = _listen(bind, _handler(registry, health))
+    site = Site(registry, health, ready or health, access or Access(), take)
+    server = _listen(bind, _handler(site))
+    if record and take:
+        site.recorder = Recorder(take)
     thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
     thread.start()
     host, port = server.server_address[:2]
-    address = f"http://{host!s}:{port}"
+    shown = f"[{host!s}]" if ":" in str(host) else str(host)
+    address = f"http://{shown}:{port}"
     log.info("status", where=address)
+    if site.access.closed:
+        log.warning("status: only /livez and /readyz are served off loopback", code="no_token")
     try:
         yield address
     finally:
+        if site.recorder:
+            site.recorder.close()
         server.shutdown()
         server.server_close()
 
@@ -66,33 +130,158 @@ class _Server(ThreadingHTTPServer):
     # Without it two pipelines could share a port and each scrape would meet a random one.
     allow_reuse_port = False
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.room = threading.BoundedSemaphore(CLIENTS_MAX)
+        self.streams = threading.BoundedSemaphore(STREAMS_MAX)
+        super().__init__(address, handler)
 
-def _handler(registry: CollectorRegistry, health: Health) -> type[BaseHTTPRequestHandler]:
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that went away is not news, and a traceback may quote it."""
+
+
+def _asset(path: str) -> tuple[str, bytes] | None:
+    """Return type and text of a file of the page. Only names that are there are looked at."""
+    name = "index.html" if path == "/" else path.removeprefix("/static/")
+    folder = resources.files("sqs2pg.status") / "static"
+    if path != "/" and (not path.startswith("/static/") or "/" in name):
+        return None
+    for file in folder.iterdir():
+        if file.name == name and (kind := _TYPES.get(name.rpartition(".")[2])):
+            return kind, file.read_bytes()
+    return None
+
+
+def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_S
+        server: _Server
         server_version = "sqs2pg"
         sys_version = ""
 
         def do_GET(self) -> None:
-            match self.path.partition("?")[0]:
-                case "/metrics":
-                    encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-                    self._answer(200, content_type, encode(registry))
-                case "/livez":
-                    ok, body = health()
-                    self._answer(200 if ok else 503, "application/json", body + b"\n")
-                case _:
-                    self._answer(404, "text/plain", b"/metrics, /livez\n")
+            with _place(self.server.room) as room:
+                if room:
+                    self._get()
+                else:
+                    self._turn_away()
 
-        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_POST(self) -> None:
+            with _place(self.server.room) as room:
+                if room:
+                    self._log_in()
+
+        def _get(self) -> None:
+            path = self.path.partition("?")[0]
+            if refusal := site.access.refuse(path, dict(self.headers.items())):
+                self._refuse(path, *refusal)
+                return
+            match path:
+                case "/metrics":
+                    encode_all, content_type = choose_encoder(self.headers.get("Accept", ""))
+                    self._answer(200, content_type, encode_all(site.registry))
+                case "/livez":
+                    self._report(site.health)
+                case "/readyz":
+                    self._report(site.ready)
+                case "/state" if site.recorder:
+                    self._answer(200, _JSON, encode(site.recorder.moment))
+                case "/state" if site.take:
+                    self._answer(200, _JSON, encode({"snapshot": site.take()}))
+                case "/events" if site.recorder:
+                    with _place(self.server.streams) as room:
+                        if room:
+                            self._stream(site.recorder)
+                        else:
+                            self._turn_away()
+                case _ if site.recorder and (asset := _asset(path)):
+                    self._answer(200, *asset)
+                case _:
+                    known = b"/, /metrics, /livez, /readyz, /state, /events\n"
+                    self._answer(404, "text/plain", known)
+
+        def _turn_away(self) -> None:
+            self._answer(503, "text/plain", b"too many clients\n", {"Retry-After": "5"})
+
+        def _report(self, health: Health) -> None:
+            ok, body = health()
+            self._answer(200 if ok else 503, _JSON, body + b"\n")
+
+        def _refuse(self, path: str, status: int, what: str) -> None:
+            if status == 401 and path.startswith("/static/") and (asset := _asset(path)):
+                self._answer(200, *asset)  # the form's looks; there is nothing else in it
+                return
+            page = status == 401 and "text/html" in self.headers.get("Accept", "")
+            if page and not site.access.closed and (asset := _asset("/static/login.html")):
+                self._answer(401, *asset)
+                return
+            headers = {"WWW-Authenticate": 'Bearer realm="sqs2pg"'} if status == 401 else {}
+            self._answer(status, "text/plain", f"{what}\n".encode(), headers)
+
+        def _log_in(self) -> None:
+            """Take the token from the form, and give a cookie for it."""
+            path = self.path.partition("?")[0]
+            # The form has no cookie yet: judged as a probe is, but by Host and Origin all the same.
+            refusal = site.access.refuse(path, dict(self.headers.items()))
+            length = self.headers.get("Content-Length", "")
+            small = length.isdigit() and int(length) <= _LOGIN_BYTES_MAX
+            if path != "/login" or not small or (refusal and refusal.status != 401):
+                self._answer(403, "text/plain", b"refused\n")
+                return
+            form = parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace"))
+            if not site.access.right(form.get("token", [""])[0]):
+                self._answer(303, "text/plain", b"", {"Location": "/?wrong"})
+                return
+            headers = {"Location": "/", "Set-Cookie": site.access.cookie()}
+            self._answer(303, "text/plain", b"", headers)
+
+        def _stream(self, recorder: Recorder) -> None:
+            """Send the history, then every new moment, until either side goes."""
+            self._begin(200, "text/event-stream", {})
+            self.wfile.write(b"retry: 1000\n\n")
+            moment: Moment | None = recorder.moment
+            self._event("hello", {"history": recorder.history(), "now": moment})
+            while not recorder.closed:
+                fresh = recorder.wait(moment, _REQUEST_S)
+                if fresh is None:
+                    self.wfile.write(b": still here\n\n")
+                else:
+                    moment = fresh
+                    self._event("moment", fresh)
+
+        def _event(self, name: str, value: object) -> None:
+            self.wfile.write(b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value)))
+            self.wfile.flush()
+
+        def _answer(
+            self, status: int, content_type: str, body: bytes, more: dict[str, str] | None = None
+        ) -> None:
+            self._begin(status, content_type, {"Content-Length": str(len(body)), **(more or {})})
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def _begin(self, status: int, content_type: str, more: dict[str, str]) -> None:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("X-Content-Type-Options", "nosniff")
+            for name, value in (*_HEADERS.items(), *more.items()):
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Say nothing: a probe every few seconds is not news."""
 
     return Handler
+
+
+@contextmanager
+def _place(places: threading.BoundedSemaphore) -> Iterator[bool]:
+    """Take a place for a client; yield whether there was one."""
+    room = places.acquire(blocking=False)
+    try:
+        yield room
+    finally:
+        if room:
+            places.release()

@@ -1,0 +1,133 @@
+"""Who may ask the status server for what.
+
+On loopback everyone on the machine may, if no token is set; but not a web page that somebody's
+browser has open: the Host header must be a name of this address (DNS rebinding) and the Origin our
+own. Off loopback, or where a token is set, all but `/livez` and `/readyz` want the token. Those two
+say ages and codes, and whoever restarts processes has no token to give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.settings import Status
+
+COOKIE = "sqs2pg_status"
+OPEN = frozenset({"/livez", "/readyz"})
+TOKEN_MIN = 16
+"""Characters of a token at the least."""
+
+
+class Refusal(NamedTuple):
+    """Why a request is not answered."""
+
+    status: int
+    what: str
+
+
+class Access:
+    """The rules for one address."""
+
+    def __init__(self, token: str = "", *, loopback: bool = True, hosts: str = "") -> None:
+        self.token = token
+        self._loopback = loopback
+        self._names = {"localhost", *(name.strip().lower() for name in hosts.split(",") if name)}
+
+    @classmethod
+    def of(cls, settings: Status) -> Access:
+        """The rules of `[status]`. Raises SettingsError where the token cannot be had."""
+        host = settings.bind.rpartition(":")[0].strip("[]")
+        return cls(read_token(settings), loopback=is_loopback(host), hosts=settings.hosts)
+
+    @property
+    def closed(self) -> bool:
+        """Whether all but the probes is refused, because a token is wanted and none is set."""
+        return not self._loopback and not self.token
+
+    def refuse(self, path: str, headers: Mapping[str, str]) -> Refusal | None:
+        """Return why a request is refused; None where it is not."""
+        if path in OPEN:
+            return None
+        if self.token and self._bearer(headers.get("Authorization") or ""):
+            return None  # no browser sends this of its own accord
+        host = headers.get("Host") or ""
+        if host and not self._is_ours(host):
+            return Refusal(403, "this Host is not a name of this address: see status.hosts")
+        origin = headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return Refusal(403, "cross-origin requests are refused")
+        site, mode = headers.get("Sec-Fetch-Site"), headers.get("Sec-Fetch-Mode")
+        if site == "cross-site" and mode != "navigate":
+            return Refusal(403, "cross-site requests are refused")
+        if self.closed:
+            return Refusal(401, "off loopback a token is wanted, and none is set: status.token")
+        if self.token and not self._cookie(headers.get("Cookie") or ""):
+            return Refusal(401, "the token is wanted: Authorization: Bearer …")
+        return None
+
+    def right(self, token: str) -> bool:
+        """Whether a token that was given is ours."""
+        return bool(self.token) and hmac.compare_digest(token.encode(), self.token.encode())
+
+    def cookie(self) -> str:
+        """Return the Set-Cookie header of somebody who gave the token."""
+        return f"{COOKIE}={self._cookie_value()}; HttpOnly; SameSite=Strict; Path=/"
+
+    def _cookie_value(self) -> str:
+        return hmac.new(self.token.encode(), b"sqs2pg/1/status-cookie", hashlib.sha256).hexdigest()
+
+    def _cookie(self, header: str) -> bool:
+        try:
+            morsel = SimpleCookie(header).get(COOKIE)
+        except CookieError:
+            return False
+        return morsel is not None and hmac.compare_digest(morsel.value, self._cookie_value())
+
+    def _bearer(self, header: str) -> bool:
+        kind, _, token = header.partition(" ")
+        return kind.lower() == "bearer" and self.right(token.strip())
+
+    def _is_ours(self, host: str) -> bool:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._names or name.endswith(".localhost")
+        return True  # an address cannot be rebound
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host that is bound can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_token(settings: Status) -> str:
+    """Return the token, "" where none is set. Raises SettingsError."""
+    token = settings.token
+    if settings.token_file:
+        try:
+            token = Path(settings.token_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise SettingsError(
+                f"status.token_file {settings.token_file} cannot be read",
+                hint="check the path and its permissions",
+            ) from None
+    if token and (len(token) < TOKEN_MIN or not token.isascii() or not token.isprintable()):
+        raise SettingsError(
+            f"status.token is not {TOKEN_MIN} or more printable ASCII characters",
+            hint="make one: openssl rand -hex 32",
+        )
+    return token

@@ -1,0 +1,226 @@
+"""One moment of a pipeline as numbers: what the page, `top` and the live view are drawn from.
+
+A snapshot has counts since the start, not rates: two of them give rates over any span, and those of
+several workers add up. It is made of the registry's own samples, so that it never says anything
+else than `/metrics`, and of what the watch has seen. No value of a message is in it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from sqs2pg import __version__
+from sqs2pg.metrics import LAG_SECONDS, STAGES
+from sqs2pg.roster import Reason, Worker
+from sqs2pg.status.health import Check, Pulse
+from sqs2pg.status.readings import Seen
+
+COUNTS = (
+    *("received", "written", "duplicate", "quarantined", "released", "deleted"),
+    *("lease_extensions", "leases_lost", "deletes_failed"),
+)
+GAUGES = (
+    *("in_flight_messages", "in_flight_bytes", "last_poll_timestamp_seconds"),
+    *("last_commit_timestamp_seconds", "queue_visible_messages", "queue_in_flight_messages"),
+    *("queue_delayed_messages", "queue_oldest_age_seconds", "dlq_visible_messages"),
+    *("credential_expiry_timestamp_seconds", "certificate_expiry_timestamp_seconds"),
+    *("database_connections", "database_connections_max", "database_size_bytes"),
+)
+_NAMES = {
+    "sqs2pg_messages_received_total": "received",
+    "sqs2pg_messages_deleted_total": "deleted",
+    "sqs2pg_lease_extensions_total": "lease_extensions",
+    "sqs2pg_leases_lost_total": "leases_lost",
+    "sqs2pg_deletes_failed_total": "deletes_failed",
+}
+LAG_BOUNDS = (*map(float, LAG_SECONDS), math.inf)
+
+
+class Stage(msgspec.Struct):
+    """Time spent in a stage, and by how many batches or requests."""
+
+    seconds: float = 0.0
+    count: float = 0.0
+
+
+class Snapshot(msgspec.Struct):
+    """See the module. Times in seconds, `at` and `started_at` since the epoch."""
+
+    at: float
+    started_at: float
+    pipeline: str = ""
+    queue: str = ""
+    table: str = ""
+    version: str = __version__
+    processes: int = 1
+    """Worker processes behind this address."""
+    paused: bool = False
+    well: bool = True
+    """What `/livez` says."""
+    ready: dict[str, Check] = {}
+    """What `/readyz` says, check by check."""
+    counts: dict[str, float] = {}
+    """Of `COUNTS`; messages."""
+    stages: dict[str, Stage] = {}
+    """Of `STAGES`, and `commit`, which is a part of `write`."""
+    lag: list[float] = []
+    """Batches by lag: cumulative, a number for each of `LAG_BOUNDS`."""
+    faults: dict[str, float] = {}
+    """By `stage code`."""
+    gauges: dict[str, float | None] = {}
+    """Of `GAUGES`; None where it is not known."""
+    workers: list[Worker] = []
+    """Of the whole fleet, by the database."""
+    quarantine: list[Reason] = []
+
+
+Take = Callable[[], Snapshot]
+
+
+class About(msgspec.Struct, frozen=True):
+    """What the pipeline is called."""
+
+    pipeline: str = ""
+    queue: str = ""
+    table: str = ""
+
+
+def take_snapshot(
+    registry: CollectorRegistry, started_at: float, about: About, pulse: Pulse, seen: Seen
+) -> Snapshot:
+    """Return the present moment of one process."""
+    snapshot = Snapshot(time.time(), started_at, about.pipeline, about.queue, about.table)
+    snapshot.counts = dict.fromkeys(COUNTS, 0.0)
+    snapshot.stages = {name: Stage() for name in (*STAGES, "commit")}
+    snapshot.gauges = dict.fromkeys(GAUGES)
+    for family in registry.collect():
+        for sample in family.samples:
+            _take(snapshot, sample.name, sample.labels, sample.value)
+    snapshot.paused = pulse.paused
+    snapshot.well = pulse.check().ok
+    database = seen.database
+    if database.ok and pulse.paused:
+        database = Check(ok=False, detail="writes fail; messages are held")
+    snapshot.ready = {"keys": seen.keys, "schema": seen.schema, "database": database}
+    snapshot.workers, snapshot.quarantine = seen.workers, seen.quarantine
+    return snapshot
+
+
+def _take(snapshot: Snapshot, name: str, labels: dict[str, str], value: float) -> None:
+    match name:
+        case "sqs2pg_messages_outcome_total":
+            snapshot.counts[labels["outcome"]] = value
+        case "sqs2pg_faults_total":
+            snapshot.faults[f"{labels['stage']} {labels['code']}"] = value
+        case "sqs2pg_batch_seconds_sum":
+            snapshot.stages[labels["stage"]].seconds = value
+        case "sqs2pg_batch_seconds_count":
+            snapshot.stages[labels["stage"]].count = value
+        case "sqs2pg_commit_seconds_sum":
+            snapshot.stages["commit"].seconds = value
+        case "sqs2pg_commit_seconds_count":
+            snapshot.stages["commit"].count = value
+        case "sqs2pg_lag_seconds_bucket":
+            snapshot.lag.append(value)
+        case _ if name in _NAMES:
+            snapshot.counts[_NAMES[name]] = value
+        case _ if (short := name.removeprefix("sqs2pg_")) in snapshot.gauges:
+            snapshot.gauges[short] = value if math.isfinite(value) else None
+
+
+def merge(parts: Sequence[Snapshot]) -> Snapshot:
+    """Return several workers of one pipeline as one: counts added up, the latest of what is shared.
+
+    At least one part.
+    """
+    latest = max(parts, key=lambda part: part.at)
+    merged = msgspec.structs.replace(
+        latest,
+        started_at=min(part.started_at for part in parts),
+        processes=len(parts),
+        paused=any(part.paused for part in parts),
+        well=all(part.well for part in parts),
+        counts=_sums([part.counts for part in parts]),
+        faults=_sums([part.faults for part in parts]),
+        lag=[sum(column) for column in zip(*(p.lag for p in parts), strict=False)],
+    )
+    for name in latest.ready:
+        bad = [p.ready[name] for p in parts if name in p.ready and not p.ready[name].ok]
+        merged.ready = merged.ready | {name: (bad or [latest.ready[name]])[0]}
+    merged.stages = {
+        name: Stage(
+            sum(part.stages[name].seconds for part in parts if name in part.stages),
+            sum(part.stages[name].count for part in parts if name in part.stages),
+        )
+        for name in latest.stages
+    }
+    merged.gauges = {name: _join(name, [p.gauges.get(name) for p in parts]) for name in GAUGES}
+    return merged
+
+
+def _sums(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = {name for part in parts for name in part}
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in sorted(names)}
+
+
+def _join(name: str, values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return join_gauge(f"sqs2pg_{name}", known)
+
+
+_SHARED = (
+    "sqs2pg_queue_",
+    "sqs2pg_dlq_",
+    "sqs2pg_database_",
+    "sqs2pg_fleet_",
+    "sqs2pg_quarantine_",
+)
+
+
+def join_gauge(name: str, values: Sequence[float]) -> float:
+    """Join the workers' values of one gauge: what all of them read of one thing is not added up."""
+    known = [value for value in values if not math.isnan(value)] or [math.nan]
+    if name.endswith(("_expiry_timestamp_seconds", "_created")) or name in {
+        "sqs2pg_started_timestamp_seconds",
+        "sqs2pg_database_up",
+    }:
+        return min(known)
+    if name.endswith("_timestamp_seconds") or name.startswith(_SHARED):
+        return max(known)
+    return max(known) if name == "sqs2pg_receiving_paused" else sum(known)
+
+
+def quantile(before: Sequence[float], after: Sequence[float], share: float) -> float | None:
+    """Return the lag below which `share` (0 to 1) of the batches between two snapshots stayed.
+
+    Linear within a bucket, as Prometheus' histogram_quantile; the last finite bound at the most;
+    None where there was no batch between them.
+    """
+    if not after or len(before) != len(after):
+        before = [0.0] * len(after)
+    counts = [b - a for a, b in zip(before, after, strict=True)]
+    total = counts[-1] if counts else 0.0
+    if total <= 0:
+        return None
+    rank, lower, below = share * total, 0.0, 0.0
+    for bound, count in zip(LAG_BOUNDS, counts, strict=False):
+        if count >= rank:
+            if math.isinf(bound):
+                return lower
+            inside = count - below
+            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
+        lower, below = bound, count
+    return lower
+
+
+def encode(value: Any) -> bytes:
+    """Return JSON; what is not finite becomes null."""
+    return msgspec.json.encode(value)

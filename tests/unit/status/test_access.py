@@ -1,0 +1,122 @@
+"""Who may ask for what: Host, Origin, token, cookie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.settings import Status
+from sqs2pg.status.access import Access, is_loopback
+
+TOKEN = "0123456789abcdef"
+LOCAL = {"Host": "127.0.0.1:9465"}
+
+
+def refused(access: Access, path: str, headers: dict[str, str]) -> int:
+    refusal = access.refuse(path, headers)
+    return refusal.status if refusal else 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9465", 200),
+        ("localhost:9465", 200),
+        ("LOCALHOST", 200),
+        ("app.localhost", 200),
+        ("[::1]:9465", 200),
+        ("10.1.2.3:9465", 200),
+        ("etl.internal:9465", 200),
+        ("evil.example:9465", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("evil.example:9465@127.0.0.1", 200),  # its host is 127.0.0.1
+        ("127.0.0.1@evil.example", 403),
+    ],
+)
+def test_the_host_must_be_a_name_of_this_address(host: str, status: int):
+    access = Access(hosts="etl.internal, other")
+    assert refused(access, "/metrics", {"Host": host}) == status
+    assert refused(access, "/livez", {"Host": host}) == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://127.0.0.1:9465"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+    ],
+)
+def test_what_another_site_s_page_asks_for_is_refused(headers: dict[str, str], status: int):
+    assert refused(Access(), "/events", LOCAL | headers) == status
+
+
+def test_with_a_token_all_but_the_probes_want_it():
+    access = Access(TOKEN)
+    for path in ("/", "/metrics", "/state", "/events", "/static/app.js"):
+        assert refused(access, path, LOCAL) == 401
+        assert refused(access, path, LOCAL | {"Authorization": "Bearer wrong"}) == 401
+        assert refused(access, path, LOCAL | {"Authorization": f"Bearer {TOKEN}"}) == 200
+    assert refused(access, "/livez", LOCAL) == refused(access, "/readyz", LOCAL) == 200
+
+
+def test_the_cookie_stands_for_the_token_and_is_not_it():
+    access = Access(TOKEN)
+    cookie = access.cookie()
+    assert TOKEN not in cookie
+    assert "HttpOnly; SameSite=Strict" in cookie
+    pair = cookie.split(";")[0]
+    assert refused(access, "/", LOCAL | {"Cookie": f"other=1; {pair}"}) == 200
+    assert refused(access, "/", LOCAL | {"Cookie": pair + "0"}) == 401
+    assert refused(Access(TOKEN + "x"), "/", LOCAL | {"Cookie": pair}) == 401
+    # A cookie is sent by browsers of their own accord, so Host and Origin count all the same.
+    assert refused(access, "/", {"Host": "evil.example", "Cookie": pair}) == 403
+
+
+def test_a_bearer_token_proves_more_than_a_host_name():
+    headers = {"Host": "sqs2pg.monitoring.svc:9465", "Authorization": f"Bearer {TOKEN}"}
+    assert refused(Access(TOKEN, loopback=False), "/metrics", headers) == 200
+
+
+def test_off_loopback_without_a_token_only_the_probes_are_served():
+    access = Access.of(Status(bind="0.0.0.0:9465"))
+    assert access.closed
+    assert refused(access, "/metrics", LOCAL) == 401
+    assert refused(access, "/metrics", LOCAL | {"Authorization": "Bearer "}) == 401
+    assert refused(access, "/readyz", {"Host": "10.0.0.7:9465"}) == 200
+    assert not Access.of(Status(bind="[::1]:9465")).closed
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_addresses(host: str):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "", "host"])
+def test_addresses_that_others_reach(host: str):
+    assert not is_loopback(host)
+
+
+def test_the_token_may_come_from_a_file(tmp_path: Path):
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    assert Access.of(Status(token_file=str(file))).right(TOKEN)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        Access.of(Status(token_file=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("token", ["short", "0123456789abcdef\u00e9", "0123456789\nabcdef"])
+def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused(token: str):
+    with pytest.raises(SettingsError, match="printable ASCII") as refusal:
+        Access.of(Status(token=token))
+    assert token not in str(refusal.value) + refusal.value.hint
+
+
+def test_the_token_does_not_show():
+    assert TOKEN not in repr(Status(token=TOKEN))

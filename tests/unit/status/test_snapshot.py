@@ -1,0 +1,130 @@
+"""Snapshots add up, rates come from two of them, and quantiles are Prometheus' own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from sqs2pg.errors import Stage as Fault
+from sqs2pg.metrics import Metrics
+from sqs2pg.settings import Settings
+from sqs2pg.status.health import Check, Pulse
+from sqs2pg.status.readings import Seen
+from sqs2pg.status.recorder import point_between
+from sqs2pg.status.snapshot import (
+    LAG_BOUNDS,
+    About,
+    Snapshot,
+    Stage,
+    encode,
+    join_gauge,
+    merge,
+    quantile,
+    take_snapshot,
+)
+
+
+def taken(metrics: Metrics, **seen: Any) -> Snapshot:
+    about = About("logins", "login-queue", "user_logins")
+    return take_snapshot(
+        metrics.registry, metrics.started_at, about, Pulse(Settings()), Seen(**seen)
+    )
+
+
+def test_a_snapshot_says_what_the_metrics_say():
+    metrics = Metrics()
+    metrics.observe_reply(10, 0.5)
+    metrics.observe_delete(7, 0.25)
+    metrics.lag_seconds.observe(0.3)
+    metrics.queue_visible.set(42)
+    metrics.credential_expiry.set(math.inf)
+    metrics.count_released(2)
+    snapshot = taken(metrics, database=Check(ok=True))
+    assert snapshot.counts["received"] == 10
+    assert snapshot.counts["deleted"] == 7
+    assert snapshot.counts["released"] == 2
+    assert snapshot.stages["receive"] == Stage(0.5, 1)
+    assert snapshot.stages["acknowledge"] == Stage(0.25, 1)
+    assert len(snapshot.lag) == len(LAG_BOUNDS)
+    assert snapshot.lag[-1] == 1
+    assert snapshot.gauges["queue_visible_messages"] == 42
+    assert snapshot.gauges["dlq_visible_messages"] is None, "not known"
+    assert snapshot.gauges["credential_expiry_timestamp_seconds"] is None, "never"
+    assert snapshot.ready["database"].ok
+    assert not snapshot.ready["keys"].ok
+    decoded = msgspec.json.decode(encode(snapshot), type=Snapshot)
+    assert decoded == snapshot
+
+
+def test_fault_codes_are_bounded():
+    metrics = Metrics()
+    for number in range(1_000):
+        metrics.count_fault(Fault.DECODE, f"code{number}")
+    assert len(taken(metrics).faults) <= 201
+    assert sum(taken(metrics).faults.values()) == 1_000
+
+
+def worker(at: float, **changes: Any) -> Snapshot:
+    lag = [0.0] * len(LAG_BOUNDS)
+    made = Snapshot(at, 50.0, counts={"received": 5.0}, stages={"write": Stage(1, 2)}, lag=lag)
+    return msgspec.structs.replace(made, **changes)
+
+
+def test_workers_add_up():
+    one = worker(100, gauges={"queue_visible_messages": 7.0, "in_flight_messages": 3.0})
+    other = worker(
+        101,
+        gauges={"queue_visible_messages": 9.0, "in_flight_messages": 4.0},
+        faults={"decode x": 2.0},
+        well=False,
+        ready={"database": Check(ok=False, detail="postgres_08001")},
+    )
+    merged = merge([one, other])
+    assert merged.processes == 2
+    assert merged.counts == {"received": 10.0}
+    assert merged.stages["write"] == Stage(2, 4)
+    assert merged.gauges["in_flight_messages"] == 7
+    assert merged.gauges["queue_visible_messages"] == 9, "one queue, read twice"
+    assert merged.faults == {"decode x": 2.0}
+    assert not merged.well
+    assert merged.ready["database"].detail == "postgres_08001"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "joined"),
+    [
+        ("sqs2pg_messages_received_total", [1, 2], 3),
+        ("sqs2pg_queue_oldest_age_seconds", [1, math.nan, 5], 5),
+        ("sqs2pg_credential_expiry_timestamp_seconds", [math.inf, 7], 7),
+        ("sqs2pg_last_commit_timestamp_seconds", [math.nan, 7], 7),
+        ("sqs2pg_database_up", [1, 0], 0),
+        ("sqs2pg_receiving_paused", [1, 1], 1),
+        ("sqs2pg_dlq_visible_messages", [math.nan], None),
+    ],
+)
+def test_gauges_join_by_what_they_mean(name: str, values: list[float], joined: float | None):
+    result = join_gauge(name, values)
+    assert math.isnan(result) if joined is None else result == joined
+
+
+def test_a_point_is_the_difference_over_the_time_between():
+    before = worker(100)
+    after = worker(102, counts={"received": 25.0}, stages={"write": Stage(2.5, 4)})
+    point = point_between(before, after)
+    assert point.received == 10
+    assert point.busy == {"write": 0.75}
+    assert point.lag_p50 is None
+    restarted = worker(103, counts={"received": 1.0})
+    assert point_between(after, restarted).received == 0, "never below nought"
+
+
+def test_quantiles_are_linear_within_a_bucket():
+    before = [0.0] * len(LAG_BOUNDS)
+    after = [float(bound >= 0.5) * 10 for bound in LAG_BOUNDS]
+    assert quantile(before, after, 0.5) == pytest.approx(0.375)  # between 0.25 and 0.5
+    assert quantile(after, after, 0.5) is None
+    over = [0.0] * (len(LAG_BOUNDS) - 1) + [1.0]
+    assert quantile(before, over, 0.5) == LAG_BOUNDS[-2]

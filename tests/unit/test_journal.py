@@ -1,0 +1,123 @@
+"""One line a batch and one a fault, in the log's own words, and never a flood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.journal import BATCH_LINES_MAX, BatchReport, Journal
+from sqs2pg.log import ALLOWED
+
+FAULT = PermanentFault("not_json", "user_id")
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def report(**changes: Any) -> BatchReport:
+    times = {"decode_s": 0.001, "mask_s": 0.002, "write_s": 0.25, "commit_s": 0.0125}
+    return BatchReport("b-1", 0.0, 10, **({"written": 9, "quarantined": 1} | times | changes))
+
+
+def test_a_batch_is_one_line_with_counts_and_times():
+    with capture_logs() as lines:
+        Journal().committed(report(lag_s=1.5, trace_id="ab"))
+    assert lines == [
+        {
+            "event": "batch",
+            "log_level": "info",
+            "batch": "b-1",
+            "messages": 10,
+            "written": 9,
+            "duplicate": 0,
+            "quarantined": 1,
+            "decode_ms": 1.0,
+            "mask_ms": 2.0,
+            "write_ms": 250.0,
+            "commit_ms": 12.5,
+            "lag_s": 1.5,
+            "trace_id": "ab",
+        }
+    ]
+    assert set(lines[0]) - {"log_level"} <= ALLOWED, "what is not on the list would be dropped"
+
+
+def test_a_fault_is_one_line_with_its_code_and_message_id():
+    with capture_logs() as lines:
+        Journal().set_aside("m-1", "b-1", FAULT)
+    assert lines == [
+        {
+            "event": "message quarantined",
+            "log_level": "warning",
+            "code": "not_json",
+            "stage": "decode",
+            "message_id": "m-1",
+            "batch": "b-1",
+        }
+    ]
+    assert set(lines[0]) - {"log_level"} <= ALLOWED
+
+
+def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
+    clock = Clock()
+    journal = Journal(clock=clock)
+    with capture_logs() as lines:
+        for number in range(100_000):
+            clock.now = 100.0 + number / 100_000 * 60
+            journal.set_aside(f"m-{number}", "b-1", FAULT)
+        journal.flush(end=True)
+    assert len(lines) < 50
+    told = sum(line["event"] == "message quarantined" for line in lines)
+    more = sum(line.get("count", 0) for line in lines)
+    assert told + more == 100_000
+    assert {line["event"] for line in lines} == {"message quarantined", "more like this"}
+
+
+def test_many_small_batches_share_a_line():
+    clock = Clock()
+    journal = Journal(clock=clock)
+    with capture_logs() as lines:
+        for _ in range(BATCH_LINES_MAX + 5):
+            journal.committed(report())
+        clock.now += 1
+        journal.flush()
+    assert [line["event"] for line in lines] == ["batch"] * BATCH_LINES_MAX + ["more batches"]
+    assert lines[-1]["count"] == 5
+    assert lines[-1]["messages"] == 50
+    assert lines[-1]["quarantined"] == 5
+
+
+def test_with_a_live_view_batches_have_no_line_and_faults_have():
+    journal = Journal(batch_lines=False)
+    with capture_logs() as lines:
+        journal.committed(report())
+        journal.set_aside("m-1", "b-1", FAULT)
+    assert [line["event"] for line in lines] == ["message quarantined"]
+
+
+def test_batches_have_ids_of_their_own():
+    one, other = Journal(), Journal()
+    ids = {journal.next_id() for journal in (one, other) for _ in range(5)}
+    assert len(ids) == 10
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_the_latest_codes_are_kept_and_bounded(count: int):
+    journal = Journal()
+    fault = TransientFault("away", code="postgres_57P01")
+    with capture_logs():
+        for _ in range(count):
+            journal.released(report(), fault)
+        journal.set_aside("m-1", "b-1", FAULT)
+    assert len(journal.recent) == min(count + 1, 50)
+    assert [(r.stage, r.code) for r in journal.recent][-2:] == [
+        (Stage.WRITE, "postgres_57P01"),
+        (Stage.DECODE, "not_json"),
+    ]

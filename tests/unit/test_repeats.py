@@ -1,0 +1,45 @@
+"""Repeats of a line are counted, and told as one number."""
+
+from __future__ import annotations
+
+from sqs2pg.repeats import KINDS_MAX, Repeats
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_first_few_are_told_and_the_rest_counted():
+    clock = Clock()
+    repeats = Repeats(told_max=3, window_s=10, clock=clock)
+    told = [repeats.admit("kind") for _ in range(503)]
+    assert told == [0, 0, 0] + [None] * 500
+    assert repeats.admit("other") == 0
+    clock.now = 10.0
+    assert repeats.admit("kind") == 500
+    assert repeats.admit("kind") == 0, "a new window has begun"
+
+
+def test_what_is_overdue_is_told_once():
+    clock = Clock()
+    repeats = Repeats(told_max=1, window_s=10, clock=clock)
+    for _ in range(4):
+        repeats.admit("kind")
+    repeats.admit("single")
+    assert repeats.overdue() == []
+    clock.now = 10.0
+    assert repeats.overdue() == [("kind", 3)]
+    assert repeats.overdue() == []
+    repeats.admit("kind")
+    repeats.admit("kind")
+    assert repeats.overdue(all_of_them=True) == [("kind", 1)]
+
+
+def test_kinds_are_bounded():
+    repeats = Repeats(told_max=1, clock=Clock())
+    told = [repeats.admit(number) for number in range(2 * KINDS_MAX)]
+    assert told.count(0) == KINDS_MAX + 1
+    assert len(repeats._windows) == KINDS_MAX + 1
