@@ -24,6 +24,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.load import load_keyring
 from sqs2pg.ledger import dedupe_key
 from sqs2pg.maintenance import maintain
+from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.metrics import Metrics
 from sqs2pg.migrate import migrations, pipeline_id, quoted_table
@@ -38,7 +39,7 @@ from sqs2pg.source.queue import QueueSource
 from sqs2pg.status.readings import Readings
 from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
 from sqs2pg.status.watch import Watch
-from sqs2pg.transform import Mask, Transformer
+from sqs2pg.transform import Transformer
 
 
 class Ready(msgspec.Struct):
@@ -120,8 +121,8 @@ def keyring_of(
     )
 
 
-def masks_of(settings: Settings, keyring: Keyring) -> list[Mask | None]:
-    """Return each field's mask, compiled, in the order of the fields; None keeps the value."""
+def masks_of(settings: Settings, keyring: Keyring) -> list[Operator | None]:
+    """Return each field's operator, compiled, in the order of fields; None keeps the value."""
     return [
         None
         if field.mask == "keep" and field.kind == "text"
@@ -130,7 +131,7 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[Mask | None]:
             kind=field.kind,
             domain=field.domain or field.source,
             keyring=keyring,
-        ).mask
+        )
         for field in settings.fields
     ]
 

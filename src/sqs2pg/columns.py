@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.mask.lengths import mask_length
 from sqs2pg.settings import Field
 
 # PostgreSQL documentation, chapter 8.1, numeric types.
@@ -22,9 +23,12 @@ INTEGER_RANGES = {
 TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext", "name"})
 _NUMBER_TYPES = frozenset({*INTEGER_RANGES, "numeric", "float4", "float8"})
 _DATE_TYPES = frozenset({"date", "timestamp", "timestamptz"})
-# Characters of the longest mask each operator makes: a pseudonym of version 9999, 64 hex digits,
-# "[redacted]". A column that cannot hold them would send every message to quarantine.
-_MASK_LENGTHS = {"pseudonymize": 38, "sha256": 64, "redact": 10}
+# Masks that keep the value's form fit the types made for it, too.
+_MASK_TYPES = {
+    ("truncate_ip", "ip"): frozenset({"inet"}),
+    ("fpe_ff1", "ip"): frozenset({"inet"}),
+    ("fpe_ff1", "uuid"): frozenset({"uuid"}),
+}
 _DATE_LENGTH = 10  # YYYY-MM-DD
 _ACCEPTED = {"version": _NUMBER_TYPES, "major": _NUMBER_TYPES, "date": _DATE_TYPES | TEXT_TYPES}
 
@@ -81,8 +85,12 @@ def _match_one(field: Field, columns: Mapping[str, Column], table: str) -> Colum
             hint="map the field to another column",
         )
     expected = _ACCEPTED.get(field.type)
-    masked_to_text = field.mask != "keep" and column.type not in TEXT_TYPES
-    if masked_to_text or (expected and column.type not in expected):
+    masked_to_text = (
+        field.mask not in ("keep", "nullify")
+        and column.type not in TEXT_TYPES
+        and column.type not in _MASK_TYPES.get((field.mask, field.kind), ())
+    )
+    if masked_to_text or (expected and field.mask != "nullify" and column.type not in expected):
         gives = "masked text" if masked_to_text else f"type {field.type!r}"
         raise SettingsError(
             f"column {column.name!r} of table {table} is {column.type}, but field "
@@ -90,12 +98,20 @@ def _match_one(field: Field, columns: Mapping[str, Column], table: str) -> Colum
             code="target_column",
             hint="change the column's type or the field's `type` and `mask`",
         )
+    if field.mask == "nullify" and not column.nullable:
+        raise SettingsError(
+            f"column {column.name!r} of table {table} is NOT NULL, but field {field.source!r} "
+            "is nullified",
+            code="target_column",
+            hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} DROP NOT NULL, or use "
+            'mask = "redact"',
+        )
     _check_length(field, column, table)
     return column
 
 
 def _check_length(field: Field, column: Column, table: str) -> None:
-    least = _DATE_LENGTH if field.type == "date" else _MASK_LENGTHS.get(field.mask, 0)
+    least = _DATE_LENGTH if field.type == "date" else mask_length(field.mask, field.kind)
     if field.length_max and field.length_max < least:
         raise SettingsError(
             f"field {field.source!r} gives {least} characters, but its length_max is "

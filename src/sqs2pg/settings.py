@@ -24,6 +24,8 @@ import msgspec
 from msgspec import Meta
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.hash_rate import cost_to_reverse
+from sqs2pg.mask.rules import check_fields
 
 DEFAULT_FILE = Path("sqs2pg.toml")
 ENVIRONMENT_PREFIX = "SQS2PG_"
@@ -38,7 +40,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=_NO_NUL)]
 _JSON_NAME = rf'^[^"\\\x00-\x1f]*{_END}'  # what msgspec takes as the name of a field
 
 FieldType = Literal["text", "version", "major", "date"]
-Kind = Literal["ip", "text"]
+Kind = Literal["ip", "text", "email", "phone", "uuid"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,6 +125,10 @@ class Field(Section, frozen=True):
     domain: str = ""
     kind: Kind = "text"
     recover: bool = False
+    possible_values: Annotated[
+        Positive | None,
+        Meta(description="how many values it can have; else known from `kind`. For check --attack"),
+    ] = None
     length_max: Positive | None = None
 
 
@@ -327,8 +333,11 @@ def cross_check(settings: Settings) -> None:
                 f"two fields go to the column {column!r}",
                 hint="give each [[field]] a column of its own",
             )
+    check_fields(
+        settings.fields, accept_reversible=settings.i_accept_reversible, cost=cost_to_reverse
+    )
     for field in settings.fields:
-        _check_field(field, settings)
+        _check_field(field)
     if settings.vault.enabled and settings.vault.subject not in {f.source for f in settings.fields}:
         raise SettingsError(
             f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
@@ -336,20 +345,8 @@ def cross_check(settings: Settings) -> None:
         )
 
 
-def _check_field(field: Field, settings: Settings) -> None:
+def _check_field(field: Field) -> None:
     where = f"field {field.source!r}"
-    if field.mask == "sha256" and not settings.i_accept_reversible:
-        raise SettingsError(
-            f'{where}: mask = "sha256" is reversible: every IPv4 address can be hashed in two '
-            "minutes on two cores, every NNN-NN-NNNN id in half a minute",
-            code="reversible_mask",
-            hint='use mask = "pseudonymize", or set i_accept_reversible = true for the old output',
-        )
-    if field.type != "text" and field.mask not in ("keep", "redact"):
-        raise SettingsError(
-            f"{where}: mask = {field.mask!r} gives text, but its type is {field.type!r}",
-            hint='set type = "text" for a masked field',
-        )
     if field.default is not None and field.required:
         raise SettingsError(
             f"{where} is required and has a default", hint="remove `required` or `default`"

@@ -1,8 +1,9 @@
 """Transform: Record -> line of the target in COPY text format, every field converted and masked.
 
 Column by column, not row by row: within a batch each distinct value of a column is converted,
-masked and escaped once, so that a device seen a hundred times is masked once. Cleartext lives
-here only as long as its batch.
+masked and escaped once, so that a device seen a hundred times is masked once; a mask that is
+not a function of its value (a random nonce) is made for every row. Cleartext lives here only as
+long as its batch.
 
 Promises: a value is masked, kept because the mapping says so, or a PermanentFault with a code
 and the field's name. It never passes through by accident. No I/O here.
@@ -11,7 +12,7 @@ and the field's name. It never passes through by accident. No I/O here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import cast
 
@@ -19,13 +20,13 @@ from sqs2pg.columns import INTEGER_RANGES, Column
 from sqs2pg.convert import CONVERTERS
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.ledger import DAY_MS, day_of
+from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import Field
 
 NULL = r"\N"
 
 Cell = str | PermanentFault
-Mask = Callable[[str], str | None]
 
 # PostgreSQL documentation, COPY, "Text Format": backslash, newline, carriage return and the
 # delimiter must be escaped. NUL cannot be stored in any text type.
@@ -41,7 +42,7 @@ class Transformer:
         fields: Sequence[Field],
         columns: Sequence[Column],
         attributes: Mapping[str, str],
-        masks: Sequence[Mask | None],
+        masks: Sequence[Operator | Mask | None],
     ) -> None:
         self._columns = [
             _ColumnPlan(field, column, attributes[field.source], mask)
@@ -64,17 +65,22 @@ class Transformer:
 class _ColumnPlan:
     """What is done with one field on its way to one column."""
 
-    def __init__(self, field: Field, column: Column, attribute: str, mask: Mask | None) -> None:
+    def __init__(
+        self, field: Field, column: Column, attribute: str, mask: Operator | Mask | None
+    ) -> None:
         self._source = field.source
         self._read = attrgetter(attribute)
         self._convert = CONVERTERS[field.type]
-        self._mask = mask
+        # A mask that is not a function of its value is made for every row: decision 0013.
+        self._each = isinstance(mask, Operator) and not mask.properties.deterministic
+        self._mask = mask.mask if isinstance(mask, Operator) else mask
         self._range = INTEGER_RANGES.get(column.type)
         self._plain = mask is None and field.type == "text" and self._range is None
         limits = [n for n in (field.length_max, column.length_max) if n]
         self._length_max = min(limits) if limits and self._range is None else None
         self._dated = field.type == "date" and field.default == "sent_date"
         self._missing: Cell = NULL
+        self._default = None if field.default is None else str(field.default)
         if field.default is not None and not self._dated:
             self._missing = self._cell(str(field.default))
             if isinstance(self._missing, PermanentFault):
@@ -97,6 +103,8 @@ class _ColumnPlan:
         values: list[str | None] = list(map(self._read, records))
         if self._plain and self._all_clean(values):
             return cast("list[str]", values)
+        if self._each:
+            return self._cells_each(values, faults)
         known = self._known(set(values))
         if self._dated and None in known:
             stamps = [message.attributes.sent_timestamp // DAY_MS for message in messages]
@@ -113,6 +121,20 @@ class _ColumnPlan:
                     faults.setdefault(index, cell)
                     cells[index] = ""
         return cast("list[str]", cells)  # the faults have just been taken out
+
+    def _cells_each(
+        self, values: Sequence[str | None], faults: dict[int, PermanentFault]
+    ) -> list[str]:
+        """As `cells`, value by value, so that equal values get masks of their own."""
+        cells: list[str] = []
+        for index, value in enumerate(values):
+            given = self._default if value is None else value
+            cell = self._missing if given is None else self._cell(given)
+            if isinstance(cell, PermanentFault):
+                faults.setdefault(index, cell)
+                cell = ""
+            cells.append(cell)
+        return cells
 
     def _all_clean(self, values: Sequence[str | None]) -> bool:
         """Whether every value can stand in the line as it is: there, printable, short enough.

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.seal import open_sealed, seal
-from sqs2pg.mask.operator import Mask
-from sqs2pg.mask.policy import OPERATORS, compile_operator
+from sqs2pg.mask.operator import KINDS, Mask
+from sqs2pg.mask.policy import OPERATORS, PROPERTIES, compile_operator
 
 TOKEN = re.compile(r"v[1-9][0-9]{0,3}_[0-9a-f]{32}")
 ROOT = hashlib.sha256(b"properties").digest()
@@ -85,9 +85,22 @@ def test_another_domain_gives_another_token(value: str, one: str, two: str) -> N
     assert same is (unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", two))
 
 
-@given(st.text(st.characters(), max_size=100), st.sampled_from(["ip", "text"]))
+CODES = {"bad_ip", "bad_unicode", "too_many_marks", "bad_email", "bad_phone", "bad_uuid"}
+CODES |= {"bad_format", "too_short", "too_long"}
+
+
+@given(
+    st.text(st.characters(), max_size=100)
+    | st.ip_addresses().map(str)
+    | st.uuids().map(str)
+    | st.emails()
+    | st.text(st.sampled_from("0123456789 -+()"), max_size=20),
+    st.sampled_from(KINDS),
+)
 def test_every_operator_masks_or_raises_a_code_on_anything(value: str, kind: str) -> None:
     for name in OPERATORS:
+        if kind not in PROPERTIES[name].kinds:
+            continue
         operator = compile_operator(name, kind=kind, domain="d", keyring=Keyring({1: ROOT}))
         caught: PermanentFault | None = None
         masked: str | None = None
@@ -96,9 +109,11 @@ def test_every_operator_masks_or_raises_a_code_on_anything(value: str, kind: str
         except PermanentFault as fault:
             caught = fault
         if caught:
-            assert caught.code in {"bad_ip", "bad_unicode", "too_many_marks"}
+            assert caught.code in CODES
             assert caught.__context__ is None
-        elif name != "keep":
+        elif name == "nullify":
+            assert masked is None
+        elif name not in ("keep", "truncate_ip", "partial"):
             assert masked
             assert masked != value
 

@@ -38,7 +38,9 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "dataclasses": None,
     "datetime": None,
     "difflib": None,
+    "contextlib": None,
     "enum": None,
+    "ffx": {"FF1"},
     "functools": None,
     "hashlib": None,
     "hmac": None,
@@ -48,6 +50,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "operator": None,
     "os": {"urandom"},
     "re": None,
+    "string": None,
     "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},
     "sqs2pg.settings": {"Field"},
     "types": None,
@@ -55,7 +58,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "unicodedata": None,
     "uuid": None,
 }
-NARROW_IN = {"os": {"keys.seal"}, "socket": {"mask.*"}}
+NARROW_IN = {"ffx": {"mask.fpe_ff1"}, "os": {"keys.seal"}, "socket": {"mask.*"}}
 IO_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
 
 # A library -> who knows it.

@@ -493,6 +493,10 @@ def test_settings_are_frozen():
     [
         (FIELD + FIELD, "two fields go to the column 'a'"),
         (FIELD + "mask = 'sha256'", "field 'a': mask = \"sha256\" is reversible"),
+        (FIELD + "mask = 'sha256'", "million hashes/s just measured here"),
+        (FIELD + "mask = 'truncate_ip'", "cannot mask values of kind 'text'"),
+        (FIELD + "mask = 'encrypt'\nrecover = true", "is another each time"),
+        (FIELD + "mask = 'rot13'", "unknown masking operator 'rot13'"),
         (
             FIELD + "mask = 'pseudonymize'\ntype = 'version'",
             "gives text, but its type is 'version'",

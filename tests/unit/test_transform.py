@@ -19,6 +19,7 @@ import pytest
 from sqs2pg.columns import Column
 from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
+from sqs2pg.mask.opening import open_mask
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import USER_LOGINS, Field
@@ -503,3 +504,43 @@ def test_sha256_is_that_of_the_raw_text():
     found = one("x", field, Column("a", "text"))
     assert isinstance(found, PermanentFault)
     assert found.code == "bad_ip"
+
+
+def encrypted(**values: Any) -> tuple[Decoder, Transformer]:
+    field = Field(source="a", column="a", mask="encrypt", domain="d", **values)
+    decoder = Decoder([field], "drop")
+    operator = compile_operator("encrypt", kind="text", domain="d", keyring=Roots())
+    column = Column("a", "varchar", 200)
+    return decoder, Transformer([field], [column], decoder.attributes, [operator])
+
+
+def test_a_mask_that_draws_a_nonce_is_made_for_every_row():
+    got = lines({"a": "x"}, {"a": "x"}, {"a": None}, {}, plan=encrypted())
+    tokens = [str(line).rstrip("\n") for line in got]
+    assert tokens[2:] == ["\\N", "\\N"]
+    assert len(set(tokens[:2])) == 2
+    for token in tokens[:2]:
+        assert open_mask(token, kind="text", domain="d", keyring=Roots()) == "x"
+
+
+def test_a_default_is_encrypted_apart_for_every_row_too():
+    got = lines({}, {"a": None}, {"a": "x"}, plan=encrypted(default="x"))
+    tokens = [str(line).rstrip("\n") for line in got]
+    assert len(set(tokens)) == 3
+    opened = {open_mask(t, kind="text", domain="d", keyring=Roots()) for t in tokens}
+    assert opened == {"x"}
+
+
+def test_what_cannot_be_encrypted_or_does_not_fit_is_a_fault_of_its_row_alone():
+    got = lines({"a": "ok"}, {"a": "x" * 200}, {"a": "ok"}, plan=encrypted())
+    assert [getattr(line, "code", "") for line in got] == ["", "too_long", ""]
+    assert isinstance(got[1], PermanentFault)
+    assert got[1].detail == "a"
+
+
+def test_a_mask_of_null_writes_null_whatever_the_column():
+    field = Field(source="a", column="a", mask="nullify", type="version")
+    decoder = Decoder([field], "drop")
+    operator = compile_operator("nullify", kind="text", domain="d", keyring=None)
+    plan = Transformer([field], [Column("a", "int4")], decoder.attributes, [operator])
+    assert lines({"a": "1.2"}, {"a": "x"}, {}, plan=(decoder, plan)) == ["\\N\n"] * 3

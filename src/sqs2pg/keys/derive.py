@@ -57,6 +57,12 @@ def quarantine_key(root: bytes) -> Secret:
     return hkdf_sha256(root, f"{_INFO}quarantine".encode())
 
 
+def operator_key(root: bytes, operator: str, domain: str, length: int = ROOT_BYTES) -> Secret:
+    """Return the key of a domain under an encrypting operator, such as `encrypt`."""
+    name = unicodedata.normalize("NFC", domain)
+    return hkdf_sha256(root, f"{_INFO}{operator}/{name}".encode(), length)
+
+
 def fingerprint(root: bytes, series: str) -> str:
     """Return 16 hex digits that tell roots apart and are safe to publish.
 

@@ -5,21 +5,19 @@ The only operator that returns cleartext, and only under its own name in the set
 
 from __future__ import annotations
 
-from sqs2pg.mask.canonical import ip
+from sqs2pg.mask.canonical import of_kind
 from sqs2pg.mask.operator import Operator, Properties
 
 PROPERTIES = Properties(deterministic=True, reversible=True, joinable=True, format_preserving=True)
 
 
 def keep(kind: str) -> Operator:
-    """Return the operator for a kind. Its mask raises PermanentFault `bad_ip` for kind `ip`."""
-    return Operator("keep", PROPERTIES, _mask_ip if kind == "ip" else _mask)
+    """Return the operator for a kind. Its mask raises PermanentFault where a value is not of it."""
+    check = of_kind(kind)
 
+    def mask(value: str) -> str:
+        if check is not None:
+            check(value)
+        return value
 
-def _mask(value: str) -> str:
-    return value
-
-
-def _mask_ip(value: str) -> str:
-    ip(value)
-    return value
+    return Operator("keep", PROPERTIES, mask)

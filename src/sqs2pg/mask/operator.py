@@ -12,6 +12,9 @@ from collections.abc import Callable
 
 Mask = Callable[[str], str | None]
 
+KINDS = ("email", "ip", "phone", "text", "uuid")
+"""What a field's value can be; `mask/canonical.py` has the form of each."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Properties:
@@ -25,6 +28,12 @@ class Properties:
     """Unequal canonical values give unequal masks, so that masks can be counted and joined."""
     format_preserving: bool
     """The mask has the form of the value and fits where the value fitted."""
+    recoverable: bool = False
+    """Whoever has the key gets the value back from the mask alone (`mask/opening.py`)."""
+    values_min: int = 0
+    """Least number of values that the field must be able to have for the mask to hold."""
+    kinds: tuple[str, ...] = KINDS
+    """Kinds of field that it can mask."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqs2pg.mask.canonical import ip
+from sqs2pg.mask.canonical import of_kind
 from sqs2pg.mask.operator import Operator, Properties
 
 PROPERTIES = Properties(
@@ -13,18 +13,15 @@ REDACTED = "[redacted]"
 
 
 def redact(kind: str) -> Operator:
-    """Return the operator for a kind. Its mask raises PermanentFault `bad_ip` for kind `ip`.
+    """Return the operator for a kind. Its mask raises PermanentFault where a value is not of it.
 
-    A value that is not of its kind is a fault under every operator, so that changing the
-    operator changes no message's outcome. NULL stays NULL, at the caller.
+    NULL stays NULL, at the caller.
     """
-    return Operator("redact", PROPERTIES, _mask_ip if kind == "ip" else _mask)
+    check = of_kind(kind)
 
+    def mask(value: str) -> str:
+        if check is not None:
+            check(value)
+        return REDACTED
 
-def _mask(_value: str) -> str:
-    return REDACTED
-
-
-def _mask_ip(value: str) -> str:
-    ip(value)
-    return REDACTED
+    return Operator("redact", PROPERTIES, mask)

@@ -66,6 +66,8 @@ def derived(vector: dict[str, Any]) -> bytes | str:
             return derive.quarantine_key(root)
         case "fingerprint":
             return derive.fingerprint(root, vector["series"])
+        case "encrypt" | "encrypt_deterministic" | "fpe_ff1" as operator:
+            return derive.operator_key(root, operator, vector["domain"], len(vector["key"]) // 2)
     raise AssertionError
 
 

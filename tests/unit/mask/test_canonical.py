@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mask.canonical import MARKS_MAX, ip, text
+from sqs2pg.mask.canonical import CANONICAL, MARKS_MAX, email, ip, of_kind, phone, shown, text, uuid
 
 MIB = 1024 * 1024
 
@@ -57,3 +58,50 @@ def test_a_megabyte_of_marks_costs_no_more_than_looking_at_it() -> None:
     for value in ("é" * (MIB // 2), "\u0627\u064b" * (MIB // 4), "😀" * (MIB // 4)):
         text(value)
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("form", [email, phone, uuid], ids=["email", "phone", "uuid"])
+@pytest.mark.parametrize("value", ["a@" * MIB, "1" * MIB, "(" * MIB, "é" * MIB, "{" * MIB])
+def test_a_very_long_value_of_a_kind_is_refused(form: Callable[[str], bytes], value: str) -> None:
+    with pytest.raises(PermanentFault) as caught:
+        form(value)
+    assert caught.value.code in {"bad_email", "bad_phone", "bad_uuid"}
+
+
+def test_an_address_of_mail_goes_by_no_case_and_no_form() -> None:
+    spellings = ["Jos\xe9.O@EXAMPLE.com", "jose\u0301.o@example.COM", "JOS\xc9.O@example.com"]
+    assert {email(value) for value in spellings} == {"jos\xe9.o@example.com".encode()}
+    assert email("a+b@c") != email("a@c")
+    assert email("a.b@c") != email("ab@c")
+
+
+def test_a_phone_number_is_its_digits() -> None:
+    spellings = ["+1 (555) 010-4567", "1.555.010.4567", "1/555/010/4567", "15550104567"]
+    assert {phone(value) for value in spellings} == {b"15550104567"}
+    assert len({phone(value) for value in ("7", "07", "007")}) == 3
+
+
+def test_a_uuid_is_its_bits() -> None:
+    plain = "424cdd21-063a-43a7-b91b-7ca1a833afae"
+    spellings = [plain, plain.upper(), plain.replace("-", ""), f"{{{plain}}}", f"urn:uuid:{plain}"]
+    assert {uuid(value) for value in spellings} == {bytes.fromhex(plain.replace("-", ""))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("ip", "1.2.3.4"),
+        ("ip", "2001:db8::1"),
+        ("uuid", "424cdd21-063a-43a7-b91b-7ca1a833afae"),
+        ("email", "a@b"),
+        ("phone", "007"),
+        ("text", "😀"),
+    ],
+)
+def test_a_canonical_form_can_be_shown(kind: str, value: str) -> None:
+    assert shown(kind, CANONICAL[kind](value)) == value
+
+
+def test_every_text_is_text() -> None:
+    assert of_kind("text") is None
+    assert of_kind("ip") is ip

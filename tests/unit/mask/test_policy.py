@@ -1,13 +1,26 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import pytest
 
 from sqs2pg.errors import KeyFault, SettingsError, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mask.policy import DOMAIN_BYTES_MAX, OPERATORS, compile_operator
+from sqs2pg.mask.operator import KINDS
+from sqs2pg.mask.policy import (
+    DOMAIN_BYTES_MAX,
+    KEYED,
+    OPERATORS,
+    PROPERTIES,
+    compile_operator,
+    properties,
+)
 
+KNOWN = (
+    "known: encrypt, encrypt_deterministic, fpe_ff1, keep, nullify, partial, pseudonymize, "
+    "redact, sha256, truncate_ip"
+)
 RING = Keyring({1: hashlib.sha256(b"root").digest()})
 
 
@@ -23,8 +36,8 @@ def refused(name: str, kind: str = "text", domain: str = "d") -> Sqs2pgError:
         ("pseudonymise", "did you mean pseudonymize?"),
         ("sha-256", "did you mean sha256?"),
         ("Keep", "did you mean keep?"),
-        ("", "known: keep, pseudonymize, redact, sha256"),
-        ("rot13", "known: keep, pseudonymize, redact, sha256"),
+        ("", KNOWN),
+        ("rot13", KNOWN),
     ],
 )
 def test_an_unknown_operator_names_the_nearest(name: str, hint: str) -> None:
@@ -35,25 +48,53 @@ def test_an_unknown_operator_names_the_nearest(name: str, hint: str) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_an_unknown_kind_is_refused_whatever_the_operator(name: str) -> None:
     fault = refused(name, kind="IP")
-    assert (fault.code, fault.hint) == ("unknown_kind", "known: ip, text")
+    assert (fault.code, fault.hint) == ("unknown_kind", "known: email, ip, phone, text, uuid")
 
 
+@pytest.mark.parametrize("name", sorted(KEYED))
 @pytest.mark.parametrize("domain", ["", "x" * (DOMAIN_BYTES_MAX + 1), "ü" * 128, "a\nb", "\ud800"])
-def test_a_bad_domain_is_refused(domain: str) -> None:
-    assert refused("pseudonymize", domain=domain).code == "bad_domain"
+def test_a_bad_domain_is_refused(domain: str, name: str) -> None:
+    assert refused(name, domain=domain).code == "bad_domain"
 
 
+@pytest.mark.parametrize("name", sorted(KEYED))
 @pytest.mark.parametrize("domain", ["x", "x" * DOMAIN_BYTES_MAX, "a/b c", "設備"])
-def test_a_printable_domain_will_do(domain: str) -> None:
-    assert compile_operator("pseudonymize", kind="text", domain=domain, keyring=RING)("a")
+def test_a_printable_domain_will_do(domain: str, name: str) -> None:
+    assert compile_operator(name, kind="text", domain=domain, keyring=RING)("123456")
 
 
-def test_pseudonymize_never_goes_without_a_key() -> None:
+@pytest.mark.parametrize("name", sorted(KEYED))
+def test_a_keyed_operator_never_goes_without_a_key(name: str) -> None:
     with pytest.raises(KeyFault) as caught:
-        compile_operator("pseudonymize", kind="ip", domain="ip", keyring=None)
+        compile_operator(name, kind="ip", domain="ip", keyring=None)
     assert caught.value.code == "key_missing"
 
 
-@pytest.mark.parametrize("name", sorted(set(OPERATORS) - {"pseudonymize"}))
+@pytest.mark.parametrize("name", sorted(set(OPERATORS) - KEYED))
 def test_operators_without_a_key_want_none(name: str) -> None:
-    assert compile_operator(name, kind="text", domain="", keyring=None)("a")
+    operator = compile_operator(name, kind="ip", domain="", keyring=None)
+    assert (operator("1.2.3.4") is None) is (name == "nullify")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_takes_the_kinds_it_declares(name: str, kind: str) -> None:
+    if kind in PROPERTIES[name].kinds:
+        compile_operator(name, kind=kind, domain="d", keyring=RING)
+    else:
+        fault = refused(name, kind=kind)
+        assert fault.code == "operator_kind"
+        assert fault.hint == f"it masks kind = {' or '.join(PROPERTIES[name].kinds)}"
+
+
+def test_every_operator_declares_and_none_else() -> None:
+    assert tuple(sorted(PROPERTIES)) == OPERATORS
+    assert properties("sha256").reversible
+    with pytest.raises(SettingsError):
+        properties("sha512")
+
+
+def test_fpe_ff1_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ffx", None)
+    fault = refused("fpe_ff1")
+    assert (fault.code, fault.hint) == ("extra_missing", "pip install 'sqs2pg[fpe]'")

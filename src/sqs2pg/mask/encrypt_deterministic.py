@@ -1,0 +1,57 @@
+"""Encrypt, equal for equal values: AES-SIV (RFC 5297), opened by whoever has the key.
+
+`d<version>_` and SIV's 16-byte tag and ciphertext of the canonical value, padded, bound to its
+domain. Tokens can be counted and joined like pseudonyms, and opened like ciphertexts. So whoever
+gets the key opens them all at once, where pseudonyms must be guessed one by one: prefer
+`pseudonymize`, with the vault where values must be recovered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+from sqs2pg.mask import armour
+from sqs2pg.mask.canonical import CANONICAL, shown
+from sqs2pg.mask.operator import Operator, Properties
+
+PROPERTIES = Properties(
+    deterministic=True,
+    reversible=False,
+    joinable=True,
+    format_preserving=False,
+    recoverable=True,
+)
+LETTER = "d"
+KEY_BYTES = 64
+"""Two AES-256 keys: for S2V and for CTR (RFC 5297, section 2.2)."""
+
+_PURPOSE = b"sqs2pg/1/encrypt_deterministic"
+
+
+def encrypt_deterministic(version: int, key: bytes, domain: str, kind: str) -> Operator:
+    """Return the operator of one domain; `key` is the domain's, 64 bytes.
+
+    Its mask raises what the kind's canonical form raises.
+    """
+    canonical = CANONICAL[kind]
+    cipher = AESSIV(key)
+    bound = [_PURPOSE, armour.domain_bytes(domain)]
+
+    def mask(value: str) -> str:
+        ciphertext = cipher.encrypt(armour.pad(canonical(value)), bound)
+        return armour.armour(LETTER, version, ciphertext)
+
+    return Operator("encrypt_deterministic", PROPERTIES, mask)
+
+
+def decrypt(key: bytes, domain: str, kind: str, ciphertext: bytes) -> str:
+    """Return the canonical value of a token's ciphertext. Raises Sqs2pgError `mask_damaged`."""
+    padded: bytes | None = None
+    with contextlib.suppress(InvalidTag, ValueError):  # ValueError: shorter than a tag
+        padded = AESSIV(key).decrypt(ciphertext, [_PURPOSE, armour.domain_bytes(domain)])
+    if padded is None:
+        raise armour.damaged()
+    return shown(kind, armour.unpad(padded))

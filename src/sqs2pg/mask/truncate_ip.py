@@ -1,0 +1,38 @@
+"""Truncate an address to its network: /24 of IPv4, /48 of IPv6, the rest zeros.
+
+What is left is still an address, and names a neighbourhood of 256 hosts or one site, which is
+what statistics by provider or country need. It is not a secret: whoever knows an address knows
+its network.
+"""
+
+from __future__ import annotations
+
+from sqs2pg.mask.canonical import ip, shown
+from sqs2pg.mask.operator import Operator, Properties
+
+PROPERTIES = Properties(
+    deterministic=True,
+    reversible=False,
+    joinable=False,
+    format_preserving=True,
+    kinds=("ip",),
+)
+
+IPV4_BYTES = 3
+"""/24: the last octet goes."""
+IPV6_BYTES = 6
+"""/48: a site's prefix (RFC 6177); the subnet and the interface go."""
+
+
+def truncate_ip() -> Operator:
+    """Return the operator. Its mask raises PermanentFault `bad_ip`.
+
+    An IPv4-mapped IPv6 address is truncated, and shown, as the IPv4 address it is.
+    """
+    return Operator("truncate_ip", PROPERTIES, _mask)
+
+
+def _mask(value: str) -> str:
+    address = ip(value)
+    keep = IPV4_BYTES if len(address) == 4 else IPV6_BYTES
+    return shown("ip", address[:keep].ljust(len(address), b"\0"))
