@@ -40,6 +40,11 @@ from sqs2pg.status.readings import Readings
 from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
 from sqs2pg.status.watch import Watch
 from sqs2pg.transform import Transformer
+from sqs2pg.vault.envelope import subject_references
+from sqs2pg.vault.places import Place, place
+from sqs2pg.vault.reference import reference_key
+from sqs2pg.vault.sealing import Vault
+from sqs2pg.vault.whose import Whose, whose
 
 
 class Ready(msgspec.Struct):
@@ -146,6 +151,17 @@ def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
     return lambda name: dedupe_key(secret, pipeline, name)
 
 
+def places_of(settings: Settings, keyring: Keyring) -> list[Place]:
+    """Return where people's rows are: every target of the mapping. Raises SettingsError."""
+    table = quoted_table(settings.sink.table)
+    return [place(table, settings.fields, settings.vault.subject, keyring)]
+
+
+def whose_of(settings: Settings, reference_key: bytes) -> Whose:
+    """Return the function from a body to the reference of the person it is about."""
+    return whose(subject_references(reference_key), settings.vault.subject)
+
+
 async def upkeep(settings: Settings, pipeline: int) -> None:
     """Do one turn of the books' upkeep over a connection of its own. Raises TransientFault."""
     try:
@@ -185,6 +201,8 @@ async def assemble_processors(
             settings.fields, await read_columns(first, table), settings.sink.table
         )
         keyring = await hold_against_record(first, keyring)
+        key = await reference_key(first, keyring)
+        vault = Vault(keyring, key) if settings.vault.enabled else None
         fifo = await is_fifo()
         while len(sessions) < settings.sink.connections:
             sessions.append(await connect(settings))
@@ -202,13 +220,18 @@ async def assemble_processors(
         plan = Plan(
             decoder=decoder,
             transformer=Transformer(
-                settings.fields, matched, decoder.attributes, masks_of(settings, keyring)
+                settings.fields,
+                matched,
+                decoder.attributes,
+                masks_of(settings, keyring),
+                settings.vault.subject if vault else "",
             ),
-            seal=sealer(keyring),
+            seal=sealer(keyring, whose_of(settings, key)),
             fifo=pipeline.fifo,
             dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
+            recovers=vault is not None,
         )
-        sinks = [Sink(session, pipeline, lambda: connect(settings)) for session in sessions]
+        sinks = [Sink(session, pipeline, lambda: connect(settings), vault) for session in sessions]
         processors = [Processor(plan, sink, metrics, journal) for sink in sinks]
         yield Processing(processors, keyring, metrics, pipeline, journal)
     finally:

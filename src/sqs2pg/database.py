@@ -80,7 +80,7 @@ def diagnose(error: psycopg.Error) -> DatabaseFault:
     line = int(match[1]) if match else None
     column = match[2] if match else None
     place = diag.constraint_name or diag.column_name or column or diag.table_name or ""
-    if diag.schema_name == "sqs2pg":
+    if diag.schema_name in ("sqs2pg", "pii"):
         if state == "23505" and (diag.table_name or "").startswith("delivery"):
             return DatabaseFault(Verdict.DUPLICATE, state, place)
         if state == "23514" and not diag.constraint_name:

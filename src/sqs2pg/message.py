@@ -126,3 +126,5 @@ class DeadLetter(msgspec.Struct, gc=False, eq=False):
     sealed_body: bytes
     sealed_under: str
     """The key the body is sealed under, as `series:version`."""
+    subject: str | None = None
+    """Reference of the person it is about, 32 hex digits, where the body names one."""

@@ -24,6 +24,9 @@ from sqs2pg.sink import read_columns
 DAYS_AHEAD = 7
 """Day partitions attached ahead of today, so that a day's first message never waits for one."""
 
+ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
+"""Of the whole cluster; see sql/roles.sql for what each may do."""
+
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('sqs2pg.migrate'))"
 _REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
 SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
@@ -125,7 +128,8 @@ async def _apply(session: Session, settings: Settings) -> list[str]:
             hint="upgrade sqs2pg",
         )
     done += await _attach_days(session)
-    return done + await _target(session, settings)
+    done += await _target(session, settings)
+    return done + await _grant(session, settings)
 
 
 async def _applied(session: Session) -> dict[int, str]:
@@ -162,6 +166,61 @@ async def _target(session: Session, settings: Settings) -> list[str]:
         )
         done.append(f"registered pipeline {settings.pipeline_name} for {resolved}")
     return done
+
+
+def roles_sql() -> str:
+    """Return the SQL that makes our roles and grants them what they need of our own tables."""
+    return (resources.files("sqs2pg") / "sql" / "roles.sql").read_text(encoding="utf-8")
+
+
+def target_grants(settings: Settings) -> list[str]:
+    """Return the grants on the target: ingest adds rows, analysts read them."""
+    table = quoted_table(settings.sink.table)
+    return [
+        f"GRANT INSERT ON {table} TO sqs2pg_ingest",
+        f"GRANT SELECT ON {table} TO sqs2pg_analyst",
+    ]
+
+
+async def _grant(session: Session, settings: Settings) -> list[str]:
+    """Make the roles and grant; return a line for what is new, or could not be done."""
+    before = await _missing_roles(session)
+    await session.execute(roles_sql())
+    missing = await _missing_roles(session)
+    done = [f"created role {role}" for role in ROLES if role in before - missing]
+    for statement in target_grants(settings):
+        if statement.rpartition(" ")[2] not in missing:
+            done += await _try_grant(session, statement)
+    if missing:
+        names = ", ".join(role for role in ROLES if role in missing)
+        done.append(
+            f"could not create {names}: this login lacks CREATEROLE; have one that has it run what "
+            "`sqs2pg migrate --sql` prints, then migrate again"
+        )
+    return done
+
+
+async def _try_grant(session: Session, statement: str) -> list[str]:
+    """Grant, or say that the owner of the target has to."""
+    await session.execute("SAVEPOINT sqs2pg_grant")
+    try:
+        await session.execute(statement)
+    except psycopg.Error as error:
+        if diagnose(error).sqlstate != "42501":
+            raise
+        await session.execute("ROLLBACK TO SAVEPOINT sqs2pg_grant")
+        return [f"could not grant, the table is another role's; its owner can: {statement}"]
+    await session.execute("RELEASE SAVEPOINT sqs2pg_grant")
+    return []
+
+
+async def _missing_roles(session: Session) -> set[str]:
+    rows = await session.execute(
+        "SELECT name FROM unnest(%s::text[]) name"
+        " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = name)",
+        [list(ROLES)],
+    )
+    return {name for (name,) in rows}
 
 
 async def resolve_table(session: Session, table: str) -> str | None:

@@ -23,6 +23,7 @@ from sqs2pg.message import DeadLetter, Message, Outcome, Record, Row
 from sqs2pg.metrics import Metrics
 from sqs2pg.sink import Sink
 from sqs2pg.transform import Transformer
+from sqs2pg.vault.originals import Originals
 
 Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
@@ -45,6 +46,8 @@ class Plan(msgspec.Struct, frozen=True):
     fifo: bool = False
     """Keys leave the timestamp out, and rows go in SequenceNumber order."""
     dedupe: DedupeKey | None = None
+    recovers: bool = False
+    """What is masked is kept for the vault to seal."""
 
 
 class Processor:
@@ -118,12 +121,13 @@ class Processor:
         report = BatchReport(self._journal.next_id(), time.time(), len(messages))
         self.batch_id = report.id
         began = self._decoded = time.perf_counter()
-        keys, firsts, rows, dead = self._transform(messages, condemned)
+        originals = Originals() if self._plan.recovers else None
+        keys, firsts, rows, dead = self._transform(messages, condemned, originals)
         masked = time.perf_counter()
         report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
         try:
             result = await self._sink.write(
-                rows, dead, lambda key, fault: self._set_aside(key, firsts[key], fault)
+                rows, dead, lambda key, fault: self._set_aside(key, firsts[key], fault), originals
             )
         except TransientFault as fault:
             report.write_s = time.perf_counter() - masked
@@ -151,7 +155,10 @@ class Processor:
         return delivery_keys(list(map(_message_id, messages)), sent_ms)
 
     def _transform(
-        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault],
+        originals: Originals | None,
     ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
         """Decode and mask; return each message's key, the first message of each key, its row or
         its dead letter.
@@ -166,14 +173,15 @@ class Processor:
                 pass  # one at a time, below
             else:
                 self._decoded = time.perf_counter()
-                return keys, firsts, *self._mask(keys, messages, records)
-        return self._transform_each(messages, keys, condemned)
+                return keys, firsts, *self._mask(keys, messages, records, originals)
+        return self._transform_each(messages, keys, condemned, originals)
 
     def _transform_each(
         self,
         messages: Sequence[Message],
         plain_keys: Sequence[str],
         condemned: Mapping[str, PermanentFault],
+        originals: Originals | None,
     ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
         """As `_transform`, message by message: for batches with a bad, named or repeated one."""
         keys: list[str] = []
@@ -208,14 +216,18 @@ class Processor:
             elif fault is not None:
                 dead.append(self._set_aside(key, message, fault))
         self._decoded = time.perf_counter()
-        rows, unmasked = self._mask(row_keys, decoded, records)
+        rows, unmasked = self._mask(row_keys, decoded, records, originals)
         return keys, firsts, rows, dead + unmasked
 
     def _mask(
-        self, keys: Sequence[str], messages: Sequence[Message], records: Sequence[Record]
+        self,
+        keys: Sequence[str],
+        messages: Sequence[Message],
+        records: Sequence[Record],
+        originals: Originals | None,
     ) -> tuple[list[Row], list[DeadLetter]]:
         """Return the rows of records, and dead letters of those that cannot be masked."""
-        lines = self._plan.transformer.lines(messages, records)
+        lines = self._plan.transformer.lines(messages, records, originals)
         if set(map(type, lines)) == {str}:
             return list(map(Row, keys, map(_message_id, messages), cast("list[str]", lines))), []
         rows: list[Row] = []

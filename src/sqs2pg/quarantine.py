@@ -23,6 +23,7 @@ from sqs2pg.keys.seal import open_sealed, seal
 from sqs2pg.message import DeadLetter, Message
 from sqs2pg.migrate import explain
 from sqs2pg.process import Seal
+from sqs2pg.vault.whose import Whose
 
 PURGE_BATCH = 5_000
 """Rows a transaction of a purge deletes, at most."""
@@ -122,8 +123,11 @@ class Purged(msgspec.Struct):
     never_replayed: int = 0
 
 
-def sealer(keyring: Keyring) -> Seal:
-    """Return the function that seals a message's body under the keyring's quarantine key."""
+def sealer(keyring: Keyring, whose: Whose | None = None) -> Seal:
+    """Return the function that seals a message's body under the keyring's quarantine key.
+
+    `whose` finds the reference of the person it is about, so that an erasure finds the body.
+    """
     label, key = keyring.quarantine_key()
 
     def seal_message(ledger_key: str, message: Message, fault: PermanentFault) -> DeadLetter:
@@ -137,6 +141,7 @@ def sealer(keyring: Keyring) -> Seal:
             sent_timestamp=message.attributes.sent_timestamp,
             sealed_body=seal(key, body, associated_data(ledger_key, message.message_id)),
             sealed_under=label,
+            subject=whose(message.body) if whose else None,
         )
 
     return seal_message

@@ -30,6 +30,9 @@ from sqs2pg.process import Plan
 from sqs2pg.quarantine import Selection, measure, open_body
 from sqs2pg.search import SAME_FAULT_MAX, find_rejected
 from sqs2pg.sink import BATCH_SETTINGS, Pipeline
+from sqs2pg.vault import sealing
+from sqs2pg.vault.originals import Originals
+from sqs2pg.vault.sealing import Vault
 
 BATCH_MAX = 500
 BATCH_BYTES_MAX = 32 * 2**20
@@ -105,6 +108,8 @@ class _Batch(msgspec.Struct):
     """Of the events, those that the ledger did not have."""
     done: list[str] = []
     """Keys of what is in the target already: nothing is left to do but note it."""
+    originals: Originals | None = None
+    """What the rows hide, where the vault is on."""
     lost: list[str] = []
     """Keys that the ledger lacks though their day is there, or has for another message."""
 
@@ -122,14 +127,17 @@ class Replayer:
         pipeline: Pipeline,
         plan: Plan,
         keyring: Keyring,
+        vault: Vault | None = None,
     ) -> None:
         self._session = session
         self._pipeline = pipeline
         self._plan = plan
         self._keyring = keyring
+        self._vault = vault
         names = ", ".join(session.quote(name) for name in pipeline.columns)
         self._copy_target = f"COPY {pipeline.table} ({names}) FROM STDIN"
         self._begin = _BEGIN.format(timeout_ms=pipeline.statement_timeout_s * 1000)
+        self._begin += sealing.OPEN if vault else ""
         self.report = Replayed()
         self.total = 0
         """Entries that the run began with."""
@@ -192,7 +200,9 @@ class Replayer:
         return max(entry.id for entry in batch.entries.values())
 
     async def _lock(self, selection: Selection, after: int, last: int) -> _Batch | None:
-        [(*_, active)] = await self._session.execute(self._begin)
+        [(*read, active)] = await self._session.execute(self._begin)
+        if self._vault is not None:
+            self._vault.heed(*read)
         if active != self._pipeline.key_version:
             raise KeyFault(
                 f"the replay masks under pseudonym version {self._pipeline.key_version}, but "
@@ -227,7 +237,9 @@ class Replayer:
             records.append(record)
             if dedupe and (name := decoder.dedupe_value(record)) and (event := dedupe(name)) != key:
                 batch.events[key] = event
-        lines = self._plan.transformer.lines(messages, records)
+        if self._vault is not None:
+            batch.originals = Originals()
+        lines = self._plan.transformer.lines(messages, records, batch.originals)
         for key, message, line in zip(keys, messages, lines, strict=True):
             if isinstance(line, str):
                 batch.rows.append(Row(key, message.message_id, line))
@@ -261,8 +273,14 @@ class Replayer:
             batch.flipped -= rejected.keys()
             given_up = [batch.claimed.pop(key) for key in rejected if key in batch.claimed]
             await self._session.execute(_GIVE_UP_CLAIM, [given_up])
+        marks = None
+        if self._vault is not None and batch.originals is not None and batch.rows:
+            written = {row.message_id for row in batch.rows}
+            marks = await self._vault.seal(self._session, batch.originals, written)
         await self._note(batch)
         await self._session.execute("COMMIT")
+        if self._vault is not None and marks is not None:
+            self._vault.remember(marks)
         self.report.replayed += len(batch.rows)
         self.report.still_bad += len(batch.faults) + len(batch.lost)
         self.report.already_done += len(batch.done)

@@ -30,6 +30,10 @@ from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, Stage, TransientFault
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.search import SUPPRESSED, find_rejected
+from sqs2pg.transform import NULL
+from sqs2pg.vault import sealing
+from sqs2pg.vault.originals import Originals
+from sqs2pg.vault.sealing import Marks, Vault
 
 Condemn = Callable[[str, PermanentFault], DeadLetter]
 """Seal the message of a ledger key that the database rejected."""
@@ -54,7 +58,7 @@ BATCH_SETTINGS = """SELECT set_config('synchronous_commit',
 _COPY_LEDGER = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"
 _COPY_QUARANTINE = (
     "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at, body,"
-    " sealed_under) FROM STDIN"
+    " sealed_under, subject) FROM STDIN"
 )
 _CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
 SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
@@ -129,8 +133,15 @@ class Result(msgspec.Struct):
 class Sink:
     """Writes batches through one session, one at a time; connects afresh when it is gone."""
 
-    def __init__(self, session: Session, pipeline: Pipeline, connect: Connect) -> None:
+    def __init__(
+        self,
+        session: Session,
+        pipeline: Pipeline,
+        connect: Connect,
+        vault: Vault | None = None,
+    ) -> None:
         self.session = session
+        self._vault = vault
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
@@ -139,12 +150,18 @@ class Sink:
         self._copy_target = f"COPY {pipeline.table} ({names}) FROM STDIN"
         self._begin = f"BEGIN;\n{BATCH_SETTINGS}".format(
             timeout_ms=pipeline.statement_timeout_s * 1000
-        )
+        ) + (sealing.OPEN if vault else "")
 
     async def write(
-        self, rows: Sequence[Row], dead: Sequence[DeadLetter], condemn: Condemn
+        self,
+        rows: Sequence[Row],
+        dead: Sequence[DeadLetter],
+        condemn: Condemn,
+        originals: Originals | None = None,
     ) -> Result:
         """Commit a batch of distinct keys; return an outcome for each.
+
+        `originals` are what the rows hide: those of the written ones are sealed with them.
 
         Raises TransientFault (nothing is wrong with the messages: try again later), FatalFault
         (every row is rejected alike) or KeyFault (another key version is active). May be
@@ -159,7 +176,7 @@ class Sink:
         for path in (self._write_fast, self._write_slow, self._write_slow):
             try:
                 async with asyncio.timeout(write_limit_s(self._pipeline.statement_timeout_s)):
-                    return await path(rows, dead, condemn, fault)
+                    return await path(rows, dead, condemn, fault, originals)
             except TimeoutError:
                 # The server's own timeouts did not come back to us: the connection is stuck.
                 await self.session.close()
@@ -221,6 +238,7 @@ class Sink:
         dead: Sequence[DeadLetter],
         condemn: Condemn,
         _before: DatabaseFault | None,
+        originals: Originals | None,
     ) -> Result:
         await self._open()
         await self._copy_ledger(rows, dead)
@@ -228,10 +246,12 @@ class Sink:
             expected = sum(map(_count, rows))
             if await self.session.copy(self._copy_target, "".join(map(_text, rows))) != expected:
                 await self.session.rollback()
-                return await self._write_slow(rows, dead, condemn, SUPPRESSED)
+                return await self._write_slow(rows, dead, condemn, SUPPRESSED, originals)
+        marks = await self._seal(originals, rows, every=not dead)
         await self._copy_quarantine(dead)
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
         await self._close(written=rows, quarantined=len(dead))
+        self._remember(marks)
         outcomes = dict.fromkeys(map(_by_key, rows), Outcome.WRITTEN)
         outcomes.update(dict.fromkeys(map(_by_key, dead), Outcome.QUARANTINED))
         return Result(outcomes)
@@ -242,6 +262,7 @@ class Sink:
         dead: Sequence[DeadLetter],
         condemn: Condemn,
         before: DatabaseFault | None,
+        originals: Originals | None,
     ) -> Result:
         await self._open()
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -257,22 +278,39 @@ class Sink:
         rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]
         if rejected:
             await self.session.execute(_SET_ASIDE, [[letter.key for letter in rejected]])
-        await self._copy_quarantine([*new_dead, *rejected])
         refused = {letter.key for letter in rejected}
         written = [row for row in new_rows if row.key not in refused]
+        marks = await self._seal(originals, written, every=False)
+        await self._copy_quarantine([*new_dead, *rejected])
         quarantined = len(new_dead) + len(rejected)
         await self._close(
             written=written,
             quarantined=quarantined,
             duplicate=len(outcomes) - len(written) - quarantined,
         )
+        self._remember(marks)
         outcomes.update(dict.fromkeys((row.key for row in written), Outcome.WRITTEN))
         for letter in (*new_dead, *rejected):
             outcomes[letter.key] = Outcome.QUARANTINED
         return Result(outcomes, rejected, slow=True)
 
+    async def _seal(
+        self, originals: Originals | None, written: Sequence[Row], *, every: bool
+    ) -> Marks | None:
+        """Seal what the written rows hide; `every`: none of the batch's records was left out."""
+        if self._vault is None or originals is None or not written:
+            return None
+        chosen = None if every else {row.message_id for row in written}
+        return await self._vault.seal(self.session, originals, chosen)
+
+    def _remember(self, marks: Marks | None) -> None:
+        if self._vault is not None and marks is not None:
+            self._vault.remember(marks)
+
     async def _open(self) -> None:
-        [(*_, active)] = await self.session.execute(self._begin)
+        [(*read, active)] = await self.session.execute(self._begin)
+        if self._vault is not None:
+            self._vault.heed(*read)
         if active != self._pipeline.key_version:
             raise KeyFault(
                 f"the batch is masked under pseudonym version {self._pipeline.key_version}, "
@@ -372,7 +410,8 @@ def _quarantine_line(letter: DeadLetter, pipeline: int) -> str:
     sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
     return (
         f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{_escape(letter.detail)}"
-        f"\t{letter.attempts}\t{sent_at}\t\\\\x{letter.sealed_body.hex()}\t{letter.sealed_under}\n"
+        f"\t{letter.attempts}\t{sent_at}\t\\\\x{letter.sealed_body.hex()}\t{letter.sealed_under}"
+        f"\t{letter.subject or NULL}\n"
     )
 
 

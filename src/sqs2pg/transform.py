@@ -20,9 +20,11 @@ from sqs2pg.columns import INTEGER_RANGES, Column
 from sqs2pg.convert import CONVERTERS
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.ledger import DAY_MS, day_of
+from sqs2pg.mask.canonical import text as canonical_text
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import Field
+from sqs2pg.vault.originals import Originals
 
 NULL = r"\N"
 
@@ -43,23 +45,61 @@ class Transformer:
         columns: Sequence[Column],
         attributes: Mapping[str, str],
         masks: Sequence[Operator | Mask | None],
+        subject: str = "",
     ) -> None:
+        """`subject`: the source of the field that says whose a row is, where the vault is on."""
         self._columns = [
             _ColumnPlan(field, column, attributes[field.source], mask)
             for field, column, mask in zip(fields, columns, masks, strict=True)
         ]
 
-    def lines(self, messages: Sequence[Message], records: Sequence[Record]) -> list[Cell]:
+        self._recoverable = [
+            (index, field.source, attrgetter(attributes[field.source]))
+            for index, field in enumerate(fields)
+            if field.recover
+        ]
+        self._subject_source = subject
+        self._subject = attrgetter(attributes[subject]) if subject else None
+
+    def lines(
+        self,
+        messages: Sequence[Message],
+        records: Sequence[Record],
+        originals: Originals | None = None,
+    ) -> list[Cell]:
         """Return a COPY line, newline included, or a fault for each record, in order.
 
-        `messages[i]` is the message that `records[i]` came in; it dates the row.
+        `messages[i]` is the message that `records[i]` came in; it dates the row. `originals`
+        takes what the vault is to seal; a record that does not say whose it is has a fault then.
         """
         faults: dict[int, PermanentFault] = {}
         table = [plan.cells(messages, records, faults) for plan in self._columns]
+        if originals is not None and self._subject is not None:
+            subjects = self._subjects(list(map(self._subject, records)), faults)
+            part = originals.part(messages, subjects)
+            for index, source, read in self._recoverable:
+                part.add(source, list(map(read, records)), table[index])
         lines: list[Cell] = [line + "\n" for line in map("\t".join, zip(*table, strict=True))]
         for index, fault in faults.items():
             lines[index] = fault
         return lines
+
+    def _subjects(
+        self, names: list[str | None], faults: dict[int, PermanentFault]
+    ) -> list[str | None]:
+        """Return whose each record is; note a fault where that is missing or no text."""
+        bad: dict[str | None, str] = {None: "no_subject", "": "no_subject"}
+        for name in set(names) - bad.keys():
+            try:
+                canonical_text(cast("str", name))
+            except PermanentFault as fault:
+                bad[name] = fault.code
+        if not bad.keys().isdisjoint(names):
+            for index, name in enumerate(names):
+                if name in bad:
+                    nameless = PermanentFault(bad[name], self._subject_source, stage=Stage.MASK)
+                    faults.setdefault(index, nameless)
+        return names
 
 
 class _ColumnPlan:

@@ -24,6 +24,7 @@ GROUND = {"message", "errors"}
 
 # Decoding, masking, the ledger's key and the keyring: values in, values out.
 PURE = {*GROUND, "decode", "convert", "transform", "columns", "ledger", "mask", "mask.*"}
+PURE |= {"vault.originals", "vault.envelope", "vault.whose"}
 PURE |= {"keys.derive", "keys.keyring", "keys.seal", "keys.self_test"}
 # A list of what is allowed, so that no new way of doing I/O slips in. Names, where given, are all
 # that may be used of a module.
@@ -69,6 +70,7 @@ KNOWN_TO = {
     "psycopg": {
         *("database", "sink", "search", "migrate", "verify", "quarantine", "keybook"),
         *("audit", "maintenance", "replay", "roster"),
+        *("vault.sealing", "vault.reference", "vault.reveal", "vault.forget", "vault.places"),
         "local.postgres",  # the embedded server asks itself whether it is up
     },
 }

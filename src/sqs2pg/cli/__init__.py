@@ -25,6 +25,8 @@ COMMANDS = {
     "migrate": "Create or upgrade our tables, the target and the ledger's days.",
     "verify": "Reconcile ledger, tally, quarantine and target; exit 1 on any difference.",
     "quarantine": "List, look at, replay and purge messages that were set aside.",
+    "reveal": "Open one masked value, or one person's, for a recorded reason.",
+    "forget": "Erase a person: keys, values, tokens and quarantined bodies.",
     "keys": "Make and list the keys that mask values.",
     "bench": "Measure throughput and CPU on this machine, in a few minutes.",
     "config": "Show the effective settings, or their JSON Schema.",

@@ -22,6 +22,8 @@ def migrate(config: Path | None, sql: bool) -> None:
         for migration in work.migrations():
             print(migration.text)
         print(f"-- Only where the target does not exist yet.\n{work.target_ddl(settings)};")
+        print(work.roles_sql())
+        print("\n".join(f"{grant};" for grant in work.target_grants(settings)))
         return
     for line in run_async(_migrate(settings)) or ["nothing to do: the database is up to date"]:
         print(line)

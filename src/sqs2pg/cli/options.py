@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import uvloop
+
+from sqs2pg.errors import SettingsError
 
 T = TypeVar("T")
 
@@ -24,6 +27,28 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="End stdout with one JSON object."
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")
+
+
+def stdin_lines(*, most: int) -> list[str]:
+    """Return stdin's lines, without their ends, blank ones left out: 1 to `most`.
+
+    Raises SettingsError, which quotes none of them.
+    """
+    lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    if not 1 <= len(lines) <= most:
+        raise SettingsError(
+            f"stdin has {len(lines):,} lines", hint=f"give 1 to {most:,}, one name a line"
+        )
+    return lines
+
+
+def terminal_text(text: str) -> str:
+    """Return a text as it is for a pipe; for a terminal without what the terminal would obey."""
+    if not sys.stdout.isatty():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:

@@ -28,6 +28,8 @@ from sqs2pg.replay import Replayed, Replayer
 from sqs2pg.settings import Settings, load
 from sqs2pg.sink import Pipeline, read_columns
 from sqs2pg.transform import Transformer
+from sqs2pg.vault.reference import reference_key
+from sqs2pg.vault.sealing import Vault
 
 _number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 _numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
@@ -229,13 +231,22 @@ async def _replayer(
         settings.fields, await read_columns(session, table), settings.sink.table
     )
     keyring = await hold_against_record(session, keyring)
+    key = await reference_key(session, keyring)
+    vault = Vault(keyring, key) if settings.vault.enabled else None
     decoder = Decoder(settings.fields, settings.unknown_fields, settings.ledger.dedupe_key)
     masks = assembly.masks_of(settings, keyring)
     plan = Plan(
         decoder=decoder,
-        transformer=Transformer(settings.fields, matched, decoder.attributes, masks),
-        seal=work.sealer(keyring),
+        transformer=Transformer(
+            settings.fields,
+            matched,
+            decoder.attributes,
+            masks,
+            settings.vault.subject if vault else "",
+        ),
+        seal=work.sealer(keyring, assembly.whose_of(settings, key)),
         dedupe=assembly.dedupe_of(keyring, number) if settings.ledger.dedupe_key else None,
+        recovers=vault is not None,
     )
     pipeline = Pipeline(
         id=number,
@@ -244,7 +255,7 @@ async def _replayer(
         key_version=keyring.active("pseudonym"),
         statement_timeout_s=settings.sink.statement_timeout_s,
     )
-    return Replayer(session, pipeline, plan, keyring)
+    return Replayer(session, pipeline, plan, keyring, vault)
 
 
 async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purged:

@@ -1,0 +1,115 @@
+"""`sqs2pg forget`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from sqs2pg import assembly, log
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async, stdin_lines
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.database import hosts, resolve_dsn
+from sqs2pg.errors import SettingsError
+from sqs2pg.keybook import hold_against_record
+from sqs2pg.settings import Settings, load
+from sqs2pg.vault.envelope import subject_references
+from sqs2pg.vault.forget import Forgetter, Forgotten
+from sqs2pg.vault.reference import reference_key
+
+PEOPLE_MAX = 100_000
+"""Names read from stdin at most."""
+
+
+@click.command()
+@click.argument("user_id")
+@config_option
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
+@click.option("--ticket", default="", metavar="T", help="A reference to what asked for it.")
+@click.option("--delete-rows", is_flag=True, help="Remove the rows instead of clearing them.")
+@json_option
+def forget(
+    user_id: str,
+    config: Path | None,
+    reason: str,
+    ticket: str,
+    delete_rows: bool,
+    as_json: bool,
+) -> None:
+    """Erase a person, or with - those whose ids stdin gives, one a line. An audited act.
+
+    Their keys are destroyed and what they sealed is removed; their rows lose their tokens and get
+    a random user id. Safe to repeat; run it again to its end if it was interrupted.
+    """
+    log.configure()
+    settings = load(config)
+    names = stdin_lines(most=PEOPLE_MAX) if user_id == "-" else [user_id]
+    if not all(names):
+        raise SettingsError("a user id is empty", hint="give one id a line")
+    report = run_async(_forget(settings, names, reason, ticket, delete_rows=delete_rows))
+    remains = _remains(report, settings)
+    if as_json:
+        print_json({**_flat(report, settings), "remains": remains})
+        return
+    people = "person" if report.subjects == 1 else "people"
+    rows = f"{report.rows_deleted:,} deleted" if delete_rows else f"{report.rows_changed:,} cleared"
+    print(
+        f"erased {report.subjects:,} {people}: {report.keys_destroyed:,} keys destroyed, "
+        f"{report.values_removed:,} values removed, rows {rows}, "
+        f"{report.quarantine_removed:,} quarantined bodies removed"
+    )
+    print("what remains, and where:")
+    for line in remains:
+        print(f"- {line}")
+
+
+async def _forget(
+    settings: Settings, names: list[str], reason: str, ticket: str, *, delete_rows: bool
+) -> Forgotten:
+    keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
+    places = assembly.places_of(settings, keyring)
+    async with assembly.database(settings) as (session, pipeline):
+        keyring = await hold_against_record(session, keyring)
+        reference = subject_references(await reference_key(session, keyring))
+        forgetter = Forgetter(session, pipeline, places, reference, delete_rows=delete_rows)
+
+        def state() -> tuple[int, int | None, dict[str, int]]:
+            report = forgetter.report
+            rows = report.rows_changed + report.rows_deleted
+            return report.subjects, len(names), {"rows": rows, "pages": forgetter.pages}
+
+        async with Ticker("erasing", state):
+            return await forgetter.run(names, reason, ticket)
+
+
+def _flat(report: Forgotten, settings: Settings) -> dict[str, Any]:
+    tree: dict[str, Any] = msgspec.to_builtins(report)
+    del tree["quarantine_unreadable_newest"]
+    tree["quarantine_unreadable_until"] = _until(report, settings)
+    return tree
+
+
+def _until(report: Forgotten, settings: Settings) -> str | None:
+    newest = report.quarantine_unreadable_newest
+    days = timedelta(days=settings.quarantine.retention_days)
+    return f"{newest + days:%Y-%m-%d}" if newest else None
+
+
+def _remains(report: Forgotten, settings: Settings) -> list[str]:
+    """Say what an erasure here cannot reach."""
+    lines = []
+    if report.quarantine_unreadable:
+        lines.append(
+            f"{report.quarantine_unreadable:,} quarantined bodies, sealed, that do not say whose "
+            f"they are; the last is purged on {_until(report, settings)}"
+        )
+    return [
+        *lines,
+        "messages in flight on the queue: what comes of them is a new generation; forget again",
+        "backups and WAL archives made before, which hold values and wrapped keys: let them expire",
+        "replicas, until they have replayed this; dead row versions, until VACUUM",
+        "copies that were made elsewhere of rows or revealed values",
+    ]

@@ -1,0 +1,98 @@
+"""`sqs2pg reveal`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from sqs2pg import assembly, log
+from sqs2pg.cli.options import (
+    config_option,
+    json_option,
+    print_json,
+    run_async,
+    stdin_lines,
+    terminal_text,
+)
+from sqs2pg.database import hosts, resolve_dsn
+from sqs2pg.keybook import hold_against_record
+from sqs2pg.settings import Settings, load
+from sqs2pg.vault import reveal as work
+from sqs2pg.vault.reveal import Revealed
+
+USER_LIMIT = 20
+"""Values shown of a person unless --limit says otherwise."""
+
+
+@click.command()
+@click.argument("token", required=False)
+@config_option
+@click.option("--user", metavar="USER_ID", help="Only values of this person; - reads stdin.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, work.LIMIT_MAX),
+    help=f"Values at most: 1 of a token, {USER_LIMIT} of a person.",
+)
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
+@click.option("--ticket", default="", metavar="T", help="A reference to what asked for it.")
+@json_option
+def reveal(
+    token: str | None,
+    config: Path | None,
+    user: str | None,
+    limit: int | None,
+    reason: str,
+    ticket: str,
+    as_json: bool,
+) -> None:
+    """Open the value behind a TOKEN, or a person's values with --user. An audited act.
+
+    The value goes to stdout alone; redirect it, and mind where to.
+    """
+    if token is None and user is None:
+        raise click.UsageError("say what: a TOKEN, or --user USER_ID, or both")
+    log.configure()
+    settings = load(config)
+    if user == "-":
+        [user] = stdin_lines(most=1)
+    many = limit is not None or token is None
+    chosen = limit or (1 if token is not None else USER_LIMIT)
+    found = run_async(_reveal(settings, token, user, chosen, reason, ticket))
+    if as_json:
+        listed = [msgspec.to_builtins(one) for one in found]
+        print_json(listed if many else listed[0])
+        return
+    for one in found:
+        shown = terminal_text(one.value)
+        print(f"{one.field}\t{one.token}\t{shown}" if many else shown)
+    if user is None:
+        for one in found:
+            print(_whose(settings, one), file=sys.stderr)
+
+
+async def _reveal(
+    settings: Settings,
+    token: str | None,
+    user: str | None,
+    limit: int,
+    reason: str,
+    ticket: str,
+) -> list[Revealed]:
+    keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
+    async with assembly.database(settings) as (session, _):
+        keyring = await hold_against_record(session, keyring)
+        return await work.reveal(
+            session, keyring, token=token, user=user, limit=limit, reason=reason, ticket=ticket
+        )
+
+
+def _whose(settings: Settings, one: Revealed) -> str:
+    """Say whose value it is: by name where the target shows that in clear, else by reference."""
+    in_clear = any(f.source == settings.vault.subject and f.mask == "keep" for f in settings.fields)
+    name = terminal_text(one.subject) if in_clear else f"the subject {one.reference}"
+    others = f", one of {one.shared_by:,} people who share this token" if one.shared_by > 1 else ""
+    more = "; --user picks one of them, --limit shows more" if others else ""
+    return f"{one.field} of {name}{others}{more} (audit {one.audit})"

@@ -1,0 +1,171 @@
+"""Places: where the rows of a person are, for erasing them and for giving them new tokens.
+
+Worked out from the mapping and the keys, then held against the catalog. A target whose mapping
+does not say whose a row is, or says it in a way that cannot be found again, is refused.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID
+
+import msgspec
+
+from sqs2pg.database import Session
+from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mask.policy import compile_operator
+from sqs2pg.settings import Field
+
+PAGES_AT_ONCE = 16_384
+"""Pages of a table that one statement looks through where no index helps: 128 MiB."""
+
+_COLUMNS = """SELECT a.attname, pg_catalog.format_type(a.atttypid, NULL), a.attnotnull,
+       CASE WHEN t.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4 THEN a.atttypmod - 4 END
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+_LEAVES = """SELECT format('%%I.%%I', n.nspname, c.relname),
+       pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint,
+       EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+               ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+               WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND a.attname = %s)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND (c.oid = pg_catalog.to_regclass(%s) OR c.oid IN (
+    SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t))
+ORDER BY 1"""
+
+Spellings = Callable[[str], list[str]]
+"""From a person's name to everything that may stand for it in the target's column."""
+
+
+class Place(msgspec.Struct):
+    """One target table, as an erasure sees it."""
+
+    table: str
+    """Quoted for SQL."""
+    column: str
+    """Whose a row is: the column's name."""
+    spellings: Spellings
+    masked: tuple[str, ...]
+    """Columns with masks, which are cleared."""
+    type: str = "text"
+    length_max: int | None = None
+    not_null: frozenset[str] = frozenset()
+    """Of the masked columns, those that must keep a text."""
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """One table that holds rows: the target, or a partition of it."""
+
+    table: str
+    """Quoted for SQL."""
+    pages: int
+    indexed: bool
+    """By the column that says whose a row is."""
+
+    def ranges(self) -> list[str]:
+        """Return conditions on `t.ctid`, one a statement: all pages, a part at a time."""
+        if self.indexed or self.pages <= PAGES_AT_ONCE:
+            return [""]
+        starts = range(0, self.pages, PAGES_AT_ONCE)
+        bounded = [
+            f" AND t.ctid >= '({start},0)'::tid AND t.ctid < '({start + PAGES_AT_ONCE},0)'::tid"
+            for start in starts[:-1]
+        ]
+        return [*bounded, f" AND t.ctid >= '({starts[-1]},0)'::tid"]
+
+
+def place(table: str, fields: Sequence[Field], subject: str, keyring: Keyring) -> Place:
+    """Return the place of one target. `table` is quoted for SQL, `subject` is `vault.subject`.
+
+    Raises SettingsError `no_subject_column` where its rows cannot be told apart by person.
+    """
+    named = [field for field in fields if field.source == subject]
+    finders = [(field, spellings) for field in named if (spellings := _spellings(field, keyring))]
+    if not finders:
+        raise SettingsError(
+            f"no column of table {table} says whose a row is in a way that can be found again",
+            code="no_subject_column",
+            hint=f"map {subject!r} (vault.subject) to a column of it, kept or masked by an "
+            "operator that gives equal values equal masks",
+        )
+    field, spellings = finders[0]
+    others = [other.column for other in named if other.column != field.column]
+    masked = [other.column for other in fields if other.mask != "keep" and other not in named]
+    return Place(table, field.column, spellings, (*masked, *others))
+
+
+def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
+    if field.mask == "keep":
+        # Stored as they came; one reference stands for all canonically equivalent spellings.
+        return lambda name: list(
+            dict.fromkeys([name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))])
+        )
+    domain = field.domain or field.source
+    operators = [
+        compile_operator(
+            field.mask,
+            kind=field.kind,
+            domain=domain,
+            keyring=keyring.with_active("pseudonym", version),
+        )
+        for version in keyring.versions("pseudonym")
+    ]
+    properties = operators[0].properties
+    if not (properties.deterministic and properties.joinable):
+        return None
+
+    def spellings(name: str) -> list[str]:
+        try:
+            return list(dict.fromkeys(t for o in operators if (t := o(name)) is not None))
+        except PermanentFault:
+            return []  # such a name was never stored
+
+    return spellings
+
+
+async def look_up(session: Session, where: Place) -> Place:
+    """Return the place with what the catalog says of its columns. Raises psycopg.Error."""
+    rows = await session.execute(_COLUMNS, [where.table])
+    known = {name: (kind, not_null, length) for name, kind, not_null, length in rows}
+    if where.column not in known:
+        raise SettingsError(
+            f"table {where.table} has no column {where.column!r}",
+            code="target_column",
+            hint="correct the mapping, or the table",
+        )
+    kind, _, length = known[where.column]
+    return msgspec.structs.replace(
+        where,
+        masked=tuple(column for column in where.masked if column in known),
+        type=kind,
+        length_max=length,
+        not_null=frozenset(
+            column for column in where.masked if column in known and known[column][1]
+        ),
+    )
+
+
+async def leaves(session: Session, where: Place) -> list[Leaf]:
+    """Return the tables that hold the target's rows. Raises psycopg.Error."""
+    rows = await session.execute(_LEAVES, [where.column, where.table, where.table])
+    return [Leaf(*row) for row in rows]
+
+
+def random_name(where: Place, pseudonym: UUID) -> str:
+    """Return what stands for an erased person in the place's column, of its type and length."""
+    if where.type in ("smallint", "integer", "bigint", "numeric"):
+        bits = {"smallint": 15, "integer": 31}.get(where.type, 63)
+        return str(pseudonym.int & ((1 << bits) - 1))
+    text = str(pseudonym)
+    return (
+        text
+        if not where.length_max or where.length_max >= len(text)
+        else (pseudonym.hex[: where.length_max])
+    )
+
+
+def spelt(where: Place, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (name, spelling) pairs of everything that may stand for the names there."""
+    return [(name, spelling) for name in names for spelling in where.spellings(name)]

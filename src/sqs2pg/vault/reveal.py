@@ -1,0 +1,172 @@
+"""Reveal: a token, or a person, -> values in clear, on record before anything is given.
+
+Two transactions. The first asks: it commits the audit row with the reason, durably. The second
+fetches: the database gives ciphertexts and wrapped keys only for a request that this role has
+committed within ten minutes. What opens them, the vault root, is here and never in the database.
+
+Must never do: log or store a value; put one into an error.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from sqs2pg import audit
+from sqs2pg.audit import Anchor
+from sqs2pg.database import Session
+from sqs2pg.errors import FatalFault, PermanentFault, SettingsError, Sqs2pgError
+from sqs2pg.keys.derive import Secret
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.migrate import explain
+from sqs2pg.vault.envelope import (
+    key_encryption_key,
+    open_subject,
+    open_value,
+    subject_references,
+    unwrap_data_key,
+)
+from sqs2pg.vault.reference import reference_key
+
+LIMIT_MAX = 1_000
+"""Values a request, at most; the database refuses more."""
+TOKEN_CHARACTERS_MAX = 1_024
+
+_REQUEST = "SELECT granted, sequence, hash FROM pii.request_reveal(%s, %s::uuid, %s, %s, %s)"
+_FETCH = """SELECT subject, generation, field, token, sealed, wrapped_key, key_version,
+       sealed_subject, shared_by FROM pii.fetch_reveal(%s)"""
+_ERASED = "SELECT pii.erased_at(%s::uuid)"
+
+
+class Revealed(msgspec.Struct, frozen=True):
+    """One value in clear, and whose it is."""
+
+    field: str
+    token: str
+    value: str
+    subject: str
+    """The person, as the field of `vault.subject` named them."""
+    reference: str
+    shared_by: int
+    """People for whom this token of this field is stored."""
+    audit: int
+    """The sequence of the request's row in the audit."""
+
+    def __repr__(self) -> str:
+        return f"Revealed({self.field})"
+
+    def __rich_repr__(self) -> Any:
+        yield self.field
+
+
+async def reveal(
+    session: Session,
+    keyring: Keyring,
+    *,
+    token: str | None = None,
+    user: str | None = None,
+    limit: int = 1,
+    reason: str,
+    ticket: str = "",
+) -> list[Revealed]:
+    """Return up to `limit` (1 to 1,000) values: of a token, of a person, or of one in the other.
+
+    At least one. Raises SettingsError for a request that cannot be recorded, KeyFault where a key
+    is missing, FatalFault where the role may not, has had its share of the hour (`rate_limited`),
+    the person was erased (`erased`), or nothing is sealed (`not_sealed`).
+    """
+    reason = audit.operator_text("the reason", reason, audit.REASON_CHARACTERS_MAX)
+    ticket = audit.operator_text("the ticket", ticket, audit.TICKET_CHARACTERS_MAX)
+    if not reason:
+        raise SettingsError("the reason is empty", hint="say why the value is revealed")
+    if token is not None:
+        audit.operator_text("the token", token, TOKEN_CHARACTERS_MAX)
+    keyring.active("vault")  # without it nothing would be opened
+    reference = await _reference(session, keyring, user) if user is not None else None
+    anchor = await _request(session, [token, reference, limit, reason, ticket])
+    try:
+        rows = await session.execute(_FETCH, [anchor.sequence])
+    except psycopg.Error as error:
+        raise explain(error) from None
+    if not rows:
+        raise await _nothing(session, reference)
+    opener = _Opener(keyring)
+    return [opener.open(row, anchor.sequence) for row in rows]
+
+
+async def _request(session: Session, parameters: list[Any]) -> Anchor:
+    """Commit the request; return its anchor."""
+    try:
+        [(granted, sequence, digest)] = await session.execute(_REQUEST, parameters)
+    except psycopg.Error as error:
+        fault = explain(error)
+        if error.sqlstate == "42501":
+            fault.hint = "GRANT sqs2pg_revealer TO the login of sink.dsn"
+        raise fault from None
+    anchor = Anchor(sequence, digest)
+    audit.announce("reveal" if granted else "reveal_refused", anchor)
+    if not granted:
+        raise FatalFault(
+            "this role has revealed as many values within the hour as it may",
+            code="rate_limited",
+            hint="wait, or have the owner raise vault.reveals_per_hour_max and migrate",
+        )
+    return anchor
+
+
+async def _reference(session: Session, keyring: Keyring, user: str) -> str:
+    key = await reference_key(session, keyring, make=False)
+    try:
+        return subject_references(key)(user)
+    except PermanentFault as fault:
+        code = fault.code
+    raise SettingsError(f"the user is not a name that could have been stored ({code})", code=code)
+
+
+async def _nothing(session: Session, reference: str | None) -> Sqs2pgError:
+    """Say why there is nothing: the request stands in the audit all the same."""
+    erased: datetime | None = None
+    if reference is not None:
+        try:
+            [(erased,)] = await session.execute(_ERASED, [reference])
+        except psycopg.Error as error:
+            return explain(error)
+    if erased is not None:
+        return FatalFault(
+            f"this person was erased on {erased:%Y-%m-%d}: nothing of theirs can be revealed",
+            code="erased",
+            hint="the key of their values was destroyed; no backup of the keys brings it back",
+        )
+    return FatalFault(
+        "no value is sealed for that",
+        code="not_sealed",
+        hint="values are kept where vault.enabled was on when they came, for fields with "
+        "recover = true, until their person is erased",
+    )
+
+
+class _Opener:
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._keks: dict[int, Secret] = {}
+
+    def open(self, row: tuple[Any, ...], sequence: int) -> Revealed:
+        number, generation, field, token, sealed, wrapped, version, who, shared_by = row
+        assert isinstance(number, UUID)
+        subject = number.hex
+        if version not in self._keks:
+            self._keks[version] = key_encryption_key(self._keyring, "vault", version)
+        data_key = unwrap_data_key(self._keks[version], wrapped, subject, generation)
+        return Revealed(
+            field=field,
+            token=token,
+            value=open_value(data_key, sealed, field, token, subject),
+            subject=open_subject(data_key, who, subject),
+            reference=subject,
+            shared_by=shared_by,
+            audit=sequence,
+        )

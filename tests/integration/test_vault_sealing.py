@@ -1,0 +1,75 @@
+"""Sealing on a real server: what a batch stores beside its rows, and what it never does."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqs2pg.assembly import Ready
+from sqs2pg.message import Message, Outcome, SystemAttributes
+from tests.integration.support import Assemble, rows
+
+ON = {"vault": {"enabled": True}}
+
+
+def message(user: Any, ip: Any = "198.51.100.7", device: Any = "1", **more: Any) -> Message:
+    body = json.dumps({"user_id": user, "ip": ip, "device_id": device} | more)
+    return Message(str(uuid.uuid4()), "-", body, SystemAttributes(1_764_000_000_000))
+
+
+async def process(ready: Ready, messages: Sequence[Message], sink: int = 0) -> list[Outcome]:
+    return await ready.processors[sink].process(messages)
+
+
+VALUES = "SELECT field, token, count(*) FROM pii.value GROUP BY 1, 2 ORDER BY 1, 2"
+COUNTS = """SELECT (SELECT count(*) FROM pii.subject_key), (SELECT count(*) FROM pii.value),
+    (SELECT count(*) FROM user_logins)"""
+
+
+async def test_each_distinct_value_is_stored_once_a_subject(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(**ON) as ready:
+        batch = [message("ann"), message("ann", "::ffff:198.51.100.7"), message("bob")]
+        assert await process(ready, batch) == [Outcome.WRITTEN] * 3
+        assert (
+            await process(ready, [message("ann"), message("bob", device="2")], sink=1)
+            == [Outcome.WRITTEN] * 2
+        )
+    assert rows(database, COUNTS) == [(2, 5, 5)]
+    tokens = rows(database, "SELECT masked_ip, masked_device_id FROM user_logins")
+    assert {token for _, token, _ in rows(database, VALUES)} == {t for row in tokens for t in row}
+
+
+async def test_known_values_cost_no_statement(pipeline: Assemble) -> None:
+    async with pipeline(**ON) as ready:
+        await process(ready, [message("ann"), message("bob")])
+        session = ready.processors[0]._sink.session
+        before = session.statements
+        await process(ready, [message("bob"), message("ann")])
+        assert session.statements - before <= 9
+
+
+async def test_without_the_vault_nothing_is_stored(pipeline: Assemble, database: str) -> None:
+    async with pipeline() as ready:
+        await process(ready, [message("ann")])
+    assert rows(database, COUNTS) == [(0, 0, 1)]
+
+
+async def test_slow_path_seals_what_is_written_and_nothing_else(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(**ON) as ready:
+        rows(database, "ALTER TABLE user_logins ADD CHECK (locale <> 'XX')")
+        first = message("ann")
+        await process(ready, [first])
+        batch = [first, message("bob", locale="XX"), message("eve", "192.0.2.1"), message("")]
+        assert await process(ready, batch) == [
+            Outcome.DUPLICATE,
+            Outcome.QUARANTINED,
+            Outcome.WRITTEN,
+            Outcome.QUARANTINED,
+        ]
+    assert rows(database, COUNTS) == [(2, 4, 2)]
