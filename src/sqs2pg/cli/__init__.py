@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "Consume the queue until stopped, or until it is empty with --drain.",
     "send": "Put generated logins, or a file's lines, on the queue.",
     "migrate": "Create or upgrade our tables, the target and the ledger's days.",
+    "check": "Examine settings, keys, masking, queue and database; say what to put right.",
     "verify": "Reconcile ledger, tally, quarantine and target; exit 1 on any difference.",
     "quarantine": "List, look at, replay and purge messages that were set aside.",
     "reveal": "Open one masked value, or one person's, for a recorded reason.",

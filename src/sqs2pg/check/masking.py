@@ -1,0 +1,63 @@
+"""Checks of the masking policy: what becomes of each field, and what stays readable."""
+
+from __future__ import annotations
+
+import re
+
+from sqs2pg import assembly
+from sqs2pg.check.context import Context
+from sqs2pg.check.finding import Finding, ok, warn
+from sqs2pg.mask.policy import KEYED, properties
+from sqs2pg.settings import Field
+
+_PERSONAL = re.compile(
+    r"(^|[._-])(e?mail|phone|mobile|msisdn|ip|ip_?addr(ess)?|ssn|passport|iban|card|pan|"
+    r"(first|last|full|sur)_?name|birth(day|date)?|dob|address|street|lat|lon|imei|idfa|gaid)"
+    r"($|[._-])",
+    re.IGNORECASE,
+)
+"""Names that usually hold personal data; a guess, for people to judge."""
+
+
+async def check_masking(context: Context) -> list[Finding]:
+    """Say of each masked field what its mask is worth; warn of what looks personal and is kept."""
+    settings = context.settings
+    fields = settings.fields
+    needs_key = any(field.mask in KEYED for field in fields)
+    if needs_key:
+        assembly.masks_of(settings, context.keyring())
+    masked = [field for field in fields if field.mask != "keep"]
+    findings = [_masked(field) for field in masked]
+    kept = [field.source for field in fields if field.mask == "keep"]
+    personal = [name for name in kept if _PERSONAL.search(name)]
+    if personal:
+        findings.append(
+            warn(
+                "masking policy",
+                f"kept as they are, and personal by their names: {', '.join(personal)}",
+                'give each a mask, or mask = "drop" where it is not needed',
+            )
+        )
+    elif not masked:
+        remedy = "give the sensitive fields a mask; docs/reference/masking.md lists them"
+        findings.append(warn("masking policy", "no field is masked", remedy))
+    else:
+        shown = ", ".join(kept) or "none"
+        rest = f"unknown fields: {settings.unknown_fields}"
+        findings.append(ok("masking policy", f"{len(masked)} masked; kept: {shown}; {rest}"))
+    return findings
+
+
+def _masked(field: Field) -> Finding:
+    declared = properties(field.mask)
+    traits = [
+        "deterministic" if declared.deterministic else "another each time",
+        "joinable" if declared.joinable else "not joinable",
+        "opened with the key" if declared.recoverable else "",
+        "reversible by anyone" if declared.reversible else "",
+    ]
+    detail = f"{field.mask} into {field.column}: {', '.join(filter(None, traits))}"
+    if declared.reversible:
+        remedy = 'use mask = "pseudonymize"; `sqs2pg check --attack` says how long it holds'
+        return warn(f"masking {field.source}", detail, remedy)
+    return ok(f"masking {field.source}", detail)

@@ -1,0 +1,88 @@
+"""The doctor goes through all of its checks, whatever happens in one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from sqs2pg.check.basics import check_settings
+from sqs2pg.check.context import Context, NotChecked
+from sqs2pg.check.finding import Check, Finding, fail, ok, warn
+from sqs2pg.check.keys import check_keys
+from sqs2pg.check.runner import run
+from sqs2pg.errors import FatalFault
+
+CANARY = "canary-7f3a"
+
+
+async def fine(_context: Context) -> Finding:
+    return ok("fine", "as it should be")
+
+
+async def several(_context: Context) -> list[Finding]:
+    return [warn("one", "odd", "look"), fail("two", "broken", "mend")]
+
+
+async def refused(_context: Context) -> NoReturn:
+    raise FatalFault("the door is shut", code="shut", hint="knock")
+
+
+async def unforeseen(_context: Context) -> NoReturn:
+    raise ValueError(CANARY)
+
+
+async def stuck(_context: Context) -> NoReturn:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def not_made(_context: Context) -> NoReturn:
+    raise NotChecked("something else is missing")
+
+
+async def findings(*checks: Check) -> list[Finding]:
+    async with Context() as context:
+        return [finding async for finding in run(checks, context)]
+
+
+async def test_each_check_is_made_whatever_the_others_found() -> None:
+    found = await findings(
+        Check("refused", refused),
+        Check("unforeseen", unforeseen),
+        Check("stuck", stuck, limit_s=0.05),
+        Check("not made", not_made),
+        Check("several", several),
+        Check("fine", fine),
+    )
+    assert [(f.name, f.status) for f in found] == [
+        ("refused", "fail"),
+        ("unforeseen", "fail"),
+        ("stuck", "fail"),
+        ("not made", "warn"),
+        ("one", "warn"),
+        ("two", "fail"),
+        ("fine", "ok"),
+    ]
+    assert (found[0].detail, found[0].remedy) == ("the door is shut", "knock")
+    assert found[1].detail == "the check itself failed: ValueError"
+    assert "within 0.05 s" in found[2].detail
+    assert found[3].detail == "not checked: something else is missing"
+    assert all(f.remedy for f in found if f.status != "ok")
+    assert CANARY not in f"{found}"
+
+
+async def test_wrong_settings_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "sqs2pg.toml"
+    file.write_text("[source]\nqueeu = 'a'\n")
+    async with Context(file) as context:
+        checks = [Check("settings", check_settings), Check("keys", check_keys)]
+        found = [finding async for finding in run(checks, context)]
+    assert [(f.name, f.status) for f in found] == [("settings", "fail"), ("keys", "warn")]
+    assert "did you mean source.queue?" in found[0].remedy
+    assert found[1].detail == "not checked: the settings could not be read"
