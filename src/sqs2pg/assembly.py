@@ -6,6 +6,7 @@ anything is touched; then the database, then the queue. Front doors call this an
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +15,14 @@ from pathlib import Path
 import msgspec
 
 from sqs2pg import columns
-from sqs2pg.database import Session, hosts, network_address, resolve_dsn, wait_closed
+from sqs2pg.database import (
+    Session,
+    hosts,
+    login_of,
+    network_address,
+    resolve_dsn,
+    wait_closed,
+)
 from sqs2pg.decode import Decoder
 from sqs2pg.errors import FatalFault, TransientFault
 from sqs2pg.journal import Journal
@@ -35,6 +43,7 @@ from sqs2pg.roster import Roster
 from sqs2pg.settings import Settings
 from sqs2pg.sink import Pipeline, Sink, read_columns
 from sqs2pg.source.client import SqsClient
+from sqs2pg.source.login_token import login_token
 from sqs2pg.source.queue import QueueSource
 from sqs2pg.status.readings import Readings
 from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
@@ -81,9 +90,12 @@ class Processing(msgspec.Struct):
 
 async def connect(settings: Settings) -> Session:
     """Connect to the settings' database. Raises TransientFault or FatalFault."""
-    return await Session.connect(
-        resolve_dsn(settings.sink.dsn), timeout_s=settings.sink.connect_timeout_s
-    )
+    dsn = resolve_dsn(settings.sink.dsn)
+    password = None
+    if settings.sink.iam_auth:
+        # In a thread: providers of credentials do blocking I/O.
+        password = await asyncio.to_thread(login_token, *login_of(dsn))
+    return await Session.connect(dsn, timeout_s=settings.sink.connect_timeout_s, password=password)
 
 
 @asynccontextmanager

@@ -129,6 +129,22 @@ def network_address(dsn: str, environ: Mapping[str, str] = os.environ) -> tuple[
     return host, int(port)
 
 
+def login_of(dsn: str, environ: Mapping[str, str] = os.environ) -> tuple[str, int, str]:
+    """Return host, port and user of a connection string, as libpq would find them.
+
+    Raises SettingsError where host or user is missing.
+    """
+    parts = _parts(dsn)
+    host = parts.get("host") or environ.get("PGHOST") or ""
+    user = parts.get("user") or environ.get("PGUSER") or ""
+    if not host or not user:
+        raise SettingsError(
+            "sink.iam_auth needs a host and a user",
+            hint="name both in the connection string (sink.dsn, DATABASE_URL) or PGHOST, PGUSER",
+        )
+    return str(host), int(parts.get("port") or environ.get("PGPORT") or 5432), str(user)
+
+
 def _parts(dsn: str) -> dict[str, Any]:
     try:
         return dict(conninfo_to_dict(dsn))
@@ -149,9 +165,17 @@ class Session:
 
     @classmethod
     async def connect(
-        cls, dsn: str, *, timeout_s: int = 10, application_name: str = "sqs2pg"
+        cls,
+        dsn: str,
+        *,
+        timeout_s: int = 10,
+        application_name: str = "sqs2pg",
+        password: str | None = None,
     ) -> Self:
-        """Connect. Raises TransientFault, or FatalFault where trying again will not help."""
+        """Connect. `password` wins over the string's own.
+
+        Raises TransientFault, or FatalFault where trying again will not help.
+        """
         where = describe(dsn)
         try:
             connection = await psycopg.AsyncConnection.connect(
@@ -165,6 +189,7 @@ class Session:
                 keepalives_interval=10,
                 keepalives_count=3,
                 tcp_user_timeout=60_000,
+                password=password,  # None: the string's own
             )
         except psycopg.Error as error:
             raise _connect_fault(error, where) from None

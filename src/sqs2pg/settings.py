@@ -97,6 +97,13 @@ class SinkSettings(Section, frozen=True):
     ] = 20
     statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     connect_timeout_s: Annotated[int, Meta(ge=1, le=300)] = 10
+    iam_auth: Annotated[
+        bool,
+        Meta(
+            description="log in with a token of AWS IAM in place of a password (RDS, Aurora, RDS "
+            "Proxy); host, port and user come from the connection string; needs sslmode=require"
+        ),
+    ] = False
 
     def __repr__(self) -> str:
         return f"SinkSettings({self.table})"  # the dsn may hold a password
