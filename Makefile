@@ -55,6 +55,18 @@ lint: $(READY) ## format, lint, types
 bench: $(READY) $(COMPILER) ## throughput, latency, CPU and memory, about 15 minutes; BENCH_ARGS='--only drain'
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
+# Groups that are large have an environment of their own, made when it is needed.
+.venv-deploy/.ready: requirements-deploy.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
+	@echo "setting up .venv-deploy"
+	@$(PYTHON) -m venv --clear .venv-deploy
+	@.venv-deploy/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-deploy.txt
+	@touch $@
+
+deploy-check: .venv-deploy/.ready ## validate every deployment artefact, offline, and say what was checked
+	@PYTHONPATH=src .venv-deploy/bin/python -m deploy.check
+
 LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 lock: ## resolve the dependencies again and write the requirements files
@@ -70,6 +82,6 @@ lock: ## resolve the dependencies again and write the requirements files
 	@rm -rf .venv-lock
 
 clean: ## remove everything the targets made
-	@rm -rf .venv .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak bench test test-system test-unit lint lock clean
+.PHONY: help setup demo soak bench deploy-check test test-system test-unit lint lock clean

@@ -1,0 +1,1 @@
+"""`make deploy-check`: hold every deployment artefact against its rules, offline."""

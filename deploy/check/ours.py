@@ -1,0 +1,56 @@
+"""What no schema knows: commands and settings in an artefact are ours, and secrets not in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from sqs2pg.cli import cli
+from sqs2pg.errors import Sqs2pgError
+from sqs2pg.settings import Settings, load
+
+ROOT = Path(__file__).parents[2]
+SECRETS = re.compile(r"(PASSWORD|SECRET_ACCESS_KEY|_ROOT(_V\d+)?|SINK__DSN)$")
+
+
+def command_problems(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield why `sqs2pg ARGUMENTS` is no command line of ours."""
+    command: click.Command = cli
+    context = None
+    rest = list(arguments)
+    try:
+        while isinstance(command, click.Group):
+            context = click.Context(command, parent=context)
+            found = command.get_command(context, rest.pop(0))
+            assert found is not None
+            command = found
+        command.make_context(command.name, rest, parent=context)
+    except (click.ClickException, IndexError, AssertionError) as error:
+        yield f"not a command of ours: {' '.join(arguments)} ({type(error).__name__})"
+
+
+def settings_of(environment: Mapping[str, str], text: str = "") -> Settings | str:
+    """Return the settings an environment and a TOML text give, or why they give none."""
+    ours = {name: value for name, value in environment.items() if name.startswith("SQS2PG_")}
+    ours.pop("SQS2PG_CONFIG", None)
+    file = None
+    if text:
+        file = ROOT / "build" / "deploy-check.toml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    try:
+        return load(file, ours, discover=False)
+    except Sqs2pgError as error:
+        return f"{error.what} ({error.hint})"
+
+
+def open_secrets(environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield variables that hold a secret in the open."""
+    for name, value in environment.items():
+        if (SECRETS.search(name) and value and "resolve:secretsmanager" not in value) or re.search(
+            r"://[^/@]+:[^/@]+@", value
+        ):
+            yield f"{name} holds a secret in the open"
