@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 
-from sqs2pg import columns
 from sqs2pg.database import (
     Session,
     hosts,
@@ -23,7 +22,6 @@ from sqs2pg.database import (
     resolve_dsn,
     wait_closed,
 )
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import FatalFault, TransientFault
 from sqs2pg.journal import Journal
 from sqs2pg.keybook import hold_against_record
@@ -32,23 +30,23 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.load import load_keyring
 from sqs2pg.ledger import dedupe_key
 from sqs2pg.maintenance import maintain
+from sqs2pg.mapping import compile_mapping
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.metrics import Metrics
-from sqs2pg.migrate import migrations, pipeline_id, quoted_table
+from sqs2pg.migrate import migrations, pipeline_id, quoted_table, target_tables
 from sqs2pg.pipeline import Consumer
 from sqs2pg.process import DedupeKey, Plan, Processor
 from sqs2pg.quarantine import sealer
 from sqs2pg.roster import Roster
 from sqs2pg.settings import Settings
-from sqs2pg.sink import Pipeline, Sink, read_columns
+from sqs2pg.sink import Pipeline, Sink
 from sqs2pg.source.client import SqsClient
 from sqs2pg.source.login_token import login_token
 from sqs2pg.source.queue import QueueSource
 from sqs2pg.status.readings import Readings
 from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
 from sqs2pg.status.watch import Watch
-from sqs2pg.transform import Transformer
 from sqs2pg.vault.envelope import subject_references
 from sqs2pg.vault.places import Place, place
 from sqs2pg.vault.reference import reference_key
@@ -138,18 +136,21 @@ def keyring_of(
     )
 
 
-def masks_of(settings: Settings, keyring: Keyring) -> list[Operator | None]:
-    """Return each field's operator, compiled, in the order of fields; None keeps the value."""
+def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]]:
+    """Return each field's operator, compiled, by target, in the order of fields; None keeps."""
     return [
-        None
-        if field.mask == "keep" and field.kind == "text"
-        else compile_operator(
-            field.mask,
-            kind=field.kind,
-            domain=field.domain or field.source,
-            keyring=keyring,
-        )
-        for field in settings.fields
+        [
+            None
+            if field.mask == "keep" and field.kind == "text"
+            else compile_operator(
+                field.mask,
+                kind=field.kind,
+                domain=field.domain or field.name,
+                keyring=keyring,
+            )
+            for field in target.fields
+        ]
+        for target in settings.targets
     ]
 
 
@@ -165,8 +166,10 @@ def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
 
 def places_of(settings: Settings, keyring: Keyring) -> list[Place]:
     """Return where people's rows are: every target of the mapping. Raises SettingsError."""
-    table = quoted_table(settings.sink.table)
-    return [place(table, settings.fields, settings.vault.subject, keyring)]
+    return [
+        place(quoted_table(target.table), target.fields, settings.vault.subject, keyring)
+        for target in settings.targets
+    ]
 
 
 def whose_of(settings: Settings, reference_key: bytes) -> Whose:
@@ -189,7 +192,7 @@ async def upkeep(settings: Settings, pipeline: int) -> None:
 def about_of(settings: Settings) -> About:
     """What the pipeline is called, for the status page. Of the queue the name, not the account."""
     queue = settings.source.queue.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    return About(settings.pipeline_name, queue, settings.sink.table)
+    return About(settings.pipeline_name, queue, settings.table_names)
 
 
 @asynccontextmanager
@@ -208,10 +211,7 @@ async def assemble_processors(
         first = await connect(settings)
         sessions.append(first)
         number = await pipeline_id(first, settings)
-        table = quoted_table(settings.sink.table)
-        matched = columns.match(
-            settings.fields, await read_columns(first, table), settings.sink.table
-        )
+        targets, matched = await target_tables(first, settings)
         keyring = await hold_against_record(first, keyring)
         key = await reference_key(first, keyring)
         vault = Vault(keyring, key) if settings.vault.enabled else None
@@ -220,24 +220,15 @@ async def assemble_processors(
             sessions.append(await connect(settings))
         pipeline = Pipeline(
             id=number,
-            table=table,
-            columns=tuple(field.column for field in settings.fields),
+            targets=tuple(targets),
             key_version=keyring.active("pseudonym"),
             statement_timeout_s=settings.sink.statement_timeout_s,
             fifo=fifo,
             dedupe=bool(settings.ledger.dedupe_key),
         )
         metrics, journal = Metrics(), Journal()
-        decoder = Decoder(settings.fields, settings.unknown_fields, settings.ledger.dedupe_key)
         plan = Plan(
-            decoder=decoder,
-            transformer=Transformer(
-                settings.fields,
-                matched,
-                decoder.attributes,
-                masks_of(settings, keyring),
-                settings.vault.subject if vault else "",
-            ),
+            mapping=compile_mapping(settings, matched, masks_of(settings, keyring)),
             seal=sealer(keyring, whose_of(settings, key)),
             fifo=pipeline.fifo,
             dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
@@ -265,7 +256,13 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
     try:
         async with assemble_processors(settings, _endpoints(settings, client), is_fifo) as made:
             metrics, processors, pipeline = made.metrics, made.processors, made.pipeline
-            source = QueueSource(client, queue_url, settings.source, metrics)
+            source = QueueSource(
+                client,
+                queue_url,
+                settings.source,
+                metrics,
+                message_attributes=settings.message_attributes,
+            )
             consumer = Consumer(
                 source, processors, settings, metrics, upkeep=lambda: upkeep(settings, pipeline.id)
             )

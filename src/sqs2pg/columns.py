@@ -30,7 +30,36 @@ _MASK_TYPES = {
     ("fpe_ff1", "uuid"): frozenset({"uuid"}),
 }
 _DATE_LENGTH = 10  # YYYY-MM-DD
-_ACCEPTED = {"version": _NUMBER_TYPES, "major": _NUMBER_TYPES, "date": _DATE_TYPES | TEXT_TYPES}
+_FRACTION_TYPES = frozenset({"numeric", "float4", "float8"})
+_ACCEPTED = {
+    "version": _NUMBER_TYPES,
+    "major": _NUMBER_TYPES,
+    "date": _DATE_TYPES | TEXT_TYPES,
+    "integer": _NUMBER_TYPES | TEXT_TYPES,
+    "bigint": _NUMBER_TYPES | TEXT_TYPES,
+    "numeric": _FRACTION_TYPES | TEXT_TYPES,
+    "double": _FRACTION_TYPES | TEXT_TYPES,
+    "boolean": TEXT_TYPES | {"bool"},
+    "timestamptz": TEXT_TYPES | {"timestamp", "timestamptz"},
+    "uuid": TEXT_TYPES | {"uuid"},
+    "inet": TEXT_TYPES | {"inet", "cidr"},
+    "jsonb": TEXT_TYPES | {"json", "jsonb"},
+}
+SQL_TYPES = {
+    "version": "integer",
+    "major": "integer",
+    "date": "date",
+    "integer": "integer",
+    "bigint": "bigint",
+    "numeric": "numeric",
+    "double": "double precision",
+    "boolean": "boolean",
+    "timestamptz": "timestamptz",
+    "uuid": "uuid",
+    "inet": "inet",
+    "jsonb": "jsonb",
+}
+"""By the `type` of a field that is kept: what `migrate` makes its column; text goes by length."""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -73,34 +102,34 @@ def _match_one(field: Field, columns: Mapping[str, Column], table: str) -> Colum
     column = columns.get(field.column)
     if column is None:
         raise SettingsError(
-            f"table {table} has no column {field.column!r}, which field {field.source!r} goes to",
+            f"table {table} has no column {field.column!r}, which field {field.name!r} goes to",
             code="target_column",
             hint=f"ALTER TABLE {table} ADD COLUMN {field.column} …, or change the [[field]]",
         )
     if column.generated:
         raise SettingsError(
-            f"column {column.name!r} of table {table} is generated; field {field.source!r} "
+            f"column {column.name!r} of table {table} is generated; field {field.name!r} "
             "cannot be written to it",
             code="target_column",
             hint="map the field to another column",
         )
-    expected = _ACCEPTED.get(field.type)
+    expected = _ACCEPTED.get(field.type) if field.mask == "keep" else None
     masked_to_text = (
         field.mask not in ("keep", "nullify")
         and column.type not in TEXT_TYPES
         and column.type not in _MASK_TYPES.get((field.mask, field.kind), ())
     )
-    if masked_to_text or (expected and field.mask != "nullify" and column.type not in expected):
+    if masked_to_text or (expected and column.type not in expected):
         gives = "masked text" if masked_to_text else f"type {field.type!r}"
         raise SettingsError(
             f"column {column.name!r} of table {table} is {column.type}, but field "
-            f"{field.source!r} gives {gives}",
+            f"{field.name!r} gives {gives}",
             code="target_column",
             hint="change the column's type or the field's `type` and `mask`",
         )
     if field.mask == "nullify" and not column.nullable:
         raise SettingsError(
-            f"column {column.name!r} of table {table} is NOT NULL, but field {field.source!r} "
+            f"column {column.name!r} of table {table} is NOT NULL, but field {field.name!r} "
             "is nullified",
             code="target_column",
             hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} DROP NOT NULL, or use "
@@ -114,7 +143,7 @@ def _check_length(field: Field, column: Column, table: str) -> None:
     least = _DATE_LENGTH if field.type == "date" else mask_length(field.mask, field.kind)
     if field.length_max and field.length_max < least:
         raise SettingsError(
-            f"field {field.source!r} gives {least} characters, but its length_max is "
+            f"field {field.name!r} gives {least} characters, but its length_max is "
             f"{field.length_max}",
             code="target_column",
             hint=f"set length_max to {least} or more, or remove it",
@@ -123,7 +152,7 @@ def _check_length(field: Field, column: Column, table: str) -> None:
     if column.length_max and column.length_max < needed:
         raise SettingsError(
             f"column {column.name!r} of table {table} holds {column.length_max} characters, "
-            f"but field {field.source!r} may need {needed}",
+            f"but field {field.name!r} may need {needed}",
             code="target_column",
             hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} TYPE varchar({needed})"
             + (", or set length_max on the [[field]]" if needed > least else ""),

@@ -6,11 +6,15 @@ It raises PermanentFault with a code and never quotes the value. No I/O here.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import NoReturn
 
 from sqs2pg.errors import PermanentFault, Stage
+from sqs2pg.mask.canonical import ip as canonical_ip
 
 Converter = Callable[[str], str]
 
@@ -22,9 +26,19 @@ _VERSION = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:\.([0-9]+))?\Z")
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})\Z")
 # RFC 3339, section 5.6: date-time; "T" and "Z" may be lower case, a space may stand for "T".
 _TIMESTAMP = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]+)?"
-    r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))\Z"
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?P<fraction>\.[0-9]+)?"
+    r"(?:[Zz]|(?P<sign>[+-])(?P<hours>[0-9]{2}):(?P<minutes>[0-9]{2}))\Z"
 )
+_WHOLE = re.compile(r"-?[0-9]+\Z")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\Z")
+_DIGITS_MAX = 40
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+_BITS = re.compile(r"[0-9]{1,3}\Z")
+_JSON_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+# PostgreSQL documentation, chapter 8.1: the limits of `numeric`.
+NUMERIC_WHOLE_MAX = 131_072
+NUMERIC_FRACTION_MAX = 16_383
+_NUMBER_CHARACTERS_MAX = 200_000
 
 
 def version(value: str) -> str:
@@ -77,20 +91,28 @@ def date(value: str) -> str:
 
 
 def _utc_date(match: re.Match[str]) -> str:
+    moment = _moment(match)
+    return (moment - timedelta(seconds=1) if match[6] == "60" else moment).date().isoformat()
+
+
+def _moment(match: re.Match[str]) -> datetime:
+    """Return the second in UTC; a leap second is the first one of the next minute."""
     year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
-    if leap := second == 60:  # belongs to the minute it ends
+    if leap := second == 60:
         second = 59
     offset = timedelta(0)
-    if match[7]:
-        hours, minutes = int(match[8]), int(match[9])
+    if match["sign"]:
+        hours, minutes = int(match["hours"]), int(match["minutes"])
         if hours > 23 or minutes > 59:
             raise ValueError
-        offset = timedelta(hours=hours, minutes=minutes) * (-1 if match[7] == "-" else 1)
+        offset = timedelta(hours=hours, minutes=minutes) * (-1 if match["sign"] == "-" else 1)
     local = datetime(year, month, day, hour, minute, second, tzinfo=timezone(offset))
     utc = local.astimezone(UTC)
-    if leap and (utc.hour, utc.minute) != (23, 59):  # RFC 3339, appendix D: nowhere else
+    if not leap:
+        return utc
+    if (utc.hour, utc.minute) != (23, 59):  # RFC 3339, appendix D: nowhere else
         raise ValueError
-    return utc.date().isoformat()
+    return utc + timedelta(seconds=1)
 
 
 def text(value: str) -> str:
@@ -98,5 +120,140 @@ def text(value: str) -> str:
     return value
 
 
-CONVERTERS: dict[str, Converter] = {"text": text, "version": version, "major": major, "date": date}
+def timestamptz(value: str) -> str:
+    """Return an RFC 3339 timestamp in UTC, to the microsecond that PostgreSQL keeps.
+
+    Raises PermanentFault `bad_timestamp` for anything else, one without an offset included.
+    """
+    if match := _TIMESTAMP.match(value):
+        try:
+            moment = _moment(match)
+        except (ValueError, OverflowError):
+            pass
+        else:
+            fraction = (match["fraction"] or "")[:7]
+            return moment.replace(tzinfo=None).isoformat(sep=" ") + fraction + "+00"
+    raise PermanentFault("bad_timestamp", stage=Stage.MASK)
+
+
+def integer(value: str) -> str:
+    """Return a JSON number without a fraction, such as 7, 7.0 or 7e2, as a 32-bit integer.
+
+    Raises PermanentFault `bad_integer` for another number, `out_of_range`.
+    """
+    return _integer(value, 2**31)
+
+
+def bigint(value: str) -> str:
+    """As `integer`, of 64 bits."""
+    return _integer(value, 2**63)
+
+
+def _integer(value: str, bound: int) -> str:
+    if _WHOLE.match(value):
+        number = int(value) if len(value) <= _DIGITS_MAX else bound
+    else:
+        exact = _number(value)
+        if exact.adjusted() > _DIGITS_MAX:
+            number = bound
+        elif exact != exact.to_integral_value():
+            raise PermanentFault("bad_integer", stage=Stage.MASK)
+        else:
+            number = int(exact)
+    if not -bound <= number < bound:
+        raise PermanentFault("out_of_range", stage=Stage.MASK)
+    return str(number)
+
+
+def numeric(value: str) -> str:
+    """Return a number with every digit it has, for PostgreSQL's `numeric`.
+
+    Raises PermanentFault `bad_number`, or `out_of_range` past PostgreSQL's 131,072 digits before
+    the point and 16,383 after it.
+    """
+    exact = _number(value)
+    _, digits, exponent = exact.as_tuple()
+    assert isinstance(exponent, int)
+    if exact and (exact.adjusted() >= NUMERIC_WHOLE_MAX or -exponent > NUMERIC_FRACTION_MAX):
+        raise PermanentFault("out_of_range", stage=Stage.MASK)
+    return str(exact) if len(digits) <= NUMERIC_WHOLE_MAX else _out_of_range()
+
+
+def double(value: str) -> str:
+    """Return a number for `double precision`: the nearest one of 64 bits.
+
+    Raises PermanentFault `bad_number`, `out_of_range` where that would be infinite or, of a number
+    that is not 0, 0: PostgreSQL refuses both.
+    """
+    exact = _number(value)
+    number = float(exact)
+    if math.isinf(number) or (not number and exact):
+        return _out_of_range()
+    return repr(number)
+
+
+def _number(value: str) -> Decimal:
+    if len(value) <= _NUMBER_CHARACTERS_MAX and _NUMBER.match(value):
+        exact = Decimal(value)
+        if abs(exact.adjusted()) <= _NUMBER_CHARACTERS_MAX:
+            return exact
+        return _out_of_range()
+    raise PermanentFault("bad_number", stage=Stage.MASK)
+
+
+def _out_of_range() -> NoReturn:
+    raise PermanentFault("out_of_range", stage=Stage.MASK)
+
+
+def boolean(value: str) -> str:
+    """Return `true` or `false`. Raises PermanentFault `bad_boolean`."""
+    if value in ("true", "false"):
+        return value
+    raise PermanentFault("bad_boolean", stage=Stage.MASK)
+
+
+def uuid(value: str) -> str:
+    """Return a UUID in the form of RFC 9562, lower case. Raises PermanentFault `bad_uuid`."""
+    if _UUID.match(value):
+        return value.lower()
+    raise PermanentFault("bad_uuid", stage=Stage.MASK)
+
+
+def inet(value: str) -> str:
+    """Return an address, or a network as address/bits, that PostgreSQL's `inet` takes.
+
+    The address is one that `inet_pton` takes. Raises PermanentFault `bad_ip`.
+    """
+    address, slash, bits = value.partition("/")
+    packed = canonical_ip(address)
+    widest = 128 if ":" in address else 32
+    if not packed or (slash and not (_BITS.match(bits) and int(bits) <= widest)):
+        raise PermanentFault("bad_ip", stage=Stage.MASK)
+    return value
+
+
+def jsonb(value: str) -> str:
+    """Return JSON text that `jsonb` takes. Raises PermanentFault `nul_character`: it cannot hold
+    one, RFC 8259 or not.
+    """
+    if _JSON_NUL.search(value):
+        raise PermanentFault("nul_character", stage=Stage.MASK)
+    return value
+
+
+CONVERTERS: dict[str, Converter] = {
+    "text": text,
+    "integer": integer,
+    "bigint": bigint,
+    "numeric": numeric,
+    "double": double,
+    "boolean": boolean,
+    "date": date,
+    "timestamptz": timestamptz,
+    "uuid": uuid,
+    "inet": inet,
+    "jsonb": jsonb,
+    "version": version,
+    "major": major,
+}
 """By the `type` of a field. `text` is also what a masked value is."""

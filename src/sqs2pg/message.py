@@ -98,17 +98,31 @@ class Record(msgspec.Struct, gc=False, eq=False):
         yield "…"
 
 
+class Part(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """Lines of one message for one target."""
+
+    target: int
+    text: str
+    count: int
+
+
 class Row(msgspec.Struct, gc=False, eq=False):
-    """The masked rows of one message: one ledger entry and `count` lines for the target.
+    """The masked rows of one message: one ledger entry and `count` lines for a target.
 
     `text` is PostgreSQL's COPY text format: `count` lines, each ending in a newline, its
-    columns in the order of the mapping.
+    columns in the order of the mapping. A message may have none (each of its records was
+    dropped), or lines for further targets, in `also`.
     """
 
     key: str
     message_id: str
     text: str
     count: int = 1
+    target: int = 0
+    """The place of the target among the mapping's."""
+    also: tuple[Part, ...] = ()
+    dropped: int = 0
+    """Records of the message that no target wants."""
 
 
 class DeadLetter(msgspec.Struct, gc=False, eq=False):
@@ -128,3 +142,5 @@ class DeadLetter(msgspec.Struct, gc=False, eq=False):
     """The key the body is sealed under, as `series:version`."""
     subject: str | None = None
     """Reference of the person it is about, 32 hex digits, where the body names one."""
+    sealed_attributes: bytes | None = None
+    """The message attributes that were asked for, sealed likewise."""

@@ -14,12 +14,13 @@ from importlib import resources
 import msgspec
 import psycopg
 
-from sqs2pg import columns as target
+from sqs2pg import columns
+from sqs2pg.columns import Column
 from sqs2pg.database import Session, diagnose
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 from sqs2pg.ledger import today
-from sqs2pg.settings import Field, Settings
-from sqs2pg.sink import read_columns
+from sqs2pg.settings import Field, Settings, Target
+from sqs2pg.targets import TargetTable, read_columns
 
 DAYS_AHEAD = 7
 """Day partitions attached ahead of today, so that a day's first message never waits for one."""
@@ -31,8 +32,19 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtext('sqs2pg.migrate'))"
 _REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
 SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
     SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
-    WHERE p.target = %s), 0)
+    WHERE coalesce(t.target, p.target) = %s), 0)
 ON CONFLICT (name) DO NOTHING"""
+_REGISTER_TARGET = """INSERT INTO sqs2pg.target (pipeline, position, target, baseline_rows)
+SELECT p.id, %s, %s, CASE WHEN p.target = %s THEN p.baseline_rows ELSE
+    (SELECT count(*) FROM {table}) - coalesce((
+    SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline q ON q.id = t.pipeline
+    WHERE coalesce(t.target, q.target) = %s), 0) END
+FROM sqs2pg.pipeline p WHERE p.name = %s"""
+_REGISTERED = """SELECT p.id, t.target
+FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
+WHERE p.name = %s ORDER BY t.position, t.registered_at"""
+_TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
+WHERE p.name = %s"""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -65,9 +77,14 @@ def quoted_table(name: str) -> str:
 
 
 def target_ddl(settings: Settings) -> str:
-    """Return CREATE TABLE of the target as the mapping implies it."""
-    lines = ",\n".join(f"    {_identifier(f.column)} {_sql_type(f)}" for f in settings.fields)
-    return f"CREATE TABLE {quoted_table(settings.sink.table)} (\n{lines}\n)"
+    """Return CREATE TABLE of the targets as the mapping implies them, joined by `;`."""
+    return ";\n".join(map(table_ddl, settings.targets))
+
+
+def table_ddl(target: Target) -> str:
+    """Return CREATE TABLE of one target as the mapping implies it."""
+    lines = ",\n".join(f"    {_identifier(f.column)} {_sql_type(f)}" for f in target.fields)
+    return f"CREATE TABLE {quoted_table(target.table)} (\n{lines}\n)"
 
 
 def _identifier(name: str) -> str:
@@ -75,10 +92,8 @@ def _identifier(name: str) -> str:
 
 
 def _sql_type(field: Field) -> str:
-    if field.type in ("version", "major"):
-        return "integer"
-    if field.type == "date":
-        return "date"
+    if field.mask == "keep" and field.type in columns.SQL_TYPES:
+        return columns.SQL_TYPES[field.type]
     return f"varchar({field.length_max})" if field.length_max else "text"
 
 
@@ -128,7 +143,7 @@ async def _apply(session: Session, settings: Settings) -> list[str]:
             hint="upgrade sqs2pg",
         )
     done += await _attach_days(session)
-    done += await _target(session, settings)
+    done += await _targets(session, settings)
     return done + await _grant(session, settings)
 
 
@@ -146,25 +161,30 @@ async def _attach_days(session: Session) -> list[str]:
     return [f"attached {count} ledger days, up to {last}"] if count else []
 
 
-async def _target(session: Session, settings: Settings) -> list[str]:
+async def _targets(session: Session, settings: Settings) -> list[str]:
     done: list[str] = []
-    table = quoted_table(settings.sink.table)
-    [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
-    if not exists:
-        await session.execute(target_ddl(settings))
-        done.append(f"created table {settings.sink.table}")
-    target.match(settings.fields, await read_columns(session, table), settings.sink.table)
-    rows = await session.execute(
-        "SELECT target FROM sqs2pg.pipeline WHERE name = %s", [settings.pipeline_name]
-    )
-    if not rows:
+    registered = {name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])}
+    for position, target in enumerate(settings.targets):
+        table = quoted_table(target.table)
+        [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
+        if not exists:
+            await session.execute(table_ddl(target))
+            done.append(f"created table {target.table}")
+        columns.match(target.fields, await read_columns(session, table), target.table)
+        resolved = await resolve_table(session, table)
+        assert resolved is not None
+        if resolved in registered or (registered and position == 0):
+            continue  # a pipeline of another table is told so when it starts
         # Counted while nobody can write: rows that come in between would belong to nobody.
         await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
-        resolved = await resolve_table(session, table)
+        name = settings.pipeline_name
+        escaped = table.replace("%", "%%")  # stands in a query with parameters
+        if position == 0:
+            await session.execute(_REGISTER.format(table=escaped), [name, resolved, resolved])
         await session.execute(
-            _REGISTER.format(table=table), [settings.pipeline_name, resolved, resolved]
+            _REGISTER_TARGET.format(table=escaped), [position, resolved, resolved, resolved, name]
         )
-        done.append(f"registered pipeline {settings.pipeline_name} for {resolved}")
+        done.append(f"registered pipeline {name} for {resolved}")
     return done
 
 
@@ -174,11 +194,11 @@ def roles_sql() -> str:
 
 
 def target_grants(settings: Settings) -> list[str]:
-    """Return the grants on the target: ingest adds rows, analysts read them."""
-    table = quoted_table(settings.sink.table)
+    """Return the grants on the targets: ingest adds rows, analysts read them."""
     return [
-        f"GRANT INSERT ON {table} TO sqs2pg_ingest",
-        f"GRANT SELECT ON {table} TO sqs2pg_analyst",
+        f"GRANT {privilege} ON {quoted_table(target.table)} TO {role}"
+        for target in settings.targets
+        for privilege, role in (("INSERT", "sqs2pg_ingest"), ("SELECT", "sqs2pg_analyst"))
     ]
 
 
@@ -247,9 +267,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
             raise SettingsError(
                 "the database has not been migrated to this version", code="migrate", hint=hint
             )
-        rows = await session.execute(
-            "SELECT id, target FROM sqs2pg.pipeline WHERE name = %s", [settings.pipeline_name]
-        )
+        rows = await session.execute(_REGISTERED, [settings.pipeline_name])
     except psycopg.Error as error:
         raise explain(error) from None
     if not rows:
@@ -258,20 +276,46 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
             code="migrate",
             hint=hint,
         )
-    [(number, registered)] = rows
-    resolved = await resolve_table(session, quoted_table(settings.sink.table))
-    if resolved is None:
-        raise SettingsError(
-            f"table {settings.sink.table} does not exist", code="target_table", hint=hint
-        )
-    if registered != resolved:
-        raise SettingsError(
-            f"pipeline {settings.pipeline_name!r} writes to {registered}, "
-            f"but sink.table is {resolved}",
-            code="target_changed",
-            hint="give the pipeline of another table a `name` of its own and migrate",
-        )
+    number, registered = rows[0][0], [row[1] for row in rows]
+    for position, target in enumerate(settings.targets):
+        resolved = await resolve_table(session, quoted_table(target.table))
+        if resolved is None:
+            raise SettingsError(
+                f"table {target.table} does not exist", code="target_table", hint=hint
+            )
+        if position == 0 and registered[0] != resolved:
+            raise SettingsError(
+                f"pipeline {settings.pipeline_name!r} writes to {registered[0]}, "
+                f"but its table is {resolved}",
+                code="target_changed",
+                hint="give the pipeline of another table a `name` of its own and migrate",
+            )
+        if resolved not in registered:
+            raise SettingsError(
+                f"pipeline {settings.pipeline_name!r} is not registered for {resolved}",
+                code="migrate",
+                hint=hint,
+            )
     return int(number)
+
+
+async def target_tables(
+    session: Session, settings: Settings
+) -> tuple[list[TargetTable], list[list[Column]]]:
+    """Return each target, and the columns its fields go to as the catalog has them now.
+
+    Raises SettingsError where a table cannot take what the mapping gives.
+    """
+    tables: list[TargetTable] = []
+    matched: list[list[Column]] = []
+    for target in settings.targets:
+        table = quoted_table(target.table)
+        found = await read_columns(session, table)
+        matched.append(columns.match(target.fields, found, target.table))
+        names = tuple(field.column for field in target.fields)
+        name = await resolve_table(session, table)
+        tables.append(TargetTable(table, names, name or ""))
+    return tables, matched
 
 
 def explain(error: psycopg.Error) -> FatalFault:

@@ -15,14 +15,13 @@ from typing import cast
 
 import msgspec
 
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.journal import BatchReport, Journal
 from sqs2pg.ledger import UNDATED_MS, delivery_keys
-from sqs2pg.message import DeadLetter, Message, Outcome, Record, Row
+from sqs2pg.mapping import Decoded, MessageMapping
+from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.metrics import Metrics
 from sqs2pg.sink import Sink
-from sqs2pg.transform import Transformer
 from sqs2pg.vault.originals import Originals
 
 Seal = Callable[[str, Message, PermanentFault], DeadLetter]
@@ -40,8 +39,7 @@ _NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
 class Plan(msgspec.Struct, frozen=True):
     """How messages become rows: compiled once at start, shared by all processors."""
 
-    decoder: Decoder
-    transformer: Transformer
+    mapping: MessageMapping
     seal: Seal
     fifo: bool = False
     """Keys leave the timestamp out, and rows go in SequenceNumber order."""
@@ -166,9 +164,8 @@ class Processor:
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
         if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
-            decode = self._plan.decoder.decode
             try:
-                records = [decode(message.body) for message in messages]
+                records = self._plan.mapping.decode_all(messages)
             except PermanentFault:
                 pass  # one at a time, below
             else:
@@ -189,21 +186,21 @@ class Processor:
         dead: list[DeadLetter] = []
         row_keys: list[str] = []
         decoded: list[Message] = []
-        records: list[Record] = []
-        decode, dedupe = self._plan.decoder.decode, self._plan.dedupe
+        records: list[Decoded] = []
+        mapping, dedupe = self._plan.mapping, self._plan.dedupe
         for message, plain_key in zip(messages, plain_keys, strict=True):
             key = plain_key
             fault = condemned.get(message.message_id) if condemned else None
-            record: Record | None = None
+            record: Decoded = None
             if fault is None:
                 try:
-                    record = decode(message.body)
+                    record = mapping.decode(message)
                 except PermanentFault as found:
                     # Its traceback holds this frame, and the frame would hold it: a whole batch
                     # that only the cyclic collector could free.
                     fault = found.with_traceback(None)
                 else:
-                    if dedupe and (name := self._plan.decoder.dedupe_value(record)):
+                    if dedupe and (name := mapping.event(record)):
                         key = dedupe(name)
             keys.append(key)
             if key in firsts:
@@ -223,20 +220,20 @@ class Processor:
         self,
         keys: Sequence[str],
         messages: Sequence[Message],
-        records: Sequence[Record],
+        records: Sequence[Decoded],
         originals: Originals | None,
     ) -> tuple[list[Row], list[DeadLetter]]:
         """Return the rows of records, and dead letters of those that cannot be masked."""
-        lines = self._plan.transformer.lines(messages, records, originals)
-        if set(map(type, lines)) == {str}:
-            return list(map(Row, keys, map(_message_id, messages), cast("list[str]", lines))), []
+        masked = self._plan.mapping.rows(keys, messages, records, originals)
+        if set(map(type, masked)) <= {Row}:
+            return cast("list[Row]", masked), []
         rows: list[Row] = []
         dead: list[DeadLetter] = []
-        for key, message, line in zip(keys, messages, lines, strict=True):
-            if isinstance(line, str):
-                rows.append(Row(key, message.message_id, line))
+        for key, message, row in zip(keys, messages, masked, strict=True):
+            if isinstance(row, Row):
+                rows.append(row)
             else:
-                dead.append(self._set_aside(key, message, line))
+                dead.append(self._set_aside(key, message, row))
         return rows, dead
 
     def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:

@@ -20,7 +20,7 @@ from sqs2pg.database import Session, diagnose
 from sqs2pg.errors import PermanentFault, SettingsError, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.seal import open_sealed, seal
-from sqs2pg.message import DeadLetter, Message
+from sqs2pg.message import DeadLetter, Message, MessageAttribute
 from sqs2pg.migrate import explain
 from sqs2pg.process import Seal
 from sqs2pg.vault.whose import Whose
@@ -50,6 +50,9 @@ SELECT count(*), count(*) FILTER (WHERE replayed_at IS NULL),
            AND d.message_id = gone.message_id AND d.outcome = 'quarantined'))
 FROM gone"""
 _TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
+
+_BODIES = b"sqs2pg/1/quarantine"
+_ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -142,6 +145,13 @@ def sealer(keyring: Keyring, whose: Whose | None = None) -> Seal:
             sealed_body=seal(key, body, associated_data(ledger_key, message.message_id)),
             sealed_under=label,
             subject=whose(message.body) if whose else None,
+            sealed_attributes=seal(
+                key,
+                msgspec.json.encode(message.message_attributes),
+                associated_data(ledger_key, message.message_id, _ATTRIBUTES),
+            )
+            if message.message_attributes
+            else None,
         )
 
     return seal_message
@@ -159,9 +169,22 @@ def open_body(
     return body.decode("utf-8", "surrogatepass")
 
 
-def associated_data(ledger_key: str, message_id: str) -> tuple[bytes, ...]:
-    """Return what a sealed body is bound to: it opens in its own row only."""
-    return (b"sqs2pg/1/quarantine", ledger_key.encode(), message_id.encode())
+def open_attributes(
+    keyring: Keyring, ledger_key: str, message_id: str, sealed_under: str, sealed: bytes | None
+) -> dict[str, MessageAttribute] | None:
+    """Return the message attributes kept with a body; None where there are none. Raises as
+    `open_body`.
+    """
+    if sealed is None:
+        return None
+    key = keyring.quarantine_key_of(sealed_under)
+    opened = open_sealed(key, sealed, associated_data(ledger_key, message_id, _ATTRIBUTES))
+    return msgspec.json.decode(opened, type=dict[str, MessageAttribute])
+
+
+def associated_data(ledger_key: str, message_id: str, what: bytes = _BODIES) -> tuple[bytes, ...]:
+    """Return what is sealed with: it opens in its own row and as what it is only."""
+    return (what, ledger_key.encode(), message_id.encode())
 
 
 async def entries(

@@ -24,12 +24,14 @@ from sqs2pg import audit, ledger
 from sqs2pg.database import DatabaseFault, Session, diagnose
 from sqs2pg.errors import KeyFault, PermanentFault, Sqs2pgError, Stage, TransientFault
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.message import Message, Record, Row, SystemAttributes
+from sqs2pg.mapping import Decoded
+from sqs2pg.message import Message, Row, SystemAttributes
 from sqs2pg.migrate import explain
 from sqs2pg.process import Plan
-from sqs2pg.quarantine import Selection, measure, open_body
+from sqs2pg.quarantine import Selection, measure, open_attributes, open_body
 from sqs2pg.search import SAME_FAULT_MAX, find_rejected
 from sqs2pg.sink import BATCH_SETTINGS, Pipeline
+from sqs2pg.targets import TargetCopy
 from sqs2pg.vault import sealing
 from sqs2pg.vault.originals import Originals
 from sqs2pg.vault.sealing import Vault
@@ -49,7 +51,7 @@ _LABELS = "SELECT DISTINCT q.sealed_under FROM sqs2pg.quarantine q WHERE q.pipel
 # written it.
 _LOCK = """SELECT q.id, q.key::text, octet_length(q.body) FROM sqs2pg.quarantine q
 WHERE q.pipeline = %s AND q.id > %s AND q.id <= %s {which} ORDER BY q.id LIMIT %s FOR UPDATE"""
-_FETCH = """SELECT id, key::text, message_id, attempts, sent_at, sealed_under, body
+_FETCH = """SELECT id, key::text, message_id, attempts, sent_at, sealed_under, body, attributes
 FROM sqs2pg.quarantine WHERE id = ANY(%s) ORDER BY id"""
 _FLIP = """UPDATE sqs2pg.delivery d SET outcome = 'written'
 FROM unnest(%s::uuid[], %s::text[]) AS e (key, message_id)
@@ -68,8 +70,10 @@ _STILL_BAD = """UPDATE sqs2pg.quarantine q
 SET reason = e.reason, detail = e.detail, attempts = q.attempts + 1
 FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (id, reason, detail) WHERE q.id = e.id"""
 # Messages as the ledger's own counts change, rows as they were added.
-_TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, target_rows)
-VALUES (%s, 'replay', %s, %s, %s)"""
+_TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, target_rows, dropped)
+VALUES (%s, 'replay', %s, %s, %s, %s)"""
+_TALLY_OTHER = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
+VALUES (%s, 'replay', %s, %s)"""
 
 logger = structlog.get_logger(__name__)
 
@@ -93,6 +97,7 @@ class _Sealed(msgspec.Struct):
     sent_at: datetime
     sealed_under: str
     body: bytes
+    attributes: bytes | None
 
 
 class _Batch(msgspec.Struct):
@@ -134,8 +139,7 @@ class Replayer:
         self._plan = plan
         self._keyring = keyring
         self._vault = vault
-        names = ", ".join(session.quote(name) for name in pipeline.columns)
-        self._copy_target = f"COPY {pipeline.table} ({names}) FROM STDIN"
+        self._targets = TargetCopy(pipeline.targets)
         self._begin = _BEGIN.format(timeout_ms=pipeline.statement_timeout_s * 1000)
         self._begin += sealing.OPEN if vault else ""
         self.report = Replayed()
@@ -222,34 +226,37 @@ class Replayer:
 
     def _transform(self, batch: _Batch) -> None:
         messages: list[Message] = []
-        records: list[Record] = []
+        records: list[Decoded] = []
         keys: list[str] = []
-        decoder, dedupe = self._plan.decoder, self._plan.dedupe
+        mapping, dedupe = self._plan.mapping, self._plan.dedupe
         for key, entry in batch.entries.items():
             try:
                 message = self._open(entry)
-                record = decoder.decode(message.body)
+                record = mapping.decode(message)
             except PermanentFault as fault:
                 batch.faults[key] = fault
                 continue
             keys.append(key)
             messages.append(message)
             records.append(record)
-            if dedupe and (name := decoder.dedupe_value(record)) and (event := dedupe(name)) != key:
+            if dedupe and (name := mapping.event(record)) and (event := dedupe(name)) != key:
                 batch.events[key] = event
         if self._vault is not None:
             batch.originals = Originals()
-        lines = self._plan.transformer.lines(messages, records, batch.originals)
-        for key, message, line in zip(keys, messages, lines, strict=True):
-            if isinstance(line, str):
-                batch.rows.append(Row(key, message.message_id, line))
+        rows = mapping.rows(keys, messages, records, batch.originals)
+        for key, row in zip(keys, rows, strict=True):
+            if isinstance(row, Row):
+                batch.rows.append(row)
             else:
-                batch.faults[key] = line
+                batch.faults[key] = row
 
     def _open(self, entry: _Sealed) -> Message:
         try:
             body = open_body(
                 self._keyring, entry.key, entry.message_id, entry.sealed_under, entry.body
+            )
+            attributes = open_attributes(
+                self._keyring, entry.key, entry.message_id, entry.sealed_under, entry.attributes
             )
         except KeyFault:
             raise
@@ -257,7 +264,8 @@ class Replayer:
             # Damaged, or of a later version: for this entry alone a reason to stay set aside.
             raise PermanentFault(error.code) from None
         sent_ms = (entry.sent_at - _EPOCH) // timedelta(milliseconds=1)
-        return Message(entry.message_id, "", body, SystemAttributes(sent_ms, entry.attempts))
+        system = SystemAttributes(sent_ms, entry.attempts)
+        return Message(entry.message_id, "", body, system, attributes)
 
     async def _write(self, batch: _Batch) -> None:
         await self._flip(batch)
@@ -325,7 +333,7 @@ class Replayer:
         await self._session.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for start in range(0, len(rows), _SEARCH_ROWS):
             part = rows[start : start + _SEARCH_ROWS]
-            found = await find_rejected(self._session, self._copy_target, part)
+            found = await find_rejected(self._session, self._targets, part)
             await self._session.execute("RELEASE SAVEPOINT sqs2pg_rows")
             rejected.update((row.key, fault) for row, fault in found.values())
         return rejected
@@ -341,10 +349,12 @@ class Replayer:
             details = [fault.detail for fault in batch.faults.values()]
             await self._session.execute(_STILL_BAD, [ids, codes, details])
         flipped, claimed = len(batch.flipped), len(batch.claimed)
-        rows = sum(row.count for row in batch.rows)
-        if flipped or rows:
-            counts = [flipped + claimed, -flipped, rows]
+        added = self._targets.count(batch.rows)
+        if flipped or added.first or added.dropped:
+            counts = [flipped + claimed, -flipped, added.first, added.dropped]
             await self._session.execute(_TALLY, [self._pipeline.id, *counts])
+        for name, rows in added.others:
+            await self._session.execute(_TALLY_OTHER, [self._pipeline.id, rows, name])
 
 
 def _fitting(locked: Sequence[tuple[int, str, int]]) -> list[int]:

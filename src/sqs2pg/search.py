@@ -16,6 +16,7 @@ import psycopg
 
 from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.message import Row
+from sqs2pg.targets import TargetCopy
 
 _CUT = 0.382  # 1 - 1/golden ratio
 SUPPRESSED = DatabaseFault(Verdict.BAD_ROW, "", "row_suppressed")
@@ -27,7 +28,7 @@ SAME_FAULT_MAX = 50
 
 async def find_rejected(
     session: Session,
-    copy_target: str,
+    targets: TargetCopy,
     rows: Sequence[Row],
     suspected: DatabaseFault | None = None,
 ) -> dict[int, tuple[Row, DatabaseFault]]:
@@ -40,15 +41,15 @@ async def find_rejected(
     """
     if not rows:
         return {}
-    search = _Search(session, copy_target, rows)
+    search = _Search(session, targets, rows)
     await session.execute("SAVEPOINT sqs2pg_rows")
     return await search.run(suspected)
 
 
 class _Search:
-    def __init__(self, session: Session, copy_target: str, rows: Sequence[Row]) -> None:
+    def __init__(self, session: Session, targets: TargetCopy, rows: Sequence[Row]) -> None:
         self._session = session
-        self._copy_target = copy_target
+        self._targets = targets
         self._rows = rows
         self._rejected: dict[int, tuple[Row, DatabaseFault]] = {}
         self._saved = 0  # rows below it are in, and a savepoint stands there
@@ -94,7 +95,7 @@ class _Search:
             return None
         for index in range(self._copied_from, len(self._rows)):
             if index not in self._rejected:
-                line -= self._rows[index].count
+                line -= self._targets.lines(self._rows[index])
                 if line <= 0:
                     return index
         return None
@@ -108,8 +109,7 @@ class _Search:
         fault: DatabaseFault | None = None
         self._copied_from = self._placed
         try:
-            count = await self._session.copy(self._copy_target, "".join(r.text for r in rows))
-            if count != sum(row.count for row in rows):
+            if not await self._targets.copy(self._session, rows):
                 fault = SUPPRESSED
         except psycopg.Error as error:
             fault = diagnose(error)

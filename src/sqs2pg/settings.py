@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from sqs2pg import paths
 from sqs2pg.errors import SettingsError
 from sqs2pg.hash_rate import cost_to_reverse
 from sqs2pg.mask.rules import check_fields
@@ -39,7 +40,21 @@ _NO_NUL = rf"^[^\x00]*{_END}"
 Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=_NO_NUL)]
 _JSON_NAME = rf'^[^"\\\x00-\x1f]*{_END}'  # what msgspec takes as the name of a field
 
-FieldType = Literal["text", "version", "major", "date"]
+FieldType = Literal[
+    "text",
+    "integer",
+    "bigint",
+    "numeric",
+    "double",
+    "boolean",
+    "date",
+    "timestamptz",
+    "uuid",
+    "inet",
+    "jsonb",
+    "version",
+    "major",
+]
 Kind = Literal["ip", "text", "email", "phone", "uuid"]
 
 
@@ -115,19 +130,26 @@ class SinkSettings(Section, frozen=True):
 class Field(Section, frozen=True):
     """`[[field]]`: one field of the message and the column it goes to."""
 
+    column: Name
     source: Annotated[
         str,
         Meta(
             min_length=1,
             max_length=256,
             pattern=_JSON_NAME,
-            description="a name in the JSON object; no quote, backslash or control character",
+            description="a path such as user.address.city or items[0].sku; $ is the whole record; "
+            "without it every row has the default",
         ),
-    ]
-    column: Name
+    ] = ""
     type: FieldType = "text"
     required: bool = False
-    default: str | int | None = None
+    default: Annotated[
+        str | int | float | bool | None,
+        Meta(
+            description="a constant, or sent_date, sent_time, message_id, record_index, "
+            "attribute:NAME"
+        ),
+    ] = None
     mask: Annotated[str, Meta(description="the operator that masks the value")] = "keep"
     domain: str = ""
     kind: Kind = "text"
@@ -137,6 +159,46 @@ class Field(Section, frozen=True):
         Meta(description="how many values it can have; else known from `kind`. For check --attack"),
     ] = None
     length_max: Positive | None = None
+    over_length: Annotated[
+        Literal["quarantine", "truncate"],
+        Meta(description="what becomes of a text longer than length_max or its column"),
+    ] = "quarantine"
+
+    @property
+    def name(self) -> str:
+        """What faults and errors call it: its source, or its column where it has none."""
+        return self.source or self.column
+
+
+class When(Section, frozen=True):
+    """`when` of a route: a field of the record and what it must be; all that is given must hold."""
+
+    field: Annotated[str, Meta(min_length=1, max_length=256, pattern=_JSON_NAME)]
+    equals: str | int | float | bool | None = None
+    any_of: tuple[str | int | float | bool, ...] = ()
+    exists: bool | None = None
+
+
+class Route(Section, frozen=True):
+    """`[[route]]`: the records that go to one table. Each goes wherever its `when` holds."""
+
+    table: Annotated[str, Meta(min_length=1, pattern=_NO_NUL, description="table or schema.table")]
+    when: Annotated[
+        When | None, Meta(description="without it: the records that no route with one took")
+    ] = None
+    explode: Annotated[
+        str, Meta(max_length=256, pattern=_JSON_NAME, description="an array; a row an element")
+    ] = ""
+    field: tuple[Field, ...] = ()
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One table and what goes there, whichever way the settings say it."""
+
+    table: str
+    fields: tuple[Field, ...]
+    explode: str = ""
+    when: When | None = None
 
 
 class Keys(Section, frozen=True):
@@ -261,17 +323,55 @@ class Settings(Section, frozen=True):
     ledger: Ledger = Ledger()
     status: Status = Status()
     aws_lambda: AwsLambda = AwsLambda()
+    explode: Annotated[
+        str, Meta(max_length=256, pattern=_JSON_NAME, description="an array; a row an element")
+    ] = ""
+    unmatched: Annotated[
+        Literal["quarantine", "drop"], Meta(description="records that no [[route]] takes")
+    ] = "quarantine"
     field: tuple[Field, ...] = ()
+    route: tuple[Route, ...] = ()
 
     @property
     def pipeline_name(self) -> str:
         """The name this pipeline is registered under."""
-        return self.name or self.sink.table
+        return self.name or self.targets[0].table
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The tables that rows go to: one, or as many as there are routes."""
+        if self.route:
+            return tuple(Target(r.table, r.field, r.explode, r.when) for r in self.route)
+        return (Target(self.sink.table, self.field or USER_LOGINS, self.explode),)
+
+    @property
+    def table_names(self) -> str:
+        """The tables that rows go to, in words."""
+        return ", ".join(target.table for target in self.targets)
+
+    @property
+    def message_attributes(self) -> tuple[str, ...]:
+        """The message attributes that the mapping reads, to ask for with every receive."""
+        defaults = [f.default for f in self.fields if isinstance(f.default, str)]
+        return tuple(
+            dict.fromkeys(d.removeprefix(ATTRIBUTE) for d in defaults if d.startswith(ATTRIBUTE))
+        )
 
     @property
     def fields(self) -> tuple[Field, ...]:
-        """The mapping: the configured fields, or the built-in `user_logins` ones."""
-        return self.field or USER_LOGINS
+        """The mapping's fields, of all targets: configured, or the built-in `user_logins` ones."""
+        return tuple(field for target in self.targets for field in target.fields)
+
+
+ATTRIBUTE = "attribute:"
+"""How a default names a message attribute."""
+RECORD_INDEX = "\x00record_index"
+_NOWHERE = "\x00nowhere"
+
+
+def attribute_key(field: Field) -> str:
+    """Return what a field's attribute of a record is found under: its source, or a stand-in."""
+    return field.source or (RECORD_INDEX if field.default == "record_index" else _NOWHERE)
 
 
 USER_LOGINS: tuple[Field, ...] = (
@@ -333,18 +433,23 @@ def load(
 
 def cross_check(settings: Settings) -> None:
     """Refuse settings that are each valid but do not fit together."""
-    columns = [field.column for field in settings.fields]
-    for column in columns:
-        if columns.count(column) > 1:
-            raise SettingsError(
-                f"two fields go to the column {column!r}",
-                hint="give each [[field]] a column of its own",
-            )
     check_fields(
         settings.fields, accept_reversible=settings.i_accept_reversible, cost=cost_to_reverse
     )
-    for field in settings.fields:
-        _check_field(field)
+    _check_routes(settings)
+    for target in settings.targets:
+        columns = [field.column for field in target.fields]
+        for column in columns:
+            if columns.count(column) > 1:
+                raise SettingsError(
+                    f"two fields go to the column {column!r}",
+                    hint="give each [[field]] a column of its own",
+                )
+        for field in target.fields:
+            _check_field(field)
+        paths.compile_sources(
+            [field.source for field in target.fields if field.source], target.explode
+        )
     if settings.vault.enabled and settings.vault.subject not in {f.source for f in settings.fields}:
         raise SettingsError(
             f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
@@ -352,8 +457,45 @@ def cross_check(settings: Settings) -> None:
         )
 
 
+def _check_routes(settings: Settings) -> None:
+    if not settings.route:
+        return
+    if settings.field or settings.explode:
+        raise SettingsError(
+            "there are both [[route]] and fields outside of them",
+            hint="with routes every field belongs to one: [[route.field]], and `explode` too",
+        )
+    tables = [route.table for route in settings.route]
+    for route in settings.route:
+        if not route.field:
+            raise SettingsError(
+                f"the route to {route.table!r} has no fields", hint="give it [[route.field]]"
+            )
+        if tables.count(route.table) > 1:
+            raise SettingsError(
+                f"two routes go to the table {route.table!r}",
+                hint="one route may take several values: when = {field = …, any_of = […]}",
+            )
+        when = route.when
+        if when and when.equals is None and not when.any_of and when.exists is None:
+            raise SettingsError(
+                f"`when` of the route to {route.table!r} asks for nothing",
+                hint="add equals, any_of or exists",
+            )
+
+
 def _check_field(field: Field) -> None:
-    where = f"field {field.source!r}"
+    where = f"field {field.name!r}"
+    if not field.source and field.default is None:
+        raise SettingsError(
+            f"the field of column {field.column!r} has neither source nor default",
+            hint="give it a source, or a default for every row",
+        )
+    if field.over_length == "truncate" and (field.type != "text" or field.mask != "keep"):
+        raise SettingsError(
+            f'{where}: over_length = "truncate" is for text that is kept as it is',
+            hint="a cut mask or number would be another one: remove over_length",
+        )
     if field.default is not None and field.required:
         raise SettingsError(
             f"{where} is required and has a default", hint="remove `required` or `default`"
@@ -427,7 +569,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[
             names = list(_ROOTS) if parts[0] == "keys" else []
         else:
             raise _unknown(variable, ENVIRONMENT_PREFIX, [f"{s.upper()}__…" for s in sections])
-        known = [i.name for i in _info(owner) if i.name not in sections and i.name != "field"]
+        known = [i.name for i in _info(owner) if i.name not in sections and _items(i.type) is None]
         if parts[-1] not in known:
             raise _unknown(variable, prefix, [name.upper() for name in (*known, *names)])
         target[parts[-1]] = value
@@ -453,12 +595,24 @@ def _check_names(
         if key not in known:
             raise _unknown(prefix + key, prefix, list(known), origin)
         inner = known[key]
+        if isinstance(inner, msgspec.inspect.UnionType):
+            [*structs] = [t for t in inner.types if isinstance(t, msgspec.inspect.StructType)]
+            inner = structs[0] if structs else inner
         if isinstance(inner, msgspec.inspect.StructType) and isinstance(value, Mapping):
             _check_names(value, inner.cls, origin, (*at, key))
-        elif key == "field" and isinstance(value, list):
+        elif (items := _items(inner)) and isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, Mapping):
-                    _check_names(item, Field, origin, (f"field[{index}]",))
+                    _check_names(item, items, origin, (*at, f"{key}[{index}]"))
+
+
+def _items(kind: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
+    """The struct that a list of tables consists of; None where it is no such list."""
+    if isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(
+        kind.item_type, msgspec.inspect.StructType
+    ):
+        return kind.item_type.cls
+    return None
 
 
 def _unknown(

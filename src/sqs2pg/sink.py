@@ -25,11 +25,11 @@ import msgspec
 import psycopg
 
 from sqs2pg import ledger
-from sqs2pg.columns import Column
 from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
-from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, Stage, TransientFault
+from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, Stage, TransientFault
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.search import SUPPRESSED, find_rejected
+from sqs2pg.targets import TargetCopy, TargetTable, literal
 from sqs2pg.transform import NULL
 from sqs2pg.vault import sealing
 from sqs2pg.vault.originals import Originals
@@ -58,7 +58,7 @@ BATCH_SETTINGS = """SELECT set_config('synchronous_commit',
 _COPY_LEDGER = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"
 _COPY_QUARANTINE = (
     "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at, body,"
-    " sealed_under, subject) FROM STDIN"
+    " sealed_under, subject, attributes) FROM STDIN"
 )
 _CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
 SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
@@ -66,30 +66,19 @@ SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
 ON CONFLICT (key) DO NOTHING RETURNING key::text"""
 _HELD = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
 _SET_ASIDE = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
-_COMMIT = """INSERT INTO sqs2pg.tally (pipeline, written, quarantined, duplicate, target_rows)
-VALUES ({pipeline}, {written}, {quarantined}, {duplicate}, {target_rows});
+_COMMIT = """INSERT INTO sqs2pg.tally
+    (pipeline, written, quarantined, duplicate, target_rows, dropped, target)
+VALUES ({pipeline}, {written}, {quarantined}, {duplicate}, {target_rows}, {dropped}, NULL){also};
 COMMIT"""
-
-_COLUMNS = """SELECT a.attname, coalesce(base.typname, t.typname),
-       CASE WHEN coalesce(base.typname, t.typname) IN ('varchar', 'bpchar') AND m.typmod > 4
-            THEN m.typmod - 4 END,
-       NOT (a.attnotnull OR t.typnotnull),
-       a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a'
-FROM pg_catalog.pg_attribute a
-JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_type base ON base.oid = t.typbasetype AND t.typtype = 'd'
-CROSS JOIN LATERAL (
-    SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
-WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum"""
+_ALSO = ", ({pipeline}, 0, 0, 0, {target_rows}, 0, {target})"
 
 _NOTE_SUSPECT = """WITH before AS (SELECT attempt FROM sqs2pg.suspect WHERE key = %s)
 INSERT INTO sqs2pg.suspect AS s (key, pipeline, attempt) VALUES (%s, %s, %s)
 ON CONFLICT (key) DO UPDATE SET attempt = excluded.attempt, tried_at = now()
 RETURNING (SELECT attempt FROM before)"""
 
-# Made once and run by map and join: a generator costs a Python call a row.
-_by_key, _count, _text = attrgetter("key"), attrgetter("count"), attrgetter("text")
+# Made once and run by map: a generator costs a Python call a row.
+_by_key = attrgetter("key")
 
 ALL_REJECTED_MIN = 10
 """Rows of one batch that, all rejected with one code, stop the process instead."""
@@ -104,10 +93,8 @@ class Pipeline(msgspec.Struct, frozen=True):
     """What the sink needs to know of the pipeline it writes for."""
 
     id: int
-    table: str
-    """Quoted for SQL."""
-    columns: tuple[str, ...]
-    """The target's columns, in the order of a row's text."""
+    targets: tuple[TargetTable, ...]
+    """Where rows go, in the order that a row counts them in."""
     key_version: int
     """The version of the pseudonym root the rows were masked under."""
     statement_timeout_s: int = 60
@@ -146,8 +133,7 @@ class Sink:
         """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
         self._pipeline = pipeline
-        names = ", ".join(session.quote(name) for name in pipeline.columns)
-        self._copy_target = f"COPY {pipeline.table} ({names}) FROM STDIN"
+        self._targets = TargetCopy(pipeline.targets)
         self._begin = f"BEGIN;\n{BATCH_SETTINGS}".format(
             timeout_ms=pipeline.statement_timeout_s * 1000
         ) + (sealing.OPEN if vault else "")
@@ -242,11 +228,9 @@ class Sink:
     ) -> Result:
         await self._open()
         await self._copy_ledger(rows, dead)
-        if rows:
-            expected = sum(map(_count, rows))
-            if await self.session.copy(self._copy_target, "".join(map(_text, rows))) != expected:
-                await self.session.rollback()
-                return await self._write_slow(rows, dead, condemn, SUPPRESSED, originals)
+        if rows and not await self._targets.copy(self.session, rows):
+            await self.session.rollback()
+            return await self._write_slow(rows, dead, condemn, SUPPRESSED, originals)
         marks = await self._seal(originals, rows, every=not dead)
         await self._copy_quarantine(dead)
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -273,7 +257,7 @@ class Sink:
         # A fault that the same rows have just met tells where to look, or at least that one is bad.
         same = before if before and before.verdict is Verdict.BAD_ROW else None
         suspected = same if len(new_rows) == len(rows) else None
-        found = await find_rejected(self.session, self._copy_target, new_rows, suspected)
+        found = await find_rejected(self.session, self._targets, new_rows, suspected)
         _refuse_uniform(new_rows, found)
         rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]
         if rejected:
@@ -321,13 +305,19 @@ class Sink:
 
     async def _close(self, *, written: Sequence[Row], quarantined: int, duplicate: int = 0) -> None:
         began = time.perf_counter()
+        counts = self._targets.count(written)
         await self.session.execute(
             _COMMIT.format(
                 pipeline=self._pipeline.id,
                 written=len(written),
                 quarantined=quarantined,
                 duplicate=duplicate,
-                target_rows=sum(map(_count, written)),
+                target_rows=counts.first,
+                dropped=counts.dropped,
+                also="".join(
+                    _ALSO.format(pipeline=self._pipeline.id, target=literal(name), target_rows=rows)
+                    for name, rows in counts.others
+                ),
             )
         )
         self.commit_s = time.perf_counter() - began
@@ -408,44 +398,15 @@ def _refuse_uniform(rows: Sequence[Row], found: Mapping[int, tuple[Row, Database
 
 def _quarantine_line(letter: DeadLetter, pipeline: int) -> str:
     sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
+    sealed = letter.sealed_attributes
+    attributes = r"\N" if sealed is None else f"\\\\x{sealed.hex()}"
     return (
         f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{_escape(letter.detail)}"
         f"\t{letter.attempts}\t{sent_at}\t\\\\x{letter.sealed_body.hex()}\t{letter.sealed_under}"
-        f"\t{letter.subject or NULL}\n"
+        f"\t{letter.subject or NULL}\t{attributes}\n"
     )
 
 
 def _escape(text: str) -> str:
     # A field or constraint name comes from settings or catalog and may hold anything but NUL.
     return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")
-
-
-async def read_columns(session: Session, table: str) -> dict[str, Column]:
-    """Return the target's columns by name, in table order. `table` is quoted for SQL.
-
-    Raises SettingsError where there is no such table, or the role may not insert into it.
-    """
-    try:
-        rows = await session.execute(_COLUMNS, [table])
-    except psycopg.Error as error:
-        raise TransientFault(
-            f"the columns of {table} cannot be read (SQLSTATE {diagnose(error).detail})",
-            code=f"postgres_{diagnose(error).sqlstate}",
-        ) from None
-    if not rows:
-        raise SettingsError(
-            f"table {table} does not exist",
-            code="target_table",
-            hint="create it with `sqs2pg migrate`, or correct sink.table",
-        )
-    [(may_insert,)] = await session.execute(
-        "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')",
-        [table, table],
-    )
-    if not may_insert:
-        raise SettingsError(
-            f"this role may not insert into {table}",
-            code="target_privilege",
-            hint=f"GRANT INSERT ON {table} TO the role of sink.dsn",
-        )
-    return {row[0]: Column(*row) for row in rows}

@@ -12,7 +12,8 @@ and the field's name. It never passes through by accident. No I/O here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import cast
 
@@ -22,8 +23,9 @@ from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.ledger import DAY_MS, day_of
 from sqs2pg.mask.canonical import text as canonical_text
 from sqs2pg.mask.operator import Mask, Operator
+from sqs2pg.mask.rules import MASKABLE
 from sqs2pg.message import Message, Record
-from sqs2pg.settings import Field
+from sqs2pg.settings import ATTRIBUTE, Field, attribute_key
 from sqs2pg.vault.originals import Originals
 
 NULL = r"\N"
@@ -49,12 +51,12 @@ class Transformer:
     ) -> None:
         """`subject`: the source of the field that says whose a row is, where the vault is on."""
         self._columns = [
-            _ColumnPlan(field, column, attributes[field.source], mask)
+            _ColumnPlan(field, column, attributes[attribute_key(field)], mask)
             for field, column, mask in zip(fields, columns, masks, strict=True)
         ]
 
         self._recoverable = [
-            (index, field.source, attrgetter(attributes[field.source]))
+            (index, field.source, attrgetter(attributes[attribute_key(field)]))
             for index, field in enumerate(fields)
             if field.recover
         ]
@@ -108,30 +110,33 @@ class _ColumnPlan:
     def __init__(
         self, field: Field, column: Column, attribute: str, mask: Operator | Mask | None
     ) -> None:
-        self._source = field.source
+        self._source = field.name
         self._read = attrgetter(attribute)
         self._convert = CONVERTERS[field.type]
         # A mask that is not a function of its value is made for every row: decision 0013.
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
-        self._mask = mask.mask if isinstance(mask, Operator) else mask
+        self._mask = _masked(field, mask.mask if isinstance(mask, Operator) else mask)
+        self._truncates = field.over_length == "truncate"
         self._range = INTEGER_RANGES.get(column.type)
         self._plain = mask is None and field.type == "text" and self._range is None
         limits = [n for n in (field.length_max, column.length_max) if n]
         self._length_max = min(limits) if limits and self._range is None else None
         self._dated = field.type == "date" and field.default == "sent_date"
+        self._given = None if self._dated else _from_message(field)
         self._missing: Cell = NULL
-        self._default = None if field.default is None else str(field.default)
-        if field.default is not None and not self._dated:
-            self._missing = self._cell(str(field.default))
+        self._default: str | None = None
+        if field.default is not None and not (self._dated or self._given):
+            self._default = constant_text(field.default)
+            self._missing = self._cell(self._default)
             if isinstance(self._missing, PermanentFault):
                 raise SettingsError(
-                    f"the default of field {field.source!r} cannot be written to column "
+                    f"the default of field {field.name!r} cannot be written to column "
                     f"{column.name!r}: {self._missing.code}",
                     code="bad_default",
                     hint="give the [[field]] a default of its type that the column can hold",
                 )
         elif not column.nullable and not self._dated:
-            self._missing = PermanentFault("missing_field", field.source, stage=Stage.MASK)
+            self._missing = PermanentFault("missing_field", field.name, stage=Stage.MASK)
 
     def cells(
         self,
@@ -141,6 +146,11 @@ class _ColumnPlan:
     ) -> list[str]:
         """Return the column's cell for each record; a faulty one is "" and noted in `faults`."""
         values: list[str | None] = list(map(self._read, records))
+        if self._given and None in values:
+            values = [
+                self._given(message) if value is None else value
+                for message, value in zip(messages, values, strict=True)
+            ]
         if self._plain and self._all_clean(values):
             return cast("list[str]", values)
         if self._each:
@@ -241,7 +251,9 @@ class _ColumnPlan:
 
     def _fit(self, text: str) -> str:
         if self._length_max is not None and len(text) > self._length_max:
-            raise PermanentFault("too_long", stage=Stage.MASK)
+            if not self._truncates:
+                raise PermanentFault("too_long", stage=Stage.MASK)
+            text = text[: self._length_max]
         if self._range is not None:
             if not _INTEGER.match(text):
                 raise PermanentFault("bad_integer", stage=Stage.MASK)
@@ -255,6 +267,48 @@ class _ColumnPlan:
                 raise PermanentFault("bad_unicode", stage=Stage.MASK)
             return text.translate(_ESCAPES)
         return text
+
+
+def _masked(field: Field, mask: Mask | None) -> Mask | None:
+    """Return a field's mask of its value's text, in the form that its type gives it."""
+    if mask is None or field.type == "text" or field.type not in MASKABLE:
+        return mask
+    convert = CONVERTERS[field.type]
+    return lambda value: mask(convert(value))
+
+
+def constant_text(value: str | float | bool) -> str:
+    """Return a constant of the settings as the text that a field's converter takes."""
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _from_message(field: Field) -> Callable[[Message], str | None] | None:
+    """Return what reads a field's default from the message; None where it is a constant."""
+    default = field.default
+    if not isinstance(default, str):
+        return None
+    if default == "sent_time" and field.type == "bigint":
+        return lambda message: str(message.attributes.sent_timestamp)
+    if default.startswith(ATTRIBUTE):
+        name = default.removeprefix(ATTRIBUTE)
+        return lambda message: attribute_of(message, name)
+    return {
+        "message_id": lambda message: message.message_id,
+        "sent_date": lambda message: day_of(message.attributes.sent_timestamp).isoformat(),
+        "sent_time": lambda message: _moment(message.attributes.sent_timestamp),
+        "record_index": lambda _: None,  # the record has it
+    }.get(default)
+
+
+def attribute_of(message: Message, name: str) -> str | None:
+    """Return the text or number of a message attribute; None where there is none."""
+    attribute = (message.message_attributes or {}).get(name)
+    return attribute.string_value if attribute else None
+
+
+def _moment(sent_ms: int) -> str:
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=sent_ms)
+    return moment.isoformat(timespec="milliseconds")
 
 
 def _encodable(text: str) -> bool:

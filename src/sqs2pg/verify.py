@@ -43,12 +43,13 @@ _LEDGER_ONLY = """SELECT count(*) FROM sqs2pg.delivery d
 WHERE d.pipeline = %s AND d.outcome = 'quarantined' AND NOT EXISTS (
     SELECT FROM sqs2pg.quarantine q
     WHERE q.key = d.key AND q.message_id = d.message_id AND q.replayed_at IS NULL)"""
-_TARGET = """SELECT p.target, p.baseline_rows,
+_TARGETS = """SELECT mine.target,
+       (SELECT first.baseline_rows FROM sqs2pg.target first WHERE first.target = mine.target
+        ORDER BY first.pipeline LIMIT 1),
        (SELECT coalesce(sum(t.target_rows), 0)::bigint FROM sqs2pg.tally t
-        JOIN sqs2pg.pipeline q ON q.id = t.pipeline WHERE q.target = p.target)
-FROM sqs2pg.pipeline p
-WHERE p.target = (SELECT target FROM sqs2pg.pipeline WHERE id = %s)
-ORDER BY p.id LIMIT 1"""
+        JOIN sqs2pg.pipeline q ON q.id = t.pipeline
+        WHERE coalesce(t.target, q.target) = mine.target)
+FROM sqs2pg.target mine WHERE mine.pipeline = %s ORDER BY mine.position"""
 
 
 class Report(msgspec.Struct):
@@ -115,10 +116,10 @@ async def _compare(session: Session, pipeline: int, since: datetime | None, dedu
         compare("quarantined in the ledger without a quarantine row", only_ledger, purged)
         compare("messages written, ledger against tally", written, tally_written)
         compare("messages quarantined, ledger against tally", quarantined, tally_quarantined)
-        [[table, baseline, added]] = await session.execute(_TARGET, [pipeline])
-        # The name comes from the catalog, quoted by the server itself when it was registered.
-        [[rows]] = await session.execute(f"SELECT count(*) FROM {table}")
-        compare(f"rows of {table}, counted against tally and baseline", rows, baseline + added)
+        for table, baseline, added in await session.execute(_TARGETS, [pipeline]):
+            # The name comes from the catalog, quoted by the server itself when it was registered.
+            [[rows]] = await session.execute(f"SELECT count(*) FROM {table}")
+            compare(f"rows of {table}, counted against tally and baseline", rows, baseline + added)
     [[first_day]] = await session.execute(_FIRST_DAY)
     first = max(first, first_day or "")
     [only_quarantine] = await count(_QUARANTINE_ONLY, "q.key")

@@ -26,8 +26,12 @@ async def check_settings(context: Context) -> Finding:
         origin = str(settings_module.DEFAULT_FILE)
     else:
         origin = "no file, defaults and environment"
-    mapping = f"{len(settings.fields)} fields" if settings.field else "the built-in mapping"
-    return ok("settings", f"{origin}: {mapping} into {settings.sink.table}")
+    mapping = (
+        f"{len(settings.fields)} fields"
+        if settings.field or settings.route
+        else "the built-in mapping"
+    )
+    return ok("settings", f"{origin}: {mapping} into {settings.table_names}")
 
 
 async def check_versions(_context: Context) -> Finding:

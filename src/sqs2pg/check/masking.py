@@ -28,7 +28,7 @@ async def check_masking(context: Context) -> list[Finding]:
         assembly.masks_of(settings, context.keyring())
     masked = [field for field in fields if field.mask != "keep"]
     findings = [_masked(field) for field in masked]
-    kept = [field.source for field in fields if field.mask == "keep"]
+    kept = [field.name for field in fields if field.mask == "keep"]
     personal = [name for name in kept if _PERSONAL.search(name)]
     if personal:
         findings.append(

@@ -42,7 +42,8 @@ def show(config: Path | None, as_json: bool) -> None:
     tree = msgspec.to_builtins(settings)
     tree["sink"]["dsn"] = hide_password(settings.sink.dsn)
     tree["status"]["token"] = HIDDEN if settings.status.token else ""
-    tree["field"] = [msgspec.to_builtins(field) for field in settings.fields]
+    if not settings.route:
+        tree["field"] = [msgspec.to_builtins(field) for field in settings.fields]
     if as_json:
         print_json(tree)
     else:
@@ -98,14 +99,26 @@ def _toml(tree: dict[str, Any]) -> str:
     for section, values in tree.items():
         if isinstance(values, dict):
             lines += ["", f"[{section}]", *(_line(k, v) for k, v in values.items())]
-    for field in tree["field"]:
-        lines += ["", "[[field]]", *(_line(k, v) for k, v in field.items() if v is not None)]
+    lines += _tables("field", tree["field"])
+    for route in tree["route"]:
+        lines += _tables("route", [{k: v for k, v in route.items() if k != "field"}])
+        lines += _tables("route.field", route["field"])
     return "\n".join(lines)
+
+
+def _tables(name: str, tables: list[dict[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for table in tables:
+        lines += ["", f"[[{name}]]", *(_line(k, v) for k, v in table.items() if v is not None)]
+    return lines
 
 
 def _line(key: str, value: Any) -> str:
     if value is None:  # TOML has no null
         return f"# {key} is not set"
+    if isinstance(value, dict):
+        inner = (_line(k, v) for k, v in value.items() if v not in (None, []))
+        return f"{key} = {{{', '.join(inner)}}}"
     # JSON's strings, numbers and booleans are TOML's too, but for escaped surrogates, which are
     # therefore not made, and DEL, which TOML wants escaped.
     return f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")

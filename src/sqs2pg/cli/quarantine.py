@@ -12,22 +12,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sqs2pg import assembly, columns, log
+from sqs2pg import assembly, log
 from sqs2pg import quarantine as work
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.database import Session, hosts, resolve_dsn
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import SettingsError
 from sqs2pg.keybook import hold_against_record
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.migrate import quoted_table
+from sqs2pg.mapping import compile_mapping
+from sqs2pg.migrate import target_tables
 from sqs2pg.process import Plan
 from sqs2pg.quarantine import Entry, Purged, Selection
 from sqs2pg.replay import Replayed, Replayer
 from sqs2pg.settings import Settings, load
-from sqs2pg.sink import Pipeline, read_columns
-from sqs2pg.transform import Transformer
+from sqs2pg.sink import Pipeline
 from sqs2pg.vault.reference import reference_key
 from sqs2pg.vault.sealing import Vault
 
@@ -226,32 +225,19 @@ async def _replay(settings: Settings, selection: Selection) -> Replayed:
 async def _replayer(
     settings: Settings, session: Session, number: int, keyring: Keyring
 ) -> Replayer:
-    table = quoted_table(settings.sink.table)
-    matched = columns.match(
-        settings.fields, await read_columns(session, table), settings.sink.table
-    )
+    targets, matched = await target_tables(session, settings)
     keyring = await hold_against_record(session, keyring)
     key = await reference_key(session, keyring)
     vault = Vault(keyring, key) if settings.vault.enabled else None
-    decoder = Decoder(settings.fields, settings.unknown_fields, settings.ledger.dedupe_key)
-    masks = assembly.masks_of(settings, keyring)
     plan = Plan(
-        decoder=decoder,
-        transformer=Transformer(
-            settings.fields,
-            matched,
-            decoder.attributes,
-            masks,
-            settings.vault.subject if vault else "",
-        ),
+        mapping=compile_mapping(settings, matched, assembly.masks_of(settings, keyring)),
         seal=work.sealer(keyring, assembly.whose_of(settings, key)),
         dedupe=assembly.dedupe_of(keyring, number) if settings.ledger.dedupe_key else None,
         recovers=vault is not None,
     )
     pipeline = Pipeline(
         id=number,
-        table=table,
-        columns=tuple(field.column for field in settings.fields),
+        targets=tuple(targets),
         key_version=keyring.active("pseudonym"),
         statement_timeout_s=settings.sink.statement_timeout_s,
     )

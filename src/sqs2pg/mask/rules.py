@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from sqs2pg import paths
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.policy import properties
 
 if TYPE_CHECKING:
     from sqs2pg.settings import Field
 
+MASKABLE = ("text", "integer", "bigint", "uuid")
+"""Types of fields that an operator may mask: what it sees is their text."""
 DROP = "drop"
 """Not an operator: the policy of a field that is known and goes nowhere."""
 
@@ -34,7 +37,7 @@ def check_fields(
 
 
 def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], str]) -> None:
-    where = f"field {field.source!r}"
+    where = f"field {field.name!r}"
     declared = properties(field.mask)
     if field.kind not in declared.kinds:
         raise SettingsError(
@@ -48,11 +51,11 @@ def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], st
             code="reversible_mask",
             hint='use mask = "pseudonymize", or set i_accept_reversible = true for the old output',
         )
-    if field.type != "text" and field.mask not in ("keep", "redact", "nullify"):
+    if field.type not in MASKABLE and field.mask not in ("keep", "redact", "nullify"):
         raise SettingsError(
             f"{where}: mask = {field.mask!r} gives text, but its type is {field.type!r}",
             code="mask_type",
-            hint='set type = "text" for a masked field',
+            hint='set type = "text", or "integer", "bigint" or "uuid", for a masked field',
         )
     if field.recover and not (declared.deterministic and declared.joinable):
         raise SettingsError(
@@ -78,9 +81,12 @@ def _check_together(fields: list[Field]) -> None:
         if field.mask != "keep":
             continue
         for other in fields:
-            if other.source == field.source and other.mask not in ("keep", "partial", DROP):
+            if other.mask in ("keep", "partial", DROP) or not other.source:
+                continue
+            if field.source and paths.contains(field.source, other.source):
                 raise SettingsError(
-                    f"field {field.source!r} is masked for one column and kept for another",
+                    f"field {other.source!r} is masked for one column and kept for another"
+                    + ("" if field.source == other.source else f", inside {field.source!r}"),
                     code="kept_beside_mask",
                     hint="whoever reads the table has both; mask it in each, or drop one",
                 )

@@ -70,8 +70,16 @@ class QueueSource:
     """One queue, shared by all pollers and writers of the process."""
 
     def __init__(
-        self, client: SqsClient, queue_url: str, settings: Source, metrics: Metrics
+        self,
+        client: SqsClient,
+        queue_url: str,
+        settings: Source,
+        metrics: Metrics,
+        *,
+        message_attributes: Sequence[str] = (),
     ) -> None:
+        """`message_attributes` names those of the producer's that are asked for."""
+        self._message_attributes = message_attributes
         self._client = client
         self.queue_url = queue_url
         self._settings = settings
@@ -123,6 +131,7 @@ class QueueSource:
                 max_messages=BATCH,
                 wait_s=self._settings.wait_time_s if wait_s is None else wait_s,
                 visibility_timeout_s=self._settings.visibility_timeout_s,
+                message_attributes=self._message_attributes,
             )
             self._last_poll = time.time()
             if not messages:

@@ -27,7 +27,8 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
         GRANT USAGE ON SCHEMA sqs2pg, pii TO sqs2pg_ingest;
-        GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.tally TO sqs2pg_ingest;
+        GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.tally
+            TO sqs2pg_ingest;
         GRANT SELECT, INSERT ON sqs2pg.key TO sqs2pg_ingest;
         GRANT SELECT, INSERT, UPDATE, DELETE ON sqs2pg.delivery, sqs2pg.suspect TO sqs2pg_ingest;
         GRANT INSERT ON sqs2pg.tally TO sqs2pg_ingest;
@@ -56,7 +57,8 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_revealer') THEN
         GRANT USAGE ON SCHEMA sqs2pg, pii TO sqs2pg_revealer;
-        GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.key TO sqs2pg_revealer;
+        GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.key
+            TO sqs2pg_revealer;
         GRANT EXECUTE ON FUNCTION pii.request_reveal(text, uuid, integer, text, text),
             pii.fetch_reveal(bigint), pii.erased_at(uuid), pii.reference_key() TO sqs2pg_revealer;
     END IF;
