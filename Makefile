@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 COMPILER := .venv/.compiler
+BROWSER := .venv/.browser
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -32,10 +33,14 @@ $(COMPILER): requirements-compiler.txt $(READY)
 		--require-hashes -r requirements-compiler.txt
 	@touch $@
 
+$(BROWSER): requirements-browser.txt $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-browser.txt
+	@touch $@
+
 test: $(READY) $(COMPILER) ## unit, contract, integration, acceptance and short fault tests
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not system" $(TEST_ARGS)
 
-test-system: $(READY) ## tests that need system packages (PostgreSQL 15, PgBouncer); root installs them
+test-system: $(READY) $(COMPILER) $(BROWSER) ## tests that need system packages (PostgreSQL 15, PgBouncer, Chromium, promtool); root installs them
 	@tests/system/install.sh deploy/apt/test-system.txt
 	@$(BIN)/pytest -n 2 --dist loadfile -m system $(TEST_ARGS)
 
@@ -51,6 +56,9 @@ lint: $(READY) ## format, lint, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+pictures: $(READY) $(COMPILER) $(BROWSER) ## docs/images/status-*.png, of the status page under load; wants Chromium
+	@$(BIN)/python -m benchmarks.pictures $(PICTURES_ARGS)
 
 bench: $(READY) $(COMPILER) ## throughput, latency, CPU and memory, about 15 minutes; BENCH_ARGS='--only drain'
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
@@ -71,12 +79,13 @@ LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 -
 	--no-header --no-annotate
 lock: ## resolve the dependencies again and write the requirements files
 	@python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --group dev -o requirements-dev.txt
+	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --extra otel --group dev -o requirements-dev.txt
 	@$(LOCK) pyproject.toml -c requirements-dev.txt -o requirements.txt
 	@$(LOCK) pyproject.toml --group deploy -c requirements-dev.txt -o requirements-deploy.txt
 	@$(LOCK) pyproject.toml --group docs -c requirements-dev.txt -o requirements-docs.txt
 	@$(LOCK) pyproject.toml --extra local --extra ray --group dev -c requirements-dev.txt \
 		-o requirements-ray.txt
+	@$(LOCK) pyproject.toml --group browser -c requirements-dev.txt -o requirements-browser.txt
 	@echo hatchling | $(LOCK) - -c requirements-dev.txt -o requirements-build.txt
 	@echo ziglang | $(LOCK) - -o requirements-compiler.txt
 	@rm -rf .venv-lock
@@ -84,4 +93,4 @@ lock: ## resolve the dependencies again and write the requirements files
 clean: ## remove everything the targets made
 	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak bench deploy-check test test-system test-unit lint lock clean
+.PHONY: help setup demo soak bench pictures deploy-check test test-system test-unit lint lock clean

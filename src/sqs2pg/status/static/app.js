@@ -1,0 +1,235 @@
+// Shows what /events sends. Draws text with textContent only; keeps what it knew while a pipeline
+// is started again. The numbers in a point are those of recorder.py's Point, in its order.
+"use strict";
+(() => {
+  const { compact, span, percent } = Charts;
+  const KEPT = 1800, SILENT_MS = 4000;
+  const id = (name) => document.getElementById(name);
+  const full = (n) => (n == null ? "–" : Math.round(n).toLocaleString("en"));
+  let points = [], snapshot = null, heard = 0, opened = false, faultsSeen = [];
+
+  const put = (name, text) => { const node = id(name); if (node && node.textContent !== text) node.textContent = text; };
+  const make = (tag, text, cls) => { const node = document.createElement(tag); if (text != null) node.textContent = text; if (cls) node.className = cls; return node; };
+  const mean = (place, seconds = 5) => {
+    const last = points.length && points[points.length - 1][0];
+    const some = points.filter((p) => p.length > 1 && p[0] > last - seconds);
+    return some.length ? some.reduce((sum, p) => sum + (p[place] ?? 0), 0) / some.length : 0;
+  };
+  const ago = (s) => (s < 1.5 ? "now" : `${span(Math.round(s))} ago`);
+  const latest = (place) => { for (let i = points.length - 1; i >= 0 && i > points.length - 60; i--) if (points[i][place] != null) return points[i][place]; return null; };
+
+  // -- keeping ------------------------------------------------------------------------------
+  const take = (fresh) => {
+    if (!fresh.length) return;
+    const first = fresh[0][0];
+    points = points.filter((p) => p[0] < first);
+    const last = points.length ? points[points.length - 1][0] : null;
+    if (last != null && first - last > 3) points.push([last + 1]); // a gap is a gap in the lines
+    points.push(...fresh);
+    points = points.slice(-KEPT);
+  };
+
+  // -- drawing ------------------------------------------------------------------------------
+  const pill = () => {
+    const silent = Date.now() - heard > SILENT_MS;
+    let [state, text] = ["good", "running"];
+    const bad = snapshot && Object.entries(snapshot.ready).find(([, check]) => !check.ok);
+    if (!opened) [state, text] = ["waiting", "connecting"];
+    else if (silent) [state, text] = ["bad", "no answer, trying again"];
+    else if (snapshot.processes === 0) [state, text] = ["warn", "workers are starting"];
+    else if (!snapshot.well) [state, text] = ["bad", "stalled"];
+    else if (snapshot.paused) [state, text] = ["bad", "paused: the database is away"];
+    else if (bad) [state, text] = ["warn", bad[1].detail === "not read yet" ? "starting" : `not ready: ${bad[0]}`];
+    else if (mean(1) + mean(2) < 0.05 && !(snapshot.gauges.queue_visible_messages > 0)) [state, text] = ["good", "running, queue empty"];
+    id("pill").dataset.state = state;
+    put("pill-text", text);
+  };
+
+  const pace = (node, rate) => {
+    node.classList.toggle("moving", rate > 0.05);
+    node.style.setProperty("--pace", `${Math.max(0.18, 1.6 / (1 + Math.log10(1 + rate))).toFixed(2)}s`);
+  };
+
+  const stages = () => {
+    // Of the last ten seconds where there was work in them, else since the start.
+    const now = snapshot.stages, past = stages.past || (stages.past = []);
+    past.push({ at: snapshot.at, stages: now });
+    while (past.length > 2 && past[0].at < snapshot.at - 10) past.shift();
+    const before = past[0].stages, each = {}, spent = {};
+    for (const [name, stage] of Object.entries(now)) {
+      let seconds = stage.seconds - (before[name]?.seconds ?? 0), count = stage.count - (before[name]?.count ?? 0);
+      if (count <= 0) { seconds = stage.seconds; count = stage.count; }
+      each[name] = count > 0 ? seconds / count : null;
+      spent[name] = seconds;
+    }
+    const inside = (spent.decode || 0) + (spent.mask || 0) + (spent.write || 0);
+    for (const node of document.querySelectorAll(".hop")) {
+      const name = node.dataset.stage, share = inside ? (spent[name] || 0) / inside : 0;
+      const ms = node.querySelector(".ms"), text = span(each[name]);
+      if (ms.textContent !== text) ms.textContent = text;
+      const label = node.querySelector(".share");
+      if (label) { const of = inside ? `${percent(share)} of time` : "–"; if (label.textContent !== of) label.textContent = of; }
+      node.querySelector(".bar i").style.setProperty("--w", name === "receive" ? "0%" : `${(share * 100).toFixed(1)}%`);
+    }
+    put("f-commit", span(each.commit));
+    put("f-ack", span(each.acknowledge));
+  };
+
+  const flow = () => {
+    const { counts, gauges } = snapshot;
+    put("f-visible", compact(gauges.queue_visible_messages));
+    put("f-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
+    put("f-held", compact(gauges.in_flight_messages));
+    put("f-written", compact(counts.written));
+    put("f-dup", compact(counts.duplicate));
+    put("f-quarantined", compact(counts.quarantined));
+    for (const [name, place] of [["received", 1], ["written", 2], ["quarantined", 4], ["deleted", 5]]) put(`r-${name}`, compact(mean(place)));
+    const links = document.querySelectorAll(".flow .link");
+    links.forEach((link, index) => pace(link, mean(index === links.length - 1 ? 2 : 1)));
+    pace(id("n-quarantine"), mean(4));
+    pace(id("n-return"), mean(5));
+    put("c-rate", compact(mean(2) + mean(3) + mean(4)));
+    put("c-lag", span(latest(8)));
+    put("c-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
+    const last = points.length ? points[points.length - 1][13] || {} : {};
+    put("c-busy", percent((last.decode || 0) + (last.mask || 0) + (last.write || 0)));
+    id("chart-rate").setAttribute("aria-label", `Messages a second over time, now ${compact(mean(2))} written`);
+    id("chart-lag").setAttribute("aria-label", `Lag over time, now ${span(latest(8))} at the 95th percentile`);
+    id("chart-depth").setAttribute("aria-label", `Messages waiting over time, now ${compact(gauges.queue_visible_messages)}`);
+  };
+
+  const outcomes = () => {
+    const { counts, gauges } = snapshot;
+    const names = ["written", "duplicate", "quarantined", "released"];
+    const total = names.reduce((sum, name) => sum + (counts[name] || 0), 0);
+    put("o-total", full(total));
+    for (const name of names) {
+      id("stack").querySelector(`[data-k="${name}"]`).style.setProperty("--w", `${total ? (100 * (counts[name] || 0)) / total : 0}%`);
+      const value = id("legend").querySelector(`[data-k="${name}"] dd`), share = total ? (counts[name] || 0) / total : 0;
+      value.textContent = full(counts[name]) + (share && share < 0.9995 ? `  ${percent(share)}` : "");
+    }
+    id("stack").setAttribute("aria-label", names.map((name) => `${name} ${full(counts[name])}`).join(", "));
+    put("l-ext", full(counts.lease_extensions)); put("l-lost", full(counts.leases_lost)); put("l-del", full(counts.deletes_failed));
+    put("l-dlq", gauges.dlq_visible_messages == null ? "no queue for them" : full(gauges.dlq_visible_messages));
+  };
+
+  const checks = () => {
+    const { ready, gauges } = snapshot;
+    const all = [["alive", { ok: snapshot.well, detail: snapshot.well ? "" : "no poll or commit for too long" }], ...Object.entries(ready)];
+    id("checks").replaceChildren(...all.map(([name, check]) => {
+      const item = make("li", `${check.ok ? "✓" : "✕"} ${name}`, check.ok ? "" : "bad");
+      if (check.detail) item.append(make("small", check.detail));
+      return item;
+    }));
+    put("d-conn", gauges.database_connections == null ? "–" : `${full(gauges.database_connections)} of ${full(gauges.database_connections_max)}`);
+    const size = gauges.database_size_bytes;
+    put("d-size", size == null ? "–" : size > 1e9 ? `${(size / 1e9).toFixed(1)} GB` : `${(size / 1e6).toFixed(0)} MB`);
+    const until = (at, never) => (at == null ? never : at < snapshot.at ? "expired" : `expire in ${span(at - snapshot.at)}`);
+    put("d-cred", until(gauges.credential_expiry_timestamp_seconds, "do not expire"));
+    put("d-cert", until(gauges.certificate_expiry_timestamp_seconds, "no TLS"));
+  };
+
+  const rows = (body, columns, cells, none) => {
+    if (!cells.length) { const cell = make("td", none, "none"); cell.colSpan = columns; const row = make("tr"); row.append(cell); cells = [row]; }
+    body.replaceChildren(...cells);
+  };
+  const row = (...cells) => {
+    const tr = make("tr");
+    for (const cell of cells) {
+      if (cell instanceof Node) { const td = make("td"); td.append(cell); tr.append(td); }
+      else if (Array.isArray(cell)) tr.append(make("td", cell[0], "n"));
+      else tr.append(make("td", cell));
+    }
+    return tr;
+  };
+
+  const faults = () => {
+    faultsSeen.push([snapshot.at, snapshot.faults]);
+    while (faultsSeen.length > 2 && faultsSeen[0][0] < snapshot.at - 10) faultsSeen.shift();
+    const before = faultsSeen[0][1];
+    const list = Object.entries(snapshot.faults).sort((a, b) => b[1] - a[1]).slice(0, 30);
+    rows(id("faults"), 4, list.map(([key, times]) => {
+      const [stage, ...code] = key.split(" "), recent = Math.max(0, times - (before[key] ?? 0));
+      const tr = row(make("code", code.join(" ")), stage, [full(times)]);
+      const cell = make("td", null, "n");
+      cell.append(make("span", full(recent), recent ? "hot" : ""));
+      tr.append(cell);
+      return tr;
+    }), "no fault so far");
+  };
+
+  let quarantineShown = "";
+  const quarantine = () => {
+    // Only when it changed, so that a button keeps its focus.
+    const now = JSON.stringify(snapshot.quarantine.map((q) => [q.reason, q.messages]));
+    if (now === quarantineShown) return;
+    quarantineShown = now;
+    rows(id("quarantine"), 4, snapshot.quarantine.map((q) => {
+      const command = make("span", null, "command"), text = `sqs2pg quarantine replay --reason ${q.reason}`;
+      const button = make("button", "copy", "copy");
+      button.type = "button";
+      button.setAttribute("aria-label", `Copy: ${text}`);
+      button.addEventListener("click", async () => {
+        try { await navigator.clipboard.writeText(text); button.textContent = "copied"; }
+        catch { getSelection().selectAllChildren(command.firstChild); button.textContent = "selected"; }
+        setTimeout(() => { button.textContent = "copy"; }, 1500);
+      });
+      command.append(make("code", text), button);
+      return row(make("code", q.reason), [full(q.messages)], [ago(snapshot.at - q.latest_at)], command);
+    }), "nothing is waiting in quarantine");
+  };
+
+  const workers = () => {
+    rows(id("workers"), 9, snapshot.workers.map((w) => {
+      const late = w.heartbeat_s > 30, state = make("span", late ? "late" : w.state, `state ${late ? "late" : w.state}`);
+      return row(make("code", `${w.host} · ${w.pid}`), state, [compact(w.per_second)], [full(w.written)], [full(w.quarantined)], [full(w.in_flight)], [span(snapshot.at - w.started_at)], [ago(w.heartbeat_s)], w.last_fault ? make("code", w.last_fault) : "–");
+    }), "no heartbeat yet");
+  };
+
+  const draw = () => {
+    put("pipeline", snapshot.pipeline || "sqs2pg");
+    put("route-queue", snapshot.queue); put("route-table", snapshot.table);
+    put("version", snapshot.version); put("uptime", span(snapshot.at - snapshot.started_at));
+    put("processes", snapshot.processes > 1 ? `${snapshot.processes} here, ${snapshot.workers.length} in all` : String(snapshot.workers.length || snapshot.processes));
+    document.title = `${compact(mean(2))}/s · ${snapshot.pipeline || "sqs2pg"}`;
+    pill(); stages(); flow(); outcomes(); checks(); faults(); quarantine(); workers();
+    Charts.update(points);
+  };
+
+  // -- listening ----------------------------------------------------------------------------
+  const listen = () => {
+    const events = new EventSource("/events");
+    events.addEventListener("hello", (event) => {
+      const { history, now } = JSON.parse(event.data);
+      opened = true; heard = Date.now(); snapshot = now.snapshot;
+      take(history.length ? history : [now.point]);
+      stages.past = []; faultsSeen = [];
+      draw();
+      document.body.dataset.live = "yes";
+    });
+    events.addEventListener("moment", (event) => {
+      const now = JSON.parse(event.data);
+      heard = Date.now(); snapshot = now.snapshot;
+      take([now.point]);
+      if (!document.hidden) draw();
+    });
+    events.addEventListener("error", () => {
+      pill();
+      // The browser tries again by itself, but for an answer that is no stream (a token, too many).
+      if (events.readyState === EventSource.CLOSED) { events.close(); setTimeout(listen, 2000); }
+    });
+  };
+  setInterval(() => { if (opened) pill(); }, 1000);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && snapshot) draw(); });
+  for (const button of document.querySelectorAll("[data-range]")) {
+    button.addEventListener("click", () => {
+      for (const other of document.querySelectorAll("[data-range]")) other.setAttribute("aria-pressed", String(other === button));
+      Charts.setRange(Number(button.dataset.range));
+      Charts.rebuild(points);
+    });
+  }
+  const recolour = () => { if (snapshot) Charts.rebuild(points); };
+  document.addEventListener("themechange", recolour);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+  listen();
+})();

@@ -1,0 +1,316 @@
+"""The status page in a real browser: it shows the run, goes on by itself, and says no value."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+from benchmarks.pictures import command, find_chromium, free_port
+from tests.shell import Shell, bare_environment
+
+if TYPE_CHECKING:  # its package is installed by `make test-system` alone
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
+
+
+@dataclass
+class Running:
+    """A pipeline that runs, and the page's address; it may be stopped and started again."""
+
+    shell: Shell
+    port: int
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            command("run"), cwd=self.shell.folder, env=self.environment, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while not self._answers():
+            assert self.process.poll() is None, "it ended"
+            assert time.monotonic() < deadline, "the status server does not answer"
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.address}/livez", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        assert self.process.wait(30) == 0
+
+
+@dataclass
+class Seen:
+    """A page, and what it complained of or asked for elsewhere."""
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, headless."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def running(tmp_path: Any, database: str, sqs_endpoint: str, queue_url: str) -> Iterator[Running]:
+    """One pipeline with its status page."""
+    environment = bare_environment() | {
+        "DATABASE_URL": database,
+        "AWS_ENDPOINT_URL": sqs_endpoint,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "SQS2PG_SOURCE__QUEUE": queue_url.rsplit("/", 1)[-1],
+        "SQS2PG_SOURCE__WAIT_TIME_S": "1",
+        "SQS2PG_KEYS__FILE": str(tmp_path / "sqs2pg.keys"),
+        "SQS2PG_STATUS__POLL_S": "0.3",
+    }
+    shell = Shell(tmp_path, environment)
+    shell("keys", "init")
+    shell("migrate")
+    port = free_port()
+    made = Running(shell, port, environment | {"SQS2PG_STATUS__BIND": f"127.0.0.1:{port}"})
+    made.start()
+    yield made
+    assert made.process is not None
+    if made.process.poll() is None:
+        made.stop()
+
+
+@pytest.fixture
+def send(sqs_endpoint: str, queue_url: str) -> Callable[[list[str]], None]:
+    sqs = boto3.client(
+        "sqs",
+        endpoint_url=sqs_endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+    def put(bodies: list[str]) -> None:
+        for start in range(0, len(bodies), 10):
+            entries = [
+                {"Id": str(i), "MessageBody": body}
+                for i, body in enumerate(bodies[start : start + 10])
+            ]
+            assert not sqs.send_message_batch(QueueUrl=queue_url, Entries=entries).get("Failed")
+
+    return put
+
+
+@pytest.fixture
+def seen(browser: Browser, running: Running) -> Iterator[Seen]:
+    """The page, open and live."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    found = Seen(page)
+    page.on("console", lambda m: found.errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(running.address) else found.elsewhere.append(r.url),
+    )
+    page.goto(running.address)
+    expect(page.locator("body[data-live]")).to_be_attached(timeout=20_000)
+    yield found
+    context.close()
+
+
+def expect(what: Any) -> Any:
+    """Playwright's assertion that waits."""
+    from playwright.sync_api import expect as expect_of_playwright
+
+    return expect_of_playwright(what)
+
+
+def login(number: int) -> str:
+    user, ip, device = CANARIES
+    return json.dumps({"user_id": f"{user}-{number}", "ip": ip, "device_id": device})
+
+
+def text(page: Page) -> str:
+    return page.content() + page.inner_text("body")
+
+
+def test_the_page_shows_the_run_goes_on_by_itself_and_says_no_value(
+    seen: Seen, running: Running, send: Callable[[list[str]], None]
+) -> None:
+    page = seen.page
+    expect(page.locator("#pill-text")).to_contain_text("running", timeout=20_000)
+    send([login(i) for i in range(40)])
+    expect(page.locator("#legend [data-k=written] dd")).to_have_text(
+        re.compile("^40"), timeout=20_000
+    )
+    # Live: no reload in between.
+    send([login(i) for i in range(40, 60)] + ["not json " + CANARIES[1]] * 3)
+    expect(page.locator("#legend [data-k=written] dd")).to_have_text(
+        re.compile("^60"), timeout=20_000
+    )
+    expect(page.locator("#legend [data-k=quarantined] dd")).to_have_text(re.compile("^3"))
+    expect(page.locator("#faults")).to_contain_text("not_json", timeout=20_000)
+    expect(page.locator("#quarantine")).to_contain_text(
+        "sqs2pg quarantine replay --reason not_json", timeout=20_000
+    )
+    expect(page.locator("#workers tr")).to_have_count(1)
+    expect(page.locator("#workers")).to_contain_text("running")
+    expect(page.locator("#checks li.bad")).to_have_count(0, timeout=20_000)
+    expect(page.locator(".chart canvas")).to_have_count(4)
+    for value in CANARIES:
+        assert value not in text(page)
+    state = page.evaluate("fetch('/state').then(answer => answer.text())")
+    assert '"written":60' in state
+    for value in CANARIES:
+        assert value not in state
+    assert seen.errors == []
+    assert seen.elsewhere == [], "everything is served by the process itself"
+
+
+def test_the_command_on_the_page_is_one_that_works(
+    seen: Seen, running: Running, send: Callable[[list[str]], None]
+) -> None:
+    send(["not json"])
+    shown = seen.page.locator("#quarantine code").nth(1)
+    expect(shown).to_contain_text("quarantine replay", timeout=20_000)
+    program, *arguments = shown.inner_text().split()
+    assert program == "sqs2pg"
+    running.shell(*arguments, code=None)
+    assert "error: no such" not in running.shell.transcript[-1]
+    assert "usage" not in running.shell.transcript[-1].lower()
+
+
+def test_a_restart_of_the_pipeline_is_survived(
+    seen: Seen, running: Running, send: Callable[[list[str]], None]
+) -> None:
+    page = seen.page
+    send([login(i) for i in range(10)])
+    expect(page.locator("#legend [data-k=written] dd")).to_have_text(
+        re.compile("^10"), timeout=20_000
+    )
+    running.stop()
+    expect(page.locator("#pill")).to_have_attribute("data-state", "bad", timeout=20_000)
+    expect(page.locator("#pill-text")).to_contain_text("no answer")
+    running.start()
+    expect(page.locator("#pill")).to_have_attribute("data-state", "good", timeout=40_000)
+    send([login(i) for i in range(10, 17)])
+    expect(page.locator("#legend [data-k=written] dd")).to_have_text(
+        re.compile("^7"), timeout=20_000
+    )
+    # What the browser says of an address that does not answer is its own; ours had no trouble.
+    assert [e for e in seen.errors if "Failed to load resource" not in e] == []
+
+
+def test_the_page_is_usable_by_keyboard_and_on_a_phone(seen: Seen) -> None:
+    page = seen.page
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    reached: list[str] = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                "document.activeElement.dataset.range || document.activeElement.className"
+            )
+        )
+    assert {"60", "300", "1800", "scroll"} <= set(reached)
+    page.locator("[data-range='60']").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-range='60']")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("[data-range='300']")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator(".chart canvas")).to_have_count(4)
+    page.locator("#theme").focus()
+    for expected in ("light", "dark", None):
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.documentElement.dataset.theme ?? null") == expected
+    for width in (390, 320):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_function("innerWidth === " + str(width))
+        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert overflow <= 0, f"{overflow}px too wide at {width}"
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, a, [role=img], [role=region], input')]"
+        ".filter(n => !(n.getAttribute('aria-label') || n.getAttribute('aria-labelledby')"
+        " || n.textContent.trim())).length"
+    )
+    assert unnamed == 0
+    assert seen.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(browser: Browser, running: Running, scheme: str) -> None:
+    """Contrast of the colours in use: 4.5 to 1 (WCAG 2.2, 1.4.3)."""
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(running.address)
+    ratios = page.evaluate(
+        """() => {
+          const style = getComputedStyle(document.documentElement);
+          const light = (name) => {
+            const hex = style.getPropertyValue('--' + name).trim().slice(1);
+            const c = [0, 2, 4].map(i => parseInt(hex.slice(i, i + 2), 16) / 255)
+              .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * c[0] + 0.7152 * c[1] + 0.0722 * c[2];
+          };
+          const pairs = [['ink', 'ground'], ['ink', 'card'], ['soft', 'card'], ['soft', 'ground'],
+            ['soft', 'faint'], ['written', 'card'], ['quarantined', 'card'],
+            ['good', 'good-ground'], ['bad', 'bad-ground'], ['warn', 'warn-ground'],
+            ['receive', 'faint'], ['decode', 'faint'], ['mask', 'faint'], ['write', 'faint']];
+          return Object.fromEntries(pairs.map(([a, b]) => {
+            const [x, y] = [light(a), light(b)].sort((m, n) => n - m);
+            return [a + ' on ' + b, (x + 0.05) / (y + 0.05)];
+          }));
+        }"""
+    )
+    context.close()
+    assert {pair: round(ratio, 2) for pair, ratio in ratios.items() if ratio < 4.5} == {}
+
+
+def test_with_a_token_the_form_comes_first(browser: Browser, running: Running) -> None:
+    running.stop()
+    token = "a-token-of-some-length"
+    running.environment["SQS2PG_STATUS__TOKEN"] = token
+    running.start()
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(running.address)
+    page.get_by_label("Token").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.get_by_label("Token").fill(token)
+    page.keyboard.press("Enter")
+    expect(page.locator("body[data-live]")).to_be_attached(timeout=20_000)
+    assert token not in page.url
+    context.close()
