@@ -20,7 +20,11 @@ class Intake:
     in hand wait here until it is `done` with them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, full_at: int = 4_000) -> None:
+        """`full_at`: messages at which it has enough; it has room again at half of it."""
+        self._full_at = full_at
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._messages: deque[Message] = deque()
         self._busy_groups: set[str] = set()
         self._under_way = 0
@@ -38,6 +42,22 @@ class Intake:
         if len(self._messages) >= self._enough or not self._worth_waiting():
             self._changed.set()
 
+        if len(self._messages) >= self._full_at:
+            self._has_room.clear()
+
+    @property
+    def full(self) -> bool:
+        """Whether more would only wait: writing is what limits. Nothing is refused."""
+        return not self._has_room.is_set()
+
+    def would_fill(self, count: int) -> bool:
+        """Whether it is full, or would be with `count` more."""
+        return len(self._messages) + count >= self._full_at or not self._has_room.is_set()
+
+    async def room(self) -> None:
+        """Wait until it is no longer full."""
+        await self._has_room.wait()
+
     async def take(self, rows_max: int, linger_s: float) -> list[Message]:
         """Wait for a message, linger for more unless the batch is full; return 1 to rows_max.
 
@@ -51,6 +71,8 @@ class Intake:
             if linger_s and len(self._messages) < rows_max and self._worth_waiting():
                 await self._linger(rows_max, linger_s)
             if batch := self._pick(rows_max):
+                if len(self._messages) <= self._full_at // 2:
+                    self._has_room.set()
                 self._under_way += 1
                 return batch
             self._changed.clear()

@@ -87,7 +87,7 @@ class Consumer:
         self._processors = processors
         self._settings = settings
         self._metrics = metrics
-        self._intake = Intake()
+        self._intake = Intake(2 * settings.sink.batch_rows_max)
         self._stopping = asyncio.Event()
         self._pollers = Pollers(source, self._intake, settings, metrics, self.pulse, self._arrived)
         self._busy = 0

@@ -98,32 +98,61 @@ class Pollers:
     async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
         while not self._stopped:
             await self.open.wait()
+            if self._intake.full:
+                if len(self._pollers) > self._at_once():
+                    self._leave()
+                    return
+                await self._intake.room()
+                continue
             count = await self._bring(wait_s)
             if count == BATCH:
-                more = len(self._pollers) < self._receivers_max
-                if more and len(self._intake) < self._intake_enough and not self._stopped:
+                if self._wants_another() and not self._stopped:
                     self._start_one(group, wait_s)
             elif count == 0 and len(self._pollers) > 1:
-                # Now, not when the task is done: two that end at once must leave one.
-                self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+                self._leave()
                 return
 
+    def _leave(self) -> None:
+        # Now, not when the task is done: two that end at once must leave one.
+        self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def _at_once(self) -> int:
+        """Return how many polls at once fill a batch while another one is written."""
+        wanted = self._source.receiving.at_once(-(-self._intake_enough // BATCH))
+        return min(self._receivers_max, wanted)
+
+    def _wants_another(self) -> bool:
+        """Whether a full reply is to start another poller: there is more, and writing waits."""
+        return len(self._intake) < self._intake_enough and len(self._pollers) < self._at_once()
+
+    def _go_on(self, count: int) -> bool:
+        """Whether a reply of `count` changes nothing: its poller would just poll again."""
+        return (
+            not self._stopped
+            and self.open.is_set()
+            and not self._intake.would_fill(count)
+            and (count < BATCH or not self._wants_another())
+        )
+
     async def _bring(self, wait_s: int | None) -> int:
-        """Put what one poll brings into the intake; return how many messages came.
+        """Put what polls bring into the intake; return how many messages came with the last.
 
         A frame of its own, so that no poller keeps its last reply while it waits for the next.
         """
         messages, count = await self._poll(wait_s)
+        self._took(messages, count)
+        return count
+
+    def _took(self, messages: list[Message], count: int) -> None:
         self._pulse.polled = time.monotonic()
         self._arrived(count)
         self.empty_polls = 0 if count else self.empty_polls + 1
         self._intake.put(messages, more=count == BATCH)
-        return count
 
     async def _poll(self, wait_s: int | None) -> tuple[list[Message], int]:
-        """Poll once, through transient faults."""
+        """Poll, through transient faults."""
         try:
-            return await self._source.poll(wait_s=wait_s)
+            return await self._source.poll(wait_s=wait_s, go_on=self._go_on, took=self._took)
         except TransientFault as fault:
             return await self._poll_again(wait_s, fault)
 

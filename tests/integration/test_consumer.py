@@ -121,16 +121,16 @@ async def test_what_is_settled_just_as_the_last_delete_ends_is_deleted_too(
     async with pipeline(source={"receivers_max": 1}) as ready:
         await send(ready, [login(1), login(2)])
         first, second = await held(ready, 2)
-        delete = ready.client.delete
+        delete = ready.client.delete_on
 
         async def then_settle_the_second(*arguments: Any) -> Any:
             failures = await delete(*arguments)
-            monkeypatch.setattr(ready.client, "delete", delete)
+            monkeypatch.setattr(ready.client, "delete_on", delete)
             # Runs after the task's last step and before its end is told to anybody.
             asyncio.get_running_loop().call_soon(ready.source.acknowledge, [second])
             return failures
 
-        monkeypatch.setattr(ready.client, "delete", then_settle_the_second)
+        monkeypatch.setattr(ready.client, "delete_on", then_settle_the_second)
         ready.source.acknowledge([first])
         await until(lambda: ready.source.held_count == 0, 5)
         assert await ready.source.depth() == (0, 0, 0)

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Self
 
 from sqs2pg.errors import SettingsError, Sqs2pgError, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.source import wire
 from sqs2pg.source.connection import Reply
+from sqs2pg.source.conversation import Batches, Conversation, Deletes, Polls
 from sqs2pg.source.dialer import Dialer, make_tls
 from sqs2pg.source.endpoint import split_queue
 from sqs2pg.source.environment import AwsEnvironment, read_environment
@@ -159,15 +161,44 @@ class SqsClient:
         names the producer's attributes wanted, `All` for all. Raises TransientFault or
         FatalFault; ValueError outside the ranges.
         """
-        key = (queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes))
-        request = self._poll_bodies.get(key)
-        if request is None:
-            request = wire.write_receive(*key)
+        request = self._poll_body(
+            queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
+        )
+        return self._read_messages(await self._call(wire.RECEIVE, request, wait_s=wait_s))
+
+    async def receive_on(
+        self,
+        take: Callable[[list[Message]], bool],
+        queue_url: str,
+        *,
+        max_messages: int = wire.BATCH_MAX,
+        wait_s: int = 20,
+        visibility_timeout_s: int | None = None,
+        message_attributes: Sequence[str] = (),
+    ) -> list[Message]:
+        """As `receive`, again and again, until `take` does not take what came; return that.
+
+        `take` is called from the event loop's callback with the messages of a reply that brought
+        some; where it returns True it has taken them, and the same request goes out again. Big
+        replies are not shown to it. A fault is the last request's: what was taken stays taken.
+        """
+        body = self._poll_body(
+            queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
+        )
+        polls = Polls(body, take, self._read_messages)
+        return self._read_messages(await self._call(wire.RECEIVE, polls, wait_s=wait_s))
+
+    def _poll_body(self, *key: *_Poll) -> bytes:
+        body = self._poll_bodies.get(key)
+        if body is None:
+            body = wire.write_receive(*key)
             if len(self._poll_bodies) >= _POLLS_MAX:
                 self._poll_bodies.clear()
-            self._poll_bodies[key] = request
-        body = await self._call(wire.RECEIVE, request, wait_s=wait_s)
-        messages = wire.read_messages(body)
+            self._poll_bodies[key] = body
+        return body
+
+    def _read_messages(self, answer: bytes) -> list[Message]:
+        messages = wire.read_messages(answer)
         if self._verify_md5:
             wire.verify_md5(messages)
         return messages
@@ -177,6 +208,15 @@ class SqsClient:
         request = wire.write_delete(queue_url, receipt_handles)
         body = await self._call(wire.DELETE, request)
         return wire.read_failures(body, len(receipt_handles), wire.DELETE)
+
+    async def delete_on(self, batches: Batches) -> list[EntryFailure]:
+        """As `delete`, batch after batch, until there is no other or one is not all done.
+
+        Returns the failed entries of the last batch, which is the present one of `batches`; what
+        is raised is its fault. Every batch before it is deleted.
+        """
+        body = await self._call(wire.DELETE, Deletes(batches))
+        return wire.read_failures(body, len(batches.handles), wire.DELETE)
 
     async def change_visibility(
         self, queue_url: str, receipt_handles: Sequence[str], timeout_s: int
@@ -218,14 +258,25 @@ class SqsClient:
         return wire.read_attributes(await self._call(wire.ATTRIBUTES, body))
 
     async def _call(
-        self, operation: Operation, body: bytes, *, wait_s: float = 0.0, repeatable: bool = True
+        self,
+        operation: Operation,
+        request: bytes | Conversation,
+        *,
+        wait_s: float = 0.0,
+        repeatable: bool = True,
     ) -> bytes:
-        """One call with its retries; the body of its successful answer."""
+        """One call with its retries, or a conversation; the body of the last, successful answer.
+
+        A call that is tried again stands alone: its answer is returned, whatever may follow.
+        """
+        talk = None if isinstance(request, bytes) else request
         attempt, cost, corrected = 1, 0, False
         while True:
             keys, skew_s = self._credentials.keys, self._skew_s
+            first = talk if attempt == 1 and not corrected else None
+            body = request if isinstance(request, bytes) else request.body()
             try:
-                reply = await self._attempt(operation, body, wait_s, repeatable)
+                reply = await self._attempt(operation, body, wait_s, repeatable, first)
                 if reply.status == 200:
                     self._retries.succeed(cost)
                     if self._rate is not None:
@@ -248,9 +299,14 @@ class SqsClient:
             await asyncio.sleep(delay_s)
 
     async def _attempt(
-        self, operation: Operation, body: bytes, wait_s: float, repeatable: bool
+        self,
+        operation: Operation,
+        body: bytes,
+        wait_s: float,
+        repeatable: bool,
+        talk: Conversation | None,
     ) -> Reply:
-        """One answer, of whatever status."""
+        """One answer, of whatever status; the last one of a conversation."""
         if time.time() >= self._credentials.refresh_at:
             await self._credentials.renew()
         if self._rate is not None:
@@ -258,9 +314,12 @@ class SqsClient:
         pool = self._polls if operation is wire.RECEIVE else self._calls
         silence_s = wait_s + self._silence_s
         idle_s = IDLE_S if repeatable else _SURE_IDLE_S
+        proceed = None
+        if talk is not None and self._rate is None:
+            proceed = partial(self._proceed, operation, talk, pool)
         connection = pool.take_idle(idle_s) or await pool.take(idle_s)
         try:
-            return await connection.exchange(self._sign(operation, body), silence_s)
+            return await connection.exchange(self._sign(operation, body), silence_s, proceed)
         except TransientFault:
             # A server may close an idle connection just as a request goes out on it (RFC 9112,
             # section 9.3.1). That says nothing about the server, so it is no attempt spent.
@@ -270,9 +329,25 @@ class SqsClient:
             pool.give_back(connection)
         connection = await pool.take(fresh=True)
         try:
+            body = body if talk is None else talk.body()
             return await connection.exchange(self._sign(operation, body), silence_s)
         finally:
             pool.give_back(connection)
+
+    def _proceed(
+        self, operation: Operation, talk: Conversation, pool: ConnectionPool, reply: Reply
+    ) -> bytes | None:
+        """The next request of a conversation, unless something has to be seen to first."""
+        if (
+            reply.status != 200
+            or self._closed
+            or pool.wanted
+            or time.time() >= self._credentials.refresh_at
+            or not talk.go_on(reply.body)
+        ):
+            return None
+        self._retries.succeed(0)
+        return self._sign(operation, talk.body())
 
     def _sign(self, operation: Operation, body: bytes) -> bytes:
         """The request under the present keys, dated by the corrected clock."""

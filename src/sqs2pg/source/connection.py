@@ -1,7 +1,8 @@
 """One HTTP/1.1 keep-alive connection, one request in flight at a time.
 
-Place in the flow: below the client; the pool lends a connection for one exchange and takes it
-back. HTTP framing (RFC 9112) is read by httptools, which is llhttp.
+Place in the flow: below the client; the pool lends a connection for one exchange, or for a
+conversation of several, and takes it back. HTTP framing (RFC 9112) is read by httptools, which
+is llhttp.
 
 Promises: a reply belongs to the request that asked for it, or it is a fault. A connection that
 lost its place in the stream (a cancelled exchange, a timeout, bytes nobody asked for, a reply
@@ -59,6 +60,10 @@ class Reply(msgspec.Struct, gc=False):
         return ""
 
 
+Proceed = Callable[[Reply], bytes | None]
+"""Takes a reply as soon as it is whole: the next request if it has dealt with it, else None."""
+
+
 class HttpConnection(asyncio.Protocol):
     """The protocol object of one connection; `exchange` is its one verb.
 
@@ -71,6 +76,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Reply] | None = None
+        self._proceed: Proceed | None = None
         self._head: list[bytes] = []
         self._head_size = 0
         self._body: list[bytes] = []
@@ -94,9 +100,14 @@ class HttpConnection(asyncio.Protocol):
         """Loop time when the current exchange has been silent for too long."""
         self._idle_since = self._loop.time()
 
-    async def exchange(self, request: bytes, silence_s: float) -> Reply:
+    async def exchange(
+        self, request: bytes, silence_s: float, proceed: Proceed | None = None
+    ) -> Reply:
         """Send one whole request and return its reply, read to the end.
 
+        `proceed`: shown each reply first, from within the event loop's callback, and where it
+        gives the next request that one is sent at once, without a task or a future in between.
+        What is returned, or raised, is then the last request's. It must not raise.
         `silence_s`: seconds without a byte before it is given up, once someone calls `expire`.
         Cancelling aborts the connection: its reply may be on the way, and must not be taken for
         the next one's. Raises TransientFault (`aws_connection`, `aws_timeout`,
@@ -104,18 +115,24 @@ class HttpConnection(asyncio.Protocol):
         """
         if not self.usable or self._transport is None:
             raise _fault("aws_connection", "a closed connection cannot carry a request")
-        self.usable = self._begun = self._headed = self._complete = self._reply_started = False
-        self._silence_s = silence_s
-        self.deadline = self._loop.time() + silence_s
         waiter: asyncio.Future[Reply] = self._loop.create_future()
         self._waiter = waiter
-        self._transport.write(request)
+        self._proceed = proceed
+        self._silence_s = silence_s
+        self._send(self._transport, request)
         try:
             return await waiter
         except BaseException:
             self._waiter = None
             self.abort()
             raise
+        finally:
+            self._proceed = None
+
+    def _send(self, transport: asyncio.Transport, request: bytes) -> None:
+        self.usable = self._begun = self._headed = self._complete = self._reply_started = False
+        self.deadline = self._loop.time() + self._silence_s
+        transport.write(request)
 
     def expire(self, now: float) -> None:
         """End the exchange with `aws_timeout` if it has been silent past its deadline."""
@@ -217,7 +234,7 @@ class HttpConnection(asyncio.Protocol):
             self._interims += 1
 
     def _finish(self) -> None:
-        head, body, waiter = self._head, self._body, self._waiter
+        head, body = self._head, self._body
         reply = Reply(
             self._status,
             head[0] if len(head) == 1 else b"".join(head),
@@ -227,18 +244,29 @@ class HttpConnection(asyncio.Protocol):
         self._head = []
         self._body = []
         self._head_size = self._body_size = self._interims = 0
-        self.deadline = math.inf
-        self._idle_since = self._loop.time()
-        self._waiter = None
         self._exchanges += 1
-        if self._keep_alive and self._transport is not None:
-            self.usable = not self._transport.is_closing()
-        else:
+        transport = self._transport
+        waiter = self._waiter
+        usable = self._keep_alive and transport is not None and not transport.is_closing()
+        if usable and self._proceed is not None and waiter is not None and not waiter.done():
+            try:
+                request = self._proceed(reply)
+            except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
+                self._fail(error)
+                return
+            if request is not None:
+                self._send(cast("asyncio.Transport", transport), request)
+                return
+        self._idle_since = self._loop.time()
+        self.deadline = math.inf
+        self._waiter = None
+        self.usable = usable
+        if not self._keep_alive:
             self.close()
         if waiter is not None and not waiter.done():
             waiter.set_result(reply)
 
-    def _fail(self, fault: Sqs2pgError) -> None:
+    def _fail(self, fault: Exception) -> None:
         waiter, self._waiter = self._waiter, None
         self.deadline = math.inf
         self.abort()

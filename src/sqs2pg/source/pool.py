@@ -49,6 +49,11 @@ class ConnectionPool:
         """Connections open or being opened."""
         return len(self._open) + self._dialling
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a connection: who holds one should not hold it for long."""
+        return bool(self._waiters)
+
     def take_idle(self, idle_s: float = IDLE_S) -> HttpConnection | None:
         """The warmest idle connection, unless unused for `idle_s` or longer; never waits."""
         while self._idle:

@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import msgspec
@@ -24,6 +24,8 @@ from sqs2pg.message import Message
 from sqs2pg.metrics import Metrics
 from sqs2pg.settings import Source
 from sqs2pg.source.client import SqsClient
+from sqs2pg.source.round_trip import RoundTrip
+from sqs2pg.source.wire import EntryFailure
 
 BATCH = 10
 """Entries of one receive, delete or visibility request. AWS SQS API reference."""
@@ -45,6 +47,8 @@ ENTRY_CODES = frozenset(
 )
 """Codes of failed batch entries that are counted by name: what a server says is no label."""
 _DELETE_TRIES = 3
+_STALLED_S = 0.25
+"""Without an answer for so long, the deletes under way are not counted on."""
 _FIRST_POLL_BYTES = 2**20  # reserved for a poll while no body has been seen yet
 
 log = structlog.get_logger(__name__)
@@ -64,6 +68,47 @@ class Lease(msgspec.Struct, eq=False, gc=False):
     """Messages of it that are still in hand."""
     extending: bool = False
     """A request to extend it is under way."""
+
+
+class _Settled:
+    """Batches of ten out of the line of settled messages: what one deleter deletes."""
+
+    def __init__(self, source: QueueSource) -> None:
+        self._source = source
+        self.queue_url = source.queue_url
+        self.messages: list[Message] = []
+        """The present batch: in hand until SQS has answered."""
+        self.left: list[Message] = []
+        """Those of it that are not known to be deleted."""
+        self.handles: list[str] = []
+        """Theirs, as sent."""
+        self.given_up = 0
+        """Messages of it that SQS will not delete."""
+        self.tries = 0
+        self.sent = 0.0
+        """time.monotonic() of the present batch's first request."""
+
+    def take(self) -> bool:
+        """Make the next ten the present batch; False where nothing is left."""
+        settled = self._source.settled
+        if not settled:
+            return False
+        self.messages = self.left = [settled.popleft() for _ in range(min(BATCH, len(settled)))]
+        self.given_up = self.tries = 0
+        self.sent = time.monotonic()
+        return True
+
+    def advance(self) -> bool:
+        """As Batches.advance."""
+        source = self._source
+        if not source.settled:
+            return False
+        self.left = []
+        source.let_go_of(self)
+        self.take()
+        self.tries = 1
+        self.handles = [message.receipt_handle for message in self.left]
+        return True
 
 
 class QueueSource:
@@ -93,8 +138,13 @@ class QueueSource:
         self._poll_bytes = _FIRST_POLL_BYTES
         self._room = asyncio.Event()
         self._room.set()
-        self._settled: deque[Message] = deque()
+        self.settled: deque[Message] = deque()
+        """Messages whose outcome is durable, waiting for a deleter."""
         self._deleters: set[asyncio.Task[None]] = set()
+        self._deleting = RoundTrip()
+        self.receiving = RoundTrip()
+        """Of polls that came back full: others wait for messages."""
+        self._last_deleted = 0.0
         self._last_poll = math.nan
         # Read when they are asked for, which is seldomer than they change.
         metrics.in_flight_messages.set_function(lambda: len(self._held))
@@ -111,12 +161,21 @@ class QueueSource:
         leases = dict.fromkeys(self._held.values())
         return [message for lease in leases for message in self._in_hand(lease)]
 
-    async def poll(self, *, wait_s: int | None = None) -> tuple[list[Message], int]:
+    async def poll(
+        self,
+        *,
+        wait_s: int | None = None,
+        go_on: Callable[[int], bool] = lambda _count: False,
+        took: Callable[[list[Message], int], None] = lambda _messages, _count: None,
+    ) -> tuple[list[Message], int]:
         """Receive up to ten messages that are not in hand yet; wait for budget first.
 
         Returns the new messages, now held, and how many came in all: a message that is in hand
         already (its lease had run out) only brings its newer receipt handle.
-        Raises TransientFault or FatalFault of the client.
+
+        While there is budget and `go_on` of the number that came says so, new messages and
+        number go to `took` instead, and the next poll is sent at once on the same connection.
+        Raises TransientFault or FatalFault of the client, for the last poll.
         """
         while not self._has_room():
             self._room.clear()
@@ -124,24 +183,43 @@ class QueueSource:
         reserved = self._poll_bytes
         self._reserved_messages += BATCH
         self._reserved_bytes += reserved
-        try:
+
+        began = time.monotonic()
+
+        def take(messages: list[Message]) -> bool:
+            nonlocal began
+            # What is reserved for this poll stands for the next one.
+            if not (go_on(len(messages)) and self._has_room()):
+                return False
+            took(self._receive(messages, began), len(messages))
             began = time.monotonic()
-            messages = await self._client.receive(
+            return True
+
+        try:
+            messages = await self._client.receive_on(
+                take,
                 self.queue_url,
                 max_messages=BATCH,
                 wait_s=self._settings.wait_time_s if wait_s is None else wait_s,
                 visibility_timeout_s=self._settings.visibility_timeout_s,
                 message_attributes=self._message_attributes,
             )
-            self._last_poll = time.time()
-            if not messages:
-                return messages, 0
-            self._metrics.observe_reply(len(messages), time.monotonic() - began)
-            return self._hold(messages, began), len(messages)
+            return self._receive(messages, began), len(messages)
         finally:
             self._reserved_messages -= BATCH
             self._reserved_bytes -= reserved
             self._signal_room()
+
+    def _receive(self, messages: list[Message], began: float) -> list[Message]:
+        """Take what a poll brought in hand; return the messages that were not before."""
+        self._last_poll = time.time()
+        if not messages:
+            return messages
+        now = time.monotonic()
+        if len(messages) == BATCH:
+            self.receiving.note(now - began, now)
+        self._metrics.observe_reply(len(messages), now - began)
+        return self._hold(messages, began)
 
     def _has_room(self) -> bool:
         messages = len(self._held) + self._reserved_messages + BATCH
@@ -231,12 +309,24 @@ class QueueSource:
         They leave hand and budget when SQS has answered. A delete that fails in the end is
         harmless: the message comes again and the ledger knows it.
         """
-        self._settled.extend(messages)
+        self.settled.extend(messages)
         # Ten at a time, whatever batch they were of; none waits behind a request that stalls.
-        requests = -(-len(self._settled) // BATCH)
-        for _ in range(min(requests, self._settings.receivers_max - len(self._deleters))):
+        for _ in range(self._deleters_wanted()):
             task = asyncio.create_task(self._delete_settled())
             self._deleters.add(task)
+
+    def _deleters_wanted(self) -> int:
+        """Return how many deleters to start: as many requests at once as the latency asks for.
+
+        More would only be more connections to look after; those under way count, as long as
+        answers come.
+        """
+        requests = -(-len(self.settled) // BATCH)
+        at_once = min(requests, self._deleting.at_once(requests))
+        under_way = len(self._deleters)
+        if time.monotonic() - self._last_deleted < _STALLED_S:
+            at_once -= under_way
+        return min(at_once, self._settings.receivers_max - under_way)
 
     async def acknowledged(self) -> None:
         """Wait for the deletes under way."""
@@ -244,21 +334,21 @@ class QueueSource:
             await asyncio.wait(self._deleters)
 
     async def _delete_settled(self) -> None:
-        settled = self._settled
+        batches = _Settled(self)
         try:
-            while settled:
-                await self._delete([settled.popleft() for _ in range(min(BATCH, len(settled)))])
+            while batches.take():
+                await self._delete(batches)
         finally:
             # Now, not when the task is done: who comes in between must not count on this one.
             self._deleters.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    async def _delete(self, messages: list[Message]) -> None:
-        left, gone = messages, len(messages)
-        began = time.monotonic()
-        for _ in range(_DELETE_TRIES):
+    async def _delete(self, batches: _Settled) -> None:
+        """Delete the present batch and those that follow it, through faults of the last."""
+        while batches.left and batches.tries < _DELETE_TRIES:
+            batches.tries += 1
+            batches.handles = [message.receipt_handle for message in batches.left]
             try:
-                handles = [message.receipt_handle for message in left]
-                failures = await self._client.delete(self.queue_url, handles)
+                failures = await self._client.delete_on(batches)
             except TransientFault as fault:
                 self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
                 continue
@@ -266,29 +356,38 @@ class QueueSource:
                 # Harmless here, and the pollers meet it too: they stop the process.
                 self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
                 break
-            if not failures:
-                left = []
-                break
-            for failure in failures:
-                code = failure.code if failure.code in ENTRY_CODES else "other"
-                self._metrics.count_fault(Stage.ACKNOWLEDGE, code)
-            # A stale handle stays stale, unless a later delivery has brought a newer one.
-            left = [
-                left[failure.index]
-                for failure in failures
-                if not failure.sender_fault
-                or left[failure.index].receipt_handle != handles[failure.index]
-            ]
-            given_up = len(failures) - len(left)
-            if given_up:
-                self._metrics.deletes_failed.inc(given_up)
-                gone -= given_up
-            if not left:
-                break
-        if left:
-            self._metrics.deletes_failed.inc(len(left))
-        self._metrics.observe_delete(gone - len(left), time.monotonic() - began)
-        self.drop(messages)
+            batches.left = self._undeleted(batches, failures)
+        if batches.left:
+            self._metrics.deletes_failed.inc(len(batches.left))
+        self.let_go_of(batches)
+
+    def let_go_of(self, batches: _Settled) -> None:
+        """The present batch has come to its end: note it and drop it from hand and budget."""
+        now = self._last_deleted = time.monotonic()
+        took_s = now - batches.sent
+        if batches.tries == 1:
+            self._deleting.note(took_s, now)
+        gone = len(batches.messages) - len(batches.left) - batches.given_up
+        self._metrics.observe_delete(gone, took_s)
+        self.drop(batches.messages)
+
+    def _undeleted(self, batches: _Settled, failures: list[EntryFailure]) -> list[Message]:
+        """Return those of the present batch that are worth another try."""
+        messages, handles = batches.left, batches.handles
+        for failure in failures:
+            code = failure.code if failure.code in ENTRY_CODES else "other"
+            self._metrics.count_fault(Stage.ACKNOWLEDGE, code)
+        # A stale handle stays stale, unless a later delivery has brought a newer one.
+        left = [
+            messages[failure.index]
+            for failure in failures
+            if not failure.sender_fault
+            or messages[failure.index].receipt_handle != handles[failure.index]
+        ]
+        if given_up := len(failures) - len(left):
+            self._metrics.deletes_failed.inc(given_up)
+            batches.given_up += given_up
+        return left
 
     async def release(self, messages: Sequence[Message]) -> None:
         """Make messages visible again at once and let them go. Best effort: a lease that cannot

@@ -134,6 +134,8 @@ class _AttributesAnswer(msgspec.Struct, rename="pascal", gc=False):
 
 _IDS = tuple(str(index) for index in range(BATCH_MAX))
 _ID_LISTS = [list(_IDS[:count]) for count in range(BATCH_MAX + 1)]
+_ALL_DONE_BYTES_MAX = 4096
+_all_done = [b""] * (BATCH_MAX + 1)  # the last answer seen that said so, by the batch's size
 _Answer = TypeVar("_Answer")
 _encode = msgspec.json.Encoder().encode
 _receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers come as text
@@ -227,6 +229,24 @@ def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFa
     if done == _ID_LISTS[count] and not answer.failed:
         return []  # all of them, in order, as they nearly always are
     return _failures(answer, count)
+
+
+def are_all_done(body: bytes, count: int) -> bool:
+    """Whether a batch of `count` was done as a whole; nothing more is said where it was not.
+
+    The answer to the same entry ids is the same bytes again and again: read once, then compared.
+    """
+    if body == _all_done[count]:
+        return True
+    try:
+        answer = _batch_answer.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    if answer.failed or [entry.id for entry in answer.successful or ()] != _ID_LISTS[count]:
+        return False
+    if len(body) <= _ALL_DONE_BYTES_MAX:
+        _all_done[count] = body
+    return True
 
 
 def read_sent(body: bytes, count: int) -> SendResult:

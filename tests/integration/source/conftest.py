@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from .loopback import Handler, Listen
+from .scripted import Bench, Queue
 
 
 def pytest_asyncio_loop_factories(
@@ -56,3 +57,12 @@ async def listen() -> AsyncIterator[Listen]:
         await asyncio.wait(set(tasks))
     await asyncio.sleep(0)
     assert not failures, failures
+
+
+@pytest.fixture
+async def bench(listen: Listen) -> AsyncIterator[Bench]:
+    queue = Queue()
+    made = Bench(await listen(queue), queue)
+    yield made
+    for client in made.clients:
+        await client.close()
