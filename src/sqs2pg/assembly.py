@@ -50,6 +50,7 @@ from sqs2pg.status.watch import Watch
 from sqs2pg.vault.envelope import subject_references
 from sqs2pg.vault.places import Place, place
 from sqs2pg.vault.reference import reference_key
+from sqs2pg.vault.rekey import Column as RecoverableColumn
 from sqs2pg.vault.sealing import Vault
 from sqs2pg.vault.whose import Whose, whose
 
@@ -167,8 +168,35 @@ def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
 def places_of(settings: Settings, keyring: Keyring) -> list[Place]:
     """Return where people's rows are: every target of the mapping. Raises SettingsError."""
     return [
-        place(quoted_table(target.table), target.fields, settings.vault.subject, keyring)
+        place(
+            quoted_table(target.table),
+            target.fields,
+            settings.vault.subject,
+            keyring,
+            named=position > 0,
+        )
+        for position, target in enumerate(settings.targets)
+    ]
+
+
+def recoverable_columns(settings: Settings, keyring: Keyring) -> list[RecoverableColumn]:
+    """Return every target's columns of pseudonyms whose values the vault keeps."""
+    rings = {v: keyring.with_active("pseudonym", v) for v in keyring.versions("pseudonym")}
+    return [
+        RecoverableColumn(
+            quoted_table(target.table),
+            field.column,
+            field.source,
+            {
+                version: compile_operator(
+                    field.mask, kind=field.kind, domain=field.domain or field.name, keyring=ring
+                ).mask
+                for version, ring in rings.items()
+            },
+        )
         for target in settings.targets
+        for field in target.fields
+        if field.recover and field.mask == "pseudonymize"
     ]
 
 

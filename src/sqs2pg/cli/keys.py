@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sqs2pg import assembly
+from sqs2pg.cli import rotation
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.keybook import recorded
 from sqs2pg.keys import provider_file
@@ -18,6 +19,10 @@ DEFAULT_FILE = Path("sqs2pg.keys")
 @click.group()
 def keys() -> None:
     """Make and list the keys that mask values."""
+
+
+keys.add_command(rotation.rewrap)
+keys.add_command(rotation.rekey)
 
 
 @keys.command()

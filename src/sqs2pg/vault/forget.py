@@ -23,7 +23,7 @@ import psycopg
 from sqs2pg import audit
 from sqs2pg.database import Session
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.migrate import explain
+from sqs2pg.migrate import explain, resolve_table
 from sqs2pg.vault.places import Leaf, Place, leaves, look_up, random_name, spelt
 
 PEOPLE_AT_ONCE = 200
@@ -74,7 +74,8 @@ noted AS (
 SELECT coalesce(sum(n), 0)::bigint FROM counted"""
 _FORGET_ROWS = "UPDATE {leaf} t SET {sets} FROM m WHERE t.{column} = m.spelling::{type}{range}"
 _DELETE_ROWS = "DELETE FROM {leaf} t USING m WHERE t.{column} = m.spelling::{type}{range}"
-_TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, target_rows) VALUES (%s, 'forget', %s)"
+_TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
+VALUES (%s, 'forget', %s, %s)"""
 _FINISH = """UPDATE pii.erasure SET finished_at = now(), pseudonym = NULL
 WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL RETURNING subject, rows_changed"""
 _UNREADABLE = """SELECT count(*), max(received_at) FROM sqs2pg.quarantine WHERE subject IS NULL"""
@@ -185,8 +186,8 @@ class Forgetter:
     async def _pass(self, where: Place, columns: list[list[Any]]) -> int:
         """Go through a target once; return how many rows were changed."""
         changed = 0
-        for leaf in await leaves(self._session, where):
-            for part in leaf.ranges():
+        for leaf in await leaves(self._session, where.table, where.column):
+            for part in leaf.ranges(indexed=leaf.indexed):
                 changed += await self._change_part(where, leaf, part, columns)
             self.pages += leaf.pages
         return changed
@@ -211,7 +212,8 @@ class Forgetter:
         await self._session.execute(_BEGIN)
         [(changed,)] = await self._session.execute(_CHANGE.format(change=change), columns)
         if changed and self._delete_rows:
-            await self._session.execute(_TALLY, [self._pipeline, -changed])
+            name = await resolve_table(self._session, where.table) if where.named else None
+            await self._session.execute(_TALLY, [self._pipeline, -changed, name])
         await self._session.execute("COMMIT")
         if self._delete_rows:
             self.report.rows_deleted += changed

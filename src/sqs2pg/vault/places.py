@@ -49,6 +49,8 @@ class Place(msgspec.Struct):
     spellings: Spellings
     masked: tuple[str, ...]
     """Columns with masks, which are cleared."""
+    named: bool = False
+    """The tally says which target it is: not the pipeline's first."""
     type: str = "text"
     length_max: int | None = None
     not_null: frozenset[str] = frozenset()
@@ -64,9 +66,12 @@ class Leaf(msgspec.Struct, frozen=True):
     indexed: bool
     """By the column that says whose a row is."""
 
-    def ranges(self) -> list[str]:
-        """Return conditions on `t.ctid`, one a statement: all pages, a part at a time."""
-        if self.indexed or self.pages <= PAGES_AT_ONCE:
+    def ranges(self, *, indexed: bool) -> list[str]:
+        """Return conditions on `t.ctid`, one a statement: all pages, a part at a time.
+
+        Where the statement is `indexed` it needs no parts.
+        """
+        if indexed or self.pages <= PAGES_AT_ONCE:
             return [""]
         starts = range(0, self.pages, PAGES_AT_ONCE)
         bounded = [
@@ -76,13 +81,15 @@ class Leaf(msgspec.Struct, frozen=True):
         return [*bounded, f" AND t.ctid >= '({starts[-1]},0)'::tid"]
 
 
-def place(table: str, fields: Sequence[Field], subject: str, keyring: Keyring) -> Place:
+def place(
+    table: str, fields: Sequence[Field], subject: str, keyring: Keyring, *, named: bool = False
+) -> Place:
     """Return the place of one target. `table` is quoted for SQL, `subject` is `vault.subject`.
 
     Raises SettingsError `no_subject_column` where its rows cannot be told apart by person.
     """
-    named = [field for field in fields if field.source == subject]
-    finders = [(field, spellings) for field in named if (spellings := _spellings(field, keyring))]
+    about = [field for field in fields if field.source == subject]
+    finders = [(field, spellings) for field in about if (spellings := _spellings(field, keyring))]
     if not finders:
         raise SettingsError(
             f"no column of table {table} says whose a row is in a way that can be found again",
@@ -91,9 +98,9 @@ def place(table: str, fields: Sequence[Field], subject: str, keyring: Keyring) -
             "operator that gives equal values equal masks",
         )
     field, spellings = finders[0]
-    others = [other.column for other in named if other.column != field.column]
-    masked = [other.column for other in fields if other.mask != "keep" and other not in named]
-    return Place(table, field.column, spellings, (*masked, *others))
+    others = [other.column for other in about if other.column != field.column]
+    masked = [other.column for other in fields if other.mask != "keep" and other not in about]
+    return Place(table, field.column, spellings, (*masked, *others), named)
 
 
 def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
@@ -102,7 +109,7 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
         return lambda name: list(
             dict.fromkeys([name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))])
         )
-    domain = field.domain or field.source
+    domain = field.domain or field.name
     operators = [
         compile_operator(
             field.mask,
@@ -147,9 +154,12 @@ async def look_up(session: Session, where: Place) -> Place:
     )
 
 
-async def leaves(session: Session, where: Place) -> list[Leaf]:
-    """Return the tables that hold the target's rows. Raises psycopg.Error."""
-    rows = await session.execute(_LEAVES, [where.column, where.table, where.table])
+async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
+    """Return the tables that hold a target's rows, and whether `column` leads an index of theirs.
+
+    `table` is quoted for SQL. Raises psycopg.Error.
+    """
+    rows = await session.execute(_LEAVES, [column, table, table])
     return [Leaf(*row) for row in rows]
 
 

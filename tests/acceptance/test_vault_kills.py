@@ -1,0 +1,173 @@
+"""kill -9 in the middle of rewrap, rekey and forget: run again to the end, all is as it should be.
+
+Each is stopped where it is half done by a lock that the test holds, killed there, and run again.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.integration.vault_support import message, rotate, write
+
+Query = Callable[..., list[tuple[Any, ...]]]
+PEOPLE = 2_300  # more than one batch of rewrap, and several of rekey
+WAITING = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+AND wait_event_type = 'Lock' AND application_name = 'sqs2pg'"""
+WAIT_S_MAX = 60
+
+
+@pytest.fixture
+async def filled(shell: Any, aws_environment: None, queue_url: str, database: str) -> Any:
+    """A shell with the vault on, and many people's logins written."""
+    from sqs2pg.assembly import assemble
+    from sqs2pg.settings import load
+
+    shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
+    shell("migrate")
+    shell.settings = load(
+        environ={},
+        discover=False,
+        overrides={
+            "source": {"queue": queue_url},
+            "sink": {"dsn": database},
+            "keys": {"file": shell.environment["SQS2PG_KEYS__FILE"]},
+            "vault": {"enabled": True},
+        },
+    )
+    async with assemble(shell.settings) as ready:
+        people = [message(f"u{i:05}", f"10.0.{i % 250}.{i // 250}", str(i)) for i in range(PEOPLE)]
+        people += [message("u00007", "10.0.9.9", str(i)) for i in range(30)]
+        await write(ready, people)
+    return shell
+
+
+@contextmanager
+def half_done(shell: Any, database: str, lock: str, *command: str) -> Iterator[None]:
+    """Run a command until it waits for what `lock` holds, then kill it; let go after that."""
+    with psycopg.connect(database) as holder, psycopg.connect(database, autocommit=True) as watch:
+        held = holder.execute(lock.encode()).fetchall()
+        assert held
+        running = subprocess.Popen(
+            [sys.executable, "-m", "sqs2pg", *command],
+            cwd=shell.folder,
+            env=shell.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        late = time.monotonic() + WAIT_S_MAX
+        while watch.execute(WAITING).fetchone() == (0,):
+            assert running.poll() is None, running.communicate()[1].decode()
+            assert time.monotonic() < late
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        assert running.returncode == -signal.SIGKILL
+        yield
+    # The killed one's backend ends when it finds nobody there.
+    with psycopg.connect(database, autocommit=True) as watch:
+        while watch.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'sqs2pg'"
+        ).fetchone() != (0,):
+            assert time.monotonic() < late
+
+
+def look(shell: Any, *what: str) -> Any:
+    return shell("reveal", *what, "--reason", "test", "--json").last
+
+
+def test_rewrap(filled: Any, database: str, query: Query) -> None:
+    rotate(filled.settings, database, "vault")
+    last = "SELECT 1 FROM pii.subject_key ORDER BY subject DESC LIMIT 1 FOR UPDATE"
+    versions = "SELECT key_version, count(*) FROM pii.subject_key GROUP BY 1 ORDER BY 1"
+    with half_done(filled, database, last, "keys", "rewrap"):
+        assert query(versions) == [(1, PEOPLE - 2000), (2, 2000)]
+    assert filled("keys", "rewrap", "--json").last["rewrapped"] == PEOPLE - 2000
+    assert query(versions) == [(2, PEOPLE)]
+    for user in ("u00000", "u01111", "u02299"):
+        assert len(look(filled, "--user", user)) == 2
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "SELECT 1 FROM pii.value ORDER BY subject DESC LIMIT 1 FOR UPDATE",
+        "SELECT 1 FROM user_logins WHERE user_id = 'u02299' FOR UPDATE",
+    ],
+    ids=["values", "rows"],
+)
+def test_rekey(filled: Any, database: str, query: Query, lock: str) -> None:
+    values = "SELECT left(token, 3), count(*) FROM pii.value GROUP BY 1 ORDER BY 1"
+    total = query("SELECT count(*) FROM pii.value")[0][0]
+    before = query("SELECT user_id, masked_ip, masked_device_id FROM user_logins")
+    rotate(filled.settings, database, "pseudonym")
+    with half_done(filled, database, lock, "keys", "rekey"):
+        mapped = query("SELECT count(*) FROM pii.token_map")[0][0]
+        assert mapped > 0
+        assert query("SELECT count(*) FROM user_logins WHERE masked_ip ~ '^v2_'") == [(0,)]
+        assert sum(count for _, count in query(values)) == total
+    assert filled("keys", "rekey", "--json").last["rows_left"] == 0
+    assert query(values) == [("v2_", total)]
+    after = query("SELECT user_id, masked_ip, masked_device_id FROM user_logins")
+    assert {t[:3] for row in after for t in row[1:]} == {"v2_"}
+    # One old token, one new one, everywhere and both ways.
+    for column in (1, 2):
+        groups = [
+            sorted(sorted(r[0] for r in found if r[column] == token) for token in tokens)
+            for found in (before, after)
+            for tokens in [{row[column] for row in found}]
+        ]
+        assert groups[0] == groups[1]
+    assert query("SELECT count(*) FROM pii.token_map") == [(0,)]
+    values_of = {one["value"] for one in look(filled, "--user", "u00007", "--limit", "50")}
+    assert values_of == {"10.0.7.0", "7", "10.0.9.9", *map(str, range(30))}
+    assert filled("verify", "--json").last["ok"]
+
+
+@pytest.mark.parametrize("delete", [(), ("--delete-rows",)], ids=["clear", "delete"])
+def test_forget(filled: Any, database: str, query: Query, delete: tuple[str, ...]) -> None:
+    others = query("SELECT * FROM user_logins WHERE user_id <> 'u00007' ORDER BY user_id")
+    command = ("forget", "u00007", "--reason", "test", *delete)
+    lock = "SELECT 1 FROM user_logins WHERE user_id = 'u00007' FOR UPDATE"
+    with half_done(filled, database, lock, *command):
+        # The keys are gone already: what stands in the rows opens for nobody.
+        assert "erased" in filled.error("reveal", "--user", "u00007", "--reason", "x", code=1)
+        assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u00007'") == [(31,)]
+    report = filled(*command, "--json").last
+    assert report["rows_deleted" if delete else "rows_changed"] == 31
+    assert report["keys_destroyed"] == 0
+    assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u00007'") == [(0,)]
+    left = query(
+        "SELECT DISTINCT masked_ip, masked_device_id FROM user_logins WHERE user_id !~ '^u0'"
+    )
+    assert left == ([] if delete else [(None, None)])
+    assert query("SELECT count(DISTINCT user_id) FROM user_logins WHERE user_id !~ '^u0'") == [
+        (0 if delete else 1,)
+    ]
+    assert query("SELECT * FROM user_logins WHERE user_id ~ '^u0' ORDER BY user_id") == others
+    assert query("SELECT count(*) FROM pii.erasure WHERE finished_at IS NULL") == [(0,)]
+    assert filled("verify", "--json").last["ok"]
+    assert json.dumps(query("SELECT subject FROM sqs2pg.audit")).count("u0") == 0
+
+
+def test_forget_before_its_commit_has_done_nothing(
+    filled: Any, database: str, query: Query, tmp_path: Path
+) -> None:
+    state = "SELECT count(*), count(wrapped_key) FROM pii.subject_key"
+    with half_done(
+        filled, database, "SELECT pii.lock_shared()", "forget", "u00007", "--reason", "x"
+    ):
+        assert query(state) == [(PEOPLE, PEOPLE)]
+    assert len(look(filled, "--user", "u00007", "--limit", "50")) == 32
+    filled("forget", "u00007", "--reason", "x")
+    assert query(state) == [(PEOPLE, PEOPLE - 1)]

@@ -1,0 +1,396 @@
+"""Rewrap, rekey, forget and the seal itself, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from sqs2pg import assembly
+from sqs2pg.assembly import assemble, connect
+from sqs2pg.database import Session
+from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError
+from sqs2pg.keybook import hold_against_record
+from sqs2pg.message import Message, Outcome
+from sqs2pg.migrate import migrate
+from sqs2pg.settings import Settings
+from sqs2pg.vault.envelope import (
+    key_encryption_key,
+    open_value,
+    subject_references,
+    unwrap_data_key,
+)
+from sqs2pg.vault.forget import Forgetter
+from sqs2pg.vault.reference import reference_key
+from sqs2pg.vault.rekey import Rekeyed, Rekeyer
+from sqs2pg.vault.reveal import Revealed, reveal
+from sqs2pg.vault.rewrap import Rewrapper
+from sqs2pg.verify import verify
+from tests.integration.support import Assemble, rows
+from tests.integration.vault_support import ON, keys_of, message, rotate, write
+
+MakeSettings = Callable[..., Settings]
+TOKENS = "SELECT user_id, masked_ip, masked_device_id FROM user_logins ORDER BY user_id, 2, 3"
+VALUES = """SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrapped_key, k.key_version
+FROM pii.value v JOIN pii.subject_key k USING (subject, generation)"""
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Session]:
+    session = await connect(settings)
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+async def look(settings: Settings, **what: Any) -> list[Revealed]:
+    async with opened(settings) as session:
+        keyring = await hold_against_record(session, keys_of(settings))
+        return await reveal(session, keyring, reason="a test", **what)
+
+
+async def forget(settings: Settings, *names: str, **options: Any) -> Forgetter:
+    keyring = keys_of(settings)
+    async with opened(settings) as session:
+        reference = subject_references(await reference_key(session, keyring))
+        places = assembly.places_of(settings, keyring)
+        forgetter = Forgetter(session, 1, places, reference, **options)
+        await forgetter.run(names, "a test")
+        return forgetter
+
+
+async def rewrap(settings: Settings) -> Rewrapper:
+    async with opened(settings) as session:
+        work = Rewrapper(session, await hold_against_record(session, keys_of(settings)))
+        await work.run()
+        return work
+
+
+async def rekey(settings: Settings) -> Rekeyed:
+    async with opened(settings) as session:
+        keyring = await hold_against_record(session, keys_of(settings))
+        columns = assembly.recoverable_columns(settings, keyring)
+        return await Rekeyer(session, keyring, columns).run()
+
+
+async def assert_books_balance(settings: Settings) -> None:
+    async with opened(settings) as session:
+        assert (await verify(session, 1)).differences == []
+
+
+def assert_every_value_opens(settings: Settings, database: str) -> int:
+    """Open every sealed value; return how many there are."""
+    keyring = keys_of(settings)
+    found = rows(database, VALUES)
+    for subject, generation, field, token, sealed, wrapped, version in found:
+        kek = key_encryption_key(keyring, "vault", version)
+        key = unwrap_data_key(kek, wrapped, subject.hex, generation)
+        open_value(key, sealed, field, token, subject.hex)
+    assert len(found) == rows(database, "SELECT count(*) FROM pii.value")[0][0]
+    return len(found)
+
+
+PEOPLE = [message("ann"), message("bob", device="2"), message("ann", "192.0.2.1", "3")]
+
+IP = {
+    "source": "ip",
+    "column": "masked_ip",
+    "mask": "pseudonymize",
+    "kind": "ip",
+    "recover": True,
+}
+
+SWAPS = {
+    "fields": "UPDATE pii.value SET field = CASE field WHEN 'ip' THEN 'device_id' ELSE 'ip' END",
+    "tokens": "UPDATE pii.value v SET sealed = o.sealed FROM pii.value o WHERE o.token <> v.token"
+    " AND o.subject = v.subject AND o.field = v.field",
+    "subjects": "UPDATE pii.value v SET sealed = o.sealed FROM pii.value o"
+    " WHERE o.token = v.token AND o.subject <> v.subject",
+    "subject rows": "UPDATE pii.subject_key k SET sealed_subject = o.sealed_subject"
+    " FROM pii.subject_key o WHERE o.subject <> k.subject",
+    "keys": "UPDATE pii.subject_key k SET wrapped_key = o.wrapped_key"
+    " FROM pii.subject_key o WHERE o.subject <> k.subject",
+    "bits": "UPDATE pii.value SET sealed = set_byte(sealed, 30, get_byte(sealed, 30) # 1)",
+}
+
+
+@pytest.mark.parametrize("swapped", SWAPS)
+async def test_a_ciphertext_opens_in_its_own_place_only(
+    pipeline: Assemble, settings: MakeSettings, database: str, swapped: str
+) -> None:
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+    [(token,)] = rows(
+        database,
+        f"SELECT token FROM ({VALUES}) v WHERE field = 'ip' GROUP BY 1 HAVING count(*) = 2",
+    )
+    assert len(await look(chosen, token=token, limit=9)) == 2
+    rows(database, SWAPS[swapped])
+    with pytest.raises(Sqs2pgError) as caught:
+        await look(chosen, token=token, limit=9)
+    assert caught.value.code == "sealed_body_damaged"
+
+
+async def test_rewrap_changes_every_wrapping_and_no_value(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+        await ready.processors[0].process([message("")])
+    before = rows(database, "SELECT * FROM pii.value ORDER BY 1, 3, 4")
+    rotate(chosen, database, "vault")
+    work = await rewrap(chosen)
+    assert work.rewrapped == 2
+    assert [body.sealed_under for body in work.bodies] == ["vault:1"]
+    assert rows(database, "SELECT * FROM pii.value ORDER BY 1, 3, 4") == before
+    assert rows(database, "SELECT DISTINCT key_version FROM pii.subject_key") == [(2,)]
+    assert rows(database, "SELECT reference_wrapped_by FROM pii.state") == [("vault:2",)]
+    assert (await rewrap(chosen)).rewrapped == 0
+    assert assert_every_value_opens(chosen, database) == 6
+    acts = rows(database, "SELECT act FROM sqs2pg.audit ORDER BY sequence")
+    assert [act for (act,) in acts] == ["keys_rewrap", "keys_rewrap_done"]
+    async with assemble(chosen) as ready:
+        await write(ready, [message("ann", "192.0.2.2"), message("new")])
+    assert rows(database, "SELECT count(*) FROM pii.subject_key") == [(3,)]
+    assert assert_every_value_opens(chosen, database) == 9
+
+
+async def test_a_worker_stops_where_another_vault_root_became_active(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+        rotate(settings(**ON), database, "vault")
+        with pytest.raises(KeyFault, match="vault version 1, but version 2"):
+            await ready.processors[0].process([message("eve")])
+
+
+async def test_rekey_gives_old_rows_the_tokens_of_new_ones(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+    async with pipeline() as ready:
+        await write(ready, [message("zoe", "203.0.113.9", None)])  # not sealed
+    old = {t for row in rows(database, TOKENS) for t in row[1:]}
+    rotate(chosen, database, "pseudonym")
+    async with assemble(chosen) as ready:
+        await write(ready, [message("ann"), message("bob", "192.0.2.7", "2")])
+    report = await rekey(chosen)
+    assert (report.values, report.rows, report.rows_left) == (6, 3, 1)
+    after = rows(database, TOKENS)
+    by_ip: dict[str, set[str]] = {}
+    for user, ip, _ in after:
+        by_ip.setdefault(ip, set()).add(user)
+    assert sorted(map(sorted, by_ip.values())) == [["ann"], ["ann", "bob"], ["bob"], ["zoe"]]
+    assert {t for row in after if row[0] != "zoe" for t in row[1:]} & old == set()
+    for user, ip, device in after:
+        if user != "zoe":
+            [one] = await look(chosen, token=ip, user=user)
+            assert one.value in {"198.51.100.7", "192.0.2.1", "192.0.2.7"}
+            assert len(await look(chosen, token=device, user=user)) == 1
+    assert assert_every_value_opens(chosen, database) == 7
+    assert rows(database, "SELECT count(*) FROM pii.token_map") == [(0,)]
+    assert await rekey(chosen) == Rekeyed(rows_left=1)
+    await assert_books_balance(chosen)
+
+
+async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    """The state between its two steps: values have new tokens, the rows still have old ones."""
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+    rotate(chosen, database, "pseudonym")
+    async with assemble(chosen) as ready:
+        await write(ready, [message("eve")])
+    async with opened(chosen) as session:
+        keyring = await hold_against_record(session, keys_of(chosen))
+        work = Rekeyer(session, keyring, assembly.recoverable_columns(chosen, keyring))
+        await work._next_values(("00000000-0000-0000-0000-000000000000", "", ""))
+    joined = rows(
+        database,
+        "SELECT array_agg(DISTINCT user_id ORDER BY user_id) FROM user_logins LEFT JOIN"
+        " pii.token_map ON old_token = masked_ip GROUP BY coalesce(new_token, masked_ip)"
+        " ORDER BY 1",
+    )
+    assert joined == [(["ann"],), (["ann", "bob", "eve"],)]
+    [(old,)] = rows(
+        database, "SELECT masked_ip FROM user_logins WHERE user_id = 'bob' AND masked_ip ~ '^v1_'"
+    )
+    [found] = await look(chosen, token=old, user="bob")
+    assert found.value == "198.51.100.7"
+    assert found.token.startswith("v2_")
+
+
+async def test_forget_clears_rows_by_their_old_and_new_tokens_where_the_user_is_masked(
+    settings: MakeSettings, database: str
+) -> None:
+    fields = [
+        {"source": "user_id", "column": "who", "mask": "pseudonymize", "required": True},
+        {
+            "source": "ip",
+            "column": "masked_ip",
+            "mask": "pseudonymize",
+            "kind": "ip",
+            "recover": True,
+        },
+        {"source": "locale", "column": "locale"},
+    ]
+    chosen = settings(**ON, field=fields, sink={"table": "logins"})
+    async with opened(chosen) as session:
+        await migrate(session, chosen)
+    async with assemble(chosen) as ready:
+        await write(ready, [message("ann", locale="DE"), message("bob", locale="FR")])
+    rotate(chosen, database, "pseudonym")
+    async with assemble(chosen) as ready:
+        await write(ready, [message("ann", locale="IT")])
+    done = await forget(chosen, "ann")
+    assert done.report.rows_changed == 2
+    left = rows(database, "SELECT who, masked_ip, locale FROM logins ORDER BY locale")
+    assert [(ip is None, locale) for _, ip, locale in left] == [
+        (True, "DE"),
+        (False, "FR"),
+        (True, "IT"),
+    ]
+    assert left[0][0] == left[2][0]
+    assert not left[0][0].startswith("v")
+
+
+async def test_forget_finds_rows_in_partitions_and_under_an_index(
+    settings: MakeSettings, database: str
+) -> None:
+    rows(
+        database,
+        "CREATE TABLE user_logins (user_id varchar(20) NOT NULL, device_type varchar(32),"
+        " masked_ip varchar(256) NOT NULL, masked_device_id varchar(256), locale varchar(32),"
+        " app_version integer, create_date date) PARTITION BY LIST (device_type);"
+        "CREATE TABLE a PARTITION OF user_logins FOR VALUES IN ('a');"
+        "CREATE TABLE b PARTITION OF user_logins DEFAULT; CREATE INDEX ON b (user_id)",
+    )
+    fields = [
+        {"source": "user_id", "column": "user_id", "required": True, "length_max": 20},
+        {"source": "device_type", "column": "device_type"},
+        {
+            "source": "ip",
+            "column": "masked_ip",
+            "mask": "pseudonymize",
+            "kind": "ip",
+            "recover": True,
+        },
+    ]
+    chosen = settings(**ON, field=fields)
+    async with opened(chosen) as session:
+        await migrate(session, chosen)
+    async with assemble(chosen) as ready:
+        people = [message(u, device_type=d) for u in ("ann", "bob") for d in ("a", "b")]
+        await write(ready, people)
+    done = await forget(chosen, "ann", "nobody")
+    assert (done.report.subjects, done.report.rows_changed) == (2, 2)
+    left = rows(database, "SELECT user_id, masked_ip FROM user_logins")
+    assert sorted(user for user, _ in left if user == "bob") == ["bob", "bob"]
+    [erased] = {row for row in left if row[0] != "bob"}
+    assert len(erased[0]) == 20
+    assert not erased[1].startswith("v1_")
+
+
+async def test_forget_is_done_again_without_harm(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+    await forget(chosen, "ann")
+    before = rows(database, TOKENS)
+    report = (await forget(chosen, "ann")).report
+    assert (report.keys_destroyed, report.values_removed, report.rows_changed) == (0, 0, 0)
+    assert rows(database, TOKENS) == before
+    with pytest.raises(FatalFault, match="erased on"):
+        await look(chosen, user="ann", limit=5)
+    assert rows(database, "SELECT pseudonym FROM pii.erasure") == [(None,), (None,)]
+    await assert_books_balance(chosen)
+
+
+async def test_a_worker_with_a_full_cache_starts_a_new_generation_after_forget(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+        await forget(chosen, "ann")
+        await write(ready, [message("ann")])
+        assert [one.value for one in await look(chosen, user="ann", limit=5)] == [
+            "1",
+            "198.51.100.7",
+        ]
+    assert assert_every_value_opens(chosen, database) == 4
+    [generations] = rows(database, "SELECT array_agg(generation ORDER BY 1) FROM pii.subject_key")
+    assert generations == ([1, 2],)
+
+
+async def test_the_database_takes_no_value_under_a_destroyed_key(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    """Whatever a writer's cache says, and however it came to write."""
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+    await forget(settings(**ON), "ann")
+    [(subject,)] = rows(database, "SELECT subject FROM pii.subject_key WHERE wrapped_key IS NULL")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        rows(database, f"INSERT INTO pii.value VALUES ('{subject}', 1, 'ip', 't', 'x')")
+
+
+async def test_forget_while_four_workers_ingest_the_same_person(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    chosen = settings(**ON)
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(pipeline(**ON)) for _ in range(4)]
+        numbers = itertools.count()
+        over = asyncio.Event()
+        outcomes: list[Outcome] = []
+
+        async def ingest(worker: int) -> None:
+            while not over.is_set():
+                batch: list[Message] = []
+                for _ in range(20):
+                    number = next(numbers)
+                    batch.append(message("ann", f"10.0.{worker}.{number % 250}", str(number % 9)))
+                batch.append(message(f"other-{next(numbers) % 50}"))
+                outcomes.extend(await workers[worker].processors[worker % 2].process(batch))
+
+        tasks = [asyncio.create_task(ingest(worker)) for worker in range(4)]
+        destroyed = 0
+        for _ in range(6):
+            while not rows(
+                database,
+                "SELECT 1 FROM pii.subject_key k JOIN pii.value v USING"
+                " (subject) WHERE v.token IN (SELECT masked_ip FROM user_logins"
+                " WHERE user_id = 'ann') LIMIT 1",
+            ):
+                await asyncio.sleep(0)
+            destroyed += (await forget(chosen, "ann")).report.keys_destroyed
+        over.set()
+        await asyncio.gather(*tasks)
+    assert destroyed == 6
+    assert set(outcomes) == {Outcome.WRITTEN}
+    assert_every_value_opens(chosen, database)
+    # Whoever still stands there by name came after, and is sealed whole.
+    unsealed = rows(
+        database,
+        "SELECT count(*) FROM user_logins, unnest(ARRAY[masked_ip, masked_device_id]) t"
+        " WHERE t IS NOT NULL AND t NOT IN (SELECT token FROM pii.value)",
+    )
+    assert unsealed == [(0,)]
+    assert rows(database, "SELECT count(*) FROM pii.subject_key") == [(51,)]
+    await assert_books_balance(chosen)
