@@ -59,6 +59,11 @@ ALLOWED = frozenset(
 )
 
 
+PINNED = ("asyncio", "boto3", "botocore", "psycopg", "psycopg.pool", "urllib3", "uvloop")
+"""Loggers of libraries that see bodies, credentials or rows: kept at WARNING, whoever turned them
+up before. botocore at DEBUG logs whole requests; asyncio at DEBUG the arguments of slow calls."""
+
+
 def _only_allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {key: value for key, value in event.items() if key in ALLOWED}
 
@@ -99,3 +104,11 @@ def configure(*, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers = [_LibraryGate()]
     root.setLevel(logging.WARNING)
+    # A handler that a library, or somebody's sitecustomize, hung on a logger would pass by it.
+    for logger in root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.handlers = [h for h in logger.handlers if isinstance(h, logging.NullHandler)]
+            logger.propagate = True
+    for name in PINNED:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)  # a warning's text may quote what it warns of

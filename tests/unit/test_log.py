@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ def _logging_put_back() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     structure = structlog.get_config()
     yield
+    logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**structure)
@@ -177,3 +179,37 @@ def test_setting_up_twice_does_not_say_things_twice(monkeypatch: pytest.MonkeyPa
     stream = configured(monkeypatch)
     logging.getLogger("any").warning(CANARY)
     assert len(events(stream)) == 1
+
+
+@pytest.mark.parametrize("name", log.PINNED)
+def test_a_library_that_was_turned_up_is_turned_down_again(
+    monkeypatch: pytest.MonkeyPatch, name: str
+):
+    logger = logging.getLogger(name)
+    monkeypatch.setattr(logger, "level", logging.DEBUG)
+    stream = configured(monkeypatch, verbose=True)
+    logger.debug("the whole request: %s", CANARY)
+    assert stream.getvalue() == ""
+
+
+def test_a_handler_hung_on_a_library_s_logger_is_taken_off(monkeypatch: pytest.MonkeyPatch):
+    logger, aside = logging.getLogger("botocore.parsers"), io.StringIO()
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(aside)])
+    monkeypatch.setattr(logger, "propagate", False)
+    stream = configured(monkeypatch)
+    logger.error("answer: %s", CANARY)
+    assert aside.getvalue() == ""
+    assert [event["logger"] for event in events(stream)] == ["botocore.parsers"]
+
+
+def test_a_warning_s_text_does_not_get_out(monkeypatch: pytest.MonkeyPatch):
+    stream = configured(monkeypatch)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(True)
+            warnings.warn(CANARY, stacklevel=1)
+    finally:
+        logging.captureWarnings(False)
+    assert [event["logger"] for event in events(stream)] == ["py.warnings"]
+    assert CANARY not in stream.getvalue()

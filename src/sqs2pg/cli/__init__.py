@@ -10,6 +10,8 @@ import difflib
 import importlib
 import resource
 import sys
+import threading
+from types import TracebackType
 from typing import NoReturn
 
 import click
@@ -46,6 +48,9 @@ class _LazyGroup(click.Group):
             ctx.fail(
                 f"no such command {cmd_name!r}" + (f", did you mean {near[0]!r}?" if near else "")
             )
+        from sqs2pg import log  # not at the top: `--help` must be quick
+
+        log.configure()  # a command that says more with --verbose sets it up again
         module = importlib.import_module(f"sqs2pg.cli.{cmd_name}")
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
@@ -66,6 +71,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     # A core dump would hold keys and bodies.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    _install_hooks()
     try:
         code = cli.main(args=arguments, prog_name="sqs2pg", standalone_mode=False)
     except click.UsageError as error:
@@ -93,3 +99,24 @@ def fail(what: str, hint: str, code: int) -> NoReturn:
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _install_hooks() -> None:
+    """Let no exception that nobody catches print its text: of the process, a thread, a finalizer.
+
+    Tracebacks quote values in their last line (`ValueError: invalid literal … '593-47-5928'`).
+    """
+
+    def tell(error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
+            what, hint = unforeseen(error)
+            print(f"error: {what}\nhint: {hint}", file=sys.stderr)
+
+    def excepthook(
+        _kind: type[BaseException], error: BaseException, _trace: TracebackType | None
+    ) -> None:
+        tell(error)
+
+    sys.excepthook = excepthook
+    threading.excepthook = lambda failed: tell(failed.exc_value)
+    sys.unraisablehook = lambda failed: tell(failed.exc_value)

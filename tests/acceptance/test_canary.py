@@ -1,0 +1,354 @@
+"""No value of a message is found anywhere but where the mapping sends it, whatever happens to it.
+
+Every message carries canaries, unique values, in all of its fields. The messages take every path
+that there is (PATHS), while everything logs as much as it can and PostgreSQL logs every statement
+and parameter. Then every place that output can end in (SURFACES of `tests/surfaces.py`) is searched
+for every canary in every form that a leak could take (`tests/canaries.py`).
+
+To cover a new command, add it to COMMANDS; a new surface is an entry of SURFACES; a new
+quarantine reason or transient fault is an entry below.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.canaries import Canary, find, text_canary
+from tests.shell import Shell
+from tests.surfaces import SURFACES, Surface, World
+
+Send = Callable[[list[str]], list[str]]
+
+SETTINGS = """
+unknown_fields = "quarantine"
+[sink]
+table = "events"
+statement_timeout_s = 5
+[ledger]
+dedupe_key = "event"
+[[field]]
+source = "user_id"
+column = "user_id"
+required = true
+length_max = 128
+[[field]]
+source = "device_type"
+column = "device_type"
+length_max = 64
+[[field]]
+source = "ip"
+column = "masked_ip"
+kind = "ip"
+mask = "pseudonymize"
+[[field]]
+source = "device_id"
+column = "masked_device_id"
+mask = "pseudonymize"
+[[field]]
+source = "email"
+column = "email"
+kind = "email"
+mask = "encrypt"
+[[field]]
+source = "account"
+column = "account"
+mask = "encrypt_deterministic"
+[[field]]
+source = "phone"
+column = "phone"
+kind = "phone"
+mask = "fpe_ff1"
+[[field]]
+source = "note"
+column = "note"
+mask = "redact"
+[[field]]
+source = "secret"
+column = "secret"
+mask = "nullify"
+[[field]]
+source = "app_version"
+column = "app_version"
+type = "version"
+[[field]]
+source = "at"
+column = "at"
+type = "date"
+"""
+KEPT = {"user_id", "device_type"}
+
+# A quarantine reason -> what a message must have to meet it; the rest of it is canaries.
+REASONS: dict[str, dict[str, Any]] = {
+    "not_json": {},
+    "not_an_object": {},
+    "missing_field": {"user_id": None},
+    "empty_field": {"user_id": ""},
+    "wrong_type": {"device_id": {"nested": 1}},
+    "unknown_field": {},
+    "bad_ip": {"ip": "1.2.3.04"},
+    "bad_email": {"email": "no address"},
+    "bad_phone": {"phone": "none"},
+    "bad_version": {"app_version": "x"},
+    "version_range": {"app_version": "1.1000"},
+    "bad_date": {"at": "yesterday"},
+    "too_long": {"user_id": "x" * 200},
+    "too_short": {"phone": "12345"},
+    "too_many_marks": {"device_id": "e" + "\u0301" * 40},
+    "nul_character": {"device_type": "\0"},
+    "rejected_by_database": {"device_type": "reject"},
+}
+# SQLSTATEs that speak of the world: each is raised once by a trigger whose message quotes the row.
+TRANSIENT = [
+    "40001",
+    "40P01",
+    "53100",
+    "53200",
+    "55P03",
+    "57014",
+    "57P01",
+    "58030",
+    "25006",
+    "08006",
+]
+
+_TRIGGER = """
+CREATE SEQUENCE turn MINVALUE 0 START 0;
+CREATE FUNCTION strike() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    codes text[] := '{{{codes}}}';
+    at integer;
+BEGIN
+    IF NEW.device_type LIKE 'reject%' THEN
+        RAISE EXCEPTION 'no such device: %', NEW USING ERRCODE = '23514', DETAIL = NEW::text;
+    END IF;
+    at := nextval('turn');
+    IF at < cardinality(codes) THEN
+        RAISE EXCEPTION 'the world is away: %', NEW
+            USING ERRCODE = codes[at + 1], DETAIL = NEW::text, HINT = NEW::text;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER strike BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION strike();
+"""
+_ALL_LOGGED = {
+    "log_statement": "all",
+    "log_min_messages": "debug1",
+    "log_min_error_statement": "debug5",
+    "log_min_duration_statement": "0",
+    "log_error_verbosity": "verbose",
+    "log_parameter_max_length": "-1",
+    "log_parameter_max_length_on_error": "-1",
+}
+
+
+class Flock:
+    """The canaries, by the path that their message takes."""
+
+    def __init__(self) -> None:
+        self.hidden: list[Canary] = []
+        """Must be found nowhere."""
+        self.kept: list[Canary] = []
+        """In rows, in fields that the mapping keeps: for the target and the server's log."""
+
+    def message(self, path: str, *, written: bool = False, **changes: Any) -> dict[str, Any]:
+        """Return a message with a canary in every field that `changes` does not name."""
+        drawn = random.SystemRandom()
+        values = {
+            **{name: text_canary(path).value for name in ("user_id", "device_type")},
+            **{name: text_canary(path).value for name in ("account", "note", "secret")},
+            "ip": ".".join(str(drawn.randint(101, 223)) for _ in range(4)),
+            "device_id": f"{drawn.randint(100, 999)}-{drawn.randint(10**6, 10**7 - 1)}",
+            "email": f"{text_canary(path).value}@example.com",
+            "phone": f"1555{drawn.randint(10**7, 10**8 - 1)}",
+        }
+        for name, value in values.items():
+            if name in changes:
+                continue
+            canary = Canary(value.removesuffix("@example.com"), f"{name}, {path}")
+            (self.kept if written and name in KEPT else self.hidden).append(canary)
+        return {**values, "app_version": "2.3.0", **changes}
+
+    def bodies_to_quarantine(self) -> list[str]:
+        made = []
+        for reason, changes in REASONS.items():
+            message = self.message(reason, written=reason == "rejected_by_database", **changes)
+            if reason == "unknown_field":
+                canary = text_canary("the name of an unknown field")
+                self.hidden.append(canary)
+                message[canary.value] = 1
+            body = json.dumps(message)
+            if reason == "not_json":
+                body = body[:-1]
+            if reason == "not_an_object":
+                body = f"[{body}]"
+            made.append(body)
+        return made
+
+
+@pytest.fixture
+def world(
+    shell: Shell, database: str, server_logs: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> World:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (shell.folder / "sqs2pg.toml").write_text(f'{SETTINGS}\n[status]\nbind = "127.0.0.1:{port}"\n')
+    shell("migrate")
+    name = database.rpartition("/")[2]
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(_TRIGGER.replace("{{{codes}}}", "{" + ",".join(TRANSIENT) + "}"))
+        for setting, value in _ALL_LOGGED.items():
+            connection.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+    before = len(server_logs())
+    return World(shell, database, lambda: server_logs()[before:])
+
+
+@contextmanager
+def visited(world: World) -> Iterator[None]:
+    """Ask the status address for all of its pages, over and over, while a command runs."""
+    address = next(
+        line.split('"')[1]
+        for line in (world.shell.folder / "sqs2pg.toml").read_text().splitlines()
+        if line.startswith("bind")
+    )
+    done = threading.Event()
+
+    def visit() -> None:
+        while not done.wait(0.05):
+            for page in ("", "metrics", "livez", "readyz", "state"):
+                try:
+                    with urllib.request.urlopen(f"http://{address}/{page}", timeout=5) as answer:
+                        body = answer.read()
+                except urllib.error.HTTPError as error:
+                    body = error.read()
+                except OSError:
+                    continue
+                if body not in world.pages[-12:]:
+                    world.pages.append(body)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    try:
+        yield
+    finally:
+        done.set()
+        visitor.join()
+
+
+CRASH = """
+from sqs2pg.process import Processor
+def crash(self, messages, *rest):
+    raise RuntimeError(f"{messages[0].body} {messages!r}")
+Processor._transform = crash
+"""
+CRASHES_ELSEWHERE = """
+import asyncio, gc, threading, warnings
+from sqs2pg.process import Processor
+whole = Processor._transform
+class Last:
+    def __init__(self, text): self.text = text
+    def __del__(self): raise RuntimeError(self.text)
+def crash(text): raise ValueError(text)
+async def fail(text): int(text)
+def transform(self, messages, *rest):
+    body = messages[0].body
+    thread = threading.Thread(target=crash, args=[body], name=body[:40])
+    thread.start()
+    thread.join()
+    Last(body)
+    warnings.warn(body, stacklevel=1)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(crash, body)
+    loop.create_task(fail(body), name=body[:40])
+    gc.collect()
+    return whole(self, messages, *rest)
+Processor._transform = transform
+"""
+
+
+# As a worker leaves it that is killed while it tries the message alone.
+KILLED_BEFORE = """
+from sqs2pg.process import Processor
+alone = Processor.try_alone
+async def try_alone(self, message):
+    if message.message_id == {message_id!r}:
+        await self._sink.note_suspect(self._key(message), 0)
+    return await alone(self, message)
+Processor.try_alone = try_alone
+"""
+
+
+def _run_every_path(world: World, flock: Flock, send: Send) -> None:
+    written = [flock.message("written", written=True, event=f"e{n}") for n in range(3)]
+    twice = flock.message("duplicate", event="e1")
+    bodies = [*map(json.dumps, written), *flock.bodies_to_quarantine(), json.dumps(twice)]
+    send(bodies)
+    with visited(world):
+        done = world.loud("run", "--drain", "--verbose", "--json")
+    assert done.last["written"] == len(written)
+    assert done.last["duplicate"] == 1
+    assert done.last["quarantined"] == len(REASONS)
+    reasons = world.sql("SELECT DISTINCT reason FROM sqs2pg.quarantine")
+    assert {reason for (reason,) in reasons} == set(REASONS)
+    assert world.sql("SELECT last_value >= %s FROM turn", len(TRANSIENT)) == [(True,)]
+    for state in set(TRANSIENT) - {"40P01"}:  # a deadlock's loser tries again at once
+        assert f"postgres_{state}" in done.err
+
+    send([json.dumps(flock.message("crash", written=True))])
+    soon = {"SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "2"}  # what crashed comes back to the next run
+    said = world.loud("run", "--drain", patch=CRASH, code=1, **soon).err
+    assert "unexpected RuntimeError" in said
+    send([json.dumps(flock.message("crash of a thread, a task, a finalizer", written=True))])
+    with visited(world):
+        said = world.loud("run", "--drain", "--verbose", patch=CRASHES_ELSEWHERE).err
+    assert "unexpected ValueError" in said
+    assert "unexpected RuntimeError" in said
+    [message_id] = send([json.dumps(flock.message("kills_worker", written=True))])
+    patch = KILLED_BEFORE.format(message_id=message_id)
+    world.loud("run", "--drain", patch=patch, SQS2PG_SOURCE__MAX_RECEIVES="1")
+    assert world.sql("SELECT 1 FROM sqs2pg.quarantine WHERE reason = 'kills_worker'")
+
+
+COMMANDS = (
+    "quarantine list --json; quarantine show 1; quarantine replay --all; verify --json;"
+    " check --json; keys list --json; config show; quarantine purge --reason bad_date --yes"
+)
+
+
+def _use_the_commands(world: World) -> None:
+    world.loud(*COMMANDS.replace(";", " ;").split())
+
+
+def leaks(surface: Surface, world: World, flock: Flock) -> list[str]:
+    canaries = flock.hidden if surface.sees_rows else [*flock.hidden, *flock.kept]
+    return [f"{surface.name}: {leak}" for leak in find(canaries, surface.read(world))]
+
+
+@pytest.mark.timeout(300)
+def test_no_canary_is_found_anywhere_and_a_planted_one_is(world: World, send: Send) -> None:
+    flock = Flock()
+    _run_every_path(world, flock, send)
+    _use_the_commands(world)
+    for surface in SURFACES:
+        output = surface.read(world)
+        text = output if isinstance(output, str) else output.decode("utf-8", "replace")
+        assert surface.sure in text, f"{surface.name} has not been filled"
+    assert [leak for surface in SURFACES for leak in leaks(surface, world, flock)] == []
+
+    target = world.sql("SELECT user_id FROM events")
+    assert find(flock.kept, str(target)), "what is kept is written: the messages did arrive"
+    for surface in SURFACES:
+        planted = text_canary("planted")
+        surface.plant(world, planted.value)
+        assert find([planted], surface.read(world)), f"a leak to {surface.name} was not found"

@@ -1,0 +1,199 @@
+"""Every place that output of sqs2pg can end in: where the canary test looks.
+
+A surface that is new (a command, a page, a front door) is one entry of SURFACES: how to read all of
+it, and how to plant a leak there, by which the test proves that it would find one. What commands
+print is covered without an entry: run them in `tests/acceptance/test_canary.py`, and their output
+is part of the transcript.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from sqs2pg.metrics import Metrics
+from sqs2pg.status.server import status_server
+from tests.shell import Ended, Shell
+
+# Everything logs as much as it can: our own DEBUG, every library's, asyncio's debug mode. The
+# patches are statements that run before the command, such as one that makes it crash.
+_LOUD = """
+import logging, sys
+from sqs2pg import log
+quiet = log.configure
+def loud(**options):
+    quiet(verbose=True)
+    logging.getLogger().setLevel(1)
+    for logger in logging.getLogger().manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.setLevel(1)
+    for name in (*log.PINNED, "botocore.parsers", "botocore.endpoint", "psycopg.pq"):
+        logging.getLogger(name).setLevel(1)
+log.configure = loud
+import sqs2pg.pipeline
+sqs2pg.pipeline.backoff_s = lambda attempt: 0.01
+{patch}
+from sqs2pg.cli import main
+arguments, code = sys.argv[1:], 0
+while arguments:
+    end = arguments.index(";") if ";" in arguments else len(arguments)
+    try:
+        main(arguments[:end])
+    except SystemExit as ended:
+        code = max(code, ended.code)
+    arguments = arguments[end + 1 :]
+sys.exit(code)
+"""
+
+
+@dataclass
+class World:
+    """One pipeline with its database, and all that was put out on its behalf."""
+
+    shell: Shell
+    database: str
+    server_log: Callable[[], str]
+    pages: list[bytes] = field(default_factory=list)
+    """Answers of the status address."""
+    planted: list[str] = field(default_factory=list)
+
+    def loud(self, *arguments: str, patch: str = "", code: int = 0, **environment: str) -> Ended:
+        """Run a command with everything logging all it can; its output joins the transcript.
+
+        Several commands with ";" between them run one after the other in one process.
+        """
+        debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONFAULTHANDLER": "1"}
+        return self.python(_LOUD.format(patch=patch), *arguments, code=code, **debug, **environment)
+
+    def python(self, text: str, *arguments: str, code: int = 0, **environment: str) -> Ended:
+        """Run a Python text as the shell would run sqs2pg."""
+        done = subprocess.run(
+            [sys.executable, "-c", text, *arguments],
+            cwd=self.shell.folder,
+            env=self.shell.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        self.shell.transcript += [done.stdout, done.stderr]
+        assert done.returncode == code, f"exit {done.returncode}"
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            cursor = connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One place: how to read it, how to plant a leak in it, and a word that shows it was read."""
+
+    name: str
+    read: Callable[[World], bytes | str]
+    plant: Callable[[World, str], None]
+    sure: str
+    """Stands there after every run: a surface that is never filled would never be found leaking."""
+    sees_rows: bool = False
+    """Kept fields, which the mapping declares not sensitive, may show here; masked ones never."""
+
+
+def _transcript(world: World) -> str:
+    return "".join(world.shell.transcript)
+
+
+def _log_an_allowed_field(world: World, text: str) -> None:
+    world.python(
+        "import structlog; from sqs2pg import log; log.configure();"
+        f"structlog.get_logger().info('planted', code={text!r})"
+    )
+
+
+def _pages(world: World) -> bytes:
+    return b"\n".join(world.pages)
+
+
+def _count_under_a_value(world: World, text: str) -> None:
+    import urllib.request
+
+    metrics = Metrics()
+    metrics.faults.labels("decode", text).inc()
+    with (
+        status_server("127.0.0.1:0", metrics.registry, lambda: (True, b"")) as address,
+        urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer,
+    ):
+        world.pages.append(answer.read())
+
+
+def _say_it_to_the_server(world: World, text: str) -> None:
+    world.sql("SELECT length(%s)", text)
+
+
+def _every_table(world: World, *, ours: bool) -> str:
+    which = "IN" if ours else "NOT IN"
+    tables = world.sql(
+        "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname "
+        f"{which} ('sqs2pg', 'pii') AND schemaname NOT IN ('pg_catalog', 'information_schema')"
+        " ORDER BY 1",
+    )
+    found = []
+    for (table,) in tables:
+        found += [table, *(row[0] for row in world.sql(f"SELECT t::text FROM {table} t"))]
+    return "\n".join(found)
+
+
+def _detail_of_a_quarantined_one(world: World, text: str) -> None:
+    world.sql("UPDATE sqs2pg.quarantine SET detail = %s WHERE id = 1", text)
+
+
+def _a_token_of_a_row(world: World, text: str) -> None:
+    world.sql("UPDATE events SET masked_ip = %s WHERE masked_ip IS NOT NULL", text)
+
+
+def _files(world: World) -> bytes:
+    found = []
+    for folder, _, names in os.walk(world.shell.folder):
+        for name in names:
+            path = Path(folder) / name
+            found += [str(path).encode(), path.read_bytes()]
+    return b"\n".join(found)
+
+
+def _leave_a_file(world: World, text: str) -> None:
+    (world.shell.folder / "core").write_bytes(text.encode("utf-16-le"))
+
+
+SURFACES = (
+    Surface("stdout, stderr and logs", _transcript, _log_an_allowed_field, "withheld"),
+    Surface("metrics and health pages", _pages, _count_under_a_value, "sqs2pg_faults_total"),
+    Surface(
+        "the server's own log",
+        lambda world: world.server_log(),
+        _say_it_to_the_server,
+        "COPY sqs2pg.delivery",
+        sees_rows=True,
+    ),
+    Surface(
+        "our tables",
+        lambda world: _every_table(world, ours=True),
+        _detail_of_a_quarantined_one,
+        "not_json",
+    ),
+    Surface(
+        "the target",
+        lambda world: _every_table(world, ours=False),
+        _a_token_of_a_row,
+        "public.events",
+        sees_rows=True,
+    ),
+    Surface("files left behind", _files, _leave_a_file, "sqs2pg.toml"),
+)
