@@ -120,6 +120,14 @@ def hosts(dsn: str, environ: Mapping[str, str] = os.environ) -> list[str]:
     return str(value).split(",")
 
 
+def words(dsn: str) -> dict[str, str]:
+    """Return the parts of a connection string by name, secrets included; none where it is wrong."""
+    try:
+        return {name: str(value) for name, value in _parts(dsn).items()}
+    except SettingsError:
+        return {}
+
+
 def network_address(dsn: str, environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
     """Return the first host and port of a connection string; None for a local socket."""
     host = hosts(dsn, environ)[0]

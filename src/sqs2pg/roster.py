@@ -50,8 +50,7 @@ _QUARANTINE = """SELECT reason, count(*), extract(epoch FROM max(received_at))::
 FROM (SELECT reason, received_at FROM sqs2pg.quarantine
       WHERE pipeline = %s AND replayed_at IS NULL ORDER BY id DESC LIMIT %s) AS latest
 GROUP BY reason ORDER BY count(*) DESC, reason LIMIT %s"""
-_HEAD_ROOM = """SELECT (SELECT count(*) FROM pg_catalog.pg_stat_activity
-        WHERE backend_type = 'client backend')::int,
+_HEAD_ROOM = """SELECT (SELECT sum(numbackends) FROM pg_catalog.pg_stat_database)::int,
     current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int,
     pg_catalog.pg_database_size(current_database()),

@@ -20,6 +20,7 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.metrics import Metrics
 from sqs2pg.roster import certificate_expiry
 from sqs2pg.status.access import Access
+from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 from sqs2pg.status.watch import Reading, Watch
 from tests.integration.support import Assemble, login, rows, send
@@ -52,15 +53,18 @@ def fetch(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
 
 @asynccontextmanager
 async def serving(ready: Ready, access: Access | None = None) -> AsyncIterator[str]:
-    with status_server(
-        "127.0.0.1:0",
-        ready.metrics.registry,
-        ready.consumer.pulse.health,
-        ready=ready.readings.ready,
-        access=access,
-        take=ready.snapshot,
-        record=True,
-    ) as address:
+    with (
+        recording(ready.snapshot) as recorder,
+        status_server(
+            "127.0.0.1:0",
+            ready.metrics.registry,
+            ready.consumer.pulse.health,
+            ready=ready.readings.ready,
+            access=access,
+            take=ready.snapshot,
+            recorder=recorder,
+        ) as address,
+    ):
         yield address
 
 

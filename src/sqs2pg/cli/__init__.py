@@ -32,6 +32,8 @@ COMMANDS = {
     "forget": "Erase a person: keys, values, tokens and quarantined bodies.",
     "keys": "Make and list the keys that mask values.",
     "bench": "Measure throughput and CPU on this machine, in a few minutes.",
+    "top": "Attach to a running pipeline by its status address.",
+    "support-bundle": "Collect what is safe to attach to a public issue.",
     "config": "Show the effective settings, or their JSON Schema.",
 }
 
@@ -51,8 +53,9 @@ class _LazyGroup(click.Group):
         from sqs2pg import log  # not at the top: `--help` must be quick
 
         log.configure()  # a command that says more with --verbose sets it up again
-        module = importlib.import_module(f"sqs2pg.cli.{cmd_name}")
-        command = getattr(module, cmd_name)
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"sqs2pg.cli.{name}")
+        command = getattr(module, name)
         assert isinstance(command, click.Command)
         return command
 

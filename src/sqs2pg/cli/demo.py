@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -45,12 +43,12 @@ FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
 @click.option("--messages", default=2000, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--seed", type=int, help="Seed of the generated logins, to repeat them.")
 @click.option("--chaos", is_flag=True, help="Kill the consumer midway (-9) and start it again.")
-@click.option("--keep", is_flag=True, help="Leave the servers up until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Leave servers and status page up until Ctrl-C.")
 @json_option
 def demo(messages: int, seed: int | None, chaos: bool, keep: bool, as_json: bool) -> int:
     """Start embedded servers, send logins, drain, verify and show the result."""
     log.configure()
-    say = _quiet if as_json else print
+    say = _quiet if as_json else partial(print, flush=True)
     began = time.monotonic()
     say("starting PostgreSQL and an SQS server on loopback …")
     with local_environment(keep_file=keep):
@@ -80,7 +78,7 @@ def demo(messages: int, seed: int | None, chaos: bool, keep: bool, as_json: bool
                 f"quarantined {report.quarantined:,}: {'yes' if ok else 'NO'}"
             )
         if keep:
-            _keep(say)
+            _keep(settings, say)
     if as_json:
         print_json(result)
     if not ok:
@@ -163,20 +161,12 @@ def _print_table(
     console.print(table)
 
 
-def _keep(say: Any) -> None:
+def _keep(settings: Settings, say: Any) -> None:
+    """Go on consuming, so that the status page is live, until stopped."""
     say(f"\nservers stay up; `source {ENV_FILE}` in another shell, Ctrl-C here to stop")
-    with _interruptible():
-        signal.pause()
 
+    def started(address: str) -> None:
+        say(f"status page: {address}")
+        say("see it move: source the file, then `sqs2pg send --count 5000`")
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    def leave(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    run_async(consume(settings, started=started))

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import structlog
 
 from sqs2pg import log, migrate
 from sqs2pg.assembly import Ready, assemble, connect
+from sqs2pg.cli import live
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.cli.workers import run_workers
@@ -27,6 +28,7 @@ from sqs2pg.settings import Settings, load
 from sqs2pg.source.client import SqsClient
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import noted
+from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 
 logger = structlog.get_logger(__name__)
@@ -69,6 +71,7 @@ def run(
                 drain=drain,
                 drain_timeout_s=drain_timeout_s,
                 settings=settings,
+                verbose=verbose,
             )
         else:
             totals = run_async(
@@ -77,6 +80,8 @@ def run(
                     drain=drain,
                     drain_timeout_s=drain_timeout_s,
                     status_file=status_file,
+                    view=live.wanted(),
+                    verbose=verbose,
                 )
             )
     if as_json:
@@ -108,11 +113,15 @@ async def consume(
     drain: bool = False,
     drain_timeout_s: float | None = None,
     status_file: Path | None = None,
+    view: bool = False,
+    verbose: bool = False,
+    started: Callable[[str], None] | None = None,
 ) -> Totals:
     """Run one consumer in this process until it is stopped or the queue is empty.
 
     SIGTERM and SIGINT stop it; a second one leaves at once. Raises FatalFault when the queue is
     not empty after `drain_timeout_s`. `status_file` is where a worker of several notes its address.
+    With `view` the live view is shown. `started` is told the status address.
     """
     async with assemble(settings) as ready:
         _spare_the_collector()
@@ -127,8 +136,11 @@ async def consume(
         loop = asyncio.get_running_loop()
         timer = loop.call_later(drain_timeout_s, too_late) if drain and drain_timeout_s else None
         settle_s = drain_settle_s(settings, ready.client) if drain else None
+        # Of several workers their parent records.
+        record = status_file is None and bool(settings.status.bind or view)
         with (
             _stopping_on_signals(ready),
+            recording(ready.snapshot, wanted=record) as recorder,
             status_server(
                 settings.status.bind,
                 ready.metrics.registry,
@@ -136,12 +148,20 @@ async def consume(
                 ready=ready.readings.ready,
                 access=Access.of(settings.status),
                 take=ready.snapshot,
-                record=status_file is None,  # of several workers their parent records
+                recorder=recorder,
             ) as address,
             noted(status_file, address),
         ):
-            async with ready.watch, Ticker("consuming", lambda: _state(ready)):
-                totals = await ready.consumer.run(drain_settle_s=settle_s)
+            if started:
+                started(address)
+            async with ready.watch:
+                if view and recorder:
+                    ready.journal.batch_lines = verbose
+                    with live.live_view(recorder, verbose=verbose):
+                        totals = await ready.consumer.run(drain_settle_s=settle_s)
+                else:
+                    async with Ticker("consuming", lambda: _state(ready)):
+                        totals = await ready.consumer.run(drain_settle_s=settle_s)
             ready.journal.flush(end=True)
             await ready.readings.leave()
         if timer:

@@ -14,17 +14,20 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import IO
 
 import structlog
 
 from sqs2pg.assembly import about_of
+from sqs2pg.cli import live
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import Fleet
+from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 
 logger = structlog.get_logger(__name__)
@@ -33,8 +36,12 @@ logger = structlog.get_logger(__name__)
 class _Worker:
     """One worker process; its last line of stdout is its totals."""
 
-    def __init__(self, number: int, command: list[str], folder: Path, *, status: bool) -> None:
+    def __init__(
+        self, number: int, command: list[str], folder: Path, *, status: bool, relay: bool = False
+    ) -> None:
+        """`relay`: what it says on stderr goes above the live view."""
         self.number = number
+        self._relay = relay
         self._command = [*command, "--status-file", str(folder / f"{number}.address")]
         # Their parent answers at the address that is set, for all of them.
         self._environment = os.environ | {"SQS2PG_STATUS__BIND": "127.0.0.1:0" if status else ""}
@@ -43,7 +50,9 @@ class _Worker:
 
     def wait(self) -> int:
         """Wait for the end; return the exit code, negative for a signal."""
-        output, _ = self.process.communicate()
+        assert self.process.stdout is not None
+        output = self.process.stdout.read()
+        self.process.wait()
         if self.process.returncode == 0 and output.strip():
             report = json.loads(output.strip().splitlines()[-1])
             rate = report.pop("messages_per_second")
@@ -54,8 +63,14 @@ class _Worker:
     def start(self) -> None:
         """Start the process, the first time or again."""
         self.process = subprocess.Popen(  # noqa: S603  our own command
-            self._command, stdout=subprocess.PIPE, text=True, env=self._environment
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if self._relay else None,
+            text=True,
+            env=self._environment,
         )
+        if self._relay:
+            threading.Thread(target=_pass_on, args=[self.process.stderr], daemon=True).start()
 
 
 def run_workers(
@@ -65,6 +80,7 @@ def run_workers(
     drain: bool,
     drain_timeout_s: float | None,
     settings: Settings,
+    verbose: bool = False,
 ) -> Totals:
     """Run `count` workers to their end; return the sum of their totals.
 
@@ -81,17 +97,23 @@ def run_workers(
         status = settings.status
         access = Access.of(status)
         fleet = Fleet(folder, token=access.token, about=about_of(settings))
-        with status_server(
-            status.bind,
-            fleet.registry,
-            fleet.health,
-            ready=fleet.ready,
-            access=access,
-            take=fleet.snapshot,
-            record=True,
+        view = live.wanted()
+        with (
+            recording(fleet.snapshot, wanted=bool(status.bind or view)) as recorder,
+            status_server(
+                status.bind,
+                fleet.registry,
+                fleet.health,
+                ready=fleet.ready,
+                access=access,
+                take=fleet.snapshot,
+                recorder=recorder,
+            ),
+            live.live_view(recorder, verbose=verbose) if view and recorder else nullcontext(),
         ):
+            answering = bool(status.bind or view)
             return _run(
-                [_Worker(n, command, folder, status=bool(status.bind)) for n in range(count)]
+                [_Worker(n, command, folder, status=answering, relay=view) for n in range(count)]
             )
 
 
@@ -132,6 +154,13 @@ def _sum(parts: Iterator[Totals]) -> Totals:
         total.seconds = max(total.seconds, part.seconds)
         total.busy_seconds = max(total.busy_seconds, part.busy_seconds)
     return total
+
+
+def _pass_on(lines: IO[str]) -> None:
+    """Print a worker's log above the view, but for the lines a batch: the view has the numbers."""
+    for line in lines:
+        if '"event": "batch"' not in line:
+            print(line, end="", file=sys.stderr)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 import structlog
@@ -135,3 +137,14 @@ class Recorder:
                 self._points.append(point)
                 self.moment = Moment(after, point)
                 self._news.notify_all()
+
+
+@contextmanager
+def recording(take: Take, *, wanted: bool = True) -> Iterator[Recorder | None]:
+    """Record for as long as the block runs; yield None where it is not wanted."""
+    recorder = Recorder(take) if wanted else None
+    try:
+        yield recorder
+    finally:
+        if recorder:
+            recorder.close()

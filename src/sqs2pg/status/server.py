@@ -79,21 +79,19 @@ def status_server(
     ready: Health | None = None,
     access: Access | None = None,
     take: Take | None = None,
-    record: bool = False,
+    recorder: Recorder | None = None,
 ) -> Iterator[str]:
     """Serve until closed; yield the address, `http://host:port`, or "" where `bind` is empty.
 
     A port that is taken, by another pipeline on this machine most likely, is replaced by a free
-    one, and the log says which. With `record` the page is served, from a snapshot a second. Raises
-    SettingsError where the host cannot be bound.
+    one, and the log says which. The page is served where there is a recorder. Raises SettingsError
+    where the host cannot be bound.
     """
     if not bind:
         yield ""
         return
-    site = Site(registry, health, ready or health, access or Access(), take)
+    site = Site(registry, health, ready or health, access or Access(), take, recorder)
     server = _listen(bind, _handler(site))
-    if record and take:
-        site.recorder = Recorder(take)
     thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
     thread.start()
     host, port = server.server_address[:2]
@@ -105,8 +103,6 @@ def status_server(
     try:
         yield address
     finally:
-        if site.recorder:
-            site.recorder.close()
         server.shutdown()
         server.server_close()
 
@@ -191,6 +187,8 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                     self._answer(200, _JSON, encode(site.recorder.moment))
                 case "/state" if site.take:
                     self._answer(200, _JSON, encode({"snapshot": site.take()}))
+                case "/history" if site.recorder:
+                    self._answer(200, _JSON, encode(site.recorder.history()))
                 case "/events" if site.recorder:
                     with _place(self.server.streams) as room:
                         if room:
@@ -200,7 +198,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 case _ if site.recorder and (asset := _asset(path)):
                     self._answer(200, *asset)
                 case _:
-                    known = b"/, /metrics, /livez, /readyz, /state, /events\n"
+                    known = b"/, /metrics, /livez, /readyz, /state, /history, /events\n"
                     self._answer(404, "text/plain", known)
 
         def _turn_away(self) -> None:

@@ -1,0 +1,180 @@
+"""`sqs2pg support-bundle`: one zip file that is safe to attach to a public issue.
+
+What is in it is chosen, not filtered: numbers, codes, versions, and settings that are numbers,
+switches, words of a fixed set, or defaults. A free text (a name, an address, a path, a secret) is
+told as set or not set. The check report's sentences may name things, so every text that the
+settings or the environment hold is struck from them, and what looks like an address. Before the
+file is written, all of it is searched for the secrets of this environment: one that is found stops
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from sqs2pg import __version__, log
+from sqs2pg.check.context import Context
+from sqs2pg.check.runner import run as run_checks
+from sqs2pg.cli.check import CHECKS
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.redaction import HIDDEN, private_texts, redacted, secrets, strike
+from sqs2pg.cli.top import Status, status_at
+from sqs2pg.errors import FatalFault, Sqs2pgError
+from sqs2pg.settings import Settings, load
+from sqs2pg.status.snapshot import Snapshot
+
+_OURS = (
+    *("botocore", "click", "cryptography", "httptools", "msgspec", "prometheus-client"),
+    *("psycopg", "psycopg-binary", "rich", "structlog", "uvloop", "opentelemetry-sdk", "ray"),
+)
+
+README = """A support bundle of sqs2pg, made for a public issue.
+
+settings.json   numbers, switches, defaults; a free text is told as "(set)"
+versions.json   of sqs2pg, Python, the platform and the libraries
+environment.json  names of the variables that are set, never a value
+check.json      what `sqs2pg check` found, names and addresses struck out
+metrics.txt     /metrics of the running pipeline, if one answered
+state.json      counts, stages, faults by code, quarantine by reason
+No message, no value of a message, no key, no password, no host name is in it. Look for yourself.
+"""
+
+
+@click.command("support-bundle")
+@click.argument("url", required=False)
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to.")
+@config_option
+@json_option
+def support_bundle(url: str | None, out: Path | None, config: Path | None, as_json: bool) -> None:
+    """Write a zip file that is safe to attach to a public issue.
+
+    URL is the status address of the running pipeline; by default that of the settings.
+    """
+    log.configure()
+    path = out or Path(f"sqs2pg-support-{time.strftime('%Y%m%d-%H%M%S')}.zip")
+    files = collect(url, config)
+    try:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+            for name, text in files.items():
+                bundle.writestr(name, text)
+    except OSError as error:
+        raise FatalFault(
+            f"{path} cannot be written: {error.strerror}", code="bundle", hint="give another: -o"
+        ) from None
+    if as_json:
+        print_json({"file": str(path), "files": sorted(files)})
+    else:
+        print(f"written: {path} ({', '.join(sorted(files))})")
+        print("it holds no message, no key and no host name; look before you attach it")
+
+
+def collect(url: str | None, config: Path | None) -> dict[str, str]:
+    """Return the bundle's files by name.
+
+    What cannot be had (no pipeline answers, wrong settings) is told in its file by a code, so that
+    a broken installation has a bundle too. Raises FatalFault where a secret were in it.
+    """
+    settings, problem = _load(config)
+    status, answered = _status(url, config)
+    private = sorted(set(private_texts(settings)), key=len, reverse=True)
+    files = {
+        "README.txt": README,
+        "settings.json": _json(redacted(settings) if settings else {"error": problem}),
+        "versions.json": _json(_versions()),
+        "environment.json": _json(_environment()),
+        "check.json": _json(run_async(_check(config, private))),
+        "metrics.txt": _metrics(status) if status else f"# no pipeline answered: {answered}\n",
+        "state.json": _json(_state(status) if status else {"answered": answered}),
+    }
+    for name, text in files.items():
+        for secret in secrets(settings):
+            if secret in text:
+                raise FatalFault(
+                    f"a secret of this environment would be in {name}: nothing was written",
+                    code="bundle_secret",
+                    hint="this is a fault of sqs2pg: please report it, without the file",
+                )
+    return files
+
+
+def _load(config: Path | None) -> tuple[Settings | None, str]:
+    try:
+        return load(config), ""
+    except Sqs2pgError as error:
+        return None, error.code
+
+
+def _status(url: str | None, config: Path | None) -> tuple[Status | None, str]:
+    try:
+        status = status_at(url, config)
+        status.moment()
+    except Sqs2pgError as error:
+        return None, error.code
+    return status, ""
+
+
+def _versions() -> dict[str, Any]:
+    installed = {}
+    for name in _OURS:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "sqs2pg": __version__,
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)),
+        "packages": installed,
+    }
+
+
+def _environment() -> list[str]:
+    ours = ("AWS_", "PG", "SQS2PG_", "OTEL_")
+    names = {"DATABASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "KUBERNETES_SERVICE_HOST"}
+    return sorted(name for name in os.environ if name.startswith(ours) or name in names)
+
+
+async def _check(config: Path | None, private: list[str]) -> list[dict[str, str]]:
+    context = Context(config)
+    async with context:
+        findings = [finding async for finding in run_checks(list(CHECKS), context)]
+    return [
+        {
+            "name": strike(finding.name, private),
+            "status": finding.status,
+            "detail": strike(finding.detail, private),
+            "remedy": strike(finding.remedy, private),
+        }
+        for finding in findings
+    ]
+
+
+def _metrics(status: Status) -> str:
+    text = status.read("/metrics").decode("utf-8", "replace")
+    return "".join(line + "\n" for line in text.splitlines() if line.startswith(("sqs2pg_", "# ")))
+
+
+def _state(status: Status) -> dict[str, Any]:
+    snapshot: Snapshot = status.moment().snapshot
+    state: dict[str, Any] = msgspec.to_builtins(snapshot)
+    for name in ("pipeline", "queue", "table"):
+        state[name] = HIDDEN
+    for worker in state["workers"]:
+        worker["host"] = HIDDEN
+    return state
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str) + "\n"

@@ -1,0 +1,157 @@
+"""`sqs2pg top`: attach to a running pipeline by its status address."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from sqs2pg.cli.options import config_option, json_option, print_json
+from sqs2pg.cli.view import frame
+from sqs2pg.errors import FatalFault, SettingsError
+from sqs2pg.settings import load
+from sqs2pg.status.access import read_token
+from sqs2pg.status.recorder import KEPT, Moment, Point
+
+_EVERY_S = 1.0
+_ANSWER_S = 5.0
+
+
+class Status:
+    """The status server of a running pipeline."""
+
+    def __init__(self, address: str, token: str = "") -> None:
+        """Raises SettingsError where `address` is not an http(s) URL or host:port."""
+        if "://" not in address:
+            address = f"http://{address}"
+        if not address.startswith(("http://", "https://")):
+            raise SettingsError(
+                "the status address is not a URL of http or https",
+                hint="such as http://127.0.0.1:9465; the log of `run` says it",
+            )
+        self.address = address.rstrip("/")
+        self._token = token
+
+    def read(self, path: str) -> bytes:
+        """Return what is served at a path. Raises FatalFault where it cannot be had."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        request = urllib.request.Request(self.address + path, headers=headers)  # noqa: S310  http(s), see above
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:  # noqa: S310  the same
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise self._refused(error.code) from None
+        except (OSError, http.client.HTTPException, ValueError):
+            raise FatalFault(
+                f"nothing answers at {self.address}",
+                code="status_unreachable",
+                hint="give the address that `run` logs as `status`, or set status.bind",
+            ) from None
+
+    def moment(self) -> Moment:
+        """Return the present moment. Raises FatalFault."""
+        try:
+            return msgspec.json.decode(self.read("/state"), type=Moment)
+        except msgspec.DecodeError:
+            raise FatalFault(
+                f"what answers at {self.address} is not a pipeline's status of this version",
+                code="status_unknown",
+                hint="use the version of sqs2pg that runs there",
+            ) from None
+
+    def history(self) -> list[Point]:
+        """Return the points of the last half hour; none where they cannot be had."""
+        try:
+            return msgspec.json.decode(self.read("/history"), type=list[Point])
+        except (FatalFault, msgspec.DecodeError):
+            return []
+
+    def _refused(self, code: int) -> FatalFault:
+        if code == 401:
+            return FatalFault(
+                f"{self.address} wants its token",
+                code="status_token",
+                hint="set SQS2PG_STATUS__TOKEN, or status.token_file in the settings",
+            )
+        return FatalFault(
+            f"{self.address} answered {code}",
+            code="status_refused",
+            hint="is it the address of a pipeline's status? `run` logs it",
+        )
+
+
+def status_at(address: str | None, config: Path | None) -> Status:
+    """Return the status server at an address, else at that of the settings."""
+    settings = load(config)
+    return Status(address or settings.status.bind or "127.0.0.1:9465", read_token(settings.status))
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--once", is_flag=True, help="Show one frame and end; so it is off a terminal.")
+@config_option
+@json_option
+def top(url: str | None, once: bool, config: Path | None, as_json: bool) -> None:
+    """Attach to a running pipeline at URL, its status address; by default that of the settings."""
+    status = status_at(url, config)
+    moment = status.moment()
+    if as_json:
+        print_json(_flat(moment))
+        return
+    points = deque(status.history() or [moment.point], maxlen=KEPT)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if once or not sys.stdout.isatty():
+        console.print(frame(moment.snapshot, list(points), width=console.width))
+        return
+    try:
+        _follow(status, moment, points, console)
+    except KeyboardInterrupt:
+        return
+
+
+def _follow(status: Status, moment: Moment, points: deque[Point], console: Console) -> None:
+    lost = False
+    first = frame(moment.snapshot, list(points), width=console.width)
+    with Live(first, console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(
+                frame(moment.snapshot, list(points), width=console.width, lost=lost), refresh=True
+            )
+            time.sleep(_EVERY_S)
+            try:
+                moment, lost = status.moment(), False
+            except FatalFault:
+                lost = True
+                continue
+            if moment.point.at > points[-1].at:
+                points.append(moment.point)
+
+
+def _flat(moment: Moment) -> dict[str, Any]:
+    snapshot, point = moment.snapshot, moment.point
+    flat: dict[str, Any] = {
+        "ok": snapshot.well and all(check.ok for check in snapshot.ready.values()),
+        "pipeline": snapshot.pipeline,
+        "paused": snapshot.paused,
+        "workers": len(snapshot.workers),
+        **{name: int(count) for name, count in snapshot.counts.items()},
+        "messages_per_second": point.written + point.duplicate + point.quarantined,
+        "lag_p95_s": point.lag_p95,
+        **snapshot.gauges,
+    }
+    flat["faults"] = [
+        {"stage": key.partition(" ")[0], "code": key.partition(" ")[2], "times": int(times)}
+        for key, times in snapshot.faults.items()
+    ]
+    return flat

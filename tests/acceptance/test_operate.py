@@ -1,0 +1,150 @@
+"""Commands for whoever operates it: `top`, `support-bundle`, and what both must not say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import time
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Send = Callable[[list[str]], list[str]]
+CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
+TOKEN = "a-secret-token-of-ours"
+
+
+def login(number: int) -> str:
+    user, ip, device = CANARIES
+    return json.dumps({"user_id": f"{user}-{number}", "ip": ip, "device_id": device})
+
+
+@pytest.fixture
+def address(shell: Any, send: Send) -> Iterator[str]:
+    """The status address of a pipeline that has done ten messages, two of them bad."""
+    shell("migrate")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shell.environment |= {
+        "SQS2PG_STATUS__BIND": f"127.0.0.1:{port}",
+        "SQS2PG_STATUS__TOKEN": TOKEN,
+        "SQS2PG_STATUS__POLL_S": "0.2",
+    }
+    running = subprocess.Popen(
+        [shell.python, "-m", "sqs2pg", "run"],
+        cwd=shell.folder,
+        env=shell.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        send([login(i) for i in range(8)] + ["not json " + CANARIES[1]] * 2)
+        until(f"http://127.0.0.1:{port}/state", '"written":8', '"not_json"', '"workers":[{')
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.terminate()
+        _, shown = running.communicate(timeout=60)
+    assert running.returncode == 0, shown
+    for value in CANARIES:
+        assert value not in shown
+
+
+def until(url: str, *texts: str) -> None:
+    """Ask until all of the texts are in the answer."""
+    deadline = time.monotonic() + 60
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+            text = answer.read().decode()
+            if all(wanted in text for wanted in texts):
+                return
+        time.sleep(0.05)
+    raise TimeoutError(url)
+
+
+def test_top_shows_a_running_pipeline(shell: Any, address: str) -> None:
+    shown = shell("top", address).out
+    assert "user_logins" in shown
+    assert "COMMIT" in shown
+    assert "not_json" in shown
+    report = shell("top", "--json").last  # the settings' own address
+    assert report["ok"] is True
+    assert (report["written"], report["quarantined"]) == (8, 2)
+    assert report["queue_visible_messages"] == 0
+    assert {"stage": "decode", "code": "not_json", "times": 2} in report["faults"]
+    for value in CANARIES:
+        assert value not in shown + json.dumps(report)
+
+
+def test_top_says_what_is_wrong(shell: Any, address: str) -> None:
+    assert "nothing answers" in shell.error("top", "127.0.0.1:1", code=1)
+    assert "its token" in shell.error("top", address, code=1, SQS2PG_STATUS__TOKEN="")
+    assert "not a URL" in shell.error("top", "ftp://127.0.0.1", code=2)
+
+
+def test_a_support_bundle_is_safe_to_attach(
+    shell: Any, address: str, tmp_path: Path, database: str, queue_url: str
+) -> None:
+    (tmp_path / "sqs2pg.toml").write_text(
+        'name = "secret-project"\n[ledger]\ndedupe_key = "internal_name"\n'
+        '[source]\nwait_time_s = 7\n[vault]\nsubject = "user_id"\n'
+    )
+    ended = shell("support-bundle", "-o", "bundle.zip", "--json", code=0)
+    assert ended.last["file"] == "bundle.zip"
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as bundle:
+        files = {name: bundle.read(name).decode() for name in bundle.namelist()}
+    assert set(ended.last["files"]) == set(files)
+    everything = "\n".join(files.values())
+    password = database.split("@", maxsplit=1)[0].rsplit(":", 1)[1]
+    hidden = [*CANARIES, TOKEN, password, database, "secret-project", "internal_name"]
+    hidden += [queue_url, queue_url.rsplit("/", 1)[-1], str(tmp_path), socket.gethostname() + ":"]
+    for text in hidden:
+        assert text not in everything
+    settings = json.loads(files["settings.json"])
+    assert settings["source"]["wait_time_s"] == 7
+    assert settings["source"]["queue"] == settings["name"] == "(set)"
+    assert settings["sink"]["table"] == "user_logins", "a default is no secret"
+    assert 'sqs2pg_faults_total{code="not_json",stage="decode"} 2.0' in files["metrics.txt"]
+    assert json.loads(files["state.json"])["faults"] == {"decode not_json": 2.0}
+    assert json.loads(files["versions.json"])["packages"]["msgspec"]
+    checks = json.loads(files["check.json"])
+    assert {check["status"] for check in checks} <= {"ok", "warn", "fail"}
+    assert len(checks) >= 6
+
+
+def test_a_bundle_can_be_had_of_a_broken_installation(bare_shell: Any, tmp_path: Path) -> None:
+    (tmp_path / "sqs2pg.toml").write_text('sink = "canary-user"\n')
+    bare_shell("support-bundle", "-o", "bundle.zip")
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as bundle:
+        settings = json.loads(bundle.read("settings.json"))
+        everything = b"".join(map(bundle.read, bundle.namelist()))
+    assert settings == {"error": "settings"}
+    assert b"canary" not in everything
+
+
+def test_demo_keep_leaves_the_status_page_up(bare_shell: Any) -> None:
+    demo = subprocess.Popen(
+        [bare_shell.python, "-m", "sqs2pg", "demo", "--messages", "100", "--keep"],
+        cwd=bare_shell.folder,
+        env=bare_shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert demo.stdout is not None
+        page = next(line for line in demo.stdout if line.startswith("status page: "))
+        address = page.split()[-1]
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            assert "The way of a message" in answer.read().decode()
+        until(f"{address}/readyz", '"ok":true')
+    finally:
+        demo.terminate()
+        demo.communicate(timeout=60)
+    assert demo.returncode == 0
