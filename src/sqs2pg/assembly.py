@@ -38,6 +38,7 @@ from sqs2pg.migrate import migrations, pipeline_id, quoted_table, target_tables
 from sqs2pg.pipeline import Consumer
 from sqs2pg.process import DedupeKey, Plan, Processor
 from sqs2pg.quarantine import sealer
+from sqs2pg.rollover import Compiled, Rollover
 from sqs2pg.roster import Roster
 from sqs2pg.settings import Settings
 from sqs2pg.sink import Pipeline, Sink
@@ -85,6 +86,7 @@ class Processing(msgspec.Struct):
     metrics: Metrics
     pipeline: Pipeline
     journal: Journal
+    rollover: Rollover
 
 
 async def connect(settings: Settings) -> Session:
@@ -124,17 +126,23 @@ def keyring_of(
     `endpoints` are the hosts in use: a development key is refused unless all are loopback.
     """
     keys = settings.keys
-    provider: str = keys.provider
-    if provider == "auto":
-        in_environment = bool(environ.get("SQS2PG_KEYS__PSEUDONYM_ROOT"))
-        provider = "file" if keys.file else "environment" if in_environment else "development"
     return load_keyring(
-        provider,
+        provider_of(settings, environ),
         file=Path(keys.file) if keys.file else None,
+        secret=keys.secret,
         environ=environ,
         endpoints=endpoints,
         allow_development=keys.allow_development,
     )
+
+
+def provider_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the provider that the keys come from, where the settings leave it open too."""
+    keys = settings.keys
+    if keys.provider != "auto":
+        return keys.provider
+    in_environment = bool(environ.get("SQS2PG_KEYS__PSEUDONYM_ROOT"))
+    return "file" if keys.file else "environment" if in_environment else "development"
 
 
 def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]]:
@@ -242,29 +250,50 @@ async def assemble_processors(
         targets, matched = await target_tables(first, settings)
         keyring = await hold_against_record(first, keyring)
         key = await reference_key(first, keyring)
-        vault = Vault(keyring, key) if settings.vault.enabled else None
         fifo = await is_fifo()
         while len(sessions) < settings.sink.connections:
             sessions.append(await connect(settings))
-        pipeline = Pipeline(
-            id=number,
-            targets=tuple(targets),
-            key_version=keyring.active("pseudonym"),
-            statement_timeout_s=settings.sink.statement_timeout_s,
-            fifo=fifo,
-            dedupe=bool(settings.ledger.dedupe_key),
-        )
+
+        def compiled(keyring: Keyring, key: bytes) -> Compiled:
+            vault = Vault(keyring, key) if settings.vault.enabled else None
+            pipeline = Pipeline(
+                id=number,
+                targets=tuple(targets),
+                key_version=keyring.active("pseudonym"),
+                statement_timeout_s=settings.sink.statement_timeout_s,
+                fifo=fifo,
+                dedupe=bool(settings.ledger.dedupe_key),
+            )
+            plan = Plan(
+                mapping=compile_mapping(settings, matched, masks_of(settings, keyring)),
+                seal=sealer(keyring, whose_of(settings, key)),
+                fifo=fifo,
+                dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
+                recovers=vault is not None,
+            )
+            return Compiled(keyring, plan, pipeline, vault)
+
+        async def read_again() -> Compiled:
+            # In a thread: a provider may ask AWS.
+            fresh = await asyncio.to_thread(keyring_of, settings, endpoints)
+            session = await connect(settings)
+            try:
+                fresh = await hold_against_record(session, fresh)
+                return compiled(fresh, await reference_key(session, fresh))
+            finally:
+                await session.close()
+
         metrics, journal = Metrics(), Journal()
-        plan = Plan(
-            mapping=compile_mapping(settings, matched, masks_of(settings, keyring)),
-            seal=sealer(keyring, whose_of(settings, key)),
-            fifo=pipeline.fifo,
-            dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
-            recovers=vault is not None,
-        )
-        sinks = [Sink(session, pipeline, lambda: connect(settings), vault) for session in sessions]
-        processors = [Processor(plan, sink, metrics, journal) for sink in sinks]
-        yield Processing(processors, keyring, metrics, pipeline, journal)
+        made = compiled(keyring, key)
+        rollover = Rollover(made, read_again)
+        sinks = [
+            Sink(session, made.pipeline, lambda: connect(settings), made.vault)
+            for session in sessions
+        ]
+        processors = [
+            Processor(made.plan, sink, metrics, journal, follow=rollover.follow) for sink in sinks
+        ]
+        yield Processing(processors, keyring, metrics, made.pipeline, journal, rollover)
     finally:
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
@@ -303,7 +332,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
                 Roster(pipeline.id, metrics.started_at),
                 consumer.totals,
                 connect=lambda: connect(settings),
-                key_version=pipeline.key_version,
+                key_version=lambda: made.rollover.key_version,
                 migrations=len(migrations()),
                 database_host=network_address(resolve_dsn(settings.sink.dsn)),
                 every_s=settings.status.poll_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import psycopg
 
+from sqs2pg import audit
 from sqs2pg.database import Session
 from sqs2pg.errors import KeyFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
@@ -17,6 +18,12 @@ from sqs2pg.migrate import explain
 _RECORD = """INSERT INTO sqs2pg.key (series, version, fingerprint, active)
 SELECT %s, %s, %s, NOT EXISTS (SELECT FROM sqs2pg.key WHERE series = %s)
 ON CONFLICT DO NOTHING"""
+
+_RETIRE = "UPDATE sqs2pg.key SET active = false WHERE series = %s AND active"
+_ACTIVATE = """INSERT INTO sqs2pg.key AS k (series, version, fingerprint, active)
+VALUES (%s, %s, %s, true)
+ON CONFLICT (series, version) DO UPDATE SET active = true
+WHERE k.fingerprint = excluded.fingerprint RETURNING 1"""
 
 
 async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
@@ -52,6 +59,35 @@ async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
         if active and ours is not None:
             keyring = keyring.with_active(series, version)
     return keyring
+
+
+async def activate(session: Session, keyring: Keyring, series: str, version: int) -> None:
+    """Make a version that the keyring holds the active one of its series, and audit it.
+
+    One transaction: a batch sees the old version or the new one. Raises KeyFault where another
+    root is on record under that version, FatalFault where the role may not change the record.
+    """
+    mark = keyring.fingerprints(series)[version]
+    try:
+        await session.execute("BEGIN")
+        await session.execute("SELECT pg_advisory_xact_lock(hashtext('sqs2pg.key'))")
+        await session.execute(_RETIRE, [series])
+        rows = await session.execute(_ACTIVATE, [series, version, mark])
+        if not rows:
+            await session.rollback()
+            raise KeyFault(
+                f"another {series} root is on record as version {version}",
+                code="key_fingerprint",
+                hint="number the new root with a version that was never used",
+            )
+        anchor = await audit.append(
+            session, "keys_rotate", subject=f"{series} root v{version}, fingerprint {mark}"
+        )
+        await session.execute("COMMIT")
+    except psycopg.Error as error:
+        await session.rollback()
+        raise explain(error) from None
+    audit.announce("keys_rotate", anchor)
 
 
 async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:

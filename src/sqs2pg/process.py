@@ -8,21 +8,22 @@ settles each message by its outcome.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import cast
 
 import msgspec
 
-from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.errors import KeyFault, PermanentFault, Stage, TransientFault
 from sqs2pg.journal import BatchReport, Journal
 from sqs2pg.ledger import UNDATED_MS, delivery_keys
 from sqs2pg.mapping import Decoded, MessageMapping
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.metrics import Metrics
-from sqs2pg.sink import Sink
+from sqs2pg.sink import Pipeline, Sink
 from sqs2pg.vault.originals import Originals
+from sqs2pg.vault.sealing import Vault
 
 Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
@@ -48,6 +49,12 @@ class Plan(msgspec.Struct, frozen=True):
     """What is masked is kept for the vault to seal."""
 
 
+Follow = Callable[[Plan], Awaitable[tuple[Plan, Pipeline, Vault | None]]]
+"""What to go on with once another key version is active (`rollover.py`)."""
+ROLLOVERS_MAX = 3
+"""Key versions that one batch follows: another rotation may come while it does."""
+
+
 class Processor:
     """Decodes, masks and writes batches through one sink, one batch at a time."""
 
@@ -58,8 +65,10 @@ class Processor:
         metrics: Metrics,
         journal: Journal | None = None,
         trace: Trace | None = None,
+        follow: Follow | None = None,
     ) -> None:
         self._plan = plan
+        self._follow = follow
         self._sink = sink
         self._metrics = metrics
         self._journal = journal or Journal()
@@ -114,6 +123,23 @@ class Processor:
         await self._sink.session.close()
 
     async def _process(
+        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+    ) -> list[Outcome]:
+        for _ in range(ROLLOVERS_MAX):
+            try:
+                return await self._try(messages, condemned)
+            except KeyFault as fault:
+                if fault.code != "key_version" or self._follow is None:
+                    raise
+            try:
+                self._plan, pipeline, vault = await self._follow(self._plan)
+            except TransientFault as fault_of_the_world:
+                self._release(fault_of_the_world)
+                return [Outcome.RELEASED] * len(messages)
+            self._sink.use(pipeline, vault)
+        return await self._try(messages, condemned)
+
+    async def _try(
         self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
         report = BatchReport(self._journal.next_id(), time.time(), len(messages))

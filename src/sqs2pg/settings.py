@@ -205,10 +205,16 @@ class Keys(Section, frozen=True):
     """`[keys]`: where the key roots come from."""
 
     provider: Annotated[
-        Literal["auto", "file", "environment", "development"],
+        Literal["auto", "file", "environment", "aws-kms", "secrets-manager", "development"],
         Meta(description="auto: the file if set, else the environment, else a development key"),
     ] = "auto"
-    file: str = ""
+    file: Annotated[str, Meta(description="of provider file: the roots; of aws-kms: wrapped")] = ""
+    kms_key: Annotated[
+        str, Meta(description="of provider aws-kms: the id, ARN or alias/NAME that wraps new roots")
+    ] = ""
+    secret: Annotated[
+        str, Meta(description="of provider secrets-manager: the secret's name or ARN")
+    ] = ""
     allow_development: bool = False
 
 

@@ -128,11 +128,14 @@ class Sink:
         vault: Vault | None = None,
     ) -> None:
         self.session = session
-        self._vault = vault
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
-        self._pipeline = pipeline
+        self.use(pipeline, vault)
+
+    def use(self, pipeline: Pipeline, vault: Vault | None) -> None:
+        """Write from now on for a pipeline of other keys."""
+        self._pipeline, self._vault = pipeline, vault
         self._targets = TargetCopy(pipeline.targets)
         self._begin = f"BEGIN;\n{BATCH_SETTINGS}".format(
             timeout_ms=pipeline.statement_timeout_s * 1000

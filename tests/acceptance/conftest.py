@@ -95,3 +95,17 @@ def send(sqs: Any, queue_url: str) -> Callable[[list[str]], list[str]]:
         return ids
 
     return put
+
+
+@pytest.fixture
+def kms_key(sqs_endpoint: str) -> str:
+    """The id of a KMS key of the test's own."""
+    kms = boto3.client(
+        "kms",
+        endpoint_url=sqs_endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    key_id: str = kms.create_key()["KeyMetadata"]["KeyId"]
+    return key_id

@@ -69,7 +69,7 @@ IO_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "
 
 # A library -> who knows it.
 KNOWN_TO = {
-    "botocore": {"source", "source.*"},
+    "botocore": {"source", "source.*", "keys.provider_kms", "keys.provider_secrets"},
     "boto3": {"source", "source.*"},
     "httptools": {"source", "source.*"},
     "psycopg": {

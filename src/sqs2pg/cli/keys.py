@@ -1,19 +1,26 @@
-"""`sqs2pg keys init | list`."""
+"""`sqs2pg keys init | list | rotate`."""
 
 from __future__ import annotations
 
+import base64
+import os
+import sys
 from pathlib import Path
 
 import click
 
-from sqs2pg import assembly
+from sqs2pg import assembly, log
 from sqs2pg.cli import rotation
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
-from sqs2pg.keybook import recorded
-from sqs2pg.keys import provider_file
+from sqs2pg.database import hosts, resolve_dsn
+from sqs2pg.errors import SettingsError
+from sqs2pg.keybook import activate, hold_against_record, recorded
+from sqs2pg.keys import development
+from sqs2pg.keys.derive import ROOT_BYTES
+from sqs2pg.keys.keyring import SERIES
+from sqs2pg.keys.load import DEFAULT_FILE, add_root, create_keyring
+from sqs2pg.mask.policy import KEYED, properties
 from sqs2pg.settings import Settings, load
-
-DEFAULT_FILE = Path("sqs2pg.keys")
 
 
 @click.group()
@@ -28,17 +35,186 @@ keys.add_command(rotation.rekey)
 @keys.command()
 @config_option
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Where to.")
-def init(config: Path | None, file: Path | None) -> None:
-    """Make a key file with new random roots, readable by its owner alone."""
+@click.option(
+    "--provider",
+    type=click.Choice(["file", "environment", "aws-kms", "secrets-manager"]),
+    help="Else keys.provider of the settings.",
+)
+@click.option("--kms-key", help="Id, ARN or alias/NAME of the KMS key; else keys.kms_key.")
+@click.option("--secret", help="Name of the secret; else keys.secret.")
+def init(
+    config: Path | None,
+    file: Path | None,
+    provider: str | None,
+    kms_key: str | None,
+    secret: str | None,
+) -> None:
+    """Make new random roots: a file readable by its owner alone, or in AWS KMS or Secrets Manager.
+
+    Never replaces keys that are there.
+    """
     settings = load(config)
-    path = file or (Path(settings.keys.file) if settings.keys.file else DEFAULT_FILE)
-    keyring = provider_file.create(path)
-    print(f"made {path}: pseudonym root v1 and vault root v1")
-    for series in ("pseudonym", "vault"):
+    place = _Place(settings, provider, file, kms_key, secret)
+    if place.provider == "environment":
+        _print_variables()
+        return
+    keyring = create_keyring(
+        place.provider, file=place.file, kms_key=place.kms_key, secret=place.secret
+    )
+    print(f"made {place}: pseudonym root v1 and vault root v1")
+    for series in SERIES:
         print(f"{series:10} v1  fingerprint {keyring.fingerprints(series)[1]}")
     print("keep a copy where the database's backups are not: without it no token can be made again")
-    if not settings.keys.file:
-        print(f'use it with SQS2PG_KEYS__FILE={path}, or keys.file = "{path}" in the settings')
+    print(*place.how_to_use(), sep="\n", end="\n" if place.how_to_use() else "")
+
+
+class _Place:
+    """Where keys are made: the options, else the settings, else a file here."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        provider: str | None = None,
+        file: Path | None = None,
+        kms_key: str | None = None,
+        secret: str | None = None,
+    ) -> None:
+        keys = self._keys = settings.keys
+        known = keys.provider if keys.provider not in ("auto", "development") else "file"
+        self.provider = provider or known
+        self.file = file or (Path(keys.file) if keys.file else DEFAULT_FILE)
+        self.kms_key = kms_key or keys.kms_key
+        self.secret = secret or keys.secret
+
+    def __str__(self) -> str:
+        if self.provider == "secrets-manager":
+            return f"the secret {self.secret}"
+        return f"{self.file}, wrapped by KMS" if self.provider == "aws-kms" else str(self.file)
+
+    def how_to_use(self) -> list[str]:
+        """Return the lines that say what the settings still lack; none where nothing."""
+        lines = []
+        if self.provider != "secrets-manager" and not self._keys.file:
+            lines.append(
+                f"use it with SQS2PG_KEYS__FILE={self.file}, "
+                f'or keys.file = "{self.file}" in the settings'
+            )
+        if self.provider != "file" and self._keys.provider != self.provider:
+            lines.append(
+                f"and SQS2PG_KEYS__PROVIDER={self.provider}, "
+                f'or keys.provider = "{self.provider}" in the settings'
+            )
+        if self.provider == "secrets-manager" and self._keys.secret != self.secret:
+            lines.append(f"and SQS2PG_KEYS__SECRET={self.secret}")
+        return lines
+
+
+def _print_variables() -> None:
+    for series in SERIES:
+        root = base64.b64encode(os.urandom(ROOT_BYTES)).decode()
+        print(f"SQS2PG_KEYS__{series.upper()}_ROOT={root}")
+    print(
+        "put both lines where your platform keeps secrets; they are stored nowhere",
+        file=sys.stderr,
+    )
+
+
+@keys.command()
+@click.argument("series", type=click.Choice(SERIES), default="pseudonym")
+@config_option
+@click.option("--break-joins", is_flag=True, help="Old tokens need not join with new ones.")
+@click.option("--prepare", is_flag=True, help="Add the root, and leave the active one.")
+@json_option
+def rotate(
+    series: str, config: Path | None, break_joins: bool, prepare: bool, as_json: bool
+) -> None:
+    """Add a version of the pseudonym root (or the vault root) and make it the active one.
+
+    Running pipelines take it up with their next batch. Old versions stay: what they made still
+    opens. Where keys are copied to several hosts: --prepare, copy, then rotate.
+    """
+    log.configure()
+    settings = load(config)
+    result = run_async(_rotate(settings, series, break_joins=break_joins, prepare=prepare))
+    if as_json:
+        print_json(result)
+        return
+    version = f"{series} root v{result['version']}, fingerprint {result['fingerprint']}"
+    if prepare:
+        print(f"made {version}; v{result['active']} stays active until you rotate again")
+        return
+    print(f"{version}, is active; running pipelines take it up with their next batch")
+    if series == "vault":
+        print("bring the data keys under it with `sqs2pg keys rewrap`")
+    elif not break_joins:
+        print("give old rows their new tokens with `sqs2pg keys rekey`")
+
+
+async def _rotate(
+    settings: Settings, series: str, *, break_joins: bool, prepare: bool
+) -> dict[str, object]:
+    if series == "pseudonym" and not break_joins:
+        refuse_broken_joins(settings)
+    where = [*hosts(resolve_dsn(settings.sink.dsn))]
+    keyring = assembly.keyring_of(settings, where)
+    async with assembly.database(settings) as (session, _):
+        keyring = await hold_against_record(session, keyring)
+        known = [version for name, version in await recorded(session) if name == series]
+        prepared = [
+            version for version in keyring.versions(series) if version > max(known, default=0)
+        ]
+        if prepared and not prepare:
+            version = prepared[-1]
+        else:
+            version = max([*known, *keyring.versions(series), 0]) + 1
+            place = _Place(settings)
+            add_root(
+                assembly.provider_of(settings),
+                series,
+                version,
+                file=_file_of(settings),
+                kms_key=place.kms_key,
+                secret=place.secret,
+            )
+            keyring = assembly.keyring_of(settings, where)  # read back: it is there to stay
+        if not prepare:
+            await activate(session, keyring, series, version)
+        before = [
+            v
+            for (name, v), (_, active) in (await recorded(session)).items()
+            if name == series and active
+        ]
+    return {
+        "series": series,
+        "version": version,
+        "fingerprint": keyring.fingerprints(series)[version],
+        "active": before[0] if before else version,
+    }
+
+
+def _file_of(settings: Settings) -> Path:
+    if assembly.provider_of(settings) == "development":
+        return development.FOLDER / development.FILE_NAME
+    return Path(settings.keys.file) if settings.keys.file else DEFAULT_FILE
+
+
+def refuse_broken_joins(settings: Settings) -> None:
+    """Refuse where rows written before a rotation could never again join with later ones."""
+    lost = [
+        field.name
+        for field in settings.fields
+        if field.mask in KEYED
+        and properties(field.mask).joinable
+        and not (field.mask == "pseudonymize" and field.recover and settings.vault.enabled)
+    ]
+    if lost:
+        raise SettingsError(
+            f"rotating the pseudonym root would break the joins of {', '.join(lost)}: their "
+            "values are kept nowhere, so old rows cannot get new tokens",
+            code="breaks_joins",
+            hint="enable the vault and set recover = true on the fields, so that "
+            "`keys rekey` can; or rotate with --break-joins",
+        )
 
 
 @keys.command("list")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.keys import development, provider_environment, provider_file
+from sqs2pg.keys.derive import Secret
 from sqs2pg.keys.development import refuse_development_key
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.self_test import self_test
 
-PROVIDERS = ("file", "environment", "development")
-PLANNED = ("aws-kms", "secrets-manager")
+PROVIDERS = ("file", "environment", "aws-kms", "secrets-manager", "development")
+DEFAULT_FILE = Path("sqs2pg.keys")
 
 
 def load_keyring(
@@ -21,13 +22,15 @@ def load_keyring(
     *,
     file: Path | None,
     environ: Mapping[str, str],
+    secret: str = "",
     folder: Path = development.FOLDER,
     endpoints: Sequence[str] | None = None,
     allow_development: bool = False,
 ) -> Keyring:
-    """Return the keyring of a provider: `file`, `environment` or `development`.
+    """Return the keyring of a provider, one of PROVIDERS.
 
-    `file` is for `file`, `environ` for `environment`, `folder` for `development`. Where
+    `file` is for `file` and `aws-kms`, `environ` for `environment`, `secret` for
+    `secrets-manager`, `folder` for `development`. Where
     `endpoints` are given, a development key is refused unless all of them are loopback; the key
     file's own mark counts, so a development file given as `file` is refused too.
 
@@ -45,6 +48,14 @@ def load_keyring(
         keyring = provider_file.load(file)
     elif provider == "environment":
         keyring = provider_environment.load(environ)
+    elif provider == "aws-kms":
+        from sqs2pg.keys import provider_kms
+
+        keyring = provider_kms.load(file or DEFAULT_FILE)
+    elif provider == "secrets-manager":
+        from sqs2pg.keys import provider_secrets
+
+        keyring = provider_secrets.load(secret)
     elif provider == "development":
         if endpoints is not None:  # before one is made
             refuse_development_key(endpoints, allow_development)
@@ -56,13 +67,58 @@ def load_keyring(
     return keyring
 
 
+def create_keyring(provider: str, *, file: Path, kms_key: str = "", secret: str = "") -> Keyring:
+    """Make version 1 of both roots in a provider that keeps them; return the keyring.
+
+    Raises SettingsError for a provider that keeps none or is not told where, KeyFault rather than
+    replace keys that are there.
+    """
+    self_test()
+    if provider == "file":
+        return provider_file.create(file)
+    if provider == "aws-kms":
+        from sqs2pg.keys import provider_kms
+
+        return provider_kms.create(file, kms_key)
+    if provider == "secrets-manager":
+        from sqs2pg.keys import provider_secrets
+
+        return provider_secrets.create(secret)
+    raise _keeps_none(provider)
+
+
+def add_root(
+    provider: str, series: str, version: int, *, file: Path, kms_key: str = "", secret: str = ""
+) -> Secret:
+    """Add a new root of a series to a provider that keeps them; return it.
+
+    Raises SettingsError for a provider that keeps none, and what the provider raises.
+    """
+    if provider in ("file", "development"):
+        return provider_file.add(file, series, version)
+    if provider == "aws-kms":
+        from sqs2pg.keys import provider_kms
+
+        return provider_kms.add(file, kms_key, series, version)
+    if provider == "secrets-manager":
+        from sqs2pg.keys import provider_secrets
+
+        return provider_secrets.add(secret, series, version)
+    raise _keeps_none(provider)
+
+
+def _keeps_none(provider: str) -> SettingsError:
+    if provider not in PROVIDERS:
+        return _unknown(provider)
+    return SettingsError(
+        f"keys cannot be made in provider {provider}",
+        code="provider_keeps_none",
+        hint="of the environment: set SQS2PG_KEYS__PSEUDONYM_ROOT_V2 (SQS2PG_KEYS__VAULT_ROOT_V2, "
+        "…) in every process, to base64 of 32 random bytes, then rotate",
+    )
+
+
 def _unknown(provider: str) -> SettingsError:
-    if provider in PLANNED:
-        return SettingsError(
-            f"key provider {provider} is not available in this version",
-            code="unknown_provider",
-            hint=f"available: {', '.join(PROVIDERS)}",
-        )
     near = difflib.get_close_matches(provider, PROVIDERS, n=1)
     return SettingsError(
         "keys.provider names no known provider",

@@ -64,7 +64,7 @@ class Readings:
         counts: Counts,
         *,
         connect: Callable[[], Awaitable[Session]],
-        key_version: int,
+        key_version: Callable[[], int],
         migrations: int,
         database_host: tuple[str, int] | None,
         every_s: float,
@@ -180,7 +180,7 @@ class Readings:
         seen.database = Check(ok=True)
         migrated = room.migrations >= self._migrations
         seen.schema = Check(migrated, "" if migrated else "the database lacks a migration")
-        current = room.key_version == self._key_version
+        current = room.key_version == self._key_version()
         seen.keys = Check(current, "" if current else "another key version is active")
 
     async def leave(self) -> None:

@@ -27,8 +27,7 @@ def test_each_provider_gives_its_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("provider", "hint"),
     [
-        ("aws-kms", "available: file"),
-        ("secrets-manager", "available: file"),
+        ("aws-kns", "did you mean aws-kms?"),
         ("enviroment", "did you mean environment?"),
         ("", "available: file"),
     ],
