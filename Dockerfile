@@ -1,12 +1,21 @@
 # The image of one pipeline process:
 #   docker build -t sqs2pg . && docker run --rm sqs2pg --help
+# For both platforms, the same bytes from the same commit, as a release does it:
+#   docker buildx build --platform linux/amd64,linux/arm64 --provenance=mode=max --sbom=true \
+#     --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --pretty=%ct)" \
+#     --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:… .
+# It runs with a read-only root filesystem, without capabilities and as any user. As PID 1 it heeds
+# SIGTERM itself: it stops receiving, finishes or releases what is in hand, and exits 0.
 # The first stage puts the locked dependencies and our wheel into one environment; the second has
 # Python, that environment and a user that owns nothing but its own folder. No compiler in either:
 # every dependency is a wheel, on x86-64 and ARM64.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Stamps of files in wheels and of compiled modules; 1980 is the earliest that a zip can say.
+ARG SOURCE_DATE_EPOCH=315532800
+ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} PYTHONHASHSEED=0 \
+    PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 COPY requirements.txt requirements-build.txt ./
 # The environment gets no pip of its own; the stage's pip installs into it.
@@ -21,9 +30,12 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/sqs2pg/bin/sqs2pg --version
 
 FROM ${PYTHON_IMAGE}
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="sqs2pg" \
       org.opencontainers.image.description="Reads JSON events from SQS, masks the sensitive fields, writes rows to PostgreSQL, exactly once" \
       org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.source="https://github.com/sqs2pg/sqs2pg" \
       org.opencontainers.image.documentation="https://github.com/sqs2pg/sqs2pg/tree/main/docs"
@@ -37,5 +49,11 @@ COPY --from=build /opt/sqs2pg /opt/sqs2pg
 ENV PATH=/opt/sqs2pg/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /var/lib/sqs2pg
+EXPOSE 9465
+STOPSIGNAL SIGTERM
+# Of `run`: whether polls and commits still get on. A container of another command, or one whose
+# status is off, should be run with --no-healthcheck.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9465/livez', timeout=4)"]
 ENTRYPOINT ["sqs2pg"]
 CMD ["run"]

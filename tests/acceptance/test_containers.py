@@ -252,7 +252,7 @@ def test_compose_pins_the_emulator_that_the_tests_run_against() -> None:
 
 def test_every_image_is_pinned_by_tag() -> None:
     images = [service["image"] for service in SERVICES.values()]
-    images += [re.sub(r"^PYTHON_IMAGE=", "", argument) for argument in instructions("ARG")]
+    images += re.findall(r"^PYTHON_IMAGE=(.+)", "\n".join(instructions("ARG")), re.MULTILINE)
     for image in images:
         name, _, tag = image.partition(":")
         assert name
