@@ -75,6 +75,36 @@ bench: $(READY) $(COMPILER) ## throughput, latency, CPU and memory, about 15 min
 deploy-check: .venv-deploy/.ready ## validate every deployment artefact, offline, and say what was checked
 	@PYTHONPATH=src .venv-deploy/bin/python -m deploy.check
 
+.venv-docs/.ready: requirements-docs.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
+	@echo "setting up .venv-docs"
+	@$(PYTHON) -m venv --clear .venv-docs
+	@.venv-docs/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-docs.txt
+	@touch $@
+
+docs: .venv-docs/.ready ## build the docs site into build/docs; a broken link is an error
+	@PYTHONPATH=src .venv-docs/bin/python -m sphinx --quiet -W --keep-going -n docs build/docs
+	@echo "built build/docs/index.html: every internal link leads somewhere"
+
+docs-links: .venv-docs/.ready ## ask every address that the docs name; needs the network
+	@PYTHONPATH=src .venv-docs/bin/python -m sphinx --quiet -b linkcheck docs build/links
+
+# Its own target: Ray and its cluster are large, and nobody needs them but for this.
+.venv-ray/.ready: requirements-ray.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
+	@echo "setting up .venv-ray"
+	@$(PYTHON) -m venv --clear .venv-ray
+	@.venv-ray/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-ray.txt
+	@.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@command -v cc gcc clang >/dev/null || .venv-ray/bin/pip install --quiet \
+		--disable-pip-version-check --require-hashes -r requirements-compiler.txt
+	@touch $@
+
+test-ray: .venv-ray/.ready ## a fleet on a Ray cluster of several nodes: scaled, struck, drained
+	@.venv-ray/bin/pytest tests/ray $(TEST_ARGS)
+
 LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
 lock: ## resolve the dependencies again and write the requirements files
@@ -82,7 +112,7 @@ lock: ## resolve the dependencies again and write the requirements files
 	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --extra otel --group dev -o requirements-dev.txt
 	@$(LOCK) pyproject.toml -c requirements-dev.txt -o requirements.txt
 	@$(LOCK) pyproject.toml --group deploy -c requirements-dev.txt -o requirements-deploy.txt
-	@$(LOCK) pyproject.toml --group docs -c requirements-dev.txt -o requirements-docs.txt
+	@$(LOCK) pyproject.toml --extra local --group docs -c requirements-dev.txt -o requirements-docs.txt
 	@$(LOCK) pyproject.toml --extra local --extra ray --group dev -c requirements-dev.txt \
 		-o requirements-ray.txt
 	@$(LOCK) pyproject.toml --group browser -c requirements-dev.txt -o requirements-browser.txt
@@ -93,4 +123,4 @@ lock: ## resolve the dependencies again and write the requirements files
 clean: ## remove everything the targets made
 	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak bench pictures deploy-check test test-system test-unit lint lock clean
+.PHONY: help setup demo soak bench pictures deploy-check docs docs-links test-ray test test-system test-unit lint lock clean

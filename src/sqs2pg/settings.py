@@ -304,6 +304,35 @@ class AwsLambda(Section, frozen=True):
     ] = 3.0
 
 
+class Ray(Section, frozen=True):
+    """`[ray]`: the fleet of `run --ray`."""
+
+    consumers_min: Annotated[
+        int, Meta(ge=0, le=10_000, description="also the most, where consumers_max is below it")
+    ] = 1
+    consumers_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="times sink.connections: what PostgreSQL must have room for",
+        ),
+    ] = 8
+    catch_up_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="the fleet grows until the backlog is worked off in this time, at the "
+            "measured rate; and shrinks after so long a quiet",
+        ),
+    ] = 60.0
+    cpus: Annotated[
+        float, Meta(ge=0.1, le=64, description="what one consumer asks Ray for; it uses one")
+    ] = 1.0
+    every_s: Annotated[float, Meta(ge=0.1, le=300, description="between looks at the fleet")] = 2.0
+
+
 class Settings(Section, frozen=True):
     """Everything one pipeline needs to know, frozen at start."""
 
@@ -329,6 +358,7 @@ class Settings(Section, frozen=True):
     ledger: Ledger = Ledger()
     status: Status = Status()
     aws_lambda: AwsLambda = AwsLambda()
+    ray: Ray = Ray()
     explode: Annotated[
         str, Meta(max_length=256, pattern=_JSON_NAME, description="an array; a row an element")
     ] = ""

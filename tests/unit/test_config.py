@@ -317,5 +317,5 @@ def test_the_schema_refuses_what_does_not_load(validator: Any, tmp_path: Path, t
 def test_the_schema_describes_every_section():
     schema = json.loads(invoke("schema").stdout)
     names = {"Settings", "Source", "SinkSettings", "Field", "Keys", "Vault", "Quarantine"}
-    names |= {"AwsLambda", "Ledger", "Status", "Route", "When"}
+    names |= {"AwsLambda", "Ray", "Ledger", "Status", "Route", "When"}
     assert names == set(schema["$defs"])

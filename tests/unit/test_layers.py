@@ -72,6 +72,7 @@ KNOWN_TO = {
     "botocore": {"source", "source.*", "keys.provider_kms", "keys.provider_secrets"},
     "boto3": {"source", "source.*"},
     "httptools": {"source", "source.*"},
+    "ray": {"ray"},
     "psycopg": {
         *("database", "sink", "search", "migrate", "verify", "quarantine", "keybook"),
         *("audit", "maintenance", "replay", "roster", "targets"),
@@ -81,7 +82,7 @@ KNOWN_TO = {
         "local.postgres",  # the embedded server asks itself whether it is up
     },
 }
-FRONT_DOORS = {"assembly", "aws_lambda", "cli", "cli.*"}
+FRONT_DOORS = {"assembly", "aws_lambda", "ray", "cli", "cli.*"}
 
 # Ours that are not in the wheel, and the tools of the dev group.
 NOT_SHIPPED = {"tests", "benchmarks", "conftest", "pytest", "hypothesis", "trustme", "psycopg2"}

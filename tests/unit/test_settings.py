@@ -209,6 +209,11 @@ RANGES = [
     ("ledger", "retention_days", 15, 3_650),
     ("", "shutdown_grace_s", 0, 900),
     ("aws_lambda", "margin_s", 2, 120),
+    ("ray", "consumers_min", 0, 10_000),
+    ("ray", "consumers_max", 1, 10_000),
+    ("ray", "catch_up_s", 1, 86_400),
+    ("ray", "cpus", 0.1, 64),
+    ("ray", "every_s", 0.1, 300),
 ]
 
 

@@ -43,6 +43,7 @@ logger = structlog.get_logger(__name__)
     help="Exit 1 when it is not empty by then.",
 )
 @click.option("--workers", default="1", show_default=True, help="Processes; `auto`: one a core.")
+@click.option("--ray", metavar="ADDRESS", help="Over a Ray cluster: `auto`, host:port, ray://….")
 @click.option("--local", is_flag=True, help="Start embedded servers and use them.")
 @click.option("--status-file", type=click.Path(path_type=Path), hidden=True)
 @json_option
@@ -52,6 +53,7 @@ def run(
     drain: bool,
     drain_timeout_s: float | None,
     workers: str,
+    ray: str | None,
     local: bool,
     status_file: Path | None,
     as_json: bool,
@@ -60,11 +62,17 @@ def run(
     """Consume the queue until stopped, or until it is empty with --drain."""
     log.configure(verbose=verbose)
     count = _worker_count(workers)
+    if ray and (local or count > 1):
+        raise click.UsageError(
+            "--ray goes without --local and --workers: see [ray] in the settings"
+        )
     with _servers() if local else contextlib.nullcontext():
         settings = load(config)
         if local:
             run_async(prepare_local(settings))
-        if count > 1:
+        if ray:
+            totals = run_async(_consume_over(ray, settings, config, drain, drain_timeout_s))
+        elif count > 1:
             totals = run_workers(
                 count,
                 config=config,
@@ -89,6 +97,25 @@ def run(
     elif drain:
         print(summary(totals))
     return 0
+
+
+async def _consume_over(
+    address: str, settings: Settings, config: Path | None, drain: bool, timeout_s: float | None
+) -> Totals:
+    from sqs2pg.cli.ray_fleet import run_fleet
+
+    settle_s = None
+    if drain:
+        client = SqsClient.from_environment()
+        settle_s = drain_settle_s(settings, client)
+        await client.close()
+    return await run_fleet(
+        settings,
+        config,
+        address,
+        settle_s=settle_s,
+        drain_timeout_s=timeout_s if drain else None,
+    )
 
 
 def as_flat(totals: Totals) -> dict[str, Any]:

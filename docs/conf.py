@@ -1,0 +1,72 @@
+"""The docs site: Sphinx with MyST. `make docs` builds it strictly: a broken link is an error.
+
+Reference pages under `reference/generated/` are made from the code by `docs/generate.py`, each
+time, and are not committed. Links that leave `docs/` go to the repository, and must exist.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "src"))
+
+from docs.generate import write_all  # noqa: E402  after the path
+from sqs2pg import __version__  # noqa: E402
+
+project = "sqs2pg"
+author = "the sqs2pg authors"
+version = release = __version__
+extensions = ["myst_parser"]
+exclude_patterns = ["_build"]
+source_suffix = {".md": "markdown"}
+root_doc = "index"
+html_theme = "furo"
+html_title = "sqs2pg"
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "source_repository": "https://github.com/sqs2pg/sqs2pg/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+nitpicky = True
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+# Names of languages that Pygments has no lexer for, or examples that are no whole file.
+suppress_warnings = ["misc.highlighting_failure", "toc.not_included"]
+REPOSITORY = "https://github.com/sqs2pg/sqs2pg/blob/main/"
+linkcheck_timeout = 20
+linkcheck_retries = 2
+linkcheck_ignore = [r"http://127\.0\.0\.1.*", REPOSITORY + ".*"]
+
+_LINK = re.compile(r"\]\((\.\.?/[^)#\s]*|[\w./-]+\.\w+)(#[^)\s]*)?\)")
+
+
+def _point_outside(_app: Any, name: str, source: list[str]) -> None:
+    """Turn relative links out of docs/ into links to the repository; report those to nothing."""
+    page = HERE / f"{name}.md"
+
+    def target(match: re.Match[str]) -> str:
+        path = (page.parent / match[1]).resolve()
+        if path.is_relative_to(HERE):
+            return match[0]
+        if not path.is_relative_to(ROOT) or not path.exists():
+            from sphinx.util import logging
+
+            logging.getLogger(__name__).warning("no such file: %s", match[1], location=name)
+            return match[0]
+        return f"]({REPOSITORY}{path.relative_to(ROOT)}{match[2] or ''})"
+
+    source[0] = _LINK.sub(target, source[0])
+
+
+def setup(app: Any) -> None:
+    """Generate the reference before the sources are read."""
+    write_all(HERE / "reference" / "generated")
+    app.connect("source-read", _point_outside)

@@ -1,0 +1,80 @@
+"""How many consumers a backlog wants: backlog over measured rate, between bounds, without flutter.
+
+Place: asked by the distributed engine every few seconds. No I/O, no clock of its own: a reading
+goes in, a number comes out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+SMOOTHING = 0.3
+"""Weight of the newest rate; the rest is what was known before."""
+BUSY_SHARE = 0.5
+"""A consumer's rate says what it can do only while there was at least this share of the work of
+`catch_up_s` for it to do: an idle one is not slow."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What was seen at one moment."""
+
+    backlog: int
+    """Messages on the queue: visible and delayed, and those in hand."""
+    settled: int
+    """Messages settled by all consumers since the start."""
+    at_s: float
+    """A clock that only rises; seconds."""
+    consumers: int
+    """Consumers that worked since the reading before."""
+
+
+class Scaler:
+    """Turns readings into a number of consumers.
+
+    Grows at once, to what works off the backlog in `catch_up_s` seconds at the measured rate, at
+    most doubling at a time; shrinks by one at a time, only after `quiet_s` seconds in which fewer
+    would have done.
+    """
+
+    def __init__(
+        self, *, least: int, most: int, catch_up_s: float, quiet_s: float | None = None
+    ) -> None:
+        self._least = least
+        self._most = most
+        self._catch_up_s = catch_up_s
+        self._quiet_s = catch_up_s if quiet_s is None else quiet_s
+        self._before: Reading | None = None
+        self._enough_since: float | None = None
+        self.rate = 0.0
+        """Messages a second that one consumer settles when it has work; 0 until it is known."""
+
+    def wanted(self, reading: Reading, running: int) -> int:
+        """Return how many consumers there should be; `running` is how many there are now."""
+        self._measure(reading)
+        if self.rate:
+            target = math.ceil(reading.backlog / (self.rate * self._catch_up_s))
+        else:
+            # Nothing is known yet: keep what there is, or begin with one.
+            target = max(running, 1 if reading.backlog else 0)
+        target = max(self._least, min(self._most, target))
+        if target >= running:
+            self._enough_since = None
+            return min(target, max(2 * running, self._least, 1))
+        if self._enough_since is None:
+            self._enough_since = reading.at_s
+        if reading.at_s - self._enough_since < self._quiet_s:
+            return max(self._least, min(self._most, running))
+        self._enough_since = reading.at_s
+        return running - 1
+
+    def _measure(self, reading: Reading) -> None:
+        before, self._before = self._before, reading
+        if before is None or reading.consumers == 0 or reading.at_s <= before.at_s:
+            return
+        rate = (reading.settled - before.settled) / (reading.at_s - before.at_s)
+        rate /= reading.consumers
+        enough = reading.backlog >= BUSY_SHARE * self.rate * self._catch_up_s * reading.consumers
+        if rate > self.rate or (enough and rate > 0):
+            self.rate = rate if not self.rate else self.rate + SMOOTHING * (rate - self.rate)

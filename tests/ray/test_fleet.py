@@ -1,0 +1,286 @@
+"""`run --ray` on a cluster of several nodes on this machine: scaled, struck, drained; nothing lost.
+
+The queue server's manifest is the sender's book. Nodes are Ray's own (`ray.cluster_utils`): each
+a raylet with processes of its own, added and killed while the queue is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from ray.cluster_utils import Cluster
+
+from benchmarks.queue_server import QueueServer
+from sqs2pg import ray as engine
+from sqs2pg.assembly import connect
+from sqs2pg.errors import SettingsError
+from sqs2pg.keys import provider_file
+from sqs2pg.migrate import migrate, pipeline_id
+from sqs2pg.pipeline import Totals
+from sqs2pg.settings import Settings, load
+from sqs2pg.source.client import SqsClient
+from sqs2pg.verify import verify
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    # Ray's own: sockets of processes it has killed, and its deprecations.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+QUEUE = "logins"
+WAIT_S = 120.0
+NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[QueueServer]:
+    with QueueServer("--manifest") as running:
+        yield running
+
+
+@pytest.fixture
+def environment(
+    tmp_path: Path, database: str, server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """What every node of the cluster finds in its environment, and we in ours."""
+    keys = tmp_path / "sqs2pg.keys"
+    provider_file.create(keys)
+    for name in [n for n in os.environ if n.startswith(("AWS_", "PG", "SQS2PG_"))]:
+        monkeypatch.delenv(name)
+    variables = {
+        "AWS_ENDPOINT_URL": server.endpoint_url,
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "DATABASE_URL": database,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        # A node that is killed is missed after two seconds.
+        "RAY_health_check_initial_delay_ms": "0",
+        "RAY_health_check_period_ms": "500",
+        "RAY_health_check_failure_threshold": "4",
+        "SQS2PG_SOURCE__QUEUE": QUEUE,
+        "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "5",
+        "SQS2PG_SOURCE__WAIT_TIME_S": "1",
+        # Slow on purpose, so that the load outlasts what is done to the nodes.
+        "SQS2PG_SINK__CONNECTIONS": "1",
+        "SQS2PG_SINK__BATCH_ROWS_MAX": "25",
+        "SQS2PG_SOURCE__IN_FLIGHT_MESSAGES_MAX": "200",
+        "SQS2PG_STATUS__BIND": "",
+        "SQS2PG_KEYS__FILE": str(keys),
+        "SQS2PG_SHUTDOWN_GRACE_S": "10",
+        "SQS2PG_RAY__EVERY_S": "0.3",
+        "SQS2PG_RAY__CATCH_UP_S": "1",
+        "SQS2PG_RAY__CONSUMERS_MAX": "6",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+@pytest.fixture
+def queue(server: QueueServer, environment: dict[str, str]) -> Iterator[str]:
+    url = server.call("CreateQueue", {"QueueName": QUEUE})["QueueUrl"]
+    yield url
+    server.call("DeleteQueue", {"QueueUrl": url})
+
+
+@pytest.fixture
+def cluster(environment: dict[str, str]) -> Iterator[Cluster]:
+    """A head that holds no consumers, and one node."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20},
+        )
+        made.add_node(**NODE)
+        engine.join(made.address)
+        yield made
+        engine.leave()
+        made.shutdown()
+
+
+class Driver:
+    """A fleet that runs while the block lasts."""
+
+    def __init__(self, fleet: engine.Fleet, task: asyncio.Task[Totals]) -> None:
+        self.fleet = fleet
+        self.task = task
+
+    async def until(
+        self, holds: Callable[[], bool], what: str, feed: Callable[[], None] | None = None
+    ) -> None:
+        """Wait until something holds of the fleet; look, and feed it, at each of its turns."""
+        async with asyncio.timeout(WAIT_S):
+            while not holds():
+                assert not self.task.done() or holds(), (what, self.task.exception())
+                if feed is not None:
+                    feed()
+                await self.turn()
+
+    async def turn(self) -> None:
+        """Wait for the driver's next look."""
+        looked = asyncio.Event()
+        self.fleet._on_change = lambda _: looked.set()
+        waiting = asyncio.ensure_future(looked.wait())
+        await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+    @property
+    def consumers(self) -> int:
+        return sum(self.fleet.nodes.values())
+
+
+@asynccontextmanager
+async def driving(**run: Any) -> AsyncIterator[Driver]:
+    client = SqsClient.from_environment()
+    fleet = engine.Fleet(load(discover=False), None, client)
+    task = asyncio.create_task(fleet.run(**run))
+    try:
+        yield Driver(fleet, task)
+    finally:
+        fleet.stop()
+        await asyncio.wait({task}, timeout=WAIT_S)
+        await client.close()
+
+
+async def prepare() -> Settings:
+    settings = load(discover=False)
+    session = await connect(settings)
+    await migrate(session, settings)
+    await session.close()
+    return settings
+
+
+async def books(settings: Settings, server: QueueServer, sent: int, malformed: int) -> None:
+    """Every message of the sender's book has its effect once, and the books balance."""
+    with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
+
+        def one(query: str) -> Any:
+            return connection.execute(query).fetchone()[0]
+
+        assert one("SELECT count(*) FROM user_logins") == sent - malformed
+        assert one("SELECT count(*) FROM sqs2pg.quarantine") == malformed
+        assert one("SELECT count(DISTINCT message_id) FROM sqs2pg.delivery") == sent
+        ledger = {row[0] for row in connection.execute("SELECT message_id FROM sqs2pg.delivery")}
+    manifest = [line for line in server.manifest() if line.queue == QUEUE]
+    assert ledger == {line.message_id for line in manifest[-sent:]}
+    session = await connect(settings)
+    try:
+        report = await verify(session, await pipeline_id(session, settings))
+    finally:
+        await session.close()
+    assert report.ok, report.differences
+
+
+async def test_two_nodes_to_four_to_one_under_load_and_one_killed(
+    cluster: Cluster, server: QueueServer, queue: str
+) -> None:
+    settings = await prepare()
+    sent = malformed = 0
+
+    def feed() -> None:
+        """Keep the queue full, so that the load outlasts what is done to the nodes."""
+        nonlocal sent, malformed
+        if server.stats()["visible"] < 8_000:
+            filled = server.fill(QUEUE, 4_000, malformed_share=0.01, seed=sent)
+            sent, malformed = sent + 4_000, malformed + int(filled["malformed"])
+
+    feed()
+    second = cluster.add_node(**NODE)
+    async with driving(drain_settle_s=1.0) as driver:
+        fleet = driver.fleet
+        # It grows over the two nodes that are there, and wants more than they hold.
+        await driver.until(lambda: len(fleet.nodes) == 2, "two nodes at work", feed)
+        third, fourth = cluster.add_node(**NODE), cluster.add_node(**NODE)
+        await driver.until(lambda: len(fleet.nodes) == 4, "four nodes at work", feed)
+        assert driver.consumers <= 6
+        # Killed, not drained: what its consumers held comes back when the leases end.
+        cluster.remove_node(fourth, allow_graceful=False)
+        await driver.until(lambda: len(fleet.nodes) == 3, "one node gone", feed)
+        for node in (second, third):
+            cluster.remove_node(node, allow_graceful=False)
+        await driver.until(lambda: len(fleet.nodes) == 1, "one node left", feed)
+        assert 0 < fleet.totals().settled < sent
+        await driver.until(driver.task.done, "drained")
+    print(f"sent {sent:,}, malformed {malformed:,}: {driver.task.result()}")
+    await books(settings, server, sent, malformed)
+
+
+async def test_it_shrinks_when_it_is_quiet_and_what_goes_is_drained(
+    cluster: Cluster, server: QueueServer, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQS2PG_RAY__CONSUMERS_MIN", "2")
+    settings = await prepare()
+    cluster.add_node(**NODE)
+    sent = 6_000
+    server.fill(QUEUE, sent)
+    async with driving() as driver:
+        await driver.until(lambda: driver.consumers > 2, "more than the least")
+        await driver.until(lambda: driver.consumers == 2, "the least again")
+        assert sum(driver.fleet.nodes.values()) == 2
+    totals = driver.task.result()
+    assert (totals.written, totals.quarantined) == (sent, 0)
+    assert totals.released == 0, "those that went had settled what they held"
+    await books(settings, server, sent, 0)
+
+
+async def test_faults_end_the_fleet_with_their_words_and_the_command_says_them(
+    cluster: Cluster,
+    server: QueueServer,
+    queue: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await prepare()
+    server.fill(QUEUE, 500, malformed_share=0.1)
+    with monkeypatch.context() as patch:
+        patch.setenv("SQS2PG_UNKNOWN_FIELDS", "quarantine")  # here, and not on the nodes
+        async with driving() as driver:
+            with pytest.raises(SettingsError, match="a node's settings"):
+                await driver.task
+    rename = "ALTER TABLE {} RENAME TO {}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(rename.format("user_logins", "elsewhere"))
+        async with driving() as driver:
+            with pytest.raises(SettingsError, match="user_logins does not exist"):
+                await driver.task
+        connection.execute(rename.format("elsewhere", "user_logins"))
+        assert connection.execute("SELECT count(*) FROM user_logins").fetchone() == (0,)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "sqs2pg", "run", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"SQS2PG_SOURCE__DRAIN_SETTLE_S": "1"},
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+        )
+
+    done = await asyncio.to_thread(run, "--ray", cluster.address, "--drain", "--json")
+    assert done.returncode == 0, done.stderr
+    totals = json.loads(done.stdout.strip().splitlines()[-1])
+    assert totals["written"] + totals["quarantined"] == 500
+    assert totals["quarantined"] > 0
+    wrong = await asyncio.to_thread(run, "--ray", "127.0.0.1:1", "--drain")
+    assert wrong.returncode == 2
+    assert "error: no Ray cluster answers at 127.0.0.1:1" in wrong.stderr
