@@ -29,7 +29,7 @@ def server() -> Iterator[Postgres]:
 def database(server: Postgres) -> str:
     """Its one database, as before the last test."""
     server.start()
-    with_nothing = "DROP SCHEMA IF EXISTS sqs2pg CASCADE; DROP TABLE IF EXISTS user_logins"
+    with_nothing = "DROP SCHEMA IF EXISTS sqs2pg, pii CASCADE; DROP TABLE IF EXISTS user_logins"
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute(with_nothing)
     return server.url

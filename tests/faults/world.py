@@ -47,7 +47,7 @@ WAIT_S = 40.0
 FIRST_STATEMENTS = b"set_config('synchronous_commit'"
 """In the message that begins a batch's transaction; the upkeep's have it not."""
 COPY_TARGET = b'COPY "user_logins"'
-LAST_STATEMENTS = b"INSERT INTO sqs2pg.tally (pipeline, written"
+LAST_STATEMENTS = b"INSERT INTO sqs2pg.tally"
 """How the message begins that holds a batch's COMMIT; its reply comes when COMMIT is done."""
 RECEIVE = b"AmazonSQS.ReceiveMessage"
 DELETE = b"AmazonSQS.DeleteMessageBatch"
