@@ -7,8 +7,8 @@
 # It runs with a read-only root filesystem, without capabilities and as any user. As PID 1 it heeds
 # SIGTERM itself: it stops receiving, finishes or releases what is in hand, and exits 0.
 # The first stage puts the locked dependencies and our wheel into one environment; the second has
-# Python, that environment and a user that owns nothing but its own folder. No compiler in either:
-# every dependency is a wheel, on x86-64 and ARM64.
+# Python, that environment and a user that owns nothing but its own folder. Every dependency is a
+# wheel, on x86-64 and ARM64, the C compiler of our native short cut included; it stays behind.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
@@ -17,13 +17,15 @@ ARG SOURCE_DATE_EPOCH=315532800
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} PYTHONHASHSEED=0 \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-COPY requirements.txt requirements-build.txt ./
+COPY requirements.txt requirements-build.txt requirements-compiler.txt ./
 # The environment gets no pip of its own; the stage's pip installs into it.
 RUN python -m venv --without-pip /opt/sqs2pg \
     && pip --python /opt/sqs2pg/bin/python install --require-hashes --only-binary=:all: \
         -r requirements.txt \
-    && pip install --require-hashes --only-binary=:all: -r requirements-build.txt
-COPY pyproject.toml README.md LICENSE ./
+    && pip install --require-hashes --only-binary=:all: -r requirements-build.txt \
+        -r requirements-compiler.txt
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY native native
 COPY src src
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/sqs2pg/bin/python install --no-deps --no-index dist/*.whl \

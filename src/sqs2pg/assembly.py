@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
+from sqs2pg import native
+from sqs2pg.columns import Column
 from sqs2pg.database import (
     Session,
     hosts,
@@ -163,6 +165,18 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]
     ]
 
 
+def short_cut_of(
+    settings: Settings,
+    columns: Sequence[Sequence[Column]],
+    masks: Sequence[Sequence[Operator | None]],
+    environ: Mapping[str, str] = os.environ,
+) -> native.Lines | None:
+    """Return the native short cut, unless SQS2PG_NATIVE is 0; None where there is none."""
+    if environ.get("SQS2PG_NATIVE") == "0":
+        return None
+    return native.compile_lines(settings, columns[0], masks[0], native.EXTENSION)
+
+
 def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
     """Return the function from an event's name to its ledger key.
 
@@ -264,12 +278,14 @@ async def assemble_processors(
                 fifo=fifo,
                 dedupe=bool(settings.ledger.dedupe_key),
             )
+            masks = masks_of(settings, keyring)
             plan = Plan(
-                mapping=compile_mapping(settings, matched, masks_of(settings, keyring)),
+                mapping=compile_mapping(settings, matched, masks),
                 seal=sealer(keyring, whose_of(settings, key)),
                 fifo=fifo,
                 dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
                 recovers=vault is not None,
+                short_cut=short_cut_of(settings, matched, masks),
             )
             return Compiled(keyring, plan, pipeline, vault)
 

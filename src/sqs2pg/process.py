@@ -21,6 +21,7 @@ from sqs2pg.ledger import UNDATED_MS, delivery_keys
 from sqs2pg.mapping import Decoded, MessageMapping
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.metrics import Metrics
+from sqs2pg.native import Lines
 from sqs2pg.sink import Pipeline, Sink
 from sqs2pg.vault.originals import Originals
 from sqs2pg.vault.sealing import Vault
@@ -34,6 +35,8 @@ Trace = Callable[[BatchReport, Sequence[Message]], str]
 
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
+_ODD_SHARE = 8
+"""One in so many messages that the short cut leaves, and a batch is quicker the long way."""
 _NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
 
 
@@ -47,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True):
     dedupe: DedupeKey | None = None
     recovers: bool = False
     """What is masked is kept for the vault to seal."""
+    short_cut: Lines | None = None
+    """Bodies straight to lines, for those that nothing is odd about (`native.py`)."""
 
 
 Follow = Callable[[Plan], Awaitable[tuple[Plan, Pipeline, Vault | None]]]
@@ -190,6 +195,11 @@ class Processor:
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
         if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
+            if self._plan.short_cut and (
+                done := self._shorten(self._plan.short_cut, messages, keys)
+            ):
+                rows, dead = done
+                return keys, firsts, rows, dead
             try:
                 records = self._plan.mapping.decode_all(messages)
             except PermanentFault:
@@ -198,6 +208,33 @@ class Processor:
                 self._decoded = time.perf_counter()
                 return keys, firsts, *self._mask(keys, messages, records, originals)
         return self._transform_each(messages, keys, condemned, originals)
+
+    def _shorten(
+        self, short_cut: Lines, messages: Sequence[Message], keys: Sequence[str]
+    ) -> tuple[list[Row], list[DeadLetter]] | None:
+        """Return rows and dead letters by the short cut, which leaves the odd ones to `_mask`.
+
+        None where many are odd, or their order matters: the whole batch goes the long way then.
+        """
+        lines = short_cut(messages)
+        left = lines.count(None)
+        if not left:
+            self._decoded = time.perf_counter()
+            names = map(_message_id, messages)
+            return list(map(Row, keys, names, cast("list[str]", lines))), []
+        if self._plan.fifo or left * _ODD_SHARE > len(messages):
+            return None
+        rows: list[Row] = []
+        odd: list[Message] = []
+        odd_keys: list[str] = []
+        for key, message, line in zip(keys, messages, lines, strict=True):
+            if line is None:
+                odd.append(message)
+                odd_keys.append(key)
+            else:
+                rows.append(Row(key, message.message_id, line))
+        *_, more, dead = self._transform_each(odd, odd_keys, _NOBODY, None)
+        return rows + more, dead
 
     def _transform_each(
         self,

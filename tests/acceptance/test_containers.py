@@ -227,7 +227,7 @@ def test_everything_is_installed_from_hashes() -> None:
     for command in installs:
         assert "--require-hashes" in command or "--no-index" in command
     files = set(re.findall(r"-r (\S+)", " ".join(installs)))
-    assert files == {"requirements.txt", "requirements-build.txt"}
+    assert files == {f"requirements{one}.txt" for one in ("", "-build", "-compiler")}
 
 
 def test_what_is_copied_is_let_through_and_nothing_else() -> None:

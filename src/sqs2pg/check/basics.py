@@ -11,6 +11,7 @@ from sqs2pg import __version__
 from sqs2pg import settings as settings_module
 from sqs2pg.check.context import Context
 from sqs2pg.check.finding import Finding, ok, warn
+from sqs2pg.native import EXTENSION
 
 _PACKAGES = ("cryptography", "msgspec", "psycopg", "botocore")
 
@@ -37,6 +38,8 @@ async def check_settings(context: Context) -> Finding:
 async def check_versions(_context: Context) -> Finding:
     """Which versions of what are at work; a package newer than what was tested is no failure."""
     parts = [f"sqs2pg {__version__}", f"Python {platform.python_version()}"]
+    native = EXTENSION.SHA256 if EXTENSION else "none"
+    parts += [f"native short cut {native}"]
     parts += [f"{name} {metadata.version(name)}" for name in _PACKAGES]
     detail = ", ".join(parts)
     if sys.flags.optimize:

@@ -37,6 +37,14 @@ class Properties:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Token:
+    """What a pseudonym is made with: `prefix`, then hex of the HMAC under `key`."""
+
+    prefix: str
+    key: bytes = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Operator:
     """A compiled operator. Call it, or its `mask`, which saves a call on a hot path."""
 
@@ -44,6 +52,8 @@ class Operator:
     properties: Properties
     mask: Mask = dataclasses.field(repr=False)
     """The compiled closure; may be called from several threads at once."""
+    token: Token | None = dataclasses.field(default=None, repr=False)
+    """Of a pseudonym: what else can make the same one (`native.py`)."""
 
     def __call__(self, value: str) -> str | None:
         """Return the value's mask. Raises PermanentFault where it has none."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sqs2pg.keys.derive import hmac_states
 from sqs2pg.mask.canonical import Canonical
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.operator import Operator, Properties, Token
 
 PROPERTIES = Properties(
     deterministic=True, reversible=False, joinable=True, format_preserving=False
@@ -39,4 +39,4 @@ def pseudonymize(version: int, key: bytes, canonical: Canonical) -> Operator:
         outer.update(inner.digest())
         return prefix + outer.hexdigest()[:TOKEN_HEX_DIGITS]
 
-    return Operator("pseudonymize", PROPERTIES, mask)
+    return Operator("pseudonymize", PROPERTIES, mask, Token(prefix, key))

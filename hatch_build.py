@@ -1,0 +1,79 @@
+"""The native short cut in the wheel: compiled where there is a C compiler, else left out.
+
+The package is whole without it (docs/decisions/0011). SQS2PG_NATIVE=0 leaves it out, too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ROOT = Path(__file__).parent
+SOURCES = ROOT / "native"
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden")
+NAME = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def find_compiler() -> list[str]:
+    """Return the command of a C compiler: `$CC`, one on PATH, the `ziglang` wheel's; or nothing."""
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    return []
+
+
+def compile_extension(into: Path, compiler: Sequence[str], flags: Sequence[str] = FLAGS) -> str:
+    """Compile the extension to a file; return "", or why it cannot be."""
+    headers = sysconfig.get_path("include")
+    link = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+    units = sorted(str(unit) for unit in SOURCES.glob("*.c") if unit.name != "fuzz.c")
+    try:
+        done = subprocess.run(  # noqa: S603  the compiler that was asked for
+            [*compiler, *flags, f"-I{headers}", *units, *link, "-o", str(into)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        return str(error)
+    return done.stderr if done.returncode else ""
+
+
+class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Run by hatchling for a wheel, an editable one included."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Put the extension into the package, or say that it is left out."""
+        editable = version == "editable"
+        package = ROOT / "src" / "sqs2pg"
+        if editable:
+            for old in package.glob("_native*.so"):
+                old.unlink()
+        compiler = find_compiler()
+        if os.environ.get("SQS2PG_NATIVE") == "0" or not compiler:
+            self.app.display_info("sqs2pg: without the native short cut (no C compiler)")
+            return
+        made = (package if editable else Path(tempfile.mkdtemp())) / NAME
+        if why := compile_extension(made, compiler):
+            made.unlink(missing_ok=True)
+            self.app.display_warning(f"sqs2pg: without the native short cut:\n{why}")
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        if not editable:
+            build_data["force_include"][str(made)] = f"sqs2pg/{NAME}"

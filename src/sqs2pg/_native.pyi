@@ -1,0 +1,27 @@
+from collections.abc import Sequence
+
+from sqs2pg.message import Message
+
+API: int
+SHA256: str
+"""The compression that is used: `sha-ni` or `c`."""
+
+class Lines:
+    """The short cut of one mapping. Its keys are wiped from memory when it goes."""
+
+    def __new__(
+        cls,
+        sources: tuple[tuple[bytes, bool], ...],
+        columns: tuple[tuple[int, int, bool, bool, int, bytes, bytes], ...],
+        forbid_unknown: bool,
+        /,
+    ) -> Lines:
+        """`sources`: name and whether required, 1 to 64. `columns`: place of its source, operation
+        (`enum operation` of native/line.h), whether missing is the day it was sent, nullable,
+        longest text (-1: any), token's prefix (8 bytes at the most), HMAC key (64).
+
+        Raises ValueError and TypeError outside of that.
+        """
+
+    def of(self, messages: Sequence[Message], /) -> list[str | None]:
+        """Return each message's line, or None where it is Python's to decide."""

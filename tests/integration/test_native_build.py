@@ -1,0 +1,96 @@
+"""The native short cut as it is built: by the wheel's hook, with sanitizers, and left out."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hatch_build import NAME, SOURCES, find_compiler
+from sqs2pg.generate import logins
+from sqs2pg.message import Message, SystemAttributes
+from tests.integration.support import Assemble, login, rows, send
+from tests.native import LEFT, TAKEN, both, extension
+
+ROOT = SOURCES.parent
+SANITIZED = (
+    *("-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+)
+
+
+def changed(draw: random.Random, body: str) -> str:
+    """Change a body at a few places, by bytes that mean something in JSON or none at all."""
+    raw = bytearray(body.encode())
+    for _ in range(draw.randrange(4)):
+        at = draw.randrange(len(raw) + 1)
+        raw[at : at + draw.randrange(3)] = draw.choice([b'"', b"\\", b"{", b"}", b":", b",", b"9"])
+    return raw.decode("utf-8", "replace")
+
+
+def test_no_body_makes_it_touch_what_is_not_its_own(tmp_path: Path) -> None:
+    draw = random.Random(7)
+    bodies = [*TAKEN, *LEFT, *(changed(draw, body) for body in logins(4_000, seed=3))]
+    binary = tmp_path / "fuzz"
+    units = [str(SOURCES / name) for name in ("fuzz.c", "line.c", "sha256.c")]
+    subprocess.run([*find_compiler(), *SANITIZED, *units, "-o", str(binary)], check=True)
+    plain = [body for body in bodies if body.isascii()]
+    given = b"".join(b"%d\n%s" % (len(body), body.encode()) for body in plain)
+    done = subprocess.run([binary], input=given, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2_000:]
+    lines = both().fast(
+        [Message("m", "h", body, SystemAttributes(1795384388351)) for body in plain]
+    )
+    assert done.stdout.decode() == "".join(line or "\n" for line in lines)
+    assert sum(line is not None for line in lines) > 1_000
+
+
+def build(folder: Path, **environment: str) -> list[str]:
+    """Build a wheel; return the names in it, the wheel's own first."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        check=True,
+        capture_output=True,
+    )
+    [wheel] = folder.glob("*.whl")
+    return [wheel.name, *zipfile.ZipFile(wheel).namelist()]
+
+
+def test_the_wheel_has_it(tmp_path: Path) -> None:
+    name, *files = build(tmp_path, SQS2PG_NATIVE="1")
+    assert f"sqs2pg/{NAME}" in files
+    assert not name.endswith("-any.whl")
+
+
+def test_the_wheel_is_whole_without_it(tmp_path: Path) -> None:
+    name, *files = build(tmp_path, SQS2PG_NATIVE="0")
+    assert name.endswith("-py3-none-any.whl")
+    assert "sqs2pg/native.py" in files
+    assert not [file for file in files if file.endswith(".so")]
+
+
+@pytest.mark.parametrize("on", ["1", "0"])
+async def test_the_pipeline_writes_the_same_with_it_and_without(
+    pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch, on: str
+) -> None:
+    monkeypatch.setenv("SQS2PG_NATIVE", on)
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
+    bodies = [login(i) for i in range(40)]
+    odd = [*(f'{{"user_id":"é{i}"}}' for i in range(2)), "not json"]
+    async with pipeline() as ready:
+        assert (ready.processors[0]._plan.short_cut is not None) is (on == "1")
+        await send(ready, [*bodies, *odd])
+        totals = await ready.consumer.run(drain_settle_s=0.2)
+    assert (totals.written, totals.quarantined) == (42, 1)
+    written = rows(database, "SELECT * FROM user_logins ORDER BY user_id")
+    expected = [both().python(Message("m", "h", body, SystemAttributes(0))) for body in bodies]
+    assert {row[0] for row in written} == {
+        *(line.split("\t")[0] for line in expected if line), "é0", "é1"
+    }  # fmt: skip

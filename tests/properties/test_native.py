@@ -1,0 +1,204 @@
+"""The native short cut gives the line that Python gives, or none: over generated, changed and
+frozen bodies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sqs2pg import native
+from sqs2pg.columns import Column
+from sqs2pg.generate import logins
+from sqs2pg.keys.derive import pseudonym_key
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mask.canonical import CANONICAL
+from sqs2pg.mask.pseudonymize import pseudonymize
+from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.settings import Field, Ledger, Settings, Vault
+from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, login, masks_of
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+def test_a_usual_login_is_taken() -> None:
+    ip = hmac.digest(KEY, bytes([199, 172, 111, 135]), "sha256").hex()[:32]
+    device = hmac.digest(KEY, b"593-47-5928", "sha256").hex()[:32]
+    assert both().check(login()) == (
+        f"424cdd21-063a-43a7-b91b-7ca1a833afae\tandroid\tv1_{ip}\tv1_{device}\tRU\t2003000"
+        "\t2026-11-22\n"
+    )
+
+
+@pytest.mark.parametrize("body", TAKEN)
+def test_plain_bodies_are_taken(body: str) -> None:
+    assert both().check(body)
+
+
+@pytest.mark.parametrize("body", LEFT)
+def test_what_is_odd_is_left_to_python(body: str) -> None:
+    assert both().check(body) is None
+
+
+@given(sent_ms=st.integers(0, 253_402_300_799_999))
+@example(951_782_400_000)  # 2000-02-29
+@example(4_107_542_399_999)  # the last of 2100-02-28, which is followed by March
+@example(0)
+def test_the_day_a_message_was_sent(sent_ms: int) -> None:
+    assert both().check('{"user_id":"u"}', sent_ms)
+
+
+@pytest.mark.parametrize("sent_ms", [-1, 253_402_300_800_000, 2**63])
+def test_a_day_that_no_date_has_is_left(sent_ms: int) -> None:
+    [line] = both().fast([Message("m", "h", '{"user_id":"u"}', SystemAttributes(sent_ms))])
+    assert line is None
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.text(max_size=140),
+    st.text(alphabet=st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=140),
+    st.from_regex(r"[0-9]{1,4}(\.[0-9]{1,4}){0,4}", fullmatch=True),
+    st.ip_addresses().map(str),
+    st.dates().map(str),
+    st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
+    st.integers(),
+    st.floats(),
+    st.booleans(),
+    st.lists(st.integers(), max_size=2),
+)
+NAMES = [field.source for field in Settings().fields]
+
+
+@given(st.dictionaries(st.sampled_from([*NAMES, "more", "user_id "]), VALUES), st.booleans())
+def test_generated_bodies(body: Mapping[str, Any], ascii_only: bool) -> None:
+    both().check(json.dumps(body, ensure_ascii=ascii_only))
+
+
+@given(st.data())
+def test_changed_bodies(data: st.DataObject) -> None:
+    body = data.draw(st.sampled_from(TAKEN))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(body)))
+        drop = data.draw(st.integers(0, 2))
+        put = data.draw(st.sampled_from(['"', "\\", "{", "}", ",", ":", "null", "0", ".", " ", ""]))
+        body = body[:at] + put + body[at + drop :]
+    both().check(body)
+
+
+def test_many_generated_logins() -> None:
+    lines = [both().check(body) for body in logins(3_000, seed=1, bad_share=0.05)]
+    assert sum(line is not None for line in lines) > 2_500
+    assert None in lines
+
+
+def test_frozen_pseudonyms() -> None:
+    frozen = json.loads((VECTORS / "pseudonym.json").read_text())
+    ring = Keyring({int(version): bytes.fromhex(r) for version, r in frozen["roots"].items()})
+    taken = 0
+    for vector in frozen["vectors"]:
+        if vector["kind"] not in ("ip", "text") or "token" not in vector:
+            continue
+        key = pseudonym_key(ring.root("pseudonym", vector["version"]), vector["domain"])
+        mask = pseudonymize(vector["version"], key, CANONICAL[vector["kind"]])
+        field = Field(source="v", column="v", mask="pseudonymize", kind=vector["kind"])
+        settings = Settings(field=(field,))
+        lines = native.compile_lines(settings, [Column("v", "text")], [mask], extension())
+        assert lines is not None
+        body = json.dumps({"v": vector["value"]}, ensure_ascii=False)
+        [line] = lines([Message("m", "h", body, SystemAttributes(SENT_MS))])
+        if line is not None:
+            taken += 1
+            assert line == vector["token"] + "\n"
+    assert taken >= 10
+
+
+@given(key=st.binary(max_size=64), value=st.text(alphabet="a", max_size=300))
+def test_hmac_of_every_length(key: bytes, value: str) -> None:
+    settings = Settings(field=(Field(source="v", column="v", mask="pseudonymize"),))
+    masks = masks_of(settings, key)
+    lines = native.compile_lines(settings, [Column("v", "text")], masks, extension())
+    assert lines is not None
+    [line] = lines([Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS))])
+    assert line == f"v1_{hmac.digest(key, value.encode(), hashlib.sha256).hex()[:32]}\n"
+
+
+def test_a_field_nobody_named_is_left_where_that_is_a_fault() -> None:
+    both = Both(Settings(unknown_fields="quarantine"))
+    assert both.check(login())
+    assert both.check(login(more="x")) is None
+
+
+def test_columns_that_take_no_null_leave_it() -> None:
+    columns = [Column("a", "text", nullable=False), Column("b", "numeric"), Column("c", "text")]
+    fields = (
+        Field(source="a", column="a"),
+        Field(source="v", column="b", type="version"),
+        Field(source="a", column="c", length_max=3),
+    )
+    both = Both(Settings(field=fields), columns)
+    assert both.check('{"a":"x","v":"1.2"}') == "x\t1002000\tx\n"
+    assert both.check('{"v":"1"}') is None
+    assert both.check('{"a":"long"}') is None
+
+
+@pytest.mark.parametrize(
+    ("field", "column"),
+    [
+        (Field(source="a", column="a", default="x"), Column("a", "text")),
+        (Field(source="a.b", column="a"), Column("a", "text")),
+        (Field(source="a", column="a", type="bigint"), Column("a", "int8")),
+        (Field(source="a", column="a", type="major"), Column("a", "int4")),
+        (Field(source="a", column="a", type="version"), Column("a", "int2")),
+        (Field(source="a", column="a"), Column("a", "int4")),
+        (Field(column="a", default="sent_date", type="date"), Column("a", "date")),
+        (Field(source="a", column="a", mask="pseudonymize", kind="email"), Column("a", "text")),
+        (Field(source="a", column="a", mask="pseudonymize", length_max=20), Column("a", "text")),
+    ],
+)
+def test_a_mapping_that_is_not_known_by_heart_has_no_short_cut(
+    field: Field, column: Column
+) -> None:
+    settings = Settings(field=(field,))
+    assert native.compile_lines(settings, [column], masks_of(settings), extension()) is None
+
+
+def test_nor_have_the_vault_event_names_or_another_build() -> None:
+    for settings in (Settings(vault=Vault(enabled=True)), Settings(ledger=Ledger(dedupe_key="e"))):
+        assert native.compile_lines(settings, BUILT_IN, masks_of(settings), extension()) is None
+    masks = masks_of(Settings())
+    assert native.compile_lines(Settings(), BUILT_IN, masks, None) is None
+    older = type(extension())("older")
+    older.API = native.API - 1
+    assert native.compile_lines(Settings(), BUILT_IN, masks, older) is None
+
+
+@pytest.mark.parametrize(
+    ("sources", "columns", "error"),
+    [
+        ((), ((0, 0, False, True, -1, b"", b""),), ValueError),
+        (((b"a", False),), (), ValueError),
+        (((b"a", False),), ((1, 0, False, True, -1, b"", b""),), ValueError),
+        (((b"a", False),), ((0, 9, False, True, -1, b"", b""),), ValueError),
+        (((b"a", False),), ((0, 3, False, True, -1, b"x" * 9, b""),), ValueError),
+        (((b"a", False),), ((0, 3, False, True, -1, b"", b"x" * 65),), ValueError),
+        ((b"a",), ((0, 0, False, True, -1, b"", b""),), TypeError),
+        ((("a", False),) * 65, ((0, 0, False, True, -1, b"", b""),), ValueError),
+    ],
+)
+def test_what_it_is_given_is_checked(sources: Any, columns: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        extension().Lines(sources, columns, False)
+
+
+def test_a_message_that_is_none_raises() -> None:
+    with pytest.raises(AttributeError):
+        both().fast([object()])  # type: ignore[list-item]
