@@ -48,6 +48,7 @@ ALLOWED = frozenset(
         "anchor",
         "replayed",
         "still_bad",
+        "reversed",
         "batch",
         "trace_id",
         "decode_ms",

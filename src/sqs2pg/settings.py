@@ -426,6 +426,7 @@ USER_LOGINS: tuple[Field, ...] = (
         column="masked_device_id",
         mask="pseudonymize",
         recover=True,
+        possible_values=10**9,  # NNN-NN-NNNN
         length_max=256,
     ),
     Field(source="locale", column="locale", length_max=32),

@@ -322,7 +322,8 @@ def _run_every_path(world: World, flock: Flock, send: Send) -> None:
 
 COMMANDS = (
     "quarantine list --json; quarantine show 1; quarantine replay --all; verify --json;"
-    " check --json; keys list --json; config show; quarantine purge --reason bad_date --yes"
+    " check --attack --json; check --column events.masked_device_id --json; keys list --json;"
+    " config show; quarantine purge --reason bad_date --yes"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,45 @@ def test_fields_that_look_personal_and_are_kept_are_to_be_looked_at(
     assert "contact_email" in found["masking policy"]["detail"]
     assert found["masking policy"]["status"] == found["masking ip"]["status"] == "warn"
     assert "reversible by anyone" in found["masking ip"]["detail"]
+
+
+def test_the_attack_is_told_for_each_masked_field(shell: Shell) -> None:
+    shell("migrate")
+    report = shell("check", "--attack", "--json").last
+    found = {check["name"]: check for check in report["checks"]}
+    assert report["ok"]
+    assert "million SHA-256/s on" in found["attack rate"]["detail"]
+    assert "one GPU (RTX 4090" in found["attack rate"]["detail"]
+    for name, values in (("ip", 2**32), ("device_id", 10**9)):
+        assert "without the key not by trying values" in found[f"attack {name}"]["detail"]
+        [estimate] = [made for made in report["attack"] if made["field"] == name]
+        assert estimate["possible_values"] == values
+        assert estimate["seconds_without_key"] is None
+        assert estimate["seconds_with_key"] > estimate["seconds_with_key_gpu"] > 0
+
+
+def test_a_column_of_plain_hashes_is_found_out(shell: Shell, query: Query) -> None:
+    query("CREATE TABLE old (ip text, id bytea, token text, clear text)")
+    # A whole block of the search for each, so that the first hit comes with the first blocks.
+    query(
+        "INSERT INTO old SELECT encode(sha256(convert_to(a || '.7.' || b || '.9', 'UTF8')), 'hex'),"
+        " NULL, 'v1_' || md5(a || '.' || b), a || '.7.' || b || '.9'"
+        " FROM generate_series(1, 223) a, generate_series(0, 255) b"
+    )
+    query(
+        "UPDATE old SET id = sha256(convert_to(format('%s-%s-1234', lpad((random() * 999)::int"
+        "::text, 3, '0'), lpad((random() * 99)::int::text, 2, '0')), 'UTF8'))"
+    )
+    report = shell("check", "--column", "old.id", "--limit-s", "20", "--json", code=1).last
+    assert report["ok"] is False
+    [check] = [c for c in report["checks"] if c["name"] == "column old.id"]
+    assert re.match(
+        r"looks like unkeyed SHA-256 of NNN-NN-NNNN ids: \d+ of [\d,]+ sampled values reversed in "
+        r"[\d.]+ seconds",
+        check["detail"],
+    )
+    assert "unkeyed-hashes" in check["remedy"]
+    shown = shell("check", "--column", "public.old.token", "--limit-s", "1").out
+    assert "looks like pseudonyms" in shown
+    assert "IP addresses in the clear" in shell("check", "--column", "old.clear", code=1).out
+    assert "no column old.none" in shell("check", "--column", "old.none", code=1).out
