@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from sqs2pg import native
 from sqs2pg.columns import Column
@@ -24,7 +25,7 @@ from sqs2pg.database import (
     resolve_dsn,
     wait_closed,
 )
-from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.errors import FatalFault, SettingsError, TransientFault
 from sqs2pg.journal import Journal
 from sqs2pg.keybook import hold_against_record
 from sqs2pg.keys.derive import hkdf_sha256
@@ -32,13 +33,14 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.load import load_keyring
 from sqs2pg.ledger import dedupe_key
 from sqs2pg.maintenance import maintain
-from sqs2pg.mapping import compile_mapping
+from sqs2pg.mapping import MessageMapping, compile_mapping
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.metrics import Metrics
 from sqs2pg.migrate import migrations, pipeline_id, quoted_table, target_tables
+from sqs2pg.payloads import Payloads
 from sqs2pg.pipeline import Consumer
-from sqs2pg.process import DedupeKey, Plan, Processor
+from sqs2pg.process import Columns, DedupeKey, Plan, Processor
 from sqs2pg.quarantine import sealer
 from sqs2pg.rollover import Compiled, Rollover
 from sqs2pg.roster import Roster
@@ -46,6 +48,7 @@ from sqs2pg.settings import Settings
 from sqs2pg.sink import Pipeline, Sink
 from sqs2pg.source.client import SqsClient
 from sqs2pg.source.login_token import login_token
+from sqs2pg.source.objects import ObjectStore
 from sqs2pg.source.queue import QueueSource
 from sqs2pg.status.readings import Readings
 from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
@@ -56,6 +59,8 @@ from sqs2pg.vault.reference import reference_key
 from sqs2pg.vault.rekey import Column as RecoverableColumn
 from sqs2pg.vault.sealing import Vault
 from sqs2pg.vault.whose import Whose, whose
+
+logger = structlog.get_logger(__name__)
 
 
 class Ready(msgspec.Struct):
@@ -187,6 +192,28 @@ def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
     return lambda name: dedupe_key(secret, pipeline, name)
 
 
+def payloads_of(settings: Settings) -> Payloads | None:
+    """Return what fetches the bodies that messages point to; None where none do."""
+    return Payloads(ObjectStore(), settings.envelope) if settings.envelope.has_pointers else None
+
+
+async def _refresh(
+    session: Session, settings: Settings, masks: list[list[Operator | None]]
+) -> tuple[MessageMapping, Columns]:
+    """Compile the mapping against the tables as they are now.
+
+    Raises TransientFault where they cannot take it: that is mended in the database, or by a
+    restart with another mapping, and the messages are held meanwhile.
+    """
+    try:
+        _, matched = await target_tables(session, settings, narrowed=True)
+        mapping = compile_mapping(settings, matched, masks)
+    except SettingsError as error:
+        raise TransientFault(error.what, code=error.code, hint=error.hint) from None
+    logger.info("the target's columns were read again", table=settings.table_names)
+    return mapping, matched
+
+
 def places_of(settings: Settings, keyring: Keyring) -> list[Place]:
     """Return where people's rows are: every target of the mapping. Raises SettingsError."""
     return [
@@ -281,6 +308,8 @@ async def assemble_processors(
             masks = masks_of(settings, keyring)
             plan = Plan(
                 mapping=compile_mapping(settings, matched, masks),
+                payloads=payloads_of(settings),
+                refresh=lambda session: _refresh(session, settings, masks),
                 seal=sealer(keyring, whose_of(settings, key)),
                 fifo=fifo,
                 dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,

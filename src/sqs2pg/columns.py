@@ -62,6 +62,14 @@ SQL_TYPES = {
 """By the `type` of a field that is kept: what `migrate` makes its column; text goes by length."""
 
 
+_CATALOG_NAMES = {
+    "integer": "int4",
+    "bigint": "int8",
+    "double precision": "float8",
+    "boolean": "bool",
+}
+
+
 class Column(msgspec.Struct, frozen=True):
     """One column of the target table, from pg_attribute."""
 
@@ -77,14 +85,28 @@ class Column(msgspec.Struct, frozen=True):
     """GENERATED ALWAYS: a value must not be sent."""
 
 
-def match(fields: Iterable[Field], columns: Mapping[str, Column], table: str) -> list[Column]:
+def implied(field: Field) -> Column:
+    """Return the column that `migrate` would make for a field."""
+    if field.mask == "keep" and field.type in SQL_TYPES:
+        name = SQL_TYPES[field.type]
+        return Column(field.column, _CATALOG_NAMES.get(name, name))
+    if field.length_max:
+        return Column(field.column, "varchar", field.length_max)
+    return Column(field.column, "text")
+
+
+def match(
+    fields: Iterable[Field], columns: Mapping[str, Column], table: str, *, narrowed: bool = False
+) -> list[Column]:
     """Return the column of each field, in the order of the fields.
+
+    `narrowed`: a column may hold less than the mapping says; what is longer is set aside then.
 
     Raises SettingsError where the table cannot take what the mapping gives: a column is missing,
     narrower than the mapping says, of another type, generated, or NOT NULL and filled by nobody.
     """
     fields = list(fields)
-    matched = [_match_one(field, columns, table) for field in fields]
+    matched = [_match_one(field, columns, table, narrowed=narrowed) for field in fields]
     given = {field.column for field in fields}
     for column in columns.values():
         if not (column.nullable or column.filled or column.name in given):
@@ -98,7 +120,9 @@ def match(fields: Iterable[Field], columns: Mapping[str, Column], table: str) ->
     return matched
 
 
-def _match_one(field: Field, columns: Mapping[str, Column], table: str) -> Column:
+def _match_one(
+    field: Field, columns: Mapping[str, Column], table: str, *, narrowed: bool
+) -> Column:
     column = columns.get(field.column)
     if column is None:
         raise SettingsError(
@@ -135,11 +159,11 @@ def _match_one(field: Field, columns: Mapping[str, Column], table: str) -> Colum
             hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} DROP NOT NULL, or use "
             'mask = "redact"',
         )
-    _check_length(field, column, table)
+    _check_length(field, column, table, narrowed=narrowed)
     return column
 
 
-def _check_length(field: Field, column: Column, table: str) -> None:
+def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -> None:
     least = _DATE_LENGTH if field.type == "date" else mask_length(field.mask, field.kind)
     if field.length_max and field.length_max < least:
         raise SettingsError(
@@ -148,7 +172,7 @@ def _check_length(field: Field, column: Column, table: str) -> None:
             code="target_column",
             hint=f"set length_max to {least} or more, or remove it",
         )
-    needed = max(field.length_max or 0, least)
+    needed = least if narrowed else max(field.length_max or 0, least)
     if column.length_max and column.length_max < needed:
         raise SettingsError(
             f"column {column.name!r} of table {table} holds {column.length_max} characters, "

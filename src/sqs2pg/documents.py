@@ -18,7 +18,7 @@ import msgspec
 
 from sqs2pg import paths
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.message import Record
+from sqs2pg.message import Message, Record
 from sqs2pg.settings import RECORD_INDEX, Field, Target, When, attribute_key
 
 RECORDS_MAX = 100_000
@@ -55,6 +55,8 @@ class Unit(msgspec.Struct, gc=False, eq=False):
     """Records that no route takes, where the settings say to drop them."""
     several: bool = False
     """It may hold more than one record, so that a fault names which."""
+    message: Message | None = None
+    """The message as its envelope tells of it, where that is more than SQS does."""
     event: str | None = None
     """The name its producer gave it, under `ledger.dedupe_key`."""
 

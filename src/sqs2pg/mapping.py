@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Protocol, cast
 
+import msgspec
+
 from sqs2pg import documents, paths
 from sqs2pg.columns import Column
 from sqs2pg.decode import Decoder
 from sqs2pg.documents import DocumentReader, Unit
+from sqs2pg.envelope import Envelope
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mask.operator import Mask, Operator
-from sqs2pg.message import Message, Part, Record, Row
+from sqs2pg.message import Message, MessageAttribute, Part, Record, Row
 from sqs2pg.settings import Settings, Target
 from sqs2pg.transform import Transformer
 from sqs2pg.vault.originals import Originals
@@ -114,6 +117,7 @@ class DocumentMapping:
             dedupe_key=settings.ledger.dedupe_key,
             routed=bool(settings.route),
         )
+        self.envelope = Envelope(settings.envelope)
         self.transformers = [
             Transformer(
                 target.fields,
@@ -133,7 +137,11 @@ class DocumentMapping:
 
     def decode(self, message: Message) -> Unit:
         """See MessageMapping."""
-        return self.reader.read([documents.parse(message.body)])
+        opened = self.envelope.open(message)
+        unit = self.reader.read(opened.documents, several=opened.several)
+        if opened.attributes:
+            unit.message = _with_attributes(message, opened.attributes)
+        return unit
 
     def event(self, decoded: Unit) -> str | None:
         """See MessageMapping."""
@@ -157,7 +165,7 @@ class DocumentMapping:
                 if extract.target == target
             ]
             lines = transformer.lines(
-                [messages[number] for number, _ in picked],
+                [decoded[number].message or messages[number] for number, _ in picked],
                 [extract.record for _, extract in picked],
                 originals,
             )
@@ -172,6 +180,13 @@ class DocumentMapping:
             else _row(key, message.message_id, texts[number], unit.dropped)
             for number, (key, message, unit) in enumerate(zip(keys, messages, decoded, strict=True))
         ]
+
+
+def _with_attributes(message: Message, said: Mapping[str, str]) -> Message:
+    """Return the message as its envelope tells of it, for defaults to read."""
+    attributes = dict(message.message_attributes or {})
+    attributes.update({name: MessageAttribute("String", text) for name, text in said.items()})
+    return msgspec.structs.replace(message, message_attributes=attributes, payload=None)
 
 
 def _subject(settings: Settings, target: Target, attributes: Mapping[str, str]) -> str:
@@ -207,6 +222,8 @@ def is_flat(settings: Settings) -> bool:
         len(targets) == 1
         and not settings.route
         and not targets[0].explode
+        and not settings.envelope.layers
+        and settings.envelope.records == "one"
         and (not dedupe_key or paths.is_plain(dedupe_key))
         and all(
             field.type in _FLAT_TYPES and paths.is_plain(field.source)

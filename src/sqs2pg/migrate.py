@@ -300,9 +300,11 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
 
 
 async def target_tables(
-    session: Session, settings: Settings
+    session: Session, settings: Settings, *, narrowed: bool = False
 ) -> tuple[list[TargetTable], list[list[Column]]]:
     """Return each target, and the columns its fields go to as the catalog has them now.
+
+    `narrowed`: as `columns.match` takes it.
 
     Raises SettingsError where a table cannot take what the mapping gives.
     """
@@ -311,7 +313,7 @@ async def target_tables(
     for target in settings.targets:
         table = quoted_table(target.table)
         found = await read_columns(session, table)
-        matched.append(columns.match(target.fields, found, target.table))
+        matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))
         names = tuple(field.column for field in target.fields)
         name = await resolve_table(session, table)
         tables.append(TargetTable(table, names, name or ""))

@@ -15,13 +15,16 @@ from typing import cast
 
 import msgspec
 
-from sqs2pg.errors import KeyFault, PermanentFault, Stage, TransientFault
+from sqs2pg.columns import Column
+from sqs2pg.database import Session
+from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, Stage, TransientFault
 from sqs2pg.journal import BatchReport, Journal
 from sqs2pg.ledger import UNDATED_MS, delivery_keys
 from sqs2pg.mapping import Decoded, MessageMapping
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.metrics import Metrics
 from sqs2pg.native import Lines
+from sqs2pg.payloads import Payloads
 from sqs2pg.sink import Pipeline, Sink
 from sqs2pg.vault.originals import Originals
 from sqs2pg.vault.sealing import Vault
@@ -32,6 +35,15 @@ DedupeKey = Callable[[str], str]
 """The ledger key of an event by the name its producer gave it."""
 Trace = Callable[[BatchReport, Sequence[Message]], str]
 """Export a batch that has ended as spans; return its trace id."""
+
+Columns = Sequence[Sequence[Column]]
+"""The targets' columns that the fields go to, by target."""
+Refresh = Callable[[Session], Awaitable[tuple[MessageMapping, Columns]]]
+"""Compile the mapping against the tables as they are. Raises TransientFault."""
+
+# SQLSTATEs of rows that a column takes no more, or not yet: too long, out of range, not of its
+# type, NULL. They may say that the table has changed.
+_OF_COLUMNS = ("22001", "22003", "22P02", "22007", "22008", "23502")
 
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
@@ -48,6 +60,10 @@ class Plan(msgspec.Struct, frozen=True):
     fifo: bool = False
     """Keys leave the timestamp out, and rows go in SequenceNumber order."""
     dedupe: DedupeKey | None = None
+    payloads: Payloads | None = None
+    """Fetches the bodies that messages only point to."""
+    refresh: Refresh | None = None
+    """Compiles the mapping again, against the tables as they are by then."""
     recovers: bool = False
     """What is masked is kept for the vault to seal."""
     short_cut: Lines | None = None
@@ -74,6 +90,9 @@ class Processor:
     ) -> None:
         self._plan = plan
         self._follow = follow
+        self._mapping = plan.mapping
+        self._columns: Columns | None = None
+        self._stale = False
         self._sink = sink
         self._metrics = metrics
         self._journal = journal or Journal()
@@ -96,12 +115,35 @@ class Processor:
         by MessageId, to set aside unread. Raises FatalFault or KeyFault where going on would be
         wrong; nothing of the batch is committed then. May be repeated.
         """
+        work = self._process if self._plan.payloads is None else self._process_fetched
         if self._plan.fifo:
             order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)
-            sorted_outcomes = await self._process([messages[i] for i in order], condemned)
+            sorted_outcomes = await work([messages[i] for i in order], condemned)
             by_index = dict(zip(order, sorted_outcomes, strict=True))
             return [by_index[i] for i in range(len(messages))]
-        return await self._process(messages, condemned)
+        return await work(messages, condemned)
+
+    async def _process_fetched(
+        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+    ) -> list[Outcome]:
+        """As `_process`, in parts whose payloads fit in memory, each fetched before and let go
+        after. What comes behind a part that is released is released too, so that order is kept.
+        """
+        payloads = self._plan.payloads
+        assert payloads is not None
+        outcomes: list[Outcome] = []
+        for part in payloads.parts(messages):
+            try:
+                faults = await payloads.fetch(part)
+            except TransientFault as fault:
+                self._release(fault)
+                break
+            done = await self._process(part, {**condemned, **faults})
+            await payloads.settle(part, done)
+            outcomes += done
+            if Outcome.RELEASED in done:
+                break
+        return outcomes + [Outcome.RELEASED] * (len(messages) - len(outcomes))
 
     async def try_alone(self, message: Message) -> Outcome:
         """Process a message that was delivered too often, and may have killed its workers.
@@ -138,6 +180,8 @@ class Processor:
                     raise
             try:
                 self._plan, pipeline, vault = await self._follow(self._plan)
+                # Against the columns as they were at the start: they may have changed since.
+                self._mapping, self._stale = self._plan.mapping, self._columns is not None
             except TransientFault as fault_of_the_world:
                 self._release(fault_of_the_world)
                 return [Outcome.RELEASED] * len(messages)
@@ -151,6 +195,12 @@ class Processor:
         self.batch_id = report.id
         began = self._decoded = time.perf_counter()
         originals = Originals() if self._plan.recovers else None
+        if self._stale:
+            try:
+                await self._renew()
+            except TransientFault as fault:
+                self._release(fault, report, messages)
+                return [Outcome.RELEASED] * len(messages)
         keys, firsts, rows, dead = self._transform(messages, condemned, originals)
         masked = time.perf_counter()
         report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
@@ -160,8 +210,26 @@ class Processor:
             )
         except TransientFault as fault:
             report.write_s = time.perf_counter() - masked
+            # Class 42: a table is not what it was, or a privilege is gone.
+            self._stale = self._stale or fault.code.startswith("postgres_42")
             self._release(fault, report, messages)
             return [Outcome.RELEASED] * len(messages)
+        except FatalFault as fault:
+            if fault.code != "all_rejected":
+                raise
+            try:
+                changed = await self._renew()
+            except TransientFault as unfit:
+                self._stale = True
+                self._release(unfit, report, messages)
+            else:
+                if not changed:
+                    raise
+                moved = TransientFault("the target table has changed", code="target_changed")
+                self._release(moved, report, messages)
+            return [Outcome.RELEASED] * len(messages)
+        if any(letter.detail.startswith(_OF_COLUMNS) for letter in result.rejected):
+            self._stale = True
         self.last_fault = None
         report.write_s, report.slow = time.perf_counter() - masked, result.slow
         if len(rows) == len(messages) and not result.slow:
@@ -172,6 +240,18 @@ class Processor:
             outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
         self._observe(report, messages, outcomes)
         return outcomes
+
+    async def _renew(self) -> bool:
+        """Compile the mapping against the tables as they are now; return whether they changed.
+
+        Raises TransientFault where the mapping does not fit them: messages are held until it does.
+        """
+        if self._plan.refresh is None:
+            return False
+        mapping, columns = await self._plan.refresh(await self._sink.connected())
+        changed = self._columns is None or columns != self._columns
+        self._mapping, self._columns, self._stale = mapping, columns, False
+        return changed
 
     def _key(self, message: Message) -> str:
         return self._keys([message])[0]
@@ -195,13 +275,14 @@ class Processor:
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
         if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
-            if self._plan.short_cut and (
+            # Compiled against the columns of the start: not taken once they have been read again.
+            if (self._plan.short_cut and self._columns is None) and (
                 done := self._shorten(self._plan.short_cut, messages, keys)
             ):
                 rows, dead = done
                 return keys, firsts, rows, dead
             try:
-                records = self._plan.mapping.decode_all(messages)
+                records = self._mapping.decode_all(messages)
             except PermanentFault:
                 pass  # one at a time, below
             else:
@@ -250,7 +331,7 @@ class Processor:
         row_keys: list[str] = []
         decoded: list[Message] = []
         records: list[Decoded] = []
-        mapping, dedupe = self._plan.mapping, self._plan.dedupe
+        mapping, dedupe = self._mapping, self._plan.dedupe
         for message, plain_key in zip(messages, plain_keys, strict=True):
             key = plain_key
             fault = condemned.get(message.message_id) if condemned else None
@@ -287,7 +368,7 @@ class Processor:
         originals: Originals | None,
     ) -> tuple[list[Row], list[DeadLetter]]:
         """Return the rows of records, and dead letters of those that cannot be masked."""
-        masked = self._plan.mapping.rows(keys, messages, records, originals)
+        masked = self._mapping.rows(keys, messages, records, originals)
         if set(map(type, masked)) <= {Row}:
             return cast("list[Row]", masked), []
         rows: list[Row] = []

@@ -187,7 +187,7 @@ class Replayer:
             if batch is None:
                 await self._session.execute("COMMIT")
                 return None
-            self._transform(batch)
+            await self._transform(batch)
             await self._write(batch)
         except psycopg.Error as error:
             await self._session.rollback()
@@ -224,7 +224,7 @@ class Replayer:
         sealed = [_Sealed(*row) for row in await self._session.execute(_FETCH, [ids])]
         return _Batch({entry.key: entry for entry in sealed})
 
-    def _transform(self, batch: _Batch) -> None:
+    async def _transform(self, batch: _Batch) -> None:
         messages: list[Message] = []
         records: list[Decoded] = []
         keys: list[str] = []
@@ -232,7 +232,11 @@ class Replayer:
         for key, entry in batch.entries.items():
             try:
                 message = self._open(entry)
+                if self._plan.payloads:
+                    for fault in (await self._plan.payloads.fetch([message])).values():
+                        raise fault
                 record = mapping.decode(message)
+                message.payload = None
             except PermanentFault as fault:
                 batch.faults[key] = fault
                 continue

@@ -17,6 +17,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -201,6 +202,66 @@ class Target(msgspec.Struct, frozen=True):
     when: When | None = None
 
 
+class Example(Section, frozen=True):
+    """`[[example]]`: a message, and the rows or the fault that the mapping must make of it."""
+
+    input: Annotated[
+        str | dict[str, Any], Meta(description="the body: a table for JSON, or the text itself")
+    ]
+    name: str = ""
+    row: Annotated[
+        dict[str, Any], Meta(description='its row; "masked" for any mask; left out: NULL')
+    ] = {}
+    rows: Annotated[
+        tuple[dict[str, Any], ...], Meta(description='several rows; "@table" names a route\'s')
+    ] = ()
+    fault: Annotated[str, Meta(description="the code it is set aside with")] = ""
+    attributes: dict[str, str] = {}
+    payload: Annotated[str | None, Meta(description="the S3 object that the body points to")] = None
+    sent_at: datetime | None = None
+    message_id: str = ""
+
+
+class EnvelopeSettings(Section, frozen=True):
+    """`[envelope]`: what the records of a message are wrapped in."""
+
+    layers: Annotated[
+        tuple[
+            Literal[
+                "auto",
+                "s3",
+                "sns",
+                "eventbridge",
+                "content_encoding",
+                "base64",
+                "gzip",
+                "zstd",
+            ],
+            ...,
+        ],
+        Meta(description="what to take off, outermost first; auto: what is surely there"),
+    ] = ()
+    records: Annotated[
+        Literal["one", "array", "lines", "auto"],
+        Meta(description="a message is one JSON document, an array of them, or a line each"),
+    ] = "one"
+    content_encoding_attribute: Annotated[
+        str, Meta(min_length=1, max_length=256, description="message attribute: gzip, zstd, base64")
+    ] = "Content-Encoding"
+    decompressed_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1)] = 64 * 2**20
+    s3_bytes_max: Annotated[
+        int, Meta(ge=1024, le=2**31 - 1, description="of one object that a message points to")
+    ] = 64 * 2**20
+    s3_delete: Annotated[
+        bool, Meta(description="delete the object once its rows are committed")
+    ] = False
+
+    @property
+    def has_pointers(self) -> bool:
+        """Whether bodies may be in S3."""
+        return bool({"auto", "s3"} & set(self.layers))
+
+
 class Keys(Section, frozen=True):
     """`[keys]`: where the key roots come from."""
 
@@ -351,6 +412,7 @@ class Settings(Section, frozen=True):
         Meta(ge=0, le=900, description="from SIGTERM to exit; Kubernetes grants 30 s by default"),
     ] = 25.0
     source: Source = Source()
+    envelope: EnvelopeSettings = EnvelopeSettings()
     sink: SinkSettings = SinkSettings()
     keys: Keys = Keys()
     vault: Vault = Vault()
@@ -367,6 +429,7 @@ class Settings(Section, frozen=True):
     ] = "quarantine"
     field: tuple[Field, ...] = ()
     route: tuple[Route, ...] = ()
+    example: tuple[Example, ...] = ()
 
     @property
     def pipeline_name(self) -> str:
@@ -389,9 +452,13 @@ class Settings(Section, frozen=True):
     def message_attributes(self) -> tuple[str, ...]:
         """The message attributes that the mapping reads, to ask for with every receive."""
         defaults = [f.default for f in self.fields if isinstance(f.default, str)]
-        return tuple(
-            dict.fromkeys(d.removeprefix(ATTRIBUTE) for d in defaults if d.startswith(ATTRIBUTE))
-        )
+        names = [d.removeprefix(ATTRIBUTE) for d in defaults if d.startswith(ATTRIBUTE)]
+        names = [name for name in names if not name.startswith(ENVELOPE_ATTRIBUTES)]
+        if self.envelope.has_pointers:
+            names += POINTER_SIZES
+        if {"auto", "content_encoding"} & set(self.envelope.layers):
+            names.append(self.envelope.content_encoding_attribute)
+        return tuple(dict.fromkeys(names))
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -399,6 +466,10 @@ class Settings(Section, frozen=True):
         return tuple(field for target in self.targets for field in target.fields)
 
 
+POINTER_SIZES = ("ExtendedPayloadSize", "SQSLargePayloadSize")
+"""Message attributes in which the S3 extended clients put the payload's size in bytes."""
+ENVELOPE_ATTRIBUTES = ("sns.", "eventbridge.", "s3.")
+"""How the names of what an envelope says begin; no message attributes of SQS."""
 ATTRIBUTE = "attribute:"
 """How a default names a message attribute."""
 RECORD_INDEX = "\x00record_index"
@@ -460,6 +531,7 @@ def load(
     variables, variable_tree = _from_environment(environ)
     _merge(tree, variable_tree)
     _merge(tree, overrides or {})
+    _split_lists(tree)
     try:
         settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -474,6 +546,7 @@ def cross_check(settings: Settings) -> None:
         settings.fields, accept_reversible=settings.i_accept_reversible, cost=cost_to_reverse
     )
     _check_routes(settings)
+    _check_envelope(settings)
     for target in settings.targets:
         columns = [field.column for field in target.fields]
         for column in columns:
@@ -492,6 +565,25 @@ def cross_check(settings: Settings) -> None:
             f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
             hint="set vault.subject to the source of a mapped field, such as user_id",
         )
+
+
+def _check_envelope(settings: Settings) -> None:
+    layers = settings.envelope.layers
+    if "auto" not in layers:
+        return
+    if len(layers) > 1:
+        raise SettingsError(
+            'envelope.layers has "auto" and others', hint='either declare them, or "auto" alone'
+        )
+    marks = {"TopicArn", "Message", "detail", "detail-type"}
+    for field in settings.fields:
+        if field.source and paths.parse(field.source)[:1] and paths.parse(field.source)[0] in marks:
+            raise SettingsError(
+                f'field {field.source!r} reads an envelope that layers = "auto" would take off',
+                code="ambiguous_envelope",
+                hint="declare envelope.layers, or read what is inside: attribute:sns.TopicArn and "
+                "attribute:eventbridge.detail-type have what the envelope says",
+            )
 
 
 def _check_routes(settings: Settings) -> None:
@@ -614,6 +706,20 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[
     return variables, tree
 
 
+def _split_lists(tree: dict[str, Any]) -> None:
+    """Take a text for a list of words, at commas: in the environment there is nothing else."""
+    for section, kind in _sections().items():
+        values = tree.get(section)
+        if not isinstance(values, dict):
+            continue
+        for info in _info(kind):
+            value, type_ = values.get(info.name), info.type
+            if isinstance(type_, msgspec.inspect.Metadata):
+                type_ = type_.type
+            if isinstance(type_, msgspec.inspect.VarTupleType) and isinstance(value, str):
+                values[info.name] = [word.strip() for word in value.split(",") if word.strip()]
+
+
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
     for key, value in over.items():
         if not isinstance(value, Mapping):
@@ -678,7 +784,8 @@ def _explain(
         if "Invalid enum value" in text
         else text.split(" - at ", 1)[0]
     )
+    named = variables.get(place.partition("[")[0], origin)
     return SettingsError(
-        f"setting {place} in {variables.get(place, origin)}: {rule}",
+        f"setting {place} in {named}: {rule}",
         hint="`sqs2pg config schema` lists every key, its type and range",
     )

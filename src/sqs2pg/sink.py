@@ -141,6 +141,12 @@ class Sink:
             timeout_ms=pipeline.statement_timeout_s * 1000
         ) + (sealing.OPEN if vault else "")
 
+    async def connected(self) -> Session:
+        """Return the session, a new one where it is gone. Raises TransientFault or FatalFault."""
+        if self.session.broken:
+            self.session = await self._connect()
+        return self.session
+
     async def write(
         self,
         rows: Sequence[Row],

@@ -71,7 +71,14 @@ def get(settings: Settings, section: str, key: str) -> Any:
 
 def takes_any_text(section: str, key: str) -> bool:
     text = isinstance(get(Settings(), section, key), str)
-    return text and key not in ("unknown_fields", "unmatched", "provider", "bind", "cloudwatch")
+    return text and key not in (
+        "unknown_fields",
+        "unmatched",
+        "provider",
+        "bind",
+        "cloudwatch",
+        "records",
+    )
 
 
 def refused(
@@ -155,7 +162,8 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
 ):
     default = get(Settings(), section, key)
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
-    choices |= {"cloudwatch": "off", "unmatched": "drop"}
+    choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
+    choices["records"] = "lines"
     if key in choices:
         value: Any = choices[key]
     elif isinstance(default, bool):
@@ -168,7 +176,8 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
         value = "other"
     assert value != default
     from_file = load(write(toml(section, key, json.dumps(value))), {})
-    from_environment = load(None, {variable(section, key): str(value)})
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    from_environment = load(None, {variable(section, key): text})
     assert get(from_file, section, key) == get(from_environment, section, key) == value
 
 
@@ -192,6 +201,8 @@ def test_no_other_word_is_a_switch(value: str):
 
 
 RANGES = [
+    ("envelope", "decompressed_bytes_max", 1024, 2**31 - 1),
+    ("envelope", "s3_bytes_max", 1024, 2**31 - 1),
     ("source", "visibility_timeout_s", 2, 43_200),
     ("source", "wait_time_s", 0, 20),
     ("source", "receivers_max", 1, 256),
@@ -347,7 +358,7 @@ def test_a_source_may_be_any_other_name(write: Write, name: str):
         ),
         ("unknown_field = 'drop'", "unknown_field", "did you mean unknown_fields?"),
         ("[Sink]\ndsn = 'x'", "Sink", "did you mean sink?"),
-        ("queue = 'x'", "queue", "known: aws_lambda, explode, field, "),
+        ("queue = 'x'", "queue", "known: aws_lambda, envelope, example, explode, "),
         (FIELD + "sorce = 'x'", "field[0].sorce", "did you mean field[0].source?"),
         (FIELD + FIELD + "colum = 'x'", "field[1].colum", "did you mean field[1].column?"),
         ("[[fields]]\nsource = 'x'", "fields", "did you mean field?"),

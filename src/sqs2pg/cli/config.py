@@ -1,4 +1,4 @@
-"""`sqs2pg config show | schema`."""
+"""`sqs2pg config show | schema | test`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from urllib.parse import unquote
 import click
 import msgspec
 
+from sqs2pg import assembly, examples
 from sqs2pg import settings as settings_module
 from sqs2pg.cli.options import config_option, json_option, print_json
+from sqs2pg.errors import SettingsError
 
 HIDDEN = "***"
 
@@ -30,7 +32,7 @@ _SECRET = re.compile(r"password|secret|token|scram_(client|server)_key")
 
 @click.group()
 def config() -> None:
-    """Show the effective settings, or their JSON Schema."""
+    """Show the effective settings or their JSON Schema; test the mapping's examples."""
 
 
 @config.command()
@@ -48,6 +50,34 @@ def show(config: Path | None, as_json: bool) -> None:
         print_json(tree)
     else:
         print(_toml(tree))
+
+
+@config.command()
+@config_option
+@json_option
+def test(config: Path | None, as_json: bool) -> int:
+    """Run the mapping's own [[example]]s: input to rows or fault; exit 1 on a difference."""
+    settings = settings_module.load(config)
+    if not settings.example:
+        raise SettingsError(
+            "the settings have no [[example]] to test",
+            code="no_examples",
+            hint='write one beside the mapping: input = {…}, and row = {…} or fault = "…"',
+        )
+    mapping = examples.compile_offline(
+        settings, assembly.masks_of(settings, examples.test_keyring())
+    )
+    differences = list(examples.check_examples(settings, mapping))
+    failed = {difference.example for difference in differences}
+    if as_json:
+        found = [f"{difference.example}: {difference.what}" for difference in differences]
+        counts = {"examples": len(settings.example), "failed": len(failed)}
+        print_json({"ok": not differences, **counts, "differences": found})
+    else:
+        for difference in differences:
+            print(f"FAIL {difference.example}: {difference.what}")
+        print(f"{len(settings.example)} examples, {len(failed)} failed")
+    return 1 if differences else 0
 
 
 @config.command()
@@ -100,6 +130,7 @@ def _toml(tree: dict[str, Any]) -> str:
         if isinstance(values, dict):
             lines += ["", f"[{section}]", *(_line(k, v) for k, v in values.items())]
     lines += _tables("field", tree["field"])
+    lines += _tables("example", tree["example"])
     for route in tree["route"]:
         lines += _tables("route", [{k: v for k, v in route.items() if k != "field"}])
         lines += _tables("route.field", route["field"])
@@ -113,12 +144,20 @@ def _tables(name: str, tables: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _inline(table: dict[str, Any]) -> str:
+    lines = (_line(json.dumps(k), v) for k, v in table.items() if v not in (None, []))
+    return f"{{{', '.join(lines)}}}"
+
+
 def _line(key: str, value: Any) -> str:
     if value is None:  # TOML has no null
         return f"# {key} is not set"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"{key} = [{', '.join(_inline(one) for one in value)}]"
     if isinstance(value, dict):
-        inner = (_line(k, v) for k, v in value.items() if v not in (None, []))
-        return f"{key} = {{{', '.join(inner)}}}"
+        return f"{key} = {_inline(value)}"
     # JSON's strings, numbers and booleans are TOML's too, but for escaped surrogates, which are
     # therefore not made, and DEL, which TOML wants escaped.
-    return f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+    return f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}".replace(
+        "\x7f", "\\u007f"
+    )

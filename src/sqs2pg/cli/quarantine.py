@@ -231,6 +231,7 @@ async def _replayer(
     vault = Vault(keyring, key) if settings.vault.enabled else None
     plan = Plan(
         mapping=compile_mapping(settings, matched, assembly.masks_of(settings, keyring)),
+        payloads=assembly.payloads_of(settings),
         seal=work.sealer(keyring, assembly.whose_of(settings, key)),
         dedupe=assembly.dedupe_of(keyring, number) if settings.ledger.dedupe_key else None,
         recovers=vault is not None,

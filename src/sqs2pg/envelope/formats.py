@@ -1,0 +1,159 @@
+"""Formats: the JSON envelopes that AWS documents, told by their signatures.
+
+- SNS notification: Amazon SNS developer guide, "Parsing Amazon SNS message formats".
+- EventBridge event: Amazon EventBridge user guide, "Event structure reference".
+- S3 pointer: Amazon SQS developer guide, "Managing large messages using the extended client
+  library" (payload offloading for Java and Python).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault
+
+_SNS = frozenset({"Type", "MessageId", "TopicArn", "Message", "Timestamp"})
+_SNS_MAY = _SNS | {
+    *("Subject", "SignatureVersion", "Signature", "SigningCertURL", "UnsubscribeURL"),
+    *("SigningCertUrl", "UnsubscribeUrl", "MessageAttributes", "SequenceNumber"),
+    *("Token", "SubscribeURL"),
+}
+_SNS_TYPES = ("Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation")
+_EVENT = frozenset(
+    {"version", "id", "detail-type", "source", "account", "time", "region", "detail"}
+)
+_EVENT_MAY = _EVENT | {"resources", "replay-name"}
+_POINTERS = (
+    "software.amazon.payloadoffloading.PayloadS3Pointer",
+    "com.amazon.sqs.javamessaging.MessageS3Pointer",
+)
+_decode = msgspec.json.Decoder().decode
+# Not into parts: the message inside is passed on byte for byte as it stands in the event.
+_event = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Pointer(msgspec.Struct, frozen=True):
+    """An object that holds a message's body."""
+
+    bucket: str
+    key: str
+
+
+Parts = tuple[str | bytes, dict[str, str], dict[str, str]]
+"""What was inside, what the envelope says, and the attributes it has for the inside."""
+
+
+def signature(payload: str | bytes) -> str | None:
+    """Return which envelope a payload is; None where it is none of them.
+
+    Raises PermanentFault `ambiguous_envelope` where it is half of one: it has the marks of an
+    envelope and others beside, or lacks some.
+    """
+    if not may_point(payload) and not _may_wrap(payload):
+        return None
+    value = _value(payload)
+    if type(value) is list:
+        return "s3" if _pointer(value) else None
+    if type(value) is not dict:
+        return None
+    names = value.keys()
+    if value.get("Type") in _SNS_TYPES and "TopicArn" in names:
+        return _whole("sns", names, _SNS, _SNS_MAY)
+    if "detail-type" in names and "detail" in names:
+        return _whole("eventbridge", names, _EVENT, _EVENT_MAY)
+    return None
+
+
+def _whole(layer: str, names: Any, must: frozenset[str], may: frozenset[str]) -> str:
+    if must <= names <= may:
+        return layer
+    raise PermanentFault("ambiguous_envelope", layer)
+
+
+def may_point(payload: str | bytes) -> bool:
+    """Whether a payload can hold a pointer at all: a look before it is decoded."""
+    return ("s3BucketName" if isinstance(payload, str) else b"s3BucketName") in payload  # type: ignore[operator]
+
+
+def _may_wrap(payload: str | bytes) -> bool:
+    marks = ('"TopicArn"', '"detail-type"')
+    text: Any = payload
+    return any((m if isinstance(payload, str) else m.encode()) in text for m in marks)
+
+
+def sns(payload: str | bytes) -> Parts:
+    """Return the message of an SNS notification.
+
+    Raises PermanentFault `not_sns`, or `sns_confirmation` for a (un)subscription to confirm.
+    """
+    value = _value(payload)
+    if type(value) is not dict or not value.keys() >= _SNS:
+        raise PermanentFault("not_sns")
+    if value["Type"] in _SNS_TYPES[1:]:
+        raise PermanentFault("sns_confirmation")
+    message = value["Message"]
+    if value["Type"] != "Notification" or type(message) is not str:
+        raise PermanentFault("not_sns")
+    said = {
+        f"sns.{name}": text
+        for name in ("MessageId", "TopicArn", "Timestamp", "Subject")
+        if type(text := value.get(name)) is str
+    }
+    given = value.get("MessageAttributes") or {}
+    inner = (
+        {
+            name: one["Value"]
+            for name, one in given.items()
+            if type(one) is dict and type(one.get("Value")) is str and one.get("Type") != "Binary"
+        }
+        if type(given) is dict
+        else {}
+    )
+    return message, said, inner
+
+
+def eventbridge(payload: str | bytes) -> Parts:
+    """Return the detail of an EventBridge event. Raises PermanentFault `not_eventbridge`."""
+    value = _value(payload)
+    if type(value) is not dict or not value.keys() >= _EVENT:
+        raise PermanentFault("not_eventbridge")
+    said = {
+        f"eventbridge.{name}": text
+        for name in ("id", "detail-type", "source", "account", "time", "region")
+        if type(text := value[name]) is str
+    }
+    try:
+        detail = bytes(_event(payload)["detail"])
+    except (msgspec.DecodeError, UnicodeError):
+        detail = b""
+    if not detail:
+        raise PermanentFault("not_eventbridge")
+    return detail, said, {}
+
+
+def pointer(payload: str | bytes) -> Pointer | None:
+    """Return the pointer that a payload is; None where it is something else: the extended clients
+    leave small messages as they are.
+    """
+    return _pointer(_value(payload)) if may_point(payload) else None
+
+
+def _pointer(value: Any) -> Pointer | None:
+    if type(value) is not list or len(value) != 2 or value[0] not in _POINTERS:
+        return None
+    place = value[1]
+    if type(place) is not dict:
+        return None
+    bucket, key = place.get("s3BucketName"), place.get("s3Key")
+    if type(bucket) is not str or type(key) is not str or not bucket or not key:
+        return None
+    return Pointer(bucket, key)
+
+
+def _value(payload: str | bytes) -> Any:
+    try:
+        return _decode(payload)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None

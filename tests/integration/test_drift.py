@@ -1,0 +1,107 @@
+"""Drift: the target table is altered while messages come; every one of them is accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from sqs2pg.database import Session
+from sqs2pg.message import Outcome
+from sqs2pg.verify import verify
+from tests.integration.support import Assemble, login, receive, rows, send
+
+MESSAGES = 400
+
+CHANGES = {
+    "a column added": ("ALTER TABLE user_logins ADD COLUMN note text DEFAULT 'x'", ""),
+    "a column added that must be filled": (
+        "ALTER TABLE user_logins ADD COLUMN n integer; UPDATE user_logins SET n = 1;"
+        "ALTER TABLE user_logins ALTER COLUMN n SET NOT NULL",
+        "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0",
+    ),
+    "a column dropped": (
+        "ALTER TABLE user_logins DROP COLUMN locale",
+        "ALTER TABLE user_logins ADD COLUMN locale varchar(32)",
+    ),
+    "a column renamed": (
+        "ALTER TABLE user_logins RENAME COLUMN device_type TO device",
+        "ALTER TABLE user_logins RENAME COLUMN device TO device_type",
+    ),
+    "the table renamed": (
+        "ALTER TABLE user_logins RENAME TO moved",
+        "ALTER TABLE moved RENAME TO user_logins",
+    ),
+    "a column narrowed": (
+        "ALTER TABLE user_logins ALTER COLUMN user_id TYPE varchar(4) USING left(user_id, 4)",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_every_message_is_accounted_for(
+    pipeline: Assemble, database: str, change: str
+) -> None:
+    """Messages come all the time; the table is changed under them, and changed back."""
+    there, back = CHANGES[change]
+    async with pipeline(sink={"batch_rows_max": 20, "linger_ms": 0}) as ready:
+        consumer = ready.consumer
+        running = asyncio.create_task(consumer.run())
+        await send(ready, [login(i) for i in range(MESSAGES // 2)])
+        await until(lambda: consumer.totals.settled >= 50)
+        await asyncio.to_thread(alter, database, there)
+        await send(ready, [login(i) for i in range(MESSAGES // 2, MESSAGES)])
+        if back:
+            await until(lambda: consumer.pulse.paused or consumer.totals.settled == MESSAGES)
+            await asyncio.to_thread(alter, database, back)
+        await until(lambda: consumer.totals.settled == MESSAGES)
+        consumer.stop()
+        totals = await running
+        assert totals.written + totals.quarantined == MESSAGES
+        assert totals.released == 0
+        aside = rows(database, "SELECT DISTINCT reason, split_part(detail, ' ', 1)"
+                               " FROM sqs2pg.quarantine")  # fmt: skip
+        if change == "a column narrowed":
+            # u0 to u999: what has four characters still fits.
+            assert totals.quarantined == 0
+        assert aside == []
+        session = await Session.connect(database)
+        report = await verify(session, ready.pipeline.id)
+        await session.close()
+        assert report.ok, report.differences
+
+
+async def test_a_narrowed_column_sets_aside_what_no_longer_fits(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        await send(ready, [login(i) for i in range(30)])
+        assert set(await processor.process(await receive(ready, 30))) == {Outcome.WRITTEN}
+        alter(database, "ALTER TABLE user_logins ALTER COLUMN user_id TYPE varchar(3)")
+        bodies = [login(i) for i in range(30)] + [login(5000 + i) for i in range(5)]
+        await send(ready, bodies)
+        outcomes = await processor.process(await receive(ready, 35))
+        assert outcomes.count(Outcome.QUARANTINED) == 5
+        # Every row too long: not the queue's fault, and not set aside by the database's word.
+        await send(ready, [login(5000 + i) for i in range(20)])
+        outcomes = await processor.process(await receive(ready, 20))
+        assert set(outcomes) == {Outcome.QUARANTINED}
+        assert rows(database, "SELECT reason, detail, count(*) FROM sqs2pg.quarantine"
+                              " GROUP BY 1, 2 ORDER BY 1") == [
+            ("rejected_by_database", "22001 user_id", 5),
+            ("too_long", "user_id", 20),
+        ]  # fmt: skip
+
+
+def alter(database: str, statements: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(statements)
+
+
+async def until(condition) -> None:  # type: ignore[no-untyped-def]
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.02)
