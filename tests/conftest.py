@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -24,8 +25,14 @@ _NEED_BYTES = 2 * 2**30
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """Both local servers. A test that stops one must start it again, or better use its own."""
-    with start_servers(base=memory_folder(_NEED_BYTES)) as local:
+    """Both local servers. A test that stops one must start it again, or better use its own.
+
+    PostgreSQL's programs are those of the folder SQS2PG_TEST_POSTGRES, where it is set.
+    """
+    chosen = os.environ.get("SQS2PG_TEST_POSTGRES")
+    with start_servers(
+        base=memory_folder(_NEED_BYTES), postgres_binaries=Path(chosen) if chosen else None
+    ) as local:
         yield local
 
 

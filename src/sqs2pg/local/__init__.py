@@ -119,13 +119,16 @@ def servers(
     sqs: bool = True,
     durable: bool = False,
     postgres_options: Mapping[str, str] = MappingProxyType({}),
+    postgres_binaries: Path | None = None,
     base: Path | None = None,
 ) -> Iterator[Servers]:
     """Start the servers in parallel, and end them and remove their folder when the block is left.
 
     `durable` makes PostgreSQL survive a crash of the machine (fsync), for figures that mean
-    something. `postgres_options` are server settings, name to value. `base` is the folder to make
-    the run folder in, by default the temp folder; `memory_folder` may know a faster one.
+    something. `postgres_options` are server settings, name to value; `postgres_binaries` is a
+    folder with `initdb` and `postgres`, by default the one `find_binaries` finds. `base` is the
+    folder to make the run folder in, by default the temp folder; `memory_folder` may know a faster
+    one.
 
     While the block runs, SIGTERM and SIGHUP raise SystemExit(128 + number), unless the caller
     handles them; a signal that arrives during the clean-up waits for it.
@@ -145,7 +148,12 @@ def servers(
                 stack.callback(queue_server.close)
                 queue_server.begin()
             if postgres:
-                database = Postgres(folder, durable=durable, options=postgres_options)
+                database = Postgres(
+                    folder,
+                    durable=durable,
+                    options=postgres_options,
+                    binaries=postgres_binaries,
+                )
                 stack.callback(database.close)
                 database.start()
             if queue_server is not None:

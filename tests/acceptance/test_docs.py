@@ -1,0 +1,187 @@
+"""The docs: every command in them is one of ours and parses; those that can run here do run.
+
+Blocks of `console` hold commands after `$ `. A block marked `console run` is run, page by page, in
+one folder, against embedded servers. Blocks of `toml` are settings and load.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from sqs2pg.cli import cli
+from sqs2pg.settings import load
+from tests.shell import Shell
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "generated" not in page.parts
+]
+FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
+# Programs of others that a page may call; what they do is theirs, and is not run here.
+OTHERS = {"aws", "docker", "export", "git", "helm", "kubectl", "pip", "psql", "sam", "source", "."}
+RUN_S_MAX = 110
+
+
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """(what follows the language, text) of each block of one language."""
+    found = []
+    for _, info, text in FENCE.findall(page.read_text()):
+        words = info.split()
+        if words[:1] == [language]:
+            found.append((" ".join(words[1:]), text))
+    return found
+
+
+def commands(text: str) -> Iterator[str]:
+    """The commands of a console block, continued lines joined, comments gone."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.lstrip().startswith("$ "):
+            yield line.lstrip().removeprefix("$ ").strip()
+
+
+def parse_command(arguments: list[str]) -> None:
+    """Parse a command line as ours. Raises click.ClickException."""
+    command: click.Command = cli
+    context = None
+    rest = list(arguments)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        context = click.Context(command, parent=context)
+        found = command.get_command(context, rest.pop(0))
+        assert found is not None, arguments
+        command = found
+    command.make_context(command.name, rest, parent=context, resilient_parsing=False)
+
+
+def fault_of(command: str) -> str:
+    """Why a command of a page is wrong; empty where it is not."""
+    words = shlex.split(command, comments=True)
+    if re.match(r"[A-Z_0-9]+=\$\(", command):
+        return ""  # a variable that another program fills
+    while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
+        words.pop(0)
+    if not words:
+        return ""
+    if words[0] == "sqs2pg" or words[:3] == ["python", "-m", "sqs2pg"]:
+        rest = words[1:] if words[0] == "sqs2pg" else words[3:]
+        # A pipe or a redirection ends what is ours.
+        end = next((i for i, word in enumerate(rest) if word in ("|", ">", "<", "&&", ";")), None)
+        try:
+            parse_command(rest[:end])
+        except click.exceptions.Exit:
+            return ""
+        except (click.ClickException, AssertionError) as error:
+            return f"{command}: {error}"
+        return ""
+    if words[0] == "make":
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        unknown = [word for word in words[1:] if "=" not in word and word not in targets]
+        return f"{command}: no target {unknown}" if unknown else ""
+    if words[:2] == ["python", "-m"]:
+        module = ROOT / (words[2].replace(".", "/") + ".py")
+        return "" if module.is_file() else f"{command}: no such module"
+    if words[0] not in OTHERS:
+        return f"{command}: {words[0]} is no program that the docs may call"
+    gone = [
+        word
+        for word in words
+        if re.match(r"(deploy|docs|tests|examples)/", word) and not (ROOT / word).exists()
+    ]
+    return f"{command}: no such file {gone}" if gone else ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_docs_are_ours_and_parse(page: Path) -> None:
+    faults = [
+        fault
+        for _, text in blocks(page, "console")
+        for command in commands(text)
+        if (fault := fault_of(command))
+    ]
+    assert faults == []
+
+
+def test_a_wrong_command_would_be_noticed() -> None:
+    assert fault_of("sqs2pg runn")
+    assert fault_of("sqs2pg send --counts 3")
+    assert fault_of("make demmo")
+    assert fault_of("helm install x deploy/helm/nothing")
+    assert fault_of("terraform apply")
+    assert not fault_of("A=b sqs2pg send --count 3 | cat")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_settings_in_the_docs_load(page: Path, tmp_path: Path) -> None:
+    for index, (_, text) in enumerate(blocks(page, "toml")):
+        file = tmp_path / f"{index}.toml"
+        file.write_text(text)
+        load(file, {})
+
+
+RUNNING = [page for page in PAGES if any("run" in mark for mark, _ in blocks(page, "console"))]
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_can_run_here_runs(page: Path, shell: Shell, tmp_path: Path) -> None:
+    lines = [
+        command
+        for mark, text in blocks(page, "console")
+        if "run" in mark
+        for command in commands(text)
+    ]
+    assert lines
+    script = tmp_path / "page.sh"
+    script.write_text("set -euo pipefail\n" + "\n".join(lines) + "\n")
+    done = subprocess.run(
+        ["bash", str(script)],
+        cwd=tmp_path,
+        env=shell.environment
+        | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "SQS2PG_SOURCE__DRAIN_SETTLE_S": "0.5",
+        },
+        capture_output=True,
+        text=True,
+        timeout=RUN_S_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_generated_reference_names_everything_there_is(tmp_path: Path) -> None:
+    """Made in a process of its own, as `make docs` makes it."""
+    code = "import sys; from pathlib import Path; from docs.generate import write_all;"
+    code += " write_all(Path(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"},
+        check=True,
+        timeout=RUN_S_MAX,
+    )
+    pages = {page.stem: page.read_text() for page in tmp_path.glob("*.md")}
+    assert set(pages) == {"settings", "commands", "metrics", "faults", "tables"}
+    from sqs2pg.cli import COMMANDS
+    from sqs2pg.metrics import Metrics
+
+    assert all(f"## sqs2pg {name}\n" in pages["commands"] for name in COMMANDS)
+    for family in Metrics().registry.collect():
+        assert f"`{family.name}" in pages["metrics"]
+    for variable in ("SQS2PG_SINK__TABLE", "SQS2PG_SHUTDOWN_GRACE_S", "SQS2PG_RAY__CATCH_UP_S"):
+        assert f"`{variable}`" in pages["settings"]
+    for table in ("delivery", "quarantine", "tally", "key", "audit", "migration"):
+        assert f"## sqs2pg.{table}\n" in pages["tables"]
+    for code in ("not_json", "missing_field", "key_version", "all_rejected"):
+        assert f"| `{code}` |" in pages["faults"]
+    assert "sqs2pg_ingest" in pages["tables"]
