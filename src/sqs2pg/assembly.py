@@ -53,6 +53,8 @@ from sqs2pg.source.queue import QueueSource
 from sqs2pg.status.readings import Readings
 from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
 from sqs2pg.status.watch import Watch
+from sqs2pg.telemetry.readings import telemetry_readings
+from sqs2pg.telemetry.traces import TRACEPARENT, start_traces
 from sqs2pg.vault.envelope import subject_references
 from sqs2pg.vault.places import Place, place
 from sqs2pg.vault.reference import reference_key
@@ -283,6 +285,8 @@ async def assemble_processors(
     """
     sessions: list[Session] = []
     sinks: list[Sink] = []
+    about = about_of(settings)
+    traces = start_traces(settings.telemetry, about.queue, about.table, about.pipeline)
     try:
         keyring = keyring_of(settings, endpoints)
         first = await connect(settings)
@@ -335,11 +339,15 @@ async def assemble_processors(
             Sink(session, made.pipeline, lambda: connect(settings), made.vault)
             for session in sessions
         ]
+        trace = traces.batch if traces else None
         processors = [
-            Processor(made.plan, sink, metrics, journal, follow=rollover.follow) for sink in sinks
+            Processor(made.plan, sink, metrics, journal, trace, follow=rollover.follow)
+            for sink in sinks
         ]
         yield Processing(processors, keyring, metrics, made.pipeline, journal, rollover)
     finally:
+        if traces:
+            await asyncio.to_thread(traces.close)
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
 
@@ -363,7 +371,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
                 queue_url,
                 settings.source,
                 metrics,
-                message_attributes=settings.message_attributes,
+                message_attributes=_wanted_attributes(settings),
             )
             consumer = Consumer(
                 source, processors, settings, metrics, upkeep=lambda: upkeep(settings, pipeline.id)
@@ -394,10 +402,17 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
                 about=about_of(settings),
                 journal=made.journal,
                 readings=readings,
-                watch=Watch(readings.all(), metrics),
+                watch=Watch([*readings.all(), *telemetry_readings(settings, metrics)], metrics),
             )
     finally:
         await client.close()
+
+
+def _wanted_attributes(settings: Settings) -> tuple[str, ...]:
+    """The producer's message attributes that are asked for."""
+    wanted = tuple(settings.message_attributes)
+    traced = settings.telemetry.traces and not {"All", TRACEPARENT} & set(wanted)
+    return (*wanted, TRACEPARENT) if traced else wanted
 
 
 async def _find_queue(client: SqsClient, queue: str) -> str:

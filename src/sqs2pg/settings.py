@@ -394,6 +394,27 @@ class Ray(Section, frozen=True):
     every_s: Annotated[float, Meta(ge=0.1, le=300, description="between looks at the fleet")] = 2.0
 
 
+class Telemetry(Section, frozen=True):
+    """`[telemetry]`: what is sent to others. All of it is off by default."""
+
+    traces: Annotated[
+        bool, Meta(description="OpenTelemetry spans, one a batch; wants the extra otel")
+    ] = False
+    metrics: Annotated[
+        bool, Meta(description="metrics by OTLP, beside /metrics; wants the extra otel")
+    ] = False
+    endpoint: Annotated[
+        str,
+        Meta(description="of the OTLP collector over HTTP; else OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ] = ""
+    emf: Annotated[
+        bool, Meta(description="CloudWatch's embedded metric format, a line on stdout")
+    ] = False
+    every_s: Annotated[
+        float, Meta(ge=1, le=3600, description="between exports of metrics, and EMF lines")
+    ] = 60.0
+
+
 class Settings(Section, frozen=True):
     """Everything one pipeline needs to know, frozen at start."""
 
@@ -419,6 +440,7 @@ class Settings(Section, frozen=True):
     quarantine: Quarantine = Quarantine()
     ledger: Ledger = Ledger()
     status: Status = Status()
+    telemetry: Telemetry = Telemetry()
     aws_lambda: AwsLambda = AwsLambda()
     ray: Ray = Ray()
     explode: Annotated[

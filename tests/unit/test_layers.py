@@ -77,6 +77,7 @@ KNOWN_TO = {
     "boto3": {"source", "source.*"},
     "httptools": {"source", "source.*"},
     "ray": {"ray"},
+    "opentelemetry": {"telemetry.*"},
     "psycopg": {
         *("database", "sink", "search", "migrate", "verify", "quarantine", "keybook"),
         *("audit", "maintenance", "replay", "roster", "targets"),

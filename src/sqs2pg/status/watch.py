@@ -21,6 +21,8 @@ from sqs2pg.metrics import Metrics
 
 LIMIT_S = 30.0
 """How long one reading may take."""
+END_S = 3.0
+"""And one that is done once more at the end."""
 AGAIN_S = 2.0
 """After a failure it is tried again this soon, so that the lights clear soon after the fault."""
 _EASE = 20  # a reading is to take a twentieth of the time at the most
@@ -35,6 +37,8 @@ class Reading(NamedTuple):
     """A word; the label of `watch_timestamp_seconds`."""
     every_s: float
     read: Callable[[], Awaitable[None]]
+    at_end: bool = False
+    """Whether it is done once more when the watch ends."""
 
 
 class Watch:
@@ -58,6 +62,8 @@ class Watch:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        last = [self._read(reading, END_S) for reading in self._readings if reading.at_end]
+        await asyncio.gather(*last)
 
     async def _keep_reading(self, reading: Reading) -> None:
         while True:
@@ -68,9 +74,9 @@ class Watch:
             # Spread, so that fifty pipelines started together do not ask together.
             await asyncio.sleep(max(wait_s, _EASE * took_s) * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
 
-    async def _read(self, reading: Reading) -> bool:
+    async def _read(self, reading: Reading, limit_s: float | None = None) -> bool:
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(limit_s or LIMIT_S):
                 await reading.read()
         except Sqs2pgError as fault:
             code = fault.code

@@ -1,0 +1,142 @@
+"""Spans and metrics at a collector that speaks OTLP over HTTP; EMF lines on stdout."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from sqs2pg.source.wire import OutgoingMessage
+from tests.integration.support import Assemble, login, send
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CANARIES = ("203.0.113.77", "canary-user")
+
+
+class Collector:
+    """Takes what is exported."""
+
+    def __init__(self) -> None:
+        self.bodies: list[tuple[str, bytes]] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                collector.bodies.append((self.path, body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+    def spans(self) -> list[Any]:
+        found = []
+        for path, body in self.bodies:
+            if path == "/v1/traces":
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    for scope in resource.scope_spans:
+                        found += scope.spans
+        return found
+
+    def metrics(self) -> dict[str, Any]:
+        found = {}
+        for path, body in self.bodies:
+            if path == "/v1/metrics":
+                for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                    for scope in resource.scope_metrics:
+                        found |= {metric.name: metric for metric in scope.metrics}
+        return found
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    made = Collector()
+    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+async def test_spans_and_metrics_reach_a_collector_and_hold_no_value(
+    pipeline: Assemble, collector: Collector
+) -> None:
+    telemetry = {"traces": True, "metrics": True, "endpoint": collector.endpoint}
+    async with pipeline(telemetry=telemetry) as ready:
+        traced = OutgoingMessage(
+            login(1, ip=CANARIES[0]),
+            attributes={
+                "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01",
+                "tracestate": f"user={CANARIES[1]}",
+            },
+        )
+        await send(ready, [traced, login(2, user_id=CANARIES[1]), f"not json {CANARIES[0]}"])
+        async with ready.watch:
+            await ready.consumer.run(drain_settle_s=0.3)
+    spans = collector.spans()
+    batches = [span for span in spans if span.name.startswith("process ")]
+    links = [link.trace_id.hex() for span in batches for link in span.links]
+    assert links == [TRACE]
+    assert {span.name for span in spans} >= {"decode", "mask", "COPY user_logins"}
+    metrics = collector.metrics()
+    received = metrics["sqs2pg_messages_received"].sum
+    assert received.is_monotonic
+    assert received.data_points[0].as_double == 3
+    lag = metrics["sqs2pg_lag_seconds"].histogram.data_points[0]
+    assert lag.count == sum(lag.bucket_counts) >= 1
+    assert len(lag.bucket_counts) == len(lag.explicit_bounds) + 1
+    assert "sqs2pg_dlq_visible_messages" not in metrics, "not known is not nought"
+    for _, body in collector.bodies:
+        for value in CANARIES:
+            assert value.encode() not in body
+
+
+async def test_a_collector_that_is_away_is_counted_and_nothing_else(pipeline: Assemble) -> None:
+    telemetry = {"metrics": True, "endpoint": "http://127.0.0.1:1", "every_s": 1}
+    async with pipeline(telemetry=telemetry) as ready:
+        await send(ready, [login(1)])
+        async with ready.watch:
+            totals = await ready.consumer.run(drain_settle_s=0.3)
+        labels = {"stage": "status", "code": "otlp_unavailable"}
+        assert ready.metrics.registry.get_sample_value("sqs2pg_faults_total", labels)
+    assert totals.written == 1
+
+
+async def test_emf_lines_tell_what_was_done(
+    pipeline: Assemble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with pipeline(telemetry={"emf": True}) as ready:
+        await send(ready, [login(1), "not json"])
+        async with ready.watch:
+            await ready.consumer.run(drain_settle_s=0.3)
+    printed = capsys.readouterr().out.splitlines()  # the log's lines among them, unconfigured
+    lines = [json.loads(line) for line in printed if line.startswith("{")]
+    assert sum(line["written"] for line in lines) == 1
+    assert sum(line["quarantined"] for line in lines) == 1
+    assert all("_aws" in line for line in lines)
+
+
+def test_off_imports_nothing_of_it() -> None:
+    code = (
+        "import sys, sqs2pg.assembly, sqs2pg.cli.run\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

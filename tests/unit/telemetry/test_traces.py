@@ -1,0 +1,108 @@
+"""Producers' contexts, in both spellings; and spans made of a batch that has ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from sqs2pg.journal import BatchReport
+from sqs2pg.message import Message, MessageAttribute, SystemAttributes
+from sqs2pg.telemetry.traces import LINKS_MAX, Traces, producer_of
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+W3C = f"00-{TRACE}-{SPAN}-01"
+XRAY = f"Root=1-{TRACE[:8]}-{TRACE[8:]};Parent={SPAN};Sampled=1"
+
+
+def message(traceparent: str | None = None, header: str | None = None, **more: str) -> Message:
+    attributes = {name: MessageAttribute("String", value) for name, value in more.items()}
+    if traceparent is not None:
+        attributes["traceparent"] = MessageAttribute("String", traceparent)
+    system = SystemAttributes(0, aws_trace_header=header)
+    return Message("m", "r", "canary body", system, attributes or None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        message(W3C),
+        message(header=XRAY),
+        message(W3C, header="Root=1-00000001-000000000000000000000001;Parent=0000000000000001"),
+        message(header=f"Sampled=1;Parent={SPAN};Root=1-{TRACE[:8]}-{TRACE[8:]};Lineage=1:a:0"),
+        message(W3C + "-what a later version adds"),
+    ],
+)
+def test_a_producer_is_found_in_either_spelling_and_w3c_comes_first(given: Message):
+    assert producer_of(given) == (int(TRACE, 16), int(SPAN, 16), True)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        message(),
+        message(""),
+        message("canary"),
+        message(f"00-{'0' * 32}-{SPAN}-01"),
+        message(f"00-{TRACE}-{'0' * 16}-01"),
+        message(W3C.upper()),
+        message(header="Root=canary;Parent=canary"),
+        message(header=f"Root=1-{TRACE[:8]}-{TRACE[8:]}"),
+        message(other="canary"),
+    ],
+)
+def test_what_is_malformed_is_no_producer(given: Message):
+    assert producer_of(given) is None
+
+
+def test_not_sampled_is_kept():
+    assert producer_of(message(f"00-{TRACE}-{SPAN}-00")) == (int(TRACE, 16), int(SPAN, 16), False)
+
+
+def spans_of(report: BatchReport, messages: list[Message]) -> tuple[str, dict[str, Any]]:
+    exporter = InMemorySpanExporter()
+    traces = Traces("q", "t", SimpleSpanProcessor(exporter), Resource.create({}))
+    trace_id = traces.batch(report, messages)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    traces.close()
+    return trace_id, spans
+
+
+def test_a_batch_is_a_span_with_links_and_a_child_a_stage():
+    report = BatchReport(
+        "b-1", 1000.0, 3, written=2, quarantined=1, decode_s=0.5, mask_s=0.25, write_s=2.0
+    )
+    trace_id, spans = spans_of(report, [message(W3C), message(W3C), message(header=XRAY)])
+    batch, write = spans["process q"], spans["COPY t"]
+    assert set(spans) == {"process q", "decode", "mask", "COPY t"}
+    assert f"{batch.context.trace_id:032x}" == trace_id
+    assert batch.kind is SpanKind.CONSUMER
+    assert write.kind is SpanKind.CLIENT
+    assert [link.context.trace_id for link in batch.links] == [int(TRACE, 16)], "each one once"
+    assert batch.attributes["messaging.system"] == "aws_sqs"
+    assert batch.attributes["messaging.batch.message_count"] == 3
+    assert batch.attributes["sqs2pg.quarantined"] == 1
+    assert write.attributes["db.system.name"] == "postgresql"
+    assert batch.start_time == spans["decode"].start_time == 1000 * 10**9
+    assert spans["mask"].start_time == spans["decode"].end_time == int(1000.5 * 10**9)
+    assert write.end_time == batch.end_time == int(1002.75 * 10**9)
+    for child in ("decode", "mask", "COPY t"):
+        assert spans[child].parent.span_id == batch.context.span_id
+    assert "canary" not in "".join(span.to_json() for span in spans.values())
+
+
+def test_a_batch_that_was_released_is_an_error_with_its_code():
+    _, spans = spans_of(BatchReport("b", 0.0, 1, released=1, code="postgres_57P01"), [message()])
+    for name in ("process q", "COPY t"):
+        assert spans[name].status.status_code is StatusCode.ERROR
+        assert spans[name].attributes["error.type"] == "postgres_57P01"
+
+
+def test_links_are_bounded():
+    many = [message(f"00-{n:032x}-{n:016x}-01") for n in range(1, 2 * LINKS_MAX)]
+    _, spans = spans_of(BatchReport("b", 0.0, len(many)), many)
+    assert len(spans["process q"].links) == LINKS_MAX
