@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
+
+from sqs2pg.repeats import Repeats
 
 # What a log line may say: codes, counts, names from settings or catalog, times. Adding to this
 # list is a decision about personal data: see docs/decisions.
@@ -56,9 +59,13 @@ ALLOWED = frozenset(
         "write_ms",
         "commit_ms",
         "lag_s",
+        "more",
     }
 )
 
+
+REPEATS_TOLD = 20
+"""Warnings of one kind in ten seconds; those beyond are counted."""
 
 PINNED = ("asyncio", "boto3", "botocore", "psycopg", "psycopg.pool", "urllib3", "uvloop")
 """Loggers of libraries that see bodies, credentials or rows: kept at WARNING, whoever turned them
@@ -67,6 +74,48 @@ up before. botocore at DEBUG logs whole requests; asyncio at DEBUG the arguments
 
 def _only_allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {key: value for key, value in event.items() if key in ALLOWED}
+
+
+class _Sampler:
+    """Counts repeats of a warning instead of telling each; the next that is told brings the count.
+
+    Behind it the log cannot be flooded, whoever logs in a loop, a library included. Lines at info
+    are bounded where they are made (`journal.py`).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._repeats = Repeats(told_max=REPEATS_TOLD)
+
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
+        if event.get("level") in {"debug", "info"}:
+            return event
+        kind = tuple(str(event.get(name, "")) for name in ("event", "level", "code", "logger"))
+        with self._lock:
+            more = self._repeats.admit(kind)
+        if more is None:
+            raise structlog.DropEvent
+        if more:
+            event["more"] = more
+        return event
+
+    def flush(self) -> None:
+        """Tell how many were kept back in windows that are over."""
+        with self._lock:
+            overdue = self._repeats.overdue()
+        for kind, more in overdue:
+            text, _, code, logger = kind if isinstance(kind, tuple) else ("others", "", "", "")
+            told = {"code": code, "logger": logger}
+            given = {name: value for name, value in told.items() if value}
+            structlog.get_logger().info(f"more of: {text}", count=more, **given)
+
+
+_sampler = _Sampler()
+
+
+def flush_repeats() -> None:
+    """Tell how many warnings were kept back in windows that are over."""
+    _sampler.flush()
 
 
 def _line(_logger: Any, _method: str, event: EventDict) -> str:
@@ -87,11 +136,14 @@ class _LibraryGate(logging.Handler):
 
 def configure(*, verbose: bool = False) -> None:
     """Set up logging for the process, on stderr. Call once, before anything else logs."""
+    global _sampler  # noqa: PLW0603  structlog's configuration is the process's, and so is this
+    _sampler = _Sampler()
     on_terminal = sys.stderr.isatty()
     renderer: Processor = _line if on_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            _sampler,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=True),
             _only_allowed,
             renderer,

@@ -317,6 +317,6 @@ def test_the_schema_refuses_what_does_not_load(validator: Any, tmp_path: Path, t
 def test_the_schema_describes_every_section():
     schema = json.loads(invoke("schema").stdout)
     names = {"Settings", "Source", "SinkSettings", "Field", "Keys", "Vault", "Quarantine"}
-    names |= {"AwsLambda", "Ray", "Ledger", "Status", "Route", "When"}
+    names |= {"AwsLambda", "Ray", "Ledger", "Status", "Telemetry", "Route", "When"}
     names |= {"EnvelopeSettings", "Example"}
     assert names == set(schema["$defs"])

@@ -213,3 +213,34 @@ def test_a_warning_s_text_does_not_get_out(monkeypatch: pytest.MonkeyPatch):
         logging.captureWarnings(False)
     assert [event["logger"] for event in events(stream)] == ["py.warnings"]
     assert CANARY not in stream.getvalue()
+
+
+def test_a_warning_in_a_loop_is_counted_and_told_as_a_number(monkeypatch: pytest.MonkeyPatch):
+    stream = configured(monkeypatch)
+    for number in range(1_000):
+        structlog.get_logger().warning("receive failed", code="aws_away", attempt=number)
+        logging.getLogger("any.library").error(CANARY)
+        structlog.get_logger().info("news")
+    found = events(stream)
+    told = [event["event"] for event in found]
+    assert told.count("receive failed") == log.REPEATS_TOLD
+    assert told.count("library log line, text withheld") == log.REPEATS_TOLD
+    assert told.count("news") == 1_000, "what is news is no repeat"
+    # When its ten seconds are over, the number is told once.
+    for window in log._sampler._repeats._windows.values():
+        window.ends = 0.0
+    log.flush_repeats()
+    log.flush_repeats()
+    more = events(stream)[len(found) :]
+    assert [(event["event"], event["count"]) for event in more] == [
+        ("more of: receive failed", 1_000 - log.REPEATS_TOLD),
+        ("more of: library log line, text withheld", 1_000 - log.REPEATS_TOLD),
+    ]
+    assert more[0]["code"] == "aws_away"
+
+
+def test_kinds_of_warning_are_told_apart(monkeypatch: pytest.MonkeyPatch):
+    stream = configured(monkeypatch)
+    for number in range(100):
+        structlog.get_logger().warning("failed", code=f"code{number % 4}")
+    assert len(events(stream)) == 4 * log.REPEATS_TOLD

@@ -16,6 +16,7 @@ import msgspec
 from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.journal import Journal
+from sqs2pg.log import flush_repeats
 from sqs2pg.metrics import Metrics
 from sqs2pg.roster import Beat, Reason, Roster, Worker, certificate_expiry
 from sqs2pg.source.client import SqsClient
@@ -146,6 +147,7 @@ class Readings:
         expiry = self._client.credential_expiry()
         self._metrics.credential_expiry.set(math.inf if expiry is None else expiry)
         self._journal.flush()
+        flush_repeats()
 
     async def read_certificate(self) -> None:
         """Look at the database server's certificate."""

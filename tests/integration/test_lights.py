@@ -1,0 +1,167 @@
+"""What goes wrong turns the right light, by itself, and so does its end.
+
+The alerts on these metrics are tested in `deploy/prometheus/rules_test.yml`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+
+from benchmarks.queue_server import QueueServer
+from sqs2pg.assembly import Ready
+from sqs2pg.status.recorder import point_between
+from tests.integration.support import Assemble, login, rows, send
+
+SOON = {"poll_s": 0.1}
+
+
+async def until(what: Callable[[], Any], seconds: float = 40.0) -> None:
+    """Wait for something another task brings about."""
+    async with asyncio.timeout(seconds):
+        while not what():
+            await asyncio.sleep(0.02)
+
+
+def gauge(ready: Ready, name: str, **labels: str) -> float | None:
+    return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels)
+
+
+@asynccontextmanager
+async def consuming(ready: Ready) -> AsyncIterator[None]:
+    """The pipeline and its watch run."""
+    async with ready.watch:
+        run = asyncio.create_task(ready.consumer.run())
+        try:
+            yield
+        finally:
+            ready.consumer.stop()
+            await run
+
+
+@pytest.fixture
+def queue_server(monkeypatch: pytest.MonkeyPatch, aws_environment: None) -> Iterator[QueueServer]:
+    """A queue that can be made to stall."""
+    with QueueServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint_url)
+        boto3.client("sqs", endpoint_url=server.endpoint_url).create_queue(QueueName="stalls")
+        yield server
+
+
+async def test_a_stalled_poller(queue_server: QueueServer, pipeline: Assemble) -> None:
+    source = {"queue": "stalls", "wait_time_s": 1, "receivers_max": 1}
+    async with pipeline(source=source, status=SOON, shutdown_grace_s=5) as ready:
+        pulse = ready.consumer.pulse
+        pulse._poll_max_s = 2.5  # of a minute and more
+        async with consuming(ready):
+            await until(lambda: not math.isnan(gauge(ready, "last_poll_timestamp_seconds") or 0))
+            assert pulse.check().ok
+            queue_server.set_faults("ReceiveMessage", latency_ms=6_000)
+            await until(lambda: not pulse.check().ok)
+            assert not ready.snapshot().well
+            stalled = gauge(ready, "last_poll_timestamp_seconds") or 0.0
+            queue_server.set_faults("ReceiveMessage", reset=True)
+            await until(lambda: pulse.check().ok)
+            await until(lambda: (gauge(ready, "last_poll_timestamp_seconds") or 0) > stalled)
+            assert ready.snapshot().well
+
+
+async def test_a_database_that_is_away(pipeline: Assemble, database: str) -> None:
+    name = database.rpartition("/")[2]
+    elsewhere = f"{database.rpartition('/')[0]}/postgres"
+
+    def admit(yes: bool) -> None:
+        with psycopg.connect(elsewhere, autocommit=True) as admin:
+            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {str(yes).lower()}")
+            if not yes:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    [name],
+                )
+
+    async with pipeline(status=SOON) as ready, consuming(ready):
+        await until(lambda: ready.readings.ready()[0])
+        try:
+            admit(False)
+            await send(ready, [login(1)])
+            await until(lambda: gauge(ready, "receiving_paused") == 1)
+            await until(lambda: gauge(ready, "database_up") == 0)
+            assert not ready.readings.ready()[0]
+            snapshot = ready.snapshot()
+            assert snapshot.paused
+            assert snapshot.well, "a restart would not bring it back"
+        finally:
+            admit(True)
+        await until(lambda: ready.consumer.totals.written == 1)
+        await until(lambda: gauge(ready, "receiving_paused") == 0)
+        await until(lambda: gauge(ready, "database_up") == 1)
+        assert ready.readings.ready()[0]
+
+
+async def test_a_poisoned_queue(pipeline: Assemble, database: str) -> None:
+    async with pipeline(status=SOON) as ready, consuming(ready):
+        await until(lambda: gauge(ready, "database_up") == 1)
+        before = ready.snapshot()
+        await send(ready, ["not json"] * 30)
+        await until(lambda: gauge(ready, "quarantine_open_messages", reason="not_json") == 30)
+        point = point_between(before, ready.snapshot())
+        assert point.quarantined > 0
+        assert point.faults > 0
+        assert gauge(ready, "messages_outcome_total", outcome="quarantined") == 30
+        assert [(r.reason, r.messages) for r in ready.snapshot().quarantine] == [("not_json", 30)]
+        # Clean again: nothing more comes, and what was set aside goes.
+        clean = ready.snapshot()
+        await send(ready, [login(i) for i in range(20)])
+        await until(lambda: ready.consumer.totals.written == 20)
+        assert point_between(clean, ready.snapshot()).quarantined == 0
+        rows(database, "UPDATE sqs2pg.quarantine SET replayed_at = now()")
+        await until(lambda: gauge(ready, "quarantine_open_messages", reason="not_json") is None)
+
+
+async def test_a_dead_letter_queue_that_fills(
+    pipeline: Assemble, sqs_client: Any, queue_url: str
+) -> None:
+    dead = sqs_client.create_queue(QueueName=queue_url.rsplit("/", 1)[-1] + "-dead")["QueueUrl"]
+    arn = sqs_client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 3}
+    async with pipeline(status=SOON) as ready, consuming(ready):
+        await until(lambda: gauge(ready, "watch_timestamp_seconds", what="dead_letters"))
+        assert math.isnan(gauge(ready, "dlq_visible_messages") or 0.0), "there is none yet"
+        sqs_client.set_queue_attributes(
+            QueueUrl=queue_url, Attributes={"RedrivePolicy": json.dumps(policy)}
+        )
+        await until(lambda: gauge(ready, "dlq_visible_messages") == 0)
+        for count in range(1, 4):
+            sqs_client.send_message(QueueUrl=dead, MessageBody="x")
+            await until(lambda count=count: gauge(ready, "dlq_visible_messages") == count)
+        assert ready.snapshot().gauges["dlq_visible_messages"] == 3
+        sqs_client.purge_queue(QueueUrl=dead)
+        await until(lambda: gauge(ready, "dlq_visible_messages") == 0)
+    sqs_client.delete_queue(QueueUrl=dead)
+
+
+async def test_thirty_thousand_faults_are_a_few_lines(
+    queue_server: QueueServer, pipeline: Assemble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue_server.fill(queue="stalls", count=30_000, malformed_share=1.0)
+    async with pipeline(source={"queue": "stalls"}, status=SOON) as ready:
+        async with ready.watch:
+            totals = await ready.consumer.run(drain_settle_s=0.2)
+        ready.journal.flush(end=True)
+    assert totals.quarantined == 30_000
+    said = capsys.readouterr()
+    lines = (said.out + said.err).splitlines()
+    told = [line for line in lines if "message quarantined" in line]
+    assert 5 <= len(told) < 300
+    assert len(lines) < 600
+    assert sum(map(len, lines)) < 200_000
+    more = sum(int(line.split("count=")[1].split()[0]) for line in lines if "more like" in line)
+    assert len(told) + more == 30_000, "every one is told of, or counted"
