@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ class World:
     server_log: Callable[[], str]
     pages: list[bytes] = field(default_factory=list)
     """Answers of the status address."""
+    exported: list[tuple[str, bytes]] = field(default_factory=list)
+    """What the OTLP collector was sent: spans and metrics."""
     planted: list[str] = field(default_factory=list)
 
     def loud(self, *arguments: str, patch: str = "", code: int = 0, **environment: str) -> Ended:
@@ -168,13 +171,35 @@ def _files(world: World) -> bytes:
     return b"\n".join(found)
 
 
+def _bundles(world: World) -> bytes:
+    found = []
+    for path in sorted(world.shell.folder.glob("*.zip")):
+        with zipfile.ZipFile(path) as bundle:
+            found += [bundle.read(name) for name in bundle.namelist()]
+    return b"\n".join(found)
+
+
+def _bundle_a_value(world: World, text: str) -> None:
+    with zipfile.ZipFile(world.shell.folder / "planted.zip", "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr("state.json", text)
+
+
+def _export_a_value(world: World, text: str) -> None:
+    world.exported.append(("/v1/traces", text.encode()))
+
+
 def _leave_a_file(world: World, text: str) -> None:
     (world.shell.folder / "core").write_bytes(text.encode("utf-16-le"))
 
 
 SURFACES = (
     Surface("stdout, stderr and logs", _transcript, _log_an_allowed_field, "withheld"),
-    Surface("metrics and health pages", _pages, _count_under_a_value, "sqs2pg_faults_total"),
+    Surface(
+        "the status page, its stream, metrics, health",
+        _pages,
+        _count_under_a_value,
+        "sqs2pg_faults_total",
+    ),
     Surface(
         "the server's own log",
         lambda world: world.server_log(),
@@ -194,6 +219,13 @@ SURFACES = (
         _a_token_of_a_row,
         "public.events",
         sees_rows=True,
+    ),
+    Surface("support bundles", _bundles, _bundle_a_value, "sqs2pg_messages_received_total"),
+    Surface(
+        "spans and metrics exported",
+        lambda world: b"\n".join(body for _, body in world.exported),
+        _export_a_value,
+        "COPY events",
     ),
     Surface("files left behind", _files, _leave_a_file, "sqs2pg.toml"),
 )

@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import random
 import socket
+import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ import psycopg
 import pytest
 
 from tests.canaries import Canary, find, text_canary
+from tests.collector import Collector
 from tests.shell import Shell
 from tests.surfaces import SURFACES, Surface, World
 
@@ -197,13 +200,34 @@ class Flock:
 
 
 @pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as made:
+        yield made
+
+
+@pytest.fixture
 def world(
-    shell: Shell, database: str, server_logs: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    shell: Shell,
+    database: str,
+    server_logs: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    collector: Collector,
 ) -> World:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (shell.folder / "sqs2pg.toml").write_text(f'{SETTINGS}\n[status]\nbind = "127.0.0.1:{port}"\n')
+    more = f"""
+[status]
+bind = "127.0.0.1:{port}"
+poll_s = 0.2
+[telemetry]
+traces = true
+metrics = true
+emf = true
+every_s = 1
+endpoint = "{collector.endpoint}"
+"""
+    (shell.folder / "sqs2pg.toml").write_text(SETTINGS + more)
     shell("migrate")
     name = database.rpartition("/")[2]
     with psycopg.connect(database, autocommit=True) as connection:
@@ -211,25 +235,32 @@ def world(
         for setting, value in _ALL_LOGGED.items():
             connection.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
     before = len(server_logs())
-    return World(shell, database, lambda: server_logs()[before:])
+    made = World(shell, database, lambda: server_logs()[before:])
+    made.exported = collector.bodies
+    return made
+
+
+def _address(world: World) -> str:
+    return next(
+        line.split('"')[1]
+        for line in (world.shell.folder / "sqs2pg.toml").read_text().splitlines()
+        if line.startswith("bind")
+    )
 
 
 @contextmanager
 def visited(world: World) -> Iterator[None]:
     """Ask the status address for all of its pages, over and over, while a command runs."""
-    address = next(
-        line.split('"')[1]
-        for line in (world.shell.folder / "sqs2pg.toml").read_text().splitlines()
-        if line.startswith("bind")
-    )
+    address = _address(world)
     done = threading.Event()
 
     def visit() -> None:
         while not done.wait(0.05):
-            for page in ("", "metrics", "livez", "readyz", "state"):
+            for page in ("", "metrics", "livez", "readyz", "state", "history", "events"):
                 try:
                     with urllib.request.urlopen(f"http://{address}/{page}", timeout=5) as answer:
-                        body = answer.read()
+                        # The stream does not end: its first events hold all there is.
+                        body = answer.read1(2**20) if page == "events" else answer.read()
                 except urllib.error.HTTPError as error:
                     body = error.read()
                 except OSError:
@@ -323,8 +354,36 @@ def _run_every_path(world: World, flock: Flock, send: Send) -> None:
 COMMANDS = (
     "quarantine list --json; quarantine show 1; quarantine replay --all; verify --json;"
     " check --attack --json; check --column events.masked_device_id --json; keys list --json;"
-    " config show; quarantine purge --reason bad_date --yes"
+    " support-bundle -o later.zip; config show; quarantine purge --reason bad_date --yes"
 )
+
+
+def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
+    """What people do to a pipeline that runs: look at the page, `top`, collect a bundle."""
+    address = _address(world)
+    running = subprocess.Popen(
+        [world.shell.python, "-m", "sqs2pg", "run", "--verbose"],
+        cwd=world.shell.folder,
+        env=world.shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        message = flock.message("attached", written=True, event="e9")
+        bad = flock.message("attached, bad", ip="1.2.3.04")
+        send([json.dumps(message), json.dumps(bad)])
+        while not any(b'"bad_ip"' in page and b'"quarantined":1' in page for page in world.pages):
+            assert running.poll() is None, "it ended"
+            with visited(world):
+                time.sleep(0.5)
+        world.shell("top", address)
+        world.shell("top", "--json", address)
+        world.shell("support-bundle", address, "-o", "live.zip")
+    finally:
+        running.terminate()
+        world.shell.transcript.append(running.communicate(timeout=60)[0])
+    assert running.returncode == 0
 
 
 def _use_the_commands(world: World) -> None:
@@ -340,6 +399,7 @@ def leaks(surface: Surface, world: World, flock: Flock) -> list[str]:
 def test_no_canary_is_found_anywhere_and_a_planted_one_is(world: World, send: Send) -> None:
     flock = Flock()
     _run_every_path(world, flock, send)
+    _attach_to_a_running_one(world, flock, send)
     _use_the_commands(world)
     for surface in SURFACES:
         output = surface.read(world)

@@ -2,77 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sqs2pg.source.wire import OutgoingMessage
+from tests.collector import Collector
 from tests.integration.support import Assemble, login, send
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CANARIES = ("203.0.113.77", "canary-user")
 
 
-class Collector:
-    """Takes what is exported."""
-
-    def __init__(self) -> None:
-        self.bodies: list[tuple[str, bytes]] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                collector.bodies.append((self.path, body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-
-    def spans(self) -> list[Any]:
-        found = []
-        for path, body in self.bodies:
-            if path == "/v1/traces":
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        found += scope.spans
-        return found
-
-    def metrics(self) -> dict[str, Any]:
-        found = {}
-        for path, body in self.bodies:
-            if path == "/v1/metrics":
-                for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                    for scope in resource.scope_metrics:
-                        found |= {metric.name: metric for metric in scope.metrics}
-        return found
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    made = Collector()
-    thread = threading.Thread(target=made.server.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with Collector() as made:
+        yield made
 
 
 async def test_spans_and_metrics_reach_a_collector_and_hold_no_value(
