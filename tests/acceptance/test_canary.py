@@ -322,7 +322,7 @@ Processor.try_alone = try_alone
 
 def _run_every_path(world: World, flock: Flock, send: Send) -> None:
     written = [flock.message("written", written=True, event=f"e{n}") for n in range(3)]
-    twice = flock.message("duplicate", event="e1")
+    twice = flock.message("duplicate", written=True, event="e1")  # whichever comes first
     bodies = [*map(json.dumps, written), *flock.bodies_to_quarantine(), json.dumps(twice)]
     send(bodies)
     with visited(world):
