@@ -269,6 +269,12 @@ def test_the_image_installs_what_was_tested_and_no_extras() -> None:
     assert "hatchling" in lock("requirements-build.txt")
 
 
+@pytest.mark.parametrize("name", ["deploy", "docs", "ray"])
+def test_every_environment_has_what_the_package_imports(name: str) -> None:
+    """A dependency was added: `make lock` writes these files too."""
+    assert lock("requirements.txt").items() <= lock(f"requirements-{name}.txt").items()
+
+
 @pytest.mark.parametrize(
     "name", ["requirements.txt", "requirements-build.txt", "requirements-dev.txt"]
 )

@@ -29,7 +29,20 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
 # Programs of others that a page may call; what they do is theirs, and is not run here.
-OTHERS = {"aws", "docker", "export", "git", "helm", "kubectl", "pip", "psql", "sam", "source", "."}
+OTHERS = {
+    "aws",
+    "docker",
+    "export",
+    "git",
+    "helm",
+    "kubectl",
+    "pip",
+    "printf",
+    "psql",
+    "sam",
+    "source",
+    ".",
+}
 RUN_S_MAX = 110
 
 
