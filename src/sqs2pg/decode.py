@@ -9,7 +9,7 @@ No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Literal, cast
 
@@ -23,6 +23,8 @@ from sqs2pg.settings import Field
 # transform's work. A required one must be there and not be empty (design, section 1).
 _REQUIRED = Annotated[str, msgspec.Meta(min_length=1)]
 _OPTIONAL = str | None
+# A dropped value is skipped, not made: a slice of the body, whatever it holds.
+_ABSENT = msgspec.Raw()
 
 
 class Decoder:
@@ -33,7 +35,9 @@ class Decoder:
         fields: Iterable[Field],
         unknown_fields: Literal["drop", "quarantine"],
         dedupe_key: str = "",
+        dropped: Iterable[str] = (),
     ) -> None:
+        """`dropped` are names that are known and go nowhere."""
         required: dict[str, bool] = {dedupe_key: False} if dedupe_key else {}
         for field in fields:
             required[field.source] = required.get(field.source, False) or field.required
@@ -46,11 +50,17 @@ class Decoder:
             else (self.attributes[source], _OPTIONAL, None)
             for source, must in sorted(required.items(), key=lambda item: not item[1])
         ]
+        names = {attribute: source for source, attribute in self.attributes.items()}
+        self._dropped: dict[str, Callable[[Record], msgspec.Raw]] = {}
+        for index, source in enumerate(s for s in dropped if s not in self.attributes):
+            names[f"d{index}"] = source
+            members.append((f"d{index}", msgspec.Raw, _ABSENT))
+            self._dropped[source] = attrgetter(f"d{index}")
         record = msgspec.defstruct(
             "MappedRecord",
             members,
             bases=(Record,),
-            rename={attribute: source for source, attribute in self.attributes.items()},
+            rename=names,
             forbid_unknown_fields=unknown_fields == "quarantine",
             gc=False,
             eq=False,
@@ -60,6 +70,14 @@ class Decoder:
         )
         """The name that the event's producer gave it, of a record; None where it has none."""
         self._decode = cast("Callable[[str], Record]", msgspec.json.Decoder(record).decode)
+
+    def count_dropped(self, records: Sequence[Record]) -> dict[str, int]:
+        """Return in how many records each dropped name stood; names that stood in none left out."""
+        counts = {
+            source: sum(read(record) is not _ABSENT for record in records)
+            for source, read in self._dropped.items()
+        }
+        return {source: count for source, count in counts.items() if count}
 
     def decode(self, body: str) -> Record:
         """Return the record of one body.

@@ -53,6 +53,8 @@ class Unit(msgspec.Struct, gc=False, eq=False):
     extracts: list[Extract]
     dropped: int = 0
     """Records that no route takes, where the settings say to drop them."""
+    dropped_fields: list[str] = msgspec.field(default_factory=list)
+    """Declared names that go nowhere, of each document that has them."""
     several: bool = False
     """It may hold more than one record, so that a fault names which."""
     message: Message | None = None
@@ -72,8 +74,12 @@ class DocumentReader:
         unmatched: Literal["drop", "quarantine"] = "quarantine",
         dedupe_key: str = "",
         routed: bool = False,
+        dropped: Sequence[str] = (),
     ) -> None:
-        """`routed`: a record goes only where a `when` holds. Raises SettingsError."""
+        """`routed`: a record goes only where a `when` holds. `dropped`: known, and go nowhere.
+
+        Raises SettingsError.
+        """
         self._extractors = [_Extractor(target) for target in targets]
         self.attributes = [extractor.attributes for extractor in self._extractors]
         """For each target: source name -> attribute of its records."""
@@ -83,7 +89,10 @@ class DocumentReader:
         self._drop_unmatched = unmatched == "drop"
         self._dedupe = _steps(dedupe_key) if dedupe_key else ()
         self._dedupe_key = dedupe_key
-        self._known = _known_names(targets, dedupe_key) if unknown_fields == "quarantine" else None
+        self._dropped = {name: _names_of(name) for name in dropped}
+        self._known = (
+            _known_names(targets, dedupe_key, dropped) if unknown_fields == "quarantine" else None
+        )
 
     def read(self, documents: Sequence[Any], *, several: bool = False) -> Unit:
         """Return the unit of a message's documents, each a decoded JSON value.
@@ -101,6 +110,9 @@ class DocumentReader:
                 raise _placed(PermanentFault("not_an_object"), index, unit.several)
             if self._known is not None:
                 self._refuse_unknown(document, self._known, index, unit.several)
+            for name, steps in self._dropped.items():
+                if _stands(document, steps):
+                    unit.dropped_fields.append(name)
             if self._dedupe:
                 names.append(self._name_of(document, index, unit.several))
             index = self._extract(document, unit, index)
@@ -354,9 +366,22 @@ class _Names(msgspec.Struct):
     members: dict[str, _Names] | None
 
 
-def _known_names(targets: Sequence[Target], dedupe_key: str) -> _Names:
+def _names_of(path: str) -> list[str]:
+    return [step for step in paths.parse(path) if isinstance(step, str)]
+
+
+def _stands(value: Any, names: Sequence[str]) -> bool:
+    """Whether a path leads to anything, in any element of the arrays on its way."""
+    if type(value) is list:
+        return any(_stands(element, names) for element in value)
+    if not names:
+        return True
+    return type(value) is dict and names[0] in value and _stands(value[names[0]], names[1:])
+
+
+def _known_names(targets: Sequence[Target], dedupe_key: str, dropped: Sequence[str] = ()) -> _Names:
     root = _Names({})
-    texts = [dedupe_key] if dedupe_key else []
+    texts = [dedupe_key, *dropped] if dedupe_key else list(dropped)
     for target in targets:
         texts += [field.source for field in target.fields if field.source]
         texts += [target.explode] if target.explode else []
@@ -373,7 +398,9 @@ def _known_names(targets: Sequence[Target], dedupe_key: str) -> _Names:
     for target in targets:
         for field in target.fields:
             if field.type == "jsonb" and field.source:
-                _open(root, [s for s in paths.parse(field.source) if isinstance(s, str)])
+                _open(root, _names_of(field.source))
+    for name in dropped:
+        _open(root, _names_of(name))
     return root
 
 

@@ -9,6 +9,7 @@ Promises: a message's rows are all of them or a PermanentFault. No I/O here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Protocol, cast
@@ -46,6 +47,9 @@ class MessageMapping(Protocol):
     def event(self, decoded: Decoded) -> str | None:
         """Return the name its producer gave the event, under `ledger.dedupe_key`."""
 
+    def count_dropped(self, decoded: Sequence[Decoded]) -> Mapping[str, int]:
+        """Return how often each field that is declared as dropped was there, by its source."""
+
     def rows(
         self,
         keys: Sequence[str],
@@ -66,7 +70,13 @@ class FlatMapping:
         self, settings: Settings, columns: Sequence[Column], masks: Sequence[Operator | Mask | None]
     ) -> None:
         [target] = settings.targets
-        self.decoder = Decoder(target.fields, settings.unknown_fields, settings.ledger.dedupe_key)
+        self.decoder = Decoder(
+            target.fields,
+            settings.unknown_fields,
+            settings.ledger.dedupe_key,
+            settings.dropped,
+        )
+        self.count_dropped = self.decoder.count_dropped
         attributes = self.decoder.attributes
         subject = _subject(settings, target, attributes)
         self.transformer = Transformer(target.fields, columns, attributes, masks, subject)
@@ -116,6 +126,7 @@ class DocumentMapping:
             unmatched=settings.unmatched,
             dedupe_key=settings.ledger.dedupe_key,
             routed=bool(settings.route),
+            dropped=settings.dropped,
         )
         self.envelope = Envelope(settings.envelope)
         self.transformers = [
@@ -146,6 +157,10 @@ class DocumentMapping:
     def event(self, decoded: Unit) -> str | None:
         """See MessageMapping."""
         return decoded.event
+
+    def count_dropped(self, decoded: Sequence[Unit]) -> Counter[str]:
+        """See MessageMapping."""
+        return Counter(name for unit in decoded for name in unit.dropped_fields)
 
     def rows(
         self,
@@ -225,6 +240,7 @@ def is_flat(settings: Settings) -> bool:
         and not settings.envelope.layers
         and settings.envelope.records == "one"
         and (not dedupe_key or paths.is_plain(dedupe_key))
+        and all(map(paths.is_plain, settings.dropped))
         and all(
             field.type in _FLAT_TYPES and paths.is_plain(field.source)
             for field in targets[0].fields

@@ -49,6 +49,9 @@ class Metrics:
         self.outcomes = counter("messages_outcome", "Deliveries by how they ended", "outcome")
         self.deleted = counter("messages_deleted", "Messages deleted from the queue")
         self.faults = counter("faults", "Faults by stage and code", "stage", "code")
+        self.fields_dropped = counter(
+            "fields_dropped", "Fields declared as dropped that were there, by source", "field"
+        )
         self.batch_rows = histogram("batch_rows", "Messages a batch", _ROWS)
         self.batch_seconds = histogram(
             "batch_seconds", "Time of a batch, or of a request, by stage", SECONDS, "stage"

@@ -369,6 +369,8 @@ class Processor:
     ) -> tuple[list[Row], list[DeadLetter]]:
         """Return the rows of records, and dead letters of those that cannot be masked."""
         masked = self._mapping.rows(keys, messages, records, originals)
+        for name, count in self._mapping.count_dropped(records).items():
+            self._metrics.fields_dropped.labels(name).inc(count)
         if set(map(type, masked)) <= {Row}:
             return cast("list[Row]", masked), []
         rows: list[Row] = []

@@ -16,7 +16,7 @@ import functools
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +27,7 @@ from msgspec import Meta
 from sqs2pg import paths
 from sqs2pg.errors import SettingsError
 from sqs2pg.hash_rate import cost_to_reverse
-from sqs2pg.mask.rules import check_fields
+from sqs2pg.mask.rules import DROP, check_fields
 
 DEFAULT_FILE = Path("sqs2pg.toml")
 ENVIRONMENT_PREFIX = "SQS2PG_"
@@ -131,7 +131,7 @@ class SinkSettings(Section, frozen=True):
 class Field(Section, frozen=True):
     """`[[field]]`: one field of the message and the column it goes to."""
 
-    column: Name
+    column: Name = ""
     source: Annotated[
         str,
         Meta(
@@ -151,7 +151,13 @@ class Field(Section, frozen=True):
             "attribute:NAME"
         ),
     ] = None
-    mask: Annotated[str, Meta(description="the operator that masks the value")] = "keep"
+    mask: Annotated[
+        str,
+        Meta(
+            description="the operator that masks the value; `drop`: known, counted, and written "
+            "nowhere, so without a column"
+        ),
+    ] = "keep"
     domain: str = ""
     kind: Kind = "text"
     recover: bool = False
@@ -169,6 +175,16 @@ class Field(Section, frozen=True):
     def name(self) -> str:
         """What faults and errors call it: its source, or its column where it has none."""
         return self.source or self.column
+
+
+# In JSON Schema's words: a column, unless it is dropped.
+_COLUMN_UNLESS_DROPPED = Meta(
+    extra_json_schema={
+        "if": {"properties": {"mask": {"const": DROP}}, "required": ["mask"]},
+        "else": {"required": ["column"]},
+    }
+)
+Declared = Annotated[Field, _COLUMN_UNLESS_DROPPED]
 
 
 class When(Section, frozen=True):
@@ -190,7 +206,7 @@ class Route(Section, frozen=True):
     explode: Annotated[
         str, Meta(max_length=256, pattern=_JSON_NAME, description="an array; a row an element")
     ] = ""
-    field: tuple[Field, ...] = ()
+    field: tuple[Declared, ...] = ()
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -449,7 +465,7 @@ class Settings(Section, frozen=True):
     unmatched: Annotated[
         Literal["quarantine", "drop"], Meta(description="records that no [[route]] takes")
     ] = "quarantine"
-    field: tuple[Field, ...] = ()
+    field: tuple[Declared, ...] = ()
     route: tuple[Route, ...] = ()
     example: tuple[Example, ...] = ()
 
@@ -462,8 +478,14 @@ class Settings(Section, frozen=True):
     def targets(self) -> tuple[Target, ...]:
         """The tables that rows go to: one, or as many as there are routes."""
         if self.route:
-            return tuple(Target(r.table, r.field, r.explode, r.when) for r in self.route)
-        return (Target(self.sink.table, self.field or USER_LOGINS, self.explode),)
+            return tuple(Target(r.table, _mapped(r.field), r.explode, r.when) for r in self.route)
+        return (Target(self.sink.table, _mapped(self.field) or USER_LOGINS, self.explode),)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Sources that are declared, and go nowhere."""
+        declared = (*self.field, *(field for route in self.route for field in route.field))
+        return tuple(dict.fromkeys(field.source for field in declared if field.mask == DROP))
 
     @property
     def table_names(self) -> str:
@@ -486,6 +508,10 @@ class Settings(Section, frozen=True):
     def fields(self) -> tuple[Field, ...]:
         """The mapping's fields, of all targets: configured, or the built-in `user_logins` ones."""
         return tuple(field for target in self.targets for field in target.fields)
+
+
+def _mapped(fields: Iterable[Field]) -> tuple[Field, ...]:
+    return tuple(field for field in fields if field.mask != DROP)
 
 
 POINTER_SIZES = ("ExtendedPayloadSize", "SQSLargePayloadSize")
@@ -558,6 +584,7 @@ def load(
         settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise _explain(error, origin, variables) from None
+    _check_columns(settings, origin)
     cross_check(settings)
     return settings
 
@@ -569,6 +596,7 @@ def cross_check(settings: Settings) -> None:
     )
     _check_routes(settings)
     _check_envelope(settings)
+    _check_dropped(settings)
     for target in settings.targets:
         columns = [field.column for field in target.fields]
         for column in columns:
@@ -608,6 +636,20 @@ def _check_envelope(settings: Settings) -> None:
             )
 
 
+def _check_columns(settings: Settings, origin: str) -> None:
+    lists = {"": settings.field} | {
+        f"route[{number}].": route.field for number, route in enumerate(settings.route)
+    }
+    for place, fields in lists.items():
+        for number, field in enumerate(fields):
+            if not field.column and field.mask != DROP:
+                raise SettingsError(
+                    f"setting {place}field[{number}] in {origin}: Object missing required field "
+                    "`column`",
+                    hint='name the column it goes to, or set mask = "drop" if it is not needed',
+                )
+
+
 def _check_routes(settings: Settings) -> None:
     if not settings.route:
         return
@@ -633,6 +675,25 @@ def _check_routes(settings: Settings) -> None:
                 f"`when` of the route to {route.table!r} asks for nothing",
                 hint="add equals, any_of or exists",
             )
+
+
+def _check_dropped(settings: Settings) -> None:
+    declared = (*settings.field, *(field for route in settings.route for field in route.field))
+    for field in declared:
+        if field.mask != DROP:
+            continue
+        if not field.source or field != Field(source=field.source, mask=DROP):
+            raise SettingsError(
+                f'field {field.name!r}: mask = "drop" stands with a source alone',
+                hint="it is written nowhere: remove the other keys, or give it another mask",
+            )
+        for other in settings.fields:
+            if other.source and paths.contains(field.source, other.source):
+                raise SettingsError(
+                    f"field {field.source!r} is dropped, and {other.source!r} goes to a column",
+                    code="dropped_and_mapped",
+                    hint="remove one of the two",
+                )
 
 
 def _check_field(field: Field) -> None:
@@ -773,11 +834,12 @@ def _check_names(
 
 def _items(kind: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
     """The struct that a list of tables consists of; None where it is no such list."""
-    if isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(
-        kind.item_type, msgspec.inspect.StructType
-    ):
-        return kind.item_type.cls
-    return None
+    if not isinstance(kind, msgspec.inspect.VarTupleType):
+        return None
+    item = kind.item_type
+    if isinstance(item, msgspec.inspect.Metadata):
+        item = item.type
+    return item.cls if isinstance(item, msgspec.inspect.StructType) else None
 
 
 def _unknown(

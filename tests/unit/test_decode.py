@@ -336,3 +336,20 @@ def test_without_a_key_for_it_no_event_has_a_name(drop: Decoder):
 def test_a_record_shows_nothing(drop: Decoder):
     record = drop.decode(GOOD)
     assert CANARY not in f"{record} {record!r} {[record]} {{'r': {record}}}"
+
+
+@pytest.mark.parametrize("value", ["1", '"x"', "null", '{"deep": [1, {"er": "canary"}]}', "[]"])
+def test_a_dropped_field_may_hold_anything_and_is_counted(value: str):
+    decoder = Decoder(USER_LOGINS, "quarantine", dropped=["extra", "other", "event"])
+    bodies = [f'{{"user_id": "u", "extra": {value}}}', '{"user_id": "u"}']
+    records = [decoder.decode(body) for body in bodies]
+    assert decoder.count_dropped(records) == {"extra": 1}
+    assert "canary" not in repr(records)
+    assert refused(decoder, '{"user_id": "u", "unknown": 1}').code == "unknown_field"
+    assert refused(decoder, '{"user_id": "u", "extra": }').code == "not_json"
+
+
+def test_the_event_s_name_may_be_dropped_from_the_rows():
+    decoder = Decoder(USER_LOGINS, "quarantine", "event", dropped=["event"])
+    record = decoder.decode('{"user_id": "u", "event": "e1"}')
+    assert decoder.dedupe_value(record) == "e1"

@@ -26,6 +26,7 @@ from sqs2pg.settings import (
 
 CANARY = "canary-4711"
 FIELD = '[[field]]\nsource = "a"\ncolumn = "a"\n'
+DROPPED = "[[field]]\nsource = 'a'\nmask = 'drop'\n"
 
 Write = Callable[[str], Path]
 
@@ -509,6 +510,15 @@ def test_settings_are_frozen():
         (FIELD + FIELD, "two fields go to the column 'a'"),
         (FIELD + "mask = 'sha256'", "field 'a': mask = \"sha256\" is reversible"),
         (FIELD + "mask = 'sha256'", "million hashes/s just measured here"),
+        ("[[field]]\nsource = 'a'", "field[0] in "),
+        (FIELD + "mask = 'drop'", 'mask = "drop" stands with a source alone'),
+        (DROPPED + "required = true", "stands with a source alone"),
+        ("[[field]]\nmask = 'drop'", "stands with a source alone"),
+        (FIELD + DROPPED, "field 'a' is dropped, and 'a' goes to a column"),
+        (
+            "[[field]]\nsource = 'a.b'\ncolumn = 'b'\n" + DROPPED,
+            "field 'a' is dropped, and 'a.b' goes to a column",
+        ),
         (FIELD + "mask = 'truncate_ip'", "cannot mask values of kind 'text'"),
         (FIELD + "mask = 'encrypt'\nrecover = true", "is another each time"),
         (FIELD + "mask = 'rot13'", "unknown masking operator 'rot13'"),
@@ -531,6 +541,8 @@ def test_settings_that_do_not_fit_together(write: Write, text: str, what: str):
     [
         FIELD + "[[field]]\nsource = 'a'\ncolumn = 'b'",
         "i_accept_reversible = true\n" + FIELD + "mask = 'sha256'",
+        DROPPED,
+        FIELD + DROPPED.replace("'a'", "'b'"),
         "[vault]\nenabled = true",
         "[vault]\nenabled = true\nsubject = 'a'\n" + FIELD,
         "[vault]\nsubject = 'nobody'",
@@ -562,3 +574,12 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.Monke
         monkeypatch.delenv(name)
     monkeypatch.setenv("SQS2PG_SOURCE__QUEUE", "from-the-process")
     assert load().source.queue == "from-the-process"
+
+
+def test_dropped_fields_are_known_and_go_nowhere(write: Write):
+    settings = load(write(DROPPED), {})
+    assert settings.dropped == ("a",)
+    assert settings.fields == USER_LOGINS, "what is dropped beside them leaves the built-in fields"
+    settings = load(write(FIELD + DROPPED.replace("'a'", "'b.c'")), {})
+    assert [field.source for field in settings.fields] == ["a"]
+    assert settings.dropped == ("b.c",)

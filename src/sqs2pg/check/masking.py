@@ -43,7 +43,8 @@ async def check_masking(context: Context) -> list[Finding]:
         findings.append(warn("masking policy", "no field is masked", remedy))
     else:
         shown = ", ".join(kept) or "none"
-        rest = f"unknown fields: {settings.unknown_fields}"
+        dropped = f"dropped: {', '.join(settings.dropped)}; " if settings.dropped else ""
+        rest = f"{dropped}unknown fields: {settings.unknown_fields}"
         findings.append(ok("masking policy", f"{len(masked)} masked; kept: {shown}; {rest}"))
     return findings
 

@@ -46,6 +46,12 @@ def show(config: Path | None, as_json: bool) -> None:
     tree["status"]["token"] = HIDDEN if settings.status.token else ""
     if not settings.route:
         tree["field"] = [msgspec.to_builtins(field) for field in settings.fields]
+        tree["field"] += [{"source": name, "mask": "drop"} for name in settings.dropped]
+    for route in tree["route"]:
+        route["field"] = [
+            {"source": field["source"], "mask": "drop"} if field["mask"] == "drop" else field
+            for field in route["field"]
+        ]
     if as_json:
         print_json(tree)
     else:
