@@ -42,7 +42,7 @@ def stage(folder: Path, *, workers: int = 2) -> Iterator[tuple[QueueServer, str]
         }
         attributes = {"RedrivePolicy": json.dumps(policy)}
         queue.call("CreateQueue", {"QueueName": QUEUE, "Attributes": attributes})
-        environment = _environment(local.database_url, queue.endpoint_url)
+        environment = environment_of(local.database_url, queue.endpoint_url)
         _run(environment, folder, "keys", "init")
         _run(environment, folder, "migrate")
         ports = [free_port() for _ in range(workers)]
@@ -128,7 +128,8 @@ def _run(environment: dict[str, str], folder: Path, *arguments: str) -> None:
     subprocess.run(line, cwd=folder, env=environment, check=True, capture_output=True)
 
 
-def _environment(database_url: str, endpoint_url: str) -> dict[str, str]:
+def environment_of(database_url: str, endpoint_url: str) -> dict[str, str]:
+    """Return the environment of a pipeline on these servers, and nothing else."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,0 +1,227 @@
+"""What watching costs: the pipeline with everything on, and with everything off, in turns.
+
+`python -m benchmarks.overhead` drains the same number of generated logins again and again, off and
+on one after the other, and compares CPU seconds a message of the pipeline's process, all of its
+threads, from the first poll to the last delete: a busy machine blurs that least. Messages a second
+are beside it. On: the status server with somebody looking at its
+stream and a scrape a second, the recorder, the watch, a log line a batch, spans and metrics to an
+OTLP collector, EMF lines. Off: none of it; not even the watch.
+
+`--flood` sends malformed messages only, and turns the fault's log lines on and off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.pictures import QUEUE, environment_of, free_port
+from benchmarks.queue_server import QueueServer
+from sqs2pg.local import servers
+
+_TIMED = """
+import time
+from pathlib import Path
+from sqs2pg.pipeline import Consumer
+run = Consumer.run
+async def timed(self, **options):
+    began = time.process_time()
+    try:
+        return await run(self, **options)
+    finally:
+        Path("cpu").write_text(str(time.process_time() - began))
+Consumer.run = timed
+"""
+_RUN = "from sqs2pg.cli import main; main(['run', '--drain', '--json', '-c', '/dev/null'])"
+_NOTHING = """
+from sqs2pg.journal import Journal
+from sqs2pg.status.watch import Watch
+Watch.__init__ = lambda self, readings, metrics: setattr(self, '_tasks', [])
+async def nothing(self, *_): return self
+Watch.__aenter__ = Watch.__aexit__ = nothing
+Journal.committed = Journal.flush = lambda self, *_, **__: None
+"""
+_NO_FAULT_LINES = """
+from sqs2pg.journal import Journal
+Journal.set_aside = lambda self, *_: None
+"""
+
+
+class Drained(NamedTuple):
+    """One drain of one kind."""
+
+    cpu_us: float
+    """Of the pipeline's process, a message; its start and end are not counted."""
+    per_second: float
+    log_bytes: int
+
+
+def drain(
+    queue: QueueServer,
+    environment: dict[str, str],
+    folder: Path,
+    patch: str,
+    options: dict[str, float],
+) -> Drained:
+    """Fill the queue and drain it with one process."""
+    count = int(options["count"])
+    queue.fill(queue=QUEUE, count=count, **{k: v for k, v in options.items() if k != "count"})
+    said = folder / "log"
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TIMED + patch + _RUN],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert process.stdout is not None
+        last = process.stdout.read().strip().splitlines()[-1]
+        process.wait()
+    report = json.loads(last)
+    settled = report["written"] + report["duplicate"] + report["quarantined"]
+    if process.returncode or settled != count:
+        raise RuntimeError(f"a drain of {count} settled {settled}, exit {process.returncode}")
+    cpu_s = float((folder / "cpu").read_text())
+    return Drained(cpu_s / count * 1e6, report["messages_per_second"], said.stat().st_size)
+
+
+@contextlib.contextmanager
+def looked_at(port: int) -> Iterator[None]:
+    """Somebody has the page open, and Prometheus scrapes each second, while there is a server."""
+    done = threading.Event()
+
+    def stream() -> None:
+        while not done.is_set():
+            with contextlib.suppress(OSError):
+                request = f"http://127.0.0.1:{port}/events"
+                with urllib.request.urlopen(request, timeout=2) as events:
+                    while not done.is_set() and events.readline():
+                        pass
+            done.wait(0.1)
+
+    def scrape() -> None:
+        while not done.wait(1.0):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2).close()
+
+    threads = [threading.Thread(target=stream), threading.Thread(target=scrape)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
+    """Drain in turns, off and on; return the medians and their ratios."""
+    options = {"count": float(messages), "malformed_share": 1.0 if flood else 0.02}
+    found: dict[str, list[Drained]] = {"off": [], "on": []}
+    with (
+        tempfile.TemporaryDirectory() as name,
+        servers(sqs=False) as local,
+        QueueServer() as queue,
+        collector() as endpoint,
+    ):
+        folder = Path(name)
+        queue.call("CreateQueue", {"QueueName": QUEUE})
+        base = environment_of(local.database_url, queue.endpoint_url)
+        base |= {"SQS2PG_SOURCE__DRAIN_SETTLE_S": "0.2"}
+        for arguments in (("keys", "init"), ("migrate",)):
+            line = [sys.executable, "-m", "sqs2pg", *arguments]
+            subprocess.run(line, cwd=folder, env=base, check=True, capture_output=True)
+        port = free_port()
+        on = base | {
+            "SQS2PG_STATUS__BIND": f"127.0.0.1:{port}",
+            "SQS2PG_TELEMETRY__TRACES": "true",
+            "SQS2PG_TELEMETRY__METRICS": "true",
+            "SQS2PG_TELEMETRY__EMF": "true",
+            "SQS2PG_TELEMETRY__EVERY_S": "5",
+            "SQS2PG_TELEMETRY__ENDPOINT": endpoint,
+        }
+        if flood:
+            on = base | {"SQS2PG_STATUS__BIND": ""}
+        off = base | {"SQS2PG_STATUS__BIND": ""}
+        patch = _NO_FAULT_LINES if flood else _NOTHING
+        drain(queue, off, folder, patch, options | {"count": messages / 10})  # warm
+        for turn in range(rounds):
+            # Which comes first changes, so that what grows (the ledger) is shared out.
+            for kind in ("off", "on") if turn % 2 else ("on", "off"):
+                look = looked_at(port) if kind == "on" and not flood else contextlib.nullcontext()
+                with look:
+                    done = drain(
+                        queue,
+                        on if kind == "on" else off,
+                        folder,
+                        "" if kind == "on" else patch,
+                        options,
+                    )
+                found[kind].append(done)
+                print(f"{kind:4} {done.cpu_us:7.1f} µs {done.per_second:8.0f}/s", file=sys.stderr)
+    medians = {
+        f"{kind}_{field}": round(statistics.median(getattr(d, field) for d in drains), 1)
+        for kind, drains in found.items()
+        for field in ("cpu_us", "per_second", "log_bytes")
+    }
+    pairs = list(zip(found["on"], found["off"], strict=True))
+    return medians | {
+        "cpu_ratio": round(statistics.median(a.cpu_us / b.cpu_us for a, b in pairs), 4),
+        "throughput_ratio": round(
+            statistics.median(a.per_second / b.per_second for a, b in pairs), 4
+        ),
+    }
+
+
+@contextlib.contextmanager
+def collector() -> Iterator[str]:
+    """A process that takes whatever is posted to it; yields its address."""
+    text = """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers['Content-Length']))
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    """Print the comparison as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=60_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--flood", action="store_true")
+    options = parser.parse_args()
+    began = time.monotonic()
+    result = compare(options.messages, options.rounds, flood=options.flood)
+    print(json.dumps(result | {"seconds": round(time.monotonic() - began, 1)}))
+
+
+if __name__ == "__main__":
+    main()
