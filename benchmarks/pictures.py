@@ -28,7 +28,7 @@ from sqs2pg.local import servers
 QUEUE, DEAD = "login-queue", "login-queue-dead"
 RATE_MEAN, RATE_SWING, SWING_S = 1_500, 900, 40.0
 PACE_S = 0.5
-SIZES = {"light": (1280, 1500), "dark": (1280, 1500), "phone": (390, 844)}
+SIZES = {"light": (1280, 1500), "dark": (1280, 1500), "phone": (390, 1500)}
 
 
 @contextlib.contextmanager
@@ -99,7 +99,7 @@ def photograph(address: str, folder: Path) -> None:
             page.goto(address)
             page.wait_for_selector("body[data-live]")
             page.wait_for_timeout(2_500)
-            page.screenshot(path=folder / f"status-{name}.png", full_page=True)
+            page.screenshot(path=folder / f"status-{name}.png", full_page=name != "phone")
             context.close()
         browser.close()
 

@@ -25,7 +25,7 @@ END_S = 3.0
 """And one that is done once more at the end."""
 AGAIN_S = 2.0
 """After a failure it is tried again this soon, so that the lights clear soon after the fault."""
-_EASE = 20  # a reading is to take a twentieth of the time at the most
+_EASE = 10  # a reading is to take a tenth of the time at the most
 
 log = structlog.get_logger(__name__)
 

@@ -175,7 +175,7 @@
         setTimeout(() => { button.textContent = "copy"; }, 1500);
       });
       command.append(make("code", text), button);
-      return row(make("code", q.reason), [full(q.messages)], [ago(snapshot.at - q.latest_at)], command);
+      return row(make("code", q.reason), [full(q.messages)], [span(Math.max(0, Math.round(snapshot.at - q.latest_at)))], command);
     }), "nothing is waiting in quarantine");
   };
 

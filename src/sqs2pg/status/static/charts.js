@@ -17,7 +17,7 @@ const Charts = (() => {
   };
   const span = (s) => {
     if (s == null) return "–";
-    if (s < 0.001) return "0 ms";
+    if (s < 0.001) return "0 s";
     if (s < 0.0995) return `${(s * 1000).toFixed(s < 0.00995 ? 1 : 0)} ms`;
     if (s < 10) return `${s.toFixed(s < 1 ? 2 : 1)} s`;
     if (s < 90) return `${Math.round(s)} s`;
@@ -34,6 +34,7 @@ const Charts = (() => {
     depth: { show: compact, series: [["receive", "waiting", (p) => p[10]], ["released", "in hand", (p) => p[9]], ["quarantined", "dead letters", (p) => p[12]]] },
     busy: { show: percent, stacked: true, series: ["decode", "mask", "write"].map((s) => [s, s, (p) => (p[13] || {})[s]]) },
   };
+  const HEIGHT = 180;
   const made = {};
   let range = 300;
 
@@ -50,7 +51,7 @@ const Charts = (() => {
     const [columns, plain] = data(kind, points);
     const axis = { stroke: () => colour("soft"), grid: { stroke: () => colour("edge"), width: 1 }, ticks: { show: false }, font: "12px system-ui, 'DejaVu Sans', sans-serif" };
     const options = {
-      width: host.clientWidth || 300, height: host.clientHeight - 28, pxAlign: 1,
+      width: host.clientWidth || 300, height: HEIGHT, pxAlign: 1,
       cursor: { y: false, points: { size: 7 }, sync: { key: "time" } },
       scales: { x: { time: true }, y: log
         ? { distr: 3, log: 10, range: (_u, min, max) => [Math.min(0.01, 10 ** Math.floor(Math.log10(Math.max(min || 0.01, 0.001)))), 10 ** Math.ceil(Math.log10(Math.max(max || 1, 0.1) * 1.01))] }
@@ -94,7 +95,7 @@ const Charts = (() => {
   addEventListener("resize", () => {
     cancelAnimationFrame(due);
     due = requestAnimationFrame(() => {
-      for (const { plot, host } of Object.values(made)) plot.setSize({ width: host.clientWidth, height: host.clientHeight - 28 });
+      for (const { plot, host } of Object.values(made)) plot.setSize({ width: host.clientWidth, height: HEIGHT });
     });
   });
   return { update, rebuild, compact, span, percent, setRange: (seconds) => { range = seconds; } };
