@@ -276,12 +276,16 @@ def about_of(settings: Settings) -> About:
 
 @asynccontextmanager
 async def assemble_processors(
-    settings: Settings, endpoints: list[str], is_fifo: Callable[[], Awaitable[bool]]
+    settings: Settings,
+    endpoints: list[str],
+    is_fifo: Callable[[], Awaitable[bool]],
+    *,
+    archive: bool = False,
 ) -> AsyncIterator[Processing]:
     """Yield the processors alone, for front doors that have no queue to poll; close them after.
 
     `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` is asked last, so that a wrong
-    key or database is said first.
+    key or database is said first. `archive`: what comes is no queue's, and may be years old.
     """
     sessions: list[Session] = []
     sinks: list[Sink] = []
@@ -307,6 +311,7 @@ async def assemble_processors(
                 key_version=keyring.active("pseudonym"),
                 statement_timeout_s=settings.sink.statement_timeout_s,
                 fifo=fifo,
+                archive=archive,
                 dedupe=bool(settings.ledger.dedupe_key),
             )
             masks = masks_of(settings, keyring)

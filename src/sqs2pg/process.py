@@ -123,6 +123,16 @@ class Processor:
             return [by_index[i] for i in range(len(messages))]
         return await work(messages, condemned)
 
+    async def process_noting(self, messages: Sequence[Message], note: str) -> list[Outcome]:
+        """As `process`, with a statement of the caller's in the transaction that commits the last
+        of the messages.
+        """
+        self._sink.note = note
+        try:
+            return await self.process(messages)
+        finally:
+            self._sink.note = ""
+
     async def _process_fetched(
         self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
@@ -132,7 +142,10 @@ class Processor:
         payloads = self._plan.payloads
         assert payloads is not None
         outcomes: list[Outcome] = []
+        note, self._sink.note = self._sink.note, ""
         for part in payloads.parts(messages):
+            if len(outcomes) + len(part) == len(messages):
+                self._sink.note = note
             try:
                 faults = await payloads.fetch(part)
             except TransientFault as fault:

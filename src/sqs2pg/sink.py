@@ -100,13 +100,15 @@ class Pipeline(msgspec.Struct, frozen=True):
     statement_timeout_s: int = 60
     fifo: bool = False
     """Rows are written in the order given; the ledger's keys have no timestamp of their own."""
+    archive: bool = False
+    """Rows are of archives: their day says nothing of when the ledger saw them."""
     dedupe: bool = False
     """Keys may name events, not messages: several messages may have one key."""
 
     @property
     def undated(self) -> bool:
         """Whether keys may lack a timestamp, so that the ledger notes when they were seen."""
-        return self.fifo or self.dedupe
+        return self.fifo or self.dedupe or self.archive
 
 
 class Result(msgspec.Struct):
@@ -128,6 +130,8 @@ class Sink:
         vault: Vault | None = None,
     ) -> None:
         self.session = session
+        self.note = ""
+        """A statement of the caller's for the transactions of the batch: a backfill's progress."""
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
@@ -315,8 +319,10 @@ class Sink:
     async def _close(self, *, written: Sequence[Row], quarantined: int, duplicate: int = 0) -> None:
         began = time.perf_counter()
         counts = self._targets.count(written)
+        note = f"{self.note};\n" if self.note else ""
         await self.session.execute(
-            _COMMIT.format(
+            note
+            + _COMMIT.format(
                 pipeline=self._pipeline.id,
                 written=len(written),
                 quarantined=quarantined,

@@ -81,7 +81,7 @@ KNOWN_TO = {
     "psycopg": {
         *("database", "sink", "search", "migrate", "verify", "quarantine", "keybook"),
         *("audit", "maintenance", "replay", "roster", "targets"),
-        *("vault.sealing", "vault.reference", "vault.reveal", "vault.forget"),
+        *("backfill", "vault.sealing", "vault.reference", "vault.reveal", "vault.forget"),
         *("vault.rewrap", "vault.rekey"),
         "check.context",  # the doctor's questions
         "local.postgres",  # the embedded server asks itself whether it is up

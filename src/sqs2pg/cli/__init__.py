@@ -31,6 +31,8 @@ COMMANDS = {
     "reveal": "Open one masked value, or one person's, for a recorded reason.",
     "forget": "Erase a person: keys, values, tokens and quarantined bodies.",
     "keys": "Make and list the keys that mask values.",
+    "init": "Propose a settings file from a table or from messages of the queue.",
+    "backfill": "Write archived JSON lines, from files or S3, and resume exactly.",
     "bench": "Measure throughput and CPU on this machine, in a few minutes.",
     "top": "Attach to a running pipeline by its status address.",
     "support-bundle": "Collect what is safe to attach to a public issue.",

@@ -1,0 +1,295 @@
+"""Archives: files and S3 objects of JSON lines, one line after another, each with its time.
+
+Layouts, told by what is there: plain, gzip and zstd; a JSON document a line; documents one behind
+the other without line feeds (Firehose); `2026-01-02T03:04:05.678Z {…}` lines (CloudWatch export);
+CloudWatch subscription envelopes (`DATA_MESSAGE`), whose events are lines of their own.
+
+Bounded: a piece at a time, one line in memory. A line may be of any form otherwise: what is no
+JSON is the decoder's to refuse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from sqs2pg.errors import SettingsError, Sqs2pgError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+LINE_BYTES_MAX = 256 * 2**20
+"""Of one line: Firehose makes objects of up to 128 MiB, which may be one line."""
+_PIECE = 2**20
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_DAY_MS = 86_400_000
+
+_EXPORTED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)Z[ \t](?=\s*[{\[])")
+_SUBSCRIPTION = re.compile(rb'\s*\{\s*"messageType"\s*:\s*"(DATA|CONTROL)_MESSAGE"')
+_GLUED = re.compile(rb"\}[ \t]*\{")
+# What matters to where a document ends: strings, which may hold braces, and braces.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
+# In the names that Firehose, CloudWatch and partitioned tables give: 2026/01/02, 2026-01-02.
+_DATED = re.compile(r"(?<!\d)(20\d\d)([-/_])(\d\d)\2(\d\d)(?!\d)")
+
+
+class Line(NamedTuple):
+    """One record, as it is archived."""
+
+    body: bytes
+    sent_ms: int | None
+    """When it was sent, milliseconds since the epoch, where the archive says so."""
+
+    def __repr__(self) -> str:
+        return "Line(…)"
+
+
+class Archive(NamedTuple):
+    """One file or object."""
+
+    name: str
+    digest: str
+    """Of its content: the same for the same lines."""
+    size: int
+    """Bytes as they are stored."""
+    date: date
+    """Its own: of its name, else when it was last changed."""
+
+
+class ArchiveDamaged(Sqs2pgError):
+    """An archive is cut off, or is not what its first bytes say."""
+
+
+class _Stored(Protocol):
+    @property
+    def key(self) -> str: ...
+    @property
+    def etag(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def modified(self) -> datetime: ...
+
+
+class Objects(Protocol):
+    """What is asked of an object store; both block."""
+
+    def listing(self, bucket: str, prefix: str, /) -> Iterable[_Stored]:
+        """Yield what is under a prefix."""
+
+    def pieces(self, bucket: str, key: str, etag: str, /) -> Iterator[bytes]:
+        """Yield the bytes of one object."""
+
+
+class Reader:
+    """The archive's lines, and how many of its stored bytes have been read."""
+
+    def __init__(self, archive: Archive, pieces: Iterator[bytes]) -> None:
+        self.archive = archive
+        self.bytes_read = 0
+        self._pieces = pieces
+
+    def lines(self) -> Iterator[Line]:
+        """Yield each line that is not empty. Raises Sqs2pgError `archive_damaged`."""
+        for raw in _physical(_decompressed(self._counted(), self.archive.name), self.archive.name):
+            yield from _records(raw)
+
+    def _counted(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self.bytes_read += len(piece)
+            yield piece
+
+
+def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
+    """Yield the archives that paths name, in order: files, folders, and s3:// prefixes.
+
+    Blocking. Raises SettingsError for a path that names nothing.
+    """
+    for path in paths:
+        found = False
+        for archive in _in_s3(path, store) if path.startswith("s3://") else _in_files(Path(path)):
+            found = True
+            yield archive
+        if not found:
+            raise SettingsError(f"{path} names no file or object", hint="check the path or prefix")
+
+
+def read(archive: Archive, store: Objects | None) -> Reader:
+    """Return a reader of an archive that `find` has found."""
+    if archive.name.startswith("s3://"):
+        assert store is not None
+        bucket, _, key = archive.name.removeprefix("s3://").partition("/")
+        etag = archive.digest.removeprefix("etag:").partition(":")[0]
+        return Reader(archive, store.pieces(bucket, key, etag))
+    return Reader(archive, _file_pieces(Path(archive.name)))
+
+
+def _in_files(path: Path) -> Iterator[Archive]:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest = hashlib.sha256()
+        for piece in _file_pieces(file):
+            digest.update(piece)
+        status = file.stat()
+        own = _date_in(str(file)) or datetime.fromtimestamp(status.st_mtime, UTC).date()
+        yield Archive(str(file), f"sha256:{digest.hexdigest()}", status.st_size, own)
+
+
+def _in_s3(url: str, store: Objects | None) -> Iterator[Archive]:
+    assert store is not None
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    for stored in store.listing(bucket, prefix):
+        if stored.size:
+            name = f"s3://{bucket}/{stored.key}"
+            own = _date_in(stored.key) or stored.modified.astimezone(UTC).date()
+            # An ETag is no digest of the content where an upload had parts: the key belongs to it.
+            yield Archive(name, f"etag:{stored.etag}:{bucket}/{stored.key}", stored.size, own)
+
+
+def _date_in(name: str) -> date | None:
+    for year, _, month, day in reversed(_DATED.findall(name)):
+        try:
+            return date(int(year), int(month), int(day))
+        except ValueError:
+            continue
+    return None
+
+
+def _file_pieces(file: Path) -> Iterator[bytes]:
+    try:
+        with file.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                yield piece
+    except OSError as error:
+        raise SettingsError(
+            f"{file} cannot be read: {error.strerror}", hint="check the path and its permissions"
+        ) from None
+
+
+def _decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+    first = next(pieces, b"")
+    if first.startswith(_GZIP):
+        make: Any = lambda: zlib.decompressobj(wbits=31)  # noqa: E731
+    elif first.startswith(_ZSTD):
+        make = zstd.ZstdDecompressor
+    else:
+        yield first
+        yield from pieces
+        return
+    yield from _unpacked(make, first, pieces, name)
+
+
+def _unpacked(make: Any, first: bytes, pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+    member: Any = make()
+    left = first
+    while True:
+        try:
+            out = member.decompress(left, _PIECE)
+        except (zlib.error, zstd.ZstdError):
+            out = None
+        if out is None:
+            raise _damaged(name)
+        if out:
+            yield out
+        if member.eof:
+            left = member.unused_data or next(pieces, b"")
+            if not left:
+                return
+            member = make()
+            continue
+        # zlib gives back what it did not get to; zstd keeps it, and says whether it wants more.
+        left = getattr(member, "unconsumed_tail", b"")
+        if not left and (not hasattr(member, "needs_input") or member.needs_input):
+            left = next(pieces, b"")
+            if not left and not out:
+                raise _damaged(name)
+
+
+def _physical(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Yield lines without their line feeds."""
+    rest: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        head, feed, tail = piece.partition(b"\n")
+        rest.append(head)
+        size += len(head)
+        if size > LINE_BYTES_MAX:
+            raise Sqs2pgError(
+                f"{name} has a line of more than {LINE_BYTES_MAX // 2**20} MiB",
+                code="archive_line",
+                hint="is it JSON lines?",
+            )
+        if not feed:
+            continue
+        yield b"".join(rest)
+        *whole, last = tail.split(b"\n")
+        yield from whole
+        rest, size = [last], len(last)
+    yield b"".join(rest)
+
+
+def _records(raw: bytes) -> Iterator[Line]:
+    line = raw.strip()
+    if not line:
+        return
+    if exported := _EXPORTED.match(line):
+        stamp = datetime.fromisoformat(exported[1].decode()[:26] + "+00:00")
+        yield Line(line[exported.end() :], round(stamp.timestamp() * 1000))
+    elif _GLUED.search(line):
+        for document in _split(line):
+            yield from _of_subscription(document)
+    else:
+        yield from _of_subscription(line)
+
+
+def _of_subscription(line: bytes) -> Iterator[Line]:
+    kind = _SUBSCRIPTION.match(line)
+    if kind is None:
+        yield Line(line, None)
+        return
+    if kind[1] == b"CONTROL":
+        return
+    try:
+        events = msgspec.json.decode(line)["logEvents"]
+        found = [Line(event["message"].encode(), int(event["timestamp"])) for event in events]
+    except (msgspec.DecodeError, UnicodeError, KeyError, TypeError, AttributeError, ValueError):
+        found = [Line(line, None)]  # the decoder will say what is wrong with it
+    yield from found
+
+
+def _split(line: bytes) -> Iterator[bytes]:
+    """Yield the documents of a line that has several, one behind the other."""
+    depth = start = 0
+    for token in _TOKEN.finditer(line):
+        if token[0] == b"{":
+            depth += 1
+        elif token[0] == b"}":
+            depth -= 1
+            if depth == 0:
+                yield line[start : token.end()].strip()
+                start = token.end()
+    if rest := line[start:].strip():
+        yield rest
+
+
+def day_ms(day: date) -> int:
+    """Return the first millisecond of a UTC day, since the epoch."""
+    return (day - date(1970, 1, 1)).days * _DAY_MS
+
+
+def _damaged(name: str) -> ArchiveDamaged:
+    return ArchiveDamaged(
+        f"{name} is damaged or cut off",
+        code="archive_damaged",
+        hint="its lines up to there are written; replace the file and run the same command again",
+    )

@@ -1,0 +1,202 @@
+"""Backfill: archived lines through the same path as messages of the queue.
+
+    archive ─lines─▶ messages ─process─▶ rows ┐ one transaction
+                                     progress ┘
+
+Each batch's transaction also moves the archive's line number in `sqs2pg.backfill`, so that a run
+that was killed goes on at just the line after the last one committed. Entries there are never
+dropped: an archive that was done once is not done again.
+
+What came over SQS is not recognised: a line has no MessageId. `ledger.dedupe_key` covers that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import date
+from itertools import islice
+from typing import Any
+
+import msgspec
+import psycopg
+import structlog
+
+from sqs2pg import archive as archives
+from sqs2pg.archive import Archive, Line, Objects
+from sqs2pg.backoff import backoff_s
+from sqs2pg.database import Session
+from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.migrate import explain
+from sqs2pg.process import Processor
+from sqs2pg.targets import literal
+
+TRIES_MAX = 12
+"""Attempts at one batch, some minutes in all, before a run ends: it goes on when it is repeated."""
+
+_BEGIN = """INSERT INTO sqs2pg.backfill (pipeline, digest, source, size_bytes)
+VALUES (%s, %s, %s, %s)
+ON CONFLICT (pipeline, digest) DO UPDATE SET source = excluded.source RETURNING line, finished_at"""
+_MOVE = """UPDATE sqs2pg.backfill SET line = {line}, moved_at = now()
+WHERE pipeline = {pipeline} AND digest = {digest} AND line = {before}"""
+_CHECK = "SELECT line FROM sqs2pg.backfill WHERE pipeline = %s AND digest = %s"
+_FINISH = """UPDATE sqs2pg.backfill SET finished_at = now()
+WHERE pipeline = %s AND digest = %s AND line = %s"""
+
+log = structlog.get_logger(__name__)
+
+
+class Done(msgspec.Struct):
+    """What a run did so far; lines."""
+
+    files: int = 0
+    skipped: int = 0
+    """Files that an earlier run had finished."""
+    lines: int = 0
+    written: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    resumed: int = 0
+    """Lines that an earlier run had committed."""
+
+
+class Backfill:
+    """One run over archives, through one processor."""
+
+    def __init__(
+        self,
+        session: Session,
+        processor: Processor,
+        pipeline: int,
+        *,
+        batch_lines: int,
+        day: date | None = None,
+        store: Objects | None = None,
+    ) -> None:
+        """`day` dates the lines that say no time of their own; else their archive's does."""
+        self._session = session
+        self._processor = processor
+        self._pipeline = pipeline
+        self._batch_lines = batch_lines
+        self._day = day
+        self._store = store
+        self.done = Done()
+        self.bytes_total = 0
+        self._bytes_before = 0
+        self._reader: archives.Reader | None = None
+
+    @property
+    def bytes_done(self) -> int:
+        """Stored bytes of the archives that have been read."""
+        return self._bytes_before + (self._reader.bytes_read if self._reader else 0)
+
+    async def run(self, paths: Sequence[str]) -> Done:
+        """Write the lines of every archive under `paths` that no run has finished.
+
+        Raises SettingsError for a path that names nothing, Sqs2pgError for a damaged archive, and
+        what the processor raises. May be repeated, and goes on where it ended.
+        """
+        found = await asyncio.to_thread(lambda: list(archives.find(paths, self._store)))
+        self.bytes_total = sum(one.size for one in found)
+        for one in found:
+            await self._file(one)
+            self._bytes_before += one.size
+            self._reader = None
+        return self.done
+
+    async def _file(self, archive: Archive) -> None:
+        begun = [self._pipeline, archive.digest, archive.name, archive.size]
+        line, finished = (await self._ask(_BEGIN, begun))[0]
+        if finished is not None:
+            self.done.skipped += 1
+            log.info("done before", where=archive.name)
+            return
+        self.done.files += 1
+        self.done.resumed += line
+        self._reader = archives.read(archive, self._store)
+        lines = self._reader.lines()
+        batch = await asyncio.to_thread(self._next, lines, line)
+        while batch:
+            # The next one is read while this one is written.
+            reading = asyncio.create_task(asyncio.to_thread(self._next, lines, 0))
+            try:
+                await self._write(archive, batch, line)
+            except BaseException:
+                await asyncio.wait([reading])
+                reading.exception()  # seen: the one raised here comes first
+                raise
+            line += len(batch)
+            batch = await reading
+        await self._ask(_FINISH, [self._pipeline, archive.digest, line])
+
+    def _next(self, lines: Iterator[Line], skip: int) -> list[Line]:
+        for _ in islice(lines, skip):
+            pass
+        return list(islice(lines, self._batch_lines))
+
+    async def _write(self, archive: Archive, batch: list[Line], line: int) -> None:
+        """Process one batch, with the progress in its transaction, until it is settled."""
+        default_ms = archives.day_ms(self._day or archive.date)
+        mark = hashlib.sha256(archive.digest.encode()).hexdigest()
+        messages = [
+            Message(
+                _message_id(mark, line + number),
+                "",
+                one.body.decode("utf-8", "surrogateescape"),
+                SystemAttributes(default_ms if one.sent_ms is None else one.sent_ms),
+            )
+            for number, one in enumerate(batch)
+        ]
+        note = _MOVE.format(
+            pipeline=self._pipeline,
+            digest=literal(archive.digest),
+            before=line,
+            line=line + len(batch),
+        )
+        for attempt in range(1, TRIES_MAX + 1):
+            outcomes = await self._processor.process_noting(messages, note)
+            if Outcome.RELEASED not in outcomes:
+                break
+            fault = self._processor.last_fault
+            log.warning(
+                "write failed; it will be tried again",
+                code=fault.code if fault else "released",
+                attempt=attempt,
+            )
+            await asyncio.sleep(backoff_s(attempt))
+        else:
+            raise TransientFault(
+                "the database did not take a batch",
+                code=fault.code if fault else "released",
+                hint="run the same command again when it does: it goes on where it ended",
+            )
+        if await self._line(archive) != line + len(batch):
+            raise FatalFault(
+                f"another run is at work on {archive.name}",
+                code="backfill_twice",
+                hint="let one of them finish",
+            )
+        done = self.done
+        done.lines += len(batch)
+        done.written += outcomes.count(Outcome.WRITTEN)
+        done.duplicate += outcomes.count(Outcome.DUPLICATE)
+        done.quarantined += outcomes.count(Outcome.QUARANTINED)
+
+    async def _line(self, archive: Archive) -> int:
+        [(line,)] = await self._ask(_CHECK, [self._pipeline, archive.digest])
+        return int(line)
+
+    async def _ask(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return await self._session.execute(query, values)
+        except psycopg.Error as error:
+            raise explain(error) from None
+
+
+def _message_id(mark: str, line: int) -> str:
+    """The name of an archived line: a UUID of its archive and number, rising within one archive so
+    that the ledger's index grows at its edge.
+    """
+    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{line:012x}"

@@ -1,0 +1,95 @@
+"""`sqs2pg backfill`: archived JSON lines through the same path as the queue's messages."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import click
+import msgspec
+
+from sqs2pg import log
+from sqs2pg.assembly import assemble_processors, connect
+from sqs2pg.backfill import Backfill, Done
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.database import hosts, resolve_dsn
+from sqs2pg.settings import Settings, load
+from sqs2pg.source.objects import ObjectStore
+
+
+@click.command()
+@config_option
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
+@click.option(
+    "--date",
+    "day",
+    type=click.DateTime(formats=["%Y-%m-%d"]),
+    help="Day of lines that say none; else the archive's own.",
+)
+@json_option
+@verbose_option
+def backfill(
+    config: Path | None,
+    paths: tuple[str, ...],
+    day: datetime | None,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Write archived JSON lines: files, folders or s3:// prefixes; plain, gzip or zstd.
+
+    A run that is stopped, however it is stopped, goes on where it ended when it is repeated. What
+    also came over the queue is written twice unless ledger.dedupe_key is set.
+    """
+    log.configure(verbose=verbose)
+    began = time.monotonic()
+    chosen = day.replace(tzinfo=UTC).date() if day else None
+    done = run_async(_run(load(config), paths, chosen))
+    seconds = round(time.monotonic() - began, 3)
+    rate = round(done.lines / seconds, 1) if seconds else 0.0
+    if as_json:
+        flat = msgspec.to_builtins(done)
+        print_json({**flat, "seconds": seconds, "lines_per_second": rate})
+    else:
+        print(
+            f"{done.lines:,} lines of {done.files:,} files: written {done.written:,}, duplicate "
+            f"{done.duplicate:,}, quarantined {done.quarantined:,} in {seconds:,.1f} s "
+            f"({rate:,.0f} lines/s); {done.skipped:,} files were done before"
+        )
+    return 0
+
+
+async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> Done:
+    async def is_fifo() -> bool:
+        return False
+
+    store = ObjectStore() if any(path.startswith("s3://") for path in paths) else None
+    # The queue is not used; an object store may be, and keys for development stay on loopback.
+    endpoints = hosts(resolve_dsn(settings.sink.dsn))
+    one = msgspec.structs.replace(
+        settings, sink=msgspec.structs.replace(settings.sink, connections=1)
+    )
+    async with assemble_processors(one, endpoints, is_fifo, archive=True) as made:
+        session = await connect(settings)
+        try:
+            work = Backfill(
+                session,
+                made.processors[0],
+                made.pipeline.id,
+                batch_lines=settings.sink.batch_rows_max,
+                day=day,
+                store=store,
+            )
+            async with Ticker("backfilling", lambda: _state(work)):
+                return await work.run(paths)
+        finally:
+            await session.close()
+
+
+def _state(work: Backfill) -> tuple[int, int | None, dict[str, int]]:
+    """Lines so far, and as many in all as the share of bytes read makes likely."""
+    done = work.done.lines + work.done.resumed
+    share = work.bytes_done / work.bytes_total if work.bytes_total else 0.0
+    total = round(done / share) if share > 0 else None
+    return done, total, {"quarantined": work.done.quarantined}

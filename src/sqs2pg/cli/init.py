@@ -1,0 +1,130 @@
+"""`sqs2pg init`: propose a settings file from a table, from messages, or from both."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sqs2pg import log
+from sqs2pg.assembly import connect
+from sqs2pg.cli.options import config_option, run_async
+from sqs2pg.columns import Column
+from sqs2pg.envelope import Envelope
+from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.message import Message
+from sqs2pg.migrate import quoted_table
+from sqs2pg.proposal import of_documents, of_table, write_toml
+from sqs2pg.settings import EnvelopeSettings, Settings, load
+from sqs2pg.source.client import SqsClient
+from sqs2pg.source.peek import peek
+from sqs2pg.targets import read_columns
+
+
+@click.command()
+@config_option
+@click.option("--from-table", metavar="T", help="Propose a field for each column of this table.")
+@click.option(
+    "--sample",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    help="Propose from up to N messages; they stay on the queue.",
+)
+@click.option("--queue", help="The queue to look at; else source.queue.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file to write that is not there yet; else stdout.",
+)
+def init(
+    config: Path | None,
+    from_table: str | None,
+    sample: int | None,
+    queue: str | None,
+    output: Path | None,
+) -> None:
+    """Propose a settings file from an existing table or from messages of the queue."""
+    log.configure()
+    if from_table is None and sample is None:
+        raise click.UsageError("give --from-table T, or --sample N, or both")
+    if output is not None and output.exists():
+        raise SettingsError(f"{output} is there already", hint="give another name with -o")
+    settings = load(config)
+    text = run_async(_propose(settings, from_table, sample, queue or settings.source.queue))
+    if output is None:
+        print(text, end="")
+    else:
+        output.write_text(text, encoding="utf-8")
+        print(f"wrote {output}; read it, then run `sqs2pg migrate` and `sqs2pg check` with it")
+
+
+async def _propose(settings: Settings, table: str | None, sample: int | None, queue: str) -> str:
+    columns: dict[str, Column] | None = None
+    origins: list[str] = []
+    if table is not None:
+        session = await connect(settings)
+        try:
+            columns = await read_columns(session, quoted_table(table))
+        finally:
+            await session.close()
+        origins.append(f"table {table}")
+    envelope: dict[str, Any] = {}
+    if sample is None:
+        assert columns is not None
+        proposed = of_table(columns.values())
+    else:
+        messages = await _peek(queue, sample)
+        documents, envelope = _documents(messages, queue)
+        origins.append(f"{len(messages)} messages")
+        proposed = of_documents(documents, columns)
+    return write_toml(
+        proposed,
+        queue=queue,
+        table=table or _table_name(queue),
+        envelope=envelope,
+        origin=" and ".join(origins),
+    )
+
+
+async def _peek(queue: str, count: int) -> list[Message]:
+    client = SqsClient.from_environment()
+    try:
+        url = await client.queue_url(queue)
+        return await peek(client, url, count)
+    finally:
+        await client.close()
+
+
+def _documents(messages: list[Message], queue: str) -> tuple[list[Any], dict[str, Any]]:
+    """Return what the messages hold, and the settings of the envelope that says how."""
+    plain = Envelope(EnvelopeSettings(records="auto"))
+    auto = Envelope(EnvelopeSettings(layers=("auto",), records="auto"))
+    documents: list[Any] = []
+    wrapped = several = False
+    for message in messages:
+        try:
+            opened = auto.open(message)
+        except PermanentFault:
+            continue
+        documents += [one for one in opened.documents if type(one) is dict]
+        several = several or opened.several
+        try:
+            wrapped = wrapped or plain.open(message).documents != opened.documents
+        except PermanentFault:
+            wrapped = True
+    if not documents:
+        raise SettingsError(
+            f"queue {queue} gave no JSON object to propose from",
+            code="no_sample",
+            hint="send some messages first, or use --from-table",
+        )
+    envelope: dict[str, Any] = {"layers": ["auto"]} if wrapped else {}
+    return documents, envelope | ({"records": "auto"} if several else {})
+
+
+def _table_name(queue: str) -> str:
+    name = queue.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1].removesuffix(".fifo")
+    return re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_") or "events"

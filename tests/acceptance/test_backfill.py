@@ -1,0 +1,110 @@
+"""`sqs2pg backfill`: killed and started again it gives the same table; S3; what is told."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.shell import Shell
+
+Query = Callable[..., list[tuple[Any, ...]]]
+LINES = 30_000
+# The transaction that brings this row waits, until the test has killed who sent it.
+STOP = """CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.user_id = 'u15001' THEN PERFORM pg_advisory_xact_lock(4711); END IF; RETURN NEW; END $$;
+CREATE TRIGGER wait BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION wait()"""
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    file = tmp_path / "logins-2023-05-06.jsonl.gz"
+    with gzip.open(file, "wt", compresslevel=1) as stream:
+        for i in range(LINES):
+            login = {"user_id": f"u{i}", "ip": f"198.51.100.{i % 250}", "device_id": str(i % 99)}
+            stream.write(json.dumps(login) + "\n" if i % 1000 else "not json\n")
+    return file
+
+
+def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: Path):
+    shell("migrate")
+    query(STOP)
+    query("SELECT pg_advisory_lock(4711)")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sqs2pg", "backfill", str(archive)],
+        cwd=shell.folder,
+        env=shell.environment | {"SQS2PG_SINK__BATCH_ROWS_MAX": "500"},
+        stderr=subprocess.DEVNULL,
+    )
+    while not query("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+        assert running.poll() is None
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    query("SELECT pg_advisory_unlock(4711); DROP FUNCTION wait() CASCADE")
+    [(line, written)] = query(
+        "SELECT line, (SELECT count(*) FROM user_logins) FROM sqs2pg.backfill"
+    )
+    assert line == 15_000
+    assert written == line - -(-line // 1000)
+
+    done = shell("backfill", str(archive), "--json").last
+    assert (done["resumed"], done["lines"]) == (line, LINES - line)
+    assert done["duplicate"] == 0
+    rows = query(
+        "SELECT count(*), count(DISTINCT user_id), min(create_date)::text FROM user_logins"
+    )
+    assert rows == [(LINES - 30, LINES - 30, "2023-05-06")]
+    assert query("SELECT reason, count(*) FROM sqs2pg.quarantine GROUP BY 1") == [("not_json", 30)]
+    assert shell("verify", "--json").last["ok"]
+
+    again = shell("backfill", str(archive), "--json").last
+    assert (again["skipped"], again["lines"], again["files"]) == (1, 0, 0)
+    assert query("SELECT count(*) FROM user_logins") == [(LINES - 30,)]
+
+
+def test_objects_of_a_bucket_and_a_date(
+    shell: Shell, query: Query, sqs_endpoint: str, aws_environment: dict[str, str]
+):
+    bucket = boto3.resource("s3", endpoint_url=sqs_endpoint).create_bucket(Bucket="archive-4711")
+    bucket.put_object(Key="logs/1", Body=b'{"user_id": "a"}{"user_id": "b"}')
+    bucket.put_object(Key="logs/2", Body=gzip.compress(b'{"user_id": "c"}\n'))
+    bucket.put_object(Key="other/1", Body=b'{"user_id": "d"}')
+    shell("migrate")
+    done = shell("backfill", "s3://archive-4711/logs/", "--date", "2020-02-29", "--json").last
+    assert (done["files"], done["written"]) == (2, 3)
+    found = query("SELECT user_id, create_date::text FROM user_logins ORDER BY 1")
+    assert found == [("a", "2020-02-29"), ("b", "2020-02-29"), ("c", "2020-02-29")]
+    assert shell("backfill", "s3://archive-4711/logs/", "--json").last["skipped"] == 2
+
+
+def test_what_came_over_the_queue_too_is_one_event_under_a_dedupe_key(
+    shell: Shell, query: Query, tmp_path: Path, send: Callable[[list[str]], list[str]]
+):
+    shell.environment["SQS2PG_LEDGER__DEDUPE_KEY"] = "event"
+    bodies = [json.dumps({"user_id": f"u{i}", "event": f"e{i}"}) for i in range(20)]
+    shell("migrate")
+    send(bodies[:10])
+    shell("run", "--drain")
+    file = tmp_path / "x.jsonl"
+    file.write_text("\n".join(bodies))
+    done = shell("backfill", str(file), "--json").last
+    assert (done["written"], done["duplicate"]) == (10, 10)
+    assert query("SELECT count(*) FROM user_logins") == [(20,)]
+
+
+def test_a_path_that_names_nothing_and_a_damaged_archive(shell: Shell, archive: Path):
+    shell("migrate")
+    shell.error("backfill", "nowhere.jsonl", code=2)
+    archive.write_bytes(archive.read_bytes()[:-100])
+    shell.error("backfill", str(archive), code=1)

@@ -1,0 +1,131 @@
+"""`sqs2pg init`: on a table and a queue it has not seen it proposes what `check` passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.shell import Shell
+
+Query = Callable[..., list[tuple[Any, ...]]]
+Send = Callable[[list[str]], list[str]]
+
+TABLE = """CREATE TABLE visit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    visit_id uuid NOT NULL,
+    email varchar(200),
+    phone varchar(12),
+    client_ip inet,
+    seen_at timestamptz NOT NULL,
+    pages integer,
+    price numeric(10, 2),
+    paid boolean,
+    extra jsonb,
+    noted_at timestamptz DEFAULT now(),
+    shouted text GENERATED ALWAYS AS (upper(email)) STORED
+)"""
+VISITS = [
+    {
+        "visit_id": f"424cdd21-063a-43a7-b91b-{i:012x}",
+        "email": f"user{i}@example.org",
+        "user": {"id": f"u{i}", "address": {"city": "Ulm"}},
+        "client": {"ip": f"198.51.100.{i}", "appVersion": "2.3.0"},
+        "seen_at": "2026-03-01T12:00:00Z",
+        "pages": i * 2**28,
+        "price": 1.5,
+        "paid": i % 2 == 0,
+        "tags": ["a", 1],
+        "a.b": None,
+    }
+    for i in range(12)
+]
+
+
+def checked(shell: Shell, text: str) -> dict[str, Any]:
+    """Migrate and check with a proposed file; return what check says."""
+    (shell.folder / "proposed.toml").write_text(text)
+    shell("migrate", "-c", "proposed.toml")
+    report: dict[str, Any] = shell("check", "-c", "proposed.toml", "--json").last
+    assert report["ok"], report
+    return report
+
+
+def test_from_a_table(shell: Shell, query: Query):
+    query(TABLE)
+    text = shell("init", "--from-table", "visit").out
+    checked(shell, text)
+    for line in (
+        'column = "email"',
+        'mask = "pseudonymize"',
+        'type = "timestamptz"',
+        "required = true",
+    ):
+        assert line in text
+    for left_out in ("id", "noted_at", "shouted"):
+        assert f'# column = "{left_out}"' in text
+    assert 'mask = "redact"' in text  # a pseudonym does not fit twelve characters
+    assert "no mask fits a column of type inet" in text
+
+
+def test_from_messages(shell: Shell, query: Query, send: Send, sqs: Any, queue_url: str):
+    send([json.dumps(visit) for visit in VISITS])
+    text = shell("init", "--sample", "50").out
+    for canary in ("user3@example.org", "198.51.100.3", "u3", "Ulm"):
+        assert canary not in text
+    checked(shell, text)
+    for line in (
+        'source = "client.ip"\ncolumn = "client_ip"\nkind = "ip"\nmask = "pseudonymize"',
+        'source = "email"\ncolumn = "email"\nkind = "email"\nmask = "pseudonymize"',
+        'source = "user.id"\ncolumn = "user_id"\nmask = "pseudonymize"',
+        'source = "user.address.city"\ncolumn = "user_address_city"',
+        'source = "pages"\ncolumn = "pages"\ntype = "bigint"',
+        'source = "visit_id"\ncolumn = "visit_id"\ntype = "uuid"',
+        'source = "tags"\ncolumn = "tags"\ntype = "jsonb"',
+        "source = \"['a.b']\"",
+    ):
+        assert line in text, line
+    # Nothing was deleted, and everything is visible again at once.
+    waiting = sqs.get_queue_attributes(
+        QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessages"]
+    )["Attributes"]
+    assert waiting["ApproximateNumberOfMessages"] == "12"
+    done = shell("run", "--drain", "-c", "proposed.toml", "--json").last
+    assert (done["written"], done["quarantined"]) == (12, 0)
+
+
+def test_from_both_and_out_of_an_envelope(shell: Shell, query: Query, send: Send):
+    query(TABLE)
+    shell("migrate")
+    wrapped = [
+        {
+            "Type": "Notification",
+            "MessageId": str(i),
+            "TopicArn": "arn:aws:sns:eu-central-1:1:t",
+            "Message": json.dumps(visit),
+            "Timestamp": "2026-03-01T12:00:00Z",
+        }
+        for i, visit in enumerate(VISITS)
+    ]
+    send([json.dumps(one) for one in wrapped])
+    text = shell("init", "--from-table", "visit", "--sample", "20").out
+    assert 'layers = ["auto"]' in text
+    checked(shell, text)
+    done = shell("run", "--drain", "-c", "proposed.toml", "--json").last
+    # Four have more pages than the column holds.
+    assert (done["written"], done["quarantined"]) == (8, 4)
+    assert query("SELECT count(DISTINCT email) FROM visit") == [(8,)]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--sample", "0")])
+def test_what_is_asked_must_make_sense(shell: Shell, arguments: tuple[str, ...]):
+    shell.error("init", *arguments, code=2)
+
+
+def test_a_queue_without_messages_and_a_file_that_is_there(shell: Shell, query: Query):
+    shell.error("init", "--sample", "5", code=2)
+    query(TABLE)
+    shell("init", "--from-table", "visit", "-o", "new.toml")
+    shell.error("init", "--from-table", "visit", "-o", "new.toml", code=2)

@@ -1,0 +1,139 @@
+"""Archives: each layout gives its lines; what is damaged is told, and bounded."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqs2pg import archive
+from sqs2pg.archive import ArchiveDamaged, Line, find, read
+from sqs2pg.errors import SettingsError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+DOCUMENTS = [json.dumps({"id": i, "text": 'a } { "b" \\ '}).encode() for i in range(5_000)]
+LINES = b"\n".join(DOCUMENTS)
+
+
+def lines(tmp_path: Path, content: bytes, name: str = "x.jsonl") -> list[Line]:
+    file = tmp_path / name
+    file.write_bytes(content)
+    [found] = find([str(file)], None)
+    reader = read(found, None)
+    result = list(reader.lines())
+    assert reader.bytes_read == found.size == len(content)
+    return result
+
+
+def bodies(tmp_path: Path, content: bytes) -> list[bytes]:
+    return [line.body for line in lines(tmp_path, content)]
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        LINES,
+        LINES + b"\n\n",
+        LINES.replace(b"\n", b"\r\n"),
+        gzip.compress(LINES),
+        gzip.compress(LINES[:70_000]) + gzip.compress(LINES[70_000:]),
+        zstd.compress(LINES),
+        zstd.compress(LINES[:70_000]) + zstd.compress(LINES[70_000:]),
+        b"".join(DOCUMENTS),
+        gzip.compress(b" ".join(DOCUMENTS)),
+    ],
+    ids=["plain", "feeds", "crlf", "gzip", "members", "zstd", "frames", "glued", "glued gzip"],
+)
+def test_every_layout_gives_the_same_lines(tmp_path: Path, packed: bytes):
+    assert bodies(tmp_path, packed) == DOCUMENTS
+
+
+def test_an_empty_archive_has_no_lines(tmp_path: Path):
+    for content in (b"", b"\n\n", gzip.compress(b""), zstd.compress(b"")):
+        assert bodies(tmp_path, content) == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
+def test_a_damaged_archive_is_told_after_its_lines(tmp_path: Path, pack: Any):
+    packed = pack(os.urandom(3_000_000).hex().encode() + b"\n" + LINES)
+    for damaged in (packed[: len(packed) // 2], packed[:-1], packed[:-20], packed[:100_000] + b"x"):
+        with pytest.raises(ArchiveDamaged, match="damaged or cut off"):
+            lines(tmp_path, damaged)
+
+
+def test_a_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archive, "LINE_BYTES_MAX", 3 * 2**20)
+    with pytest.raises(Exception, match="a line of more than 3 MiB"):
+        lines(tmp_path, gzip.compress(b" " * 50_000_000))
+
+
+def test_exported_lines_say_when(tmp_path: Path):
+    content = b'2023-05-06T07:08:09.123Z {"a": 1}\n2023-05-06T07:08:10Z\t[1]\nno time {"a": 2}\n'
+    moment = round(datetime(2023, 5, 6, 7, 8, 9, 123_000, UTC).timestamp() * 1000)
+    assert lines(tmp_path, content) == [
+        (b'{"a": 1}', moment),
+        (b"[1]", moment + 877),
+        (b'no time {"a": 2}', None),
+    ]
+
+
+def test_events_of_a_log_subscription_are_lines(tmp_path: Path):
+    def batch(kind: str, *messages: str) -> dict[str, Any]:
+        events = [
+            {"id": str(i), "timestamp": 1_000 + i, "message": message}
+            for i, message in enumerate(messages)
+        ]
+        return {"messageType": kind, "owner": "1", "logEvents": events}
+
+    documents = [
+        batch("CONTROL_MESSAGE", "CWL CONTROL MESSAGE: Checking health"),
+        batch("DATA_MESSAGE", '{"a": 1}', '{"a": 2}'),
+        batch("DATA_MESSAGE", '{"a": 3}'),
+    ]
+    expected = [(b'{"a": 1}', 1_000), (b'{"a": 2}', 1_001), (b'{"a": 3}', 1_000)]
+    for joint in ("", "\n"):
+        content = joint.join(map(json.dumps, documents)).encode()
+        assert lines(tmp_path, gzip.compress(content)) == expected
+    broken = b'{"messageType": "DATA_MESSAGE", "logEvents": [{"message": 5}]}'
+    assert lines(tmp_path, broken) == [(broken, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "day"),
+    [
+        ("2023/05/06/07/firehose-1-2023-05-06-07-08-09-x", date(2023, 5, 6)),
+        ("dt=2023-05-06/part-0.jsonl.gz", date(2023, 5, 6)),
+        ("2023/13/45/x", None),
+        ("x-12023-05-067", None),
+    ],
+)
+def test_an_archive_s_own_date(tmp_path: Path, name: str, day: date | None):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"{}")
+    os.utime(file, (0, 0))
+    [found] = find([str(file)], None)
+    assert found.date == (day or date(1970, 1, 1))
+
+
+def test_folders_are_walked_in_order_and_equal_content_has_one_digest(tmp_path: Path):
+    for name, content in (("b/2", b"x"), ("a/1", b"y"), ("b/1", b"y")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    found = list(find([str(tmp_path)], None))
+    assert [one.name for one in found] == [str(tmp_path / name) for name in ("a/1", "b/1", "b/2")]
+    assert found[0].digest == found[1].digest != found[2].digest
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nothing"):
+        with pytest.raises(SettingsError):
+            list(find([str(path)], None))
