@@ -25,7 +25,8 @@ from sqs2pg.database import (
     resolve_dsn,
     wait_closed,
 )
-from sqs2pg.errors import FatalFault, SettingsError, TransientFault
+from sqs2pg.envelope import Envelope
+from sqs2pg.errors import FatalFault, PermanentFault, SettingsError, TransientFault
 from sqs2pg.journal import Journal
 from sqs2pg.keybook import hold_against_record
 from sqs2pg.keys.derive import hkdf_sha256
@@ -36,6 +37,7 @@ from sqs2pg.maintenance import maintain
 from sqs2pg.mapping import MessageMapping, compile_mapping
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.policy import compile_operator
+from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.metrics import Metrics
 from sqs2pg.migrate import migrations, pipeline_id, quoted_table, target_tables
 from sqs2pg.payloads import Payloads
@@ -61,6 +63,8 @@ from sqs2pg.vault.reference import reference_key
 from sqs2pg.vault.rekey import Column as RecoverableColumn
 from sqs2pg.vault.sealing import Vault
 from sqs2pg.vault.whose import Whose, whose
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 logger = structlog.get_logger(__name__)
 
@@ -253,7 +257,20 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
 
 def whose_of(settings: Settings, reference_key: bytes) -> Whose:
     """Return the function from a body to the reference of the person it is about."""
-    return whose(subject_references(reference_key), settings.vault.subject)
+    find = whose(subject_references(reference_key), settings.vault.subject)
+    if not settings.envelope.layers and settings.envelope.records == "one":
+        return find
+    envelope = Envelope(settings.envelope)
+
+    def inside(body: str) -> str | None:
+        try:
+            opened = envelope.open(Message("", "", body, SystemAttributes(0)))
+        except PermanentFault:
+            return find(body)
+        texts = (_ENCODER.encode(document).decode() for document in opened.documents)
+        return next((found for text in texts if (found := find(text))), None)
+
+    return inside
 
 
 async def upkeep(settings: Settings, pipeline: int) -> None:

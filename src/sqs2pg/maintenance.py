@@ -16,6 +16,7 @@ from sqs2pg.database import Session, diagnose
 from sqs2pg.errors import TransientFault
 from sqs2pg.ledger import today
 from sqs2pg.migrate import DAYS_AHEAD
+from sqs2pg.partition import extend
 from sqs2pg.quarantine import purge_expired
 from sqs2pg.settings import Settings
 
@@ -43,12 +44,15 @@ async def maintain(session: Session, settings: Settings, pipeline: int) -> dict[
             f"upkeep of the ledger failed (SQLSTATE {fault.detail})",
             code=f"postgres_{fault.sqlstate}",
         ) from None
+    periods_attached, periods_dropped = await extend(session)
     purged = await purge_expired(session, pipeline, settings.quarantine.retention_days)
     return {
         "days_attached": attached,
         "days_dropped": dropped,
         "entries_forgotten": forgotten,
         "tally_rows_merged": merged,
+        "periods_attached": periods_attached,
+        "periods_dropped": periods_dropped,
         "quarantine_purged": purged,
     }
 

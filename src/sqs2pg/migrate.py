@@ -40,6 +40,12 @@ SELECT p.id, %s, %s, CASE WHEN p.target = %s THEN p.baseline_rows ELSE
     SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline q ON q.id = t.pipeline
     WHERE coalesce(t.target, q.target) = %s), 0) END
 FROM sqs2pg.pipeline p WHERE p.name = %s"""
+_NOTE_PARTITIONS = """INSERT INTO sqs2pg.partitioned
+    (target, column_name, every, ahead, retention_days)
+SELECT %s, %s, %s, %s, %s
+WHERE (SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s::regclass) = 'p'
+ON CONFLICT (target) DO UPDATE SET column_name = excluded.column_name, every = excluded.every,
+    ahead = excluded.ahead, retention_days = excluded.retention_days"""
 _REGISTERED = """SELECT p.id, t.target
 FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
 WHERE p.name = %s ORDER BY t.position, t.registered_at"""
@@ -78,13 +84,44 @@ def quoted_table(name: str) -> str:
 
 def target_ddl(settings: Settings) -> str:
     """Return CREATE TABLE of the targets as the mapping implies them, joined by `;`."""
-    return ";\n".join(map(table_ddl, settings.targets))
+    first, *others = settings.targets
+    return ";\n".join([table_ddl(first, settings), *map(table_ddl, others)])
 
 
-def table_ddl(target: Target) -> str:
+def table_ddl(target: Target, settings: Settings | None = None) -> str:
     """Return CREATE TABLE of one target as the mapping implies it."""
     lines = ",\n".join(f"    {_identifier(f.column)} {_sql_type(f)}" for f in target.fields)
-    return f"CREATE TABLE {quoted_table(target.table)} (\n{lines}\n)"
+    table = quoted_table(target.table)
+    made = f"CREATE TABLE {table} (\n{lines}\n)"
+    by = settings.sink.partition_by if settings else ""
+    if not by:
+        return made
+    schema, dot, name = target.table.rpartition(".")
+    fallback = quoted_table(f"{schema}{dot}{name[:50]}_default")
+    return (
+        f"{made} PARTITION BY RANGE ({_identifier(by)});\n"
+        f"CREATE TABLE {fallback} PARTITION OF {table} DEFAULT"
+    )
+
+
+async def _add_columns(session: Session, target: Target, *, apply: bool) -> list[str]:
+    """Add the columns that the mapping has and the table lacks, or say how."""
+    found = await read_columns(session, quoted_table(target.table))
+    missing = [field for field in target.fields if field.column not in found]
+    if not missing:
+        return []
+    adds = ", ".join(f"ADD COLUMN {_identifier(f.column)} {_sql_type(f)}" for f in missing)
+    statement = f"ALTER TABLE {quoted_table(target.table)} {adds}"
+    if not apply:
+        first = missing[0]
+        raise SettingsError(
+            f"table {target.table} has no column {first.column!r}, "
+            f"which field {first.name!r} goes to",
+            code="target_column",
+            hint=f"run {statement}; or migrate again with --apply-additive, which does",
+        )
+    await session.execute(statement)
+    return [f"added {', '.join(field.column for field in missing)} to {target.table}"]
 
 
 def _identifier(name: str) -> str:
@@ -97,15 +134,17 @@ def _sql_type(field: Field) -> str:
     return f"varchar({field.length_max})" if field.length_max else "text"
 
 
-async def migrate(session: Session, settings: Settings) -> list[str]:
+async def migrate(session: Session, settings: Settings, *, additive: bool = False) -> list[str]:
     """Bring the database up to this version; return a line for each thing that was done.
+
+    `additive`: columns that the mapping has and a target lacks are added to it.
 
     Safe to repeat, and to run from several places at once. Raises SettingsError where the target
     does not fit the mapping, FatalFault where the role may not create what is missing.
     """
     try:
         await session.execute("BEGIN")
-        done = await _apply(session, settings)
+        done = await _apply(session, settings, additive=additive)
         await session.execute("COMMIT")
     except psycopg.Error as error:
         await session.rollback()
@@ -116,7 +155,7 @@ async def migrate(session: Session, settings: Settings) -> list[str]:
     return done
 
 
-async def _apply(session: Session, settings: Settings) -> list[str]:
+async def _apply(session: Session, settings: Settings, *, additive: bool) -> list[str]:
     done: list[str] = []
     await session.execute(_LOCK)
     applied = await _applied(session)
@@ -143,7 +182,7 @@ async def _apply(session: Session, settings: Settings) -> list[str]:
             hint="upgrade sqs2pg",
         )
     done += await _attach_days(session)
-    done += await _targets(session, settings)
+    done += await _targets(session, settings, additive=additive)
     return done + await _grant(session, settings)
 
 
@@ -161,18 +200,23 @@ async def _attach_days(session: Session) -> list[str]:
     return [f"attached {count} ledger days, up to {last}"] if count else []
 
 
-async def _targets(session: Session, settings: Settings) -> list[str]:
+async def _targets(session: Session, settings: Settings, *, additive: bool) -> list[str]:
     done: list[str] = []
+    check_partition_column(settings)
     registered = {name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])}
     for position, target in enumerate(settings.targets):
         table = quoted_table(target.table)
         [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
         if not exists:
-            await session.execute(table_ddl(target))
+            await session.execute(table_ddl(target, settings if position == 0 else None))
             done.append(f"created table {target.table}")
+        else:
+            done += await _add_columns(session, target, apply=additive)
         columns.match(target.fields, await read_columns(session, table), target.table)
         resolved = await resolve_table(session, table)
         assert resolved is not None
+        if position == 0 and settings.sink.partition_by:
+            await note_partitions(session, settings, resolved)
         if resolved in registered or (registered and position == 0):
             continue  # a pipeline of another table is told so when it starts
         # Counted while nobody can write: rows that come in between would belong to nobody.
@@ -241,6 +285,23 @@ async def _missing_roles(session: Session) -> set[str]:
         [list(ROLES)],
     )
     return {name for (name,) in rows}
+
+
+def check_partition_column(settings: Settings) -> None:
+    """Raise SettingsError where no field goes to the column that the first target is parted by."""
+    by, first = settings.sink.partition_by, settings.targets[0]
+    if by and by not in {field.column for field in first.fields}:
+        raise SettingsError(
+            f"sink.partition_by names {by!r}, a column of {first.table} that no field goes to",
+            hint="name the column of a date, such as create_date",
+        )
+
+
+async def note_partitions(session: Session, settings: Settings, target: str) -> None:
+    """Note how a target is partitioned, if it is; a plain one waits for `partition --convert`."""
+    sink = settings.sink
+    how = [sink.partition_by, sink.partition_every, sink.partitions_ahead]
+    await session.execute(_NOTE_PARTITIONS, [target, *how, sink.partition_retention_days, target])
 
 
 async def resolve_table(session: Session, table: str) -> str | None:

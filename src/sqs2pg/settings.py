@@ -106,6 +106,17 @@ class SinkSettings(Section, frozen=True):
     table: Annotated[
         str, Meta(min_length=1, pattern=_NO_NUL, description="table or schema.table")
     ] = "user_logins"
+    partition_by: Annotated[
+        str,
+        Meta(max_length=63, pattern=_NO_NUL, description="a date column: a new table's partitions"),
+    ] = ""
+    partition_every: Literal["month", "day"] = "month"
+    partitions_ahead: Annotated[
+        int, Meta(ge=1, le=100, description="attached before their time comes")
+    ] = 3
+    partition_retention_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="older partitions are dropped; 0: none is")
+    ] = 0
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
     batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
     linger_ms: Annotated[
@@ -216,6 +227,15 @@ class Target(msgspec.Struct, frozen=True):
     fields: tuple[Field, ...]
     explode: str = ""
     when: When | None = None
+
+
+class Index(Section, frozen=True):
+    """`[[index]]`: an index of a target, built by `migrate` without holding up writers."""
+
+    columns: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    method: Literal["btree", "brin"] = "btree"
+    table: Annotated[str, Meta(description="else the first target")] = ""
+    name: Annotated[str, Meta(max_length=63)] = ""
 
 
 class Example(Section, frozen=True):
@@ -468,6 +488,7 @@ class Settings(Section, frozen=True):
     field: tuple[Declared, ...] = ()
     route: tuple[Route, ...] = ()
     example: tuple[Example, ...] = ()
+    index: tuple[Index, ...] = ()
 
     @property
     def pipeline_name(self) -> str:

@@ -318,5 +318,5 @@ def test_the_schema_describes_every_section():
     schema = json.loads(invoke("schema").stdout)
     names = {"Settings", "Source", "SinkSettings", "Field", "Keys", "Vault", "Quarantine"}
     names |= {"AwsLambda", "Ray", "Ledger", "Status", "Telemetry", "Route", "When"}
-    names |= {"EnvelopeSettings", "Example"}
+    names |= {"EnvelopeSettings", "Example", "Index"}
     assert names == set(schema["$defs"])

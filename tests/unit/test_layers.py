@@ -81,7 +81,14 @@ KNOWN_TO = {
     "psycopg": {
         *("database", "sink", "search", "migrate", "verify", "quarantine", "keybook"),
         *("audit", "maintenance", "replay", "roster", "targets"),
-        *("backfill", "vault.sealing", "vault.reference", "vault.reveal", "vault.forget"),
+        *(
+            "backfill",
+            "partition",
+            "vault.sealing",
+            "vault.reference",
+            "vault.reveal",
+            "vault.forget",
+        ),
         *("vault.rewrap", "vault.rekey"),
         "check.context",  # the doctor's questions
         "local.postgres",  # the embedded server asks itself whether it is up

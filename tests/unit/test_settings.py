@@ -79,6 +79,7 @@ def takes_any_text(section: str, key: str) -> bool:
         "bind",
         "cloudwatch",
         "records",
+        "partition_every",
     )
 
 
@@ -164,7 +165,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     default = get(Settings(), section, key)
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
     choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
-    choices["records"] = "lines"
+    choices |= {"records": "lines", "partition_every": "day", "partition_by": "create_date"}
     if key in choices:
         value: Any = choices[key]
     elif isinstance(default, bool):
@@ -202,6 +203,8 @@ def test_no_other_word_is_a_switch(value: str):
 
 
 RANGES = [
+    ("sink", "partitions_ahead", 1, 100),
+    ("sink", "partition_retention_days", 0, 36_500),
     ("envelope", "decompressed_bytes_max", 1024, 2**31 - 1),
     ("envelope", "s3_bytes_max", 1024, 2**31 - 1),
     ("source", "visibility_timeout_s", 2, 43_200),

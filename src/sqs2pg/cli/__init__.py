@@ -32,6 +32,7 @@ COMMANDS = {
     "forget": "Erase a person: keys, values, tokens and quarantined bodies.",
     "keys": "Make and list the keys that mask values.",
     "init": "Propose a settings file from a table or from messages of the queue.",
+    "partition": "Partitions of a target: attach, drop, and convert a plain table online.",
     "backfill": "Write archived JSON lines, from files or S3, and resume exactly.",
     "bench": "Measure throughput and CPU on this machine, in a few minutes.",
     "top": "Attach to a running pipeline by its status address.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -10,12 +11,25 @@ from rich.console import Console
 from rich.text import Text
 
 from sqs2pg import log
-from sqs2pg.check import attack, basics, column, keys, masking, reach
+from sqs2pg.check import (
+    attack,
+    basics,
+    column,
+    grants,
+    keys,
+    masking,
+    queue,
+    reach,
+    sample,
+    server,
+    target,
+)
 from sqs2pg.check.context import Context
-from sqs2pg.check.finding import Check, Finding
+from sqs2pg.check.finding import Check, Finding, ok, warn
 from sqs2pg.check.runner import run
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
+from sqs2pg.errors import Sqs2pgError
 
 # In this order: the cause before what follows from it. Each has its own limit; none stops the
 # others.
@@ -25,8 +39,13 @@ CHECKS = (
     Check("keys", keys.check_keys),
     Check("masking policy", masking.check_masking),
     Check("queue", reach.check_queue),
+    Check("queue attributes", queue.check_queue_attributes),
+    Check("queue permissions", queue.check_queue_permissions),
     Check("database", reach.check_database),
+    Check("server", server.check_server),
+    Check("database connections", server.check_connections),
     Check("schema", reach.check_schema),
+    Check("targets", target.check_targets),
     Check("keys on record", keys.check_key_record),
 )
 
@@ -48,12 +67,31 @@ _FOR_A_COLUMN = ("settings", "database")
     show_default=True,
     help="Longest search of --column.",
 )
+@click.option(
+    "--sample",
+    "count",
+    metavar="N",
+    type=click.IntRange(1, 100),
+    help="Show what N messages would become, masked; nothing is written or deleted.",
+)
+@click.option("--emit-iam", is_flag=True, help="Print the IAM policy it needs, and no more.")
+@click.option("--emit-sql", is_flag=True, help="Print the SQL grants it needs, and no more.")
 @json_option
 def check(
-    config: Path | None, with_attack: bool, place: str | None, limit_s: float, as_json: bool
+    config: Path | None,
+    with_attack: bool,
+    place: str | None,
+    limit_s: float,
+    count: int | None,
+    emit_iam: bool,
+    emit_sql: bool,
+    as_json: bool,
 ) -> int:
     """Examine settings, keys, masking, queue and database; exit 1 where something fails."""
     log.configure()
+    if emit_iam or emit_sql:
+        run_async(_emit(Context(config), emit_iam, emit_sql))
+        return 0
     checks = [one for one in CHECKS if not place or one.name in _FOR_A_COLUMN]
     estimates: list[attack.Estimate] = []
     if with_attack:
@@ -62,15 +100,60 @@ def check(
         )
     if place:
         checks.append(_column_check(place, limit_s))
+    taken: list[sample.Sample] = []
+    if count:
+        checks.append(_sample_check(count, taken))
     findings = run_async(_run(checks, Context(config), quiet=as_json))
     failed = sum(finding.status == "fail" for finding in findings)
     if as_json:
         report = {"ok": not failed, "checks": msgspec.to_builtins(findings)}
-        print_json(report | ({"attack": msgspec.to_builtins(estimates)} if with_attack else {}))
+        more = {"attack": msgspec.to_builtins(estimates)} if with_attack else {}
+        if taken:
+            more["sample"] = msgspec.to_builtins(taken[0])
+        print_json(report | more)
     else:
+        for one in taken:
+            for row in one.rows:
+                print(json.dumps(row, ensure_ascii=True))
         warned = sum(finding.status == "warn" for finding in findings)
         print(f"{len(findings)} checks: {failed} failed, {warned} to look at")
     return 1 if failed else 0
+
+
+def _sample_check(count: int, taken: list[sample.Sample]) -> Check:
+    async def look(context: Context) -> Finding:
+        found = await sample.take_sample(context, count)
+        taken.append(found)
+        aside = ", ".join(f"{n} {code}" for code, n in sorted(found.faults.items()))
+        detail = f"{found.messages} messages would become {len(found.rows)} rows"
+        if aside:
+            remedy = "look at the mapping; `sqs2pg config test` tries it on examples"
+            return warn("sample", f"{detail}; set aside: {aside}", remedy)
+        return ok("sample", detail)
+
+    return Check("sample", look, limit_s=60)
+
+
+async def _emit(context: Context, iam: bool, sql: bool) -> None:
+    """Print what is to be granted; the queue is asked for its ARN where it can be reached."""
+    async with context:
+        settings = context.load_settings()
+        if iam:
+            print(json.dumps(grants.iam_policy(settings, await _arn(context)), indent=2))
+        if sql:
+            print(";\n".join(grants.sql_grants(settings)) + ";")
+
+
+async def _arn(context: Context) -> str:
+    queue = context.settings.source.queue
+    if queue.startswith("arn:"):
+        return queue
+    try:
+        url = await context.find_queue()
+        client, _ = await context.queue()
+        return (await client.attributes(url, ["QueueArn"]))["QueueArn"]
+    except (Sqs2pgError, KeyError):
+        return f"arn:aws:sqs:REGION:ACCOUNT:{queue.rstrip('/').rsplit('/', 1)[-1]}"
 
 
 def _column_check(place: str, limit_s: float) -> Check:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sqs2pg import migrate as work
+from sqs2pg import partition
 from sqs2pg.assembly import connect
 from sqs2pg.cli.options import config_option, run_async
 from sqs2pg.settings import Settings, load
@@ -15,7 +16,8 @@ from sqs2pg.settings import Settings, load
 @click.command()
 @config_option
 @click.option("--sql", is_flag=True, help="Print the SQL instead of running it.")
-def migrate(config: Path | None, sql: bool) -> None:
+@click.option("--apply-additive", is_flag=True, help="Add columns that a target lacks.")
+def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
     """Create or upgrade our tables, the target table and the ledger's days."""
     settings = load(config)
     if sql:
@@ -25,13 +27,18 @@ def migrate(config: Path | None, sql: bool) -> None:
         print(work.roles_sql())
         print("\n".join(f"{grant};" for grant in work.target_grants(settings)))
         return
-    for line in run_async(_migrate(settings)) or ["nothing to do: the database is up to date"]:
+    done = run_async(_migrate(settings, additive=apply_additive))
+    for line in done or ["nothing to do: the database is up to date"]:
         print(line)
 
 
-async def _migrate(settings: Settings) -> list[str]:
+async def _migrate(settings: Settings, *, additive: bool) -> list[str]:
     session = await connect(settings)
     try:
-        return await work.migrate(session, settings)
+        done = await work.migrate(session, settings, additive=additive)
+        attached, _ = await partition.extend(session)
+        done += [f"attached {attached} partitions"] if attached else []
+        built = await partition.build_indexes(session, settings)
+        return done + [f"built index {name}" for name in built]
     finally:
         await session.close()

@@ -45,6 +45,9 @@ BEGIN
         GRANT EXECUTE ON FUNCTION pii.lock_shared(), pii.missing(uuid[], text[], text[]),
             pii.open_subjects(uuid[], integer[], bytea[], integer, bytea[]),
             pii.reference_key(), pii.set_reference_key(bytea, text) TO sqs2pg_ingest;
+        GRANT SELECT ON sqs2pg.partitioned TO sqs2pg_ingest;
+        GRANT EXECUTE ON FUNCTION sqs2pg.attach_period(text, date), sqs2pg.drop_period(text, date)
+            TO sqs2pg_ingest;
         FOREACH book IN ARRAY ARRAY['sqs2pg.worker', 'sqs2pg.backfill'] LOOP
             CONTINUE WHEN to_regclass(book) IS NULL;
             EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO sqs2pg_ingest', book);

@@ -13,7 +13,7 @@ import botocore.auth
 import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqs2pg.source.signer import (
@@ -124,6 +124,7 @@ keys = st.builds(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     keys=keys,
     region=st.sampled_from(["us-east-1", "eu-west-1", "cn-north-1", "us-gov-west-1"]),

@@ -1,0 +1,68 @@
+"""Checks of the target tables: against the mapping, and what they do to rows by themselves."""
+
+from __future__ import annotations
+
+from sqs2pg import columns
+from sqs2pg.check.context import Context
+from sqs2pg.check.finding import Finding, fail, ok, warn
+from sqs2pg.errors import SettingsError
+from sqs2pg.migrate import quoted_table
+from sqs2pg.settings import Target
+from sqs2pg.targets import read_columns
+
+_TABLE = """SELECT c.relpersistence, c.relkind,
+       ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+             AND t.tgtype & 4 <> 0 ORDER BY 1),
+       c.relrowsecurity, has_table_privilege(c.oid, 'SELECT')
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+
+
+async def check_targets(context: Context) -> list[Finding]:
+    """Say of each target whether the mapping fits it, and what people should know of it."""
+    findings: list[Finding] = []
+    for target in context.settings.targets:
+        findings += await _target(context, target)
+    return findings
+
+
+async def _target(context: Context, target: Target) -> list[Finding]:
+    name = f"target {target.table}"
+    session = await context.session()
+    table = quoted_table(target.table)
+    try:
+        found = await read_columns(session, table)
+        columns.match(target.fields, found, target.table)
+    except SettingsError as error:
+        return [fail(name, error.what, error.hint)]
+    unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
+    beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
+    findings = [ok(name, f"{len(target.fields)} fields fit their columns{beside}")]
+    rows = await context.query(_TABLE, [table])
+    persistence, _kind, triggers, row_security, _may_read = rows[0]
+    if persistence == "u":
+        findings.append(
+            warn(
+                f"{name} durability",
+                "the table is UNLOGGED: a crash of the server empties it, and the ledger says "
+                "that its messages were written",
+                f"ALTER TABLE {target.table} SET LOGGED",
+            )
+        )
+    if triggers:
+        findings.append(
+            warn(
+                f"{name} triggers",
+                f"on insert: {', '.join(triggers)}",
+                "each runs for every row; one that returns NULL sends its messages to quarantine",
+            )
+        )
+    if row_security:
+        findings.append(
+            warn(
+                f"{name} row security",
+                "policies decide which rows may be inserted; COPY needs one that lets them in",
+                "check the policies FOR INSERT of the pipeline's role",
+            )
+        )
+    return findings

@@ -1,0 +1,73 @@
+"""`sqs2pg partition`: the target's partitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from sqs2pg import log
+from sqs2pg import partition as work
+from sqs2pg.assembly import connect
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.errors import SettingsError
+from sqs2pg.settings import Settings, load
+
+
+@click.command()
+@config_option
+@click.option("--convert", is_flag=True, help="Turn the plain target into a partitioned one.")
+@json_option
+def partition(config: Path | None, convert: bool, as_json: bool) -> None:
+    """Attach the partitions ahead and drop those past their retention; with --convert, first turn
+    the plain table into a partitioned one, online, period by period.
+    """
+    log.configure()
+    settings = load(config)
+    if not settings.sink.partition_by:
+        raise SettingsError(
+            "sink.partition_by is not set",
+            code="partition_by",
+            hint="name the date column to partition by, such as create_date, under [sink]",
+        )
+    table = settings.targets[0].table
+    if convert:
+        done = run_async(_convert(settings, table))
+        if as_json:
+            print_json(msgspec.to_builtins(done))
+        else:
+            print(
+                f"{table}: {done.rows:,} rows moved to {done.periods:,} partitions; "
+                f"{done.left:,} without a date stay in the default one"
+            )
+        return
+    attached, dropped = run_async(_extend(settings))
+    if as_json:
+        print_json({"attached": attached, "dropped": dropped})
+    else:
+        print(f"{table}: {attached} partitions attached, {dropped} dropped")
+
+
+async def _convert(settings: Settings, table: str) -> work.Converted:
+    latest = work.Converted()
+
+    def note(done: work.Converted) -> None:
+        nonlocal latest
+        latest = done
+
+    session = await connect(settings)
+    try:
+        async with Ticker("moving rows", lambda: (latest.rows, None, {"periods": latest.periods})):
+            return await work.convert(session, settings, table, note)
+    finally:
+        await session.close()
+
+
+async def _extend(settings: Settings) -> tuple[int, int]:
+    session = await connect(settings)
+    try:
+        return await work.extend(session)
+    finally:
+        await session.close()

@@ -1,0 +1,109 @@
+"""`sqs2pg check` on queue, server and tables: what it finds wrong, what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.shell import Shell
+
+Query = Callable[..., list[tuple[Any, ...]]]
+Send = Callable[[list[str]], list[str]]
+
+
+def found(shell: Shell, *arguments: str, code: int = 0) -> dict[str, dict[str, str]]:
+    report = shell("check", *arguments, "--json", code=code).last
+    assert report["ok"] is (code == 0)
+    return {one["name"]: one for one in report["checks"]}
+
+
+def test_a_pipeline_that_can_run_and_a_table_that_changed(
+    shell: Shell, query: Query, sqs: Any, queue_url: str
+):
+    shell("migrate")
+    checks = found(shell)
+    for name in (
+        *("queue redrive", "queue retention", "queue encryption", "queue visibility timeout"),
+        *("queue long polling", "queue permissions", "database durability", "clock"),
+        *("database TLS", "database connections", "target user_logins"),
+    ):
+        assert name in checks, name
+    assert checks["queue permissions"]["status"] == "ok"
+    assert checks["target user_logins"]["status"] == "ok"
+
+    target = json.dumps({"deadLetterTargetArn": arn(sqs, queue_url), "maxReceiveCount": "2"})
+    sqs.set_queue_attributes(
+        QueueUrl=queue_url,
+        Attributes={"RedrivePolicy": target, "MessageRetentionPeriod": "3600"},
+    )
+    query(
+        "ALTER TABLE user_logins SET UNLOGGED;"
+        "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+        "CREATE TRIGGER look BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION look()"
+    )
+    checks = found(shell)
+    for name, words in (
+        ("queue redrive", "maxReceiveCount is 2"),
+        ("queue retention", "dropped after 0.0 days"),
+        ("target user_logins durability", "UNLOGGED"),
+        ("target user_logins triggers", "look"),
+    ):
+        assert checks[name]["status"] == "warn", name
+        assert words in checks[name]["detail"]
+        assert checks[name]["remedy"]
+
+    [(name,)] = query("SELECT current_database()")
+    query("ALTER TABLE user_logins DROP COLUMN locale")
+    query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    checks = found(shell, code=1)
+    assert checks["target user_logins"]["status"] == "fail"
+    assert "no column 'locale'" in checks["target user_logins"]["detail"]
+    assert checks["database writes"]["status"] == "fail"
+
+
+def arn(sqs: Any, queue_url: str) -> str:
+    found = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+    return str(found["Attributes"]["QueueArn"])
+
+
+def test_a_sample_is_masked_and_leaves_everything_as_it_was(
+    shell: Shell, query: Query, sqs: Any, queue_url: str, send: Send
+):
+    shell("migrate")
+    logins = [
+        {"user_id": f"u{i}", "ip": f"198.51.100.{i}", "device_id": "d-4711"} for i in range(3)
+    ]
+    send([*map(json.dumps, logins), "not json"])
+    report = shell("check", "--sample", "10", "--json").last
+    sample = report["sample"]
+    assert (sample["messages"], sample["faults"]) == (4, {"not_json": 1})
+    assert {row["user_id"] for row in sample["rows"]} == {"u0", "u1", "u2"}
+    assert len({row["masked_device_id"] for row in sample["rows"]}) == 1
+    ended = shell("check", "--sample", "10")
+    assert "v1_" in ended.out
+    for canary in ("198.51.100.", "d-4711"):
+        assert canary not in ended.out + ended.err + json.dumps(report)
+    assert query("SELECT count(*) FROM user_logins") == [(0,)]
+    assert query("SELECT count(*) FROM sqs2pg.delivery") == [(0,)]
+    waiting = sqs.get_queue_attributes(
+        QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    assert waiting["Attributes"]["ApproximateNumberOfMessages"] == "4"
+
+
+def test_what_is_to_be_granted(shell: Shell, sqs: Any, queue_url: str):
+    policy = json.loads(shell("check", "--emit-iam").out)
+    [statement] = policy["Statement"]
+    assert statement["Resource"] == arn(sqs, queue_url)
+    assert set(statement["Action"]) == {
+        *("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"),
+        *("sqs:GetQueueAttributes", "sqs:GetQueueUrl"),
+    }
+    with_payloads = shell(
+        "check", "--emit-iam", SQS2PG_ENVELOPE__LAYERS="s3", SQS2PG_ENVELOPE__S3_DELETE="true"
+    )
+    assert "s3:DeleteObject" in with_payloads.out
+    sql = shell("check", "--emit-sql").out
+    assert "GRANT sqs2pg_ingest TO pipeline" in sql
+    assert 'GRANT INSERT ON "user_logins" TO sqs2pg_ingest' in sql

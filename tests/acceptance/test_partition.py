@@ -1,0 +1,134 @@
+"""Partitions: of a new table, ahead and dropped; of an old one, converted while it is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.shell import Shell
+
+Query = Callable[..., list[tuple[Any, ...]]]
+Send = Callable[[list[str]], list[str]]
+
+PARTS = """SELECT c.relname, (SELECT count(*) FROM user_logins u WHERE u.tableoid = c.oid)
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'user_logins'::regclass ORDER BY 1"""
+
+
+@pytest.fixture
+def partitioned(shell: Shell) -> Shell:
+    shell.environment |= {
+        "SQS2PG_SINK__PARTITION_BY": "create_date",
+        "SQS2PG_SINK__PARTITIONS_AHEAD": "2",
+    }
+    return shell
+
+
+def login(number: int, day: str | None) -> str:
+    return json.dumps({"user_id": f"u{number}", "device_id": str(number % 7), "create_date": day})
+
+
+def test_a_new_table_has_its_partitions_and_loses_old_ones(
+    partitioned: Shell, query: Query, send: Send
+):
+    partitioned("migrate")
+    assert len(query(PARTS)) == 5  # the default, last month, this one, two ahead
+    days = [None, None, "2021-03-05", "2021-03-06", "2021-04-01"]
+    send([login(i, day) for i, day in enumerate(days)])
+    partitioned("run", "--drain")
+    assert ("user_logins_default", 3) in query(PARTS)
+    done = partitioned("partition", "--convert", "--json").last
+    assert done == {"periods": 2, "rows": 3, "left": 0}
+    assert {("user_logins_p202103", 2), ("user_logins_p202104", 1)} <= set(query(PARTS))
+    assert partitioned("verify", "--json").last["ok"]
+
+    kept = {"SQS2PG_SINK__PARTITION_RETENTION_DAYS": "400"}
+    partitioned("migrate", **kept)
+    assert query("SELECT count(*) FROM user_logins") == [(2,)]
+    assert not any("p2021" in name for name, _ in query(PARTS))
+    assert partitioned("verify", "--json").last["ok"]
+    partitioned("verify", "--json")
+
+
+def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
+    shell: Shell, query: Query, send: Send
+):
+    shell("migrate")
+    days = ["2023-01-31", "2023-02-01", "2023-02-28", "2024-02-29", None]
+    send([login(i, days[i % 5]) for i in range(50)])
+    shell("run", "--drain")
+    query("UPDATE user_logins SET create_date = NULL WHERE user_id = 'u0'")
+    before = query("SELECT * FROM user_logins ORDER BY user_id")
+    granted = "SELECT has_table_privilege('sqs2pg_ingest', 'user_logins', 'INSERT')"
+    assert query(granted) == [(True,)]
+
+    by_day = {
+        "SQS2PG_SINK__PARTITION_BY": "create_date",
+        "SQS2PG_SINK__PARTITION_EVERY": "day",
+        "SQS2PG_SINK__PARTITIONS_AHEAD": "1",
+    }
+    done = shell("partition", "--convert", "--json", **by_day).last
+    assert (done["periods"], done["rows"], done["left"]) == (5, 49, 1)
+    assert query("SELECT * FROM user_logins ORDER BY user_id") == before
+    assert ("user_logins_p20240229", 10) in query(PARTS)
+    assert query(granted) == [(True,)]
+    again = shell("partition", "--convert", "--json", **by_day).last
+    assert (again["periods"], again["rows"], again["left"]) == (0, 0, 1)
+
+    send([login(100, None)])
+    shell("run", "--drain", **by_day)
+    assert query("SELECT count(*) FROM user_logins") == [(51,)]
+    assert shell("verify", "--json").last["ok"]
+
+
+def test_what_stands_in_the_way_is_told_and_nothing_is_changed(partitioned: Shell, query: Query):
+    query("CREATE TABLE user_logins (user_id varchar(128) PRIMARY KEY, device_type varchar(32),"
+          " masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32),"
+          " app_version integer, create_date date)")  # fmt: skip
+    partitioned("migrate")
+    told = partitioned.error("partition", "--convert", code=2)
+    assert "primary key user_logins_pkey lacks the column create_date" in told
+    assert query("SELECT relkind FROM pg_class WHERE relname = 'user_logins'") == [("r",)]
+    partitioned.error("partition", code=2, SQS2PG_SINK__PARTITION_BY="")
+
+
+def test_declared_indexes_are_built_on_plain_and_partitioned_tables(
+    shell: Shell, query: Query, tmp_path: Path
+):
+    file = tmp_path / "sqs2pg.toml"
+    indexes = """
+[[index]]
+columns = ["masked_device_id"]
+[[index]]
+columns = ["create_date"]
+method = "brin"
+"""
+    file.write_text(indexes)
+    assert shell("migrate").out.count("built index") == 2
+    assert "up to date" in shell("migrate").out
+    query("DROP TABLE user_logins; DELETE FROM sqs2pg.pipeline; DELETE FROM sqs2pg.target")
+    file.write_text('[sink]\npartition_by = "create_date"\n' + indexes)
+    assert shell("migrate").out.count("built index") == 2
+    valid = """SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+        WHERE c.relname LIKE 'user_logins%' AND i.indisvalid"""
+    parts = len(query(PARTS))
+    assert query(valid) == [(2 * (parts + 1),)]
+    assert "up to date" in shell("migrate").out
+
+
+def test_columns_that_the_mapping_gained_are_proposed_or_added(
+    shell: Shell, query: Query, tmp_path: Path
+):
+    query("CREATE TABLE user_logins (user_id text)")
+    told = shell.error("migrate", code=2)
+    assert 'ADD COLUMN "device_type" varchar(32)' in told
+    assert "--apply-additive" in told
+    assert "added device_type" in shell("migrate", "--apply-additive").out
+    columns = query("SELECT count(*) FROM information_schema.columns"
+                    " WHERE table_name = 'user_logins'")  # fmt: skip
+    assert columns == [(7,)]
+    assert "up to date" in shell("migrate").out
