@@ -37,6 +37,9 @@ TARGET = """CREATE TABLE user_logins (
     locale varchar(32), app_version integer, create_date date);"""  # noqa: E501
 
 
+HEALTH = re.compile(r"^HEALTHCHECK .*\n\s+CMD .*/livez", re.MULTILINE)
+
+
 def lint(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True
@@ -173,6 +176,22 @@ def test_mounted_files_exist() -> None:
     assert all((ROOT / file).is_file() for file in files)
 
 
+def test_prometheus_is_let_in_with_the_pipelines_token_and_grafana_finds_it() -> None:
+    pipeline = OURS["pipeline"]["environment"]
+    scrape = yaml.safe_load((ROOT / "deploy/compose/prometheus.yml").read_text())
+    [job] = scrape["scrape_configs"]
+    assert job["authorization"]["credentials"] == pipeline["SQS2PG_STATUS__TOKEN"]
+    port = pipeline["SQS2PG_STATUS__BIND"].rpartition(":")[2]
+    assert job["static_configs"] == [{"targets": [f"pipeline:{port}"]}]
+    mounts = [m.split(":")[1] for m in SERVICES["prometheus"]["volumes"]]
+    assert set(scrape["rule_files"]) <= set(mounts)
+    [source] = yaml.safe_load((ROOT / "deploy/compose/grafana-datasource.yml").read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://prometheus:9090"
+    assert {"prometheus", "grafana"} == {n for n, s in SERVICES.items() if s.get("profiles")}
+
+
 def test_ports_are_published_on_loopback_only() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports
@@ -181,9 +200,13 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 def test_who_is_waited_for_can_be_waited_for() -> None:
     for service in SERVICES.values():
-        for name, how in service.get("depends_on", {}).items():
+        waits = service.get("depends_on", {})
+        for name, how in waits.items() if isinstance(waits, dict) else ():
             if how["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[name]
+                # Ours has that of the image.
+                assert "healthcheck" in SERVICES[name] or (
+                    name in OURS and HEALTH.search(DOCKERFILE)
+                )
             else:
                 assert how["condition"] == "service_completed_successfully"
                 assert SERVICES[name]["restart"] == "no"
