@@ -46,7 +46,7 @@ def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: P
         env=shell.environment | {"SQS2PG_SINK__BATCH_ROWS_MAX": "500"},
         stderr=subprocess.DEVNULL,
     )
-    while not query("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+    while not query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
         assert running.poll() is None
         time.sleep(0.01)
     os.kill(running.pid, signal.SIGKILL)
