@@ -26,6 +26,7 @@ _DATE_TYPES = frozenset({"date", "timestamp", "timestamptz"})
 # Masks that keep the value's form fit the types made for it, too.
 _MASK_TYPES = {
     ("truncate_ip", "ip"): frozenset({"inet"}),
+    ("truncate_ip", "text"): frozenset({"inet"}),
     ("fpe_ff1", "ip"): frozenset({"inet"}),
     ("fpe_ff1", "uuid"): frozenset({"uuid"}),
 }

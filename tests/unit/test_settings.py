@@ -522,7 +522,7 @@ def test_settings_are_frozen():
             "[[field]]\nsource = 'a.b'\ncolumn = 'b'\n" + DROPPED,
             "field 'a' is dropped, and 'a.b' goes to a column",
         ),
-        (FIELD + "mask = 'truncate_ip'", "cannot mask values of kind 'text'"),
+        (FIELD + "mask = 'fpe_ff1'\nkind = 'email'", "cannot mask values of kind 'email'"),
         (FIELD + "mask = 'encrypt'\nrecover = true", "is another each time"),
         (FIELD + "mask = 'rot13'", "unknown masking operator 'rot13'"),
         (

@@ -77,11 +77,15 @@ async def check_attack(context: Context, estimates: list[Estimate]) -> list[Find
             domain=field.domain or field.name,
             keyring=keyring,
         )
-        rate = await asyncio.to_thread(_rate, operator, _SAMPLES[field.kind])
+        rate = await asyncio.to_thread(_rate, operator, _sample(field))
         estimate = _estimate(field, rate * cores())
         estimates.append(estimate)
         findings.append(_told(field, estimate, rate))
     return findings
+
+
+def _sample(field: Field) -> str:
+    return _SAMPLES["ip" if field.mask == "truncate_ip" else field.kind]
 
 
 def _rate(operator: Operator, sample: str) -> float:

@@ -15,7 +15,8 @@ PROPERTIES = Properties(
     reversible=False,
     joinable=False,
     format_preserving=True,
-    kinds=("ip",),
+    # A field of kind `text` will do: that its values are addresses is said by the operator.
+    kinds=("ip", "text"),
 )
 
 IPV4_BYTES = 3
