@@ -89,6 +89,10 @@ class Backlog:
     duplicate_share: float = 0.0
     pad_bytes: int = 0
     latency_ms: int = 0
+    people: int = 0
+    """Who may log in; 0: a third as many as messages."""
+    seed: int = 1
+    """Equal ones give the same logins, and the same people."""
 
 
 @contextlib.contextmanager
@@ -154,8 +158,8 @@ def fill(stand: Stand, backlog: Backlog) -> tuple[int, int]:
         backlog.messages,
         malformed_share=backlog.malformed_share,
         pad_bytes=backlog.pad_bytes,
-        people=max(1, backlog.messages // 3),
-        seed=1,  # the same logins for everybody
+        people=backlog.people or max(1, backlog.messages // 3),
+        seed=backlog.seed,
     )
     if backlog.latency_ms:
         stand.server.set_faults("*", latency_ms=backlog.latency_ms)

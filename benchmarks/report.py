@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import plot, results
+from . import plot, recovery, results
 from .contenders import CONTENDERS
 from .measure import Run
 from .workloads import Section
@@ -55,6 +55,7 @@ def table(section: Section) -> str:
         "idle": _idle,
         "steady": _steady,
         "ledger": _ledger,
+        "recovery": _recovery,
     }
     return special.get(section.name, _drain)(section)
 
@@ -150,6 +151,27 @@ def _ledger(section: Section) -> str:
             rows.append([f"{least:,} to {most:,}", _spread([run.rate for run in part]), spent])
     head = ("ledger rows", "messages/s, median (min to max)", "PostgreSQL, CPU µs")
     return _rows(head, rows) + f"\n\n{growth_says(section)}"
+
+
+def _recovery(section: Section) -> str:
+    rows = []
+    for what, title in recovery.TITLES.items():
+        for on in (False, True):
+            runs = recovery.runs_of(section, what, on=on)
+            if not runs:
+                continue
+            cpu = [
+                statistics.median(us for run in runs if (us := run.cpu_us(part)) is not None)
+                for part in ("pipeline", "postgres")
+            ]
+            name = f"{title}, recovery {'on' if on else 'off'}"
+            rows.append(
+                [name, _spread([run.rate for run in runs]), str(len(runs))]
+                + [_number(us, 1) for us in (*cpu, sum(cpu))]
+            )
+    head = ("", "messages/s, median (min to max)", "runs")
+    table_ = _rows((*head, "pipeline, CPU µs", "PostgreSQL, CPU µs", "both"), rows)
+    return "\n\n".join([table_, *recovery.says(section)])
 
 
 def growth_says(section: Section) -> str:

@@ -21,14 +21,14 @@ import psycopg
 
 from sqs2pg.errors import Sqs2pgError
 
-from . import latency, machine, profiling, report, results
+from . import latency, machine, profiling, recovery, report, results
 from .contenders import CONTENDERS
 from .queue_server import BuildError, build
 from .rig import BenchmarkError, Rig, open_rig
 from .workloads import DRAINS, FULL_S, Plan, Section, run_drains, run_growth
 
 UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
-SECTIONS = (*(workload.name for workload in DRAINS), "idle", "steady", "ledger")
+SECTIONS = (*(workload.name for workload in DRAINS), "recovery", "idle", "steady", "ledger")
 LONG = ("ledger",)
 """Sections that only `--only` starts."""
 PROFILED = 200_000
@@ -77,6 +77,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add("--rate", type=float, help="of `steady`, messages/s; else half of the capacity")
     add("--ledger-rows", type=_at_least_one, default=20_000_000)
+    add(
+        "--recovery-people",
+        type=_at_least_one,
+        default=1_000_000,
+        help="who log in again and again in `recovery` (1,000,000)",
+    )
     add("--ledger-step", type=_at_least_one, default=500_000)
     add("--no-fsync", action="store_true", help="of the embedded PostgreSQL; not published")
     add("--results", type=Path, help="folder for the JSON files; RESULTS.md is left alone")
@@ -213,6 +219,8 @@ def _section(
             return latency.run_idle(rig, plan, _tell, count=max(5, round(IDLE * plan.share)))
         case "steady":
             return latency.run_steady(rig, plan, _tell, options.rate, capacity)
+        case "recovery":
+            return recovery.run(rig, plan, options.recovery_people, _tell)
         case "ledger":
             return run_growth(rig, plan, options.ledger_rows, options.ledger_step, _tell)
         case _:

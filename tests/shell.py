@@ -38,13 +38,15 @@ class Shell:
     transcript: list[str] = field(default_factory=list)
     """Everything that was printed, for searches."""
 
-    def __call__(self, *arguments: str, code: int | None = 0, **environment: str) -> Ended:
+    def __call__(
+        self, *arguments: str, code: int | None = 0, stdin: str = "", **environment: str
+    ) -> Ended:
         """Run sqs2pg to its end and check the exit code, unless it is None."""
         done = subprocess.run(
             [self.python, "-m", "sqs2pg", *arguments],
             cwd=self.folder,
             env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=RUN_S_MAX,

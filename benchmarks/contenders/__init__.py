@@ -1,13 +1,23 @@
 """Who is measured, by name."""
 
 from .contender import Contender, Launch, Target
-from .pipeline import ONE, TWO
+from .pipeline import ONE, RECOVERY, TWO
 from .redpanda_connect import REDPANDA_CONNECT
 from .scripts import PLAIN, TUNED
 from .vector import VECTOR
 
 CONTENDERS: dict[str, Contender] = {
-    one.name: one for one in (PLAIN, TUNED, ONE, TWO, REDPANDA_CONNECT, VECTOR)
+    one.name: one for one in (PLAIN, TUNED, ONE, TWO, RECOVERY, REDPANDA_CONNECT, VECTOR)
 }
 
-__all__ = ["CONTENDERS", "ONE", "PLAIN", "TUNED", "TWO", "Contender", "Launch", "Target"]
+__all__ = [
+    "CONTENDERS",
+    "ONE",
+    "PLAIN",
+    "RECOVERY",
+    "TUNED",
+    "TWO",
+    "Contender",
+    "Launch",
+    "Target",
+]

@@ -30,8 +30,8 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "sqs2pg", *arguments, "-c", "/dev/null"]
 
 
-def _launch(target: Target, workers: int) -> Launch:
-    return Launch(command("run", "--drain", "--workers", str(workers)), environment(target))
+def _launch(target: Target, workers: int, **more: str) -> Launch:
+    return Launch(command("run", "--drain", "--workers", str(workers)), environment(target) | more)
 
 
 def _version() -> str:
@@ -52,5 +52,13 @@ TWO = Contender(
     says="`sqs2pg run --drain --workers 2`",
     trial=50_000,
     launch=lambda target: _launch(target, 2),
+    version=_version,
+)
+RECOVERY = Contender(
+    name="sqs2pg-recovery",
+    title="sqs2pg, recovery on",
+    says="`sqs2pg run --drain` with `vault.enabled`: addresses and devices sealed by person",
+    trial=20_000,
+    launch=lambda target: _launch(target, 1, SQS2PG_VAULT__ENABLED="true"),
     version=_version,
 )

@@ -58,6 +58,7 @@ from sqs2pg.status.watch import Watch
 from sqs2pg.telemetry.readings import telemetry_readings
 from sqs2pg.telemetry.traces import TRACEPARENT, start_traces
 from sqs2pg.vault.envelope import subject_references
+from sqs2pg.vault.glimpse import Glimpse
 from sqs2pg.vault.places import Place, place
 from sqs2pg.vault.reference import reference_key
 from sqs2pg.vault.rekey import Column as RecoverableColumn
@@ -332,6 +333,7 @@ async def assemble_processors(
                 dedupe=bool(settings.ledger.dedupe_key),
             )
             masks = masks_of(settings, keyring)
+            short_cut = short_cut_of(settings, matched, masks)
             plan = Plan(
                 mapping=compile_mapping(settings, matched, masks),
                 payloads=payloads_of(settings),
@@ -340,7 +342,12 @@ async def assemble_processors(
                 fifo=fifo,
                 dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
                 recovers=vault is not None,
-                short_cut=short_cut_of(settings, matched, masks),
+                short_cut=short_cut,
+                glimpse=(
+                    Glimpse(settings.fields, settings.vault.subject)
+                    if short_cut and vault
+                    else None
+                ),
             )
             return Compiled(keyring, plan, pipeline, vault)
 

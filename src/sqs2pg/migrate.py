@@ -183,7 +183,8 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
         )
     done += await _attach_days(session)
     done += await _targets(session, settings, additive=additive)
-    return done + await _grant(session, settings)
+    done += await _grant(session, settings)
+    return done + await _limit_reveals(session, settings.vault.reveals_per_hour_max)
 
 
 async def _applied(session: Session) -> dict[int, str]:
@@ -262,6 +263,15 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
             "`sqs2pg migrate --sql` prints, then migrate again"
         )
     return done
+
+
+async def _limit_reveals(session: Session, most: int) -> list[str]:
+    changed = await session.execute(
+        "UPDATE pii.state SET reveals_per_hour_max = %s WHERE reveals_per_hour_max <> %s"
+        " RETURNING reveals_per_hour_max",
+        [most, most],
+    )
+    return [f"a login may reveal {most:,} values an hour"] if changed else []
 
 
 async def _try_grant(session: Session, statement: str) -> list[str]:

@@ -53,7 +53,7 @@ def compile_lines(
     """
     if extension is None or extension.API != API or not is_flat(settings):
         return None
-    if settings.vault.enabled or settings.ledger.dedupe_key or settings.dropped:
+    if settings.ledger.dedupe_key or settings.dropped:
         return None  # what they need of a record, only the decoded one has
     [target] = settings.targets
     required: dict[str, bool] = {}

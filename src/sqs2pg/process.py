@@ -26,6 +26,7 @@ from sqs2pg.metrics import Metrics
 from sqs2pg.native import Lines
 from sqs2pg.payloads import Payloads
 from sqs2pg.sink import Pipeline, Sink
+from sqs2pg.vault.glimpse import Glimpse
 from sqs2pg.vault.originals import Originals
 from sqs2pg.vault.sealing import Vault
 
@@ -68,6 +69,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What is masked is kept for the vault to seal."""
     short_cut: Lines | None = None
     """Bodies straight to lines, for those that nothing is odd about (`native.py`)."""
+    glimpse: Glimpse | None = None
+    """What the vault needs of the messages that take the short cut."""
 
 
 Follow = Callable[[Plan], Awaitable[tuple[Plan, Pipeline, Vault | None]]]
@@ -290,7 +293,7 @@ class Processor:
         if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
             # Compiled against the columns of the start: not taken once they have been read again.
             if (self._plan.short_cut and self._columns is None) and (
-                done := self._shorten(self._plan.short_cut, messages, keys)
+                done := self._shorten(self._plan.short_cut, messages, keys, originals)
             ):
                 rows, dead = done
                 return keys, firsts, rows, dead
@@ -304,19 +307,27 @@ class Processor:
         return self._transform_each(messages, keys, condemned, originals)
 
     def _shorten(
-        self, short_cut: Lines, messages: Sequence[Message], keys: Sequence[str]
+        self,
+        short_cut: Lines,
+        messages: Sequence[Message],
+        keys: Sequence[str],
+        originals: Originals | None,
     ) -> tuple[list[Row], list[DeadLetter]] | None:
         """Return rows and dead letters by the short cut, which leaves the odd ones to `_mask`.
 
         None where many are odd, or their order matters: the whole batch goes the long way then.
         """
         lines = short_cut(messages)
+        if originals is not None and self._plan.glimpse is not None:
+            lines = self._plan.glimpse.take(messages, lines, originals)
         left = lines.count(None)
         if not left:
             self._decoded = time.perf_counter()
             names = map(_message_id, messages)
             return list(map(Row, keys, names, cast("list[str]", lines))), []
         if self._plan.fifo or left * _ODD_SHARE > len(messages):
+            if originals is not None:
+                originals.parts.clear()
             return None
         rows: list[Row] = []
         odd: list[Message] = []
@@ -327,7 +338,7 @@ class Processor:
                 odd_keys.append(key)
             else:
                 rows.append(Row(key, message.message_id, line))
-        *_, more, dead = self._transform_each(odd, odd_keys, _NOBODY, None)
+        *_, more, dead = self._transform_each(odd, odd_keys, _NOBODY, originals)
         return rows + more, dead
 
     def _transform_each(

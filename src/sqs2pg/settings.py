@@ -320,6 +320,10 @@ class Vault(Section, frozen=True):
 
     enabled: bool = False
     subject: str = "user_id"
+    reveals_per_hour_max: Annotated[
+        int,
+        Meta(ge=0, le=2**31 - 1, description="values a login may reveal; `migrate` sets it"),
+    ] = 1_000
 
 
 class Quarantine(Section, frozen=True):

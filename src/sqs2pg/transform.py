@@ -90,6 +90,8 @@ class Transformer:
         self, names: list[str | None], faults: dict[int, PermanentFault]
     ) -> list[str | None]:
         """Return whose each record is; note a fault where that is missing or no text."""
+        if all(names) and "".join(cast("list[str]", names)).isascii():
+            return names
         bad: dict[str | None, str] = {None: "no_subject", "": "no_subject"}
         for name in set(names) - bad.keys():
             try:

@@ -40,6 +40,8 @@ table = "events"
 statement_timeout_s = 5
 [ledger]
 dedupe_key = "event"
+[vault]
+enabled = true
 [[field]]
 source = "user_id"
 column = "user_id"
@@ -54,10 +56,12 @@ source = "ip"
 column = "masked_ip"
 kind = "ip"
 mask = "pseudonymize"
+recover = true
 [[field]]
 source = "device_id"
 column = "masked_device_id"
 mask = "pseudonymize"
+recover = true
 [[field]]
 source = "email"
 column = "email"
@@ -354,7 +358,8 @@ def _run_every_path(world: World, flock: Flock, send: Send) -> None:
 COMMANDS = (
     "quarantine list --json; quarantine show 1; quarantine replay --all; verify --json;"
     " check --attack --json; check --column events.masked_device_id --json; keys list --json;"
-    " support-bundle -o later.zip; config show; quarantine purge --reason bad_date --yes"
+    " support-bundle -o later.zip; config show; quarantine purge --reason bad_date --yes;"
+    " keys rewrap --json; keys rekey --json; verify --audit --json"
 )
 
 
@@ -390,6 +395,19 @@ def _use_the_commands(world: World) -> None:
     world.loud(*COMMANDS.replace(";", " ;").split())
 
 
+def _reveal_and_forget(world: World, flock: Flock) -> None:
+    """Reveal a value, which goes to stdout and nowhere else; erase its person."""
+    [(user, token)] = world.sql("SELECT user_id, masked_ip FROM events ORDER BY user_id LIMIT 1")
+    shown = world.loud("reveal", token, "--reason", "a test")
+    assert find(flock.hidden, shown.out), "a revealed value is shown"
+    assert "of the subject" in shown.err
+    world.shell.transcript.remove(shown.out)
+    world.loud("forget", user, "--reason", "a test")
+    world.loud("reveal", "--user", user, "--reason", "a test", code=1)
+    world.loud("reveal", token, "--reason", "a test", code=1)
+    assert world.sql("SELECT count(*) FROM events WHERE user_id = %s", user) == [(0,)]
+
+
 def leaks(surface: Surface, world: World, flock: Flock) -> list[str]:
     canaries = flock.hidden if surface.sees_rows else [*flock.hidden, *flock.kept]
     return [f"{surface.name}: {leak}" for leak in find(canaries, surface.read(world))]
@@ -401,6 +419,7 @@ def test_no_canary_is_found_anywhere_and_a_planted_one_is(world: World, send: Se
     _run_every_path(world, flock, send)
     _attach_to_a_running_one(world, flock, send)
     _use_the_commands(world)
+    _reveal_and_forget(world, flock)
     for surface in SURFACES:
         output = surface.read(world)
         text = output if isinstance(output, str) else output.decode("utf-8", "replace")

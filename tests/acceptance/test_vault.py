@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.acceptance.test_main_job import login
+from tests.integration.vault_support import login_of
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
@@ -26,12 +28,12 @@ def vault(shell: Any) -> Any:
 def test_round_trip_reveal_every_value_forget_one_person_leave_the_others(
     vault: Any, query: Query, send: Send
 ) -> None:
-    people = {f"user-{i:05}": (f"203.0.113.{i // 2}", f"593-47-{i:04}") for i in range(8)}
+    people = {f"user-{i:05}": (f"203.0.113.{i // 2}", f"593-47-{i:04}") for i in range(4)}
     send([login(0, user_id=u, ip=ip, device_id=device) for u, (ip, device) in people.items()])
     send([json.dumps({"user_id": "user-00002", "ip": 5})])
     vault("run", "--drain")
     rows = query(ROWS)
-    assert len(rows) == 8
+    assert len(rows) == 4
     for user, ip, device in rows:
         why = ("--reason", "abuse report", "--ticket", "T-1", "--json")
         found = vault("reveal", device, *why).last
@@ -72,3 +74,82 @@ def test_round_trip_reveal_every_value_forget_one_person_leave_the_others(
     assert acts == ["forget", "forget_done", "reveal"]
     everything = json.dumps(query("SELECT subject, reason FROM sqs2pg.audit"))
     assert "user-0" not in everything
+
+
+def test_demo_recover_reveals_forgets_and_balances(bare_shell: Any) -> None:
+    ended = bare_shell("demo", "--recover", "--messages", "300", "--seed", "4")
+    assert "$ sqs2pg reveal v1_" in ended.out
+    assert re.search(r"^\d+(\.\d+){3}$", ended.out, re.MULTILINE)
+    assert "erased 1 person: 1 key destroyed" in ended.out
+    assert "error: this person was erased on" in ended.out
+    assert ended.out.strip().endswith("after all that the books balance")
+
+
+def test_names_come_from_stdin_where_the_argument_is_a_dash(
+    vault: Any, query: Query, send: Send
+) -> None:
+    send([login(i, user_id=f"user-{i}") for i in range(5)])
+    vault("run", "--drain")
+    report = vault("forget", "-", "--reason", "x", "--json", stdin="user-1\n\nuser-3\n").last
+    assert (report["subjects"], report["rows_changed"]) == (2, 2)
+    assert {u for (u, *_) in query(ROWS)} >= {"user-0", "user-2", "user-4"}
+    shown = vault("reveal", "--user", "-", "--reason", "x", stdin="user-2\n").out
+    assert [line.split("\t")[0] for line in shown.splitlines()] == ["device_id", "ip"]
+    assert "stdin has 0 lines" in vault.error("forget", "-", "--reason", "x", code=2)
+
+
+def test_a_body_that_does_not_say_whose_it_is_remains_and_is_reported(
+    vault: Any, send: Send
+) -> None:
+    send([login(1), "not json"])
+    vault("run", "--drain")
+    ended = vault("forget", "user-00001", "--reason", "x")
+    assert re.search(r"1 quarantined bodies, sealed, .*purged on \d{4}-\d\d-\d\d", ended.out)
+    assert "backups" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("reveal", "--reason", "x"), "say what"),
+        (("reveal", "v1_x"), "--reason"),
+        (("reveal", "v1_x", "--reason", "  "), "the reason is empty"),
+        (("forget", "ann"), "--reason"),
+        (("forget", "ann", "--reason", ""), "the reason is empty"),
+        (("forget", "", "--reason", "x"), "a user id is empty"),
+        (("verify", "--audit", "--since", "2026-01-01"), "leave out --since"),
+    ],
+)
+def test_wrong_usage_is_said(vault: Any, command: tuple[str, ...], says: str) -> None:
+    assert says in vault.error(*command, code=2)
+
+
+def test_the_auditor_verifies_the_chain_and_nothing_else(
+    vault: Any, database: str, send: Send
+) -> None:
+    send([login(1)])
+    vault("run", "--drain")
+    audited = vault("forget", "user-00001", "--reason", "x")
+    anchors = re.findall(r'"anchor": "(\d+:[0-9a-f]{64})"', audited.err)
+    assert len(anchors) == 2
+    with login_of(database, "sqs2pg_auditor") as conninfo:
+        for anchor in anchors:
+            found = vault("verify", "--audit", "--anchor", anchor, "--json", DATABASE_URL=conninfo)
+            assert found.last == {"ok": True, "acts": 2, "anchor": anchors[1], "differences": []}
+        wrong = f"1:{'0' * 64}"
+        ended = vault("verify", "--audit", "--anchor", wrong, code=1, DATABASE_URL=conninfo)
+        assert "row 1 is not the one the anchor names" in ended.out
+        assert "42501" in vault.error("verify", code=1, DATABASE_URL=conninfo)
+        assert "42501" in vault.error(
+            "reveal", "v1_x", "--reason", "x", code=1, DATABASE_URL=conninfo
+        )
+
+
+def test_the_limit_of_the_hour_is_set_by_migrate(vault: Any, send: Send) -> None:
+    send([login(1)])
+    vault("run", "--drain")
+    told = vault("migrate", SQS2PG_VAULT__REVEALS_PER_HOUR_MAX="2").out
+    assert "a login may reveal 2 values an hour" in told
+    vault("reveal", "--user", "user-00001", "--limit", "2", "--reason", "x")
+    refused = vault.error("reveal", "--user", "user-00001", "--limit", "1", "--reason", "x", code=1)
+    assert "as many values within the hour as it may" in refused

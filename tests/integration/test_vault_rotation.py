@@ -163,14 +163,27 @@ async def test_rewrap_changes_every_wrapping_and_no_value(
     assert assert_every_value_opens(chosen, database) == 9
 
 
-async def test_a_worker_stops_where_another_vault_root_became_active(
+async def test_a_worker_takes_up_another_vault_root_with_its_next_batch(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:
     async with pipeline(**ON) as ready:
         await write(ready, PEOPLE)
         rotate(settings(**ON), database, "vault")
-        with pytest.raises(KeyFault, match="vault version 1, but version 2"):
-            await ready.processors[0].process([message("eve")])
+        await write(ready, [message("eve"), message("ann", "192.0.2.9")])
+    versions = "SELECT key_version, count(*) FROM pii.subject_key GROUP BY 1 ORDER BY 1"
+    assert rows(database, versions) == [(1, 2), (2, 1)]
+    assert assert_every_value_opens(settings(**ON), database) == 9
+
+
+async def test_a_vault_refuses_a_batch_under_a_root_that_is_no_longer_active(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(**ON) as ready:
+        vault = ready.processors[0]._sink._vault
+        assert vault is not None
+        with pytest.raises(KeyFault, match="vault version 1, but version 2") as caught:
+            vault.heed(1, 2)
+    assert caught.value.code == "key_version"
 
 
 async def test_rekey_gives_old_rows_the_tokens_of_new_ones(

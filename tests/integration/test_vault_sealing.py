@@ -7,8 +7,11 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from sqs2pg.assembly import Ready
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from tests import native
 from tests.integration.support import Assemble, rows
 
 ON = {"vault": {"enabled": True}}
@@ -73,3 +76,24 @@ async def test_slow_path_seals_what_is_written_and_nothing_else(
             Outcome.QUARANTINED,
         ]
     assert rows(database, COUNTS) == [(2, 4, 2)]
+
+
+async def test_what_takes_the_native_short_cut_is_sealed_like_what_does_not(
+    pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [message(f"u{i}", f"192.0.2.{i % 7}", str(i % 5)) for i in range(60)]
+    odd = [message("Zoë"), message("u1", "::ffff:192.0.2.1"), message("", "192.0.2.9")]
+    found = []
+    for extension in (native.extension(), None):
+        monkeypatch.setattr("sqs2pg.native.EXTENSION", extension)
+        async with pipeline(**ON) as ready:
+            assert (ready.processors[0]._plan.short_cut is None) == (extension is None)
+            outcomes = await process(ready, [*batch[:30], *odd, *batch[30:]])
+        assert outcomes.count(Outcome.WRITTEN) == 62
+        found.append(rows(database, "SELECT subject, field, token FROM pii.value ORDER BY 1, 2, 3"))
+        assert len(found[-1]) == 61 * 2
+        if extension:
+            # The same messages again, the long way, after an empty vault.
+            rows(database, "TRUNCATE pii.value, pii.subject_key; DELETE FROM sqs2pg.delivery")
+            rows(database, "TRUNCATE sqs2pg.tally, sqs2pg.quarantine, user_logins")
+    assert found[0] == found[1]

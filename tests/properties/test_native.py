@@ -23,7 +23,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.settings import Field, Ledger, Settings, Vault
+from sqs2pg.settings import Field, Ledger, Settings
 from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, login, masks_of
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -171,9 +171,9 @@ def test_a_mapping_that_is_not_known_by_heart_has_no_short_cut(
     assert native.compile_lines(settings, [column], masks_of(settings), extension()) is None
 
 
-def test_nor_have_the_vault_event_names_or_another_build() -> None:
-    for settings in (Settings(vault=Vault(enabled=True)), Settings(ledger=Ledger(dedupe_key="e"))):
-        assert native.compile_lines(settings, BUILT_IN, masks_of(settings), extension()) is None
+def test_nor_have_event_names_or_another_build() -> None:
+    settings = Settings(ledger=Ledger(dedupe_key="e"))
+    assert native.compile_lines(settings, BUILT_IN, masks_of(settings), extension()) is None
     masks = masks_of(Settings())
     assert native.compile_lines(Settings(), BUILT_IN, masks, None) is None
     older = type(extension())("older")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from sqs2pg.cli.chaos import kill_midway
 from sqs2pg.cli.local import ENV_FILE, local_environment
 from sqs2pg.cli.options import json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
+from sqs2pg.cli.recovery import show_recovery
 from sqs2pg.cli.run import as_flat, consume, prepare_local, summary
 from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault
@@ -43,16 +45,21 @@ FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
 @click.option("--messages", default=2000, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--seed", type=int, help="Seed of the generated logins, to repeat them.")
 @click.option("--chaos", is_flag=True, help="Kill the consumer midway (-9) and start it again.")
+@click.option("--recover", is_flag=True, help="With the vault: reveal a value, forget a person.")
 @click.option("--keep", is_flag=True, help="Leave servers and status page up until Ctrl-C.")
 @json_option
-def demo(messages: int, seed: int | None, chaos: bool, keep: bool, as_json: bool) -> int:
+def demo(
+    messages: int, seed: int | None, chaos: bool, recover: bool, keep: bool, as_json: bool
+) -> int:
     """Start embedded servers, send logins, drain, verify and show the result."""
     log.configure()
     say = _quiet if as_json else partial(print, flush=True)
     began = time.monotonic()
     say("starting PostgreSQL and an SQS server on loopback …")
     with local_environment(keep_file=keep):
-        settings = _settings()
+        settings = _settings(recover=recover)
+        if recover:  # for the consumer that --chaos starts, too
+            os.environ["SQS2PG_VAULT__ENABLED"] = "true"
         say(f"both are up after {time.monotonic() - began:.1f} s; making queue, keys and tables")
         run_async(prepare_local(settings))
         say(f"sending {messages:,} logins, about one in fifty malformed …")
@@ -77,6 +84,11 @@ def demo(messages: int, seed: int | None, chaos: bool, keep: bool, as_json: bool
                 f"\nsent {sent:,} = written {report.written:,} + "
                 f"quarantined {report.quarantined:,}: {'yes' if ok else 'NO'}"
             )
+        if recover:
+            run_async(show_recovery(settings, say))
+            report = run_async(check(settings))
+            ok = ok and report.ok
+            say(f"\nafter all that the books {'balance' if report.ok else 'DO NOT balance'}")
         if keep:
             _keep(settings, say)
     if as_json:
@@ -92,9 +104,10 @@ def _quiet(*_: Any) -> None:
     """Say nothing: with --json stdout carries the result alone."""
 
 
-def _settings() -> Settings:
+def _settings(*, recover: bool) -> Settings:
     """The built-in settings: the demo is the same in any folder, whatever lies there."""
-    return load(environ={}, overrides={"keys": {"provider": "development"}}, discover=False)
+    overrides = {"keys": {"provider": "development"}, "vault": {"enabled": recover}}
+    return load(environ={}, overrides=overrides, discover=False)
 
 
 async def _send(settings: Settings, count: int, seed: int | None) -> int:

@@ -90,9 +90,12 @@ async def _reveal(
 
 
 def _whose(settings: Settings, one: Revealed) -> str:
-    """Say whose value it is: by name where the target shows that in clear, else by reference."""
+    """Say whose value it is: by name to a person at a terminal, where the target has it in clear;
+    by reference to what may be a log.
+    """
     in_clear = any(f.source == settings.vault.subject and f.mask == "keep" for f in settings.fields)
-    name = terminal_text(one.subject) if in_clear else f"the subject {one.reference}"
+    named = in_clear and sys.stderr.isatty() and one.subject.isprintable()
+    name = one.subject if named else f"the subject {one.reference}"
     others = f", one of {one.shared_by:,} people who share this token" if one.shared_by > 1 else ""
     more = "; --user picks one of them, --limit shows more" if others else ""
     return f"{one.field} of {name}{others}{more} (audit {one.audit})"

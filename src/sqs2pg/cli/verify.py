@@ -10,6 +10,7 @@ import msgspec
 
 from sqs2pg import assembly
 from sqs2pg import verify as work
+from sqs2pg.audit import Anchor, check_chain, head
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.settings import Settings, load
 
@@ -22,9 +23,16 @@ from sqs2pg.settings import Settings, load
     help="Compare only messages sent from then on; UTC unless it says otherwise.",
 )
 @click.option("--anchor", help="SEQUENCE:HASH from the log: the audit must still hold it.")
+@click.option("--audit", is_flag=True, help="The audit alone; an auditor's role is enough.")
 @json_option
-def verify(config: Path | None, since: datetime | None, anchor: str | None, as_json: bool) -> int:
+def verify(
+    config: Path | None, since: datetime | None, anchor: str | None, audit: bool, as_json: bool
+) -> int:
     """Reconcile ledger, tally, quarantine and target; exit 1 on any difference."""
+    if audit:
+        if since is not None:
+            raise click.UsageError("--audit goes through the whole chain: leave out --since")
+        return _verify_audit(load(config), anchor, as_json=as_json)
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
     report = run_async(check(load(config), since, anchor))
@@ -33,6 +41,29 @@ def verify(config: Path | None, since: datetime | None, anchor: str | None, as_j
     else:
         print_report(report)
     return 0 if report.ok else 1
+
+
+def _verify_audit(settings: Settings, anchor: str | None, *, as_json: bool) -> int:
+    head, differences = run_async(_check_audit(settings, anchor))
+    ok = not differences
+    if as_json:
+        print_json(
+            {"ok": ok, "acts": head.sequence, "anchor": str(head), "differences": differences}
+        )
+    else:
+        for difference in differences:
+            print(f"difference: {difference}")
+        print(f"{head.sequence:,} acts; the newest one's anchor is {head}")
+        print("the chain holds" if ok else "the chain does not hold")
+    return 0 if ok else 1
+
+
+async def _check_audit(settings: Settings, anchor: str | None) -> tuple[Anchor, list[str]]:
+    session = await assembly.connect(settings)
+    try:
+        return await head(session), await check_chain(session, anchor)
+    finally:
+        await session.close()
 
 
 def print_report(report: work.Report) -> None:

@@ -19,17 +19,73 @@ import os
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.derive import Secret
 
 FORMAT = b"\x01"
 NONCE_BYTES = 24
 TAG_BYTES = 16
 OVERHEAD_BYTES = len(FORMAT) + NONCE_BYTES + TAG_BYTES
+
+_BLOCK = 2**128 - 1
+_COUNTERS = int.from_bytes(b"\0\x01X\0" + bytes(12) + b"\0\x02X\0" + bytes(12), "big")
+"""The two blocks of the key derivation but for the context: counter 1 and 2, label X, separator."""
+
+
+class SealingKey:
+    """A key made ready for many values: AES's key schedule and CMAC's subkey are worked out once.
+
+    Not for several threads at once.
+    """
+
+    __slots__ = ("_blocks", "_mask")
+
+    def __init__(self, key: bytes) -> None:
+        self._blocks = Cipher(AES256(key), ECB()).encryptor().update  # noqa: S305  as CMAC's part
+        # NIST SP 800-38B, section 6.1: the first subkey, doubled in GF(2**128).
+        last = int.from_bytes(self._blocks(bytes(16)), "big")
+        subkey = (last << 1 & _BLOCK) ^ (0x87 if last >> 127 else 0)
+        self._mask = _COUNTERS ^ (subkey << 128 | subkey)
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
+        """Return the plaintext sealed; `aad` is what `associated` gives. See `seal`."""
+        nonce = os.urandom(NONCE_BYTES)
+        return FORMAT + nonce + self.encrypt(nonce, plaintext, FORMAT + aad)
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """Return the plaintext; `aad` is what `associated` gives. Raises as `open_sealed`."""
+        if sealed[:1] != FORMAT and len(sealed) >= OVERHEAD_BYTES:
+            raise Sqs2pgError(
+                "a sealed body has a format this version does not know",
+                code="sealed_body_format",
+                hint="open it with the version of sqs2pg that sealed it, or a newer one",
+            )
+        nonce, ciphertext = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
+        if len(ciphertext) >= TAG_BYTES:
+            try:
+                return AESGCM(self._value_key(nonce)).decrypt(nonce[12:], ciphertext, FORMAT + aad)
+            except InvalidTag:
+                pass  # raised below, so that no traceback carries this one as context
+        raise Sqs2pgError(
+            "a sealed body does not open: it was changed, moved to another row, or sealed under "
+            "another key",
+            code="sealed_body_damaged",
+            hint="check with `sqs2pg keys list` that the key it was sealed under is the one in use",
+        )
+
+    def encrypt(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+        """Return ciphertext and tag. `nonce` has 24 bytes, never used twice under the key."""
+        return AESGCM(self._value_key(nonce)).encrypt(nonce[12:], plaintext, aad)
+
+    def _value_key(self, nonce: bytes) -> bytes:
+        # Two blocks of SP 800-108r1's input, each a whole message of CMAC: counter, label,
+        # separator and context fill one block.
+        context = int.from_bytes(nonce[:12], "big")
+        return self._blocks((self._mask ^ (context << 128 | context)).to_bytes(32, "big"))
 
 
 def seal(key: bytes, plaintext: bytes, aad: Sequence[bytes]) -> bytes:
@@ -37,8 +93,7 @@ def seal(key: bytes, plaintext: bytes, aad: Sequence[bytes]) -> bytes:
 
     Each call draws a new nonce, so equal plaintexts give unequal results.
     """
-    nonce = os.urandom(NONCE_BYTES)
-    return FORMAT + nonce + encrypt(key, nonce, plaintext, FORMAT + associated(aad))
+    return SealingKey(key).seal(plaintext, associated(aad))
 
 
 def open_sealed(key: bytes, sealed: bytes, aad: Sequence[bytes]) -> bytes:
@@ -47,26 +102,7 @@ def open_sealed(key: bytes, sealed: bytes, aad: Sequence[bytes]) -> bytes:
     Raises Sqs2pgError `sealed_body_damaged` where key, fields or any bit differ, and
     `sealed_body_format` for a format that this version does not know.
     """
-    if sealed[:1] != FORMAT and len(sealed) >= OVERHEAD_BYTES:
-        raise Sqs2pgError(
-            "a sealed body has a format this version does not know",
-            code="sealed_body_format",
-            hint="open it with the version of sqs2pg that sealed it, or a newer one",
-        )
-    nonce, ciphertext = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
-    if len(ciphertext) >= TAG_BYTES:
-        try:
-            return AESGCM(_value_key(key, nonce)).decrypt(
-                nonce[12:], ciphertext, FORMAT + associated(aad)
-            )
-        except InvalidTag:
-            pass  # raised below, so that no traceback carries this one as context
-    raise Sqs2pgError(
-        "a sealed body does not open: it was changed, moved to another row, or sealed under "
-        "another key",
-        code="sealed_body_damaged",
-        hint="check with `sqs2pg keys list` that the key it was sealed under is the one in use",
-    )
+    return SealingKey(key).open(sealed, associated(aad))
 
 
 def associated(fields: Sequence[bytes]) -> bytes:
@@ -79,20 +115,4 @@ def associated(fields: Sequence[bytes]) -> bytes:
 
 def encrypt(key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
     """Return XAES-256-GCM's ciphertext and tag. `key` 32 bytes, `nonce` 24, never used twice."""
-    return AESGCM(_value_key(key, nonce)).encrypt(nonce[12:], plaintext, aad)
-
-
-def _value_key(key: bytes, nonce: bytes) -> Secret:
-    # SP 800-108r1's input is counter || label || 0x00 || context, without the output's length.
-    derivation = KBKDFCMAC(
-        algorithm=AES256,
-        mode=Mode.CounterMode,
-        length=32,
-        rlen=2,
-        llen=None,
-        location=CounterLocation.BeforeFixed,
-        label=None,
-        context=None,
-        fixed=b"X\x00" + nonce[:12],
-    )
-    return Secret(derivation.derive(key))
+    return SealingKey(key).encrypt(nonce, plaintext, aad)

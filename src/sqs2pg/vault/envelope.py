@@ -12,25 +12,28 @@ Frozen in docs/reference/vault.md; `tests/vectors/vault.json` holds known answer
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from sqs2pg.keys.derive import Secret, hkdf_sha256, hmac_states
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.keys.seal import open_sealed, seal
+from sqs2pg.keys.seal import SealingKey, associated
 from sqs2pg.mask.canonical import text
 
 REFERENCE_BYTES = 16
 """Of the HMAC: among 10**12 subjects the chance of two sharing a reference is 10**-15."""
 
-_VALUE = b"sqs2pg/1/value"
-_SUBJECT = b"sqs2pg/1/subject"
-_DATA_KEY = b"sqs2pg/1/data-key"
-_REFERENCE_KEY = b"sqs2pg/1/reference-key"
+_REFERENCE_LENGTH = REFERENCE_BYTES.to_bytes(4, "big")
+# Associated data in the form of `associated`: each field with its length before it. Those that
+# end before a reference take its length along.
+_SUBJECT = associated((b"sqs2pg/1/subject",)) + _REFERENCE_LENGTH
+_DATA_KEY = associated((b"sqs2pg/1/data-key",)) + _REFERENCE_LENGTH
+_REFERENCE_KEY = associated((b"sqs2pg/1/reference-key",))
 
 
-def key_encryption_key(keyring: Keyring, series: str, version: int) -> Secret:
+def key_encryption_key(keyring: Keyring, series: str, version: int) -> SealingKey:
     """Return the key that wraps keys under a root. Raises KeyFault `key_missing`."""
-    return hkdf_sha256(keyring.root(series, version), b"sqs2pg/1/key-encryption")
+    return SealingKey(hkdf_sha256(keyring.root(series, version), b"sqs2pg/1/key-encryption"))
 
 
 def subject_references(reference_key: bytes) -> Callable[[str], str]:
@@ -49,52 +52,66 @@ def subject_references(reference_key: bytes) -> Callable[[str], str]:
     return reference
 
 
-def wrap_data_key(kek: bytes, data_key: bytes, subject: str, generation: int) -> bytes:
+def wrap_data_key(kek: SealingKey, data_key: bytes, subject: str, generation: int) -> bytes:
     """Return a subject's data key under a key-encryption key. `subject` is its reference."""
-    return seal(kek, data_key, _of_data_key(subject, generation))
+    return kek.seal(data_key, _of_data_key(subject, generation))
 
 
-def unwrap_data_key(kek: bytes, wrapped: bytes, subject: str, generation: int) -> Secret:
+def unwrap_data_key(kek: SealingKey, wrapped: bytes, subject: str, generation: int) -> SealingKey:
     """Return the data key. Raises Sqs2pgError where anything differs."""
-    return Secret(open_sealed(kek, wrapped, _of_data_key(subject, generation)))
+    return SealingKey(kek.open(wrapped, _of_data_key(subject, generation)))
 
 
-def _of_data_key(subject: str, generation: int) -> tuple[bytes, ...]:
-    return _DATA_KEY, bytes.fromhex(subject), str(generation).encode()
+def rewrap_data_key(
+    old: SealingKey, new: SealingKey, wrapped: bytes, subject: str, generation: int
+) -> bytes:
+    """Return the data key under another key-encryption key. Raises as `unwrap_data_key`."""
+    bound = _of_data_key(subject, generation)
+    return new.seal(old.open(wrapped, bound), bound)
 
 
-def wrap_reference_key(kek: bytes, reference_key: bytes) -> bytes:
+def _of_data_key(subject: str, generation: int) -> bytes:
+    return _DATA_KEY + bytes.fromhex(subject) + associated((str(generation).encode(),))
+
+
+def wrap_reference_key(kek: SealingKey, reference_key: bytes) -> bytes:
     """Return the key of subject references under a key-encryption key."""
-    return seal(kek, reference_key, (_REFERENCE_KEY,))
+    return kek.seal(reference_key, _REFERENCE_KEY)
 
 
-def unwrap_reference_key(kek: bytes, wrapped: bytes) -> Secret:
+def unwrap_reference_key(kek: SealingKey, wrapped: bytes) -> Secret:
     """Return the key of subject references. Raises Sqs2pgError where anything differs."""
-    return Secret(open_sealed(kek, wrapped, (_REFERENCE_KEY,)))
+    return Secret(kek.open(wrapped, _REFERENCE_KEY))
 
 
-def seal_value(data_key: bytes, value: str, field: str, token: str, subject: str) -> bytes:
+def seal_value(data_key: SealingKey, value: str, field: str, token: str, subject: str) -> bytes:
     """Return a value sealed for its field, token and subject."""
-    return seal(data_key, _bytes(value), _of_value(field, token, subject))
+    return data_key.seal(_bytes(value), _of_value(field, token, subject))
 
 
-def open_value(data_key: bytes, sealed: bytes, field: str, token: str, subject: str) -> str:
+def open_value(data_key: SealingKey, sealed: bytes, field: str, token: str, subject: str) -> str:
     """Return the value. Raises Sqs2pgError where key, field, token, subject or any bit differ."""
-    return _text(open_sealed(data_key, sealed, _of_value(field, token, subject)))
+    return _text(data_key.open(sealed, _of_value(field, token, subject)))
 
 
-def _of_value(field: str, token: str, subject: str) -> tuple[bytes, ...]:
-    return _VALUE, field.encode(), token.encode(), bytes.fromhex(subject)
+def _of_value(field: str, token: str, subject: str) -> bytes:
+    name, bare = _bytes(token), bytes.fromhex(subject)
+    return _value_field(field) + len(name).to_bytes(4, "big") + name + _REFERENCE_LENGTH + bare
 
 
-def seal_subject(data_key: bytes, name: str, subject: str) -> bytes:
+@functools.cache
+def _value_field(field: str) -> bytes:
+    return associated((b"sqs2pg/1/value", _bytes(field)))
+
+
+def seal_subject(data_key: SealingKey, name: str, subject: str) -> bytes:
     """Return who a subject is, sealed under its data key, so that a reveal can say whose."""
-    return seal(data_key, _bytes(name), (_SUBJECT, bytes.fromhex(subject)))
+    return data_key.seal(_bytes(name), _SUBJECT + bytes.fromhex(subject))
 
 
-def open_subject(data_key: bytes, sealed: bytes, subject: str) -> str:
+def open_subject(data_key: SealingKey, sealed: bytes, subject: str) -> str:
     """Return who a subject is. Raises Sqs2pgError where anything differs."""
-    return _text(open_sealed(data_key, sealed, (_SUBJECT, bytes.fromhex(subject))))
+    return _text(data_key.open(sealed, _SUBJECT + bytes.fromhex(subject)))
 
 
 def _bytes(value: str) -> bytes:

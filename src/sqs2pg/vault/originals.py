@@ -9,25 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import count, repeat
 from operator import attrgetter
-from typing import NamedTuple
 
 from sqs2pg.message import Message
 
 _message_id = attrgetter("message_id")
 NULL = r"\N"
 _PLAIN = str.maketrans({"n": "\n", "r": "\r", "t": "\t"})
-
-
-class Original(NamedTuple):
-    """One value in clear: whose it is, in which field, and the token that stands for it."""
-
-    subject: str
-    field: str
-    token: str
-    value: str
-
-    def __repr__(self) -> str:
-        return "Original(…)"
 
 
 class Part:
@@ -62,21 +49,21 @@ class Part:
             if message_id in chosen
         }
 
-    def of(self, index: int) -> Iterator[Original]:
-        """Yield the values in clear of one record; a missing one has no original."""
-        subject = self._subjects[index]
-        if subject is None:
-            return
+    def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
+        """Yield subject, field, token and value in clear of records, column by column.
+
+        A missing value has no original, and a mask that gave NULL no token.
+        """
+        subjects = [self._subjects[index] for index in indexes]
         for field, values, cells in zip(self._fields, self._values, self._cells, strict=True):
-            value, cell = values[index], cells[index]
-            if value is not None and cell != NULL:
-                yield Original(subject, field, unescaped(cell), value)
+            for subject, index in zip(subjects, indexes, strict=True):
+                value, cell = values[index], cells[index]
+                if value is not None and cell != NULL and subject is not None:
+                    yield subject, field, cell if "\\" not in cell else unescaped(cell), value
 
 
 def unescaped(cell: str) -> str:
     """Return the text that a cell of COPY's text format stands for."""
-    if "\\" not in cell:
-        return cell
     first, *rest = cell.split("\\")
     text, pieces = first, iter(rest)
     for piece in pieces:

@@ -14,6 +14,7 @@ from sqs2pg.database import Session
 from sqs2pg.errors import KeyFault, Sqs2pgError
 from sqs2pg.keys.derive import ROOT_BYTES, Secret
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.seal import SealingKey
 from sqs2pg.migrate import explain
 from sqs2pg.vault.envelope import key_encryption_key, unwrap_reference_key, wrap_reference_key
 
@@ -55,6 +56,6 @@ async def reference_key(session: Session, keyring: Keyring, *, make: bool = True
         ) from None
 
 
-def _kek(keyring: Keyring, label: str) -> Secret:
+def _kek(keyring: Keyring, label: str) -> SealingKey:
     series, _, version = label.partition(":")
     return key_encryption_key(keyring, series, int(version))

@@ -21,8 +21,8 @@ import psycopg
 from sqs2pg import audit
 from sqs2pg.database import Session
 from sqs2pg.errors import PermanentFault, Sqs2pgError
-from sqs2pg.keys.derive import Secret
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.seal import SealingKey
 from sqs2pg.migrate import explain
 from sqs2pg.vault.envelope import key_encryption_key, open_value, seal_value, unwrap_data_key
 from sqs2pg.vault.places import Leaf, leaves
@@ -49,6 +49,9 @@ ON CONFLICT DO NOTHING"""
 _MAP = """INSERT INTO pii.token_map (old_token, new_token)
 SELECT * FROM unnest(%s::text[], %s::text[]) AS n (old_token, new_token) ORDER BY old_token
 ON CONFLICT DO NOTHING"""
+# A batch is a small part of large tables, whatever the planner thinks of a LIMIT.
+_BY_INDEX = """SELECT set_config('enable_seqscan', 'off', true),
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"""
 _MAPPED = "EXISTS (SELECT FROM pii.token_map m WHERE m.old_token = t.{column})"
 _FOLLOW = """{column} = coalesce(
     (SELECT m.new_token FROM pii.token_map m WHERE m.old_token = t.{column}), t.{column})"""
@@ -96,7 +99,7 @@ class Rekeyer:
         self._columns = columns
         self._current = f"^v{self._version}_"
         self._fields = sorted({column.field for column in columns})
-        self._keks: dict[int, Secret] = {}
+        self._keks: dict[int, SealingKey] = {}
         self.report = Rekeyed()
         self.total = 0
         """Values that had an old token when the run began."""
@@ -137,7 +140,7 @@ class Rekeyer:
     async def _next_values(self, after: tuple[str, str, str]) -> tuple[str, str, str] | None:
         """Give the next values new tokens; return where to go on, None at the end."""
         execute = self._session.execute
-        await execute(BEGIN)
+        await execute(f"{BEGIN};\n{_BY_INDEX}")
         rows = await execute(_NEXT, [*after, self._fields, self._current, BATCH_VALUES])
         moved = [new for row in rows if (new := self._renew(row)) is not None]
         if moved:
@@ -211,7 +214,7 @@ class Rekeyer:
         [(left,)] = await self._session.execute(statement, [self._current])
         return int(left)
 
-    def _kek(self, version: int) -> Secret:
+    def _kek(self, version: int) -> SealingKey:
         if version not in self._keks:
             self._keks[version] = key_encryption_key(self._keyring, "vault", version)
         return self._keks[version]

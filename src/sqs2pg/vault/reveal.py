@@ -20,8 +20,8 @@ from sqs2pg import audit
 from sqs2pg.audit import Anchor
 from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault, PermanentFault, SettingsError, Sqs2pgError
-from sqs2pg.keys.derive import Secret
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.seal import SealingKey
 from sqs2pg.migrate import explain
 from sqs2pg.vault.envelope import (
     key_encryption_key,
@@ -152,7 +152,7 @@ async def _nothing(session: Session, reference: str | None) -> Sqs2pgError:
 class _Opener:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._keks: dict[int, Secret] = {}
+        self._keks: dict[int, SealingKey] = {}
 
     def open(self, row: tuple[Any, ...], sequence: int) -> Revealed:
         number, generation, field, token, sealed, wrapped, version, who, shared_by = row

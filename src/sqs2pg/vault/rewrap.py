@@ -16,14 +16,13 @@ import psycopg
 
 from sqs2pg import audit
 from sqs2pg.database import Session
-from sqs2pg.keys.derive import Secret
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.seal import SealingKey
 from sqs2pg.migrate import explain
 from sqs2pg.vault.envelope import (
     key_encryption_key,
-    unwrap_data_key,
+    rewrap_data_key,
     unwrap_reference_key,
-    wrap_data_key,
     wrap_reference_key,
 )
 
@@ -63,7 +62,7 @@ class Rewrapper:
         self._session = session
         self._keyring = keyring
         self._version = keyring.active("vault")
-        self._keks: dict[int, Secret] = {}
+        self._keks: dict[int, SealingKey] = {}
         self.rewrapped = 0
         self.total = 0
         self.bodies: list[Bodies] = []
@@ -116,8 +115,8 @@ class Rewrapper:
 
     def _rewrap(self, row: Sequence[Any]) -> bytes:
         subject, generation, wrapped, version = row[0].hex, *row[1:]
-        key = unwrap_data_key(self._kek(version), wrapped, subject, generation)
-        return wrap_data_key(self._kek(self._version), key, subject, generation)
+        old, new = self._kek(version), self._kek(self._version)
+        return rewrap_data_key(old, new, wrapped, subject, generation)
 
     async def _reference_key(self) -> None:
         await self._session.execute(BEGIN)
@@ -132,7 +131,7 @@ class Rewrapper:
             await self._session.execute(_REFERENCE_UPDATE, [again, active])
         await self._session.execute("COMMIT")
 
-    def _kek(self, version: int) -> Secret:
+    def _kek(self, version: int) -> SealingKey:
         if version not in self._keks:
             self._keks[version] = key_encryption_key(self._keyring, "vault", version)
         return self._keks[version]

@@ -12,17 +12,18 @@ dropped when the epoch says that somebody was erased. Must never do: read a valu
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from sqs2pg.database import Session
 from sqs2pg.errors import KeyFault
-from sqs2pg.keys.derive import ROOT_BYTES, Secret
+from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.seal import SealingKey
 from sqs2pg.vault.envelope import (
     key_encryption_key,
     seal_subject,
@@ -31,7 +32,7 @@ from sqs2pg.vault.envelope import (
     unwrap_data_key,
     wrap_data_key,
 )
-from sqs2pg.vault.originals import Original, Originals
+from sqs2pg.vault.originals import Originals
 
 OPEN = """;
 SELECT pii.lock_shared();
@@ -42,19 +43,24 @@ SELECT (SELECT epoch FROM pii.state),
 lock. Its last column is the active pseudonym version, as without it."""
 
 _MISSING = """SELECT entry, generation, wrapped_key, key_version
-FROM pii.missing(%s::text::uuid[], %s::text[], %s::text[])"""
+FROM pii.missing(%s::text::uuid[], %s::text::text[], %s::text::text[])"""
 _OPEN_SUBJECTS = """SELECT subject, generation, wrapped_key, key_version
-FROM pii.open_subjects(%s::text::uuid[], %s, %s, %s, %s)"""
+FROM pii.open_subjects(%s::text::uuid[], %s::text::integer[], %s::text::bytea[], %s,
+                       %s::text::bytea[])"""
 _STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed)
-SELECT * FROM unnest(%s::text::uuid[], %s::integer[], %s::text[], %s::text[], %s::bytea[])
+SELECT * FROM unnest(%s::text::uuid[], %s::text::integer[], %s::text::text[], %s::text::text[],
+                     %s::text::bytea[])
 ON CONFLICT DO NOTHING"""
 
 STORED_MAX = 400_000
 """Records whose values are known to be stored, in each of two sets: about 60 MB when full. A hash
 has 64 bits, salted in each process: that a new record passes for a known one has a chance of
 10**-13."""
-DATA_KEYS_MAX = 20_000
-"""Unwrapped data keys, the most recently used: about 6 MB."""
+DATA_KEYS_MAX = 10_000
+"""Unwrapped data keys, the latest: about 10 MB."""
+
+# Every value there, and none that the array's syntax would read otherwise.
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]+(?:,[A-Za-z0-9_.:-]+)*\Z")
 
 
 class Marks(msgspec.Struct):
@@ -62,15 +68,11 @@ class Marks(msgspec.Struct):
 
     epoch: int
     stored: Collection[int]
-    data_keys: dict[str, tuple[int, Secret]]
+    data_keys: dict[str, tuple[int, SealingKey]]
 
 
-class _Entry(msgspec.Struct):
-    """One value to be stored, until it is known not to be needed."""
-
-    subject: str
-    """The reference."""
-    original: Original
+_Place = tuple[str, str, str]
+"""Where a value belongs: its subject's reference, its field and its token."""
 
 
 class Vault:
@@ -88,7 +90,7 @@ class Vault:
         self._epoch = 0
         self._stored: set[int] = set()
         self._stored_before: set[int] = set()
-        self._data_keys: OrderedDict[str, tuple[int, Secret]] = OrderedDict()
+        self._data_keys: OrderedDict[str, tuple[int, SealingKey]] = OrderedDict()
 
     def heed(self, epoch: int, version: int | None) -> None:
         """Hold caches and keys against what a transaction read when it opened.
@@ -118,17 +120,16 @@ class Vault:
         under a root that is not in the keyring.
         """
         marks = Marks(self._epoch, [], {})
-        fresh: list[Original] = []
+        entries: dict[_Place, tuple[str, str]] = {}
         stored: set[int] = set()
         for part in originals.parts:
             at = part.hashes(self._salt, chosen)
             new = at.keys() - self._stored - self._stored_before
-            for mark in new:
-                fresh += part.of(at[mark])
+            self._collect(part.originals([at[mark] for mark in new]), entries)
             stored |= new
         marks.stored = stored
-        if fresh:
-            await self._store(session, self._entries(fresh), marks)
+        if entries:
+            await self._store(session, entries, marks)
         return marks
 
     def remember(self, marks: Marks) -> None:
@@ -142,77 +143,72 @@ class Vault:
         while len(self._data_keys) > DATA_KEYS_MAX:
             self._data_keys.popitem(last=False)
 
-    def _entries(self, fresh: Iterable[Original]) -> list[_Entry]:
-        """Return the distinct values in the order in which every batch stores them."""
-        references = {subject: self._reference(subject) for subject in {o.subject for o in fresh}}
-        distinct = {
-            (references[original.subject], original.field, original.token): original
-            for original in fresh
-        }
-        return [_Entry(at[0], original) for at, original in sorted(distinct.items(), key=_place)]
+    def _collect(
+        self,
+        originals: Iterable[tuple[str, str, str, str]],
+        entries: dict[_Place, tuple[str, str]],
+    ) -> None:
+        """Add the distinct values: subject and value in clear, by where they belong."""
+        references: dict[str, str] = {}
+        for subject, field, token, value in originals:
+            reference = references.get(subject)
+            if reference is None:
+                reference = references[subject] = self._reference(subject)
+            entries[reference, field, token] = subject, value
 
-    async def _store(self, session: Session, entries: Sequence[_Entry], marks: Marks) -> None:
-        rows = await session.execute(
-            _MISSING,
-            [
-                _uuids(entry.subject for entry in entries),
-                [entry.original.field for entry in entries],
-                [entry.original.token for entry in entries],
-            ],
-        )
+    async def _store(
+        self, session: Session, entries: dict[_Place, tuple[str, str]], marks: Marks
+    ) -> None:
+        places = sorted(entries)  # the order in which every batch stores them
+        rows = await session.execute(_MISSING, list(map(_array, zip(*places, strict=True))))
         if not rows:
             return
-        wanted = [(entries[row[0] - 1], row) for row in rows]
-        keyless = {
-            entry.subject: (row[1], entry.original.subject)
-            for entry, row in wanted
-            if row[2] is None
-        }
+        wanted = [(places[row[0] - 1], row) for row in rows]
+        keyless = {place[0]: (row[1], entries[place][0]) for place, row in wanted if row[2] is None}
         if keyless:
             await self._open_subjects(session, keyless, marks)
-        columns: tuple[list[Any], ...] = ([], [], [], [], [])
-        for entry, (_, generation, wrapped, version) in wanted:
-            known = marks.data_keys.get(entry.subject) or self._data_key(
-                entry.subject, generation, wrapped, version, marks
+        generations: list[str] = []
+        sealed: list[bytes] = []
+        for place, (_, generation, wrapped, version) in wanted:
+            subject, field, token = place
+            known = marks.data_keys.get(subject) or self._data_key(
+                subject, generation, wrapped, version, marks
             )
-            _, field, token, value = entry.original
-            sealed = seal_value(known[1], value, field, token, entry.subject)
-            cells = entry.subject, known[0], field, token, sealed
-            for column, cell in zip(columns, cells, strict=True):
-                column.append(cell)
-        subjects, *others = columns
-        await session.execute(_STORE, [_uuids(subjects), *others])
+            generations.append(str(known[0]))
+            sealed.append(seal_value(known[1], entries[place][1], field, token, subject))
+        subjects, fields, tokens = map(_array, zip(*(place for place, _ in wanted), strict=True))
+        await session.execute(
+            _STORE, [subjects, _array(generations), fields, tokens, _bytes_array(sealed)]
+        )
 
     async def _open_subjects(
         self, session: Session, keyless: dict[str, tuple[int, str]], marks: Marks
     ) -> None:
         """Give subjects keys: ours, or those that another was quicker to give."""
         kek = self._keks[self._version]
-        offered = {
-            subject: (generation, Secret(secrets.token_bytes(ROOT_BYTES)), name)
-            for subject, (generation, name) in sorted(keyless.items())
-        }
-        wraps = {s: wrap_data_key(kek, key, s, number) for s, (number, key, _) in offered.items()}
+        made = {subject: secrets.token_bytes(ROOT_BYTES) for subject in sorted(keyless)}
+        keys = {subject: SealingKey(key) for subject, key in made.items()}
+        wraps = {s: wrap_data_key(kek, key, s, keyless[s][0]) for s, key in made.items()}
         rows = await session.execute(
             _OPEN_SUBJECTS,
             [
-                _uuids(offered),
-                [generation for generation, _, _ in offered.values()],
-                list(wraps.values()),
+                _array(made),
+                _array(str(keyless[subject][0]) for subject in made),
+                _bytes_array(wraps.values()),
                 self._version,
-                [seal_subject(key, name, s) for s, (_, key, name) in offered.items()],
+                _bytes_array(seal_subject(key, keyless[s][1], s) for s, key in keys.items()),
             ],
         )
         for found, generation, wrapped, version in rows:
             subject = found.hex
             if wrapped == wraps[subject]:
-                marks.data_keys[subject] = generation, offered[subject][1]
+                marks.data_keys[subject] = generation, keys[subject]
             else:
                 self._data_key(subject, generation, wrapped, version, marks)
 
     def _data_key(
         self, subject: str, generation: int, wrapped: bytes, version: int, marks: Marks
-    ) -> tuple[int, Secret]:
+    ) -> tuple[int, SealingKey]:
         known = self._data_keys.get(subject)
         if known is None or known[0] != generation:
             if version not in self._keks:
@@ -225,10 +221,15 @@ class Vault:
         return known
 
 
-def _place(item: tuple[tuple[str, str, str], Original]) -> tuple[str, str, str]:
-    return item[0]
+def _array(values: Iterable[str]) -> str | list[str]:
+    """Return an array literal, built by one join; the list itself where a value needs quoting."""
+    listed = list(values)
+    joined = ",".join(listed)
+    if _PLAIN.match(joined) and joined.count(",") < len(listed) and "null" not in joined.lower():
+        return f"{{{joined}}}"
+    return listed
 
 
-def _uuids(references: Iterable[str]) -> str:
-    """Return an array literal: of hex digits alone, so nothing needs quoting."""
-    return "{" + ",".join(references) + "}"
+def _bytes_array(values: Iterable[bytes]) -> str:
+    """Return an array literal of bytea in hexadecimal."""
+    return '{"\\\\x' + '","\\\\x'.join(map(bytes.hex, values)) + '"}'

@@ -1,0 +1,76 @@
+"""Originals: what is kept of a batch for the vault, and whose a body is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.transform import _ESCAPES
+from sqs2pg.vault.originals import Originals, unescaped
+from sqs2pg.vault.whose import whose
+
+
+def message(number: int) -> Message:
+    return Message(f"m{number}", "", "", SystemAttributes(0))
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab\\ntr\n\r\t", max_size=12))
+def test_a_cell_is_read_back_as_it_was(text: str) -> None:
+    assert unescaped(text.translate(_ESCAPES)) == text
+
+
+def batch() -> Originals:
+    originals = Originals()
+    part = originals.part([message(n) for n in range(4)], ["ann", "bob", "ann", None])
+    part.add("ip", ["1", None, "1", "4"], ["t1", r"\N", "t1", "t4"])
+    part.add("device", ["x", "y", "x", "z"], [r"a\\b", "dy", r"a\\b", "dz"])
+    return originals
+
+
+def test_records_alike_are_one_and_what_is_missing_has_no_original() -> None:
+    [part] = batch().parts
+    found = part.hashes(1, None)
+    assert len(found) == 3
+    assert sorted(part.originals(sorted(found.values()))) == [
+        ("ann", "device", "a\\b", "x"),
+        ("ann", "ip", "t1", "1"),
+        ("bob", "device", "dy", "y"),
+    ]
+
+
+def test_only_chosen_messages_count_and_the_salt_changes_every_hash() -> None:
+    [part] = batch().parts
+    assert set(part.hashes(1, {"m1"}).values()) == {1}
+    assert part.hashes(1, {"m0", "m1", "m2", "m3"}).keys() == part.hashes(1, None).keys()
+    assert part.hashes(1, None).keys().isdisjoint(part.hashes(2, None))
+
+
+def test_nothing_is_shown_of_them() -> None:
+    assert "ann" not in repr(batch()) + repr(batch().parts[0])
+
+
+@pytest.mark.parametrize(
+    ("body", "source", "name"),
+    [
+        ('{"user_id": "ann", "ip": 5}', "user_id", "ann"),
+        ('{"user_id": 17}', "user_id", "17"),
+        ('{"user": {"id": "ann"}}', "user.id", "ann"),
+        ('{"user.id": "bob", "user": {"id": "ann"}}', "user.id", "bob"),
+        ('{"user_id": ""}', "user_id", None),
+        ('{"user_id": true}', "user_id", None),
+        ('{"user_id": ["ann"]}', "user_id", None),
+        ('{"user": "ann"}', "user.id", None),
+        ('["ann"]', "user_id", None),
+        ('{"user_id": "ann"', "user_id", None),
+        ("not json", "user_id", None),
+        ("[" * 100_000, "user_id", None),
+        (json.dumps({"user_id": "\ud800"}), "user_id", None),
+    ],
+)
+def test_whose_a_body_is(body: str, source: str, name: str | None) -> None:
+    assert whose(lambda text: text.encode().decode(), source)(body) == name
