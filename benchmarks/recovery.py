@@ -40,6 +40,7 @@ Tell = Callable[[str], None]
 
 def run(rig: Rig, plan: Plan, people: int, tell: Tell) -> Section:
     """Measure; raises BenchmarkError where a drain fails."""
+    people = max(100, round(people * plan.share))
     section = Section(
         "recovery",
         "Recovery",

@@ -160,14 +160,14 @@ def _recovery(section: Section) -> str:
             runs = recovery.runs_of(section, what, on=on)
             if not runs:
                 continue
-            cpu = [
-                statistics.median(us for run in runs if (us := run.cpu_us(part)) is not None)
-                for part in ("pipeline", "postgres")
-            ]
+            parts = ("pipeline", "postgres")
+            spent = [[run.cpu_us(part) or 0.0 for part in parts] for run in runs]
+            cpu = [statistics.median(each) for each in zip(*spent, strict=True)]
+            both = statistics.median(map(sum, spent))
             name = f"{title}, recovery {'on' if on else 'off'}"
             rows.append(
                 [name, _spread([run.rate for run in runs]), str(len(runs))]
-                + [_number(us, 1) for us in (*cpu, sum(cpu))]
+                + [_number(us, 1) for us in (*cpu, both)]
             )
     head = ("", "messages/s, median (min to max)", "runs")
     table_ = _rows((*head, "pipeline, CPU µs", "PostgreSQL, CPU µs", "both"), rows)

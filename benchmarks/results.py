@@ -25,6 +25,8 @@ def load(folder: Path) -> dict[str, Section]:
     found = {}
     for path in sorted(folder.glob("*.json")):
         tree = json.loads(path.read_text())
+        if "runs" not in tree:
+            continue  # another suite's, of a form of its own
         runs = [Run(**run) for run in tree.pop("runs")]
         section = Section(**tree, runs=runs)
         found[section.name] = section

@@ -348,3 +348,27 @@ def test_cpu_of_a_tree_counts_living_and_ended_children():
     assert living - before > 0.05
     assert ended - before > 0.05
     assert child.pid not in processes.tree(int(pid))
+
+
+def test_recovery_is_told_by_its_ratio_and_its_rotations() -> None:
+    costs = [(0.02, 0.01), (0.03, 0.02), (0.02, 0.02), (0.06, 0.06)]
+    runs = [
+        run("sqs2pg", 1_000, pipeline_cpu_s=ours, postgres_cpu_s=theirs) for ours, theirs in costs
+    ]
+    made = section(*runs, name="recovery")
+    made.figures = {
+        "people": 100,
+        "runs": {"again": {"off": [0], "on": [1]}, "new": {"off": [2], "on": [3]}},
+        "rotation": {"rewrap": [2_000, 1.5]},
+    }
+    shown = report.table(made)
+    assert "| people who come back, recovery on | 1,000 | 1 | 30.0 | 20.0 | 50.0 |" in shown
+    assert "Recovery on costs 1.67 times the CPU a message: people who come back." in shown
+    assert "Recovery on costs 3.00 times the CPU a message: every person new." in shown
+    assert "`sqs2pg keys rewrap`: 2,000 in 1.5 s, 750.0 s a million." in shown
+
+
+def test_results_of_another_form_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "scale.json").write_text("{}")
+    results.save(THREE, tmp_path)
+    assert list(results.load(tmp_path)) == ["drain"]
