@@ -119,7 +119,15 @@ def flush_repeats() -> None:
 
 
 def _line(_logger: Any, _method: str, event: EventDict) -> str:
+    return short_line(event)
+
+
+def short_line(event: EventDict) -> str:
+    """Return an event as a terminal shows it: time of day, level, text, fields."""
+    event = dict(event)
     stamp, level = event.pop("timestamp", ""), event.pop("level", "")
+    if "T" in stamp:  # a worker's own, as JSON has it
+        stamp = stamp.partition("T")[2][:8]
     text = event.pop("event", "")
     rest = " ".join(f"{key}={value}" for key, value in event.items())
     return f"{stamp} {level:7} {text} {rest}".rstrip()

@@ -244,3 +244,9 @@ def test_kinds_of_warning_are_told_apart(monkeypatch: pytest.MonkeyPatch):
     for number in range(100):
         structlog.get_logger().warning("failed", code=f"code{number % 4}")
     assert len(events(stream)) == 4 * log.REPEATS_TOLD
+
+
+def test_a_worker_s_line_is_as_short_as_one_s_own():
+    line = '{"event": "receive failed", "level": "warning", "code": "aws_away", "timestamp": "%s"}'
+    shown = log.short_line(json.loads(line % "2026-11-25T15:22:43.213215Z"))
+    assert shown == "15:22:43 warning receive failed code=aws_away"

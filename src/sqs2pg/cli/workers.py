@@ -20,6 +20,7 @@ from typing import IO
 
 import structlog
 
+from sqs2pg import log
 from sqs2pg.assembly import about_of
 from sqs2pg.cli import live
 from sqs2pg.errors import FatalFault
@@ -157,10 +158,15 @@ def _sum(parts: Iterator[Totals]) -> Totals:
 
 
 def _pass_on(lines: IO[str]) -> None:
-    """Print a worker's log above the view, but for the lines a batch: the view has the numbers."""
+    """Print a worker's log above the view, short, less what the view shows: batches, progress."""
     for line in lines:
-        if '"event": "batch"' not in line:
+        try:
+            event = json.loads(line)
+        except ValueError:
             print(line, end="", file=sys.stderr)
+            continue
+        if event.get("event") not in {"batch", "more batches", "consuming"}:
+            print(log.short_line(event), file=sys.stderr)
 
 
 @contextmanager
