@@ -7,6 +7,7 @@ time, and are not committed. Links that leave `docs/` go to the repository, and 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "src"))
 
-from docs.generate import write_all  # noqa: E402  after the path
 from sqs2pg import __version__  # noqa: E402
 
 project = "sqs2pg"
@@ -68,5 +68,7 @@ def _point_outside(_app: Any, name: str, source: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Generate the reference before the sources are read."""
-    write_all(HERE / "reference" / "generated")
+    # In a process of its own: the package sets up logging for itself.
+    command = [sys.executable, "-m", "docs.generate"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  our own
     app.connect("source-read", _point_outside)
