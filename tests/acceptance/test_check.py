@@ -106,7 +106,7 @@ def test_a_column_of_plain_hashes_is_found_out(shell: Shell, query: Query) -> No
         "UPDATE old SET id = sha256(convert_to(format('%s-%s-1234', lpad((random() * 999)::int"
         "::text, 3, '0'), lpad((random() * 99)::int::text, 2, '0')), 'UTF8'))"
     )
-    report = shell("check", "--column", "old.id", "--limit-s", "20", "--json", code=1).last
+    report = shell("check", "--column", "old.id", "--limit-s", "80", "--json", code=1).last
     assert report["ok"] is False
     [check] = [c for c in report["checks"] if c["name"] == "column old.id"]
     assert re.match(
