@@ -129,7 +129,7 @@ def test_settings_in_the_docs_load(page: Path, tmp_path: Path) -> None:
     for index, (_, text) in enumerate(blocks(page, "toml")):
         file = tmp_path / f"{index}.toml"
         if (
-            "[[field]]" in text and '"user_id"' not in text
+            "[[field]]" in text and 'source = "user_id"' not in text
         ):  # a fragment of a mapping: of whom it is
             text += '\n[[field]]\nsource = "user_id"\ncolumn = "user_id"\nrequired = true\n'
         file.write_text(text)
