@@ -1,0 +1,54 @@
+"""Settings: one TOML file plus the environment, parsed and cross-checked once, then frozen.
+
+Order of precedence, highest first: `SQS2PG_<SECTION>__<KEY>` in the environment (`SQS2PG_<KEY>`
+for a key outside any section), the TOML file, the default. An unknown key is an error that names
+the nearest known one. Names end in their units: `_s` seconds, `_ms` milliseconds, `_days`,
+`_bytes`, `_rows`.
+
+AWS settings are not here: credentials, region and endpoint come from the standard AWS
+environment and files. No value of a secret ever appears in `repr` or in an error.
+"""
+
+from __future__ import annotations
+
+from sqs2pg.settings.fields import (
+    ATTRIBUTE,
+    POINTER_SIZES,
+    RECORD_INDEX,
+    USER_LOGINS,
+    EnvelopeSettings,
+    Example,
+    Field,
+    Index,
+    Target,
+    When,
+    attribute_key,
+)
+from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
+from sqs2pg.settings.rules import cross_check
+from sqs2pg.settings.sections import Ledger, Settings, SinkSettings, Source, Status, Telemetry
+
+__all__ = [
+    "ATTRIBUTE",
+    "CONFIG_VARIABLE",
+    "DEFAULT_FILE",
+    "ENVIRONMENT_PREFIX",
+    "POINTER_SIZES",
+    "RECORD_INDEX",
+    "USER_LOGINS",
+    "EnvelopeSettings",
+    "Example",
+    "Field",
+    "Index",
+    "Ledger",
+    "Settings",
+    "SinkSettings",
+    "Source",
+    "Status",
+    "Target",
+    "Telemetry",
+    "When",
+    "attribute_key",
+    "cross_check",
+    "load",
+]

@@ -1,0 +1,221 @@
+"""Read the settings: the TOML file, then the environment over it, then a command's own options.
+
+Raises SettingsError naming the file or variable, the key and the remedy; never a value, which may
+be a misplaced secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.settings.rules import check_columns, cross_check
+from sqs2pg.settings.sections import Settings
+
+DEFAULT_FILE = Path("sqs2pg.toml")
+ENVIRONMENT_PREFIX = "SQS2PG_"
+CONFIG_VARIABLE = "SQS2PG_CONFIG"
+
+
+def load(
+    file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    discover: bool = True,
+) -> Settings:
+    """Return the effective settings.
+
+    `file` is `-c FILE`; without it `SQS2PG_CONFIG`, then `sqs2pg.toml` in the current folder if
+    there is one. `overrides` are nested values set by a command's own options and win over all.
+
+    Without `discover` no file is looked for: only `file`, `environ` and `overrides` count.
+    Raises SettingsError (exit code 2) naming the file or variable, the key and the remedy.
+    """
+    path = file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    if path is None and discover and DEFAULT_FILE.is_file():
+        path = DEFAULT_FILE
+    tree = _read(path) if path else {}
+    origin = str(path) if path else "the settings"
+    _check_names(tree, Settings, origin, ())
+    variables, variable_tree = _from_environment(environ)
+    _merge(tree, variable_tree)
+    _merge(tree, overrides or {})
+    _split_lists(tree)
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explain(error, origin, variables) from None
+    check_columns(settings, origin)
+    cross_check(settings)
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        raise SettingsError(
+            f"settings file {path} does not exist", hint="give another with -c FILE, or create it"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        # The parser's message quotes the text around the fault, which may be a password.
+        place = re.search(r"at line \d+, column \d+", str(error))
+        raise SettingsError(
+            f"settings file {path} is not valid TOML {place[0] if place else ''}".rstrip(),
+            hint="see https://toml.io for the syntax",
+        ) from None
+    except RecursionError:
+        raise SettingsError(
+            f"settings file {path} is nested too deeply", hint="settings are two levels deep"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(
+            f"settings file {path} cannot be read: {reason}",
+            hint="check the path and its permissions",
+        ) from None
+
+
+@functools.cache
+def _sections() -> dict[str, type[msgspec.Struct]]:
+    return {
+        info.name: info.type.cls
+        for info in _info(Settings)
+        if isinstance(info.type, msgspec.inspect.StructType)
+    }
+
+
+@functools.cache
+def _info(section: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
+    described = msgspec.inspect.type_info(section)
+    assert isinstance(described, msgspec.inspect.StructType)
+    return described.fields
+
+
+# Read straight from the environment by the key provider or the loader, never part of the file.
+_ROOTS = ("pseudonym_root", "vault_root")
+_NOT_SETTINGS = re.compile(r"^SQS2PG_(CONFIG|NATIVE|KEYS__(PSEUDONYM|VAULT)_ROOT(_V\d+)?)$")
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the variable that gives each setting, by its dotted name, and the settings' tree."""
+    variables: dict[str, str] = {}
+    tree: dict[str, Any] = {}
+    sections = _sections()
+    owner: type[msgspec.Struct]
+    for variable, value in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or _NOT_SETTINGS.match(variable):
+            continue
+        parts = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        if len(parts) == 1:
+            target, owner, prefix = tree, Settings, ENVIRONMENT_PREFIX
+            names = ["config", *(f"{section}__…" for section in sections)]
+        elif len(parts) == 2 and parts[0] in sections:
+            target, owner = tree.setdefault(parts[0], {}), sections[parts[0]]
+            prefix = f"{ENVIRONMENT_PREFIX}{parts[0].upper()}__"
+            names = list(_ROOTS) if parts[0] == "keys" else []
+        else:
+            raise _unknown(variable, ENVIRONMENT_PREFIX, [f"{s.upper()}__…" for s in sections])
+        known = [i.name for i in _info(owner) if i.name not in sections and _items(i.type) is None]
+        if parts[-1] not in known:
+            raise _unknown(variable, prefix, [name.upper() for name in (*known, *names)])
+        target[parts[-1]] = value
+        variables[".".join(parts)] = variable
+    return variables, tree
+
+
+def _split_lists(tree: dict[str, Any]) -> None:
+    """Take a text for a list of words, at commas: in the environment there is nothing else."""
+    for section, kind in _sections().items():
+        values = tree.get(section)
+        if not isinstance(values, dict):
+            continue
+        for info in _info(kind):
+            value, type_ = values.get(info.name), info.type
+            if isinstance(type_, msgspec.inspect.Metadata):
+                type_ = type_.type
+            if isinstance(type_, msgspec.inspect.VarTupleType) and isinstance(value, str):
+                values[info.name] = [word.strip() for word in value.split(",") if word.strip()]
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if not isinstance(value, Mapping):
+            base[key] = value
+        elif isinstance(inner := base.setdefault(key, {}), dict):
+            _merge(inner, value)
+        # else: the file has a value where a section belongs, and is told so when it is converted
+
+
+def _check_names(
+    tree: Mapping[str, Any], section: type[msgspec.Struct], origin: str, at: tuple[str, ...]
+) -> None:
+    known = {info.name: info.type for info in _info(section)}
+    prefix = "".join(f"{part}." for part in at)
+    for key, value in tree.items():
+        if key not in known:
+            raise _unknown(prefix + key, prefix, list(known), origin)
+        inner = known[key]
+        if isinstance(inner, msgspec.inspect.UnionType):
+            [*structs] = [t for t in inner.types if isinstance(t, msgspec.inspect.StructType)]
+            inner = structs[0] if structs else inner
+        if isinstance(inner, msgspec.inspect.StructType) and isinstance(value, Mapping):
+            _check_names(value, inner.cls, origin, (*at, key))
+        elif (items := _items(inner)) and isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    _check_names(item, items, origin, (*at, f"{key}[{index}]"))
+
+
+def _items(kind: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
+    """The struct that a list of tables consists of; None where it is no such list."""
+    if not isinstance(kind, msgspec.inspect.VarTupleType):
+        return None
+    item = kind.item_type
+    if isinstance(item, msgspec.inspect.Metadata):
+        item = item.type
+    return item.cls if isinstance(item, msgspec.inspect.StructType) else None
+
+
+def _unknown(
+    key: str, prefix: str, known: list[str], origin: str = "the environment"
+) -> SettingsError:
+    # Compared without the prefix they share, which would make any two names look alike.
+    near = difflib.get_close_matches(key.removeprefix(prefix), known, n=1, cutoff=0.5)
+    hint = (
+        f"did you mean {prefix}{near[0]}?"
+        if near
+        else f"known: {', '.join(prefix + name for name in sorted(known))}"
+    )
+    return SettingsError(f"unknown setting {key} in {origin}", code="unknown_setting", hint=hint)
+
+
+def _explain(
+    error: msgspec.ValidationError, origin: str, variables: Mapping[str, str]
+) -> SettingsError:
+    # msgspec says "Expected `int` >= 2 - at `$.source.visibility_timeout_s`"; for enumerations
+    # it quotes the wrong value, which may be a misplaced secret: keep the place and the rule.
+    text = str(error)
+    match = re.search(r"at `\$\.?([^`]*)`", text)
+    place = match[1] if match else "?"
+    rule = (
+        "is not one of the allowed values"
+        if "Invalid enum value" in text
+        else text.split(" - at ", 1)[0]
+    )
+    named = variables.get(place.partition("[")[0], origin)
+    return SettingsError(
+        f"setting {place} in {named}: {rule}",
+        hint="`sqs2pg config schema` lists every key, its type and range",
+    )

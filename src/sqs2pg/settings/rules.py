@@ -1,0 +1,139 @@
+"""Rules over several settings: each valid by itself, and not together.
+
+Called by `load`, once. Every refusal says what, where, and what to change. No I/O.
+"""
+
+from __future__ import annotations
+
+from sqs2pg import paths
+from sqs2pg.errors import SettingsError
+from sqs2pg.hash_rate import cost_to_reverse
+from sqs2pg.mask.rules import DROP, check_fields
+from sqs2pg.settings.fields import Field
+from sqs2pg.settings.sections import Settings
+
+
+def cross_check(settings: Settings) -> None:
+    """Refuse settings that are each valid but do not fit together."""
+    check_fields(
+        settings.fields, accept_reversible=settings.i_accept_reversible, cost=cost_to_reverse
+    )
+    _check_routes(settings)
+    _check_envelope(settings)
+    _check_dropped(settings)
+    for target in settings.targets:
+        columns = [field.column for field in target.fields]
+        for column in columns:
+            if columns.count(column) > 1:
+                raise SettingsError(
+                    f"two fields go to the column {column!r}",
+                    hint="give each [[field]] a column of its own",
+                )
+        for field in target.fields:
+            _check_field(field)
+        paths.compile_sources(
+            [field.source for field in target.fields if field.source], target.explode
+        )
+    if settings.vault.enabled and settings.vault.subject not in {f.source for f in settings.fields}:
+        raise SettingsError(
+            f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
+            hint="set vault.subject to the source of a mapped field, such as user_id",
+        )
+
+
+def _check_envelope(settings: Settings) -> None:
+    layers = settings.envelope.layers
+    if "auto" not in layers:
+        return
+    if len(layers) > 1:
+        raise SettingsError(
+            'envelope.layers has "auto" and others', hint='either declare them, or "auto" alone'
+        )
+    marks = {"TopicArn", "Message", "detail", "detail-type"}
+    for field in settings.fields:
+        if field.source and paths.parse(field.source)[:1] and paths.parse(field.source)[0] in marks:
+            raise SettingsError(
+                f'field {field.source!r} reads an envelope that layers = "auto" would take off',
+                code="ambiguous_envelope",
+                hint="declare envelope.layers, or read what is inside: attribute:sns.TopicArn and "
+                "attribute:eventbridge.detail-type have what the envelope says",
+            )
+
+
+def check_columns(settings: Settings, origin: str) -> None:
+    """Refuse a field without a column, unless it is dropped. `origin` is the file, in words."""
+    lists = {"": settings.field} | {
+        f"route[{number}].": route.field for number, route in enumerate(settings.route)
+    }
+    for place, fields in lists.items():
+        for number, field in enumerate(fields):
+            if not field.column and field.mask != DROP:
+                raise SettingsError(
+                    f"setting {place}field[{number}] in {origin}: Object missing required field "
+                    "`column`",
+                    hint='name the column it goes to, or set mask = "drop" if it is not needed',
+                )
+
+
+def _check_routes(settings: Settings) -> None:
+    if not settings.route:
+        return
+    if settings.field or settings.explode:
+        raise SettingsError(
+            "there are both [[route]] and fields outside of them",
+            hint="with routes every field belongs to one: [[route.field]], and `explode` too",
+        )
+    tables = [route.table for route in settings.route]
+    for route in settings.route:
+        if not route.field:
+            raise SettingsError(
+                f"the route to {route.table!r} has no fields", hint="give it [[route.field]]"
+            )
+        if tables.count(route.table) > 1:
+            raise SettingsError(
+                f"two routes go to the table {route.table!r}",
+                hint="one route may take several values: when = {field = …, any_of = […]}",
+            )
+        when = route.when
+        if when and when.equals is None and not when.any_of and when.exists is None:
+            raise SettingsError(
+                f"`when` of the route to {route.table!r} asks for nothing",
+                hint="add equals, any_of or exists",
+            )
+
+
+def _check_dropped(settings: Settings) -> None:
+    declared = (*settings.field, *(field for route in settings.route for field in route.field))
+    for field in declared:
+        if field.mask != DROP:
+            continue
+        if not field.source or field != Field(source=field.source, mask=DROP):
+            raise SettingsError(
+                f'field {field.name!r}: mask = "drop" stands with a source alone',
+                hint="it is written nowhere: remove the other keys, or give it another mask",
+            )
+        for other in settings.fields:
+            if other.source and paths.contains(field.source, other.source):
+                raise SettingsError(
+                    f"field {field.source!r} is dropped, and {other.source!r} goes to a column",
+                    code="dropped_and_mapped",
+                    hint="remove one of the two",
+                )
+
+
+def _check_field(field: Field) -> None:
+    where = f"field {field.name!r}"
+    if not field.source and field.default is None:
+        raise SettingsError(
+            f"the field of column {field.column!r} has neither source nor default",
+            hint="give it a source, or a default for every row",
+        )
+    if field.over_length == "truncate" and (field.type != "text" or field.mask != "keep"):
+        raise SettingsError(
+            f'{where}: over_length = "truncate" is for text that is kept as it is',
+            hint="a cut mask or number would be another one: remove over_length",
+        )
+    if field.default is not None and field.required:
+        raise SettingsError(
+            f"{where} is required and has a default", hint="remove `required` or `default`"
+        )

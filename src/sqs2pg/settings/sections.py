@@ -1,0 +1,347 @@
+"""The sections of the settings file, and the whole: `Settings`. Frozen, with their defaults.
+
+Names end in their units: `_s` seconds, `_ms` milliseconds, `_days`, `_bytes`. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from sqs2pg.mask.rules import DROP
+from sqs2pg.settings.fields import (
+    ATTRIBUTE,
+    END,
+    ENVELOPE_ATTRIBUTES,
+    JSON_NAME,
+    NO_NUL,
+    POINTER_SIZES,
+    USER_LOGINS,
+    Declared,
+    EnvelopeSettings,
+    Example,
+    Field,
+    Index,
+    Route,
+    Section,
+    Target,
+)
+
+
+class Source(Section, frozen=True):
+    """`[source]`: the queue."""
+
+    queue: Annotated[str, Meta(min_length=1, description="name, URL or ARN")] = "login-queue"
+    visibility_timeout_s: Annotated[
+        int,
+        Meta(ge=2, le=43_200, description="asked for with every receive; leases renew at a third"),
+    ] = 60
+    wait_time_s: Annotated[int, Meta(ge=0, le=20, description="long poll; AWS allows 20")] = 20
+    receivers_max: Annotated[
+        int, Meta(ge=1, le=256, description="long polls in flight at the most, a worker")
+    ] = 128
+    max_receives: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="deliveries before it is tried alone; 0: maxReceiveCount - 1",
+        ),
+    ] = 0
+    in_flight_messages_max: Annotated[int, Meta(ge=10, le=120_000)] = 20_000
+    in_flight_bytes_max: Annotated[int, Meta(ge=2**20)] = 64 * 2**20
+    drain_settle_s: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=3600,
+                description="quiet time that ends --drain; default 60, or 1 on loopback",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class SinkSettings(Section, frozen=True):
+    """`[sink]`: the database and the target table."""
+
+    dsn: Annotated[
+        str, Meta(description="libpq connection string or URL; else DATABASE_URL, else PG*")
+    ] = ""
+    table: Annotated[
+        str, Meta(min_length=1, pattern=NO_NUL, description="table or schema.table")
+    ] = "user_logins"
+    partition_by: Annotated[
+        str,
+        Meta(max_length=63, pattern=NO_NUL, description="a date column: a new table's partitions"),
+    ] = ""
+    partition_every: Literal["month", "day"] = "month"
+    partitions_ahead: Annotated[
+        int, Meta(ge=1, le=100, description="attached before their time comes")
+    ] = 3
+    partition_retention_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="older partitions are dropped; 0: none is")
+    ] = 0
+    connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
+    batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
+    linger_ms: Annotated[
+        int, Meta(ge=0, le=10_000, description="longest wait for a batch to fill")
+    ] = 20
+    statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
+    connect_timeout_s: Annotated[int, Meta(ge=1, le=300)] = 10
+    iam_auth: Annotated[
+        bool,
+        Meta(
+            description="log in with a token of AWS IAM in place of a password (RDS, Aurora, RDS "
+            "Proxy); host, port and user come from the connection string; needs sslmode=require"
+        ),
+    ] = False
+
+    def __repr__(self) -> str:
+        return f"SinkSettings({self.table})"  # the dsn may hold a password
+
+    def __rich_repr__(self) -> Any:
+        yield self.table
+
+
+class Keys(Section, frozen=True):
+    """`[keys]`: where the key roots come from."""
+
+    provider: Annotated[
+        Literal["auto", "file", "environment", "aws-kms", "secrets-manager", "development"],
+        Meta(description="auto: the file if set, else the environment, else a development key"),
+    ] = "auto"
+    file: Annotated[str, Meta(description="of provider file: the roots; of aws-kms: wrapped")] = ""
+    kms_key: Annotated[
+        str, Meta(description="of provider aws-kms: the id, ARN or alias/NAME that wraps new roots")
+    ] = ""
+    secret: Annotated[
+        str, Meta(description="of provider secrets-manager: the secret's name or ARN")
+    ] = ""
+    allow_development: bool = False
+
+
+class Vault(Section, frozen=True):
+    """`[vault]`: recovery of masked values. Off by default: keep no more than needed."""
+
+    enabled: bool = False
+    subject: str = "user_id"
+    reveals_per_hour_max: Annotated[
+        int,
+        Meta(ge=0, le=2**31 - 1, description="values a login may reveal; `migrate` sets it"),
+    ] = 1_000
+
+
+class Quarantine(Section, frozen=True):
+    """`[quarantine]`: messages set aside."""
+
+    retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+
+
+class Ledger(Section, frozen=True):
+    """`[ledger]`: the record of deliveries."""
+
+    retention_days: Annotated[
+        int,
+        Meta(
+            ge=15,
+            le=3650,
+            description="day partitions kept; longer than SQS can keep a message (14 days)",
+        ),
+    ] = 30
+    dedupe_key: Annotated[
+        str,
+        Meta(
+            max_length=256,
+            pattern=JSON_NAME,
+            description="a body field that names the event; covers a producer's retry",
+        ),
+    ] = ""
+
+
+class Status(Section, frozen=True):
+    """`[status]`: metrics, health and the status page over HTTP."""
+
+    bind: Annotated[
+        str,
+        Meta(
+            pattern=rf"^(|.+:[0-9]{{1,5}}){END}",
+            description="host:port of the status page, /metrics, /livez and /readyz; empty: off; "
+            "port 0: any; off loopback all but /livez and /readyz want the token",
+        ),
+    ] = "127.0.0.1:9465"
+    token: Annotated[
+        str, Meta(description="asked for where it is set: `Authorization: Bearer …`, or a form")
+    ] = ""
+    token_file: Annotated[str, Meta(description="a file that holds the token")] = ""
+    hosts: Annotated[
+        str,
+        Meta(description="names this address is asked for by, beside localhost; comma-separated"),
+    ] = ""
+    poll_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=600,
+            description="between readings of queue depth, database head-room and the fleet",
+        ),
+    ] = 10.0
+    cloudwatch: Annotated[
+        Literal["auto", "off"],
+        Meta(description="ask CloudWatch for the age of the oldest message, where that is allowed"),
+    ] = "auto"
+
+    def __repr__(self) -> str:
+        return f"Status({self.bind})"  # the token is a secret
+
+    def __rich_repr__(self) -> Any:
+        yield self.bind
+
+
+class AwsLambda(Section, frozen=True):
+    """`[aws_lambda]`: the Lambda handler."""
+
+    margin_s: Annotated[
+        float,
+        Meta(
+            ge=2,
+            le=120,
+            description="before the function's timeout: nothing more is started from then on",
+        ),
+    ] = 3.0
+
+
+class Ray(Section, frozen=True):
+    """`[ray]`: the fleet of `run --ray`."""
+
+    consumers_min: Annotated[
+        int, Meta(ge=0, le=10_000, description="also the most, where consumers_max is below it")
+    ] = 1
+    consumers_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="times sink.connections: what PostgreSQL must have room for",
+        ),
+    ] = 8
+    catch_up_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=86_400,
+            description="the fleet grows until the backlog is worked off in this time, at the "
+            "measured rate; and shrinks after so long a quiet",
+        ),
+    ] = 60.0
+    cpus: Annotated[
+        float, Meta(ge=0.1, le=64, description="what one consumer asks Ray for; it uses one")
+    ] = 1.0
+    every_s: Annotated[float, Meta(ge=0.1, le=300, description="between looks at the fleet")] = 2.0
+
+
+class Telemetry(Section, frozen=True):
+    """`[telemetry]`: what is sent to others. All of it is off by default."""
+
+    traces: Annotated[
+        bool, Meta(description="OpenTelemetry spans, one a batch; wants the extra otel")
+    ] = False
+    metrics: Annotated[
+        bool, Meta(description="metrics by OTLP, beside /metrics; wants the extra otel")
+    ] = False
+    endpoint: Annotated[
+        str,
+        Meta(description="of the OTLP collector over HTTP; else OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ] = ""
+    emf: Annotated[
+        bool, Meta(description="CloudWatch's embedded metric format, a line on stdout")
+    ] = False
+    every_s: Annotated[
+        float, Meta(ge=1, le=3600, description="between exports of metrics, and EMF lines")
+    ] = 60.0
+
+
+class Settings(Section, frozen=True):
+    """Everything one pipeline needs to know, frozen at start."""
+
+    name: Annotated[
+        str,
+        Meta(
+            max_length=63,
+            pattern=rf"^[A-Za-z0-9_.-]*{END}",
+            description="the pipeline's name in the books and metrics; default: the target table's",
+        ),
+    ] = ""
+    unknown_fields: Literal["drop", "quarantine"] = "drop"
+    i_accept_reversible: bool = False
+    shutdown_grace_s: Annotated[
+        float,
+        Meta(ge=0, le=900, description="from SIGTERM to exit; Kubernetes grants 30 s by default"),
+    ] = 25.0
+    source: Source = Source()
+    envelope: EnvelopeSettings = EnvelopeSettings()
+    sink: SinkSettings = SinkSettings()
+    keys: Keys = Keys()
+    vault: Vault = Vault()
+    quarantine: Quarantine = Quarantine()
+    ledger: Ledger = Ledger()
+    status: Status = Status()
+    telemetry: Telemetry = Telemetry()
+    aws_lambda: AwsLambda = AwsLambda()
+    ray: Ray = Ray()
+    explode: Annotated[
+        str, Meta(max_length=256, pattern=JSON_NAME, description="an array; a row an element")
+    ] = ""
+    unmatched: Annotated[
+        Literal["quarantine", "drop"], Meta(description="records that no [[route]] takes")
+    ] = "quarantine"
+    field: tuple[Declared, ...] = ()
+    route: tuple[Route, ...] = ()
+    example: tuple[Example, ...] = ()
+    index: tuple[Index, ...] = ()
+
+    @property
+    def pipeline_name(self) -> str:
+        """The name this pipeline is registered under."""
+        return self.name or self.targets[0].table
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The tables that rows go to: one, or as many as there are routes."""
+        if self.route:
+            return tuple(Target(r.table, _mapped(r.field), r.explode, r.when) for r in self.route)
+        return (Target(self.sink.table, _mapped(self.field) or USER_LOGINS, self.explode),)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Sources that are declared, and go nowhere."""
+        declared = (*self.field, *(field for route in self.route for field in route.field))
+        return tuple(dict.fromkeys(field.source for field in declared if field.mask == DROP))
+
+    @property
+    def table_names(self) -> str:
+        """The tables that rows go to, in words."""
+        return ", ".join(target.table for target in self.targets)
+
+    @property
+    def message_attributes(self) -> tuple[str, ...]:
+        """The message attributes that the mapping reads, to ask for with every receive."""
+        defaults = [f.default for f in self.fields if isinstance(f.default, str)]
+        names = [d.removeprefix(ATTRIBUTE) for d in defaults if d.startswith(ATTRIBUTE)]
+        names = [name for name in names if not name.startswith(ENVELOPE_ATTRIBUTES)]
+        if self.envelope.has_pointers:
+            names += POINTER_SIZES
+        if {"auto", "content_encoding"} & set(self.envelope.layers):
+            names.append(self.envelope.content_encoding_attribute)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The mapping's fields, of all targets: configured, or the built-in `user_logins` ones."""
+        return tuple(field for target in self.targets for field in target.fields)
+
+
+def _mapped(fields: Iterable[Field]) -> tuple[Field, ...]:
+    return tuple(field for field in fields if field.mask != DROP)
