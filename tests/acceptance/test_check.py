@@ -114,7 +114,7 @@ def test_a_column_of_plain_hashes_is_found_out(shell: Shell, query: Query) -> No
         r"[\d.]+ seconds",
         check["detail"],
     )
-    assert "unkeyed-hashes" in check["remedy"]
+    assert "move-from-sha256" in check["remedy"]
     shown = shell("check", "--column", "public.old.token", "--limit-s", "1").out
     assert "looks like pseudonyms" in shown
     assert "IP addresses in the clear" in shell("check", "--column", "old.clear", code=1).out

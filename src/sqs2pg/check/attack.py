@@ -133,7 +133,7 @@ def _told(field: Field, estimate: Estimate, rate: float) -> Finding:
         here = duration(estimate.seconds_without_key)
         on_gpu = duration(estimate.seconds_without_key_gpu or 0)
         told = f"whoever has the table reverses all of it in {here} here, {on_gpu} on one GPU"
-        return warn(name, head + told, 'use mask = "pseudonymize"; docs/howto/unkeyed-hashes.md')
+        return warn(name, head + told, 'use mask = "pseudonymize"; docs/howto/move-from-sha256.md')
     if with_key is not None and with_key > 0:
         return ok(
             name,

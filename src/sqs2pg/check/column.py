@@ -132,7 +132,7 @@ def _told(name: str, algorithm: str, sampled: int, found: Outcome) -> Finding:
             f"looks like unkeyed {algorithm} of {found.space}: {found.reversed:,} of {sampled:,} "
             f"sampled values reversed in {seconds}; all there are would take "
             f"{duration(size / rate)} here, {duration(size / GPU_HASHES_PER_S)} on one GPU",
-            "move it to pseudonyms: docs/howto/unkeyed-hashes.md",
+            "move it to pseudonyms: docs/howto/move-from-sha256.md",
         )
     shares = ", ".join(
         f"{count / SPACES[space].size:.1%} of {space}" for space, count in found.tried.items()

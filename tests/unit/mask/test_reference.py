@@ -102,7 +102,7 @@ def test_the_page_names_every_kind_fault_and_vector() -> None:
 
 
 def test_the_howto_s_script_pairs_hashes_with_pseudonyms(tmp_path: Path) -> None:
-    page = (DOCS / "howto" / "unkeyed-hashes.md").read_text()
+    page = (DOCS / "howto" / "move-from-sha256.md").read_text()
     [script] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert "range(10**9)" in script
     provider_file.create(tmp_path / "keys")
