@@ -338,6 +338,7 @@ async def assemble_processors(
                 mapping=compile_mapping(settings, matched, masks),
                 payloads=payloads_of(settings),
                 refresh=lambda session: _refresh(session, settings, masks),
+                columns=matched,
                 seal=sealer(keyring, whose_of(settings, key)),
                 fifo=fifo,
                 dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,

@@ -65,6 +65,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Fetches the bodies that messages only point to."""
     refresh: Refresh | None = None
     """Compiles the mapping again, against the tables as they are by then."""
+    columns: Columns | None = None
+    """What the mapping was compiled against at first."""
     recovers: bool = False
     """What is masked is kept for the vault to seal."""
     short_cut: Lines | None = None
@@ -265,9 +267,11 @@ class Processor:
         if self._plan.refresh is None:
             return False
         mapping, columns = await self._plan.refresh(await self._sink.connected())
-        changed = self._columns is None or columns != self._columns
-        self._mapping, self._columns, self._stale = mapping, columns, False
-        return changed
+        self._stale = False
+        if columns == (self._columns or self._plan.columns):
+            return False
+        self._mapping, self._columns = mapping, columns
+        return True
 
     def _key(self, message: Message) -> str:
         return self._keys([message])[0]
