@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import math
 import re
@@ -11,6 +12,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -279,3 +281,26 @@ async def test_a_server_without_tls_has_no_certificate(database: str) -> None:
     assert address is not None
     assert await certificate_expiry(*address) is None
     assert await certificate_expiry("127.0.0.1", 1) is None
+
+
+async def test_names_of_headers_have_no_case(pipeline: Assemble) -> None:
+    def status(address: str, headers: dict[str, str]) -> int:
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+        connection.putrequest("GET", "/metrics", skip_host=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        try:
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    async with pipeline() as ready:
+        async with serving(ready) as address:
+            assert await asyncio.to_thread(status, address, {"host": "rebound.example"}) == 403
+            told = {"host": "localhost", "origin": "http://other.example"}
+            assert await asyncio.to_thread(status, address, told) == 403
+            assert await asyncio.to_thread(status, address, {"host": "localhost"}) == 200
+        async with serving(ready, Access(token="a-token")) as address:
+            told = {"host": "localhost", "authorization": "Bearer a-token"}
+            assert await asyncio.to_thread(status, address, told) == 200

@@ -163,6 +163,33 @@ async def test_rewrap_changes_every_wrapping_and_no_value(
     assert assert_every_value_opens(chosen, database) == 9
 
 
+async def test_rewrap_waits_for_batches_that_began_under_the_old_root(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+    [(subject, wrapped)] = rows(
+        database, "SELECT subject, wrapped_key FROM pii.subject_key ORDER BY subject LIMIT 1"
+    )
+    rotate(chosen, database, "vault")
+    assert (await rewrap(chosen)).rewrapped == 2
+    late = "UPDATE pii.subject_key SET key_version = 1, wrapped_key = %s WHERE subject = %s"
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    waiting += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    with psycopg.connect(database) as batch:
+        batch.execute("SELECT pii.lock_shared()")
+        batch.execute(late, [wrapped, subject])
+        work = asyncio.create_task(rewrap(chosen))
+        while not rows(database, waiting):
+            assert not work.done()
+            await asyncio.sleep(0)
+        batch.commit()
+        assert (await work).rewrapped == 1
+    assert rows(database, "SELECT DISTINCT key_version FROM pii.subject_key") == [(2,)]
+    assert assert_every_value_opens(chosen, database) == 6
+
+
 async def test_a_worker_takes_up_another_vault_root_with_its_next_batch(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:

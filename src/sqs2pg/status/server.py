@@ -170,9 +170,13 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 if room:
                     self._log_in()
 
+        def _headers(self) -> dict[str, str]:
+            # Names have no case (RFC 9110, section 5.1), and proxies write them in lower case.
+            return {name.title(): value for name, value in self.headers.items()}
+
         def _get(self) -> None:
             path = self.path.partition("?")[0]
-            if refusal := site.access.refuse(path, dict(self.headers.items())):
+            if refusal := site.access.refuse(path, self._headers()):
                 self._refuse(path, *refusal)
                 return
             match path:
@@ -223,7 +227,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             """Take the token from the form, and give a cookie for it."""
             path = self.path.partition("?")[0]
             # The form has no cookie yet: judged as a probe is, but by Host and Origin all the same.
-            refusal = site.access.refuse(path, dict(self.headers.items()))
+            refusal = site.access.refuse(path, self._headers())
             length = self.headers.get("Content-Length", "")
             small = length.isdigit() and int(length) <= _LOGIN_BYTES_MAX
             if path != "/login" or not small or (refusal and refusal.status != 401):

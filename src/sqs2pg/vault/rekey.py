@@ -26,7 +26,7 @@ from sqs2pg.keys.seal import SealingKey
 from sqs2pg.migrate import explain
 from sqs2pg.vault.envelope import key_encryption_key, open_value, seal_value, unwrap_data_key
 from sqs2pg.vault.places import Leaf, leaves
-from sqs2pg.vault.rewrap import BEGIN, FIRST
+from sqs2pg.vault.rewrap import BARRIER, BEGIN, FIRST
 
 BATCH_VALUES = 1_000
 PASSES_MAX = 3
@@ -111,6 +111,7 @@ class Rekeyer:
         where a vault root is missing, FatalFault where the database refuses.
         """
         try:
+            await self._session.execute(BARRIER)
             [(self.total,)] = await self._session.execute(_COUNT, [self._fields, self._current])
             [(mapped,)] = await self._session.execute(_MAP_ROWS)
             if self.total or mapped:

@@ -28,6 +28,9 @@ from sqs2pg.vault.envelope import (
 
 BATCH_KEYS = 2_000
 
+BARRIER = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pii.lock_alone(); COMMIT"
+"""Waits for the batches that began before: those after it read the versions that are active now.
+Without it one under the old version could commit when the last look for such is over."""
 BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
 SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true), pii.lock_shared()"""
@@ -75,6 +78,7 @@ class Rewrapper:
         missing, Sqs2pgError where a key does not open, FatalFault where the database refuses.
         """
         try:
+            await self._session.execute(BARRIER)
             await self._reference_key()
             while await self._count():
                 await self._record("keys_rewrap", f"{self.total:,} data keys to be wrapped")
