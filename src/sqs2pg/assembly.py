@@ -26,9 +26,9 @@ from sqs2pg.database import (
     wait_closed,
 )
 from sqs2pg.envelope import Envelope
-from sqs2pg.errors import FatalFault, PermanentFault, SettingsError, TransientFault
+from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, TransientFault
 from sqs2pg.journal import Journal
-from sqs2pg.keybook import hold_against_record
+from sqs2pg.keybook import hold_against_record, oldest
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.load import load_keyring
@@ -189,13 +189,27 @@ def short_cut_of(
     return native.compile_lines(settings, columns[0], masks[0], native.EXTENSION)
 
 
-def dedupe_of(keyring: Keyring, pipeline: int) -> DedupeKey:
-    """Return the function from an event's name to its ledger key.
+async def dedupe_of(
+    session: Session, settings: Settings, keyring: Keyring, pipeline: int
+) -> DedupeKey | None:
+    """Return the function from an event's name to its ledger key; None where nothing names events.
 
-    Under the oldest pseudonym root, whichever is active: a rotation must not make old events new.
+    Under the oldest pseudonym root on record, whichever is active and whichever are held: neither
+    a rotation nor the removal of a root may make old events new. Raises KeyFault `key_missing`
+    where the keyring does not hold that root.
     """
-    root = keyring.root("pseudonym", min(keyring.versions("pseudonym")))
-    secret = hkdf_sha256(root, b"sqs2pg/1/dedupe")
+    if not settings.ledger.dedupe_key:
+        return None
+    version = await oldest(session, "pseudonym")
+    if version not in keyring.versions("pseudonym"):
+        raise KeyFault(
+            f"the database's oldest pseudonym root, version {version}, is not in the keyring: "
+            "ledger.dedupe_key needs it, or every event it knows would be written again",
+            code="key_missing",
+            hint="put that version back into the key file or environment of this process; with "
+            "ledger.dedupe_key it stays there for good",
+        )
+    secret = hkdf_sha256(keyring.root("pseudonym", version), b"sqs2pg/1/dedupe")
     return lambda name: dedupe_key(secret, pipeline, name)
 
 
@@ -317,6 +331,7 @@ async def assemble_processors(
         targets, matched = await target_tables(first, settings)
         keyring = await hold_against_record(first, keyring)
         key = await reference_key(first, keyring)
+        dedupe = await dedupe_of(first, settings, keyring, number)
         fifo = await is_fifo()
         while len(sessions) < settings.sink.connections:
             sessions.append(await connect(settings))
@@ -330,7 +345,7 @@ async def assemble_processors(
                 statement_timeout_s=settings.sink.statement_timeout_s,
                 fifo=fifo,
                 archive=archive,
-                dedupe=bool(settings.ledger.dedupe_key),
+                dedupe=dedupe is not None,
             )
             masks = masks_of(settings, keyring)
             short_cut = short_cut_of(settings, matched, masks)
@@ -341,7 +356,7 @@ async def assemble_processors(
                 columns=matched,
                 seal=sealer(keyring, whose_of(settings, key)),
                 fifo=fifo,
-                dedupe=dedupe_of(keyring, number) if pipeline.dedupe else None,
+                dedupe=dedupe,
                 recovers=vault is not None,
                 short_cut=short_cut,
                 glimpse=(

@@ -104,6 +104,17 @@ async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
         ) from None
 
 
+async def oldest(session: Session, series: str) -> int:
+    """Return the lowest version of a series on record; new ones are always numbered higher.
+
+    The series has a record. Raises FatalFault.
+    """
+    try:
+        return min(version for name, version in await _read(session) if name == series)
+    except psycopg.Error as error:
+        raise explain(error) from None
+
+
 async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
     rows = await session.execute("SELECT series, version, fingerprint, active FROM sqs2pg.key")
     return {(series, version): (mark, active) for series, version, mark, active in rows}

@@ -13,10 +13,12 @@ import psycopg
 import pytest
 
 from sqs2pg.assembly import connect, keyring_of
+from sqs2pg.cli.quarantine import _replay
 from sqs2pg.errors import KeyFault
 from sqs2pg.keybook import activate, recorded
 from sqs2pg.keys import provider_file
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.quarantine import Selection
 from sqs2pg.settings import Settings
 
 SENT_MS = 1_700_000_000_000
@@ -140,3 +142,49 @@ async def test_another_root_cannot_take_a_version_s_place(
         finally:
             await session.close()
     assert ("pseudonym", 2) in active
+
+
+def held(settings: Settings, *versions: int) -> None:
+    """Leave no other versions of the pseudonym root in the key file."""
+    path = Path(settings.keys.file)
+    content = json.loads(path.read_text())
+    content["pseudonym"] = {
+        str(version): content["pseudonym"][str(version)] for version in versions
+    }
+    path.write_text(json.dumps(content))
+
+
+async def test_an_event_keeps_its_name_whichever_roots_are_held(
+    pipeline: Any, settings: Make, database: str
+) -> None:
+    dedupe = {"ledger": {"dedupe_key": "user_id"}}
+    chosen = settings(**dedupe)
+    async with pipeline(**dedupe) as ready:
+        assert await ready.processors[0].process([message(1)]) == [Outcome.WRITTEN]
+        await rotate(chosen, "pseudonym", 2)
+    again = msgspec.structs.replace(message(1), message_id="00000000-0000-4000-8000-00000000000a")
+    async with pipeline(**dedupe) as ready:
+        assert await ready.processors[0].process([again]) == [Outcome.DUPLICATE]
+    both = shutil.copy2(chosen.keys.file, f"{chosen.keys.file}.both")
+    held(chosen, 2)
+    with pytest.raises(KeyFault) as caught:
+        async with pipeline(**dedupe):
+            pass
+    with pytest.raises(KeyFault) as of_replay:
+        await _replay(chosen, Selection())
+    for fault in (caught.value, of_replay.value):
+        assert (fault.code, fault.exit_code) == ("key_missing", 2)
+        assert "version 1," in fault.what
+        assert "put that version back" in fault.hint
+    async with pipeline() as ready:  # nothing names events: the old root is not needed
+        assert await ready.processors[0].process([message(2)]) == [Outcome.WRITTEN]
+    # A root that was in the file and never in use names nothing.
+    shutil.copy2(both, chosen.keys.file)
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute("DELETE FROM sqs2pg.key WHERE series = 'pseudonym' AND version = 1")
+    under_second = msgspec.structs.replace(message(3), message_id=again.message_id)
+    async with pipeline(**dedupe) as ready:
+        assert await ready.processors[0].process([message(3)]) == [Outcome.WRITTEN]
+    held(chosen, 2)
+    async with pipeline(**dedupe) as ready:
+        assert await ready.processors[0].process([under_second]) == [Outcome.DUPLICATE]

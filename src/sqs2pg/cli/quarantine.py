@@ -233,7 +233,7 @@ async def _replayer(
         mapping=compile_mapping(settings, matched, assembly.masks_of(settings, keyring)),
         payloads=assembly.payloads_of(settings),
         seal=work.sealer(keyring, assembly.whose_of(settings, key)),
-        dedupe=assembly.dedupe_of(keyring, number) if settings.ledger.dedupe_key else None,
+        dedupe=await assembly.dedupe_of(session, settings, keyring, number),
         recovers=vault is not None,
     )
     pipeline = Pipeline(
