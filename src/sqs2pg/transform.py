@@ -26,7 +26,7 @@ from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.mask.rules import MASKABLE
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import ATTRIBUTE, Field, attribute_key
-from sqs2pg.vault.originals import Originals
+from sqs2pg.vault.originals import Originals, place_of
 
 NULL = r"\N"
 
@@ -60,6 +60,7 @@ class Transformer:
             for index, field in enumerate(fields)
             if field.recover
         ]
+        self._place = place_of(fields)
         self._subject_source = subject
         self._subject = attrgetter(attributes[subject]) if subject else None
 
@@ -78,7 +79,7 @@ class Transformer:
         table = [plan.cells(messages, records, faults) for plan in self._columns]
         if originals is not None and self._subject is not None:
             subjects = self._subjects(list(map(self._subject, records)), faults)
-            part = originals.part(messages, subjects)
+            part = originals.part(messages, subjects, self._place)
             for index, source, read in self._recoverable:
                 part.add(source, list(map(read, records)), table[index])
         lines: list[Cell] = [line + "\n" for line in map("\t".join, zip(*table, strict=True))]

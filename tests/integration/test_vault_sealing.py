@@ -97,3 +97,28 @@ async def test_what_takes_the_native_short_cut_is_sealed_like_what_does_not(
             rows(database, "TRUNCATE pii.value, pii.subject_key; DELETE FROM sqs2pg.delivery")
             rows(database, "TRUNCATE sqs2pg.tally, sqs2pg.quarantine, user_logins")
     assert found[0] == found[1]
+
+
+async def test_a_value_known_of_one_field_is_sealed_of_another(
+    pipeline: Assemble, database: str
+) -> None:
+    secret = {"column": "ip", "mask": "pseudonymize", "kind": "ip", "recover": True}
+    person = {"source": "user_id", "column": "user_id"}
+    routes = [
+        {
+            "table": f"t_{source}",
+            "when": {"field": "type", "equals": source},
+            "field": [person, secret | {"source": source}],
+        }
+        for source in ("ip", "client_ip")
+    ]
+    async with pipeline(name="two", route=routes, **ON) as ready:
+        for source in ("ip", "client_ip"):
+            body = json.dumps({"type": source, "user_id": "ann", source: "192.0.2.1"})
+            one = Message(str(uuid.uuid4()), "-", body, SystemAttributes(1_764_000_000_000))
+            assert await process(ready, [one]) == [Outcome.WRITTEN]
+    written = rows(
+        database, "SELECT 'client_ip', ip FROM t_client_ip UNION SELECT 'ip', ip FROM t_ip"
+    )
+    assert len({token for _, token in written}) == 2
+    assert rows(database, "SELECT field, token FROM pii.value ORDER BY 1") == sorted(written)

@@ -15,7 +15,7 @@ import msgspec
 
 from sqs2pg.message import Message
 from sqs2pg.settings import Field
-from sqs2pg.vault.originals import Originals
+from sqs2pg.vault.originals import Originals, place_of
 
 
 class Glimpse:
@@ -33,6 +33,7 @@ class Glimpse:
         )
         self._decode = cast("Callable[[str], Any]", msgspec.json.Decoder(record).decode)
         self._subject = attrgetter(attributes[subject])
+        self._place = place_of(fields)
         self._places = [
             (field.source, index, attrgetter(attributes[field.source]))
             for index, field in enumerate(fields)
@@ -60,7 +61,7 @@ class Glimpse:
             else:
                 kept[index] = None
         whole = [line for line in kept if line is not None]
-        part = originals.part(taken, list(map(self._subject, records)))
+        part = originals.part(taken, list(map(self._subject, records)), self._place)
         for source, column, read in self._places:
             part.add(source, list(map(read, records)), _Column(whole, column))
         return kept

@@ -6,21 +6,38 @@ batch; `repr` shows nothing of it. No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, repeat
 from operator import attrgetter
 
 from sqs2pg.message import Message
+from sqs2pg.settings import Field
+
+Place = tuple[tuple[str, ...], ...]
+"""What tells recoverable columns of one target from another's: each field's name in the vault, and
+what its token hangs on besides its value and the key."""
 
 _message_id = attrgetter("message_id")
 NULL = r"\N"
 _PLAIN = str.maketrans({"n": "\n", "r": "\r", "t": "\t"})
 
 
+def place_of(fields: Iterable[Field]) -> Place:
+    """Return the place of a target's recoverable fields, in their order."""
+    return tuple(
+        (field.source, field.domain or field.name, field.mask, field.kind, field.type)
+        for field in fields
+        if field.recover
+    )
+
+
 class Part:
     """The recoverable columns of some records: of one target, in one batch."""
 
-    def __init__(self, messages: Sequence[Message], subjects: Sequence[str | None]) -> None:
+    def __init__(
+        self, messages: Sequence[Message], subjects: Sequence[str | None], place: Place = ()
+    ) -> None:
+        self._place = place
         self._messages = messages
         self._subjects = subjects
         self._fields: list[str] = []
@@ -34,12 +51,12 @@ class Part:
         self._cells.append(cells)
 
     def hashes(self, salt: int, chosen: Collection[str] | None) -> dict[int, int]:
-        """Return a hash of each chosen record's subject and values, and where one stands.
+        """Return a hash of each chosen record's place, subject and values, and where one stands.
 
         Records with equal ones have nothing new to the vault, so one of them is enough. `chosen`
         are MessageIds; None means all.
         """
-        rows = zip(repeat(salt), self._subjects, *self._values)
+        rows = zip(repeat(hash((salt, self._place))), self._subjects, *self._values)
         if chosen is None:
             return dict(zip(map(hash, rows), count()))
         ids = map(_message_id, self._messages)
@@ -78,9 +95,14 @@ class Originals:
     def __init__(self) -> None:
         self.parts: list[Part] = []
 
-    def part(self, messages: Sequence[Message], subjects: Sequence[str | None]) -> Part:
-        """Add the part of some records; `messages[i]` is what record i came in."""
-        part = Part(messages, subjects)
+    def part(
+        self, messages: Sequence[Message], subjects: Sequence[str | None], place: Place = ()
+    ) -> Part:
+        """Add the part of some records; `messages[i]` is what record i came in.
+
+        `place`: parts of equal ones are added the same fields, in the same order.
+        """
+        part = Part(messages, subjects, place)
         self.parts.append(part)
         return part
 

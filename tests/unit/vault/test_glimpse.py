@@ -60,3 +60,5 @@ def test_what_is_glimpsed_is_what_the_long_way_finds() -> None:
     assert found(glimpsed) == found(long_way, {"m0", "m1", "m2", "m5"})
     assert ("ann", "ip", "ip\\192.0.2.1", "192.0.2.1") in found(glimpsed)
     assert len(found(glimpsed)) == 3
+    [short], [long] = glimpsed.parts, long_way.parts
+    assert short.hashes(1, None).keys() < long.hashes(1, None).keys(), "known of one, of the other"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.settings import Field
 from sqs2pg.transform import _ESCAPES
-from sqs2pg.vault.originals import Originals, unescaped
+from sqs2pg.vault.originals import Originals, place_of, unescaped
 from sqs2pg.vault.whose import whose
 
 
@@ -48,6 +50,26 @@ def test_only_chosen_messages_count_and_the_salt_changes_every_hash() -> None:
     assert set(part.hashes(1, {"m1"}).values()) == {1}
     assert part.hashes(1, {"m0", "m1", "m2", "m3"}).keys() == part.hashes(1, None).keys()
     assert part.hashes(1, None).keys().isdisjoint(part.hashes(2, None))
+
+
+def test_what_is_known_of_one_place_is_not_known_of_another() -> None:
+    field = Field(column="c", source="ip", mask="pseudonymize", kind="ip", recover=True)
+    others = [
+        {"source": "client_ip"},
+        {"domain": "d"},
+        {"mask": "sha256"},
+        {"kind": "text"},
+        {"type": "bigint"},
+    ]
+    fields = [field, *(msgspec.structs.replace(field, **other) for other in others)]
+    found = []
+    for one in [*fields, msgspec.structs.replace(field, column="another", domain="ip")]:
+        part = Originals().part([message(0)], ["ann"], place_of([one, Field(column="x")]))
+        part.add(one.source, ["192.0.2.1"], ["t"])
+        [mark] = part.hashes(1, None)
+        found.append(mark)
+    assert len(set(found)) == len(fields)
+    assert found[-1] == found[0], "the column a token stands in is not the vault's"
 
 
 def test_nothing_is_shown_of_them() -> None:
