@@ -207,8 +207,13 @@ class Processor:
         return await self._try(messages, condemned)
 
     async def _try(
-        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault],
+        *,
+        again: bool = False,
     ) -> list[Outcome]:
+        """Process a batch under the present keys and columns. `again`: all of it was rejected."""
         report = BatchReport(self._journal.next_id(), time.time(), len(messages))
         self.batch_id = report.id
         began = self._decoded = time.perf_counter()
@@ -242,7 +247,10 @@ class Processor:
                 self._release(unfit, report, messages)
             else:
                 if not changed:
-                    raise
+                    if again:
+                        raise
+                    # The table may have been mended between the batch and the look at it.
+                    return await self._try(messages, condemned, again=True)
                 moved = TransientFault("the target table has changed", code="target_changed")
                 self._release(moved, report, messages)
             return [Outcome.RELEASED] * len(messages)
