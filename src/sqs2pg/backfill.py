@@ -35,6 +35,8 @@ from sqs2pg.targets import literal
 
 TRIES_MAX = 12
 """Attempts at one batch, some minutes in all, before a run ends: it goes on when it is repeated."""
+LINES_MAX = 2**32
+"""Lines of one archive: their number has 32 bits in the ledger's key."""
 
 _BEGIN = """INSERT INTO sqs2pg.backfill (pipeline, digest, source, size_bytes)
 VALUES (%s, %s, %s, %s)
@@ -139,10 +141,10 @@ class Backfill:
     async def _write(self, archive: Archive, batch: list[Line], line: int) -> None:
         """Process one batch, with the progress in its transaction, until it is settled."""
         default_ms = archives.day_ms(self._day or archive.date)
-        mark = hashlib.sha256(archive.digest.encode()).hexdigest()
+        mark = line_mark(self._pipeline, archive.digest)
         messages = [
             Message(
-                _message_id(mark, line + number),
+                message_id(mark, line + number),
                 "",
                 one.body.decode("utf-8", "surrogateescape"),
                 SystemAttributes(default_ms if one.sent_ms is None else one.sent_ms),
@@ -195,8 +197,24 @@ class Backfill:
             raise explain(error) from None
 
 
-def _message_id(mark: str, line: int) -> str:
-    """The name of an archived line: a UUID of its archive and number, rising within one archive so
-    that the ledger's index grows at its edge.
+def line_mark(pipeline: int, digest: str) -> str:
+    """What the lines of one archive share under one pipeline: 64 hexadecimal digits. Ledger keys
+    are one space for all pipelines, and each may write the archive to its own table.
     """
-    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{line:012x}"
+    return hashlib.sha256(f"{pipeline}\0{digest}".encode()).hexdigest()
+
+
+def message_id(mark: str, line: int) -> str:
+    """The name of an archived line: a UUID of its archive's mark and its number, 0 to 2**32 - 1,
+    rising within one archive so that the ledger's index grows at its edge.
+
+    `ledger.delivery_key` keeps what comes after the 15th character: 40 bits of the mark, and the
+    number. Raises FatalFault for a higher number.
+    """
+    if line >= LINES_MAX:
+        raise FatalFault(
+            f"an archive has more than {LINES_MAX:,} lines",
+            code="too_many_lines",
+            hint="split it: each part is an archive of its own",
+        )
+    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{mark[18:22]}{line:08x}"

@@ -88,6 +88,22 @@ def test_objects_of_a_bucket_and_a_date(
     assert shell("backfill", "s3://archive-4711/logs/", "--json").last["skipped"] == 2
 
 
+def test_two_pipelines_each_write_the_whole_archive(shell: Shell, query: Query, tmp_path: Path):
+    archive = tmp_path / "logins-2023-05-06.jsonl"
+    archive.write_text("".join(f'{{"user_id": "u{i}"}}\n' for i in range(300)) + "not json\n")
+    for name in ("first", "second"):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(f'name = "{name}"\n[sink]\ntable = "{name}_logins"\n')
+        shell("migrate", "-c", str(file))
+        done = shell("backfill", "-c", str(file), str(archive), "--json").last
+        assert (done["written"], done["duplicate"], done["quarantined"]) == (300, 0, 1)
+    for name in ("first", "second"):
+        assert query(f"SELECT count(DISTINCT user_id) FROM {name}_logins") == [(300,)]
+        report = shell("verify", "-c", str(tmp_path / f"{name}.toml"), "--json").last
+        assert report["ok"], report
+        assert (report["written"], report["quarantined"]) == (300, 1)
+
+
 def test_what_came_over_the_queue_too_is_one_event_under_a_dedupe_key(
     shell: Shell, query: Query, tmp_path: Path, send: Callable[[list[str]], list[str]]
 ):
