@@ -16,8 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
+import pytest
 from psycopg import sql
+
+from sqs2pg.settings.fields import USER_LOGINS
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
@@ -66,6 +70,46 @@ def test_demo_survives_a_kill_of_its_consumer(bare_shell: Any) -> None:
     assert "killed with SIGKILL" in ended.out
     assert "sent 1,000 = written 980 + quarantined 20: yes" in ended.out
     assert "the books balance" in ended.out
+
+
+def test_demo_takes_names_table_and_batches_from_a_file(bare_shell: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    fields = "\n".join(
+        f'[[field]]\nsource = "{field.source}"\n'
+        + "".join(
+            f"{key} = {json.dumps(value)}\n"
+            for key, value in msgspec.to_builtins(field).items()
+            if key != "source" and value not in (None, "", [])
+        )
+        for field in USER_LOGINS
+    )
+    file.write_text(
+        'name = "mine"\n[source]\nqueue = "not-touched"\n[keys]\nprovider = "aws-kms"\n'
+        'kms_key = "alias/not-asked"\nfile = "nowhere"\n'
+        '[sink]\ntable = "my_logins"\ndsn = "host=nowhere.invalid"\nbatch_rows_max = 70\n' + fields
+    )
+    shown = bare_shell("demo", "-c", str(file), "--chaos", "--messages", "300", "--seed", "2").out
+    assert "my_logins, as analysts see it:" in shown
+    assert "killed with SIGKILL" in shown
+    assert "sent 300 = written 294 + quarantined 6: yes" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[field]]\nsource = "order"\ncolumn = "order_no"\n',
+        'explode = "items"\n',
+        '[envelope]\nlayers = ["sns"]\n',
+    ],
+)
+def test_demo_refuses_a_mapping_that_logins_do_not_fit(
+    bare_shell: Any, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text(text)
+    said = bare_shell.error("demo", "-c", str(file), code=2)
+    assert "is not that of the logins" in said
+    assert "hint: start it with `sqs2pg run --local -c" in said
 
 
 def test_drain_writes_rows_quarantines_bad_ones_and_empties_the_queue(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from sqs2pg.assembly import connect
 from sqs2pg.errors import FatalFault
@@ -24,13 +25,15 @@ _MIDWAY = 0.3  # share of the messages in the ledger at which it is killed
 _PATIENCE_S = 60.0
 
 
-async def kill_midway(settings: Settings, sent: int) -> int:
+async def kill_midway(settings: Settings, sent: int, variables: Mapping[str, str]) -> int:
     """Start a consumer, kill it -9 when a third is written; return how many were by then.
 
+    `variables` are the settings that are not the built-in ones, as of the environment.
     Raises FatalFault where it ends by itself, or does not get that far.
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "-c", os.devnull]
-    consumer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | OVERRIDES)  # noqa: ASYNC220, S603  our own command; a moment's wait is fine
+    environment = {**os.environ, **variables, **OVERRIDES}
+    consumer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)  # noqa: ASYNC220, S603  our own command; a moment's wait is fine
     session = await connect(settings)
     try:
         async with asyncio.timeout(_PATIENCE_S):

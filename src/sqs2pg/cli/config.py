@@ -87,8 +87,10 @@ def test(config: Path | None, as_json: bool) -> int:
 
 
 @config.command()
-def schema() -> None:
-    """Print the JSON Schema of the settings file."""
+@config_option
+def schema(config: Path | None) -> None:
+    """Print the JSON Schema of the settings file, which is the same for every file."""
+    del config  # taken because every command takes it
     print(json.dumps(msgspec.json.schema(settings_module.Settings), indent=2))
 
 

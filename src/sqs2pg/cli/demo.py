@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import structlog
 from rich.console import Console
 from rich.table import Table
@@ -17,12 +19,12 @@ from sqs2pg import verify as verification
 from sqs2pg.assembly import connect
 from sqs2pg.cli.chaos import kill_midway
 from sqs2pg.cli.local import ENV_FILE, local_environment
-from sqs2pg.cli.options import json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.cli.recovery import show_recovery
 from sqs2pg.cli.run import as_flat, consume, prepare_local, summary
 from sqs2pg.cli.verify import check, print_report
-from sqs2pg.errors import FatalFault
+from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.generate import logins
 from sqs2pg.migrate import quoted_table
 from sqs2pg.pipeline import Totals
@@ -40,8 +42,16 @@ _DEVICE_COUNTS = """SELECT count(*), count(*) FILTER (WHERE logins > 1)
 FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
       GROUP BY masked_device_id) AS devices"""
 
+# What a settings file decides in a demo; all else (queue, database, keys, vault, status) is the
+# demo's own. Words and numbers only: the consumer of --chaos gets them by its environment.
+_TAKEN = {
+    "sink": ("table", "connections", "batch_rows_max", "linger_ms"),
+    "quarantine": ("retention_days",),
+}
+
 
 @click.command()
+@config_option
 @click.option("--messages", default=2000, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--seed", type=int, help="Seed of the generated logins, to repeat them.")
 @click.option("--chaos", is_flag=True, help="Kill the consumer midway (-9) and start it again.")
@@ -49,15 +59,26 @@ FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
 @click.option("--keep", is_flag=True, help="Leave servers and status page up until Ctrl-C.")
 @json_option
 def demo(
-    messages: int, seed: int | None, chaos: bool, recover: bool, keep: bool, as_json: bool
+    config: Path | None,
+    messages: int,
+    seed: int | None,
+    chaos: bool,
+    recover: bool,
+    keep: bool,
+    as_json: bool,
 ) -> int:
-    """Start embedded servers, send logins, drain, verify and show the result."""
+    """Start embedded servers, send logins, drain, verify and show the result.
+
+    No settings file is looked for. Of one given with -c the names, the table and the batches count;
+    its mapping must be that of the generated logins.
+    """
     log.configure()
+    taken = _taken(config) if config else {}
+    settings = _settings(taken, recover=recover)
     say = _quiet if as_json else partial(print, flush=True)
     began = time.monotonic()
     say("starting PostgreSQL and an SQS server on loopback …")
     with local_environment(keep_file=keep):
-        settings = _settings(recover=recover)
         if recover:  # for the consumer that --chaos starts, too
             os.environ["SQS2PG_VAULT__ENABLED"] = "true"
         say(f"both are up after {time.monotonic() - began:.1f} s; making queue, keys and tables")
@@ -66,7 +87,7 @@ def demo(
         sent = run_async(_send(settings, messages, seed))
         if chaos:
             say("starting a consumer, to kill it midway …")
-            before = run_async(kill_midway(settings, sent))
+            before = run_async(kill_midway(settings, sent, _as_variables(taken)))
             say(f"killed with SIGKILL, {before:,} messages written, some not yet deleted")
             say("starting it again; what it held comes back when its leases end, in 5 s …")
         else:
@@ -104,10 +125,55 @@ def _quiet(*_: Any) -> None:
     """Say nothing: with --json stdout carries the result alone."""
 
 
-def _settings(*, recover: bool) -> Settings:
-    """The built-in settings: the demo is the same in any folder, whatever lies there."""
-    overrides = {"keys": {"provider": "development"}, "vault": {"enabled": recover}}
+def _settings(taken: dict[str, Any], *, recover: bool) -> Settings:
+    """The built-in settings, with what was taken from a file given by name: the demo is the same
+    in any folder, whatever lies there.
+    """
+    overrides = {**taken, "keys": {"provider": "development"}, "vault": {"enabled": recover}}
     return load(environ={}, overrides=overrides, discover=False)
+
+
+def _taken(file: Path) -> dict[str, Any]:
+    """Return what a settings file decides, nested; {} is nothing.
+
+    Raises SettingsError for a file that cannot be used, or whose mapping logins do not fit.
+    """
+    given, built_in = load(file, environ={}), load(environ={}, discover=False)
+    if _mapping(given) != _mapping(built_in):
+        raise SettingsError(
+            f"the mapping in {file} is not that of the logins the demo generates",
+            hint=f"start it with `sqs2pg run --local -c {file}`, and `sqs2pg send --file` your own "
+            "messages",
+        )
+    sections: dict[str, Any] = {
+        section: {name: getattr(getattr(given, section), name) for name in names}
+        for section, names in _TAKEN.items()
+    }
+    return {"name": given.name, "unknown_fields": given.unknown_fields, **sections}
+
+
+def _mapping(settings: Settings) -> tuple[object, ...]:
+    """How a body becomes rows, but for the table's name."""
+    return (
+        tuple(map(msgspec.to_builtins, settings.fields)),
+        settings.dropped,
+        settings.route,
+        settings.explode,
+        settings.envelope,
+        settings.ledger.dedupe_key,
+    )
+
+
+def _as_variables(taken: dict[str, Any]) -> dict[str, str]:
+    """What was taken from a file, as environment variables of another process."""
+    variables: dict[str, str] = {}
+    for name, value in taken.items():
+        if isinstance(value, dict):
+            inner = {f"{name}__{key}": each for key, each in value.items()}
+            variables |= _as_variables(inner)
+        else:
+            variables[f"SQS2PG_{name.upper()}"] = str(value)
+    return variables
 
 
 async def _send(settings: Settings, count: int, seed: int | None) -> int:
