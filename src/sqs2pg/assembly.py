@@ -271,7 +271,10 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
 
 
 def whose_of(settings: Settings, reference_key: bytes) -> Whose:
-    """Return the function from a body to the reference of the person it is about."""
+    """Return the function from a body to the reference of the person it is about.
+
+    None where its records do not all name one and the same: the body is nobody's alone.
+    """
     find = whose(subject_references(reference_key), settings.vault.subject)
     if not settings.envelope.layers and settings.envelope.records == "one":
         return find
@@ -283,7 +286,8 @@ def whose_of(settings: Settings, reference_key: bytes) -> Whose:
         except PermanentFault:
             return find(body)
         texts = (_ENCODER.encode(document).decode() for document in opened.documents)
-        return next((found for text in texts if (found := find(text))), None)
+        found = {find(text) for text in texts}
+        return found.pop() if len(found) == 1 else None
 
     return inside
 

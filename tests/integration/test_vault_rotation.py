@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -434,3 +436,22 @@ async def test_forget_while_four_workers_ingest_the_same_person(
     assert unsealed == [(0,)]
     assert rows(database, "SELECT count(*) FROM pii.subject_key") == [(51,)]
     await assert_books_balance(chosen)
+
+
+async def test_a_body_of_several_people_is_reported_to_each_and_removed_of_none(
+    pipeline: Assemble, settings: MakeSettings
+) -> None:
+    changes = {**ON, "envelope": {"records": "array"}, "unknown_fields": "quarantine"}
+
+    def together(*people: str | None) -> Message:
+        records = [{"user_id": who, "ip": "192.0.2.1", "strange": 1} for who in people]
+        return msgspec.structs.replace(message("-"), body=json.dumps(records))
+
+    bodies = [together("ann", "bob"), together("bob", None), together("ann", "ann")]
+    async with pipeline(**changes) as ready:
+        assert await ready.processors[0].process(bodies) == [Outcome.QUARANTINED] * 3
+    for person, removed in (("bob", 0), ("ann", 1)):
+        report = (await forget(settings(**changes), person)).report
+        assert report.quarantine_removed == removed
+        assert report.quarantine_unreadable == 2
+        assert report.quarantine_unreadable_newest is not None
