@@ -20,13 +20,15 @@ def test_a_working_pipeline_passes(shell: Shell) -> None:
     shell("migrate")
     report = shell("check", "--json").last
     assert report["ok"] is True
-    assert statuses(report["checks"]) == dict.fromkeys(
-        [
-            *("settings", "versions", "keys", "masking ip", "masking device_id"),
-            *("masking policy", "queue", "database", "schema", "keys on record"),
-        ],
-        "ok",
-    )
+    found = statuses(report["checks"])
+    # An emulator's queue has no redrive policy and no encryption; its server runs without fsync.
+    bare = {name for name, status in found.items() if status != "ok"}
+    assert bare == {"queue redrive", "queue encryption", "database durability"}
+    assert {found[name] for name in bare} == {"warn"}
+    assert found.keys() >= {
+        *("settings", "versions", "keys", "masking ip", "masking device_id", "masking policy"),
+        *("queue", "database", "schema", "keys on record", "clock", "target user_logins"),
+    }
     for check in report["checks"]:
         assert list(check) == ["name", "status", "detail", "remedy"]
         assert check["detail"]

@@ -15,9 +15,11 @@ from typing import Any
 import boto3
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from benchmarks.queue_server import QueueServer
 from sqs2pg.assembly import Ready
+from sqs2pg.log import short_line
 from sqs2pg.status.recorder import point_between
 from tests.integration.support import Assemble, login, rows, send
 
@@ -149,19 +151,18 @@ async def test_a_dead_letter_queue_that_fills(
 
 
 async def test_thirty_thousand_faults_are_a_few_lines(
-    queue_server: QueueServer, pipeline: Assemble, capsys: pytest.CaptureFixture[str]
+    queue_server: QueueServer, pipeline: Assemble
 ) -> None:
     queue_server.fill(queue="stalls", count=30_000, malformed_share=1.0)
-    async with pipeline(source={"queue": "stalls"}, status=SOON) as ready:
-        async with ready.watch:
-            totals = await ready.consumer.run(drain_settle_s=0.2)
-        ready.journal.flush(end=True)
+    with capture_logs() as said:
+        async with pipeline(source={"queue": "stalls"}, status=SOON) as ready:
+            async with ready.watch:
+                totals = await ready.consumer.run(drain_settle_s=0.2)
+            ready.journal.flush(end=True)
     assert totals.quarantined == 30_000
-    said = capsys.readouterr()
-    lines = (said.out + said.err).splitlines()
-    told = [line for line in lines if "message quarantined" in line]
+    told = [line for line in said if line["event"] == "message quarantined"]
     assert 5 <= len(told) < 300
-    assert len(lines) < 600
-    assert sum(map(len, lines)) < 200_000
-    more = sum(int(line.split("count=")[1].split()[0]) for line in lines if "more like" in line)
+    assert len(said) < 600
+    assert sum(len(short_line(line)) for line in said) < 200_000
+    more = sum(line["count"] for line in said if line["event"] == "more like this")
     assert len(told) + more == 30_000, "every one is told of, or counted"
