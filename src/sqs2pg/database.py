@@ -43,6 +43,9 @@ class Verdict(Enum):
 # or constraint thinks of it. Everything else (08, 25, 40, 42, 53, 55, 57, 58, XX, …) speaks of
 # the world, and must never send a message to quarantine.
 _ROW_CLASSES = frozenset({"20", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
+# Of class 54 this one alone: a value too large for its index or its type. 54001, 54011 and 54023
+# speak of the server and of the statement.
+_ROW_TOO_LARGE = "54000"
 # Classes a trigger may raise of its own: appendix A leaves I-Z and 5-9 to implementations, less
 # the ones PostgreSQL itself has taken.
 _TAKEN = frozenset({"53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX"})
@@ -94,8 +97,10 @@ def diagnose(error: psycopg.Error) -> DatabaseFault:
 def is_row_state(sqlstate: str) -> bool:
     """Whether an SQLSTATE, raised while writing to the target, speaks of the row."""
     family = sqlstate[:2]
-    return family in _ROW_CLASSES or (
-        family not in _TAKEN and family[0] in "56789IJKLMNOPQRSTUVWYZ"
+    return (
+        family in _ROW_CLASSES
+        or sqlstate == _ROW_TOO_LARGE
+        or (family not in _TAKEN and family[0] in "56789IJKLMNOPQRSTUVWYZ")
     )
 
 
