@@ -81,7 +81,7 @@ RETURNING (SELECT attempt FROM before)"""
 _by_key = attrgetter("key")
 
 ALL_REJECTED_MIN = 10
-"""Rows of one batch that, all rejected with one code, stop the process instead."""
+"""Rows in a row that, all rejected with one detail, stop the process instead."""
 
 
 def write_limit_s(statement_timeout_s: int) -> float:
@@ -111,6 +111,13 @@ class Pipeline(msgspec.Struct, frozen=True):
         return self.fifo or self.dedupe or self.archive
 
 
+class Rejections(msgspec.Struct, frozen=True):
+    """Rows in a row, over one batch or several, that the database rejected alike."""
+
+    count: int = 0
+    detail: str = ""
+
+
 class Result(msgspec.Struct):
     """What became of a batch: an outcome a ledger key, and why rows were rejected."""
 
@@ -135,6 +142,7 @@ class Sink:
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
+        self._rejections = Rejections()
         self.use(pipeline, vault)
 
     def use(self, pipeline: Pipeline, vault: Vault | None) -> None:
@@ -248,6 +256,8 @@ class Sink:
         await self._copy_quarantine(dead)
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
         await self._close(written=rows, quarantined=len(dead))
+        if rows:
+            self._rejections = Rejections()
         self._remember(marks)
         outcomes = dict.fromkeys(map(_by_key, rows), Outcome.WRITTEN)
         outcomes.update(dict.fromkeys(map(_by_key, dead), Outcome.QUARANTINED))
@@ -271,7 +281,7 @@ class Sink:
         same = before if before and before.verdict is Verdict.BAD_ROW else None
         suspected = same if len(new_rows) == len(rows) else None
         found = await find_rejected(self.session, self._targets, new_rows, suspected)
-        _refuse_uniform(new_rows, found)
+        rejections = _refuse_uniform(self._rejections, new_rows, found)
         rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]
         if rejected:
             await self.session.execute(_SET_ASIDE, [[letter.key for letter in rejected]])
@@ -285,6 +295,8 @@ class Sink:
             quarantined=quarantined,
             duplicate=len(outcomes) - len(written) - quarantined,
         )
+        # Not before COMMIT: rows that are tried again are not counted twice.
+        self._rejections = rejections
         self._remember(marks)
         outcomes.update(dict.fromkeys((row.key for row in written), Outcome.WRITTEN))
         for letter in (*new_dead, *rejected):
@@ -398,17 +410,28 @@ def _as_permanent(fault: DatabaseFault) -> PermanentFault:
     return PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)
 
 
-def _refuse_uniform(rows: Sequence[Row], found: Mapping[int, tuple[Row, DatabaseFault]]) -> None:
-    """Stop where every row of a batch is rejected alike: the table is at fault, not the rows."""
-    if len(found) < len(rows) or len(rows) < ALL_REJECTED_MIN:
-        return
+def _refuse_uniform(
+    before: Rejections, rows: Sequence[Row], found: Mapping[int, tuple[Row, DatabaseFault]]
+) -> Rejections:
+    """Return how many rows in a row are rejected alike, those of earlier batches included.
+
+    Raises FatalFault where they are too many: the table is at fault, not the rows. A slow queue's
+    batches hold one row each, so that one batch alone would never say so.
+    """
+    if not rows:
+        return before
     details = {fault.detail for _, fault in found.values()}
-    if len(details) == 1:
+    if len(found) < len(rows) or len(details) > 1:
+        return Rejections()
+    detail = details.pop()
+    count = len(rows) + (before.count if detail == before.detail else 0)
+    if count >= ALL_REJECTED_MIN:
         raise FatalFault(
-            f"the database rejects every one of {len(rows)} rows alike (SQLSTATE {details.pop()})",
+            f"the database rejects every one of {count} rows alike (SQLSTATE {detail})",
             code="all_rejected",
             hint="the table or the mapping is at fault, not the messages; they stay on the queue",
         )
+    return Rejections(count, detail)
 
 
 def _quarantine_line(letter: DeadLetter, pipeline: int) -> str:

@@ -9,6 +9,7 @@ from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault
 from sqs2pg.ledger import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.sink import ALL_REJECTED_MIN
 from sqs2pg.verify import verify
 from tests.integration.support import Assemble, login, receive, rows, send
 
@@ -136,6 +137,36 @@ async def test_a_table_that_rejects_every_row_stops_the_process(
             await ready.processors[0].process(await receive(ready, 20))
         assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
         assert rows(database, "SELECT count(*) FROM sqs2pg.delivery") == [(0,)]
+
+
+async def test_a_table_that_rejects_row_after_row_stops_a_slow_queue_too(
+    pipeline: Assemble, database: str
+) -> None:
+    """Batches of one, as a slow queue gives: a row that is taken begins the count anew."""
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(
+                "ALTER TABLE user_logins ADD CONSTRAINT known CHECK (device_type <> 'fridge')"
+            )
+
+        async def outcomes(*devices: str) -> set[Outcome]:
+            await send(ready, [login(1, device_type=device) for device in devices])
+            messages = await receive(ready, len(devices))
+            return {(await processor.process([message]))[0] for message in messages}
+
+        few = ["fridge"] * (ALL_REJECTED_MIN - 1)
+        assert await outcomes(*few) == {Outcome.QUARANTINED}
+        assert await outcomes("phone") == {Outcome.WRITTEN}
+        assert await outcomes(*few) == {Outcome.QUARANTINED}
+        await send(ready, ["not json"])
+        assert await processor.process(await receive(ready, 1)) == [Outcome.QUARANTINED]
+        with pytest.raises(FatalFault, match=f"every one of {ALL_REJECTED_MIN} rows"):
+            await outcomes("fridge")
+        assert rows(
+            database,
+            "SELECT reason, count(*) FROM sqs2pg.quarantine GROUP BY 1 ORDER BY 1",
+        ) == [("not_json", 1), ("rejected_by_database", 2 * len(few))]
 
 
 @pytest.mark.parametrize(
