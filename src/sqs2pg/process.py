@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from types import MappingProxyType
 from typing import cast
@@ -17,7 +18,14 @@ import msgspec
 
 from sqs2pg.columns import Column
 from sqs2pg.database import Session
-from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, Stage, TransientFault
+from sqs2pg.errors import (
+    FatalFault,
+    KeyFault,
+    PermanentFault,
+    Sqs2pgError,
+    Stage,
+    TransientFault,
+)
 from sqs2pg.journal import BatchReport, Journal
 from sqs2pg.ledger import UNDATED_MS, delivery_keys
 from sqs2pg.mapping import Decoded, MessageMapping
@@ -167,7 +175,9 @@ class Processor:
         """Process a message that was delivered too often, and may have killed its workers.
 
         A note is left first, durably. One that finds the note of an earlier delivery killed its
-        worker alone, and is set aside as `kills_worker`.
+        worker alone, and is set aside as `kills_worker`. The note is taken away whatever this
+        delivery comes to, lest the next one take it for a death; but not that of a real one
+        before the message is set aside for it.
         """
         key = self._key(message)
         attempt = message.attributes.approximate_receive_count
@@ -175,9 +185,18 @@ class Processor:
             killed_before = await self._sink.note_suspect(key, attempt)
             fault = PermanentFault("kills_worker", stage=Stage.WRITE)
             condemned = {message.message_id: fault} if killed_before else _NOBODY
-            [outcome] = await self.process([message], condemned)
+            try:
+                [outcome] = await self.process([message], condemned)
+            except (FatalFault, KeyFault):
+                if not killed_before:
+                    with suppress(Sqs2pgError):
+                        await self._sink.clear_suspect(key)
+                raise
             if outcome.settled:
                 await self._sink.clear_suspect(key)
+            elif not killed_before:
+                with suppress(TransientFault):  # why it was released is what counts
+                    await self._sink.clear_suspect(key)
         except TransientFault as fault_of_the_world:
             self._release(fault_of_the_world)
             return Outcome.RELEASED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import psycopg
 import pytest
 
@@ -192,6 +193,85 @@ async def test_a_fault_of_the_world_releases_and_never_sets_aside(
         assert ready.processors[0].last_fault is not None
         assert rows(database, "SELECT count(*) FROM sqs2pg.delivery") == [(0,)]
         assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+
+
+def delivered(message: Message, times: int) -> Message:
+    """The message as its delivery of that number brings it."""
+    attributes = message.attributes
+    return msgspec.structs.replace(
+        message,
+        attributes=msgspec.structs.replace(attributes, approximate_receive_count=times),
+    )
+
+
+async def test_a_suspect_that_was_released_is_not_condemned_by_its_note(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        await send(ready, [login(1)])
+        [message] = await receive(ready, 1)
+        rows(database, "ALTER TABLE user_logins RENAME TO moved")
+        assert await processor.try_alone(delivered(message, 8)) == Outcome.RELEASED
+        fault = processor.last_fault
+        assert fault is not None
+        assert fault.code == "postgres_42P01"
+        assert rows(database, "SELECT count(*) FROM sqs2pg.suspect") == [(0,)]
+        rows(database, "ALTER TABLE moved RENAME TO user_logins")
+        assert await processor.try_alone(delivered(message, 9)) == Outcome.WRITTEN
+
+
+async def test_a_suspect_is_released_too_where_its_note_cannot_be_taken_away(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        await send(ready, [login(1)])
+        [message] = await receive(ready, 1)
+        rows(
+            database,
+            "ALTER TABLE user_logins RENAME TO moved;"
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'kept' USING ERRCODE = '57P03'; END $$;"
+            "CREATE TRIGGER keep BEFORE DELETE ON sqs2pg.suspect"
+            " FOR EACH ROW EXECUTE FUNCTION keep()",
+        )
+        assert await processor.try_alone(delivered(message, 8)) == Outcome.RELEASED
+        fault = processor.last_fault
+        assert fault is not None
+        assert fault.code == "postgres_42P01", "the reason is not covered up"
+        assert rows(database, "SELECT attempt FROM sqs2pg.suspect") == [(8,)]
+
+
+async def test_a_suspect_that_the_table_stopped_is_not_condemned_by_its_note(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        rows(database, "ALTER TABLE user_logins ADD CONSTRAINT shut CHECK (false)")
+        await send(ready, [login(i) for i in range(ALL_REJECTED_MIN)])
+        *others, suspect = await receive(ready, ALL_REJECTED_MIN)
+        for message in others:
+            assert await processor.process([message]) == [Outcome.QUARANTINED]
+        with pytest.raises(FatalFault, match="alike"):
+            await processor.try_alone(delivered(suspect, 8))
+        rows(database, "ALTER TABLE user_logins DROP CONSTRAINT shut")
+        assert await processor.try_alone(delivered(suspect, 9)) == Outcome.WRITTEN
+
+
+async def test_a_killers_note_stays_until_it_is_set_aside(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        await send(ready, [login(1)])
+        [message] = await receive(ready, 1)
+        assert not await processor._sink.note_suspect(processor._key(message), 7)
+        rows(database, "ALTER TABLE sqs2pg.quarantine RENAME TO moved")
+        assert await processor.try_alone(delivered(message, 8)) == Outcome.RELEASED
+        rows(database, "ALTER TABLE sqs2pg.moved RENAME TO quarantine")
+        assert await processor.try_alone(delivered(message, 9)) == Outcome.QUARANTINED
+        assert rows(database, "SELECT reason FROM sqs2pg.quarantine") == [("kills_worker",)]
 
 
 async def test_a_day_the_ledger_lacks_is_attached(pipeline: Assemble, database: str) -> None:
