@@ -296,6 +296,9 @@ class Processor:
         mapping, columns = await self._plan.refresh(await self._sink.connected())
         self._stale = False
         if columns == (self._columns or self._plan.columns):
+            if self._columns is not None:
+                # A rollover has put the mapping back to the columns of the start.
+                self._mapping = mapping
             return False
         self._mapping, self._columns = mapping, columns
         return True

@@ -73,6 +73,29 @@ async def test_a_running_pipeline_takes_the_new_version_up(pipeline: Any, settin
         assert await tokens(chosen) == [(f"u{n}", v, v) for n, v in enumerate(versions, 1)]
 
 
+async def test_columns_that_were_read_again_are_kept_by_a_rollover(
+    pipeline: Any, settings: Make, database: str
+) -> None:
+    chosen = settings()
+    async with pipeline() as ready:
+        one = ready.processors[0]
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("ALTER TABLE user_logins ALTER COLUMN user_id TYPE varchar(3)")
+            # The first is rejected by the database; the columns are read again for the next.
+            for number in (5001, 5002):
+                assert await one.process([message(number)]) == [Outcome.QUARANTINED]
+            await rotate(chosen, "pseudonym", 2)
+            assert await one.process([message(1)]) == [Outcome.WRITTEN]
+            assert await one.process([message(5003)]) == [Outcome.QUARANTINED]
+            reasons = connection.execute("SELECT reason FROM sqs2pg.quarantine ORDER BY message_id")
+            assert [reason for (reason,) in reasons] == [
+                "rejected_by_database",
+                "too_long",
+                "too_long",
+            ]
+        assert await tokens(chosen) == [("u1", "v2_", "v2_")]
+
+
 async def test_with_the_vault_both_series_are_followed(pipeline: Any, settings: Make) -> None:
     chosen = settings(vault={"enabled": True})
     async with pipeline(vault={"enabled": True}) as ready:
