@@ -98,6 +98,8 @@ class Pollers:
     async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
         while not self._stopped:
             await self.open.wait()
+            if self._is_stopped():
+                return
             if self._intake.full:
                 if len(self._pollers) > self._at_once():
                     self._leave()
@@ -149,10 +151,15 @@ class Pollers:
         self.empty_polls = 0 if count else self.empty_polls + 1
         self._intake.put(messages, more=count == BATCH)
 
+    def _is_stopped(self) -> bool:
+        return self._stopped
+
     async def _poll(self, wait_s: int | None) -> tuple[list[Message], int]:
         """Poll, through transient faults."""
         try:
-            return await self._source.poll(wait_s=wait_s, go_on=self._go_on, took=self._took)
+            return await self._source.poll(
+                wait_s=wait_s, go_on=self._go_on, took=self._took, stopped=self._is_stopped
+            )
         except TransientFault as fault:
             return await self._poll_again(wait_s, fault)
 
@@ -173,7 +180,9 @@ class Pollers:
                 ) from None
             log.warning("receive failed", code=fault.code, attempt=attempt)
             await asyncio.sleep(backoff_s(attempt))
+            if self._is_stopped():
+                return [], 0
             try:
-                return await self._source.poll(wait_s=wait_s)
+                return await self._source.poll(wait_s=wait_s, stopped=self._is_stopped)
             except TransientFault as again:
                 fault = again

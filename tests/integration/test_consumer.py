@@ -18,6 +18,7 @@ import pytest
 
 from sqs2pg.assembly import Ready, connect
 from sqs2pg.database import Session
+from sqs2pg.errors import TransientFault
 from sqs2pg.ledger import day_of, today
 from sqs2pg.maintenance import maintain
 from sqs2pg.message import Message, Outcome, SystemAttributes
@@ -158,6 +159,55 @@ async def test_stop_releases_what_cannot_be_written_and_exits_in_time(
             assert totals.released == 20
             visible, in_flight, _ = await ready.source.depth()
             assert (visible, in_flight) == (20, 0), "visible again at once"
+
+
+async def test_a_poller_that_waits_for_the_database_receives_no_more_after_a_stop(
+    pipeline: Assemble,
+) -> None:
+    async with pipeline() as ready:
+        await send(ready, [login(1)])
+        pollers = ready.consumer._pollers
+        pollers.open.clear()
+        run = asyncio.create_task(ready.consumer.run())
+        await until(lambda: bool(pollers._pollers))
+        ready.consumer.stop()
+        await until(lambda: pollers._stopped)
+        pollers.open.set()
+        assert (await run).received == 0
+        assert await ready.source.depth() == (1, 0, 0)
+
+
+async def test_a_poll_that_waits_for_room_is_not_sent_after_a_stop(pipeline: Assemble) -> None:
+    async with pipeline(source={"in_flight_messages_max": 10}) as ready:
+        await send(ready, [login(i) for i in range(10)])
+        messages = await held(ready, 10)
+        stopped = asyncio.Event()
+        poll = asyncio.create_task(ready.source.poll(wait_s=1, stopped=stopped.is_set))
+        await until(lambda: not ready.source._room.is_set())
+        stopped.set()
+        await ready.source.release(messages)
+        assert await poll == ([], 0)
+        assert await ready.source.depth() == (10, 0, 0)
+
+
+async def test_a_poll_that_failed_is_not_tried_again_after_a_stop(
+    pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def away(*_: Any, **__: Any) -> list[Message]:
+        nonlocal tries
+        tries += 1
+        raise TransientFault("no answer", code="connect")
+
+    monkeypatch.setattr("sqs2pg.polling.backoff_s", lambda _attempt: 0.5)
+    async with pipeline() as ready:
+        monkeypatch.setattr(ready.client, "receive_on", away)
+        run = asyncio.create_task(ready.consumer.run())
+        await until(lambda: tries == 1)
+        ready.consumer.stop()
+        await run
+        assert tries == 1
 
 
 async def test_the_database_away_holds_messages_and_resumes_by_itself(

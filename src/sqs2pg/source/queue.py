@@ -167,6 +167,7 @@ class QueueSource:
         wait_s: int | None = None,
         go_on: Callable[[int], bool] = lambda _count: False,
         took: Callable[[list[Message], int], None] = lambda _messages, _count: None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> tuple[list[Message], int]:
         """Receive up to ten messages that are not in hand yet; wait for budget first.
 
@@ -175,11 +176,14 @@ class QueueSource:
 
         While there is budget and `go_on` of the number that came says so, new messages and
         number go to `took` instead, and the next poll is sent at once on the same connection.
+        A poll that `stopped` while it waited for budget is not sent, and brings nothing.
         Raises TransientFault or FatalFault of the client, for the last poll.
         """
         while not self._has_room():
             self._room.clear()
             await self._room.wait()
+            if stopped():
+                return [], 0
         reserved = self._poll_bytes
         self._reserved_messages += BATCH
         self._reserved_bytes += reserved
