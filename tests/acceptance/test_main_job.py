@@ -6,7 +6,9 @@ import contextlib
 import gzip
 import hashlib
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -345,6 +347,58 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
         command.terminate()
         _, errors = command.communicate(timeout=60)
     assert command.returncode == 0, errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_process_is_two(
+    shell: Any, query: Query, send: Send, sqs: Any, queue_url: str, workers: int
+) -> None:
+    shell("migrate")
+    query("BEGIN")
+    query("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
+    command = subprocess.Popen(
+        [shell.python, "-m", "sqs2pg", "run", "--json", "--workers", str(workers)],
+        cwd=shell.folder,
+        env=shell.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        send([login(i) for i in range(40)])
+        _await_in_flight(sqs, queue_url, 40)
+        os.killpg(command.pid, signal.SIGINT)  # as a terminal does; the parent relays its own
+        if workers == 1:
+            os.killpg(command.pid, signal.SIGTERM)
+            assert command.wait(timeout=10) == 1, "asked twice: at once"
+            return
+        # Bounded by an event that must not come: an end with messages in hand.
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.wait(timeout=1.5)
+        query("ROLLBACK")
+        out, errors = command.communicate(timeout=60)
+        assert command.returncode == 0, errors
+        totals = json.loads(out.splitlines()[-1])
+        assert (totals["written"], totals["released"]) == (40, 0)
+        assert query("SELECT count(*) FROM user_logins") == [(40,)]
+        _await_in_flight(sqs, queue_url, 0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+        command.communicate()
+
+
+def _await_in_flight(sqs: Any, queue_url: str, count: int) -> None:
+    """Ask the queue until so many of its messages are in hand."""
+    name = "ApproximateNumberOfMessagesNotVisible"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
+        if answer["Attributes"][name] == str(count):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(name)
 
 
 def _await(url: str, enough: Callable[[str], bool]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from sqs2pg.cli.workers import _run, _Worker
 from sqs2pg.status.fleet import Fleet, noted
 from sqs2pg.status.server import status_server
 
@@ -57,3 +61,23 @@ def test_a_worker_that_is_unwell_or_does_not_answer_makes_the_fleet_unwell(tmp_p
     with noted(tmp_path / "0.address", address):
         assert fleet.health() == (False, b'{"ok":false,"workers":[null]}')
         assert fleet.registry.get_sample_value("sqs2pg_messages_received_total") is None
+
+
+def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: Path) -> None:
+    waits = [sys.executable, "-c", "import time; time.sleep(20)"]
+    other = _Worker(0, waits, tmp_path, status=False)
+
+    class Killed(_Worker):
+        """Dies at once; the stop comes just before it is started again."""
+
+        def start(self) -> None:
+            if hasattr(self, "process"):
+                os.kill(os.getpid(), signal.SIGTERM)
+                other.process.wait()  # it was told: the stop is under way
+                self._command = waits
+            super().start()
+
+    dies = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    killed = Killed(1, dies, tmp_path, status=False)
+    assert _run([other, killed]).received == 0
+    assert killed.process.returncode == -signal.SIGTERM

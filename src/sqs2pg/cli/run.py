@@ -31,6 +31,9 @@ from sqs2pg.status.fleet import noted
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 
+_SAME_REQUEST_S = 1.0
+"""A worker asked to stop twice within this was asked once: by the terminal, and by its parent."""
+
 logger = structlog.get_logger(__name__)
 
 
@@ -146,7 +149,8 @@ async def consume(
 ) -> Totals:
     """Run one consumer in this process until it is stopped or the queue is empty.
 
-    SIGTERM and SIGINT stop it; a second one leaves at once. Raises FatalFault when the queue is
+    SIGTERM and SIGINT stop it; a second one leaves at once, in a worker only when it is no echo of
+    the first. Raises FatalFault when the queue is
     not empty after `drain_timeout_s`. `status_file` is where a worker of several notes its address.
     With `view` the live view is shown. `started` is told the status address.
     """
@@ -166,7 +170,7 @@ async def consume(
         # Of several workers their parent records.
         record = status_file is None and bool(settings.status.bind or view)
         with (
-            _stopping_on_signals(ready),
+            _stopping_on_signals(ready, worker=status_file is not None),
             recording(ready.snapshot, wanted=record) as recorder,
             status_server(
                 settings.status.bind,
@@ -228,16 +232,19 @@ def _state(ready: Ready) -> tuple[int, int | None, dict[str, int]]:
 
 
 @contextlib.contextmanager
-def _stopping_on_signals(ready: Ready) -> Iterator[None]:
+def _stopping_on_signals(ready: Ready, *, worker: bool) -> Iterator[None]:
+    """Stop on a signal. A `worker` may get one from its process group and from its parent."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
-    stopping = False
+    asked: float | None = None
 
     def stop(number: int) -> None:
-        nonlocal stopping
-        if stopping:
+        nonlocal asked
+        if asked is not None:
+            if worker and loop.time() - asked < _SAME_REQUEST_S:
+                return
             os._exit(1)  # asked twice: at once; what is in hand comes back by its lease
-        stopping = True
+        asked = loop.time()
         logger.info("stopping", signal=signal.Signals(number).name)
         ready.consumer.stop()
 
@@ -248,6 +255,9 @@ def _stopping_on_signals(ready: Ready) -> Iterator[None]:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+            if worker and asked is not None:
+                # Its end is near and its totals are not out: the echo must not kill it now.
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _worker_count(workers: str) -> int:

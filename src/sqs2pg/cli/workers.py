@@ -52,7 +52,8 @@ class _Worker:
     def wait(self) -> int:
         """Wait for the end; return the exit code, negative for a signal."""
         assert self.process.stdout is not None
-        output = self.process.stdout.read()
+        with self.process.stdout:
+            output = self.process.stdout.read()
         self.process.wait()
         if self.process.returncode == 0 and output.strip():
             report = json.loads(output.strip().splitlines()[-1])
@@ -131,6 +132,8 @@ def _run(workers: Sequence[_Worker]) -> Totals:
         while (code := worker.wait()) < 0 and not stopping.is_set():
             logger.warning("worker was killed; starting it again", worker=worker.number)
             worker.start()
+            if stopping.is_set():  # meanwhile: the word to stop went to the one before it
+                worker.process.send_signal(signal.SIGTERM)
         if code != 0 and not stopping.is_set():
             failed.append(code)
             stopping.set()
