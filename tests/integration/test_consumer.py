@@ -23,7 +23,7 @@ from sqs2pg.ledger import day_of, today
 from sqs2pg.maintenance import maintain
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.settings import Settings
-from sqs2pg.source.wire import OutgoingMessage
+from sqs2pg.source.wire import EntryFailure, OutgoingMessage
 from sqs2pg.status.server import status_server
 from sqs2pg.verify import verify
 from tests.integration.support import Assemble, login, receive, rows, send
@@ -143,6 +143,59 @@ async def held(ready: Ready, count: int) -> list[Message]:
     while len(messages) < count:
         messages += (await ready.source.poll(wait_s=1))[0]
     return messages
+
+
+def fail_once(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch, *, sender_fault: bool
+) -> list[list[str]]:
+    """Let the first entry of the next visibility request fail; return the handles as asked for."""
+    change = ready.client.change_visibility
+    asked: list[list[str]] = []
+
+    async def failing(url: str, handles: list[str], timeout_s: int) -> list[EntryFailure]:
+        asked.append(handles)
+        if len(asked) > 1:
+            return await change(url, handles, timeout_s)
+        failures = await change(url, handles[1:], timeout_s) if handles[1:] else []
+        code = "ReceiptHandleIsInvalid" if sender_fault else "InternalError"
+        return [*failures, EntryFailure(0, code, sender_fault)]
+
+    monkeypatch.setattr(ready.client, "change_visibility", failing)
+    return asked
+
+
+@pytest.mark.parametrize("sender_fault", [False, True])
+async def test_a_lease_that_sqs_failed_to_extend_is_asked_for_again_and_a_lost_one_is_not(
+    pipeline: Assemble, monkeypatch: pytest.MonkeyPatch, sender_fault: bool
+) -> None:
+    async with pipeline(source={"visibility_timeout_s": 4}) as ready:
+        await send(ready, [login(i) for i in range(3)])
+        messages = await held(ready, 3)
+        asked = fail_once(ready, monkeypatch, sender_fault=sender_fault)
+        keeping = asyncio.create_task(ready.source.keep_leases())
+        first = messages[0].receipt_handle
+        # Every lease a second time at the least.
+        await until(lambda: sum(len(handles) for handles in asked) >= 7)
+        keeping.cancel()
+        assert asked[0][0] == first
+        assert any(first in handles for handles in asked[1:]) is not sender_fault
+        assert metric(ready, "leases_lost_total") == sender_fault
+        assert ready.source.held_count == 3
+        await ready.source.release(messages)
+        assert await ready.source.depth() == (3, 0, 0)
+
+
+async def test_a_release_that_sqs_failed_is_sent_once_more(
+    pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pipeline() as ready:
+        await send(ready, [login(i) for i in range(3)])
+        messages = await held(ready, 3)
+        asked = fail_once(ready, monkeypatch, sender_fault=False)
+        await ready.source.release(messages)
+        assert await ready.source.depth() == (3, 0, 0)
+        handles = [message.receipt_handle for message in messages]
+        assert asked == [handles, handles[:1]]
 
 
 async def test_stop_releases_what_cannot_be_written_and_exits_in_time(

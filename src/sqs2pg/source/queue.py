@@ -47,6 +47,7 @@ ENTRY_CODES = frozenset(
 )
 """Codes of failed batch entries that are counted by name: what a server says is no label."""
 _DELETE_TRIES = 3
+_RELEASE_TRIES = 2  # of entries that failed through no fault of ours
 _STALLED_S = 0.25
 """Without an answer for so long, the deletes under way are not counted on."""
 _FIRST_POLL_BYTES = 2**20  # reserved for a poll while no body has been seen yet
@@ -401,10 +402,15 @@ class QueueSource:
 
         async def give_back(batch: Sequence[Message]) -> None:
             handles = [message.receipt_handle for message in batch]
-            try:
-                await self._client.change_visibility(self.queue_url, handles, 0)
-            except (TransientFault, FatalFault) as fault:
-                self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
+            for _ in range(_RELEASE_TRIES):
+                try:
+                    failures = await self._client.change_visibility(self.queue_url, handles, 0)
+                except (TransientFault, FatalFault) as fault:
+                    self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
+                    return
+                handles = [handles[one.index] for one in failures if not one.sender_fault]
+                if not handles:
+                    return
 
         await asyncio.gather(*map(give_back, batches))
         self.drop(messages)
@@ -451,22 +457,26 @@ class QueueSource:
         finally:
             lease.extending = False
         self._metrics.lease_extensions.inc(len(messages) - len(failures))
-        self._metrics.leases_lost.inc(len(failures))
         lost = Lease([], lease.share, lease.received, now + LEASE_TOTAL_S)
+        again = Lease([], lease.share, lease.received, lease.expires)
         for failure in failures:
             message = messages[failure.index]
             held = self._held.get(message.message_id) is lease
             if held and message.receipt_handle == handles[failure.index]:
-                # Another consumer may have it. Keep working; the ledger decides.
+                # Lost: another consumer may have it. Keep working; the ledger decides.
+                part = lost if failure.sender_fault else again
                 self._let_go_of(message.message_id)
-                lost.messages.append(message)
-                self._take(message.message_id, lost)
+                part.messages.append(message)
+                self._take(message.message_id, part)
+        self._metrics.leases_lost.inc(len(lost.messages))
         if lease.left:
             lease.expires = now + timeout_s
             del self._leases[lease]
             self._leases[lease] = None
         if lost.left:  # behind every other: it is not asked for again
             del self._leases[lost]
+        if again.left:  # before every other: it is asked for again at the next turn
+            self._leases = {again: None} | self._leases
 
     async def max_receives(self) -> int:
         """Return how many deliveries make a message a suspect: the setting, else one below the
