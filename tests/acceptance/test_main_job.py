@@ -349,6 +349,13 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
     assert command.returncode == 0, errors
 
 
+def test_a_fault_of_keys_has_its_exit_code_with_workers_too(shell: Any, tmp_path: Path) -> None:
+    shell("migrate")
+    missing = {"SQS2PG_KEYS__FILE": str(tmp_path / "missing.keys")}
+    said = shell("run", "--workers", "2", "--drain", code=2, **missing).err
+    assert "error: a worker stopped with exit code 2" in said
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_process_is_two(
     shell: Any, query: Query, send: Send, sqs: Any, queue_url: str, workers: int

@@ -23,7 +23,7 @@ import structlog
 from sqs2pg import log
 from sqs2pg.assembly import about_of
 from sqs2pg.cli import live
-from sqs2pg.errors import FatalFault
+from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
@@ -88,7 +88,8 @@ def run_workers(
 
     The status of all of them is served at `status.bind`.
 
-    Raises FatalFault where one stopped with an error; its own words are on stderr already.
+    Raises FatalFault where one stopped with an error, with exit code 2 where that was one of
+    settings or keys; its own words are on stderr already.
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "--json"]
     command += ["-c", str(config)] if config else []
@@ -146,7 +147,10 @@ def _run(workers: Sequence[_Worker]) -> Totals:
         for watcher in watchers:
             watcher.join()
     if failed:
-        raise FatalFault(f"a worker stopped with exit code {failed[0]}", code="worker_failed")
+        fault = FatalFault(f"a worker stopped with exit code {failed[0]}", code="worker_failed")
+        if failed[0] == SettingsError.exit_code:  # settings or keys: its words are on stderr
+            fault.exit_code = SettingsError.exit_code
+        raise fault
     return _sum(worker.totals for worker in workers)
 
 
