@@ -17,6 +17,7 @@ import structlog
 
 from sqs2pg import native
 from sqs2pg.columns import Column
+from sqs2pg.convert import text
 from sqs2pg.database import (
     Session,
     hosts,
@@ -63,7 +64,7 @@ from sqs2pg.vault.places import Place, place
 from sqs2pg.vault.reference import reference_key
 from sqs2pg.vault.rekey import Column as RecoverableColumn
 from sqs2pg.vault.sealing import Vault
-from sqs2pg.vault.whose import Whose, whose
+from sqs2pg.vault.whose import Whose, naming, whose
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -183,8 +184,14 @@ def short_cut_of(
     masks: Sequence[Sequence[Operator | None]],
     environ: Mapping[str, str] = os.environ,
 ) -> native.Lines | None:
-    """Return the native short cut, unless SQS2PG_NATIVE is 0; None where there is none."""
+    """Return the native short cut, unless SQS2PG_NATIVE is 0; None where there is none.
+
+    None too where the vault is on and a glimpse would not tell whose a row is: their name is
+    converted.
+    """
     if environ.get("SQS2PG_NATIVE") == "0":
+        return None
+    if settings.vault.enabled and naming(settings.fields, settings.vault.subject) is not text:
         return None
     return native.compile_lines(settings, columns[0], masks[0], native.EXTENSION)
 
@@ -270,12 +277,21 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
     ]
 
 
+def references_of(settings: Settings, reference_key: bytes) -> Callable[[str], str]:
+    """Return the function from a person's name, as messages or the target have it, to its
+    reference. It raises PermanentFault for a name that could not have been stored.
+    """
+    reference = subject_references(reference_key)
+    named = naming(settings.fields, settings.vault.subject)
+    return lambda name: reference(named(name))
+
+
 def whose_of(settings: Settings, reference_key: bytes) -> Whose:
     """Return the function from a body to the reference of the person it is about.
 
     None where its records do not all name one and the same: the body is nobody's alone.
     """
-    find = whose(subject_references(reference_key), settings.vault.subject)
+    find = whose(references_of(settings, reference_key), settings.vault.subject)
     if not settings.envelope.layers and settings.envelope.records == "one":
         return find
     envelope = Envelope(settings.envelope)

@@ -19,6 +19,7 @@ from typing import cast
 
 from sqs2pg.columns import INTEGER_RANGES, Column
 from sqs2pg.convert import CONVERTERS
+from sqs2pg.convert import text as as_it_is
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.ledger import DAY_MS, day_of
 from sqs2pg.mask.canonical import text as canonical_text
@@ -27,6 +28,7 @@ from sqs2pg.mask.rules import MASKABLE
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import ATTRIBUTE, Field, attribute_key
 from sqs2pg.vault.originals import Originals, place_of
+from sqs2pg.vault.whose import naming
 
 NULL = r"\N"
 
@@ -63,6 +65,7 @@ class Transformer:
         self._place = place_of(fields)
         self._subject_source = subject
         self._subject = attrgetter(attributes[subject]) if subject else None
+        self._named = naming(fields, subject)
 
     def lines(
         self,
@@ -90,13 +93,16 @@ class Transformer:
     def _subjects(
         self, names: list[str | None], faults: dict[int, PermanentFault]
     ) -> list[str | None]:
-        """Return whose each record is; note a fault where that is missing or no text."""
-        if all(names) and "".join(cast("list[str]", names)).isascii():
+        """Return whose each record is, None with a fault noted where that is missing or no name."""
+        as_they_are = self._named is as_it_is and all(names)
+        if as_they_are and "".join(cast("list[str]", names)).isascii():
             return names
+        known: dict[str | None, str | None] = {}
         bad: dict[str | None, str] = {None: "no_subject", "": "no_subject"}
         for name in set(names) - bad.keys():
             try:
-                canonical_text(cast("str", name))
+                known[name] = subject = self._named(cast("str", name))
+                canonical_text(subject)
             except PermanentFault as fault:
                 bad[name] = fault.code
         if not bad.keys().isdisjoint(names):
@@ -104,7 +110,7 @@ class Transformer:
                 if name in bad:
                     nameless = PermanentFault(bad[name], self._subject_source, stage=Stage.MASK)
                     faults.setdefault(index, nameless)
-        return names
+        return [None if name in bad else known[name] for name in names]
 
 
 class _ColumnPlan:

@@ -15,8 +15,10 @@ import pytest
 
 from sqs2pg import assembly
 from sqs2pg.assembly import assemble, connect
+from sqs2pg.cli import forget as forget_command
+from sqs2pg.cli import reveal as reveal_command
 from sqs2pg.database import Session
-from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError
+from sqs2pg.errors import FatalFault, KeyFault, SettingsError, Sqs2pgError
 from sqs2pg.keybook import hold_against_record
 from sqs2pg.message import Message, Outcome
 from sqs2pg.migrate import migrate
@@ -24,7 +26,6 @@ from sqs2pg.settings import Settings
 from sqs2pg.vault.envelope import (
     key_encryption_key,
     open_value,
-    subject_references,
     unwrap_data_key,
 )
 from sqs2pg.vault.forget import Forgetter
@@ -60,7 +61,7 @@ async def look(settings: Settings, **what: Any) -> list[Revealed]:
 async def forget(settings: Settings, *names: str, **options: Any) -> Forgetter:
     keyring = keys_of(settings)
     async with opened(settings) as session:
-        reference = subject_references(await reference_key(session, keyring))
+        reference = assembly.references_of(settings, await reference_key(session, keyring))
         places = assembly.places_of(settings, keyring)
         forgetter = Forgetter(session, 1, places, reference, **options)
         await forgetter.run(names, "a test")
@@ -344,6 +345,45 @@ async def test_forget_finds_rows_in_partitions_and_under_an_index(
     [erased] = {row for row in left if row[0] != "bob"}
     assert len(erased[0]) == 20
     assert not erased[1].startswith("v1_")
+
+
+ANN, BOB = "018BCFE5-6C3A-7D2B-8E4F-0123456789AB", "018BCFE5-6C3A-7D2B-8E4F-0123456789CD"
+NAMES: dict[str, tuple[list[Any], list[Any], dict[str, str]]] = {
+    "uuid": ([ANN, ANN.lower()], [BOB], {"type": "uuid"}),
+    "integer": ([7, 7.0], [8], {"type": "integer"}),
+}
+
+
+@pytest.mark.parametrize("asked", ["as in the message", "as in the table"])
+@pytest.mark.parametrize("kind", NAMES)
+async def test_a_person_is_found_by_the_name_in_the_message_and_the_one_in_the_table(
+    settings: MakeSettings, database: str, kind: str, asked: str
+) -> None:
+    theirs, others, typed = NAMES[kind]
+    fields = [{"source": "user_id", "column": "who", "required": True, **typed}, IP]
+    chosen = settings(**ON, field=fields, sink={"table": "logins"})
+    async with opened(chosen) as session:
+        await migrate(session, chosen)
+    async with assemble(chosen) as ready:
+        await write(ready, [message(name) for name in [*theirs, *others]])
+        bad = [message(name, ["no", "address"]) for name in theirs]
+        assert await ready.processors[0].process(bad) == [Outcome.QUARANTINED] * 2
+    assert rows(database, "SELECT count(*) FROM pii.subject_key") == [(2,)]
+    [(known, _), _] = rows(database, "SELECT who::text, count(*) FROM logins GROUP BY 1 ORDER BY 1")
+    name = str(theirs[0]) if asked == "as in the message" else known
+    [found] = await reveal_command._reveal(chosen, None, name, 5, "a test", "")
+    assert (found.value, found.subject) == ("198.51.100.7", known)
+    report = await forget_command._forget(chosen, [name], "a test", "", delete_rows=False)
+    assert (report.keys_destroyed, report.rows_changed, report.quarantine_removed) == (1, 2, 2)
+    left = rows(database, "SELECT who::text FROM logins WHERE masked_ip IS NOT NULL")
+    assert left == [(str(others[0]).lower(),)]
+    for ask in (
+        reveal_command._reveal(chosen, None, "no such", 5, "a test", ""),
+        forget_command._forget(chosen, ["no such"], "a test", "", delete_rows=False),
+    ):
+        with pytest.raises(SettingsError, match="could have been stored") as refused:
+            await ask
+        assert refused.value.hint
 
 
 async def test_forget_is_done_again_without_harm(

@@ -27,6 +27,7 @@ from sqs2pg.settings import (
 CANARY = "canary-4711"
 FIELD = '[[field]]\nsource = "a"\ncolumn = "a"\n'
 DROPPED = "[[field]]\nsource = 'a'\nmask = 'drop'\n"
+OF_A = "[vault]\nenabled = true\nsubject = 'a'\n"
 
 Write = Callable[[str], Path]
 
@@ -534,6 +535,8 @@ def test_settings_are_frozen():
         (FIELD + "required = true\ndefault = 'x'", "field 'a' is required and has a default"),
         ("[vault]\nenabled = true\nsubject = 'nobody'", "vault.subject names 'nobody'"),
         ("[vault]\nenabled = true\n" + FIELD, "vault.subject names 'user_id'"),
+        (OF_A + FIELD + "over_length = 'truncate'", 'truncate" on vault.subject'),
+        (OF_A + FIELD + "[[field]]\nsource = 'a'\ncolumn = 'b'\ntype = 'uuid'", "several types"),
     ],
 )
 def test_settings_that_do_not_fit_together(write: Write, text: str, what: str):
@@ -550,6 +553,7 @@ def test_settings_that_do_not_fit_together(write: Write, text: str, what: str):
         "[vault]\nenabled = true",
         "[vault]\nenabled = true\nsubject = 'a'\n" + FIELD,
         "[vault]\nsubject = 'nobody'",
+        "[vault]\nsubject = 'a'\n" + FIELD + "over_length = 'truncate'",
     ],
 )
 def test_settings_that_do(write: Write, text: str):

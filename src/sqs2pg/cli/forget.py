@@ -16,7 +16,6 @@ from sqs2pg.database import hosts, resolve_dsn
 from sqs2pg.errors import SettingsError
 from sqs2pg.keybook import hold_against_record
 from sqs2pg.settings import Settings, load
-from sqs2pg.vault.envelope import subject_references
 from sqs2pg.vault.forget import Forgetter, Forgotten
 from sqs2pg.vault.reference import reference_key
 
@@ -73,7 +72,7 @@ async def _forget(
     places = assembly.places_of(settings, keyring)
     async with assembly.database(settings) as (session, pipeline):
         keyring = await hold_against_record(session, keyring)
-        reference = subject_references(await reference_key(session, keyring))
+        reference = assembly.references_of(settings, await reference_key(session, keyring))
         forgetter = Forgetter(session, pipeline, places, reference, delete_rows=delete_rows)
 
         def state() -> tuple[int, int | None, dict[str, int]]:

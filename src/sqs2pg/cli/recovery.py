@@ -12,7 +12,6 @@ from sqs2pg.keybook import hold_against_record
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.migrate import quoted_table
 from sqs2pg.settings import Settings
-from sqs2pg.vault.envelope import subject_references
 from sqs2pg.vault.forget import Forgetter
 from sqs2pg.vault.reference import reference_key
 from sqs2pg.vault.reveal import reveal
@@ -41,7 +40,7 @@ async def show_recovery(settings: Settings, say: Say) -> None:
         (one, ip, _, logins), (other, _, device, _) = found
         say(f"\n$ sqs2pg reveal {ip} --reason demo")
         say(await _reveal(session, keyring, settings, ip))
-        reference = subject_references(await reference_key(session, keyring))
+        reference = assembly.references_of(settings, await reference_key(session, keyring))
         forgetter = Forgetter(session, pipeline, assembly.places_of(settings, keyring), reference)
         say(f"\n$ sqs2pg forget {one[:8]}… --reason demo    # {logins} logins")
         report = await forgetter.run([one], "demo")

@@ -22,6 +22,7 @@ from sqs2pg.keybook import hold_against_record
 from sqs2pg.settings import Settings, load
 from sqs2pg.vault import reveal as work
 from sqs2pg.vault.reveal import Revealed
+from sqs2pg.vault.whose import naming
 
 USER_LIMIT = 20
 """Values shown of a person unless --limit says otherwise."""
@@ -85,7 +86,14 @@ async def _reveal(
     async with assembly.database(settings) as (session, _):
         keyring = await hold_against_record(session, keyring)
         return await work.reveal(
-            session, keyring, token=token, user=user, limit=limit, reason=reason, ticket=ticket
+            session,
+            keyring,
+            token=token,
+            user=user,
+            limit=limit,
+            reason=reason,
+            ticket=ticket,
+            named=naming(settings.fields, settings.vault.subject),
         )
 
 

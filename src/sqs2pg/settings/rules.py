@@ -39,6 +39,27 @@ def cross_check(settings: Settings) -> None:
             f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
             hint="set vault.subject to the source of a mapped field, such as user_id",
         )
+    _check_subject(settings)
+
+
+def _check_subject(settings: Settings) -> None:
+    """Refuse a person's field by whose columns they could not be told apart, or found again."""
+    if not settings.vault.enabled:
+        return
+    about = [field for field in settings.fields if field.source == settings.vault.subject]
+    if any(field.over_length == "truncate" for field in about):
+        raise SettingsError(
+            f'field {settings.vault.subject!r}: over_length = "truncate" on vault.subject',
+            code="subject_truncated",
+            hint="a cut id may be that of several people, and an erasure would not find it: remove "
+            "over_length",
+        )
+    if len({field.type for field in about}) > 1:
+        raise SettingsError(
+            f"field {settings.vault.subject!r} (vault.subject) has several types",
+            code="subject_types",
+            hint="a person is known by the name that the type makes: give them all the same one",
+        )
 
 
 def _check_envelope(settings: Settings) -> None:

@@ -150,7 +150,11 @@ class Forgetter:
             return self._reference(name)
         except PermanentFault as fault:
             code = fault.code
-        raise SettingsError(f"a name is none that could have been stored ({code})", code=code)
+        raise SettingsError(
+            f"a name is none that could have been stored ({code})",
+            code=code,
+            hint="give ids as the messages have them: nobody was erased",
+        )
 
     async def _destroy(self, subjects: list[str], reason: str, ticket: str) -> None:
         """Make all that is sealed of these people unreadable, in one transaction."""

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from sqs2pg.convert import CONVERTERS
 from sqs2pg.database import Session
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
@@ -104,11 +105,19 @@ def place(
 
 
 def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
+    convert = CONVERTERS[field.type]
     if field.mask == "keep":
-        # Stored as they came; one reference stands for all canonically equivalent spellings.
-        return lambda name: list(
-            dict.fromkeys([name, *(unicodedata.normalize(f, name) for f in ("NFC", "NFD"))])
-        )
+
+        def kept(name: str) -> list[str]:
+            try:
+                stored = convert(name)
+            except PermanentFault:
+                return []  # such a name was never stored
+            # One reference stands for all canonically equivalent spellings.
+            forms = (unicodedata.normalize(form, stored) for form in ("NFC", "NFD"))
+            return list(dict.fromkeys([stored, *forms]))
+
+        return kept
     domain = field.domain or field.name
     operators = [
         compile_operator(

@@ -18,6 +18,7 @@ import psycopg
 
 from sqs2pg import audit
 from sqs2pg.audit import Anchor
+from sqs2pg.convert import Converter, text
 from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault, PermanentFault, SettingsError, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
@@ -72,12 +73,15 @@ async def reveal(
     limit: int = 1,
     reason: str,
     ticket: str = "",
+    named: Converter = text,
 ) -> list[Revealed]:
     """Return up to `limit` (1 to 1,000) values: of a token, of a person, or of one in the other.
 
-    At least one. Raises SettingsError for a request that cannot be recorded, KeyFault where a key
-    is missing, FatalFault where the role may not, has had its share of the hour (`rate_limited`),
-    the person was erased (`erased`), or nothing is sealed (`not_sealed`).
+    At least one. `named` makes of `user` the name by which they are known (`whose.py`).
+
+    Raises SettingsError for a request that cannot be recorded, KeyFault where a key is missing,
+    FatalFault where the role may not, has had its share of the hour (`rate_limited`), the person
+    was erased (`erased`), or nothing is sealed (`not_sealed`).
     """
     reason = audit.operator_text("the reason", reason, audit.REASON_CHARACTERS_MAX)
     ticket = audit.operator_text("the ticket", ticket, audit.TICKET_CHARACTERS_MAX)
@@ -86,7 +90,7 @@ async def reveal(
     if token is not None:
         audit.operator_text("the token", token, TOKEN_CHARACTERS_MAX)
     keyring.active("vault")  # without it nothing would be opened
-    reference = await _reference(session, keyring, user) if user is not None else None
+    reference = await _reference(session, keyring, user, named) if user is not None else None
     anchor = await _request(session, [token, reference, limit, reason, ticket])
     try:
         rows = await session.execute(_FETCH, [anchor.sequence])
@@ -118,13 +122,17 @@ async def _request(session: Session, parameters: list[Any]) -> Anchor:
     return anchor
 
 
-async def _reference(session: Session, keyring: Keyring, user: str) -> str:
+async def _reference(session: Session, keyring: Keyring, user: str, named: Converter) -> str:
     key = await reference_key(session, keyring, make=False)
     try:
-        return subject_references(key)(user)
+        return subject_references(key)(named(user))
     except PermanentFault as fault:
         code = fault.code
-    raise SettingsError(f"the user is not a name that could have been stored ({code})", code=code)
+    raise SettingsError(
+        f"the user is not a name that could have been stored ({code})",
+        code=code,
+        hint="give the id as the messages have it",
+    )
 
 
 async def _nothing(session: Session, reference: str | None) -> Sqs2pgError:

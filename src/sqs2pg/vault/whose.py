@@ -1,19 +1,37 @@
-"""Whose: the subject reference of a body that was set aside, where it can be read at all.
+"""Whose: the name of the person that a row or a body is about, in the form that the target has it.
 
-The body may be anything; what is looked for is one field of one JSON object. Pure: no I/O.
+Of a body that was set aside, where it can be read at all: it may be anything, and what is looked
+for is one field of one JSON object. Pure: no I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
+from sqs2pg.convert import CONVERTERS, Converter
 from sqs2pg.errors import PermanentFault
+from sqs2pg.settings import Field
 
 Whose = Callable[[str], str | None]
 """From a body to its subject's reference, or None."""
+
+# Numbers keep every digit, as in `documents.py`.
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+def naming(fields: Iterable[Field], subject: str) -> Converter:
+    """Return what makes of a person's name in a message the one by which they are known.
+
+    It is that of the target's column, so that who is asked for as the table shows them is found:
+    lower case of a uuid, 7 of 7.0. `subject` is `vault.subject`. Raises PermanentFault where the
+    field's type refuses the name.
+    """
+    types = (field.type for field in fields if field.source == subject)
+    return CONVERTERS[next(types, "text")]
 
 
 def whose(reference: Callable[[str], str], source: str) -> Whose:
@@ -21,11 +39,11 @@ def whose(reference: Callable[[str], str], source: str) -> Whose:
 
     def read(body: str) -> str | None:
         try:
-            found: Any = msgspec.json.decode(body)
+            found: Any = _decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
         name = _at(found, source)
-        if not isinstance(name, (str, int)) or isinstance(name, bool) or name == "":
+        if not isinstance(name, (str, int, Decimal)) or isinstance(name, bool) or name == "":
             return None
         try:
             return reference(str(name))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from sqs2pg.assembly import short_cut_of
 from sqs2pg.columns import Column
 from sqs2pg.mapping import FlatMapping
 from sqs2pg.message import Message, Row, SystemAttributes
 from sqs2pg.settings import load
 from sqs2pg.vault.glimpse import Glimpse
 from sqs2pg.vault.originals import Originals
+from tests import native
 
 FIELDS = [
     {"source": "user_id", "column": "user_id"},
@@ -62,3 +66,18 @@ def test_what_is_glimpsed_is_what_the_long_way_finds() -> None:
     assert len(found(glimpsed)) == 3
     [short], [long] = glimpsed.parts, long_way.parts
     assert short.hashes(1, None).keys() < long.hashes(1, None).keys(), "known of one, of the other"
+
+
+@pytest.mark.parametrize(
+    ("kind", "enabled", "taken"),
+    [("version", True, False), ("version", False, True), ("text", True, True)],
+)
+def test_no_short_cut_where_the_name_is_converted(
+    kind: str, enabled: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
+    fields = [{"source": "user_id", "column": "user_id", "type": kind}, FIELDS[2]]
+    overrides = {"field": fields, "vault": {"enabled": enabled}}
+    settings = load(environ={}, discover=False, overrides=overrides)
+    columns = [Column("user_id", "int8" if kind == "version" else "text"), Column("locale", "text")]
+    assert (short_cut_of(settings, [columns], [[None, None]], {}) is not None) == taken

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
+from sqs2pg.settings.fields import FieldType
 from sqs2pg.transform import _ESCAPES
 from sqs2pg.vault.originals import Originals, place_of, unescaped
-from sqs2pg.vault.whose import whose
+from sqs2pg.vault.whose import naming, whose
+
+ID = "018bcfe5-6c3a-7d2b-8e4f-0123456789ab"
 
 
 def message(number: int) -> Message:
@@ -96,3 +99,21 @@ def test_nothing_is_shown_of_them() -> None:
 )
 def test_whose_a_body_is(body: str, source: str, name: str | None) -> None:
     assert whose(lambda text: text.encode().decode(), source)(body) == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "name"),
+    [
+        ("uuid", f'{{"id": "{ID.upper()}"}}', ID),
+        ("integer", '{"id": 7.0}', "7"),
+        ("bigint", '{"id": 9007199254740993.0}', "9007199254740993"),
+        ("bigint", '{"id": "7"}', "7"),
+        ("uuid", '{"id": "ann"}', None),
+        ("text", '{"id": "ANN"}', "ANN"),
+    ],
+)
+def test_a_name_is_the_one_in_the_column(kind: FieldType, body: str, name: str | None) -> None:
+    named = naming(
+        [Field(column="x", source="x"), Field(column="id", source="id", type=kind)], "id"
+    )
+    assert whose(named, "id")(body) == name
