@@ -58,6 +58,7 @@ from sqs2pg.status.snapshot import About, Snapshot, take_snapshot
 from sqs2pg.status.watch import Watch
 from sqs2pg.telemetry.readings import telemetry_readings
 from sqs2pg.telemetry.traces import TRACEPARENT, start_traces
+from sqs2pg.transform import masked
 from sqs2pg.vault.envelope import subject_references
 from sqs2pg.vault.glimpse import Glimpse
 from sqs2pg.vault.places import Place, place
@@ -265,9 +266,12 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
             field.column,
             field.source,
             {
-                version: compile_operator(
-                    field.mask, kind=field.kind, domain=field.domain or field.name, keyring=ring
-                ).mask
+                version: masked(
+                    field,
+                    compile_operator(
+                        field.mask, kind=field.kind, domain=field.domain or field.name, keyring=ring
+                    ).mask,
+                )
                 for version, ring in rings.items()
             },
         )

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import cast
+from typing import cast, overload
 
 from sqs2pg.columns import INTEGER_RANGES, Column
 from sqs2pg.convert import CONVERTERS
@@ -124,7 +124,7 @@ class _ColumnPlan:
         self._convert = CONVERTERS[field.type]
         # A mask that is not a function of its value is made for every row: decision 0013.
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
-        self._mask = _masked(field, mask.mask if isinstance(mask, Operator) else mask)
+        self._mask = masked(field, mask.mask if isinstance(mask, Operator) else mask)
         self._truncates = field.over_length == "truncate"
         self._range = INTEGER_RANGES.get(column.type)
         self._plain = mask is None and field.type == "text" and self._range is None
@@ -226,11 +226,11 @@ class _ColumnPlan:
         if None in texts.values():
             known.update((value, NULL) for value, text in texts.items() if text is None)
             texts = {value: text for value, text in texts.items() if text is not None}
-        masked = cast("dict[str, str]", texts)
-        if self._range is None and self._all_clean(list(masked.values())):
-            known.update(masked)
+        made = cast("dict[str, str]", texts)
+        if self._range is None and self._all_clean(list(made.values())):
+            known.update(made)
         else:
-            for value, text in masked.items():
+            for value, text in made.items():
                 known[value] = self._fitted(text)
         return known
 
@@ -278,7 +278,11 @@ class _ColumnPlan:
         return text
 
 
-def _masked(field: Field, mask: Mask | None) -> Mask | None:
+@overload
+def masked(field: Field, mask: Mask) -> Mask: ...
+@overload
+def masked(field: Field, mask: Mask | None) -> Mask | None: ...
+def masked(field: Field, mask: Mask | None) -> Mask | None:
     """Return a field's mask of its value's text, in the form that its type gives it."""
     if mask is None or field.type == "text" or field.type not in MASKABLE:
         return mask

@@ -99,6 +99,7 @@ def assert_every_value_opens(settings: Settings, database: str) -> int:
     return len(found)
 
 
+ANN, BOB = "018BCFE5-6C3A-7D2B-8E4F-0123456789AB", "018BCFE5-6C3A-7D2B-8E4F-0123456789CD"
 PEOPLE = [message("ann"), message("bob", device="2"), message("ann", "192.0.2.1", "3")]
 
 IP = {
@@ -247,6 +248,32 @@ async def test_rekey_gives_old_rows_the_tokens_of_new_ones(
     await assert_books_balance(chosen)
 
 
+async def test_old_rows_of_converted_values_join_with_new_ones_and_are_found(
+    settings: MakeSettings, database: str
+) -> None:
+    pseudonym = {"mask": "pseudonymize", "recover": True}
+    fields = [
+        {"source": "user_id", "column": "who", "type": "uuid", **pseudonym},
+        {"source": "device_id", "column": "device", "type": "bigint", **pseudonym},
+    ]
+    chosen = settings(**ON, field=fields, sink={"table": "logins"})
+    async with opened(chosen) as session:
+        await migrate(session, chosen)
+    batch = [message(ANN, device=7.0), message(BOB, device=8.0)]
+    async with assemble(chosen) as ready:
+        await write(ready, batch)
+    rotate(chosen, database, "pseudonym")
+    async with assemble(chosen) as ready:
+        await write(ready, [message(ANN.lower(), device=7)])
+    done = await forget(chosen, BOB)
+    assert done.report.rows_changed == 1
+    report = await rekey(chosen)
+    assert (report.values, report.rows, report.rows_left) == (2, 1, 0)
+    tokens = "SELECT who, device, count(*) FROM logins WHERE device IS NOT NULL GROUP BY 1, 2"
+    assert [count for *_, count in rows(database, tokens)] == [2]
+    assert (await forget(chosen, ANN)).report.rows_changed == 2
+
+
 async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:
@@ -347,7 +374,6 @@ async def test_forget_finds_rows_in_partitions_and_under_an_index(
     assert not erased[1].startswith("v1_")
 
 
-ANN, BOB = "018BCFE5-6C3A-7D2B-8E4F-0123456789AB", "018BCFE5-6C3A-7D2B-8E4F-0123456789CD"
 NAMES: dict[str, tuple[list[Any], list[Any], dict[str, str]]] = {
     "uuid": ([ANN, ANN.lower()], [BOB], {"type": "uuid"}),
     "integer": ([7, 7.0], [8], {"type": "integer"}),

@@ -18,6 +18,7 @@ from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.settings import Field
+from sqs2pg.transform import masked
 
 PAGES_AT_ONCE = 16_384
 """Pages of a table that one statement looks through where no index helps: 128 MiB."""
@@ -132,9 +133,11 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
     if not (properties.deterministic and properties.joinable):
         return None
 
+    masks = [masked(field, operator.mask) for operator in operators]
+
     def spellings(name: str) -> list[str]:
         try:
-            return list(dict.fromkeys(t for o in operators if (t := o(name)) is not None))
+            return list(dict.fromkeys(t for mask in masks if (t := mask(name)) is not None))
         except PermanentFault:
             return []  # such a name was never stored
 
