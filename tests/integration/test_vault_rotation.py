@@ -412,6 +412,43 @@ async def test_a_person_is_found_by_the_name_in_the_message_and_the_one_in_the_t
         assert refused.value.hint
 
 
+async def test_forget_fills_columns_that_are_not_null_with_what_fits(
+    settings: MakeSettings, database: str
+) -> None:
+    rows(
+        database,
+        "CREATE TABLE narrow (who varchar(40) NOT NULL, number bigint NOT NULL,"
+        " phone varchar(12) NOT NULL, net inet NOT NULL, device uuid NOT NULL, fixed char(20)"
+        " NOT NULL, wide text NOT NULL, free text)",
+    )
+    kept = {"mask": "redact", "required": True}
+    fields = [
+        {"source": "user_id", "column": "who", "type": "bigint"},
+        {"source": "user_id", "column": "number", "type": "bigint"},
+        {"source": "phone", "column": "phone", **kept},
+        {"source": "ip", "column": "net", "mask": "truncate_ip", "kind": "ip"},
+        {"source": "device_id", "column": "device", "mask": "fpe_ff1", "kind": "uuid"},
+        *({"source": name, "column": name, **kept} for name in ("fixed", "wide", "free")),
+    ]
+    chosen = settings(**ON, field=fields, sink={"table": "narrow"})
+    async with opened(chosen) as session:
+        await migrate(session, chosen)
+    more = {"phone": "1", "fixed": "f", "wide": "w", "free": "x"}
+    async with assemble(chosen) as ready:
+        await write(ready, [message(number, device=ANN, **more) for number in (7, 8)])
+    masked = "SELECT phone, host(net), device::text, fixed, wide, free FROM narrow WHERE"
+    [before] = rows(database, f"{masked} who = '7'")
+    assert (await forget(chosen, "7")).report.rows_changed == 1
+    [after] = rows(database, f"{masked} who <> '8'")
+    [(who, number)] = rows(database, "SELECT who, number FROM narrow WHERE who <> '8'")
+    assert (len(who), number) == (36, 0)
+    phone, net, device, fixed, wide, free = after
+    assert (phone, net, fixed, wide, free) == (who[:12], "0.0.0.0", who[:20], who, None)
+    assert device not in (ANN.lower(), before[2])
+    assert (await forget(chosen, "8")).report.rows_changed == 1
+    assert len(rows(database, f"{masked} device <> '{device}'")) == 1
+
+
 async def test_forget_is_done_again_without_harm(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:

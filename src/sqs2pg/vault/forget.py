@@ -201,9 +201,7 @@ class Forgetter:
     ) -> int:
         quote = self._session.quote
         column = quote(where.column)
-        cleared = {
-            quote(name): "m.name" if name in where.not_null else "NULL" for name in where.masked
-        }
+        cleared = {quote(name): where.fillers.get(name, "NULL") for name in where.masked}
         sets = {column: f"m.name::{where.type}", **cleared}
         template = _DELETE_ROWS if self._delete_rows else _FORGET_ROWS
         change = template.format(

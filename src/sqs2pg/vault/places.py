@@ -37,6 +37,11 @@ WHERE c.relkind = 'r' AND (c.oid = pg_catalog.to_regclass(%s) OR c.oid IN (
     SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t))
 ORDER BY 1"""
 
+# Of the types of columns that a mask, or a second column of the person's name, may go to.
+_FILLERS = {"inet": "'0.0.0.0'::inet", "uuid": "gen_random_uuid()"} | dict.fromkeys(
+    ("smallint", "integer", "bigint", "numeric", "real", "double precision"), "0"
+)
+
 Spellings = Callable[[str], list[str]]
 """From a person's name to everything that may stand for it in the target's column."""
 
@@ -55,8 +60,9 @@ class Place(msgspec.Struct):
     """The tally says which target it is: not the pipeline's first."""
     type: str = "text"
     length_max: int | None = None
-    not_null: frozenset[str] = frozenset()
-    """Of the masked columns, those that must keep a text."""
+    fillers: dict[str, str] = {}
+    """Of the masked columns, those that must keep something: what, in SQL. `m.name` is the name
+    of an erased person there."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -160,10 +166,19 @@ async def look_up(session: Session, where: Place) -> Place:
         masked=tuple(column for column in where.masked if column in known),
         type=kind,
         length_max=length,
-        not_null=frozenset(
-            column for column in where.masked if column in known and known[column][1]
-        ),
+        fillers={
+            column: _filler(*known[column])
+            for column in where.masked
+            if column in known and known[column][1]
+        },
     )
+
+
+def _filler(kind: str, _not_null: bool, length: int | None) -> str:
+    """Return what stands in an erased person's column that is NOT NULL: of its type and length."""
+    if kind in _FILLERS:
+        return _FILLERS[kind]
+    return f"left(m.name, {length})" if length else "m.name"
 
 
 async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
