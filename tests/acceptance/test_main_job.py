@@ -182,7 +182,7 @@ def test_tokens_follow_the_key_and_nothing_else(
     again = query("SELECT DISTINCT masked_ip, masked_device_id FROM user_logins")
     assert len(again) == 1, "two runs under one key must give one token"
 
-    query("DROP SCHEMA sqs2pg CASCADE")
+    query("DROP SCHEMA sqs2pg, pii CASCADE")
     query("DROP TABLE user_logins")
     other = {"SQS2PG_KEYS__FILE": str(tmp_path / "other.keys")}
     shell("keys", "init", **other)

@@ -120,7 +120,7 @@ async def test_a_statement_timeout_is_waited_out(world: World, met: Met) -> None
 async def test_too_many_connections_are_waited_out(world: World, met: Met) -> None:
     """As a role that may own its database but is no superuser, which no limit would hold."""
     role = f"limited_{secrets.token_hex(4)}"
-    world.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    world.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' IN ROLE sqs2pg_ingest")
     world.sql(f"GRANT ALL ON SCHEMA sqs2pg TO {role}")
     world.sql(f"GRANT ALL ON ALL TABLES IN SCHEMA sqs2pg, public TO {role}")
     world.sql(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA sqs2pg TO {role}")
