@@ -46,7 +46,7 @@ def test_a_new_table_has_its_partitions_and_loses_old_ones(
     assert {("user_logins_p202103", 2), ("user_logins_p202104", 1)} <= set(query(PARTS))
     assert partitioned("verify", "--json").last["ok"]
 
-    # A plan that looks at every partition of the database meets the ledger's bounds, which are uuids.
+    # A plan that reads every partition's bounds meets the ledger's, which are uuids.
     plan = "-c enable_nestloop=off -c enable_indexscan=off -c enable_bitmapscan=off"
     kept = {"SQS2PG_SINK__PARTITION_RETENTION_DAYS": "400", "PGOPTIONS": plan}
     partitioned("migrate", **kept)
