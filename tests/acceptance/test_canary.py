@@ -365,7 +365,7 @@ COMMANDS = (
 
 def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
     """What people do to a pipeline that runs: look at the page, `top`, collect a bundle."""
-    address = _address(world)
+    address, earlier = _address(world), len(world.pages)
     running = subprocess.Popen(
         [world.shell.python, "-m", "sqs2pg", "run", "--verbose"],
         cwd=world.shell.folder,
@@ -378,7 +378,9 @@ def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
         message = flock.message("attached", written=True, event="e9")
         bad = flock.message("attached, bad", ip="1.2.3.04")
         send([json.dumps(message), json.dumps(bad)])
-        while not any(b'"bad_ip"' in page and b'"quarantined":1' in page for page in world.pages):
+        while not any(
+            b'"bad_ip"' in page and b'"quarantined":1' in page for page in world.pages[earlier:]
+        ):
             assert running.poll() is None, "it ended"
             with visited(world):
                 time.sleep(0.5)
