@@ -2,7 +2,7 @@
 
     driver ─ place ─▶ actor on a node: a whole pipeline, as `run` has it
            ◀─ state ─ every second or so: what it did, what it holds
-    backlog, settled ─▶ scaling ─▶ place one more, or stop one and let it drain
+    backlog, rates ─▶ scaling ─▶ place one more, or stop one and let it drain
 
 SQS spreads the messages and the ledger makes an overlap a duplicate, so the actors need no word
 between them, and a node that dies loses nothing: what its actor held comes back by its lease.
@@ -42,8 +42,9 @@ from sqs2pg.settings import Settings, load
 from sqs2pg.source.client import SqsClient
 
 INSTALL_HINT = "pip install 'sqs2pg[ray]'"
-STATE_S = 10.0
-"""A consumer that does not say how it is for this long is counted as it was last."""
+ANSWER_S = 1.0
+"""How long a look waits for the consumers' answers; one that is late is counted as it was last, and
+its answer, when it comes, by a later look."""
 STOP_MARGIN_S = 15.0
 """On top of the grace period: a consumer that has not stopped by then is killed."""
 KNOCK_S = 10.0
@@ -111,9 +112,12 @@ class Consumer:
             self._ready.consumer.stop()
 
     async def state(self) -> dict[str, Any]:
-        """Return what it did so far, what it holds, and where it is."""
+        """Return what it did so far, what it holds, and where it is; `at_s` by its own clock,
+        None while it is not ready to work.
+        """
         held = self._ready.source.held_count if self._ready else 0
-        return {"totals": self._totals(), "held": held, "pid": os.getpid(), "node": _node_id()}
+        at_s = time.monotonic() if self._ready else None
+        return {"totals": self._totals(), "held": held, "node": _node_id(), "at_s": at_s}
 
     def _totals(self) -> dict[str, Any]:
         totals = self._ready.consumer.totals if self._ready else Totals()
@@ -145,6 +149,24 @@ class _Placed(msgspec.Struct, eq=False):
     node: str = ""
     """Empty while it waits for a place."""
     stopped_at: float | None = None
+    asked: asyncio.Future[Any] | None = None
+    """Its state, while it owes us the answer: one question at a time."""
+    at_s: float | None = None
+    """When it answered last, by its own clock."""
+    rate: float | None = None
+    """Messages a second between its last two answers; None where this look brought none."""
+
+    def note(self, state: dict[str, Any]) -> None:
+        """Take in what it says of itself."""
+        before_s, before = self.at_s, _settled(self.totals)
+        self.totals, self.held, self.node = state["totals"], state["held"], state["node"]
+        self.at_s = state["at_s"]
+        if before_s is not None and self.at_s is not None and self.at_s > before_s:
+            self.rate = (_settled(self.totals) - before) / (self.at_s - before_s)
+
+
+def _settled(totals: dict[str, Any]) -> int:
+    return sum(totals.get(name, 0) for name in ("written", "duplicate", "quarantined"))
 
 
 class Fleet:
@@ -234,13 +256,16 @@ class Fleet:
     def _scale(self, backlog: int) -> None:
         going = [one for one in self._placed if one.stopped_at is None]
         working = [one for one in going if one.node]
-        reading = Reading(backlog, self.totals().settled, time.monotonic(), len(working))
+        rates = [one.rate for one in working if one.rate is not None]
+        rate = sum(rates) / len(rates) if rates else None
+        reading = Reading(backlog, rate, time.monotonic(), len(working))
         wanted = self._scaler.wanted(reading, len(going))
+        if wanted > len(going) > len(working):
+            wanted = len(going)  # while one waits for a place, another would wait too
         if wanted != len(going):
             logger.info("scaling", workers=wanted, left=backlog)
-        if len(working) == len(going):  # while one waits for a place, another would wait too
-            for _ in range(wanted - len(going)):
-                self._place()
+        for _ in range(wanted - len(going)):
+            self._place()
         for one in self._superfluous(going, len(going) - wanted):
             self._retire(one)
 
@@ -262,15 +287,20 @@ class Fleet:
 
     async def _look(self) -> None:
         """Ask everyone for its state; take leave of those that ended, whichever way."""
-        asked = [asyncio.ensure_future(_result(one.actor.state.remote())) for one in self._placed]
-        if asked:
-            await asyncio.wait(asked, timeout=STATE_S if any(self.nodes) else 1.0)
+        for one in self._placed:
+            one.rate = None
+            if one.asked is None:
+                one.asked = asyncio.ensure_future(_result(one.actor.state.remote()))
+        # Not for those that wait for a place: they may wait for a node that never comes.
+        awaited = [one.asked for one in self._placed if one.asked and one.node]
+        if awaited:
+            await asyncio.wait(awaited, timeout=ANSWER_S)
         limit_s = self._settings.shutdown_grace_s + STOP_MARGIN_S
-        for one, answer in zip(list(self._placed), asked, strict=True):
-            state = answer.result() if answer.done() else None
-            answer.cancel()
-            if state is not None:
-                one.totals, one.held, one.node = state["totals"], state["held"], state["node"]
+        for one in list(self._placed):
+            if one.asked is not None and one.asked.done():
+                state, one.asked = one.asked.result(), None
+                if state is not None:
+                    one.note(state)
             overdue = one.stopped_at is not None and time.monotonic() - one.stopped_at > limit_s
             if overdue:
                 self._ray.kill(one.actor)
@@ -280,9 +310,13 @@ class Fleet:
 
     def _take_leave(self, one: _Placed) -> None:
         self._placed.remove(one)
+        if one.asked is not None:
+            one.asked.cancel()
         ended = one.ended.result() if one.ended.done() else None
         self._past.append(ended["totals"] if ended else one.totals)
         self._ray.kill(one.actor)  # its process has nothing left to do
+        if ended is None and not one.node and one.stopped_at is not None:
+            return  # it never got a place, and is not wanted any more
         if ended is None:
             # Its node or its process died: the next turn places another, if one is wanted.
             logger.warning("a consumer is gone; what it held comes back", worker=one.number)

@@ -22,12 +22,13 @@ class Reading(msgspec.Struct, frozen=True):
 
     backlog: int
     """Messages on the queue: visible and delayed, and those in hand."""
-    settled: int
-    """Messages settled by all consumers since the start."""
+    rate: float | None
+    """Messages a second that one consumer settled of late: the mean of those that said so, each
+    by its own clock. None where none did."""
     at_s: float
     """A clock that only rises; seconds."""
     consumers: int
-    """Consumers that worked since the reading before."""
+    """Consumers at work."""
 
 
 class Scaler:
@@ -45,7 +46,6 @@ class Scaler:
         self._most = most
         self._catch_up_s = catch_up_s
         self._quiet_s = catch_up_s if quiet_s is None else quiet_s
-        self._before: Reading | None = None
         self._enough_since: float | None = None
         self.rate = 0.0
         """Messages a second that one consumer settles when it has work; 0 until it is known."""
@@ -70,11 +70,9 @@ class Scaler:
         return running - 1
 
     def _measure(self, reading: Reading) -> None:
-        before, self._before = self._before, reading
-        if before is None or reading.consumers == 0 or reading.at_s <= before.at_s:
+        rate = reading.rate
+        if rate is None:
             return
-        rate = (reading.settled - before.settled) / (reading.at_s - before.at_s)
-        rate /= reading.consumers
         enough = reading.backlog >= BUSY_SHARE * self.rate * self._catch_up_s * reading.consumers
         if rate > self.rate or (enough and rate > 0):
             self.rate = rate if not self.rate else self.rate + SMOOTHING * (rate - self.rate)

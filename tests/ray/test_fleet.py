@@ -43,6 +43,12 @@ pytestmark = [
 
 QUEUE = "logins"
 WAIT_S = 120.0
+BATCH_ROWS = 25
+RATE_MAX = 1_000
+"""Messages a second that one consumer can settle at the most, where the table is SLOW."""
+SLOW = f"""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_sleep({BATCH_ROWS / RATE_MAX}); RETURN NULL; END $$;
+CREATE TRIGGER slow AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCTION slow()"""
 NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
 
 
@@ -80,7 +86,7 @@ def environment(
         "SQS2PG_SOURCE__WAIT_TIME_S": "1",
         # Slow on purpose, so that the load outlasts what is done to the nodes.
         "SQS2PG_SINK__CONNECTIONS": "1",
-        "SQS2PG_SINK__BATCH_ROWS_MAX": "25",
+        "SQS2PG_SINK__BATCH_ROWS_MAX": str(BATCH_ROWS),
         "SQS2PG_SOURCE__IN_FLIGHT_MESSAGES_MAX": "200",
         "SQS2PG_STATUS__BIND": "",
         "SQS2PG_KEYS__FILE": str(keys),
@@ -229,13 +235,26 @@ async def test_it_shrinks_when_it_is_quiet_and_what_goes_is_drained(
 ) -> None:
     monkeypatch.setenv("SQS2PG_RAY__CONSUMERS_MIN", "2")
     settings = await prepare()
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(SLOW)
     cluster.add_node(**NODE)
-    sent = 6_000
-    server.fill(QUEUE, sent)
+    sent = 0
+
+    def feed() -> None:
+        """Keep twice what two consumers can work off in catch_up_s, until there are more."""
+        nonlocal sent
+        if server.stats()["visible"] < 4 * RATE_MAX:
+            server.fill(QUEUE, 2 * RATE_MAX, seed=sent)
+            sent += 2 * RATE_MAX
+
+    feed()
     async with driving() as driver:
-        await driver.until(lambda: driver.consumers > 2, "more than the least")
-        await driver.until(lambda: driver.consumers == 2, "the least again")
-        assert sum(driver.fleet.nodes.values()) == 2
+        fleet = driver.fleet
+        await driver.until(lambda: driver.consumers > 2, "more than the least", feed)
+        await driver.until(
+            lambda: driver.consumers == 2 and fleet.totals().settled >= sent,
+            "all of it done, and the least again",
+        )
     totals = driver.task.result()
     assert (totals.written, totals.quarantined) == (sent, 0)
     assert totals.released == 0, "those that went had settled what they held"

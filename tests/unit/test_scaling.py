@@ -6,11 +6,16 @@ from sqs2pg.scaling import Reading, Scaler
 
 
 def follow(scaler: Scaler, readings: list[tuple[int, int, float]], running: int) -> list[int]:
-    """Give readings (backlog, settled, at); each answer is followed at once."""
+    """Give readings (backlog, settled by all, at); each answer is followed at once."""
     answers = []
+    before: tuple[int, float] | None = None
     for backlog, settled, at_s in readings:
-        running = scaler.wanted(Reading(backlog, settled, at_s, running), running)
+        rate = None
+        if before is not None and at_s > before[1]:
+            rate = (settled - before[0]) / (at_s - before[1]) / running
+        running = scaler.wanted(Reading(backlog, rate, at_s, running), running)
         answers.append(running)
+        before = settled, at_s
     return answers
 
 
@@ -60,6 +65,15 @@ def test_idle_consumers_are_not_taken_for_slow_ones() -> None:
     assert scaler.rate == 100
     # Ten messages a second come in and are settled at once.
     follow(scaler, [(0, 400 + 10 * t, 1 + t) for t in range(1, 60)], 4)
+    assert scaler.rate == 100
+
+
+def test_without_a_rate_it_stays_as_it_is() -> None:
+    scaler = Scaler(least=1, most=8, catch_up_s=10)
+    # Nobody has answered twice yet; later, nobody answers in time: what was known goes on.
+    assert scaler.wanted(Reading(10_000, None, 1, 0), 1) == 1
+    assert scaler.wanted(Reading(10_000, 100.0, 2, 1), 1) == 2
+    assert scaler.wanted(Reading(10_000, None, 3, 2), 2) == 4
     assert scaler.rate == 100
 
 
