@@ -303,6 +303,79 @@ async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     assert found.token.startswith("v2_")
 
 
+async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
+    settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.vault.rekey.BATCH_VALUES", 5)
+    monkeypatch.setattr("sqs2pg.vault.pace.PART_ROWS", 2)
+    pseudonym = {"mask": "pseudonymize", "recover": True}
+    fields = [
+        {"source": "user_id", "column": "who", "required": True},
+        {"source": "ip", "column": "a", "kind": "ip", **pseudonym},
+        {"source": "ip", "column": "b", "kind": "ip", "domain": "other", **pseudonym},
+        {"source": "a, b", "column": "c", **pseudonym},
+    ]
+    chosen = settings(**ON, field=fields, sink={"table": "logins"})
+    async with opened(chosen) as session:
+        await migrate(session, chosen)
+
+    def logins(*people: int) -> list[Message]:
+        numbers = [n for n in range(40) if n % 9 in people]
+        return [message(f"p{n % 9}", f"192.0.2.{n}", **{"a, b": f"{n}, {n}"}) for n in numbers]
+
+    async with assemble(chosen) as ready:
+        await write(ready, logins(*range(9)))
+    damage = "UPDATE pii.value SET sealed = set_byte(sealed, 30, get_byte(sealed, 30) # 1) WHERE"
+    rows(database, f"{damage} token = (SELECT a FROM logins WHERE who = 'p3' ORDER BY a LIMIT 1)")
+    rows(
+        database,
+        "UPDATE pii.subject_key SET wrapped_key = set_byte(wrapped_key, 30, 1 # get_byte("
+        "wrapped_key, 30)) WHERE subject = (SELECT subject FROM pii.value JOIN logins ON token = a"
+        " WHERE who = 'p4' LIMIT 1)",
+    )
+    of_p4 = sum(n % 9 == 4 for n in range(40))
+    rotate(chosen, database, "pseudonym")
+    report = await rekey(chosen)
+    assert report == Rekeyed(
+        values=120 - 3 * of_p4 - 1,
+        rows=40 - of_p4,
+        values_damaged=3 * of_p4 + 1,
+        rows_left=3 * of_p4 + 1,
+    )
+    left = rows(database, "SELECT who, left(a, 3), left(b, 3), left(c, 3) FROM logins")
+    assert {row[1:] for row in left if row[0] == "p4"} == {("v1_",) * 3}
+    assert {row[1:] for row in left if row[0] not in ("p3", "p4")} == {("v2_",) * 3}
+    # Each column of a field has the tokens of its own domain, and they are those of new rows.
+    async with assemble(chosen) as ready:
+        await write(ready, logins(0, 1, 2, 5, 6, 7, 8))
+    again = "SELECT count(*) FROM logins WHERE who NOT IN ('p3', 'p4') GROUP BY {}"
+    for column in "abc":
+        assert set(rows(database, again.format(column))) == {(2,)}
+    assert (await rekey(chosen)).values == 0
+
+
+async def test_rekey_comes_back_for_a_row_that_another_changes_meanwhile(
+    pipeline: Assemble, settings: MakeSettings, database: str
+) -> None:
+    chosen = settings(**ON)
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE[:1])
+    rotate(chosen, database, "pseudonym")
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waiting += " AND datname = current_database() AND query LIKE '%UPDATE%'"
+    with psycopg.connect(database) as other:
+        other.execute("UPDATE user_logins SET locale = 'XX'")
+        work = asyncio.create_task(rekey(chosen))
+        while not rows(database, waiting):
+            assert not work.done()
+            await asyncio.sleep(0)
+        other.commit()
+        report = await work
+    assert (report.values, report.rows, report.rows_left) == (2, 1, 0)
+    [row] = rows(database, "SELECT locale, left(masked_ip, 3) FROM user_logins")
+    assert row == ("XX", "v2_")
+
+
 async def test_forget_clears_rows_by_their_old_and_new_tokens_where_the_user_is_masked(
     settings: MakeSettings, database: str
 ) -> None:

@@ -12,54 +12,70 @@ again. Must never do: give a value a token without its old one leaving with it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
 
 from sqs2pg import audit
 from sqs2pg.database import Session
-from sqs2pg.errors import PermanentFault, Sqs2pgError
+from sqs2pg.errors import KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.seal import SealingKey
 from sqs2pg.migrate import explain
 from sqs2pg.vault.envelope import key_encryption_key, open_value, seal_value, unwrap_data_key
+from sqs2pg.vault.pace import Pace, overlapped
 from sqs2pg.vault.places import Leaf, leaves
-from sqs2pg.vault.rewrap import BARRIER, BEGIN, FIRST
+from sqs2pg.vault.rewrap import BARRIER, BEGIN, BY_INDEX, FIRST
 
 BATCH_VALUES = 1_000
-PASSES_MAX = 3
-"""Of a table: until one finds nothing to change."""
+"""In the first batch; `pace` finds the size of those after it."""
+PASSES_MAX = 20
+"""Of a table: until one finds nothing to change. The first leaves only what others change."""
 
-# A token of another version; the pattern is frozen (docs/reference/masking.md).
-_OLD = r"token ~ '^v[1-9][0-9]{0,3}_[0-9a-f]{32}$' AND token !~ %s"
-_COUNT = f"SELECT count(*) FROM pii.value WHERE field = ANY (%s) AND {_OLD}"
-_NEXT = f"""SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrapped_key, k.key_version
+# A token of another version; the pattern is frozen (docs/reference/masking.md). The digits are
+# counted by length: a bound in the expression costs PostgreSQL four times as much.
+_OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
+    AND length({0}) = strpos({0}, '_') + 32"""
+_OLD_VALUE = _OLD.format("token")
+_COUNT = f"SELECT count(*) FROM pii.value WHERE field = ANY (%s) AND {_OLD_VALUE}"
+_NEXT = f"""SELECT v.ctid::text, encode(uuid_send(v.subject), 'hex'), v.generation, v.field,
+       v.token, v.sealed, k.wrapped_key, k.key_version
 FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
-WHERE (v.subject, v.field, v.token) > (%s::uuid, %s, %s) AND v.field = ANY (%s) AND {_OLD}
+WHERE (v.subject, v.field, v.token) > (%s::uuid, %s, %s) AND v.field = ANY (%s) AND {_OLD_VALUE}
 ORDER BY v.subject, v.field, v.token LIMIT %s FOR UPDATE OF v"""
-_REMOVE = """DELETE FROM pii.value v
-USING unnest(%s::text::uuid[], %s::text[], %s::text[]) AS o (subject, field, token)
-WHERE v.subject = o.subject AND v.field = o.field AND v.token = o.token"""
-_STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed)
-SELECT * FROM unnest(%s::text::uuid[], %s::integer[], %s::text[], %s::text[], %s::bytea[])
-     AS n (subject, generation, field, token, sealed) ORDER BY subject, field, token
-ON CONFLICT DO NOTHING"""
-_MAP = """INSERT INTO pii.token_map (old_token, new_token)
-SELECT * FROM unnest(%s::text[], %s::text[]) AS n (old_token, new_token) ORDER BY old_token
-ON CONFLICT DO NOTHING"""
-# A batch is a small part of large tables, whatever the planner thinks of a LIMIT.
-_BY_INDEX = """SELECT set_config('enable_seqscan', 'off', true),
-       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"""
-_MAPPED = "EXISTS (SELECT FROM pii.token_map m WHERE m.old_token = t.{column})"
-_FOLLOW = """{column} = coalesce(
-    (SELECT m.new_token FROM pii.token_map m WHERE m.old_token = t.{column}), t.{column})"""
-_CHANGE = """WITH changed AS (
-    UPDATE {leaf} t SET {sets} WHERE ({mapped}){range} RETURNING 1)
-SELECT count(*) FROM changed"""
-_LEFT = """SELECT count(*) FROM {table} t
-WHERE t.{column} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]{{32}}$' AND t.{column} !~ %s"""
+# The old rows go by their address: they are locked since they were read, so they are where they
+# were. Columns of values come as texts with commas between, which PostgreSQL reads at a quarter of
+# an array's cost; none of these has a comma of its own.
+_MOVE = """WITH removed AS (DELETE FROM pii.value WHERE ctid = ANY (%s::text::tid[])),
+mapped AS (
+    INSERT INTO pii.token_map (old_token, new_token)
+    SELECT * FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ','))
+         AS n (old_token, new_token)
+    ORDER BY old_token ON CONFLICT DO NOTHING)
+INSERT INTO pii.value (subject, generation, field, token, sealed)
+SELECT n.subject::uuid, n.generation::integer, (%s::text[])[n.field::integer], n.token,
+       decode(n.sealed, 'hex')
+FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ','), string_to_table(%s, ','),
+                string_to_table(%s, ','), string_to_table(%s, ','))
+     AS n (subject, generation, field, token, sealed)
+ORDER BY 1, 3, 4 ON CONFLICT DO NOTHING"""
+# For the hash of a large map, which every statement that follows it builds anew.
+_MEMORY = """SELECT set_config('work_mem', '64MB', true)
+WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
+_ANALYZE_MAP = "ANALYZE pii.token_map"
+# What is found counts, and not what is changed: a row that another changes meanwhile has moved,
+# and is for the next pass.
+_CHANGE = """WITH n AS MATERIALIZED (
+    SELECT t.ctid AS place, {found} FROM {leaf} t {joins}
+    WHERE coalesce({mapped}) IS NOT NULL{range}),
+changed AS (
+    UPDATE {leaf} t SET {sets} FROM n WHERE t.ctid = n.place{range} RETURNING 1)
+SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
+_JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
+_LEFT = "SELECT {counts} FROM {table} t"
 _MAP_ROWS = "SELECT count(*) FROM pii.token_map"
 _EMPTY_MAP = "DELETE FROM pii.token_map"
 
@@ -89,6 +105,21 @@ class Rekeyed(msgspec.Struct):
     """Cells with an old token for which no value is sealed."""
 
 
+class _Moved(NamedTuple):
+    """What a part of a batch writes: columns of the same length, but for the places."""
+
+    places: list[str]
+    """Of the values that get new tokens; those that do not open stay."""
+    subjects: list[str]
+    generations: list[str]
+    fields: list[str]
+    """Numbers of the run's fields, from 1."""
+    before: list[str]
+    now: list[str]
+    sealed: list[str]
+    """Hexadecimal."""
+
+
 class Rekeyer:
     """Gives new tokens through one session."""
 
@@ -97,9 +128,13 @@ class Rekeyer:
         self._keyring = keyring
         self._version = keyring.active("pseudonym")
         self._columns = columns
-        self._current = f"^v{self._version}_"
-        self._fields = sorted({column.field for column in columns})
+        self._current = f"v{self._version}_"
+        self._of_field: dict[str, list[Column]] = {}
+        for column in columns:
+            self._of_field.setdefault(column.field, []).append(column)
+        self._fields = sorted(self._of_field)
         self._keks: dict[int, SealingKey] = {}
+        self._pace = Pace(BATCH_VALUES)
         self.report = Rekeyed()
         self.total = 0
         """Values that had an old token when the run began."""
@@ -108,7 +143,8 @@ class Rekeyer:
         """Give every old token of a sealed value its new one, in vault and targets.
 
         May be repeated, and run while messages come in under the new version. Raises KeyFault
-        where a vault root is missing, FatalFault where the database refuses.
+        where a vault root is missing, FatalFault where the database refuses, TransientFault where
+        rows of a target kept being changed meanwhile.
         """
         try:
             await self._session.execute(BARRIER)
@@ -119,13 +155,14 @@ class Rekeyer:
                 after: tuple[str, str, str] | None = (FIRST, "", "")
                 while after is not None:
                     after = await self._next_values(after)
-                for table in dict.fromkeys(column.table for column in self._columns):
+                await self._session.execute(_ANALYZE_MAP)
+                for table in self._tables():
                     await self._follow(table)
                 await self._session.execute(_EMPTY_MAP)
                 done = self.report
                 await self._record("keys_rekey_done", f"{done.values:,} values, {done.rows:,} rows")
-            for column in self._columns:
-                self.report.rows_left += await self._left(column)
+            for table in self._tables():
+                self.report.rows_left += await self._left(table)
         except psycopg.Error as error:
             await self._session.rollback()
             raise explain(error) from None
@@ -134,6 +171,12 @@ class Rekeyer:
             raise
         return self.report
 
+    def _tables(self) -> dict[str, list[Column]]:
+        tables: dict[str, list[Column]] = {}
+        for column in self._columns:
+            tables.setdefault(column.table, []).append(column)
+        return tables
+
     async def _record(self, act: str, what: str) -> None:
         subject = f"pseudonym version {self._version}: {what}"
         audit.announce(act, await audit.append(self._session, act, subject=subject))
@@ -141,78 +184,114 @@ class Rekeyer:
     async def _next_values(self, after: tuple[str, str, str]) -> tuple[str, str, str] | None:
         """Give the next values new tokens; return where to go on, None at the end."""
         execute = self._session.execute
-        await execute(f"{BEGIN};\n{_BY_INDEX}")
-        rows = await execute(_NEXT, [*after, self._fields, self._current, BATCH_VALUES])
-        moved = [new for row in rows if (new := self._renew(row)) is not None]
-        if moved:
-            columns = [list(column) for column in zip(*moved, strict=True)]
-            subjects, generations, fields, before, now, sealed = columns
-            named = "{" + ",".join(subjects) + "}"
-            await execute(_REMOVE, [named, fields, before])
-            await execute(_STORE, [named, generations, fields, now, sealed])
-            await execute(_MAP, [before, now])
-        await execute("COMMIT")
-        self.report.values += len(moved)
-        self.report.values_damaged += len(rows) - len(moved)
-        if len(rows) < BATCH_VALUES:
-            return None
-        return str(rows[-1][0]), rows[-1][2], rows[-1][3]
+        began, size, moved = time.monotonic(), self._pace.rows, 0
 
-    def _renew(self, row: Sequence[Any]) -> tuple[Any, ...] | None:
-        """Return a value's subject, generation, field, old and new token, and its new seal."""
-        number, generation, field, token, sealed, wrapped, version = row
-        subject = number.hex
-        kek = self._kek(version)
-        try:
-            key = unwrap_data_key(kek, wrapped, subject, generation)
-            value = open_value(key, sealed, field, token, subject)
-            new = self._mask_of(field, token, value)(value)
-        except (PermanentFault, Sqs2pgError):
+        async def move(part: _Moved) -> None:
+            nonlocal moved
+            if part.places:
+                # One old token has one new one, and may stand for many people.
+                pairs = dict(zip(part.before, part.now, strict=True))
+                columns = part.subjects, part.generations, part.fields, part.now, part.sealed
+                texts = map(",".join, (pairs, pairs.values(), *columns))
+                places = '{"' + '","'.join(part.places) + '"}'
+                before, now, *rest = texts
+                await execute(_MOVE, [places, before, now, self._fields, *rest])
+            moved += len(part.places)
+
+        await execute(f"{BEGIN}, {BY_INDEX}")
+        rows = await execute(_NEXT, [*after, self._fields, self._current, size])
+        await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
+        await execute("COMMIT")
+        self.report.values += moved
+        self.report.values_damaged += len(rows) - moved
+        if len(rows) < size:
             return None
-        if new is None:
-            return None
-        again = seal_value(key, value, field, new, subject)
-        return subject, generation, field, token, new, again
+        self._pace.heed(time.monotonic() - began)
+        _, subject, _, field, token, *_ = rows[-1]
+        return subject, field, token
+
+    def _renew(self, rows: Sequence[Sequence[Any]]) -> _Moved:
+        """Return the values' new tokens and seals. Raises KeyFault."""
+        moved = _Moved([], [], [], [], [], [], [])
+        numbers = {field: str(number) for number, field in enumerate(self._fields, 1)}
+        known: tuple[Any, ...] = ()
+        key: SealingKey | None = None
+        for place, subject, generation, field, token, sealed, wrapped, version in rows:
+            if known != (subject, generation):  # they come by subject
+                known, key = (subject, generation), None
+                try:
+                    key = unwrap_data_key(self._kek(version), wrapped, subject, generation)
+                except KeyFault:
+                    raise
+                except Sqs2pgError:
+                    continue
+            if key is None:
+                continue
+            try:
+                value = open_value(key, sealed, field, token, subject)
+                new = self._mask_of(field, token, value)(value)
+            except Sqs2pgError:
+                continue
+            if new is not None:
+                again = seal_value(key, value, field, new, subject).hex()
+                row = place, subject, str(generation), numbers[field], token, new, again
+                for column, cell in zip(moved, row, strict=True):
+                    column.append(cell)
+        return moved
 
     def _mask_of(self, field: str, token: str, value: str) -> Mask:
         """Return the new pseudonym of the column that the old token came from."""
-        columns = [column for column in self._columns if column.field == field]
-        version = int(token[1 : token.index("_")])
-        for column in columns[1:]:
+        columns = self._of_field[field]
+        if len(columns) > 1:
             # The field goes to columns of several domains: the old token tells which.
-            old = column.masks.get(version)
-            if old is not None and old(value) == token:
-                return column.masks[self._version]
+            version = int(token[1 : token.index("_")])
+            for column in columns[1:]:
+                old = column.masks.get(version)
+                if old is not None and old(value) == token:
+                    return column.masks[self._version]
         return columns[0].masks[self._version]
 
     async def _follow(self, table: str) -> None:
         """Bring a target's columns after the map."""
-        columns = [column for column in self._columns if column.table == table]
+        columns = self._tables()[table]
         for _ in range(PASSES_MAX):
-            changed = 0
+            found = 0
             for leaf in await leaves(self._session, table, columns[0].name):
                 for part in leaf.ranges(indexed=False):
-                    changed += await self._follow_part(leaf, part, columns)
-            if not changed:
-                break
+                    found += await self._follow_part(leaf, part, columns)
+            if not found:
+                return
+        raise TransientFault(
+            f"rows of {table} with old tokens kept being changed by others",
+            code="rekey_followed",
+            hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
+        )
 
     async def _follow_part(self, leaf: Leaf, part: str, columns: Sequence[Column]) -> int:
+        """Return how many rows were found that are not after the map yet."""
         names = [self._session.quote(column.name) for column in columns]
+        mapped = [f"m{number}.new_token" for number in range(len(names))]
         statement = _CHANGE.format(
             leaf=leaf.table,
-            sets=", ".join(_FOLLOW.format(column=name) for name in names),
-            mapped=" OR ".join(_MAPPED.format(column=name) for name in names),
+            found=", ".join(f"{new} AS n{number}" for number, new in enumerate(mapped)),
+            joins=" ".join(_JOIN.format(number=n, column=name) for n, name in enumerate(names)),
+            mapped=", ".join(mapped),
+            sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
             range=part,
         )
-        await self._session.execute(BEGIN)
-        [(changed,)] = await self._session.execute(statement)
+        await self._session.execute(f"{BEGIN};\n{_MEMORY}")
+        [(found, changed)] = await self._session.execute(statement)
         await self._session.execute("COMMIT")
         self.report.rows += changed
-        return int(changed)
+        return int(found)
 
-    async def _left(self, column: Column) -> int:
-        statement = _LEFT.format(table=column.table, column=self._session.quote(column.name))
-        [(left,)] = await self._session.execute(statement, [self._current])
+    async def _left(self, table: str) -> int:
+        """Return how many cells have an old token still, in one look through the table."""
+        columns = self._tables()[table]
+        old = [_OLD.format(f"t.{self._session.quote(column.name)}") for column in columns]
+        counts = " + ".join(f"count(*) FILTER (WHERE {which})" for which in old)
+        statement = _LEFT.format(table=table, counts=counts)
+        [(left,)] = await self._session.execute(statement, [self._current] * len(old))
         return int(left)
 
     def _kek(self, version: int) -> SealingKey:

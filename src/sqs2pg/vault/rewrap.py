@@ -7,6 +7,7 @@ running it again. When it is done the old root opens nothing here but quarantine
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -25,8 +26,10 @@ from sqs2pg.vault.envelope import (
     unwrap_reference_key,
     wrap_reference_key,
 )
+from sqs2pg.vault.pace import Pace, overlapped
 
 BATCH_KEYS = 2_000
+"""In the first batch; `pace` finds the size of those after it."""
 
 BARRIER = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pii.lock_alone(); COMMIT"
 """Waits for the batches that began before: those after it read the versions that are active now.
@@ -35,13 +38,21 @@ BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
 SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')
     WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true), pii.lock_shared()"""
 """Opens a batch of a rotation: durable, and never while a person is being erased."""
+BY_INDEX = ", ".join(
+    f"set_config('enable_{way}', 'off', true)"
+    for way in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin")
+)
+"""A batch is the next small part of large tables, in the order of their primary keys, whatever the
+planner thinks of a LIMIT."""
 
 _COUNT = "SELECT count(*) FROM pii.subject_key WHERE key_version <> %s"
-_NEXT = """SELECT subject, generation, wrapped_key, key_version FROM pii.subject_key
+_NEXT = """SELECT encode(uuid_send(subject), 'hex'), generation, wrapped_key, key_version
+FROM pii.subject_key
 WHERE subject > %s::uuid AND key_version <> %s ORDER BY subject LIMIT %s FOR UPDATE"""
-_UPDATE = """UPDATE pii.subject_key k SET wrapped_key = n.wrapped_key, key_version = %s
-FROM unnest(%s::text::uuid[], %s::bytea[]) AS n (subject, wrapped_key)
-WHERE k.subject = n.subject"""
+_UPDATE = """UPDATE pii.subject_key k
+SET wrapped_key = decode(n.wrapped_key, 'hex'), key_version = %s
+FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ',')) AS n (subject, wrapped_key)
+WHERE k.subject = n.subject::uuid"""
 _REFERENCE = "SELECT reference_key, reference_wrapped_by FROM pii.state FOR UPDATE"
 _REFERENCE_UPDATE = "UPDATE pii.state SET reference_key = %s, reference_wrapped_by = %s"
 _BODIES = """SELECT sealed_under, count(*), max(received_at) FROM sqs2pg.quarantine
@@ -66,6 +77,7 @@ class Rewrapper:
         self._keyring = keyring
         self._version = keyring.active("vault")
         self._keks: dict[int, SealingKey] = {}
+        self._pace = Pace(BATCH_KEYS)
         self.rewrapped = 0
         self.total = 0
         self.bodies: list[Bodies] = []
@@ -107,20 +119,29 @@ class Rewrapper:
 
     async def _next_batch(self, after: str) -> str | None:
         """Rewrap the next keys above `after`; return the last one's subject, None at the end."""
-        await self._session.execute(BEGIN)
-        rows = await self._session.execute(_NEXT, [after, self._version, BATCH_KEYS])
-        if rows:
-            subjects = "{" + ",".join(row[0].hex for row in rows) + "}"
-            wrapped = [self._rewrap(row) for row in rows]
-            await self._session.execute(_UPDATE, [self._version, subjects, wrapped])
-        await self._session.execute("COMMIT")
-        self.rewrapped += len(rows)
-        return str(rows[-1][0]) if len(rows) == BATCH_KEYS else None
+        execute = self._session.execute
+        began, size = time.monotonic(), self._pace.rows
 
-    def _rewrap(self, row: Sequence[Any]) -> bytes:
-        subject, generation, wrapped, version = row[0].hex, *row[1:]
-        old, new = self._kek(version), self._kek(self._version)
-        return rewrap_data_key(old, new, wrapped, subject, generation)
+        async def update(part: tuple[str, str]) -> None:
+            await execute(_UPDATE, [self._version, *part])
+
+        await execute(f"{BEGIN}, {BY_INDEX}")
+        rows = await execute(_NEXT, [after, self._version, size])
+        await overlapped(rows, self._rewrap, update)
+        await execute("COMMIT")
+        self.rewrapped += len(rows)
+        if len(rows) < size:
+            return None
+        self._pace.heed(time.monotonic() - began)
+        return str(rows[-1][0])
+
+    def _rewrap(self, rows: Sequence[Sequence[Any]]) -> tuple[str, str]:
+        """Return subjects and their keys, hexadecimal, with commas between."""
+        new = self._kek(self._version)
+        return ",".join(row[0] for row in rows), ",".join(
+            rewrap_data_key(self._kek(version), new, wrapped, subject, generation).hex()
+            for subject, generation, wrapped, version in rows
+        )
 
     async def _reference_key(self) -> None:
         await self._session.execute(BEGIN)
