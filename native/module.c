@@ -1,8 +1,16 @@
-/* sqs2pg._native: the Python side of line.c. A batch of messages in, a line or None for each out. */
+/* sqs2pg._native: the Python side of line.c and key.c. A batch of messages in; out comes a line or
+ * None for each, or the texts of the batch's two COPYs. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "key.h"
 #include "line.h"
+
+struct entry { /* one message of a packed batch */
+    char key[KEY_CHARS];
+    uint32_t message;
+    size_t at, len; /* its line */
+};
 
 struct lines {
     PyObject_HEAD
@@ -11,7 +19,7 @@ struct lines {
 };
 
 static const char *chosen = "";
-static PyObject *s_body, *s_attributes, *s_sent_timestamp;
+static PyObject *s_body, *s_attributes, *s_sent_timestamp, *s_message_id;
 
 static void lines_dealloc(PyObject *self)
 {
@@ -128,33 +136,47 @@ static int read_sent_ms(PyObject *message, int64_t *sent_ms)
     return 0;
 }
 
+/* Append the line of one message to `text`: 1; 0 where it is left to Python; -1 with an exception. */
+static int add_line(const struct plan *plan, PyObject *message, int64_t sent_ms, struct text *text)
+{
+    PyObject *body = PyObject_GetAttr(message, s_body);
+    if (body == NULL)
+        return -1;
+    int made = PyUnicode_CheckExact(body) && PyUnicode_IS_COMPACT_ASCII(body) &&
+               write_line(plan, (const char *)PyUnicode_1BYTE_DATA(body),
+                          (size_t)PyUnicode_GET_LENGTH(body), sent_ms, text);
+    Py_DECREF(body);
+    if (text->failed) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return made;
+}
+
 /* The line of one message, None, or NULL with an exception. */
 static PyObject *line_of(const struct plan *plan, PyObject *message, struct text *text)
 {
     int64_t sent_ms;
-    PyObject *body = PyObject_GetAttr(message, s_body);
-    if (body == NULL)
+    if (read_sent_ms(message, &sent_ms) < 0)
         return NULL;
-    if (!PyUnicode_CheckExact(body) || !PyUnicode_IS_COMPACT_ASCII(body)) {
-        Py_DECREF(body);
-        Py_RETURN_NONE;
-    }
-    if (read_sent_ms(message, &sent_ms) < 0) {
-        Py_DECREF(body);
-        return NULL;
-    }
     text->len = 0;
-    int made = write_line(plan, (const char *)PyUnicode_1BYTE_DATA(body),
-                          (size_t)PyUnicode_GET_LENGTH(body), sent_ms, text);
-    Py_DECREF(body);
-    if (text->failed)
-        return PyErr_NoMemory();
+    int made = add_line(plan, message, sent_ms, text);
+    if (made < 0)
+        return NULL;
     if (!made)
         Py_RETURN_NONE;
     PyObject *line = PyUnicode_New((Py_ssize_t)text->len, 127);
     if (line != NULL)
         memcpy(PyUnicode_1BYTE_DATA(line), text->at, text->len);
     return line;
+}
+
+static void forget(struct text *text)
+{
+    if (text->at != NULL) {
+        wipe(text->at, text->size);
+        free(text->at);
+    }
 }
 
 static PyObject *lines_call(PyObject *self, PyObject *messages)
@@ -173,16 +195,143 @@ static PyObject *lines_call(PyObject *self, PyObject *messages)
         else
             PyList_SET_ITEM(made, i, line);
     }
-    if (text.at != NULL) {
-        wipe(text.at, text.size);
-        free(text.at);
-    }
+    forget(&text);
     Py_DECREF(sequence);
     return made;
 }
 
+/* Read one message into its entry and its line: 1; 0 where it is left to Python; -1. */
+static int pack_one(const struct plan *plan, PyObject *message, struct entry *entry,
+                    int64_t *oldest_ms, struct text *text)
+{
+    int64_t sent_ms;
+    if (read_sent_ms(message, &sent_ms) < 0)
+        return -1;
+    PyObject *id = PyObject_GetAttr(message, s_message_id);
+    if (id == NULL)
+        return -1;
+    int keyed = PyUnicode_CheckExact(id) && PyUnicode_IS_COMPACT_ASCII(id) &&
+                write_key((const char *)PyUnicode_1BYTE_DATA(id), (size_t)PyUnicode_GET_LENGTH(id),
+                          sent_ms, entry->key);
+    Py_DECREF(id);
+    if (!keyed)
+        return 0;
+    if (sent_ms < *oldest_ms)
+        *oldest_ms = sent_ms;
+    entry->at = text->len;
+    int made = add_line(plan, message, sent_ms, text);
+    entry->len = text->len - entry->at;
+    return made;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    return memcmp(((const struct entry *)a)->key, ((const struct entry *)b)->key, KEY_CHARS);
+}
+
+/* In order of their keys; 0 where two are equal. */
+static int sort_entries(struct entry *entries, Py_ssize_t count)
+{
+    Py_ssize_t i = 1;
+    while (i < count && by_key(&entries[i - 1], &entries[i]) < 0)
+        i++;
+    if (i >= count)
+        return 1; /* as they nearly are when they come: sent one after another */
+    qsort(entries, (size_t)count, sizeof *entries, by_key);
+    for (i = 1; i < count; i++)
+        if (by_key(&entries[i - 1], &entries[i]) == 0)
+            return 0;
+    return 1;
+}
+
+/* Key, MessageId and `tail` of each, in the order of the entries. */
+static PyObject *ledger_text(const struct entry *entries, PyObject *sequence, const char *tail,
+                             size_t tail_len)
+{
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
+    PyObject *text = PyBytes_FromStringAndSize(NULL, count * (2 * KEY_CHARS + 2 + (Py_ssize_t)tail_len));
+    if (text == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(text);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *message = PySequence_Fast_GET_ITEM(sequence, entries[i].message);
+        PyObject *id = PyObject_GetAttr(message, s_message_id);
+        if (id == NULL || !PyUnicode_CheckExact(id) || !PyUnicode_IS_COMPACT_ASCII(id) ||
+            PyUnicode_GET_LENGTH(id) != KEY_CHARS) {
+            Py_XDECREF(id); /* it was as usual a moment ago: only a property could do this */
+            Py_DECREF(text);
+            PyErr_SetString(PyExc_TypeError, "a message's id has changed");
+            return NULL;
+        }
+        memcpy(to, entries[i].key, KEY_CHARS);
+        to[KEY_CHARS] = '\t';
+        memcpy(to + KEY_CHARS + 1, PyUnicode_1BYTE_DATA(id), KEY_CHARS);
+        Py_DECREF(id);
+        to += 2 * KEY_CHARS + 1;
+        *to++ = '\t';
+        memcpy(to, tail, tail_len);
+        to += tail_len;
+    }
+    return text;
+}
+
+static PyObject *rows_text(const struct entry *entries, Py_ssize_t count, const struct text *lines)
+{
+    PyObject *text = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)lines->len);
+    if (text == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(text);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        memcpy(to, lines->at + entries[i].at, entries[i].len);
+        to += entries[i].len;
+    }
+    return text;
+}
+
+/* pack(messages, tail): see _native.pyi. */
+static PyObject *lines_pack(PyObject *self, PyObject *args)
+{
+    const struct plan *plan = ((struct lines *)self)->plan;
+    const char *tail;
+    Py_ssize_t tail_len;
+    PyObject *messages, *packed = NULL;
+    if (!PyArg_ParseTuple(args, "Oy#", &messages, &tail, &tail_len))
+        return NULL;
+    PyObject *sequence = PySequence_Fast(messages, "messages are a sequence");
+    if (sequence == NULL)
+        return NULL;
+    struct text text = {NULL, 0, 0, 0};
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
+    int64_t oldest_ms = INT64_MAX;
+    int usual = count > 0 && (size_t)count <= UINT32_MAX;
+    struct entry *entries = PyMem_Calloc((size_t)count + 1, sizeof *entries);
+    if (entries == NULL) {
+        Py_DECREF(sequence);
+        return PyErr_NoMemory();
+    }
+    for (Py_ssize_t i = 0; usual == 1 && i < count; i++) {
+        entries[i].message = (uint32_t)i;
+        usual = pack_one(plan, PySequence_Fast_GET_ITEM(sequence, i), &entries[i], &oldest_ms, &text);
+    }
+    if (usual == 1 && sort_entries(entries, count)) {
+        PyObject *ledger = ledger_text(entries, sequence, tail, (size_t)tail_len);
+        PyObject *rows = ledger == NULL ? NULL : rows_text(entries, count, &text);
+        if (rows != NULL)
+            packed = Py_BuildValue("NNL", ledger, rows, (long long)oldest_ms);
+        else
+            Py_XDECREF(ledger);
+    } else if (usual >= 0) {
+        packed = Py_NewRef(Py_None);
+    }
+    forget(&text);
+    PyMem_Free(entries);
+    Py_DECREF(sequence);
+    return packed;
+}
+
 static PyMethodDef lines_methods[] = {
     {"of", lines_call, METH_O, "of(messages) -> a line or None for each"},
+    {"pack", lines_pack, METH_VARARGS, "pack(messages, tail) -> (ledger, rows, oldest) or None"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -210,14 +359,15 @@ static int module_exec(PyObject *module)
     s_body = PyUnicode_InternFromString("body");
     s_attributes = PyUnicode_InternFromString("attributes");
     s_sent_timestamp = PyUnicode_InternFromString("sent_timestamp");
-    if (s_body == NULL || s_attributes == NULL || s_sent_timestamp == NULL)
+    s_message_id = PyUnicode_InternFromString("message_id");
+    if (s_body == NULL || s_attributes == NULL || s_sent_timestamp == NULL || s_message_id == NULL)
         return -1;
     PyObject *type = PyType_FromSpec(&lines_spec);
     if (type == NULL)
         return -1;
     int failed = PyModule_AddObjectRef(module, "Lines", type);
     Py_DECREF(type);
-    if (failed < 0 || PyModule_AddIntConstant(module, "API", 1) < 0)
+    if (failed < 0 || PyModule_AddIntConstant(module, "API", 2) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }
@@ -230,7 +380,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "sqs2pg._native",
-    .m_doc = "The common case of decoding, masking and writing a line.",
+    .m_doc = "The common case of decoding, masking and writing lines.",
     .m_slots = module_slots,
 };
 

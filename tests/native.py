@@ -80,7 +80,7 @@ class Both:
     def check(self, body: str, sent_ms: int = SENT_MS) -> str | None:
         """Return the native line, having seen that it is Python's or none."""
         message = Message("m", "h", body, SystemAttributes(sent_ms))
-        [line] = self.fast([message])
+        [line] = self.fast.of([message])
         assert line is None or line == self.python(message)
         return line
 

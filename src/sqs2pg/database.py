@@ -233,7 +233,7 @@ class Session:
                 if not cursor.nextset():
                     return rows
 
-    async def copy(self, statement: str | sql.Composed, text: str) -> int:
+    async def copy(self, statement: str | sql.Composed, text: str | bytes) -> int:
         """COPY `text` in; return the rows the server counted. Raises psycopg.Error."""
         self.statements += 1
         async with self._checked(), self._connection.cursor() as cursor:

@@ -9,9 +9,9 @@ No I/O here; the code is in native/ of the source tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import cast
+from typing import Protocol, cast
 
 from sqs2pg.columns import INTEGER_RANGES, Column
 from sqs2pg.mapping import is_flat
@@ -27,10 +27,21 @@ except ImportError:
 else:
     EXTENSION = _native
 
-API = 1
+API = 2
 """What the extension must say it is: a checkout may hold one of an older source."""
-Lines = Callable[[Sequence[Message]], list[str | None]]
-"""Give each message's COPY line, newline included, or None where it is Python's to decide."""
+
+
+class Lines(Protocol):
+    """The short cut of one mapping."""
+
+    def of(self, messages: Sequence[Message], /) -> list[str | None]:
+        """Return each message's COPY line, newline included, or None where it is Python's."""
+
+    def pack(self, messages: Sequence[Message], tail: bytes, /) -> tuple[bytes, bytes, int] | None:
+        """Return the texts of a whole batch's COPYs, by key: the ledger's, whose lines end in
+        `tail`, and the target's; and the oldest SentTimestamp, ms. None where any is Python's.
+        """
+
 
 # As `enum operation` in native/line.h.
 _TEXT, _VERSION, _DATE, _TOKEN_IP, _TOKEN_TEXT = range(5)
@@ -68,7 +79,7 @@ def compile_lines(
         return None
     sources = tuple((source.encode(), must) for source, must in required.items())
     lines = extension.Lines(sources, tuple(compiled), settings.unknown_fields == "quarantine")
-    return cast("Lines", lines.of)
+    return cast("Lines", lines)
 
 
 def _column(

@@ -214,8 +214,7 @@ class Consumer:
         while True:
             outcomes = await self._process(processor, batch)
             self.pulse.wrote = time.monotonic()
-            self._count(outcomes)
-            if Outcome.RELEASED not in outcomes:
+            if self._count(outcomes) == len(batch):
                 self._source.acknowledge(batch)
                 break
             ended = list(zip(batch, outcomes, strict=True))
@@ -239,13 +238,22 @@ class Consumer:
     def _arrived(self, count: int) -> None:
         self.totals.received += count
 
-    def _count(self, outcomes: Sequence[Outcome]) -> None:
-        """Add up what ended; what was released is held, and counted when it is let go."""
+    def _count(self, outcomes: Sequence[Outcome]) -> int:
+        """Add up what ended, and return how many did.
+
+        What was released is held, and counted when it is let go.
+        """
         totals = self.totals
         totals.busy_seconds = round(time.monotonic() - self._began, 3)
-        totals.written += outcomes.count(Outcome.WRITTEN)
-        totals.duplicate += outcomes.count(Outcome.DUPLICATE)
-        totals.quarantined += outcomes.count(Outcome.QUARANTINED)
+        written = ended = outcomes.count(Outcome.WRITTEN)
+        totals.written += written
+        if written < len(outcomes):
+            duplicate = outcomes.count(Outcome.DUPLICATE)
+            quarantined = outcomes.count(Outcome.QUARANTINED)
+            totals.duplicate += duplicate
+            totals.quarantined += quarantined
+            ended += duplicate + quarantined
+        return ended
 
     async def _keep_books(self) -> None:
         """Do the hourly upkeep; what fails is tried again at the next turn, sooner."""

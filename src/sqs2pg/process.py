@@ -17,7 +17,7 @@ from typing import cast
 import msgspec
 
 from sqs2pg.columns import Column
-from sqs2pg.database import Session
+from sqs2pg.database import DatabaseFault, Session
 from sqs2pg.errors import (
     FatalFault,
     KeyFault,
@@ -33,7 +33,7 @@ from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.metrics import Metrics
 from sqs2pg.native import Lines
 from sqs2pg.payloads import Payloads
-from sqs2pg.sink import Pipeline, Sink
+from sqs2pg.sink import Packed, Pipeline, Sink
 from sqs2pg.vault.glimpse import Glimpse
 from sqs2pg.vault.originals import Originals
 from sqs2pg.vault.sealing import Vault
@@ -243,12 +243,27 @@ class Processor:
             except TransientFault as fault:
                 self._release(fault, report, messages)
                 return [Outcome.RELEASED] * len(messages)
-        keys, firsts, rows, dead = self._transform(messages, condemned, originals)
-        masked = time.perf_counter()
-        report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
+        met: DatabaseFault | None = None
+        masked = began
         try:
+            if packed := self._pack(messages, condemned, originals):
+                masked = time.perf_counter()
+                met = await self._sink.write_packed(packed)
+                if met is None:
+                    report.decode_s, report.write_s = masked - began, time.perf_counter() - masked
+                    self.last_fault = None
+                    outcomes = [Outcome.WRITTEN] * len(messages)
+                    self._observe(report, messages, outcomes, packed.oldest_ms)
+                    return outcomes
+            keys, firsts, rows, dead = self._transform(messages, condemned, originals)
+            masked = time.perf_counter()
+            report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
             result = await self._sink.write(
-                rows, dead, lambda key, fault: self._set_aside(key, firsts[key], fault), originals
+                rows,
+                dead,
+                lambda key, fault: self._set_aside(key, firsts[key], fault),
+                originals,
+                met,
             )
         except TransientFault as fault:
             report.write_s = time.perf_counter() - masked
@@ -325,9 +340,8 @@ class Processor:
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
         if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
-            # Compiled against the columns of the start: not taken once they have been read again.
-            if (self._plan.short_cut and self._columns is None) and (
-                done := self._shorten(self._plan.short_cut, messages, keys, originals)
+            if (short_cut := self._short_cut()) and (
+                done := self._shorten(short_cut, messages, keys, originals)
             ):
                 rows, dead = done
                 return keys, firsts, rows, dead
@@ -340,6 +354,23 @@ class Processor:
                 return keys, firsts, *self._mask(keys, messages, records, originals)
         return self._transform_each(messages, keys, condemned, originals)
 
+    def _pack(
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault],
+        originals: Originals | None,
+    ) -> Packed | None:
+        """Return a batch of which nothing is odd, and nothing is kept, as the texts to COPY."""
+        plan, short_cut = self._plan, self._short_cut()
+        if short_cut is None or condemned or plan.fifo or plan.dedupe or originals is not None:
+            return None
+        packed = short_cut.pack(messages, self._sink.ledger_tail("written").encode())
+        return Packed(len(messages), *packed) if packed else None
+
+    def _short_cut(self) -> Lines | None:
+        # Compiled against the columns of the start: not taken once they have been read again.
+        return self._plan.short_cut if self._columns is None else None
+
     def _shorten(
         self,
         short_cut: Lines,
@@ -351,7 +382,7 @@ class Processor:
 
         None where many are odd, or their order matters: the whole batch goes the long way then.
         """
-        lines = short_cut(messages)
+        lines = short_cut.of(messages)
         if originals is not None and self._plan.glimpse is not None:
             lines = self._plan.glimpse.take(messages, lines, originals)
         left = lines.count(None)
@@ -460,16 +491,23 @@ class Processor:
                 self._trace(report, messages)
 
     def _observe(
-        self, report: BatchReport, messages: Sequence[Message], outcomes: list[Outcome]
+        self,
+        report: BatchReport,
+        messages: Sequence[Message],
+        outcomes: list[Outcome],
+        oldest_ms: int | None = None,
     ) -> None:
-        """Tell metrics, log and trace of a batch that is committed."""
+        """Tell metrics, log and trace of a batch that is committed; `oldest_ms` where known."""
         metrics, now = self._metrics, time.time()
         # By count and not by Counter: an Enum's hash is a Python function.
         report.written = outcomes.count(Outcome.WRITTEN)
-        report.duplicate = outcomes.count(Outcome.DUPLICATE)
-        report.quarantined = report.messages - report.written - report.duplicate
-        oldest = metrics.oldest_sent_ms = min(map(_sent_timestamp, messages))
-        report.lag_s = max(0.0, now - oldest / 1000)
+        if report.written < report.messages:
+            report.duplicate = outcomes.count(Outcome.DUPLICATE)
+            report.quarantined = report.messages - report.written - report.duplicate
+        if oldest_ms is None:
+            oldest_ms = min(map(_sent_timestamp, messages))
+        metrics.oldest_sent_ms = oldest_ms
+        report.lag_s = max(0.0, now - oldest_ms / 1000)
         report.commit_s = self._sink.commit_s
         metrics.observe_batch(report, now)
         if self._trace:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import psycopg
@@ -29,7 +29,7 @@ from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, Stage, TransientFault
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.search import SUPPRESSED, find_rejected
-from sqs2pg.targets import TargetCopy, TargetTable, literal
+from sqs2pg.targets import Counts, TargetCopy, TargetTable, literal
 from sqs2pg.transform import NULL
 from sqs2pg.vault import sealing
 from sqs2pg.vault.originals import Originals
@@ -39,6 +39,7 @@ Condemn = Callable[[str, PermanentFault], DeadLetter]
 """Seal the message of a ledger key that the database rejected."""
 
 Connect = Callable[[], Awaitable[Session]]
+_Done = TypeVar("_Done")
 
 # `on` or stronger, whatever the role's default: a batch that is acknowledged must survive a
 # crash of the server. SET LOCAL, because a pooler shares sessions out.
@@ -126,6 +127,16 @@ class Result(msgspec.Struct):
     slow: bool = False
 
 
+class Packed(msgspec.Struct, frozen=True):
+    """A batch of which nothing is odd, as the texts of its two COPYs, sorted by key."""
+
+    count: int
+    ledger: bytes
+    rows: bytes
+    oldest_ms: int
+    """Its oldest SentTimestamp, milliseconds since the epoch."""
+
+
 class Sink:
     """Writes batches through one session, one at a time; connects afresh when it is gone."""
 
@@ -165,44 +176,62 @@ class Sink:
         dead: Sequence[DeadLetter],
         condemn: Condemn,
         originals: Originals | None = None,
+        before: DatabaseFault | None = None,
     ) -> Result:
         """Commit a batch of distinct keys; return an outcome for each.
 
         `originals` are what the rows hide: those of the written ones are sealed with them.
+        `before`: what `write_packed` has just met with the same rows.
 
         Raises TransientFault (nothing is wrong with the messages: try again later), FatalFault
         (every row is rejected alike) or KeyFault (another key version is active). May be
         repeated after any of them: the ledger makes a second write of a message a DUPLICATE.
         """
-        if self.session.broken:
-            self.session = await self._connect()
+        await self.connected()
         if not self._pipeline.fifo:
             rows = sorted(rows, key=_by_key)
         dead = sorted(dead, key=_by_key)
-        fault: DatabaseFault | None = None
-        for path in (self._write_fast, self._write_slow, self._write_slow):
-            try:
-                async with asyncio.timeout(write_limit_s(self._pipeline.statement_timeout_s)):
-                    return await path(rows, dead, condemn, fault, originals)
-            except TimeoutError:
-                # The server's own timeouts did not come back to us: the connection is stuck.
-                await self.session.close()
-                raise TransientFault(
-                    "PostgreSQL did not answer in time", code="postgres_no_answer"
-                ) from None
-            except psycopg.Error as error:
-                fault = diagnose(error)
-                await self.session.rollback()
-                if fault.verdict is Verdict.NO_PARTITION:
-                    await self._attach_days(rows, dead)
-                elif fault.verdict is Verdict.TRANSIENT and fault.sqlstate != "40P01":
-                    await self._give_up(fault)
-            except BaseException:
-                # Cancelled or refused in mid-transaction: the session's state is unknown.
-                await self.session.close()
-                raise
+        fault = before
+        for path in (self._write_fast, self._write_slow, self._write_slow)[before is not None :]:
+            if fault and fault.verdict is Verdict.NO_PARTITION:
+                await self._attach_days(rows, dead)
+            done = await self._try(path(rows, dead, condemn, fault, originals))
+            if isinstance(done, Result):
+                return done
+            fault = done
         assert fault is not None
         raise await self._give_up(fault)
+
+    async def write_packed(self, packed: Packed) -> DatabaseFault | None:
+        """Commit a whole batch as WRITTEN, by the fast path alone.
+
+        Returns None, or why that will not do: nothing is committed then, and `write` is to be
+        asked. Raises as `write` does.
+        """
+        await self.connected()
+        return await self._try(self._write_packed(packed))
+
+    async def _try(self, path: Awaitable[_Done]) -> _Done | DatabaseFault:
+        """Follow one path to its end; return what it met where another path may do better."""
+        try:
+            async with asyncio.timeout(write_limit_s(self._pipeline.statement_timeout_s)):
+                return await path
+        except TimeoutError:
+            # The server's own timeouts did not come back to us: the connection is stuck.
+            await self.session.close()
+            raise TransientFault(
+                "PostgreSQL did not answer in time", code="postgres_no_answer"
+            ) from None
+        except psycopg.Error as error:
+            fault = diagnose(error)
+            await self.session.rollback()
+            if fault.verdict is Verdict.TRANSIENT and fault.sqlstate != "40P01":
+                await self._give_up(fault)
+            return fault
+        except BaseException:
+            # Cancelled or refused in mid-transaction: the session's state is unknown.
+            await self.session.close()
+            raise
 
     async def note_suspect(self, key: str, attempt: int) -> bool:
         """Note durably that a message is being tried alone, at its delivery number `attempt`.
@@ -219,8 +248,7 @@ class Sink:
 
     async def _alone(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run one statement as a durable transaction of its own."""
-        if self.session.broken:
-            self.session = await self._connect()
+        await self.connected()
         try:
             await self.session.execute(self._begin)
             rows = await self.session.execute(statement, parameters)
@@ -239,6 +267,17 @@ class Sink:
             code=f"postgres_{fault.sqlstate}",
         )
 
+    async def _write_packed(self, packed: Packed) -> DatabaseFault | None:
+        await self._open()
+        await self.session.copy(_COPY_LEDGER, packed.ledger)
+        if not await self._targets.copy_text(self.session, packed.rows, packed.count):
+            await self.session.rollback()
+            return SUPPRESSED
+        await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await self._close(packed.count, Counts(packed.count, [], 0))
+        self._rejections = Rejections()
+        return None
+
     async def _write_fast(
         self,
         rows: Sequence[Row],
@@ -255,7 +294,7 @@ class Sink:
         marks = await self._seal(originals, rows, every=not dead)
         await self._copy_quarantine(dead)
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        await self._close(written=rows, quarantined=len(dead))
+        await self._close(len(rows), self._targets.count(rows), quarantined=len(dead))
         if rows:
             self._rejections = Rejections()
         self._remember(marks)
@@ -291,7 +330,8 @@ class Sink:
         await self._copy_quarantine([*new_dead, *rejected])
         quarantined = len(new_dead) + len(rejected)
         await self._close(
-            written=written,
+            len(written),
+            self._targets.count(written),
             quarantined=quarantined,
             duplicate=len(outcomes) - len(written) - quarantined,
         )
@@ -328,15 +368,16 @@ class Sink:
                 hint="restart, so that the active version is used; `sqs2pg keys list` shows both",
             )
 
-    async def _close(self, *, written: Sequence[Row], quarantined: int, duplicate: int = 0) -> None:
+    async def _close(
+        self, written: int, counts: Counts, *, quarantined: int = 0, duplicate: int = 0
+    ) -> None:
         began = time.perf_counter()
-        counts = self._targets.count(written)
         note = f"{self.note};\n" if self.note else ""
         await self.session.execute(
             note
             + _COMMIT.format(
                 pipeline=self._pipeline.id,
-                written=len(written),
+                written=written,
                 quarantined=quarantined,
                 duplicate=duplicate,
                 target_rows=counts.first,
@@ -350,16 +391,17 @@ class Sink:
         self.commit_s = time.perf_counter() - began
 
     async def _copy_ledger(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> None:
-        tail = f"{self._pipeline.id}\t%s\t{self._seen_at()}\n"
-        written, quarantined = tail % "written", tail % "quarantined"
+        written, quarantined = self.ledger_tail("written"), self.ledger_tail("quarantined")
         lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
         lines += [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
         if self._pipeline.fifo or dead:
             lines.sort()  # by key: two COPYs that meet then wait, and never deadlock
         await self.session.copy(_COPY_LEDGER, "".join(lines))
 
-    def _seen_at(self) -> str:
-        return datetime.now(UTC).isoformat() if self._pipeline.undated else r"\N"
+    def ledger_tail(self, outcome: str) -> str:
+        """Return what ends a line of the ledger's COPY, after key and MessageId."""
+        seen_at = datetime.now(UTC).isoformat() if self._pipeline.undated else NULL
+        return f"{self._pipeline.id}\t{outcome}\t{seen_at}\n"
 
     async def _copy_quarantine(self, dead: Iterable[DeadLetter]) -> None:
         if lines := [_quarantine_line(letter, self._pipeline.id) for letter in dead]:

@@ -73,7 +73,7 @@ class TargetCopy:
     async def copy(self, session: Session, rows: Sequence[Row]) -> bool:
         """COPY the rows; return whether the server kept every one. Raises psycopg.Error."""
         if len(self._statements) == 1:
-            return await self._copy(session, 0, "".join(map(_text, rows)), sum(map(_count, rows)))
+            return await self.copy_text(session, "".join(map(_text, rows)), sum(map(_count, rows)))
         texts: dict[int, list[str]] = {}
         counts = [0] * len(self._statements)
         for row in rows:
@@ -86,7 +86,11 @@ class TargetCopy:
                 return False
         return True
 
-    async def _copy(self, session: Session, target: int, text: str, count: int) -> bool:
+    async def copy_text(self, session: Session, text: str | bytes, count: int) -> bool:
+        """As `copy`, of `count` lines for the first target."""
+        return await self._copy(session, 0, text, count)
+
+    async def _copy(self, session: Session, target: int, text: str | bytes, count: int) -> bool:
         self.at = target
         return not count or await session.copy(self._statements[target], text) == count
 

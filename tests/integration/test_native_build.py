@@ -49,7 +49,7 @@ def test_no_body_makes_it_touch_what_is_not_its_own(tmp_path: Path) -> None:
     given = b"".join(b"%d\n%s" % (len(body), body.encode()) for body in plain)
     done = subprocess.run([binary], input=given, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2_000:]
-    lines = both().fast(
+    lines = both().fast.of(
         [Message("m", "h", body, SystemAttributes(1795384388351)) for body in plain]
     )
     assert done.stdout.decode() == "".join(line or "\n" for line in lines)

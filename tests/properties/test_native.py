@@ -20,6 +20,7 @@ from sqs2pg.columns import Column
 from sqs2pg.generate import logins
 from sqs2pg.keys.derive import pseudonym_key
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.ledger import delivery_key
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
@@ -58,7 +59,7 @@ def test_the_day_a_message_was_sent(sent_ms: int) -> None:
 
 @pytest.mark.parametrize("sent_ms", [-1, 253_402_300_800_000, 2**63])
 def test_a_day_that_no_date_has_is_left(sent_ms: int) -> None:
-    [line] = both().fast([Message("m", "h", '{"user_id":"u"}', SystemAttributes(sent_ms))])
+    [line] = both().fast.of([Message("m", "h", '{"user_id":"u"}', SystemAttributes(sent_ms))])
     assert line is None
 
 
@@ -114,7 +115,7 @@ def test_frozen_pseudonyms() -> None:
         lines = native.compile_lines(settings, [Column("v", "text")], [mask], extension())
         assert lines is not None
         body = json.dumps({"v": vector["value"]}, ensure_ascii=False)
-        [line] = lines([Message("m", "h", body, SystemAttributes(SENT_MS))])
+        [line] = lines.of([Message("m", "h", body, SystemAttributes(SENT_MS))])
         if line is not None:
             taken += 1
             assert line == vector["token"] + "\n"
@@ -127,8 +128,68 @@ def test_hmac_of_every_length(key: bytes, value: str) -> None:
     masks = masks_of(settings, key)
     lines = native.compile_lines(settings, [Column("v", "text")], masks, extension())
     assert lines is not None
-    [line] = lines([Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS))])
+    [line] = lines.of([Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS))])
     assert line == f"v1_{hmac.digest(key, value.encode(), hashlib.sha256).hex()[:32]}\n"
+
+
+ID = st.uuids(version=4).map(str)
+LOGINS = list(logins(50, seed=9))
+
+
+def packed_by_python(messages: list[Message]) -> tuple[bytes, bytes, int]:
+    keyed = sorted(
+        (delivery_key(m.message_id, m.attributes.sent_timestamp), m.message_id, both().python(m))
+        for m in messages
+    )
+    ledger = "".join(f"{key}\t{message_id}\t1\n" for key, message_id, _ in keyed)
+    lines = "".join(line or "" for *_, line in keyed)
+    return ledger.encode(), lines.encode(), min(m.attributes.sent_timestamp for m in messages)
+
+
+@given(
+    st.lists(st.tuples(ID, st.integers(0, 2**48 - 1)), min_size=1, max_size=50, unique_by=str),
+    st.booleans(),
+)
+def test_a_packed_batch_is_what_python_would_copy(
+    sent: list[tuple[str, int]], in_order: bool
+) -> None:
+    sent = sorted(sent, key=lambda pair: pair[1]) if in_order else sent
+    sent = [(message_id, min(ms, SENT_MS)) for message_id, ms in sent]
+    messages = [
+        Message(message_id, "h", body, SystemAttributes(ms))
+        for (message_id, ms), body in zip(sent, LOGINS, strict=False)
+    ]
+    assert both().fast.pack(messages, b"1\n") == packed_by_python(messages)
+
+
+NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Message(NAME, "h", "not json", SystemAttributes(SENT_MS)),
+        Message(NAME.upper(), "h", login(), SystemAttributes(SENT_MS)),
+        Message(NAME.replace("9f0c", "ff0c"), "h", login(), SystemAttributes(SENT_MS)),
+        Message(NAME[:-1], "h", login(), SystemAttributes(SENT_MS)),
+        Message(NAME + "0", "h", login(), SystemAttributes(SENT_MS)),
+        Message(NAME.replace("-", "_"), "h", login(), SystemAttributes(SENT_MS)),
+        Message("\N{DIGIT ONE}" * 35 + "\N{SUPERSCRIPT TWO}", "h", login(), SystemAttributes(1)),
+        Message(NAME, "h", login(), SystemAttributes(-1)),
+        Message(NAME, "h", login(create_date="2026-01-01"), SystemAttributes(2**48)),
+        # Another message of the same key: what stands before its last 74 bits is not in it.
+        Message("ffffffff-ffff-1" + NAME[15:], "h", login(), SystemAttributes(SENT_MS)),
+    ],
+)
+def test_a_batch_with_an_odd_one_is_not_packed(odd: Message) -> None:
+    twin = Message("00000000-0000-4" + NAME[15:], "h", login(), SystemAttributes(SENT_MS))
+    assert both().fast.pack([twin], b"\n")
+    assert both().fast.pack([twin, odd], b"\n") is None
+    assert both().fast.pack([odd, twin], b"\n") is None
+
+
+def test_an_empty_batch_is_not_packed() -> None:
+    assert both().fast.pack([], b"\n") is None
 
 
 def test_a_field_nobody_named_is_left_where_that_is_a_fault() -> None:
@@ -201,4 +262,4 @@ def test_what_it_is_given_is_checked(sources: Any, columns: Any, error: type[Exc
 
 def test_a_message_that_is_none_raises() -> None:
     with pytest.raises(AttributeError):
-        both().fast([object()])  # type: ignore[list-item]
+        both().fast.of([object()])  # type: ignore[list-item]

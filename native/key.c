@@ -1,0 +1,42 @@
+/* See key.h. UUIDv7 is RFC 9562, section 5.7. */
+#include "key.h"
+
+#include <string.h>
+
+/* 48 bits of milliseconds. */
+static const int64_t KEY_MS_MAX = ((int64_t)1 << 48) - 1;
+
+static int is_hex(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+}
+
+/* RFC 9562's text form in lower case, with the variant bits 10. */
+static int is_uuid(const char *id, size_t len)
+{
+    if (len != KEY_CHARS)
+        return 0;
+    for (size_t i = 0; i < KEY_CHARS; i++) {
+        int dash = i == 8 || i == 13 || i == 18 || i == 23;
+        if (dash ? id[i] != '-' : !is_hex(id[i]))
+            return 0;
+    }
+    return id[19] == '8' || id[19] == '9' || id[19] == 'a' || id[19] == 'b';
+}
+
+int write_key(const char *message_id, size_t len, int64_t sent_ms, char key[KEY_CHARS])
+{
+    static const char HEX[] = "0123456789abcdef";
+    if (sent_ms < 0 || sent_ms > KEY_MS_MAX || !is_uuid(message_id, len))
+        return 0;
+    memcpy(key, message_id, KEY_CHARS);
+    uint64_t stamp = (uint64_t)sent_ms;
+    for (int i = 12; i >= 0; i--) {
+        if (i == 8)
+            continue; /* the dash */
+        key[i] = HEX[stamp & 15];
+        stamp >>= 4;
+    }
+    key[14] = '7';
+    return 1;
+}
