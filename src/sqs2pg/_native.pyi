@@ -26,9 +26,7 @@ class Lines:
     def of(self, messages: Sequence[Message], /) -> list[str | None]:
         """Return each message's line, or None where it is Python's to decide."""
 
-    def pack(
-        self, messages: Sequence[Message], tail: bytes, /
-    ) -> tuple[bytes, bytes, int] | None:
+    def pack(self, messages: Sequence[Message], tail: bytes, /) -> tuple[bytes, bytes, int] | None:
         """Return the COPY texts of a batch, for the ledger and for the target, sorted by key, and
         its oldest SentTimestamp, in milliseconds since the epoch.
 
