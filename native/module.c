@@ -1,10 +1,13 @@
-/* sqs2pg._native: the Python side of line.c and key.c. A batch of messages in; out comes a line or
- * None for each, or the texts of the batch's two COPYs. */
+/* sqs2pg._native: the Python side of line.c and key.c (a batch of messages in; out comes a line or
+ * None for each, or the texts of the batch's two COPYs), of http.c, and of a delete's body. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "http.h"
 #include "key.h"
 #include "line.h"
+
+enum { BATCH_MAX = 10 }; /* entries of one batch call of SQS */
 
 struct entry { /* one message of a packed batch */
     char key[KEY_CHARS];
@@ -349,6 +352,75 @@ static PyType_Spec lines_spec = {
     .slots = lines_slots,
 };
 
+/* read_plain(reply): see _native.pyi. */
+static PyObject *read_plain(PyObject *Py_UNUSED(module), PyObject *reply)
+{
+    if (!PyBytes_CheckExact(reply))
+        Py_RETURN_NONE;
+    size_t len = (size_t)PyBytes_GET_SIZE(reply);
+    size_t body = plain_body(PyBytes_AS_STRING(reply), len);
+    if (body == 0)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(reply) + body, (Py_ssize_t)(len - body));
+}
+
+/* Bytes of a text as they stand in JSON, or NULL: not printable ASCII, or to be escaped. */
+static const char *plain_text(PyObject *text, Py_ssize_t *len)
+{
+    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text))
+        return NULL;
+    const char *at = (const char *)PyUnicode_1BYTE_DATA(text);
+    *len = PyUnicode_GET_LENGTH(text);
+    int odd = 0; /* no early end, so that the compiler can look at many at once */
+    for (Py_ssize_t i = 0; i < *len; i++)
+        odd |= (at[i] < 0x20) | (at[i] == '"') | (at[i] == '\\') | (at[i] == 0x7f);
+    return odd ? NULL : at;
+}
+
+/* write_delete(head, handles): see _native.pyi. */
+static PyObject *write_delete(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    static const char BEFORE[] = "{\"Id\":\"0\",\"ReceiptHandle\":\"", AFTER[] = "\"},";
+    const char *head, *handle[BATCH_MAX];
+    Py_ssize_t head_len, len[BATCH_MAX];
+    PyObject *handles;
+    if (!PyArg_ParseTuple(args, "y#O!", &head, &head_len, &PyList_Type, &handles))
+        return NULL;
+    Py_ssize_t count = PyList_GET_SIZE(handles), size = head_len + 1;
+    if (count < 1 || count > BATCH_MAX)
+        Py_RETURN_NONE;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        handle[i] = plain_text(PyList_GET_ITEM(handles, i), &len[i]);
+        if (handle[i] == NULL)
+            Py_RETURN_NONE;
+        size += (Py_ssize_t)(sizeof BEFORE - 1 + sizeof AFTER - 1) + len[i];
+    }
+    PyObject *body = PyBytes_FromStringAndSize(NULL, size);
+    if (body == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(body);
+    memcpy(to, head, (size_t)head_len);
+    to += head_len;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        memcpy(to, BEFORE, sizeof BEFORE - 1);
+        to[7] = (char)('0' + i); /* the Id */
+        to += sizeof BEFORE - 1;
+        memcpy(to, handle[i], (size_t)len[i]);
+        to += len[i];
+        memcpy(to, AFTER, sizeof AFTER - 1);
+        to += sizeof AFTER - 1;
+    }
+    to[-1] = ']'; /* in place of the last comma */
+    *to = '}';
+    return body;
+}
+
+static PyMethodDef module_methods[] = {
+    {"read_plain", read_plain, METH_O, "read_plain(reply) -> the body of a plain 200, or None"},
+    {"write_delete", write_delete, METH_VARARGS, "write_delete(head, handles) -> body or None"},
+    {NULL, NULL, 0, NULL},
+};
+
 static int module_exec(PyObject *module)
 {
     chosen = sha256_choose();
@@ -381,6 +453,7 @@ static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "sqs2pg._native",
     .m_doc = "The common case of decoding, masking and writing lines.",
+    .m_methods = module_methods,
     .m_slots = module_slots,
 };
 

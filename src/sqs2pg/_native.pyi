@@ -6,6 +6,18 @@ API: int
 SHA256: str
 """The compression that is used: `sha-ni` or `c`."""
 
+def read_plain(reply: bytes, /) -> bytes | None:
+    """Return the body of an HTTP/1.1 reply that is whole, of status 200 and Content-Length, and
+    with no header that means more for the connection than keep-alive; else None.
+    """
+
+def write_delete(head: bytes, handles: list[str], /) -> bytes | None:
+    """Return the body of DeleteMessageBatch of 1 to 10 receipt handles.
+
+    `head`: the JSON up to the entries, `[` included. None where a handle is not printable ASCII
+    without quotes and backslashes, or there are none or too many.
+    """
+
 class Lines:
     """The short cut of one mapping. Its keys are wiped from memory when it goes."""
 

@@ -28,6 +28,7 @@ from sqs2pg.database import (
 )
 from sqs2pg.envelope import Envelope
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, TransientFault
+from sqs2pg.extension import extension
 from sqs2pg.journal import Journal
 from sqs2pg.keybook import hold_against_record, oldest
 from sqs2pg.keys.derive import hkdf_sha256
@@ -185,16 +186,14 @@ def short_cut_of(
     masks: Sequence[Sequence[Operator | None]],
     environ: Mapping[str, str] = os.environ,
 ) -> native.Lines | None:
-    """Return the native short cut, unless SQS2PG_NATIVE is 0; None where there is none.
+    """Return the native short cut; None where there is none.
 
     None too where the vault is on and a glimpse would not tell whose a row is: their name is
     converted.
     """
-    if environ.get("SQS2PG_NATIVE") == "0":
-        return None
     if settings.vault.enabled and naming(settings.fields, settings.vault.subject) is not text:
         return None
-    return native.compile_lines(settings, columns[0], masks[0], native.EXTENSION)
+    return native.compile_lines(settings, columns[0], masks[0], extension(environ))
 
 
 async def dedupe_of(

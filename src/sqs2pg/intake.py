@@ -112,6 +112,5 @@ class Intake:
         """Let the next messages of the batch's groups be taken, and who lingers go on."""
         self._under_way -= 1
         self._changed.set()
-        groups = {m.attributes.message_group_id for m in batch} - {None}
-        if groups:
-            self._busy_groups -= groups
+        if self._busy_groups:
+            self._busy_groups -= {m.attributes.message_group_id for m in batch}

@@ -20,16 +20,6 @@ from sqs2pg.mask.pseudonymize import TOKEN_HEX_DIGITS
 from sqs2pg.message import Message
 from sqs2pg.settings import Field, Settings
 
-try:
-    from sqs2pg import _native
-except ImportError:
-    EXTENSION: ModuleType | None = None
-else:
-    EXTENSION = _native
-
-API = 2
-"""What the extension must say it is: a checkout may hold one of an older source."""
-
 
 class Lines(Protocol):
     """The short cut of one mapping."""
@@ -59,10 +49,9 @@ def compile_lines(
 ) -> Lines | None:
     """Return the short cut of a mapping; None where there is no extension or it does not fit.
 
-    `columns` and `masks` are those of the one target's fields, in their order; `extension` is
-    EXTENSION.
+    `columns` and `masks` are those of the one target's fields, in their order.
     """
-    if extension is None or extension.API != API or not is_flat(settings):
+    if extension is None or not is_flat(settings):
         return None
     if settings.ledger.dedupe_key or settings.dropped:
         return None  # what they need of a record, only the decoded one has

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -39,6 +40,8 @@ Upkeep = Callable[[], Awaitable[None]]
 
 CANCEL_S = 0.5
 """How long a cancelled batch may take to end before its connection is closed under it."""
+
+_receive_count = attrgetter("attributes.approximate_receive_count")
 
 log = structlog.get_logger(__name__)
 
@@ -184,10 +187,9 @@ class Consumer:
 
     def _parts(self, batch: list[Message]) -> list[list[Message]]:
         """Split a batch so that each suspect stands alone; on FIFO queues in order."""
-        limit = self._suspect_receives
-        suspects = [m for m in batch if m.attributes.approximate_receive_count >= limit]
-        if not suspects:
+        if max(map(_receive_count, batch)) < self._suspect_receives:
             return [batch]
+        suspects = [m for m in batch if self._is_suspect(m)]
         if batch[0].attributes.message_group_id is None:
             healthy = [m for m in batch if not self._is_suspect(m)]
             return [part for part in (healthy, *([m] for m in suspects)) if part]

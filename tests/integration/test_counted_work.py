@@ -60,7 +60,7 @@ async def test_calls_a_message(
     c_calls_max: float,
 ) -> None:
     """With the native short cut and without it."""
-    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
+    monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension())
     monkeypatch.setenv("SQS2PG_NATIVE", native)
     calls: Counter[str] = Counter()
 

@@ -87,7 +87,7 @@ async def test_the_pipeline_writes_the_same_with_it_and_without(
     pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch, on: str
 ) -> None:
     monkeypatch.setenv("SQS2PG_NATIVE", on)
-    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
+    monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension())
     bodies = [login(i) for i in range(40)]
     odd = [*(f'{{"user_id":"é{i}"}}' for i in range(2)), "not json"]
     async with pipeline() as ready:

@@ -11,7 +11,7 @@ from sqs2pg import __version__
 from sqs2pg import settings as settings_module
 from sqs2pg.check.context import Context
 from sqs2pg.check.finding import Finding, ok, warn
-from sqs2pg.native import EXTENSION
+from sqs2pg.extension import EXTENSION
 
 _PACKAGES = ("cryptography", "msgspec", "psycopg", "botocore")
 

@@ -2,7 +2,7 @@
 
 Place in the flow: below the client; the pool lends a connection for one exchange, or for a
 conversation of several, and takes it back. HTTP framing (RFC 9112) is read by httptools, which
-is llhttp.
+is llhttp; the usual reply, whole in one piece, by the native extension where there is one.
 
 Promises: a reply belongs to the request that asked for it, or it is a fault. A connection that
 lost its place in the stream (a cancelled exchange, a timeout, bytes nobody asked for, a reply
@@ -21,6 +21,7 @@ import httptools
 import msgspec
 
 from sqs2pg.errors import Sqs2pgError, Stage, TransientFault
+from sqs2pg.extension import extension
 
 HEAD_BYTES_MAX = 64 * 1024
 """Far above SQS's own headers (about 400 bytes)."""
@@ -60,6 +61,8 @@ class Reply(msgspec.Struct, gc=False):
         return ""
 
 
+ReadPlain = Callable[[bytes], bytes | None]
+"""Gives the body of a reply that is whole and that nothing is odd about."""
 Proceed = Callable[[Reply], bytes | None]
 """Takes a reply as soon as it is whole: the next request if it has dealt with it, else None."""
 
@@ -75,6 +78,8 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
+        native = extension()
+        self._read_plain: ReadPlain | None = native.read_plain if native else None
         self._waiter: asyncio.Future[Reply] | None = None
         self._proceed: Proceed | None = None
         self._head: list[bytes] = []
@@ -167,6 +172,10 @@ class HttpConnection(asyncio.Protocol):
         if self._waiter is None:
             self.abort()  # nobody asked; an answer to a lost question must not meet the next
             return
+        if self._read_plain and not self._reply_started and (body := self._read_plain(data)):
+            self._reply_started = self._keep_alive = True
+            self._finish(Reply(200, data, body))
+            return
         self._reply_started = True
         if not self._headed:
             self._head.append(data)
@@ -181,7 +190,7 @@ class HttpConnection(asyncio.Protocol):
             self._fail(_garbled())
             return
         if self._complete:
-            self._finish()
+            self._finish(self._parsed())
         elif not self._headed and self._head_size > HEAD_BYTES_MAX:
             self._fail(_oversize("headers", HEAD_BYTES_MAX))
         else:
@@ -193,7 +202,7 @@ class HttpConnection(asyncio.Protocol):
             reply = Reply(self._status, b"".join(self._head), b"", self._interims)
             if not reply.header("content-length") and not reply.header("transfer-encoding"):
                 self._keep_alive = False
-                self._finish()
+                self._finish(self._parsed())
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """The transport is gone; an exchange in flight fails."""
@@ -233,7 +242,7 @@ class HttpConnection(asyncio.Protocol):
             self._begun = False
             self._interims += 1
 
-    def _finish(self) -> None:
+    def _parsed(self) -> Reply:
         head, body = self._head, self._body
         reply = Reply(
             self._status,
@@ -244,6 +253,9 @@ class HttpConnection(asyncio.Protocol):
         self._head = []
         self._body = []
         self._head_size = self._body_size = self._interims = 0
+        return reply
+
+    def _finish(self, reply: Reply) -> None:
         self._exchanges += 1
         transport = self._transport
         waiter = self._waiter

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sqs2pg.errors import TransientFault
+from sqs2pg.extension import extension
 from sqs2pg.message import Message
 from sqs2pg.source import wire
 
@@ -21,6 +22,8 @@ _PLAIN_BYTES_MAX = 64 * 1024
 of bytes must be asked before the next."""
 
 ReadMessages = Callable[[bytes], list[Message]]
+WriteDelete = Callable[[bytes, list[str]], bytes | None]
+"""Writes the usual request after the JSON up to its entries."""
 
 
 class Conversation(Protocol):
@@ -80,10 +83,15 @@ class Deletes:
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
+        native = extension()
+        self._write: WriteDelete | None = native.write_delete if native else None
+        self._head = wire.delete_head(batches.queue_url)
 
     def body(self) -> bytes:
         """The request for the present batch."""
-        return wire.write_delete(self._batches.queue_url, self._batches.handles)
+        handles = self._batches.handles
+        written = self._write(self._head, handles) if self._write else None
+        return written or wire.write_delete(self._batches.queue_url, handles)
 
     def go_on(self, answer: bytes) -> bool:
         """Whether all were deleted, and another batch is present."""

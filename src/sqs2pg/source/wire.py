@@ -173,6 +173,11 @@ def write_delete(queue_url: str, receipt_handles: Sequence[str]) -> bytes:
     return _encode(_Handles(queue_url, list(map(_Handle, _IDS, receipt_handles))))
 
 
+def delete_head(queue_url: str) -> bytes:
+    """What stands before the entries in DeleteMessageBatch."""
+    return _encode(_Handles(queue_url, [])).removesuffix(b"]}")
+
+
 def write_change_visibility(
     queue_url: str, receipt_handles: Sequence[str], timeout_s: int
 ) -> bytes:

@@ -230,9 +230,9 @@ async def test_cancelling_as_the_reply_arrives_closes_the_connection(listen: Lis
     task = asyncio.create_task(client.exchange(REQUEST, 30))
     finish = client._finish
 
-    def cancel_then_finish() -> None:
+    def cancel_then_finish(reply: Reply) -> None:
         task.cancel()  # between the bytes and the task that waits for them
-        finish()
+        finish(reply)
 
     client._finish = cancel_then_finish  # type: ignore[method-assign]
     with pytest.raises(asyncio.CancelledError):

@@ -75,7 +75,7 @@ def test_what_is_glimpsed_is_what_the_long_way_finds() -> None:
 def test_no_short_cut_where_the_name_is_converted(
     kind: str, enabled: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
+    monkeypatch.setattr("sqs2pg.extension.EXTENSION", native.extension())
     fields = [{"source": "user_id", "column": "user_id", "type": kind}, FIELDS[2]]
     overrides = {"field": fields, "vault": {"enabled": enabled}}
     settings = load(environ={}, discover=False, overrides=overrides)
