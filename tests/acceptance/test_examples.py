@@ -238,9 +238,7 @@ def test_events_come_through_a_bus(
     events.create_event_bus(Name=bus)
     rule = {"Name": "instances", "EventBusName": bus}
     events.put_rule(**rule, EventPattern=json.dumps({"source": ["test.ec2"]}))
-    events.put_targets(
-        Rule=rule["Name"], EventBusName=bus, Targets=[{"Id": "q", "Arn": queue_arn}]
-    )
+    events.put_targets(Rule=rule["Name"], EventBusName=bus, Targets=[{"Id": "q", "Arn": queue_arn}])
     detail = {"instance-id": "i-17", "state": "stopped"}
     kinds = {"DetailType": "EC2 Instance State-change Notification", "EventBusName": bus}
     entries = [{"Source": "test.ec2", "Detail": json.dumps(detail), **kinds}]
