@@ -59,7 +59,7 @@ class Archive(NamedTuple):
 
     name: str
     digest: str
-    """Of its content: the same for the same lines."""
+    """Of its content: the same for the same lines. Empty until `identify` has read it."""
     size: int
     """Bytes as they are stored."""
     date: date
@@ -113,7 +113,8 @@ class Reader:
 def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
     """Yield the archives that paths name, in order: files, folders, and s3:// prefixes.
 
-    Blocking. Raises SettingsError for a path that names nothing.
+    Files are not read: they have no digest yet. Blocking. Raises SettingsError for a path that
+    names nothing.
     """
     for path in paths:
         found = False
@@ -122,6 +123,26 @@ def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
             yield archive
         if not found:
             raise SettingsError(f"{path} names no file or object", hint="check the path or prefix")
+
+
+def identify(archive: Archive) -> Archive:
+    """Return an archive that `find` has found, with its digest: a file is read for it, whole.
+
+    Blocking. Raises SettingsError where it cannot be read, or is another one than was found.
+    """
+    if archive.digest:
+        return archive
+    digest = hashlib.sha256()
+    size = 0
+    for piece in _file_pieces(Path(archive.name)):
+        digest.update(piece)
+        size += len(piece)
+    if size != archive.size:
+        raise SettingsError(
+            f"{archive.name} has {size:,} bytes, and had {archive.size:,} when it was found",
+            hint="backfill files that nobody writes to any more, and every node sees alike",
+        )
+    return archive._replace(digest=f"sha256:{digest.hexdigest()}")
 
 
 def read(archive: Archive, store: Objects | None) -> Reader:
@@ -137,12 +158,12 @@ def read(archive: Archive, store: Objects | None) -> Reader:
 def _in_files(path: Path) -> Iterator[Archive]:
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     for file in files:
-        digest = hashlib.sha256()
-        for piece in _file_pieces(file):
-            digest.update(piece)
-        status = file.stat()
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise _unreadable(file, error) from None
         own = _date_in(str(file)) or datetime.fromtimestamp(status.st_mtime, UTC).date()
-        yield Archive(str(file), f"sha256:{digest.hexdigest()}", status.st_size, own)
+        yield Archive(str(file), "", status.st_size, own)
 
 
 def _in_s3(url: str, store: Objects | None) -> Iterator[Archive]:
@@ -171,9 +192,13 @@ def _file_pieces(file: Path) -> Iterator[bytes]:
             while piece := stream.read(_PIECE):
                 yield piece
     except OSError as error:
-        raise SettingsError(
-            f"{file} cannot be read: {error.strerror}", hint="check the path and its permissions"
-        ) from None
+        raise _unreadable(file, error) from None
+
+
+def _unreadable(file: Path, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"{file} cannot be read: {error.strerror}", hint="check the path and its permissions"
+    )
 
 
 def _decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:

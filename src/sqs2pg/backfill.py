@@ -7,6 +7,9 @@ Each batch's transaction also moves the archive's line number in `sqs2pg.backfil
 that was killed goes on at just the line after the last one committed. Entries there are never
 dropped: an archive that was done once is not done again.
 
+One run at a time has an archive: PostgreSQL keeps a lock for it, which ends with the run, however
+that ends.
+
 What came over SQS is not recognised: a line has no MessageId. `ledger.dedupe_key` covers that.
 """
 
@@ -38,12 +41,28 @@ TRIES_MAX = 12
 LINES_MAX = 2**32
 """Lines of one archive: their number has 32 bits in the ledger's key."""
 
+CLAIM_WAIT_S = 5.0
+"""How long a run waits for one that has the archive: it may have been killed a moment ago."""
+
 _BEGIN = """INSERT INTO sqs2pg.backfill (pipeline, digest, source, size_bytes)
 VALUES (%s, %s, %s, %s)
-ON CONFLICT (pipeline, digest) DO UPDATE SET source = excluded.source RETURNING line, finished_at"""
+ON CONFLICT (pipeline, digest) DO UPDATE SET source = excluded.source"""
+# The lock is of a transaction that lasts as long as the archive, since a pooler between may give
+# each transaction another session. It has no snapshot between statements and keeps no row from
+# being vacuumed. The server looks every five seconds whether we are still there, so that a machine
+# that lost its power does not keep the archive for hours.
+_CLAIM = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_CLAIM_SETTINGS = """SELECT set_config(wanted.name, wanted.value, true) FROM (VALUES
+    ('lock_timeout', %s),
+    ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
+    ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
+) AS wanted (name, value) JOIN pg_settings USING (name)"""
+_CLAIM_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+_CLAIMED = """SELECT line, finished_at FROM sqs2pg.backfill
+WHERE pipeline = %s AND digest = %s"""
+_LOCK_TIMEOUT = "55P03"
 _MOVE = """UPDATE sqs2pg.backfill SET line = {line}, moved_at = now()
 WHERE pipeline = {pipeline} AND digest = {digest} AND line = {before}"""
-_CHECK = "SELECT line FROM sqs2pg.backfill WHERE pipeline = %s AND digest = %s"
 _FINISH = """UPDATE sqs2pg.backfill SET finished_at = now()
 WHERE pipeline = %s AND digest = %s AND line = %s"""
 
@@ -76,14 +95,18 @@ class Backfill:
         batch_lines: int,
         day: date | None = None,
         store: Objects | None = None,
+        claim_wait_s: float = CLAIM_WAIT_S,
     ) -> None:
-        """`day` dates the lines that say no time of their own; else their archive's does."""
+        """`session` is the run's own: it holds the claim. `day` dates the lines that say no time of
+        their own; else their archive's does.
+        """
         self._session = session
         self._processor = processor
         self._pipeline = pipeline
         self._batch_lines = batch_lines
         self._day = day
         self._store = store
+        self._claim_wait_s = claim_wait_s
         self.done = Done()
         self.bytes_total = 0
         self._bytes_before = 0
@@ -103,14 +126,39 @@ class Backfill:
         found = await asyncio.to_thread(lambda: list(archives.find(paths, self._store)))
         self.bytes_total = sum(one.size for one in found)
         for one in found:
-            await self._file(one)
+            await self.write(one)
             self._bytes_before += one.size
             self._reader = None
         return self.done
 
-    async def _file(self, archive: Archive) -> None:
-        begun = [self._pipeline, archive.digest, archive.name, archive.size]
-        line, finished = (await self._ask(_BEGIN, begun))[0]
+    async def write(self, archive: Archive) -> None:
+        """Write the lines of one archive that `find` has found, unless a run has finished it.
+
+        Raises as `run`; FatalFault `backfill_twice` where another run has it.
+        """
+        archive = await asyncio.to_thread(archives.identify, archive)
+        key = [self._pipeline, archive.digest]
+        await self._ask(_BEGIN, [*key, archive.name, archive.size])
+        try:
+            await self._claim(archive)
+            await self._claimed(archive)
+            await self._ask("COMMIT")
+        except Exception:
+            await self._session.rollback()
+            raise
+
+    async def _claim(self, archive: Archive) -> None:
+        """Have the archive for ourselves until the transaction ends."""
+        await self._ask(_CLAIM)
+        await self._ask(_CLAIM_SETTINGS, [f"{self._claim_wait_s:.3f}s"])
+        try:
+            name = f"sqs2pg.backfill:{self._pipeline}:{archive.digest}"
+            await self._session.execute(_CLAIM_LOCK, [name])
+        except psycopg.Error as error:
+            raise _twice(archive) if error.sqlstate == _LOCK_TIMEOUT else explain(error) from None
+
+    async def _claimed(self, archive: Archive) -> None:
+        [(line, finished)] = await self._ask(_CLAIMED, [self._pipeline, archive.digest])
         if finished is not None:
             self.done.skipped += 1
             log.info("done before", where=archive.name)
@@ -175,11 +223,7 @@ class Backfill:
                 hint="run the same command again when it does: it goes on where it ended",
             )
         if await self._line(archive) != line + len(batch):
-            raise FatalFault(
-                f"another run is at work on {archive.name}",
-                code="backfill_twice",
-                hint="let one of them finish",
-            )
+            raise _twice(archive)
         done = self.done
         done.lines += len(batch)
         done.written += outcomes.count(Outcome.WRITTEN)
@@ -187,14 +231,22 @@ class Backfill:
         done.quarantined += outcomes.count(Outcome.QUARANTINED)
 
     async def _line(self, archive: Archive) -> int:
-        [(line,)] = await self._ask(_CHECK, [self._pipeline, archive.digest])
+        [(line, _)] = await self._ask(_CLAIMED, [self._pipeline, archive.digest])
         return int(line)
 
-    async def _ask(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+    async def _ask(self, query: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         try:
             return await self._session.execute(query, values)
         except psycopg.Error as error:
             raise explain(error) from None
+
+
+def _twice(archive: Archive) -> FatalFault:
+    return FatalFault(
+        f"another run is at work on {archive.name}",
+        code="backfill_twice",
+        hint="let one of them finish",
+    )
 
 
 def line_mark(pipeline: int, digest: str) -> str:

@@ -73,6 +73,30 @@ def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: P
     assert query("SELECT count(*) FROM user_logins") == [(LINES - 30,)]
 
 
+def test_two_runs_do_not_write_one_archive_at_once(shell: Shell, query: Query, archive: Path):
+    shell("migrate")
+    query(STOP)
+    query("SELECT pg_advisory_lock(4711)")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "sqs2pg", "backfill", str(archive)],
+        cwd=shell.folder,
+        env=shell.environment | {"SQS2PG_SINK__BATCH_ROWS_MAX": "500"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+        assert running.poll() is None
+        time.sleep(0.01)
+    before = query("SELECT line, moved_at FROM sqs2pg.backfill")
+    refused = shell.error("backfill", str(archive), code=1)
+    assert f"another run is at work on {archive}" in refused
+    assert query("SELECT line, moved_at FROM sqs2pg.backfill") == before
+    query("SELECT pg_advisory_unlock(4711); DROP FUNCTION wait() CASCADE")
+    assert running.wait(60) == 0
+    assert query("SELECT line, finished_at IS NOT NULL FROM sqs2pg.backfill") == [(LINES, True)]
+    assert shell("verify", "--json").last["ok"]
+
+
 def test_objects_of_a_bucket_and_a_date(
     shell: Shell, query: Query, sqs_endpoint: str, aws_environment: dict[str, str]
 ):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sqs2pg import archive
-from sqs2pg.archive import ArchiveDamaged, Line, find, read
+from sqs2pg.archive import ArchiveDamaged, Line, find, identify, read
 from sqs2pg.errors import SettingsError
 
 if sys.version_info >= (3, 14):
@@ -132,8 +132,22 @@ def test_folders_are_walked_in_order_and_equal_content_has_one_digest(tmp_path: 
         (tmp_path / name).write_bytes(content)
     found = list(find([str(tmp_path)], None))
     assert [one.name for one in found] == [str(tmp_path / name) for name in ("a/1", "b/1", "b/2")]
-    assert found[0].digest == found[1].digest != found[2].digest
+    digests = [identify(one).digest for one in found]
+    assert digests[0] == digests[1] != digests[2]
+    assert identify(identify(found[0])) == identify(found[0])
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "nothing"):
         with pytest.raises(SettingsError):
             list(find([str(path)], None))
+
+
+def test_a_file_that_is_another_than_was_found_is_told(tmp_path: Path):
+    file = tmp_path / "x"
+    file.write_bytes(b"{}")
+    [found] = find([str(file)], None)
+    file.write_bytes(b"{} {}")
+    with pytest.raises(SettingsError, match="has 5 bytes, and had 2 when it was found"):
+        identify(found)
+    file.unlink()
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        identify(found)
