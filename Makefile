@@ -103,7 +103,7 @@ docs-links: .venv-docs/.ready ## ask every address that the docs name; needs the
 	@touch $@
 
 test-ray: .venv-ray/.ready ## a fleet on a Ray cluster of several nodes: scaled, struck, drained
-	@.venv-ray/bin/pytest tests/ray $(TEST_ARGS)
+	@.venv-ray/bin/pytest -n 2 --dist worksteal tests/ray $(TEST_ARGS)
 
 LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate

@@ -125,6 +125,11 @@ def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
             raise SettingsError(f"{path} names no file or object", hint="check the path or prefix")
 
 
+def find_all(paths: Iterable[str], store: Objects | None) -> list[Archive]:
+    """Return all that `find` yields."""
+    return list(find(paths, store))
+
+
 def identify(archive: Archive) -> Archive:
     """Return an archive that `find` has found, with its digest: a file is read for it, whole.
 

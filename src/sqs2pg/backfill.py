@@ -109,6 +109,7 @@ class Backfill:
         self._claim_wait_s = claim_wait_s
         self.done = Done()
         self.bytes_total = 0
+        """Stored bytes of the archives that are not done yet, or were done by this run."""
         self._bytes_before = 0
         self._reader: archives.Reader | None = None
 
@@ -123,12 +124,10 @@ class Backfill:
         Raises SettingsError for a path that names nothing, Sqs2pgError for a damaged archive, and
         what the processor raises. May be repeated, and goes on where it ended.
         """
-        found = await asyncio.to_thread(lambda: list(archives.find(paths, self._store)))
+        found = await asyncio.to_thread(archives.find_all, paths, self._store)
         self.bytes_total = sum(one.size for one in found)
         for one in found:
             await self.write(one)
-            self._bytes_before += one.size
-            self._reader = None
         return self.done
 
     async def write(self, archive: Archive) -> None:
@@ -161,6 +160,7 @@ class Backfill:
         [(line, finished)] = await self._ask(_CLAIMED, [self._pipeline, archive.digest])
         if finished is not None:
             self.done.skipped += 1
+            self.bytes_total -= archive.size
             log.info("done before", where=archive.name)
             return
         self.done.files += 1
@@ -180,6 +180,8 @@ class Backfill:
             line += len(batch)
             batch = await reading
         await self._ask(_FINISH, [self._pipeline, archive.digest, line])
+        self._bytes_before += archive.size
+        self._reader = None
 
     def _next(self, lines: Iterator[Line], skip: int) -> list[Line]:
         for _ in islice(lines, skip):

@@ -65,6 +65,18 @@ def fingerprint(settings: Settings) -> str:
     return hashlib.sha256(msgspec.json.encode(tree, order="deterministic")).hexdigest()[:16]
 
 
+def load_as(config: Path | None, expected: str) -> Settings:
+    """Return this node's settings. Raises SettingsError where they are not the fleet's."""
+    settings = load(config)
+    if fingerprint(settings) != expected:
+        raise SettingsError(
+            "a node's settings are not those that the fleet was started with",
+            code="node_settings",
+            hint="give every node the same settings file and SQS2PG_ variables",
+        )
+    return settings
+
+
 class Consumer:
     """One pipeline in an actor's process. Its methods run on the actor's event loop."""
 
@@ -79,8 +91,7 @@ class Consumer:
         """Consume until stopped; return `totals`, and `fault` where it ended by one."""
         fault: dict[str, Any] | None = None
         try:
-            settings = load(self._config)
-            self._check(settings)
+            settings = load_as(self._config, self._expected)
             async with assemble(settings) as ready:
                 self._ready = ready
                 if self._stopping:
@@ -89,21 +100,9 @@ class Consumer:
                     await ready.consumer.run()
                 ready.journal.flush(end=True)
                 await ready.readings.leave()
-        except Sqs2pgError as error:
-            fault = {"kind": type(error).__name__, "what": error.what, "code": error.code}
-            fault["hint"] = error.hint
         except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
-            what, hint = unforeseen(error)
-            fault = {"kind": "FatalFault", "what": what, "code": "unexpected", "hint": hint}
+            fault = fault_of(error)
         return {"totals": self._totals(), "fault": fault}
-
-    def _check(self, settings: Settings) -> None:
-        if fingerprint(settings) != self._expected:
-            raise SettingsError(
-                "a node's settings are not those that the fleet was started with",
-                code="node_settings",
-                hint="give every node the same settings file and SQS2PG_ variables",
-            )
 
     async def stop(self) -> None:
         """End receiving; `run` returns when what is in hand is settled or released."""
@@ -117,7 +116,7 @@ class Consumer:
         """
         held = self._ready.source.held_count if self._ready else 0
         at_s = time.monotonic() if self._ready else None
-        return {"totals": self._totals(), "held": held, "node": _node_id(), "at_s": at_s}
+        return {"totals": self._totals(), "held": held, "node": node_id(), "at_s": at_s}
 
     def _totals(self) -> dict[str, Any]:
         totals = self._ready.consumer.totals if self._ready else Totals()
@@ -125,12 +124,14 @@ class Consumer:
         return flat
 
 
-def _node_id() -> str:
-    ray = _library()
+def node_id() -> str:
+    """Return the id of the node that this process runs on."""
+    ray = library()
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _library() -> Any:
+def library() -> Any:
+    """Return Ray. Raises SettingsError where it is not installed."""
     try:
         import ray
     except ImportError:
@@ -184,7 +185,7 @@ class Fleet:
         self._config = str(config.resolve()) if config else None
         self._client = client
         self._queue_url = ""
-        self._ray = _library()
+        self._ray = library()
         self._actor_class = self._ray.remote(
             num_cpus=settings.ray.cpus,
             # The driver places a new one itself: where there is room now, if the backlog wants it.
@@ -278,7 +279,7 @@ class Fleet:
     def _place(self) -> None:
         self._numbers += 1
         actor = self._actor_class.remote(self._config, fingerprint(self._settings))
-        ended = asyncio.ensure_future(_result(actor.run.remote()))
+        ended = asyncio.ensure_future(answer_of(actor.run.remote()))
         self._placed.append(_Placed(self._numbers, actor, ended, {}))
 
     def _retire(self, one: _Placed) -> None:
@@ -290,7 +291,7 @@ class Fleet:
         for one in self._placed:
             one.rate = None
             if one.asked is None:
-                one.asked = asyncio.ensure_future(_result(one.actor.state.remote()))
+                one.asked = asyncio.ensure_future(answer_of(one.actor.state.remote()))
         # Not for those that wait for a place: they may wait for a node that never comes.
         awaited = [one.asked for one in self._placed if one.asked and one.node]
         if awaited:
@@ -321,7 +322,7 @@ class Fleet:
             # Its node or its process died: the next turn places another, if one is wanted.
             logger.warning("a consumer is gone; what it held comes back", worker=one.number)
         elif ended["fault"]:
-            self._fault = self._fault or _as_fault(ended["fault"])
+            self._fault = self._fault or as_fault(ended["fault"])
 
     async def _retire_all(self) -> None:
         for one in self._placed:
@@ -353,7 +354,7 @@ class Fleet:
         return sum(int(counts.get(name, 0)) for name in names)
 
 
-async def _result(reference: Any) -> Any:
+async def answer_of(reference: Any) -> Any:
     """Return a remote call's answer; None where its actor died. Ray's words are left out."""
     try:
         return await reference
@@ -363,7 +364,18 @@ async def _result(reference: Any) -> Any:
         return None
 
 
-def _as_fault(fault: dict[str, Any]) -> Sqs2pgError:
+def fault_of(error: Exception) -> dict[str, Any]:
+    """Return what an error may say to the driver: of one that is not ours only its type."""
+    if isinstance(error, Sqs2pgError):
+        kind, what, code, hint = type(error).__name__, error.what, error.code, error.hint
+    else:
+        kind, code = "FatalFault", "unexpected"
+        what, hint = unforeseen(error)
+    return {"kind": kind, "what": what, "code": code, "hint": hint}
+
+
+def as_fault(fault: dict[str, Any]) -> Sqs2pgError:
+    """Return the error to raise for a fault that a node sent; its exit code is that of the kind."""
     classes: dict[str, type[Sqs2pgError]] = {
         one.__name__: one for one in (SettingsError, KeyFault, FatalFault)
     }
@@ -373,7 +385,7 @@ def _as_fault(fault: dict[str, Any]) -> Sqs2pgError:
 
 def join(address: str) -> None:
     """Join the cluster at `address`: `auto`, `host:port` or `ray://…`. Raises SettingsError."""
-    ray = _library()
+    ray = library()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _knock(address)
@@ -400,4 +412,4 @@ def _knock(address: str) -> None:
 
 def leave() -> None:
     """Leave the cluster; actors that are left end with us."""
-    _library().shutdown()
+    library().shutdown()

@@ -88,6 +88,8 @@ def test_two_runs_do_not_write_one_archive_at_once(shell: Shell, query: Query, a
         assert running.poll() is None
         time.sleep(0.01)
     before = query("SELECT line, moved_at FROM sqs2pg.backfill")
+    claim = "SELECT backend_xmin FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    assert query(f"{claim} AND datname = current_database()") == [(None,)], "vacuum is not held up"
     refused = shell.error("backfill", str(archive), code=1)
     assert f"another run is at work on {archive}" in refused
     assert query("SELECT line, moved_at FROM sqs2pg.backfill") == before

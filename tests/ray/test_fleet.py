@@ -11,8 +11,7 @@ import json
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,102 +24,20 @@ from benchmarks.queue_server import QueueServer
 from sqs2pg import ray as engine
 from sqs2pg.assembly import connect
 from sqs2pg.errors import SettingsError
-from sqs2pg.keys import provider_file
 from sqs2pg.migrate import migrate, pipeline_id
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings, load
 from sqs2pg.source.client import SqsClient
 from sqs2pg.verify import verify
+from tests.ray.conftest import BATCH_ROWS, NODE, QUEUE, WAIT_S
 
-pytestmark = [
-    pytest.mark.timeout(240),
-    # Ray's own: sockets of processes it has killed, and its deprecations.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(240)
 
-QUEUE = "logins"
-WAIT_S = 120.0
-BATCH_ROWS = 25
 RATE_MAX = 1_000
 """Messages a second that one consumer can settle at the most, where the table is SLOW."""
 SLOW = f"""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     PERFORM pg_sleep({BATCH_ROWS / RATE_MAX}); RETURN NULL; END $$;
 CREATE TRIGGER slow AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCTION slow()"""
-NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[QueueServer]:
-    with QueueServer("--manifest") as running:
-        yield running
-
-
-@pytest.fixture
-def environment(
-    tmp_path: Path, database: str, server: QueueServer, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, str]:
-    """What every node of the cluster finds in its environment, and we in ours."""
-    keys = tmp_path / "sqs2pg.keys"
-    provider_file.create(keys)
-    for name in [n for n in os.environ if n.startswith(("AWS_", "PG", "SQS2PG_"))]:
-        monkeypatch.delenv(name)
-    variables = {
-        "AWS_ENDPOINT_URL": server.endpoint_url,
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "DATABASE_URL": database,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DEDUP_LOGS": "0",
-        # A node that is killed is missed after two seconds.
-        "RAY_health_check_initial_delay_ms": "0",
-        "RAY_health_check_period_ms": "500",
-        "RAY_health_check_failure_threshold": "4",
-        "SQS2PG_SOURCE__QUEUE": QUEUE,
-        "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "5",
-        "SQS2PG_SOURCE__WAIT_TIME_S": "1",
-        # Slow on purpose, so that the load outlasts what is done to the nodes.
-        "SQS2PG_SINK__CONNECTIONS": "1",
-        "SQS2PG_SINK__BATCH_ROWS_MAX": str(BATCH_ROWS),
-        "SQS2PG_SOURCE__IN_FLIGHT_MESSAGES_MAX": "200",
-        "SQS2PG_STATUS__BIND": "",
-        "SQS2PG_KEYS__FILE": str(keys),
-        "SQS2PG_SHUTDOWN_GRACE_S": "10",
-        "SQS2PG_RAY__EVERY_S": "0.3",
-        "SQS2PG_RAY__CATCH_UP_S": "1",
-        "SQS2PG_RAY__CONSUMERS_MAX": "6",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    return variables
-
-
-@pytest.fixture
-def queue(server: QueueServer, environment: dict[str, str]) -> Iterator[str]:
-    url = server.call("CreateQueue", {"QueueName": QUEUE})["QueueUrl"]
-    yield url
-    server.call("DeleteQueue", {"QueueUrl": url})
-
-
-@pytest.fixture
-def cluster(environment: dict[str, str]) -> Iterator[Cluster]:
-    """A head that holds no consumers, and one node."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20},
-        )
-        made.add_node(**NODE)
-        engine.join(made.address)
-        yield made
-        engine.leave()
-        made.shutdown()
 
 
 class Driver:

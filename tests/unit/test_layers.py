@@ -94,7 +94,7 @@ KNOWN_TO = {
         "local.postgres",  # the embedded server asks itself whether it is up
     },
 }
-FRONT_DOORS = {"assembly", "aws_lambda", "ray", "cli", "cli.*"}
+FRONT_DOORS = {"assembly", "aws_lambda", "ray", "ray_backfill", "cli", "cli.*"}
 
 # Ours that are not in the wheel, and the tools of the dev group.
 NOT_SHIPPED = {"tests", "benchmarks", "conftest", "pytest", "hypothesis", "trustme", "psycopg2"}

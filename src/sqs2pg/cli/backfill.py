@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Protocol
 
 import click
 import msgspec
@@ -28,12 +29,14 @@ from sqs2pg.source.objects import ObjectStore
     type=click.DateTime(formats=["%Y-%m-%d"]),
     help="Day of lines that say none; else the archive's own.",
 )
+@click.option("--ray", metavar="ADDRESS", help="Over a Ray cluster: `auto`, host:port, ray://….")
 @json_option
 @verbose_option
 def backfill(
     config: Path | None,
     paths: tuple[str, ...],
     day: datetime | None,
+    ray: str | None,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -45,7 +48,11 @@ def backfill(
     log.configure(verbose=verbose)
     began = time.monotonic()
     chosen = day.replace(tzinfo=UTC).date() if day else None
-    done = run_async(_run(load(config), paths, chosen))
+    settings = load(config)
+    if ray:
+        done = run_async(_run_over(ray, settings, config, paths, chosen))
+    else:
+        done = run_async(_run(settings, paths, chosen))
     seconds = round(time.monotonic() - began, 3)
     rate = round(done.lines / seconds, 1) if seconds else 0.0
     if as_json:
@@ -64,7 +71,7 @@ async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> 
     async def is_fifo() -> bool:
         return False
 
-    store = ObjectStore() if any(path.startswith("s3://") for path in paths) else None
+    store = _store_for(paths)
     # The queue is not used; an object store may be, and keys for development stay on loopback.
     endpoints = hosts(resolve_dsn(settings.sink.dsn))
     one = msgspec.structs.replace(
@@ -87,9 +94,40 @@ async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> 
             await session.close()
 
 
-def _state(work: Backfill) -> tuple[int, int | None, dict[str, int]]:
+async def _run_over(
+    address: str, settings: Settings, config: Path | None, paths: tuple[str, ...], day: date | None
+) -> Done:
+    from sqs2pg import ray, ray_backfill
+
+    ray.join(address)
+    try:
+        work = ray_backfill.Spread(settings, config, day=day, store=_store_for(paths))
+        async with Ticker("backfilling", lambda: _state(work)):
+            return await work.run(paths)
+    finally:
+        ray.leave()
+
+
+def _store_for(paths: tuple[str, ...]) -> ObjectStore | None:
+    return ObjectStore() if any(path.startswith("s3://") for path in paths) else None
+
+
+class _Work(Protocol):
+    """A backfill under way, here or over a cluster."""
+
+    bytes_total: int
+
+    @property
+    def bytes_done(self) -> int: ...
+
+    @property
+    def done(self) -> Done: ...
+
+
+def _state(work: _Work) -> tuple[int, int | None, dict[str, int]]:
     """Lines so far, and as many in all as the share of bytes read makes likely."""
-    done = work.done.lines + work.done.resumed
+    counts = work.done
+    done = counts.lines + counts.resumed
     share = work.bytes_done / work.bytes_total if work.bytes_total else 0.0
     total = round(done / share) if share > 0 else None
-    return done, total, {"quarantined": work.done.quarantined}
+    return done, total, {"quarantined": counts.quarantined}

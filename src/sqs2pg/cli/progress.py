@@ -82,8 +82,18 @@ class Ticker:
     def _paint(self, progress: Progress, task: object) -> None:
         done, total, counts = self._read()
         rate = done / max(0.001, time.monotonic() - self._began)
-        left = f", {max(0, total - done):,} left" if total is not None else ""
+        left = ""
+        if total is not None:
+            more = max(0, total - done)
+            left = f", {more:,} left" + (f", about {_spoken(more / rate)}" if rate else "")
         state = f"{done:,} done{left}, {rate:,.0f}/s  " + " ".join(
             f"{name} {count:,}" for name, count in counts.items() if count
         )
         progress.update(task, completed=done, total=total, state=state)  # type: ignore[arg-type]
+
+
+def _spoken(seconds: float) -> str:
+    """Return a duration in the unit that suits it: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

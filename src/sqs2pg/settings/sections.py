@@ -214,7 +214,7 @@ class AwsLambda(Section, frozen=True):
 
 
 class Ray(Section, frozen=True):
-    """`[ray]`: the fleet of `run --ray`."""
+    """`[ray]`: the fleet of `run --ray`, and the hands of `backfill --ray`."""
 
     consumers_min: Annotated[
         int, Meta(ge=0, le=10_000, description="also the most, where consumers_max is below it")
@@ -224,7 +224,8 @@ class Ray(Section, frozen=True):
         Meta(
             ge=1,
             le=10_000,
-            description="times sink.connections: what PostgreSQL must have room for",
+            description="times sink.connections: what PostgreSQL must have room for; of a backfill "
+            "times two",
         ),
     ] = 8
     catch_up_s: Annotated[

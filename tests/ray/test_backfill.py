@@ -1,0 +1,182 @@
+"""`backfill --ray` over two nodes, one killed midway: the tables are as after a local run."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from ray.cluster_utils import Cluster
+
+from sqs2pg import archive, ray_backfill
+from sqs2pg.assembly import connect
+from sqs2pg.backfill import Done
+from sqs2pg.errors import SettingsError
+from sqs2pg.local import Servers
+from sqs2pg.migrate import migrate
+from sqs2pg.settings import load
+from tests.ray.conftest import NODE, WAIT_S
+
+pytestmark = pytest.mark.timeout(240)
+
+FILES, LINES, BATCH_ROWS = 5, 2_000, 100
+# The last but one batch of each of the first four files waits, until the test lets them go on.
+AT = LINES - 2 * BATCH_ROWS + 1
+STOP = f"""CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.user_id ~ '-{AT}$' THEN PERFORM pg_advisory_xact_lock_shared(4711); END IF;
+    RETURN NEW; END $$;
+CREATE TRIGGER wait BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION wait()"""
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+# What is in the tables, less the times of writing.
+TABLES = {
+    "user_logins": "SELECT user_logins::text FROM user_logins ORDER BY 1",
+    "delivery": "SELECT message_id FROM sqs2pg.delivery ORDER BY 1",
+    "quarantine": "SELECT message_id, reason FROM sqs2pg.quarantine ORDER BY 1",
+    "backfill": """SELECT digest, source, size_bytes, line, finished_at IS NOT NULL
+        FROM sqs2pg.backfill ORDER BY 1""",
+}
+
+
+@pytest.fixture
+def environment(
+    environment: dict[str, str], servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    monkeypatch.setenv("SQS2PG_SINK__BATCH_ROWS_MAX", str(BATCH_ROWS))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", servers.sqs_endpoint)
+    return environment
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Several archives, each with a malformed line."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    for file in range(FILES):
+        with gzip.open(logs / f"logins-2023-05-{file + 1:02}.jsonl.gz", "wt") as stream:
+            for line in range(LINES):
+                login = {"user_id": f"u{file}-{line}", "ip": f"198.51.100.{line % 250}"}
+                stream.write(json.dumps(login) + "\n" if line else "not json\n")
+    return logs
+
+
+@pytest.fixture
+def admin(environment: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        yield connection
+
+
+async def migrated() -> None:
+    settings = load(discover=False)
+    session = await connect(settings)
+    await migrate(session, settings)
+    await session.close()
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sqs2pg", "backfill", *arguments],
+        cwd=folder,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+
+
+def tables(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
+    return {name: connection.execute(query).fetchall() for name, query in TABLES.items()}
+
+
+async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
+    cluster: Cluster, admin: psycopg.Connection[Any], folder: Path
+) -> None:
+    await migrated()
+    second = cluster.add_node(**NODE)
+    admin.execute(STOP)
+    admin.execute("SELECT pg_advisory_lock(4711)")
+    work = ray_backfill.Spread(load(discover=False), None)
+    task = asyncio.create_task(work.run([str(folder)]))
+
+    async def until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not holds():
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.05)
+
+    def at_work() -> int:
+        return sum(1 for hand in work._hands if hand.task)
+
+    # Four at once, all nearly done, on both nodes; the fifth waits for room.
+    await until(lambda: admin.execute(WAITING).fetchone() == (4,))
+    assert at_work() == 4
+    assert admin.execute("SELECT line FROM sqs2pg.backfill").fetchall() == [(AT - 1,)] * 4
+    cluster.remove_node(second, allow_graceful=False)
+    await until(lambda: at_work() == 2)
+    admin.execute("SELECT pg_advisory_unlock(4711)")
+    done = await asyncio.wait_for(task, WAIT_S)
+    assert done.lines == FILES * LINES
+    assert (done.files, done.skipped, done.resumed) == (FILES, 0, 0)
+    over_ray = tables(admin)
+    assert len(over_ray["user_logins"]) == FILES * (LINES - 1)
+
+    again = await ray_backfill.Spread(load(discover=False), None).run([str(folder)])
+    assert again == Done(skipped=FILES)
+
+    admin.execute("DROP FUNCTION wait() CASCADE")
+    admin.execute("DROP SCHEMA sqs2pg, pii CASCADE; DROP TABLE user_logins")
+    await migrated()
+    assert (await asyncio.to_thread(command, str(folder), folder=folder)).returncode == 0
+    assert tables(admin) == over_ray
+
+
+async def test_the_command_says_over_a_cluster_what_it_says_here(
+    cluster: Cluster,
+    servers: Servers,
+    admin: psycopg.Connection[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await migrated()
+    bucket = boto3.resource("s3", endpoint_url=servers.sqs_endpoint).create_bucket(
+        Bucket="ray-4711"
+    )
+    bucket.put_object(Key="logs/1", Body=gzip.compress(b'{"user_id": "a"}\n{"user_id": "b"}'))
+    (tmp_path / "one.jsonl").write_text('{"user_id": "c"}\n')
+    (tmp_path / "same.jsonl").write_text('{"user_id": "c"}\n')
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return command("--ray", cluster.address, *arguments, folder=tmp_path)
+
+    paths = ["s3://ray-4711/logs/", "one.jsonl", "same.jsonl"]
+    done = await asyncio.to_thread(run, *paths, "--date", "2020-02-29", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert (told["files"], told["skipped"], told["lines"], told["written"]) == (2, 1, 3, 3)
+    found = admin.execute("SELECT user_id, create_date::text FROM user_logins ORDER BY 1")
+    assert found.fetchall() == [(user, "2020-02-29") for user in "abc"]
+
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"user_id": "d"}\n' * 99)[:-9])
+    for path, code in (("nowhere.jsonl", 2), ("cut.jsonl.gz", 1)):
+        ended = await asyncio.to_thread(run, path)
+        assert ended.returncode == code
+        assert [line.split(":")[0] for line in ended.stderr.splitlines()[-2:]] == ["error", "hint"]
+        assert path in ended.stderr
+
+    # What the driver sees and a node does not: storage that is not shared.
+    [seen] = archive.find_all([str(tmp_path / "one.jsonl")], None)
+    unseen = seen._replace(name="/only/here.jsonl")
+    monkeypatch.setattr(archive, "find_all", lambda *_: [unseen])
+    with pytest.raises(
+        SettingsError, match=r"/only/here.jsonl cannot be read: .*, on node "
+    ) as told:
+        await ray_backfill.Spread(load(discover=False), None).run(["ours"])
+    assert "every node" in told.value.hint
