@@ -58,8 +58,9 @@ _CLAIM_SETTINGS = """SELECT set_config(wanted.name, wanted.value, true) FROM (VA
     ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
 ) AS wanted (name, value) JOIN pg_settings USING (name)"""
 _CLAIM_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+# Without parameters: the portal of a statement that has some keeps its snapshot until the next one.
 _CLAIMED = """SELECT line, finished_at FROM sqs2pg.backfill
-WHERE pipeline = %s AND digest = %s"""
+WHERE pipeline = {pipeline} AND digest = {digest}"""
 _LOCK_TIMEOUT = "55P03"
 _MOVE = """UPDATE sqs2pg.backfill SET line = {line}, moved_at = now()
 WHERE pipeline = {pipeline} AND digest = {digest} AND line = {before}"""
@@ -157,7 +158,7 @@ class Backfill:
             raise _twice(archive) if error.sqlstate == _LOCK_TIMEOUT else explain(error) from None
 
     async def _claimed(self, archive: Archive) -> None:
-        [(line, finished)] = await self._ask(_CLAIMED, [self._pipeline, archive.digest])
+        line, finished = await self._progress(archive)
         if finished is not None:
             self.done.skipped += 1
             self.bytes_total -= archive.size
@@ -224,7 +225,8 @@ class Backfill:
                 code=fault.code if fault else "released",
                 hint="run the same command again when it does: it goes on where it ended",
             )
-        if await self._line(archive) != line + len(batch):
+        reached, _ = await self._progress(archive)
+        if reached != line + len(batch):
             raise _twice(archive)
         done = self.done
         done.lines += len(batch)
@@ -232,9 +234,11 @@ class Backfill:
         done.duplicate += outcomes.count(Outcome.DUPLICATE)
         done.quarantined += outcomes.count(Outcome.QUARANTINED)
 
-    async def _line(self, archive: Archive) -> int:
-        [(line, _)] = await self._ask(_CLAIMED, [self._pipeline, archive.digest])
-        return int(line)
+    async def _progress(self, archive: Archive) -> tuple[int, object]:
+        """Return the lines that are committed, and when it was finished, if it was."""
+        query = _CLAIMED.format(pipeline=self._pipeline, digest=literal(archive.digest))
+        [(line, finished)] = await self._ask(query)
+        return int(line), finished
 
     async def _ask(self, query: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         try:
