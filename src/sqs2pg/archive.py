@@ -102,7 +102,11 @@ class Reader:
     def lines(self) -> Iterator[Line]:
         """Yield each line that is not empty. Raises Sqs2pgError `archive_damaged`."""
         for raw in _physical(_decompressed(self._counted(), self.archive.name), self.archive.name):
-            yield from _records(raw)
+            line = raw.strip()
+            if line[:1] == b"{" and not _GLUED.search(line) and not _SUBSCRIPTION.match(line):
+                yield Line(line, None)  # as nearly all are
+            elif line:
+                yield from _records(line)
 
     def _counted(self) -> Iterator[bytes]:
         for piece in self._pieces:
@@ -268,10 +272,7 @@ def _physical(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     yield b"".join(rest)
 
 
-def _records(raw: bytes) -> Iterator[Line]:
-    line = raw.strip()
-    if not line:
-        return
+def _records(line: bytes) -> Iterator[Line]:
     if exported := _EXPORTED.match(line):
         stamp = datetime.fromisoformat(exported[1].decode()[:26] + "+00:00")
         yield Line(line[exported.end() :], round(stamp.timestamp() * 1000))

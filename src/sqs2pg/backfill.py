@@ -38,8 +38,13 @@ from sqs2pg.targets import literal
 
 TRIES_MAX = 12
 """Attempts at one batch, some minutes in all, before a run ends: it goes on when it is repeated."""
+BATCHES_AT_ONCE = 5
+"""A batch is so many of the queue's: no line waits to be seen, and each batch has a commit."""
+BATCH_BYTES_MAX = 32 * 2**20
+"""Bodies of a batch; the line that reaches it is its last."""
 LINES_MAX = 2**32
 """Lines of one archive: their number has 32 bits in the ledger's key."""
+_NUMBER_DIGITS = 8
 
 CLAIM_WAIT_S = 5.0
 """How long a run waits for one that has the archive: it may have been killed a moment ago."""
@@ -98,13 +103,13 @@ class Backfill:
         store: Objects | None = None,
         claim_wait_s: float = CLAIM_WAIT_S,
     ) -> None:
-        """`session` is the run's own: it holds the claim. `day` dates the lines that say no time of
-        their own; else their archive's does.
+        """`session` is the run's own: it holds the claim. `batch_lines` is the size of the queue's
+        batches. `day` dates the lines that say no time of their own; else their archive's does.
         """
         self._session = session
         self._processor = processor
         self._pipeline = pipeline
-        self._batch_lines = batch_lines
+        self._batch_lines = BATCHES_AT_ONCE * batch_lines
         self._day = day
         self._store = store
         self._claim_wait_s = claim_wait_s
@@ -168,45 +173,49 @@ class Backfill:
         self.done.resumed += line
         self._reader = archives.read(archive, self._store)
         lines = self._reader.lines()
-        batch = await asyncio.to_thread(self._next, lines, line)
+        batch = await asyncio.to_thread(self._next, archive, islice(lines, line, None), line)
         while batch:
             # The next one is read while this one is written.
-            reading = asyncio.create_task(asyncio.to_thread(self._next, lines, 0))
+            after = line + len(batch)
+            reading = asyncio.create_task(asyncio.to_thread(self._next, archive, lines, after))
             try:
                 await self._write(archive, batch, line)
             except BaseException:
                 await asyncio.wait([reading])
                 reading.exception()  # seen: the one raised here comes first
                 raise
-            line += len(batch)
+            line = after
             batch = await reading
         await self._ask(_FINISH, [self._pipeline, archive.digest, line])
         self._bytes_before += archive.size
         self._reader = None
 
-    def _next(self, lines: Iterator[Line], skip: int) -> list[Line]:
-        for _ in islice(lines, skip):
-            pass
-        return list(islice(lines, self._batch_lines))
-
-    async def _write(self, archive: Archive, batch: list[Line], line: int) -> None:
-        """Process one batch, with the progress in its transaction, until it is settled."""
-        default_ms = archives.day_ms(self._day or archive.date)
+    def _next(self, archive: Archive, lines: Iterator[Line], first: int) -> list[Message]:
+        """Read the next batch. `first` is the number of its first line in the archive."""
+        day = SystemAttributes(archives.day_ms(self._day or archive.date))
         mark = line_mark(self._pipeline, archive.digest)
-        messages = [
-            Message(
-                message_id(mark, line + number),
-                "",
-                one.body.decode("utf-8", "surrogateescape"),
-                SystemAttributes(default_ms if one.sent_ms is None else one.sent_ms),
-            )
-            for number, one in enumerate(batch)
-        ]
+        name = message_id(mark, 0)[:-_NUMBER_DIGITS]
+        messages: list[Message] = []
+        size = 0
+        for number, (body, sent_ms) in enumerate(islice(lines, self._batch_lines), first):
+            attributes = day if sent_ms is None else SystemAttributes(sent_ms)
+            text = body.decode("utf-8", "surrogateescape")
+            messages.append(Message(f"{name}{number:0{_NUMBER_DIGITS}x}", "", text, attributes))
+            size += len(body)
+            if size >= BATCH_BYTES_MAX:
+                break
+        if messages:
+            message_id(mark, first + len(messages) - 1)  # raises where the numbers end
+        return messages
+
+    async def _write(self, archive: Archive, messages: list[Message], line: int) -> None:
+        """Process one batch, with the progress in its transaction, until it is settled."""
+        after = line + len(messages)
         note = _MOVE.format(
             pipeline=self._pipeline,
             digest=literal(archive.digest),
             before=line,
-            line=line + len(batch),
+            line=after,
         )
         for attempt in range(1, TRIES_MAX + 1):
             outcomes = await self._processor.process_noting(messages, note)
@@ -226,10 +235,10 @@ class Backfill:
                 hint="run the same command again when it does: it goes on where it ended",
             )
         reached, _ = await self._progress(archive)
-        if reached != line + len(batch):
+        if reached != after:
             raise _twice(archive)
         done = self.done
-        done.lines += len(batch)
+        done.lines += len(messages)
         done.written += outcomes.count(Outcome.WRITTEN)
         done.duplicate += outcomes.count(Outcome.DUPLICATE)
         done.quarantined += outcomes.count(Outcome.QUARANTINED)
@@ -275,4 +284,5 @@ def message_id(mark: str, line: int) -> str:
             code="too_many_lines",
             hint="split it: each part is an archive of its own",
         )
-    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{mark[18:22]}{line:08x}"
+    number = f"{line:0{_NUMBER_DIGITS}x}"
+    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{mark[18:22]}{number}"

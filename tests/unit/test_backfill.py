@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from datetime import date
+from itertools import islice
+from typing import Any, cast
 
 import pytest
 
-from sqs2pg.backfill import LINES_MAX, line_mark, message_id
+from sqs2pg.archive import Archive, Line
+from sqs2pg.backfill import LINES_MAX, Backfill, line_mark, message_id
 from sqs2pg.errors import FatalFault
 from sqs2pg.ledger import delivery_key, delivery_keys
+from sqs2pg.message import Message
 
 DAY_MS = 1_683_331_200_000  # 2023-05-06: where archives tell no time, their lines share one
 
@@ -41,3 +46,36 @@ def test_names_rise_within_an_archive_and_its_lines_have_an_end():
     with pytest.raises(FatalFault) as refused:
         message_id(mark, LINES_MAX)
     assert (refused.value.code, refused.value.exit_code) == ("too_many_lines", 1)
+
+
+def test_a_batch_ends_with_its_lines_or_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqs2pg.backfill.BATCH_BYTES_MAX", 100)
+    archive = Archive("a", "sha256:0", 1, date(2024, 5, 6))
+    work = Backfill(cast("Any", None), cast("Any", None), 1, batch_lines=2)
+    sizes = [1] * 23 + [60, 30, 10, 5, 200, 1]
+    lines = iter([Line(b"x" * size, 7 if size == 5 else None) for size in sizes])
+    batches: list[list[Message]] = []
+    first = 5
+    while batch := work._next(archive, lines, first):
+        batches.append(batch)
+        first += len(batch)
+    assert [len(batch) for batch in batches] == [10, 10, 6, 2, 1]
+    read = [message for batch in batches for message in batch]
+    assert [len(message.body) for message in read] == sizes
+    mark = line_mark(1, archive.digest)
+    assert [message.message_id for message in read] == [
+        message_id(mark, number) for number in range(5, 5 + len(sizes))
+    ]
+    day = 1_714_953_600_000
+    assert {message.attributes.sent_timestamp for message in read} == {day, 7}
+
+
+def test_the_last_number_is_a_line_and_the_next_is_none() -> None:
+    archive = Archive("a", "sha256:0", 1, date(2024, 5, 6))
+    work = Backfill(cast("Any", None), cast("Any", None), 1, batch_lines=2)
+    lines = iter([Line(b"{}", None)] * 3)
+    [one] = work._next(archive, islice(lines, 1), LINES_MAX - 1)
+    assert one.message_id == message_id(line_mark(1, archive.digest), LINES_MAX - 1)
+    assert work._next(archive, islice(lines, 0), LINES_MAX) == []
+    with pytest.raises(FatalFault):
+        work._next(archive, lines, LINES_MAX - 1)
