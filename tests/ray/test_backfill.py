@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from sqs2pg import archive, ray_backfill
 from sqs2pg.assembly import connect
-from sqs2pg.backfill import Done
+from sqs2pg.backfill import BATCHES_AT_ONCE, Done
 from sqs2pg.errors import SettingsError
 from sqs2pg.local import Servers
 from sqs2pg.migrate import migrate
@@ -28,9 +28,9 @@ from tests.ray.conftest import NODE, WAIT_S
 
 pytestmark = pytest.mark.timeout(240)
 
-FILES, LINES, BATCH_ROWS = 5, 2_000, 100
+FILES, LINES, BATCH = 5, 2_000, 100
 # The last but one batch of each of the first four files waits, until the test lets them go on.
-AT = LINES - 2 * BATCH_ROWS + 1
+AT = LINES - 2 * BATCH + 1
 STOP = f"""CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF NEW.user_id ~ '-{AT}$' THEN PERFORM pg_advisory_xact_lock_shared(4711); END IF;
     RETURN NEW; END $$;
@@ -50,7 +50,7 @@ TABLES = {
 def environment(
     environment: dict[str, str], servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    monkeypatch.setenv("SQS2PG_SINK__BATCH_ROWS_MAX", str(BATCH_ROWS))
+    monkeypatch.setenv("SQS2PG_SINK__BATCH_ROWS_MAX", str(BATCH // BATCHES_AT_ONCE))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", servers.sqs_endpoint)
     return environment
 
