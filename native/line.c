@@ -285,15 +285,11 @@ static int read_ipv4(const struct value *value, uint8_t address[4])
 static int write_token(const struct column *column, const uint8_t *value, size_t len,
                        struct text *out)
 {
-    static const char HEX[] = "0123456789abcdef";
     uint8_t code[SHA256_BYTES];
-    char token[PREFIX_MAX + 32], *at = token + column->prefix_len;
+    char token[PREFIX_MAX + 32];
     hmac_sha256(&column->key, value, len, code);
     memcpy(token, column->prefix, column->prefix_len);
-    for (int i = 0; i < 16; i++) {
-        *at++ = HEX[code[i] >> 4];
-        *at++ = HEX[code[i] & 15];
-    }
+    const char *at = write_hex(token + column->prefix_len, code, 16);
     return append(out, token, (size_t)(at - token));
 }
 

@@ -1,11 +1,12 @@
 /* sqs2pg._native: the Python side of line.c and key.c (a batch of messages in; out comes a line or
- * None for each, or the texts of the batch's two COPYs), of http.c, and of a delete's body. */
+ * None for each, or the texts of the batch's two COPYs), of http.c, sign.c, and of a delete's body. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "http.h"
 #include "key.h"
 #include "line.h"
+#include "sign.h"
 
 enum { BATCH_MAX = 10 }; /* entries of one batch call of SQS */
 
@@ -415,7 +416,52 @@ static PyObject *write_delete(PyObject *Py_UNUSED(module), PyObject *args)
     return body;
 }
 
+static int take_span(PyObject *given, struct span *into)
+{
+    if (!PyBytes_CheckExact(given)) {
+        PyErr_SetString(PyExc_TypeError, "the parts of a request are bytes");
+        return -1;
+    }
+    into->at = PyBytes_AS_STRING(given);
+    into->len = (size_t)PyBytes_GET_SIZE(given);
+    return 0;
+}
+
+/* sign(before_date, after_date, scope, head, authorization, key, timestamp, body): see the .pyi. */
+static PyObject *sign(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    struct request request;
+    struct span *parts[] = {
+        &request.before_date, &request.after_date, &request.scope,     &request.head,
+        &request.authorization, &request.key,      &request.timestamp, &request.body,
+    };
+    if (count != sizeof parts / sizeof *parts) {
+        PyErr_SetString(PyExc_TypeError, "a request has eight parts");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (take_span(args[i], parts[i]) < 0)
+            return NULL;
+    if (request.key.len > SHA256_BLOCK) {
+        PyErr_SetString(PyExc_ValueError, "a signing key has 32 bytes");
+        return NULL;
+    }
+    size_t size = signed_size(&request);
+    PyObject *made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    char *scratch = PyMem_Malloc(size);
+    if (made == NULL || scratch == NULL) {
+        Py_XDECREF(made);
+        PyMem_Free(scratch);
+        return PyErr_NoMemory();
+    }
+    size_t len = write_signed(&request, PyBytes_AS_STRING(made), scratch);
+    PyMem_Free(scratch);
+    _PyBytes_Resize(&made, (Py_ssize_t)len);
+    return made;
+}
+
 static PyMethodDef module_methods[] = {
+    {"sign", (PyCFunction)(void (*)(void))sign, METH_FASTCALL, "sign(eight parts) -> the request, signed"},
     {"read_plain", read_plain, METH_O, "read_plain(reply) -> the body of a plain 200, or None"},
     {"write_delete", write_delete, METH_VARARGS, "write_delete(head, handles) -> body or None"},
     {NULL, NULL, 0, NULL},

@@ -167,11 +167,11 @@ void wipe(void *memory, size_t len)
         *p++ = 0;
 }
 
-/* Finish a state that has absorbed one block: the rest of the message, padding, length. */
-static void finish(uint32_t state[8], const uint8_t *message, size_t len)
+/* Finish a state that has absorbed `before` bytes: the rest of the message, padding, length. */
+static void finish(uint32_t state[8], size_t before, const uint8_t *message, size_t len)
 {
     uint8_t block[2 * SHA256_BLOCK];
-    uint64_t bits = ((uint64_t)len + SHA256_BLOCK) * 8;
+    uint64_t bits = ((uint64_t)len + before) * 8;
     size_t whole = len / SHA256_BLOCK, rest = len % SHA256_BLOCK;
     compress(state, message, whole);
     memset(block, 0, sizeof block);
@@ -182,6 +182,30 @@ static void finish(uint32_t state[8], const uint8_t *message, size_t len)
     store_be(block + blocks * SHA256_BLOCK - 8, (uint32_t)(bits >> 32));
     store_be(block + blocks * SHA256_BLOCK - 4, (uint32_t)bits);
     compress(state, block, blocks);
+}
+
+static void store_state(uint8_t out[SHA256_BYTES], const uint32_t state[8])
+{
+    for (int i = 0; i < 8; i++)
+        store_be(out + 4 * i, state[i]);
+}
+
+void sha256(const uint8_t *message, size_t len, uint8_t out[SHA256_BYTES])
+{
+    uint32_t state[8];
+    memcpy(state, START, sizeof state);
+    finish(state, 0, message, len);
+    store_state(out, state);
+}
+
+char *write_hex(char *to, const uint8_t *digest, size_t len)
+{
+    static const char HEX[] = "0123456789abcdef";
+    for (size_t i = 0; i < len; i++) {
+        *to++ = HEX[digest[i] >> 4];
+        *to++ = HEX[digest[i] & 15];
+    }
+    return to;
 }
 
 void hmac_key_set(struct hmac_key *into, const uint8_t *key, size_t len)
@@ -205,11 +229,9 @@ void hmac_sha256(const struct hmac_key *key, const uint8_t *message, size_t len,
     uint32_t state[8];
     uint8_t digest[SHA256_BYTES];
     memcpy(state, key->inner, sizeof state);
-    finish(state, message, len);
-    for (int i = 0; i < 8; i++)
-        store_be(digest + 4 * i, state[i]);
+    finish(state, SHA256_BLOCK, message, len);
+    store_state(digest, state);
     memcpy(state, key->outer, sizeof state);
-    finish(state, digest, sizeof digest);
-    for (int i = 0; i < 8; i++)
-        store_be(out + 4 * i, state[i]);
+    finish(state, SHA256_BLOCK, digest, sizeof digest);
+    store_state(out, state);
 }

@@ -22,6 +22,11 @@ void hmac_key_set(struct hmac_key *into, const uint8_t *key, size_t len);
 void hmac_sha256(const struct hmac_key *key, const uint8_t *message, size_t len,
                  uint8_t out[SHA256_BYTES]);
 
+void sha256(const uint8_t *message, size_t len, uint8_t out[SHA256_BYTES]);
+
+/* The first `len` bytes of a digest as 2 * len hexadecimal digits; returns what is behind them. */
+char *write_hex(char *to, const uint8_t *digest, size_t len);
+
 /* Overwrite, so that no optimizer leaves it out. */
 void wipe(void *memory, size_t len);
 

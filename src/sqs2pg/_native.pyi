@@ -18,6 +18,24 @@ def write_delete(head: bytes, handles: list[str], /) -> bytes | None:
     without quotes and backslashes, or there are none or too many.
     """
 
+def sign(
+    before_date: bytes,
+    after_date: bytes,
+    scope: bytes,
+    head: bytes,
+    authorization: bytes,
+    key: bytes,
+    timestamp: bytes,
+    body: bytes,
+    /,
+) -> bytes:
+    """Return a request as it goes on the wire, signed by AWS Signature Version 4.
+
+    `before_date`, `after_date`: the canonical request up to the body's hash, without the date.
+    `head`: the request up to the date's value; `authorization`: that header up to the signature.
+    `key`: the day's, 32 bytes. `timestamp`: `20150830T123600Z`.
+    """
+
 class Lines:
     """The short cut of one mapping. Its keys are wiped from memory when it goes."""
 

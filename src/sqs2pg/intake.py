@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from sqs2pg.gate import Gate
 from sqs2pg.message import Message
 
 
@@ -23,8 +24,7 @@ class Intake:
     def __init__(self, full_at: int = 4_000) -> None:
         """`full_at`: messages at which it has enough; it has room again at half of it."""
         self._full_at = full_at
-        self._has_room = asyncio.Event()
-        self._has_room.set()
+        self._room = Gate()
         self._messages: deque[Message] = deque()
         self._busy_groups: set[str] = set()
         self._under_way = 0
@@ -39,24 +39,24 @@ class Intake:
         """Add messages at the end; `more`: the reply was full, so the queue holds more."""
         self._messages.extend(messages)
         self._more = more
-        if len(self._messages) >= self._enough or not self._worth_waiting():
+        waiting = len(self._messages)
+        if waiting >= self._enough or not (more or self._under_way):  # not `_worth_waiting`
             self._changed.set()
-
-        if len(self._messages) >= self._full_at:
-            self._has_room.clear()
+        if waiting >= self._full_at:
+            self._room.close()
 
     @property
     def full(self) -> bool:
         """Whether more would only wait: writing is what limits. Nothing is refused."""
-        return not self._has_room.is_set()
+        return not self._room.is_open
 
     def would_fill(self, count: int) -> bool:
         """Whether it is full, or would be with `count` more."""
-        return len(self._messages) + count >= self._full_at or not self._has_room.is_set()
+        return len(self._messages) + count >= self._full_at or not self._room.is_open
 
     async def room(self) -> None:
         """Wait until it is no longer full."""
-        await self._has_room.wait()
+        await self._room.passed()
 
     async def take(self, rows_max: int, linger_s: float) -> list[Message]:
         """Wait for a message, linger for more unless the batch is full; return 1 to rows_max.
@@ -72,7 +72,7 @@ class Intake:
                 await self._linger(rows_max, linger_s)
             if batch := self._pick(rows_max):
                 if len(self._messages) <= self._full_at // 2:
-                    self._has_room.set()
+                    self._room.open()
                 self._under_way += 1
                 return batch
             self._changed.clear()

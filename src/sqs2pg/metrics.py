@@ -48,6 +48,16 @@ class Requests(Collector):
         self._counts[stage][bisect_left(SECONDS, seconds)] += 1
         self._sums[stage] += seconds
 
+    def reply(self, messages: int, seconds: float) -> None:
+        """Note a poll that brought messages: how many, and how long it took."""
+        self.received += messages
+        self.observe("receive", seconds)
+
+    def delete(self, messages: int, seconds: float) -> None:
+        """Note a delete that ended: how many messages went, and how long it took."""
+        self.deleted += messages
+        self.observe("acknowledge", seconds)
+
     def collect(self) -> Iterator[Metric]:
         """Return the present counts; a bucket holds those before it, as Prometheus asks."""
         yield CounterMetricFamily(
@@ -179,13 +189,3 @@ class Metrics:
         self.commit_seconds.observe(report.commit_s)
         self.lag_seconds.observe(report.lag_s)
         self.last_commit.set(now)
-
-    def observe_reply(self, messages: int, seconds: float) -> None:
-        """Note a poll that brought messages: how many, and how long it took."""
-        self.requests.received += messages
-        self.requests.observe("receive", seconds)
-
-    def observe_delete(self, messages: int, seconds: float) -> None:
-        """Note a delete that ended: how many messages went, and how long it took."""
-        self.requests.deleted += messages
-        self.requests.observe("acknowledge", seconds)

@@ -223,7 +223,7 @@ class Consumer:
             self._source.acknowledge([message for message, o in ended if o.settled])
             batch = [message for message, o in ended if not o.settled]
             attempt += 1
-            self._pollers.open.clear()
+            self._pollers.gate.close()
             self.pulse.paused = True
             fault = processor.last_fault
             log.warning(
@@ -234,7 +234,7 @@ class Consumer:
                 batch=processor.batch_id,
             )
             await asyncio.sleep(backoff_s(attempt))
-        self._pollers.open.set()
+        self._pollers.gate.open()
         self.pulse.paused = False
 
     def _arrived(self, count: int) -> None:

@@ -19,6 +19,7 @@ import structlog
 
 from sqs2pg.backoff import backoff_s
 from sqs2pg.errors import FatalFault, Stage, TransientFault
+from sqs2pg.gate import Gate
 from sqs2pg.intake import Intake
 from sqs2pg.message import Message
 from sqs2pg.metrics import Metrics
@@ -56,9 +57,8 @@ class Pollers:
         self._intake_enough = settings.sink.batch_rows_max
         self._pollers: set[asyncio.Task[None]] = set()
         self._stopped = False
-        self.open = asyncio.Event()
-        """Set while receiving makes sense: the database is there."""
-        self.open.set()
+        self.gate = Gate()
+        """Open while receiving makes sense: the database is there."""
         self.empty_polls = 0
         """Polls in a row that brought nothing."""
 
@@ -97,7 +97,7 @@ class Pollers:
 
     async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
         while not self._stopped:
-            await self.open.wait()
+            await self.gate.passed()
             if self._is_stopped():
                 return
             if self._intake.full:
@@ -131,7 +131,7 @@ class Pollers:
         """Whether a reply of `count` changes nothing: its poller would just poll again."""
         return (
             not self._stopped
-            and self.open.is_set()
+            and self.gate.is_open
             and not self._intake.would_fill(count)
             and (count < BATCH or not self._wants_another())
         )

@@ -67,7 +67,7 @@ class SqsClient:
         self._retries = Retries(environment.retries)
         self._rate = RateLimit() if environment.retries.mode == "adaptive" else None
         self._silence_s = silence_s
-        self._verify_md5 = verify_md5
+        self._read_messages = _read_verified if verify_md5 else wire.read_messages
         self._skew_s = 0.0
         self._signing = _Signing(environment, self._credentials.keys)
         self._poll_bodies: dict[_Poll, bytes] = {}
@@ -197,12 +197,6 @@ class SqsClient:
             self._poll_bodies[key] = body
         return body
 
-    def _read_messages(self, answer: bytes) -> list[Message]:
-        messages = wire.read_messages(answer)
-        if self._verify_md5:
-            wire.verify_md5(messages)
-        return messages
-
     async def delete(self, queue_url: str, receipt_handles: Sequence[str]) -> list[EntryFailure]:
         """Delete up to 10 messages; returns the entries that failed. May be repeated."""
         request = wire.write_delete(queue_url, receipt_handles)
@@ -319,7 +313,9 @@ class SqsClient:
             proceed = partial(self._proceed, operation, talk, pool)
         connection = pool.take_idle(idle_s) or await pool.take(idle_s)
         try:
-            return await connection.exchange(self._sign(operation, body), silence_s, proceed)
+            return await connection.exchange(
+                self._sign(operation, body, time.time()), silence_s, proceed
+            )
         except TransientFault:
             # A server may close an idle connection just as a request goes out on it (RFC 9112,
             # section 9.3.1). That says nothing about the server, so it is no attempt spent.
@@ -330,7 +326,7 @@ class SqsClient:
         connection = await pool.take(fresh=True)
         try:
             body = body if talk is None else talk.body()
-            return await connection.exchange(self._sign(operation, body), silence_s)
+            return await connection.exchange(self._sign(operation, body, time.time()), silence_s)
         finally:
             pool.give_back(connection)
 
@@ -338,26 +334,26 @@ class SqsClient:
         self, operation: Operation, talk: Conversation, pool: ConnectionPool, reply: Reply
     ) -> bytes | None:
         """The next request of a conversation, unless something has to be seen to first."""
+        now = time.time()
         if (
             reply.status != 200
             or self._closed
-            or pool.wanted
-            or time.time() >= self._credentials.refresh_at
+            or pool.waiters
+            or now >= self._credentials.refresh_at
             or not talk.go_on(reply.body)
         ):
             return None
         self._retries.succeed(0)
-        return self._sign(operation, talk.body())
+        return self._sign(operation, talk.body(), now)
 
-    def _sign(self, operation: Operation, body: bytes) -> bytes:
+    def _sign(self, operation: Operation, body: bytes, now: float) -> bytes:
         """The request under the present keys, dated by the corrected clock."""
         signing = self._signing
         if signing.keys is not self._credentials.keys:
             signing = self._signing = _Signing(self._environment, self._credentials.keys)
-        epoch_s = time.time() + self._skew_s
         if operation is wire.RECEIVE:
-            return signing.poll(body).sign(epoch_s)
-        return signing.templates[operation].sign(body, epoch_s)
+            return signing.poll(body).sign(now + self._skew_s)
+        return signing.templates[operation].sign(body, now + self._skew_s)
 
     async def _correct(self, reply: Reply, keys: Keys, skew_s: float) -> bool:
         """Whether an error answer named a cause that is now removed: old keys, a wrong clock.
@@ -413,6 +409,12 @@ class _Signing:
                 self._polls.clear()
             poll = self._polls[body] = RepeatedRequest(self.templates[wire.RECEIVE], body)
         return poll
+
+
+def _read_verified(answer: bytes) -> list[Message]:
+    messages = wire.read_messages(answer)
+    wire.verify_md5(messages)
+    return messages
 
 
 def _make_dialer(environment: AwsEnvironment) -> Dialer:

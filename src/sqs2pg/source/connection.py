@@ -259,16 +259,18 @@ class HttpConnection(asyncio.Protocol):
         self._exchanges += 1
         transport = self._transport
         waiter = self._waiter
-        usable = self._keep_alive and transport is not None and not transport.is_closing()
-        if usable and self._proceed is not None and waiter is not None and not waiter.done():
-            try:
-                request = self._proceed(reply)
-            except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
-                self._fail(error)
-                return
-            if request is not None:
-                self._send(cast("asyncio.Transport", transport), request)
-                return
+        usable = False
+        if self._keep_alive and transport is not None and not transport.is_closing():
+            usable = True
+            if self._proceed is not None and waiter is not None and not waiter.done():
+                try:
+                    request = self._proceed(reply)
+                except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
+                    self._fail(error)
+                    return
+                if request is not None:
+                    self._send(transport, request)
+                    return
         self._idle_since = self._loop.time()
         self.deadline = math.inf
         self._waiter = None

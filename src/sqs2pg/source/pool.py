@@ -40,7 +40,8 @@ class ConnectionPool:
         self._idle: list[HttpConnection] = []
         self._open: set[HttpConnection] = set()
         self._dialling = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self.waiters: deque[asyncio.Future[None]] = deque()
+        """Who waits for a connection: who holds one should not hold it for long then."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -48,11 +49,6 @@ class ConnectionPool:
     def size(self) -> int:
         """Connections open or being opened."""
         return len(self._open) + self._dialling
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody waits for a connection: who holds one should not hold it for long."""
-        return bool(self._waiters)
 
     def take_idle(self, idle_s: float = IDLE_S) -> HttpConnection | None:
         """The warmest idle connection, unless unused for `idle_s` or longer; never waits."""
@@ -95,7 +91,7 @@ class ConnectionPool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiters:
+        while self.waiters:
             self._wake()
         leaving = [connection.closed for connection in self._open]
         for connection in list(self._open):
@@ -127,7 +123,7 @@ class ConnectionPool:
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
         """Until a connection comes back or goes away."""
         waiter = loop.create_future()
-        self._waiters.append(waiter)
+        self.waiters.append(waiter)
         try:
             await waiter
         except BaseException:
@@ -136,8 +132,8 @@ class ConnectionPool:
             raise
 
     def _wake(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
+        while self.waiters:
+            waiter = self.waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
                 return

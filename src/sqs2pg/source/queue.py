@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import FatalFault, Stage, TransientFault
+from sqs2pg.gate import Gate
 from sqs2pg.message import Message
 from sqs2pg.metrics import Metrics
 from sqs2pg.settings import Source
@@ -137,8 +138,7 @@ class QueueSource:
         self._reserved_messages = 0
         self._reserved_bytes = 0
         self._poll_bytes = _FIRST_POLL_BYTES
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room = Gate()
         self.settled: deque[Message] = deque()
         """Messages whose outcome is durable, waiting for a deleter."""
         self._deleters: set[asyncio.Task[None]] = set()
@@ -181,8 +181,8 @@ class QueueSource:
         Raises TransientFault or FatalFault of the client, for the last poll.
         """
         while not self._has_room():
-            self._room.clear()
-            await self._room.wait()
+            self._room.close()
+            await self._room.passed()
             if stopped():
                 return [], 0
         reserved = self._poll_bytes
@@ -223,7 +223,7 @@ class QueueSource:
         now = time.monotonic()
         if len(messages) == BATCH:
             self.receiving.note(now - began, now)
-        self._metrics.observe_reply(len(messages), now - began)
+        self._metrics.requests.reply(len(messages), now - began)
         return self._hold(messages, began)
 
     def _has_room(self) -> bool:
@@ -236,8 +236,8 @@ class QueueSource:
         ) or not (self._held or self._reserved_messages)
 
     def _signal_room(self) -> None:
-        if not self._room.is_set() and self._has_room():
-            self._room.set()
+        if not self._room.is_open and self._has_room():
+            self._room.open()
 
     def _hold(self, messages: list[Message], began: float) -> list[Message]:
         """Take a reply in hand; return the messages that were not in hand before."""
@@ -306,7 +306,8 @@ class QueueSource:
                 lease.left -= 1
                 if not lease.left:
                     self._leases.pop(lease, None)
-        self._signal_room()
+        if not self._room.is_open:
+            self._signal_room()
 
     def acknowledge(self, messages: Iterable[Message]) -> None:
         """Delete messages whose outcome is durable, in the background.
@@ -373,7 +374,7 @@ class QueueSource:
         if batches.tries == 1:
             self._deleting.note(took_s, now)
         gone = len(batches.messages) - len(batches.left) - batches.given_up
-        self._metrics.observe_delete(gone, took_s)
+        self._metrics.requests.delete(gone, took_s)
         self.drop(batches.messages)
 
     def _undeleted(self, batches: _Settled, failures: list[EntryFailure]) -> list[Message]:

@@ -36,8 +36,8 @@ def taken(metrics: Metrics, **seen: Any) -> Snapshot:
 
 def test_a_snapshot_says_what_the_metrics_say():
     metrics = Metrics()
-    metrics.observe_reply(10, 0.5)
-    metrics.observe_delete(7, 0.25)
+    metrics.requests.reply(10, 0.5)
+    metrics.requests.delete(7, 0.25)
     metrics.lag_seconds.observe(0.3)
     metrics.queue_visible.set(42)
     metrics.credential_expiry.set(math.inf)

@@ -20,7 +20,7 @@ def line(lines: MetricLines) -> dict[str, Any]:
 def test_a_line_has_what_came_since_the_one_before():
     metrics = Metrics()
     lines = MetricLines(metrics.registry, "logins")
-    metrics.observe_reply(10, 0.1)
+    metrics.requests.reply(10, 0.1)
     metrics.count_fault(Stage.DECODE, "not_json", 2)
     metrics.lag_seconds.observe(2.0)
     metrics.lag_seconds.observe(4.0)
@@ -31,7 +31,7 @@ def test_a_line_has_what_came_since_the_one_before():
     assert first["lag_seconds"] == 3.0
     assert first["queue_visible_messages"] == 7
     assert "dlq_visible_messages" not in first, "not known"
-    metrics.observe_reply(5, 0.1)
+    metrics.requests.reply(5, 0.1)
     second = line(lines)
     assert (second["received"], second["faults"]) == (5, 0)
     assert "lag_seconds" not in second, "no batch since"
