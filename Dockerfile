@@ -27,8 +27,10 @@ RUN python -m venv --without-pip /opt/sqs2pg \
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY native native
 COPY src src
+# The import fails where the native short cut could not be compiled: no image without it, unnoticed.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/sqs2pg/bin/python install --no-deps --no-index dist/*.whl \
+    && /opt/sqs2pg/bin/python -c "import sqs2pg._native" \
     && /opt/sqs2pg/bin/sqs2pg --version
 
 FROM ${PYTHON_IMAGE}

@@ -11,7 +11,6 @@ import pwd
 import shutil
 import stat
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,13 +21,12 @@ import pytest
 
 import sqs2pg
 from sqs2pg.local.folder import Account, readable
+from tests.system.interpreter import copy_open, copy_python
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 SOURCE = Path(sqs2pg.__file__).parents[1]
 PACKAGES = Path(psycopg.__file__).parents[1]
-UNNEEDED = shutil.ignore_patterns("site-packages", "test", "idlelib", "config-*")
-OPEN = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 
 @pytest.fixture(scope="module")
@@ -97,34 +95,6 @@ def ordinary_shell(
     if account is not None:
         shell.identity = {"user": account.uid, "group": account.gid, "extra_groups": []}
     return shell
-
-
-def copy_open(source: Path, target: Path) -> None:
-    """Copy a tree, open to all; without the room, where links to open files will do."""
-    shutil.copytree(source, target, ignore=UNNEEDED, copy_function=link_or_copy)
-    for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
-        folder.chmod(0o755)
-
-
-def link_or_copy(source: str, target: str) -> None:
-    if Path(source).stat().st_mode & OPEN == OPEN:
-        try:
-            os.link(source, target)
-        except OSError:  # another file system
-            shutil.copy2(source, target)
-    else:
-        shutil.copy2(source, target)  # keeps the times by which compiled files are known as fresh
-        Path(target).chmod(0o755)
-
-
-def copy_python(executable: Path, target: Path) -> Path:
-    """Copy the interpreter, its library and its standard library; return the new executable."""
-    library = Path(sysconfig.get_path("stdlib"))
-    copy_open(library, target / "lib" / library.name)
-    (target / "bin").mkdir()
-    for source in (executable, *library.parent.glob("libpython*.so*")):
-        link_or_copy(str(source), str(target / source.parent.name / source.name))
-    return target / "bin" / executable.name
 
 
 def test_demo(ordinary_shell: Any, home: Path) -> None:
