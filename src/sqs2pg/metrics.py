@@ -155,6 +155,8 @@ class Metrics:
         )
         self.oldest_sent_ms = 0
         """SentTimestamp of the oldest message of the last batch; for the queue's oldest age."""
+        self.batch_s_max = 0.0
+        """The longest batch that was committed since this process began, seconds."""
         # A series that exists from the start shows its first increase.
         self._outcomes = {outcome: self.outcomes.labels(outcome.value) for outcome in Outcome}
         self._faults: dict[tuple[str, str], Counter] = {}
@@ -187,5 +189,6 @@ class Metrics:
         observe("mask", report.mask_s)
         observe("write", report.write_s)
         self.commit_seconds.observe(report.commit_s)
+        self.batch_s_max = max(self.batch_s_max, report.seconds)
         self.lag_seconds.observe(report.lag_s)
         self.last_commit.set(now)

@@ -33,12 +33,13 @@ QUARANTINE_MAX = 100_000
 """Quarantined messages looked at, the latest ones first: a poisoned queue must not be slow here."""
 
 _BEAT = """INSERT INTO sqs2pg.worker AS w (id, pipeline, host, pid, version, started_at, state,
-    received, written, duplicate, quarantined, in_flight, per_second, last_fault)
-VALUES (%s, %s, %s, %s, %s, to_timestamp(%s), %s, %s, %s, %s, %s, %s, %s, %s)
+    received, written, duplicate, quarantined, in_flight, per_second, last_fault, batch_s_max)
+VALUES (%s, %s, %s, %s, %s, to_timestamp(%s), %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), state = excluded.state,
     received = excluded.received, written = excluded.written, duplicate = excluded.duplicate,
     quarantined = excluded.quarantined, in_flight = excluded.in_flight,
-    per_second = excluded.per_second, last_fault = excluded.last_fault"""
+    per_second = excluded.per_second, last_fault = excluded.last_fault,
+    batch_s_max = excluded.batch_s_max"""
 _FORGET = """DELETE FROM sqs2pg.worker
 WHERE pipeline = %s AND heartbeat_at < now() - make_interval(secs => %s)"""
 _WORKERS = """SELECT id::text, host, pid, version, extract(epoch FROM started_at)::float8,
@@ -112,6 +113,8 @@ class Beat(msgspec.Struct):
     in_flight: int
     per_second: float
     last_fault: str
+    batch_s_max: float
+    """Its longest batch so far, from taking it up to its COMMIT."""
 
 
 class Roster:

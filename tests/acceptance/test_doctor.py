@@ -62,6 +62,28 @@ def test_a_pipeline_that_can_run_and_a_table_that_changed(
     assert checks["database writes"]["status"] == "fail"
 
 
+BEAT = """INSERT INTO sqs2pg.worker (id, pipeline, host, pid, version, started_at, heartbeat_at,
+    state, batch_s_max) SELECT gen_random_uuid(), id, 'h', 1, '1', now(), now() - %s::interval,
+    'running', %s FROM sqs2pg.pipeline"""
+
+
+def test_the_visibility_timeout_is_held_against_the_longest_batch(shell: Shell, query: Query):
+    assert found(shell, code=1)["queue batch time"]["status"] == "warn"  # nothing is migrated yet
+    shell("migrate")
+    assert "no worker runs" in found(shell)["queue batch time"]["detail"]
+    query(BEAT, "0 s", 0)
+    assert "none has committed" in found(shell)["queue batch time"]["detail"]
+    for longest in (1.0, 11.25):
+        query(BEAT, "0 s", longest)
+    query(BEAT, "90 s", 500.0)  # of a worker that is gone
+    slow = found(shell)["queue batch time"]
+    assert slow["status"] == "warn"
+    assert "the longest batch of 3 workers took 11.2 s; receives ask for 60 s" in slow["detail"]
+    assert "visibility_timeout_s to 68 or more" in slow["remedy"]
+    shell.environment["SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S"] = "68"
+    assert found(shell)["queue batch time"]["status"] == "ok"
+
+
 def arn(sqs: Any, queue_url: str) -> str:
     found = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     return str(found["Attributes"]["QueueArn"])

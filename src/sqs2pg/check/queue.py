@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 
-from sqs2pg.check.context import Context
+from sqs2pg.check.context import Context, NotChecked
 from sqs2pg.check.finding import Finding, fail, ok, warn
 from sqs2pg.errors import FatalFault
+from sqs2pg.roster import STALE_S
 
 RECEIVES_MIN = 5
 """maxReceiveCount below which a few restarts or a short outage send good messages to the DLQ."""
 RETENTION_S_MIN = 4 * 86_400
 """SQS's default. Less leaves little time to mend a database over a long weekend."""
+BATCHES_MIN = 6
+"""Times that the longest batch fits into the visibility timeout: a lease is extended at a third of
+it, behind a batch that is being decoded, and may have to be tried again."""
+_LONGEST = """SELECT count(*), coalesce(max(w.batch_s_max), 0)::float8
+FROM sqs2pg.worker w JOIN sqs2pg.pipeline p ON p.id = w.pipeline
+WHERE p.name = %s AND w.heartbeat_at > now() - make_interval(secs => %s)"""
+_KNOWS_BATCHES = """SELECT FROM pg_catalog.pg_attribute
+WHERE attrelid = pg_catalog.to_regclass('sqs2pg.worker') AND attname = 'batch_s_max'"""
 _NO_HANDLE = "sqs2pg-check"
 
 
@@ -63,6 +73,35 @@ def _visibility(found: dict[str, str], ours_s: int) -> Finding:
             "30 or more: a lease is extended at a third of it, and each extension is a request",
         )
     return ok(name, f"receives ask for {ours_s} s (the queue's own: {theirs_s})")
+
+
+async def check_batch_time(context: Context) -> Finding:
+    """Compare what receives ask for with the longest batch of the workers that run.
+
+    They say it with their heartbeats; of one that has ended in good order nothing is known.
+    """
+    name = "queue batch time"
+    if not await context.query(_KNOWS_BATCHES):
+        raise NotChecked("the tables are not those of this version")
+    asked_s = context.settings.source.visibility_timeout_s
+    [(workers, longest_s)] = await context.query(
+        _LONGEST, [context.settings.pipeline_name, STALE_S]
+    )
+    if not workers:
+        return ok(name, "no worker runs, so no batch was seen")
+    if not longest_s:
+        return ok(name, f"{workers} workers run, and none has committed a batch yet")
+    detail = f"the longest batch of {workers} workers took {longest_s:.1f} s"
+    if asked_s < BATCHES_MIN * longest_s:
+        wanted_s = math.ceil(BATCHES_MIN * longest_s)
+        return warn(
+            name,
+            f"{detail}; receives ask for {asked_s} s",
+            f"set source.visibility_timeout_s to {wanted_s} or more, or find what makes batches "
+            "slow (sqs2pg_batch_seconds): messages wait for the batches before theirs, and a lease "
+            "that cannot be extended in time gives them to another worker",
+        )
+    return ok(name, f"{detail}, and receives ask for {asked_s} s")
 
 
 def _retention(found: dict[str, str]) -> Finding:

@@ -45,6 +45,7 @@ CHECKS = (
     Check("server", server.check_server),
     Check("database connections", server.check_connections),
     Check("schema", reach.check_schema),
+    Check("queue batch time", queue.check_batch_time),
     Check("targets", target.check_targets),
     Check("keys on record", keys.check_key_record),
 )

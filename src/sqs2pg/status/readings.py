@@ -222,4 +222,5 @@ class Readings:
             in_flight=self._source.held_count,
             per_second=round(per_second, 1),
             last_fault=recent[-1].code if recent else "",
+            batch_s_max=round(self._metrics.batch_s_max, 3),
         )
