@@ -74,7 +74,6 @@ class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False
     body: str
     attributes: SystemAttributes
     message_attributes: dict[str, MessageAttribute] | None = None
-    md5_of_body: str | None = msgspec.field(name="MD5OfBody", default=None)
     payload: bytes | None = msgspec.field(name="sqs2pg payload", default=None)
     """What the body points to, where it was fetched: for as long as it is being processed."""
 

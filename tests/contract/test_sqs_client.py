@@ -19,7 +19,7 @@ from sqs2pg.errors import FatalFault, SettingsError, TransientFault
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.source.client import SqsClient
 from sqs2pg.source.environment import read_environment
-from sqs2pg.source.wire import EntryFailure, OutgoingMessage
+from sqs2pg.source.wire import EntryFailure, HashedMessage, OutgoingMessage
 
 BODIES = [
     "plain",
@@ -63,6 +63,7 @@ def same(ours: Message, theirs: dict[str, Any]) -> None:
     """Every field that does not change from one delivery to the next."""
     assert ours.message_id == theirs["MessageId"]
     assert ours.body == theirs["Body"]
+    assert isinstance(ours, HashedMessage), "asked for with verify_md5"
     assert ours.md5_of_body == theirs["MD5OfBody"] == hashlib.md5(ours.body.encode()).hexdigest()
     attributes = theirs["Attributes"]
     assert ours.attributes.sent_timestamp == int(attributes["SentTimestamp"])

@@ -67,7 +67,7 @@ class SqsClient:
         self._retries = Retries(environment.retries)
         self._rate = RateLimit() if environment.retries.mode == "adaptive" else None
         self._silence_s = silence_s
-        self._read_messages = _read_verified if verify_md5 else wire.read_messages
+        self._read_messages = wire.read_verified if verify_md5 else wire.read_messages
         self._skew_s = 0.0
         self._signing = _Signing(environment, self._credentials.keys)
         self._poll_bodies: dict[_Poll, bytes] = {}
@@ -409,12 +409,6 @@ class _Signing:
                 self._polls.clear()
             poll = self._polls[body] = RepeatedRequest(self.templates[wire.RECEIVE], body)
         return poll
-
-
-def _read_verified(answer: bytes) -> list[Message]:
-    messages = wire.read_messages(answer)
-    wire.verify_md5(messages)
-    return messages
 
 
 def _make_dialer(environment: AwsEnvironment) -> Dialer:

@@ -124,6 +124,16 @@ class _ReceiveAnswer(msgspec.Struct, rename="pascal", gc=False):
     messages: list[Message] | None = None
 
 
+class HashedMessage(Message):
+    """A message with the MD5 that SQS sent with it, read only where it is to be verified."""
+
+    md5_of_body: str | None = msgspec.field(name="MD5OfBody", default=None)
+
+
+class _HashedAnswer(msgspec.Struct, rename="pascal", gc=False):
+    messages: list[HashedMessage] | None = None
+
+
 class _QueueUrlAnswer(msgspec.Struct, rename="pascal", gc=False):
     queue_url: str
 
@@ -139,6 +149,7 @@ _all_done = [b""] * (BATCH_MAX + 1)  # the last answer seen that said so, by the
 _Answer = TypeVar("_Answer")
 _encode = msgspec.json.Encoder().encode
 _receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers come as text
+_hashed_answer = msgspec.json.Decoder(_HashedAnswer, strict=False)
 _batch_answer = msgspec.json.Decoder(_BatchAnswer)
 _queue_url_answer = msgspec.json.Decoder(_QueueUrlAnswer)
 _attributes_answer = msgspec.json.Decoder(_AttributesAnswer)
@@ -271,8 +282,11 @@ def read_attributes(body: bytes) -> dict[str, str]:
     return _read(_attributes_answer, body, ATTRIBUTES).attributes or {}
 
 
-def verify_md5(messages: Sequence[Message]) -> None:
-    """Raise TransientFault `aws_md5_mismatch` unless every body has the MD5 SQS sent with it."""
+def read_verified(body: bytes) -> list[Message]:
+    """As `read_messages`; raises TransientFault `aws_md5_mismatch` unless every message's body has
+    the MD5 that SQS sent with it.
+    """
+    messages = _read(_hashed_answer, body, RECEIVE).messages or []
     for message in messages:
         digest = hashlib.md5(message.body.encode(), usedforsecurity=False).hexdigest()
         if digest != message.md5_of_body:
@@ -282,6 +296,7 @@ def verify_md5(messages: Sequence[Message]) -> None:
                 stage=Stage.RECEIVE,
                 hint="it will be delivered again; look at what stands between here and SQS",
             )
+    return list[Message](messages)
 
 
 def _check_batch(entries: Sequence[object]) -> None:
