@@ -1,10 +1,13 @@
-/* For the tests, built with sanitizers: bodies from stdin, each behind its length in decimal and a
- * newline; for each the line it makes, or a newline alone. The mapping is the built-in one, under
- * the key of 32 times `k`. */
+/* For the tests, built with sanitizers: texts from stdin, each behind its length in decimal and a
+ * newline. Of a body, the line it makes, or a newline alone; the mapping is the built-in one, under
+ * the key of 32 times `k`. With an argument the texts are HTTP replies: where the body begins of
+ * each, 0 where it is not plain; and the key of each, as if it were a MessageId, is made too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "http.h"
+#include "key.h"
 #include "line.h"
 
 static const struct source SOURCES[] = {{"user_id", 7, 1}, {"device_type", 11, 0},
@@ -12,8 +15,9 @@ static const struct source SOURCES[] = {{"user_id", 7, 1}, {"device_type", 11, 0
                                         {"locale", 6, 0},  {"app_version", 11, 0},
                                         {"create_date", 11, 0}};
 
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argv;
     static struct plan plan;
     struct text line = {NULL, 0, 0, 0};
     size_t len;
@@ -39,7 +43,10 @@ int main(void)
         if (exact == NULL || fread(exact, 1, len, stdin) != len)
             return 1;
         line.len = 0;
-        if (write_line(&plan, exact, len, 1795384388351, &line))
+        char key[KEY_CHARS];
+        if (argc > 1)
+            printf("%zu%s\n", plain_body(exact, len), write_key(exact, len, 1, key) ? " key" : "");
+        else if (write_line(&plan, exact, len, 1795384388351, &line))
             fwrite(line.at, 1, line.len, stdout);
         else
             putchar('\n');

@@ -50,7 +50,7 @@ async def drain(ready: Ready, watch: Callable[[FrameType, str, Any], None] | Non
     assert totals.settled == MESSAGES
 
 
-@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 10, 13), ("0", 17, 26.5)])
+@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 9, 10.5), ("0", 17, 26.5)])
 async def test_calls_a_message(
     queue_server: QueueServer,
     pipeline: Assemble,

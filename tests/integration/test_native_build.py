@@ -37,23 +37,58 @@ def changed(draw: random.Random, body: str) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def test_no_body_makes_it_touch_what_is_not_its_own(tmp_path: Path) -> None:
-    draw = random.Random(7)
-    bodies = [*TAKEN, *LEFT, *(changed(draw, body) for body in logins(4_000, seed=3))]
-    binary = tmp_path / "fuzz"
-    units = [str(SOURCES / name) for name in ("fuzz.c", "line.c", "sha256.c")]
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """native/fuzz.c with the sanitizers."""
+    binary = tmp_path_factory.mktemp("native") / "fuzz"
+    units = [str(SOURCES / f"{name}.c") for name in ("fuzz", "http", "key", "line", "sha256")]
     compiler = find_compiler()
     command = [*compiler, *SANITIZED, *sanitizers(compiler), *units, "-o", str(binary)]
     subprocess.run(command, check=True)
+    return binary
+
+
+def test_no_body_makes_it_touch_what_is_not_its_own(sanitized: Path) -> None:
+    draw = random.Random(7)
+    bodies = [*TAKEN, *LEFT, *(changed(draw, body) for body in logins(4_000, seed=3))]
     plain = [body for body in bodies if body.isascii()]
     given = b"".join(b"%d\n%s" % (len(body), body.encode()) for body in plain)
-    done = subprocess.run([binary], input=given, capture_output=True, check=False)
+    done = subprocess.run([sanitized], input=given, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2_000:]
     lines = both().fast.of(
         [Message("m", "h", body, SystemAttributes(1795384388351)) for body in plain]
     )
     assert done.stdout.decode() == "".join(line or "\n" for line in lines)
     assert sum(line is not None for line in lines) > 1_000
+
+
+REPLY = (
+    b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: 1\r\nContent-Type: application/x-amz-json-1.0\r\n"
+    b'Connection: keep-alive\r\nContent-Length: 15\r\n\r\n{"Messages":[]}'
+)
+
+
+def damaged(draw: random.Random, text: bytes) -> bytes:
+    """Cut a text short, or change it at a few places."""
+    raw = bytearray(text[: draw.randrange(len(text) + 1)] if draw.random() < 0.5 else text)
+    for _ in range(draw.randrange(4)):
+        at = draw.randrange(len(raw) + 1)
+        raw[at : at + draw.randrange(3)] = draw.choice([b"\r", b"\n", b":", b"9", b"\0", b" ", b""])
+    return bytes(raw)
+
+
+def test_no_reply_and_no_id_makes_it_touch_what_is_not_its_own(sanitized: Path) -> None:
+    draw = random.Random(11)
+    name = b"0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
+    texts = [REPLY, name, b"", *(damaged(draw, draw.choice([REPLY, name])) for _ in range(4_000))]
+    given = b"".join(b"%d\n%s" % (len(text), text) for text in texts)
+    done = subprocess.run([sanitized, "replies"], input=given, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2_000:]
+    said = done.stdout.decode().splitlines()
+    assert said[:3] == [str(len(REPLY) - 15), "0 key", "0"]
+    for text, line in zip(texts, said, strict=True):
+        body = extension().read_plain(text)
+        assert line.partition(" ")[0] == str(len(text) - len(body) if body is not None else 0)
 
 
 def build(folder: Path, **environment: str) -> list[str]:

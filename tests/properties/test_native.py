@@ -29,6 +29,7 @@ from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field, Ledger, Settings
 from sqs2pg.source import wire
+from sqs2pg.source.signer import Keys, RequestTemplate, Signer
 from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, login, masks_of
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -365,3 +366,26 @@ def test_a_delete_is_written_as_msgspec_writes_it_or_not_at_all(handles: list[st
         assert not usual or not 1 <= len(handles) <= 10
     else:
         assert written == wire.write_delete(QUEUE, handles)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"x" * 63, b"x" * 64, b"y" * 4_500])
+def test_signed_in_c_or_in_python_is_the_same(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    def sign() -> bytes:
+        signer = Signer(Keys("AK", "sk", "tok"), region="us-east-1", host="sqs.example")
+        template = RequestTemplate(signer, signed=(("Content-Type", "a/b"),))
+        return template.sign(body, SENT_MS / 1000)
+
+    monkeypatch.setattr("sqs2pg.extension.EXTENSION", None)
+    in_python = sign()
+    monkeypatch.setattr(extension(), "SHA256", "sha-ni")  # whatever this processor has
+    monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension())
+    assert sign() == in_python
+
+
+def test_what_is_to_be_signed_is_checked() -> None:
+    with pytest.raises(TypeError):
+        extension().sign(b"")
+    with pytest.raises(TypeError):
+        extension().sign(*[""] * 8)
+    with pytest.raises(ValueError, match="32 bytes"):
+        extension().sign(*[b"x" * 65] * 8)
