@@ -336,11 +336,13 @@ async def assemble_processors(
     is_fifo: Callable[[], Awaitable[bool]],
     *,
     archive: bool = False,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Processing]:
     """Yield the processors alone, for front doors that have no queue to poll; close them after.
 
     `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` is asked last, so that a wrong
     key or database is said first. `archive`: what comes is no queue's, and may be years old.
+    `metrics`: those of the caller, where they outlive the processors.
     """
     sessions: list[Session] = []
     sinks: list[Sink] = []
@@ -400,7 +402,7 @@ async def assemble_processors(
             finally:
                 await session.close()
 
-        metrics, journal = Metrics(), Journal()
+        metrics, journal = metrics or Metrics(), Journal()
         made = compiled(keyring, key)
         rollover = Rollover(made, read_again)
         sinks = [

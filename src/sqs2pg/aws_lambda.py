@@ -28,10 +28,12 @@ import structlog
 from sqs2pg import log
 from sqs2pg.assembly import Processing, assemble_processors, upkeep
 from sqs2pg.database import hosts, resolve_dsn
-from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault, unforeseen
+from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
 from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
+from sqs2pg.metrics import Metrics
 from sqs2pg.process import Processor
 from sqs2pg.settings import Settings, load
+from sqs2pg.telemetry.emf import MetricLines
 
 CUT_S = 1.0
 """Before the function's timeout: when work under way is cut, so that an answer still gets out."""
@@ -215,6 +217,12 @@ class Function:
         self._environ = environ
         self._runner = asyncio.Runner()
         self._warm: dict[bool, tuple[AsyncExitStack, Processing]] = {}
+        self._metrics = Metrics()
+        self._lines = (
+            MetricLines(self._metrics.registry, settings.pipeline_name)
+            if settings.telemetry.emf
+            else None
+        )
 
     def handle(
         self, event: object, remaining_s: Callable[[], float]
@@ -224,7 +232,11 @@ class Function:
             self._runner.run(self._upkeep())
             return {"batchItemFailures": []}
         messages, fifo = messages_of(event)
-        failed = self._runner.run(self._settle(messages, fifo, remaining_s))
+        failed = [message.message_id for message in messages]  # all of them, where this raises
+        try:
+            failed = self._runner.run(self._settle(messages, fifo, remaining_s))
+        finally:
+            self._tell(len(messages), len(failed))
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
     def close(self) -> None:
@@ -243,7 +255,9 @@ class Function:
                     processing = await self._warm_up(fifo)
             except (TransientFault, TimeoutError) as fault:
                 # The database is away, or slow: nothing was begun.
-                logger.warning("not ready; the batch goes back", code=getattr(fault, "code", "cut"))
+                code = getattr(fault, "code", "cut")
+                self._metrics.count_fault(getattr(fault, "stage", Stage.WRITE), code)
+                logger.warning("not ready; the batch goes back", code=code)
                 break
             invocation = Invocation(processing.processors[0], self._settings, remaining_s)
             try:
@@ -267,7 +281,7 @@ class Function:
             stack = AsyncExitStack()
             where = [self._queue_host(), *hosts(resolve_dsn(self._settings.sink.dsn))]
             made = await stack.enter_async_context(
-                assemble_processors(self._settings, where, is_fifo)
+                assemble_processors(self._settings, where, is_fifo, metrics=self._metrics)
             )
             self._warm[fifo] = (stack, made)
         return self._warm[fifo][1]
@@ -292,6 +306,16 @@ class Function:
         ended = list(invocation.outcomes.values())
         counts = {outcome.value: ended.count(outcome) for outcome in Outcome}
         logger.info("batch settled", received=received, **counts)
+
+    def _tell(self, received: int, released: int) -> None:
+        """Print what this invocation did as a line of metrics, where the settings ask for it.
+
+        After each one: between two the sandbox is frozen, and nothing tells which is the last.
+        """
+        self._metrics.requests.received += received
+        self._metrics.count_released(released)
+        if self._lines is not None:
+            print(self._lines.next_line(), flush=True)
 
     def discard(self) -> None:
         """Forget what is warm after a fault, so that the next invocation begins afresh."""

@@ -88,6 +88,49 @@ def test_ten_with_two_bad_and_one_transient_give_back_exactly_the_transient_one(
         assert SECRET not in function.log
 
 
+def told(function: Sandbox) -> list[dict[str, Any]]:
+    """The counts of each line of metrics, less those that are zero."""
+    lines = [json.loads(line) for line in function.log.splitlines() if '"_aws"' in line]
+    for line in lines:
+        [directive] = line["_aws"]["CloudWatchMetrics"]
+        assert (directive["Namespace"], line["pipeline"]) == ("sqs2pg", "user_logins")
+        assert {one["Name"] for one in directive["Metrics"]} <= line.keys()
+    return [
+        {n: v for n, v in line.items() if v and n not in ("_aws", "pipeline", "lag_seconds")}
+        for line in lines
+    ]
+
+
+def test_each_invocation_tells_cloudwatch_what_it_did_where_it_is_asked_to(
+    start: Start, database: str, query: Query
+) -> None:
+    names = ids(4)
+    records = [record(name, login(f"u{at}")) for at, name in enumerate(names)]
+    records[1]["body"] = "not json"
+    with start(SQS2PG_TELEMETRY__EMF="true") as function:
+        # One that raises gives everything back; the counts go on after it.
+        query("ALTER TABLE user_logins RENAME TO elsewhere")
+        assert function.invoke({"Records": records}).kind == "error"
+        query("ALTER TABLE elsewhere RENAME TO user_logins")
+        query("CREATE UNIQUE INDEX one_each ON user_logins (user_id)")
+        with holding(database, "INSERT INTO user_logins (user_id) VALUES ('u2')"):
+            assert function.invoke({"Records": records}).failures == [names[2]]
+        assert function.invoke({"Records": records}).failures == []
+        raised, first, second = told(function)
+        assert raised == {"received": 4, "released": 4}
+        assert first.pop("faults") > 0
+        assert first == {"received": 4, "written": 2, "quarantined": 1, "released": 1}
+        # The one that is no JSON is met again, and known.
+        assert second == {"received": 4, "written": 1, "duplicate": 3, "faults": 1}
+    away = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
+    with start(SQS2PG_TELEMETRY__EMF="true", **away) as function:
+        function.invoke(batch(dict.fromkeys(names, "u")))
+        assert told(function) == [{"received": 4, "released": 4, "faults": 1}]
+    with start() as function:
+        assert function.invoke(batch(dict.fromkeys(ids(1), "x"))).failures == []
+        assert told(function) == []
+
+
 def test_warm_invocations_share_one_connection_and_a_batch_twice_changes_nothing(
     start: Start, database: str, query: Query
 ) -> None:
