@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sqs2pg.cli.workers import _run, _Worker
+from sqs2pg.errors import FatalFault
 from sqs2pg.status.fleet import Fleet, noted
 from sqs2pg.status.server import status_server
 
@@ -81,3 +84,51 @@ def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: P
     killed = Killed(1, dies, tmp_path, status=False)
     assert _run([other, killed]).received == 0
     assert killed.process.returncode == -signal.SIGTERM
+
+
+class Asked(_Worker):
+    """Ends in its own way when all are asked to stop, which is when all are ready for that."""
+
+    def __init__(self, number: int, folder: Path, way: str, ready: threading.Barrier) -> None:
+        self._ready = ready
+        code = (
+            f"import os, signal, sys; signal.signal(signal.SIGTERM, lambda *_: {way});"
+            "print('ready', flush=True); signal.pause()"
+        )
+        super().__init__(number, [sys.executable, "-c", code], folder, status=False)
+
+    def wait(self) -> int:
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+        self._ready.wait(timeout=60)
+        if self.number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().wait()
+
+
+def asked(folder: Path, way: str) -> list[_Worker]:
+    """Two workers; the second ends in that way."""
+    ready = threading.Barrier(2)
+    return [Asked(0, folder, "sys.exit(0)", ready), Asked(1, folder, way, ready)]
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "says"),
+    [
+        ("sys.exit(1)", 1, "worker 1 stopped with exit code 1"),
+        ("sys.exit(2)", 2, "worker 1 stopped with exit code 2"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "worker 1 was killed by SIGKILL"),
+    ],
+)
+def test_a_worker_that_fails_while_it_stops_is_told_and_gives_the_exit_code(
+    tmp_path: Path, way: str, code: int, says: str
+) -> None:
+    with pytest.raises(FatalFault, match=says) as failed:
+        _run(asked(tmp_path, way))
+    assert failed.value.exit_code == code
+    assert failed.value.hint
+
+
+@pytest.mark.parametrize("way", ["sys.exit(0)", "sys.exit(130)"])
+def test_a_worker_that_was_asked_to_stop_and_did_is_no_failure(tmp_path: Path, way: str) -> None:
+    assert _run(asked(tmp_path, way)).received == 0

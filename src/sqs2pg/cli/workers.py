@@ -23,13 +23,16 @@ import structlog
 from sqs2pg import log
 from sqs2pg.assembly import about_of
 from sqs2pg.cli import live
-from sqs2pg.errors import FatalFault, SettingsError
+from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline import Totals
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import Fleet
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
+
+_STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
+"""Exit codes of a worker that was asked to stop; but for 0, before it had begun."""
 
 logger = structlog.get_logger(__name__)
 
@@ -88,8 +91,8 @@ def run_workers(
 
     The status of all of them is served at `status.bind`.
 
-    Raises FatalFault where one stopped with an error, with exit code 2 where that was one of
-    settings or keys; its own words are on stderr already.
+    Raises FatalFault where one ended with an error, of its own accord or when all were asked to
+    stop, with its exit code; its own words are on stderr already. Of one that was killed it is 1.
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "--json"]
     command += ["-c", str(config)] if config else []
@@ -122,7 +125,7 @@ def run_workers(
 
 def _run(workers: Sequence[_Worker]) -> Totals:
     stopping = threading.Event()
-    failed: list[int] = []
+    failed: list[tuple[int, int]] = []  # (exit code, worker)
 
     def stop_all(number: int) -> None:
         for worker in workers:
@@ -135,8 +138,11 @@ def _run(workers: Sequence[_Worker]) -> Totals:
             worker.start()
             if stopping.is_set():  # meanwhile: the word to stop went to the one before it
                 worker.process.send_signal(signal.SIGTERM)
-        if code != 0 and not stopping.is_set():
-            failed.append(code)
+        if stopping.is_set():
+            if code not in _STOPPED:
+                failed.append((code, worker.number))
+        elif code != 0:
+            failed.append((code, worker.number))
             stopping.set()
             stop_all(signal.SIGTERM)
 
@@ -147,11 +153,25 @@ def _run(workers: Sequence[_Worker]) -> Totals:
         for watcher in watchers:
             watcher.join()
     if failed:
-        fault = FatalFault(f"a worker stopped with exit code {failed[0]}", code="worker_failed")
-        if failed[0] == SettingsError.exit_code:  # settings or keys: its words are on stderr
-            fault.exit_code = SettingsError.exit_code
-        raise fault
+        raise _failed(*failed[0])
     return _sum(worker.totals for worker in workers)
+
+
+def _failed(code: int, worker: int) -> FatalFault:
+    if code < 0:
+        killed = signal.Signals(-code).name
+        return FatalFault(
+            f"worker {worker} was killed by {killed} while it stopped",
+            code="worker_failed",
+            hint="what it had in hand comes back when the leases end",
+        )
+    fault = FatalFault(
+        f"worker {worker} stopped with exit code {code}",
+        code="worker_failed",
+        hint="its own words are above",
+    )
+    fault.exit_code = code
+    return fault
 
 
 def _sum(parts: Iterator[Totals]) -> Totals:
