@@ -49,7 +49,7 @@ from sqs2pg.quarantine import sealer
 from sqs2pg.rollover import Compiled, Rollover
 from sqs2pg.roster import Roster
 from sqs2pg.settings import Settings
-from sqs2pg.sink import Pipeline, Sink
+from sqs2pg.sink import Pipeline, Sink, Streak
 from sqs2pg.source.client import SqsClient
 from sqs2pg.source.login_token import login_token
 from sqs2pg.source.objects import ObjectStore
@@ -405,8 +405,9 @@ async def assemble_processors(
         metrics, journal = metrics or Metrics(), Journal()
         made = compiled(keyring, key)
         rollover = Rollover(made, read_again)
+        streak = Streak()
         sinks = [
-            Sink(session, made.pipeline, lambda: connect(settings), made.vault)
+            Sink(session, made.pipeline, lambda: connect(settings), made.vault, streak)
             for session in sessions
         ]
         trace = traces.batch if traces else None

@@ -38,6 +38,8 @@ UPKEEP_EVERY_S = 3600.0
 Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""
 
+ACQUIT_S = 2.0
+"""How long the notes of trials that were cancelled may take to be taken away."""
 CANCEL_S = 0.5
 """How long a cancelled batch may take to end before its connection is closed under it."""
 
@@ -315,6 +317,10 @@ class Consumer:
         """Release what is still in hand, once the deletes under way have had their second."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._source.acknowledged(), 1.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ACQUIT_S):
+                for processor in self._processors:
+                    await processor.acquit()
         held = self._source.held()
         self.totals.released += len(held)
         self._metrics.count_released(len(held))

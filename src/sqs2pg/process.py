@@ -7,6 +7,7 @@ settles each message by its outcome.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -113,6 +114,7 @@ class Processor:
         self._decoded = 0.0
         self.batch_id = ""
         """The id of the last batch, as the log names it."""
+        self._cut_short: str | None = None  # the key whose trial was cancelled under its note
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
@@ -192,6 +194,10 @@ class Processor:
                     with suppress(Sqs2pgError):
                         await self._sink.clear_suspect(key)
                 raise
+            except asyncio.CancelledError:
+                if not killed_before:
+                    self._cut_short = key
+                raise
             if outcome.settled:
                 await self._sink.clear_suspect(key)
             elif not killed_before:
@@ -201,6 +207,13 @@ class Processor:
             self._release(fault_of_the_world)
             return Outcome.RELEASED
         return outcome
+
+    async def acquit(self) -> None:
+        """Take away the note of a trial that was cancelled: it has killed nobody. Best effort."""
+        key, self._cut_short = self._cut_short, None
+        if key is not None:
+            with suppress(Sqs2pgError):
+                await self._sink.clear_suspect(key)
 
     async def reconnect(self) -> None:
         """Close the connection to the database; the next batch opens a new one."""

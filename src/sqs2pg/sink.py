@@ -113,10 +113,41 @@ class Pipeline(msgspec.Struct, frozen=True):
 
 
 class Rejections(msgspec.Struct, frozen=True):
-    """Rows in a row, over one batch or several, that the database rejected alike."""
+    """Rows of one batch that the database rejected, every one of them alike."""
 
     count: int = 0
     detail: str = ""
+
+
+class Streak:
+    """Rows in a row that the database rejected alike, over the batches of a process's sinks.
+
+    A slow queue's batches hold one row each, so that one batch alone would never say that the
+    table is at fault, not the rows.
+    """
+
+    def __init__(self) -> None:
+        self._before = Rejections()
+
+    def refuse(self, alike: Rejections) -> None:
+        """Raise FatalFault where too many are rejected with these."""
+        count = self._with(alike).count
+        if count >= ALL_REJECTED_MIN:
+            raise FatalFault(
+                f"the database rejects every one of {count} rows alike (SQLSTATE {alike.detail})",
+                code="all_rejected",
+                hint="the table or the mapping is at fault, not the messages; they stay on the "
+                "queue",
+            )
+
+    def note(self, alike: Rejections) -> None:
+        """Add a batch's, once it is committed; without any the streak is over."""
+        self._before = self._with(alike)
+
+    def _with(self, alike: Rejections) -> Rejections:
+        if not alike.count or alike.detail != self._before.detail:
+            return alike
+        return Rejections(self._before.count + alike.count, alike.detail)
 
 
 class Result(msgspec.Struct):
@@ -146,14 +177,16 @@ class Sink:
         pipeline: Pipeline,
         connect: Connect,
         vault: Vault | None = None,
+        streak: Streak | None = None,
     ) -> None:
+        """`streak`: shared by the sinks of a process."""
         self.session = session
         self.note = ""
         """A statement of the caller's for the transactions of the batch: a backfill's progress."""
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
-        self._rejections = Rejections()
+        self._streak = streak or Streak()
         self.use(pipeline, vault)
 
     def use(self, pipeline: Pipeline, vault: Vault | None) -> None:
@@ -275,7 +308,7 @@ class Sink:
             return SUPPRESSED
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
         await self._close(packed.count, Counts(packed.count, [], 0))
-        self._rejections = Rejections()
+        self._streak.note(Rejections())
         return None
 
     async def _write_fast(
@@ -296,7 +329,7 @@ class Sink:
         await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
         await self._close(len(rows), self._targets.count(rows), quarantined=len(dead))
         if rows:
-            self._rejections = Rejections()
+            self._streak.note(Rejections())
         self._remember(marks)
         outcomes = dict.fromkeys(map(_by_key, rows), Outcome.WRITTEN)
         outcomes.update(dict.fromkeys(map(_by_key, dead), Outcome.QUARANTINED))
@@ -320,7 +353,8 @@ class Sink:
         same = before if before and before.verdict is Verdict.BAD_ROW else None
         suspected = same if len(new_rows) == len(rows) else None
         found = await find_rejected(self.session, self._targets, new_rows, suspected)
-        rejections = _refuse_uniform(self._rejections, new_rows, found)
+        alike = _alike(new_rows, found)
+        self._streak.refuse(alike)
         rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]
         if rejected:
             await self.session.execute(_SET_ASIDE, [[letter.key for letter in rejected]])
@@ -335,8 +369,9 @@ class Sink:
             quarantined=quarantined,
             duplicate=len(outcomes) - len(written) - quarantined,
         )
-        # Not before COMMIT: rows that are tried again are not counted twice.
-        self._rejections = rejections
+        if new_rows:
+            # Not before COMMIT: rows that are tried again are not counted twice.
+            self._streak.note(alike)
         self._remember(marks)
         outcomes.update(dict.fromkeys((row.key for row in written), Outcome.WRITTEN))
         for letter in (*new_dead, *rejected):
@@ -452,28 +487,12 @@ def _as_permanent(fault: DatabaseFault) -> PermanentFault:
     return PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)
 
 
-def _refuse_uniform(
-    before: Rejections, rows: Sequence[Row], found: Mapping[int, tuple[Row, DatabaseFault]]
-) -> Rejections:
-    """Return how many rows in a row are rejected alike, those of earlier batches included.
-
-    Raises FatalFault where they are too many: the table is at fault, not the rows. A slow queue's
-    batches hold one row each, so that one batch alone would never say so.
-    """
-    if not rows:
-        return before
+def _alike(rows: Sequence[Row], found: Mapping[int, tuple[Row, DatabaseFault]]) -> Rejections:
+    """Return the rows as rejected alike; none unless that is so of every one of them."""
     details = {fault.detail for _, fault in found.values()}
-    if len(found) < len(rows) or len(details) > 1:
+    if len(found) < len(rows) or len(details) != 1:
         return Rejections()
-    detail = details.pop()
-    count = len(rows) + (before.count if detail == before.detail else 0)
-    if count >= ALL_REJECTED_MIN:
-        raise FatalFault(
-            f"the database rejects every one of {count} rows alike (SQLSTATE {detail})",
-            code="all_rejected",
-            hint="the table or the mapping is at fault, not the messages; they stay on the queue",
-        )
-    return Rejections(count, detail)
+    return Rejections(len(rows), details.pop())
 
 
 def _quarantine_line(letter: DeadLetter, pipeline: int) -> str:

@@ -306,6 +306,23 @@ async def test_a_suspect_is_tried_alone_and_set_aside_only_if_it_killed_before(
         assert rows(database, "SELECT count(*) FROM sqs2pg.suspect") == [(0,)]
 
 
+async def test_a_trial_that_a_stop_cuts_short_leaves_no_note(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(shutdown_grace_s=2, source={"max_receives": 2}) as ready:
+        await send(ready, [login(1)])
+        [message] = await receive(ready, 1)
+        await ready.source.release([message])
+        with psycopg.connect(database) as other:
+            other.execute("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
+            run = asyncio.create_task(ready.consumer.run())
+            noted = "SELECT count(*) FROM sqs2pg.suspect"
+            await until(lambda: rows(database, noted) == [(1,)])
+            ready.consumer.stop()
+            assert (await run).released == 1
+            assert rows(database, noted) == [(0,)], "it has killed nobody"
+
+
 async def test_the_queues_redrive_policy_sets_the_suspect_limit(
     pipeline: Assemble, sqs_client: Any, queue_url: str
 ) -> None:

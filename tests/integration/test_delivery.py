@@ -170,6 +170,21 @@ async def test_a_table_that_rejects_row_after_row_stops_a_slow_queue_too(
         ) == [("not_json", 1), ("rejected_by_database", 2 * len(few))]
 
 
+async def test_rows_rejected_alike_are_counted_over_all_writers(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(sink={"connections": 2}) as ready:
+        rows(database, "ALTER TABLE user_logins ADD CONSTRAINT shut CHECK (false)")
+        await send(ready, [login(i) for i in range(ALL_REJECTED_MIN)])
+        *others, last = await receive(ready, ALL_REJECTED_MIN)
+        one, other = ready.processors
+        for index, message in enumerate(others):
+            processor = (one, other)[index % 2]
+            assert await processor.process([message]) == [Outcome.QUARANTINED]
+        with pytest.raises(FatalFault, match="alike"):
+            await one.process([last])
+
+
 @pytest.mark.parametrize(
     "breakage",
     [
