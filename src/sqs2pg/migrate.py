@@ -19,6 +19,7 @@ from sqs2pg.columns import Column
 from sqs2pg.database import Session, diagnose
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 from sqs2pg.ledger import today
+from sqs2pg.remains import check_remains
 from sqs2pg.settings import Field, Settings, Target
 from sqs2pg.targets import TargetTable, read_columns
 
@@ -159,6 +160,7 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
     done: list[str] = []
     await session.execute(_LOCK)
     applied = await _applied(session)
+    await check_remains(session, applied)
     for migration in migrations():
         if known := applied.get(migration.version):
             if known != migration.checksum:
@@ -334,7 +336,9 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
     """
     hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
     try:
-        if len(await _applied(session)) < len(migrations()):
+        applied = await _applied(session)
+        await check_remains(session, applied)
+        if len(applied) < len(migrations()):
             raise SettingsError(
                 "the database has not been migrated to this version", code="migrate", hint=hint
             )
