@@ -57,8 +57,8 @@ async def _books_gone(session: Session, *, emptied: bool) -> FatalFault:
         code="books_gone",
         hint="restore schema sqs2pg from a backup of the same time as pii (pg_restore -n sqs2pg); "
         "or, if nothing sealed is needed any more, remove what is left yourself "
-        f"({'DROP SCHEMA sqs2pg, pii CASCADE' if emptied else 'DROP SCHEMA pii CASCADE'}: it cannot "
-        "be recovered then) and migrate again, with a ledger that knows of no message",
+        f"(DROP SCHEMA {'sqs2pg, pii' if emptied else 'pii'} CASCADE: it cannot be recovered then) "
+        "and migrate again, with a ledger that knows of no message",
     )
 
 
