@@ -67,6 +67,8 @@ SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
 ON CONFLICT (key) DO NOTHING RETURNING key::text"""
 _HELD = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
 _SET_ASIDE = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
+# What is deferred is checked before COMMIT, whose faults say nothing of rows.
+_CONSTRAIN = "SET CONSTRAINTS ALL IMMEDIATE"
 _COMMIT = """INSERT INTO sqs2pg.tally
     (pipeline, written, quarantined, duplicate, target_rows, dropped, target)
 VALUES ({pipeline}, {written}, {quarantined}, {duplicate}, {target_rows}, {dropped}, NULL){also};
@@ -306,8 +308,7 @@ class Sink:
         if not await self._targets.copy_text(self.session, packed.rows, packed.count):
             await self.session.rollback()
             return SUPPRESSED
-        await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        await self._close(packed.count, Counts(packed.count, [], 0))
+        await self._close(packed.count, Counts(packed.count, [], 0), first=_CONSTRAIN)
         self._streak.note(Rejections())
         return None
 
@@ -326,8 +327,8 @@ class Sink:
             return await self._write_slow(rows, dead, condemn, SUPPRESSED, originals)
         marks = await self._seal(originals, rows, every=not dead)
         await self._copy_quarantine(dead)
-        await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        await self._close(len(rows), self._targets.count(rows), quarantined=len(dead))
+        counts = self._targets.count(rows)
+        await self._close(len(rows), counts, quarantined=len(dead), first=_CONSTRAIN)
         if rows:
             self._streak.note(Rejections())
         self._remember(marks)
@@ -344,7 +345,7 @@ class Sink:
         originals: Originals | None,
     ) -> Result:
         await self._open()
-        await self.session.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        await self.session.execute(_CONSTRAIN)
         fresh = await self._claim(rows, dead)
         outcomes = dict.fromkeys(_keys(rows, dead), Outcome.DUPLICATE)
         new_rows = [row for row in rows if row.key in fresh]
@@ -404,12 +405,19 @@ class Sink:
             )
 
     async def _close(
-        self, written: int, counts: Counts, *, quarantined: int = 0, duplicate: int = 0
+        self,
+        written: int,
+        counts: Counts,
+        *,
+        quarantined: int = 0,
+        duplicate: int = 0,
+        first: str = "",
     ) -> None:
+        """Enter the batch in the tally and commit, in one exchange; `first`: a statement before."""
         began = time.perf_counter()
-        note = f"{self.note};\n" if self.note else ""
+        before = "".join(f"{statement};\n" for statement in (first, self.note) if statement)
         await self.session.execute(
-            note
+            before
             + _COMMIT.format(
                 pipeline=self._pipeline.id,
                 written=written,
