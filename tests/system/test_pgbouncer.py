@@ -7,6 +7,7 @@ temporary table.
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -112,6 +113,21 @@ def test_migrate_drain_and_verify(
     assert {row["active"] for row in shell("keys", "list", "--json").last} == {True}
     assert sorted(query("SELECT user_id FROM user_logins")) == sorted(good_users())
     assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+
+
+def test_a_backfill_s_claim_is_of_its_transaction_and_gone_with_it(
+    make_shell: Callable[[str], Any], pgbouncer: str, pooler: Any, tmp_path: Path
+) -> None:
+    shell = make_shell(pgbouncer)
+    shell("migrate")
+    files = [write_logins(tmp_path / f"{part}.jsonl", COUNT, part / 100) for part in range(3)]
+    done = shell("backfill", *files, "--json").last
+    assert (done["files"], done["lines"]) == (3, 3 * COUNT)
+    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"user_id": "u"}\n' * 99)[:-9])
+    shell.error("backfill", str(tmp_path / "cut.jsonl.gz"), code=1)
+    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert shell("backfill", *files, "--json").last["skipped"] == 3
 
 
 def test_ledger_days_that_are_missing_are_attached_by_a_running_pipeline(
