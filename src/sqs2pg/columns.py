@@ -71,6 +71,10 @@ _CATALOG_NAMES = {
 }
 
 
+_NAMING = TEXT_TYPES | {"uuid", "int2", "int4", "int8", "numeric"}
+"""Types of a column that says whose a row is: any other name can be put there, too."""
+
+
 class Column(msgspec.Struct, frozen=True):
     """One column of the target table, from pg_attribute."""
 
@@ -181,4 +185,43 @@ def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -
             code="target_column",
             hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} TYPE varchar({needed})"
             + (", or set length_max on the [[field]]" if needed > least else ""),
+        )
+
+
+def check_subject(
+    fields: Iterable[Field], columns: Mapping[str, Column], table: str, subject: str
+) -> None:
+    """Refuse a table that keeps people's names where an erasure could not replace or find them.
+
+    `subject` is `vault.subject`. Raises SettingsError `subject_column`.
+    """
+    for number, field in enumerate(f for f in fields if f.source == subject and f.mask == "keep"):
+        column = columns.get(field.column)
+        if column is None:
+            continue  # `match` says so
+        # By the first one a row is found; the others are cleared, if they may be.
+        if number == 0 or not column.nullable:
+            require_replaceable(column.name, column.type, table)
+        if column.type == "uuid" and field.type != "uuid":
+            raise SettingsError(
+                f"column {column.name!r} of table {table} is uuid, but field {field.name!r} "
+                f"(vault.subject) is {field.type!r}: the table keeps one spelling of a name, and "
+                "the vault would have people known by each spelling",
+                code="subject_column",
+                hint='set type = "uuid" on the [[field]]: all spellings are one person then',
+            )
+
+
+def require_replaceable(column: str, type_: str, table: str) -> None:
+    """Refuse a column that an erased person's name could not be replaced in.
+
+    `type_` is as `Column.type`. Raises SettingsError `subject_column`.
+    """
+    if type_ not in _NAMING:
+        raise SettingsError(
+            f"column {column!r} of table {table} says whose a row is (vault.subject) and is "
+            f"{type_}: the name of an erased person could not be replaced by a random one there",
+            code="subject_column",
+            hint="keep the name in a column of text, uuid, a whole number or numeric, or mask it by "
+            "pseudonymize",
         )

@@ -84,6 +84,23 @@ def test_the_visibility_timeout_is_held_against_the_longest_batch(shell: Shell, 
     assert found(shell)["queue batch time"]["status"] == "ok"
 
 
+def test_people_whose_names_a_column_takes_for_one_or_cannot_replace(shell: Shell, query: Query):
+    shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
+    shell("migrate")
+    assert "target user_logins people" not in found(shell)
+    query("ALTER TABLE user_logins ALTER user_id TYPE bigint USING 0")
+    people = found(shell)["target user_logins people"]
+    assert people["status"] == "warn"
+    assert "7 and 007 are one there" in people["detail"]
+    for kind, words in (("uuid", 'set type = "uuid"'), ("inet", "keep the name in a column of te")):
+        query(f"ALTER TABLE user_logins ALTER user_id TYPE {kind} USING NULL")
+        target = found(shell, code=1)["target user_logins"]
+        assert target["status"] == "fail"
+        assert words in target["remedy"]
+    del shell.environment["SQS2PG_VAULT__ENABLED"]
+    assert found(shell)["target user_logins"]["status"] == "ok"
+
+
 def arn(sqs: Any, queue_url: str) -> str:
     found = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     return str(found["Attributes"]["QueueArn"])

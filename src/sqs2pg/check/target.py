@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqs2pg import columns
 from sqs2pg.check.context import Context
 from sqs2pg.check.finding import Finding, fail, ok, warn
+from sqs2pg.columns import Column
 from sqs2pg.errors import SettingsError
 from sqs2pg.migrate import quoted_table
-from sqs2pg.settings import Target
+from sqs2pg.settings import Settings, Target
 from sqs2pg.targets import read_columns
 
 _TABLE = """SELECT c.relpersistence, c.relkind,
@@ -33,11 +36,15 @@ async def _target(context: Context, target: Target) -> list[Finding]:
     try:
         found = await read_columns(session, table)
         columns.match(target.fields, found, target.table)
+        vault = context.settings.vault
+        if vault.enabled:
+            columns.check_subject(target.fields, found, target.table, vault.subject)
     except SettingsError as error:
         return [fail(name, error.what, error.hint)]
     unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
     beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
     findings = [ok(name, f"{len(target.fields)} fields fit their columns{beside}")]
+    findings += _spellings(name, context.settings, target, found)
     rows = await context.query(_TABLE, [table])
     persistence, _kind, triggers, row_security, _may_read = rows[0]
     if persistence == "u":
@@ -66,3 +73,25 @@ async def _target(context: Context, target: Target) -> list[Finding]:
             )
         )
     return findings
+
+
+def _spellings(
+    name: str, settings: Settings, target: Target, found: Mapping[str, Column]
+) -> list[Finding]:
+    """Say where the table makes one number of names that the vault takes for several people."""
+    if not settings.vault.enabled:
+        return []
+    return [
+        warn(
+            f"{name} people",
+            f"{field.column} (vault.subject) is a number, and its names come as text: 7 and 007 "
+            "are one there, and two people to the vault",
+            "if one person is written in several ways, forget each of them; or keep the name in a "
+            "column of text",
+        )
+        for field in target.fields
+        if field.source == settings.vault.subject
+        and field.mask == "keep"
+        and field.type == "text"
+        and found[field.column].type not in columns.TEXT_TYPES
+    ]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from sqs2pg.columns import require_replaceable
 from sqs2pg.convert import CONVERTERS
 from sqs2pg.database import Session
 from sqs2pg.errors import PermanentFault, SettingsError
@@ -23,9 +25,18 @@ from sqs2pg.transform import masked
 PAGES_AT_ONCE = 16_384
 """Pages of a table that one statement looks through where no index helps: 128 MiB."""
 
-_COLUMNS = """SELECT a.attname, pg_catalog.format_type(a.atttypid, NULL), a.attnotnull,
-       CASE WHEN t.typname IN ('varchar', 'bpchar') AND a.atttypmod > 4 THEN a.atttypmod - 4 END
+# The type as a cast takes it: `character` without a length would be that of one letter.
+_COLUMNS = """SELECT a.attname,
+       CASE t.typname WHEN 'bpchar' THEN 'bpchar' ELSE format_type(a.atttypid, NULL) END,
+       coalesce(b.typname, t.typname), a.attnotnull OR t.typnotnull,
+       CASE WHEN coalesce(b.typname, t.typname) IN ('varchar', 'bpchar') AND m.typmod > 4
+            THEN m.typmod - 4 END,
+       CASE WHEN coalesce(b.typname, t.typname) = 'numeric' AND m.typmod > 4
+            THEN ((m.typmod - 4) >> 16 & 65535) - ((m.typmod - 4 & 2047 # 1024) - 1024) END
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype AND t.typtype = 'd'
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
 _LEAVES = """SELECT format('%%I.%%I', n.nspname, c.relname),
        pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint,
@@ -39,7 +50,7 @@ ORDER BY 1"""
 
 # Of the types of columns that a mask, or a second column of the person's name, may go to.
 _FILLERS = {"inet": "'0.0.0.0'::inet", "uuid": "gen_random_uuid()"} | dict.fromkeys(
-    ("smallint", "integer", "bigint", "numeric", "real", "double precision"), "0"
+    ("int2", "int4", "int8", "numeric", "float4", "float8"), "0"
 )
 
 Spellings = Callable[[str], list[str]]
@@ -59,7 +70,12 @@ class Place(msgspec.Struct):
     named: bool = False
     """The tally says which target it is: not the pipeline's first."""
     type: str = "text"
+    """As a cast takes it."""
+    base: str = "text"
+    """pg_type.typname, of a domain that of its base."""
     length_max: int | None = None
+    digits: int | None = None
+    """Before the point, of a `numeric` that has bounds."""
     fillers: dict[str, str] = {}
     """Of the masked columns, those that must keep something: what, in SQL. `m.name` is the name
     of an erased person there."""
@@ -151,34 +167,50 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
 
 
 async def look_up(session: Session, where: Place) -> Place:
-    """Return the place with what the catalog says of its columns. Raises psycopg.Error."""
+    """Return the place with what the catalog says of its columns.
+
+    Raises psycopg.Error, SettingsError where the column is not there or takes no other name.
+    """
     rows = await session.execute(_COLUMNS, [where.table])
-    known = {name: (kind, not_null, length) for name, kind, not_null, length in rows}
+    known = {row[0]: _Known(*row[1:]) for row in rows}
     if where.column not in known:
         raise SettingsError(
             f"table {where.table} has no column {where.column!r}",
             code="target_column",
             hint="correct the mapping, or the table",
         )
-    kind, _, length = known[where.column]
+    found = known[where.column]
+    require_replaceable(where.column, found.base, where.table)
     return msgspec.structs.replace(
         where,
         masked=tuple(column for column in where.masked if column in known),
-        type=kind,
-        length_max=length,
+        type=found.type,
+        base=found.base,
+        length_max=found.length_max,
+        digits=found.digits,
         fillers={
-            column: _filler(*known[column])
+            column: _filler(known[column])
             for column in where.masked
-            if column in known and known[column][1]
+            if column in known and known[column].not_null
         },
     )
 
 
-def _filler(kind: str, _not_null: bool, length: int | None) -> str:
+class _Known(NamedTuple):
+    """A column, as the catalog has it."""
+
+    type: str
+    base: str
+    not_null: bool
+    length_max: int | None
+    digits: int | None
+
+
+def _filler(column: _Known) -> str:
     """Return what stands in an erased person's column that is NOT NULL: of its type and length."""
-    if kind in _FILLERS:
-        return _FILLERS[kind]
-    return f"left(m.name, {length})" if length else "m.name"
+    if column.base in _FILLERS:
+        return _FILLERS[column.base]
+    return f"left(m.name, {column.length_max})" if column.length_max else "m.name"
 
 
 async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
@@ -192,9 +224,10 @@ async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
 
 def random_name(where: Place, pseudonym: UUID) -> str:
     """Return what stands for an erased person in the place's column, of its type and length."""
-    if where.type in ("smallint", "integer", "bigint", "numeric"):
-        bits = {"smallint": 15, "integer": 31}.get(where.type, 63)
-        return str(pseudonym.int & ((1 << bits) - 1))
+    if where.base in ("int2", "int4", "int8", "numeric"):
+        bits = {"int2": 15, "int4": 31}.get(where.base, 63)
+        number = pseudonym.int & ((1 << bits) - 1)
+        return str(number if where.digits is None else number % 10 ** max(where.digits, 0))
     text = str(pseudonym)
     return (
         text
