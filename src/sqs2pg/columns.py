@@ -12,7 +12,7 @@ import msgspec
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.lengths import mask_length
-from sqs2pg.settings import Field
+from sqs2pg.settings import Field, Settings, Target
 
 # PostgreSQL documentation, chapter 8.1, numeric types.
 INTEGER_RANGES = {
@@ -188,14 +188,16 @@ def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -
         )
 
 
-def check_subject(
-    fields: Iterable[Field], columns: Mapping[str, Column], table: str, subject: str
-) -> None:
+def check_subject(settings: Settings, target: Target, columns: Mapping[str, Column]) -> None:
     """Refuse a table that keeps people's names where an erasure could not replace or find them.
 
-    `subject` is `vault.subject`. Raises SettingsError `subject_column`.
+    Raises SettingsError `subject_column`, where the vault is on.
     """
-    for number, field in enumerate(f for f in fields if f.source == subject and f.mask == "keep"):
+    if not settings.vault.enabled:
+        return
+    table, subject = target.table, settings.vault.subject
+    kept = [f for f in target.fields if f.source == subject and f.mask == "keep"]
+    for number, field in enumerate(kept):
         column = columns.get(field.column)
         if column is None:
             continue  # `match` says so
@@ -222,6 +224,6 @@ def require_replaceable(column: str, type_: str, table: str) -> None:
             f"column {column!r} of table {table} says whose a row is (vault.subject) and is "
             f"{type_}: the name of an erased person could not be replaced by a random one there",
             code="subject_column",
-            hint="keep the name in a column of text, uuid, a whole number or numeric, or mask it by "
-            "pseudonymize",
+            hint="keep the name in a column of text, uuid, a whole number or numeric, or mask it "
+            "by pseudonymize",
         )

@@ -217,7 +217,7 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
             done += await _add_columns(session, target, apply=additive)
         found = await read_columns(session, table)
         columns.match(target.fields, found, target.table)
-        _check_subject(settings, target, found)
+        columns.check_subject(settings, target, found)
         resolved = await resolve_table(session, table)
         assert resolved is not None
         if position == 0 and settings.sink.partition_by:
@@ -391,16 +391,11 @@ async def target_tables(
         table = quoted_table(target.table)
         found = await read_columns(session, table)
         matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))
-        _check_subject(settings, target, found)
+        columns.check_subject(settings, target, found)
         names = tuple(field.column for field in target.fields)
         name = await resolve_table(session, table)
         tables.append(TargetTable(table, names, name or ""))
     return tables, matched
-
-
-def _check_subject(settings: Settings, target: Target, found: dict[str, Column]) -> None:
-    if settings.vault.enabled:
-        columns.check_subject(target.fields, found, target.table, settings.vault.subject)
 
 
 def explain(error: psycopg.Error) -> FatalFault:

@@ -47,7 +47,7 @@ async def value_of(chosen: Settings, name: str) -> str:
 
 @pytest.mark.parametrize("delete", [False, True], ids=["clear", "delete"])
 @pytest.mark.parametrize(
-    ("kind", "theirs", "other", "type"),
+    ("kind", "theirs", "other", "named"),
     [
         ("char(36)", ANN, BOB, "text"),
         ("char(40)", ANN, BOB, "uuid"),
@@ -69,7 +69,7 @@ async def test_a_person_is_erased_whatever_holds_the_name(
     kind: str,
     theirs: Any,
     other: Any,
-    type: str,
+    named: str,
     delete: bool,
 ) -> None:
     rows(
@@ -77,7 +77,7 @@ async def test_a_person_is_erased_whatever_holds_the_name(
         "CREATE DOMAIN person AS varchar(40) NOT NULL; CREATE DOMAIN number AS integer;"
         f"CREATE TABLE logins (who {kind} NOT NULL, ip text)",
     )
-    chosen = mapped(settings, type=type)
+    chosen = mapped(settings, type=named)
     await prepare(chosen)
     async with assemble(chosen) as ready:
         await write(ready, [message(theirs), message(theirs, "192.0.2.1"), message(other)])
@@ -109,8 +109,8 @@ REFUSED = {
 async def test_a_column_that_no_other_name_fits_is_refused(
     settings: MakeSettings, database: str, kind: str
 ) -> None:
-    name, type = REFUSED[kind]
-    chosen = mapped(settings, type=type)
+    name, named = REFUSED[kind]
+    chosen = mapped(settings, type=named)
     rows(database, "CREATE TABLE logins (who text NOT NULL, ip text)")
     await prepare(chosen)
     async with assemble(chosen) as ready:

@@ -36,9 +36,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
     try:
         found = await read_columns(session, table)
         columns.match(target.fields, found, target.table)
-        vault = context.settings.vault
-        if vault.enabled:
-            columns.check_subject(target.fields, found, target.table, vault.subject)
+        columns.check_subject(context.settings, target, found)
     except SettingsError as error:
         return [fail(name, error.what, error.hint)]
     unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
