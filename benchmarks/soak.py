@@ -243,8 +243,9 @@ def soak(plan: Plan, restart: Restart | None = None) -> tuple[Tally, bool]:
         tally.messages = sender.sent
         verified = _command(environment | {"DATABASE_URL": direct}, folder, "verify", "--json")
         well = _compare(direct, sender, tally, queue)
-        if surprises := (folder / "consumers.log").read_text(errors="replace").count("unexpected "):
-            say(f"consumers died of {surprises} faults that they did not foresee")
+        log = (folder / "consumers.log").read_text(errors="replace").splitlines()
+        if surprises := [line for line in log if "unexpected " in line]:
+            say("consumers died of what they did not foresee: " + "; ".join(surprises))
             well = False
         say(f"exit codes {codes}, {consumers.failed} ended by themselves; verify: {verified}")
         return tally, well and drained and json.loads(verified)["ok"] and not any(codes)

@@ -21,7 +21,7 @@ from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 from sqs2pg.ledger import today
 from sqs2pg.remains import check_remains
 from sqs2pg.settings import Field, Settings, Target
-from sqs2pg.targets import TargetTable, read_columns
+from sqs2pg.targets import TargetTable, read_columns, unread
 
 DAYS_AHEAD = 7
 """Day partitions attached ahead of today, so that a day's first message never waits for one."""
@@ -345,6 +345,9 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
                 "the database has not been migrated to this version", code="migrate", hint=hint
             )
         rows = await session.execute(_REGISTERED, [settings.pipeline_name])
+        tables = [
+            await resolve_table(session, quoted_table(target.table)) for target in settings.targets
+        ]
     except psycopg.Error as error:
         raise explain(error) from None
     if not rows:
@@ -354,8 +357,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
             hint=hint,
         )
     number, registered = rows[0][0], [row[1] for row in rows]
-    for position, target in enumerate(settings.targets):
-        resolved = await resolve_table(session, quoted_table(target.table))
+    for position, (target, resolved) in enumerate(zip(settings.targets, tables, strict=True)):
         if resolved is None:
             raise SettingsError(
                 f"table {target.table} does not exist", code="target_table", hint=hint
@@ -393,7 +395,10 @@ async def target_tables(
         matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))
         columns.check_subject(settings, target, found)
         names = tuple(field.column for field in target.fields)
-        name = await resolve_table(session, table)
+        try:
+            name = await resolve_table(session, table)
+        except psycopg.Error as error:
+            raise unread(table, error) from None
         tables.append(TargetTable(table, names, name or ""))
     return tables, matched
 

@@ -32,6 +32,8 @@ CROSS JOIN LATERAL (
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum"""
 
+_MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
+
 # Made once and run by map and join: a generator costs a Python call a row.
 _count, _text, _dropped = attrgetter("count"), attrgetter("text"), attrgetter("dropped")
 
@@ -136,21 +138,15 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
     """
     try:
         rows = await session.execute(_COLUMNS, [table])
+        [(may_insert,)] = await session.execute(_MAY_INSERT, [table, table]) if rows else [(False,)]
     except psycopg.Error as error:
-        raise TransientFault(
-            f"the columns of {table} cannot be read (SQLSTATE {diagnose(error).detail})",
-            code=f"postgres_{diagnose(error).sqlstate}",
-        ) from None
+        raise unread(table, error) from None
     if not rows:
         raise SettingsError(
             f"table {table} does not exist",
             code="target_table",
             hint="create it with `sqs2pg migrate`, or correct sink.table",
         )
-    [(may_insert,)] = await session.execute(
-        "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')",
-        [table, table],
-    )
     if not may_insert:
         raise SettingsError(
             f"this role may not insert into {table}",
@@ -158,3 +154,12 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
             hint=f"GRANT INSERT ON {table} TO the role of sink.dsn",
         )
     return {row[0]: Column(*row) for row in rows}
+
+
+def unread(table: str, error: psycopg.Error) -> TransientFault:
+    """Return the fault of a target whose description the database did not give."""
+    fault = diagnose(error)
+    return TransientFault(
+        f"the columns of {table} cannot be read (SQLSTATE {fault.detail})",
+        code=f"postgres_{fault.sqlstate}",
+    )
