@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -92,6 +93,15 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sqs2pg", "backfill", *arguments],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def tables(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
     return {name: connection.execute(query).fetchall() for name, query in TABLES.items()}
 
@@ -170,6 +180,21 @@ async def test_the_command_says_over_a_cluster_what_it_says_here(
         assert ended.returncode == code
         assert [line.split(":")[0] for line in ended.stderr.splitlines()[-2:]] == ["error", "hint"]
         assert path in ended.stderr
+
+    # Stopped by SIGTERM it leaves the cluster, and without a word of Ray's.
+    (tmp_path / "more.jsonl").write_text('{"user_id": "e"}\n')
+    with psycopg.connect(os.environ["DATABASE_URL"]) as other:
+        other.execute("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
+        stopped = start("--ray", cluster.address, "more.jsonl", folder=tmp_path)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        async with asyncio.timeout(WAIT_S):
+            while admin.execute(waiting).fetchone() == (0,):
+                assert stopped.poll() is None
+                await asyncio.sleep(0.05)
+        stopped.terminate()
+        _, said = await asyncio.to_thread(stopped.communicate, None, WAIT_S)
+        assert stopped.returncode == 128 + signal.SIGTERM
+        assert "error" not in said.lower(), said
 
     # What the driver sees and a node does not: storage that is not shared.
     [seen] = archive.find_all([str(tmp_path / "one.jsonl")], None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -50,7 +52,10 @@ def backfill(
     chosen = day.replace(tzinfo=UTC).date() if day else None
     settings = load(config)
     if ray:
-        done = run_async(_run_over(ray, settings, config, paths, chosen))
+        over = run_async(_run_over(ray, settings, config, paths, chosen))
+        if over is None:
+            return 128 + signal.SIGTERM
+        done = over
     else:
         done = run_async(_run(settings, paths, chosen))
     seconds = round(time.monotonic() - began, 3)
@@ -96,15 +101,25 @@ async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> 
 
 async def _run_over(
     address: str, settings: Settings, config: Path | None, paths: tuple[str, ...], day: date | None
-) -> Done:
+) -> Done | None:
+    """Return what was done; None where SIGTERM ended it. Ray's own handler would print a trace."""
     from sqs2pg import ray, ray_backfill
 
     ray.join(address)
+    loop = asyncio.get_running_loop()
     try:
         work = ray_backfill.Spread(settings, config, day=day, store=_store_for(paths))
+        running = asyncio.ensure_future(work.run(paths))
+        loop.add_signal_handler(signal.SIGTERM, running.cancel)
         async with Ticker("backfilling", lambda: _state(work)):
-            return await work.run(paths)
+            await asyncio.wait([running])
+        return None if running.cancelled() else running.result()
+    except asyncio.CancelledError:  # by SIGINT
+        running.cancel()
+        await asyncio.wait([running])
+        raise
     finally:
+        loop.remove_signal_handler(signal.SIGTERM)
         ray.leave()
 
 
