@@ -51,6 +51,7 @@ RECEIVES_MAX = 1_000
 CUT_BYTES_MAX = 20_000
 LEASE_S = 10
 STALL_S_MAX = 4.0
+START_MAX_S = 60.0
 DRAIN_MAX_S = 300.0
 # A burst of the queue's own faults: how long, and shares of requests.
 BURST_S = 1.0
@@ -232,6 +233,8 @@ def soak(plan: Plan, restart: Restart | None = None) -> tuple[Tally, bool]:
         tally = Tally()
         try:
             sender.start()
+            # Faults in consumers that have only begun to start would not be met by any message.
+            queue.wait("deleted", at_least=1, timeout_s=START_MAX_S)
             _inflict(plan, rng, tally, sender, consumers, proxies, queue, restart)
             sender.join()
             if sender.failure:
