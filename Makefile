@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
+LIBRARIES := .venv/.libraries
 READY := .venv/.ready
 COMPILER := .venv/.compiler
 BROWSER := .venv/.browser
@@ -13,12 +14,16 @@ BROWSER := .venv/.browser
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
 
-$(READY): requirements-dev.txt
+$(LIBRARIES): requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; \
 		echo "hint: install one (Debian: apt install python3 python3-venv) or run make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "setting up .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# Ours, on top of them, and again when what is compiled of it has changed.
+$(READY): $(LIBRARIES) pyproject.toml hatch_build.py $(wildcard native/*.[ch])
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -485,7 +485,7 @@ static int module_exec(PyObject *module)
         return -1;
     int failed = PyModule_AddObjectRef(module, "Lines", type);
     Py_DECREF(type);
-    if (failed < 0 || PyModule_AddIntConstant(module, "API", 2) < 0)
+    if (failed < 0 || PyModule_AddIntConstant(module, "API", 3) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }
