@@ -114,8 +114,9 @@ async def convert(
     """Turn a plain table into a partitioned one, while rows come; return what was done.
 
     The table becomes the default partition of a new one of its name, at once; then the rows of one
-    period after the other move to a partition of their own, each in one transaction. May be
-    repeated, and goes on where it ended. Raises SettingsError for what stands in the way.
+    period after the other, the newest first, move to a partition of their own, each in one
+    transaction. May be repeated, and goes on where it ended. Raises SettingsError for what stands
+    in the way.
     """
     check_partition_column(settings)
     by, done = settings.sink.partition_by, Converted()
@@ -175,7 +176,9 @@ async def _move(
     [(fallback,)] = await session.execute(_DEFAULT, [table])
     column = quoted(by)
     while True:
-        [(day,)] = await session.execute(f"SELECT min({column})::date FROM ONLY {fallback}")
+        # The newest first: once the present period is moved, new rows go past the default
+        # partition, and nobody waits for the moves of the older ones.
+        [(day,)] = await session.execute(f"SELECT max({column})::date FROM ONLY {fallback}")
         if day is None:
             break
         [(moved,)] = await session.execute("SELECT sqs2pg.attach_period(%s, %s)", [table, day])

@@ -8,11 +8,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from sqs2pg.assembly import connect
 from sqs2pg.database import Session
 from sqs2pg.message import Outcome
+from sqs2pg.partition import Converted, convert
 from sqs2pg.source.wire import OutgoingMessage
 from sqs2pg.verify import verify
-from tests.integration.support import Assemble, receive, rows, send
+from tests.integration.support import Assemble, login, receive, rows, send
 
 ROUTES: list[dict[str, Any]] = [
     {
@@ -155,3 +157,30 @@ async def test_types_survive_the_way_into_the_database(pipeline: Assemble, datab
         query = f'SELECT {names} FROM everything WHERE "text" IS NOT NULL'
         assert rows(database, query) == [tuple(expected for _, expected in types.values())]
         assert await balanced(database, ready.pipeline.id)
+
+
+async def test_a_conversion_moves_the_present_period_first_and_goes_on_where_it_ended(
+    pipeline: Assemble, settings: Any, database: str
+) -> None:
+    """Once it is through, new rows pass the default partition, which the other moves lock."""
+    parted = {"partition_by": "create_date", "partitions_ahead": 1}
+    async with pipeline() as ready:
+        present = rows(database, "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-01')")[0][0]
+        days = ["2024-02-29", present, "2023-05-01"]
+        await send(ready, [login(i, create_date=day) for i, day in enumerate(days)])
+        assert (await ready.consumer.run(drain_settle_s=0.2)).written == 3
+    seen: list[int] = []
+
+    def interrupt(done: Converted) -> None:
+        seen.append(done.rows)
+        raise InterruptedError
+
+    session = await connect(settings(sink=parted))
+    with pytest.raises(InterruptedError):
+        await convert(session, settings(sink=parted), "user_logins", interrupt)
+    left = "SELECT create_date::text FROM ONLY user_logins_default ORDER BY 1"
+    assert rows(database, left) == [("2023-05-01",), ("2024-02-29",)]
+    done = await convert(session, settings(sink=parted), "user_logins", lambda _: None)
+    await session.close()
+    assert (seen, done.rows, done.left) == ([1], 2, 0)
+    assert rows(database, "SELECT count(*) FROM user_logins") == [(3,)]
