@@ -11,9 +11,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from cryptography import x509
 from psycopg.conninfo import conninfo_to_dict
 
+from sqs2pg.database import network_address
 from sqs2pg.generate import logins
+from sqs2pg.roster import certificate_expiry
+from tests.system.conftest import Tls
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -157,3 +161,10 @@ def test_no_command_talks_to_a_server_of_another_authority(
     said = make_shell(cluster.dsn("postgres", sslrootcert=other)).error(command, code=1)
     assert "TLS with PostgreSQL" in said
     assert "sslrootcert" in said
+
+
+async def test_when_the_servers_certificate_expires_is_read(postgres15: str, tls: Tls) -> None:
+    address = network_address(postgres15)
+    assert address is not None
+    [served, *_] = x509.load_pem_x509_certificates(tls.certificate.read_bytes())
+    assert await certificate_expiry(*address) == served.not_valid_after_utc.timestamp()

@@ -29,7 +29,7 @@ from sqs2pg.local.child import Child, require_main_thread, reserve_port
 from sqs2pg.local.folder import RunFolder
 
 REGION = "us-east-1"
-_SERVICES = "sqs,sns,s3,events,kms,secretsmanager,sts,iam"
+_SERVICES = "sqs,sns,s3,events,monitoring,kms,secretsmanager,sts,iam"
 _START_S_MAX = 60.0
 _ATTEMPTS_MAX = 5
 # What Python needs to find the package that we found. HOME leads to the user's site-packages.
