@@ -27,6 +27,17 @@ _OPTIONAL = str | None
 _ABSENT = msgspec.Raw()
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises of a body that is no JSON document, whatever the mapping."""
+
+
+def unreadable(error: Exception) -> PermanentFault:
+    """Return the fault of a body that raised one of UNREADABLE; without `error`, which holds it."""
+    if isinstance(error, UnicodeError):
+        return PermanentFault("bad_unicode")
+    return PermanentFault("too_deep" if isinstance(error, RecursionError) else "not_json")
+
+
 class Decoder:
     """Compiled from the mapping: bodies in, records out."""
 
@@ -89,12 +100,8 @@ class Decoder:
             return self._decode(body)
         except msgspec.ValidationError as error:
             fault = self._explain(str(error))
-        except msgspec.DecodeError:
-            fault = PermanentFault("not_json")
-        except UnicodeError:
-            fault = PermanentFault("bad_unicode")
-        except RecursionError:
-            fault = PermanentFault("too_deep")
+        except UNREADABLE as error:
+            fault = unreadable(error)
         # Out here, so that the fault has no `__context__`: those exceptions hold the body.
         try:
             raise fault

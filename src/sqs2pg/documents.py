@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from sqs2pg import paths
+from sqs2pg.decode import UNREADABLE, unreadable
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import RECORD_INDEX, Field, Target, When, attribute_key
@@ -168,12 +169,8 @@ def parse(body: str | bytes) -> Any:
     """
     try:
         return _decode(body)
-    except msgspec.DecodeError:
-        fault = PermanentFault("not_json")
-    except UnicodeError:
-        fault = PermanentFault("bad_unicode")
-    except RecursionError:
-        fault = PermanentFault("too_deep")
+    except UNREADABLE as error:
+        fault = unreadable(error)
     # Out here, so that the fault has no `__context__`: those exceptions hold the body.
     try:
         raise fault
