@@ -23,9 +23,9 @@ SECONDS_A_MONTH = 30 * 86_400
 class Assumptions:
     """What is known of one message, one core, one queue and one database."""
 
-    consumer_us: float = 25.4
+    consumer_us: float = 16.9
     """CPU of a consumer a message, µs. benchmarks/RESULTS.md, drain, one worker."""
-    postgres_us: float = 5.6
+    postgres_us: float = 8.1
     """CPU of PostgreSQL a message, µs. The same table."""
     wal_bytes: float = 293.0
     """WAL a row, bytes: ledger, row and their index entries. benchmarks/results/scale.json."""
@@ -42,13 +42,13 @@ class Assumptions:
     database_wal_bytes_s: float = 200e6
     """WAL that one database writes and ships, bytes/s, with room for its checkpoints."""
     database_rows_s: float = 250_000.0
-    """Ledger rows one database takes a second at the right edge of its index (measured flat to 20
-    million rows), before the target's own indexes."""
+    """Ledger rows one database takes a second at the right edge of its index, before the target's
+    own indexes: an assumption, not measured here."""
     round_trip_s: float = 0.05
     """From a receive to the delete: poll, batch, commit."""
     in_flight_max: int = 120_000
     """Messages in flight of one standard queue. AWS SQS quotas."""
-    consumer_rate: float = 30_000.0
+    consumer_rate: float = 45_000.0
     """Messages/s of one consumer with a core of its own."""
 
 

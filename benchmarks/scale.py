@@ -56,7 +56,8 @@ class Point:
     def bottleneck(self, cores: int) -> str:
         """Name what held this point up."""
         others = max(0.0, self.machine_cores - self.all_cores)
-        if self.machine_cores >= BUSY * cores:
+        # The machine is watched for longer than the drain lasts: of the two, the busier is right.
+        if max(self.machine_cores, self.all_cores) >= BUSY * cores:
             words = f"all {cores} cores are busy"
             return f"{words}, {others:.1f} of them with other work" if others > 0.2 else words
         if self.pipeline_cores >= BUSY * min(self.consumers, cores):

@@ -36,8 +36,8 @@ def test_twice_the_rate_is_twice_the_fleet(times: int) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"consumer_us": 50.8}, "consumer_cores"),
-        ({"postgres_us": 11.2}, "postgres_cores"),
+        ({"consumer_us": 33.8}, "consumer_cores"),
+        ({"postgres_us": 16.2}, "postgres_cores"),
         ({"wal_bytes": 586.0}, "wal_bytes_s"),
         ({"round_trip_s": 0.1}, "in_flight"),
     ],
