@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from sqs2pg import __version__
@@ -38,6 +39,10 @@ _W3C = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.
 _XRAY_ROOT = re.compile(r"(?:^|;)\s*Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _XRAY_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?:;|$)")
 _NS = 1_000_000_000
+_attributes, _trace_header = (
+    attrgetter("message_attributes"),
+    attrgetter("attributes.aws_trace_header"),
+)
 
 
 def producer_of(message: Message) -> tuple[int, int, bool] | None:
@@ -136,6 +141,9 @@ class Traces:
 def _links(messages: Sequence[Message]) -> Iterator[Link]:
     from opentelemetry.trace import Link, SpanContext, TraceFlags
 
+    # Two passes in C: most queues' messages have neither, and a look at each costs a call.
+    if not (any(map(_attributes, messages)) or any(map(_trace_header, messages))):
+        return
     seen: set[tuple[int, int]] = set()
     for message in messages:
         producer = producer_of(message)
