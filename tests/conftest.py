@@ -15,9 +15,16 @@ from typing import Any
 import botocore.session
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sqs2pg.local import Servers, memory_folder
 from sqs2pg.local import servers as start_servers
+
+# How long a draw or an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile(
+    "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 _NEED_BYTES = 2 * 2**30
 """Room in memory that the databases of one worker may take; without it they go to the disk."""

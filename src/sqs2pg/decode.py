@@ -35,7 +35,9 @@ def unreadable(error: Exception) -> PermanentFault:
     """Return the fault of a body that raised one of UNREADABLE; without `error`, which holds it."""
     if isinstance(error, UnicodeError):
         return PermanentFault("bad_unicode")
-    return PermanentFault("too_deep" if isinstance(error, RecursionError) else "not_json")
+    if isinstance(error, RecursionError):
+        return PermanentFault("too_deep")
+    return PermanentFault("not_json")
 
 
 class Decoder:

@@ -1,8 +1,8 @@
 """The hot path's work, counted and not timed: a guard against costs that creep in.
 
-Bounds lie a tenth above what was counted when they were set, so that a call a message more is
-noticed and a poll more or less is not. Raise one only for something that is worth it, and say so
-in benchmarks/RESULTS.md.
+Bounds lie a tenth above the most that was counted when they were set, beside other tests, so that
+a call a message more is noticed and a poll more or less is not. Raise one only for something that
+is worth it, and say so in benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ async def drain(ready: Ready, watch: Callable[[FrameType, str, Any], None] | Non
     assert totals.settled == MESSAGES
 
 
-@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 9, 10.5), ("0", 17, 26.5)])
+@pytest.mark.parametrize(
+    ("native", "calls_max", "c_calls_max"), [("1", 10, 11.5), ("0", 18.5, 27.5)]
+)
 async def test_calls_a_message(
     queue_server: QueueServer,
     pipeline: Assemble,
