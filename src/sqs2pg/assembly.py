@@ -10,12 +10,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from sqs2pg import native
+from sqs2pg.backfill import Backfill
 from sqs2pg.columns import Column
 from sqs2pg.convert import text
 from sqs2pg.database import (
@@ -421,6 +423,34 @@ async def assemble_processors(
             await asyncio.to_thread(traces.close)
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
+
+
+@asynccontextmanager
+async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., Backfill]]:
+    """Yield what makes a backfill, of `day`, `store` and `claim_wait_s`, on connections of its own;
+    close them after. One at a time may be at work.
+    """
+
+    async def is_fifo() -> bool:
+        return False
+
+    # The queue is not used; an object store may be, and keys for development stay on loopback.
+    endpoints = hosts(resolve_dsn(settings.sink.dsn))
+    one = msgspec.structs.replace(
+        settings, sink=msgspec.structs.replace(settings.sink, connections=1)
+    )
+    async with assemble_processors(one, endpoints, is_fifo, archive=True) as made:
+        session = await connect(settings)
+        try:
+            yield partial(
+                Backfill,
+                session,
+                made.processors[0],
+                made.pipeline.id,
+                batch_lines=settings.sink.batch_rows_max,
+            )
+        finally:
+            await session.close()
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import date
 from pathlib import Path
@@ -26,9 +26,8 @@ import structlog
 from sqs2pg import archive as archives
 from sqs2pg import log
 from sqs2pg.archive import Archive, Objects
-from sqs2pg.assembly import Processing, assemble_processors, connect
+from sqs2pg.assembly import assemble_backfill
 from sqs2pg.backfill import Backfill, Done
-from sqs2pg.database import Session, hosts, resolve_dsn
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.ray import answer_of, as_fault, fault_of, fingerprint, library, load_as
 from sqs2pg.settings import Settings
@@ -55,7 +54,7 @@ class Hand:
         self._expected = expected
         self._day = day
         self._stack = AsyncExitStack()
-        self._ready: tuple[Settings, Processing, Session] | None = None
+        self._begin: Callable[..., Backfill] | None = None
         self._store: Objects | None = None
         self._work: Backfill | None = None
         self._name = ""
@@ -66,17 +65,9 @@ class Hand:
         fault = None
         try:
             archive = await asyncio.to_thread(_identify, archive)
-            settings, made, session = await self._assembled()
+            begin = await self._assembled()
             store = self._store_for(archive)
-            self._work = Backfill(
-                session,
-                made.processors[0],
-                made.pipeline.id,
-                batch_lines=settings.sink.batch_rows_max,
-                day=self._day,
-                store=store,
-                claim_wait_s=CLAIM_WAIT_S,
-            )
+            self._work = begin(day=self._day, store=store, claim_wait_s=CLAIM_WAIT_S)
             await self._work.write(archive)
         except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
             fault = fault_of(error)
@@ -93,23 +84,14 @@ class Hand:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._ready = None
+        self._begin = None
         await self._stack.aclose()
 
-    async def _assembled(self) -> tuple[Settings, Processing, Session]:
-        if self._ready is None:
+    async def _assembled(self) -> Callable[..., Backfill]:
+        if self._begin is None:
             settings = load_as(self._config, self._expected)
-            endpoints = hosts(resolve_dsn(settings.sink.dsn))
-            one = msgspec.structs.replace(
-                settings, sink=msgspec.structs.replace(settings.sink, connections=1)
-            )
-            made = await self._stack.enter_async_context(
-                assemble_processors(one, endpoints, _no_fifo, archive=True)
-            )
-            session = await connect(settings)
-            self._stack.push_async_callback(session.close)
-            self._ready = settings, made, session
-        return self._ready
+            self._begin = await self._stack.enter_async_context(assemble_backfill(settings))
+        return self._begin
 
     def _store_for(self, archive: Archive) -> Objects | None:
         if self._store is None and archive.name.startswith("s3://"):
@@ -126,10 +108,6 @@ def _identify(archive: Archive) -> Archive:
             code="node_path",
             hint="put archives where every node reads them at one path (shared storage), or in S3",
         ) from None
-
-
-async def _no_fifo() -> bool:
-    return False
 
 
 def _node() -> str:

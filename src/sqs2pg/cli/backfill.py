@@ -13,11 +13,10 @@ import click
 import msgspec
 
 from sqs2pg import log
-from sqs2pg.assembly import assemble_processors, connect
-from sqs2pg.backfill import Backfill, Done
+from sqs2pg.assembly import assemble_backfill
+from sqs2pg.backfill import Done
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.database import hosts, resolve_dsn
 from sqs2pg.settings import Settings, load
 from sqs2pg.source.objects import ObjectStore
 
@@ -73,30 +72,10 @@ def backfill(
 
 
 async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> Done:
-    async def is_fifo() -> bool:
-        return False
-
-    store = _store_for(paths)
-    # The queue is not used; an object store may be, and keys for development stay on loopback.
-    endpoints = hosts(resolve_dsn(settings.sink.dsn))
-    one = msgspec.structs.replace(
-        settings, sink=msgspec.structs.replace(settings.sink, connections=1)
-    )
-    async with assemble_processors(one, endpoints, is_fifo, archive=True) as made:
-        session = await connect(settings)
-        try:
-            work = Backfill(
-                session,
-                made.processors[0],
-                made.pipeline.id,
-                batch_lines=settings.sink.batch_rows_max,
-                day=day,
-                store=store,
-            )
-            async with Ticker("backfilling", lambda: _state(work)):
-                return await work.run(paths)
-        finally:
-            await session.close()
+    async with assemble_backfill(settings) as begin:
+        work = begin(day=day, store=_store_for(paths))
+        async with Ticker("backfilling", lambda: _state(work)):
+            return await work.run(paths)
 
 
 async def _run_over(
