@@ -19,18 +19,24 @@ from sqs2pg.database import Session, diagnose
 from sqs2pg.errors import SettingsError, TransientFault
 from sqs2pg.message import Part, Row
 
-_COLUMNS = """SELECT a.attname, coalesce(base.typname, t.typname),
-       CASE WHEN coalesce(base.typname, t.typname) IN ('varchar', 'bpchar') AND m.typmod > 4
-            THEN m.typmod - 4 END,
-       NOT (a.attnotnull OR t.typnotnull),
-       a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a'
-FROM pg_catalog.pg_attribute a
+OF_COLUMNS = """FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type base ON base.oid = t.typbasetype AND t.typtype = 'd'
 CROSS JOIN LATERAL (
     SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
-WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum"""
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+"""The columns of a table, for a SELECT: each as `a`, its type as `t`; of a domain what it is of
+as `base`, and in `m` its modifier. One parameter: the table, quoted for SQL."""
+COLUMN_TYPE = "coalesce(base.typname, t.typname)"
+"""What a column of OF_COLUMNS holds: pg_type.typname, of a domain that of its base."""
+COLUMN_LENGTH = f"""CASE WHEN {COLUMN_TYPE} IN ('varchar', 'bpchar') AND m.typmod > 4
+            THEN m.typmod - 4 END"""
+"""How many characters it takes; NULL where it has no bound."""
+
+_COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH},
+       NOT (a.attnotnull OR t.typnotnull),
+       a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a'
+{OF_COLUMNS} ORDER BY a.attnum"""
 
 _MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
 

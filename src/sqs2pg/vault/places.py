@@ -20,24 +20,19 @@ from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.policy import compile_operator
 from sqs2pg.settings import Field
+from sqs2pg.targets import COLUMN_LENGTH, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.transform import masked
 
 PAGES_AT_ONCE = 16_384
 """Pages of a table that one statement looks through where no index helps: 128 MiB."""
 
 # The type as a cast takes it: `character` without a length would be that of one letter.
-_COLUMNS = """SELECT a.attname,
+_COLUMNS = f"""SELECT a.attname,
        CASE t.typname WHEN 'bpchar' THEN 'bpchar' ELSE format_type(a.atttypid, NULL) END,
-       coalesce(b.typname, t.typname), a.attnotnull OR t.typnotnull,
-       CASE WHEN coalesce(b.typname, t.typname) IN ('varchar', 'bpchar') AND m.typmod > 4
-            THEN m.typmod - 4 END,
-       CASE WHEN coalesce(b.typname, t.typname) = 'numeric' AND m.typmod > 4
+       {COLUMN_TYPE}, a.attnotnull OR t.typnotnull, {COLUMN_LENGTH},
+       CASE WHEN {COLUMN_TYPE} = 'numeric' AND m.typmod > 4
             THEN ((m.typmod - 4) >> 16 & 65535) - ((m.typmod - 4 & 2047 # 1024) - 1024) END
-FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype AND t.typtype = 'd'
-CROSS JOIN LATERAL (
-    SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
-WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+{OF_COLUMNS}"""
 _LEAVES = """SELECT format('%%I.%%I', n.nspname, c.relname),
        pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint,
        EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
