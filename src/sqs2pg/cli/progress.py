@@ -14,6 +14,8 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from sqs2pg.hash_rate import duration
+
 _EVERY_S = 5.0
 _REFRESH_S = 0.2
 
@@ -85,15 +87,8 @@ class Ticker:
         left = ""
         if total is not None:
             more = max(0, total - done)
-            left = f", {more:,} left" + (f", about {_spoken(more / rate)}" if rate else "")
+            left = f", {more:,} left" + (f", about {duration(more / rate)}" if rate else "")
         state = f"{done:,} done{left}, {rate:,.0f}/s  " + " ".join(
             f"{name} {count:,}" for name, count in counts.items() if count
         )
         progress.update(task, completed=done, total=total, state=state)  # type: ignore[arg-type]
-
-
-def _spoken(seconds: float) -> str:
-    """Return a duration in the unit that suits it: `40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
