@@ -39,10 +39,9 @@ class Intake:
         """Add messages at the end; `more`: the reply was full, so the queue holds more."""
         self._messages.extend(messages)
         self._more = more
-        waiting = len(self._messages)
-        if waiting >= self._enough or not (more or self._under_way):  # not `_worth_waiting`
+        if len(self._messages) >= self._enough or not self._worth_waiting():
             self._changed.set()
-        if waiting >= self._full_at:
+        if len(self._messages) >= self._full_at:
             self._room.close()
 
     @property

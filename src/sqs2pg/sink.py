@@ -227,7 +227,8 @@ class Sink:
             rows = sorted(rows, key=_by_key)
         dead = sorted(dead, key=_by_key)
         fault = before
-        for path in (self._write_fast, self._write_slow, self._write_slow)[before is not None :]:
+        slow = [self._write_slow] * 2
+        for path in [self._write_fast, *slow] if before is None else slow:
             if fault and fault.verdict is Verdict.NO_PARTITION:
                 await self._attach_days(rows, dead)
             done = await self._try(path(rows, dead, condemn, fault, originals))

@@ -150,9 +150,9 @@ async def consume(
     """Run one consumer in this process until it is stopped or the queue is empty.
 
     SIGTERM and SIGINT stop it; a second one leaves at once, in a worker only when it is no echo of
-    the first. Raises FatalFault when the queue is
-    not empty after `drain_timeout_s`. `status_file` is where a worker of several notes its address.
-    With `view` the live view is shown. `started` is told the status address.
+    the first. Raises FatalFault when the queue is not empty after `drain_timeout_s`. `status_file`
+    is where a worker of several notes its address. With `view` the live view is shown. `started` is
+    told the status address.
     """
     async with assemble(settings) as ready:
         _spare_the_collector()

@@ -257,24 +257,24 @@ class HttpConnection(asyncio.Protocol):
 
     def _finish(self, reply: Reply) -> None:
         self._exchanges += 1
-        transport = self._transport
         waiter = self._waiter
-        usable = False
-        if self._keep_alive and transport is not None and not transport.is_closing():
-            usable = True
-            if self._proceed is not None and waiter is not None and not waiter.done():
-                try:
-                    request = self._proceed(reply)
-                except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
-                    self._fail(error)
-                    return
-                if request is not None:
-                    self._send(transport, request)
-                    return
+        transport = self._transport if self._keep_alive else None
+        if transport is not None and transport.is_closing():
+            transport = None
+        wanted = waiter is not None and not waiter.done()
+        if transport is not None and self._proceed is not None and wanted:
+            try:
+                request = self._proceed(reply)
+            except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
+                self._fail(error)
+                return
+            if request is not None:
+                self._send(transport, request)
+                return
         self._idle_since = self._loop.time()
         self.deadline = math.inf
         self._waiter = None
-        self.usable = usable
+        self.usable = transport is not None
         if not self._keep_alive:
             self.close()
         if waiter is not None and not waiter.done():

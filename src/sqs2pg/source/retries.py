@@ -37,7 +37,7 @@ RETRIED = frozenset({
 """Fault codes worth another attempt at once. An over-limit queue or an expired token is not."""
 NOT_TAKEN = frozenset({"aws_dns", "aws_proxy", "aws_throttled", "aws_tls", "aws_unreachable"})
 """Fault codes that say AWS did not act on the request, so that repeating it is safe."""
-QUOTA_MAX = 500
+_QUOTA_MAX = 500
 _RETRY_COST = 5
 _TIMEOUT_RETRY_COST = 10
 _SUCCESS_REFUND = 1
@@ -58,7 +58,7 @@ class Retries:
     ) -> None:
         self._settings = settings
         self._draw = draw
-        self._quota = QUOTA_MAX
+        self._quota = _QUOTA_MAX
         self._metered = settings.mode != "legacy"
 
     def plan(self, fault: Sqs2pgError, attempt: int) -> tuple[float, int] | None:
@@ -80,8 +80,8 @@ class Retries:
 
     def succeed(self, cost: int) -> None:
         """Give quota back after a success: the last retry's cost, or a little where none was."""
-        if self._quota < QUOTA_MAX:
-            self._quota = min(QUOTA_MAX, self._quota + (cost or _SUCCESS_REFUND))
+        if self._quota < _QUOTA_MAX:
+            self._quota = min(_QUOTA_MAX, self._quota + (cost or _SUCCESS_REFUND))
 
 
 class RateLimit:

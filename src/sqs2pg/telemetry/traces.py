@@ -39,10 +39,8 @@ _W3C = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.
 _XRAY_ROOT = re.compile(r"(?:^|;)\s*Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _XRAY_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?:;|$)")
 _NS = 1_000_000_000
-_attributes, _trace_header = (
-    attrgetter("message_attributes"),
-    attrgetter("attributes.aws_trace_header"),
-)
+_attributes = attrgetter("message_attributes")
+_trace_header = attrgetter("attributes.aws_trace_header")
 
 
 def producer_of(message: Message) -> tuple[int, int, bool] | None:
