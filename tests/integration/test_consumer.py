@@ -56,8 +56,8 @@ async def test_a_batch_held_three_times_its_visibility_timeout_is_delivered_once
 ) -> None:
     async with pipeline(source={"visibility_timeout_s": 2}) as ready:
         await send(ready, [login(i) for i in range(25)])
-        run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
         async with table_locked(database):
+            run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
             # Each extension is asked for at a third of the timeout: nine spans three timeouts.
             await until(lambda: metric(ready, "lease_extensions_total") >= 9 * 25)
         totals = await run
@@ -72,8 +72,8 @@ async def test_receiving_stops_at_the_budget_while_the_database_stands_still(
     source = {"in_flight_messages_max": 30}
     async with pipeline(source=source, sink={"batch_rows_max": 10}) as ready:
         await send(ready, [login(i) for i in range(80)])
-        run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
         async with table_locked(database):
+            run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
             await until(lambda: ready.source.held_count >= 20)
             visible, in_flight, _ = await ready.source.depth()
             assert ready.source.held_count <= 30
@@ -88,8 +88,8 @@ async def test_bytes_are_bounded_too(pipeline: Assemble, database: str) -> None:
         large = [json.dumps({"user_id": f"u{i}", "more": "x" * 90_000}) for i in range(40)]
         for body in large:
             assert await ready.client.send(ready.source.queue_url, [body]) == []
-        run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
         async with table_locked(database):
+            run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
             await until(lambda: ready.source.held_count >= 10)
             # One reply of ten above the budget at the most: the first, its size not yet known.
             assert metric(ready, "in_flight_bytes") <= 2**20 + 10 * 90_100
@@ -203,8 +203,8 @@ async def test_stop_releases_what_cannot_be_written_and_exits_in_time(
 ) -> None:
     async with pipeline(shutdown_grace_s=4, source={"wait_time_s": 1}) as ready:
         await send(ready, [login(i) for i in range(20)])
-        run = asyncio.create_task(ready.consumer.run())
         async with table_locked(database):
+            run = asyncio.create_task(ready.consumer.run())
             await until(lambda: ready.source.held_count == 20)
             ready.consumer.stop()
             async with asyncio.timeout(10):
