@@ -1,7 +1,8 @@
 """Spans: one a batch, linked to the producers' spans, with a child for each stage that took time.
 
-Place in the flow: told by the processor when a batch has ended (`BatchReport`); the spans are made
-then, with the times that were measured, so that nothing of it is in the way of the batch. Of the
+Place in the flow: told by the processor when a batch has ended (`BatchReport`), which is noted with
+a trace id and the producers' ids. A thread makes spans of what was noted (`spans.py`), with the
+times that were measured, and exports many batches at once: the event loop makes none. Of the
 messages only the trace and span ids are read, which are hexadecimal numbers: the W3C `traceparent`
 attribute, else the AWSTraceHeader that X-Ray's producers set. A tracestate is a producer's text,
 and not carried.
@@ -12,10 +13,15 @@ Names follow OpenTelemetry's semantic conventions for messaging and databases. N
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING
+import secrets
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
 
 from sqs2pg import __version__
 from sqs2pg.errors import SettingsError
@@ -25,26 +31,34 @@ from sqs2pg.settings import Telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.trace import Link, Span
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 LINKS_MAX = 128
 """Links a span; the default limit of OpenTelemetry's SDKs."""
 EXPORT_S = 2
 """How long one export may take, its retries included: an end must not wait for a collector."""
+EXPORT_EVERY_S = 5.0
+"""From one export to the next; the default of OpenTelemetry's SDKs."""
+BATCHES_MAX = 150
+"""Batches an export: about as many spans as the SDKs' 512."""
+WAITING_MAX = 2_048
+"""Batches that wait for their export; one more takes the place of the oldest."""
 TRACEPARENT = "traceparent"
 """The message attribute of the W3C Trace Context, by AWS's and OpenTelemetry's own usage."""
 
 _W3C = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _XRAY_ROOT = re.compile(r"(?:^|;)\s*Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _XRAY_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?:;|$)")
-_NS = 1_000_000_000
-_attributes = attrgetter("message_attributes")
-_trace_header = attrgetter("attributes.aws_trace_header")
+
+Producer = tuple[int, int, bool]
+"""Trace id, span id and whether it was sampled, of the span that sent a message."""
+
+log = structlog.get_logger(__name__)
 
 
-def producer_of(message: Message) -> tuple[int, int, bool] | None:
-    """Return trace id, span id and whether it was sampled, of the span that sent a message.
+def producer_of(message: Message) -> Producer | None:
+    """Return the span that sent a message.
 
     None where it has none, or one that is malformed or all zeros (W3C Trace Context, 3.2.2).
     """
@@ -62,98 +76,91 @@ def producer_of(message: Message) -> tuple[int, int, bool] | None:
     return int(root[1] + root[2], 16), int(parent[1], 16), "Sampled=1" in header
 
 
+def producers_of(messages: Iterable[Message]) -> list[Producer]:
+    """Return the different spans that sent messages, the first `LINKS_MAX` of them."""
+    found: dict[tuple[int, int], Producer] = {}
+    for message in messages:
+        # Here and not in a function: most queues' messages have neither.
+        if message.message_attributes or message.attributes.aws_trace_header:
+            producer = producer_of(message)
+            if producer is not None and producer[:2] not in found:
+                found[producer[:2]] = producer
+                if len(found) >= LINKS_MAX:
+                    break
+    return list(found.values())
+
+
+class Ended(NamedTuple):
+    """A batch that has ended, as it waits to be exported."""
+
+    trace_id: int
+    report: BatchReport
+    producers: Sequence[Producer]
+
+
 class Traces:
-    """Makes spans of batches, and exports them in the background."""
+    """Notes batches that have ended; its thread makes spans of them, and exports them."""
 
-    def __init__(
-        self, queue: str, table: str, processor: SpanProcessor, resource: Resource
-    ) -> None:
-        from opentelemetry.sdk.trace import TracerProvider
+    def __init__(self, queue: str, table: str, exporter: SpanExporter, resource: Resource) -> None:
+        from sqs2pg.telemetry.spans import SpanMaker
 
-        self._queue = queue
-        self._table = table
-        # Sampling is the SDK's: OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG.
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer("sqs2pg", __version__)
+        self._maker = SpanMaker(queue, table, resource)
+        self._exporter = exporter
+        self._waiting: deque[Ended] = deque(maxlen=WAITING_MAX)
+        self._pushed_out = self._told = 0
+        self._closing = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._keep_exporting, name="spans", daemon=True)
+        self._thread.start()
 
     def batch(self, report: BatchReport, messages: Sequence[Message]) -> str:
-        """Make the spans of a batch that has ended; return its trace id, 32 hexadecimal digits."""
-        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
-
-        began = int(report.began * _NS)
-        decoded = began + int(report.decode_s * _NS)
-        masked = decoded + int(report.mask_s * _NS)
-        ended = masked + int(report.write_s * _NS)
-        span = self._tracer.start_span(
-            f"process {self._queue}",
-            kind=SpanKind.CONSUMER,
-            links=list(_links(messages)),
-            start_time=began,
-            attributes={
-                "messaging.system": "aws_sqs",
-                "messaging.destination.name": self._queue,
-                "messaging.operation.name": "process",
-                "messaging.operation.type": "process",
-                "messaging.batch.message_count": report.messages,
-                "sqs2pg.batch.id": report.id,
-                "sqs2pg.written": report.written,
-                "sqs2pg.duplicate": report.duplicate,
-                "sqs2pg.quarantined": report.quarantined,
-                "sqs2pg.slow_path": report.slow,
-            },
-        )
-        context = set_span_in_context(span)
-        for name, start, end in (("decode", began, decoded), ("mask", decoded, masked)):
-            if end > start:  # the native short cut does both in one, and it is told as the first
-                self._tracer.start_span(name, context=context, start_time=start).end(end)
-        write = self._tracer.start_span(
-            f"COPY {self._table}",
-            context=context,
-            kind=SpanKind.CLIENT,
-            start_time=masked,
-            attributes={
-                "db.system.name": "postgresql",
-                "db.operation.name": "COPY",
-                "db.collection.name": self._table,
-                "db.operation.batch.size": report.messages,
-            },
-        )
-        if report.code:
-            self._fail([write, span], report.code, Status(StatusCode.ERROR, report.code))
-        else:
-            write.add_event("commit", {"seconds": report.commit_s}, timestamp=ended)
-        write.end(ended)
-        span.end(ended)
-        return f"{span.get_span_context().trace_id:032x}"
-
-    def _fail(self, spans: list[Span], code: str, status: object) -> None:
-        for span in spans:
-            span.set_attribute("error.type", code)
-            span.set_status(status)  # type: ignore[arg-type]  # of the SDK, imported late
+        """Note a batch that has ended; return its trace id, 32 hexadecimal digits."""
+        trace_id = secrets.randbits(128) or 1  # nought is no id
+        waiting = len(self._waiting)
+        self._pushed_out += waiting == WAITING_MAX
+        self._waiting.append(Ended(trace_id, report, producers_of(messages)))
+        if waiting == WAITING_MAX // 2:
+            self._wake.set()
+        return f"{trace_id:032x}"
 
     def close(self) -> None:
-        """Export what is left, within the SDK's own limit."""
-        self._provider.shutdown()
+        """Export what is left, up to the first export that fails. Blocking."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+        self._exporter.shutdown()
 
+    def _keep_exporting(self) -> None:
+        taken = True
+        while not self._closing:
+            self._wake.wait(EXPORT_EVERY_S)
+            self._wake.clear()
+            taken = self._export_all()
+            if lost := self._pushed_out - self._told:
+                log.warning("batches are not traced: too many waited to be exported", count=lost)
+                self._told += lost
+        if taken:
+            self._export_all()
 
-def _links(messages: Sequence[Message]) -> Iterator[Link]:
-    from opentelemetry.trace import Link, SpanContext, TraceFlags
+    def _export_all(self) -> bool:
+        """Export what waits, up to the first export that fails; return whether none did."""
+        while self._waiting:
+            if not self._export(min(len(self._waiting), BATCHES_MAX)):
+                return False
+        return True
 
-    # Two passes in C: most queues' messages have neither, and a look at each costs a call.
-    if not (any(map(_attributes, messages)) or any(map(_trace_header, messages))):
-        return
-    seen: set[tuple[int, int]] = set()
-    for message in messages:
-        producer = producer_of(message)
-        if producer is None or producer[:2] in seen:
-            continue
-        trace_id, span_id, sampled = producer
-        seen.add((trace_id, span_id))
-        flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
-        yield Link(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags))
-        if len(seen) >= LINKS_MAX:
-            return
+    def _export(self, count: int) -> bool:
+        """Export the oldest batches, once; return whether the collector took them."""
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        spans: list[ReadableSpan] = []
+        try:
+            for _ in range(count):  # nobody else takes any out
+                spans += self._maker.spans_of(self._waiting.popleft())
+            return not spans or self._exporter.export(spans) is SpanExportResult.SUCCESS
+        except Exception as error:  # noqa: BLE001  the next ones may well be exported
+            log.warning("spans were not exported", code=type(error).__name__)
+            return False
 
 
 def start_traces(settings: Telemetry, queue: str, table: str, pipeline: str) -> Traces | None:
@@ -161,16 +168,15 @@ def start_traces(settings: Telemetry, queue: str, table: str, pipeline: str) -> 
 
     Raises SettingsError where the extra is missing.
     """
-    if not settings.traces:
+    if not settings.traces or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise missing_extra() from None
     endpoint = f"{settings.endpoint.rstrip('/')}/v1/traces" if settings.endpoint else None
     exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_S)
-    return Traces(queue, table, BatchSpanProcessor(exporter), resource_of(pipeline))
+    return Traces(queue, table, exporter, resource_of(pipeline))
 
 
 def resource_of(pipeline: str) -> Resource:

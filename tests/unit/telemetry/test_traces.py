@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from sqs2pg.journal import BatchReport
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
-from sqs2pg.telemetry.traces import LINKS_MAX, Traces, producer_of
+from sqs2pg.settings import Telemetry
+from sqs2pg.telemetry import traces as traces_module
+from sqs2pg.telemetry.traces import LINKS_MAX, Traces, producer_of, start_traces
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 W3C = f"00-{TRACE}-{SPAN}-01"
@@ -65,10 +71,10 @@ def test_not_sampled_is_kept():
 
 def spans_of(report: BatchReport, messages: list[Message]) -> tuple[str, dict[str, Any]]:
     exporter = InMemorySpanExporter()
-    traces = Traces("q", "t", SimpleSpanProcessor(exporter), Resource.create({}))
+    traces = Traces("q", "t", exporter, Resource.create({}))
     trace_id = traces.batch(report, messages)
-    spans = {span.name: span for span in exporter.get_finished_spans()}
     traces.close()
+    spans = {span.name: span for span in exporter.get_finished_spans()}
     return trace_id, spans
 
 
@@ -106,3 +112,79 @@ def test_links_are_bounded():
     many = [message(f"00-{n:032x}-{n:016x}-01") for n in range(1, 2 * LINKS_MAX)]
     _, spans = spans_of(BatchReport("b", 0.0, len(many)), many)
     assert len(spans["process q"].links) == LINKS_MAX
+
+
+@pytest.mark.parametrize("sampler", ["always_off", "parentbased_always_off"])
+def test_the_sampler_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch, sampler: str):
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    trace_id, spans = spans_of(BatchReport("b", 0.0, 1), [message(W3C)])
+    assert not spans
+    assert int(trace_id, 16)
+
+
+def test_the_environment_can_turn_it_off(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert start_traces(Telemetry(traces=True), "q", "t", "p") is None
+
+
+class Slow(SpanExporter):
+    """Takes nothing before it is told to, and then what it is told to take."""
+
+    def __init__(self, result: SpanExportResult) -> None:
+        self.result = result
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.exports: list[list[str]] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.exports.append([span.attributes["sqs2pg.batch.id"] for span in spans if span.links])
+        self.asked.set()
+        self.go_on.wait()
+        return self.result
+
+
+def noted(exporter: SpanExporter, count: int) -> Traces:
+    """Traces with one batch under export where that many would be too many to wait."""
+    traces = Traces("q", "t", exporter, Resource.create({}))
+    for number in range(count):
+        traces.batch(BatchReport(str(number), 0.0, 1), [message(W3C)])
+    return traces
+
+
+def test_too_many_that_wait_push_out_the_oldest_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(traces_module, "WAITING_MAX", 4)
+    exporter = Slow(SpanExportResult.SUCCESS)
+    with structlog.testing.capture_logs() as lines:
+        traces = noted(exporter, 3)
+        assert exporter.asked.wait(10), "half of what may wait is exported at once"
+        for number in range(3, 10):
+            traces.batch(BatchReport(str(number), 0.0, 1), [message(W3C)])
+        exporter.go_on.set()
+        traces.close()
+    told = [one for export in exporter.exports for one in export]
+    assert told[-4:] == ["6", "7", "8", "9"]
+    [line] = lines
+    assert line["count"] == 10 - len(told)
+
+
+def test_the_end_waits_for_one_export_that_fails_and_for_no_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(traces_module, "BATCHES_MAX", 2)
+    exporter = Slow(SpanExportResult.FAILURE)
+    exporter.go_on.set()
+    noted(exporter, 6).close()
+    assert exporter.exports == [["0", "1"]]
+
+
+class Broken(SpanExporter):
+    """Raises."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        raise RuntimeError("canary")
+
+
+def test_an_exporter_that_raises_is_told_by_its_kind():
+    with structlog.testing.capture_logs() as lines:
+        noted(Broken(), 1).close()
+    assert [line["code"] for line in lines] == ["RuntimeError"]
+    assert "canary" not in str(lines)

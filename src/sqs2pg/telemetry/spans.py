@@ -1,0 +1,125 @@
+"""Makes OpenTelemetry's spans of batches that have ended.
+
+Place in the flow: behind `traces.py`, in its thread. The spans are made whole, as the SDK's
+exporters take them: in the SDK's own way, begun, added to and ended, they cost ten times as much.
+The sampler is the SDK's: OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG. Imports the extra `otel`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.util.types import Attributes
+
+from sqs2pg import __version__
+from sqs2pg.telemetry.traces import Ended, Producer
+
+_NS = 1_000_000_000
+_NOT_SAMPLED, _SAMPLED = TraceFlags(TraceFlags.DEFAULT), TraceFlags(TraceFlags.SAMPLED)
+
+
+class _OneResource(Resource):
+    """What all spans are of. An exporter hashes it for each span, and the SDK's hash is one of its
+    JSON.
+    """
+
+    __hash__ = object.__hash__
+
+
+class SpanMaker:
+    """Makes the spans of one queue's batches."""
+
+    def __init__(self, queue: str, table: str, resource: Resource) -> None:
+        self._queue = queue
+        self._table = table
+        self._resource = _OneResource(resource.attributes, resource.schema_url)
+        self._scope = InstrumentationScope("sqs2pg", __version__)
+        self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
+
+    def spans_of(self, ended: Ended) -> Iterator[ReadableSpan]:
+        """Yield a batch's span and those of its stages; none where it is not sampled."""
+        trace_id, report, producers = ended
+        name, links = f"process {self._queue}", [_link(producer) for producer in producers]
+        attributes: Attributes = {
+            "messaging.system": "aws_sqs",
+            "messaging.destination.name": self._queue,
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.batch.message_count": report.messages,
+            "sqs2pg.batch.id": report.id,
+            "sqs2pg.written": report.written,
+            "sqs2pg.duplicate": report.duplicate,
+            "sqs2pg.quarantined": report.quarantined,
+            "sqs2pg.slow_path": report.slow,
+        }
+        sampled = self._sampler.should_sample(
+            None, trace_id, name, SpanKind.CONSUMER, attributes, links
+        )
+        if sampled.decision is not Decision.RECORD_AND_SAMPLE:
+            return
+        began = int(report.began * _NS)
+        decoded = began + int(report.decode_s * _NS)
+        masked = decoded + int(report.mask_s * _NS)
+        ended_at = masked + int(report.write_s * _NS)
+        error = {"error.type": report.code} if report.code else {}
+        status = Status(StatusCode.ERROR, report.code) if report.code else Status()
+        batch = self._context(trace_id)
+        yield ReadableSpan(
+            name,
+            batch,
+            resource=self._resource,
+            attributes=dict(sampled.attributes or {}) | error,
+            links=links,
+            kind=SpanKind.CONSUMER,
+            status=status,
+            start_time=began,
+            end_time=ended_at,
+            instrumentation_scope=self._scope,
+        )
+        for stage, start, end in (("decode", began, decoded), ("mask", decoded, masked)):
+            if end > start:  # the native short cut does both in one, and it is told as the first
+                yield ReadableSpan(
+                    stage,
+                    self._context(trace_id),
+                    parent=batch,
+                    resource=self._resource,
+                    start_time=start,
+                    end_time=end,
+                    instrumentation_scope=self._scope,
+                )
+        commit = Event("commit", {"seconds": report.commit_s}, ended_at)
+        yield ReadableSpan(
+            f"COPY {self._table}",
+            self._context(trace_id),
+            parent=batch,
+            resource=self._resource,
+            attributes={
+                "db.system.name": "postgresql",
+                "db.operation.name": "COPY",
+                "db.collection.name": self._table,
+                "db.operation.batch.size": report.messages,
+                **error,
+            },
+            events=() if report.code else (commit,),
+            kind=SpanKind.CLIENT,
+            status=status,
+            start_time=masked,
+            end_time=ended_at,
+            instrumentation_scope=self._scope,
+        )
+
+    def _context(self, trace_id: int) -> SpanContext:
+        span_id = secrets.randbits(64) or 1  # nought is no id
+        return SpanContext(trace_id, span_id, is_remote=False, trace_flags=_SAMPLED)
+
+
+def _link(producer: Producer) -> Link:
+    trace_id, span_id, sampled = producer
+    flags = _SAMPLED if sampled else _NOT_SAMPLED
+    return Link(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags))
