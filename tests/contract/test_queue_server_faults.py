@@ -93,7 +93,8 @@ def fired(server: QueueServer, call: str) -> dict[str, int]:
 def test_latency_holds_answers_back_without_holding_up_others(
     server: QueueServer, client: Any, url: str
 ) -> None:
-    server.set_faults("ReceiveMessage", latency_ms=300)
+    latency_s = 2.0
+    server.set_faults("ReceiveMessage", latency_ms=int(latency_s * 1000))
     with ThreadPoolExecutor(8) as pool:
         started = time.monotonic()
         polls = [pool.submit(client.receive_message, QueueUrl=url) for _ in range(8)]
@@ -102,7 +103,7 @@ def test_latency_holds_answers_back_without_holding_up_others(
         for poll in polls:
             poll.result()
         elapsed = time.monotonic() - started
-    assert other < 0.3 <= elapsed < 8 * 0.3
+    assert other < latency_s <= elapsed < 8 * latency_s
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_a_lost_receive_keeps_its_messages_hidden(
     client.send_message(QueueUrl=url, MessageBody="held by nobody")
     server.set_faults("ReceiveMessage", lose_reply_share=1, times=1)
     with pytest.raises(ConnectionClosedError):
-        client.receive_message(QueueUrl=url, WaitTimeSeconds=20, VisibilityTimeout=1)
+        client.receive_message(QueueUrl=url, WaitTimeSeconds=20, VisibilityTimeout=2)
     assert client.receive_message(QueueUrl=url).get("Messages") is None
     (again,) = client.receive_message(
         QueueUrl=url, WaitTimeSeconds=20, AttributeNames=["ApproximateReceiveCount"]
@@ -365,7 +366,7 @@ def test_a_fill_may_be_large_old_grouped_or_steady(server: QueueServer, client: 
 
     started = time.monotonic()
     server.fill("groups.fifo", 200, rate_per_s=400)
-    assert 0.45 <= time.monotonic() - started < 5
+    assert 0.45 <= time.monotonic() - started < 20
     sent = server.stats()["sent"]
     server.fill("groups.fifo", 100, rate_per_s=1000, background=True)
     assert server.wait("sent", at_least=sent + 100)["reached"]

@@ -43,13 +43,13 @@ def system(message: Any) -> dict[str, str]:
 def test_a_received_message_is_hidden_and_comes_back_after_its_timeout(sqs: Any) -> None:
     url = sqs.queue(VisibilityTimeout="30")
     sent = sqs.send(url, "held")
-    first = sqs.receive_one(url, VisibilityTimeout=1)
     started = time.monotonic()
+    first = sqs.receive_one(url, VisibilityTimeout=2)
     assert sqs.receive(url) == []
     again = sqs.receive_one(url, wait=20)
     waited = time.monotonic() - started
 
-    assert 1 - CLOCK_SLACK_S <= waited < 10
+    assert 2 - CLOCK_SLACK_S <= waited < 15
     assert first["MessageId"] == again["MessageId"] == sent["MessageId"]
     assert first["Body"] == again["Body"] == "held"
     assert first["ReceiptHandle"] != again["ReceiptHandle"]
@@ -61,13 +61,13 @@ def test_a_received_message_is_hidden_and_comes_back_after_its_timeout(sqs: Any)
 
 
 def test_the_queue_s_own_visibility_timeout_holds_when_a_receive_gives_none(sqs: Any) -> None:
-    url = sqs.queue(VisibilityTimeout="1")
+    url = sqs.queue(VisibilityTimeout="2")
     sqs.send(url, "held")
-    sqs.receive_one(url)
     started = time.monotonic()
+    sqs.receive_one(url)
     assert sqs.receive(url) == []
     assert len(sqs.receive(url, wait=20)) == 1
-    assert time.monotonic() - started >= 1 - CLOCK_SLACK_S
+    assert time.monotonic() - started >= 2 - CLOCK_SLACK_S
 
 
 def test_concurrent_receives_never_share_a_message(sqs: Any) -> None:
@@ -102,8 +102,8 @@ def test_an_extended_message_stays_hidden_beyond_its_first_timeout(sqs: Any) -> 
     url = sqs.queue()
     sqs.send(url, "extended")
     sqs.send(url, "clock")
-    for message in sqs.receive(url, VisibilityTimeout=1):
-        sqs.change(url, message, 30 if message["Body"] == "extended" else 2)
+    for message in sqs.receive(url, VisibilityTimeout=2):
+        sqs.change(url, message, 30 if message["Body"] == "extended" else 3)
     (seen,) = sqs.receive(url, wait=20)
     assert seen["Body"] == "clock"
 
@@ -309,8 +309,8 @@ def test_an_empty_long_poll_ends_after_its_time(sqs: Any) -> None:
     answer = sqs.client.receive_message(QueueUrl=by_default)
     ended = time.monotonic()
     assert "Messages" not in answer
-    assert 1 - CLOCK_SLACK_S <= between - started < 5
-    assert 1 - CLOCK_SLACK_S <= ended - between < 5
+    assert 1 - CLOCK_SLACK_S <= between - started < 10
+    assert 1 - CLOCK_SLACK_S <= ended - between < 10
 
 
 def test_a_long_poll_wakes_when_a_message_arrives(sqs: Any) -> None:
@@ -326,27 +326,27 @@ def test_a_long_poll_wakes_when_a_message_arrives(sqs: Any) -> None:
         with ThreadPoolExecutor(1) as pool:
             started = time.monotonic()
             poll = pool.submit(sqs.receive, url, wait=20)
-            assert asking.wait(10)
+            assert asking.wait(60)
             for _ in range(5):  # requests after the poll's, so that the server has it by now
                 sqs.attribute(url, "QueueArn")
             assert not poll.done()
             sent = sqs.send(url, "late")
-            assert ids(poll.result(10)) == [sent["MessageId"]]
-            assert time.monotonic() - started < 10
+            assert ids(poll.result(60)) == [sent["MessageId"]]
+            assert time.monotonic() - started < 18
     finally:
         sqs.client.meta.events.unregister("before-send.sqs", tell)
 
 
 def test_a_delayed_message_arrives_late(sqs: Any) -> None:
-    by_message, by_queue = sqs.queue(), sqs.queue(DelaySeconds="1")
-    for url, options in ((by_message, {"DelaySeconds": 1}), (by_queue, {})):
-        sqs.send(url, "late", **options)
+    by_message, by_queue = sqs.queue(), sqs.queue(DelaySeconds="2")
+    for url, options in ((by_message, {"DelaySeconds": 2}), (by_queue, {})):
         started = time.monotonic()
+        sqs.send(url, "late", **options)
         assert sqs.receive(url) == []
         assert sqs.attribute(url, "ApproximateNumberOfMessagesDelayed") == "1"
         assert sqs.attribute(url, "ApproximateNumberOfMessages") == "0"
         assert len(sqs.receive(url, wait=20)) == 1
-        assert 1 - CLOCK_SLACK_S - 0.1 <= time.monotonic() - started < 10
+        assert 2 - CLOCK_SLACK_S <= time.monotonic() - started < 15
     sqs.send(by_queue, "at once", DelaySeconds=0)
     assert len(sqs.receive(by_queue)) == 1
 

@@ -279,7 +279,7 @@ async def test_a_poll_waits_for_a_message(sqs: Any, ours: SqsClient) -> None:
     assert await ours.send(url, ["wake"]) == []
     [message] = await poll
     assert message.body == "wake"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 18
 
 
 async def test_a_cancelled_poll_leaves_the_client_sound(sqs: Any, ours: SqsClient) -> None:
@@ -391,7 +391,7 @@ async def test_faults_that_pass_are_retried(
         server.set_faults(call, **{fault: 1.0, "times": 1})
     messages: list[Message] = []
     while not messages:  # a lost reply takes its message with it until the timeout
-        messages = await client.receive(url, wait_s=1, visibility_timeout_s=1)
+        messages = await client.receive(url, wait_s=1, visibility_timeout_s=3)
     handles = [message.receipt_handle for message in messages]
     assert await client.change_visibility(url, handles, 30) == []
     assert await client.delete(url, handles) == []
