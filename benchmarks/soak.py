@@ -182,10 +182,25 @@ class Consumers:
     def stop(self) -> list[int]:
         """Ask all to stop; return their exit codes."""
         for process in self.processes:
+            _await_handler(process)
             process.terminate()
         codes = [process.wait(timeout=60) for process in self.processes]
         self._log.close()
         return codes
+
+
+def _await_handler(process: subprocess.Popen[bytes]) -> None:
+    """Wait until SIGTERM is handled: one that was started a moment ago would only die of it.
+
+    Source: proc(5), /proc/pid/status, SigCgt.
+    """
+    late = time.monotonic() + START_MAX_S
+    while process.poll() is None and time.monotonic() < late:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        [caught] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.05)
 
 
 Restart = Callable[[], None]

@@ -30,7 +30,7 @@ from sqs2pg.local.child import reserve_port
 
 T = TypeVar("T")
 
-WAIT_S = 30.0
+WAIT_S = 120.0
 """Longest wait for a fault to fire; what it takes on a busy machine, not what it should take."""
 _CHUNK = 64 * 1024
 _LINGER_0 = struct.pack("ii", 1, 0)  # close() sends RST. Source: socket(7), SO_LINGER

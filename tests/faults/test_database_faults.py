@@ -57,7 +57,8 @@ async def test_a_deadlock_victim_tries_again(world: World, met: Met) -> None:
             await other.execute("UPDATE account SET logins = 1000")
             second = asyncio.create_task(other.execute("LOCK TABLE user_logins IN SHARE MODE"))
             # Whoever waits last looks for the deadlock first: that must be the consumer.
-            while not world.sql("SELECT 1 FROM pg_locks WHERE NOT granted"):
+            waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s"
+            while not world.sql(waits, other.info.backend_pid):
                 await asyncio.sleep(0)
             inside.release()
             await running.until(second)
@@ -208,7 +209,8 @@ async def test_a_connection_that_breaks_in_a_batch_is_replaced(
 ) -> None:
     armed = world.postgres.arm(fault)
     world.send_logins(users(COUNT))
-    sink = {"connections": 1, "linger_ms": 500}  # all of them in one batch
+    # All of them in one batch, however long it takes to receive them.
+    sink = {"connections": 1, "batch_rows_max": COUNT, "linger_ms": 10_000}
     async with world.consuming(sink=sink) as running:
         await running.until(armed.fired())
         await running.until(world.deleted(COUNT))

@@ -11,7 +11,11 @@ from .world import COPY_TARGET, DELETE, LAST_STATEMENTS, World, login, users
 
 COUNT = 100
 GRACE_S = 6
-LOAD = 20_000
+LOAD = 100_000
+GRACE_MAX_S = 60
+ONE_BATCH = {"SQS2PG_SINK__CONNECTIONS": "1", "SQS2PG_SINK__BATCH_ROWS_MAX": str(COUNT),
+             "SQS2PG_SINK__LINGER_MS": "10000"}  # fmt: skip
+"""One writer, and time to fill its batch with all the messages."""
 
 
 async def test_kill_between_commit_and_delete_gives_duplicates_only(world: World) -> None:
@@ -36,8 +40,8 @@ async def test_kill_in_mid_copy_leaves_nothing_behind(world: World, past: int) -
     """The server has the ledger's rows and half of the target's when the stream ends."""
     inside = world.postgres.arm(Fault(act=Act.STALL, after=COPY_TARGET, at=200 + past))
     world.send_logins(users(COUNT))
-    # One writer and time to fill its batch: a batch short enough would end before the byte.
-    killed = world.spawn(SQS2PG_SINK__CONNECTIONS="1", SQS2PG_SINK__LINGER_MS="1000")
+    # A batch short enough would end before the byte.
+    killed = world.spawn(**ONE_BATCH)
     await inside.fired()
     [(state,)] = world.sql(
         "SELECT state FROM pg_stat_activity WHERE query LIKE 'COPY \"user_logins\"%%'"
@@ -59,7 +63,7 @@ async def test_kill_while_commit_is_under_way_is_decided_by_the_ledger(world: Wo
     """COMMIT arrived and its reply did not: the rows are there, and nobody alive knows."""
     held = world.postgres.arm(Fault(act=Act.STALL, after=LAST_STATEMENTS, on_reply=True))
     world.send_logins(users(COUNT))
-    killed = world.spawn(SQS2PG_SINK__CONNECTIONS="1", SQS2PG_SINK__LINGER_MS="1000")
+    killed = world.spawn(**ONE_BATCH)
     await held.fired()
     world.kill(killed)
     world.postgres.cut()
@@ -77,7 +81,7 @@ async def test_a_signal_under_load_settles_or_gives_back_every_message(
 ) -> None:
     world.server.fill("logins", LOAD, people=1000, seed=5)
     process = world.spawn(SQS2PG_SHUTDOWN_GRACE_S=str(GRACE_S))
-    await world.deleted(LOAD // 20)
+    await world.deleted(1_000)
     process.send_signal(number)
     totals = world.finish(process, timeout_s=GRACE_S + 2)
     stats = world.server.stats()
@@ -112,13 +116,13 @@ async def test_sigterm_with_the_database_stuck_gives_back_within_the_grace_perio
 async def test_a_second_signal_leaves_at_once_and_loses_nothing(world: World) -> None:
     stuck = world.postgres.arm(Fault(act=Act.STALL, after=LAST_STATEMENTS, times=None))
     world.send_logins(users(COUNT))
-    process = world.spawn(SQS2PG_SHUTDOWN_GRACE_S="60")
+    process = world.spawn(SQS2PG_SHUTDOWN_GRACE_S=str(GRACE_MAX_S))
     await stuck.fired()
     process.send_signal(signal.SIGTERM)
     while "stopping" not in world.stderr_of(0).read_text():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    code, _ = world.end_of(process, timeout_s=2)
+    code, _ = world.end_of(process, timeout_s=GRACE_MAX_S / 2)
     assert code == 1
     world.postgres.cut()
     stuck.release()

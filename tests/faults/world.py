@@ -42,7 +42,7 @@ T = TypeVar("T")
 QUEUE = "logins"
 VISIBILITY_S = 2
 """Short, so that what a killed consumer held comes back soon."""
-WAIT_S = 40.0
+WAIT_S = 120.0
 """Longest wait for an event: for a busy machine, not for the event."""
 FIRST_STATEMENTS = b"set_config('synchronous_commit'"
 """In the message that begins a batch's transaction; the upkeep's have it not."""
