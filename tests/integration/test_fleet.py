@@ -67,7 +67,7 @@ def test_a_worker_that_is_unwell_or_does_not_answer_makes_the_fleet_unwell(tmp_p
 
 
 def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: Path) -> None:
-    waits = [sys.executable, "-c", "import time; time.sleep(20)"]
+    waits = [sys.executable, "-c", "import time; time.sleep(100)"]
     other = _Worker(0, waits, tmp_path, status=False)
 
     class Killed(_Worker):

@@ -31,7 +31,7 @@ SOON = {"poll_s": 0.1}
 TOKEN = "a-token-of-some-length"
 
 
-async def until(what: Callable[[], Any], seconds: float = 30.0) -> None:
+async def until(what: Callable[[], Any], seconds: float = 120.0) -> None:
     """Wait for something another task brings about."""
     async with asyncio.timeout(seconds):
         while not what():
