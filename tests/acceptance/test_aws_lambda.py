@@ -187,7 +187,7 @@ def test_what_is_under_way_is_cut_before_the_timeout_and_given_back(
     with start(SQS2PG_SINK__STATEMENT_TIMEOUT_S="60") as function:
         assert function.invoke(batch(dict.fromkeys(ids(1), "before"))).failures == []
         with holding(database, "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE"):
-            assert function.invoke(event, timeout_s=4).failures == names
+            assert function.invoke(event, timeout_s=8).failures == names
         assert function.invoke(event).failures == []
         assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u'") == [(3,)]
         assert "cut before the function's timeout" in function.log

@@ -97,7 +97,7 @@ def test_the_suite_keeps_its_runs_and_writes_the_tables(
     environment = bare_environment() | {"PATH": os.defpath}  # without a tool that may be there
     before = report.RESULTS.read_bytes()
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     assert report.RESULTS.read_bytes() == before

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 import subprocess
 import threading
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from sqs2pg.local.child import reserve_port
 from tests.canaries import Canary, find, text_canary
 from tests.collector import Collector
 from tests.shell import Shell
@@ -216,10 +216,9 @@ def world(
     server_logs: Callable[[], str],
     monkeypatch: pytest.MonkeyPatch,
     collector: Collector,
-) -> World:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+) -> Iterator[World]:
+    hold = reserve_port()
+    port = hold.getsockname()[1]
     more = f"""
 [status]
 bind = "127.0.0.1:{port}"
@@ -241,7 +240,8 @@ endpoint = "{collector.endpoint}"
     before = len(server_logs())
     made = World(shell, database, lambda: server_logs()[before:])
     made.exported = collector.bodies
-    return made
+    yield made
+    hold.close()
 
 
 def _address(world: World) -> str:
@@ -415,7 +415,6 @@ def leaks(surface: Surface, world: World, flock: Flock) -> list[str]:
     return [f"{surface.name}: {leak}" for leak in find(canaries, surface.read(world))]
 
 
-@pytest.mark.timeout(300)
 def test_no_canary_is_found_anywhere_and_a_planted_one_is(world: World, send: Send) -> None:
     flock = Flock()
     _run_every_path(world, flock, send)

@@ -31,7 +31,7 @@ FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTA
 # Programs of others that a page may call; what they do is theirs, and is not run here.
 OTHERS = {"aws", "cat", "cut", "docker", "echo", "export", "git", "helm", "kubectl", "openssl"}
 OTHERS |= {"pip", "printf", "psql", "python", "sam", "source", "tr", "."}
-RUN_S_MAX = 110
+RUN_S_MAX = 300
 
 
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:

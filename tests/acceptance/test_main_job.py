@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -23,6 +22,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from sqs2pg.local.child import reserve_port
 from sqs2pg.settings.fields import USER_LOGINS
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -328,8 +328,8 @@ def test_workers_share_one_queue(shell: Any, query: Query, send: Send) -> None:
 
 def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
     shell("migrate")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    hold = reserve_port()
+    address = f"127.0.0.1:{hold.getsockname()[1]}"
     command = subprocess.Popen(
         [shell.python, "-m", "sqs2pg", "run", "--workers", "2"],
         cwd=shell.folder,
@@ -346,6 +346,7 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
     finally:
         command.terminate()
         _, errors = command.communicate(timeout=60)
+        hold.close()
     assert command.returncode == 0, errors
 
 
@@ -378,7 +379,7 @@ def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_pr
         os.killpg(command.pid, signal.SIGINT)  # as a terminal does; the parent relays its own
         if workers == 1:
             os.killpg(command.pid, signal.SIGTERM)
-            assert command.wait(timeout=10) == 1, "asked twice: at once"
+            assert command.wait(timeout=20) == 1, "asked twice: at once"
             return
         # Bounded by an event that must not come: an end with messages in hand.
         with pytest.raises(subprocess.TimeoutExpired):

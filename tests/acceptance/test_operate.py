@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from sqs2pg.local.child import reserve_port
+
 Send = Callable[[list[str]], list[str]]
 CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
 TOKEN = "a-secret-token-of-ours"
@@ -29,8 +31,8 @@ def login(number: int) -> str:
 def address(shell: Any, send: Send) -> Iterator[str]:
     """The status address of a pipeline that has done ten messages, two of them bad."""
     shell("migrate")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    hold = reserve_port()
+    port = hold.getsockname()[1]
     shell.environment |= {
         "SQS2PG_STATUS__BIND": f"127.0.0.1:{port}",
         "SQS2PG_STATUS__TOKEN": TOKEN,
@@ -45,11 +47,15 @@ def address(shell: Any, send: Send) -> Iterator[str]:
     )
     try:
         send([login(i) for i in range(8)] + ["not json " + CANARIES[1]] * 2)
-        until(f"http://127.0.0.1:{port}/state", '"written":8', '"not_json"', '"workers":[{')
+        state = f"http://127.0.0.1:{port}/state"
+        until(
+            state, '"written":8', '"quarantined":2', '"queue_visible_messages":0.0', '"workers":[{'
+        )
         yield f"http://127.0.0.1:{port}"
     finally:
         running.terminate()
         _, shown = running.communicate(timeout=60)
+        hold.close()
     assert running.returncode == 0, shown
     for value in CANARIES:
         assert value not in shown
@@ -141,7 +147,7 @@ def test_demo_keep_leaves_the_status_page_up(bare_shell: Any) -> None:
         assert demo.stdout is not None
         page = next(line for line in demo.stdout if line.startswith("status page: "))
         address = page.split()[-1]
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             assert "The way of a message" in answer.read().decode()
         until(f"{address}/readyz", '"ok":true')
     finally:

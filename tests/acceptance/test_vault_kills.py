@@ -74,6 +74,7 @@ def half_done(shell: Any, database: str, lock: str, *command: str) -> Iterator[N
         assert running.returncode == -signal.SIGKILL
         yield
     # The killed one's backend ends when it finds nobody there.
+    late = time.monotonic() + WAIT_S_MAX
     with psycopg.connect(database, autocommit=True) as watch:
         while watch.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
