@@ -31,8 +31,11 @@ from sqs2pg.status.fleet import noted
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 
-_SAME_REQUEST_S = 1.0
-"""A worker asked to stop twice within this was asked once: by the terminal, and by its parent."""
+_SAME_REQUEST_S = 10.0
+"""A worker asked to stop twice within this was asked once: by the terminal, and by its parent.
+
+Long enough for a parent on a busy machine; who asks twice gets the parent's SIGKILL meanwhile.
+"""
 
 logger = structlog.get_logger(__name__)
 
