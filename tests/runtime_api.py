@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-WAIT_S = 40.0
+WAIT_S = 120.0
 PREFIX = "/2018-06-01/runtime/"
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:sqs2pg"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RUN_S_MAX = 100  # one command, on a machine that does much else
+RUN_S_MAX = 300  # one command, on a machine that does much else
 
 
 @dataclass

@@ -84,7 +84,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
             check=False,
         )
         self.shell.transcript += [done.stdout, done.stderr]

@@ -28,9 +28,9 @@ from typing import Any, Self
 HERE = Path(__file__).resolve().parent
 BUILD = HERE / "build"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
-START_S = 10.0
+START_S = 60.0
 """Longest wait for `listening PORT`; it takes a few milliseconds."""
-STOP_S = 5.0
+STOP_S = 30.0
 CONTROL_S = 600.0
 """Longest wait for a control answer; a fill of millions takes seconds."""
 
@@ -230,7 +230,7 @@ class QueueServer:
         at_least: int | None = None,
         at_most: int | None = None,
         queue: str | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float = 60.0,
     ) -> Json:
         """Wait until a counter of `stats` reaches a bound; returns the stats, with `reached`."""
         asked = {"at_least": at_least, "at_most": at_most, "queue": queue}

@@ -27,8 +27,6 @@ from sqs2pg.migrate import migrate
 from sqs2pg.settings import load
 from tests.ray.conftest import NODE, WAIT_S
 
-pytestmark = pytest.mark.timeout(240)
-
 FILES, LINES, BATCH = 5, 2_000, 100
 # The last but one batch of each of the first four files waits, until the test lets them go on.
 AT = LINES - 2 * BATCH + 1

@@ -31,8 +31,6 @@ from sqs2pg.source.client import SqsClient
 from sqs2pg.verify import verify
 from tests.ray.conftest import BATCH_ROWS, NODE, QUEUE, WAIT_S
 
-pytestmark = pytest.mark.timeout(240)
-
 RATE_MAX = 1_000
 """Messages a second that one consumer can settle at the most, where the table is SLOW."""
 SLOW = f"""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

@@ -33,7 +33,7 @@ from sqs2pg.settings import load
 from tests.shell import Shell
 from tests.system.interpreter import copy_python
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 BUILD_S_MAX, WAIT_S = 400, 60

@@ -25,7 +25,7 @@ import pytest
 
 from tests.shell import Shell, bare_environment
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.system
 
 CONSUMERS = 3
 SENT = 3_000

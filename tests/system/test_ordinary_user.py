@@ -23,7 +23,7 @@ import sqs2pg
 from sqs2pg.local.folder import Account, readable
 from tests.system.interpreter import copy_open, copy_python
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 SOURCE = Path(sqs2pg.__file__).parents[1]
 PACKAGES = Path(psycopg.__file__).parents[1]

@@ -22,7 +22,7 @@ from sqs2pg.generate import logins
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.settings import load
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 COUNT = 2_000
 BAD = 20

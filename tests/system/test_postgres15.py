@@ -19,7 +19,7 @@ from sqs2pg.generate import logins
 from sqs2pg.roster import certificate_expiry
 from tests.system.conftest import Tls
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 Row = tuple[Any, ...]
 ROWS = """SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.soak import Plan, soak
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 
 def test_nothing_is_lost_and_nothing_doubled(pgbouncer: str, cluster: Any) -> None:

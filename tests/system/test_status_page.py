@@ -20,7 +20,7 @@ from tests.shell import Shell, bare_environment
 if TYPE_CHECKING:  # its package is installed by `make test-system` alone
     from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
 
