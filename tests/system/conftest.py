@@ -29,7 +29,7 @@ from tests.shell import Shell, bare_environment
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
 ROLE = "pipeline"
-START_S_MAX = 30
+START_S_MAX = 60
 
 
 @dataclass(frozen=True)
