@@ -412,9 +412,8 @@ async def assemble_processors(
             Sink(session, made.pipeline, lambda: connect(settings), made.vault, streak)
             for session in sessions
         ]
-        trace = traces.batch if traces else None
         processors = [
-            Processor(made.plan, sink, metrics, journal, trace, follow=rollover.follow)
+            Processor(made.plan, sink, metrics, journal, traces, follow=rollover.follow)
             for sink in sinks
         ]
         yield Processing(processors, keyring, metrics, made.pipeline, journal, rollover)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import msgspec
@@ -23,6 +23,9 @@ from sqs2pg.repeats import Repeats
 BATCH_LINES_MAX = 10
 """Batches a second with a line of their own; those beyond share one."""
 RECENT_MAX = 50
+
+Producer = tuple[int, int, bool]
+"""Trace id, span id and whether it was sampled, of the span that sent a message."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +52,8 @@ class BatchReport(msgspec.Struct):
     code: str = ""
     """Why it was released."""
     trace_id: str = ""
+    """Of its spans, 32 hexadecimal digits; "" where it is not traced."""
+    producers: Sequence[Producer] = ()
 
     @property
     def seconds(self) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from types import MappingProxyType
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 
@@ -43,8 +43,17 @@ Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
 DedupeKey = Callable[[str], str]
 """The ledger key of an event by the name its producer gave it."""
-Trace = Callable[[BatchReport, Sequence[Message]], str]
-"""Export a batch that has ended as spans; return its trace id."""
+
+
+class Trace(Protocol):
+    """Who makes spans of batches (`telemetry/traces.py`)."""
+
+    def begin(self, report: BatchReport, messages: Sequence[Message]) -> None:
+        """Give a batch that begins its trace id, and note who produced its messages."""
+
+    def end(self, report: BatchReport) -> None:
+        """Take a batch that has ended, to be exported."""
+
 
 Columns = Sequence[Sequence[Column]]
 """The targets' columns that the fields go to, by target."""
@@ -248,13 +257,15 @@ class Processor:
         """Process a batch under the present keys and columns. `again`: all of it was rejected."""
         report = BatchReport(self._journal.next_id(), time.time(), len(messages))
         self.batch_id = report.id
+        if self._trace:
+            self._trace.begin(report, messages)
         began = self._decoded = time.perf_counter()
         originals = Originals() if self._plan.recovers else None
         if self._stale:
             try:
                 await self._renew()
             except TransientFault as fault:
-                self._release(fault, report, messages)
+                self._release(fault, report)
                 return [Outcome.RELEASED] * len(messages)
         met: DatabaseFault | None = None
         masked = began
@@ -282,7 +293,7 @@ class Processor:
             report.write_s = time.perf_counter() - masked
             # Class 42: a table is not what it was, or a privilege is gone.
             self._stale = self._stale or fault.code.startswith("postgres_42")
-            self._release(fault, report, messages)
+            self._release(fault, report)
             return [Outcome.RELEASED] * len(messages)
         except FatalFault as fault:
             if fault.code != "all_rejected":
@@ -291,7 +302,7 @@ class Processor:
                 changed = await self._renew()
             except TransientFault as unfit:
                 self._stale = True
-                self._release(unfit, report, messages)
+                self._release(unfit, report)
             else:
                 if not changed:
                     if again:
@@ -299,7 +310,7 @@ class Processor:
                     # The table may have been mended between the batch and the look at it.
                     return await self._try(messages, condemned, again=True)
                 moved = TransientFault("the target table has changed", code="target_changed")
-                self._release(moved, report, messages)
+                self._release(moved, report)
             return [Outcome.RELEASED] * len(messages)
         if any(letter.detail.startswith(_OF_COLUMNS) for letter in result.rejected):
             self._stale = True
@@ -489,19 +500,14 @@ class Processor:
         self._journal.set_aside(message.message_id, self.batch_id, fault)
         return self._plan.seal(key, message, fault)
 
-    def _release(
-        self,
-        fault: TransientFault,
-        report: BatchReport | None = None,
-        messages: Sequence[Message] = (),
-    ) -> None:
+    def _release(self, fault: TransientFault, report: BatchReport | None = None) -> None:
         self.last_fault = fault
         self._metrics.count_fault(fault.stage, fault.code)
         if report is not None:
             report.released, report.code = report.messages, fault.code
             self._journal.released(report, fault)
             if self._trace:
-                self._trace(report, messages)
+                self._trace.end(report)
 
     def _observe(
         self,
@@ -524,5 +530,5 @@ class Processor:
         report.commit_s = self._sink.commit_s
         metrics.observe_batch(report, now)
         if self._trace:
-            report.trace_id = self._trace(report, messages)
+            self._trace.end(report)
         self._journal.committed(report)

@@ -18,7 +18,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import Attributes
 
 from sqs2pg import __version__
-from sqs2pg.telemetry.traces import Ended, Producer
+from sqs2pg.journal import BatchReport, Producer
 
 _NS = 1_000_000_000
 _NOT_SAMPLED, _SAMPLED = TraceFlags(TraceFlags.DEFAULT), TraceFlags(TraceFlags.SAMPLED)
@@ -42,10 +42,10 @@ class SpanMaker:
         self._scope = InstrumentationScope("sqs2pg", __version__)
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
 
-    def spans_of(self, ended: Ended) -> Iterator[ReadableSpan]:
+    def spans_of(self, report: BatchReport) -> Iterator[ReadableSpan]:
         """Yield a batch's span and those of its stages; none where it is not sampled."""
-        trace_id, report, producers = ended
-        name, links = f"process {self._queue}", [_link(producer) for producer in producers]
+        trace_id = int(report.trace_id, 16)
+        name, links = f"process {self._queue}", [_link(one) for one in report.producers]
         attributes: Attributes = {
             "messaging.system": "aws_sqs",
             "messaging.destination.name": self._queue,
@@ -66,7 +66,7 @@ class SpanMaker:
         began = int(report.began * _NS)
         decoded = began + int(report.decode_s * _NS)
         masked = decoded + int(report.mask_s * _NS)
-        ended_at = masked + int(report.write_s * _NS)
+        ended = masked + int(report.write_s * _NS)
         error = {"error.type": report.code} if report.code else {}
         status = Status(StatusCode.ERROR, report.code) if report.code else Status()
         batch = self._context(trace_id)
@@ -79,7 +79,7 @@ class SpanMaker:
             kind=SpanKind.CONSUMER,
             status=status,
             start_time=began,
-            end_time=ended_at,
+            end_time=ended,
             instrumentation_scope=self._scope,
         )
         for stage, start, end in (("decode", began, decoded), ("mask", decoded, masked)):
@@ -93,7 +93,7 @@ class SpanMaker:
                     end_time=end,
                     instrumentation_scope=self._scope,
                 )
-        commit = Event("commit", {"seconds": report.commit_s}, ended_at)
+        commit = Event("commit", {"seconds": report.commit_s}, ended)
         yield ReadableSpan(
             f"COPY {self._table}",
             self._context(trace_id),
@@ -110,7 +110,7 @@ class SpanMaker:
             kind=SpanKind.CLIENT,
             status=status,
             start_time=masked,
-            end_time=ended_at,
+            end_time=ended,
             instrumentation_scope=self._scope,
         )
 

@@ -1,7 +1,7 @@
 """Spans: one a batch, linked to the producers' spans, with a child for each stage that took time.
 
-Place in the flow: told by the processor when a batch has ended (`BatchReport`), which is noted with
-a trace id and the producers' ids. A thread makes spans of what was noted (`spans.py`), with the
+Place in the flow: told by the processor of a batch that begins, whose producers' ids are noted in
+its report, and of one that has ended. A thread makes spans of the reports (`spans.py`), with the
 times that were measured, and exports many batches at once: the event loop makes none. Of the
 messages only the trace and span ids are read, which are hexadecimal numbers: the W3C `traceparent`
 attribute, else the AWSTraceHeader that X-Ray's producers set. A tracestate is a producer's text,
@@ -19,13 +19,13 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 
 from sqs2pg import __version__
 from sqs2pg.errors import SettingsError
-from sqs2pg.journal import BatchReport
+from sqs2pg.journal import BatchReport, Producer
 from sqs2pg.message import Message
 from sqs2pg.settings import Telemetry
 
@@ -50,9 +50,6 @@ TRACEPARENT = "traceparent"
 _W3C = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _XRAY_ROOT = re.compile(r"(?:^|;)\s*Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _XRAY_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?:;|$)")
-
-Producer = tuple[int, int, bool]
-"""Trace id, span id and whether it was sampled, of the span that sent a message."""
 
 log = structlog.get_logger(__name__)
 
@@ -90,38 +87,38 @@ def producers_of(messages: Iterable[Message]) -> list[Producer]:
     return list(found.values())
 
 
-class Ended(NamedTuple):
-    """A batch that has ended, as it waits to be exported."""
-
-    trace_id: int
-    report: BatchReport
-    producers: Sequence[Producer]
-
-
 class Traces:
-    """Notes batches that have ended; its thread makes spans of them, and exports them."""
+    """Takes the reports of batches; its thread makes spans of them, and exports them."""
 
     def __init__(self, queue: str, table: str, exporter: SpanExporter, resource: Resource) -> None:
         from sqs2pg.telemetry.spans import SpanMaker
 
         self._maker = SpanMaker(queue, table, resource)
         self._exporter = exporter
-        self._waiting: deque[Ended] = deque(maxlen=WAITING_MAX)
+        self._waiting: deque[BatchReport] = deque(maxlen=WAITING_MAX)
         self._pushed_out = self._told = 0
         self._closing = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._keep_exporting, name="spans", daemon=True)
         self._thread.start()
 
-    def batch(self, report: BatchReport, messages: Sequence[Message]) -> str:
-        """Note a batch that has ended; return its trace id, 32 hexadecimal digits."""
+    def begin(self, report: BatchReport, messages: Sequence[Message]) -> None:
+        """Note a batch's trace id and producers in its report.
+
+        Best before the messages are read for anything else: a look at each is cheap while they
+        are in the caches, or brings them there.
+        """
         trace_id = secrets.randbits(128) or 1  # nought is no id
+        report.trace_id = f"{trace_id:032x}"
+        report.producers = producers_of(messages)
+
+    def end(self, report: BatchReport) -> None:
+        """Take a batch that has ended, to be exported soon. Not to be changed any more."""
         waiting = len(self._waiting)
         self._pushed_out += waiting == WAITING_MAX
-        self._waiting.append(Ended(trace_id, report, producers_of(messages)))
+        self._waiting.append(report)
         if waiting == WAITING_MAX // 2:
             self._wake.set()
-        return f"{trace_id:032x}"
 
     def close(self) -> None:
         """Export what is left, up to the first export that fails. Blocking."""

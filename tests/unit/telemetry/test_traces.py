@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -72,10 +72,11 @@ def test_not_sampled_is_kept():
 def spans_of(report: BatchReport, messages: list[Message]) -> tuple[str, dict[str, Any]]:
     exporter = InMemorySpanExporter()
     traces = Traces("q", "t", exporter, Resource.create({}))
-    trace_id = traces.batch(report, messages)
+    traces.begin(report, messages)
+    traces.end(report)
     traces.close()
     spans = {span.name: span for span in exporter.get_finished_spans()}
-    return trace_id, spans
+    return report.trace_id, spans
 
 
 def test_a_batch_is_a_span_with_links_and_a_child_a_stage():
@@ -143,11 +144,17 @@ class Slow(SpanExporter):
 
 
 def noted(exporter: SpanExporter, count: int) -> Traces:
-    """Traces with one batch under export where that many would be too many to wait."""
+    """Return traces that took so many batches, named by their numbers."""
     traces = Traces("q", "t", exporter, Resource.create({}))
-    for number in range(count):
-        traces.batch(BatchReport(str(number), 0.0, 1), [message(W3C)])
+    take(traces, range(count))
     return traces
+
+
+def take(traces: Traces, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        report = BatchReport(str(number), 0.0, 1)
+        traces.begin(report, [message(W3C)])
+        traces.end(report)
 
 
 def test_too_many_that_wait_push_out_the_oldest_and_the_log_says_so(
@@ -158,8 +165,7 @@ def test_too_many_that_wait_push_out_the_oldest_and_the_log_says_so(
     with structlog.testing.capture_logs() as lines:
         traces = noted(exporter, 3)
         assert exporter.asked.wait(10), "half of what may wait is exported at once"
-        for number in range(3, 10):
-            traces.batch(BatchReport(str(number), 0.0, 1), [message(W3C)])
+        take(traces, range(3, 10))
         exporter.go_on.set()
         traces.close()
     told = [one for export in exporter.exports for one in export]
