@@ -1,0 +1,235 @@
+"""`python -m benchmarks.floors`: a drain against the sum of its stages, each done alone.
+
+A stage alone is the code that the pipeline runs for it, and nothing else in the process: no
+holding, lease, budget, outcome or log line, and no other stage's data in the caches. What a drain
+costs beyond their sum is what putting them together costs. Drains and stages take turns on the same
+servers, so that a machine that changes its speed changes both; writes its part of RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from sqs2pg.assembly import Ready, assemble
+from sqs2pg.message import Message
+from sqs2pg.settings.load import load
+from sqs2pg.sink import Packed
+
+from . import processes
+from .contenders import ONE
+from .contenders.pipeline import environment
+from .machine import commit, machine
+from .measure import Backlog, drain, fill
+from .rig import BenchmarkError, Rig, open_rig
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+MESSAGES = 100_000
+RUNS = 7
+LIMIT_S = 60.0
+AT_ONCE = 8
+"""Conversations at once: `round_trip.AT_ONCE_MIN`."""
+STAGES = ("receive", "decode, mask, pack", "write", "delete")
+GOAL = 1.5
+"""Times the sum that a drain may cost."""
+
+_MARKED = re.compile(r"(<!-- floors -->\n).*?(<!-- /floors -->)", re.DOTALL)
+
+
+class Slices:
+    """Receipt handles to delete, ten at a time (`conversation.Batches`)."""
+
+    def __init__(self, queue_url: str, handles: list[str]) -> None:
+        self.queue_url = queue_url
+        self._left = [handles[at : at + 10] for at in range(0, len(handles), 10)]
+        self.handles = self._left.pop()
+
+    def advance(self) -> bool:
+        """Make the next ten the present ones."""
+        if not self._left:
+            return False
+        self.handles = self._left.pop()
+        return True
+
+
+async def _receive(ready: Ready, count: int) -> list[Message]:
+    messages: list[Message] = []
+    settings, source = ready.source._settings, ready.source
+
+    def take(came: list[Message]) -> bool:
+        messages.extend(came)
+        return True
+
+    async def poll() -> None:
+        while len(messages) < count:
+            messages.extend(
+                await ready.client.receive_on(
+                    take,
+                    source.queue_url,
+                    wait_s=0,
+                    visibility_timeout_s=settings.visibility_timeout_s,
+                )
+            )
+
+    await asyncio.gather(*(poll() for _ in range(AT_ONCE)))
+    return messages
+
+
+async def _pack(ready: Ready, batches: list[list[Message]]) -> list[Packed]:
+    processor = ready.processors[0]
+    packed = [processor._pack(batch, {}, None) for batch in batches]
+    if None in packed:
+        raise BenchmarkError("a batch of good logins is not packed: is the extension built?")
+    return [one for one in packed if one is not None]
+
+
+async def _write(ready: Ready, packed: list[Packed]) -> None:
+    for one in packed:
+        if fault := await ready.processors[0]._sink.write_packed(one):
+            raise BenchmarkError(f"a batch could not be written ({fault})")
+
+
+async def _delete(ready: Ready, messages: list[Message]) -> None:
+    async def delete(part: list[Message]) -> None:
+        handles = [message.receipt_handle for message in part]
+        if failures := await ready.client.delete_on(Slices(ready.source.queue_url, handles)):
+            raise BenchmarkError(f"{len(failures)} deletes failed")
+
+    share = -(-len(messages) // AT_ONCE // 10) * 10
+    parts = [messages[at : at + share] for at in range(0, len(messages), share)]
+    await asyncio.gather(*map(delete, parts))
+
+
+async def stages(count: int, postgres: int | None) -> dict[str, float]:
+    """Return CPU microseconds a message by stage, and PostgreSQL's; of what the settings name."""
+    spent: dict[str, float] = {}
+    server = processes.cpu_s(postgres) if postgres else None
+
+    async def timed(stage: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        began = time.process_time()
+        done = await work()
+        spent[stage] = (time.process_time() - began) * 1e6 / count
+        return done
+
+    settings = load(Path("/dev/null"))
+    rows = settings.sink.batch_rows_max
+    async with assemble(settings) as ready:
+        gc.freeze()
+        messages = await timed("receive", lambda: _receive(ready, count))
+        batches = [messages[at : at + rows] for at in range(0, count, rows)]
+        packed = await timed("decode, mask, pack", lambda: _pack(ready, batches))
+        await timed("write", lambda: _write(ready, packed))
+        await timed("delete", lambda: _delete(ready, messages))
+    if postgres and server is not None:
+        spent["PostgreSQL"] = ((processes.cpu_s(postgres) or 0.0) - server) * 1e6 / count
+    return spent
+
+
+def _alone(rig: Rig, count: int) -> dict[str, float]:
+    with rig.stand() as stand:
+        fill(stand, Backlog(count))
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.floors", "--stages", str(count)]
+            + ([str(stand.postgres_pid)] if stand.postgres_pid else []),
+            env=environment(stand.target),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BenchmarkError("the stages alone did not come to their end")
+        spent: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return spent
+
+
+def measure(rig: Rig, runs: int, count: int) -> list[dict[str, float]]:
+    """Return the CPU microseconds a message of each turn: every stage, and the drain."""
+    turns = []
+    for turn in range(1, runs + 1):
+        spent = _alone(rig, count)
+        with rig.stand() as stand:
+            run = drain(stand, ONE, Backlog(count), LIMIT_S)
+        spent["drain"] = run.cpu_us("pipeline") or float("nan")
+        spent["drain's PostgreSQL"] = run.cpu_us("postgres") or float("nan")
+        spent["rate"] = run.rate
+        turns.append(spent)
+        told = ", ".join(f"{name} {us:.1f}" for name, us in spent.items() if name != "rate")
+        print(f"turn {turn} of {runs}: {told}; {run.rate:,.0f}/s", file=sys.stderr)
+    return turns
+
+
+def table(turns: Sequence[dict[str, float]], count: int) -> str:
+    """Return the part of RESULTS.md."""
+
+    def median(name: str) -> float:
+        return statistics.median(turn[name] for turn in turns)
+
+    sums = [sum(turn[stage] for stage in STAGES) for turn in turns]
+    ratios = [turn["drain"] / floor for turn, floor in zip(turns, sums, strict=True)]
+    lines = ["| CPU µs a message, medians | alone | in a drain |", "| --- | ---: | ---: |"]
+    lines += [f"| {stage} | {median(stage):.1f} | |" for stage in STAGES]
+    lines += [f"| **pipeline** | {statistics.median(sums):.1f} | {median('drain'):.1f} |"]
+    if "PostgreSQL" in turns[0]:
+        lines += [
+            f"| PostgreSQL | {median('PostgreSQL'):.1f} | {median(_SERVER):.1f} |"
+            for _SERVER in ["drain's PostgreSQL"]
+        ]
+    least, most = min(ratios), max(ratios)
+    lines += [
+        "",
+        f"By turn a drain costs {statistics.median(ratios):.2f} times the sum of its stages "
+        f"({least:.2f} to {most:.2f}); the goal is {GOAL:g}.",
+        "",
+        f"{machine()}. {len(turns)} turns of {count:,} messages; load {os.getloadavg()[0]:.1f}. "
+        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}: "
+        "`python -m benchmarks.floors`",
+    ]
+    return "\n".join(lines)
+
+
+def publish(text: str, page: Path = RESULTS) -> None:
+    """Write the table between the marks of the page."""
+    before = page.read_text(encoding="utf-8")
+    after = _MARKED.sub(lambda match: f"{match[1]}{text}\n{match[2]}", before)
+    page.write_text(after, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and publish unless told not to."""
+    parser = argparse.ArgumentParser(prog="benchmarks.floors", description=__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--messages", type=int, default=MESSAGES)
+    parser.add_argument("--no-publish", action="store_true", help="leave RESULTS.md alone")
+    parser.add_argument("--stages", type=int, nargs="+", help=argparse.SUPPRESS)
+    options: Any = parser.parse_args(arguments)
+    if options.stages:
+        count, *postgres = options.stages
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            spent = runner.run(stages(count, postgres[0] if postgres else None))
+        print(json.dumps(spent))
+        return 0
+    with open_rig(settings={}) as rig:
+        turns = measure(rig, options.runs, options.messages)
+    text = table(turns, options.messages)
+    print(text)
+    if not options.no_publish:
+        publish(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
