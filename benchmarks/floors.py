@@ -44,6 +44,7 @@ LIMIT_S = 60.0
 AT_ONCE = 8
 """Conversations at once: `round_trip.AT_ONCE_MIN`."""
 STAGES = ("receive", "decode, mask, pack", "write", "delete")
+SERVER, SERVER_IN_DRAIN = "PostgreSQL", "PostgreSQL in the drain"
 GOAL = 1.5
 """Times the sum that a drain may cost."""
 
@@ -66,9 +67,8 @@ class Slices:
         return True
 
 
-async def _receive(ready: Ready, count: int) -> list[Message]:
+async def _receive(ready: Ready, timeout_s: int, count: int) -> list[Message]:
     messages: list[Message] = []
-    settings, source = ready.source._settings, ready.source
 
     def take(came: list[Message]) -> bool:
         messages.extend(came)
@@ -78,10 +78,7 @@ async def _receive(ready: Ready, count: int) -> list[Message]:
         while len(messages) < count:
             messages.extend(
                 await ready.client.receive_on(
-                    take,
-                    source.queue_url,
-                    wait_s=0,
-                    visibility_timeout_s=settings.visibility_timeout_s,
+                    take, ready.source.queue_url, wait_s=0, visibility_timeout_s=timeout_s
                 )
             )
 
@@ -90,16 +87,17 @@ async def _receive(ready: Ready, count: int) -> list[Message]:
 
 
 async def _pack(ready: Ready, batches: list[list[Message]]) -> list[Packed]:
-    processor = ready.processors[0]
-    packed = [processor._pack(batch, {}, None) for batch in batches]
+    pack = ready.processors[0]._pack  # noqa: SLF001  a part of the pipeline, alone
+    packed = [pack(batch, {}, None) for batch in batches]
     if None in packed:
         raise BenchmarkError("a batch of good logins is not packed: is the extension built?")
     return [one for one in packed if one is not None]
 
 
 async def _write(ready: Ready, packed: list[Packed]) -> None:
+    sink = ready.processors[0]._sink  # noqa: SLF001  likewise
     for one in packed:
-        if fault := await ready.processors[0]._sink.write_packed(one):
+        if fault := await sink.write_packed(one):
             raise BenchmarkError(f"a batch could not be written ({fault})")
 
 
@@ -126,16 +124,16 @@ async def stages(count: int, postgres: int | None) -> dict[str, float]:
         return done
 
     settings = load(Path("/dev/null"))
-    rows = settings.sink.batch_rows_max
+    rows, timeout_s = settings.sink.batch_rows_max, settings.source.visibility_timeout_s
     async with assemble(settings) as ready:
         gc.freeze()
-        messages = await timed("receive", lambda: _receive(ready, count))
+        messages = await timed("receive", lambda: _receive(ready, timeout_s, count))
         batches = [messages[at : at + rows] for at in range(0, count, rows)]
         packed = await timed("decode, mask, pack", lambda: _pack(ready, batches))
         await timed("write", lambda: _write(ready, packed))
         await timed("delete", lambda: _delete(ready, messages))
     if postgres and server is not None:
-        spent["PostgreSQL"] = ((processes.cpu_s(postgres) or 0.0) - server) * 1e6 / count
+        spent[SERVER] = ((processes.cpu_s(postgres) or 0.0) - server) * 1e6 / count
     return spent
 
 
@@ -164,7 +162,7 @@ def measure(rig: Rig, runs: int, count: int) -> list[dict[str, float]]:
         with rig.stand() as stand:
             run = drain(stand, ONE, Backlog(count), LIMIT_S)
         spent["drain"] = run.cpu_us("pipeline") or float("nan")
-        spent["drain's PostgreSQL"] = run.cpu_us("postgres") or float("nan")
+        spent[SERVER_IN_DRAIN] = run.cpu_us("postgres") or float("nan")
         spent["rate"] = run.rate
         turns.append(spent)
         told = ", ".join(f"{name} {us:.1f}" for name, us in spent.items() if name != "rate")
@@ -180,24 +178,17 @@ def table(turns: Sequence[dict[str, float]], count: int) -> str:
 
     sums = [sum(turn[stage] for stage in STAGES) for turn in turns]
     ratios = [turn["drain"] / floor for turn, floor in zip(turns, sums, strict=True)]
+    least, middle, most = min(ratios), statistics.median(ratios), max(ratios)
     lines = ["| CPU µs a message, medians | alone | in a drain |", "| --- | ---: | ---: |"]
     lines += [f"| {stage} | {median(stage):.1f} | |" for stage in STAGES]
     lines += [f"| **pipeline** | {statistics.median(sums):.1f} | {median('drain'):.1f} |"]
-    if "PostgreSQL" in turns[0]:
-        lines += [
-            f"| PostgreSQL | {median('PostgreSQL'):.1f} | {median(_SERVER):.1f} |"
-            for _SERVER in ["drain's PostgreSQL"]
-        ]
-    least, most = min(ratios), max(ratios)
-    lines += [
-        "",
-        f"By turn a drain costs {statistics.median(ratios):.2f} times the sum of its stages "
-        f"({least:.2f} to {most:.2f}); the goal is {GOAL:g}.",
-        "",
-        f"{machine()}. {len(turns)} turns of {count:,} messages; load {os.getloadavg()[0]:.1f}. "
-        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}: "
-        "`python -m benchmarks.floors`",
-    ]
+    if SERVER in turns[0]:
+        lines += [f"| PostgreSQL | {median(SERVER):.1f} | {median(SERVER_IN_DRAIN):.1f} |"]
+    ratio = f"{middle:.2f} times the sum of its stages ({least:.2f} to {most:.2f})"
+    lines += ["", f"By turn a drain costs {ratio}; the goal is {GOAL:g}."]
+    how = f"{len(turns)} turns of {count:,} messages; load {os.getloadavg()[0]:.1f}."
+    when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}"
+    lines += ["", f"{machine()}. {how} Measured {when}: `python -m benchmarks.floors`"]
     return "\n".join(lines)
 
 

@@ -1,8 +1,10 @@
 /* sqs2pg._native: the Python side of line.c and key.c (a batch of messages in; out comes a line or
- * None for each, or the texts of the batch's two COPYs), of http.c, sign.c, and of a delete's body. */
+ * None for each, or the texts of the batch's two COPYs), of http.c, sign.c, and of a delete's body;
+ * holding.c has its own. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "holding.h"
 #include "http.h"
 #include "key.h"
 #include "line.h"
@@ -462,6 +464,10 @@ static PyObject *sign(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
 
 static PyMethodDef module_methods[] = {
     {"sign", (PyCFunction)(void (*)(void))sign, METH_FASTCALL, "sign(eight parts) -> the request, signed"},
+    {"take_in_hand", (PyCFunction)(void (*)(void))take_in_hand, METH_FASTCALL,
+     "take_in_hand(held, messages, lease) -> (all, bytes, largest)"},
+    {"let_go", (PyCFunction)(void (*)(void))let_go, METH_FASTCALL,
+     "let_go(held, messages) -> [(lease, count), ...]"},
     {"read_plain", read_plain, METH_O, "read_plain(reply) -> the body of a plain 200, or None"},
     {"write_delete", write_delete, METH_VARARGS, "write_delete(head, handles) -> body or None"},
     {NULL, NULL, 0, NULL},
@@ -478,14 +484,15 @@ static int module_exec(PyObject *module)
     s_attributes = PyUnicode_InternFromString("attributes");
     s_sent_timestamp = PyUnicode_InternFromString("sent_timestamp");
     s_message_id = PyUnicode_InternFromString("message_id");
-    if (s_body == NULL || s_attributes == NULL || s_sent_timestamp == NULL || s_message_id == NULL)
+    if (s_body == NULL || s_attributes == NULL || s_sent_timestamp == NULL || s_message_id == NULL ||
+        holding_prepare() < 0)
         return -1;
     PyObject *type = PyType_FromSpec(&lines_spec);
     if (type == NULL)
         return -1;
     int failed = PyModule_AddObjectRef(module, "Lines", type);
     Py_DECREF(type);
-    if (failed < 0 || PyModule_AddIntConstant(module, "API", 3) < 0)
+    if (failed < 0 || PyModule_AddIntConstant(module, "API", 4) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

@@ -1,10 +1,19 @@
 from collections.abc import Sequence
 
 from sqs2pg.message import Message
+from sqs2pg.source.hand import Lease
 
 API: int
 SHA256: str
 """The compression that is used: `sha-ni` or `c`."""
+
+def take_in_hand(
+    held: dict[str, Lease], messages: list[Message], lease: Lease, /
+) -> tuple[bool, int, int]:
+    """As `hand.take_in_hand`."""
+
+def let_go(held: dict[str, Lease], messages: list[Message], /) -> list[tuple[Lease, int]]:
+    """As `hand.let_go`."""
 
 def read_plain(reply: bytes, /) -> bytes | None:
     """Return the body of an HTTP/1.1 reply that is whole, of status 200 and Content-Length, and

@@ -331,16 +331,15 @@ class SqsClient:
             pool.give_back(connection)
 
     def _proceed(
-        self, operation: Operation, talk: Conversation, pool: ConnectionPool, reply: Reply
+        self, operation: Operation, talk: Conversation, pool: ConnectionPool, body: bytes
     ) -> bytes | None:
         """The next request of a conversation, unless something has to be seen to first."""
         now = time.time()
         if (
-            reply.status != 200
-            or self._closed
+            self._closed
             or pool.waiters
             or now >= self._credentials.refresh_at
-            or not talk.go_on(reply.body)
+            or not talk.go_on(body)
         ):
             return None
         self._retries.succeed(0)

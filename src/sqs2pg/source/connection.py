@@ -63,8 +63,9 @@ class Reply(msgspec.Struct, gc=False):
 
 ReadPlain = Callable[[bytes], bytes | None]
 """Gives the body of a reply that is whole and that nothing is odd about."""
-Proceed = Callable[[Reply], bytes | None]
-"""Takes a reply as soon as it is whole: the next request if it has dealt with it, else None."""
+Proceed = Callable[[bytes], bytes | None]
+"""Takes a successful reply's body as soon as it is whole: the next request if it has dealt with it,
+else None."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -110,8 +111,9 @@ class HttpConnection(asyncio.Protocol):
     ) -> Reply:
         """Send one whole request and return its reply, read to the end.
 
-        `proceed`: shown each reply first, from within the event loop's callback, and where it
-        gives the next request that one is sent at once, without a task or a future in between.
+        `proceed`: shown the body of each reply of status 200 first, from within the event loop's
+        callback, and where it gives the next request that one is sent at once, without a task or a
+        future in between.
         What is returned, or raised, is then the last request's. It must not raise.
         `silence_s`: seconds without a byte before it is given up, once someone calls `expire`.
         Cancelling aborts the connection: its reply may be on the way, and must not be taken for
@@ -173,8 +175,9 @@ class HttpConnection(asyncio.Protocol):
             self.abort()  # nobody asked; an answer to a lost question must not meet the next
             return
         if self._read_plain and not self._reply_started and (body := self._read_plain(data)):
-            self._reply_started = self._keep_alive = True
-            self._finish(Reply(200, data, body))
+            if self._proceed is None or not self._go_on(body, self._proceed):
+                self._reply_started = self._keep_alive = True
+                self._finish(Reply(200, data, body))
             return
         self._reply_started = True
         if not self._headed:
@@ -190,7 +193,10 @@ class HttpConnection(asyncio.Protocol):
             self._fail(_garbled())
             return
         if self._complete:
-            self._finish(self._parsed())
+            reply = self._parsed()
+            wanted = self._proceed if reply.status == 200 and self._keep_alive else None
+            if wanted is None or not self._go_on(reply.body, wanted):
+                self._finish(reply)
         elif not self._headed and self._head_size > HEAD_BYTES_MAX:
             self._fail(_oversize("headers", HEAD_BYTES_MAX))
         else:
@@ -255,26 +261,29 @@ class HttpConnection(asyncio.Protocol):
         self._head_size = self._body_size = self._interims = 0
         return reply
 
+    def _go_on(self, body: bytes, proceed: Proceed) -> bool:
+        """Whether the reply needs no more: another request is on its way, or the caller failed."""
+        waiter, transport = self._waiter, self._transport
+        if waiter is None or waiter.done() or transport is None or transport.is_closing():
+            return False
+        try:
+            request = proceed(body)
+        except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
+            self._fail(error)
+            return True
+        if request is None:
+            return False
+        self._exchanges += 1
+        self._send(transport, request)
+        return True
+
     def _finish(self, reply: Reply) -> None:
         self._exchanges += 1
-        waiter = self._waiter
-        transport = self._transport if self._keep_alive else None
-        if transport is not None and transport.is_closing():
-            transport = None
-        wanted = waiter is not None and not waiter.done()
-        if transport is not None and self._proceed is not None and wanted:
-            try:
-                request = self._proceed(reply)
-            except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
-                self._fail(error)
-                return
-            if request is not None:
-                self._send(transport, request)
-                return
+        waiter, self._waiter = self._waiter, None
         self._idle_since = self._loop.time()
         self.deadline = math.inf
-        self._waiter = None
-        self.usable = transport is not None
+        transport = self._transport
+        self.usable = self._keep_alive and transport is not None and not transport.is_closing()
         if not self._keep_alive:
             self.close()
         if waiter is not None and not waiter.done():

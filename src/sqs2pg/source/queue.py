@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
@@ -25,6 +25,7 @@ from sqs2pg.message import Message
 from sqs2pg.metrics import Metrics
 from sqs2pg.settings import Source
 from sqs2pg.source.client import SqsClient
+from sqs2pg.source.hand import Hand, Lease
 from sqs2pg.source.round_trip import RoundTrip
 from sqs2pg.source.wire import EntryFailure
 
@@ -56,22 +57,6 @@ _FIRST_POLL_BYTES = 2**20  # reserved for a poll while no body has been seen yet
 log = structlog.get_logger(__name__)
 
 
-class Lease(msgspec.Struct, eq=False, gc=False):
-    """What the messages of one reply have in common while they are in hand."""
-
-    messages: list[Message]
-    share: int
-    """Bytes that each message counts for in the budget: the bodies' mean, as UTF-8 at the most."""
-    received: float
-    """time.monotonic() before the receive was sent: the lease began no earlier."""
-    expires: float
-    """time.monotonic() at which the visibility timeout ends, at the earliest."""
-    left: int = 0
-    """Messages of it that are still in hand."""
-    extending: bool = False
-    """A request to extend it is under way."""
-
-
 class _Settled:
     """Batches of ten out of the line of settled messages: what one deleter deletes."""
 
@@ -95,7 +80,7 @@ class _Settled:
         settled = self._source.settled
         if not settled:
             return False
-        self.messages = self.left = [settled.popleft() for _ in range(min(BATCH, len(settled)))]
+        self.messages = self.left = settled.popleft()
         self.given_up = self.tries = 0
         self.sent = time.monotonic()
         return True
@@ -131,16 +116,14 @@ class QueueSource:
         self.queue_url = queue_url
         self._settings = settings
         self._metrics = metrics
-        self._held: dict[str, Lease] = {}  # by MessageId
-        self._leases: dict[Lease, None] = {}  # those with messages in hand, soonest to expire first
+        self._hand = Hand()
         self._extensions: set[asyncio.Task[None]] = set()
-        self._bytes = 0
         self._reserved_messages = 0
         self._reserved_bytes = 0
         self._poll_bytes = _FIRST_POLL_BYTES
         self._room = Gate()
-        self.settled: deque[Message] = deque()
-        """Messages whose outcome is durable, waiting for a deleter."""
+        self.settled: deque[list[Message]] = deque()
+        """Messages whose outcome is durable, by ten, waiting for a deleter."""
         self._deleters: set[asyncio.Task[None]] = set()
         self._deleting = RoundTrip()
         self.receiving = RoundTrip()
@@ -148,19 +131,18 @@ class QueueSource:
         self._last_deleted = 0.0
         self._last_poll = math.nan
         # Read when they are asked for, which is seldomer than they change.
-        metrics.in_flight_messages.set_function(lambda: len(self._held))
-        metrics.in_flight_bytes.set_function(lambda: self._bytes)
+        metrics.in_flight_messages.set_function(lambda: self.held_count)
+        metrics.in_flight_bytes.set_function(lambda: self._hand.bytes)
         metrics.last_poll.set_function(lambda: self._last_poll)
 
     @property
     def held_count(self) -> int:
         """Messages in hand."""
-        return len(self._held)
+        return len(self._hand.by_id)
 
     def held(self) -> list[Message]:
         """Return the messages in hand."""
-        leases = dict.fromkeys(self._held.values())
-        return [message for lease in leases for message in self._in_hand(lease)]
+        return self._hand.messages()
 
     async def poll(
         self,
@@ -221,101 +203,49 @@ class QueueSource:
         if not messages:
             return messages
         now = time.monotonic()
-        if len(messages) == BATCH:
+        count = len(messages)
+        if count == BATCH:
             self.receiving.note(now - began, now)
-        self._metrics.requests.reply(len(messages), now - began)
-        return self._hold(messages, began)
+        self._metrics.requests.reply(count, now - began)
+        hand = self._hand
+        fresh = hand.take(messages, began, began + self._settings.visibility_timeout_s)
+        if fresh is not messages:
+            self._metrics.leases_lost.inc(count - len(fresh))
+        # Up at once, down slowly: the next poll sets aside what a large reply would need.
+        self._poll_bytes = max(BATCH * max(hand.largest, 1024), self._poll_bytes * 7 // 8)
+        return fresh
 
     def _has_room(self) -> bool:
-        messages = len(self._held) + self._reserved_messages + BATCH
-        size = self._bytes + self._reserved_bytes + self._poll_bytes
+        hand = self._hand
+        messages = len(hand.by_id) + self._reserved_messages + BATCH
+        size = hand.bytes + self._reserved_bytes + self._poll_bytes
         # One poll is always allowed: a budget below one reply must not stop the pipeline.
         return (
             messages <= self._settings.in_flight_messages_max
             and size <= self._settings.in_flight_bytes_max
-        ) or not (self._held or self._reserved_messages)
+        ) or not (hand.by_id or self._reserved_messages)
 
     def _signal_room(self) -> None:
         if not self._room.is_open and self._has_room():
             self._room.open()
 
-    def _hold(self, messages: list[Message], began: float) -> list[Message]:
-        """Take a reply in hand; return the messages that were not in hand before."""
-        count = len(messages)
-        bodies = [message.body for message in messages]
-        sizes = list(map(len, bodies))
-        worst = 1 if all(map(str.isascii, bodies)) else 4  # UTF-8 bytes of a character
-        # Up at once, down slowly: the next poll sets aside what a large reply would need.
-        seen = BATCH * max(*sizes, 1024) * worst
-        self._poll_bytes = max(seen, self._poll_bytes * 7 // 8)
-        expires = began + self._settings.visibility_timeout_s
-        lease = Lease(messages, -(-sum(sizes) * worst // count), began, expires)
-        ids = [message.message_id for message in messages]
-        if len(set(ids)) < count or not self._held.keys().isdisjoint(ids):
-            return self._hold_again(lease)
-        lease.left = count
-        self._leases[lease] = None
-        self._held.update(dict.fromkeys(ids, lease))
-        self._bytes += lease.share * count
-        return messages
-
-    def _hold_again(self, lease: Lease) -> list[Message]:
-        """Take a reply in hand some of whose messages are in hand already: their lease ran out."""
-        fresh: list[Message] = []
-        together: list[Message] = []
-        for message in lease.messages:
-            known = self._let_go_of(message.message_id)
-            if known is None:
-                fresh.append(message)
-                kept = message
-            else:
-                self._metrics.leases_lost.inc()
-                old = together if known is lease else known.messages
-                kept = next(m for m in old if m.message_id == message.message_id)
-                kept.receipt_handle = message.receipt_handle
-            if known is not lease:
-                together.append(kept)
-            self._take(kept.message_id, lease)
-        lease.messages = together
-        return fresh
-
-    def _take(self, message_id: str, lease: Lease) -> None:
-        self._held[message_id] = lease
-        self._leases[lease] = None
-        self._bytes += lease.share
-        lease.left += 1
-
-    def _let_go_of(self, message_id: str) -> Lease | None:
-        lease = self._held.pop(message_id, None)
-        if lease is not None:
-            self._bytes -= lease.share
-            lease.left -= 1
-            if not lease.left:
-                self._leases.pop(lease, None)
-        return lease
-
-    def _in_hand(self, lease: Lease) -> list[Message]:
-        return [m for m in lease.messages if self._held.get(m.message_id) is lease]
-
-    def drop(self, messages: Iterable[Message]) -> None:
+    def drop(self, messages: list[Message]) -> None:
         """Let messages go from hand and budget, without a word to SQS."""
-        held = self._held
-        for message in messages:  # `_let_go_of`, without a call a message
-            if lease := held.pop(message.message_id, None):
-                self._bytes -= lease.share
-                lease.left -= 1
-                if not lease.left:
-                    self._leases.pop(lease, None)
+        self._hand.drop(messages)
         if not self._room.is_open:
             self._signal_room()
 
-    def acknowledge(self, messages: Iterable[Message]) -> None:
+    def acknowledge(self, messages: list[Message]) -> None:
         """Delete messages whose outcome is durable, in the background.
 
         They leave hand and budget when SQS has answered. A delete that fails in the end is
         harmless: the message comes again and the ledger knows it.
         """
-        self.settled.extend(messages)
+        settled, start = self.settled, 0
+        if settled and len(settled[-1]) < BATCH:
+            start = BATCH - len(settled[-1])
+            settled[-1] += messages[:start]
+        settled.extend([messages[at : at + BATCH] for at in range(start, len(messages), BATCH)])
         # Ten at a time, whatever batch they were of; none waits behind a request that stalls.
         for _ in range(self._deleters_wanted()):
             task = asyncio.create_task(self._delete_settled())
@@ -327,7 +257,7 @@ class QueueSource:
         More would only be more connections to look after; those under way count, as long as
         answers come.
         """
-        requests = -(-len(self.settled) // BATCH)
+        requests = len(self.settled)
         at_once = min(requests, self._deleting.at_once(requests))
         under_way = len(self._deleters)
         if time.monotonic() - self._last_deleted < _STALLED_S:
@@ -395,13 +325,13 @@ class QueueSource:
             batches.given_up += given_up
         return left
 
-    async def release(self, messages: Sequence[Message]) -> None:
+    async def release(self, messages: list[Message]) -> None:
         """Make messages visible again at once and let them go. Best effort: a lease that cannot
         be given back runs out by itself.
         """
         batches = [messages[i : i + BATCH] for i in range(0, len(messages), BATCH)]
 
-        async def give_back(batch: Sequence[Message]) -> None:
+        async def give_back(batch: list[Message]) -> None:
             handles = [message.receipt_handle for message in batch]
             for _ in range(_RELEASE_TRIES):
                 try:
@@ -422,25 +352,19 @@ class QueueSource:
         try:
             while True:
                 await asyncio.sleep(min(1.0, timeout_s / 12))
-                for task in self._extend_due(time.monotonic() + timeout_s * 2 / 3):
+                for lease in self._hand.due(time.monotonic() + timeout_s * 2 / 3):
+                    lease.extending = True
                     # Not awaited: a request that stalls must not hold up the leases after it.
+                    task = asyncio.create_task(self._extend(lease))
                     self._extensions.add(task)
                     task.add_done_callback(self._extensions.discard)
         finally:
             for task in self._extensions:
                 task.cancel()
 
-    def _extend_due(self, due: float) -> Iterator[asyncio.Task[None]]:
-        for lease in list(self._leases):
-            if lease.expires > due:
-                break  # soonest first
-            if not lease.extending:
-                lease.extending = True
-                yield asyncio.create_task(self._extend(lease))
-
     async def _extend(self, lease: Lease) -> None:
         now = time.monotonic()
-        messages = self._in_hand(lease)
+        messages = self._hand.under(lease)
         if not messages:
             return  # settled meanwhile
         handles = [message.receipt_handle for message in messages]
@@ -458,26 +382,23 @@ class QueueSource:
         finally:
             lease.extending = False
         self._metrics.lease_extensions.inc(len(messages) - len(failures))
-        lost = Lease([], lease.share, lease.received, now + LEASE_TOTAL_S)
-        again = Lease([], lease.share, lease.received, lease.expires)
+        hand = self._hand
+        lost = Lease([], lease.received, now + LEASE_TOTAL_S, lease.share)
+        again = Lease([], lease.received, lease.expires, lease.share)
         for failure in failures:
             message = messages[failure.index]
-            held = self._held.get(message.message_id) is lease
+            held = hand.by_id.get(message.message_id) is lease
             if held and message.receipt_handle == handles[failure.index]:
                 # Lost: another consumer may have it. Keep working; the ledger decides.
-                part = lost if failure.sender_fault else again
-                self._let_go_of(message.message_id)
-                part.messages.append(message)
-                self._take(message.message_id, part)
+                hand.move(message, lost if failure.sender_fault else again)
         self._metrics.leases_lost.inc(len(lost.messages))
         if lease.left:
             lease.expires = now + timeout_s
-            del self._leases[lease]
-            self._leases[lease] = None
-        if lost.left:  # behind every other: it is not asked for again
-            del self._leases[lost]
-        if again.left:  # before every other: it is asked for again at the next turn
-            self._leases = {again: None} | self._leases
+            hand.put_last(lease)
+        if lost.left:
+            hand.leave_out(lost)  # it is not asked for again
+        if again.left:
+            hand.put_first(again)  # it is asked for again at the next turn
 
     async def max_receives(self) -> int:
         """Return how many deliveries make a message a suspect: the setting, else one below the

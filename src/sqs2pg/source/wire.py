@@ -235,7 +235,10 @@ def write_body(**fields: Any) -> bytes:
 
 def read_messages(body: bytes) -> list[Message]:
     """ReceiveMessage's answer. Raises TransientFault `aws_garbled_reply`, as all readers do."""
-    return _read(_receive_answer, body, RECEIVE).messages or []
+    try:
+        return _receive_answer.decode(body).messages or []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _garbled(RECEIVE) from None
 
 
 def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFailure]:
@@ -320,9 +323,13 @@ def _read(decoder: msgspec.json.Decoder[_Answer], body: bytes, operation: Operat
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):  # both may quote the body
-        raise TransientFault(
-            f"{operation.name}: the answer is not the JSON that was asked for",
-            code="aws_garbled_reply",
-            stage=operation.stage,
-            hint="check that the endpoint is SQS and speaks the AWS JSON protocol",
-        ) from None
+        raise _garbled(operation) from None
+
+
+def _garbled(operation: Operation) -> TransientFault:
+    return TransientFault(
+        f"{operation.name}: the answer is not the JSON that was asked for",
+        code="aws_garbled_reply",
+        stage=operation.stage,
+        hint="check that the endpoint is SQS and speaks the AWS JSON protocol",
+    )

@@ -1,0 +1,14 @@
+/* The books of the messages in hand: a dict of MessageId -> lease. See _native.pyi. */
+#ifndef SQS2PG_HOLDING_H
+#define SQS2PG_HOLDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+PyObject *take_in_hand(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *let_go(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* Make the names that both need; -1 with an exception. */
+int holding_prepare(void);
+
+#endif
