@@ -25,7 +25,8 @@ class Intake:
         """`full_at`: messages at which it has enough; it has room again at half of it."""
         self._full_at = full_at
         self._room = Gate()
-        self._messages: deque[Message] = deque()
+        self.messages: deque[Message] = deque()
+        """Those that wait; to read only."""
         self._busy_groups: set[str] = set()
         self._under_way = 0
         self._changed = asyncio.Event()
@@ -33,15 +34,15 @@ class Intake:
         self._enough = 1  # messages that are worth waking a writer for
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self.messages)
 
     def put(self, messages: Sequence[Message], *, more: bool = False) -> None:
         """Add messages at the end; `more`: the reply was full, so the queue holds more."""
-        self._messages.extend(messages)
+        self.messages.extend(messages)
         self._more = more
-        if len(self._messages) >= self._enough or not self._worth_waiting():
+        if len(self.messages) >= self._enough or not self._worth_waiting():
             self._changed.set()
-        if len(self._messages) >= self._full_at:
+        if len(self.messages) >= self._full_at:
             self._room.close()
 
     @property
@@ -51,7 +52,7 @@ class Intake:
 
     def would_fill(self, count: int) -> bool:
         """Whether it is full, or would be with `count` more."""
-        return len(self._messages) + count >= self._full_at or not self._room.is_open
+        return len(self.messages) + count >= self._full_at or not self._room.is_open
 
     async def room(self) -> None:
         """Wait until it is no longer full."""
@@ -64,13 +65,13 @@ class Intake:
         or other batches are under way, a larger batch costs less and nobody waits for longer.
         """
         while True:
-            while not self._messages:
+            while not self.messages:
                 self._changed.clear()
                 await self._changed.wait()
-            if linger_s and len(self._messages) < rows_max and self._worth_waiting():
+            if linger_s and len(self.messages) < rows_max and self._worth_waiting():
                 await self._linger(rows_max, linger_s)
             if batch := self._pick(rows_max):
-                if len(self._messages) <= self._full_at // 2:
+                if len(self.messages) <= self._full_at // 2:
                     self._room.open()
                 self._under_way += 1
                 return batch
@@ -84,7 +85,7 @@ class Intake:
         self._enough = rows_max
         try:
             async with asyncio.timeout(linger_s):
-                while self._worth_waiting() and len(self._messages) < rows_max:
+                while self._worth_waiting() and len(self.messages) < rows_max:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -93,9 +94,13 @@ class Intake:
             self._enough = 1
 
     def _pick(self, rows_max: int) -> list[Message]:
-        messages = self._messages
+        messages = self.messages
         if messages and messages[0].attributes.message_group_id is None:
-            return [messages.popleft() for _ in range(min(rows_max, len(messages)))]
+            if len(messages) > rows_max:
+                return [messages.popleft() for _ in range(rows_max)]
+            whole = list(messages)
+            messages.clear()
+            return whole
         batch: list[Message] = []
         later: deque[Message] = deque()
         while messages and len(batch) < rows_max:
@@ -103,7 +108,7 @@ class Intake:
             busy = message.attributes.message_group_id in self._busy_groups
             (later if busy else batch).append(message)
         later.extend(messages)
-        self._messages = later
+        self.messages = later
         self._busy_groups.update(m.attributes.message_group_id or "" for m in batch)
         return batch
 

@@ -125,7 +125,8 @@ class Pollers:
 
     def _wants_another(self) -> bool:
         """Whether a full reply is to start another poller: there is more, and writing waits."""
-        return len(self._intake) < self._intake_enough and len(self._pollers) < self._at_once()
+        waiting = len(self._intake.messages)
+        return waiting < self._intake_enough and len(self._pollers) < self._at_once()
 
     def _go_on(self, count: int) -> bool:
         """Whether a reply of `count` changes nothing: its poller would just poll again."""

@@ -351,7 +351,8 @@ class SqsClient:
         if signing.keys is not self._credentials.keys:
             signing = self._signing = _Signing(self._environment, self._credentials.keys)
         if operation is wire.RECEIVE:
-            return signing.poll(body).sign(now + self._skew_s)
+            poll = signing.polls.get(body) or signing.poll(body)
+            return poll.sign(now + self._skew_s)
         return signing.templates[operation].sign(body, now + self._skew_s)
 
     async def _correct(self, reply: Reply, keys: Keys, skew_s: float) -> bool:
@@ -398,15 +399,14 @@ class _Signing:
             )
             for operation in wire.OPERATIONS
         }
-        self._polls: dict[bytes, RepeatedRequest] = {}
+        self.polls: dict[bytes, RepeatedRequest] = {}
+        """Those that were made, by their body."""
 
     def poll(self, body: bytes) -> RepeatedRequest:
-        """The receive request of this body."""
-        poll = self._polls.get(body)
-        if poll is None:
-            if len(self._polls) >= _POLLS_MAX:
-                self._polls.clear()
-            poll = self._polls[body] = RepeatedRequest(self.templates[wire.RECEIVE], body)
+        """Make the receive request of this body."""
+        if len(self.polls) >= _POLLS_MAX:
+            self.polls.clear()
+        poll = self.polls[body] = RepeatedRequest(self.templates[wire.RECEIVE], body)
         return poll
 
 

@@ -21,23 +21,20 @@ class RoundTrip:
 
     def __init__(self) -> None:
         self._before_s = math.inf
-        self._least_s = math.inf
+        self._now_s = math.inf
         self._until = -math.inf
+        self.least_s = _GUESS_S
+        """The least of the last 5 to 10 seconds: what is above it is ours, busy elsewhere."""
 
     def note(self, took_s: float, now: float) -> None:
         """Take note of a request that took so many seconds; `now` is of a monotonic clock."""
         if now >= self._until:
-            self._before_s = self._least_s
-            self._least_s = took_s
+            self._before_s = self._now_s
             self._until = now + _WINDOW_S
-        elif took_s < self._least_s:
-            self._least_s = took_s
-
-    @property
-    def least_s(self) -> float:
-        """The least of the last 5 to 10 seconds: what is above it is ours, busy elsewhere."""
-        least = min(self._before_s, self._least_s)
-        return _GUESS_S if least == math.inf else least
+        elif took_s >= self._now_s:
+            return
+        self._now_s = took_s
+        self.least_s = min(self._before_s, took_s)
 
     def at_once(self, requests: int) -> int:
         """Return how many at once make so many `requests` within WITHIN_S, 8 at the least."""
