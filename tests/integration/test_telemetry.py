@@ -8,8 +8,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+from sqs2pg.journal import BatchReport
+from sqs2pg.settings import Telemetry
 from sqs2pg.source.wire import OutgoingMessage
+from sqs2pg.telemetry.traces import start_traces
 from tests.collector import Collector
 from tests.integration.support import Assemble, login, send
 
@@ -54,6 +58,28 @@ async def test_spans_and_metrics_reach_a_collector_and_hold_no_value(
     for _, body in collector.bodies:
         for value in CANARIES:
             assert value.encode() not in body
+
+
+def test_the_exporters_own_encoding_is_passed_by(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    monkeypatch.setattr(OTLPSpanExporter, "export", None)
+    telemetry = Telemetry(traces=True, endpoint=collector.endpoint)
+    traces = start_traces(telemetry, "q", "t", "p")
+    assert traces is not None
+    for number in range(400):
+        report = BatchReport(str(number), 1.0, 1, write_s=1.0)
+        traces.begin(report, [])
+        traces.end(report)
+    traces.close()
+    numbers = [
+        attribute.value.string_value
+        for span in collector.spans()
+        for attribute in span.attributes
+        if attribute.key == "sqs2pg.batch.id"
+    ]
+    assert numbers == [str(number) for number in range(400)]
 
 
 async def test_a_collector_that_is_away_is_counted_and_nothing_else(pipeline: Assemble) -> None:

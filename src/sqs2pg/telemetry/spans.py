@@ -15,7 +15,6 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.util.types import Attributes
 
 from sqs2pg import __version__
 from sqs2pg.journal import BatchReport, Producer
@@ -36,46 +35,47 @@ class SpanMaker:
     """Makes the spans of one queue's batches."""
 
     def __init__(self, queue: str, table: str, resource: Resource) -> None:
-        self._queue = queue
+        self._name = f"process {queue}"
         self._table = table
+        self._same = {
+            "messaging.system": "aws_sqs",
+            "messaging.destination.name": queue,
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+        }
         self._resource = _OneResource(resource.attributes, resource.schema_url)
         self._scope = InstrumentationScope("sqs2pg", __version__)
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
 
-    def spans_of(self, report: BatchReport) -> Iterator[ReadableSpan]:
-        """Yield a batch's span and those of its stages; none where it is not sampled."""
-        trace_id = int(report.trace_id, 16)
-        name, links = f"process {self._queue}", [_link(one) for one in report.producers]
-        attributes: Attributes = {
-            "messaging.system": "aws_sqs",
-            "messaging.destination.name": self._queue,
-            "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
-            "messaging.batch.message_count": report.messages,
-            "sqs2pg.batch.id": report.id,
-            "sqs2pg.written": report.written,
-            "sqs2pg.duplicate": report.duplicate,
-            "sqs2pg.quarantined": report.quarantined,
-            "sqs2pg.slow_path": report.slow,
-        }
+    def samples(self, report: BatchReport) -> bool:
+        """Return whether a batch is sampled: it is asked once for all of its spans."""
         sampled = self._sampler.should_sample(
-            None, trace_id, name, SpanKind.CONSUMER, attributes, links
+            None, int(report.trace_id, 16), self._name, SpanKind.CONSUMER, self._same
         )
-        if sampled.decision is not Decision.RECORD_AND_SAMPLE:
-            return
-        began = int(report.began * _NS)
-        decoded = began + int(report.decode_s * _NS)
-        masked = decoded + int(report.mask_s * _NS)
-        ended = masked + int(report.write_s * _NS)
+        return sampled.decision is Decision.RECORD_AND_SAMPLE
+
+    def spans_of(self, report: BatchReport) -> Iterator[ReadableSpan]:
+        """Yield a batch's span and those of its stages."""
+        began, decoded, masked, ended = times_of(report)
+        trace_id = int(report.trace_id, 16)
         error = {"error.type": report.code} if report.code else {}
         status = Status(StatusCode.ERROR, report.code) if report.code else Status()
         batch = self._context(trace_id)
         yield ReadableSpan(
-            name,
+            self._name,
             batch,
             resource=self._resource,
-            attributes=dict(sampled.attributes or {}) | error,
-            links=links,
+            attributes={
+                **self._same,
+                "messaging.batch.message_count": report.messages,
+                "sqs2pg.batch.id": report.id,
+                "sqs2pg.written": report.written,
+                "sqs2pg.duplicate": report.duplicate,
+                "sqs2pg.quarantined": report.quarantined,
+                "sqs2pg.slow_path": report.slow,
+                **error,
+            },
+            links=[_link(producer) for producer in report.producers],
             kind=SpanKind.CONSUMER,
             status=status,
             start_time=began,
@@ -117,6 +117,14 @@ class SpanMaker:
     def _context(self, trace_id: int) -> SpanContext:
         span_id = secrets.randbits(64) or 1  # nought is no id
         return SpanContext(trace_id, span_id, is_remote=False, trace_flags=_SAMPLED)
+
+
+def times_of(report: BatchReport) -> tuple[int, int, int, int]:
+    """Return when a batch was taken up, decoded, masked, written; nanoseconds since the epoch."""
+    began = int(report.began * _NS)
+    decoded = began + int(report.decode_s * _NS)
+    masked = decoded + int(report.mask_s * _NS)
+    return began, decoded, masked, masked + int(report.write_s * _NS)
 
 
 def _link(producer: Producer) -> Link:

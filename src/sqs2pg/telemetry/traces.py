@@ -18,7 +18,7 @@ import re
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -31,8 +31,9 @@ from sqs2pg.settings import Telemetry
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
+
+    from sqs2pg.telemetry.spans import SpanMaker
 
 LINKS_MAX = 128
 """Links a span; the default limit of OpenTelemetry's SDKs."""
@@ -94,6 +95,7 @@ class Traces:
         from sqs2pg.telemetry.spans import SpanMaker
 
         self._maker = SpanMaker(queue, table, resource)
+        self._send = _sender(exporter, self._maker)
         self._exporter = exporter
         self._waiting: deque[BatchReport] = deque(maxlen=WAITING_MAX)
         self._pushed_out = self._told = 0
@@ -148,16 +150,34 @@ class Traces:
 
     def _export(self, count: int) -> bool:
         """Export the oldest batches, once; return whether the collector took them."""
-        from opentelemetry.sdk.trace.export import SpanExportResult
-
-        spans: list[ReadableSpan] = []
         try:
-            for _ in range(count):  # nobody else takes any out
-                spans += self._maker.spans_of(self._waiting.popleft())
-            return not spans or self._exporter.export(spans) is SpanExportResult.SUCCESS
+            # Nobody else takes any out.
+            reports = [self._waiting.popleft() for _ in range(count)]
+            sampled = list(filter(self._maker.samples, reports))
+            return not sampled or self._send(sampled)
         except Exception as error:  # noqa: BLE001  the next ones may well be exported
             log.warning("spans were not exported", code=type(error).__name__)
             return False
+
+
+def _sender(exporter: SpanExporter, maker: SpanMaker) -> Callable[[Sequence[BatchReport]], bool]:
+    """Return what exports the spans of batches, and returns whether the collector took them."""
+    from opentelemetry.sdk.trace.export import SpanExportResult
+
+    # Not public: an OTLP exporter's part that sends what is encoded. One without it, of another
+    # version or kind, is given the spans.
+    client = vars(exporter).get("_client")
+    if client is not None and callable(getattr(client, "export", None)):
+        from sqs2pg.telemetry.encoder import SpanEncoder
+
+        encoder = SpanEncoder(maker)
+        return lambda reports: bool(client.export(encoder.encode(reports)).success)
+
+    def send(reports: Sequence[BatchReport]) -> bool:
+        spans = [span for report in reports for span in maker.spans_of(report)]
+        return exporter.export(spans) is SpanExportResult.SUCCESS
+
+    return send
 
 
 def start_traces(settings: Telemetry, queue: str, table: str, pipeline: str) -> Traces | None:
