@@ -10,7 +10,7 @@ from .proxy import Act, Fault
 from .world import COPY_TARGET, DELETE, LAST_STATEMENTS, World, login, users
 
 COUNT = 100
-GRACE_S = 6
+GRACE_S = 20
 LOAD = 100_000
 GRACE_MAX_S = 60
 ONE_BATCH = {"SQS2PG_SINK__CONNECTIONS": "1", "SQS2PG_SINK__BATCH_ROWS_MAX": str(COUNT),

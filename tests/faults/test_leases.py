@@ -23,6 +23,7 @@ async def test_a_batch_held_three_times_its_timeout_is_delivered_once(world: Wor
     world.send_logins(users(COUNT))
     async with world.consuming(sink={"connections": 1}) as running:
         await running.until(stuck.fired())
+        assert await running.until(world.reached("in_flight", COUNT))
         # Bounded by an event that must not come: a message that is visible again.
         held_s = 3 * VISIBILITY_S + 0.5
         assert not await running.until(world.reached("visible", 1, timeout_s=held_s))
