@@ -132,7 +132,7 @@ def _count_under_a_value(world: World, text: str) -> None:
     metrics.faults.labels("decode", text).inc()
     with (
         status_server("127.0.0.1:0", metrics.registry, lambda: (True, b"")) as address,
-        urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer,
+        urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer,
     ):
         world.pages.append(answer.read())
 

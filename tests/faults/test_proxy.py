@@ -33,14 +33,14 @@ class Echo:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in (self._acceptor, *self._threads):
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
     def seen(self, connection: int = 0) -> bytes:
         """All that a connection brought, once it has ended."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self._ended) > connection, 10)
-        assert self._ended[connection].wait(10)
+            assert self._changed.wait_for(lambda: len(self._ended) > connection, 60)
+        assert self._ended[connection].wait(60)
         return bytes(self._seen[connection])
 
     def _accept(self) -> None:
@@ -77,7 +77,7 @@ def proxy(echo: Echo) -> Iterator[FaultProxy]:
 
 
 def connect(proxy: FaultProxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
 
 
 def read(client: socket.socket, size: int) -> bytes:
@@ -178,7 +178,7 @@ def test_a_stall_ends_with_its_release_and_loses_nothing(proxy: FaultProxy, echo
         client.settimeout(0.05)
         with pytest.raises(TimeoutError):
             client.recv(1)
-        client.settimeout(10)
+        client.settimeout(60)
         armed.release()
         assert read(client, 2) == b"aa"
         client.sendall(b"b!")  # over: no more stalls
@@ -251,10 +251,11 @@ def test_down_refuses_and_up_serves_on_the_same_port(proxy: FaultProxy) -> None:
 
 
 def test_a_target_that_is_away_resets_who_comes(proxy: FaultProxy) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
+    with socket.socket() as unused:  # held, so that nobody comes to listen there
+        unused.bind(("127.0.0.1", 0))
         proxy.target = unused.getsockname()
-    with connect(proxy) as client:
-        assert read_all(client)[0] == b""
+        with connect(proxy) as client:
+            assert read_all(client)[0] == b""
 
 
 def test_one_seed_draws_one_schedule_of_every_cut_both_ways() -> None:

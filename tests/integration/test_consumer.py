@@ -456,7 +456,7 @@ async def test_metrics_and_liveness_over_http(pipeline: Assemble) -> None:
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         text: str = answer.read().decode()
     return text
 

@@ -46,7 +46,7 @@ def fetch(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, headers=named)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode(), dict(answer.headers)
     except urllib.error.HTTPError as error:
         with error:
@@ -274,7 +274,7 @@ def log_in(address: str, token: str) -> str:
     """Post the form; return the cookie."""
     opener = urllib.request.build_opener(_Stay)
     with pytest.raises(urllib.error.HTTPError) as answer:
-        opener.open(f"{address}/login", data=f"token={token}".encode(), timeout=10)
+        opener.open(f"{address}/login", data=f"token={token}".encode(), timeout=60)
     with answer.value as redirect:
         assert redirect.code == 303
         return (redirect.headers["Set-Cookie"] or "").split(";", maxsplit=1)[0]
@@ -289,7 +289,7 @@ async def test_a_server_without_tls_has_no_certificate(database: str) -> None:
 
 async def test_names_of_headers_have_no_case(pipeline: Assemble) -> None:
     def status(address: str, headers: dict[str, str]) -> int:
-        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
         connection.putrequest("GET", "/metrics", skip_host=True)
         for name, value in headers.items():
             connection.putheader(name, value)
