@@ -137,6 +137,19 @@ async def test_what_is_settled_just_as_the_last_delete_ends_is_deleted_too(
         assert await ready.source.depth() == (0, 0, 0)
 
 
+async def test_what_several_batches_settle_is_deleted_by_ten(pipeline: Assemble) -> None:
+    async with pipeline() as ready:
+        await send(ready, [login(i) for i in range(12)])
+        messages = await held(ready, 12)
+        for part in (messages[:4], messages[4:5], messages[5:9], messages[9:]):
+            ready.source.acknowledge(part)
+        assert [len(batch) for batch in ready.source.settled] == [10, 2]
+        await ready.source.acknowledged()
+        assert metric(ready, "batch_seconds_count", stage="acknowledge") == 2
+        assert metric(ready, "messages_deleted_total") == 12
+        assert (ready.source.held_count, await ready.source.depth()) == (0, (0, 0, 0))
+
+
 async def held(ready: Ready, count: int) -> list[Message]:
     """Take messages in hand."""
     messages: list[Message] = []
