@@ -131,8 +131,20 @@ def _of_column(column: Column, source: str, seen: Seen | None) -> Proposed:
     if not (_is_personal(source) or column.name.startswith("masked_")):
         return Proposed(field)
     if type_ not in ("text", "integer", "bigint", "uuid") or column.type not in TEXT_TYPES:
-        return Proposed(field, f"looks personal, but no mask fits a column of type {column.type}")
+        return _masked_otherwise(field, column)
     return _masked(field, source, seen, column.length_max)
+
+
+def _masked_otherwise(field: dict[str, Any], column: Column) -> Proposed:
+    """Propose for a personal column that is no text, and so can hold no token."""
+    if column.type == "inet":
+        cut = {name: value for name, value in field.items() if name != "type"}
+        note = "looks personal: cut to its network; judge for yourself"
+        return Proposed({**cut, "kind": "ip", "mask": "truncate_ip"}, note)
+    no_token = f"looks personal, and no token fits a column of type {column.type}"
+    if column.nullable:
+        return Proposed({**field, "mask": "nullify"}, f"{no_token}: nulled; judge for yourself")
+    return Proposed(field, f"{no_token}, which is NOT NULL: KEPT AS IT IS")
 
 
 def _of_path(path: str, column: str, seen: Seen) -> Proposed:
@@ -165,8 +177,13 @@ def _masked(
     return Proposed(field, note, left_out=True)
 
 
+def snake_case(name: str) -> str:
+    """Return a name with its words apart: `homePhone`, `home phone` -> `home_phone`, case kept."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\s'\"\[\]]+", "_", name).strip("_")
+
+
 def _is_personal(path: str) -> bool:
-    path = path.removeprefix("masked_")
+    path = snake_case(path.removeprefix("masked_"))
     return bool(PERSONAL.search(path) or _PERSONS_NAME.search(path))
 
 

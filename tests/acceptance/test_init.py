@@ -19,6 +19,8 @@ TABLE = """CREATE TABLE visit (
     email varchar(200),
     phone varchar(12),
     client_ip inet,
+    "homePhone" bigint,
+    birthday date,
     seen_at timestamptz NOT NULL,
     pages integer,
     price numeric(10, 2),
@@ -67,7 +69,22 @@ def test_from_a_table(shell: Shell, query: Query):
     for left_out in ("id", "noted_at", "shouted"):
         assert f'# column = "{left_out}"' in text
     assert 'mask = "redact"' in text  # a pseudonym does not fit twelve characters
-    assert "no mask fits a column of type inet" in text
+    assert 'column = "client_ip"\nkind = "ip"\nmask = "truncate_ip"' in text
+    assert 'column = "homePhone"\ntype = "bigint"\nmask = "nullify"' in text
+    assert 'column = "birthday"\ntype = "date"\nmask = "nullify"' in text
+
+
+def test_a_view_is_no_target_that_check_passes(shell: Shell, query: Query):
+    query(TABLE)
+    query("CREATE VIEW visit_ids AS SELECT visit_id FROM visit")
+    (shell.folder / "proposed.toml").write_text(shell("init", "--from-table", "visit_ids").out)
+    shell("migrate", "-c", "proposed.toml")
+    report = shell("check", "-c", "proposed.toml", "--json", code=1).last
+    [failed] = [one for one in report["checks"] if one["status"] == "fail"]
+    assert (failed["name"], failed["detail"]) == (
+        "target visit_ids",
+        "it is a view: rows cannot be copied into it",
+    )
 
 
 def test_from_messages(shell: Shell, query: Query, send: Send, sqs: Any, queue_url: str):

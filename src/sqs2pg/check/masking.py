@@ -8,6 +8,7 @@ from sqs2pg import assembly
 from sqs2pg.check.context import Context
 from sqs2pg.check.finding import Finding, ok, warn
 from sqs2pg.mask.policy import KEYED, properties
+from sqs2pg.proposal import snake_case
 from sqs2pg.settings import Field
 
 _PERSONAL = re.compile(
@@ -29,7 +30,7 @@ async def check_masking(context: Context) -> list[Finding]:
     masked = [field for field in fields if field.mask != "keep"]
     findings = [_masked(field) for field in masked]
     kept = [field.name for field in fields if field.mask == "keep"]
-    personal = [name for name in kept if _PERSONAL.search(name)]
+    personal = [name for name in kept if _PERSONAL.search(snake_case(name))]
     if personal:
         findings.append(
             warn(

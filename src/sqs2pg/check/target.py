@@ -17,8 +17,10 @@ _TABLE = """SELECT c.relpersistence, c.relkind,
        ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
              AND t.tgtype & 4 <> 0 ORDER BY 1),
-       c.relrowsecurity, has_table_privilege(c.oid, 'SELECT')
+       c.relrowsecurity,
+       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68)
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+_NO_TABLES = {"v": "a view", "m": "a materialized view", "S": "a sequence", "c": "a type"}
 
 
 async def check_targets(context: Context) -> list[Finding]:
@@ -40,11 +42,14 @@ async def _target(context: Context, target: Target) -> list[Finding]:
     except SettingsError as error:
         return [fail(name, error.what, error.hint)]
     unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
+    rows = await context.query(_TABLE, [table])
+    persistence, kind, triggers, row_security, instead = rows[0]
+    if kind in _NO_TABLES and not instead:
+        remedy = "name a table in sink.table, or give the view an INSTEAD OF INSERT trigger"
+        return [fail(name, f"it is {_NO_TABLES[kind]}: rows cannot be copied into it", remedy)]
     beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
     findings = [ok(name, f"{len(target.fields)} fields fit their columns{beside}")]
     findings += _spellings(name, context.settings, target, found)
-    rows = await context.query(_TABLE, [table])
-    persistence, _kind, triggers, row_security, _may_read = rows[0]
     if persistence == "u":
         findings.append(
             warn(

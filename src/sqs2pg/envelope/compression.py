@@ -11,6 +11,8 @@ import binascii
 import re
 import sys
 import zlib
+from collections.abc import Callable
+from typing import Any, cast
 
 from sqs2pg.errors import PermanentFault
 
@@ -21,6 +23,9 @@ else:
 
 _GZIP = b"\x1f\x8b"  # RFC 1952, section 2.3.1
 _ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878, section 3.1.1
+MEMBERS_MAX = 10_000
+"""Gzip members or zstd frames of a payload, at the most: an empty one costs its making too."""
+_PIECE = 16 * 1024
 _BASE64 = re.compile(r"\s*(?:[A-Za-z0-9+/\s]|-|_){4,}={0,2}\s*\Z")
 _ZSTD_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): 23}
 """Windows of 8 MiB: what every decoder should take (RFC 8878, 3.1.1.1.2). It bounds memory."""
@@ -52,47 +57,57 @@ def from_base64(payload: str | bytes) -> bytes:
 
 
 def gunzip(packed: bytes, bytes_max: int) -> bytes:
-    """Return what gzip members hold together; at most `bytes_max` bytes."""
-    whole = bytearray()
-    left = packed
-    while left:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            whole += member.decompress(left, bytes_max - len(whole) + 1)
-        except zlib.error:
-            member = None  # type: ignore[assignment]
-        if member is None:
-            raise PermanentFault("not_gzip")
-        if len(whole) > bytes_max:
-            raise PermanentFault("decompressed_too_large")
-        if not member.eof:
-            raise PermanentFault("not_gzip")  # cut off
-        left = member.unused_data
-        if left and not left.startswith(_GZIP):
-            raise PermanentFault("not_gzip")
-    if not packed:
-        raise PermanentFault("not_gzip")
-    return bytes(whole)
+    """Return what gzip members hold together; at most `bytes_max` bytes, and MEMBERS_MAX of them.
+
+    Raises PermanentFault `not_gzip` or `decompressed_too_large`.
+    """
+    return _joined(packed, bytes_max, "not_gzip", lambda: zlib.decompressobj(wbits=31))
 
 
 def unzstd(packed: bytes, bytes_max: int) -> bytes:
-    """Return what zstd frames hold together; at most `bytes_max` bytes."""
+    """Return what zstd frames hold together; at most `bytes_max` bytes, and MEMBERS_MAX of them.
+
+    Raises PermanentFault `not_zstd` or `decompressed_too_large`.
+    """
+    return _joined(
+        packed, bytes_max, "not_zstd", lambda: zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
+    )
+
+
+def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]) -> bytes:
+    """Return what all members of a payload hold, each undone by a decompressor of its own.
+
+    In small pieces, of which a decompressor hands back what lies behind its member: handed the
+    whole rest, it would copy that once for each, and a megabyte of empty members would take
+    seconds.
+    """
     whole = bytearray()
-    left = packed
-    while left:
-        frame = zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
-        try:
-            whole += frame.decompress(left, bytes_max - len(whole) + 1)
-        except zstd.ZstdError:
-            break
-        if len(whole) > bytes_max:
-            raise PermanentFault("decompressed_too_large")
-        if not frame.eof:
-            break  # cut off
-        left = frame.unused_data
-    if left or not packed:
-        raise PermanentFault("not_zstd")
-    return bytes(whole)
+    at = 0
+    for _ in range(MEMBERS_MAX):
+        one = member()
+        while not one.eof:
+            piece = packed[at : at + _PIECE]
+            if not piece:
+                raise PermanentFault(fault)  # empty, or cut off
+            at += len(piece)
+            grown = _grown(one, piece, bytes_max - len(whole) + 1)
+            if grown is None:
+                raise PermanentFault(fault)
+            whole += grown
+            if len(whole) > bytes_max:
+                raise PermanentFault("decompressed_too_large")
+        at -= len(one.unused_data)
+        if at == len(packed):
+            return bytes(whole)
+    raise PermanentFault("decompressed_too_large")
+
+
+def _grown(one: Any, piece: bytes, room: int) -> bytes | None:
+    # A value and no error, so that the fault raised for it has no other one as its context.
+    try:
+        return cast("bytes", one.decompress(piece, room))
+    except (zlib.error, zstd.ZstdError):
+        return None
 
 
 def signature(payload: str | bytes) -> str | None:

@@ -5,11 +5,13 @@ Called by `load`, once. Every refusal says what, where, and what to change. No I
 
 from __future__ import annotations
 
+import msgspec
+
 from sqs2pg import paths
 from sqs2pg.errors import SettingsError
 from sqs2pg.hash_rate import cost_to_reverse
 from sqs2pg.mask.rules import DROP, check_fields
-from sqs2pg.settings.fields import Field
+from sqs2pg.settings.fields import ATTRIBUTE, Field
 from sqs2pg.settings.sections import Settings
 
 
@@ -158,3 +160,49 @@ def _check_field(field: Field) -> None:
         raise SettingsError(
             f"{where} is required and has a default", hint="remove `required` or `default`"
         )
+    if field.default is not None:
+        _check_default(field)
+
+
+_SAID = {
+    "sent_date": ("text", "date"),
+    "sent_time": ("text", "date", "timestamptz", "bigint"),
+    "message_id": ("text", "uuid"),
+    "record_index": ("text", "integer", "bigint", "numeric", "double"),
+}
+"""The types that can take what a message says of itself."""
+
+
+def _check_default(field: Field) -> None:
+    """Refuse a default that would set aside each message that needs it."""
+    where, default = f"field {field.name!r}", field.default
+    if default == ATTRIBUTE:
+        raise SettingsError(
+            f'{where}: default = "{ATTRIBUTE}" names no attribute',
+            hint=f'write "{ATTRIBUTE}NAME", with the name of a message attribute',
+        )
+    types = _SAID.get(default) if isinstance(default, str) else None
+    if types and field.type not in types:
+        raise SettingsError(
+            f"{where}: default = {default!r} is no value of type {field.type!r}",
+            hint=f"set type to one of {', '.join(types)}, or give it another default",
+        )
+    if default == "record_index" and field.source:
+        raise SettingsError(
+            f'{where}: default = "record_index" beside a source',
+            hint="a record's place is always there: remove the source, or the default",
+        )
+    text = str(default).lower() if isinstance(default, bool) else str(default)
+    if field.type == "jsonb" and not text.startswith(ATTRIBUTE) and not _is_json(text):
+        raise SettingsError(
+            f"{where}: the default is not JSON",
+            hint="write the JSON as text: '[]', '{}', '\"a text\"'",
+        )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -196,6 +196,16 @@ def test_a_bomb_is_stopped_at_its_limit(name: str):
 
 
 @pytest.mark.parametrize("name", PACKED)
+def test_members_one_behind_the_other_are_one_body_up_to_a_number(name: str):
+    pack = PACKED[name]
+    many = b64(pack(b"[0") + pack(b",1") * 5000 + pack(b"]") + pack(b""))
+    assert opened(many, name).documents == [[0] + [1] * 5000]
+    whole = b64(pack(b'{"v": ' + b" " * 40_000) + pack(b'"x"') + pack(b"}"))
+    assert opened(whole, name).documents == [{"v": "x"}]
+    assert refused(b64(pack(b"") * 10_001), name) == ("decompressed_too_large", "")
+
+
+@pytest.mark.parametrize("name", PACKED)
 def test_damaged_bodies_are_told(name: str):
     packed = PACKED[name](b'{"a": 1}' * 100)
     for damaged in (packed[:-5], packed[:10], packed + b"x", b"x" + packed, b"", b"\xff" * 20):
