@@ -60,15 +60,12 @@ Columns = Sequence[Sequence[Column]]
 Refresh = Callable[[Session], Awaitable[tuple[MessageMapping, Columns]]]
 """Compile the mapping against the tables as they are. Raises TransientFault."""
 
-# SQLSTATEs of rows that a column takes no more, or not yet: too long, out of range, not of its
-# type, NULL. They may say that the table has changed.
-_OF_COLUMNS = ("22001", "22003", "22P02", "22007", "22008", "23502")
-
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
 _ODD_SHARE = 8
 """One in so many messages that the short cut leaves, and a batch is quicker the long way."""
 _NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
+_CHANGED = "target_changed"
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -254,7 +251,9 @@ class Processor:
         *,
         again: bool = False,
     ) -> list[Outcome]:
-        """Process a batch under the present keys and columns. `again`: all of it was rejected."""
+        """Process a batch under the present keys and columns. `again`: the columns were read again
+        for it.
+        """
         report = BatchReport(self._journal.next_id(), time.time(), len(messages))
         self.batch_id = report.id
         if self._trace:
@@ -288,8 +287,11 @@ class Processor:
                 lambda key, fault: self._set_aside(key, firsts[key], fault),
                 originals,
                 met,
+                self._confirm,
             )
         except TransientFault as fault:
+            if fault.code == _CHANGED and not again:
+                return await self._try(messages, condemned, again=True)
             report.write_s = time.perf_counter() - masked
             # Class 42: a table is not what it was, or a privilege is gone.
             self._stale = self._stale or fault.code.startswith("postgres_42")
@@ -309,11 +311,8 @@ class Processor:
                         raise
                     # The table may have been mended between the batch and the look at it.
                     return await self._try(messages, condemned, again=True)
-                moved = TransientFault("the target table has changed", code="target_changed")
-                self._release(moved, report)
+                self._release(_changed(), report)
             return [Outcome.RELEASED] * len(messages)
-        if any(letter.detail.startswith(_OF_COLUMNS) for letter in result.rejected):
-            self._stale = True
         self.last_fault = None
         report.write_s, report.slow = time.perf_counter() - masked, result.slow
         if len(rows) == len(messages) and not result.slow:
@@ -324,6 +323,16 @@ class Processor:
             outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
         self._observe(report, messages, outcomes)
         return outcomes
+
+    async def _confirm(self) -> None:
+        """Raise TransientFault unless the tables are those that the rows were made for."""
+        try:
+            changed = await self._renew()
+        except TransientFault:
+            self._stale = True
+            raise
+        if changed:
+            raise _changed()
 
     async def _renew(self) -> bool:
         """Compile the mapping against the tables as they are now; return whether they changed.
@@ -532,3 +541,7 @@ class Processor:
         if self._trace:
             self._trace.end(report)
         self._journal.committed(report)
+
+
+def _changed() -> TransientFault:
+    return TransientFault("the target table has changed", code=_CHANGED)

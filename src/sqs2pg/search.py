@@ -22,6 +22,9 @@ _CUT = 0.382  # 1 - 1/golden ratio
 SUPPRESSED = DatabaseFault(Verdict.BAD_ROW, "", "row_suppressed")
 """A trigger returned NULL: the server took the row and kept nothing."""
 _KEEP_ROWS = 256  # placed rows worth a savepoint, once rows are known to be bad
+OF_COLUMNS = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
+"""SQLSTATEs of rows that a column takes no more, or not yet: too long, out of range, not of its
+type, NULL. They may say that the table has changed."""
 SAME_FAULT_MAX = 50
 """Rows rejected alike with none accepted, after which a batch's search ends early."""
 
@@ -36,6 +39,8 @@ async def find_rejected(
 
     Runs inside the caller's transaction, deferred constraints already immediate. `suspected` is
     the fault that just these rows, all at once, have met before: it saves trying that again.
+    Rows rejected with one of `OF_COLUMNS` were all tried against one state of the tables, which
+    lasts until the transaction ends: a column that changes meanwhile must not part a batch in two.
     Ends early, with every row counted as rejected, once `SAME_FAULT_MAX` rows from the first on
     are rejected alike. Raises psycopg.Error for any fault that is not a row's.
     """
@@ -56,6 +61,7 @@ class _Search:
         self._placed = 0  # rows below it are in
         self._copied_from = 0  # where the last COPY began
         self._good = 0  # rows below it are known to hold, or are rejected
+        self._locked = False
 
     async def run(self, suspected: DatabaseFault | None) -> dict[int, tuple[Row, DatabaseFault]]:
         fault = suspected or await self._try_upto(len(self._rows))
@@ -118,12 +124,22 @@ class _Search:
         if fault is not None:
             await self._session.execute("ROLLBACK TO SAVEPOINT sqs2pg_rows")
             self._placed = self._saved
+            if fault.sqlstate in OF_COLUMNS and not self._locked:
+                await self._lock()
+                return await self._try_upto(end)
             return fault
         self._placed = end
         if self._rejected and end - self._saved > _KEEP_ROWS and end < len(self._rows):
             await self._session.execute("RELEASE SAVEPOINT sqs2pg_rows; SAVEPOINT sqs2pg_rows")
             self._saved = end
         return None
+
+    async def _lock(self) -> None:
+        # Outside of the savepoint: going back to it gives up the locks that were taken after it.
+        await self._session.execute("RELEASE SAVEPOINT sqs2pg_rows")
+        await self._targets.lock(self._session, self._rows)
+        await self._session.execute("SAVEPOINT sqs2pg_rows")
+        self._locked = True
 
     def _hopeless(self) -> bool:
         found = self._rejected

@@ -28,7 +28,7 @@ from sqs2pg import ledger
 from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, Stage, TransientFault
 from sqs2pg.message import DeadLetter, Outcome, Row
-from sqs2pg.search import SUPPRESSED, find_rejected
+from sqs2pg.search import OF_COLUMNS, SUPPRESSED, find_rejected
 from sqs2pg.targets import Counts, TargetCopy, TargetTable, literal
 from sqs2pg.transform import NULL
 from sqs2pg.vault import sealing
@@ -37,6 +37,9 @@ from sqs2pg.vault.sealing import Marks, Vault
 
 Condemn = Callable[[str, PermanentFault], DeadLetter]
 """Seal the message of a ledger key that the database rejected."""
+Confirm = Callable[[], Awaitable[None]]
+"""Hold the tables against what the rows were made for, on the sink's session. Raises TransientFault
+where they are something else by now."""
 
 Connect = Callable[[], Awaitable[Session]]
 _Done = TypeVar("_Done")
@@ -212,11 +215,13 @@ class Sink:
         condemn: Condemn,
         originals: Originals | None = None,
         before: DatabaseFault | None = None,
+        confirm: Confirm | None = None,
     ) -> Result:
         """Commit a batch of distinct keys; return an outcome for each.
 
         `originals` are what the rows hide: those of the written ones are sealed with them.
-        `before`: what `write_packed` has just met with the same rows.
+        `before`: what `write_packed` has just met with the same rows. `confirm`: asked before rows
+        are set aside for something that a change of the table would explain.
 
         Raises TransientFault (nothing is wrong with the messages: try again later), FatalFault
         (every row is rejected alike) or KeyFault (another key version is active). May be
@@ -231,7 +236,7 @@ class Sink:
         for path in [self._write_fast, *slow] if before is None else slow:
             if fault and fault.verdict is Verdict.NO_PARTITION:
                 await self._attach_days(rows, dead)
-            done = await self._try(path(rows, dead, condemn, fault, originals))
+            done = await self._try(path(rows, dead, condemn, fault, originals, confirm))
             if isinstance(done, Result):
                 return done
             fault = done
@@ -320,12 +325,13 @@ class Sink:
         condemn: Condemn,
         _before: DatabaseFault | None,
         originals: Originals | None,
+        confirm: Confirm | None,
     ) -> Result:
         await self._open()
         await self._copy_ledger(rows, dead)
         if rows and not await self._targets.copy(self.session, rows):
             await self.session.rollback()
-            return await self._write_slow(rows, dead, condemn, SUPPRESSED, originals)
+            return await self._write_slow(rows, dead, condemn, SUPPRESSED, originals, confirm)
         marks = await self._seal(originals, rows, every=not dead)
         await self._copy_quarantine(dead)
         counts = self._targets.count(rows)
@@ -344,6 +350,7 @@ class Sink:
         condemn: Condemn,
         before: DatabaseFault | None,
         originals: Originals | None,
+        confirm: Confirm | None,
     ) -> Result:
         await self._open()
         await self.session.execute(_CONSTRAIN)
@@ -355,6 +362,8 @@ class Sink:
         same = before if before and before.verdict is Verdict.BAD_ROW else None
         suspected = same if len(new_rows) == len(rows) else None
         found = await find_rejected(self.session, self._targets, new_rows, suspected)
+        if confirm and any(fault.sqlstate in OF_COLUMNS for _, fault in found.values()):
+            await confirm()
         alike = _alike(new_rows, found)
         self._streak.refuse(alike)
         rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]

@@ -94,6 +94,16 @@ class TargetCopy:
                 return False
         return True
 
+    async def lock(self, session: Session, rows: Sequence[Row]) -> None:
+        """Keep the rows' tables as they are until the transaction ends. Raises psycopg.Error.
+
+        By a COPY of nothing: it takes the lock that rows take, and needs no right that they do
+        not need (LOCK TABLE needs one on the whole table).
+        """
+        for target in sorted({part.target for row in rows for part in _parts(row)}):
+            self.at = target
+            await session.copy(self._statements[target], "")
+
     async def copy_text(self, session: Session, text: str | bytes, count: int) -> bool:
         """As `copy`, of `count` lines for the first target."""
         return await self._copy(session, 0, text, count)

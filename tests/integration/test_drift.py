@@ -7,7 +7,8 @@ import asyncio
 import psycopg
 import pytest
 
-from sqs2pg.database import Session
+from sqs2pg import search
+from sqs2pg.database import DatabaseFault, Session
 from sqs2pg.message import Outcome
 from sqs2pg.verify import verify
 from tests.integration.support import Assemble, login, receive, rows, send
@@ -89,11 +90,63 @@ async def test_a_narrowed_column_sets_aside_what_no_longer_fits(
         await send(ready, [login(5000 + i) for i in range(20)])
         outcomes = await processor.process(await receive(ready, 20))
         assert set(outcomes) == {Outcome.QUARANTINED}
-        assert rows(database, "SELECT reason, detail, count(*) FROM sqs2pg.quarantine"
-                              " GROUP BY 1, 2 ORDER BY 1") == [
-            ("rejected_by_database", "22001 user_id", 5),
-            ("too_long", "user_id", 20),
-        ]  # fmt: skip
+        reasons = "SELECT reason, detail, count(*) FROM sqs2pg.quarantine GROUP BY 1, 2"
+        assert rows(database, reasons) == [("too_long", "user_id", 25)]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_few_rows_are_held_while_a_column_wants_what_they_lack(
+    pipeline: Assemble, database: str, count: int
+) -> None:
+    """Too few, all rejected alike, to tell by their number that the table is at fault."""
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        await send(ready, [login(i) for i in range(count)])
+        messages = await receive(ready, count)
+        alter(database, "ALTER TABLE user_logins ADD COLUMN n integer NOT NULL")
+        for _ in range(2):
+            assert set(await processor.process(messages)) == {Outcome.RELEASED}
+            assert processor.last_fault is not None
+            assert processor.last_fault.code == "target_column"
+        alter(database, "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0")
+        assert set(await processor.process(messages)) == {Outcome.WRITTEN}
+        assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+
+
+async def test_a_column_mended_in_mid_search_does_not_part_a_batch(
+    pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table waits for the transaction that is being searched, and not the other way round."""
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        await send(ready, [login(i) for i in range(30)])
+        messages = await receive(ready, 30)
+        alter(database, "ALTER TABLE user_logins ADD COLUMN n integer NOT NULL")
+        tries: list[int] = []
+        try_upto = search._Search._try_upto
+        mending: list[asyncio.Task[None]] = []
+
+        async def mended_meanwhile(self: search._Search, end: int) -> DatabaseFault | None:
+            tries.append(end)
+            if len(tries) == 3:
+                mend = "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0"
+                mending.append(asyncio.create_task(asyncio.to_thread(alter, database, mend)))
+                await until(lambda: waits_for_a_lock(database))
+            return await try_upto(self, end)
+
+        monkeypatch.setattr(search._Search, "_try_upto", mended_meanwhile)
+        assert set(await processor.process(messages)) <= {Outcome.RELEASED, Outcome.WRITTEN}
+        await mending[0]
+        assert set(await processor.process(messages)) <= {Outcome.WRITTEN, Outcome.DUPLICATE}
+        assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+        assert rows(database, "SELECT count(*) FROM user_logins") == [(30,)]
+
+
+def waits_for_a_lock(database: str) -> bool:
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'user_logins'::regclass"
+    )
+    return rows(database, waiting) == [(1,)]
 
 
 def alter(database: str, statements: str) -> None:
