@@ -49,6 +49,8 @@ TRACEPARENT = "traceparent"
 """The message attribute of the W3C Trace Context, by AWS's and OpenTelemetry's own usage."""
 
 _W3C = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+# As X-Ray's own producers spell it; and its parts, in whatever order and among whatever others.
+_XRAY = re.compile(r"Root=1-([0-9a-f]{8})-([0-9a-f]{24});Parent=([0-9a-f]{16});Sampled=([01])")
 _XRAY_ROOT = re.compile(r"(?:^|;)\s*Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _XRAY_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?:;|$)")
 
@@ -68,6 +70,9 @@ def producer_of(message: Message) -> Producer | None:
     header = message.attributes.aws_trace_header
     if not header:
         return None
+    if match := _XRAY.fullmatch(header):
+        time_s, rest, span, flag = match.groups()
+        return int(time_s + rest, 16), int(span, 16), flag == "1"
     root, parent = _XRAY_ROOT.search(header), _XRAY_PARENT.search(header)
     if root is None or parent is None:
         return None

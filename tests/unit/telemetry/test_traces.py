@@ -66,7 +66,10 @@ def test_what_is_malformed_is_no_producer(given: Message):
 
 
 def test_not_sampled_is_kept():
-    assert producer_of(message(f"00-{TRACE}-{SPAN}-00")) == (int(TRACE, 16), int(SPAN, 16), False)
+    expected = (int(TRACE, 16), int(SPAN, 16), False)
+    assert producer_of(message(f"00-{TRACE}-{SPAN}-00")) == expected
+    assert producer_of(message(header=XRAY.replace("Sampled=1", "Sampled=0"))) == expected
+    assert producer_of(message(header=XRAY.replace("Sampled=1", "Sampled=?"))) == expected
 
 
 def spans_of(report: BatchReport, messages: list[Message]) -> tuple[str, dict[str, Any]]:
