@@ -11,7 +11,7 @@ import psycopg
 
 from sqs2pg import audit
 from sqs2pg.database import Session
-from sqs2pg.errors import KeyFault, SettingsError
+from sqs2pg.errors import FatalFault, KeyFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.migrate import explain
 
@@ -59,6 +59,23 @@ async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
         if active and ours is not None:
             keyring = keyring.with_active(series, version)
     return keyring
+
+
+async def require_activation(session: Session) -> None:
+    """Refuse a role that may not make a version active. Raises FatalFault `postgres_42501`."""
+    try:
+        [(may,)] = await session.execute(
+            "SELECT has_table_privilege('sqs2pg.key', 'UPDATE') AND "
+            "has_function_privilege('sqs2pg.record_act(text,text,text,text)', 'EXECUTE')"
+        )
+    except psycopg.Error as error:
+        raise explain(error) from None
+    if not may:
+        raise FatalFault(
+            "this login may not change the keys on record (SQLSTATE 42501); no root was added",
+            code="postgres_42501",
+            hint="rotate as the owner of the schema sqs2pg",
+        )
 
 
 async def activate(session: Session, keyring: Keyring, series: str, version: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.vault_support import login_of
 from tests.shell import Shell
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -34,6 +37,8 @@ def test_rotation_keeps_joins_or_is_told_not_to(
 
     prepared = shell("keys", "rotate", "--prepare", "--break-joins", "--json").last
     assert (prepared["version"], prepared["active"]) == (2, 1)
+    again = shell("keys", "rotate", "--prepare", "--break-joins", "--json").last
+    assert again == prepared  # safe to repeat
     send([LOGIN])
     shell("run", "--drain")
     assert versions(query) == ["v1_", "v1_"]
@@ -51,6 +56,39 @@ def test_rotation_keeps_joins_or_is_told_not_to(
     assert all(row["held"] for row in listed.values())
     assert (tmp_path / "sqs2pg.keys").stat().st_mode & 0o777 == 0o600
     assert shell("check", "--json").last["ok"]
+
+
+@pytest.mark.parametrize("role", ["sqs2pg_ingest", "sqs2pg_revealer"])
+def test_a_login_that_may_not_rotate_adds_no_root(
+    shell: Shell, database: str, tmp_path: Path, role: str
+) -> None:
+    shell("migrate")
+    shell("keys", "list")
+    shell("run", "--drain")
+    kept = (tmp_path / "sqs2pg.keys").read_bytes()
+    with login_of(database, role) as conninfo:
+        said = shell.error("keys", "rotate", "vault", code=1, DATABASE_URL=conninfo)
+    assert "no root was added" in said
+    assert (tmp_path / "sqs2pg.keys").read_bytes() == kept
+
+
+def test_another_root_than_the_one_on_record_is_listed_as_such(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell("migrate")
+    shell("run", "--drain")
+    [before] = [r for r in shell("keys", "list", "--json").last if r["series"] == "pseudonym"]
+    assert before["fingerprint"] == before["recorded_fingerprint"]
+    assert "another root" not in shell("keys", "list").out
+
+    file = tmp_path / "sqs2pg.keys"
+    roots = json.loads(file.read_bytes())
+    roots["pseudonym"]["1"] = base64.b64encode(os.urandom(32)).decode()
+    file.write_text(json.dumps(roots))
+    [after] = [r for r in shell("keys", "list", "--json").last if r["series"] == "pseudonym"]
+    assert after["recorded_fingerprint"] == before["fingerprint"] != after["fingerprint"]
+    listed = shell("keys", "list").out
+    assert f"but it is {before['fingerprint']} on record: another root" in listed
 
 
 def test_recoverable_fields_are_rotated_and_rekeyed(shell: Shell, send: Send, query: Query) -> None:

@@ -124,6 +124,18 @@ def test_wrong_usage_is_said(vault: Any, command: tuple[str, ...], says: str) ->
     assert says in vault.error(*command, code=2)
 
 
+@pytest.mark.parametrize(
+    "typed", ["199.172.111.135", "ann@example.com", "424cdd21-063a-43a7-b91b-7ca1a833afae", "", " "]
+)
+def test_a_value_typed_for_a_token_is_on_record_nowhere(vault: Any, query: Any, typed: str) -> None:
+    before = query("SELECT count(*) FROM sqs2pg.audit")
+    said = vault.error("reveal", typed, "--reason", "x", code=2)
+    assert "does not look like a token" in said
+    assert not typed.strip() or typed not in said
+    assert query("SELECT count(*) FROM sqs2pg.audit") == before
+    assert query("SELECT count(*) FROM pii.request") == [(0,)]
+
+
 def test_the_auditor_verifies_the_chain_and_nothing_else(
     vault: Any, database: str, send: Send
 ) -> None:

@@ -53,12 +53,13 @@ TABLES = (
     "user_logins",
     *("pii.value", "pii.subject_key", "pii.request", "pii.erasure", "pii.state", "pii.token_map"),
     *("sqs2pg.audit", "sqs2pg.audit_head", "sqs2pg.quarantine", "sqs2pg.delivery", "sqs2pg.tally"),
+    "sqs2pg.worker",
 )
 MAY_READ = {
     "sqs2pg_analyst": {"user_logins", "pii.token_map"},
     "sqs2pg_revealer": set[str](),
     "sqs2pg_auditor": {"sqs2pg.audit", "sqs2pg.audit_head"},
-    "sqs2pg_ingest": {"sqs2pg.delivery", "sqs2pg.tally"},
+    "sqs2pg_ingest": {"sqs2pg.delivery", "sqs2pg.tally", "sqs2pg.worker"},
 }
 
 

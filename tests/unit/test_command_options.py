@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import click
+import pytest
 
 from sqs2pg.cli import COMMANDS, cli
+from sqs2pg.cli.options import stdin_lines
 
 
 def _commands(group: click.Group, names: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -30,3 +33,11 @@ def test_every_command_takes_a_settings_file():
         if not any({"-c", "--config"} <= set(option.opts) for option in command.params)
     ]
     assert without == []
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x1e"])
+def test_a_name_of_stdin_ends_at_the_end_of_its_line_alone(
+    monkeypatch: pytest.MonkeyPatch, mark: str
+):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"a{mark}b\r\nc\n".encode())))
+    assert stdin_lines(most=2) == [f"a{mark}b", "c"]

@@ -14,7 +14,7 @@ from sqs2pg.cli import rotation
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.database import hosts, resolve_dsn
 from sqs2pg.errors import SettingsError
-from sqs2pg.keybook import activate, hold_against_record, recorded
+from sqs2pg.keybook import activate, hold_against_record, recorded, require_activation
 from sqs2pg.keys import development
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
@@ -131,7 +131,8 @@ def rotate(
     """Add a version of the pseudonym root (or the vault root) and make it the active one.
 
     Running pipelines take it up with their next batch. Old versions stay: what they made still
-    opens. Where keys are copied to several hosts: --prepare, copy, then rotate.
+    opens. Where keys are copied to several hosts: --prepare, copy, then rotate. A root that was
+    prepared and is not active yet is taken; none is added beside it.
     """
     log.configure()
     settings = load(config)
@@ -141,7 +142,7 @@ def rotate(
         return
     version = f"{series} root v{result['version']}, fingerprint {result['fingerprint']}"
     if prepare:
-        print(f"made {version}; v{result['active']} stays active until you rotate again")
+        print(f"{version}, is prepared; v{result['active']} stays active until you rotate again")
         return
     print(f"{version}, is active; running pipelines take it up with their next batch")
     if series == "vault":
@@ -160,10 +161,12 @@ async def _rotate(
     async with assembly.database(settings) as (session, _):
         keyring = await hold_against_record(session, keyring)
         known = [version for name, version in await recorded(session) if name == series]
+        if not prepare:
+            await require_activation(session)  # before a root is added that would lie idle
         prepared = [
             version for version in keyring.versions(series) if version > max(known, default=0)
         ]
-        if prepared and not prepare:
+        if prepared:
             version = prepared[-1]
         else:
             version = max([*known, *keyring.versions(series), 0]) + 1
@@ -228,6 +231,8 @@ def list_(config: Path | None, as_json: bool) -> None:
         return
     for row in rows:
         marks = [name for name in ("active", "recorded", "held") if row[name]]
+        if row["held"] and row["recorded"] and row["fingerprint"] != row["recorded_fingerprint"]:
+            marks.append(f"but it is {row['recorded_fingerprint']} on record: another root")
         print(f"{row['series']:10} v{row['version']}  {row['fingerprint']}  {', '.join(marks)}")
 
 
@@ -250,6 +255,7 @@ async def _list(settings: Settings) -> list[dict[str, object]]:
             "fingerprint": held.get((series, version)) or on_record[series, version][0],
             "active": on_record.get((series, version), ("", False))[1],
             "recorded": (series, version) in on_record,
+            "recorded_fingerprint": on_record.get((series, version), (None, False))[0],
             "held": (series, version) in held,
         }
         for series, version in sorted({*held, *on_record})

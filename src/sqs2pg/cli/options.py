@@ -34,10 +34,12 @@ def stdin_lines(*, most: int) -> list[str]:
 
     Raises SettingsError, which quotes none of them.
     """
-    lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
+    # Not splitlines(): U+2028, U+0085 and the like may stand in a name, which would become two.
+    lines = [line for line in sys.stdin.read().split("\n") if line.strip()]
     if not 1 <= len(lines) <= most:
+        count = "1" if most == 1 else f"1 to {most:,}"
         raise SettingsError(
-            f"stdin has {len(lines):,} lines", hint=f"give 1 to {most:,}, one name a line"
+            f"stdin has {len(lines):,} lines", hint=f"give {count}, one name a line"
         )
     return lines
 

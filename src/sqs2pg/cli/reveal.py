@@ -94,6 +94,7 @@ async def _reveal(
             reason=reason,
             ticket=ticket,
             named=naming(settings.fields, settings.vault.subject),
+            like_values=any(f.recover and f.mask == "fpe_ff1" for f in settings.fields),
         )
 
 

@@ -87,7 +87,7 @@ def _fpe_ff1(kind: str, domain: str, keyring: Roots | None) -> Operator:
 
 def _active_root(name: str, domain: str, keyring: Roots | None) -> tuple[int, Secret]:
     """Return the root that new masks are made with; what is in a table never needs the vault's."""
-    _check_domain(domain)
+    check_domain(domain)
     if keyring is None:
         raise KeyFault(
             f"{name} needs a pseudonym root key and there is no keyring",
@@ -139,16 +139,17 @@ def properties(name: str) -> Properties:
     return PROPERTIES[name]
 
 
-def _check_domain(domain: str) -> None:
+def check_domain(domain: str) -> None:
+    """Refuse a domain that no key is derived for. Raises SettingsError `bad_domain`."""
     try:
         length = len(domain.encode())
     except UnicodeEncodeError:
         length = 0
     if not 1 <= length <= DOMAIN_BYTES_MAX or not domain.isprintable():
         raise SettingsError(
-            "a masking domain is empty, longer than 255 bytes, or not printable",
+            "the masking domain is empty, longer than 255 bytes, or not printable",
             code="bad_domain",
-            hint="set the field's domain to a short name, such as ip",
+            hint="give the field a short domain, such as ip",
         )
 
 

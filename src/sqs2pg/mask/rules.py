@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqs2pg import paths
 from sqs2pg.errors import SettingsError
-from sqs2pg.mask.policy import properties
+from sqs2pg.mask.policy import KEYED, check_domain, properties
 
 if TYPE_CHECKING:
     from sqs2pg.settings import Field
@@ -28,7 +28,7 @@ def check_fields(
 
     `cost` says how long it takes to reverse the refused mask; called only for that refusal.
     Codes: `unknown_operator`, `operator_kind`, `reversible_mask`, `mask_type`,
-    `mask_not_recoverable`, `too_few_values`, `kept_beside_mask`, `domain_mixed`.
+    `mask_not_recoverable`, `bad_domain`, `too_few_values`, `kept_beside_mask`, `domain_mixed`.
     """
     fields = list(fields)
     for field in fields:
@@ -66,6 +66,19 @@ def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], st
             hint='use mask = "pseudonymize"'
             + (", or leave out recover: the key opens it" if declared.recoverable else ""),
         )
+    if field.recover and field.mask == "keep":
+        raise SettingsError(
+            f"{where}: recover = true on a field that is kept as it is: there is nothing to "
+            "recover, and the vault would hold the value in clear, as its own token",
+            code="mask_not_recoverable",
+            hint='remove recover, or set mask = "pseudonymize"',
+        )
+    if field.mask in KEYED:
+        try:
+            check_domain(field.domain or field.name)
+        except SettingsError as error:
+            error.what = f"{where}: {error.what}"
+            raise
     few = field.possible_values
     if few is not None and few < declared.values_min and not declared.reversible:
         raise SettingsError(

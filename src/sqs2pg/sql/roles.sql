@@ -24,6 +24,7 @@ $$;
 DO $$
 DECLARE
     book text;
+    reader text;
 BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
         GRANT USAGE ON SCHEMA sqs2pg, pii TO sqs2pg_ingest;
@@ -69,5 +70,11 @@ BEGIN
         GRANT USAGE ON SCHEMA sqs2pg TO sqs2pg_auditor;
         GRANT SELECT ON sqs2pg.audit, sqs2pg.audit_head TO sqs2pg_auditor;
     END IF;
+    -- The books of workers were once granted where these roles were there before the table.
+    FOREACH reader IN ARRAY ARRAY['sqs2pg_analyst', 'sqs2pg_auditor'] LOOP
+        CONTINUE WHEN to_regclass('sqs2pg.worker') IS NULL
+            OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = reader);
+        EXECUTE format('REVOKE ALL ON sqs2pg.worker FROM %I', reader);
+    END LOOP;
 END
 $$;

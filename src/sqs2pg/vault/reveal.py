@@ -9,6 +9,7 @@ Must never do: log or store a value; put one into an error.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -36,6 +37,9 @@ from sqs2pg.vault.reference import reference_key
 LIMIT_MAX = 1_000
 """Values a request, at most; the database refuses more."""
 TOKEN_CHARACTERS_MAX = 1_024
+
+_TOKEN = re.compile(r"[ved][1-9][0-9]{0,3}_[A-Za-z0-9_-]+\Z|[0-9a-f]{64}\Z")
+"""What masks with a version look like, and `sha256`."""
 
 _REQUEST = "SELECT granted, sequence, hash FROM pii.request_reveal(%s, %s::uuid, %s, %s, %s)"
 _FETCH = """SELECT subject, generation, field, token, sealed, wrapped_key, key_version,
@@ -74,10 +78,13 @@ async def reveal(
     reason: str,
     ticket: str = "",
     named: Converter = text,
+    like_values: bool = False,
 ) -> list[Revealed]:
     """Return up to `limit` (1 to 1,000) values: of a token, of a person, or of one in the other.
 
     At least one. `named` makes of `user` the name by which they are known (`whose.py`).
+    `like_values`: a token may look like a value (`fpe_ff1`); else one that does not look like a
+    token is refused before it is on record, for it may be an address, or somebody's name.
 
     Raises SettingsError for a request that cannot be recorded, KeyFault where a key is missing,
     FatalFault where the role may not, has had its share of the hour (`rate_limited`), the person
@@ -89,6 +96,13 @@ async def reveal(
         raise SettingsError("the reason is empty", hint="say why the value is revealed")
     if token is not None:
         audit.operator_text("the token", token, TOKEN_CHARACTERS_MAX)
+        if not like_values and not _TOKEN.match(token):
+            raise SettingsError(
+                "TOKEN does not look like a token; nothing was asked for, and nothing recorded",
+                code="not_a_token",
+                hint="copy it from the masked column: v1_ and 32 hexadecimal digits. A person's "
+                "values are revealed with --user; masks of fpe_ff1 with their own settings (-c)",
+            )
     keyring.active("vault")  # without it nothing would be opened
     reference = await _reference(session, keyring, user, named) if user is not None else None
     anchor = await _request(session, [token, reference, limit, reason, ticket])

@@ -70,11 +70,25 @@ def test_text_goes_to_text(name: str, type_: str) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_what_is_to_be_recovered_must_be_found_again(name: str) -> None:
     kind = PROPERTIES[name].kinds[0]
-    found = name in ("pseudonymize", "encrypt_deterministic", "fpe_ff1", "sha256", "keep")
+    found = name in ("pseudonymize", "encrypt_deterministic", "fpe_ff1", "sha256")
     if found:
         check(field(name, kind=kind, recover=True), accept=True)
     else:
         assert refused(field(name, kind=kind, recover=True)).code == "mask_not_recoverable"
+
+
+def test_what_is_kept_is_not_sealed_under_itself() -> None:
+    error = refused(field("keep", recover=True))
+    assert error.code == "mask_not_recoverable"
+    assert "in clear" in error.what
+
+
+@pytest.mark.parametrize("domain", ["a\tb", "é" * 128, "\ud800", "a\u2028b"])
+def test_a_bad_domain_is_refused_with_the_settings_by_the_name_of_its_field(domain: str) -> None:
+    error = refused(field("pseudonymize", domain=domain))
+    assert error.code == "bad_domain"
+    assert error.what.startswith("field 'a': ")
+    check(field("partial", domain=domain))  # whose mask has no key
 
 
 def test_few_possible_values_are_no_domain_for_ff1() -> None:
