@@ -14,8 +14,10 @@ import hashlib
 import re
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -31,6 +33,7 @@ else:
 LINE_BYTES_MAX = 256 * 2**20
 """Of one line: Firehose makes objects of up to 128 MiB, which may be one line."""
 _PIECE = 2**20
+_PACKED = 2**15
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _DAY_MS = 86_400_000
 
@@ -101,7 +104,9 @@ class Reader:
 
     def lines(self) -> Iterator[Line]:
         """Yield each line that is not empty. Raises Sqs2pgError `archive_damaged`."""
-        for raw in _physical(_decompressed(self._counted(), self.archive.name), self.archive.name):
+        name = self.archive.name
+        raws = _physical(_decompressed(self._counted(), name), name)
+        for raw in chain([next(raws, b"").removeprefix(BOM_UTF8)], raws):
             line = raw.strip()
             if line[:1] == b"{" and not _GLUED.search(line) and not _SUBSCRIPTION.match(line):
                 yield Line(line, None)  # as nearly all are
@@ -165,7 +170,7 @@ def read(archive: Archive, store: Objects | None) -> Reader:
 
 
 def _in_files(path: Path) -> Iterator[Archive]:
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = sorted(p for p in path.rglob("*") if _is_meant(p, path)) if path.is_dir() else [path]
     for file in files:
         try:
             status = file.stat()
@@ -175,9 +180,17 @@ def _in_files(path: Path) -> Iterator[Archive]:
         yield Archive(str(file), "", status.st_size, own)
 
 
+def _is_meant(file: Path, folder: Path) -> bool:
+    """Whether a folder's name stands for a file: hidden ones may hold keys or settings."""
+    inside = file.relative_to(folder).parts
+    return not any(part.startswith(".") for part in inside) and file.is_file()
+
+
 def _in_s3(url: str, store: Objects | None) -> Iterator[Archive]:
-    assert store is not None
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise SettingsError(f"{url} names no bucket", hint="write s3://BUCKET/PREFIX")
+    assert store is not None
     for stored in store.listing(bucket, prefix):
         if stored.size:
             name = f"s3://{bucket}/{stored.key}"
@@ -220,7 +233,13 @@ def _decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
         yield first
         yield from pieces
         return
-    yield from _unpacked(make, first, pieces, name)
+    # In small pieces: what lies behind a member is copied, and Firehose puts many into an object.
+    cut = (piece[at : at + _PACKED] for piece in chain([first], pieces) for at in _starts(piece))
+    yield from _unpacked(make, next(cut), cut, name)
+
+
+def _starts(piece: bytes) -> range:
+    return range(0, len(piece), _PACKED)
 
 
 def _unpacked(make: Any, first: bytes, pieces: Iterator[bytes], name: str) -> Iterator[bytes]:

@@ -30,7 +30,8 @@ from sqs2pg.targets import quoted
 _ALL = """SELECT target, every, ahead, retention_days, column_name FROM sqs2pg.partitioned
 WHERE pg_catalog.to_regclass(target) IS NOT NULL"""
 _KIND = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
-# What a plain table may have that would not move with its name, or that partitions cannot have.
+# What a plain table may have that would not move with its name, or that partitions cannot have:
+# left unsaid, row security or a foreign key would be gone without a word.
 _OBSTACLES = """SELECT 'foreign key ' || conname || ' refers to it' FROM pg_catalog.pg_constraint
   WHERE confrelid = %s::regclass AND contype = 'f'
 UNION ALL SELECT 'its ' || CASE contype WHEN 'p' THEN 'primary key ' ELSE 'unique constraint ' END
@@ -47,7 +48,20 @@ UNION ALL SELECT 'identity column ' || attname FROM pg_catalog.pg_attribute
   WHERE attrelid = %s::regclass AND attidentity <> '' AND NOT attisdropped
 UNION ALL SELECT 'view ' || v.oid::regclass FROM pg_catalog.pg_depend d
   JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
-  WHERE d.refobjid = %s::regclass AND d.classid = 'pg_catalog.pg_rewrite'::regclass"""
+  WHERE d.refobjid = %s::regclass AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+    AND v.oid <> d.refobjid
+UNION ALL SELECT CASE contype WHEN 'f' THEN 'foreign key ' ELSE 'exclusion constraint ' END
+    || conname FROM pg_catalog.pg_constraint WHERE conrelid = %s::regclass AND contype IN ('f', 'x')
+UNION ALL SELECT 'row security' FROM pg_catalog.pg_class c WHERE c.oid = %s::regclass
+  AND (relrowsecurity OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE polrelid = c.oid))
+UNION ALL SELECT 'rule ' || rulename FROM pg_catalog.pg_rewrite WHERE ev_class = %s::regclass
+UNION ALL SELECT 'publication ' || pubname FROM pg_catalog.pg_publication p
+  JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid WHERE prrelid = %s::regclass
+UNION ALL SELECT 'grants on column ' || attname FROM pg_catalog.pg_attribute
+  WHERE attrelid = %s::regclass AND attacl IS NOT NULL
+UNION ALL SELECT 'inheritance, of or by ' || CASE inhrelid WHEN %s::regclass THEN inhparent
+    ELSE inhrelid END::regclass FROM pg_catalog.pg_inherits
+  WHERE %s::regclass IN (inhrelid, inhparent)"""
 _GRANTS = """SELECT a.privilege_type,
        CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
 FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
@@ -68,7 +82,7 @@ class Converted(msgspec.Struct):
     rows: int = 0
     """Rows that moved to a period of their own."""
     left: int = 0
-    """Rows that stay in the default partition: those without a date."""
+    """Rows that stay in the default partition: without a date, or of no year from 1 to 9999."""
 
 
 async def extend(session: Session) -> tuple[int, int]:
@@ -95,6 +109,7 @@ async def extend(session: Session) -> tuple[int, int]:
         raise TransientFault(
             f"upkeep of the partitions failed (SQLSTATE {fault.detail})",
             code=f"postgres_{fault.sqlstate}",
+            hint="run `sqs2pg partition` as the owner of the tables, and see the server's log",
         ) from None
     return attached, dropped
 
@@ -142,7 +157,7 @@ async def convert(
 async def _swap(session: Session, table: str, by: str) -> None:
     obstacles = [
         what
-        for (what,) in await session.execute(_OBSTACLES, [table, by, table, by, by, *[table] * 4])
+        for (what,) in await session.execute(_OBSTACLES, [table, by, table, by, by, *[table] * 11])
     ]
     if obstacles:
         raise SettingsError(
@@ -178,10 +193,16 @@ async def _move(
     while True:
         # The newest first: once the present period is moved, new rows go past the default
         # partition, and nobody waits for the moves of the older ones.
-        [(day,)] = await session.execute(f"SELECT max({column})::date FROM ONLY {fallback}")
+        # As text, and of the years that have four digits: the driver has no date for others.
+        [(day,)] = await session.execute(
+            f"SELECT max({column})::date::text FROM ONLY {fallback}"
+            f" WHERE {column} >= '0001-01-01' AND {column} < '10000-01-01'"
+        )
         if day is None:
             break
-        [(moved,)] = await session.execute("SELECT sqs2pg.attach_period(%s, %s)", [table, day])
+        [(moved,)] = await session.execute(
+            "SELECT sqs2pg.attach_period(%s, %s::date)", [table, day]
+        )
         if moved is None:
             # The period is there, and rows of it are in the default partition: not possible but
             # where somebody has attached a partition of that name and other bounds.

@@ -98,6 +98,54 @@ def test_what_stands_in_the_way_is_told_and_nothing_is_changed(partitioned: Shel
     partitioned.error("partition", code=2, SQS2PG_SINK__PARTITION_BY="")
 
 
+OBSTACLES = """
+CREATE TABLE region (id integer PRIMARY KEY);
+CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32),
+    masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32),
+    app_version integer, create_date date, region integer REFERENCES region);
+ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+CREATE RULE noted AS ON DELETE TO user_logins DO ALSO NOTHING;
+CREATE PUBLICATION changes FOR TABLE user_logins;
+GRANT SELECT (locale) ON user_logins TO PUBLIC;
+CREATE TABLE inherits () INHERITS (user_logins);
+"""
+
+
+def test_what_would_be_lost_without_a_word_stands_in_the_way(partitioned: Shell, query: Query):
+    query(OBSTACLES)
+    partitioned("migrate")
+    told = partitioned.error("partition", "--convert", code=2)
+    for what in (
+        "foreign key user_logins_region_fkey",
+        "row security",
+        "rule noted",
+        "publication changes",
+        "grants on column locale",
+        "inheritance, of or by inherits",
+    ):
+        assert what in told
+    assert query("SELECT relkind FROM pg_class WHERE relname = 'user_logins'") == [("r",)]
+
+
+def test_a_table_with_generated_columns_and_dates_out_of_this_world_is_converted(
+    partitioned: Shell, query: Query, send: Send
+):
+    partitioned.environment["SQS2PG_SINK__PARTITION_BY"] = ""
+    partitioned("migrate")
+    query("ALTER TABLE user_logins ADD month text GENERATED ALWAYS AS (locale || '!') STORED")
+    query("INSERT INTO user_logins (user_id, locale, create_date) SELECT 'u', 'DE', day::date FROM"
+          " unnest('{infinity,-infinity,0044-03-15 BC,12000-01-01,2024-02-29,0001-01-01,"
+          "9999-12-31,NULL}'::text[]) day")  # fmt: skip
+    partitioned.environment["SQS2PG_SINK__PARTITION_BY"] = "create_date"
+    done = partitioned("partition", "--convert", "--json").last
+    assert done == {"periods": 3, "rows": 3, "left": 5}
+    assert ("user_logins_p202402", 1) in query(PARTS)
+    assert query("SELECT count(*) FROM user_logins WHERE month = 'DE!'") == [(8,)]
+    send([login(1, None), login(2, "2023-05-06")])
+    assert partitioned("run", "--drain", "--json").last["written"] == 2
+    partitioned("partition")
+
+
 def test_declared_indexes_are_built_on_plain_and_partitioned_tables(
     shell: Shell, query: Query, tmp_path: Path
 ):

@@ -63,6 +63,17 @@ def test_an_empty_archive_has_no_lines(tmp_path: Path):
         assert bodies(tmp_path, content) == []
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path):
+    marked = b'\xef\xbb\xbf{"v": 1}\r\n\r\n{"v": 2}'
+    for content in (marked, gzip.compress(marked)):
+        assert bodies(tmp_path, content) == [b'{"v": 1}', b'{"v": 2}']
+
+
+def test_many_members_are_one_archive(tmp_path: Path):
+    packed = b"".join(gzip.compress(b'{"v": %d}\n' % n) for n in range(3000)) + gzip.compress(b"")
+    assert bodies(tmp_path, packed) == [b'{"v": %d}' % n for n in range(3000)]
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
 def test_a_damaged_archive_is_told_after_its_lines(tmp_path: Path, pack: Any):
     packed = pack(os.urandom(3_000_000).hex().encode() + b"\n" + LINES)
@@ -135,6 +146,13 @@ def test_folders_are_walked_in_order_and_equal_content_has_one_digest(tmp_path: 
     digests = [identify(one).digest for one in found]
     assert digests[0] == digests[1] != digests[2]
     assert identify(identify(found[0])) == identify(found[0])
+    for hidden in (".sqs2pg/dev.keys", "a/.part.crc"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"z")
+    assert list(find([str(tmp_path)], None)) == found
+    assert len(list(find([str(tmp_path / ".sqs2pg")], None))) == 1  # asked for by its name
+    with pytest.raises(SettingsError, match="names no bucket"):
+        list(find(["s3://"], None))
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "nothing"):
         with pytest.raises(SettingsError):
