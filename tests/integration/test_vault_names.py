@@ -12,7 +12,7 @@ import pytest
 from sqs2pg.assembly import assemble, connect
 from sqs2pg.cli import forget as forget_command
 from sqs2pg.cli import reveal as reveal_command
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.migrate import migrate
 from sqs2pg.settings import Settings
 from tests.integration.support import rows
@@ -152,3 +152,34 @@ async def test_text_in_a_uuid_column_is_refused_since_it_has_several_spellings(
     left = {who for (who,) in rows(database, "SELECT who FROM logins")}
     assert uuid.UUID(ANN) not in left
     assert uuid.UUID(BOB) in left
+
+
+@pytest.mark.parametrize(
+    ("kind", "mask", "spellings", "asked", "other"),
+    [
+        ("email", "pseudonymize", ["Ann@Example.com", "ann@example.com"], "ANN@EXAMPLE.COM", "b@c"),
+        ("email", "encrypt_deterministic", ["Ann@x.de", "ann@x.de"], "ANN@x.de", "b@c"),
+        ("phone", "fpe_ff1", ["+49 30 1234567", "(4930) 1234567"], "49301234567", "49301234568"),
+        ("uuid", "pseudonymize", [ANN.upper(), "{" + ANN + "}"], ANN, BOB),
+        ("text", "pseudonymize", ["\u00e9va", "e\u0301va"], "\u00e9va", "Eva"),
+    ],
+)
+async def test_all_spellings_that_have_one_mask_are_one_person(
+    settings: MakeSettings, kind: str, mask: str, spellings: list[str], asked: str, other: str
+) -> None:
+    chosen = mapped(settings, mask=mask, kind=kind)
+    await prepare(chosen)
+    async with assemble(chosen) as ready:
+        named = [*spellings, other]
+        await write(ready, [message(name, f"10.0.0.{n}") for n, name in enumerate(named)])
+    [(people,)] = rows(chosen.sink.dsn, "SELECT count(*) FROM pii.subject_key")
+    assert people == 2
+    found = await reveal_command._reveal(chosen, None, asked, 5, "a test", "")
+    assert {one.value for one in found} == {"10.0.0.0", "10.0.0.1"}
+
+    report = await erase(chosen, asked)
+    assert (report.keys_destroyed, report.values_removed, report.rows_changed) == (1, 2, 2)
+    with pytest.raises(Sqs2pgError) as refused:
+        await value_of(chosen, spellings[0])
+    assert refused.value.code == "erased"
+    assert await value_of(chosen, other) == "10.0.0.2"

@@ -543,6 +543,13 @@ def test_settings_are_frozen():
         ("[vault]\nenabled = true\n" + FIELD, "vault.subject names 'user_id'"),
         (OF_A + FIELD + "over_length = 'truncate'", 'truncate" on vault.subject'),
         (OF_A + FIELD + "[[field]]\nsource = 'a'\ncolumn = 'b'\ntype = 'uuid'", "several types"),
+        (
+            OF_A
+            + FIELD
+            + "mask = 'pseudonymize'\nkind = 'email'\n"
+            + "[[field]]\nsource = 'a'\ncolumn = 'b'\nmask = 'pseudonymize'",
+            "masks of several kinds",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together(write: Write, text: str, what: str):

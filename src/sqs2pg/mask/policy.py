@@ -128,6 +128,9 @@ PROPERTIES: dict[str, Properties] = {
 KEYED = frozenset({"pseudonymize", "encrypt", "encrypt_deterministic", "fpe_ff1"})
 """Operators whose mask needs a key."""
 
+OF_CANONICAL_FORM = KEYED - {"encrypt"}
+"""Operators whose masks are equal for all spellings of a value."""
+
 OPERATORS = tuple(sorted(_COMPILERS))
 """Every name that `mask` of a field may have."""
 

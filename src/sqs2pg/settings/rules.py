@@ -10,6 +10,7 @@ import msgspec
 from sqs2pg import paths
 from sqs2pg.errors import SettingsError
 from sqs2pg.hash_rate import cost_to_reverse
+from sqs2pg.mask.policy import OF_CANONICAL_FORM
 from sqs2pg.mask.rules import DROP, check_fields
 from sqs2pg.settings.fields import ATTRIBUTE, Field
 from sqs2pg.settings.sections import Settings
@@ -55,6 +56,13 @@ def _check_subject(settings: Settings) -> None:
             code="subject_truncated",
             hint="a cut id may be that of several people, and an erasure would not find it: remove "
             "over_length",
+        )
+    forms = {field.kind if field.mask in OF_CANONICAL_FORM else "text" for field in about}
+    if len(forms) > 1:
+        raise SettingsError(
+            f"field {settings.vault.subject!r} (vault.subject) has masks of several kinds",
+            code="subject_kinds",
+            hint="one mask is one person, in whatever spelling: give them all the same kind",
         )
     if len({field.type for field in about}) > 1:
         raise SettingsError(

@@ -14,6 +14,8 @@ import msgspec
 
 from sqs2pg.convert import CONVERTERS, Converter
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mask.canonical import CANONICAL, shown
+from sqs2pg.mask.policy import OF_CANONICAL_FORM
 from sqs2pg.settings import Field
 
 Whose = Callable[[str], str | None]
@@ -27,11 +29,20 @@ def naming(fields: Iterable[Field], subject: str) -> Converter:
     """Return what makes of a person's name in a message the one by which they are known.
 
     It is that of the target's column, so that who is asked for as the table shows them is found:
-    lower case of a uuid, 7 of 7.0. `subject` is `vault.subject`. Raises PermanentFault where the
-    field's type refuses the name.
+    lower case of a uuid, 7 of 7.0; and where the column has masks of canonical forms, the form of
+    its kind: one mask is one person, in whatever spelling. `subject` is `vault.subject`. Raises
+    PermanentFault where the field's type or kind refuses the name.
     """
-    types = (field.type for field in fields if field.source == subject)
-    return CONVERTERS[next(types, "text")]
+    about = next((field for field in fields if field.source == subject), None)
+    convert = CONVERTERS[about.type if about else "text"]
+    if about is None or about.kind == "text" or about.mask not in OF_CANONICAL_FORM:
+        return convert
+    kind, canonical = about.kind, CANONICAL[about.kind]
+
+    def named(value: str) -> str:
+        return shown(kind, canonical(convert(value)))
+
+    return named
 
 
 def whose(reference: Callable[[str], str], source: str) -> Whose:
