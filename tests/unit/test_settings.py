@@ -397,6 +397,8 @@ def test_an_unknown_key_of_the_file_names_the_nearest_known_one(
         ("SQS2PG_CONFIGG", "did you mean SQS2PG_CONFIG?"),
         ("SQS2PG_KEYS__PSEUDONYM_ROT", "did you mean SQS2PG_KEYS__PSEUDONYM_ROOT?"),
         ("SQS2PG_KEYS__PSEUDONYM_ROOT_V", "did you mean SQS2PG_KEYS__PSEUDONYM_ROOT?"),
+        ("SQS2PG_KEYS__PSEUDONYM_ROOT_V02", "did you mean SQS2PG_KEYS__PSEUDONYM_ROOT?"),
+        ("SQS2PG_KEYS__VAULT_ROOT_V10000", "did you mean SQS2PG_KEYS__VAULT_ROOT?"),
         ("SQS2PG_PSEUDONYM_ROOT", "known: SQS2PG_"),
         ("SQS2PG_FIELD", "did you mean SQS2PG_"),
         ("SQS2PG_", "known: SQS2PG_"),

@@ -105,7 +105,9 @@ def _info(section: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
 
 # Read straight from the environment by the key provider or the loader, never part of the file.
 _ROOTS = ("pseudonym_root", "vault_root")
-_NOT_SETTINGS = re.compile(r"^SQS2PG_(CONFIG|NATIVE|KEYS__(PSEUDONYM|VAULT)_ROOT(_V\d+)?)$")
+_NOT_SETTINGS = re.compile(
+    r"^SQS2PG_(CONFIG|NATIVE|KEYS__(PSEUDONYM|VAULT)_ROOT(_V[1-9]\d{0,3})?)$"
+)
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:

@@ -131,9 +131,7 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
                 stored = convert(name)
             except PermanentFault:
                 return []  # such a name was never stored
-            # One reference stands for all canonically equivalent spellings.
-            forms = (unicodedata.normalize(form, stored) for form in ("NFC", "NFD"))
-            return list(dict.fromkeys([stored, *forms]))
+            return _forms(stored)
 
         return kept
     domain = field.domain or field.name
@@ -154,11 +152,18 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
 
     def spellings(name: str) -> list[str]:
         try:
-            return list(dict.fromkeys(t for mask in masks if (t := mask(name)) is not None))
+            found = (mask(form) for mask in masks for form in _forms(name))
+            return list(dict.fromkeys(token for token in found if token is not None))
         except PermanentFault:
             return []  # such a name was never stored
 
     return spellings
+
+
+def _forms(name: str) -> list[str]:
+    """Return a name's canonically equivalent spellings: one reference stands for all of them."""
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return list(dict.fromkeys([name, *forms]))
 
 
 async def look_up(session: Session, where: Place) -> Place:
