@@ -244,11 +244,24 @@ def roles_sql() -> str:
 
 def target_grants(settings: Settings) -> list[str]:
     """Return the grants on the targets: ingest adds rows, analysts read them."""
+    schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
+    schemas.pop("public", None)  # open to everybody, as it comes
     return [
+        f"GRANT USAGE ON SCHEMA {quoted_table(schema)} TO {role}"
+        for schema in schemas
+        for role in ("sqs2pg_ingest", "sqs2pg_analyst")
+    ] + [
         f"GRANT {privilege} ON {quoted_table(target.table)} TO {role}"
         for target in settings.targets
         for privilege, role in (("INSERT", "sqs2pg_ingest"), ("SELECT", "sqs2pg_analyst"))
     ]
+
+
+# Those that columns of a target take their defaults from: an insert asks for them too.
+_SEQUENCES = """SELECT DISTINCT s.oid::regclass::text FROM pg_catalog.pg_attrdef a
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = a.oid
+JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND a.adrelid = pg_catalog.to_regclass(%s)"""
 
 
 async def _grant(session: Session, settings: Settings) -> list[str]:
@@ -260,6 +273,13 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
     for statement in target_grants(settings):
         if statement.rpartition(" ")[2] not in missing:
             done += await _try_grant(session, statement)
+    if "sqs2pg_ingest" not in missing:
+        for target in settings.targets:
+            rows = await session.execute(_SEQUENCES, [quoted_table(target.table)])
+            for (sequence,) in rows:
+                done += await _try_grant(
+                    session, f"GRANT USAGE ON SEQUENCE {sequence} TO sqs2pg_ingest"
+                )
     if missing:
         names = ", ".join(role for role in ROLES if role in missing)
         done.append(

@@ -39,10 +39,14 @@ def read_lines(path: Path) -> Iterator[str]:
                 if body := line.strip():
                     yield body
     except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not UTF-8 text") from None
+        raise SettingsError(
+            f"{path} is not UTF-8 text", hint="give a text file, or one whose name ends in .gz"
+        ) from None
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or "it is damaged, or not gzip"
-        raise SettingsError(f"{path} cannot be read: {reason}") from None
+        raise SettingsError(
+            f"{path} cannot be read: {reason}", hint="check the path and its permissions"
+        ) from None
 
 
 async def send_all(

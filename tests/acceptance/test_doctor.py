@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -146,3 +147,25 @@ def test_what_is_to_be_granted(shell: Shell, sqs: Any, queue_url: str):
     sql = shell("check", "--emit-sql").out
     assert "GRANT sqs2pg_ingest TO pipeline" in sql
     assert 'GRANT INSERT ON "user_logins" TO sqs2pg_ingest' in sql
+
+
+def test_the_grants_are_enough_for_a_table_in_a_schema_with_a_sequence(
+    shell: Shell, query: Query, database: str, send: Send
+):
+    query("CREATE SCHEMA logs")
+    query("CREATE TABLE logs.visit (id bigserial, user_id text)")
+    (shell.folder / "sqs2pg.toml").write_text(
+        '[sink]\ntable = "logs.visit"\n[[field]]\nsource = "user_id"\ncolumn = "user_id"\n'
+    )
+    sql = shell("check", "--emit-sql").out
+    assert 'GRANT USAGE ON SCHEMA "logs" TO sqs2pg_ingest' in sql
+    shell("migrate")
+    login, rest = f"role_{secrets.token_hex(6)}", database.partition("@")[2]
+    query(f"CREATE ROLE {login} LOGIN PASSWORD 'x' IN ROLE sqs2pg_ingest")
+    try:
+        send(['{"user_id": "u1"}'])
+        as_login = {"DATABASE_URL": f"postgresql://{login}:x@{rest}"}
+        assert shell("check", "--json", **as_login).last["ok"]
+        assert shell("run", "--drain", "--json", **as_login).last["written"] == 1
+    finally:
+        query(f"DROP ROLE {login}")

@@ -175,4 +175,9 @@ def _name_error(error: OSError) -> str:
 
 
 def _fault(code: str, what: str) -> TransientFault:
-    return TransientFault(f"SQS endpoint: {what}", code=code, stage=Stage.RECEIVE)
+    return TransientFault(
+        f"SQS endpoint: {what}",
+        code=code,
+        stage=Stage.RECEIVE,
+        hint="check the network, AWS_REGION, and AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_SQS",
+    )
