@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.shell import Shell
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -121,3 +123,31 @@ def test_a_column_of_plain_hashes_is_found_out(shell: Shell, query: Query) -> No
     assert "looks like pseudonyms" in shown
     assert "IP addresses in the clear" in shell("check", "--column", "old.clear", code=1).out
     assert "no column old.none" in shell("check", "--column", "old.none", code=1).out
+
+
+@pytest.mark.parametrize(
+    ("mask", "found"),
+    [("keep", True), ("pseudonymize", True), ("encrypt", False), ("partial", False)],
+)
+def test_people_who_could_not_be_erased_are_told_before_it_is_too_late(
+    shell: Shell, tmp_path: Path, mask: str, found: bool
+) -> None:
+    (tmp_path / "sqs2pg.toml").write_text(
+        f"""[vault]
+enabled = true
+[[field]]
+source = "user_id"
+column = "who"
+mask = "{mask}"
+[[field]]
+source = "ip"
+column = "ip"
+kind = "ip"
+mask = "pseudonymize"
+recover = true
+"""
+    )
+    checks = shell("check", "--json", code=1).last["checks"]  # nothing is migrated
+    told = [one for one in checks if one["name"] == "masking subject"]
+    assert [one["status"] for one in told] == ([] if found else ["warn"])
+    assert all("forget" in one["detail"] for one in told)

@@ -9,7 +9,7 @@ from sqs2pg.check.context import Context
 from sqs2pg.check.finding import Finding, ok, warn
 from sqs2pg.mask.policy import KEYED, properties
 from sqs2pg.proposal import snake_case
-from sqs2pg.settings import Field
+from sqs2pg.settings import Field, Settings
 
 _PERSONAL = re.compile(
     r"(^|[._-])(e?mail|phone|mobile|msisdn|ip|ip_?addr(ess)?|ssn|passport|iban|card|pan|"
@@ -47,7 +47,34 @@ async def check_masking(context: Context) -> list[Finding]:
         dropped = f"dropped: {', '.join(settings.dropped)}; " if settings.dropped else ""
         rest = f"{dropped}unknown fields: {settings.unknown_fields}"
         findings.append(ok("masking policy", f"{len(masked)} masked; kept: {shown}; {rest}"))
-    return findings
+    return findings + _erasure(settings)
+
+
+def _erasure(settings: Settings) -> list[Finding]:
+    """Warn of targets in which `forget` could not find the rows of a person."""
+    if not settings.vault.enabled:
+        return []
+    subject = settings.vault.subject
+    lost = [
+        target.table
+        for target in settings.targets
+        if not any(
+            declared.deterministic and declared.joinable
+            for field in target.fields
+            if field.source == subject
+            for declared in [properties(field.mask)]
+        )
+    ]
+    if not lost:
+        return []
+    return [
+        warn(
+            "masking subject",
+            f"no column of {', '.join(lost)} tells by {subject} (vault.subject) whose a row is: "
+            "`sqs2pg forget` will refuse to erase anybody",
+            f'keep {subject}, or mask it with "pseudonymize", whose masks are found again',
+        )
+    ]
 
 
 def _masked(field: Field) -> Finding:
