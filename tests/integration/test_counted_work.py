@@ -50,7 +50,7 @@ async def drain(ready: Ready, watch: Callable[[FrameType, str, Any], None] | Non
     assert totals.settled == MESSAGES
 
 
-@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 8.5, 8), ("0", 18.5, 27.5)])
+@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 11, 10), ("0", 18.5, 27.5)])
 async def test_calls_a_message(
     queue_server: QueueServer,
     pipeline: Assemble,
