@@ -40,8 +40,9 @@ from .proxy import FaultProxy
 T = TypeVar("T")
 
 QUEUE = "logins"
-VISIBILITY_S = 2
-"""Short, so that what a killed consumer held comes back soon."""
+VISIBILITY_S = 4
+"""Short, so that what a killed consumer held comes back soon; and long enough that a busy machine
+extends leases, at a third of it, in time."""
 WAIT_S = 120.0
 """Longest wait for an event: for a busy machine, not for the event."""
 FIRST_STATEMENTS = b"set_config('synchronous_commit'"

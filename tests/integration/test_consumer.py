@@ -54,12 +54,12 @@ def metric(ready: Ready, name: str, **labels: str) -> float:
 async def test_a_batch_held_three_times_its_visibility_timeout_is_delivered_once(
     pipeline: Assemble, database: str, sqs_client: Any, queue_url: str
 ) -> None:
-    async with pipeline(source={"visibility_timeout_s": 2}) as ready:
+    async with pipeline(source={"visibility_timeout_s": 4}) as ready:
         await send(ready, [login(i) for i in range(25)])
         async with table_locked(database):
             run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
             # Each extension is asked for at a third of the timeout: nine spans three timeouts.
-            await until(lambda: metric(ready, "lease_extensions_total") >= 9 * 25)
+            await until(lambda: metric(ready, "lease_extensions_total") >= 9 * 25, 120)
         totals = await run
         assert (totals.received, totals.written, totals.duplicate) == (25, 25, 0)
         assert metric(ready, "leases_lost_total") == 0

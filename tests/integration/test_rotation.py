@@ -81,18 +81,14 @@ async def test_columns_that_were_read_again_are_kept_by_a_rollover(
         one = ready.processors[0]
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute("ALTER TABLE user_logins ALTER COLUMN user_id TYPE varchar(3)")
-            # The first is rejected by the database; the columns are read again for the next.
+            # The database rejects the first, and the columns are read again.
             for number in (5001, 5002):
                 assert await one.process([message(number)]) == [Outcome.QUARANTINED]
             await rotate(chosen, "pseudonym", 2)
             assert await one.process([message(1)]) == [Outcome.WRITTEN]
             assert await one.process([message(5003)]) == [Outcome.QUARANTINED]
-            reasons = connection.execute("SELECT reason FROM sqs2pg.quarantine ORDER BY message_id")
-            assert [reason for (reason,) in reasons] == [
-                "rejected_by_database",
-                "too_long",
-                "too_long",
-            ]
+            reasons = "SELECT reason, count(*) FROM sqs2pg.quarantine GROUP BY 1"
+            assert connection.execute(reasons).fetchall() == [("too_long", 3)]
         assert await tokens(chosen) == [("u1", "v2_", "v2_")]
 
 
