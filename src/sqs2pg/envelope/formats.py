@@ -59,11 +59,15 @@ def signature(payload: str | bytes) -> str | None:
     if type(value) is not dict:
         return None
     names = value.keys()
-    if value.get("Type") in _SNS_TYPES and "TopicArn" in names:
+    if (value.get("Type") in _SNS_TYPES and "TopicArn" in names) or _nearly(names, _SNS):
         return _whole("sns", names, _SNS, _SNS_MAY)
-    if "detail-type" in names and "detail" in names:
+    if ("detail-type" in names and "detail" in names) or _nearly(names, _EVENT):
         return _whole("eventbridge", names, _EVENT, _EVENT_MAY)
     return None
+
+
+def _nearly(names: Any, must: frozenset[str]) -> bool:
+    return len(must & names) >= len(must) - 1
 
 
 def _whole(layer: str, names: Any, must: frozenset[str], may: frozenset[str]) -> str:
@@ -78,7 +82,8 @@ def may_point(payload: str | bytes) -> bool:
 
 
 def _may_wrap(payload: str | bytes) -> bool:
-    marks = ('"TopicArn"', '"detail-type"')
+    # One of the two that only an envelope has, or of what has all the others.
+    marks = ('"TopicArn"', '"MessageId"', '"detail')
     text: Any = payload
     return any((m if isinstance(payload, str) else m.encode()) in text for m in marks)
 

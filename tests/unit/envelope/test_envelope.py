@@ -257,9 +257,14 @@ def test_auto_takes_nothing_for_an_envelope_that_could_be_something_else():
 
 
 def test_auto_refuses_what_is_half_an_envelope():
-    lacking = {k: v for k, v in SNS.items() if k != "Timestamp"}
+    for name in ("Type", "MessageId", "TopicArn", "Message", "Timestamp"):
+        lacking = {k: v for k, v in {**SNS, "Message": "{}"}.items() if k != name}
+        assert refused(lacking, "auto") == ("ambiguous_envelope", "sns")
+    for name in event({}):
+        if name != "resources":
+            lacking = {k: v for k, v in event({}).items() if k != name}
+            assert refused(lacking, "auto") == ("ambiguous_envelope", "eventbridge")
     assert refused({**SNS, "Message": "{}", CANARY: 1}, "auto") == ("ambiguous_envelope", "sns")
-    assert refused(lacking, "auto") == ("ambiguous_envelope", "sns")
     assert refused({**event({}), CANARY: 1}, "auto") == ("ambiguous_envelope", "eventbridge")
 
 
