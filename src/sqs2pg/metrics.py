@@ -49,6 +49,8 @@ class Requests(Collector):
         self._counts[stage][bisect_left(SECONDS, seconds)] += 1
         self._sums[stage] += seconds
 
+    # The two below are `observe`, without its call: they come with every request.
+
     def reply(self, messages: int, seconds: float) -> None:
         """Note a poll that brought messages: how many, and how long it took."""
         self.received += messages

@@ -301,18 +301,14 @@ class Processor:
             if fault.code != "all_rejected":
                 raise
             try:
-                changed = await self._renew()
-            except TransientFault as unfit:
-                self._stale = True
-                self._release(unfit, report)
-            else:
-                if not changed:
-                    if again:
-                        raise
-                    # The table may have been mended between the batch and the look at it.
-                    return await self._try(messages, condemned, again=True)
-                self._release(_changed(), report)
-            return [Outcome.RELEASED] * len(messages)
+                await self._confirm()
+            except TransientFault as moved:
+                self._release(moved, report)
+                return [Outcome.RELEASED] * len(messages)
+            if again:
+                raise
+            # The table may have been mended between the batch and the look at it.
+            return await self._try(messages, condemned, again=True)
         self.last_fault = None
         report.write_s, report.slow = time.perf_counter() - masked, result.slow
         if len(rows) == len(messages) and not result.slow:
@@ -332,7 +328,7 @@ class Processor:
             self._stale = True
             raise
         if changed:
-            raise _changed()
+            raise TransientFault("the target table has changed", code=_CHANGED)
 
     async def _renew(self) -> bool:
         """Compile the mapping against the tables as they are now; return whether they changed.
@@ -541,7 +537,3 @@ class Processor:
         if self._trace:
             self._trace.end(report)
         self._journal.committed(report)
-
-
-def _changed() -> TransientFault:
-    return TransientFault("the target table has changed", code=_CHANGED)
