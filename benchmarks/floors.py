@@ -13,7 +13,6 @@ import asyncio
 import gc
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -35,9 +34,9 @@ from .contenders import ONE
 from .contenders.pipeline import environment
 from .machine import commit, machine
 from .measure import Backlog, drain, fill
+from .report import publish_part
 from .rig import BenchmarkError, Rig, open_rig
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
 MESSAGES = 100_000
 RUNS = 7
 LIMIT_S = 60.0
@@ -47,8 +46,6 @@ STAGES = ("receive", "decode, mask, pack", "write", "delete")
 SERVER, SERVER_IN_DRAIN = "PostgreSQL", "PostgreSQL in the drain"
 GOAL = 1.5
 """Times the sum that a drain may cost."""
-
-_MARKED = re.compile(r"(<!-- floors -->\n).*?(<!-- /floors -->)", re.DOTALL)
 
 
 class Slices:
@@ -192,13 +189,6 @@ def table(turns: Sequence[dict[str, float]], count: int) -> str:
     return "\n".join(lines)
 
 
-def publish(text: str, page: Path = RESULTS) -> None:
-    """Write the table between the marks of the page."""
-    before = page.read_text(encoding="utf-8")
-    after = _MARKED.sub(lambda match: f"{match[1]}{text}\n{match[2]}", before)
-    page.write_text(after, encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and publish unless told not to."""
     parser = argparse.ArgumentParser(prog="benchmarks.floors", description=__doc__)
@@ -218,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = table(turns, options.messages)
     print(text)
     if not options.no_publish:
-        publish(text)
+        publish_part("floors", text)
     return 0
 
 

@@ -13,11 +13,9 @@ import itertools
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqs2pg.assembly import masks_of
@@ -29,14 +27,13 @@ from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Settings
 
 from .machine import commit, machine
+from .report import publish_part
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
 BATCH = 2_000
 ROUNDS = 31
 TARGET_PER_S = 150_000
 """Decode and two pseudonyms, messages a second on one core: what it must reach."""
 
-_MARKED = re.compile(r"(<!-- masks -->\n).*?(<!-- /masks -->)", re.DOTALL)
 _COLUMNS = [
     Column("user_id", "varchar", 128),
     Column("device_type", "varchar", 32),
@@ -159,13 +156,6 @@ def table(rates: dict[str, float], commit_id: str, at: str) -> str:
     return "\n".join(lines)
 
 
-def publish(text: str, page: Path = RESULTS) -> None:
-    """Write the tables between the marks of the page."""
-    before = page.read_text(encoding="utf-8")
-    after = _MARKED.sub(lambda match: f"{match[1]}{text}\n{match[2]}", before)
-    page.write_text(after, encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and publish unless told not to; 1 where the target rate is missed."""
     parser = argparse.ArgumentParser(prog="benchmarks.masks", description=__doc__)
@@ -177,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = table(rates, commit(), at)
     print(text)
     if not options.no_publish:
-        publish(text)
+        publish_part("masks", text)
     reached = rates["decode and two pseudonyms, all values different"]
     print(f"{reached:,.0f} messages/s with all values different; {TARGET_PER_S:,} wanted")
     return 0 if reached >= TARGET_PER_S else 1

@@ -33,6 +33,16 @@ def publish(folder: Path = results.FOLDER, page: Path = RESULTS, picture: Path =
     picture.write_text(plot.draw(sections), encoding="utf-8")
 
 
+def publish_part(name: str, text: str, page: Path = RESULTS) -> None:
+    """Write what a command of its own has measured between `<!-- NAME -->` and `<!-- /NAME -->`."""
+    before = page.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    head, mark, rest = before.partition(begin)
+    _, close, tail = rest.partition(end)
+    if mark and close:
+        page.write_text(f"{head}{begin}{text}\n{end}{tail}", encoding="utf-8")
+
+
 def fill_in(text: str, sections: dict[str, Section]) -> str:
     """Return the page with every marked part written anew."""
 
