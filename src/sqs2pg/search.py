@@ -22,7 +22,7 @@ _CUT = 0.382  # 1 - 1/golden ratio
 SUPPRESSED = DatabaseFault(Verdict.BAD_ROW, "", "row_suppressed")
 """A trigger returned NULL: the server took the row and kept nothing."""
 _KEEP_ROWS = 256  # placed rows worth a savepoint, once rows are known to be bad
-OF_COLUMNS = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
+COLUMN_STATES = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
 """SQLSTATEs of rows that a column takes no more, or not yet: too long, out of range, not of its
 type, NULL. They may say that the table has changed."""
 SAME_FAULT_MAX = 50
@@ -39,7 +39,7 @@ async def find_rejected(
 
     Runs inside the caller's transaction, deferred constraints already immediate. `suspected` is
     the fault that just these rows, all at once, have met before: it saves trying that again.
-    Rows rejected with one of `OF_COLUMNS` were all tried against one state of the tables, which
+    Rows rejected with one of `COLUMN_STATES` were all tried against one state of the tables, which
     lasts until the transaction ends: a column that changes meanwhile must not part a batch in two.
     Ends early, with every row counted as rejected, once `SAME_FAULT_MAX` rows from the first on
     are rejected alike. Raises psycopg.Error for any fault that is not a row's.
@@ -124,7 +124,7 @@ class _Search:
         if fault is not None:
             await self._session.execute("ROLLBACK TO SAVEPOINT sqs2pg_rows")
             self._placed = self._saved
-            if fault.sqlstate in OF_COLUMNS and not self._locked:
+            if fault.sqlstate in COLUMN_STATES and not self._locked:
                 await self._lock()
                 return await self._try_upto(end)
             return fault

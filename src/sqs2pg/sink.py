@@ -28,7 +28,7 @@ from sqs2pg import ledger
 from sqs2pg.database import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, Stage, TransientFault
 from sqs2pg.message import DeadLetter, Outcome, Row
-from sqs2pg.search import OF_COLUMNS, SUPPRESSED, find_rejected
+from sqs2pg.search import COLUMN_STATES, SUPPRESSED, find_rejected
 from sqs2pg.targets import Counts, TargetCopy, TargetTable, literal
 from sqs2pg.transform import NULL
 from sqs2pg.vault import sealing
@@ -362,7 +362,7 @@ class Sink:
         same = before if before and before.verdict is Verdict.BAD_ROW else None
         suspected = same if len(new_rows) == len(rows) else None
         found = await find_rejected(self.session, self._targets, new_rows, suspected)
-        if confirm and any(fault.sqlstate in OF_COLUMNS for _, fault in found.values()):
+        if confirm and any(fault.sqlstate in COLUMN_STATES for _, fault in found.values()):
             await confirm()
         alike = _alike(new_rows, found)
         self._streak.refuse(alike)
