@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def settings_of(url: str) -> Settings:
     return load(environ={}, overrides={"sink": {"dsn": url}}, discover=False)
 
 
+def dateless(text: str) -> str:
+    """Return a dump with no day in it: the first migration makes partitions around today's."""
+    bound = r"\b[0-9a-f]{8}-[0-9a-f]{4}-0000-0000-0{12}\b"
+    return re.sub(bound, "BOUND", re.sub(r"\bdelivery_\d{8}", "delivery_DAY", text))
+
+
 async def bring_up(url: str) -> list[str]:
     session = await connect(settings_of(url))
     try:
@@ -106,8 +113,8 @@ def test_there_is_a_dump_of_the_first_schemas_and_none_was_made_again(database: 
     # What the first migration makes today is what its dump holds: it was not changed since.
     with psycopg.connect(database) as connection:
         apply(connection, migrations()[:1])
-    made = dump(database)
-    kept = file_of(1).read_text()
+    made = dateless(dump(database))
+    kept = dateless(file_of(1).read_text())
     for line in made.splitlines():
         if line.startswith(("CREATE ", "ALTER TABLE ONLY ")):
             assert line in kept
