@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics import exposition, parser
 
 from sqs2pg.cli.workers import _run, _Worker
 from sqs2pg.errors import FatalFault
@@ -64,6 +65,52 @@ def test_a_worker_that_is_unwell_or_does_not_answer_makes_the_fleet_unwell(tmp_p
     with noted(tmp_path / "0.address", address):
         assert fleet.health() == (False, b'{"ok":false,"workers":[null]}')
         assert fleet.registry.get_sample_value("sqs2pg_messages_received_total") is None
+
+
+def gone_on(text: str) -> CollectorRegistry:
+    """A worker that counted, and began at the time that is given."""
+    registry = worker(int(text), 100.0, 900.0)
+    Gauge("sqs2pg_started_timestamp_seconds", "…", registry=registry).set(int(text))
+    return registry
+
+
+def test_what_a_worker_counted_stays_when_it_is_silent_and_after_its_end(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+
+    def read() -> list[float | None]:
+        names = ("messages_received_total", "batch_rows_count", "in_flight_messages")
+        return [fleet.registry.get_sample_value(f"sqs2pg_{name}") for name in names]
+
+    def well() -> tuple[bool, bytes]:
+        return True, b'{"ok":true}'
+
+    with (
+        status_server("127.0.0.1:0", gone_on("50"), well) as other,
+        noted(tmp_path / "1.address", other),
+    ):
+        with status_server("127.0.0.1:0", gone_on("5"), well) as first:
+            (tmp_path / "0.address").write_text(first.removeprefix("http://"))
+            assert read() == [55, 2, 55]
+        assert read() == [55, 2, 50], "killed: its address is left, and nothing answers there"
+        with (
+            status_server("127.0.0.1:0", gone_on("7"), well) as again,
+            noted(tmp_path / "0.address", again),
+        ):
+            assert read() == [62, 3, 57]
+            assert read() == [62, 3, 57]
+        assert read() == [62, 3, 50], "at its end it took its address back"
+    assert read() == [62, 3, None]
+
+
+def test_what_several_workers_count_is_well_formed_for_openmetrics_too(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    with (
+        status_server("127.0.0.1:0", worker(5, 1.0, 2.0), lambda: (True, b"{}")) as address,
+        noted(tmp_path / "0.address", address),
+    ):
+        text = exposition.generate_latest(fleet.registry).decode()  # type: ignore[no-untyped-call]
+        families = list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    assert "sqs2pg_faults" in {family.name for family in families}
 
 
 def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 Each worker serves its own `/metrics` and `/livez` on a loopback port and notes its address in a
 file of a private folder; the parent asks all of them when it is asked. A worker that has not
 noted one yet is starting, one that took it back has ended; one that has and does not answer is
-not well. Runs in the parent's status thread. Never sees a message.
+not well. What was counted by workers that ended, were killed or are silent stays in the sums
+(`past.py`). Runs in the parent's status thread. Never sees a message.
 """
 
 from __future__ import annotations
 
 import http.client
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 import msgspec
@@ -19,9 +22,16 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from sqs2pg.status.snapshot import About, Snapshot, join_gauge, merge
+from sqs2pg.status.past import Past
+from sqs2pg.status.snapshot import About, Snapshot, add_counts, join_gauge, merge
 
 _ANSWER_S = 2.0
+_STARTED = "sqs2pg_started_timestamp_seconds"
+_COUNTING = ("counter", "histogram")
+
+_Key = tuple[str, str, tuple[tuple[str, str], ...]]
+"""A metric's name, a sample's, and its labels."""
+_Values = dict[_Key, float]
 
 
 @contextmanager
@@ -49,26 +59,47 @@ class Fleet(Collector):
         self._about = about or About()
         self._started_at = time.time()
         self._last: Snapshot | None = None
+        # Held while the workers are asked, so that no older answer comes after a newer one.
+        self._metrics_turn, self._snapshot_turn = threading.Lock(), threading.Lock()
+        self._past_metrics: Past[_Values] = Past(lambda one, other: _sums([one, other]))
+        self._past_snapshots: Past[Snapshot] = Past(add_counts)
+        self._families: dict[str, tuple[str, str]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric of the workers as one: the sum, of times the latest or soonest."""
-        merged: dict[str, Metric] = {}
-        values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], list[float]]] = {}
-        for text in self._ask("/metrics"):
-            for family in text_string_to_metric_families(text or ""):
-                merged.setdefault(
-                    family.name, Metric(family.name, family.documentation, family.type)
-                )
-                known = values.setdefault(family.name, {})
-                for sample in family.samples:
-                    key = (sample.name, tuple(sorted(sample.labels.items())))
-                    known.setdefault(key, []).append(sample.value)
-        for name, metric in merged.items():
-            for (sample_name, labels), found in values[name].items():
-                metric.add_sample(sample_name, dict(labels), join_gauge(sample_name, found))
-            yield metric
+        gauges: dict[_Key, list[float]] = {}
+        with self._metrics_turn:
+            answers = {
+                place: None if text is None else self._read(text, gauges)
+                for place, text in self._ask("/metrics").items()
+            }
+            past = self._past_metrics.beside(answers)
+        joined = _sums([*past, *(answer[1] for answer in answers.values() if answer)])
+        joined |= {key: join_gauge(key[1], found) for key, found in gauges.items()}
+        merged = {name: Metric(name, *about) for name, about in list(self._families.items())}
+        for (name, sample, labels), value in joined.items():
+            merged[name].add_sample(sample, dict(labels), value)
+        yield from (metric for metric in merged.values() if metric.samples)
+
+    def _read(self, text: str, gauges: dict[_Key, list[float]]) -> tuple[float, _Values]:
+        """Return when a worker began, and what it counts; add its gauges to the others'."""
+        began, counts = 0.0, _Values()
+        for family in text_string_to_metric_families(text):
+            counted = family.name.removesuffix("_created")
+            if counted != family.name and counted in self._families:
+                continue  # of a counter or a histogram; a sum of several has no one beginning
+            self._families.setdefault(family.name, (family.documentation, family.type))
+            for sample in family.samples:
+                key = (family.name, sample.name, tuple(sorted(sample.labels.items())))
+                if family.type in _COUNTING:
+                    counts[key] = sample.value
+                else:
+                    gauges.setdefault(key, []).append(sample.value)
+                if sample.name == _STARTED:
+                    began = sample.value
+        return began, counts
 
     def health(self) -> tuple[bool, bytes]:
         """Return whether every worker that began answers and is well, and their reports."""
@@ -80,36 +111,57 @@ class Fleet(Collector):
 
     def snapshot(self) -> Snapshot:
         """Return the workers as one; the last answer again where none of them answers."""
-        parts = [
-            msgspec.json.decode(text, type=_State).snapshot
-            for text in self._ask("/state")
-            if text is not None and text.startswith('{"snapshot"')
-        ]
-        if parts:
-            self._last = merge(parts)
-        elif self._last is None:
-            about = self._about
-            return Snapshot(
-                time.time(), self._started_at, about.pipeline, about.queue, about.table, processes=0
+        with self._snapshot_turn:
+            states = {place: _state(text) for place, text in self._ask("/state").items()}
+            past = self._past_snapshots.beside(
+                {place: (part.started_at, part) if part else None for place, part in states.items()}
             )
-        else:
-            self._last = msgspec.structs.replace(self._last, at=time.time(), processes=0)
-        self._last.started_at = self._started_at
-        return self._last
+            parts = [part for part in states.values() if part]
+            if parts:
+                self._last = reduce(add_counts, past, merge(parts))
+                self._last.started_at = self._started_at
+            elif self._last:
+                self._last = msgspec.structs.replace(self._last, at=time.time(), processes=0)
+            else:
+                about = self._about
+                return Snapshot(
+                    time.time(),
+                    self._started_at,
+                    about.pipeline,
+                    about.queue,
+                    about.table,
+                    processes=0,
+                )
+            return self._last
 
     def _reports(self, path: str, *, none_is_well: bool) -> tuple[bool, bytes]:
-        reports = [msgspec.json.decode(text) if text else None for text in self._ask(path)]
+        reports = [msgspec.json.decode(text) if text else None for text in self._ask(path).values()]
         ok = all(report is not None and report["ok"] for report in reports)
         ok = ok and (none_is_well or bool(reports))
         return ok, msgspec.json.encode({"ok": ok, "workers": reports})
 
-    def _ask(self, path: str) -> Iterable[str | None]:
-        for file in sorted(self._folder.glob("*.address")):
-            yield _get(file, path, self._token)
+    def _ask(self, path: str) -> dict[str, str | None]:
+        """Return the answers by worker, None where there is none."""
+        files = sorted(self._folder.glob("*.address"))
+        return {file.name: _get(file, path, self._token) for file in files}
 
 
 class _State(msgspec.Struct):
     snapshot: Snapshot
+
+
+def _state(text: str | None) -> Snapshot | None:
+    if text is None or not text.startswith('{"snapshot"'):
+        return None
+    return msgspec.json.decode(text, type=_State).snapshot
+
+
+def _sums(parts: Iterable[_Values]) -> _Values:
+    sums: _Values = {}
+    for part in parts:
+        for key, value in part.items():
+            sums[key] = sums.get(key, 0.0) + value
+    return sums
 
 
 def _get(file: Path, path: str, token: str) -> str | None:

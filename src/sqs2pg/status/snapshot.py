@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -146,22 +147,30 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
         processes=len(parts),
         paused=any(part.paused for part in parts),
         well=all(part.well for part in parts),
-        counts=_sums([part.counts for part in parts]),
-        faults=_sums([part.faults for part in parts]),
-        lag=[sum(column) for column in zip(*(p.lag for p in parts), strict=False)],
     )
+    for part in parts:
+        if part is not latest:
+            merged = add_counts(merged, part)
     for name in latest.ready:
         bad = [p.ready[name] for p in parts if name in p.ready and not p.ready[name].ok]
         merged.ready = merged.ready | {name: (bad or [latest.ready[name]])[0]}
-    merged.stages = {
-        name: Stage(
-            sum(part.stages[name].seconds for part in parts if name in part.stages),
-            sum(part.stages[name].count for part in parts if name in part.stages),
-        )
-        for name in latest.stages
-    }
     merged.gauges = {name: _join(name, [p.gauges.get(name) for p in parts]) for name in GAUGES}
     return merged
+
+
+def add_counts(to: Snapshot, more: Snapshot) -> Snapshot:
+    """Return `to` with what `more` counted added: counts, faults, stages and lag, no gauge."""
+    stages = dict(to.stages)
+    for name, stage in more.stages.items():
+        had = stages.get(name, Stage())
+        stages[name] = Stage(had.seconds + stage.seconds, had.count + stage.count)
+    return msgspec.structs.replace(
+        to,
+        counts=_sums([to.counts, more.counts]),
+        faults=_sums([to.faults, more.faults]),
+        stages=stages,
+        lag=[one + other for one, other in zip_longest(to.lag, more.lag, fillvalue=0.0)],
+    )
 
 
 def _sums(parts: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -188,7 +197,7 @@ _SHARED = (
 def join_gauge(name: str, values: Sequence[float]) -> float:
     """Join the workers' values of one gauge: what all of them read of one thing is not added up."""
     known = [value for value in values if not math.isnan(value)] or [math.nan]
-    if name.endswith(("_expiry_timestamp_seconds", "_created")) or name in {
+    if name.endswith("_expiry_timestamp_seconds") or name in {
         "sqs2pg_started_timestamp_seconds",
         "sqs2pg_database_up",
     }:
