@@ -1,9 +1,9 @@
 """What the log says of batches and faults: one line a batch, one a fault, none of them a flood.
 
-Place in the flow: told by the processor when a batch has ended, or a message was set aside; one
-journal for all processors of a process. A line has counts, times, codes, SQS's message id and the
-batch's own id, by which lines of one batch are found. Never a value: the log's allow-list is behind
-it (decision 0008).
+Place in the flow: told by the processor of each message it sets aside, and when a batch has ended:
+the line of a fault waits for its batch's COMMIT. One journal for all processors of a process. A
+line has counts, times, codes, SQS's message id and the batch's own id, by which lines of one batch
+are found. Never a value: the log's allow-list is behind it (decision 0008).
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import NamedTuple, cast
 import msgspec
 import structlog
 
-from sqs2pg.errors import PermanentFault, TransientFault
+from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.repeats import Repeats
 
 BATCH_LINES_MAX = 10
 """Batches a second with a line of their own; those beyond share one."""
 RECENT_MAX = 50
+_OPEN_BATCHES_MAX = 256
 
 Producer = tuple[int, int, bool]
 """Trace id, span id and whether it was sampled, of the span that sent a message."""
@@ -83,6 +84,7 @@ class Journal:
         self._second = 0.0
         self._lines = 0
         self._together: Counter[str] = Counter()
+        self._aside: dict[str, list[tuple[str, Stage, str]]] = {}  # by batch, not committed yet
         self.recent: deque[Recent] = deque(maxlen=RECENT_MAX)
         """The latest faults that had a line."""
 
@@ -92,27 +94,24 @@ class Journal:
         return f"{self._prefix}-{self._batches}"
 
     def set_aside(self, message_id: str, batch: str, fault: PermanentFault) -> None:
-        """Tell of a message that goes to quarantine."""
-        more = self._repeats.admit((fault.stage, fault.code))
-        if more is None:
-            return
-        self.recent.append(Recent(time.time(), fault.stage.value, fault.code))
-        self._tell_more(fault.stage.value, fault.code, more)
-        log.warning(
-            "message quarantined",
-            code=fault.code,
-            stage=fault.stage.value,
-            message_id=message_id,
-            batch=batch,
-        )
+        """Note a message that goes to quarantine; it is told when its batch is committed."""
+        if batch not in self._aside and len(self._aside) >= _OPEN_BATCHES_MAX:
+            # Of a batch that was begun again under another id: neither committed nor released.
+            del self._aside[next(iter(self._aside))]
+        self._aside.setdefault(batch, []).append((message_id, fault.stage, fault.code))
 
     def released(self, report: BatchReport, fault: TransientFault) -> None:
         """Tell of a batch that is held through a fault of the world."""
+        self._aside.pop(report.id, None)
         self.recent.append(Recent(time.time(), fault.stage.value, fault.code))
 
     def committed(self, report: BatchReport) -> None:
         """Tell of a batch that is committed."""
         self.flush()
+        aside = self._aside.pop(report.id, ())
+        if report.quarantined:  # else all of them were duplicates
+            for noted in aside:
+                self._tell_aside(report.id, *noted)
         if not self.batch_lines:
             return
         now = self._clock()
@@ -137,6 +136,16 @@ class Journal:
             commit_ms=_ms(report.commit_s),
             lag_s=round(report.lag_s, 3),
             **trace,
+        )
+
+    def _tell_aside(self, batch: str, message_id: str, stage: Stage, code: str) -> None:
+        more = self._repeats.admit((stage, code))
+        if more is None:
+            return
+        self.recent.append(Recent(time.time(), stage.value, code))
+        self._tell_more(stage.value, code, more)
+        log.warning(
+            "message quarantined", code=code, stage=stage.value, message_id=message_id, batch=batch
         )
 
     def flush(self, *, end: bool = False) -> None:

@@ -49,9 +49,13 @@ def test_a_batch_is_one_line_with_counts_and_times():
     assert set(lines[0]) - {"log_level"} <= ALLOWED, "what is not on the list would be dropped"
 
 
-def test_a_fault_is_one_line_with_its_code_and_message_id():
+def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_committed():
+    journal = Journal(batch_lines=False)
     with capture_logs() as lines:
-        Journal().set_aside("m-1", "b-1", FAULT)
+        journal.set_aside("m-1", "b-1", FAULT)
+        assert not lines, "not before: the batch may come back"
+        journal.committed(report())
+        journal.committed(report())
     assert lines == [
         {
             "event": "message quarantined",
@@ -65,13 +69,30 @@ def test_a_fault_is_one_line_with_its_code_and_message_id():
     assert set(lines[0]) - {"log_level"} <= ALLOWED
 
 
+def test_what_was_not_set_aside_is_not_told_as_if_it_were():
+    journal = Journal(batch_lines=False)
+    away = TransientFault("away", code="postgres_08006")
+    with capture_logs() as lines:
+        journal.set_aside("m-1", "b-1", FAULT)
+        journal.released(report(), away)
+        journal.committed(report())
+        journal.set_aside("m-1", "b-1", FAULT)
+        journal.committed(report(written=9, duplicate=1, quarantined=0))
+        for number in range(1_000):  # tried again under other keys: neither committed nor released
+            journal.set_aside("m-1", f"c-{number}", FAULT)
+        journal.committed(BatchReport("c-0", 0.0, 10, written=9, quarantined=1))
+    assert lines == []
+
+
 def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
     clock = Clock()
-    journal = Journal(clock=clock)
+    journal = Journal(batch_lines=False, clock=clock)
     with capture_logs() as lines:
         for number in range(100_000):
             clock.now = 100.0 + number / 100_000 * 60
             journal.set_aside(f"m-{number}", "b-1", FAULT)
+            if number % 1_000 == 999:
+                journal.committed(report(quarantined=1_000))
         journal.flush(end=True)
     assert len(lines) < 50
     told = sum(line["event"] == "message quarantined" for line in lines)
@@ -97,8 +118,8 @@ def test_many_small_batches_share_a_line():
 def test_with_a_live_view_batches_have_no_line_and_faults_have():
     journal = Journal(batch_lines=False)
     with capture_logs() as lines:
-        journal.committed(report())
         journal.set_aside("m-1", "b-1", FAULT)
+        journal.committed(report())
     assert [line["event"] for line in lines] == ["message quarantined"]
 
 
@@ -116,6 +137,7 @@ def test_the_latest_codes_are_kept_and_bounded(count: int):
         for _ in range(count):
             journal.released(report(), fault)
         journal.set_aside("m-1", "b-1", FAULT)
+        journal.committed(report())
     assert len(journal.recent) == min(count + 1, 50)
     assert [(r.stage, r.code) for r in journal.recent][-2:] == [
         (Stage.WRITE, "postgres_57P01"),
