@@ -33,6 +33,8 @@ from sqs2pg.status.server import status_server
 
 _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
 """Exit codes of a worker that was asked to stop; but for 0, before it had begun."""
+_METRICS = '{"_aws"'
+"""How a line of CloudWatch's embedded metric format begins."""
 
 logger = structlog.get_logger(__name__)
 
@@ -56,10 +58,10 @@ class _Worker:
         """Wait for the end; return the exit code, negative for a signal."""
         assert self.process.stdout is not None
         with self.process.stdout:
-            output = self.process.stdout.read()
+            last = _last_line(self.process.stdout)
         self.process.wait()
-        if self.process.returncode == 0 and output.strip():
-            report = json.loads(output.strip().splitlines()[-1])
+        if self.process.returncode == 0 and last:
+            report = json.loads(last)
             rate = report.pop("messages_per_second")
             self.totals = Totals(**report)
             self.totals.busy_seconds = self.totals.settled / rate if rate else 0.0
@@ -182,6 +184,18 @@ def _sum(parts: Iterator[Totals]) -> Totals:
         total.seconds = max(total.seconds, part.seconds)
         total.busy_seconds = max(total.busy_seconds, part.busy_seconds)
     return total
+
+
+def _last_line(lines: IO[str]) -> str:
+    """Return the last line of a worker's stdout; metric lines (`telemetry.emf`) go to ours."""
+    last = ""
+    for line in lines:
+        if not line.startswith(_METRICS):
+            last = line.strip() or last
+        elif line.endswith("\n"):  # else the worker was killed within it
+            sys.stdout.write(line)
+            sys.stdout.flush()
+    return last
 
 
 def _pass_on(lines: IO[str]) -> None:
