@@ -288,6 +288,7 @@ class Processor:
                 originals,
                 met,
                 self._confirm,
+                repeated=len(messages) - len(firsts),
             )
         except TransientFault as fault:
             if fault.code == _CHANGED and not again:

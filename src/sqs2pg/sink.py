@@ -190,6 +190,7 @@ class Sink:
         """A statement of the caller's for the transactions of the batch: a backfill's progress."""
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
+        self._repeated = 0
         self._connect = connect
         self._streak = streak or Streak()
         self.use(pipeline, vault)
@@ -216,18 +217,21 @@ class Sink:
         originals: Originals | None = None,
         before: DatabaseFault | None = None,
         confirm: Confirm | None = None,
+        repeated: int = 0,
     ) -> Result:
         """Commit a batch of distinct keys; return an outcome for each.
 
         `originals` are what the rows hide: those of the written ones are sealed with them.
         `before`: what `write_packed` has just met with the same rows. `confirm`: asked before rows
-        are set aside for something that a change of the table would explain.
+        are set aside for something that a change of the table would explain. `repeated`: deliveries
+        of the batch whose key another one of it has; the tally counts them as duplicates.
 
         Raises TransientFault (nothing is wrong with the messages: try again later), FatalFault
         (every row is rejected alike) or KeyFault (another key version is active). May be
         repeated after any of them: the ledger makes a second write of a message a DUPLICATE.
         """
         await self.connected()
+        self._repeated = repeated
         if not self._pipeline.fifo:
             rows = sorted(rows, key=_by_key)
         dead = sorted(dead, key=_by_key)
@@ -335,7 +339,13 @@ class Sink:
         marks = await self._seal(originals, rows, every=not dead)
         await self._copy_quarantine(dead)
         counts = self._targets.count(rows)
-        await self._close(len(rows), counts, quarantined=len(dead), first=_CONSTRAIN)
+        await self._close(
+            len(rows),
+            counts,
+            quarantined=len(dead),
+            duplicate=self._repeated,
+            first=_CONSTRAIN,
+        )
         if rows:
             self._streak.note(Rejections())
         self._remember(marks)
@@ -378,7 +388,7 @@ class Sink:
             len(written),
             self._targets.count(written),
             quarantined=quarantined,
-            duplicate=len(outcomes) - len(written) - quarantined,
+            duplicate=len(outcomes) - len(written) - quarantined + self._repeated,
         )
         if new_rows:
             # Not before COMMIT: rows that are tried again are not counted twice.

@@ -49,6 +49,11 @@ async def test_a_message_twice_in_one_batch_is_written_once(
         outcomes = await ready.processors[0].process([one, two, one])
         assert outcomes == [Outcome.WRITTEN, Outcome.WRITTEN, Outcome.DUPLICATE]
         assert rows(database, "SELECT count(*) FROM user_logins") == [(2,)]
+        again = await ready.processors[0].process([one, one, two])
+        assert again == [Outcome.DUPLICATE] * 3
+        # Every delivery is in the books, whichever path its batch took.
+        tallied = "SELECT written, duplicate FROM sqs2pg.tally ORDER BY id"
+        assert rows(database, tallied) == [(2, 1), (0, 3)]
 
 
 async def test_sent_date_is_the_messages_day_not_todays(pipeline: Assemble, database: str) -> None:
