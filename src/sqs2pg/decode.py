@@ -28,7 +28,7 @@ _ABSENT = msgspec.Raw()
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec raises of a body that is no JSON document, whatever the mapping."""
+"""What msgspec raises of a body that cannot be read, whatever the mapping."""
 
 
 def unreadable(error: Exception) -> PermanentFault:
@@ -37,6 +37,8 @@ def unreadable(error: Exception) -> PermanentFault:
         return PermanentFault("bad_unicode")
     if isinstance(error, RecursionError):
         return PermanentFault("too_deep")
+    if isinstance(error, msgspec.ValidationError):
+        return PermanentFault("out_of_range")  # JSON, with a number past what msgspec reads
     return PermanentFault("not_json")
 
 

@@ -165,7 +165,8 @@ class DocumentReader:
 def parse(body: str | bytes) -> Any:
     """Return the JSON value of a body, numbers exact: int or Decimal.
 
-    Raises PermanentFault: `not_json`, `bad_unicode`, `too_deep`.
+    Raises PermanentFault: `not_json`, `bad_unicode`, `too_deep`; `out_of_range` for a whole number
+    of over 4,300 digits.
     """
     try:
         return _decode(body)

@@ -367,6 +367,7 @@ def test_unknown_fields_are_looked_for_where_the_mapping_looks():
         ("[" * 100_000, "too_deep"),
         ('{"a": "\ud800"}', "bad_unicode"),
         ('{"a": {"v": NaN}}', "not_json"),
+        ('{"other": %s}' % ("9" * 5_000), "out_of_range"),
     ],
 )
 def test_what_is_no_document_is_a_fault(body: str, code: str):
