@@ -21,7 +21,7 @@ from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 from sqs2pg.ledger import today
 from sqs2pg.remains import check_remains
 from sqs2pg.settings import Field, Settings, Target
-from sqs2pg.targets import TargetTable, read_columns, unread
+from sqs2pg.targets import TargetTable, read_columns, require_table, unread
 
 DAYS_AHEAD = 7
 """Day partitions attached ahead of today, so that a day's first message never waits for one."""
@@ -216,6 +216,7 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
         else:
             done += await _add_columns(session, target, apply=additive)
         found = await read_columns(session, table)
+        await require_table(session, table)
         columns.match(target.fields, found, target.table)
         columns.check_subject(settings, target, found)
         resolved = await resolve_table(session, table)
@@ -412,6 +413,7 @@ async def target_tables(
     for target in settings.targets:
         table = quoted_table(target.table)
         found = await read_columns(session, table)
+        await require_table(session, table)
         matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))
         columns.check_subject(settings, target, found)
         names = tuple(field.column for field in target.fields)
@@ -429,6 +431,8 @@ def explain(error: psycopg.Error) -> FatalFault:
     hint = "see appendix A of the PostgreSQL documentation for the SQLSTATE"
     if fault.sqlstate == "42501":
         hint = "run it as a role that owns the database, or GRANT what is missing"
+    if fault.sqlstate == "3F000":
+        hint = "a schema that a table's name begins with is not there: CREATE SCHEMA first"
     return FatalFault(
         f"PostgreSQL refused (SQLSTATE {fault.detail})",
         code=f"postgres_{fault.sqlstate}",

@@ -40,6 +40,16 @@ _COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH},
 
 _MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
 
+NO_TABLES = {"v": "a view", "m": "a materialized view", "S": "a sequence", "c": "a type"}
+"""By pg_class.relkind, what rows cannot be copied into, unless INSTEAD says how."""
+INSTEAD = (
+    "EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68)"
+)
+"""Whether the pg_class row `c` has an INSTEAD OF INSERT trigger."""
+NO_TABLE_HINT = "name a table in sink.table, or give the view an INSTEAD OF INSERT trigger"
+_KIND = f"""SELECT c.relkind, {INSTEAD}
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+
 # Made once and run by map and join: a generator costs a Python call a row.
 _count, _text, _dropped = attrgetter("count"), attrgetter("text"), attrgetter("dropped")
 
@@ -170,6 +180,23 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
             hint=f"GRANT INSERT ON {table} TO the role of sink.dsn",
         )
     return {row[0]: Column(*row) for row in rows}
+
+
+async def require_table(session: Session, table: str) -> None:
+    """Raise SettingsError where rows cannot be copied into it, whatever it is. `table` is quoted
+    for SQL.
+    """
+    try:
+        rows = await session.execute(_KIND, [table])
+    except psycopg.Error as error:
+        raise unread(table, error) from None
+    for kind, instead in rows:
+        if kind in NO_TABLES and not instead:
+            raise SettingsError(
+                f"{table} is {NO_TABLES[kind]}: rows cannot be copied into it",
+                code="target_table",
+                hint=NO_TABLE_HINT,
+            )
 
 
 def unread(table: str, error: psycopg.Error) -> TransientFault:

@@ -98,6 +98,10 @@ def test_database_that_was_not_migrated(shell: Any) -> None:
     assert "sqs2pg migrate" in shell.error("verify", code=2)
 
 
+def test_table_in_a_schema_that_is_not_there(shell: Any) -> None:
+    assert "CREATE SCHEMA" in shell.error("migrate", code=1, SQS2PG_SINK__TABLE="nowhere.logins")
+
+
 def test_queue_missing_or_out_of_reach(shell: Any, closed_port: int) -> None:
     shell("migrate")
     said = shell.error("run", "--drain", code=1, SQS2PG_SOURCE__QUEUE="no-such-queue")
@@ -115,6 +119,10 @@ def test_queue_missing_or_out_of_reach(shell: Any, closed_port: int) -> None:
         ("ALTER TABLE user_logins ALTER app_version TYPE text", "app_version"),
         ("ALTER TABLE user_logins ADD COLUMN region text NOT NULL", "region"),
         ("DROP TABLE user_logins", "user_logins"),
+        (
+            "ALTER TABLE user_logins RENAME TO kept; CREATE VIEW user_logins AS SELECT * FROM kept",
+            "is a view",
+        ),
     ],
 )
 def test_target_that_does_not_fit(shell: Any, query: Query, change: str, word: str) -> None:

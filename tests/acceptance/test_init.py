@@ -78,11 +78,11 @@ def test_a_view_is_no_target_that_check_passes(shell: Shell, query: Query):
     query(TABLE)
     query("CREATE VIEW visit_ids AS SELECT visit_id FROM visit")
     (shell.folder / "proposed.toml").write_text(shell("init", "--from-table", "visit_ids").out)
-    shell("migrate", "-c", "proposed.toml")
+    assert 'visit_ids" is a view' in shell.error("migrate", "-c", "proposed.toml", code=2)
     report = shell("check", "-c", "proposed.toml", "--json", code=1).last
-    [failed] = [one for one in report["checks"] if one["status"] == "fail"]
-    assert (failed["name"], failed["detail"]) == (
-        "target visit_ids",
+    [target] = [one for one in report["checks"] if one["name"] == "target visit_ids"]
+    assert (target["status"], target["detail"]) == (
+        "fail",
         "it is a view: rows cannot be copied into it",
     )
 

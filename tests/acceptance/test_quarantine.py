@@ -51,6 +51,9 @@ def test_list_filters_and_counts(shell: Any, set_aside: Any, query: Query) -> No
     assert old["received_at"].startswith("2024-05-01T12:00:00")
     recent = shell("quarantine", "list", "--since", "2024-05-02", "--json").last
     assert {entry["reason"] for entry in recent} == {"unknown_field"}
+    shown = max(entry["received_at"] for entry in recent)
+    latest = shell("quarantine", "list", "--since", shown, "--json").last
+    assert shown in {entry["received_at"] for entry in latest}, "a time that `list` has shown"
     by_message = shell("quarantine", "list", "--message-id", old["message_id"], "--json").last
     assert by_message == [old]
     assert "3  in all, 2 of them shown" in shell("quarantine", "list", "--limit", "2").out

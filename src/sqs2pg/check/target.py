@@ -11,16 +11,15 @@ from sqs2pg.columns import Column
 from sqs2pg.errors import SettingsError
 from sqs2pg.migrate import quoted_table
 from sqs2pg.settings import Settings, Target
-from sqs2pg.targets import read_columns
+from sqs2pg.targets import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
 
-_TABLE = """SELECT c.relpersistence, c.relkind,
+_TABLE = f"""SELECT c.relpersistence, c.relkind,
        ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
              AND t.tgtype & 4 <> 0 ORDER BY 1),
        c.relrowsecurity,
-       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68)
+       {INSTEAD}
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
-_NO_TABLES = {"v": "a view", "m": "a materialized view", "S": "a sequence", "c": "a type"}
 
 
 async def check_targets(context: Context) -> list[Finding]:
@@ -44,9 +43,9 @@ async def _target(context: Context, target: Target) -> list[Finding]:
     unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
     rows = await context.query(_TABLE, [table])
     persistence, kind, triggers, row_security, instead = rows[0]
-    if kind in _NO_TABLES and not instead:
-        remedy = "name a table in sink.table, or give the view an INSTEAD OF INSERT trigger"
-        return [fail(name, f"it is {_NO_TABLES[kind]}: rows cannot be copied into it", remedy)]
+    if kind in NO_TABLES and not instead:
+        what = f"it is {NO_TABLES[kind]}: rows cannot be copied into it"
+        return [fail(name, what, NO_TABLE_HINT)]
     beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
     findings = [ok(name, f"{len(target.fields)} fields fit their columns{beside}")]
     findings += _spellings(name, context.settings, target, found)

@@ -26,6 +26,10 @@ config_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="End stdout with one JSON object."
 )
+MOMENT = click.DateTime(
+    ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
+)
+"""A time as people write it, and as listings show it."""
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sqs2pg import assembly, log
 from sqs2pg import quarantine as work
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.database import Session, hosts, resolve_dsn
 from sqs2pg.errors import SettingsError
@@ -46,7 +46,7 @@ def quarantine() -> None:
 @click.option("--reason", metavar="CODE", help="Only entries with this reason code.")
 @click.option(
     "--since",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
+    type=MOMENT,
     help="Only entries set aside from then on; UTC unless it says otherwise.",
 )
 @click.option("--message-id", metavar="ID", help="Only entries of this SQS message.")

@@ -11,7 +11,7 @@ import msgspec
 from sqs2pg import assembly
 from sqs2pg import verify as work
 from sqs2pg.audit import Anchor, check_chain, head
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
 from sqs2pg.settings import Settings, load
 
 
@@ -19,7 +19,7 @@ from sqs2pg.settings import Settings, load
 @config_option
 @click.option(
     "--since",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
+    type=MOMENT,
     help="Compare only messages sent from then on; UTC unless it says otherwise.",
 )
 @click.option("--anchor", help="SEQUENCE:HASH from the log: the audit must still hold it.")
