@@ -327,6 +327,7 @@ def test_a_section_that_is_none_is_told_whatever_the_environment_says(write: Wri
         (f'name = "{"x" * 64}"', "name"),
         (f'[status]\nbind = "{CANARY}:"', "status.bind"),
         (f'[status]\nbind = "{CANARY}:1\\n"', "status.bind"),
+        (f'[status]\nbind = "{CANARY}:65536"', "status.bind"),
         (f'[ledger]\ndedupe_key = "{CANARY}\\""', "ledger.dedupe_key"),
         (f'[ledger]\ndedupe_key = "{CANARY}\\n"', "ledger.dedupe_key"),
         ('[sink]\ntable = ""', "sink.table"),
@@ -344,6 +345,14 @@ def test_a_wrong_value_is_told_by_its_place(write: Write, text: str, place: str)
             )
         )
     )
+
+
+def test_a_wrong_value_is_told_with_what_its_key_is_for(write: Write):
+    refusal = refused(write('[status]\nbind = "9465"'))
+    assert refusal.hint.startswith("status.bind: host:port of the status page")
+    for port in ("0", "9465", "59999", "64999", "65535"):
+        bind = f"127.0.0.1:{port}"
+        assert load(write(f'[status]\nbind = "{bind}"'), {}).status.bind == bind
 
 
 @pytest.mark.parametrize("name", ["a.b", "é", "🔑", "$ref", "with space", "__class__", "'"])

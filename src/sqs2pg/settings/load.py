@@ -217,7 +217,20 @@ def _explain(
         else text.split(" - at ", 1)[0]
     )
     named = variables.get(place.partition("[")[0], origin)
+    known = "`sqs2pg config schema` lists every key, its type and range"
+    description = _description(place)
     return SettingsError(
         f"setting {place} in {named}: {rule}",
-        hint="`sqs2pg config schema` lists every key, its type and range",
+        hint=f"{place}: {description}. {known}" if description else known,
     )
+
+
+def _description(place: str) -> str:
+    """Return what the schema says of the key at a place such as `field[...].source`, or ""."""
+    schema = msgspec.json.schema(Settings)
+    node: dict[str, Any] = {"$ref": "#/$defs/Settings"}
+    for name in re.sub(r"\[[^]]*\]", "", place).split("."):
+        node = node.get("items", node)
+        reference = node.get("$ref", "").rpartition("/")[2]
+        node = schema["$defs"].get(reference, {}).get("properties", {}).get(name, {})
+    return str(node.get("description", ""))

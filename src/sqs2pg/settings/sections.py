@@ -29,6 +29,9 @@ from sqs2pg.settings.fields import (
     Target,
 )
 
+_PORT = r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+"""0 to 65535."""
+
 
 class Source(Section, frozen=True):
     """`[source]`: the queue."""
@@ -167,7 +170,7 @@ class Status(Section, frozen=True):
     bind: Annotated[
         str,
         Meta(
-            pattern=rf"^(|.+:[0-9]{{1,5}}){END}",
+            pattern=rf"^(|.+:{_PORT}){END}",
             description="host:port of the status page, /metrics, /livez and /readyz; empty: off; "
             "port 0: any; off loopback all but /livez and /readyz want the token",
         ),

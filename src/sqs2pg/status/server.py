@@ -112,11 +112,10 @@ def _listen(bind: str, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPSe
     for candidate in (int(port), 0):
         try:
             return _Server((host.strip("[]"), candidate), handler)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             failure = error
-    reason = getattr(failure, "strerror", None) or "no such port"
     raise SettingsError(
-        f"status.bind: cannot listen on {host}: {reason}",
+        f"status.bind: cannot listen on {host}: {failure.strerror}",
         hint='host:port of this machine, such as "127.0.0.1:9465", or "" for none',
     )
 
