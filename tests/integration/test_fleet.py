@@ -108,6 +108,7 @@ def test_what_several_workers_count_is_well_formed_for_openmetrics_too(tmp_path:
         status_server("127.0.0.1:0", worker(5, 1.0, 2.0), lambda: (True, b"{}")) as address,
         noted(tmp_path / "0.address", address),
     ):
+        # prometheus_client types neither of these two, and all the rest.
         text = exposition.generate_latest(fleet.registry).decode()  # type: ignore[no-untyped-call]
         families = list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
     assert "sqs2pg_faults" in {family.name for family in families}

@@ -30,11 +30,10 @@ from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import Fleet
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
+from sqs2pg.telemetry.emf import LINE_START
 
 _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
 """Exit codes of a worker that was asked to stop; but for 0, before it had begun."""
-_METRICS = '{"_aws"'
-"""How a line of CloudWatch's embedded metric format begins."""
 
 logger = structlog.get_logger(__name__)
 
@@ -190,7 +189,7 @@ def _last_line(lines: IO[str]) -> str:
     """Return the last line of a worker's stdout; metric lines (`telemetry.emf`) go to ours."""
     last = ""
     for line in lines:
-        if not line.startswith(_METRICS):
+        if not line.startswith(LINE_START):
             last = line.strip() or last
         elif line.endswith("\n"):  # else the worker was killed within it
             sys.stdout.write(line)

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Metric
 
 NAMESPACE = "sqs2pg"
+LINE_START = '{"_aws"'
+"""What each line begins with, and no other of ours on stdout."""
 # Prometheus' sample -> CloudWatch's name and unit. Few: each name is billed.
 _COUNTERS = {
     ("sqs2pg_messages_received_total", ""): "received",

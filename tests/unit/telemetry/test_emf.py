@@ -7,12 +7,13 @@ from typing import Any
 
 from sqs2pg.errors import Stage
 from sqs2pg.metrics import Metrics
-from sqs2pg.telemetry.emf import MetricLines
+from sqs2pg.telemetry.emf import LINE_START, MetricLines
 
 
 def line(lines: MetricLines) -> dict[str, Any]:
     text = lines.next_line()
     assert "\n" not in text
+    assert text.startswith(LINE_START)
     made: dict[str, Any] = json.loads(text)
     return made
 
