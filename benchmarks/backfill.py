@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from sqs2pg.generate import logins
+from sqs2pg.cli.embedded.sample_logins import logins
 
 from .contenders import pipeline as ours
 from .machine import commit, machine

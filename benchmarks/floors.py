@@ -24,10 +24,10 @@ from typing import Any
 
 import uvloop
 
-from sqs2pg.assembly import Ready, assemble
 from sqs2pg.message import Message
+from sqs2pg.postgres.sink import Packed
+from sqs2pg.runners.assembly import Ready, assemble
 from sqs2pg.settings.load import load
-from sqs2pg.sink import Packed
 
 from . import processes
 from .contenders import ONE

@@ -17,7 +17,7 @@ import statistics
 import time
 from typing import Any
 
-from sqs2pg.generate import logins
+from sqs2pg.cli.embedded.sample_logins import logins
 
 from . import processes
 from .contenders import ONE, Launch

@@ -18,12 +18,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqs2pg.assembly import masks_of
-from sqs2pg.columns import Column
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping import MessageMapping, compile_mapping
-from sqs2pg.mask.policy import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.compile import MessageMapping, compile_mapping
+from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.runners.assembly import masks_of
 from sqs2pg.settings import Settings
 
 from .machine import commit, machine

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from benchmarks.pictures import QUEUE, environment_of, free_port
 from benchmarks.queue_server import QueueServer
-from sqs2pg.local import servers
+from sqs2pg.cli.embedded import servers
 
 _TIMED = """
 import time

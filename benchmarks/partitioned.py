@@ -16,7 +16,7 @@ from datetime import date, timedelta
 
 import psycopg
 
-from sqs2pg.local import servers
+from sqs2pg.cli.embedded import servers
 
 BATCH = 2_000
 COLUMNS = """user_id varchar(128), device_type varchar(32), masked_ip varchar(256),

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.queue_server import QueueServer
-from sqs2pg.local import servers
+from sqs2pg.cli.embedded import servers
 
 QUEUE, DEAD = "login-queue", "login-queue-dead"
 RATE_MEAN, RATE_SWING, SWING_S = 1_500, 900, 40.0

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import conninfo, sql
 
-from sqs2pg.local import servers
+from sqs2pg.cli.embedded import servers
 
 from .contenders import Target
 from .contenders import pipeline as ours

@@ -40,7 +40,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from benchmarks.queue_server import QueueServer
-from sqs2pg.local import servers
+from sqs2pg.cli.embedded import servers
 from tests.faults.proxy import CUTS, Act, Fault, FaultProxy, Way, draw
 
 CONSUMERS = 4

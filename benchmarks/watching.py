@@ -21,18 +21,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import generate_latest
 
 from sqs2pg.errors import Stage
-from sqs2pg.journal import BatchReport, Journal
-from sqs2pg.log import configure
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.metrics import Metrics
 from sqs2pg.settings import Settings, Telemetry
-from sqs2pg.status.health import Pulse
-from sqs2pg.status.readings import Seen
+from sqs2pg.status.probes import Seen
 from sqs2pg.status.recorder import Moment, point_between
 from sqs2pg.status.snapshot import About, encode, take_snapshot
+from sqs2pg.telemetry.batch_log import BatchReport, Journal
 from sqs2pg.telemetry.emf import MetricLines
-from sqs2pg.telemetry.encoder import SpanEncoder
+from sqs2pg.telemetry.liveness import Pulse
+from sqs2pg.telemetry.log import configure
+from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.otlp import start_export
+from sqs2pg.telemetry.span_encoder import SpanEncoder
 from sqs2pg.telemetry.spans import SpanMaker
 from sqs2pg.telemetry.traces import LINKS_MAX, Traces
 

@@ -20,12 +20,12 @@ import msgspec
 import psycopg
 
 import sqs2pg
-from sqs2pg.assembly import connect
 from sqs2pg.cli import COMMANDS, cli
-from sqs2pg.local import servers
-from sqs2pg.metrics import Metrics
-from sqs2pg.migrate import migrate
+from sqs2pg.cli.embedded import servers
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import ENVIRONMENT_PREFIX, Settings, load
+from sqs2pg.telemetry.metrics import Metrics
 
 PACKAGE = Path(sqs2pg.__file__).parent
 ROUTES = {

@@ -17,8 +17,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from sqs2pg.local import Servers, memory_folder
-from sqs2pg.local import servers as start_servers
+from sqs2pg.cli.embedded import Servers, memory_folder
+from sqs2pg.cli.embedded import servers as start_servers
 
 # How long a draw or an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile(

@@ -12,10 +12,10 @@ from types import ModuleType
 from typing import Any
 
 from hatch_build import NAME, compile_extension, find_compiler
-from sqs2pg import native
-from sqs2pg.columns import Column
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping import FlatMapping
+from sqs2pg.mapping import fast_path
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.compile import FlatMapping
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.pseudonymize import pseudonymize
@@ -66,7 +66,7 @@ class Both:
         self, settings: Settings = BY_DEFAULT, columns: Sequence[Column] = BUILT_IN
     ) -> None:
         self.slow = FlatMapping(settings, columns, masks_of(settings))
-        lines = native.compile_lines(settings, columns, masks_of(settings), extension())
+        lines = fast_path.compile_lines(settings, columns, masks_of(settings), extension())
         assert lines is not None
         self.fast = lines
 

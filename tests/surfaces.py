@@ -19,8 +19,8 @@ from typing import Any
 
 import psycopg
 
-from sqs2pg.metrics import Metrics
 from sqs2pg.status.server import status_server
+from sqs2pg.telemetry.metrics import Metrics
 from tests.shell import Ended, Shell
 
 # Everything logs as much as it can: our own DEBUG, every library's, asyncio's debug mode. The
@@ -39,7 +39,7 @@ def loud(**options):
         logging.getLogger(name).setLevel(1)
 log.configure = loud
 import sqs2pg.pipeline
-sqs2pg.pipeline.backoff_s = lambda attempt: 0.01
+sqs2pg.pipeline.consumer.backoff_s = lambda attempt: 0.01
 {patch}
 from sqs2pg.cli import main
 arguments, code = sys.argv[1:], 0
@@ -116,7 +116,7 @@ def _transcript(world: World) -> str:
 
 def _log_an_allowed_field(world: World, text: str) -> None:
     world.python(
-        "import structlog; from sqs2pg import log; log.configure();"
+        "import structlog; from sqs2pg.telemetry import log; log.configure();"
         f"structlog.get_logger().info('planted', code={text!r})"
     )
 

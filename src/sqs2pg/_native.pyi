@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 from sqs2pg.message import Message
-from sqs2pg.source.hand import Lease
+from sqs2pg.sqs.leases import Lease
 
 API: int
 SHA256: str

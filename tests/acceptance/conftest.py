@@ -10,7 +10,7 @@ import boto3
 import psycopg
 import pytest
 
-from sqs2pg.local import Servers
+from sqs2pg.cli.embedded import Servers
 from tests.shell import Shell, bare_environment
 
 

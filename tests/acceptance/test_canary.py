@@ -25,7 +25,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sqs2pg.local.child import reserve_port
+from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.canaries import Canary, find, text_canary
 from tests.collector import Collector
 from tests.shell import Shell

@@ -181,7 +181,7 @@ def test_the_generated_reference_names_everything_there_is(tmp_path: Path) -> No
     pages = {page.stem: page.read_text() for page in tmp_path.glob("*.md")}
     assert set(pages) == {"settings", "commands", "metrics", "faults", "tables"}
     from sqs2pg.cli import COMMANDS
-    from sqs2pg.metrics import Metrics
+    from sqs2pg.telemetry.metrics import Metrics
 
     assert all(f"## sqs2pg {name}\n" in pages["commands"] for name in COMMANDS)
     for family in Metrics().registry.collect():

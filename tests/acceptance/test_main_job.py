@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from sqs2pg.local.child import reserve_port
+from sqs2pg.cli.embedded.child_process import reserve_port
 from sqs2pg.settings.fields import USER_LOGINS
 
 Query = Callable[..., list[tuple[Any, ...]]]

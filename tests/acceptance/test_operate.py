@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.local.child import reserve_port
+from sqs2pg.cli.embedded.child_process import reserve_port
 
 Send = Callable[[list[str]], list[str]]
 CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from sqs2pg.local.binaries import find_binaries
+from sqs2pg.cli.embedded.postgres_binaries import find_binaries
 from tests.shell import Shell
 
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -30,7 +30,7 @@ WAIT_S_MAX = 60
 @pytest.fixture
 async def filled(shell: Any, aws_environment: None, queue_url: str, database: str) -> Any:
     """A shell with the vault on, and many people's logins written."""
-    from sqs2pg.assembly import assemble
+    from sqs2pg.runners.assembly import assemble
     from sqs2pg.settings import load
 
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from benchmarks.queue_server import QueueServer
 from sqs2pg.errors import FatalFault, SettingsError, TransientFault
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.source.client import SqsClient
-from sqs2pg.source.environment import read_environment
-from sqs2pg.source.wire import EntryFailure, HashedMessage, OutgoingMessage
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.environment import read_environment
+from sqs2pg.sqs.wire import EntryFailure, HashedMessage, OutgoingMessage
 
 BODIES = [
     "plain",

@@ -44,7 +44,7 @@ async def world(
         for name, value in made.aws().items():
             monkeypatch.setenv(name, value)
         # Away for minutes in production, for a second or two here: waits shrink alike.
-        monkeypatch.setattr("sqs2pg.backoff.BACKOFF_MAX_S", 0.4)
+        monkeypatch.setattr("sqs2pg.pipeline.backoff.BACKOFF_MAX_S", 0.4)
         await prepare(made)
         try:
             yield made

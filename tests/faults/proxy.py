@@ -26,7 +26,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqs2pg.local.child import reserve_port
+from sqs2pg.cli.embedded.child_process import reserve_port
 
 T = TypeVar("T")
 

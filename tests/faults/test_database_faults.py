@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sqs2pg.local import Servers
+from sqs2pg.cli.embedded import Servers
 
 from .proxy import Act, Fault, Way
 from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, users

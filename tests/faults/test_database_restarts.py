@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from sqs2pg.local import Postgres, memory_folder
-from sqs2pg.local import servers as start_servers
+from sqs2pg.cli.embedded import Postgres, memory_folder
+from sqs2pg.cli.embedded import servers as start_servers
 
 from .proxy import Act, Fault
 from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, users

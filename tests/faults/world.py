@@ -23,17 +23,17 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 
-import sqs2pg.database
-import sqs2pg.metrics
-import sqs2pg.sink
+import sqs2pg.postgres.connection
+import sqs2pg.postgres.sink
+import sqs2pg.telemetry.metrics
 from benchmarks.queue_server import ManifestLine, QueueServer
-from sqs2pg.assembly import Ready, assemble, connect
-from sqs2pg.database import DatabaseFault
 from sqs2pg.errors import Sqs2pgError, Stage
-from sqs2pg.migrate import migrate, pipeline_id
-from sqs2pg.pipeline import Totals
+from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.postgres.connection import DatabaseFault
+from sqs2pg.postgres.migrate import migrate, pipeline_id
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import Ready, assemble, connect
 from sqs2pg.settings import Settings, load
-from sqs2pg.verify import verify
 
 from .proxy import FaultProxy
 
@@ -76,8 +76,11 @@ class Met:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.codes: collections.Counter[str] = collections.Counter()
         self._waiters: dict[str, list[asyncio.Event]] = {}
-        diagnose, connect_fault = sqs2pg.database.diagnose, sqs2pg.database._connect_fault
-        count = sqs2pg.metrics.Metrics.count_fault
+        diagnose, connect_fault = (
+            sqs2pg.postgres.connection.diagnose,
+            sqs2pg.postgres.connection._connect_fault,
+        )
+        count = sqs2pg.telemetry.metrics.Metrics.count_fault
 
         def diagnose_noting(error: psycopg.Error) -> DatabaseFault:
             fault = diagnose(error)
@@ -93,9 +96,9 @@ class Met:
                 self._note("connect_53300")
             return connect_fault(error, where)
 
-        patch.setattr(sqs2pg.sink, "diagnose", diagnose_noting)
-        patch.setattr(sqs2pg.database, "_connect_fault", connect_noting)
-        patch.setattr(sqs2pg.metrics.Metrics, "count_fault", count_noting)
+        patch.setattr(sqs2pg.postgres.sink, "diagnose", diagnose_noting)
+        patch.setattr(sqs2pg.postgres.connection, "_connect_fault", connect_noting)
+        patch.setattr(sqs2pg.telemetry.metrics.Metrics, "count_fault", count_noting)
 
     def _note(self, code: str) -> None:
         self.codes[code] += 1

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.assembly import Ready, assemble, connect
 from sqs2pg.keys import provider_file
-from sqs2pg.migrate import migrate
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners.assembly import Ready, assemble, connect
 from sqs2pg.settings import Settings, load
 
 Assemble = Callable[..., AbstractAsyncContextManager[Ready]]

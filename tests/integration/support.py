@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg
 
-from sqs2pg.assembly import Ready
 from sqs2pg.message import Message
-from sqs2pg.source.wire import OutgoingMessage
+from sqs2pg.runners.assembly import Ready
+from sqs2pg.sqs.wire import OutgoingMessage
 
 Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
 

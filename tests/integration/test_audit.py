@@ -13,11 +13,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from structlog.testing import capture_logs
 
-from sqs2pg import audit
-from sqs2pg.assembly import connect
-from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.migrate import migrate
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings
 
 Connection = psycopg.Connection[Any]

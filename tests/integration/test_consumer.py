@@ -16,16 +16,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from sqs2pg.assembly import Ready, connect
-from sqs2pg.database import Session
 from sqs2pg.errors import TransientFault
-from sqs2pg.ledger import day_of, today
-from sqs2pg.maintenance import maintain
+from sqs2pg.mapping.ledger_key import day_of, today
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.maintenance import maintain
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import Ready, connect
 from sqs2pg.settings import Settings
-from sqs2pg.source.wire import EntryFailure, OutgoingMessage
+from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 from sqs2pg.status.server import status_server
-from sqs2pg.verify import verify
 from tests.integration.support import Assemble, login, receive, rows, send
 
 COUNT = "SELECT count(*) FROM user_logins"
@@ -260,7 +260,7 @@ async def test_a_poll_that_failed_is_not_tried_again_after_a_stop(
     pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = 0
-    monkeypatch.setattr("sqs2pg.polling.backoff_s", lambda _attempt: 0.1)
+    monkeypatch.setattr("sqs2pg.pipeline.pollers.backoff_s", lambda _attempt: 0.1)
     async with pipeline() as ready:
 
         async def away(*_: Any, **__: Any) -> list[Message]:

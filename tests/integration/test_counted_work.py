@@ -20,8 +20,8 @@ import pytest
 
 import sqs2pg
 from benchmarks.queue_server import QueueServer
-from sqs2pg.assembly import Ready
-from sqs2pg.source.connection import HttpConnection, Reply
+from sqs2pg.runners.assembly import Ready
+from sqs2pg.sqs.connection import HttpConnection, Reply
 from tests.integration.support import Assemble
 from tests.native import extension
 
@@ -60,7 +60,7 @@ async def test_calls_a_message(
     c_calls_max: float,
 ) -> None:
     """With the native short cut and without it."""
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension())
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
     monkeypatch.setenv("SQS2PG_NATIVE", native)
     calls: Counter[str] = Counter()
 

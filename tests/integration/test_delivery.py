@@ -6,12 +6,12 @@ import msgspec
 import psycopg
 import pytest
 
-from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault
-from sqs2pg.ledger import DAY_MS
+from sqs2pg.mapping.ledger_key import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.sink import ALL_REJECTED_MIN
-from sqs2pg.verify import verify
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.sink import ALL_REJECTED_MIN
+from sqs2pg.postgres.verify import verify
 from tests.integration.support import Assemble, login, receive, rows, send
 
 DAYS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sqs2pg.delivery'::regclass"

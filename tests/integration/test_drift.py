@@ -7,10 +7,10 @@ import asyncio
 import psycopg
 import pytest
 
-from sqs2pg import search
-from sqs2pg.database import DatabaseFault, Session
 from sqs2pg.message import Outcome
-from sqs2pg.verify import verify
+from sqs2pg.postgres import reject_search
+from sqs2pg.postgres.connection import DatabaseFault, Session
+from sqs2pg.postgres.verify import verify
 from tests.integration.support import Assemble, login, receive, rows, send
 
 MESSAGES = 400
@@ -123,10 +123,10 @@ async def test_a_column_mended_in_mid_search_does_not_part_a_batch(
         messages = await receive(ready, 30)
         alter(database, "ALTER TABLE user_logins ADD COLUMN n integer NOT NULL")
         tries: list[int] = []
-        try_upto = search._Search._try_upto
+        try_upto = reject_search._Search._try_upto
         mending: list[asyncio.Task[None]] = []
 
-        async def mended_meanwhile(self: search._Search, end: int) -> DatabaseFault | None:
+        async def mended_meanwhile(self: reject_search._Search, end: int) -> DatabaseFault | None:
             tries.append(end)
             if len(tries) == 3:
                 mend = "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0"
@@ -134,7 +134,7 @@ async def test_a_column_mended_in_mid_search_does_not_part_a_batch(
                 await until(lambda: waits_for_a_lock(database))
             return await try_upto(self, end)
 
-        monkeypatch.setattr(search._Search, "_try_upto", mended_meanwhile)
+        monkeypatch.setattr(reject_search._Search, "_try_upto", mended_meanwhile)
         assert set(await processor.process(messages)) <= {Outcome.RELEASED, Outcome.WRITTEN}
         await mending[0]
         assert set(await processor.process(messages)) <= {Outcome.WRITTEN, Outcome.DUPLICATE}

@@ -11,7 +11,7 @@ import boto3
 import pytest
 
 from sqs2pg.message import Outcome
-from sqs2pg.source.wire import OutgoingMessage
+from sqs2pg.sqs.wire import OutgoingMessage
 from tests.integration.support import Assemble, receive, rows, send
 
 FIELDS = [

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics import exposition, parser
 
-from sqs2pg.cli.workers import _run, _Worker
+from sqs2pg.cli.run_workers import _run, _Worker
 from sqs2pg.errors import FatalFault
 from sqs2pg.status.fleet import Fleet, noted
 from sqs2pg.status.server import status_server

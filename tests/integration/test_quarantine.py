@@ -16,19 +16,20 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from sqs2pg import audit, quarantine, replay
-from sqs2pg.assembly import connect, keyring_of
 from sqs2pg.cli.quarantine import _replay, _replayer
-from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, TransientFault
 from sqs2pg.keys import provider_file
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.ledger import DAY_MS
+from sqs2pg.mapping.ledger_key import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.quarantine import Purged, Selection
-from sqs2pg.replay import Replayed
+from sqs2pg.pipeline import replay
+from sqs2pg.pipeline.replay import Replayed
+from sqs2pg.postgres import audit, quarantine
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.quarantine import Purged, Selection
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import connect, keyring_of
 from sqs2pg.settings import Settings
-from sqs2pg.verify import verify
 from tests.integration.support import Assemble, login, rows
 
 MakeSettings = Callable[..., Settings]

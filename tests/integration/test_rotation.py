@@ -12,13 +12,13 @@ import msgspec
 import psycopg
 import pytest
 
-from sqs2pg.assembly import connect, keyring_of
 from sqs2pg.cli.quarantine import _replay
 from sqs2pg.errors import KeyFault
-from sqs2pg.keybook import activate, recorded
 from sqs2pg.keys import provider_file
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.quarantine import Selection
+from sqs2pg.postgres.key_registry import activate, recorded
+from sqs2pg.postgres.quarantine import Selection
+from sqs2pg.runners.assembly import connect, keyring_of
 from sqs2pg.settings import Settings
 
 SENT_MS = 1_700_000_000_000

@@ -7,8 +7,8 @@ import uuid
 import psycopg
 import pytest
 
-from sqs2pg.assembly import Ready
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.runners.assembly import Ready
 from tests.integration.support import Assemble, login, rows
 
 SIZE = 5_000

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.assembly import assemble, connect
-from sqs2pg.database import Session
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.migrate import migrate, target_tables
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import migrate, target_tables
+from sqs2pg.runners.assembly import assemble, connect
 from tests.integration.support import Assemble
 
 

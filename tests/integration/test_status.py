@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sqs2pg.assembly import Ready
-from sqs2pg.database import Session, network_address
 from sqs2pg.errors import TransientFault
-from sqs2pg.metrics import Metrics
-from sqs2pg.roster import certificate_expiry
+from sqs2pg.postgres.connection import Session, network_address
+from sqs2pg.postgres.workers import certificate_expiry
+from sqs2pg.runners.assembly import Ready
 from sqs2pg.status.access import Access
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
-from sqs2pg.status.watch import Reading, Watch
+from sqs2pg.telemetry.metrics import Metrics
+from sqs2pg.telemetry.periodic import Reading, Watch
 from tests.integration.support import Assemble, login, rows, send
 
 SOON = {"poll_s": 0.1}
@@ -181,8 +181,8 @@ async def test_another_active_key_or_a_missing_migration_is_not_ready(
 async def test_a_reading_that_fails_or_hangs_keeps_the_others_going(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sqs2pg.status.watch.LIMIT_S", 0.1)
-    monkeypatch.setattr("sqs2pg.status.watch.AGAIN_S", 0.01)
+    monkeypatch.setattr("sqs2pg.telemetry.periodic.LIMIT_S", 0.1)
+    monkeypatch.setattr("sqs2pg.telemetry.periodic.AGAIN_S", 0.01)
     metrics, turns = Metrics(), 0
 
     async def fail() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from sqs2pg.assembly import connect
-from sqs2pg.database import Session
 from sqs2pg.message import Outcome
-from sqs2pg.partition import Converted, convert
-from sqs2pg.source.wire import OutgoingMessage
-from sqs2pg.verify import verify
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.partitions import Converted, convert
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import connect
+from sqs2pg.sqs.wire import OutgoingMessage
 from tests.integration.support import Assemble, login, receive, rows, send
 
 ROUTES: list[dict[str, Any]] = [

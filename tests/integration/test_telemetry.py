@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-from sqs2pg.journal import BatchReport
 from sqs2pg.settings import Telemetry
-from sqs2pg.source.wire import OutgoingMessage
+from sqs2pg.sqs.wire import OutgoingMessage
+from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.traces import start_traces
 from tests.collector import Collector
 from tests.integration.support import Assemble, login, send

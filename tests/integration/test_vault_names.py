@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.assembly import assemble, connect
 from sqs2pg.cli import forget as forget_command
 from sqs2pg.cli import reveal as reveal_command
 from sqs2pg.errors import SettingsError, Sqs2pgError
-from sqs2pg.migrate import migrate
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners.assembly import assemble, connect
 from sqs2pg.settings import Settings
 from tests.integration.support import rows
 from tests.integration.vault_support import ON, message, write

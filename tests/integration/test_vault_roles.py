@@ -9,15 +9,15 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from sqs2pg.assembly import assemble, connect
-from sqs2pg.audit import Anchor, check_chain, head
-from sqs2pg.database import Session
+from sqs2pg.cli.embedded import servers
 from sqs2pg.errors import FatalFault
-from sqs2pg.local import servers
-from sqs2pg.migrate import migrate, roles_sql
+from sqs2pg.postgres.audit import Anchor, check_chain, head
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import migrate, roles_sql
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import assemble, connect
 from sqs2pg.settings import Settings
 from sqs2pg.vault.reveal import reveal
-from sqs2pg.verify import verify
 from tests.integration.support import Assemble, rows
 from tests.integration.vault_support import ON, PASSWORD, keys_of, login_of, message, write
 

@@ -13,27 +13,23 @@ import msgspec
 import psycopg
 import pytest
 
-from sqs2pg import assembly
-from sqs2pg.assembly import assemble, connect
 from sqs2pg.cli import forget as forget_command
 from sqs2pg.cli import reveal as reveal_command
-from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault, KeyFault, SettingsError, Sqs2pgError
-from sqs2pg.keybook import hold_against_record
 from sqs2pg.message import Message, Outcome
-from sqs2pg.migrate import migrate
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners import assembly
+from sqs2pg.runners.assembly import assemble, connect
 from sqs2pg.settings import Settings
-from sqs2pg.vault.envelope import (
-    key_encryption_key,
-    open_value,
-    unwrap_data_key,
-)
-from sqs2pg.vault.forget import Forgetter
-from sqs2pg.vault.reference import reference_key
+from sqs2pg.vault.crypto import key_encryption_key, open_value, unwrap_data_key
+from sqs2pg.vault.erase import Forgetter
+from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from sqs2pg.vault.reveal import Revealed, reveal
 from sqs2pg.vault.rewrap import Rewrapper
-from sqs2pg.verify import verify
 from tests.integration.support import Assemble, rows
 from tests.integration.vault_support import ON, keys_of, message, rotate, write
 
@@ -307,7 +303,7 @@ async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
     settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqs2pg.vault.rekey.BATCH_VALUES", 5)
-    monkeypatch.setattr("sqs2pg.vault.pace.PART_ROWS", 2)
+    monkeypatch.setattr("sqs2pg.vault.batching.PART_ROWS", 2)
     pseudonym = {"mask": "pseudonymize", "recover": True}
     fields = [
         {"source": "user_id", "column": "who", "required": True},

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.assembly import Ready
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.runners.assembly import Ready
 from tests import native
 from tests.integration.support import Assemble, rows
 
@@ -85,7 +85,7 @@ async def test_what_takes_the_native_short_cut_is_sealed_like_what_does_not(
     odd = [message("Zoë"), message("u1", "::ffff:192.0.2.1"), message("", "192.0.2.9")]
     found = []
     for extension in (native.extension(), None):
-        monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension)
+        monkeypatch.setattr("sqs2pg.native.EXTENSION", extension)
         async with pipeline(**ON) as ready:
             assert (ready.processors[0]._plan.short_cut is None) == (extension is None)
             outcomes = await process(ready, [*batch[:30], *odd, *batch[30:]])

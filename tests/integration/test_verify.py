@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from sqs2pg.database import Session
-from sqs2pg.verify import Report, verify
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.verify import Report, verify
 from tests.integration.support import Assemble, login, receive, send
 
 _OTHER = "'01a20514-9b62-70ab-bcad-34457c55b24a'"

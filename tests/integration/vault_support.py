@@ -14,9 +14,9 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from sqs2pg.assembly import Ready, keyring_of
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.runners.assembly import Ready, keyring_of
 from sqs2pg.settings import Settings
 
 ON = {"vault": {"enabled": True}}

@@ -15,9 +15,9 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from sqs2pg.local import servers
-from sqs2pg.local.binaries import find_binaries
-from sqs2pg.migrate import Migration, migrations
+from sqs2pg.cli.embedded import servers
+from sqs2pg.cli.embedded.postgres_binaries import find_binaries
+from sqs2pg.postgres.migrate import Migration, migrations
 
 FOLDER = Path(__file__).parent
 TARGET = "CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32), masked_ip"

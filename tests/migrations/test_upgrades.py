@@ -9,10 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sqs2pg.assembly import connect
-from sqs2pg.migrate import migrate, migrations, pipeline_id
+from sqs2pg.postgres.migrate import migrate, migrations, pipeline_id
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings, load
-from sqs2pg.verify import verify
 from tests.migrations.dump import FOLDER, apply, dump, file_of
 
 DUMPS = sorted(FOLDER.glob("schema_*.sql"))

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.decode import Decoder
 from sqs2pg.settings import USER_LOGINS, Field
 
 SOURCES = [field.source for field in USER_LOGINS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sqs2pg.ledger import delivery_key
+from sqs2pg.mapping.ledger_key import delivery_key
 
 
 def test_a_million_ids_of_one_millisecond_do_not_collide():

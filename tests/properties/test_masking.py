@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqs2pg.errors import PermanentFault
+from sqs2pg.keys.aead import open_sealed, seal
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.keys.seal import open_sealed, seal
 from sqs2pg.mask.operator import KINDS, Mask
-from sqs2pg.mask.policy import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
 
 TOKEN = re.compile(r"v[1-9][0-9]{0,3}_[0-9a-f]{32}")
 ROOT = hashlib.sha256(b"properties").digest()

@@ -16,7 +16,7 @@ import pytest
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.opening import open_mask
-from sqs2pg.mask.policy import compile_operator
+from sqs2pg.mask.registry import compile_operator
 
 COUNT = 260_000
 """Of each kind; four kinds make over a million."""

@@ -16,20 +16,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sqs2pg import native
-from sqs2pg.columns import Column
-from sqs2pg.extension import API
-from sqs2pg.extension import extension as usable
-from sqs2pg.generate import logins
+from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.keys.derive import pseudonym_key
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.ledger import delivery_key
+from sqs2pg.mapping import fast_path
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.ledger_key import delivery_key
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.native import API
+from sqs2pg.native import extension as usable
 from sqs2pg.settings import Field, Ledger, Settings
-from sqs2pg.source import wire
-from sqs2pg.source.signer import Keys, RequestTemplate, Signer
+from sqs2pg.sqs import wire
+from sqs2pg.sqs.signer import Keys, RequestTemplate, Signer
 from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, login, masks_of
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -117,7 +117,7 @@ def test_frozen_pseudonyms() -> None:
         mask = pseudonymize(vector["version"], key, CANONICAL[vector["kind"]])
         field = Field(source="v", column="v", mask="pseudonymize", kind=vector["kind"])
         settings = Settings(field=(field,))
-        lines = native.compile_lines(settings, [Column("v", "text")], [mask], extension())
+        lines = fast_path.compile_lines(settings, [Column("v", "text")], [mask], extension())
         assert lines is not None
         body = json.dumps({"v": vector["value"]}, ensure_ascii=False)
         [line] = lines.of([Message("m", "h", body, SystemAttributes(SENT_MS))])
@@ -131,7 +131,7 @@ def test_frozen_pseudonyms() -> None:
 def test_hmac_of_every_length(key: bytes, value: str) -> None:
     settings = Settings(field=(Field(source="v", column="v", mask="pseudonymize"),))
     masks = masks_of(settings, key)
-    lines = native.compile_lines(settings, [Column("v", "text")], masks, extension())
+    lines = fast_path.compile_lines(settings, [Column("v", "text")], masks, extension())
     assert lines is not None
     [line] = lines.of([Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS))])
     assert line == f"v1_{hmac.digest(key, value.encode(), hashlib.sha256).hex()[:32]}\n"
@@ -234,23 +234,23 @@ def test_a_mapping_that_is_not_known_by_heart_has_no_short_cut(
     field: Field, column: Column
 ) -> None:
     settings = Settings(field=(field,))
-    assert native.compile_lines(settings, [column], masks_of(settings), extension()) is None
+    assert fast_path.compile_lines(settings, [column], masks_of(settings), extension()) is None
 
 
 def test_nor_have_event_names_or_another_build() -> None:
     settings = Settings(ledger=Ledger(dedupe_key="e"))
-    assert native.compile_lines(settings, BUILT_IN, masks_of(settings), extension()) is None
+    assert fast_path.compile_lines(settings, BUILT_IN, masks_of(settings), extension()) is None
     masks = masks_of(Settings())
-    assert native.compile_lines(Settings(), BUILT_IN, masks, None) is None
+    assert fast_path.compile_lines(Settings(), BUILT_IN, masks, None) is None
 
 
 def test_an_older_build_and_one_turned_off_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension())
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
     assert usable({}) is extension()
     assert usable({"SQS2PG_NATIVE": "0"}) is None
     older = type(extension())("older")
     older.API = API - 1
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", older)
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", older)
     assert usable({}) is None
 
 
@@ -375,10 +375,10 @@ def test_signed_in_c_or_in_python_is_the_same(monkeypatch: pytest.MonkeyPatch, b
         template = RequestTemplate(signer, signed=(("Content-Type", "a/b"),))
         return template.sign(body, SENT_MS / 1000)
 
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", None)
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", None)
     in_python = sign()
     monkeypatch.setattr(extension(), "SHA256", "sha-ni")  # whatever this processor has
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", extension())
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
     assert sign() == in_python
 
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqs2pg.columns import Column
-from sqs2pg.convert import MAJOR_MAX, PART_MAX, Converter, date, version
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.convert import MAJOR_MAX, PART_MAX, Converter, date, version
+from sqs2pg.mapping.decode import Decoder
+from sqs2pg.mapping.transform import Transformer
 from sqs2pg.message import Message, Record, SystemAttributes
 from sqs2pg.settings import Field
-from sqs2pg.transform import Transformer
 
 FIELDS = [
     Field(source="a", column="a"),

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.queue_server import QueueServer
-from sqs2pg import ray as engine
 from sqs2pg.keys import provider_file
+from sqs2pg.runners import ray_fleet as engine
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster

@@ -18,12 +18,13 @@ import psycopg
 import pytest
 from ray.cluster_utils import Cluster
 
-from sqs2pg import archive, ray_backfill
-from sqs2pg.assembly import connect
-from sqs2pg.backfill import BATCHES_AT_ONCE, Done
+from sqs2pg.cli.embedded import Servers
 from sqs2pg.errors import SettingsError
-from sqs2pg.local import Servers
-from sqs2pg.migrate import migrate
+from sqs2pg.pipeline import archive
+from sqs2pg.pipeline.backfill import BATCHES_AT_ONCE, Done
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners import ray_backfill
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import load
 from tests.ray.conftest import NODE, WAIT_S
 

@@ -21,14 +21,14 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from benchmarks.queue_server import QueueServer
-from sqs2pg import ray as engine
-from sqs2pg.assembly import connect
 from sqs2pg.errors import SettingsError
-from sqs2pg.migrate import migrate, pipeline_id
-from sqs2pg.pipeline import Totals
+from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.postgres.migrate import migrate, pipeline_id
+from sqs2pg.postgres.verify import verify
+from sqs2pg.runners import ray_fleet as engine
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings, load
-from sqs2pg.source.client import SqsClient
-from sqs2pg.verify import verify
+from sqs2pg.sqs.client import SqsClient
 from tests.ray.conftest import BATCH_ROWS, NODE, QUEUE, WAIT_S
 
 RATE_MAX = 1_000

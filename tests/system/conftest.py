@@ -22,9 +22,9 @@ import trustme
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from sqs2pg.local import Postgres, memory_folder
-from sqs2pg.local.child import Child, reserve_port
-from sqs2pg.local.folder import RunFolder, run_folder
+from sqs2pg.cli.embedded import Postgres, memory_folder
+from sqs2pg.cli.embedded.child_process import Child, reserve_port
+from sqs2pg.cli.embedded.run_folder import RunFolder, run_folder
 from tests.shell import Shell, bare_environment
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")

@@ -27,8 +27,8 @@ import pytest
 import yaml
 
 import sqs2pg
-from sqs2pg.local.child import reserve_port
-from sqs2pg.local.folder import Account, readable
+from sqs2pg.cli.embedded.child_process import reserve_port
+from sqs2pg.cli.embedded.run_folder import Account, readable
 from sqs2pg.settings import load
 from tests.shell import Shell
 from tests.system.interpreter import copy_python

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 import sqs2pg
-from sqs2pg.local.folder import Account, readable
+from sqs2pg.cli.embedded.run_folder import Account, readable
 from tests.system.interpreter import copy_open, copy_python
 
 pytestmark = pytest.mark.system

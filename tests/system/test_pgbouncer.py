@@ -17,9 +17,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from sqs2pg.assembly import assemble
-from sqs2pg.generate import logins
+from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.runners.assembly import assemble
 from sqs2pg.settings import load
 
 pytestmark = pytest.mark.system

@@ -14,9 +14,9 @@ import pytest
 from cryptography import x509
 from psycopg.conninfo import conninfo_to_dict
 
-from sqs2pg.database import network_address
-from sqs2pg.generate import logins
-from sqs2pg.roster import certificate_expiry
+from sqs2pg.cli.embedded.sample_logins import logins
+from sqs2pg.postgres.connection import network_address
+from sqs2pg.postgres.workers import certificate_expiry
 from tests.system.conftest import Tls
 
 pytestmark = pytest.mark.system

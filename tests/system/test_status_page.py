@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from benchmarks.pictures import command, find_chromium
-from sqs2pg.local.child import reserve_port
+from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.shell import Shell, bare_environment
 
 if TYPE_CHECKING:  # its package is installed by `make test-system` alone

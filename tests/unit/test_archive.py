@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sqs2pg import archive
-from sqs2pg.archive import ArchiveDamaged, Line, find, identify, read
 from sqs2pg.errors import SettingsError
+from sqs2pg.pipeline import archive
+from sqs2pg.pipeline.archive import ArchiveDamaged, Line, find, identify, read
 
 if sys.version_info >= (3, 14):
     from compression import zstd

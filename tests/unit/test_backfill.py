@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from sqs2pg.archive import Archive, Line
-from sqs2pg.backfill import LINES_MAX, Backfill, line_mark, message_id
 from sqs2pg.errors import FatalFault
-from sqs2pg.ledger import delivery_key, delivery_keys
+from sqs2pg.mapping.ledger_key import delivery_key, delivery_keys
 from sqs2pg.message import Message
+from sqs2pg.pipeline.archive import Archive, Line
+from sqs2pg.pipeline.backfill import LINES_MAX, Backfill, line_mark, message_id
 
 DAY_MS = 1_683_331_200_000  # 2023-05-06: where archives tell no time, their lines share one
 
@@ -49,7 +49,7 @@ def test_names_rise_within_an_archive_and_its_lines_have_an_end():
 
 
 def test_a_batch_ends_with_its_lines_or_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sqs2pg.backfill.BATCH_BYTES_MAX", 100)
+    monkeypatch.setattr("sqs2pg.pipeline.backfill.BATCH_BYTES_MAX", 100)
     archive = Archive("a", "sha256:0", 1, date(2024, 5, 6))
     work = Backfill(cast("Any", None), cast("Any", None), 1, batch_lines=2)
     sizes = [1] * 23 + [60, 30, 10, 5, 200, 1]

@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from sqs2pg.convert import CONVERTERS, MAJOR_MAX, PART_MAX, date, major, text, version
 from sqs2pg.errors import PermanentFault, Stage
+from sqs2pg.mapping.convert import CONVERTERS, MAJOR_MAX, PART_MAX, date, major, text, version
 
 INT4_MAX = 2**31 - 1
 

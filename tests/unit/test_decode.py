@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault, Stage
+from sqs2pg.mapping.decode import Decoder
 from sqs2pg.message import Record
 from sqs2pg.settings import USER_LOGINS, Field
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from sqs2pg import assembly, examples
 from sqs2pg.errors import SettingsError
+from sqs2pg.mapping import examples
+from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 
 FOLDER = Path(__file__).parents[2] / "examples"

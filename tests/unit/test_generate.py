@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from sqs2pg import generate
-from sqs2pg.columns import Column
-from sqs2pg.decode import Decoder
+from sqs2pg.cli.embedded import sample_logins
+from sqs2pg.cli.embedded.sample_logins import BAD, logins
 from sqs2pg.errors import PermanentFault
-from sqs2pg.generate import BAD, logins
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.decode import Decoder
+from sqs2pg.mapping.transform import Mask, Transformer
 from sqs2pg.mask import canonical
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import USER_LOGINS
-from sqs2pg.transform import Mask, Transformer
 
 DECODER = Decoder(USER_LOGINS, "drop")
 TYPES = {"app_version": "int4", "create_date": "date"}
@@ -109,7 +109,7 @@ def test_devices_recur_with_their_people():
 
 
 def test_people_who_may_come_back_are_bounded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(generate, "PEOPLE_MAX", 10)
+    monkeypatch.setattr(sample_logins, "PEOPLE_MAX", 10)
     last_seen: dict[str, int] = {}
     absences = []
     for index, login in enumerate(good(2_000)):

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from sqs2pg.hash_rate import cores, cost_to_reverse, duration, hashes_per_second
+from sqs2pg.mask.brute_force import cores, cost_to_reverse, duration, hashes_per_second
 
 
 def test_the_rate_is_measured() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sqs2pg.intake import Intake
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.pipeline.buffer import Intake
 
 
 def messages(count: int, group: str | None = None) -> list[Message]:

@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
-from sqs2pg.journal import BATCH_LINES_MAX, BatchReport, Journal
-from sqs2pg.log import ALLOWED
+from sqs2pg.telemetry.batch_log import BATCH_LINES_MAX, BatchReport, Journal
+from sqs2pg.telemetry.log import ALLOWED
 
 FAULT = PermanentFault("not_json", "user_id")
 

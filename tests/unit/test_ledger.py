@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from sqs2pg.ledger import (
+from sqs2pg.mapping.ledger_key import (
     DAY_MS,
     UNDATED_MS,
     day_of,

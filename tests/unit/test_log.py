@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
-from sqs2pg import log
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.telemetry import log
 
 CANARY = "canary-4711"
 LIBRARIES = ["psycopg", "psycopg.pool", "botocore.parsers", "botocore", "asyncio", "urllib3", "any"]

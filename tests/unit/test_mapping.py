@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.columns import SQL_TYPES, Column
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.mapping import DocumentMapping, FlatMapping, MessageMapping, compile_mapping
+from sqs2pg.mapping.columns import SQL_TYPES, Column
+from sqs2pg.mapping.compile import DocumentMapping, FlatMapping, MessageMapping, compile_mapping
 from sqs2pg.message import Message, MessageAttribute, Row, SystemAttributes
 from sqs2pg.settings import Settings, load
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from sqs2pg.archive import Archive
-from sqs2pg.backfill import Done
-from sqs2pg.ray_backfill import _Task
+from sqs2pg.pipeline.archive import Archive
+from sqs2pg.pipeline.backfill import Done
+from sqs2pg.runners.ray_backfill import _Task
 
 
 def task(**known: int) -> _Task:

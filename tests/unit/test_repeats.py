@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqs2pg.repeats import KINDS_MAX, Repeats
+from sqs2pg.telemetry.log_sampling import KINDS_MAX, Repeats
 
 
 class Clock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqs2pg.scaling import Reading, Scaler
+from sqs2pg.runners.autoscaler import Reading, Scaler
 
 
 def follow(scaler: Scaler, readings: list[tuple[int, int, float]], running: int) -> list[int]:

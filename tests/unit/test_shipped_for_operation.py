@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.metrics import Metrics
+from sqs2pg.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"

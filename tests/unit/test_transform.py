@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.columns import Column
-from sqs2pg.decode import Decoder
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.decode import Decoder
+from sqs2pg.mapping.transform import Transformer
 from sqs2pg.mask.opening import open_mask
-from sqs2pg.mask.policy import compile_operator
+from sqs2pg.mask.registry import compile_operator
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import USER_LOGINS, Field
-from sqs2pg.transform import Transformer
 
 TARGET = (
     Column("user_id", "varchar", 128),

@@ -53,7 +53,7 @@ class _LazyGroup(click.Group):
             ctx.fail(
                 f"no such command {cmd_name!r}" + (f", did you mean {near[0]!r}?" if near else "")
             )
-        from sqs2pg import log  # not at the top: `--help` must be quick
+        from sqs2pg.telemetry import log  # not at the top: `--help` must be quick
 
         log.configure()  # a command that says more with --verbose sets it up again
         name = cmd_name.replace("-", "_")

@@ -12,13 +12,13 @@ from typing import Protocol
 import click
 import msgspec
 
-from sqs2pg import log
-from sqs2pg.assembly import assemble_backfill
-from sqs2pg.backfill import Done
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
 from sqs2pg.cli.progress import Ticker
+from sqs2pg.pipeline.backfill import Done
+from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.settings import Settings, load
-from sqs2pg.source.objects import ObjectStore
+from sqs2pg.sqs.s3 import ObjectStore
+from sqs2pg.telemetry import log
 
 
 @click.command()
@@ -82,9 +82,9 @@ async def _run_over(
     address: str, settings: Settings, config: Path | None, paths: tuple[str, ...], day: date | None
 ) -> Done | None:
     """Return what was done; None where SIGTERM ended it. Ray's own handler would print a trace."""
-    from sqs2pg import ray, ray_backfill
+    from sqs2pg.runners import ray_backfill, ray_fleet
 
-    ray.join(address)
+    ray_fleet.join(address)
     loop = asyncio.get_running_loop()
     try:
         work = ray_backfill.Spread(settings, config, day=day, store=_store_for(paths))
@@ -99,7 +99,7 @@ async def _run_over(
         raise
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
-        ray.leave()
+        ray_fleet.leave()
 
 
 def _store_for(paths: tuple[str, ...]) -> ObjectStore | None:

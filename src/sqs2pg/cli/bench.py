@@ -28,18 +28,18 @@ import click
 import msgspec
 
 import sqs2pg
-from sqs2pg import log
-from sqs2pg.assembly import Ready, assemble, connect
+from sqs2pg.cli.embedded import OVERRIDING, servers
+from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.run import prepare_local
-from sqs2pg.database import resolve_dsn
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.generate import logins
 from sqs2pg.keys import provider_file
-from sqs2pg.local import OVERRIDING, servers
-from sqs2pg.sending import send_all
+from sqs2pg.postgres.connection import resolve_dsn
+from sqs2pg.runners.assembly import Ready, assemble, connect
 from sqs2pg.settings import Settings, load
-from sqs2pg.source.client import SqsClient
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.producer import send_all
+from sqs2pg.telemetry import log
 
 _UNAVAILABLE = 69  # the suite cannot run here: no C compiler
 _EMULATED_MESSAGES = 3_000  # more of a backlog slows the emulator down

@@ -10,44 +10,44 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from sqs2pg import log
-from sqs2pg.check import (
-    attack,
-    basics,
-    column,
-    grants,
-    keys,
-    masking,
-    queue,
-    reach,
-    sample,
-    server,
-    target,
+from sqs2pg.cli.doctor import (
+    attack_masks,
+    check_basics,
+    check_column_hashes,
+    check_keys,
+    check_masking,
+    check_queue,
+    check_reachability,
+    check_server,
+    check_target,
+    dry_run,
+    required_grants,
 )
-from sqs2pg.check.context import Context
-from sqs2pg.check.finding import Check, Finding, ok, warn
-from sqs2pg.check.runner import run
+from sqs2pg.cli.doctor.context import Context
+from sqs2pg.cli.doctor.finding import Check, Finding, ok, warn
+from sqs2pg.cli.doctor.runner import run
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
+from sqs2pg.telemetry import log
 
 # In this order: the cause before what follows from it. Each has its own limit; none stops the
 # others.
 CHECKS = (
-    Check("settings", basics.check_settings),
-    Check("versions", basics.check_versions),
-    Check("keys", keys.check_keys),
-    Check("masking policy", masking.check_masking),
-    Check("queue", reach.check_queue),
-    Check("queue attributes", queue.check_queue_attributes),
-    Check("queue permissions", queue.check_queue_permissions),
-    Check("database", reach.check_database),
-    Check("server", server.check_server),
-    Check("database connections", server.check_connections),
-    Check("schema", reach.check_schema),
-    Check("queue batch time", queue.check_batch_time),
-    Check("targets", target.check_targets),
-    Check("keys on record", keys.check_key_record),
+    Check("settings", check_basics.check_settings),
+    Check("versions", check_basics.check_versions),
+    Check("keys", check_keys.check_keys),
+    Check("masking policy", check_masking.check_masking),
+    Check("queue", check_reachability.check_queue),
+    Check("queue attributes", check_queue.check_queue_attributes),
+    Check("queue permissions", check_queue.check_queue_permissions),
+    Check("database", check_reachability.check_database),
+    Check("server", check_server.check_server),
+    Check("database connections", check_server.check_connections),
+    Check("schema", check_reachability.check_schema),
+    Check("queue batch time", check_queue.check_batch_time),
+    Check("targets", check_target.check_targets),
+    Check("keys on record", check_keys.check_key_record),
 )
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -94,14 +94,16 @@ def check(
         run_async(_emit(Context(config), emit_iam, emit_sql))
         return 0
     checks = [one for one in CHECKS if not place or one.name in _FOR_A_COLUMN]
-    estimates: list[attack.Estimate] = []
+    estimates: list[attack_masks.Estimate] = []
     if with_attack:
         checks.append(
-            Check("attack", lambda context: attack.check_attack(context, estimates), limit_s=120)
+            Check(
+                "attack", lambda context: attack_masks.check_attack(context, estimates), limit_s=120
+            )
         )
     if place:
         checks.append(_column_check(place, limit_s))
-    taken: list[sample.Sample] = []
+    taken: list[dry_run.Sample] = []
     if count:
         checks.append(_sample_check(count, taken))
     findings = run_async(_run(checks, Context(config), quiet=as_json))
@@ -121,9 +123,9 @@ def check(
     return 1 if failed else 0
 
 
-def _sample_check(count: int, taken: list[sample.Sample]) -> Check:
+def _sample_check(count: int, taken: list[dry_run.Sample]) -> Check:
     async def look(context: Context) -> Finding:
-        found = await sample.take_sample(context, count)
+        found = await dry_run.take_sample(context, count)
         taken.append(found)
         aside = ", ".join(f"{n} {code}" for code, n in sorted(found.faults.items()))
         detail = f"{found.messages} messages would become {len(found.rows)} rows"
@@ -140,9 +142,9 @@ async def _emit(context: Context, iam: bool, sql: bool) -> None:
     async with context:
         settings = context.load_settings()
         if iam:
-            print(json.dumps(grants.iam_policy(settings, await _arn(context)), indent=2))
+            print(json.dumps(required_grants.iam_policy(settings, await _arn(context)), indent=2))
         if sql:
-            print(";\n".join(grants.sql_grants(settings)) + ";")
+            print(";\n".join(required_grants.sql_grants(settings)) + ";")
 
 
 async def _arn(context: Context) -> str:
@@ -159,13 +161,13 @@ async def _arn(context: Context) -> str:
 
 def _column_check(place: str, limit_s: float) -> Check:
     async def look(context: Context) -> Finding:
-        progress = column.Progress()
+        progress = check_column_hashes.Progress()
 
         def state() -> tuple[int, int | None, dict[str, int]]:
             return progress.tried, progress.total or None, {"reversed": progress.reversed}
 
         async with Ticker("trying values", state):
-            return await column.check_column(context, place, limit_s, progress)
+            return await check_column_hashes.check_column(context, place, limit_s, progress)
 
     return Check("column", look, limit_s=limit_s + 60)
 

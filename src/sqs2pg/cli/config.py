@@ -11,10 +11,11 @@ from urllib.parse import unquote
 import click
 import msgspec
 
-from sqs2pg import assembly, examples
 from sqs2pg import settings as settings_module
 from sqs2pg.cli.options import config_option, json_option, print_json
 from sqs2pg.errors import SettingsError
+from sqs2pg.mapping import examples
+from sqs2pg.runners import assembly
 
 HIDDEN = "***"
 

@@ -14,23 +14,23 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
-from sqs2pg import log
-from sqs2pg import verify as verification
-from sqs2pg.assembly import connect
-from sqs2pg.cli.chaos import kill_midway
-from sqs2pg.cli.local import ENV_FILE, local_environment
+from sqs2pg.cli.demo_chaos import kill_midway
+from sqs2pg.cli.demo_recovery import show_recovery
+from sqs2pg.cli.embedded.sample_logins import logins
+from sqs2pg.cli.local_servers import ENV_FILE, local_environment
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.cli.recovery import show_recovery
 from sqs2pg.cli.run import as_flat, consume, prepare_local, summary
 from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.generate import logins
-from sqs2pg.migrate import quoted_table
-from sqs2pg.pipeline import Totals
-from sqs2pg.sending import send_all
+from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.postgres import verify as verification
+from sqs2pg.postgres.migrate import quoted_table
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings, load
-from sqs2pg.source.client import SqsClient
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.producer import send_all
+from sqs2pg.telemetry import log
 
 logger = structlog.get_logger(__name__)
 

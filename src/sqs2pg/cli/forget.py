@@ -9,15 +9,16 @@ from typing import Any
 import click
 import msgspec
 
-from sqs2pg import assembly, log
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, stdin_lines
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.database import hosts, resolve_dsn
 from sqs2pg.errors import SettingsError
-from sqs2pg.keybook import hold_against_record
+from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
-from sqs2pg.vault.forget import Forgetter, Forgotten
-from sqs2pg.vault.reference import reference_key
+from sqs2pg.telemetry import log
+from sqs2pg.vault.erase import Forgetter, Forgotten
+from sqs2pg.vault.reference_key import reference_key
 
 PEOPLE_MAX = 100_000
 """Names read from stdin at most."""

@@ -8,19 +8,19 @@ from typing import Any
 
 import click
 
-from sqs2pg import log
-from sqs2pg.assembly import connect
+from sqs2pg.cli.doctor.propose_mapping import of_documents, of_table, write_toml
 from sqs2pg.cli.options import config_option, run_async
-from sqs2pg.columns import Column
-from sqs2pg.envelope import Envelope
 from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.message import Message
-from sqs2pg.migrate import quoted_table
-from sqs2pg.proposal import of_documents, of_table, write_toml
+from sqs2pg.postgres.migrate import quoted_table
+from sqs2pg.postgres.target_copy import read_columns
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import EnvelopeSettings, Settings, load
-from sqs2pg.source.client import SqsClient
-from sqs2pg.source.peek import peek
-from sqs2pg.targets import read_columns
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.peek import peek
+from sqs2pg.telemetry import log
 
 
 @click.command()

@@ -9,18 +9,19 @@ from pathlib import Path
 
 import click
 
-from sqs2pg import assembly, log
-from sqs2pg.cli import rotation
+from sqs2pg.cli import keys_rotation
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
-from sqs2pg.database import hosts, resolve_dsn
 from sqs2pg.errors import SettingsError
-from sqs2pg.keybook import activate, hold_against_record, recorded, require_activation
-from sqs2pg.keys import development
+from sqs2pg.keys import provider_development
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
-from sqs2pg.keys.load import DEFAULT_FILE, add_root, create_keyring
-from sqs2pg.mask.policy import KEYED, properties
+from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
+from sqs2pg.mask.registry import KEYED, properties
+from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.postgres.key_registry import activate, hold_against_record, recorded, require_activation
+from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
+from sqs2pg.telemetry import log
 
 
 @click.group()
@@ -28,8 +29,8 @@ def keys() -> None:
     """Make and list the keys that mask values."""
 
 
-keys.add_command(rotation.rewrap)
-keys.add_command(rotation.rekey)
+keys.add_command(keys_rotation.rewrap)
+keys.add_command(keys_rotation.rekey)
 
 
 @keys.command()
@@ -197,7 +198,7 @@ async def _rotate(
 
 def _file_of(settings: Settings) -> Path:
     if assembly.provider_of(settings) == "development":
-        return development.FOLDER / development.FILE_NAME
+        return provider_development.FOLDER / provider_development.FILE_NAME
     return Path(settings.keys.file) if settings.keys.file else DEFAULT_FILE
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from sqs2pg import migrate as work
-from sqs2pg import partition
-from sqs2pg.assembly import connect
 from sqs2pg.cli.options import config_option, run_async
+from sqs2pg.postgres import migrate as work
+from sqs2pg.postgres import partitions
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings, load
 
 
@@ -36,9 +36,9 @@ async def _migrate(settings: Settings, *, additive: bool) -> list[str]:
     session = await connect(settings)
     try:
         done = await work.migrate(session, settings, additive=additive)
-        attached, _ = await partition.extend(session)
+        attached, _ = await partitions.extend(session)
         done += [f"attached {attached} partitions"] if attached else []
-        built = await partition.build_indexes(session, settings)
+        built = await partitions.build_indexes(session, settings)
         return done + [f"built index {name}" for name in built]
     finally:
         await session.close()

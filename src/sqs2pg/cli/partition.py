@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 import msgspec
 
-from sqs2pg import log
-from sqs2pg import partition as work
-from sqs2pg.assembly import connect
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
+from sqs2pg.postgres import partitions as work
+from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings, load
+from sqs2pg.telemetry import log
 
 
 @click.command()

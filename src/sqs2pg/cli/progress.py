@@ -14,7 +14,7 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from sqs2pg.hash_rate import duration
+from sqs2pg.mask.brute_force import duration
 
 _EVERY_S = 5.0
 _REFRESH_S = 0.2

@@ -12,23 +12,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sqs2pg import assembly, log
-from sqs2pg import quarantine as work
 from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.database import Session, hosts, resolve_dsn
 from sqs2pg.errors import SettingsError
-from sqs2pg.keybook import hold_against_record
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping import compile_mapping
-from sqs2pg.migrate import target_tables
-from sqs2pg.process import Plan
-from sqs2pg.quarantine import Entry, Purged, Selection
-from sqs2pg.replay import Replayed, Replayer
+from sqs2pg.mapping.compile import compile_mapping
+from sqs2pg.pipeline.processor import Plan
+from sqs2pg.pipeline.replay import Replayed, Replayer
+from sqs2pg.postgres import quarantine as work
+from sqs2pg.postgres.connection import Session, hosts, resolve_dsn
+from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.migrate import target_tables
+from sqs2pg.postgres.quarantine import Entry, Purged, Selection
+from sqs2pg.postgres.sink import Pipeline
+from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
-from sqs2pg.sink import Pipeline
-from sqs2pg.vault.reference import reference_key
-from sqs2pg.vault.sealing import Vault
+from sqs2pg.telemetry import log
+from sqs2pg.vault.reference_key import reference_key
+from sqs2pg.vault.seal import Vault
 
 _number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 _numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from sqs2pg.database import words
+from sqs2pg.postgres.connection import words
 from sqs2pg.settings import Settings
 
 SET, HIDDEN = "(set)", "(hidden)"

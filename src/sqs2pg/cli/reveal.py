@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 import msgspec
 
-from sqs2pg import assembly, log
 from sqs2pg.cli.options import (
     config_option,
     json_option,
@@ -17,12 +16,14 @@ from sqs2pg.cli.options import (
     stdin_lines,
     terminal_text,
 )
-from sqs2pg.database import hosts, resolve_dsn
-from sqs2pg.keybook import hold_against_record
+from sqs2pg.mapping.subject import naming
+from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
+from sqs2pg.telemetry import log
 from sqs2pg.vault import reveal as work
 from sqs2pg.vault.reveal import Revealed
-from sqs2pg.vault.whose import naming
 
 USER_LIMIT = 20
 """Values shown of a person unless --limit says otherwise."""

@@ -15,21 +15,22 @@ import click
 import msgspec
 import structlog
 
-from sqs2pg import log, migrate
-from sqs2pg.assembly import Ready, assemble, connect
-from sqs2pg.cli import live
+from sqs2pg.cli import live_view
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.cli.workers import run_workers
+from sqs2pg.cli.run_workers import run_workers
 from sqs2pg.errors import FatalFault
-from sqs2pg.keys.development import is_loopback
-from sqs2pg.pipeline import Totals
+from sqs2pg.keys.provider_development import is_loopback
+from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.postgres import migrate
+from sqs2pg.runners.assembly import Ready, assemble, connect
 from sqs2pg.settings import Settings, load
-from sqs2pg.source.client import SqsClient
+from sqs2pg.sqs.client import SqsClient
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import noted
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
+from sqs2pg.telemetry import log
 
 _SAME_REQUEST_S = 10.0
 """A worker asked to stop twice within this was asked once: by the terminal, and by its parent.
@@ -94,7 +95,7 @@ def run(
                     drain=drain,
                     drain_timeout_s=drain_timeout_s,
                     status_file=status_file,
-                    view=live.wanted(),
+                    view=live_view.wanted(),
                     verbose=verbose,
                 )
             )
@@ -108,7 +109,7 @@ def run(
 async def _consume_over(
     address: str, settings: Settings, config: Path | None, drain: bool, timeout_s: float | None
 ) -> Totals:
-    from sqs2pg.cli.ray_fleet import run_fleet
+    from sqs2pg.cli.run_ray import run_fleet
 
     settle_s = None
     if drain:
@@ -191,7 +192,7 @@ async def consume(
             async with ready.watch:
                 if view and recorder:
                     ready.journal.batch_lines = verbose
-                    with live.live_view(recorder, verbose=verbose):
+                    with live_view.live_view(recorder, verbose=verbose):
                         totals = await ready.consumer.run(drain_settle_s=settle_s)
                 else:
                     async with Ticker("consuming", lambda: _state(ready)):
@@ -273,7 +274,7 @@ def _worker_count(workers: str) -> int:
 
 @contextlib.contextmanager
 def _servers() -> Iterator[None]:
-    from sqs2pg.cli.local import local_environment
+    from sqs2pg.cli.local_servers import local_environment
 
     with local_environment(keep_file=True):
         yield

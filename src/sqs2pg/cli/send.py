@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from sqs2pg import log
+from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.generate import logins
-from sqs2pg.sending import Sent, read_lines, send_all
 from sqs2pg.settings import Settings, load
-from sqs2pg.source.client import SqsClient
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.producer import Sent, read_lines, send_all
+from sqs2pg.telemetry import log
 
 
 @click.command()

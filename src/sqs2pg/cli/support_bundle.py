@@ -22,16 +22,17 @@ from typing import Any
 import click
 import msgspec
 
-from sqs2pg import __version__, log
-from sqs2pg.check.context import Context
-from sqs2pg.check.runner import run as run_checks
+from sqs2pg import __version__
 from sqs2pg.cli.check import CHECKS
+from sqs2pg.cli.doctor.context import Context
+from sqs2pg.cli.doctor.runner import run as run_checks
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.redaction import HIDDEN, private_texts, redacted, secrets, strike
 from sqs2pg.cli.top import Status, status_at
 from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.settings import Settings, load
 from sqs2pg.status.snapshot import Snapshot
+from sqs2pg.telemetry import log
 
 _OURS = (
     *("botocore", "click", "cryptography", "httptools", "msgspec", "prometheus-client"),

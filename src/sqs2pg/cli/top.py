@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from sqs2pg.cli.options import config_option, json_option, print_json
-from sqs2pg.cli.view import frame
+from sqs2pg.cli.terminal_frame import frame
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.settings import load
 from sqs2pg.status.access import read_token

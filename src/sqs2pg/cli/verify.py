@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from sqs2pg import assembly
-from sqs2pg import verify as work
-from sqs2pg.audit import Anchor, check_chain, head
 from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
+from sqs2pg.postgres import verify as work
+from sqs2pg.postgres.audit import Anchor, check_chain, head
+from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 
 

@@ -7,7 +7,7 @@ than the standards would fill a table with tokens that nobody can ever make agai
 from __future__ import annotations
 
 from sqs2pg.errors import KeyFault
-from sqs2pg.keys import derive, seal
+from sqs2pg.keys import aead, derive
 
 # RFC 5869, appendix A.1.
 _HKDF_ROOT = bytes.fromhex("0b" * 22)
@@ -55,4 +55,4 @@ def _hmac() -> bool:
 
 
 def _seal() -> bool:
-    return seal.encrypt(_SEAL_KEY, _SEAL_NONCE, _SEAL_PLAINTEXT, _SEAL_AAD) == _SEAL_ANSWER
+    return aead.encrypt(_SEAL_KEY, _SEAL_NONCE, _SEAL_PLAINTEXT, _SEAL_AAD) == _SEAL_ANSWER

@@ -1,6 +1,6 @@
 """Encrypt: AES-256-GCM, another token each time, opened by whoever has the key.
 
-`e<version>_` and the sealed value (`keys/seal.py`: XAES-256-GCM, a key for each value from a
+`e<version>_` and the sealed value (`keys/aead.py`: XAES-256-GCM, a key for each value from a
 24-byte random nonce, so that one domain key is safe past 2**32 values), bound to its domain. Equal
 values give unequal tokens: nothing can be counted or joined, not even by frequency.
 
@@ -10,8 +10,8 @@ The value is encrypted as received, padded to a multiple of 32 bytes.
 from __future__ import annotations
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.seal import open_sealed, seal
-from sqs2pg.mask import armour
+from sqs2pg.keys.aead import open_sealed, seal
+from sqs2pg.mask import token
 from sqs2pg.mask.canonical import of_kind
 from sqs2pg.mask.operator import Operator, Properties
 
@@ -34,13 +34,13 @@ def encrypt(version: int, key: bytes, domain: str, kind: str) -> Operator:
     It is not a function of the value alone: the transform calls it for every row.
     """
     check = of_kind(kind)
-    bound = [_PURPOSE, armour.domain_bytes(domain)]
+    bound = [_PURPOSE, token.domain_bytes(domain)]
 
     def mask(value: str) -> str:
         if check is not None:
             check(value)
-        sealed = seal(key, armour.pad(armour.utf8(value)), bound)
-        return armour.armour(LETTER, version, sealed)
+        sealed = seal(key, token.pad(token.utf8(value)), bound)
+        return token.armour(LETTER, version, sealed)
 
     return Operator("encrypt", PROPERTIES, mask)
 
@@ -48,9 +48,9 @@ def encrypt(version: int, key: bytes, domain: str, kind: str) -> Operator:
 def decrypt(key: bytes, domain: str, sealed: bytes) -> str:
     """Return the value of a token's ciphertext. Raises Sqs2pgError `mask_damaged`."""
     try:
-        padded = open_sealed(key, sealed, [_PURPOSE, armour.domain_bytes(domain)])
+        padded = open_sealed(key, sealed, [_PURPOSE, token.domain_bytes(domain)])
     except Sqs2pgError:
         padded = None  # told in this module's words, below
     if padded is None:
-        raise armour.damaged()
-    return armour.unpad(padded).decode()
+        raise token.damaged()
+    return token.unpad(padded).decode()

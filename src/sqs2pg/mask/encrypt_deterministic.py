@@ -13,7 +13,7 @@ import contextlib
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
-from sqs2pg.mask import armour
+from sqs2pg.mask import token
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.operator import Operator, Properties
 
@@ -38,11 +38,11 @@ def encrypt_deterministic(version: int, key: bytes, domain: str, kind: str) -> O
     """
     canonical = CANONICAL[kind]
     cipher = AESSIV(key)
-    bound = [_PURPOSE, armour.domain_bytes(domain)]
+    bound = [_PURPOSE, token.domain_bytes(domain)]
 
     def mask(value: str) -> str:
-        ciphertext = cipher.encrypt(armour.pad(canonical(value)), bound)
-        return armour.armour(LETTER, version, ciphertext)
+        ciphertext = cipher.encrypt(token.pad(canonical(value)), bound)
+        return token.armour(LETTER, version, ciphertext)
 
     return Operator("encrypt_deterministic", PROPERTIES, mask)
 
@@ -51,7 +51,7 @@ def decrypt(key: bytes, domain: str, kind: str, ciphertext: bytes) -> str:
     """Return the canonical value of a token's ciphertext. Raises Sqs2pgError `mask_damaged`."""
     padded: bytes | None = None
     with contextlib.suppress(InvalidTag, ValueError):  # ValueError: shorter than a tag
-        padded = AESSIV(key).decrypt(ciphertext, [_PURPOSE, armour.domain_bytes(domain)])
+        padded = AESSIV(key).decrypt(ciphertext, [_PURPOSE, token.domain_bytes(domain)])
     if padded is None:
-        raise armour.damaged()
-    return shown(kind, armour.unpad(padded))
+        raise token.damaged()
+    return shown(kind, token.unpad(padded))

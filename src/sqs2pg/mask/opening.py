@@ -9,8 +9,8 @@ from __future__ import annotations
 from sqs2pg.errors import PermanentFault, Sqs2pgError
 from sqs2pg.keys.derive import operator_key
 from sqs2pg.mask import encrypt, encrypt_deterministic, fpe_ff1
-from sqs2pg.mask.armour import damaged, unarmour
-from sqs2pg.mask.policy import Roots
+from sqs2pg.mask.registry import Roots
+from sqs2pg.mask.token import damaged, unarmour
 
 
 def open_mask(mask: str, *, kind: str, domain: str, keyring: Roots) -> str:

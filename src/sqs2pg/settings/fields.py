@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sqs2pg.mask.rules import DROP
+from sqs2pg.settings.mask_rules import DROP
 
 Positive = Annotated[int, Meta(ge=1)]
 # The end of a pattern in Python and in JSON Schema alike: `$` alone lets a newline follow.

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from sqs2pg.mask.rules import DROP
 from sqs2pg.settings.fields import (
     ATTRIBUTE,
     END,
@@ -28,6 +27,7 @@ from sqs2pg.settings.fields import (
     Section,
     Target,
 )
+from sqs2pg.settings.mask_rules import DROP
 
 _PORT = r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 """0 to 65535."""

@@ -4,7 +4,7 @@ Each worker serves its own `/metrics` and `/livez` on a loopback port and notes 
 file of a private folder; the parent asks all of them when it is asked. A worker that has not
 noted one yet is starting, one that took it back has ended; one that has and does not answer is
 not well. What was counted by workers that ended, were killed or are silent stays in the sums
-(`past.py`). Runs in the parent's status thread. Never sees a message.
+(`counter_history.py`). Runs in the parent's status thread. Never sees a message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from sqs2pg.status.past import Past
+from sqs2pg.status.counter_history import Past
 from sqs2pg.status.snapshot import About, Snapshot, add_counts, join_gauge, merge
 
 _ANSWER_S = 2.0

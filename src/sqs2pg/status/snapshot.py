@@ -17,10 +17,10 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from sqs2pg import __version__
-from sqs2pg.metrics import LAG_SECONDS, STAGES
-from sqs2pg.roster import Reason, Worker
-from sqs2pg.status.health import Check, Pulse
-from sqs2pg.status.readings import Seen
+from sqs2pg.postgres.workers import Reason, Worker
+from sqs2pg.status.probes import Seen
+from sqs2pg.telemetry.liveness import Check, Pulse
+from sqs2pg.telemetry.metrics import LAG_SECONDS, STAGES
 
 COUNTS = (
     *("received", "written", "duplicate", "quarantined", "released", "deleted"),

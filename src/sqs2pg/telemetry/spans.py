@@ -17,7 +17,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from sqs2pg import __version__
-from sqs2pg.journal import BatchReport, Producer
+from sqs2pg.telemetry.batch_log import BatchReport, Producer
 
 _NS = 1_000_000_000
 _NOT_SAMPLED, _SAMPLED = TraceFlags(TraceFlags.DEFAULT), TraceFlags(TraceFlags.SAMPLED)

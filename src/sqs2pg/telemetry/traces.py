@@ -25,9 +25,9 @@ import structlog
 
 from sqs2pg import __version__
 from sqs2pg.errors import SettingsError
-from sqs2pg.journal import BatchReport, Producer
 from sqs2pg.message import Message
 from sqs2pg.settings import Telemetry
+from sqs2pg.telemetry.batch_log import BatchReport, Producer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -173,7 +173,7 @@ def _sender(exporter: SpanExporter, maker: SpanMaker) -> Callable[[Sequence[Batc
     # version or kind, is given the spans.
     client = vars(exporter).get("_client")
     if client is not None and callable(getattr(client, "export", None)):
-        from sqs2pg.telemetry.encoder import SpanEncoder
+        from sqs2pg.telemetry.span_encoder import SpanEncoder
 
         encoder = SpanEncoder(maker)
         return lambda reports: bool(client.export(encoder.encode(reports)).success)

@@ -19,16 +19,16 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 
-from sqs2pg import audit
-from sqs2pg.database import Session
 from sqs2pg.errors import KeyFault, Sqs2pgError, TransientFault
+from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.keys.seal import SealingKey
-from sqs2pg.migrate import explain
-from sqs2pg.vault.envelope import key_encryption_key, open_value, seal_value, unwrap_data_key
-from sqs2pg.vault.pace import Pace, overlapped
-from sqs2pg.vault.places import Leaf, leaves
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+from sqs2pg.vault.batching import Pace, overlapped
+from sqs2pg.vault.crypto import key_encryption_key, open_value, seal_value, unwrap_data_key
 from sqs2pg.vault.rewrap import BARRIER, BEGIN, BY_INDEX, FIRST
+from sqs2pg.vault.target_rows import Leaf, leaves
 
 BATCH_VALUES = 1_000
 """In the first batch; `pace` finds the size of those after it."""

@@ -17,22 +17,22 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from sqs2pg import audit
-from sqs2pg.audit import Anchor
-from sqs2pg.convert import Converter, text
-from sqs2pg.database import Session
 from sqs2pg.errors import FatalFault, PermanentFault, SettingsError, Sqs2pgError
+from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.keys.seal import SealingKey
-from sqs2pg.migrate import explain
-from sqs2pg.vault.envelope import (
+from sqs2pg.mapping.convert import Converter, text
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.audit import Anchor
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+from sqs2pg.vault.crypto import (
     key_encryption_key,
     open_subject,
     open_value,
     subject_references,
     unwrap_data_key,
 )
-from sqs2pg.vault.reference import reference_key
+from sqs2pg.vault.reference_key import reference_key
 
 LIMIT_MAX = 1_000
 """Values a request, at most; the database refuses more."""
@@ -82,7 +82,7 @@ async def reveal(
 ) -> list[Revealed]:
     """Return up to `limit` (1 to 1,000) values: of a token, of a person, or of one in the other.
 
-    At least one. `named` makes of `user` the name by which they are known (`whose.py`).
+    At least one. `named` makes of `user` the name by which they are known (`mapping/subject.py`).
     `like_values`: a token may look like a value (`fpe_ff1`); else one that does not look like a
     token is refused before it is on record, for it may be an address, or somebody's name.
 

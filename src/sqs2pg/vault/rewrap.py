@@ -15,18 +15,18 @@ from typing import Any
 import msgspec
 import psycopg
 
-from sqs2pg import audit
-from sqs2pg.database import Session
+from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.keys.seal import SealingKey
-from sqs2pg.migrate import explain
-from sqs2pg.vault.envelope import (
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+from sqs2pg.vault.batching import Pace, overlapped
+from sqs2pg.vault.crypto import (
     key_encryption_key,
     rewrap_data_key,
     unwrap_reference_key,
     wrap_reference_key,
 )
-from sqs2pg.vault.pace import Pace, overlapped
 
 BATCH_KEYS = 2_000
 """In the first batch; `pace` finds the size of those after it."""

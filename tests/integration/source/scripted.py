@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sqs2pg.source.client import SqsClient
-from sqs2pg.source.credentials import CredentialKeeper, Provided
-from sqs2pg.source.endpoint import Endpoint
-from sqs2pg.source.environment import AwsEnvironment
-from sqs2pg.source.retries import Retries, RetrySettings
-from sqs2pg.source.signer import Keys
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.credentials import CredentialKeeper, Provided
+from sqs2pg.sqs.endpoint import Endpoint
+from sqs2pg.sqs.environment import AwsEnvironment
+from sqs2pg.sqs.retries import Retries, RetrySettings
+from sqs2pg.sqs.signer import Keys
 
 from .loopback import answer, read_request
 

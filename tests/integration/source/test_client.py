@@ -14,13 +14,13 @@ import trustme
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import FatalFault, SettingsError, Stage, TransientFault
-from sqs2pg.source.client import SqsClient
-from sqs2pg.source.credentials import CredentialKeeper, Provided
-from sqs2pg.source.endpoint import Endpoint, Proxy
-from sqs2pg.source.environment import AwsEnvironment
-from sqs2pg.source.retries import Retries, RetrySettings
-from sqs2pg.source.signer import Keys
-from sqs2pg.source.wire import EntryFailure, OutgoingMessage
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.credentials import CredentialKeeper, Provided
+from sqs2pg.sqs.endpoint import Endpoint, Proxy
+from sqs2pg.sqs.environment import AwsEnvironment
+from sqs2pg.sqs.retries import Retries, RetrySettings
+from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 
 from .loopback import Listen, answer, read_request
 from .scripted import CLOSE, MESSAGE, SECRET, SILENCE, URL, Bench, Queue, error, ok

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import TransientFault
-from sqs2pg.source import connection as module
-from sqs2pg.source.connection import HttpConnection, Reply
+from sqs2pg.sqs import connection as module
+from sqs2pg.sqs.connection import HttpConnection, Reply
 
 from .loopback import Listen, answer, read_request
 

@@ -13,9 +13,9 @@ import pytest
 
 from sqs2pg.errors import TransientFault
 from sqs2pg.message import Message
-from sqs2pg.source.credentials import Provided
-from sqs2pg.source.signer import Keys
-from sqs2pg.source.wire import EntryFailure
+from sqs2pg.sqs.credentials import Provided
+from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.wire import EntryFailure
 
 from .loopback import answer
 from .scripted import CLOSE, MESSAGE, URL, Bench, error, ok

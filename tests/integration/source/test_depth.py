@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import botocore.session
 import pytest
 
+from sqs2pg.cli.embedded.sqs_server import REGION
 from sqs2pg.errors import TransientFault
-from sqs2pg.local.sqs import REGION
-from sqs2pg.source.depth import OldestMessage
+from sqs2pg.sqs.backlog import OldestMessage
 
 
 def report(endpoint: str, queue: str, age_s: float, ago: timedelta) -> None:

@@ -14,9 +14,9 @@ import pytest
 import trustme
 
 from sqs2pg.errors import FatalFault, TransientFault
-from sqs2pg.source.connection import HttpConnection
-from sqs2pg.source.dialer import ADDRESSES_MAX, Dialer, make_tls
-from sqs2pg.source.endpoint import Endpoint, Proxy
+from sqs2pg.sqs.connection import HttpConnection
+from sqs2pg.sqs.dialer import ADDRESSES_MAX, Dialer, make_tls
+from sqs2pg.sqs.endpoint import Endpoint, Proxy
 
 from .loopback import Handler, Listen, answer, read_request
 

@@ -8,11 +8,11 @@ import botocore.session
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.source.client import SqsClient
-from sqs2pg.source.endpoint import Proxy
-from sqs2pg.source.environment import read_environment
-from sqs2pg.source.retries import RetrySettings
-from sqs2pg.source.signer import Keys
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.endpoint import Proxy
+from sqs2pg.sqs.environment import read_environment
+from sqs2pg.sqs.retries import RetrySettings
+from sqs2pg.sqs.signer import Keys
 
 
 @pytest.fixture

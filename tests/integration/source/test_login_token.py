@@ -8,11 +8,11 @@ import boto3
 import psycopg
 import pytest
 
-from sqs2pg import assembly
-from sqs2pg.database import login_of
 from sqs2pg.errors import SettingsError
+from sqs2pg.postgres.connection import login_of
+from sqs2pg.runners import assembly
 from sqs2pg.settings import load
-from sqs2pg.source.login_token import login_token
+from sqs2pg.sqs.rds_token import login_token
 
 
 def parts(token: str) -> tuple[str, dict[str, list[str]]]:

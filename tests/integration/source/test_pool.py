@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from sqs2pg.errors import TransientFault
-from sqs2pg.source.connection import HttpConnection
-from sqs2pg.source.pool import ConnectionPool
+from sqs2pg.sqs.connection import HttpConnection
+from sqs2pg.sqs.pool import ConnectionPool
 
 from .loopback import Listen, answer, read_request
 

@@ -6,10 +6,16 @@ import hashlib
 
 import pytest
 
-from sqs2pg.check.attack import GPU_HASHES_PER_S, POSSIBLE_VALUES, Estimate, _estimate, _told
-from sqs2pg.check.search_space import SPACES, block_size, search, tasks
+from sqs2pg.cli.doctor.attack_masks import (
+    GPU_HASHES_PER_S,
+    POSSIBLE_VALUES,
+    Estimate,
+    _estimate,
+    _told,
+)
+from sqs2pg.cli.doctor.search_space import SPACES, block_size, search, tasks
 from sqs2pg.mask.operator import KINDS
-from sqs2pg.mask.policy import OPERATORS, PROPERTIES
+from sqs2pg.mask.registry import OPERATORS, PROPERTIES
 from sqs2pg.settings import Field
 
 RATE = 1_000_000.0

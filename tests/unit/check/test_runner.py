@@ -8,11 +8,11 @@ from typing import NoReturn
 
 import pytest
 
-from sqs2pg.check.basics import check_settings
-from sqs2pg.check.context import Context, NotChecked
-from sqs2pg.check.finding import Check, Finding, fail, ok, warn
-from sqs2pg.check.keys import check_keys
-from sqs2pg.check.runner import run
+from sqs2pg.cli.doctor.check_basics import check_settings
+from sqs2pg.cli.doctor.check_keys import check_keys
+from sqs2pg.cli.doctor.context import Context, NotChecked
+from sqs2pg.cli.doctor.finding import Check, Finding, fail, ok, warn
+from sqs2pg.cli.doctor.runner import run
 from sqs2pg.errors import FatalFault
 
 CANARY = "canary-7f3a"

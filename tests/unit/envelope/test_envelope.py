@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.envelope import Envelope, Opened
-from sqs2pg.envelope.formats import Pointer
 from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.mapping.envelope import Envelope, Opened
+from sqs2pg.mapping.envelope.formats import Pointer
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
 from sqs2pg.settings import EnvelopeSettings, load
 

@@ -7,7 +7,7 @@ import pytest
 
 from sqs2pg.errors import KeyFault
 from sqs2pg.keys import provider_file
-from sqs2pg.keys.development import load_or_create, refuse_development_key
+from sqs2pg.keys.provider_development import load_or_create, refuse_development_key
 
 
 def test_the_key_is_made_once_and_stays(tmp_path: Path) -> None:

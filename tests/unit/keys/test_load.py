@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sqs2pg.errors import KeyFault, SettingsError
-from sqs2pg.keys import derive, provider_file, seal
-from sqs2pg.keys.load import load_keyring
+from sqs2pg.keys import aead, derive, provider_file
+from sqs2pg.keys.providers import load_keyring
 from sqs2pg.keys.self_test import self_test
 
 ENVIRON = {"SQS2PG_KEYS__PSEUDONYM_ROOT": base64.b64encode(hashlib.sha256(b"1").digest()).decode()}
@@ -80,8 +80,8 @@ def test_the_self_test_passes_here() -> None:
     [
         (derive, "hkdf_sha256", lambda *_: bytes(42), "HKDF"),
         (derive, "hmac_states", lambda _: (hashlib.sha256(), hashlib.sha256()), "HMAC"),
-        (seal, "encrypt", lambda *_: bytes(28), "AES-GCM"),
-        (seal, "encrypt", lambda *_: 1 / 0, "AES-GCM"),
+        (aead, "encrypt", lambda *_: bytes(28), "AES-GCM"),
+        (aead, "encrypt", lambda *_: 1 / 0, "AES-GCM"),
     ],
 )
 def test_no_key_is_loaded_where_a_library_computes_something_else(

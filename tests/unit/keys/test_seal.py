@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.seal import OVERHEAD_BYTES, associated, open_sealed, seal
+from sqs2pg.keys.aead import OVERHEAD_BYTES, associated, open_sealed, seal
 
 KEY = hashlib.sha256(b"key").digest()
 FIELDS = (b"sqs2pg/1/quarantine", b"row", b"message")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.cmac import CMAC
 
 from sqs2pg.keys import derive
-from sqs2pg.keys.seal import encrypt, open_sealed, seal
+from sqs2pg.keys.aead import encrypt, open_sealed, seal
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 

@@ -8,9 +8,9 @@ import pytest
 
 from sqs2pg.errors import KeyFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mask.armour import BLOCK_BYTES, armour, pad, unarmour, unpad
 from sqs2pg.mask.opening import open_fpe_ff1, open_mask
-from sqs2pg.mask.policy import compile_operator
+from sqs2pg.mask.registry import compile_operator
+from sqs2pg.mask.token import BLOCK_BYTES, armour, pad, unarmour, unpad
 
 RING = Keyring({v: hashlib.sha256(b"root %d" % v).digest() for v in (1, 2, 9_999)})
 VALUES = ["", " ", "007", "Caf\xe9", "😀", "\0", "\x80", "a\x80", "x" * 31, "x" * 32, "é" * 5_000]

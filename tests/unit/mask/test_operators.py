@@ -12,7 +12,7 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask import keep, pseudonymize, redact, sha256
 from sqs2pg.mask.operator import Operator
-from sqs2pg.mask.policy import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
 
 RING = Keyring({v: hashlib.sha256(b"root %d" % v).digest() for v in (1, 2, 9_999)})
 MASKING = sorted(set(OPERATORS) - {"keep"})

@@ -8,7 +8,7 @@ import pytest
 from sqs2pg.errors import KeyFault, SettingsError, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.operator import KINDS
-from sqs2pg.mask.policy import (
+from sqs2pg.mask.registry import (
     DOMAIN_BYTES_MAX,
     KEYED,
     OPERATORS,

@@ -19,7 +19,7 @@ import pytest
 
 from sqs2pg.keys import provider_file
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mask.policy import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "reference" / "masking.md").read_text()

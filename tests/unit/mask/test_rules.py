@@ -8,9 +8,9 @@ import pytest
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.operator import KINDS
-from sqs2pg.mask.policy import OPERATORS, PROPERTIES
-from sqs2pg.mask.rules import check_fields
+from sqs2pg.mask.registry import OPERATORS, PROPERTIES
 from sqs2pg.settings import USER_LOGINS, Field
+from sqs2pg.settings.mask_rules import check_fields
 
 
 def field(mask: str, **values: Any) -> Field:

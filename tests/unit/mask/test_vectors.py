@@ -24,7 +24,7 @@ from sqs2pg.errors import PermanentFault, Stage
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.opening import open_fpe_ff1, open_mask
-from sqs2pg.mask.policy import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "masking.md"

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import SettingsError, TransientFault
-from sqs2pg.source.credentials import (
+from sqs2pg.sqs.credentials import (
     REFRESH_AHEAD_S,
     RETRY_AFTER_S,
     CredentialKeeper,
@@ -21,7 +21,7 @@ from sqs2pg.source.credentials import (
     check_keys,
     wrap,
 )
-from sqs2pg.source.signer import Keys
+from sqs2pg.sqs.signer import Keys
 
 OLD, NEW = Keys("OLD", "s"), Keys("NEW", "s")
 HOUR = 3600.0

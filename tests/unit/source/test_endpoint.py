@@ -6,7 +6,7 @@ import botocore.auth
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.source.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint, split_queue
+from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint, split_queue
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqs2pg.errors import FatalFault, Stage, TransientFault
-from sqs2pg.source.connection import Reply
-from sqs2pg.source.faults import plain_name, read_code, read_date, read_fault
+from sqs2pg.sqs.connection import Reply
+from sqs2pg.sqs.errors import plain_name, read_code, read_date, read_fault
 
 SECRET = "424cdd21-secret"
 

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.source import hand as python
-from sqs2pg.source.hand import Hand, Lease
+from sqs2pg.sqs import leases as python
+from sqs2pg.sqs.leases import Hand, Lease
 from tests.native import extension
 
 
@@ -19,7 +19,7 @@ def message(number: int, body: str = "{}", handle: str = "h") -> Message:
 @pytest.fixture(params=["native", "python"])
 def hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Hand:
     native = extension() if request.param == "native" else None
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", native)
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", native)
     return Hand()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
-from sqs2pg.source.retries import BACKOFF_S_MAX, RETRIED, RateLimit, Retries, RetrySettings
+from sqs2pg.sqs.retries import BACKOFF_S_MAX, RETRIED, RateLimit, Retries, RetrySettings
 
 
 def transient(code: str = "aws_5xx") -> TransientFault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqs2pg.source.round_trip import AT_ONCE_MIN, RoundTrip
+from sqs2pg.sqs.concurrency import AT_ONCE_MIN, RoundTrip
 
 
 def learnt(*took_s: float, every_s: float = 0.01) -> RoundTrip:

@@ -16,7 +16,7 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqs2pg.source.signer import (
+from sqs2pg.sqs.signer import (
     KeyedHash,
     Keys,
     RepeatedRequest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from operator import add
 
-from sqs2pg.status.past import Past
+from sqs2pg.status.counter_history import Past
 from sqs2pg.status.snapshot import Snapshot, Stage, add_counts
 
 

@@ -9,10 +9,8 @@ import msgspec
 import pytest
 
 from sqs2pg.errors import Stage as Fault
-from sqs2pg.metrics import Metrics
 from sqs2pg.settings import Settings
-from sqs2pg.status.health import Check, Pulse
-from sqs2pg.status.readings import Seen
+from sqs2pg.status.probes import Seen
 from sqs2pg.status.recorder import point_between
 from sqs2pg.status.snapshot import (
     LAG_BOUNDS,
@@ -25,6 +23,8 @@ from sqs2pg.status.snapshot import (
     quantile,
     take_snapshot,
 )
+from sqs2pg.telemetry.liveness import Check, Pulse
+from sqs2pg.telemetry.metrics import Metrics
 
 
 def taken(metrics: Metrics, **seen: Any) -> Snapshot:

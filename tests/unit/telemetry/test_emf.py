@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from sqs2pg.errors import Stage
-from sqs2pg.metrics import Metrics
 from sqs2pg.telemetry.emf import LINE_START, MetricLines
+from sqs2pg.telemetry.metrics import Metrics
 
 
 def line(lines: MetricLines) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 
-from sqs2pg.journal import BatchReport
-from sqs2pg.telemetry.encoder import SpanEncoder
+from sqs2pg.telemetry.batch_log import BatchReport
+from sqs2pg.telemetry.span_encoder import SpanEncoder
 from sqs2pg.telemetry.spans import SpanMaker
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -14,10 +14,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from sqs2pg.journal import BatchReport
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
 from sqs2pg.settings import Telemetry
 from sqs2pg.telemetry import traces as traces_module
+from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.traces import LINKS_MAX, Traces, producer_of, start_traces
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

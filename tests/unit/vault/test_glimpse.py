@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from sqs2pg.assembly import short_cut_of
-from sqs2pg.columns import Column
-from sqs2pg.mapping import FlatMapping
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.compile import FlatMapping
+from sqs2pg.mapping.fast_path_originals import Glimpse
+from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, SystemAttributes
+from sqs2pg.runners.assembly import short_cut_of
 from sqs2pg.settings import load
-from sqs2pg.vault.glimpse import Glimpse
-from sqs2pg.vault.originals import Originals
 from tests import native
 
 FIELDS = [
@@ -75,7 +75,7 @@ def test_what_is_glimpsed_is_what_the_long_way_finds() -> None:
 def test_no_short_cut_where_the_name_is_converted(
     kind: str, enabled: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqs2pg.extension.EXTENSION", native.extension())
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
     fields = [{"source": "user_id", "column": "user_id", "type": kind}, FIELDS[2]]
     overrides = {"field": fields, "vault": {"enabled": enabled}}
     settings = load(environ={}, discover=False, overrides=overrides)

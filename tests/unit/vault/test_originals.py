@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sqs2pg.mapping.originals import Originals, place_of, unescaped
+from sqs2pg.mapping.subject import naming, whose
+from sqs2pg.mapping.transform import _ESCAPES
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
 from sqs2pg.settings.fields import FieldType
-from sqs2pg.transform import _ESCAPES
-from sqs2pg.vault.originals import Originals, place_of, unescaped
-from sqs2pg.vault.whose import naming, whose
 
 ID = "018bcfe5-6c3a-7d2b-8e4f-0123456789ab"
 

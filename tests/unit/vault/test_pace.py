@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from sqs2pg.vault import pace
-from sqs2pg.vault.pace import BATCH_ROWS_MAX, Pace, overlapped, parts
+from sqs2pg.vault import batching
+from sqs2pg.vault.batching import BATCH_ROWS_MAX, Pace, overlapped, parts
 
 Rows = Sequence[tuple[int, int]]
 
@@ -37,7 +37,7 @@ def test_batches_grow_while_they_are_quick_and_shrink_where_they_are_slow():
 def test_parts_are_of_about_one_size(
     monkeypatch: pytest.MonkeyPatch, count: int, sizes: list[int]
 ) -> None:
-    monkeypatch.setattr(pace, "PART_ROWS", 4)
+    monkeypatch.setattr(batching, "PART_ROWS", 4)
     rows = [(number,) for number in range(count)]
     found = list(parts(rows))
     assert [len(part) for part in found] == sizes
@@ -45,7 +45,7 @@ def test_parts_are_of_about_one_size(
 
 
 def test_no_part_ends_within_what_stays_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "PART_ROWS", 4)
+    monkeypatch.setattr(batching, "PART_ROWS", 4)
     for ends in ([5, 6, 12], [1, 12], [12], [4, 8, 12]):
         rows = [(at, sum(at >= end for end in ends)) for at in range(12)]
         found = list(parts(rows, whole=1))
@@ -57,7 +57,7 @@ def test_no_part_ends_within_what_stays_together(monkeypatch: pytest.MonkeyPatch
 async def test_a_part_is_worked_while_the_one_before_is_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pace, "PART_ROWS", 2)
+    monkeypatch.setattr(batching, "PART_ROWS", 2)
     begun = [threading.Event() for _ in range(3)]
     written: list[int] = []
 
@@ -79,7 +79,7 @@ async def test_a_part_is_worked_while_the_one_before_is_written(
 async def test_a_failure_ends_it_when_the_thread_is_done(
     monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
-    monkeypatch.setattr(pace, "PART_ROWS", 1)
+    monkeypatch.setattr(batching, "PART_ROWS", 1)
     done: list[int] = []
 
     def work(rows: Rows) -> int:

@@ -1,0 +1,53 @@
+"""`demo --chaos`: a consumer is killed midway with SIGKILL, as a crash or an OOM killer would."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from sqs2pg.errors import FatalFault
+from sqs2pg.runners.assembly import connect
+from sqs2pg.settings import Settings
+
+# Short, so that what the killed consumer held comes back while one watches; small batches, so
+# that there is a midway.
+OVERRIDES = {
+    "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "5",
+    "SQS2PG_SINK__BATCH_ROWS_MAX": "100",
+    "SQS2PG_KEYS__PROVIDER": "development",
+    "SQS2PG_STATUS__BIND": "",
+}
+_MIDWAY = 0.3  # share of the messages in the ledger at which it is killed
+_PATIENCE_S = 60.0
+
+
+async def kill_midway(settings: Settings, sent: int, variables: Mapping[str, str]) -> int:
+    """Start a consumer, kill it -9 when a third is written; return how many were by then.
+
+    `variables` are the settings that are not the built-in ones, as of the environment.
+    Raises FatalFault where it ends by itself, or does not get that far.
+    """
+    command = [sys.executable, "-m", "sqs2pg", "run", "-c", os.devnull]
+    environment = {**os.environ, **variables, **OVERRIDES}
+    consumer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)  # noqa: ASYNC220, S603  our own command; a moment's wait is fine
+    session = await connect(settings)
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            written = 0
+            while written < sent * _MIDWAY:
+                if consumer.poll() is not None:
+                    raise FatalFault("the consumer ended before it was killed", code="chaos")
+                await asyncio.sleep(0.005)
+                [(written,)] = await session.execute("SELECT count(*) FROM sqs2pg.delivery")
+    except TimeoutError:
+        raise FatalFault("the consumer did not get far enough to be killed", code="chaos") from None
+    finally:
+        consumer.send_signal(signal.SIGKILL)
+        consumer.wait()
+        [(written,)] = await session.execute("SELECT count(*) FROM sqs2pg.delivery")
+        await session.close()
+    return int(written)

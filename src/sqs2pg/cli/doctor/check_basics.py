@@ -1,0 +1,47 @@
+"""Checks of what every command needs: settings and versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+
+from sqs2pg import __version__
+from sqs2pg import settings as settings_module
+from sqs2pg.cli.doctor.context import Context
+from sqs2pg.cli.doctor.finding import Finding, ok, warn
+from sqs2pg.native import EXTENSION
+
+_PACKAGES = ("cryptography", "msgspec", "psycopg", "botocore")
+
+
+async def check_settings(context: Context) -> Finding:
+    """Whether the settings can be read and fit together."""
+    settings = context.load_settings()
+    if context.config:
+        origin = str(context.config)
+    elif os.environ.get(settings_module.CONFIG_VARIABLE):
+        origin = os.environ[settings_module.CONFIG_VARIABLE]
+    elif settings_module.DEFAULT_FILE.is_file():
+        origin = str(settings_module.DEFAULT_FILE)
+    else:
+        origin = "no file, defaults and environment"
+    mapping = (
+        f"{len(settings.fields)} fields"
+        if settings.field or settings.route
+        else "the built-in mapping"
+    )
+    return ok("settings", f"{origin}: {mapping} into {settings.table_names}")
+
+
+async def check_versions(_context: Context) -> Finding:
+    """Which versions of what are at work; a package newer than what was tested is no failure."""
+    parts = [f"sqs2pg {__version__}", f"Python {platform.python_version()}"]
+    native = EXTENSION.SHA256 if EXTENSION else "none"
+    parts += [f"native short cut {native}"]
+    parts += [f"{name} {metadata.version(name)}" for name in _PACKAGES]
+    detail = ", ".join(parts)
+    if sys.flags.optimize:
+        return warn("versions", f"{detail}; run with -O", "run Python without -O: it drops checks")
+    return ok("versions", detail)

@@ -1,0 +1,92 @@
+"""Checks of the masking policy: what becomes of each field, and what stays readable."""
+
+from __future__ import annotations
+
+import re
+
+from sqs2pg.cli.doctor.context import Context
+from sqs2pg.cli.doctor.finding import Finding, ok, warn
+from sqs2pg.cli.doctor.propose_mapping import snake_case
+from sqs2pg.mask.registry import KEYED, properties
+from sqs2pg.runners import assembly
+from sqs2pg.settings import Field, Settings
+
+_PERSONAL = re.compile(
+    r"(^|[._-])(e?mail|phone|mobile|msisdn|ip|ip_?addr(ess)?|ssn|passport|iban|card|pan|"
+    r"(first|last|full|sur)_?name|birth(day|date)?|dob|address|street|lat|lon|imei|idfa|gaid)"
+    r"($|[._-])",
+    re.IGNORECASE,
+)
+"""Names that usually hold personal data; a guess, for people to judge."""
+
+
+async def check_masking(context: Context) -> list[Finding]:
+    """Say of each masked field what its mask is worth; warn of what looks personal and is kept."""
+    settings = context.settings
+    fields = settings.fields
+    needs_key = any(field.mask in KEYED for field in fields)
+    if needs_key:
+        assembly.masks_of(settings, context.keyring())
+    masked = [field for field in fields if field.mask != "keep"]
+    findings = [_masked(field) for field in masked]
+    kept = [field.name for field in fields if field.mask == "keep"]
+    personal = [name for name in kept if _PERSONAL.search(snake_case(name))]
+    if personal:
+        findings.append(
+            warn(
+                "masking policy",
+                f"kept as they are, and personal by their names: {', '.join(personal)}",
+                'give each a mask, or mask = "drop" where it is not needed',
+            )
+        )
+    elif not masked:
+        remedy = "give the sensitive fields a mask; docs/reference/masking.md lists them"
+        findings.append(warn("masking policy", "no field is masked", remedy))
+    else:
+        shown = ", ".join(kept) or "none"
+        dropped = f"dropped: {', '.join(settings.dropped)}; " if settings.dropped else ""
+        rest = f"{dropped}unknown fields: {settings.unknown_fields}"
+        findings.append(ok("masking policy", f"{len(masked)} masked; kept: {shown}; {rest}"))
+    return findings + _erasure(settings)
+
+
+def _erasure(settings: Settings) -> list[Finding]:
+    """Warn of targets in which `forget` could not find the rows of a person."""
+    if not settings.vault.enabled:
+        return []
+    subject = settings.vault.subject
+    lost = [
+        target.table
+        for target in settings.targets
+        if not any(
+            declared.deterministic and declared.joinable
+            for field in target.fields
+            if field.source == subject
+            for declared in [properties(field.mask)]
+        )
+    ]
+    if not lost:
+        return []
+    return [
+        warn(
+            "masking subject",
+            f"no column of {', '.join(lost)} tells by {subject} (vault.subject) whose a row is: "
+            "`sqs2pg forget` will refuse to erase anybody",
+            f'keep {subject}, or mask it with "pseudonymize", whose masks are found again',
+        )
+    ]
+
+
+def _masked(field: Field) -> Finding:
+    declared = properties(field.mask)
+    traits = [
+        "deterministic" if declared.deterministic else "another each time",
+        "joinable" if declared.joinable else "not joinable",
+        "opened with the key" if declared.recoverable else "",
+        "reversible by anyone" if declared.reversible else "",
+    ]
+    detail = f"{field.mask} into {field.column}: {', '.join(filter(None, traits))}"
+    if declared.reversible:
+        remedy = 'use mask = "pseudonymize"; `sqs2pg check --attack` says how long it holds'
+        return warn(f"masking {field.source}", detail, remedy)
+    return ok(f"masking {field.source}", detail)

@@ -1,0 +1,99 @@
+"""Checks of the target tables: against the mapping, and what they do to rows by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqs2pg.cli.doctor.context import Context
+from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
+from sqs2pg.errors import SettingsError
+from sqs2pg.mapping import columns
+from sqs2pg.mapping.columns import Column
+from sqs2pg.postgres.migrate import quoted_table
+from sqs2pg.postgres.target_copy import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
+from sqs2pg.settings import Settings, Target
+
+_TABLE = f"""SELECT c.relpersistence, c.relkind,
+       ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+             AND t.tgtype & 4 <> 0 ORDER BY 1),
+       c.relrowsecurity,
+       {INSTEAD}
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+
+
+async def check_targets(context: Context) -> list[Finding]:
+    """Say of each target whether the mapping fits it, and what people should know of it."""
+    findings: list[Finding] = []
+    for target in context.settings.targets:
+        findings += await _target(context, target)
+    return findings
+
+
+async def _target(context: Context, target: Target) -> list[Finding]:
+    name = f"target {target.table}"
+    session = await context.session()
+    table = quoted_table(target.table)
+    try:
+        found = await read_columns(session, table)
+        columns.match(target.fields, found, target.table)
+        columns.check_subject(context.settings, target, found)
+    except SettingsError as error:
+        return [fail(name, error.what, error.hint)]
+    unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
+    rows = await context.query(_TABLE, [table])
+    persistence, kind, triggers, row_security, instead = rows[0]
+    if kind in NO_TABLES and not instead:
+        what = f"it is {NO_TABLES[kind]}: rows cannot be copied into it"
+        return [fail(name, what, NO_TABLE_HINT)]
+    beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
+    findings = [ok(name, f"{len(target.fields)} fields fit their columns{beside}")]
+    findings += _spellings(name, context.settings, target, found)
+    if persistence == "u":
+        findings.append(
+            warn(
+                f"{name} durability",
+                "the table is UNLOGGED: a crash of the server empties it, and the ledger says "
+                "that its messages were written",
+                f"ALTER TABLE {target.table} SET LOGGED",
+            )
+        )
+    if triggers:
+        findings.append(
+            warn(
+                f"{name} triggers",
+                f"on insert: {', '.join(triggers)}",
+                "each runs for every row; one that returns NULL sends its messages to quarantine",
+            )
+        )
+    if row_security:
+        findings.append(
+            warn(
+                f"{name} row security",
+                "policies decide which rows may be inserted; COPY needs one that lets them in",
+                "check the policies FOR INSERT of the pipeline's role",
+            )
+        )
+    return findings
+
+
+def _spellings(
+    name: str, settings: Settings, target: Target, found: Mapping[str, Column]
+) -> list[Finding]:
+    """Say where the table makes one number of names that the vault takes for several people."""
+    if not settings.vault.enabled:
+        return []
+    return [
+        warn(
+            f"{name} people",
+            f"{field.column} (vault.subject) is a number, and its names come as text: 7 and 007 "
+            "are one there, and two people to the vault",
+            "if one person is written in several ways, forget each of them; or keep the name in a "
+            "column of text",
+        )
+        for field in target.fields
+        if field.source == settings.vault.subject
+        and field.mask == "keep"
+        and field.type == "text"
+        and found[field.column].type not in columns.TEXT_TYPES
+    ]

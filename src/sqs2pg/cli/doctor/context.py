@@ -1,0 +1,159 @@
+"""Context: what checks share, each part made at its first use and closed at the end.
+
+A part that cannot be had is told once, by the check it belongs to; for every other check that
+needs it the Context raises NotChecked, so that one cause does not fill the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from sqs2pg.errors import Sqs2pgError
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+from sqs2pg.runners import assembly
+from sqs2pg.settings import Settings, load
+from sqs2pg.sqs.client import SqsClient
+
+
+class NotChecked(Exception):
+    """A check could not be made, because of what another check tells."""
+
+
+class Context:
+    """The settings, keyring, connection and client of one run of the doctor."""
+
+    def __init__(self, config: Path | None = None) -> None:
+        self.config = config
+        self._settings: Settings | None = None
+        self._keyring: Keyring | None = None
+        self._session: Session | None = None
+        self._client: SqsClient | None = None
+        self._queue_url: str | None = None
+        self._failed: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
+
+    # -- for the check that a part belongs to: raises what is wrong -------------------------
+
+    def load_settings(self) -> Settings:
+        """Read the settings. Raises SettingsError."""
+        with self._noting("settings"):
+            self._settings = load(self.config)
+        return self._settings
+
+    def load_keyring(self) -> Keyring:
+        """Load the keys. Raises SettingsError or KeyFault."""
+        settings = self.settings
+        with self._noting("keys"):
+            try:
+                endpoints = assembly.endpoints(settings)
+            except Sqs2pgError:  # the queue's or the database's check will tell
+                endpoints = ["(unknown)"]  # another machine's, where a development key is refused
+            self._keyring = assembly.keyring_of(settings, endpoints)
+        return self._keyring
+
+    async def connect(self) -> Session:
+        """Connect to the database. Raises TransientFault or FatalFault."""
+        settings = self.settings
+        with self._noting("database"):
+            self._session = await assembly.connect(settings)
+        return self._session
+
+    async def find_queue(self) -> str:
+        """Find the queue; return its URL. Raises SettingsError, TransientFault or FatalFault."""
+        settings = self.settings
+        with self._noting("queue"):
+            self._client = self._client or SqsClient.from_environment()
+            self._queue_url = await self._client.queue_url(settings.source.queue)
+            await self._client.attributes(self._queue_url, ["QueueArn"])
+        return self._queue_url
+
+    # -- for every other check: raises NotChecked -------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings. Raises NotChecked where they are wrong."""
+        if self._settings is None:
+            raise NotChecked("the settings could not be read")
+        return self._settings
+
+    def keyring(self) -> Keyring:
+        """Return the keys. Raises NotChecked where there are none."""
+        if self._keyring is None:
+            self._give_up_if_failed("keys", "there are no keys")
+            self.load_keyring()
+        assert self._keyring is not None
+        return self._keyring
+
+    async def session(self) -> Session:
+        """Return the connection to the database. Raises NotChecked where there is none."""
+        if self._session is None or self._session.broken:
+            self._give_up_if_failed("database", "the database could not be reached")
+            await self.connect()
+        assert self._session is not None
+        return self._session
+
+    async def queue(self) -> tuple[SqsClient, str]:
+        """Return the client and the queue's URL. Raises NotChecked where it is not reachable."""
+        if self._queue_url is None:
+            self._give_up_if_failed("queue", "the queue could not be reached")
+            await self.find_queue()
+        assert self._client is not None
+        assert self._queue_url is not None
+        return self._client, self._queue_url
+
+    async def query(
+        self, statement: str, parameters: Sequence[Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Return a statement's rows. Raises FatalFault with the SQLSTATE; NotChecked."""
+        session = await self.session()
+        try:
+            return await session.execute(statement, parameters)
+        except psycopg.Error as error:
+            await session.rollback()
+            raise explain(error) from None
+
+    def _give_up_if_failed(self, part: str, why: str) -> None:
+        if part in self._failed:
+            raise NotChecked(why)
+
+    def _noting(self, part: str) -> _Noting:
+        return _Noting(self._failed, part)
+
+
+class _Noting:
+    """Notes that a part cannot be had, whatever the reason, and lets the reason pass."""
+
+    def __init__(self, failed: set[str], part: str) -> None:
+        self._failed = failed
+        self._part = part
+
+    def __enter__(self) -> None:
+        self._failed.add(self._part)  # a check that is cut off by its limit has failed as well
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        if kind is None:
+            self._failed.discard(self._part)
+        elif isinstance(error, Sqs2pgError):
+            error.hint = error.hint or "see docs/reference"

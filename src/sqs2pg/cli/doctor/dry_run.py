@@ -1,0 +1,84 @@
+"""Sample: decode and mask peeked messages in memory, and show what would be written.
+
+Nothing is written and nothing deleted; a look counts as a receive. Only masked rows are shown.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from sqs2pg.cli.doctor.context import Context
+from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.compile import compile_mapping
+from sqs2pg.mapping.originals import unescaped
+from sqs2pg.mapping.transform import NULL
+from sqs2pg.message import Message, Part, Row
+from sqs2pg.postgres.migrate import target_tables
+from sqs2pg.runners import assembly
+from sqs2pg.sqs.peek import peek
+
+
+class Sample(msgspec.Struct):
+    """What peeked messages would become."""
+
+    messages: int
+    rows: list[dict[str, str | None]]
+    """Of the columns, masked; with `table` where there are several."""
+    faults: dict[str, int]
+    """Quarantine reasons, and how many messages would be set aside for each."""
+
+
+async def take_sample(context: Context, count: int) -> Sample:
+    """Return what up to `count` messages of the queue would become.
+
+    Raises NotChecked where settings, keys, queue or table cannot be had, and what the client
+    raises.
+    """
+    settings = context.settings
+    keyring = context.keyring()
+    client, url = await context.queue()
+    _, matched = await target_tables(await context.session(), settings)
+    mapping = compile_mapping(settings, matched, assembly.masks_of(settings, keyring))
+    names = tuple(settings.message_attributes)
+    messages = await peek(client, url, count, message_attributes=names)
+    payloads = assembly.payloads_of(settings)
+    rows: list[dict[str, str | None]] = []
+    faults: Counter[str] = Counter()
+    for message in messages:
+        condemned = await payloads.fetch([message]) if payloads else {}
+        made = condemned.get(message.message_id) or _run(mapping, message)
+        if isinstance(made, PermanentFault):
+            faults[made.code] += 1
+        else:
+            parts: list[Row | Part] = [made, *made.also]
+            rows += [row for part in parts for row in _rows(context, part)]
+    return Sample(len(messages), rows, dict(faults))
+
+
+def _run(mapping: Any, message: Message) -> Row | PermanentFault:
+    try:
+        decoded = mapping.decode(message)
+    except PermanentFault as fault:
+        return fault.with_traceback(None)
+    [row] = mapping.rows(["key"], [message], [decoded])
+    found: Row | PermanentFault = row
+    return found
+
+
+def _rows(context: Context, part: Row | Part) -> list[dict[str, str | None]]:
+    targets = context.settings.targets
+    target = targets[part.target]
+    table = {"table": target.table} if len(targets) > 1 else {}
+    return [
+        {
+            **table,
+            **{
+                field.column: None if cell == NULL else unescaped(cell)
+                for field, cell in zip(target.fields, line.split("\t"), strict=True)
+            },
+        }
+        for line in part.text.split("\n")[:-1]
+    ]

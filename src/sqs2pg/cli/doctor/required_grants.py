@@ -1,0 +1,70 @@
+"""What the pipeline needs to be granted: the smallest IAM policy and SQL, to paste."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqs2pg.postgres.migrate import target_grants
+from sqs2pg.settings import Settings
+
+_SQS = (
+    "sqs:ReceiveMessage",
+    "sqs:DeleteMessage",
+    "sqs:ChangeMessageVisibility",
+    "sqs:GetQueueAttributes",
+    "sqs:GetQueueUrl",
+)
+
+
+def iam_policy(settings: Settings, queue_arn: str) -> dict[str, Any]:
+    """Return the IAM policy of a pipeline: its queue, and what its envelope and keys need."""
+    statements: list[dict[str, Any]] = [
+        {"Sid": "Queue", "Effect": "Allow", "Action": list(_SQS), "Resource": queue_arn}
+    ]
+    envelope = settings.envelope
+    if envelope.has_pointers:
+        actions = ["s3:GetObject", *(["s3:DeleteObject"] if envelope.s3_delete else [])]
+        statements.append(
+            {
+                "Sid": "Payloads",
+                "Effect": "Allow",
+                "Action": actions,
+                "Resource": "arn:aws:s3:::BUCKET/*",
+            }
+        )
+        statements.append(
+            {
+                "Sid": "PayloadsMissing",
+                "Effect": "Allow",
+                "Action": "s3:ListBucket",
+                "Resource": "arn:aws:s3:::BUCKET",
+            }
+        )
+    if settings.keys.provider == "aws-kms":
+        statements.append(
+            {
+                "Sid": "Keys",
+                "Effect": "Allow",
+                "Action": "kms:Decrypt",
+                "Resource": settings.keys.kms_key or "KEY_ARN",
+            }
+        )
+    if settings.keys.provider == "secrets-manager":
+        statements.append(
+            {
+                "Sid": "Keys",
+                "Effect": "Allow",
+                "Action": "secretsmanager:GetSecretValue",
+                "Resource": settings.keys.secret or "SECRET_ARN",
+            }
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def sql_grants(settings: Settings, role: str = "pipeline") -> list[str]:
+    """Return the SQL that makes a login of the least privilege, once `migrate` has been run."""
+    return [
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT sqs2pg_ingest TO {role}",
+        *target_grants(settings),
+    ]

@@ -1,0 +1,39 @@
+"""Run the checks one after the other, each within its own limit, whatever the others found.
+
+Never stops at a failure: the report is whole. An error of ours is a finding, with its hint as the
+remedy; of an unforeseen one only the type is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from sqs2pg.cli.doctor.context import Context, NotChecked
+from sqs2pg.cli.doctor.finding import Check, Finding, fail, warn
+from sqs2pg.errors import Sqs2pgError
+
+
+async def run(checks: Sequence[Check], context: Context) -> AsyncIterator[Finding]:
+    """Yield the findings of each check, in order, as they come."""
+    for check in checks:
+        for finding in await _run_one(check, context):
+            yield finding
+
+
+async def _run_one(check: Check, context: Context) -> list[Finding]:
+    name = check.name
+    try:
+        async with asyncio.timeout(check.limit_s):
+            found = await check.run(context)
+    except TimeoutError:
+        remedy = "check the network and the load of what it asks; then run it again"
+        return [fail(name, f"no answer within {check.limit_s:g} s", remedy)]
+    except NotChecked as why:
+        return [warn(name, f"not checked: {why}", "put that right first")]
+    except Sqs2pgError as error:
+        return [fail(name, error.what, error.hint)]
+    except Exception as error:  # noqa: BLE001  its text may quote a value, so only its type is told
+        remedy = "this is a fault of sqs2pg: please report it with this line"
+        return [fail(name, f"the check itself failed: {type(error).__name__}", remedy)]
+    return found if isinstance(found, list) else [found]

@@ -1,0 +1,38 @@
+"""The live view of `run` on a terminal: a frame a second below the log, gone at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from sqs2pg.cli.terminal_frame import frame
+from sqs2pg.status.recorder import Recorder
+from sqs2pg.telemetry import log
+
+_FRAMES_PER_S = 2
+_WIDTH_MIN = 60
+
+
+def wanted() -> bool:
+    """Whether stderr is a terminal that a view fits on."""
+    return sys.stderr.isatty() and Console(stderr=True).width >= _WIDTH_MIN
+
+
+@contextmanager
+def live_view(recorder: Recorder, *, verbose: bool) -> Iterator[None]:
+    """Show the pipeline until closed. Log lines go above the view, which stays at the end."""
+    console = Console(stderr=True)
+
+    def draw() -> RenderableType:
+        return frame(recorder.moment.snapshot, recorder.history(), width=console.width)
+
+    try:
+        with Live(console=console, get_renderable=draw, refresh_per_second=_FRAMES_PER_S):
+            log.configure(verbose=verbose)  # anew: stderr is now what writes above the view
+            yield
+    finally:
+        log.configure(verbose=verbose)

@@ -1,0 +1,127 @@
+"""Load: the name of a provider -> a keyring, after the self-test."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.keys import provider_development, provider_environment, provider_file
+from sqs2pg.keys.derive import Secret
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.provider_development import refuse_development_key
+from sqs2pg.keys.self_test import self_test
+
+PROVIDERS = ("file", "environment", "aws-kms", "secrets-manager", "development")
+DEFAULT_FILE = Path("sqs2pg.keys")
+
+
+def load_keyring(
+    provider: str,
+    *,
+    file: Path | None,
+    environ: Mapping[str, str],
+    secret: str = "",
+    folder: Path = provider_development.FOLDER,
+    endpoints: Sequence[str] | None = None,
+    allow_development: bool = False,
+) -> Keyring:
+    """Return the keyring of a provider, one of PROVIDERS.
+
+    `file` is for `file` and `aws-kms`, `environ` for `environment`, `secret` for
+    `secrets-manager`, `folder` for `development`. Where
+    `endpoints` are given, a development key is refused unless all of them are loopback; the key
+    file's own mark counts, so a development file given as `file` is refused too.
+
+    Raises SettingsError for a provider unknown or without its file, KeyFault for anything wrong
+    with the keys (`self_test` with the libraries).
+    """
+    self_test()
+    if provider == "file":
+        if file is None:
+            raise SettingsError(
+                "keys.provider is file, but no key file is given",
+                code="key_file_not_set",
+                hint="set keys.file or SQS2PG_KEYS__FILE; `sqs2pg keys init` makes one",
+            )
+        keyring = provider_file.load(file)
+    elif provider == "environment":
+        keyring = provider_environment.load(environ)
+    elif provider == "aws-kms":
+        from sqs2pg.keys import provider_kms
+
+        keyring = provider_kms.load(file or DEFAULT_FILE)
+    elif provider == "secrets-manager":
+        from sqs2pg.keys import provider_secrets
+
+        keyring = provider_secrets.load(secret)
+    elif provider == "development":
+        if endpoints is not None:  # before one is made
+            refuse_development_key(endpoints, allow_development)
+        keyring = provider_development.load_or_create(folder)
+    else:
+        raise _unknown(provider)
+    if keyring.development and endpoints is not None:
+        refuse_development_key(endpoints, allow_development)
+    return keyring
+
+
+def create_keyring(provider: str, *, file: Path, kms_key: str = "", secret: str = "") -> Keyring:
+    """Make version 1 of both roots in a provider that keeps them; return the keyring.
+
+    Raises SettingsError for a provider that keeps none or is not told where, KeyFault rather than
+    replace keys that are there.
+    """
+    self_test()
+    if provider == "file":
+        return provider_file.create(file)
+    if provider == "aws-kms":
+        from sqs2pg.keys import provider_kms
+
+        return provider_kms.create(file, kms_key)
+    if provider == "secrets-manager":
+        from sqs2pg.keys import provider_secrets
+
+        return provider_secrets.create(secret)
+    raise _keeps_none(provider)
+
+
+def add_root(
+    provider: str, series: str, version: int, *, file: Path, kms_key: str = "", secret: str = ""
+) -> Secret:
+    """Add a new root of a series to a provider that keeps them; return it.
+
+    Raises SettingsError for a provider that keeps none, and what the provider raises.
+    """
+    if provider in ("file", "development"):
+        return provider_file.add(file, series, version)
+    if provider == "aws-kms":
+        from sqs2pg.keys import provider_kms
+
+        return provider_kms.add(file, kms_key, series, version)
+    if provider == "secrets-manager":
+        from sqs2pg.keys import provider_secrets
+
+        return provider_secrets.add(secret, series, version)
+    raise _keeps_none(provider)
+
+
+def _keeps_none(provider: str) -> SettingsError:
+    if provider not in PROVIDERS:
+        return _unknown(provider)
+    return SettingsError(
+        f"keys cannot be made in provider {provider}",
+        code="provider_keeps_none",
+        hint="of the environment: set SQS2PG_KEYS__PSEUDONYM_ROOT_V2 (SQS2PG_KEYS__VAULT_ROOT_V2, "
+        "…) in every process, to base64 of 32 random bytes, then rotate",
+    )
+
+
+def _unknown(provider: str) -> SettingsError:
+    near = difflib.get_close_matches(provider, PROVIDERS, n=1)
+    return SettingsError(
+        "keys.provider names no known provider",
+        code="unknown_provider",
+        hint=f"did you mean {near[0]}?" if near else f"available: {', '.join(PROVIDERS)}",
+    )

@@ -1,0 +1,229 @@
+"""The target table's columns as read at start, and the check of a mapping against them.
+
+What can be foreseen from the columns (a length, a range, NOT NULL) is decided before the
+database sees a row. No I/O here: the sink reads the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.mask.column_width import mask_length
+from sqs2pg.settings import Field, Settings, Target
+
+# PostgreSQL documentation, chapter 8.1, numeric types.
+INTEGER_RANGES = {
+    "int2": (-(2**15), 2**15 - 1),
+    "int4": (-(2**31), 2**31 - 1),
+    "int8": (-(2**63), 2**63 - 1),
+}
+TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext", "name"})
+_NUMBER_TYPES = frozenset({*INTEGER_RANGES, "numeric", "float4", "float8"})
+_DATE_TYPES = frozenset({"date", "timestamp", "timestamptz"})
+# Masks that keep the value's form fit the types made for it, too.
+_MASK_TYPES = {
+    ("truncate_ip", "ip"): frozenset({"inet"}),
+    ("truncate_ip", "text"): frozenset({"inet"}),
+    ("fpe_ff1", "ip"): frozenset({"inet"}),
+    ("fpe_ff1", "uuid"): frozenset({"uuid"}),
+}
+_DATE_LENGTH = 10  # YYYY-MM-DD
+_FRACTION_TYPES = frozenset({"numeric", "float4", "float8"})
+_ACCEPTED = {
+    "version": _NUMBER_TYPES,
+    "major": _NUMBER_TYPES,
+    "date": _DATE_TYPES | TEXT_TYPES,
+    "integer": _NUMBER_TYPES | TEXT_TYPES,
+    "bigint": _NUMBER_TYPES | TEXT_TYPES,
+    "numeric": _FRACTION_TYPES | TEXT_TYPES,
+    "double": _FRACTION_TYPES | TEXT_TYPES,
+    "boolean": TEXT_TYPES | {"bool"},
+    "timestamptz": TEXT_TYPES | {"timestamp", "timestamptz"},
+    "uuid": TEXT_TYPES | {"uuid"},
+    "inet": TEXT_TYPES | {"inet", "cidr"},
+    "jsonb": TEXT_TYPES | {"json", "jsonb"},
+}
+SQL_TYPES = {
+    "version": "integer",
+    "major": "integer",
+    "date": "date",
+    "integer": "integer",
+    "bigint": "bigint",
+    "numeric": "numeric",
+    "double": "double precision",
+    "boolean": "boolean",
+    "timestamptz": "timestamptz",
+    "uuid": "uuid",
+    "inet": "inet",
+    "jsonb": "jsonb",
+}
+"""By the `type` of a field that is kept: what `migrate` makes its column; text goes by length."""
+
+
+_CATALOG_NAMES = {
+    "integer": "int4",
+    "bigint": "int8",
+    "double precision": "float8",
+    "boolean": "bool",
+}
+
+
+_NAMING = TEXT_TYPES | {"uuid", "int2", "int4", "int8", "numeric"}
+"""Types of a column that says whose a row is: any other name can be put there, too."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column of the target table, from pg_attribute."""
+
+    name: str
+    type: str
+    """pg_type.typname, such as `varchar` or `int4`; a domain's base type."""
+    length_max: int | None = None
+    """Characters, for varchar(n) and char(n)."""
+    nullable: bool = True
+    filled: bool = False
+    """The database fills it by itself: a default, an identity or a generated column."""
+    generated: bool = False
+    """GENERATED ALWAYS: a value must not be sent."""
+
+
+def implied(field: Field) -> Column:
+    """Return the column that `migrate` would make for a field."""
+    if field.mask == "keep" and field.type in SQL_TYPES:
+        name = SQL_TYPES[field.type]
+        return Column(field.column, _CATALOG_NAMES.get(name, name))
+    if field.length_max:
+        return Column(field.column, "varchar", field.length_max)
+    return Column(field.column, "text")
+
+
+def match(
+    fields: Iterable[Field], columns: Mapping[str, Column], table: str, *, narrowed: bool = False
+) -> list[Column]:
+    """Return the column of each field, in the order of the fields.
+
+    `narrowed`: a column may hold less than the mapping says; what is longer is set aside then.
+
+    Raises SettingsError where the table cannot take what the mapping gives: a column is missing,
+    narrower than the mapping says, of another type, generated, or NOT NULL and filled by nobody.
+    """
+    fields = list(fields)
+    matched = [_match_one(field, columns, table, narrowed=narrowed) for field in fields]
+    given = {field.column for field in fields}
+    for column in columns.values():
+        if not (column.nullable or column.filled or column.name in given):
+            raise SettingsError(
+                f"column {column.name!r} of table {table} is NOT NULL without a default, "
+                "and no field fills it",
+                code="target_column",
+                hint=f"map a field to it, or ALTER TABLE {table} ALTER COLUMN {column.name} "
+                "DROP NOT NULL",
+            )
+    return matched
+
+
+def _match_one(
+    field: Field, columns: Mapping[str, Column], table: str, *, narrowed: bool
+) -> Column:
+    column = columns.get(field.column)
+    if column is None:
+        raise SettingsError(
+            f"table {table} has no column {field.column!r}, which field {field.name!r} goes to",
+            code="target_column",
+            hint=f"ALTER TABLE {table} ADD COLUMN {field.column} …, or change the [[field]]",
+        )
+    if column.generated:
+        raise SettingsError(
+            f"column {column.name!r} of table {table} is generated; field {field.name!r} "
+            "cannot be written to it",
+            code="target_column",
+            hint="map the field to another column",
+        )
+    expected = _ACCEPTED.get(field.type) if field.mask == "keep" else None
+    masked_to_text = (
+        field.mask not in ("keep", "nullify")
+        and column.type not in TEXT_TYPES
+        and column.type not in _MASK_TYPES.get((field.mask, field.kind), ())
+    )
+    if masked_to_text or (expected and column.type not in expected):
+        gives = "masked text" if masked_to_text else f"type {field.type!r}"
+        raise SettingsError(
+            f"column {column.name!r} of table {table} is {column.type}, but field "
+            f"{field.name!r} gives {gives}",
+            code="target_column",
+            hint="change the column's type or the field's `type` and `mask`",
+        )
+    if field.mask == "nullify" and not column.nullable:
+        raise SettingsError(
+            f"column {column.name!r} of table {table} is NOT NULL, but field {field.name!r} "
+            "is nullified",
+            code="target_column",
+            hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} DROP NOT NULL, or use "
+            'mask = "redact"',
+        )
+    _check_length(field, column, table, narrowed=narrowed)
+    return column
+
+
+def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -> None:
+    least = _DATE_LENGTH if field.type == "date" else mask_length(field.mask, field.kind)
+    if field.length_max and field.length_max < least:
+        raise SettingsError(
+            f"field {field.name!r} gives {least} characters, but its length_max is "
+            f"{field.length_max}",
+            code="target_column",
+            hint=f"set length_max to {least} or more, or remove it",
+        )
+    needed = least if narrowed else max(field.length_max or 0, least)
+    if column.length_max and column.length_max < needed:
+        raise SettingsError(
+            f"column {column.name!r} of table {table} holds {column.length_max} characters, "
+            f"but field {field.name!r} may need {needed}",
+            code="target_column",
+            hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} TYPE varchar({needed})"
+            + (", or set length_max on the [[field]]" if needed > least else ""),
+        )
+
+
+def check_subject(settings: Settings, target: Target, columns: Mapping[str, Column]) -> None:
+    """Refuse a table that keeps people's names where an erasure could not replace or find them.
+
+    Raises SettingsError `subject_column`, where the vault is on.
+    """
+    if not settings.vault.enabled:
+        return
+    table, subject = target.table, settings.vault.subject
+    kept = [f for f in target.fields if f.source == subject and f.mask == "keep"]
+    for number, field in enumerate(kept):
+        column = columns.get(field.column)
+        if column is None:
+            continue  # `match` says so
+        # By the first one a row is found; the others are cleared, if they may be.
+        if number == 0 or not column.nullable:
+            require_replaceable(column.name, column.type, table)
+        if column.type == "uuid" and field.type != "uuid":
+            raise SettingsError(
+                f"column {column.name!r} of table {table} is uuid, but field {field.name!r} "
+                f"(vault.subject) is {field.type!r}: the table keeps one spelling of a name, and "
+                "the vault would have people known by each spelling",
+                code="subject_column",
+                hint='set type = "uuid" on the [[field]]: all spellings are one person then',
+            )
+
+
+def require_replaceable(column: str, type_: str, table: str) -> None:
+    """Refuse a column that an erased person's name could not be replaced in.
+
+    `type_` is as `Column.type`. Raises SettingsError `subject_column`.
+    """
+    if type_ not in _NAMING:
+        raise SettingsError(
+            f"column {column!r} of table {table} says whose a row is (vault.subject) and is "
+            f"{type_}: the name of an erased person could not be replaced by a random one there",
+            code="subject_column",
+            hint="keep the name in a column of text, uuid, a whole number or numeric, or mask it "
+            "by pseudonymize",
+        )

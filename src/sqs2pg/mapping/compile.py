@@ -1,0 +1,267 @@
+"""Mapping: messages -> rows, compiled from the settings and the targets' columns.
+
+Two ways, one face. `FlatMapping` is for one target whose fields all lie at the top of the document
+and are strings: one pass in C by a compiled schema. `DocumentMapping` is for everything else:
+nested documents, numbers, several records a message, several targets.
+
+Promises: a message's rows are all of them or a PermanentFault. No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Protocol, cast
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.mapping import documents
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.decode import Decoder
+from sqs2pg.mapping.documents import DocumentReader, Unit
+from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.transform import Transformer
+from sqs2pg.mask.operator import Mask, Operator
+from sqs2pg.message import Message, MessageAttribute, Part, Record, Row
+from sqs2pg.settings import Settings, Target, paths
+
+_message_id = attrgetter("message_id")
+_FLAT_TYPES = frozenset({"text", "date", "timestamptz", "uuid", "inet", "version", "major"})
+
+Decoded = Any
+"""What a mapping made of one message: for itself alone to read."""
+
+
+class MessageMapping(Protocol):
+    """From messages to rows, in two steps: what fails in the first is known before the second."""
+
+    def decode_all(self, messages: Sequence[Message]) -> list[Decoded]:
+        """Decode a batch. Raises the PermanentFault of the first message that cannot be."""
+
+    def decode(self, message: Message) -> Decoded:
+        """Decode one message. Raises PermanentFault."""
+
+    def event(self, decoded: Decoded) -> str | None:
+        """Return the name its producer gave the event, under `ledger.dedupe_key`."""
+
+    def count_dropped(self, decoded: Sequence[Decoded]) -> Mapping[str, int]:
+        """Return how often each field that is declared as dropped was there, by its source."""
+
+    def rows(
+        self,
+        keys: Sequence[str],
+        messages: Sequence[Message],
+        decoded: Sequence[Decoded],
+        originals: Originals | None = None,
+    ) -> list[Row | PermanentFault]:
+        """Return each message's row, masked, or the fault of its first bad record.
+
+        `originals` takes what the vault is to seal.
+        """
+
+
+class FlatMapping:
+    """One target, a record a message, strings at the top of the document."""
+
+    def __init__(
+        self, settings: Settings, columns: Sequence[Column], masks: Sequence[Operator | Mask | None]
+    ) -> None:
+        [target] = settings.targets
+        self.decoder = Decoder(
+            target.fields,
+            settings.unknown_fields,
+            settings.ledger.dedupe_key,
+            settings.dropped,
+        )
+        self.count_dropped = self.decoder.count_dropped
+        attributes = self.decoder.attributes
+        subject = _subject(settings, target, attributes)
+        self.transformer = Transformer(target.fields, columns, attributes, masks, subject)
+
+    def decode_all(self, messages: Sequence[Message]) -> list[Record]:
+        """See MessageMapping."""
+        decode = self.decoder.decode
+        return [decode(message.body) for message in messages]
+
+    def decode(self, message: Message) -> Record:
+        """See MessageMapping."""
+        return self.decoder.decode(message.body)
+
+    def event(self, decoded: Record) -> str | None:
+        """See MessageMapping."""
+        return self.decoder.dedupe_value(decoded)
+
+    def rows(
+        self,
+        keys: Sequence[str],
+        messages: Sequence[Message],
+        decoded: Sequence[Record],
+        originals: Originals | None = None,
+    ) -> list[Row | PermanentFault]:
+        """See MessageMapping."""
+        lines = self.transformer.lines(messages, decoded, originals)
+        if set(map(type, lines)) == {str}:
+            return list(map(Row, keys, map(_message_id, messages), cast("list[str]", lines)))
+        return [
+            Row(key, message.message_id, line) if isinstance(line, str) else line
+            for key, message, line in zip(keys, messages, lines, strict=True)
+        ]
+
+
+class DocumentMapping:
+    """Several targets, or records of any shape and number."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        columns: Sequence[Sequence[Column]],
+        masks: Sequence[Sequence[Operator | Mask | None]],
+    ) -> None:
+        self.reader = DocumentReader(
+            settings.targets,
+            unknown_fields=settings.unknown_fields,
+            unmatched=settings.unmatched,
+            dedupe_key=settings.ledger.dedupe_key,
+            routed=bool(settings.route),
+            dropped=settings.dropped,
+        )
+        self.envelope = Envelope(settings.envelope)
+        self.transformers = [
+            Transformer(
+                target.fields,
+                its_columns,
+                attributes,
+                its_masks,
+                _subject(settings, target, attributes),
+            )
+            for target, its_columns, attributes, its_masks in zip(
+                settings.targets, columns, self.reader.attributes, masks, strict=True
+            )
+        ]
+
+    def decode_all(self, messages: Sequence[Message]) -> list[Unit]:
+        """See MessageMapping."""
+        return list(map(self.decode, messages))
+
+    def decode(self, message: Message) -> Unit:
+        """See MessageMapping."""
+        opened = self.envelope.open(message)
+        unit = self.reader.read(opened.documents, several=opened.several)
+        if opened.attributes:
+            unit.message = _with_attributes(message, opened.attributes)
+        return unit
+
+    def event(self, decoded: Unit) -> str | None:
+        """See MessageMapping."""
+        return decoded.event
+
+    def count_dropped(self, decoded: Sequence[Unit]) -> Counter[str]:
+        """See MessageMapping."""
+        return Counter(name for unit in decoded for name in unit.dropped_fields)
+
+    def rows(
+        self,
+        keys: Sequence[str],
+        messages: Sequence[Message],
+        decoded: Sequence[Unit],
+        originals: Originals | None = None,
+    ) -> list[Row | PermanentFault]:
+        """See MessageMapping."""
+        texts: list[dict[int, list[str]]] = [{} for _ in messages]
+        faults: dict[int, tuple[int, PermanentFault]] = {}
+        for target, transformer in enumerate(self.transformers):
+            picked = [
+                (number, extract)
+                for number, unit in enumerate(decoded)
+                for extract in unit.extracts
+                if extract.target == target
+            ]
+            lines = transformer.lines(
+                [decoded[number].message or messages[number] for number, _ in picked],
+                [extract.record for _, extract in picked],
+                originals,
+            )
+            for (number, extract), line in zip(picked, lines, strict=True):
+                if isinstance(line, str):
+                    texts[number].setdefault(target, []).append(line)
+                elif number not in faults or extract.index < faults[number][0]:
+                    faults[number] = (extract.index, line)
+        return [
+            _placed(*faults[number], unit)
+            if number in faults
+            else _row(key, message.message_id, texts[number], unit.dropped)
+            for number, (key, message, unit) in enumerate(zip(keys, messages, decoded, strict=True))
+        ]
+
+
+def _with_attributes(message: Message, said: Mapping[str, str]) -> Message:
+    """Return the message as its envelope tells of it, for defaults to read."""
+    attributes = dict(message.message_attributes or {})
+    attributes.update({name: MessageAttribute("String", text) for name, text in said.items()})
+    return msgspec.structs.replace(message, message_attributes=attributes, payload=None)
+
+
+def _subject(settings: Settings, target: Target, attributes: Mapping[str, str]) -> str:
+    """Return the source that says whose a row of the target is; "" where nothing is sealed."""
+    subject = settings.vault.subject
+    if not settings.vault.enabled or not any(field.recover for field in target.fields):
+        return ""
+    if subject not in attributes:
+        raise SettingsError(
+            f"the fields of table {target.table} do not say whose a row is",
+            code="no_subject_column",
+            hint=f"map {subject!r} (vault.subject) to a column of it, or recover nothing there",
+        )
+    return subject
+
+
+def _placed(index: int, fault: PermanentFault, unit: Unit) -> PermanentFault:
+    detail = documents.place(index, unit.several, fault.detail)
+    return PermanentFault(fault.code, detail, stage=fault.stage)
+
+
+def _row(key: str, message_id: str, texts: Mapping[int, list[str]], dropped: int) -> Row:
+    parts = [Part(target, "".join(lines), len(lines)) for target, lines in texts.items()]
+    first = parts[0] if parts else Part(0, "", 0)
+    return Row(key, message_id, first.text, first.count, first.target, tuple(parts[1:]), dropped)
+
+
+def is_flat(settings: Settings) -> bool:
+    """Whether the compiled schema of one pass will do for these settings."""
+    targets = settings.targets
+    dedupe_key = settings.ledger.dedupe_key
+    return (
+        len(targets) == 1
+        and not settings.route
+        and not targets[0].explode
+        and not settings.envelope.layers
+        and settings.envelope.records == "one"
+        and (not dedupe_key or paths.is_plain(dedupe_key))
+        and all(map(paths.is_plain, settings.dropped))
+        and all(
+            field.type in _FLAT_TYPES and paths.is_plain(field.source)
+            for field in targets[0].fields
+        )
+    )
+
+
+def compile_mapping(
+    settings: Settings,
+    columns: Sequence[Sequence[Column]],
+    masks: Sequence[Sequence[Operator | Mask | None]],
+) -> MessageMapping:
+    """Return the mapping of the settings' targets: the columns and masks of each field, by target.
+
+    Raises SettingsError for what does not fit together.
+    """
+    if is_flat(settings):
+        return FlatMapping(settings, columns[0], masks[0])
+    return DocumentMapping(settings, columns, masks)
+
+
+def mapped_columns(targets: Sequence[Target]) -> list[tuple[str, ...]]:
+    """Return the names of the columns that each target's lines have, in their order."""
+    return [tuple(field.column for field in target.fields) for target in targets]

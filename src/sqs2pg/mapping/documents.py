@@ -1,0 +1,410 @@
+"""Documents: a message's JSON of any shape -> the records of each target.
+
+The general way, beside the one of `decode.py` for messages whose fields all lie at the top and are
+text. Numbers keep every digit: they stay text from the JSON to the column.
+
+Promises, as `decode.py`: records of the mapping's fields, or a PermanentFault with a code and at
+most a name of the mapping and the index of a record; never a value. No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from itertools import islice
+from typing import Any, Literal, cast
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.mapping.decode import UNREADABLE, unreadable
+from sqs2pg.message import Message, Record
+from sqs2pg.settings import RECORD_INDEX, Field, Target, When, attribute_key, paths
+
+RECORDS_MAX = 100_000
+"""Records of one message, at the most: a megabyte of `1,1,1,…` must not become a million rows."""
+
+_STRINGS = frozenset({"text", "date", "timestamptz", "uuid", "inet", "version", "major"})
+_NUMBERS = frozenset({"integer", "bigint", "numeric", "double"})
+
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class Extract(msgspec.Struct, gc=False, eq=False):
+    """One record and where it goes."""
+
+    target: int
+    """Its place among the mapping's targets."""
+    index: int
+    """Its place among the records of its message, from 0."""
+    record: Record
+
+    def __repr__(self) -> str:
+        return f"Extract({self.target}, {self.index})"
+
+    def __rich_repr__(self) -> Any:
+        yield self.index
+
+
+class Unit(msgspec.Struct, gc=False, eq=False):
+    """What one message holds: it is written whole or set aside whole."""
+
+    extracts: list[Extract]
+    dropped: int = 0
+    """Records that no route takes, where the settings say to drop them."""
+    dropped_fields: list[str] = msgspec.field(default_factory=list)
+    """Declared names that go nowhere, of each document that has them."""
+    several: bool = False
+    """It may hold more than one record, so that a fault names which."""
+    message: Message | None = None
+    """The message as its envelope tells of it, where that is more than SQS does."""
+    event: str | None = None
+    """The name its producer gave it, under `ledger.dedupe_key`."""
+
+
+class DocumentReader:
+    """Compiled from the mapping's targets: documents in, units out."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        *,
+        unknown_fields: Literal["drop", "quarantine"] = "drop",
+        unmatched: Literal["drop", "quarantine"] = "quarantine",
+        dedupe_key: str = "",
+        routed: bool = False,
+        dropped: Sequence[str] = (),
+    ) -> None:
+        """`routed`: a record goes only where a `when` holds. `dropped`: known, and go nowhere.
+
+        Raises SettingsError.
+        """
+        self._extractors = [_Extractor(target) for target in targets]
+        self.attributes = [extractor.attributes for extractor in self._extractors]
+        """For each target: source name -> attribute of its records."""
+        self._always = [i for i, e in enumerate(self._extractors) if e.when is None and not routed]
+        self._conditional = [i for i, e in enumerate(self._extractors) if e.when is not None]
+        self._otherwise = [i for i, e in enumerate(self._extractors) if routed and e.when is None]
+        self._drop_unmatched = unmatched == "drop"
+        self._dedupe = _steps(dedupe_key) if dedupe_key else ()
+        self._dedupe_key = dedupe_key
+        self._dropped = {name: _names_of(name) for name in dropped}
+        self._known = (
+            _known_names(targets, dedupe_key, dropped) if unknown_fields == "quarantine" else None
+        )
+
+    def read(self, documents: Sequence[Any], *, several: bool = False) -> Unit:
+        """Return the unit of a message's documents, each a decoded JSON value.
+
+        `several`: it might have held another number of documents. Raises PermanentFault:
+        `not_an_object`, `missing_field`, `empty_field`, `wrong_type`, `unknown_field`,
+        `unmatched`, `too_many_records`.
+        """
+        unit = Unit([], several=several or len(documents) > 1)
+        unit.several = unit.several or any(e.explodes for e in self._extractors)
+        index = 0
+        names: list[str | None] = []
+        for document in documents:
+            if type(document) is not dict:
+                raise _placed(PermanentFault("not_an_object"), index, unit.several)
+            if self._known is not None:
+                self._refuse_unknown(document, self._known, index, unit.several)
+            for name, steps in self._dropped.items():
+                if _stands(document, steps):
+                    unit.dropped_fields.append(name)
+            if self._dedupe:
+                names.append(self._name_of(document, index, unit.several))
+            index = self._extract(document, unit, index)
+            if index > RECORDS_MAX:
+                raise PermanentFault("too_many_records")
+        if names and None not in names:
+            unit.event = "\x1f".join(name for name in names if name)
+        return unit
+
+    def _extract(self, document: Any, unit: Unit, first: int) -> int:
+        """Add the document's records; return the index of the next one."""
+        taken = [
+            *self._always,
+            *(i for i in self._conditional if self._extractors[i].takes(document)),
+        ]
+        taken = taken or self._otherwise
+        if not taken:
+            if not self._drop_unmatched:
+                raise _placed(PermanentFault("unmatched"), first, unit.several)
+            unit.dropped += 1
+            return first + 1
+        most = 0
+        for target in taken:
+            records = self._extractors[target].records(document, first, unit.several)
+            unit.extracts += [
+                Extract(target, first + i, record) for i, record in enumerate(records)
+            ]
+            most = max(most, len(records))
+        return first + max(most, 1)
+
+    def _name_of(self, document: Any, index: int, several: bool) -> str | None:
+        name = _normalized(document, self._dedupe, _event_name)
+        if isinstance(name, PermanentFault):
+            raise _placed(name, index, several, self._dedupe_key)
+        return name or None
+
+    def _refuse_unknown(self, value: Any, known: _Names, index: int, several: bool) -> None:
+        if type(value) is list:
+            for element in value:
+                self._refuse_unknown(element, known, index, several)
+        elif type(value) is dict and known.members is not None:
+            for name, inner in value.items():
+                below = known.members.get(name)
+                if below is None:
+                    raise _placed(PermanentFault("unknown_field"), index, several)
+                self._refuse_unknown(inner, below, index, several)
+
+
+def parse(body: str | bytes) -> Any:
+    """Return the JSON value of a body, numbers exact: int or Decimal.
+
+    Raises PermanentFault: `not_json`, `bad_unicode`, `too_deep`; `out_of_range` for a whole number
+    of over 4,300 digits.
+    """
+    try:
+        return _decode(body)
+    except UNREADABLE as error:
+        fault = unreadable(error)
+    # Out here, so that the fault has no `__context__`: those exceptions hold the body.
+    try:
+        raise fault
+    finally:
+        del fault
+
+
+class _Extractor:
+    """One target's part: whether a document is its own, and the document's records for it."""
+
+    def __init__(self, target: Target) -> None:
+        self.when = target.when
+        self._condition = _condition(target.when) if target.when else None
+        self._explode = paths.explode_steps(target.explode)
+        self._explode_name = target.explode
+        self.explodes = bool(self._explode)
+        required: dict[str, bool] = {}
+        kinds: dict[str, str] = {}
+        for field in target.fields:
+            source = attribute_key(field)
+            required[source] = required.get(source, False) or field.required
+            kind = _kind(field)
+            if kinds.setdefault(source, kind) != kind:
+                raise SettingsError(
+                    f"two fields read {source!r}, one as {kinds[source]} and one as {kind}",
+                    code="mixed_types",
+                    hint="a value has one JSON type: give both fields types of one kind",
+                )
+        self.attributes = {source: f"f{index}" for index, source in enumerate(required)}
+        compiled = paths.compile_sources(
+            [s for s in required if kinds[s] != "none"], target.explode
+        )
+        self._readers: list[tuple[str, int, tuple[str | int, ...], _Normalize, bool]] = [
+            (
+                source,
+                compiled[source].depth if source in compiled else -1,
+                compiled[source].steps if source in compiled else (),
+                _NORMALIZERS[kinds[source]],
+                must,
+            )
+            for source, must in required.items()
+        ]
+        self._record = cast(
+            "Callable[..., Record]",
+            msgspec.defstruct(
+                "MappedRecord",
+                [(attribute, str | None, None) for attribute in self.attributes.values()],
+                bases=(Record,),
+                gc=False,
+                eq=False,
+            ),
+        )
+
+    def takes(self, document: Any) -> bool:
+        """Whether the route's condition holds for a document."""
+        return self._condition is None or self._condition(document)
+
+    def records(self, document: Any, first: int, several: bool) -> list[Record]:
+        """Return the document's records. Raises PermanentFault that names field and record."""
+        records: list[Record] = []
+        found = self._scopes(document)
+        if isinstance(found, PermanentFault):
+            raise _placed(found, first, several, self._explode_name)
+        for scope in found:
+            records.append(self._one(scope, first + len(records), several))
+        return records
+
+    def _scopes(self, document: Any) -> list[tuple[Any, ...]] | PermanentFault:
+        try:
+            found = list(islice(paths.scopes(document, self._explode), RECORDS_MAX + 1))
+        except PermanentFault as fault:
+            return fault.with_traceback(None)
+        return found if len(found) <= RECORDS_MAX else PermanentFault("too_many_records")
+
+    def _one(self, scope: tuple[Any, ...], index: int, several: bool) -> Record:
+        values: list[str | None] = []
+        for source, depth, steps, normalize, must in self._readers:
+            if depth < 0:
+                values.append(str(index) if source == RECORD_INDEX else None)
+                continue
+            text = _normalized(scope[depth], steps, normalize)
+            if isinstance(text, PermanentFault):
+                raise _placed(text, index, several, source)
+            if must and not text:
+                code = "missing_field" if text is None else "empty_field"
+                raise _placed(PermanentFault(code), index, several, source)
+            values.append(text)
+        return self._record(*values)
+
+
+def _normalized(
+    scope: Any, steps: Sequence[str | int], normalize: _Normalize
+) -> str | PermanentFault | None:
+    # Returned and not raised: a fault raised while another is handled would hold that one, and
+    # the value with it, as its context.
+    try:
+        value = paths.read(scope, steps)
+        return None if value is None else normalize(value)
+    except PermanentFault as fault:
+        return fault.with_traceback(None)
+
+
+def _placed(fault: PermanentFault, index: int, several: bool, name: str = "") -> PermanentFault:
+    return PermanentFault(fault.code, place(index, several, name), stage=fault.stage)
+
+
+def place(index: int, several: bool, name: str) -> str:
+    """Return a fault's detail: the record's index where there may be several, and the field."""
+    return " ".join(filter(None, (f"record {index}" if several else "", name)))
+
+
+def _kind(field: Field) -> str:
+    if not field.source:
+        return "none"
+    if field.type in _STRINGS:
+        return "string"
+    if field.type in _NUMBERS:
+        return "number"
+    return {"boolean": "boolean"}.get(field.type, "any")
+
+
+_Normalize = Callable[[Any], str]
+
+
+def _string(value: Any) -> str:
+    if type(value) is not str:
+        raise PermanentFault("wrong_type")
+    return value
+
+
+def _number(value: Any) -> str:
+    if type(value) is not int and type(value) is not Decimal:
+        raise PermanentFault("wrong_type")
+    return str(value)
+
+
+def _boolean(value: Any) -> str:
+    if type(value) is not bool:
+        raise PermanentFault("wrong_type")
+    return "true" if value else "false"
+
+
+def _event_name(value: Any) -> str:
+    return str(value) if type(value) is int else _string(value)
+
+
+def _any(value: Any) -> str:
+    return _encode(value).decode()
+
+
+_NORMALIZERS: dict[str, _Normalize] = {
+    "string": _string,
+    "number": _number,
+    "boolean": _boolean,
+    "any": _any,
+    "none": _any,
+}
+
+
+def _condition(when: When) -> Callable[[Any], bool]:
+    steps = _steps(when.field)
+    wanted = list(when.any_of) + ([when.equals] if when.equals is not None else [])
+    exists = when.exists
+
+    def holds(document: Any) -> bool:
+        try:
+            value = paths.read(document, steps)
+        except PermanentFault:
+            value = None
+        if exists is not None and (value is not None) is not exists:
+            return False
+        return not wanted or any(_same(value, one) for one in wanted)
+
+    return holds
+
+
+def _steps(text: str) -> tuple[str | int, ...]:
+    """The steps of a path from the document, which goes through no exploded array."""
+    return paths.compile_sources([text])[text].steps
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    # In JSON true is no number: Python's True == 1.
+    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+
+
+class _Names(msgspec.Struct):
+    """The names that a mapping knows below one place; None: all of them."""
+
+    members: dict[str, _Names] | None
+
+
+def _names_of(path: str) -> list[str]:
+    return [step for step in paths.parse(path) if isinstance(step, str)]
+
+
+def _stands(value: Any, names: Sequence[str]) -> bool:
+    """Whether a path leads to anything, in any element of the arrays on its way."""
+    if type(value) is list:
+        return any(_stands(element, names) for element in value)
+    if not names:
+        return True
+    return type(value) is dict and names[0] in value and _stands(value[names[0]], names[1:])
+
+
+def _known_names(targets: Sequence[Target], dedupe_key: str, dropped: Sequence[str] = ()) -> _Names:
+    root = _Names({})
+    texts = [dedupe_key, *dropped] if dedupe_key else list(dropped)
+    for target in targets:
+        texts += [field.source for field in target.fields if field.source]
+        texts += [target.explode] if target.explode else []
+        texts += [target.when.field] if target.when else []
+    for text in texts:
+        steps = [step for step in paths.parse(text) if isinstance(step, str)]
+        at = root
+        for step in steps:
+            if at.members is None:
+                break
+            at = at.members.setdefault(step, _Names({}))
+        if not steps:
+            root.members = None
+    for target in targets:
+        for field in target.fields:
+            if field.type == "jsonb" and field.source:
+                _open(root, _names_of(field.source))
+    for name in dropped:
+        _open(root, _names_of(name))
+    return root
+
+
+def _open(at: _Names, steps: Sequence[str]) -> None:
+    """Let any name be below a place: the field takes all of it."""
+    for step in steps:
+        if at.members is None:
+            return
+        at = at.members[step]
+    at.members = None

@@ -1,0 +1,163 @@
+"""Envelope: what a message's body is wrapped in, taken off before its records are read.
+
+    body ─▶ s3, sns, eventbridge, content_encoding, base64, gzip, zstd ─▶ one, array, lines
+
+Layers are declared, outermost first, or found one by one under `auto`: a layer is taken off only
+where its signature cannot be anything else, and what looks half like one is a fault. Values in,
+values out; an S3 object that a pointer names is fetched before (`large_payloads.py`).
+
+Must never do: guess in silence. A body that does not fit what was declared is set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.envelope import compression, formats
+from sqs2pg.mapping.envelope.formats import Pointer
+from sqs2pg.mapping.envelope.records import read_records
+from sqs2pg.message import Message
+from sqs2pg.settings import EnvelopeSettings
+
+LAYERS_MAX = 8
+"""Layers that `auto` takes off, at the most: SNS in SNS in … must come to an end."""
+
+Payload = str | bytes
+
+
+class Opened(msgspec.Struct, gc=False):
+    """What was inside."""
+
+    documents: list[Any]
+    """Decoded JSON values, numbers exact."""
+    several: bool
+    """There might have been another number of them."""
+    attributes: dict[str, str]
+    """What the layers said beside: `sns.TopicArn`, `eventbridge.time`, an attribute of SNS."""
+
+    def __repr__(self) -> str:
+        return f"Opened({len(self.documents)})"
+
+
+class _Outside(Exception):
+    """A pointer whose object has not been fetched."""
+
+    def __init__(self, pointer: Pointer) -> None:
+        super().__init__()
+        self.pointer = pointer
+
+
+class Envelope:
+    """Compiled from `[envelope]`."""
+
+    def __init__(self, settings: EnvelopeSettings) -> None:
+        self._layers = settings.layers
+        self._auto = "auto" in settings.layers
+        self._records = settings.records
+        self._attribute = settings.content_encoding_attribute
+        self._bytes_max = settings.decompressed_bytes_max
+        self.has_pointers = self._auto or "s3" in settings.layers
+
+    def open(self, message: Message) -> Opened:
+        """Return what the message holds.
+
+        Raises PermanentFault: `not_base64`, `not_gzip`, `not_zstd`, `decompressed_too_large`,
+        `not_sns`, `sns_confirmation`, `not_eventbridge`, `unknown_encoding`,
+        `ambiguous_envelope`, `too_many_layers`, `payload_missing`, and those of the records.
+        """
+        attributes: dict[str, str] = {}
+        try:
+            payload = self._unwrap(message, attributes)
+        except _Outside:
+            payload = None
+        if payload is None:  # the object is gone, or this is no place that fetches one
+            raise PermanentFault("payload_missing")
+        documents, several = read_records(payload, self._records)
+        return Opened(documents, several, attributes)
+
+    def pointer(self, message: Message) -> Pointer | None:
+        """Return the object that the message points to; None where it has its body with it."""
+        packed = self._auto or set(self._layers) & {"base64", "gzip", "zstd", "content_encoding"}
+        if not (packed or formats.may_point(message.body)):
+            return None
+        try:
+            self._unwrap(msgspec.structs.replace(message, payload=None), {})
+        except _Outside as outside:
+            return outside.pointer
+        except PermanentFault:
+            pass  # told when it is opened
+        return None
+
+    def _unwrap(self, message: Message, attributes: dict[str, str]) -> Payload:
+        given = {
+            name: attribute.string_value or ""
+            for name, attribute in (message.message_attributes or {}).items()
+        }
+        payload: Payload = message.body
+        if self._auto:
+            return self._unwrap_found(message, payload, given, attributes)
+        for layer in self._layers:
+            payload = self._take_off(layer, message, payload, given, attributes)
+        return payload
+
+    def _take_off(
+        self,
+        layer: str,
+        message: Message,
+        payload: Payload,
+        given: dict[str, str],
+        attributes: dict[str, str],
+    ) -> Payload:
+        if layer == "s3":
+            pointer = formats.pointer(payload)
+            return payload if pointer is None else _fetched(message, pointer, attributes)
+        if layer == "sns":
+            payload, said, inner = formats.sns(payload)
+        elif layer == "eventbridge":
+            payload, said, inner = formats.eventbridge(payload)
+        elif layer == "content_encoding":
+            return self._decode(payload, given)
+        else:
+            return compression.decode(layer, payload, self._bytes_max)
+        attributes.update(said)
+        attributes.update(inner)
+        given.clear()  # those of the outer message say nothing of what was inside
+        given.update(inner)
+        return payload
+
+    def _decode(self, payload: Payload, given: Mapping[str, str]) -> Payload:
+        """Undo the encodings that an attribute names, the last one first (RFC 9110, 8.4)."""
+        named = given.get(self._attribute, "")
+        for encoding in reversed([one.strip().lower() for one in named.split(",") if one.strip()]):
+            if encoding != "identity":
+                payload = compression.decode(encoding, payload, self._bytes_max)
+        return payload
+
+    def _unwrap_found(
+        self,
+        message: Message,
+        payload: Payload,
+        given: dict[str, str],
+        attributes: dict[str, str],
+    ) -> Payload:
+        for _ in range(LAYERS_MAX):
+            if given.get(self._attribute):
+                payload = self._decode(payload, given)
+                given.clear()
+                continue
+            layer = formats.signature(payload) or compression.signature(payload)
+            if layer is None:
+                return payload
+            payload = self._take_off(layer, message, payload, given, attributes)
+        raise PermanentFault("too_many_layers")
+
+
+def _fetched(message: Message, pointer: Pointer, attributes: dict[str, str]) -> Payload:
+    if message.payload is None:
+        raise _Outside(pointer)
+    attributes.update({"s3.bucket": pointer.bucket, "s3.key": pointer.key})
+    return message.payload

@@ -1,0 +1,110 @@
+"""Payloads: the objects that messages point to, fetched before decoding, deleted after commit.
+
+Place in the flow: between receive and decode, where the envelope has S3 pointers. Bounded: a batch
+is processed in parts whose payloads fit in memory together.
+
+Must never do: delete an object whose message is not durably written, or set a message aside for a
+fault of S3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import structlog
+
+from sqs2pg.errors import FatalFault, PermanentFault, TransientFault
+from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.envelope.formats import Pointer
+from sqs2pg.message import Message, Outcome
+from sqs2pg.settings import POINTER_SIZES, EnvelopeSettings
+
+AT_ONCE_BYTES_MAX = 128 * 2**20
+"""Payloads of one part of a batch together; one alone may be larger, up to `s3_bytes_max`."""
+_FETCHES_MAX = 8
+
+log = structlog.get_logger(__name__)
+
+
+class Store(Protocol):
+    """What is asked of an object store."""
+
+    async def fetch(self, bucket: str, key: str, bytes_max: int, /) -> bytes:
+        """Return an object. Raises PermanentFault or TransientFault."""
+
+    async def delete(self, bucket: str, key: str, /) -> None:
+        """Delete an object. Raises TransientFault."""
+
+
+class Payloads:
+    """Fetches what messages point to."""
+
+    def __init__(self, store: Store, settings: EnvelopeSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._envelope = Envelope(settings)
+        self._fetching = asyncio.Semaphore(_FETCHES_MAX)
+
+    def parts(self, messages: Sequence[Message]) -> Iterator[list[Message]]:
+        """Yield the messages in order, in parts whose payloads fit in memory together."""
+        part: list[Message] = []
+        left = AT_ONCE_BYTES_MAX
+        for message in messages:
+            size = self._size(message)
+            if part and size > left:
+                yield part
+                part, left = [], AT_ONCE_BYTES_MAX
+            part.append(message)
+            left -= size
+        if part:
+            yield part
+
+    def _size(self, message: Message) -> int:
+        for name in POINTER_SIZES:
+            attribute = (message.message_attributes or {}).get(name)
+            if attribute and (attribute.string_value or "").isdigit():
+                return min(int(attribute.string_value or 0), self._settings.s3_bytes_max)
+        return 0 if self._envelope.pointer(message) is None else self._settings.s3_bytes_max
+
+    async def fetch(self, messages: Sequence[Message]) -> dict[str, PermanentFault]:
+        """Fetch what the messages point to; return the faults of those that cannot be, by
+        MessageId. Raises TransientFault or FatalFault of the store.
+        """
+        pointing = [(m, p) for m in messages if (p := self._envelope.pointer(m)) is not None]
+        found = await asyncio.gather(
+            *(self._fetch(message, pointer) for message, pointer in pointing)
+        )
+        return {m.message_id: f for (m, _), f in zip(pointing, found, strict=True) if f}
+
+    async def _fetch(self, message: Message, pointer: Pointer) -> PermanentFault | None:
+        try:
+            async with self._fetching:
+                message.payload = await self._store.fetch(
+                    pointer.bucket, pointer.key, self._settings.s3_bytes_max
+                )
+        except PermanentFault as fault:
+            return fault.with_traceback(None)
+        return None
+
+    async def settle(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+        """Let payloads go; delete the objects of what is written, where the settings say so.
+
+        Best effort: an object that stays is an object too many, never one too few. Those of
+        quarantined messages stay for their replay.
+        """
+        done = (Outcome.WRITTEN, Outcome.DUPLICATE)
+        written = [m for m, o in zip(messages, outcomes, strict=True) if o in done]
+        if self._settings.s3_delete:
+            pointers = [p for m in written if (p := self._envelope.pointer(m)) is not None]
+            await asyncio.gather(*map(self._delete, pointers))
+        for message in messages:
+            message.payload = None
+
+    async def _delete(self, pointer: Pointer) -> None:
+        try:
+            async with self._fetching:
+                await self._store.delete(pointer.bucket, pointer.key)
+        except (PermanentFault, TransientFault, FatalFault) as fault:
+            log.warning("a payload was not deleted; it is of no more use", code=fault.code)

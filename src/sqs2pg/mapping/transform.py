@@ -1,0 +1,332 @@
+"""Transform: Record -> line of the target in COPY text format, every field converted and masked.
+
+Column by column, not row by row: within a batch each distinct value of a column is converted,
+masked and escaped once, so that a device seen a hundred times is masked once; a mask that is
+not a function of its value (a random nonce) is made for every row. Cleartext lives here only as
+long as its batch.
+
+Promises: a value is masked, kept because the mapping says so, or a PermanentFault with a code
+and the field's name. It never passes through by accident. No I/O here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import cast, overload
+
+from sqs2pg.errors import PermanentFault, SettingsError, Stage
+from sqs2pg.mapping.columns import INTEGER_RANGES, Column
+from sqs2pg.mapping.convert import CONVERTERS
+from sqs2pg.mapping.convert import text as as_it_is
+from sqs2pg.mapping.ledger_key import DAY_MS, day_of
+from sqs2pg.mapping.originals import Originals, place_of
+from sqs2pg.mapping.subject import naming
+from sqs2pg.mask.canonical import text as canonical_text
+from sqs2pg.mask.operator import Mask, Operator
+from sqs2pg.message import Message, Record
+from sqs2pg.settings import ATTRIBUTE, Field, attribute_key
+from sqs2pg.settings.mask_rules import MASKABLE
+
+NULL = r"\N"
+
+Cell = str | PermanentFault
+
+# PostgreSQL documentation, COPY, "Text Format": backslash, newline, carriage return and the
+# delimiter must be escaped. NUL cannot be stored in any text type.
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}\Z")
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+
+
+class Transformer:
+    """Compiled from the mapping and the target's columns: records in, lines out."""
+
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        columns: Sequence[Column],
+        attributes: Mapping[str, str],
+        masks: Sequence[Operator | Mask | None],
+        subject: str = "",
+    ) -> None:
+        """`subject`: the source of the field that says whose a row is, where the vault is on."""
+        self._columns = [
+            _ColumnPlan(field, column, attributes[attribute_key(field)], mask)
+            for field, column, mask in zip(fields, columns, masks, strict=True)
+        ]
+
+        self._recoverable = [
+            (index, field.source, attrgetter(attributes[attribute_key(field)]))
+            for index, field in enumerate(fields)
+            if field.recover
+        ]
+        self._place = place_of(fields)
+        self._subject_source = subject
+        self._subject = attrgetter(attributes[subject]) if subject else None
+        self._named = naming(fields, subject)
+
+    def lines(
+        self,
+        messages: Sequence[Message],
+        records: Sequence[Record],
+        originals: Originals | None = None,
+    ) -> list[Cell]:
+        """Return a COPY line, newline included, or a fault for each record, in order.
+
+        `messages[i]` is the message that `records[i]` came in; it dates the row. `originals`
+        takes what the vault is to seal; a record that does not say whose it is has a fault then.
+        """
+        faults: dict[int, PermanentFault] = {}
+        table = [plan.cells(messages, records, faults) for plan in self._columns]
+        if originals is not None and self._subject is not None:
+            subjects = self._subjects(list(map(self._subject, records)), faults)
+            part = originals.part(messages, subjects, self._place)
+            for index, source, read in self._recoverable:
+                part.add(source, list(map(read, records)), table[index])
+        lines: list[Cell] = [line + "\n" for line in map("\t".join, zip(*table, strict=True))]
+        for index, fault in faults.items():
+            lines[index] = fault
+        return lines
+
+    def _subjects(
+        self, names: list[str | None], faults: dict[int, PermanentFault]
+    ) -> list[str | None]:
+        """Return whose each record is, None with a fault noted where that is missing or no name."""
+        as_they_are = self._named is as_it_is and all(names)
+        if as_they_are and "".join(cast("list[str]", names)).isascii():
+            return names
+        known: dict[str | None, str | None] = {}
+        bad: dict[str | None, str] = {None: "no_subject", "": "no_subject"}
+        for name in set(names) - bad.keys():
+            try:
+                known[name] = subject = self._named(cast("str", name))
+                canonical_text(subject)
+            except PermanentFault as fault:
+                bad[name] = fault.code
+        if not bad.keys().isdisjoint(names):
+            for index, name in enumerate(names):
+                if name in bad:
+                    nameless = PermanentFault(bad[name], self._subject_source, stage=Stage.MASK)
+                    faults.setdefault(index, nameless)
+        return [None if name in bad else known[name] for name in names]
+
+
+class _ColumnPlan:
+    """What is done with one field on its way to one column."""
+
+    def __init__(
+        self, field: Field, column: Column, attribute: str, mask: Operator | Mask | None
+    ) -> None:
+        self._source = field.name
+        self._read = attrgetter(attribute)
+        self._convert = CONVERTERS[field.type]
+        # A mask that is not a function of its value is made for every row: decision 0013.
+        self._each = isinstance(mask, Operator) and not mask.properties.deterministic
+        self._mask = masked(field, mask.mask if isinstance(mask, Operator) else mask)
+        self._truncates = field.over_length == "truncate"
+        self._range = INTEGER_RANGES.get(column.type)
+        self._plain = mask is None and field.type == "text" and self._range is None
+        limits = [n for n in (field.length_max, column.length_max) if n]
+        self._length_max = min(limits) if limits and self._range is None else None
+        self._dated = field.type == "date" and field.default == "sent_date"
+        self._given = None if self._dated else _from_message(field)
+        self._missing: Cell = NULL
+        self._default: str | None = None
+        if field.default is not None and not (self._dated or self._given):
+            self._default = constant_text(field.default)
+            self._missing = self._cell(self._default)
+            if isinstance(self._missing, PermanentFault):
+                raise SettingsError(
+                    f"the default of field {field.name!r} cannot be written to column "
+                    f"{column.name!r}: {self._missing.code}",
+                    code="bad_default",
+                    hint="give the [[field]] a default of its type that the column can hold",
+                )
+        elif not column.nullable and not self._dated:
+            self._missing = PermanentFault("missing_field", field.name, stage=Stage.MASK)
+
+    def cells(
+        self,
+        messages: Sequence[Message],
+        records: Sequence[Record],
+        faults: dict[int, PermanentFault],
+    ) -> list[str]:
+        """Return the column's cell for each record; a faulty one is "" and noted in `faults`."""
+        values: list[str | None] = list(map(self._read, records))
+        if self._given and None in values:
+            values = [
+                self._given(message) if value is None else value
+                for message, value in zip(messages, values, strict=True)
+            ]
+        if self._plain and self._all_clean(values):
+            return cast("list[str]", values)
+        if self._each:
+            return self._cells_each(values, faults)
+        known = self._known(set(values))
+        if self._dated and None in known:
+            stamps = [message.attributes.sent_timestamp // DAY_MS for message in messages]
+            days: dict[int, Cell] = {day: day_of(day * DAY_MS).isoformat() for day in set(stamps)}
+            cells = [
+                days[day] if value is None else known[value]
+                for value, day in zip(values, stamps, strict=True)
+            ]
+        else:
+            cells = [known[value] for value in values]
+        if PermanentFault in set(map(type, known.values())):
+            for index, cell in enumerate(cells):
+                if isinstance(cell, PermanentFault):
+                    faults.setdefault(index, cell)
+                    cells[index] = ""
+        return cast("list[str]", cells)  # the faults have just been taken out
+
+    def _cells_each(
+        self, values: Sequence[str | None], faults: dict[int, PermanentFault]
+    ) -> list[str]:
+        """As `cells`, value by value, so that equal values get masks of their own."""
+        cells: list[str] = []
+        for index, value in enumerate(values):
+            given = self._default if value is None else value
+            cell = self._missing if given is None else self._cell(given)
+            if isinstance(cell, PermanentFault):
+                faults.setdefault(index, cell)
+                cell = ""
+            cells.append(cell)
+        return cells
+
+    def _all_clean(self, values: Sequence[str | None]) -> bool:
+        """Whether every value can stand in the line as it is: there, printable, short enough.
+
+        Four passes in C over the whole column instead of a look at each value; what fails here
+        is looked at value by value.
+        """
+        try:
+            joined = "".join(cast("list[str]", values))
+        except TypeError:  # a missing one
+            return False
+        return (
+            joined.isprintable()
+            and "\\" not in joined
+            and (self._length_max is None or max(map(len, values), default=0) <= self._length_max)  # type: ignore[arg-type]
+        )
+
+    def _known(self, distinct: set[str | None]) -> dict[str | None, Cell]:
+        """Return the cell of each distinct value: converted or masked, fitted, escaped."""
+        known: dict[str | None, Cell] = {}
+        if None in distinct:
+            distinct.discard(None)
+            known[None] = self._missing
+        transform = self._mask or self._convert
+        values = cast("set[str]", distinct)
+        try:
+            texts = dict(zip(values, map(transform, values), strict=True))
+        except PermanentFault:
+            texts = self._transform_each(values, transform, known)
+        if None in texts.values():
+            known.update((value, NULL) for value, text in texts.items() if text is None)
+            texts = {value: text for value, text in texts.items() if text is not None}
+        made = cast("dict[str, str]", texts)
+        if self._range is None and self._all_clean(list(made.values())):
+            known.update(made)
+        else:
+            for value, text in made.items():
+                known[value] = self._fitted(text)
+        return known
+
+    def _transform_each(
+        self, values: Iterable[str], transform: Mask, known: dict[str | None, Cell]
+    ) -> dict[str, str | None]:
+        """Transform values of which some cannot be; note those in `known`."""
+        texts: dict[str, str | None] = {}
+        for value in values:
+            try:
+                texts[value] = transform(value)
+            except PermanentFault as fault:
+                known[value] = self._named(fault)
+        return texts
+
+    def _cell(self, value: str) -> Cell:
+        return self._known({value})[value]
+
+    def _fitted(self, text: str) -> Cell:
+        try:
+            return self._fit(text)
+        except PermanentFault as fault:
+            return self._named(fault)
+
+    def _named(self, fault: PermanentFault) -> PermanentFault:
+        return PermanentFault(fault.code, self._source, stage=fault.stage)
+
+    def _fit(self, text: str) -> str:
+        if self._length_max is not None and len(text) > self._length_max:
+            if not self._truncates:
+                raise PermanentFault("too_long", stage=Stage.MASK)
+            text = text[: self._length_max]
+        if self._range is not None:
+            if not _INTEGER.match(text):
+                raise PermanentFault("bad_integer", stage=Stage.MASK)
+            low, high = self._range
+            if not low <= int(text) <= high:
+                raise PermanentFault("out_of_range", stage=Stage.MASK)
+        if not text.isprintable() or "\\" in text:
+            if "\x00" in text:
+                raise PermanentFault("nul_character", stage=Stage.MASK)
+            if not _encodable(text):
+                raise PermanentFault("bad_unicode", stage=Stage.MASK)
+            return text.translate(_ESCAPES)
+        return text
+
+
+@overload
+def masked(field: Field, mask: Mask) -> Mask: ...
+@overload
+def masked(field: Field, mask: Mask | None) -> Mask | None: ...
+def masked(field: Field, mask: Mask | None) -> Mask | None:
+    """Return a field's mask of its value's text, in the form that its type gives it."""
+    if mask is None or field.type == "text" or field.type not in MASKABLE:
+        return mask
+    convert = CONVERTERS[field.type]
+    return lambda value: mask(convert(value))
+
+
+def constant_text(value: str | float | bool) -> str:
+    """Return a constant of the settings as the text that a field's converter takes."""
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _from_message(field: Field) -> Callable[[Message], str | None] | None:
+    """Return what reads a field's default from the message; None where it is a constant."""
+    default = field.default
+    if not isinstance(default, str):
+        return None
+    if default == "sent_time" and field.type == "bigint":
+        return lambda message: str(message.attributes.sent_timestamp)
+    if default.startswith(ATTRIBUTE):
+        name = default.removeprefix(ATTRIBUTE)
+        return lambda message: attribute_of(message, name)
+    return {
+        "message_id": lambda message: message.message_id,
+        "sent_date": lambda message: day_of(message.attributes.sent_timestamp).isoformat(),
+        "sent_time": lambda message: _moment(message.attributes.sent_timestamp),
+        "record_index": lambda _: None,  # the record has it
+    }.get(default)
+
+
+def attribute_of(message: Message, name: str) -> str | None:
+    """Return the text or number of a message attribute; None where there is none."""
+    attribute = (message.message_attributes or {}).get(name)
+    return attribute.string_value if attribute else None
+
+
+def _moment(sent_ms: int) -> str:
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=sent_ms)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""From receive to acknowledge: the hops of a message in order, and what runs beside them."""

@@ -1,0 +1,288 @@
+"""Backfill: archived lines through the same path as messages of the queue.
+
+    archive ─lines─▶ messages ─process─▶ rows ┐ one transaction
+                                     progress ┘
+
+Each batch's transaction also moves the archive's line number in `sqs2pg.backfill`, so that a run
+that was killed goes on at just the line after the last one committed. Entries there are never
+dropped: an archive that was done once is not done again.
+
+One run at a time has an archive: PostgreSQL keeps a lock for it, which ends with the run, however
+that ends.
+
+What came over SQS is not recognised: a line has no MessageId. `ledger.dedupe_key` covers that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import date
+from itertools import islice
+from typing import Any
+
+import msgspec
+import psycopg
+import structlog
+
+from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.pipeline import archive as archives
+from sqs2pg.pipeline.archive import Archive, Line, Objects
+from sqs2pg.pipeline.backoff import backoff_s
+from sqs2pg.pipeline.processor import Processor
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.target_copy import literal
+
+TRIES_MAX = 12
+"""Attempts at one batch, some minutes in all, before a run ends: it goes on when it is repeated."""
+BATCHES_AT_ONCE = 5
+"""A batch is so many of the queue's: no line waits to be seen, and each batch has a commit."""
+BATCH_BYTES_MAX = 32 * 2**20
+"""Bodies of a batch; the line that reaches it is its last."""
+LINES_MAX = 2**32
+"""Lines of one archive: their number has 32 bits in the ledger's key."""
+_NUMBER_DIGITS = 8
+
+CLAIM_WAIT_S = 5.0
+"""How long a run waits for one that has the archive: it may have been killed a moment ago."""
+
+_BEGIN = """INSERT INTO sqs2pg.backfill (pipeline, digest, source, size_bytes)
+VALUES (%s, %s, %s, %s)
+ON CONFLICT (pipeline, digest) DO UPDATE SET source = excluded.source"""
+# The lock is of a transaction that lasts as long as the archive, since a pooler between may give
+# each transaction another session. It has no snapshot between statements and keeps no row from
+# being vacuumed. The server looks every five seconds whether we are still there, so that a machine
+# that lost its power does not keep the archive for hours.
+_CLAIM = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_CLAIM_SETTINGS = """SELECT set_config(wanted.name, wanted.value, true) FROM (VALUES
+    ('lock_timeout', %s),
+    ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
+    ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
+) AS wanted (name, value) JOIN pg_settings USING (name)"""
+_CLAIM_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+# Without parameters: the portal of a statement that has some keeps its snapshot until the next one.
+_CLAIMED = """SELECT line, finished_at FROM sqs2pg.backfill
+WHERE pipeline = {pipeline} AND digest = {digest}"""
+_LOCK_TIMEOUT = "55P03"
+_MOVE = """UPDATE sqs2pg.backfill SET line = {line}, moved_at = now()
+WHERE pipeline = {pipeline} AND digest = {digest} AND line = {before}"""
+_FINISH = """UPDATE sqs2pg.backfill SET finished_at = now()
+WHERE pipeline = %s AND digest = %s AND line = %s"""
+
+log = structlog.get_logger(__name__)
+
+
+class Done(msgspec.Struct):
+    """What a run did so far; lines."""
+
+    files: int = 0
+    skipped: int = 0
+    """Files that an earlier run had finished."""
+    lines: int = 0
+    written: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    resumed: int = 0
+    """Lines that an earlier run had committed."""
+
+
+class Backfill:
+    """One run over archives, through one processor."""
+
+    def __init__(
+        self,
+        session: Session,
+        processor: Processor,
+        pipeline: int,
+        *,
+        batch_lines: int,
+        day: date | None = None,
+        store: Objects | None = None,
+        claim_wait_s: float = CLAIM_WAIT_S,
+    ) -> None:
+        """`session` is the run's own: it holds the claim. `batch_lines` is the size of the queue's
+        batches. `day` dates the lines that say no time of their own; else their archive's does.
+        """
+        self._session = session
+        self._processor = processor
+        self._pipeline = pipeline
+        self._batch_lines = BATCHES_AT_ONCE * batch_lines
+        self._day = day
+        self._store = store
+        self._claim_wait_s = claim_wait_s
+        self.done = Done()
+        self.bytes_total = 0
+        """Stored bytes of the archives that are not done yet, or were done by this run."""
+        self._bytes_before = 0
+        self._reader: archives.Reader | None = None
+
+    @property
+    def bytes_done(self) -> int:
+        """Stored bytes of the archives that have been read."""
+        return self._bytes_before + (self._reader.bytes_read if self._reader else 0)
+
+    async def run(self, paths: Sequence[str]) -> Done:
+        """Write the lines of every archive under `paths` that no run has finished.
+
+        Raises SettingsError for a path that names nothing, Sqs2pgError for a damaged archive, and
+        what the processor raises. May be repeated, and goes on where it ended.
+        """
+        found = await asyncio.to_thread(archives.find_all, paths, self._store)
+        self.bytes_total = sum(one.size for one in found)
+        for one in found:
+            await self.write(one)
+        return self.done
+
+    async def write(self, archive: Archive) -> None:
+        """Write the lines of one archive that `find` has found, unless a run has finished it.
+
+        Raises as `run`; FatalFault `backfill_twice` where another run has it.
+        """
+        archive = await asyncio.to_thread(archives.identify, archive)
+        key = [self._pipeline, archive.digest]
+        await self._ask(_BEGIN, [*key, archive.name, archive.size])
+        try:
+            await self._claim(archive)
+            await self._claimed(archive)
+            await self._ask("COMMIT")
+        except Exception:
+            await self._session.rollback()
+            raise
+
+    async def _claim(self, archive: Archive) -> None:
+        """Have the archive for ourselves until the transaction ends."""
+        await self._ask(_CLAIM)
+        await self._ask(_CLAIM_SETTINGS, [f"{self._claim_wait_s:.3f}s"])
+        try:
+            name = f"sqs2pg.backfill:{self._pipeline}:{archive.digest}"
+            await self._session.execute(_CLAIM_LOCK, [name])
+        except psycopg.Error as error:
+            raise _twice(archive) if error.sqlstate == _LOCK_TIMEOUT else explain(error) from None
+
+    async def _claimed(self, archive: Archive) -> None:
+        line, finished = await self._progress(archive)
+        if finished is not None:
+            self.done.skipped += 1
+            self.bytes_total -= archive.size
+            log.info("done before", where=archive.name)
+            return
+        self.done.files += 1
+        self.done.resumed += line
+        self._reader = archives.read(archive, self._store)
+        lines = self._reader.lines()
+        batch = await asyncio.to_thread(self._next, archive, islice(lines, line, None), line)
+        while batch:
+            # The next one is read while this one is written.
+            after = line + len(batch)
+            reading = asyncio.create_task(asyncio.to_thread(self._next, archive, lines, after))
+            try:
+                await self._write(archive, batch, line)
+            except BaseException:
+                await asyncio.wait([reading])
+                reading.exception()  # seen: the one raised here comes first
+                raise
+            line = after
+            batch = await reading
+        await self._ask(_FINISH, [self._pipeline, archive.digest, line])
+        self._bytes_before += archive.size
+        self._reader = None
+
+    def _next(self, archive: Archive, lines: Iterator[Line], first: int) -> list[Message]:
+        """Read the next batch. `first` is the number of its first line in the archive."""
+        day = SystemAttributes(archives.day_ms(self._day or archive.date))
+        mark = line_mark(self._pipeline, archive.digest)
+        name = message_id(mark, 0)[:-_NUMBER_DIGITS]
+        messages: list[Message] = []
+        size = 0
+        for number, (body, sent_ms) in enumerate(islice(lines, self._batch_lines), first):
+            attributes = day if sent_ms is None else SystemAttributes(sent_ms)
+            text = body.decode("utf-8", "surrogateescape")
+            messages.append(Message(f"{name}{number:0{_NUMBER_DIGITS}x}", "", text, attributes))
+            size += len(body)
+            if size >= BATCH_BYTES_MAX:
+                break
+        if messages:
+            message_id(mark, first + len(messages) - 1)  # raises where the numbers end
+        return messages
+
+    async def _write(self, archive: Archive, messages: list[Message], line: int) -> None:
+        """Process one batch, with the progress in its transaction, until it is settled."""
+        after = line + len(messages)
+        note = _MOVE.format(
+            pipeline=self._pipeline,
+            digest=literal(archive.digest),
+            before=line,
+            line=after,
+        )
+        for attempt in range(1, TRIES_MAX + 1):
+            outcomes = await self._processor.process_noting(messages, note)
+            if Outcome.RELEASED not in outcomes:
+                break
+            fault = self._processor.last_fault
+            log.warning(
+                "write failed; it will be tried again",
+                code=fault.code if fault else "released",
+                attempt=attempt,
+            )
+            await asyncio.sleep(backoff_s(attempt))
+        else:
+            raise TransientFault(
+                "the database did not take a batch",
+                code=fault.code if fault else "released",
+                hint="run the same command again when it does: it goes on where it ended",
+            )
+        reached, _ = await self._progress(archive)
+        if reached != after:
+            raise _twice(archive)
+        done = self.done
+        done.lines += len(messages)
+        done.written += outcomes.count(Outcome.WRITTEN)
+        done.duplicate += outcomes.count(Outcome.DUPLICATE)
+        done.quarantined += outcomes.count(Outcome.QUARANTINED)
+
+    async def _progress(self, archive: Archive) -> tuple[int, object]:
+        """Return the lines that are committed, and when it was finished, if it was."""
+        query = _CLAIMED.format(pipeline=self._pipeline, digest=literal(archive.digest))
+        [(line, finished)] = await self._ask(query)
+        return int(line), finished
+
+    async def _ask(self, query: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        try:
+            return await self._session.execute(query, values)
+        except psycopg.Error as error:
+            raise explain(error) from None
+
+
+def _twice(archive: Archive) -> FatalFault:
+    return FatalFault(
+        f"another run is at work on {archive.name}",
+        code="backfill_twice",
+        hint="let one of them finish",
+    )
+
+
+def line_mark(pipeline: int, digest: str) -> str:
+    """What the lines of one archive share under one pipeline: 64 hexadecimal digits. Ledger keys
+    are one space for all pipelines, and each may write the archive to its own table.
+    """
+    return hashlib.sha256(f"{pipeline}\0{digest}".encode()).hexdigest()
+
+
+def message_id(mark: str, line: int) -> str:
+    """The name of an archived line: a UUID of its archive's mark and its number, 0 to 2**32 - 1,
+    rising within one archive so that the ledger's index grows at its edge.
+
+    `ledger.delivery_key` keeps what comes after the 15th character: 40 bits of the mark, and the
+    number. Raises FatalFault for a higher number.
+    """
+    if line >= LINES_MAX:
+        raise FatalFault(
+            f"an archive has more than {LINES_MAX:,} lines",
+            code="too_many_lines",
+            hint="split it: each part is an archive of its own",
+        )
+    number = f"{line:0{_NUMBER_DIGITS}x}"
+    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{mark[18:22]}{number}"

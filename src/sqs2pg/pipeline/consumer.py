@@ -1,0 +1,329 @@
+"""The whole story: receive, decode, mask, write, acknowledge.
+
+    SQS -poll-> held messages -intake-> process (decode, mask, write) -outcomes-> acknowledge
+                                            | RELEASED: hold under lease, back off, again
+
+Pollers fill the intake, writers empty it, the lease keeper keeps what is in hand. Each is a task
+of one group: one that dies takes the process down, loudly. `stop` ends receiving, finishes what
+is in hand inside the grace period and releases the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import structlog
+
+from sqs2pg.errors import Stage, TransientFault
+from sqs2pg.message import Message, Outcome
+from sqs2pg.pipeline.backoff import backoff_s
+from sqs2pg.pipeline.buffer import Intake
+from sqs2pg.pipeline.pollers import Pollers
+from sqs2pg.pipeline.processor import Processor
+from sqs2pg.settings import Settings
+from sqs2pg.sqs.queue import SUSPECT_RECEIVES, QueueSource
+from sqs2pg.telemetry.liveness import Pulse
+from sqs2pg.telemetry.metrics import Metrics
+
+UPKEEP_EVERY_S = 3600.0
+
+Upkeep = Callable[[], Awaitable[None]]
+"""One turn of the books' hourly upkeep. Raises TransientFault."""
+
+ACQUIT_S = 2.0
+"""How long the notes of trials that were cancelled may take to be taken away."""
+CANCEL_S = 0.5
+"""How long a cancelled batch may take to end before its connection is closed under it."""
+
+_receive_count = attrgetter("attributes.approximate_receive_count")
+
+log = structlog.get_logger(__name__)
+
+
+class Totals(msgspec.Struct):
+    """What one run did; messages."""
+
+    received: int = 0
+    written: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    released: int = 0
+    seconds: float = 0.0
+    """The whole run, the wait for the queue to stay empty included."""
+    busy_seconds: float = 0.0
+    """From the start to the last message settled."""
+
+    @property
+    def settled(self) -> int:
+        """Messages that ended durably."""
+        return self.written + self.duplicate + self.quarantined
+
+    @property
+    def messages_per_second(self) -> float:
+        """Settled messages a second, from the start to the last one settled."""
+        return round(self.settled / self.busy_seconds, 1) if self.busy_seconds else 0.0
+
+
+class Consumer:
+    """The stream consumer: one queue, several processors, until stopped or drained."""
+
+    def __init__(
+        self,
+        source: QueueSource,
+        processors: Sequence[Processor],
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        upkeep: Upkeep,
+    ) -> None:
+        self._source = source
+        self._upkeep = upkeep
+        self.pulse = Pulse(settings)
+        self._suspect_receives = SUSPECT_RECEIVES
+        self._trying_suspect = asyncio.Lock()
+        self._processors = processors
+        self._settings = settings
+        self._metrics = metrics
+        self._intake = Intake(2 * settings.sink.batch_rows_max)
+        self._stopping = asyncio.Event()
+        self._pollers = Pollers(source, self._intake, settings, metrics, self.pulse, self._arrived)
+        self._busy = 0
+        self._receiving = True
+        self._idle = asyncio.Event()  # set whenever something came to its end
+        self._began = time.monotonic()
+        self.totals = Totals()
+
+    def stop(self) -> None:
+        """End receiving; `run` returns when what is in hand is settled or released."""
+        self._stopping.set()
+
+    async def run(self, *, drain_settle_s: float | None = None) -> Totals:
+        """Consume until `stop`, or until the queue has been empty for `drain_settle_s` seconds.
+
+        Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
+        """
+        self._suspect_receives = await self._source.max_receives()
+        began = self._began = time.monotonic()
+        watch = [
+            asyncio.create_task(self._work(draining=drain_settle_s is not None)),
+            asyncio.create_task(self._stopping.wait()),
+        ]
+        if drain_settle_s is not None:
+            watch.append(asyncio.create_task(self._drained(drain_settle_s)))
+        try:
+            done, _ = await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
+            for task in done:
+                task.result()
+            await self._finish()
+        finally:
+            await self._abandon(watch)
+            await self._let_go()
+            self.totals.seconds = round(time.monotonic() - began, 3)
+        return self.totals
+
+    async def _abandon(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """End what is still under way, without waiting for a database that does not answer.
+
+        A driver that is cancelled first asks the server, for seconds, to cancel too. What the
+        server makes of the batch is no matter: the ledger will know.
+        """
+        for task in tasks:
+            task.cancel()
+        _, stuck = await asyncio.wait(tasks, timeout=CANCEL_S)
+        for processor in self._processors:
+            await processor.reconnect()
+        if stuck:
+            await asyncio.wait(stuck, timeout=CANCEL_S)
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # seen; the first one has been raised already
+
+    async def _work(self, *, draining: bool) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._source.keep_leases())
+                group.create_task(self._keep_books())
+                for processor in self._processors:
+                    group.create_task(self._write(processor))
+                group.create_task(self._receive(wait_s=1 if draining else None))
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+
+    # -- decode, mask, write, acknowledge --------------------------------------------------
+
+    async def _receive(self, wait_s: int | None) -> None:
+        try:
+            await self._pollers.run(self._stopping, wait_s)
+        finally:
+            self._receiving = False
+            self._idle.set()
+
+    async def _write(self, processor: Processor) -> None:
+        sink = self._settings.sink
+        while True:
+            # Not kept in a variable: a writer that waits must not hold its last batch in memory.
+            await self._write_batch(
+                processor, await self._intake.take(sink.batch_rows_max, sink.linger_ms / 1000)
+            )
+
+    async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
+        self.pulse.begin_write()
+        self._busy += 1
+        try:
+            for part in self._parts(batch):
+                await self._settle(processor, part)
+            self._intake.done(batch)
+        finally:
+            self._busy -= 1
+            self.pulse.writing -= 1
+            self._idle.set()
+
+    def _parts(self, batch: list[Message]) -> list[list[Message]]:
+        """Split a batch so that each suspect stands alone; on FIFO queues in order."""
+        if max(map(_receive_count, batch)) < self._suspect_receives:
+            return [batch]
+        suspects = [m for m in batch if self._is_suspect(m)]
+        if batch[0].attributes.message_group_id is None:
+            healthy = [m for m in batch if not self._is_suspect(m)]
+            return [part for part in (healthy, *([m] for m in suspects)) if part]
+        ordered = sorted(batch, key=lambda m: m.sequence)
+        parts: list[list[Message]] = []
+        for is_suspect, run in groupby(ordered, self._is_suspect):
+            together = list(run)
+            parts += [[m] for m in together] if is_suspect else [together]
+        return parts
+
+    def _is_suspect(self, message: Message) -> bool:
+        return message.attributes.approximate_receive_count >= self._suspect_receives
+
+    async def _process(self, processor: Processor, batch: list[Message]) -> list[Outcome]:
+        if len(batch) == 1 and self._is_suspect(batch[0]):
+            # One at a time in the process: one that dies must not leave another's note behind.
+            async with self._trying_suspect:
+                return [await processor.try_alone(batch[0])]
+        return await processor.process(batch)
+
+    async def _settle(self, processor: Processor, batch: list[Message]) -> None:
+        """Process a batch until every message of it is settled; hold it through faults."""
+        attempt = 0
+        while True:
+            outcomes = await self._process(processor, batch)
+            self.pulse.wrote = time.monotonic()
+            if self._count(outcomes) == len(batch):
+                self._source.acknowledge(batch)
+                break
+            ended = list(zip(batch, outcomes, strict=True))
+            self._source.acknowledge([message for message, o in ended if o.settled])
+            batch = [message for message, o in ended if not o.settled]
+            attempt += 1
+            self._pollers.gate.close()
+            self.pulse.paused = True
+            fault = processor.last_fault
+            log.warning(
+                "write failed; messages are held",
+                code=fault.code if fault else "released",
+                messages=len(batch),
+                attempt=attempt,
+                batch=processor.batch_id,
+            )
+            await asyncio.sleep(backoff_s(attempt))
+        self._pollers.gate.open()
+        self.pulse.paused = False
+
+    def _arrived(self, count: int) -> None:
+        self.totals.received += count
+
+    def _count(self, outcomes: Sequence[Outcome]) -> int:
+        """Add up what ended, and return how many did.
+
+        What was released is held, and counted when it is let go.
+        """
+        totals = self.totals
+        totals.busy_seconds = round(time.monotonic() - self._began, 3)
+        written = ended = outcomes.count(Outcome.WRITTEN)
+        totals.written += written
+        if written < len(outcomes):
+            duplicate = outcomes.count(Outcome.DUPLICATE)
+            quarantined = outcomes.count(Outcome.QUARANTINED)
+            totals.duplicate += duplicate
+            totals.quarantined += quarantined
+            ended += duplicate + quarantined
+        return ended
+
+    async def _keep_books(self) -> None:
+        """Do the hourly upkeep; what fails is tried again at the next turn, sooner."""
+        while True:
+            wait_s = UPKEEP_EVERY_S
+            try:
+                await self._upkeep()
+            except TransientFault as fault:
+                self._metrics.count_fault(fault.stage, fault.code)
+                log.warning("upkeep failed; it will be tried again", code=fault.code)
+                wait_s /= 12
+            # Spread, so that fifty pipelines started together do not come together.
+            await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _drained(self, settle_s: float) -> None:
+        """Return once the queue and our hands have been empty for `settle_s` seconds."""
+        empty_since: float | None = None
+        while True:
+            await asyncio.sleep(min(0.25, settle_s / 4) if settle_s else 0.05)
+            if empty_since is None:
+                self._pollers.empty_polls = 0
+            asked = time.monotonic()
+            if not await self._looks_empty():
+                empty_since = None
+            elif empty_since is None:
+                empty_since = asked
+            elif asked - empty_since >= settle_s and self._pollers.empty_polls:
+                return
+
+    async def _looks_empty(self) -> bool:
+        if self._in_hand():
+            return False
+        try:
+            counts = await self._source.depth()
+        except TransientFault as fault:
+            self._metrics.count_fault(Stage.RECEIVE, fault.code)
+            return False
+        return not (any(counts) or self._in_hand())
+
+    def _in_hand(self) -> bool:
+        return bool(self._source.held_count or self._intake or self._busy)
+
+    async def _finish(self) -> None:
+        """Settle what is in hand, inside the grace period, less a second to release the rest."""
+        try:
+            async with asyncio.timeout(max(0.1, self._settings.shutdown_grace_s - 1)):
+                while self._receiving or self._intake or self._busy:
+                    await self._idle.wait()
+                    self._idle.clear()
+                await self._source.acknowledged()
+        except TimeoutError:
+            log.warning("the grace period is over", messages=self._source.held_count)
+
+    async def _let_go(self) -> None:
+        """Release what is still in hand, once the deletes under way have had their second."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._source.acknowledged(), 1.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ACQUIT_S):
+                for processor in self._processors:
+                    await processor.acquit()
+        held = self._source.held()
+        self.totals.released += len(held)
+        self._metrics.count_released(len(held))
+        if held:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._source.release(held), 5.0)

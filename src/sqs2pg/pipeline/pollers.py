@@ -1,0 +1,189 @@
+"""Receive: as many long polls as bring messages, one when the queue is empty.
+
+Place in the flow: the beginning; from the queue into the intake. A poller is a loop of its own. A
+full reply means that there is more, and starts another one, unless the intake holds more than a
+writer takes: then writing is what limits. An empty reply ends every poller but the last, so that
+an idle pipeline asks for one long poll at a time.
+
+Must never do: receive while the database is away, or after a stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+
+from sqs2pg.errors import FatalFault, Stage, TransientFault
+from sqs2pg.message import Message
+from sqs2pg.pipeline.backoff import backoff_s
+from sqs2pg.pipeline.buffer import Intake
+from sqs2pg.settings import Settings
+from sqs2pg.sqs.gate import Gate
+from sqs2pg.sqs.queue import BATCH, QueueSource
+from sqs2pg.telemetry.liveness import Pulse
+from sqs2pg.telemetry.metrics import Metrics
+
+AWS_AWAY_MAX_S = 300.0
+"""How long the queue may be out of reach, with no poll answered, before the process stops."""
+LAST_POLLS_S = 2.0
+"""How long a stop waits for long polls that may be bringing messages; see docs/decisions."""
+
+log = structlog.get_logger(__name__)
+
+
+class Pollers:
+    """The long polls of one process."""
+
+    def __init__(
+        self,
+        source: QueueSource,
+        intake: Intake,
+        settings: Settings,
+        metrics: Metrics,
+        pulse: Pulse,
+        arrived: Callable[[int], None],
+    ) -> None:
+        """`arrived` is told how many messages each poll brought, redeliveries too."""
+        self._source = source
+        self._intake = intake
+        self._metrics = metrics
+        self._pulse = pulse
+        self._arrived = arrived
+        self._receivers_max = settings.source.receivers_max
+        self._intake_enough = settings.sink.batch_rows_max
+        self._pollers: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self.gate = Gate()
+        """Open while receiving makes sense: the database is there."""
+        self.empty_polls = 0
+        """Polls in a row that brought nothing."""
+
+    async def run(self, stopping: asyncio.Event, wait_s: int | None) -> None:
+        """Receive until `stopping` is set and the last polls have come back.
+
+        `wait_s`: how long one poll waits, 0 to 20; None: as set. Raises FatalFault.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._start_one(group, wait_s)
+                await stopping.wait()
+                self._stopped = True
+                await self._last_polls()
+                for poller in self._pollers:
+                    poller.cancel()
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+
+    async def _last_polls(self) -> None:
+        """Wait for long polls that may be bringing messages.
+
+        Not for their whole time when nothing is in hand. But while something is that may have to
+        be released, until they end or the grace period does: SQS could hand what we release to a
+        poll of ours that we have left.
+        """
+        waited = 0.0
+        while self._pollers and (waited < LAST_POLLS_S or self._source.held_count):
+            await asyncio.wait(self._pollers, timeout=LAST_POLLS_S / 10)
+            waited += LAST_POLLS_S / 10
+
+    def _start_one(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
+        poller = group.create_task(self._poll_on(group, wait_s))
+        self._pollers.add(poller)
+        poller.add_done_callback(self._pollers.discard)
+
+    async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
+        while not self._stopped:
+            await self.gate.passed()
+            if self._is_stopped():
+                return
+            if self._intake.full:
+                if len(self._pollers) > self._at_once():
+                    self._leave()
+                    return
+                await self._intake.room()
+                continue
+            count = await self._bring(wait_s)
+            if count == BATCH:
+                if self._wants_another() and not self._stopped:
+                    self._start_one(group, wait_s)
+            elif count == 0 and len(self._pollers) > 1:
+                self._leave()
+                return
+
+    def _leave(self) -> None:
+        # Now, not when the task is done: two that end at once must leave one.
+        self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def _at_once(self) -> int:
+        """Return how many polls at once fill a batch while another one is written."""
+        wanted = self._source.receiving.at_once(-(-self._intake_enough // BATCH))
+        return min(self._receivers_max, wanted)
+
+    def _wants_another(self) -> bool:
+        """Whether a full reply is to start another poller: there is more, and writing waits."""
+        waiting = len(self._intake.messages)
+        return waiting < self._intake_enough and len(self._pollers) < self._at_once()
+
+    def _go_on(self, count: int) -> bool:
+        """Whether a reply of `count` changes nothing: its poller would just poll again."""
+        return (
+            not self._stopped
+            and self.gate.is_open
+            and not self._intake.would_fill(count)
+            and (count < BATCH or not self._wants_another())
+        )
+
+    async def _bring(self, wait_s: int | None) -> int:
+        """Put what polls bring into the intake; return how many messages came with the last.
+
+        A frame of its own, so that no poller keeps its last reply while it waits for the next.
+        """
+        messages, count = await self._poll(wait_s)
+        self._took(messages, count)
+        return count
+
+    def _took(self, messages: list[Message], count: int) -> None:
+        self._pulse.polled = time.monotonic()
+        self._arrived(count)
+        self.empty_polls = 0 if count else self.empty_polls + 1
+        self._intake.put(messages, more=count == BATCH)
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
+
+    async def _poll(self, wait_s: int | None) -> tuple[list[Message], int]:
+        """Poll, through transient faults."""
+        try:
+            return await self._source.poll(
+                wait_s=wait_s, go_on=self._go_on, took=self._took, stopped=self._is_stopped
+            )
+        except TransientFault as fault:
+            return await self._poll_again(wait_s, fault)
+
+    async def _poll_again(
+        self, wait_s: int | None, fault: TransientFault
+    ) -> tuple[list[Message], int]:
+        began = time.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            now = self._pulse.polled = time.monotonic()
+            self._metrics.count_fault(Stage.RECEIVE, fault.code)
+            if now - began > AWS_AWAY_MAX_S:
+                raise FatalFault(
+                    f"the queue could not be read for {AWS_AWAY_MAX_S:.0f} s ({fault.code})",
+                    code=fault.code,
+                    hint=fault.hint or "check the network and the AWS endpoint",
+                ) from None
+            log.warning("receive failed", code=fault.code, attempt=attempt)
+            await asyncio.sleep(backoff_s(attempt))
+            if self._is_stopped():
+                return [], 0
+            try:
+                return await self._source.poll(wait_s=wait_s, stopped=self._is_stopped)
+            except TransientFault as again:
+                fault = again

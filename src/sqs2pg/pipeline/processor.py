@@ -1,0 +1,540 @@
+"""The one path of a message: decode, mask, write.
+
+`Processor.process(messages) -> outcomes` serves every front door: the stream consumer, `--drain`,
+the Lambda handler, backfill and replay. It never deletes and never retries for long: the caller
+settles each message by its outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Protocol, cast
+
+import msgspec
+
+from sqs2pg.errors import (
+    FatalFault,
+    KeyFault,
+    PermanentFault,
+    Sqs2pgError,
+    Stage,
+    TransientFault,
+)
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.compile import Decoded, MessageMapping
+from sqs2pg.mapping.fast_path import Lines
+from sqs2pg.mapping.fast_path_originals import Glimpse
+from sqs2pg.mapping.large_payloads import Payloads
+from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys
+from sqs2pg.mapping.originals import Originals
+from sqs2pg.message import DeadLetter, Message, Outcome, Row
+from sqs2pg.postgres.connection import DatabaseFault, Session
+from sqs2pg.postgres.sink import Packed, Pipeline, Sink
+from sqs2pg.telemetry.batch_log import BatchReport, Journal
+from sqs2pg.telemetry.metrics import Metrics
+from sqs2pg.vault.seal import Vault
+
+Seal = Callable[[str, Message, PermanentFault], DeadLetter]
+"""Seal a message's body for the quarantine, under its ledger key."""
+DedupeKey = Callable[[str], str]
+"""The ledger key of an event by the name its producer gave it."""
+
+
+class Trace(Protocol):
+    """Who makes spans of batches (`telemetry/traces.py`)."""
+
+    def begin(self, report: BatchReport, messages: Sequence[Message]) -> None:
+        """Give a batch that begins its trace id, and note who produced its messages."""
+
+    def end(self, report: BatchReport) -> None:
+        """Take a batch that has ended, to be exported."""
+
+
+Columns = Sequence[Sequence[Column]]
+"""The targets' columns that the fields go to, by target."""
+Refresh = Callable[[Session], Awaitable[tuple[MessageMapping, Columns]]]
+"""Compile the mapping against the tables as they are. Raises TransientFault."""
+
+_message_id = attrgetter("message_id")
+_sent_timestamp = attrgetter("attributes.sent_timestamp")
+_ODD_SHARE = 8
+"""One in so many messages that the short cut leaves, and a batch is quicker the long way."""
+_NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
+_CHANGED = "target_changed"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How messages become rows: compiled once at start, shared by all processors."""
+
+    mapping: MessageMapping
+    seal: Seal
+    fifo: bool = False
+    """Keys leave the timestamp out, and rows go in SequenceNumber order."""
+    dedupe: DedupeKey | None = None
+    payloads: Payloads | None = None
+    """Fetches the bodies that messages only point to."""
+    refresh: Refresh | None = None
+    """Compiles the mapping again, against the tables as they are by then."""
+    columns: Columns | None = None
+    """What the mapping was compiled against at first."""
+    recovers: bool = False
+    """What is masked is kept for the vault to seal."""
+    short_cut: Lines | None = None
+    """Bodies straight to lines, for those that nothing is odd about (`mapping/fast_path.py`)."""
+    glimpse: Glimpse | None = None
+    """What the vault needs of the messages that take the short cut."""
+
+
+Follow = Callable[[Plan], Awaitable[tuple[Plan, Pipeline, Vault | None]]]
+"""What to go on with once another key version is active (`key_rotation.py`)."""
+ROLLOVERS_MAX = 3
+"""Key versions that one batch follows: another rotation may come while it does."""
+
+
+class Processor:
+    """Decodes, masks and writes batches through one sink, one batch at a time."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        sink: Sink,
+        metrics: Metrics,
+        journal: Journal | None = None,
+        trace: Trace | None = None,
+        follow: Follow | None = None,
+    ) -> None:
+        self._plan = plan
+        self._follow = follow
+        self._mapping = plan.mapping
+        self._columns: Columns | None = None
+        self._stale = False
+        self._sink = sink
+        self._metrics = metrics
+        self._journal = journal or Journal()
+        self._trace = trace
+        self._decoded = 0.0
+        self.batch_id = ""
+        """The id of the last batch, as the log names it."""
+        self._cut_short: str | None = None  # the key whose trial was cancelled under its note
+        self.last_fault: TransientFault | None = None
+        """Why the last batch was released, for the caller's log and backoff."""
+
+    async def process(
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault] = _NOBODY,
+    ) -> list[Outcome]:
+        """Return one Outcome a Message, in order; every settled one is durably committed.
+
+        RELEASED means that nothing of the message is known to be committed and it may be given
+        again. A message that stands twice in the batch is written once. `condemned` are messages,
+        by MessageId, to set aside unread. Raises FatalFault or KeyFault where going on would be
+        wrong; nothing of the batch is committed then. May be repeated.
+        """
+        work = self._process if self._plan.payloads is None else self._process_fetched
+        if self._plan.fifo:
+            order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)
+            sorted_outcomes = await work([messages[i] for i in order], condemned)
+            by_index = dict(zip(order, sorted_outcomes, strict=True))
+            return [by_index[i] for i in range(len(messages))]
+        return await work(messages, condemned)
+
+    async def process_noting(self, messages: Sequence[Message], note: str) -> list[Outcome]:
+        """As `process`, with a statement of the caller's in the transaction that commits the last
+        of the messages.
+        """
+        self._sink.note = note
+        try:
+            return await self.process(messages)
+        finally:
+            self._sink.note = ""
+
+    async def _process_fetched(
+        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+    ) -> list[Outcome]:
+        """As `_process`, in parts whose payloads fit in memory, each fetched before and let go
+        after. What comes behind a part that is released is released too, so that order is kept.
+        """
+        payloads = self._plan.payloads
+        assert payloads is not None
+        outcomes: list[Outcome] = []
+        note, self._sink.note = self._sink.note, ""
+        for part in payloads.parts(messages):
+            if len(outcomes) + len(part) == len(messages):
+                self._sink.note = note
+            try:
+                faults = await payloads.fetch(part)
+            except TransientFault as fault:
+                self._release(fault)
+                break
+            done = await self._process(part, {**condemned, **faults})
+            await payloads.settle(part, done)
+            outcomes += done
+            if Outcome.RELEASED in done:
+                break
+        return outcomes + [Outcome.RELEASED] * (len(messages) - len(outcomes))
+
+    async def try_alone(self, message: Message) -> Outcome:
+        """Process a message that was delivered too often, and may have killed its workers.
+
+        A note is left first, durably. One that finds the note of an earlier delivery killed its
+        worker alone, and is set aside as `kills_worker`. The note is taken away whatever this
+        delivery comes to, lest the next one take it for a death; but not that of a real one
+        before the message is set aside for it.
+        """
+        key = self._key(message)
+        attempt = message.attributes.approximate_receive_count
+        try:
+            killed_before = await self._sink.note_suspect(key, attempt)
+            fault = PermanentFault("kills_worker", stage=Stage.WRITE)
+            condemned = {message.message_id: fault} if killed_before else _NOBODY
+            try:
+                [outcome] = await self.process([message], condemned)
+            except (FatalFault, KeyFault):
+                if not killed_before:
+                    with suppress(Sqs2pgError):
+                        await self._sink.clear_suspect(key)
+                raise
+            except asyncio.CancelledError:
+                if not killed_before:
+                    self._cut_short = key
+                raise
+            if outcome.settled:
+                await self._sink.clear_suspect(key)
+            elif not killed_before:
+                with suppress(TransientFault):  # why it was released is what counts
+                    await self._sink.clear_suspect(key)
+        except TransientFault as fault_of_the_world:
+            self._release(fault_of_the_world)
+            return Outcome.RELEASED
+        return outcome
+
+    async def acquit(self) -> None:
+        """Take away the note of a trial that was cancelled: it has killed nobody. Best effort."""
+        key, self._cut_short = self._cut_short, None
+        if key is not None:
+            with suppress(Sqs2pgError):
+                await self._sink.clear_suspect(key)
+
+    async def reconnect(self) -> None:
+        """Close the connection to the database; the next batch opens a new one."""
+        await self._sink.session.close()
+
+    async def _process(
+        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+    ) -> list[Outcome]:
+        for _ in range(ROLLOVERS_MAX):
+            try:
+                return await self._try(messages, condemned)
+            except KeyFault as fault:
+                if fault.code != "key_version" or self._follow is None:
+                    raise
+            try:
+                self._plan, pipeline, vault = await self._follow(self._plan)
+                # Against the columns as they were at the start: they may have changed since.
+                self._mapping, self._stale = self._plan.mapping, self._columns is not None
+            except TransientFault as fault_of_the_world:
+                self._release(fault_of_the_world)
+                return [Outcome.RELEASED] * len(messages)
+            self._sink.use(pipeline, vault)
+        return await self._try(messages, condemned)
+
+    async def _try(
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault],
+        *,
+        again: bool = False,
+    ) -> list[Outcome]:
+        """Process a batch under the present keys and columns. `again`: the columns were read again
+        for it.
+        """
+        report = BatchReport(self._journal.next_id(), time.time(), len(messages))
+        self.batch_id = report.id
+        if self._trace:
+            self._trace.begin(report, messages)
+        began = self._decoded = time.perf_counter()
+        originals = Originals() if self._plan.recovers else None
+        if self._stale:
+            try:
+                await self._renew()
+            except TransientFault as fault:
+                self._release(fault, report)
+                return [Outcome.RELEASED] * len(messages)
+        met: DatabaseFault | None = None
+        masked = began
+        try:
+            if packed := self._pack(messages, condemned, originals):
+                masked = time.perf_counter()
+                met = await self._sink.write_packed(packed)
+                if met is None:
+                    report.decode_s, report.write_s = masked - began, time.perf_counter() - masked
+                    self.last_fault = None
+                    outcomes = [Outcome.WRITTEN] * len(messages)
+                    self._observe(report, messages, outcomes, packed.oldest_ms)
+                    return outcomes
+            keys, firsts, rows, dead = self._transform(messages, condemned, originals)
+            masked = time.perf_counter()
+            report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
+            result = await self._sink.write(
+                rows,
+                dead,
+                lambda key, fault: self._set_aside(key, firsts[key], fault),
+                originals,
+                met,
+                self._confirm,
+                repeated=len(messages) - len(firsts),
+            )
+        except TransientFault as fault:
+            if fault.code == _CHANGED and not again:
+                return await self._try(messages, condemned, again=True)
+            report.write_s = time.perf_counter() - masked
+            # Class 42: a table is not what it was, or a privilege is gone.
+            self._stale = self._stale or fault.code.startswith("postgres_42")
+            self._release(fault, report)
+            return [Outcome.RELEASED] * len(messages)
+        except FatalFault as fault:
+            if fault.code != "all_rejected":
+                raise
+            try:
+                await self._confirm()
+            except TransientFault as moved:
+                self._release(moved, report)
+                return [Outcome.RELEASED] * len(messages)
+            if again:
+                raise
+            # The table may have been mended between the batch and the look at it.
+            return await self._try(messages, condemned, again=True)
+        self.last_fault = None
+        report.write_s, report.slow = time.perf_counter() - masked, result.slow
+        if len(rows) == len(messages) and not result.slow:
+            outcomes = [Outcome.WRITTEN] * len(messages)
+        else:
+            # Of a key that stands twice the first is what the sink was given.
+            left = dict(result.outcomes)
+            outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
+        self._observe(report, messages, outcomes)
+        return outcomes
+
+    async def _confirm(self) -> None:
+        """Raise TransientFault unless the tables are those that the rows were made for."""
+        try:
+            changed = await self._renew()
+        except TransientFault:
+            self._stale = True
+            raise
+        if changed:
+            raise TransientFault("the target table has changed", code=_CHANGED)
+
+    async def _renew(self) -> bool:
+        """Compile the mapping against the tables as they are now; return whether they changed.
+
+        Raises TransientFault where the mapping does not fit them: messages are held until it does.
+        """
+        if self._plan.refresh is None:
+            return False
+        mapping, columns = await self._plan.refresh(await self._sink.connected())
+        self._stale = False
+        if columns == (self._columns or self._plan.columns):
+            if self._columns is not None:
+                # A rollover has put the mapping back to the columns of the start.
+                self._mapping = mapping
+            return False
+        self._mapping, self._columns = mapping, columns
+        return True
+
+    def _key(self, message: Message) -> str:
+        return self._keys([message])[0]
+
+    def _keys(self, messages: Sequence[Message]) -> list[str]:
+        if self._plan.fifo:
+            sent_ms = [UNDATED_MS] * len(messages)
+        else:
+            sent_ms = list(map(_sent_timestamp, messages))
+        return delivery_keys(list(map(_message_id, messages)), sent_ms)
+
+    def _transform(
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault],
+        originals: Originals | None,
+    ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
+        """Decode and mask; return each message's key, the first message of each key, its row or
+        its dead letter.
+        """
+        keys = self._keys(messages)
+        firsts = dict(zip(keys, messages, strict=True))
+        if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
+            if (short_cut := self._short_cut()) and (
+                done := self._shorten(short_cut, messages, keys, originals)
+            ):
+                rows, dead = done
+                return keys, firsts, rows, dead
+            try:
+                records = self._mapping.decode_all(messages)
+            except PermanentFault:
+                pass  # one at a time, below
+            else:
+                self._decoded = time.perf_counter()
+                return keys, firsts, *self._mask(keys, messages, records, originals)
+        return self._transform_each(messages, keys, condemned, originals)
+
+    def _pack(
+        self,
+        messages: Sequence[Message],
+        condemned: Mapping[str, PermanentFault],
+        originals: Originals | None,
+    ) -> Packed | None:
+        """Return a batch of which nothing is odd, and nothing is kept, as the texts to COPY."""
+        plan, short_cut = self._plan, self._short_cut()
+        if short_cut is None or condemned or plan.fifo or plan.dedupe or originals is not None:
+            return None
+        packed = short_cut.pack(messages, self._sink.ledger_tail("written").encode())
+        return Packed(len(messages), *packed) if packed else None
+
+    def _short_cut(self) -> Lines | None:
+        # Compiled against the columns of the start: not taken once they have been read again.
+        return self._plan.short_cut if self._columns is None else None
+
+    def _shorten(
+        self,
+        short_cut: Lines,
+        messages: Sequence[Message],
+        keys: Sequence[str],
+        originals: Originals | None,
+    ) -> tuple[list[Row], list[DeadLetter]] | None:
+        """Return rows and dead letters by the short cut, which leaves the odd ones to `_mask`.
+
+        None where many are odd, or their order matters: the whole batch goes the long way then.
+        """
+        lines = short_cut.of(messages)
+        if originals is not None and self._plan.glimpse is not None:
+            lines = self._plan.glimpse.take(messages, lines, originals)
+        left = lines.count(None)
+        if not left:
+            self._decoded = time.perf_counter()
+            names = map(_message_id, messages)
+            return list(map(Row, keys, names, cast("list[str]", lines))), []
+        if self._plan.fifo or left * _ODD_SHARE > len(messages):
+            if originals is not None:
+                originals.parts.clear()
+            return None
+        rows: list[Row] = []
+        odd: list[Message] = []
+        odd_keys: list[str] = []
+        for key, message, line in zip(keys, messages, lines, strict=True):
+            if line is None:
+                odd.append(message)
+                odd_keys.append(key)
+            else:
+                rows.append(Row(key, message.message_id, line))
+        *_, more, dead = self._transform_each(odd, odd_keys, _NOBODY, originals)
+        return rows + more, dead
+
+    def _transform_each(
+        self,
+        messages: Sequence[Message],
+        plain_keys: Sequence[str],
+        condemned: Mapping[str, PermanentFault],
+        originals: Originals | None,
+    ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
+        """As `_transform`, message by message: for batches with a bad, named or repeated one."""
+        keys: list[str] = []
+        firsts: dict[str, Message] = {}
+        dead: list[DeadLetter] = []
+        row_keys: list[str] = []
+        decoded: list[Message] = []
+        records: list[Decoded] = []
+        mapping, dedupe = self._mapping, self._plan.dedupe
+        for message, plain_key in zip(messages, plain_keys, strict=True):
+            key = plain_key
+            fault = condemned.get(message.message_id) if condemned else None
+            record: Decoded = None
+            if fault is None:
+                try:
+                    record = mapping.decode(message)
+                except PermanentFault as found:
+                    # Its traceback holds this frame, and the frame would hold it: a whole batch
+                    # that only the cyclic collector could free.
+                    fault = found.with_traceback(None)
+                else:
+                    if dedupe and (name := mapping.event(record)):
+                        key = dedupe(name)
+            keys.append(key)
+            if key in firsts:
+                continue
+            firsts[key] = message
+            if record is not None:
+                row_keys.append(key)
+                decoded.append(message)
+                records.append(record)
+            elif fault is not None:
+                dead.append(self._set_aside(key, message, fault))
+        self._decoded = time.perf_counter()
+        rows, unmasked = self._mask(row_keys, decoded, records, originals)
+        return keys, firsts, rows, dead + unmasked
+
+    def _mask(
+        self,
+        keys: Sequence[str],
+        messages: Sequence[Message],
+        records: Sequence[Decoded],
+        originals: Originals | None,
+    ) -> tuple[list[Row], list[DeadLetter]]:
+        """Return the rows of records, and dead letters of those that cannot be masked."""
+        masked = self._mapping.rows(keys, messages, records, originals)
+        for name, count in self._mapping.count_dropped(records).items():
+            self._metrics.fields_dropped.labels(name).inc(count)
+        if set(map(type, masked)) <= {Row}:
+            return cast("list[Row]", masked), []
+        rows: list[Row] = []
+        dead: list[DeadLetter] = []
+        for key, message, row in zip(keys, messages, masked, strict=True):
+            if isinstance(row, Row):
+                rows.append(row)
+            else:
+                dead.append(self._set_aside(key, message, row))
+        return rows, dead
+
+    def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
+        self._metrics.count_fault(fault.stage, fault.code)
+        self._journal.set_aside(message.message_id, self.batch_id, fault)
+        return self._plan.seal(key, message, fault)
+
+    def _release(self, fault: TransientFault, report: BatchReport | None = None) -> None:
+        self.last_fault = fault
+        self._metrics.count_fault(fault.stage, fault.code)
+        if report is not None:
+            report.released, report.code = report.messages, fault.code
+            self._journal.released(report, fault)
+            if self._trace:
+                self._trace.end(report)
+
+    def _observe(
+        self,
+        report: BatchReport,
+        messages: Sequence[Message],
+        outcomes: list[Outcome],
+        oldest_ms: int | None = None,
+    ) -> None:
+        """Tell metrics, log and trace of a batch that is committed; `oldest_ms` where known."""
+        metrics, now = self._metrics, time.time()
+        # By count and not by Counter: an Enum's hash is a Python function.
+        report.written = outcomes.count(Outcome.WRITTEN)
+        if report.written < report.messages:
+            report.duplicate = outcomes.count(Outcome.DUPLICATE)
+            report.quarantined = report.messages - report.written - report.duplicate
+        if oldest_ms is None:
+            oldest_ms = min(map(_sent_timestamp, messages))
+        metrics.oldest_sent_ms = oldest_ms
+        report.lag_s = max(0.0, now - oldest_ms / 1000)
+        report.commit_s = self._sink.commit_s
+        metrics.observe_batch(report, now)
+        if self._trace:
+            self._trace.end(report)
+        self._journal.committed(report)

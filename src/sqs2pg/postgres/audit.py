@@ -1,0 +1,205 @@
+"""The audit: record an act on sealed things, and prove that the record was not rewritten.
+
+Beside the flow of messages: unseal, replay, purge and key acts pass here. Each row's hash covers
+its fields and the hash of the row before it. The chain alone shows a clumsy change; an *anchor*,
+the sequence and hash of a row that was noted elsewhere, shows a rewritten chain as well. So the
+anchor of every act goes to the log.
+
+Promises: an act is committed durably before `record` returns. Must never do: put a value of a
+message into an act; its subject is ids and counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+import msgspec
+import psycopg
+import structlog
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.keys.aead import associated
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+
+logger = structlog.get_logger(__name__)
+
+REASON_CHARACTERS_MAX = 500
+TICKET_CHARACTERS_MAX = 100
+DIFFERENCES_MAX = 20
+"""Differences told one by one; a chain broken early would name every row after it."""
+
+_FORMAT = b"sqs2pg/1/audit"
+_GENESIS = bytes(32)  # the hash before the first row
+_PAGE = 1_000
+_ANCHOR = re.compile(r"([0-9]{1,18}):([0-9a-fA-F]{64})\Z")
+
+_RECORD = "SELECT sequence, hash FROM sqs2pg.record_act(%s, %s, %s, %s)"
+_HEAD = "SELECT sequence, hash FROM sqs2pg.audit_head"
+_HASH = "SELECT hash FROM sqs2pg.audit WHERE sequence = %s"
+_ROWS = """SELECT sequence,
+       CASE WHEN isfinite(at) THEN (extract(epoch FROM at) * 1000000)::bigint END,
+       role, act, subject, reason, ticket, previous_hash, hash
+FROM sqs2pg.audit WHERE sequence > %s AND sequence <= %s ORDER BY sequence LIMIT %s"""
+# One statement, one snapshot: an act recorded meanwhile has moved the head along.
+_BEYOND = """SELECT count(*) FROM sqs2pg.audit a
+WHERE a.sequence > coalesce((SELECT max(h.sequence) FROM sqs2pg.audit_head h), 0)
+OR a.sequence < 1"""
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """A row of the audit by its sequence and hash; as text `SEQUENCE:HASH`."""
+
+    sequence: int
+    """From 1; 0 stands for the empty audit, which every other one continues."""
+    hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.sequence}:{self.hash.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the anchor of `SEQUENCE:HASH`. Raises SettingsError for anything else."""
+        match = _ANCHOR.match(text.strip())
+        if match is None:
+            raise SettingsError(
+                "the anchor is not of the form SEQUENCE:HASH",
+                code="bad_anchor",
+                hint="copy it from the log line of an audited act: a number, a colon, and 64 "
+                "hexadecimal digits",
+            )
+        return cls(int(match[1]), bytes.fromhex(match[2]))
+
+
+async def record(
+    session: Session, act: str, *, subject: str, reason: str = "", ticket: str = ""
+) -> Anchor:
+    """Record an act, committed durably, and log its anchor; return the anchor.
+
+    To be called outside a transaction. `act` is snake_case, at most 32 characters; `subject` is
+    ids and counts, at most 500; `reason` and `ticket` are the operator's own words, checked by
+    `operator_text`. Raises FatalFault where the act cannot be recorded: do not go on then.
+    """
+    try:
+        anchor = await append(session, act, subject=subject, reason=reason, ticket=ticket)
+    except psycopg.Error as error:
+        raise explain(error) from None
+    announce(act, anchor)
+    return anchor
+
+
+async def append(
+    session: Session, act: str, *, subject: str, reason: str = "", ticket: str = ""
+) -> Anchor:
+    """Record an act in the caller's transaction, which then commits durably.
+
+    Call it last, for it makes other acts wait until COMMIT, and `announce` after that. Raises
+    psycopg.Error.
+    """
+    [(sequence, digest)] = await session.execute(_RECORD, [act, subject, reason, ticket])
+    return Anchor(sequence, digest)
+
+
+def announce(act: str, anchor: Anchor) -> None:
+    """Log the anchor of a committed act, where the owner of the database cannot change it."""
+    logger.info("audited", act=act, anchor=str(anchor))
+
+
+def operator_text(name: str, text: str, limit: int) -> str:
+    """Return a reason or ticket as it is recorded: one line, trimmed, at most `limit` characters.
+
+    Raises SettingsError, which does not quote it.
+    """
+    text = text.strip()
+    if len(text) > limit:
+        raise SettingsError(
+            f"{name} has {len(text):,} characters", hint=f"at most {limit} characters are kept"
+        )
+    if not text.isprintable():
+        raise SettingsError(
+            f"{name} has control characters", hint="give one line of printable text"
+        )
+    return text
+
+
+async def head(session: Session) -> Anchor:
+    """Return the anchor of the newest act; sequence 0 where nothing was audited yet.
+
+    Raises FatalFault where the audit cannot be read.
+    """
+    try:
+        rows = await session.execute(_HEAD)
+    except psycopg.Error as error:
+        raise explain(error) from None
+    return Anchor(*rows[0]) if rows else Anchor(0, _GENESIS)
+
+
+async def check_chain(session: Session, anchor: str | None = None) -> list[str]:
+    """Recompute the chain from its first row; return what is wrong with it, in words.
+
+    Without an anchor that shows rows edited, removed or moved by someone who did not rewrite
+    every row after them. With one (`SEQUENCE:HASH`, as logged) it also shows a chain that was
+    rewritten or cut short at or before the anchor. Empty where nothing is wrong. At most
+    `DIFFERENCES_MAX` differences are told one by one. May run inside or outside a transaction.
+
+    Raises SettingsError for an anchor of another form, FatalFault where the audit cannot be read.
+    """
+    wanted = Anchor.parse(anchor) if anchor else None
+    found: list[str] = []
+    more = 0
+    try:
+        async for difference in _differences(session, wanted):
+            if len(found) < DIFFERENCES_MAX:
+                found.append(f"audit: {difference}")
+            else:
+                more += 1
+    except psycopg.Error as error:
+        raise explain(error) from None
+    return [*found, f"audit: {more:,} more differences"] if more else found
+
+
+async def _differences(session: Session, wanted: Anchor | None) -> AsyncIterator[str]:
+    # The anchor first: it is the answer that was asked for, and the list may be cut short.
+    if wanted is not None and wanted.sequence > 0:
+        rows = await session.execute(_HASH, [wanted.sequence])
+        if not rows:
+            yield f"row {wanted.sequence}, which the anchor names, is missing"
+        elif rows[0][0] != wanted.hash:
+            yield f"row {wanted.sequence} is not the one the anchor names"
+    top = await head(session)
+    before = Anchor(0, _GENESIS)
+    async for row in _rows(session, top.sequence):
+        sequence, *_, previous, digest = row
+        if sequence != before.sequence + 1:
+            yield f"rows {before.sequence + 1} to {sequence - 1} are missing"
+        elif previous != before.hash:
+            yield f"row {sequence} does not follow the row before it"
+        # Computed here and not by the database, where whoever edits rows can edit functions too.
+        if digest != _hash(row):
+            yield f"row {sequence} was changed after it was recorded"
+        before = Anchor(sequence, digest)
+    if before.sequence != top.sequence:
+        yield f"rows {before.sequence + 1} to {top.sequence} are missing"
+    elif before.hash != top.hash:
+        yield f"row {top.sequence} is not the one that the head names"
+    [(beyond,)] = await session.execute(_BEYOND)
+    if beyond:
+        yield f"{beyond:,} rows are outside the chain"
+
+
+async def _rows(session: Session, last: int) -> AsyncIterator[tuple[Any, ...]]:
+    """Yield the rows up to `last` in order, a page in memory at a time."""
+    after = 0
+    while page := await session.execute(_ROWS, [after, last, _PAGE]):
+        for row in page:
+            yield row
+        after = page[-1][0]
+
+
+def _hash(row: tuple[Any, ...]) -> bytes:
+    *fields, previous, _ = row
+    covered = [_FORMAT, *(str(field).encode() for field in fields), bytes(previous)]
+    return hashlib.sha256(associated(covered)).digest()

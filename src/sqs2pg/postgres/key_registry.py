@@ -1,0 +1,143 @@
+"""The keys on record in the database: fingerprints and the active version, never a key.
+
+At start the keyring is held against the record: a root whose fingerprint is not the recorded one
+would silently give every device a second token, so it stops the process. A first start records
+what it has.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from sqs2pg.errors import FatalFault, KeyFault, SettingsError
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+
+_RECORD = """INSERT INTO sqs2pg.key (series, version, fingerprint, active)
+SELECT %s, %s, %s, NOT EXISTS (SELECT FROM sqs2pg.key WHERE series = %s)
+ON CONFLICT DO NOTHING"""
+
+_RETIRE = "UPDATE sqs2pg.key SET active = false WHERE series = %s AND active"
+_ACTIVATE = """INSERT INTO sqs2pg.key AS k (series, version, fingerprint, active)
+VALUES (%s, %s, %s, true)
+ON CONFLICT (series, version) DO UPDATE SET active = true
+WHERE k.fingerprint = excluded.fingerprint RETURNING 1"""
+
+
+async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
+    """Return the keyring with the active versions of the database.
+
+    A series that has no record yet is recorded, its primary version as the active one. Raises
+    KeyFault where a fingerprint differs from the recorded one, or where the active version is
+    not in the keyring.
+    """
+    try:
+        known = await _read(session)
+        for series in ("pseudonym", "vault"):
+            if not any(name == series for name, _ in known):
+                await _record_primary(session, keyring, series)
+        known = await _read(session)
+    except psycopg.Error as error:
+        raise explain(error) from None
+    for (series, version), (fingerprint, active) in known.items():
+        ours = keyring.fingerprints(series).get(version)
+        if ours is not None and ours != fingerprint:
+            raise KeyFault(
+                f"{series} root version {version} is not the one on record in the database",
+                code="key_fingerprint",
+                hint="use the key file this database was filled with; tokens of another key "
+                "would not join with what is there",
+            )
+        if active and ours is None and (series == "pseudonym" or keyring.fingerprints(series)):
+            raise KeyFault(
+                f"the database's active {series} root, version {version}, is not in the keyring",
+                code="key_missing",
+                hint="add that version to the key file or environment of this process",
+            )
+        if active and ours is not None:
+            keyring = keyring.with_active(series, version)
+    return keyring
+
+
+async def require_activation(session: Session) -> None:
+    """Refuse a role that may not make a version active. Raises FatalFault `postgres_42501`."""
+    try:
+        [(may,)] = await session.execute(
+            "SELECT has_table_privilege('sqs2pg.key', 'UPDATE') AND "
+            "has_function_privilege('sqs2pg.record_act(text,text,text,text)', 'EXECUTE')"
+        )
+    except psycopg.Error as error:
+        raise explain(error) from None
+    if not may:
+        raise FatalFault(
+            "this login may not change the keys on record (SQLSTATE 42501); no root was added",
+            code="postgres_42501",
+            hint="rotate as the owner of the schema sqs2pg",
+        )
+
+
+async def activate(session: Session, keyring: Keyring, series: str, version: int) -> None:
+    """Make a version that the keyring holds the active one of its series, and audit it.
+
+    One transaction: a batch sees the old version or the new one. Raises KeyFault where another
+    root is on record under that version, FatalFault where the role may not change the record.
+    """
+    mark = keyring.fingerprints(series)[version]
+    try:
+        await session.execute("BEGIN")
+        await session.execute("SELECT pg_advisory_xact_lock(hashtext('sqs2pg.key'))")
+        await session.execute(_RETIRE, [series])
+        rows = await session.execute(_ACTIVATE, [series, version, mark])
+        if not rows:
+            await session.rollback()
+            raise KeyFault(
+                f"another {series} root is on record as version {version}",
+                code="key_fingerprint",
+                hint="number the new root with a version that was never used",
+            )
+        anchor = await audit.append(
+            session, "keys_rotate", subject=f"{series} root v{version}, fingerprint {mark}"
+        )
+        await session.execute("COMMIT")
+    except psycopg.Error as error:
+        await session.rollback()
+        raise explain(error) from None
+    audit.announce("keys_rotate", anchor)
+
+
+async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
+    """Return the fingerprint, and whether it is active, of each series and version on record.
+
+    Raises SettingsError where the database has no such record.
+    """
+    try:
+        return await _read(session)
+    except psycopg.Error as error:
+        fault = explain(error)
+        raise SettingsError(
+            fault.what, code=fault.code, hint="run `sqs2pg migrate` first"
+        ) from None
+
+
+async def oldest(session: Session, series: str) -> int:
+    """Return the lowest version of a series on record; new ones are always numbered higher.
+
+    The series has a record. Raises FatalFault.
+    """
+    try:
+        return min(version for name, version in await _read(session) if name == series)
+    except psycopg.Error as error:
+        raise explain(error) from None
+
+
+async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
+    rows = await session.execute("SELECT series, version, fingerprint, active FROM sqs2pg.key")
+    return {(series, version): (mark, active) for series, version, mark, active in rows}
+
+
+async def _record_primary(session: Session, keyring: Keyring, series: str) -> None:
+    if marks := keyring.fingerprints(series):
+        version = keyring.active(series)
+        await session.execute(_RECORD, [series, version, marks[version], series])

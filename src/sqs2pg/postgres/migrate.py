@@ -1,0 +1,440 @@
+"""Create or upgrade our tables, the target table and the ledger's days.
+
+Each file of `sql/migrations` is applied once, in order, in one transaction, and recorded with its
+checksum. Never drops or alters the target: a table that is there already is only measured
+against the mapping.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from importlib import resources
+
+import msgspec
+import psycopg
+
+from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
+from sqs2pg.mapping import columns
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.ledger_key import today
+from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.schema_guard import check_remains
+from sqs2pg.postgres.target_copy import TargetTable, read_columns, require_table, unread
+from sqs2pg.settings import Field, Settings, Target
+
+DAYS_AHEAD = 7
+"""Day partitions attached ahead of today, so that a day's first message never waits for one."""
+
+ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
+"""Of the whole cluster; see sql/roles.sql for what each may do."""
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('sqs2pg.migrate'))"
+_REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
+SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
+    SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
+    WHERE coalesce(t.target, p.target) = %s), 0)
+ON CONFLICT (name) DO NOTHING"""
+_REGISTER_TARGET = """INSERT INTO sqs2pg.target (pipeline, position, target, baseline_rows)
+SELECT p.id, %s, %s, CASE WHEN p.target = %s THEN p.baseline_rows ELSE
+    (SELECT count(*) FROM {table}) - coalesce((
+    SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline q ON q.id = t.pipeline
+    WHERE coalesce(t.target, q.target) = %s), 0) END
+FROM sqs2pg.pipeline p WHERE p.name = %s"""
+_NOTE_PARTITIONS = """INSERT INTO sqs2pg.partitioned
+    (target, column_name, every, ahead, retention_days)
+SELECT %s, %s, %s, %s, %s
+WHERE (SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s::regclass) = 'p'
+ON CONFLICT (target) DO UPDATE SET column_name = excluded.column_name, every = excluded.every,
+    ahead = excluded.ahead, retention_days = excluded.retention_days"""
+_REGISTERED = """SELECT p.id, t.target
+FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
+WHERE p.name = %s ORDER BY t.position, t.registered_at"""
+_TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
+WHERE p.name = %s"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One file of `sql/migrations`."""
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """Return every migration of this version of the package, oldest first."""
+    folder = resources.files("sqs2pg.postgres") / "sql" / "migrations"
+    found = [
+        Migration(int(file.name[:4]), file.name[5:-4], file.read_text(encoding="utf-8"))
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    ]
+    return sorted(found, key=lambda migration: migration.version)
+
+
+def quoted_table(name: str) -> str:
+    """Return `schema.table` or `table` of the settings, quoted for SQL."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
+
+
+def target_ddl(settings: Settings) -> str:
+    """Return CREATE TABLE of the targets as the mapping implies them, joined by `;`."""
+    first, *others = settings.targets
+    return ";\n".join([table_ddl(first, settings), *map(table_ddl, others)])
+
+
+def table_ddl(target: Target, settings: Settings | None = None) -> str:
+    """Return CREATE TABLE of one target as the mapping implies it."""
+    lines = ",\n".join(f"    {_identifier(f.column)} {_sql_type(f)}" for f in target.fields)
+    table = quoted_table(target.table)
+    made = f"CREATE TABLE {table} (\n{lines}\n)"
+    by = settings.sink.partition_by if settings else ""
+    if not by:
+        return made
+    schema, dot, name = target.table.rpartition(".")
+    fallback = quoted_table(f"{schema}{dot}{name[:50]}_default")
+    return (
+        f"{made} PARTITION BY RANGE ({_identifier(by)});\n"
+        f"CREATE TABLE {fallback} PARTITION OF {table} DEFAULT"
+    )
+
+
+async def _add_columns(session: Session, target: Target, *, apply: bool) -> list[str]:
+    """Add the columns that the mapping has and the table lacks, or say how."""
+    found = await read_columns(session, quoted_table(target.table))
+    missing = [field for field in target.fields if field.column not in found]
+    if not missing:
+        return []
+    adds = ", ".join(f"ADD COLUMN {_identifier(f.column)} {_sql_type(f)}" for f in missing)
+    statement = f"ALTER TABLE {quoted_table(target.table)} {adds}"
+    if not apply:
+        first = missing[0]
+        raise SettingsError(
+            f"table {target.table} has no column {first.column!r}, "
+            f"which field {first.name!r} goes to",
+            code="target_column",
+            hint=f"run {statement}; or migrate again with --apply-additive, which does",
+        )
+    await session.execute(statement)
+    return [f"added {', '.join(field.column for field in missing)} to {target.table}"]
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _sql_type(field: Field) -> str:
+    if field.mask == "keep" and field.type in columns.SQL_TYPES:
+        return columns.SQL_TYPES[field.type]
+    return f"varchar({field.length_max})" if field.length_max else "text"
+
+
+async def migrate(session: Session, settings: Settings, *, additive: bool = False) -> list[str]:
+    """Bring the database up to this version; return a line for each thing that was done.
+
+    `additive`: columns that the mapping has and a target lacks are added to it.
+
+    Safe to repeat, and to run from several places at once. Raises SettingsError where the target
+    does not fit the mapping, FatalFault where the role may not create what is missing.
+    """
+    try:
+        await session.execute("BEGIN")
+        done = await _apply(session, settings, additive=additive)
+        await session.execute("COMMIT")
+    except psycopg.Error as error:
+        await session.rollback()
+        raise explain(error) from None
+    except Sqs2pgError:
+        await session.rollback()
+        raise
+    return done
+
+
+async def _apply(session: Session, settings: Settings, *, additive: bool) -> list[str]:
+    done: list[str] = []
+    await session.execute(_LOCK)
+    applied = await _applied(session)
+    await check_remains(session, applied)
+    for migration in migrations():
+        if known := applied.get(migration.version):
+            if known != migration.checksum:
+                raise FatalFault(
+                    f"migration {migration.version:04} in the database is not the one of this "
+                    "package",
+                    code="migration_changed",
+                    hint="install the version of sqs2pg that migrated this database, or newer",
+                )
+            continue
+        await session.execute(migration.text)
+        await session.execute(
+            "INSERT INTO sqs2pg.migration (version, name, checksum) VALUES (%s, %s, %s)",
+            [migration.version, migration.name, migration.checksum],
+        )
+        done.append(f"applied migration {migration.version:04} {migration.name}")
+    if unknown := set(applied) - {migration.version for migration in migrations()}:
+        raise FatalFault(
+            f"the database has migration {max(unknown):04}, which this version does not know",
+            code="database_newer",
+            hint="upgrade sqs2pg",
+        )
+    done += await _attach_days(session)
+    done += await _targets(session, settings, additive=additive)
+    done += await _grant(session, settings)
+    return done + await _limit_reveals(session, settings.vault.reveals_per_hour_max)
+
+
+async def _applied(session: Session) -> dict[int, str]:
+    [(exists,)] = await session.execute("SELECT to_regclass('sqs2pg.migration') IS NOT NULL")
+    if not exists:
+        return {}
+    rows = await session.execute("SELECT version, checksum FROM sqs2pg.migration")
+    return {row[0]: row[1] for row in rows}
+
+
+async def _attach_days(session: Session) -> list[str]:
+    first, last = today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)
+    [(count,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", [first, last])
+    return [f"attached {count} ledger days, up to {last}"] if count else []
+
+
+async def _targets(session: Session, settings: Settings, *, additive: bool) -> list[str]:
+    done: list[str] = []
+    check_partition_column(settings)
+    registered = {name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])}
+    for position, target in enumerate(settings.targets):
+        table = quoted_table(target.table)
+        [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
+        if not exists:
+            await session.execute(table_ddl(target, settings if position == 0 else None))
+            done.append(f"created table {target.table}")
+        else:
+            done += await _add_columns(session, target, apply=additive)
+        found = await read_columns(session, table)
+        await require_table(session, table)
+        columns.match(target.fields, found, target.table)
+        columns.check_subject(settings, target, found)
+        resolved = await resolve_table(session, table)
+        assert resolved is not None
+        if position == 0 and settings.sink.partition_by:
+            await note_partitions(session, settings, resolved)
+        if resolved in registered or (registered and position == 0):
+            continue  # a pipeline of another table is told so when it starts
+        # Counted while nobody can write: rows that come in between would belong to nobody.
+        await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
+        name = settings.pipeline_name
+        escaped = table.replace("%", "%%")  # stands in a query with parameters
+        if position == 0:
+            await session.execute(_REGISTER.format(table=escaped), [name, resolved, resolved])
+        await session.execute(
+            _REGISTER_TARGET.format(table=escaped), [position, resolved, resolved, resolved, name]
+        )
+        done.append(f"registered pipeline {name} for {resolved}")
+    return done
+
+
+def roles_sql() -> str:
+    """Return the SQL that makes our roles and grants them what they need of our own tables."""
+    return (resources.files("sqs2pg.postgres") / "sql" / "roles.sql").read_text(encoding="utf-8")
+
+
+def target_grants(settings: Settings) -> list[str]:
+    """Return the grants on the targets: ingest adds rows, analysts read them."""
+    schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
+    schemas.pop("public", None)  # open to everybody, as it comes
+    return [
+        f"GRANT USAGE ON SCHEMA {quoted_table(schema)} TO {role}"
+        for schema in schemas
+        for role in ("sqs2pg_ingest", "sqs2pg_analyst")
+    ] + [
+        f"GRANT {privilege} ON {quoted_table(target.table)} TO {role}"
+        for target in settings.targets
+        for privilege, role in (("INSERT", "sqs2pg_ingest"), ("SELECT", "sqs2pg_analyst"))
+    ]
+
+
+# Those that columns of a target take their defaults from: an insert asks for them too.
+_SEQUENCES = """SELECT DISTINCT s.oid::regclass::text FROM pg_catalog.pg_attrdef a
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = a.oid
+JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND a.adrelid = pg_catalog.to_regclass(%s)"""
+
+
+async def _grant(session: Session, settings: Settings) -> list[str]:
+    """Make the roles and grant; return a line for what is new, or could not be done."""
+    before = await _missing_roles(session)
+    await session.execute(roles_sql())
+    missing = await _missing_roles(session)
+    done = [f"created role {role}" for role in ROLES if role in before - missing]
+    for statement in target_grants(settings):
+        if statement.rpartition(" ")[2] not in missing:
+            done += await _try_grant(session, statement)
+    if "sqs2pg_ingest" not in missing:
+        for target in settings.targets:
+            rows = await session.execute(_SEQUENCES, [quoted_table(target.table)])
+            for (sequence,) in rows:
+                done += await _try_grant(
+                    session, f"GRANT USAGE ON SEQUENCE {sequence} TO sqs2pg_ingest"
+                )
+    if missing:
+        names = ", ".join(role for role in ROLES if role in missing)
+        done.append(
+            f"could not create {names}: this login lacks CREATEROLE; have one that has it run what "
+            "`sqs2pg migrate --sql` prints, then migrate again"
+        )
+    return done
+
+
+async def _limit_reveals(session: Session, most: int) -> list[str]:
+    changed = await session.execute(
+        "UPDATE pii.state SET reveals_per_hour_max = %s WHERE reveals_per_hour_max <> %s"
+        " RETURNING reveals_per_hour_max",
+        [most, most],
+    )
+    return [f"a login may reveal {most:,} values an hour"] if changed else []
+
+
+async def _try_grant(session: Session, statement: str) -> list[str]:
+    """Grant, or say that the owner of the target has to."""
+    await session.execute("SAVEPOINT sqs2pg_grant")
+    try:
+        await session.execute(statement)
+    except psycopg.Error as error:
+        if diagnose(error).sqlstate != "42501":
+            raise
+        await session.execute("ROLLBACK TO SAVEPOINT sqs2pg_grant")
+        return [f"could not grant, the table is another role's; its owner can: {statement}"]
+    await session.execute("RELEASE SAVEPOINT sqs2pg_grant")
+    return []
+
+
+async def _missing_roles(session: Session) -> set[str]:
+    rows = await session.execute(
+        "SELECT name FROM unnest(%s::text[]) name"
+        " WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = name)",
+        [list(ROLES)],
+    )
+    return {name for (name,) in rows}
+
+
+def check_partition_column(settings: Settings) -> None:
+    """Raise SettingsError where no field goes to the column that the first target is parted by."""
+    by, first = settings.sink.partition_by, settings.targets[0]
+    if by and by not in {field.column for field in first.fields}:
+        raise SettingsError(
+            f"sink.partition_by names {by!r}, a column of {first.table} that no field goes to",
+            hint="name the column of a date, such as create_date",
+        )
+
+
+async def note_partitions(session: Session, settings: Settings, target: str) -> None:
+    """Note how a target is partitioned, if it is; a plain one waits for `partition --convert`."""
+    sink = settings.sink
+    how = [sink.partition_by, sink.partition_every, sink.partitions_ahead]
+    await session.execute(_NOTE_PARTITIONS, [target, *how, sink.partition_retention_days, target])
+
+
+async def resolve_table(session: Session, table: str) -> str | None:
+    """Return `schema.table` of a quoted name as the search path finds it, quoted where needed;
+    None where there is no such table.
+    """
+    rows = await session.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = pg_catalog.to_regclass(%s)",
+        [table],
+    )
+    return str(rows[0][0]) if rows else None
+
+
+async def pipeline_id(session: Session, settings: Settings) -> int:
+    """Return the pipeline's number in the books.
+
+    Raises SettingsError where `migrate` has not been run, or not for these settings.
+    """
+    hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
+    try:
+        applied = await _applied(session)
+        await check_remains(session, applied)
+        if len(applied) < len(migrations()):
+            raise SettingsError(
+                "the database has not been migrated to this version", code="migrate", hint=hint
+            )
+        rows = await session.execute(_REGISTERED, [settings.pipeline_name])
+        tables = [
+            await resolve_table(session, quoted_table(target.table)) for target in settings.targets
+        ]
+    except psycopg.Error as error:
+        raise explain(error) from None
+    if not rows:
+        raise SettingsError(
+            f"pipeline {settings.pipeline_name!r} is not registered in the database",
+            code="migrate",
+            hint=hint,
+        )
+    number, registered = rows[0][0], [row[1] for row in rows]
+    for position, (target, resolved) in enumerate(zip(settings.targets, tables, strict=True)):
+        if resolved is None:
+            raise SettingsError(
+                f"table {target.table} does not exist", code="target_table", hint=hint
+            )
+        if position == 0 and registered[0] != resolved:
+            raise SettingsError(
+                f"pipeline {settings.pipeline_name!r} writes to {registered[0]}, "
+                f"but its table is {resolved}",
+                code="target_changed",
+                hint="give the pipeline of another table a `name` of its own and migrate",
+            )
+        if resolved not in registered:
+            raise SettingsError(
+                f"pipeline {settings.pipeline_name!r} is not registered for {resolved}",
+                code="migrate",
+                hint=hint,
+            )
+    return int(number)
+
+
+async def target_tables(
+    session: Session, settings: Settings, *, narrowed: bool = False
+) -> tuple[list[TargetTable], list[list[Column]]]:
+    """Return each target, and the columns its fields go to as the catalog has them now.
+
+    `narrowed`: as `columns.match` takes it.
+
+    Raises SettingsError where a table cannot take what the mapping gives.
+    """
+    tables: list[TargetTable] = []
+    matched: list[list[Column]] = []
+    for target in settings.targets:
+        table = quoted_table(target.table)
+        found = await read_columns(session, table)
+        await require_table(session, table)
+        matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))
+        columns.check_subject(settings, target, found)
+        names = tuple(field.column for field in target.fields)
+        try:
+            name = await resolve_table(session, table)
+        except psycopg.Error as error:
+            raise unread(table, error) from None
+        tables.append(TargetTable(table, names, name or ""))
+    return tables, matched
+
+
+def explain(error: psycopg.Error) -> FatalFault:
+    """Return an error for people from a database error, by its SQLSTATE alone."""
+    fault = diagnose(error)
+    hint = "see appendix A of the PostgreSQL documentation for the SQLSTATE"
+    if fault.sqlstate == "42501":
+        hint = "run it as a role that owns the database, or GRANT what is missing"
+    if fault.sqlstate == "3F000":
+        hint = "a schema that a table's name begins with is not there: CREATE SCHEMA first"
+    return FatalFault(
+        f"PostgreSQL refused (SQLSTATE {fault.detail})",
+        code=f"postgres_{fault.sqlstate}",
+        hint=hint,
+    )

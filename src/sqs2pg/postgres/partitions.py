@@ -1,0 +1,270 @@
+"""Partitions of a target: made for new tables, attached ahead, dropped when they are old enough,
+and an existing plain table turned into a partitioned one while it is written to.
+
+Each step is one transaction of a definer function (`sql/migrations/0010`), so that the ingest role
+can do the upkeep and owns nothing, and a run that is killed goes on where it ended. What retention
+drops goes to the tally, so that `verify` stays clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+
+import msgspec
+import psycopg
+
+from sqs2pg.errors import SettingsError, TransientFault
+from sqs2pg.mapping.ledger_key import today
+from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.migrate import (
+    check_partition_column,
+    explain,
+    note_partitions,
+    quoted_table,
+    resolve_table,
+)
+from sqs2pg.postgres.target_copy import quoted
+from sqs2pg.settings import Index, Settings
+
+_ALL = """SELECT target, every, ahead, retention_days, column_name FROM sqs2pg.partitioned
+WHERE pg_catalog.to_regclass(target) IS NOT NULL"""
+_KIND = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
+# What a plain table may have that would not move with its name, or that partitions cannot have:
+# left unsaid, row security or a foreign key would be gone without a word.
+_OBSTACLES = """SELECT 'foreign key ' || conname || ' refers to it' FROM pg_catalog.pg_constraint
+  WHERE confrelid = %s::regclass AND contype = 'f'
+UNION ALL SELECT 'its ' || CASE contype WHEN 'p' THEN 'primary key ' ELSE 'unique constraint ' END
+    || conname || ' lacks the column ' || %s FROM pg_catalog.pg_constraint
+  WHERE conrelid = %s::regclass AND contype IN ('p', 'u') AND NOT (
+    SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = conrelid
+        AND attname = %s) = ANY (conkey)
+UNION ALL SELECT 'unique index ' || i.indexrelid::regclass || ' lacks the column ' || %s
+  FROM pg_catalog.pg_index i WHERE i.indrelid = %s::regclass AND i.indisunique AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_constraint c WHERE c.conindid = i.indexrelid)
+UNION ALL SELECT 'trigger ' || tgname FROM pg_catalog.pg_trigger
+  WHERE tgrelid = %s::regclass AND NOT tgisinternal
+UNION ALL SELECT 'identity column ' || attname FROM pg_catalog.pg_attribute
+  WHERE attrelid = %s::regclass AND attidentity <> '' AND NOT attisdropped
+UNION ALL SELECT 'view ' || v.oid::regclass FROM pg_catalog.pg_depend d
+  JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+  WHERE d.refobjid = %s::regclass AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+    AND v.oid <> d.refobjid
+UNION ALL SELECT CASE contype WHEN 'f' THEN 'foreign key ' ELSE 'exclusion constraint ' END
+    || conname FROM pg_catalog.pg_constraint WHERE conrelid = %s::regclass AND contype IN ('f', 'x')
+UNION ALL SELECT 'row security' FROM pg_catalog.pg_class c WHERE c.oid = %s::regclass
+  AND (relrowsecurity OR EXISTS (SELECT FROM pg_catalog.pg_policy WHERE polrelid = c.oid))
+UNION ALL SELECT 'rule ' || rulename FROM pg_catalog.pg_rewrite WHERE ev_class = %s::regclass
+UNION ALL SELECT 'publication ' || pubname FROM pg_catalog.pg_publication p
+  JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid WHERE prrelid = %s::regclass
+UNION ALL SELECT 'grants on column ' || attname FROM pg_catalog.pg_attribute
+  WHERE attrelid = %s::regclass AND attacl IS NOT NULL
+UNION ALL SELECT 'inheritance, of or by ' || CASE inhrelid WHEN %s::regclass THEN inhparent
+    ELSE inhrelid END::regclass FROM pg_catalog.pg_inherits
+  WHERE %s::regclass IN (inhrelid, inhparent)"""
+_GRANTS = """SELECT a.privilege_type,
+       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
+FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+WHERE c.oid = %s::regclass AND a.grantee <> c.relowner"""
+_DEFAULT = """SELECT partdefid::regclass::text FROM pg_catalog.pg_partitioned_table
+WHERE partrelid = %s::regclass AND partdefid <> 0"""
+_SWAP = """ALTER TABLE {table} RENAME TO {fallback};
+CREATE TABLE {table} (LIKE {schema}.{fallback} INCLUDING ALL) PARTITION BY RANGE ({column});
+ALTER TABLE {table} OWNER TO {owner};
+ALTER TABLE {table} ATTACH PARTITION {schema}.{fallback} DEFAULT"""
+
+
+class Converted(msgspec.Struct):
+    """What a conversion has done so far."""
+
+    periods: int = 0
+    rows: int = 0
+    """Rows that moved to a period of their own."""
+    left: int = 0
+    """Rows that stay in the default partition: without a date, or of no year from 1 to 9999."""
+
+
+async def extend(session: Session) -> tuple[int, int]:
+    """Attach the periods ahead of every partitioned target and drop what is too old.
+
+    Returns how many of each. Raises TransientFault.
+    """
+    attached = dropped = 0
+    try:
+        for target, every, ahead, retention_days, _ in await session.execute(_ALL):
+            for day in _days(every, ahead):
+                [(moved,)] = await session.execute(
+                    "SELECT sqs2pg.attach_period(%s, %s)", [target, day]
+                )
+                attached += moved is not None
+            if retention_days:
+                keep_from = today() - timedelta(days=retention_days)
+                while (
+                    await session.execute("SELECT sqs2pg.drop_period(%s, %s)", [target, keep_from])
+                )[0][0] is not None:
+                    dropped += 1
+    except psycopg.Error as error:
+        fault = diagnose(error)
+        raise TransientFault(
+            f"upkeep of the partitions failed (SQLSTATE {fault.detail})",
+            code=f"postgres_{fault.sqlstate}",
+            hint="run `sqs2pg partition` as the owner of the tables, and see the server's log",
+        ) from None
+    return attached, dropped
+
+
+def _days(every: str, ahead: int) -> list[date]:
+    """Return a day of the last period, of this one and of each one ahead."""
+    if every == "day":
+        return [today() + timedelta(days=n) for n in range(-1, ahead + 1)]
+    first = today().replace(day=1)
+    months = [first.year * 12 + first.month - 1 + n for n in range(-1, ahead + 1)]
+    return [date(month // 12, month % 12 + 1, 1) for month in months]
+
+
+async def convert(
+    session: Session, settings: Settings, table: str, report: Callable[[Converted], None]
+) -> Converted:
+    """Turn a plain table into a partitioned one, while rows come; return what was done.
+
+    The table becomes the default partition of a new one of its name, at once; then the rows of one
+    period after the other, the newest first, move to a partition of their own, each in one
+    transaction. May be repeated, and goes on where it ended. Raises SettingsError for what stands
+    in the way.
+    """
+    check_partition_column(settings)
+    by, done = settings.sink.partition_by, Converted()
+    name = quoted_table(table)
+    resolved = await resolve_table(session, name)
+    if resolved is None:
+        raise SettingsError(f"table {table} does not exist", hint="`sqs2pg migrate` makes it")
+    try:
+        [(kind,)] = await session.execute(_KIND, [name])
+        if kind == "r":
+            await _swap(session, resolved, by)
+        await session.execute("BEGIN")
+        await note_partitions(session, settings, resolved)
+        await session.execute("COMMIT")
+        await _move(session, resolved, by, done, report)
+        await extend(session)
+    except psycopg.Error as error:
+        await session.rollback()
+        raise explain(error) from None
+    return done
+
+
+async def _swap(session: Session, table: str, by: str) -> None:
+    obstacles = [
+        what
+        for (what,) in await session.execute(_OBSTACLES, [table, by, table, by, by, *[table] * 11])
+    ]
+    if obstacles:
+        raise SettingsError(
+            f"table {table} cannot be converted: {'; '.join(map(str, obstacles))}",
+            code="partition_obstacle",
+            hint="drop them, convert, and make them again on the partitioned table",
+        )
+    grants = await session.execute(_GRANTS, [table])
+    rows = await session.execute(
+        "SELECT quote_ident(n.nspname), c.relname, quote_ident(pg_get_userbyid(c.relowner))"
+        " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = %s::regclass",
+        [table],
+    )
+    [(schema, relname, owner)] = rows
+    fallback = quoted(f"{relname[:50]}_default")
+    statement = _SWAP.format(
+        table=table, fallback=fallback, schema=schema, owner=owner, column=quoted(by)
+    )
+    grant = ";\n".join(f"GRANT {privilege} ON {table} TO {role}" for privilege, role in grants)
+    # Writers wait for this one transaction, which moves no row.
+    await session.execute(
+        f"BEGIN;\nSET LOCAL lock_timeout = '10s';\nLOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;\n"
+        f"{statement};\n{grant or 'SELECT 1'};\nCOMMIT"
+    )
+
+
+async def _move(
+    session: Session, table: str, by: str, done: Converted, report: Callable[[Converted], None]
+) -> None:
+    [(fallback,)] = await session.execute(_DEFAULT, [table])
+    column = quoted(by)
+    while True:
+        # The newest first: once the present period is moved, new rows go past the default
+        # partition, and nobody waits for the moves of the older ones.
+        # As text, and of the years that have four digits: the driver has no date for others.
+        [(day,)] = await session.execute(
+            f"SELECT max({column})::date::text FROM ONLY {fallback}"
+            f" WHERE {column} >= '0001-01-01' AND {column} < '10000-01-01'"
+        )
+        if day is None:
+            break
+        [(moved,)] = await session.execute(
+            "SELECT sqs2pg.attach_period(%s, %s::date)", [table, day]
+        )
+        if moved is None:
+            # The period is there, and rows of it are in the default partition: not possible but
+            # where somebody has attached a partition of that name and other bounds.
+            raise SettingsError(
+                f"a partition of {table} for {day} is there with other bounds",
+                hint="detach or rename it, then run the same command again",
+            )
+        done.periods += 1
+        done.rows += moved
+        report(done)
+    [(done.left,)] = await session.execute(f"SELECT count(*) FROM ONLY {fallback}")
+
+
+async def build_indexes(session: Session, settings: Settings) -> list[str]:
+    """Build the declared indexes that are missing, without holding up writers; return their names.
+
+    CREATE INDEX CONCURRENTLY runs in no transaction. On a partitioned table each partition's index
+    is built so, and then attached to the parent's. Raises FatalFault.
+    """
+    built: list[str] = []
+    try:
+        for index in settings.index:
+            built += await _build(session, settings, index)
+    except psycopg.Error as error:
+        raise explain(error) from None
+    return built
+
+
+async def _build(session: Session, settings: Settings, index: Index) -> list[str]:
+    table = quoted_table(index.table or settings.targets[0].table)
+    resolved = await resolve_table(session, table)
+    if resolved is None:
+        raise SettingsError(
+            f"[[index]] names table {index.table!r}, which does not exist", hint="correct `table`"
+        )
+    schema, _, bare = resolved.rpartition(".")
+    plain = bare.strip('"')
+    name = index.name or f"{plain[:30]}_{'_'.join(index.columns)[:28]}_{index.method}"
+    columns = ", ".join(map(quoted, index.columns))
+    [(kind, there)] = await session.execute(
+        "SELECT c.relkind, EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x"
+        " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND x.relname = %s AND i.indisvalid)"
+        " FROM pg_catalog.pg_class c WHERE c.oid = %s::regclass",
+        [name, resolved],
+    )
+    if there:
+        return []
+    using = f"USING {index.method} ({columns})"
+    if kind != "p":
+        await session.execute(f"DROP INDEX IF EXISTS {schema}.{quoted(name)}")  # an invalid one
+        await session.execute(f"CREATE INDEX CONCURRENTLY {quoted(name)} ON {resolved} {using}")
+        return [name]
+    await session.execute(f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON ONLY {resolved} {using}")
+    parts = await session.execute(
+        "SELECT i.inhrelid::regclass::text, c.relname FROM pg_catalog.pg_inherits i"
+        " JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = %s::regclass",
+        [resolved],
+    )
+    for part, relname in parts:
+        inner = quoted(f"{relname[:40]}_{'_'.join(index.columns)[:16]}_{index.method}")
+        await session.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {inner} ON {part} {using}")
+        await session.execute(
+            f"ALTER INDEX {schema}.{quoted(name)} ATTACH PARTITION {schema}.{inner}"
+        )
+    return [name]

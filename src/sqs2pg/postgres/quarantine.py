@@ -1,0 +1,350 @@
+"""Set a message aside: seal its body; read the quarantine table back; open and purge its rows.
+
+Reasons are codes and details are names; the body is sealed under its own derived key before it
+comes near SQL, so that neither the table nor the server's log can quote it.
+
+Promises: a body is opened only after an audit row that says so is committed; a purged row is
+counted in the same transaction, so that the books still balance. Replay is `pipeline/replay.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import psycopg
+
+from sqs2pg.errors import PermanentFault, SettingsError, TransientFault
+from sqs2pg.keys.aead import open_sealed, seal
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.subject import Whose
+from sqs2pg.message import DeadLetter, Message, MessageAttribute
+from sqs2pg.pipeline.processor import Seal
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.migrate import explain
+
+PURGE_BATCH = 5_000
+"""Rows a transaction of a purge deletes, at most."""
+
+_ENTRY = """SELECT q.id, q.message_id, q.reason, q.detail, q.attempts, q.received_at, q.sent_at,
+       q.replayed_at, octet_length(q.body), q.sealed_under
+FROM sqs2pg.quarantine q WHERE q.pipeline = %s"""
+_COUNTS = "SELECT q.reason, count(*) FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
+_EXTENT = """SELECT count(*), count(*) FILTER (WHERE q.replayed_at IS NULL), coalesce(max(q.id), 0)
+FROM sqs2pg.quarantine q WHERE q.pipeline = %s"""
+_BODY = """SELECT key::text, message_id, sealed_under, body
+FROM sqs2pg.quarantine WHERE pipeline = %s AND id = %s"""
+# Rows that a replay holds are left to it. `purged` counts the ledger entries that lose their row:
+# none for a message that was replayed since, nor for one whose ledger day is gone.
+_PURGE = """WITH doomed AS MATERIALIZED (
+    SELECT q.id FROM sqs2pg.quarantine q WHERE q.pipeline = %s {which}
+    ORDER BY q.id LIMIT %s FOR UPDATE SKIP LOCKED),
+gone AS (
+    DELETE FROM sqs2pg.quarantine q USING doomed WHERE q.id = doomed.id
+    RETURNING q.key, q.message_id, q.replayed_at)
+SELECT count(*), count(*) FILTER (WHERE replayed_at IS NULL),
+       count(*) FILTER (WHERE replayed_at IS NULL AND EXISTS (
+           SELECT FROM sqs2pg.delivery d WHERE d.key = gone.key
+           AND d.message_id = gone.message_id AND d.outcome = 'quarantined'))
+FROM gone"""
+_TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
+
+_BODIES = b"sqs2pg/1/quarantine"
+_ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One row of the quarantine, without its body."""
+
+    id: int
+    message_id: str
+    reason: str
+    detail: str
+    attempts: int
+    """Deliveries, and replays that failed."""
+    received_at: datetime
+    sent_at: datetime
+    replayed_at: datetime | None
+    body_bytes: int
+    """Of the sealed body."""
+    sealed_under: str
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which entries are meant: those that every given filter lets through."""
+
+    ids: tuple[int, ...] = ()
+    reason: str | None = None
+    message_id: str | None = None
+    since: datetime | None = None
+    """Set aside from then on."""
+    older_than_days: int | None = None
+    """Set aside more than so many times 24 hours ago."""
+    open_only: bool = False
+    """Not replayed."""
+
+    def where(self) -> tuple[str, list[Any]]:
+        """Return the conditions as SQL on the alias `q`, each led by AND, and their values."""
+        filters = {
+            "q.id = ANY(%s)": list(self.ids) or None,
+            "q.reason = %s": self.reason,
+            "q.message_id = %s": self.message_id,
+            "q.received_at >= %s": self.since,
+            "q.received_at < now() - %s * interval '24 hours'": self.older_than_days,
+        }
+        given = {clause: value for clause, value in filters.items() if value is not None}
+        clauses = [*given, *(["q.replayed_at IS NULL"] if self.open_only else [])]
+        return "".join(f" AND {clause}" for clause in clauses), list(given.values())
+
+    def __str__(self) -> str:
+        """The filters in words, at most a few hundred characters, for the audit."""
+        shown = ", ".join(map(str, self.ids[:12])) + (", …" if len(self.ids) > 12 else "")
+        parts = [
+            f"ids {shown}" if self.ids else "",
+            f"reason {self.reason}" if self.reason is not None else "",
+            f"older than {self.older_than_days} days" if self.older_than_days is not None else "",
+        ]
+        return " and ".join(filter(None, parts)) or "all"
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """How far a selection reaches at one instant."""
+
+    entries: int
+    open: int
+    """Of the entries, those not replayed."""
+    last_id: int
+    """0 where there is none. Entries set aside later have higher ones."""
+
+
+class Purged(msgspec.Struct):
+    """What a purge has deleted so far."""
+
+    purged: int = 0
+    never_replayed: int = 0
+
+
+def sealer(keyring: Keyring, whose: Whose | None = None) -> Seal:
+    """Return the function that seals a message's body under the keyring's quarantine key.
+
+    `whose` finds the reference of the person it is about, so that an erasure finds the body.
+    """
+    label, key = keyring.quarantine_key()
+
+    def seal_message(ledger_key: str, message: Message, fault: PermanentFault) -> DeadLetter:
+        body = message.body.encode("utf-8", "surrogatepass")
+        return DeadLetter(
+            key=ledger_key,
+            message_id=message.message_id,
+            reason=fault.code,
+            detail=fault.detail,
+            attempts=message.attributes.approximate_receive_count,
+            sent_timestamp=message.attributes.sent_timestamp,
+            sealed_body=seal(key, body, associated_data(ledger_key, message.message_id)),
+            sealed_under=label,
+            subject=whose(message.body) if whose else None,
+            sealed_attributes=seal(
+                key,
+                msgspec.json.encode(message.message_attributes),
+                associated_data(ledger_key, message.message_id, _ATTRIBUTES),
+            )
+            if message.message_attributes
+            else None,
+        )
+
+    return seal_message
+
+
+def open_body(
+    keyring: Keyring, ledger_key: str, message_id: str, sealed_under: str, sealed: bytes
+) -> str:
+    """Return the body as it was received.
+
+    Raises KeyFault where its key is not in the keyring, Sqs2pgError where it does not open.
+    """
+    key = keyring.quarantine_key_of(sealed_under)
+    body = open_sealed(key, sealed, associated_data(ledger_key, message_id))
+    return body.decode("utf-8", "surrogatepass")
+
+
+def open_attributes(
+    keyring: Keyring, ledger_key: str, message_id: str, sealed_under: str, sealed: bytes | None
+) -> dict[str, MessageAttribute] | None:
+    """Return the message attributes kept with a body; None where there are none. Raises as
+    `open_body`.
+    """
+    if sealed is None:
+        return None
+    key = keyring.quarantine_key_of(sealed_under)
+    opened = open_sealed(key, sealed, associated_data(ledger_key, message_id, _ATTRIBUTES))
+    return msgspec.json.decode(opened, type=dict[str, MessageAttribute])
+
+
+def associated_data(ledger_key: str, message_id: str, what: bytes = _BODIES) -> tuple[bytes, ...]:
+    """Return what is sealed with: it opens in its own row and as what it is only."""
+    return (what, ledger_key.encode(), message_id.encode())
+
+
+async def entries(
+    session: Session, pipeline: int, selection: Selection, *, limit: int = 100
+) -> list[Entry]:
+    """Return the newest entries of the selection first, at most `limit`."""
+    which, values = selection.where()
+    query = f"{_ENTRY}{which} ORDER BY q.id DESC LIMIT %s"
+    return [Entry(*row) for row in await _read(session, query, [pipeline, *values, limit])]
+
+
+async def entry(session: Session, pipeline: int, number: int) -> Entry:
+    """Return one entry. Raises SettingsError where there is none of that number."""
+    found = await entries(session, pipeline, Selection(ids=(number,)))
+    if not found:
+        raise no_entry(number)
+    return found[0]
+
+
+def no_entry(*numbers: int) -> SettingsError:
+    """Return the error for numbers that are not in the quarantine."""
+    shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
+    return SettingsError(
+        f"the quarantine has no entry {shown}",
+        code="no_entry",
+        hint="`sqs2pg quarantine list` shows them",
+    )
+
+
+async def counts(session: Session, pipeline: int, selection: Selection) -> dict[str, int]:
+    """Return how many entries of the selection there are, by reason, the most frequent first."""
+    which, values = selection.where()
+    query = f"{_COUNTS}{which} GROUP BY q.reason ORDER BY 2 DESC, 1"
+    return dict(await _read(session, query, [pipeline, *values]))
+
+
+async def measure(session: Session, pipeline: int, selection: Selection) -> Extent:
+    """Return how far the selection reaches now. Raises SettingsError for ids not there."""
+    which, values = selection.where()
+    [row] = await _read(session, _EXTENT + which, [pipeline, *values])
+    extent = Extent(*row)
+    wanted = set(selection.ids)
+    if extent.entries < len(wanted):
+        found = await entries(session, pipeline, selection, limit=len(wanted))
+        raise no_entry(*sorted(wanted - {one.id for one in found}))
+    return extent
+
+
+async def unseal(
+    session: Session, pipeline: int, number: int, keyring: Keyring, *, reason: str, ticket: str
+) -> str:
+    """Return the body of one entry as it was received.
+
+    An audit row with the reason (1 to 500 characters) and ticket (at most 100) is committed
+    durably before the body is fetched. Raises SettingsError for an entry that is not there or a
+    reason that cannot be recorded, KeyFault where the key is missing, Sqs2pgError where the body
+    does not open.
+    """
+    reason = audit.operator_text("the reason", reason, audit.REASON_CHARACTERS_MAX)
+    ticket = audit.operator_text("the ticket", ticket, audit.TICKET_CHARACTERS_MAX)
+    if not reason:
+        raise SettingsError("the reason is empty", hint="say why the body is opened")
+    found = await entry(session, pipeline, number)
+    keyring.quarantine_key_of(found.sealed_under)  # without it nothing would be opened
+    await audit.record(
+        session,
+        "unseal",
+        subject=f"quarantine entry {number}, message {found.message_id[:200]}",
+        reason=reason,
+        ticket=ticket,
+    )
+    rows = await _read(session, _BODY, [pipeline, number])
+    if not rows:  # purged between the two
+        raise no_entry(number)
+    return open_body(keyring, *rows[0])
+
+
+async def purge(
+    session: Session,
+    pipeline: int,
+    selection: Selection,
+    *,
+    report: Purged | None = None,
+    last_id: int | None = None,
+    because: str = "",
+) -> Purged:
+    """Delete the entries of a selection for good, up to `last_id`; return how many.
+
+    In transactions of `PURGE_BATCH` rows, each with its tally row and its audit row. `report` is
+    counted up as they commit. Entries that a replay has locked are left. May be repeated.
+
+    Raises FatalFault where the database refuses.
+    """
+    try:
+        return await _purge(session, pipeline, selection, report or Purged(), last_id, because)
+    except psycopg.Error as error:
+        raise explain(error) from None
+
+
+async def _purge(
+    session: Session,
+    pipeline: int,
+    selection: Selection,
+    report: Purged,
+    last_id: int | None,
+    because: str,
+) -> Purged:
+    which, values = selection.where()
+    if last_id is not None:
+        which, values = f"{which} AND q.id <= %s", [*values, last_id]
+    statement = _PURGE.format(which=which)
+    deleted = PURGE_BATCH
+    while deleted == PURGE_BATCH:
+        try:
+            await session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            [(deleted, never_replayed, unbooked)] = await session.execute(
+                statement, [pipeline, *values, PURGE_BATCH]
+            )
+            if deleted:
+                await session.execute(_TALLY, [pipeline, unbooked])
+                subject = (
+                    f"pipeline {pipeline}, {deleted} quarantine entries, "
+                    f"{never_replayed} never replayed: {selection}"
+                )
+                anchor = await audit.append(session, "purge", subject=subject, reason=because)
+            await session.execute("COMMIT")
+        except psycopg.Error:
+            await session.rollback()
+            raise
+        except BaseException:
+            await session.close()  # cancelled in mid-transaction: its state is unknown
+            raise
+        if deleted:
+            audit.announce("purge", anchor)
+        report.purged += deleted
+        report.never_replayed += never_replayed
+    return report
+
+
+async def purge_expired(session: Session, pipeline: int, retention_days: int) -> int:
+    """Delete entries set aside more than `retention_days` ago; return how many.
+
+    For the pipeline's maintenance: several processes may call it at once. Raises TransientFault
+    where the database is away or refuses; nothing is lost by trying again later.
+    """
+    try:
+        expired = Selection(older_than_days=retention_days)
+        done = await _purge(session, pipeline, expired, Purged(), None, "quarantine.retention_days")
+    except psycopg.Error as error:
+        fault = diagnose(error)
+        raise TransientFault(
+            f"expired quarantine entries could not be purged (SQLSTATE {fault.detail})",
+            code=f"postgres_{fault.sqlstate}",
+            hint="GRANT DELETE ON sqs2pg.quarantine, or purge them with `sqs2pg quarantine purge`",
+        ) from None
+    return done.purged
+
+
+async def _read(session: Session, query: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
+    try:
+        return await session.execute(query, parameters)
+    except psycopg.Error as error:
+        raise explain(error) from None

@@ -1,0 +1,132 @@
+"""Verify: hold the books against each other, in one snapshot.
+
+Four books are written by each batch's transaction and by nothing else: the tally counts what was
+done, the ledger names each message, the quarantine holds what was set aside, the target has the
+rows. A row deleted, added or changed in one of them shows as a difference to another. Runs in
+one REPEATABLE READ transaction, so that a running pipeline does not blur it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+import psycopg
+
+from sqs2pg.mapping.ledger_key import delivery_key
+from sqs2pg.postgres.audit import check_chain
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain
+
+_TALLY = """SELECT coalesce(sum(written), 0)::bigint, coalesce(sum(quarantined), 0)::bigint,
+       coalesce(sum(duplicate), 0)::bigint, coalesce(sum(purged), 0)::bigint
+FROM sqs2pg.tally WHERE pipeline = %s"""
+_LEDGER = """SELECT count(*) FILTER (WHERE outcome = 'written'),
+       count(*) FILTER (WHERE outcome = 'quarantined')
+FROM sqs2pg.delivery WHERE pipeline = %s"""
+# The key holds bits of the MessageId (mapping/ledger_key.py), so a changed id or key shows.
+_FORGED = """SELECT count(*) FROM sqs2pg.delivery d
+WHERE d.pipeline = %s
+  AND d.message_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){2}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$'
+  AND substr(d.key::text, 16) <> substr(d.message_id, 16)"""
+# By message id, both ways: set aside in one book and not in the other. Of days that were dropped
+# the ledger knows nothing any more.
+_FIRST_DAY = """SELECT sqs2pg.day_key(min(to_date(right(c.relname, 8), 'YYYYMMDD')))::text
+FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'sqs2pg.delivery'::regclass AND c.relname ~ '^delivery_[0-9]{8}$'"""
+_QUARANTINE_ONLY = """SELECT count(*) FROM sqs2pg.quarantine q
+WHERE q.pipeline = %s AND NOT EXISTS (
+    SELECT FROM sqs2pg.delivery d WHERE d.key = q.key AND d.message_id = q.message_id
+    AND d.outcome = CASE WHEN q.replayed_at IS NULL THEN 'quarantined' ELSE 'written' END
+        ::sqs2pg.delivery_outcome)"""
+_LEDGER_ONLY = """SELECT count(*) FROM sqs2pg.delivery d
+WHERE d.pipeline = %s AND d.outcome = 'quarantined' AND NOT EXISTS (
+    SELECT FROM sqs2pg.quarantine q
+    WHERE q.key = d.key AND q.message_id = d.message_id AND q.replayed_at IS NULL)"""
+_TARGETS = """SELECT mine.target,
+       (SELECT first.baseline_rows FROM sqs2pg.target first WHERE first.target = mine.target
+        ORDER BY first.pipeline LIMIT 1),
+       (SELECT coalesce(sum(t.target_rows), 0)::bigint FROM sqs2pg.tally t
+        JOIN sqs2pg.pipeline q ON q.id = t.pipeline
+        WHERE coalesce(t.target, q.target) = mine.target)
+FROM sqs2pg.target mine WHERE mine.pipeline = %s ORDER BY mine.position"""
+
+
+class Report(msgspec.Struct):
+    """What was compared; messages."""
+
+    written: int
+    duplicate: int
+    quarantined: int
+    differences: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every book agrees with every other."""
+        return not self.differences
+
+
+async def verify(
+    session: Session,
+    pipeline: int,
+    *,
+    since: datetime | None = None,
+    dedupe: bool = False,
+    anchor: str | None = None,
+) -> Report:
+    """Compare the books of one pipeline; return every difference in words and counts.
+
+    `since` limits the comparison by message id to messages sent from then on; counts that only
+    exist as totals are then left out. `dedupe`: keys name events, so they say nothing of the
+    MessageId. `anchor`, `SEQUENCE:HASH` as logged after an act, holds the audit to it.
+
+    Raises FatalFault where a book cannot be read, SettingsError for an anchor of another form.
+    """
+    try:
+        await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        report = await _compare(session, pipeline, since, dedupe)
+        report.differences += await check_chain(session, anchor)
+    except psycopg.Error as error:
+        raise explain(error) from None
+    finally:
+        await session.rollback()
+    return report
+
+
+async def _compare(session: Session, pipeline: int, since: datetime | None, dedupe: bool) -> Report:
+    differences: list[str] = []
+
+    def compare(what: str, found: int, expected: int) -> None:
+        if found != expected:
+            differences.append(f"{what}: {found} found, {expected} expected ({found - expected:+})")
+
+    async def count(query: str, bound: str = "") -> list[int]:
+        limit, values = (f" AND {bound} >= %s::uuid", [first]) if bound and first else ("", [])
+        [row] = await session.execute(query + limit, [pipeline, *values])
+        return list(row)
+
+    first = _first_key(since) if since else ""
+    [written, quarantined] = await count(_LEDGER, "key")
+    [tally_written, tally_quarantined, duplicate, purged] = await count(_TALLY)
+    if not dedupe:
+        [forged] = await count(_FORGED, "d.key")
+        compare("ledger entries whose key is not their message's", forged, 0)
+    if since is None:
+        [only_ledger] = await count(_LEDGER_ONLY)
+        compare("quarantined in the ledger without a quarantine row", only_ledger, purged)
+        compare("messages written, ledger against tally", written, tally_written)
+        compare("messages quarantined, ledger against tally", quarantined, tally_quarantined)
+        for table, baseline, added in await session.execute(_TARGETS, [pipeline]):
+            # The name comes from the catalog, quoted by the server itself when it was registered.
+            [[rows]] = await session.execute(f"SELECT count(*) FROM {table}")
+            compare(f"rows of {table}, counted against tally and baseline", rows, baseline + added)
+    [[first_day]] = await session.execute(_FIRST_DAY)
+    first = max(first, first_day or "")
+    [only_quarantine] = await count(_QUARANTINE_ONLY, "q.key")
+    compare("quarantine rows without their ledger entry", only_quarantine, 0)
+    return Report(written, duplicate, quarantined, differences)
+
+
+def _first_key(since: datetime) -> str:
+    stamp = delivery_key("", int(since.timestamp() * 1000))[:13]
+    return f"{stamp}-0000-0000-000000000000"

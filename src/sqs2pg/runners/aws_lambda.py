@@ -1,0 +1,351 @@
+"""The AWS Lambda front door: an event of SQS records in, the ones to give back out.
+
+    event -> Messages -> process (decode, mask, write) -> batchItemFailures: what was RELEASED
+
+Lambda's event source mapping receives and deletes; this never speaks to the queue. What is not in
+`batchItemFailures` Lambda deletes, so a message is left out only once its outcome is committed. On
+a FIFO queue the failed one and all after it in its group are given back.
+
+Promises: the connection, the keys and the compiled mapping stay warm between invocations. Nothing
+is started inside the margin before the function's timeout, and what is under way then is cut and
+given back: the ledger makes a batch that was committed all the same a duplicate. Where going on
+would be wrong (a key, the settings, the table) it raises, and the whole batch goes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from itertools import groupby
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
+from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
+from sqs2pg.pipeline.processor import Processor
+from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
+from sqs2pg.settings import Settings, load
+from sqs2pg.telemetry import log
+from sqs2pg.telemetry.emf import MetricLines
+from sqs2pg.telemetry.metrics import Metrics
+
+CUT_S = 1.0
+"""Before the function's timeout: when work under way is cut, so that an answer still gets out."""
+SUSPECT_RECEIVES = 10
+"""Deliveries that make a message a suspect where `source.max_receives` is not set; the queue is
+not asked, since a function in a private network may have no way to it."""
+UPKEEP_EVENT = "Scheduled Event"
+"""`detail-type` of an EventBridge rule's event: one turn of the books' upkeep."""
+
+# SQLSTATE classes and codes that may be about one row of a batch: a lock or a deadlock with
+# another transaction, a statement that took too long. Halving the batch finds it; where the
+# connection or the server is at fault, every half would fail too.
+_ONE_ROW = ("postgres_55P03", "postgres_57014", "postgres_40")
+_CONNECTION = ("postgres_08", "postgres_25", "postgres_57P", "postgres_no_answer")
+
+logger = structlog.get_logger(__name__)
+
+
+class _Attribute(msgspec.Struct, rename="camel"):
+    data_type: str
+    string_value: str | None = None
+    binary_value: str | None = None
+
+
+class _Record(msgspec.Struct, rename="camel"):
+    """One record of the event, as Lambda spells it; the system attributes are SQS's own names."""
+
+    message_id: str
+    receipt_handle: str
+    body: str
+    attributes: SystemAttributes
+    event_source_arn: str = msgspec.field(name="eventSourceARN")
+    message_attributes: dict[str, _Attribute] = {}
+
+
+class _Event(msgspec.Struct, rename="pascal"):
+    records: list[_Record]
+
+
+def messages_of(event: object) -> tuple[list[Message], bool]:
+    """Return the event's messages, and whether they come from a FIFO queue.
+
+    Raises FatalFault where it is no event of an SQS event source mapping.
+    """
+    try:
+        records = msgspec.convert(event, _Event, strict=False).records
+    except msgspec.ValidationError:
+        # The validator's words may quote the event.
+        raise FatalFault(
+            "the event is not one of an SQS event source mapping",
+            code="not_an_sqs_event",
+            hint="connect the function to an SQS queue, with ReportBatchItemFailures",
+        ) from None
+    messages = [
+        Message(
+            record.message_id,
+            record.receipt_handle,
+            record.body,
+            record.attributes,
+            {
+                name: MessageAttribute(one.data_type, one.string_value, one.binary_value)
+                for name, one in record.message_attributes.items()
+            }
+            or None,
+        )
+        for record in records
+    ]
+    return messages, any(record.event_source_arn.endswith(".fifo") for record in records)
+
+
+class Invocation:
+    """One event's messages on their way to an outcome."""
+
+    def __init__(
+        self, processor: Processor, settings: Settings, remaining_s: Callable[[], float]
+    ) -> None:
+        self._processor = processor
+        self._remaining_s = remaining_s
+        self._margin_s = settings.aws_lambda.margin_s
+        self._batch_rows_max = settings.sink.batch_rows_max
+        self._suspect_receives = settings.source.max_receives or SUSPECT_RECEIVES
+        self.outcomes: dict[str, Outcome] = {}
+        self._blocked: set[str] = set()  # message groups of which one was given back
+
+    async def settle(self, messages: Sequence[Message]) -> list[str]:
+        """Process the messages; return the MessageIds to give back, in the event's order.
+
+        Raises FatalFault or KeyFault where going on is wrong.
+        """
+        for part in self._parts(messages):
+            await self._settle(part)
+        failed = {m.message_id for m in messages if not self.outcomes[m.message_id].settled}
+        return [m.message_id for m in messages if m.message_id in failed]
+
+    def _parts(self, messages: Sequence[Message]) -> Iterator[list[Message]]:
+        """Split by size, and so that each suspect stands alone; FIFO in order, else at the end."""
+        if messages and messages[0].attributes.message_group_id is not None:
+            messages = sorted(messages, key=lambda m: m.sequence)
+        else:
+            messages = sorted(messages, key=self._is_suspect)
+        for suspect, run in groupby(messages, self._is_suspect):
+            together = list(run)
+            size = 1 if suspect else self._batch_rows_max
+            yield from (together[at : at + size] for at in range(0, len(together), size))
+
+    def _is_suspect(self, message: Message) -> bool:
+        return message.attributes.approximate_receive_count >= self._suspect_receives
+
+    async def _settle(self, batch: Sequence[Message]) -> None:
+        """Process a batch; one released as a whole for what may be one message's fault, by halves.
+
+        The first half is done before the second is begun, so that a group's order is kept.
+        """
+        blocked = [m for m in batch if m.attributes.message_group_id in self._blocked]
+        self._give_back(blocked)
+        batch = [m for m in batch if m.attributes.message_group_id not in self._blocked]
+        if not batch:
+            return
+        if self._remaining_s() <= self._margin_s:
+            self._give_back(batch)
+            return
+        outcomes = await self._process(batch)
+        released = [m for m, o in zip(batch, outcomes, strict=True) if not o.settled]
+        if len(batch) == len(released) > 1 and self._fault_code().startswith(_ONE_ROW):
+            half = len(batch) // 2
+            await self._settle(batch[:half])
+            await self._settle(batch[half:])
+            return
+        for message, outcome in zip(batch, outcomes, strict=True):
+            # Lambda keeps a group's order only if all after the failed one go back with it.
+            if outcome.settled and message.attributes.message_group_id not in self._blocked:
+                self.outcomes[message.message_id] = outcome
+            else:
+                self._give_back([message])
+
+    def _give_back(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.outcomes[message.message_id] = Outcome.RELEASED
+            if group := message.attributes.message_group_id:
+                self._blocked.add(group)
+
+    async def _process(self, batch: list[Message]) -> list[Outcome]:
+        """Process until the cut; what is not done by then is released."""
+        work = asyncio.ensure_future(self._process_connected(batch))
+        await asyncio.wait([work], timeout=self._remaining_s() - CUT_S)
+        if work.done():
+            return work.result()
+        work.cancel()
+        await asyncio.wait([work], timeout=CUT_S / 4)
+        # Cancelled gently, the driver waits for the server's word; without a connection it ends.
+        await self._processor.reconnect()
+        await asyncio.wait([work], timeout=CUT_S / 4)
+        logger.warning("cut before the function's timeout", messages=len(batch))
+        return [Outcome.RELEASED] * len(batch)
+
+    async def _process_connected(self, batch: list[Message]) -> list[Outcome]:
+        outcomes = await self._process_once(batch)
+        if set(outcomes) == {Outcome.RELEASED} and self._fault_code().startswith(_CONNECTION):
+            # Closed while the function was frozen, as a proxy does after half an hour.
+            outcomes = await self._process_once(batch)
+        return outcomes
+
+    async def _process_once(self, batch: list[Message]) -> list[Outcome]:
+        if self._is_suspect(batch[0]):
+            return [await self._processor.try_alone(batch[0])]
+        return await self._processor.process(batch)
+
+    def _fault_code(self) -> str:
+        fault = self._processor.last_fault
+        return fault.code if fault else ""
+
+
+class Function:
+    """What stays warm between invocations: the event loop, keys, mapping and connection."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
+        # One invocation at a time: a second connection would only be held open.
+        self._settings = msgspec.structs.replace(
+            settings, sink=msgspec.structs.replace(settings.sink, connections=1)
+        )
+        self._environ = environ
+        self._runner = asyncio.Runner()
+        self._warm: dict[bool, tuple[AsyncExitStack, Processing]] = {}
+        self._metrics = Metrics()
+        self._lines = (
+            MetricLines(self._metrics.registry, settings.pipeline_name)
+            if settings.telemetry.emf
+            else None
+        )
+
+    def handle(
+        self, event: object, remaining_s: Callable[[], float]
+    ) -> dict[str, list[dict[str, str]]]:
+        """Return Lambda's partial batch response. Raises what the whole batch must go back for."""
+        if isinstance(event, Mapping) and event.get("detail-type") == UPKEEP_EVENT:
+            self._runner.run(self._upkeep())
+            return {"batchItemFailures": []}
+        messages, fifo = messages_of(event)
+        failed = [message.message_id for message in messages]  # all of them, where this raises
+        try:
+            failed = self._runner.run(self._settle(messages, fifo, remaining_s))
+        finally:
+            self._tell(len(messages), len(failed))
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+
+    def close(self) -> None:
+        """Close connections and loop."""
+        self._runner.run(self._cool_down())
+        self._runner.close()
+
+    async def _settle(
+        self, messages: Sequence[Message], fifo: bool, remaining_s: Callable[[], float]
+    ) -> list[str]:
+        for last_try in (False, True):
+            if remaining_s() <= self._settings.aws_lambda.margin_s:
+                break
+            try:
+                async with asyncio.timeout(remaining_s() - CUT_S):
+                    processing = await self._warm_up(fifo)
+            except (TransientFault, TimeoutError) as fault:
+                # The database is away, or slow: nothing was begun.
+                code = getattr(fault, "code", "cut")
+                self._metrics.count_fault(getattr(fault, "stage", Stage.WRITE), code)
+                logger.warning("not ready; the batch goes back", code=code)
+                break
+            invocation = Invocation(processing.processors[0], self._settings, remaining_s)
+            try:
+                failed = await invocation.settle(messages)
+            except KeyFault as fault:
+                if last_try or fault.code != "key_version":
+                    raise
+                # Keys were rotated while the function was warm: read them again, and go on.
+                await self._cool_down()
+            else:
+                self._report(len(messages), invocation)
+                return failed
+        return [message.message_id for message in messages]
+
+    async def _warm_up(self, fifo: bool) -> Processing:
+        if fifo not in self._warm:
+
+            async def is_fifo() -> bool:
+                return fifo
+
+            stack = AsyncExitStack()
+            where = [self._queue_host(), *hosts(resolve_dsn(self._settings.sink.dsn))]
+            made = await stack.enter_async_context(
+                assemble_processors(self._settings, where, is_fifo, metrics=self._metrics)
+            )
+            self._warm[fifo] = (stack, made)
+        return self._warm[fifo][1]
+
+    async def _cool_down(self) -> None:
+        for stack, _ in self._warm.values():
+            await stack.aclose()
+        self._warm.clear()
+
+    async def _upkeep(self) -> None:
+        processing = await self._warm_up(fifo=False)
+        await upkeep(self._settings, processing.pipeline.id)
+
+    def _queue_host(self) -> str:
+        """Where the messages come from: AWS, unless its endpoint was set to somewhere else."""
+        names = ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
+        url = next(filter(None, map(self._environ.get, names)), "")
+        return urlsplit(url).hostname or "amazonaws.com"
+
+    @staticmethod
+    def _report(received: int, invocation: Invocation) -> None:
+        ended = list(invocation.outcomes.values())
+        counts = {outcome.value: ended.count(outcome) for outcome in Outcome}
+        logger.info("batch settled", received=received, **counts)
+
+    def _tell(self, received: int, released: int) -> None:
+        """Print what this invocation did as a line of metrics, where the settings ask for it.
+
+        After each one: between two the sandbox is frozen, and nothing tells which is the last.
+        """
+        self._metrics.requests.received += received
+        self._metrics.count_released(released)
+        if self._lines is not None:
+            print(self._lines.next_line(), flush=True)
+
+    def discard(self) -> None:
+        """Forget what is warm after a fault, so that the next invocation begins afresh."""
+        self._runner.run(self._cool_down())
+
+
+_function: Function | None = None
+
+
+def handler(event: object, context: Any) -> dict[str, list[dict[str, str]]]:
+    """Handle one invocation; the function's `Handler` is `sqs2pg.aws_lambda.handler`.
+
+    `context` is Lambda's: `get_remaining_time_in_millis()` is asked. Returns
+    `{"batchItemFailures": [{"itemIdentifier": MessageId}, …]}`. Raises an Sqs2pgError where going
+    on would be wrong, and the whole batch returns to the queue; its text quotes no message.
+    """
+    global _function  # noqa: PLW0603  what Lambda keeps warm is the module
+    try:
+        if _function is None:
+            log.configure()
+            _function = Function(load())
+        return _function.handle(event, lambda: context.get_remaining_time_in_millis() / 1000)
+    except Sqs2pgError as fault:
+        logger.error("the whole batch goes back", code=fault.code)  # noqa: TRY400
+        if _function is not None:
+            _function.discard()
+        raise
+    except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
+        what, hint = unforeseen(error)
+        logger.error("the whole batch goes back", code="unexpected")  # noqa: TRY400  no traceback
+        if _function is not None:
+            _function.discard()
+        raise FatalFault(what, code="unexpected", hint=hint) from None

@@ -1,0 +1,415 @@
+"""`run --ray`: consumers as actors over a Ray cluster, placed, scaled, healed and drained.
+
+    driver ─ place ─▶ actor on a node: a whole pipeline, as `run` has it
+           ◀─ state ─ every second or so: what it did, what it holds
+    backlog, rates ─▶ scaling ─▶ place one more, or stop one and let it drain
+
+SQS spreads the messages and the ledger makes an overlap a duplicate, so the actors need no word
+between them, and a node that dies loses nothing: what its actor held comes back by its lease.
+
+Secrets do not travel through Ray: an actor reads settings, keys and credentials from its own
+node, and one whose settings are others than the driver's is refused. Faults come back as codes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from sqs2pg.errors import (
+    FatalFault,
+    KeyFault,
+    SettingsError,
+    Sqs2pgError,
+    TransientFault,
+    unforeseen,
+)
+from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.runners.assembly import Ready, assemble
+from sqs2pg.runners.autoscaler import Reading, Scaler
+from sqs2pg.settings import Settings, load
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.telemetry import log
+
+INSTALL_HINT = "pip install 'sqs2pg[ray]'"
+ANSWER_S = 1.0
+"""How long a look waits for the consumers' answers; one that is late is counted as it was last, and
+its answer, when it comes, by a later look."""
+STOP_MARGIN_S = 15.0
+"""On top of the grace period: a consumer that has not stopped by then is killed."""
+KNOCK_S = 10.0
+_COUNTED = ("received", "written", "duplicate", "quarantined", "released")
+
+logger = structlog.get_logger(__name__)
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return a digest of the settings that all consumers of a fleet must share.
+
+    Not of where a node's own keys, database or status address are, nor of the driver's own.
+    """
+    tree = msgspec.to_builtins(settings)
+    for section, name in (("sink", "dsn"), ("keys", "file"), ("source", "drain_settle_s")):
+        del tree[section][name]
+    del tree["status"], tree["ray"]
+    return hashlib.sha256(msgspec.json.encode(tree, order="deterministic")).hexdigest()[:16]
+
+
+def load_as(config: Path | None, expected: str) -> Settings:
+    """Return this node's settings. Raises SettingsError where they are not the fleet's."""
+    settings = load(config)
+    if fingerprint(settings) != expected:
+        raise SettingsError(
+            "a node's settings are not those that the fleet was started with",
+            code="node_settings",
+            hint="give every node the same settings file and SQS2PG_ variables",
+        )
+    return settings
+
+
+class Consumer:
+    """One pipeline in an actor's process. Its methods run on the actor's event loop."""
+
+    def __init__(self, config: str | None, expected: str) -> None:
+        log.configure()
+        self._config = Path(config) if config else None
+        self._expected = expected
+        self._ready: Ready | None = None
+        self._stopping = False
+
+    async def run(self) -> dict[str, Any]:
+        """Consume until stopped; return `totals`, and `fault` where it ended by one."""
+        fault: dict[str, Any] | None = None
+        try:
+            settings = load_as(self._config, self._expected)
+            async with assemble(settings) as ready:
+                self._ready = ready
+                if self._stopping:
+                    ready.consumer.stop()
+                async with ready.watch:
+                    await ready.consumer.run()
+                ready.journal.flush(end=True)
+                await ready.readings.leave()
+        except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
+            fault = fault_of(error)
+        return {"totals": self._totals(), "fault": fault}
+
+    async def stop(self) -> None:
+        """End receiving; `run` returns when what is in hand is settled or released."""
+        self._stopping = True
+        if self._ready is not None:
+            self._ready.consumer.stop()
+
+    async def state(self) -> dict[str, Any]:
+        """Return what it did so far, what it holds, and where it is; `at_s` by its own clock,
+        None while it is not ready to work.
+        """
+        held = self._ready.source.held_count if self._ready else 0
+        at_s = time.monotonic() if self._ready else None
+        return {"totals": self._totals(), "held": held, "node": node_id(), "at_s": at_s}
+
+    def _totals(self) -> dict[str, Any]:
+        totals = self._ready.consumer.totals if self._ready else Totals()
+        flat: dict[str, Any] = msgspec.to_builtins(totals)
+        return flat
+
+
+def node_id() -> str:
+    """Return the id of the node that this process runs on."""
+    ray = library()
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def library() -> Any:
+    """Return Ray. Raises SettingsError where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise SettingsError("--ray needs Ray, which is not installed", hint=INSTALL_HINT) from None
+    return ray
+
+
+class _Placed(msgspec.Struct, eq=False):
+    """One actor, from its placement to its end."""
+
+    number: int
+    actor: Any
+    ended: asyncio.Future[Any]
+    totals: dict[str, Any]
+    held: int = 0
+    node: str = ""
+    """Empty while it waits for a place."""
+    stopped_at: float | None = None
+    asked: asyncio.Future[Any] | None = None
+    """Its state, while it owes us the answer: one question at a time."""
+    at_s: float | None = None
+    """When it answered last, by its own clock."""
+    rate: float | None = None
+    """Messages a second between its last two answers; None where this look brought none."""
+
+    def note(self, state: dict[str, Any]) -> None:
+        """Take in what it says of itself."""
+        before_s, before = self.at_s, _settled(self.totals)
+        self.totals, self.held, self.node = state["totals"], state["held"], state["node"]
+        self.at_s = state["at_s"]
+        if before_s is not None and self.at_s is not None and self.at_s > before_s:
+            self.rate = (_settled(self.totals) - before) / (self.at_s - before_s)
+
+
+def _settled(totals: dict[str, Any]) -> int:
+    return sum(totals.get(name, 0) for name in ("written", "duplicate", "quarantined"))
+
+
+class Fleet:
+    """The driver: as many consumers as the backlog wants, on whatever nodes there are."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: Path | None,
+        client: SqsClient,
+        *,
+        on_change: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._config = str(config.resolve()) if config else None
+        self._client = client
+        self._queue_url = ""
+        self._ray = library()
+        self._actor_class = self._ray.remote(
+            num_cpus=settings.ray.cpus,
+            # The driver places a new one itself: where there is room now, if the backlog wants it.
+            max_restarts=0,
+            scheduling_strategy="SPREAD",
+        )(Consumer)
+        self._scaler = Scaler(
+            least=settings.ray.consumers_min,
+            most=max(settings.ray.consumers_min, settings.ray.consumers_max),
+            catch_up_s=settings.ray.catch_up_s,
+        )
+        self._placed: list[_Placed] = []
+        self._past: list[dict[str, Any]] = []  # totals of those that ended
+        self._fault: Sqs2pgError | None = None
+        self._stopping = asyncio.Event()
+        self._on_change = on_change
+        self._numbers = 0
+
+    def stop(self) -> None:
+        """End the fleet: every consumer drains what it holds."""
+        self._stopping.set()
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """Consumers by the node they run on."""
+        counts: dict[str, int] = {}
+        for one in self._placed:
+            if one.node:
+                counts[one.node] = counts.get(one.node, 0) + 1
+        return counts
+
+    async def run(self, *, drain_settle_s: float | None = None) -> Totals:
+        """Keep the fleet until `stop`, a fault, or (with a settle time) the queue stays empty.
+
+        Returns the totals of all consumers; of one that died what it last reported. Raises what a
+        consumer ended by.
+        """
+        self._queue_url = await self._client.queue_url(self._settings.source.queue)
+        began = time.monotonic()
+        empty_since: float | None = None
+        while not self._stopping.is_set() and self._fault is None:
+            await self._look()
+            depth = await self._depth()
+            if depth is not None:
+                self._scale(depth)
+                busy = depth or any(one.held for one in self._placed)
+                empty_since = None if busy else empty_since or time.monotonic()
+            empty_s = time.monotonic() - empty_since if empty_since is not None else -1.0
+            if drain_settle_s is not None and empty_s >= drain_settle_s:
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._settings.ray.every_s)
+        await self._retire_all()
+        if self._fault is not None:
+            raise self._fault
+        totals = self.totals()
+        totals.seconds = round(time.monotonic() - began, 3)
+        return totals
+
+    def totals(self) -> Totals:
+        """Return the sum of what all consumers did, those included that have ended."""
+        total = Totals()
+        for part in (*self._past, *(one.totals for one in self._placed)):
+            for name in _COUNTED:
+                setattr(total, name, getattr(total, name) + part.get(name, 0))
+            total.busy_seconds = max(total.busy_seconds, part.get("busy_seconds", 0.0))
+        return total
+
+    def _scale(self, backlog: int) -> None:
+        going = [one for one in self._placed if one.stopped_at is None]
+        working = [one for one in going if one.node]
+        rates = [one.rate for one in working if one.rate is not None]
+        rate = sum(rates) / len(rates) if rates else None
+        reading = Reading(backlog, rate, time.monotonic(), len(working))
+        wanted = self._scaler.wanted(reading, len(going))
+        if wanted > len(going) > len(working):
+            wanted = len(going)  # while one waits for a place, another would wait too
+        if wanted != len(going):
+            logger.info("scaling", workers=wanted, left=backlog)
+        for _ in range(wanted - len(going)):
+            self._place()
+        for one in self._superfluous(going, len(going) - wanted):
+            self._retire(one)
+
+    def _superfluous(self, going: list[_Placed], count: int) -> list[_Placed]:
+        """Choose who goes: who waits for a place, then the youngest on the fullest node."""
+        counts = self.nodes
+        order = sorted(going, key=lambda one: (bool(one.node), -counts.get(one.node, 0)))
+        return order[: max(0, count)]
+
+    def _place(self) -> None:
+        self._numbers += 1
+        actor = self._actor_class.remote(self._config, fingerprint(self._settings))
+        ended = asyncio.ensure_future(answer_of(actor.run.remote()))
+        self._placed.append(_Placed(self._numbers, actor, ended, {}))
+
+    def _retire(self, one: _Placed) -> None:
+        one.stopped_at = time.monotonic()
+        one.actor.stop.remote()
+
+    async def _look(self) -> None:
+        """Ask everyone for its state; take leave of those that ended, whichever way."""
+        for one in self._placed:
+            one.rate = None
+            if one.asked is None:
+                one.asked = asyncio.ensure_future(answer_of(one.actor.state.remote()))
+        # Not for those that wait for a place: they may wait for a node that never comes.
+        awaited = [one.asked for one in self._placed if one.asked and one.node]
+        if awaited:
+            await asyncio.wait(awaited, timeout=ANSWER_S)
+        limit_s = self._settings.shutdown_grace_s + STOP_MARGIN_S
+        for one in list(self._placed):
+            if one.asked is not None and one.asked.done():
+                state, one.asked = one.asked.result(), None
+                if state is not None:
+                    one.note(state)
+            overdue = one.stopped_at is not None and time.monotonic() - one.stopped_at > limit_s
+            if overdue:
+                self._ray.kill(one.actor)
+            if one.ended.done() or overdue:
+                self._take_leave(one)
+        self._on_change(len(self._placed))
+
+    def _take_leave(self, one: _Placed) -> None:
+        self._placed.remove(one)
+        if one.asked is not None:
+            one.asked.cancel()
+        ended = one.ended.result() if one.ended.done() else None
+        self._past.append(ended["totals"] if ended else one.totals)
+        self._ray.kill(one.actor)  # its process has nothing left to do
+        if ended is None and not one.node and one.stopped_at is not None:
+            return  # it never got a place, and is not wanted any more
+        if ended is None:
+            # Its node or its process died: the next turn places another, if one is wanted.
+            logger.warning("a consumer is gone; what it held comes back", worker=one.number)
+        elif ended["fault"]:
+            self._fault = self._fault or as_fault(ended["fault"])
+
+    async def _retire_all(self) -> None:
+        for one in self._placed:
+            if one.stopped_at is None:
+                self._retire(one)
+        while self._placed:
+            await asyncio.wait(
+                [one.ended for one in self._placed],
+                timeout=1.0,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            waiting = [one for one in self._placed if not one.node]
+            for one in waiting:  # it never got a place
+                self._ray.kill(one.actor)
+            await self._look()
+
+    async def _depth(self) -> int | None:
+        """Messages on the queue, in flight and delayed ones included; None if not known now."""
+        names = [
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        ]
+        try:
+            counts = await self._client.attributes(self._queue_url, names)
+        except TransientFault as fault:
+            logger.warning("the queue's length is not known now", code=fault.code)
+            return None
+        return sum(int(counts.get(name, 0)) for name in names)
+
+
+async def answer_of(reference: Any) -> Any:
+    """Return a remote call's answer; None where its actor died. Ray's words are left out."""
+    try:
+        return await reference
+    except asyncio.CancelledError:
+        raise
+    except Exception:  # noqa: BLE001  RayActorError and its kin, which quote the node's words
+        return None
+
+
+def fault_of(error: Exception) -> dict[str, Any]:
+    """Return what an error may say to the driver: of one that is not ours only its type."""
+    if isinstance(error, Sqs2pgError):
+        kind, what, code, hint = type(error).__name__, error.what, error.code, error.hint
+    else:
+        kind, code = "FatalFault", "unexpected"
+        what, hint = unforeseen(error)
+    return {"kind": kind, "what": what, "code": code, "hint": hint}
+
+
+def as_fault(fault: dict[str, Any]) -> Sqs2pgError:
+    """Return the error to raise for a fault that a node sent; its exit code is that of the kind."""
+    classes: dict[str, type[Sqs2pgError]] = {
+        one.__name__: one for one in (SettingsError, KeyFault, FatalFault)
+    }
+    kind = classes.get(fault["kind"], FatalFault)
+    return kind(fault["what"], code=fault["code"], hint=fault["hint"])
+
+
+def join(address: str) -> None:
+    """Join the cluster at `address`: `auto`, `host:port` or `ray://…`. Raises SettingsError."""
+    ray = library()
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        _knock(address)
+        ray.init(
+            address=address,
+            namespace="sqs2pg",
+            log_to_driver=False,  # stdout is the command's own; the logs are on the nodes
+            logging_level="ERROR",
+            ignore_reinit_error=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SettingsError(
+            f"no Ray cluster answers at {address} ({type(error).__name__})",
+            hint="start one with `ray start --head`, or check the address and the network",
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+
+
+def leave() -> None:
+    """Leave the cluster; actors that are left end with us."""
+    library().shutdown()

@@ -1,0 +1,118 @@
+"""Rules: what a field's mask must fit, by what its operator declares. Asked once, at start.
+
+Each refusal says what would go wrong and what to set instead. Pure: the settings call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.mask.registry import KEYED, check_domain, properties
+from sqs2pg.settings import paths
+
+if TYPE_CHECKING:
+    from sqs2pg.settings import Field
+
+MASKABLE = ("text", "integer", "bigint", "uuid")
+"""Types of fields that an operator may mask: what it sees is their text."""
+DROP = "drop"
+"""Not an operator: the policy of a field that is known and goes nowhere."""
+
+
+def check_fields(
+    fields: Iterable[Field], *, accept_reversible: bool, cost: Callable[[], str]
+) -> None:
+    """Raise SettingsError for the first field whose mask does not fit what is asked of it.
+
+    `cost` says how long it takes to reverse the refused mask; called only for that refusal.
+    Codes: `unknown_operator`, `operator_kind`, `reversible_mask`, `mask_type`,
+    `mask_not_recoverable`, `bad_domain`, `too_few_values`, `kept_beside_mask`, `domain_mixed`.
+    """
+    fields = list(fields)
+    for field in fields:
+        _check_field(field, accept_reversible=accept_reversible, cost=cost)
+    _check_together(fields)
+
+
+def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], str]) -> None:
+    where = f"field {field.name!r}"
+    declared = properties(field.mask)
+    if field.kind not in declared.kinds:
+        raise SettingsError(
+            f"{where}: mask = {field.mask!r} cannot mask values of kind {field.kind!r}",
+            code="operator_kind",
+            hint=f"it masks kind = {' or '.join(map(repr, declared.kinds))}",
+        )
+    if declared.reversible and field.mask != "keep" and not accept_reversible:
+        raise SettingsError(
+            f'{where}: mask = "{field.mask}" is reversible: {cost()}',
+            code="reversible_mask",
+            hint='use mask = "pseudonymize", or set i_accept_reversible = true for the old output',
+        )
+    if field.type not in MASKABLE and field.mask not in ("keep", "redact", "nullify"):
+        raise SettingsError(
+            f"{where}: mask = {field.mask!r} gives text, but its type is {field.type!r}",
+            code="mask_type",
+            hint='set type = "text", or "integer", "bigint" or "uuid", for a masked field',
+        )
+    if field.recover and not (declared.deterministic and declared.joinable):
+        raise SettingsError(
+            f"{where}: recover = true needs a mask by which one value is found again, and "
+            f"{field.mask!r} "
+            + ("is the same for many values" if declared.deterministic else "is another each time"),
+            code="mask_not_recoverable",
+            hint='use mask = "pseudonymize"'
+            + (", or leave out recover: the key opens it" if declared.recoverable else ""),
+        )
+    if field.recover and field.mask == "keep":
+        raise SettingsError(
+            f"{where}: recover = true on a field that is kept as it is: there is nothing to "
+            "recover, and the vault would hold the value in clear, as its own token",
+            code="mask_not_recoverable",
+            hint='remove recover, or set mask = "pseudonymize"',
+        )
+    if field.mask in KEYED:
+        try:
+            check_domain(field.domain or field.name)
+        except SettingsError as error:
+            error.what = f"{where}: {error.what}"
+            raise
+    few = field.possible_values
+    if few is not None and few < declared.values_min and not declared.reversible:
+        raise SettingsError(
+            f"{where}: mask = {field.mask!r} is safe for {declared.values_min:,} possible values "
+            f"or more, and the field has {few:,}",
+            code="too_few_values",
+            hint='use mask = "pseudonymize"',
+        )
+
+
+def _check_together(fields: list[Field]) -> None:
+    for field in fields:
+        if field.mask != "keep":
+            continue
+        for other in fields:
+            if other.mask in ("keep", "partial", DROP) or not other.source:
+                continue
+            if field.source and paths.contains(field.source, other.source):
+                raise SettingsError(
+                    f"field {other.source!r} is masked for one column and kept for another"
+                    + ("" if field.source == other.source else f", inside {field.source!r}"),
+                    code="kept_beside_mask",
+                    hint="whoever reads the table has both; mask it in each, or drop one",
+                )
+    by_domain: dict[str, Field] = {}
+    for field in fields:
+        if not field.domain:
+            continue
+        first = by_domain.setdefault(field.domain, field)
+        if (first.kind, first.mask) != (field.kind, field.mask):
+            raise SettingsError(
+                f"fields {first.source!r} and {field.source!r} share the domain "
+                f"{field.domain!r} and would not join: "
+                f"{first.mask} of {first.kind} and {field.mask} of {field.kind}",
+                code="domain_mixed",
+                hint="give them the same mask and kind, or domains of their own",
+            )

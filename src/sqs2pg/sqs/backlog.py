@@ -1,0 +1,120 @@
+"""What waits: the dead-letter queue's depth, and the age of the queue's oldest message.
+
+Place in the flow: beside it; asked by the watch every few seconds, never by the pipeline. The age
+comes from CloudWatch, where the role may read it; it is a minute or two old there. Must never let a
+library's text out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import botocore.config
+import botocore.exceptions
+import botocore.session
+import msgspec
+
+from sqs2pg.errors import Stage, TransientFault
+from sqs2pg.sqs.client import SqsClient
+
+DENIED_FOR_S = 3600.0
+"""After a refusal CloudWatch is asked again no sooner: a grant may come, an alarm need not."""
+_BACK_MINUTES = 10  # a queue that was idle reports late
+_ENDPOINTS = ("AWS_ENDPOINT_URL_CLOUDWATCH",)
+_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
+
+
+class DeadLetterQueue:
+    """The queue that the redrive policy of another names, if it does."""
+
+    def __init__(self, client: SqsClient, queue_url: str) -> None:
+        self._client = client
+        self._queue_url = queue_url
+
+    async def visible(self) -> int | None:
+        """Return how many messages wait there; None where there is no such queue.
+
+        The policy is read every time: it may be changed under a running pipeline. Raises
+        TransientFault, or FatalFault where the attributes may not be read.
+        """
+        answer = await self._client.attributes(self._queue_url, ["RedrivePolicy"])
+        arn = _dead_letter_arn(answer.get("RedrivePolicy", ""))
+        if not arn:
+            return None
+        name = "ApproximateNumberOfMessages"
+        url = await self._client.queue_url(arn)
+        answer = await self._client.attributes(url, [name])
+        return int(answer.get(name, 0))
+
+
+def _dead_letter_arn(policy: str) -> str:
+    try:
+        return str(msgspec.json.decode(policy)["deadLetterTargetArn"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return ""
+
+
+class OldestMessage:
+    """CloudWatch's ApproximateAgeOfOldestMessage of one queue."""
+
+    def __init__(self, queue_url: str, region: str) -> None:
+        self._queue = queue_url.rstrip("/").rsplit("/", 1)[-1]
+        self._region = region
+        self._client: Any = None
+        self._not_before = 0.0
+
+    async def age_s(self) -> float | None:
+        """Return the age in seconds; None where CloudWatch has none, or may not be read.
+
+        Raises TransientFault where it does not answer.
+        """
+        if time.monotonic() < self._not_before:
+            return None
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> float | None:
+        now = datetime.now(UTC)
+        try:
+            if self._client is None:
+                self._client = botocore.session.Session().create_client(
+                    "cloudwatch",
+                    region_name=self._region,
+                    config=botocore.config.Config(
+                        connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 1}
+                    ),
+                )
+            answer = self._client.get_metric_statistics(
+                Namespace="AWS/SQS",
+                MetricName="ApproximateAgeOfOldestMessage",
+                Dimensions=[{"Name": "QueueName", "Value": self._queue}],
+                StartTime=now - timedelta(minutes=_BACK_MINUTES),
+                EndTime=now,
+                Period=60,
+                Statistics=["Maximum"],
+            )
+        except botocore.exceptions.ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _DENIED:
+                self._not_before = time.monotonic() + DENIED_FOR_S
+                return None
+            raise _away() from None
+        except (botocore.exceptions.BotoCoreError, OSError, ValueError):
+            raise _away() from None
+        points = sorted(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"])
+        return float(points[-1]["Maximum"]) if points else None
+
+
+def has_cloudwatch(endpoint_host: str) -> bool:
+    """Whether there is a CloudWatch to ask: AWS's own beside AWS's SQS, or one that is named."""
+    aws = endpoint_host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+    return aws or any(map(os.environ.get, _ENDPOINTS))
+
+
+def _away() -> TransientFault:
+    return TransientFault(
+        "CloudWatch did not answer", code="cloudwatch_unavailable", stage=Stage.STATUS
+    )

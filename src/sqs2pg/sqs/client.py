@@ -1,0 +1,423 @@
+"""The SQS client of the hot path: seven calls of the AWS JSON protocol, signed and sent by us.
+
+Place in the flow: at both ends of it; the consumer receives, leases and deletes through here.
+botocore resolves the environment at start and renews credentials in a thread; it never makes a
+request of ours.
+
+Promises: an answer is never taken for another request's; every failure is a fault of our tree,
+with a code from a bounded set; what AWS's retry modes would retry is retried here, and nothing
+that could send a message twice unnoticed. Must never log or raise an answer's text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Self
+
+from sqs2pg.errors import SettingsError, Sqs2pgError, TransientFault
+from sqs2pg.message import Message
+from sqs2pg.sqs import wire
+from sqs2pg.sqs.chained_calls import Batches, Conversation, Deletes, Polls
+from sqs2pg.sqs.connection import Reply
+from sqs2pg.sqs.dialer import Dialer, make_tls
+from sqs2pg.sqs.endpoint import split_queue
+from sqs2pg.sqs.environment import AwsEnvironment, read_environment
+from sqs2pg.sqs.errors import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
+from sqs2pg.sqs.pool import IDLE_S, ConnectionPool
+from sqs2pg.sqs.retries import NOT_TAKEN, RateLimit, Retries
+from sqs2pg.sqs.signer import USER_AGENT, Keys, RepeatedRequest, RequestTemplate, Signer
+from sqs2pg.sqs.wire import EntryFailure, Operation, OutgoingMessage, SendResult
+
+CONNECTIONS_MAX = 64
+"""Of each of the two pools: long polls, and everything else."""
+SILENCE_S = 10.0
+"""Seconds without a byte before a call is given up; a long poll's wait comes on top."""
+SKEW_S_MIN = 60.0
+"""AWS accepts a signature five minutes off; a smaller difference is not what it refused."""
+_SURE_IDLE_S = 2.0
+"""A send cannot be repeated, so it goes out on a connection used just now, or a new one."""
+_POLLS_MAX = 64
+"""Different receive requests remembered; a pipeline has one or two."""
+
+_Poll = tuple[str, int, int, int | None, tuple[str, ...]]
+
+
+class SqsClient:
+    """A client of one endpoint, used from one event loop.
+
+    Long polls have connections of their own, so that they never hold up a delete. Cancelling a
+    call closes its connection. A cancelled or failed `receive` may have taken messages whose
+    answer was lost; they come back when their visibility timeout ends.
+    """
+
+    def __init__(
+        self,
+        environment: AwsEnvironment,
+        *,
+        max_connections: int = CONNECTIONS_MAX,
+        silence_s: float = SILENCE_S,
+        verify_md5: bool = False,
+    ) -> None:
+        """Raises SettingsError where the CA bundle cannot be read."""
+        self._environment = environment
+        self._credentials = environment.credentials
+        self._retries = Retries(environment.retries)
+        self._rate = RateLimit() if environment.retries.mode == "adaptive" else None
+        self._silence_s = silence_s
+        self._read_messages = wire.read_verified if verify_md5 else wire.read_messages
+        self._skew_s = 0.0
+        self._signing = _Signing(environment, self._credentials.keys)
+        self._poll_bodies: dict[_Poll, bytes] = {}
+        self._closed = False
+        dialer = _make_dialer(environment)
+        self._polls = ConnectionPool(dialer.dial, connections_max=max_connections)
+        self._calls = ConnectionPool(dialer.dial, connections_max=max_connections)
+
+    @classmethod
+    def from_environment(
+        cls,
+        *,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        max_connections: int = CONNECTIONS_MAX,
+        silence_s: float = SILENCE_S,
+        verify_md5: bool = False,
+    ) -> Self:
+        """A client for the AWS environment as boto3 would read it; see `read_environment`.
+
+        Blocking, for seconds where an instance or container role is asked for credentials.
+        """
+        environment = read_environment(region=region, endpoint_url=endpoint_url)
+        return cls(
+            environment,
+            max_connections=max_connections,
+            silence_s=silence_s,
+            verify_md5=verify_md5,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection; calls in flight fail. May be repeated."""
+        self._closed = True
+        await asyncio.gather(self._polls.close(), self._calls.close(), self._credentials.close())
+
+    @property
+    def region(self) -> str:
+        """The region requests are signed for."""
+        return self._environment.region
+
+    @property
+    def endpoint_host(self) -> str:
+        """The name or address of the endpoint, without its port."""
+        return self._environment.endpoint.host
+
+    def credential_expiry(self) -> float | None:
+        """When the present AWS credentials expire, seconds since the epoch; None: never."""
+        return self._credentials.expiry
+
+    async def queue_url(self, name_or_url_or_arn: str) -> str:
+        """The URL of a queue. A URL is returned as it is; a name or an ARN asks GetQueueUrl.
+
+        Raises SettingsError where an ARN or an AWS URL names another region than ours.
+        """
+        name, account, region = split_queue(name_or_url_or_arn)
+        if region and region != self.region:
+            raise SettingsError(
+                f"the queue is in region {region}, the client in {self.region}",
+                hint=f"set AWS_REGION={region}, or correct source.queue",
+            )
+        if not name:
+            return name_or_url_or_arn
+        body = wire.write_body(QueueName=name, QueueOwnerAWSAccountId=account or None)
+        reply = await self._call(wire.QUEUE_URL, body)
+        return wire.read_queue_url(reply, wire.QUEUE_URL)
+
+    async def create_queue(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
+        """Make a queue and return its URL; one that exists with equal attributes is returned."""
+        body = wire.write_body(QueueName=name, Attributes=attributes or None)
+        reply = await self._call(wire.CREATE_QUEUE, body)
+        return wire.read_queue_url(reply, wire.CREATE_QUEUE)
+
+    async def receive(
+        self,
+        queue_url: str,
+        *,
+        max_messages: int = wire.BATCH_MAX,
+        wait_s: int = 20,
+        visibility_timeout_s: int | None = None,
+        message_attributes: Sequence[str] = (),
+    ) -> list[Message]:
+        """Up to `max_messages` (1 to 10) messages, waiting up to `wait_s` (0 to 20) for the first.
+
+        `visibility_timeout_s` (0 to 43,200) of None is the queue's own. `message_attributes`
+        names the producer's attributes wanted, `All` for all. Raises TransientFault or
+        FatalFault; ValueError outside the ranges.
+        """
+        request = self._poll_body(
+            queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
+        )
+        return self._read_messages(await self._call(wire.RECEIVE, request, wait_s=wait_s))
+
+    async def receive_on(
+        self,
+        take: Callable[[list[Message]], bool],
+        queue_url: str,
+        *,
+        max_messages: int = wire.BATCH_MAX,
+        wait_s: int = 20,
+        visibility_timeout_s: int | None = None,
+        message_attributes: Sequence[str] = (),
+    ) -> list[Message]:
+        """As `receive`, again and again, until `take` does not take what came; return that.
+
+        `take` is called from the event loop's callback with the messages of a reply that brought
+        some; where it returns True it has taken them, and the same request goes out again. Big
+        replies are not shown to it. A fault is the last request's: what was taken stays taken.
+        """
+        body = self._poll_body(
+            queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
+        )
+        polls = Polls(body, take, self._read_messages)
+        return self._read_messages(await self._call(wire.RECEIVE, polls, wait_s=wait_s))
+
+    def _poll_body(self, *key: *_Poll) -> bytes:
+        body = self._poll_bodies.get(key)
+        if body is None:
+            body = wire.write_receive(*key)
+            if len(self._poll_bodies) >= _POLLS_MAX:
+                self._poll_bodies.clear()
+            self._poll_bodies[key] = body
+        return body
+
+    async def delete(self, queue_url: str, receipt_handles: Sequence[str]) -> list[EntryFailure]:
+        """Delete up to 10 messages; returns the entries that failed. May be repeated."""
+        request = wire.write_delete(queue_url, receipt_handles)
+        body = await self._call(wire.DELETE, request)
+        return wire.read_failures(body, len(receipt_handles), wire.DELETE)
+
+    async def delete_on(self, batches: Batches) -> list[EntryFailure]:
+        """As `delete`, batch after batch, until there is no other or one is not all done.
+
+        Returns the failed entries of the last batch, which is the present one of `batches`; what
+        is raised is its fault. Every batch before it is deleted.
+        """
+        body = await self._call(wire.DELETE, Deletes(batches))
+        return wire.read_failures(body, len(batches.handles), wire.DELETE)
+
+    async def change_visibility(
+        self, queue_url: str, receipt_handles: Sequence[str], timeout_s: int
+    ) -> list[EntryFailure]:
+        """Hide up to 10 messages for `timeout_s` (0 to 43,200) from now; returns the failures.
+
+        May be repeated. SQS keeps a message in flight for 12 hours in all at the most.
+        """
+        request = wire.write_change_visibility(queue_url, receipt_handles, timeout_s)
+        body = await self._call(wire.CHANGE_VISIBILITY, request)
+        return wire.read_failures(body, len(receipt_handles), wire.CHANGE_VISIBILITY)
+
+    async def send(
+        self, queue_url: str, messages: Sequence[OutgoingMessage | str]
+    ) -> list[EntryFailure]:
+        """Send up to 10 messages of 1 MiB in all, a text standing for a message of that body.
+
+        Returns the entries that failed. Tried again only where AWS answered that it did not take
+        them, or where deduplication ids make it safe: after a TransientFault they may or may not
+        be on the queue.
+        """
+        return (await self.send_for_ids(queue_url, messages)).failures
+
+    async def send_for_ids(
+        self, queue_url: str, messages: Sequence[OutgoingMessage | str]
+    ) -> SendResult:
+        """As `send`, and the MessageIds that SQS gave."""
+        request = wire.write_send(queue_url, messages)
+        repeatable = all(
+            isinstance(message, OutgoingMessage) and message.deduplication_id
+            for message in messages
+        )
+        body = await self._call(wire.SEND, request, repeatable=repeatable)
+        return wire.read_sent(body, len(messages))
+
+    async def attributes(self, queue_url: str, names: Sequence[str] = ("All",)) -> dict[str, str]:
+        """The queue's attributes by name, all of them text."""
+        body = wire.write_body(QueueUrl=queue_url, AttributeNames=names)
+        return wire.read_attributes(await self._call(wire.ATTRIBUTES, body))
+
+    async def _call(
+        self,
+        operation: Operation,
+        request: bytes | Conversation,
+        *,
+        wait_s: float = 0.0,
+        repeatable: bool = True,
+    ) -> bytes:
+        """One call with its retries, or a conversation; the body of the last, successful answer.
+
+        A call that is tried again stands alone: its answer is returned, whatever may follow.
+        """
+        talk = None if isinstance(request, bytes) else request
+        attempt, cost, corrected = 1, 0, False
+        while True:
+            keys, skew_s = self._credentials.keys, self._skew_s
+            first = talk if attempt == 1 and not corrected else None
+            body = request if isinstance(request, bytes) else request.body()
+            try:
+                reply = await self._attempt(operation, body, wait_s, repeatable, first)
+                if reply.status == 200:
+                    self._retries.succeed(cost)
+                    if self._rate is not None:
+                        self._rate.record(throttled=False)
+                    return reply.body
+                if not corrected and await self._correct(reply, keys, skew_s):
+                    corrected = True  # worth one more attempt at once, which costs nothing
+                    continue
+                raise read_fault(reply, operation.name, operation.stage)
+            except Sqs2pgError as fault:
+                if isinstance(fault, TransientFault):
+                    fault.stage = operation.stage
+                if self._rate is not None:
+                    self._rate.record(throttled=fault.code == "aws_throttled")
+                plan = self._retries.plan(fault, attempt)
+                if plan is None or self._closed or not (repeatable or fault.code in NOT_TAKEN):
+                    raise
+                delay_s, cost = plan
+            attempt += 1
+            await asyncio.sleep(delay_s)
+
+    async def _attempt(
+        self,
+        operation: Operation,
+        body: bytes,
+        wait_s: float,
+        repeatable: bool,
+        talk: Conversation | None,
+    ) -> Reply:
+        """One answer, of whatever status; the last one of a conversation."""
+        if time.time() >= self._credentials.refresh_at:
+            await self._credentials.renew()
+        if self._rate is not None:
+            await self._rate.wait()
+        pool = self._polls if operation is wire.RECEIVE else self._calls
+        silence_s = wait_s + self._silence_s
+        idle_s = IDLE_S if repeatable else _SURE_IDLE_S
+        proceed = None
+        if talk is not None and self._rate is None:
+            proceed = partial(self._proceed, operation, talk, pool)
+        connection = pool.take_idle(idle_s) or await pool.take(idle_s)
+        try:
+            return await connection.exchange(
+                self._sign(operation, body, time.time()), silence_s, proceed
+            )
+        except TransientFault:
+            # A server may close an idle connection just as a request goes out on it (RFC 9112,
+            # section 9.3.1). That says nothing about the server, so it is no attempt spent.
+            if not (repeatable and connection.went_stale):
+                raise
+        finally:
+            pool.give_back(connection)
+        connection = await pool.take(fresh=True)
+        try:
+            body = body if talk is None else talk.body()
+            return await connection.exchange(self._sign(operation, body, time.time()), silence_s)
+        finally:
+            pool.give_back(connection)
+
+    def _proceed(
+        self, operation: Operation, talk: Conversation, pool: ConnectionPool, body: bytes
+    ) -> bytes | None:
+        """The next request of a conversation, unless something has to be seen to first."""
+        now = time.time()
+        if (
+            self._closed
+            or pool.waiters
+            or now >= self._credentials.refresh_at
+            or not talk.go_on(body)
+        ):
+            return None
+        self._retries.succeed(0)
+        return self._sign(operation, talk.body(), now)
+
+    def _sign(self, operation: Operation, body: bytes, now: float) -> bytes:
+        """The request under the present keys, dated by the corrected clock."""
+        signing = self._signing
+        if signing.keys is not self._credentials.keys:
+            signing = self._signing = _Signing(self._environment, self._credentials.keys)
+        if operation is wire.RECEIVE:
+            poll = signing.polls.get(body) or signing.poll(body)
+            return poll.sign(now + self._skew_s)
+        return signing.templates[operation].sign(body, now + self._skew_s)
+
+    async def _correct(self, reply: Reply, keys: Keys, skew_s: float) -> bool:
+        """Whether an error answer named a cause that is now removed: old keys, a wrong clock.
+
+        `keys` and `skew_s` are those it was sent under; another call may have put them right.
+        """
+        code = read_code(reply)
+        if code in EXPIRED:
+            return await self._credentials.replace(keys)
+        server_s = read_date(reply)
+        if code not in MAYBE_SKEWED or server_s is None:
+            return False
+        now_s = time.time()
+        if abs(server_s - (now_s + skew_s)) < SKEW_S_MIN:
+            return self._skew_s != skew_s
+        self._skew_s = server_s - now_s
+        return True
+
+
+class _Signing:
+    """What signs requests under one set of keys: a template an operation, repeated polls kept."""
+
+    def __init__(self, environment: AwsEnvironment, keys: Keys) -> None:
+        self.keys = keys
+        endpoint, proxy = environment.endpoint, environment.proxy
+        signer = Signer(keys, region=environment.region, host=endpoint.host_header)
+        unsigned = [("user-agent", USER_AGENT)]
+        target = ""
+        if proxy is not None and not endpoint.secure:  # no tunnel: the proxy reads the request
+            target = f"http://{endpoint.host_header}{endpoint.path}"
+            if proxy.authorization:
+                unsigned.append(("proxy-authorization", proxy.authorization))
+        self.templates = {
+            operation: RequestTemplate(
+                signer,
+                path=endpoint.path,
+                target=target,
+                signed=(
+                    ("content-type", wire.CONTENT_TYPE),
+                    ("x-amz-target", f"AmazonSQS.{operation.name}"),
+                ),
+                unsigned=unsigned,
+            )
+            for operation in wire.OPERATIONS
+        }
+        self.polls: dict[bytes, RepeatedRequest] = {}
+        """Those that were made, by their body."""
+
+    def poll(self, body: bytes) -> RepeatedRequest:
+        """Make the receive request of this body."""
+        if len(self.polls) >= _POLLS_MAX:
+            self.polls.clear()
+        poll = self.polls[body] = RepeatedRequest(self.templates[wire.RECEIVE], body)
+        return poll
+
+
+def _make_dialer(environment: AwsEnvironment) -> Dialer:
+    tls = None
+    if environment.endpoint.secure:
+        try:
+            tls = make_tls(environment.ca_bundle)
+        except OSError as error:
+            raise SettingsError(
+                f"the CA bundle cannot be read ({type(error).__name__})",
+                hint="AWS_CA_BUNDLE, or ca_bundle in the AWS profile, must name a PEM file",
+            ) from None
+    return Dialer(environment.endpoint, tls=tls, proxy=environment.proxy)

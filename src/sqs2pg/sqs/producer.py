@@ -1,0 +1,107 @@
+"""Put messages on a queue, in batches as large as SQS takes, several at once."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.sqs.client import SqsClient
+
+BATCH_ENTRIES = 10
+BATCH_BYTES = 2**20
+"""AWS SQS quotas: ten messages and 1 MiB a SendMessageBatch, 1 MiB a message."""
+_PARALLEL = 8
+
+
+class Sent(msgspec.Struct):
+    """What became of the bodies given."""
+
+    sent: int = 0
+    refused: dict[str, int] = {}
+    """AWS error code, or `too_large` -> how many bodies it refused."""
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file, gzipped where its name ends in .gz; empty ones are skipped.
+
+    Raises SettingsError where the file cannot be read or is not UTF-8.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            for line in stream:
+                if body := line.strip():
+                    yield body
+    except UnicodeDecodeError:
+        raise SettingsError(
+            f"{path} is not UTF-8 text", hint="give a text file, or one whose name ends in .gz"
+        ) from None
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged, or not gzip"
+        raise SettingsError(
+            f"{path} cannot be read: {reason}", hint="check the path and its permissions"
+        ) from None
+
+
+async def send_all(
+    client: SqsClient,
+    queue_url: str,
+    bodies: Iterable[str],
+    *,
+    rate: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Sent:
+    """Send every body; return how many SQS took and why it refused the others.
+
+    `rate` bounds messages a second. `progress` is told how many have been sent so far. Raises
+    TransientFault or FatalFault where the queue cannot be reached.
+    """
+    result = Sent()
+    slots = asyncio.Semaphore(_PARALLEL)
+    began = time.monotonic()
+    given = 0
+
+    async def send(batch: list[str]) -> None:
+        try:
+            failures = await client.send(queue_url, batch)
+            for failure in failures:
+                result.refused[failure.code] = result.refused.get(failure.code, 0) + 1
+            result.sent += len(batch) - len(failures)
+            progress(result.sent)
+        finally:
+            slots.release()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for batch in _batches(bodies, result):
+                given += len(batch)
+                await slots.acquire()
+                group.create_task(send(batch))
+                if rate and (early := given / rate - (time.monotonic() - began)) > 0:
+                    await asyncio.sleep(early)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return result
+
+
+def _batches(bodies: Iterable[str], result: Sent) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for body in bodies:
+        length = len(body.encode("utf-8", "surrogatepass"))
+        if length > BATCH_BYTES:
+            result.refused["too_large"] = result.refused.get("too_large", 0) + 1
+            continue
+        if batch and (len(batch) == BATCH_ENTRIES or size + length > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(body)
+        size += length
+    if batch:
+        yield batch

@@ -1,0 +1,218 @@
+"""AWS Signature Version 4, cut into the parts that change and the parts that do not.
+
+Place in the flow: the client makes one `RequestTemplate` an operation at start; each request is
+then a date, two hashes and one keyed hash (about 3 µs).
+
+Promises: the signature equals the one the AWS SDKs make for the same request. The canonical
+request and the key derivation follow "Create a signed AWS API request" in the IAM User Guide
+(https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html);
+AWS's published vectors are in the tests. Never logs or shows a secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from sqs2pg import __version__
+from sqs2pg.native import extension
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+USER_AGENT = f"sqs2pg/{__version__}"
+_SHA256_BLOCK = 64
+"""Bytes; RFC 2104 pads the key of an HMAC to the hash's block."""
+
+
+class Keys(msgspec.Struct, frozen=True):
+    """One set of AWS credentials. `token` only with temporary ones."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return "Keys(…)"
+
+    def __rich_repr__(self) -> Any:
+        yield "…"
+
+
+def derive_signing_key(secret_key: str, date: str, region: str, service: str) -> bytes:
+    """The 32-byte key of one day (`date` as YYYYMMDD, UTC), region and service."""
+    key = f"AWS4{secret_key}".encode()
+    for part in (date, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+class KeyedHash:
+    """HMAC-SHA256 under one key, its two padded blocks hashed once (RFC 2104, section 4).
+
+    Half the time of `hmac.digest`, which sets the key up again at every call.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(_SHA256_BLOCK, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def hexdigest(self, message: bytes) -> str:
+        """The code of `message`, 64 hexadecimal digits."""
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest()
+
+
+class _Day(NamedTuple):
+    """What holds from midnight to midnight UTC."""
+
+    date: str
+    credential: str
+    scope: str
+    signature: KeyedHash
+    key: bytes
+
+
+class Signer:
+    """Signs for one host, region and service with one set of keys.
+
+    Host is the Host header as sent: lower case, the port only where it is not the scheme's own.
+    """
+
+    def __init__(self, keys: Keys, *, region: str, host: str, service: str = "sqs") -> None:
+        self.keys = keys
+        self.region = region
+        self.host = host
+        self.service = service
+        self._second = -1
+        self._timestamp = ""
+        self._day = _Day("", "", "", KeyedHash(b""), b"")
+
+    def timestamp(self, second: int) -> str:
+        """`second` since the epoch as SigV4 writes it, `20150830T123600Z`.
+
+        The first one of a day derives that day's key.
+        """
+        if second != self._second:
+            self._timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+            self._second = second
+            if not self._timestamp.startswith(self._day.date or "-"):
+                self._day = self._begin_day(self._timestamp[:8])
+        return self._timestamp
+
+    @property
+    def day(self) -> _Day:
+        """The day of the last `timestamp` asked for."""
+        return self._day
+
+    def _begin_day(self, date: str) -> _Day:
+        scope = f"{date}/{self.region}/{self.service}/aws4_request"
+        key = derive_signing_key(self.keys.secret_key, date, self.region, self.service)
+        return _Day(date, f"{self.keys.access_key}/{scope}", scope, KeyedHash(key), key)
+
+
+class RequestTemplate:
+    """One operation's request, all of it ready but date, signature, length and body.
+
+    `signed` are the headers signed beside host, x-amz-date and x-amz-security-token; `unsigned`
+    are sent as they are. `path` is absolute and already normalised and percent-encoded. `target`
+    is what the request line names; an HTTP proxy wants a whole URL there, the signature does not.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        method: str = "POST",
+        path: str = "/",
+        target: str = "",
+        signed: Sequence[tuple[str, str]] = (),
+        unsigned: Sequence[tuple[str, str]] = (("User-Agent", USER_AGENT),),
+    ) -> None:
+        self._signer = signer
+        date = "\0"  # no header can hold it, so it marks the place
+        headers = {name.lower(): " ".join(value.split()) for name, value in signed}
+        headers |= {"host": signer.host, "x-amz-date": date}
+        if signer.keys.token:
+            headers["x-amz-security-token"] = signer.keys.token
+        ordered = sorted(headers.items())
+        names = ";".join(name for name, _ in ordered)
+        canonical = f"{method}\n{path}\n\n"
+        canonical += "".join(f"{name}:{value}\n" for name, value in ordered) + f"\n{names}\n"
+        self._before_date, self._after_date = canonical.split(date)
+
+        head = [f"{method} {target or path} HTTP/1.1"]
+        head += [f"{name}: {value}" for name, value in (*unsigned, *ordered) if value != date]
+        self._head = "\r\n".join(head) + "\r\nx-amz-date: "
+        self._names = f", SignedHeaders={names}, Signature="
+        native = extension()
+        # Its plain compression is no match for OpenSSL's on a body of some length.
+        self._native = native.sign if native and native.SHA256 != "c" else None
+        self._second = -1
+        self._fixed: tuple[bytes, ...] = ()  # for the native signing of this second
+
+    def sign(self, body: bytes, epoch_s: float) -> bytes:
+        """The whole request as bytes on the wire, signed as of `epoch_s` (seconds, any clock)."""
+        second = int(epoch_s)
+        if self._native is None:
+            return self._sign(body, second)
+        if second != self._second:
+            self._fixed = self._parts(second)
+            self._second = second
+        return cast("bytes", self._native(*self._fixed, body))
+
+    def _parts(self, second: int) -> tuple[bytes, ...]:
+        timestamp = self._signer.timestamp(second)
+        day = self._signer.day
+        return (
+            self._before_date.encode(),
+            self._after_date.encode(),
+            day.scope.encode(),
+            self._head.encode(),
+            f"authorization: {ALGORITHM} Credential={day.credential}{self._names}".encode(),
+            day.key,
+            timestamp.encode(),
+        )
+
+    def _sign(self, body: bytes, second: int) -> bytes:
+        timestamp = self._signer.timestamp(second)
+        day = self._signer.day
+        canonical = (
+            f"{self._before_date}{timestamp}{self._after_date}{sha256(body).hexdigest()}".encode()
+        )
+        signature = day.signature.hexdigest(
+            f"{ALGORITHM}\n{timestamp}\n{day.scope}\n{sha256(canonical).hexdigest()}".encode()
+        )
+        return (
+            f"{self._head}{timestamp}\r\n"
+            f"authorization: {ALGORITHM} Credential={day.credential}{self._names}{signature}\r\n"
+            f"content-length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+
+class RepeatedRequest:
+    """A request whose body never changes, such as a poll of one queue: signed once a second.
+
+    SigV4 counts whole seconds, so signing it again within one would give the same bytes.
+    """
+
+    def __init__(self, template: RequestTemplate, body: bytes) -> None:
+        self._template = template
+        self._body = body
+        self._second = -1
+        self._wire = b""
+
+    def sign(self, epoch_s: float) -> bytes:
+        """As `RequestTemplate.sign`."""
+        second = int(epoch_s)
+        if second != self._second:
+            self._wire = self._template.sign(self._body, second)
+            self._second = second
+        return self._wire

@@ -1,0 +1,335 @@
+"""The AWS JSON protocol of SQS: what each request's body says and what each answer holds.
+
+Place in the flow: between the client's methods and the bytes of HTTP. No I/O. Field names are
+those of the SQS API reference (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/).
+Promises: ReceiveMessage's answer becomes `Message`s in one pass over its bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from sqs2pg.errors import Stage, TransientFault
+from sqs2pg.message import Message
+from sqs2pg.sqs.errors import plain_name
+
+CONTENT_TYPE = "application/x-amz-json-1.0"
+BATCH_MAX = 10
+"""Entries in one batch call, and messages in one receive (SQS API reference)."""
+SEND_BYTES_MAX = 1_048_576
+"""Bytes of one message and of a batch's messages together (SQS quotas, since August 2025)."""
+SYSTEM_ATTRIBUTES = (
+    "SentTimestamp",
+    "ApproximateReceiveCount",
+    "MessageGroupId",
+    "SequenceNumber",
+    "AWSTraceHeader",
+)
+
+
+class Operation(msgspec.Struct, frozen=True, eq=False):
+    """One call: its name on the wire and the stage its faults belong to."""
+
+    name: str
+    stage: Stage = Stage.RECEIVE
+
+
+RECEIVE = Operation("ReceiveMessage")
+DELETE = Operation("DeleteMessageBatch", Stage.ACKNOWLEDGE)
+CHANGE_VISIBILITY = Operation("ChangeMessageVisibilityBatch", Stage.ACKNOWLEDGE)
+SEND = Operation("SendMessageBatch")
+ATTRIBUTES = Operation("GetQueueAttributes")
+QUEUE_URL = Operation("GetQueueUrl")
+CREATE_QUEUE = Operation("CreateQueue")
+OPERATIONS = (RECEIVE, DELETE, CHANGE_VISIBILITY, SEND, ATTRIBUTES, QUEUE_URL, CREATE_QUEUE)
+
+
+class EntryFailure(msgspec.Struct, frozen=True, gc=False):
+    """One entry of a batch call that failed, by its place in what was passed."""
+
+    index: int
+    code: str
+    """The AWS error code, or `Unanswered` where the answer does not mention the entry."""
+    sender_fault: bool
+    """Whether sending the same entry again cannot help."""
+
+
+class OutgoingMessage(msgspec.Struct, gc=False):
+    """One message to send. Group and deduplication ids belong to FIFO queues."""
+
+    body: str
+    group_id: str | None = None
+    deduplication_id: str | None = None
+    delay_s: int | None = None
+    attributes: dict[str, str] | None = None
+    """Message attributes of type String."""
+
+    def __repr__(self) -> str:
+        return "OutgoingMessage(…)"
+
+    def __rich_repr__(self) -> Any:
+        yield "…"
+
+
+class SendResult(NamedTuple):
+    """What became of a batch of sent messages."""
+
+    message_ids: list[str | None]
+    """One an entry, in order; None where it failed."""
+    failures: list[EntryFailure]
+
+
+class _Handle(msgspec.Struct, rename="pascal", gc=False):
+    id: str
+    receipt_handle: str
+
+
+class _Handles(msgspec.Struct, rename="pascal", gc=False):
+    queue_url: str
+    entries: list[_Handle]
+
+
+class _Lease(msgspec.Struct, rename="pascal", gc=False):
+    id: str
+    receipt_handle: str
+    visibility_timeout: int
+
+
+class _Leases(msgspec.Struct, rename="pascal", gc=False):
+    queue_url: str
+    entries: list[_Lease]
+
+
+class _Done(msgspec.Struct, rename="pascal", gc=False):
+    id: str
+    message_id: str | None = None
+
+
+class _NotDone(msgspec.Struct, rename="pascal", gc=False):
+    id: str
+    code: str = "Unknown"
+    sender_fault: bool = False
+
+
+class _BatchAnswer(msgspec.Struct, rename="pascal", gc=False):
+    successful: list[_Done] | None = None
+    failed: list[_NotDone] | None = None
+
+
+class _ReceiveAnswer(msgspec.Struct, rename="pascal", gc=False):
+    messages: list[Message] | None = None
+
+
+class HashedMessage(Message):
+    """A message with the MD5 that SQS sent with it, read only where it is to be verified."""
+
+    md5_of_body: str | None = msgspec.field(name="MD5OfBody", default=None)
+
+
+class _HashedAnswer(msgspec.Struct, rename="pascal", gc=False):
+    messages: list[HashedMessage] | None = None
+
+
+class _QueueUrlAnswer(msgspec.Struct, rename="pascal", gc=False):
+    queue_url: str
+
+
+class _AttributesAnswer(msgspec.Struct, rename="pascal", gc=False):
+    attributes: dict[str, str] | None = None
+
+
+_IDS = tuple(str(index) for index in range(BATCH_MAX))
+_ID_LISTS = [list(_IDS[:count]) for count in range(BATCH_MAX + 1)]
+_ALL_DONE_BYTES_MAX = 4096
+_all_done = [b""] * (BATCH_MAX + 1)  # the last answer seen that said so, by the batch's size
+_Answer = TypeVar("_Answer")
+_encode = msgspec.json.Encoder().encode
+_receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers come as text
+_hashed_answer = msgspec.json.Decoder(_HashedAnswer, strict=False)
+_batch_answer = msgspec.json.Decoder(_BatchAnswer)
+_queue_url_answer = msgspec.json.Decoder(_QueueUrlAnswer)
+_attributes_answer = msgspec.json.Decoder(_AttributesAnswer)
+
+
+def write_receive(
+    queue_url: str,
+    max_messages: int,
+    wait_s: int,
+    visibility_timeout_s: int | None,
+    message_attributes: Sequence[str],
+) -> bytes:
+    """ReceiveMessage. Raises ValueError outside AWS's ranges (1-10 messages, 0-20 s wait)."""
+    if not 1 <= max_messages <= BATCH_MAX or not 0 <= wait_s <= 20:
+        raise ValueError("max_messages must be 1 to 10 and wait_s 0 to 20")
+    request: dict[str, Any] = {
+        "QueueUrl": queue_url,
+        "MaxNumberOfMessages": max_messages,
+        "WaitTimeSeconds": wait_s,
+        "MessageSystemAttributeNames": SYSTEM_ATTRIBUTES,
+    }
+    if visibility_timeout_s is not None:
+        request["VisibilityTimeout"] = visibility_timeout_s
+    if message_attributes:
+        request["MessageAttributeNames"] = message_attributes
+    return _encode(request)
+
+
+def write_delete(queue_url: str, receipt_handles: Sequence[str]) -> bytes:
+    """DeleteMessageBatch. Raises ValueError for none or more than 10 handles."""
+    _check_batch(receipt_handles)
+    return _encode(_Handles(queue_url, list(map(_Handle, _IDS, receipt_handles))))
+
+
+def delete_head(queue_url: str) -> bytes:
+    """What stands before the entries in DeleteMessageBatch."""
+    return _encode(_Handles(queue_url, [])).removesuffix(b"]}")
+
+
+def write_change_visibility(
+    queue_url: str, receipt_handles: Sequence[str], timeout_s: int
+) -> bytes:
+    """ChangeMessageVisibilityBatch, all to `timeout_s` (0 to 43,200) from now."""
+    _check_batch(receipt_handles)
+    timeouts = (timeout_s,) * len(receipt_handles)
+    return _encode(_Leases(queue_url, list(map(_Lease, _IDS, receipt_handles, timeouts))))
+
+
+def write_send(queue_url: str, messages: Sequence[OutgoingMessage | str]) -> bytes:
+    """SendMessageBatch. Raises ValueError for none, more than 10, or more than 1 MiB in all."""
+    _check_batch(messages)
+    entries = []
+    size = 0
+    for index, given in enumerate(messages):
+        message = OutgoingMessage(given) if isinstance(given, str) else given
+        entry: dict[str, Any] = {"Id": _IDS[index], "MessageBody": message.body}
+        size += len(message.body.encode())
+        if message.group_id is not None:
+            entry["MessageGroupId"] = message.group_id
+        if message.deduplication_id is not None:
+            entry["MessageDeduplicationId"] = message.deduplication_id
+        if message.delay_s is not None:
+            entry["DelaySeconds"] = message.delay_s
+        if message.attributes:
+            entry["MessageAttributes"] = {
+                name: {"DataType": "String", "StringValue": value}
+                for name, value in message.attributes.items()
+            }
+            size += sum(
+                len(name.encode()) + len("String") + len(value.encode())
+                for name, value in message.attributes.items()
+            )
+        entries.append(entry)
+    if size > SEND_BYTES_MAX:
+        raise ValueError(f"a batch holds at most {SEND_BYTES_MAX:,} bytes of messages")
+    return _encode({"QueueUrl": queue_url, "Entries": entries})
+
+
+def write_body(**fields: Any) -> bytes:
+    """A request of these fields, those that are None left out."""
+    return _encode({name: value for name, value in fields.items() if value is not None})
+
+
+def read_messages(body: bytes) -> list[Message]:
+    """ReceiveMessage's answer. Raises TransientFault `aws_garbled_reply`, as all readers do."""
+    try:
+        return _receive_answer.decode(body).messages or []
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _garbled(RECEIVE) from None
+
+
+def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFailure]:
+    """The entries of a batch of `count` that failed or went unanswered, in order."""
+    answer = _read(_batch_answer, body, operation)
+    done = [entry.id for entry in answer.successful or ()]
+    if done == _ID_LISTS[count] and not answer.failed:
+        return []  # all of them, in order, as they nearly always are
+    return _failures(answer, count)
+
+
+def are_all_done(body: bytes, count: int) -> bool:
+    """Whether a batch of `count` was done as a whole; nothing more is said where it was not.
+
+    The answer to the same entry ids is the same bytes again and again: read once, then compared.
+    """
+    if body == _all_done[count]:
+        return True
+    try:
+        answer = _batch_answer.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    if answer.failed or [entry.id for entry in answer.successful or ()] != _ID_LISTS[count]:
+        return False
+    if len(body) <= _ALL_DONE_BYTES_MAX:
+        _all_done[count] = body
+    return True
+
+
+def read_sent(body: bytes, count: int) -> SendResult:
+    """SendMessageBatch's answer to a batch of `count`."""
+    answer = _read(_batch_answer, body, SEND)
+    ids = {done.id: done.message_id for done in answer.successful or ()}
+    return SendResult([ids.get(id_) for id_ in _IDS[:count]], _failures(answer, count))
+
+
+def read_queue_url(body: bytes, operation: Operation) -> str:
+    """GetQueueUrl's and CreateQueue's answer."""
+    return _read(_queue_url_answer, body, operation).queue_url
+
+
+def read_attributes(body: bytes) -> dict[str, str]:
+    """GetQueueAttributes's answer; numbers stay text."""
+    return _read(_attributes_answer, body, ATTRIBUTES).attributes or {}
+
+
+def read_verified(body: bytes) -> list[Message]:
+    """As `read_messages`; raises TransientFault `aws_md5_mismatch` unless every message's body has
+    the MD5 that SQS sent with it.
+    """
+    messages = _read(_hashed_answer, body, RECEIVE).messages or []
+    for message in messages:
+        digest = hashlib.md5(message.body.encode(), usedforsecurity=False).hexdigest()
+        if digest != message.md5_of_body:
+            raise TransientFault(
+                f"message {message.message_id}: the body is not the one its MD5 was made of",
+                code="aws_md5_mismatch",
+                stage=Stage.RECEIVE,
+                hint="it will be delivered again; look at what stands between here and SQS",
+            )
+    return list[Message](messages)
+
+
+def _check_batch(entries: Sequence[object]) -> None:
+    if not 1 <= len(entries) <= BATCH_MAX:
+        raise ValueError(f"a batch holds 1 to {BATCH_MAX} entries")
+
+
+def _failures(answer: _BatchAnswer, count: int) -> list[EntryFailure]:
+    done = {entry.id for entry in answer.successful or ()}
+    failed = {entry.id: entry for entry in answer.failed or ()}
+    failures = []
+    for index, id_ in enumerate(_IDS[:count]):
+        if entry := failed.get(id_):
+            failures.append(EntryFailure(index, plain_name(entry.code), entry.sender_fault))
+        elif id_ not in done:
+            failures.append(EntryFailure(index, "Unanswered", False))
+    return failures
+
+
+def _read(decoder: msgspec.json.Decoder[_Answer], body: bytes, operation: Operation) -> _Answer:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # both may quote the body
+        raise _garbled(operation) from None
+
+
+def _garbled(operation: Operation) -> TransientFault:
+    return TransientFault(
+        f"{operation.name}: the answer is not the JSON that was asked for",
+        code="aws_garbled_reply",
+        stage=operation.stage,
+        hint="check that the endpoint is SQS and speaks the AWS JSON protocol",
+    )

@@ -1,0 +1,199 @@
+"""Counters and gauges, in Prometheus' terms. Labels are bounded; no value of a message is one.
+
+The pipeline writes them once a batch or a request, the watch (`periodic.py`) every few seconds,
+and the status server reads them. What has not been read yet, or cannot be had, is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sqs2pg.errors import Stage
+from sqs2pg.message import Outcome
+from sqs2pg.telemetry.batch_log import BatchReport
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+LAG_SECONDS = (*SECONDS, 300, 1_800, 7_200, 43_200)
+_BOUNDS = (*map(str, map(float, SECONDS)), "+Inf")
+_ROWS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
+
+STAGES = ("receive", "decode", "mask", "write", "acknowledge")
+"""The labels of `batch_seconds`: a request's time for the outer two, a batch's for the others."""
+FAULTS_MAX = 200
+"""Different (stage, code) pairs that are counted by name; whatever comes after is `other`."""
+
+
+class Requests(Collector):
+    """What is counted once a request: messages received and deleted, and `batch_seconds`.
+
+    prometheus_client's own counters and histograms take a lock for each of their parts, and ten
+    times as long. Written by one thread, read by any.
+    """
+
+    def __init__(self) -> None:
+        self.received = self.deleted = 0
+        self._counts = {stage: [0] * (len(SECONDS) + 1) for stage in STAGES}
+        self._polls, self._deletes = self._counts["receive"], self._counts["acknowledge"]
+        self._sums = dict.fromkeys(STAGES, 0.0)
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """Count one time of a stage."""
+        self._counts[stage][bisect_left(SECONDS, seconds)] += 1
+        self._sums[stage] += seconds
+
+    # The two below are `observe`, without its call: they come with every request.
+
+    def reply(self, messages: int, seconds: float) -> None:
+        """Note a poll that brought messages: how many, and how long it took."""
+        self.received += messages
+        self._polls[bisect_left(SECONDS, seconds)] += 1
+        self._sums["receive"] += seconds
+
+    def delete(self, messages: int, seconds: float) -> None:
+        """Note a delete that ended: how many messages went, and how long it took."""
+        self.deleted += messages
+        self._deletes[bisect_left(SECONDS, seconds)] += 1
+        self._sums["acknowledge"] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the present counts; a bucket holds those before it, as Prometheus asks."""
+        yield CounterMetricFamily(
+            "sqs2pg_messages_received", "Messages received, redeliveries too", float(self.received)
+        )
+        yield CounterMetricFamily(
+            "sqs2pg_messages_deleted", "Messages deleted from the queue", float(self.deleted)
+        )
+        family = HistogramMetricFamily(
+            "sqs2pg_batch_seconds", "Time of a batch, or of a request, by stage", labels=["stage"]
+        )
+        for stage in STAGES:
+            counts = accumulate(tuple(self._counts[stage]))
+            family.add_metric([stage], list(zip(_BOUNDS, counts, strict=True)), self._sums[stage])
+        yield family
+
+
+class Metrics:
+    """One process's numbers. Updated once a batch or a request, never once a message."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"sqs2pg_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            made = Gauge(f"sqs2pg_{name}", text, labels, registry=registry)
+            if not labels:
+                made.set(math.nan)
+            return made
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"sqs2pg_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.started_at = time.time()
+        gauge("started_timestamp_seconds", "When this process began").set(self.started_at)
+        self.requests = Requests()
+        registry.register(self.requests)
+        self.outcomes = counter("messages_outcome", "Deliveries by how they ended", "outcome")
+        self.faults = counter("faults", "Faults by stage and code", "stage", "code")
+        self.fields_dropped = counter(
+            "fields_dropped", "Fields declared as dropped that were there, by source", "field"
+        )
+        self.batch_rows = histogram("batch_rows", "Messages a batch", _ROWS)
+        self.commit_seconds = histogram("commit_seconds", "Time of COMMIT", SECONDS)
+        self.lag_seconds = histogram(
+            "lag_seconds", "SentTimestamp to commit, the oldest message of each batch", LAG_SECONDS
+        )
+        self.in_flight_messages = gauge("in_flight_messages", "Messages held under lease")
+        self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of bodies held")
+        self.lease_extensions = counter("lease_extensions", "Visibility timeouts extended")
+        self.leases_lost = counter("leases_lost", "Leases that ended before their message did")
+        self.deletes_failed = counter("deletes_failed", "Deletes given up; the ledger covers them")
+        self.last_poll = gauge("last_poll_timestamp_seconds", "Last completed poll")
+        self.last_commit = gauge("last_commit_timestamp_seconds", "Last commit")
+        self.receiving_paused = gauge(
+            "receiving_paused", "1 while nothing is received because the database is away"
+        )
+        self.queue_visible = gauge("queue_visible_messages", "Messages waiting on the queue")
+        self.queue_in_flight = gauge(
+            "queue_in_flight_messages", "Messages in flight, whoever received them"
+        )
+        self.queue_delayed = gauge("queue_delayed_messages", "Messages not yet due")
+        self.queue_oldest_age = gauge(
+            "queue_oldest_age_seconds",
+            "Age of the oldest message on the queue: CloudWatch's, else by SentTimestamps seen",
+        )
+        self.dlq_visible = gauge(
+            "dlq_visible_messages", "Messages waiting on the dead-letter queue; NaN without one"
+        )
+        self.credential_expiry = gauge(
+            "credential_expiry_timestamp_seconds", "When the AWS credentials expire; +Inf: never"
+        )
+        self.certificate_expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the database server's certificate expires; NaN without TLS",
+        )
+        self.database_up = gauge("database_up", "1 where the last reading of the database worked")
+        self.database_connections = gauge(
+            "database_connections", "Connections the database server has, of whoever"
+        )
+        self.database_connections_max = gauge(
+            "database_connections_max", "Connections that roles like ours may have there"
+        )
+        self.database_bytes = gauge("database_size_bytes", "Size of the database")
+        self.quarantine_open = gauge(
+            "quarantine_open_messages", "Quarantined and not replayed, by reason", "reason"
+        )
+        self.fleet_workers = gauge(
+            "fleet_workers", "Worker processes of this pipeline with a fresh heartbeat"
+        )
+        self.watched = gauge(
+            "watch_timestamp_seconds", "Last time that each reading of the watch worked", "what"
+        )
+        self.oldest_sent_ms = 0
+        """SentTimestamp of the oldest message of the last batch; for the queue's oldest age."""
+        self.batch_s_max = 0.0
+        """The longest batch that was committed since this process began, seconds."""
+        # A series that exists from the start shows its first increase.
+        self._outcomes = {outcome: self.outcomes.labels(outcome.value) for outcome in Outcome}
+        self._faults: dict[tuple[str, str], Counter] = {}
+
+    def count_fault(self, stage: Stage, code: str, times: int = 1) -> None:
+        """Count a fault; `code` is from a bounded set, and the bound is held here too."""
+        child = self._faults.get((stage, code))
+        if child is None:
+            if len(self._faults) >= FAULTS_MAX:
+                code = "other"
+            child = self._faults[stage, code] = self.faults.labels(stage.value, code)
+        child.inc(times)
+
+    def count_released(self, messages: int) -> None:
+        """Count messages that were given back to the queue."""
+        self._outcomes[Outcome.RELEASED].inc(messages)
+
+    def observe_batch(self, report: BatchReport, now: float) -> None:
+        """Note a batch that was committed at `now`, seconds since the epoch."""
+        for outcome, count in (
+            (Outcome.WRITTEN, report.written),
+            (Outcome.DUPLICATE, report.duplicate),
+            (Outcome.QUARANTINED, report.quarantined),
+        ):
+            if count:
+                self._outcomes[outcome].inc(count)
+        self.batch_rows.observe(report.messages)
+        observe = self.requests.observe
+        observe("decode", report.decode_s)
+        observe("mask", report.mask_s)
+        observe("write", report.write_s)
+        self.commit_seconds.observe(report.commit_s)
+        self.batch_s_max = max(self.batch_s_max, report.seconds)
+        self.lag_seconds.observe(report.lag_s)
+        self.last_commit.set(now)

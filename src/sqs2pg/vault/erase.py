@@ -1,0 +1,247 @@
+"""Forget: erase people. Their keys are destroyed, their values and quarantined bodies removed,
+their rows' tokens cleared and their names made random; or their rows removed.
+
+First, in one short transaction that no batch overlaps: keys, values, bodies, the epoch that makes
+every cache forget, and the audit. From then on nothing of theirs can be opened, and a later message
+of theirs starts a new generation. Then the rows, a part of a table at a time. An erasure that is
+killed is found open and is gone on with when it is run again.
+
+Promises: safe to repeat and to kill at any instant; the books still balance. Must never do: write
+a person's name anywhere; what is recorded is its reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.migrate import explain, resolve_table
+from sqs2pg.vault.target_rows import Leaf, Place, leaves, look_up, random_name, spelt
+
+PEOPLE_AT_ONCE = 200
+"""People whose keys one transaction destroys: ingest waits for so long."""
+PASSES_MAX = 3
+"""Of a table: until one finds nothing, unless their messages keep coming."""
+
+_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
+SELECT set_config('lock_timeout', '60s', true), set_config('synchronous_commit',
+    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply'
+    ELSE 'on' END, true)"""
+_ALONE = "SELECT pii.lock_alone()"
+_OPEN = """INSERT INTO pii.erasure (subject, pseudonym)
+SELECT subject, gen_random_uuid() FROM unnest(%s::uuid[]) subject
+ON CONFLICT (subject) WHERE finished_at IS NULL DO NOTHING"""
+_DESTROY = """WITH destroyed AS (
+    UPDATE pii.subject_key SET wrapped_key = NULL, key_version = NULL, sealed_subject = NULL,
+           destroyed_at = now()
+    WHERE subject = ANY (%s::uuid[]) AND wrapped_key IS NOT NULL RETURNING 1)
+SELECT count(*) FROM destroyed"""
+_REMOVE_VALUES = """WITH removed AS (
+    DELETE FROM pii.value WHERE subject = ANY (%s::uuid[]) RETURNING 1)
+SELECT count(*) FROM removed"""
+# As a purge, for every pipeline whose quarantine has bodies of theirs: see postgres/quarantine.py.
+_REMOVE_BODIES = """WITH gone AS (
+    DELETE FROM sqs2pg.quarantine q WHERE q.subject = ANY (%s::uuid[])
+    RETURNING q.key, q.message_id, q.pipeline, q.replayed_at),
+counted AS (
+    INSERT INTO sqs2pg.tally (pipeline, kind, purged)
+    SELECT g.pipeline, 'forget', count(*) FILTER (WHERE g.replayed_at IS NULL AND EXISTS (
+        SELECT FROM sqs2pg.delivery d WHERE d.key = g.key AND d.message_id = g.message_id
+        AND d.outcome = 'quarantined'))
+    FROM gone g GROUP BY g.pipeline)
+SELECT count(*) FROM gone"""
+_NEXT_EPOCH = "UPDATE pii.state SET epoch = epoch + 1"
+_RECORD = """SELECT act.sequence, act.hash FROM unnest(%s::text[]) WITH ORDINALITY s (subject, i),
+LATERAL sqs2pg.record_act(%s, s.subject, %s, %s) act ORDER BY s.i"""
+_PSEUDONYMS = """SELECT subject, pseudonym FROM pii.erasure
+WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL"""
+# `m` pairs what stands in the column with the subject it means and what shall stand there.
+_CHANGE = """WITH m AS MATERIALIZED (
+    SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[]) m (spelling, subject, name)),
+changed AS ({change} RETURNING m.subject),
+counted AS (SELECT subject, count(*) AS n FROM changed GROUP BY subject),
+noted AS (
+    UPDATE pii.erasure e SET rows_changed = e.rows_changed + c.n FROM counted c
+    WHERE e.subject = c.subject AND e.finished_at IS NULL)
+SELECT coalesce(sum(n), 0)::bigint FROM counted"""
+_FORGET_ROWS = "UPDATE {leaf} t SET {sets} FROM m WHERE t.{column} = m.spelling::{type}{range}"
+_DELETE_ROWS = "DELETE FROM {leaf} t USING m WHERE t.{column} = m.spelling::{type}{range}"
+_TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
+VALUES (%s, 'forget', %s, %s)"""
+_FINISH = """UPDATE pii.erasure SET finished_at = now(), pseudonym = NULL
+WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL RETURNING subject, rows_changed"""
+_UNREADABLE = """SELECT count(*), max(received_at) FROM sqs2pg.quarantine WHERE subject IS NULL"""
+
+
+class Forgotten(msgspec.Struct):
+    """What a run has done so far, and what it leaves."""
+
+    subjects: int = 0
+    keys_destroyed: int = 0
+    values_removed: int = 0
+    rows_changed: int = 0
+    rows_deleted: int = 0
+    quarantine_removed: int = 0
+    quarantine_unreadable: int = 0
+    """Bodies of which nobody can say whose they are."""
+    quarantine_unreadable_newest: datetime | None = None
+
+
+class Forgetter:
+    """Erases people through one session."""
+
+    def __init__(
+        self,
+        session: Session,
+        pipeline: int,
+        places: Sequence[Place],
+        reference: Callable[[str], str],
+        *,
+        delete_rows: bool = False,
+    ) -> None:
+        self._session = session
+        self._pipeline = pipeline
+        self._places = places
+        self._reference = reference
+        self._delete_rows = delete_rows
+        self.report = Forgotten()
+        self.pages = 0
+        """Pages of the targets looked through so far."""
+
+    async def run(self, names: Sequence[str], reason: str, ticket: str = "") -> Forgotten:
+        """Erase the people of these names, each once; return what was done and what remains.
+
+        May be repeated, and after a kill must be, to its end. Raises SettingsError for a reason
+        that cannot be recorded or a name that no person can have, FatalFault where the database
+        refuses.
+        """
+        reason = audit.operator_text("the reason", reason, audit.REASON_CHARACTERS_MAX)
+        ticket = audit.operator_text("the ticket", ticket, audit.TICKET_CHARACTERS_MAX)
+        if not reason:
+            raise SettingsError("the reason is empty", hint="say why the person is erased")
+        subjects = {name: self._reference_of(name) for name in names}
+        try:
+            self._places = [await look_up(self._session, where) for where in self._places]
+            people = list(subjects.items())
+            for start in range(0, len(people), PEOPLE_AT_ONCE):
+                part = dict(people[start : start + PEOPLE_AT_ONCE])
+                await self._destroy(sorted(set(part.values())), reason, ticket)
+                await self._change_rows(part)
+                await self._finish(sorted(set(part.values())), reason, ticket)
+            await self._look_round()
+        except psycopg.Error as error:
+            await self._session.rollback()
+            raise explain(error) from None
+        except BaseException:
+            await self._session.close()  # its transaction is in an unknown state
+            raise
+        return self.report
+
+    def _reference_of(self, name: str) -> str:
+        try:
+            return self._reference(name)
+        except PermanentFault as fault:
+            code = fault.code
+        raise SettingsError(
+            f"a name is none that could have been stored ({code})",
+            code=code,
+            hint="give ids as the messages have them: nobody was erased",
+        )
+
+    async def _destroy(self, subjects: list[str], reason: str, ticket: str) -> None:
+        """Make all that is sealed of these people unreadable, in one transaction."""
+        execute = self._session.execute
+        await execute(_BEGIN)
+        await execute(_ALONE)
+        await execute(_OPEN, [subjects])
+        [(keys,)] = await execute(_DESTROY, [subjects])
+        [(values,)] = await execute(_REMOVE_VALUES, [subjects])
+        [(bodies,)] = await execute(_REMOVE_BODIES, [subjects])
+        await execute(_NEXT_EPOCH)
+        anchor = await self._record("forget", [f"subject {s}" for s in subjects], reason, ticket)
+        await execute("COMMIT")
+        audit.announce("forget", anchor)
+        self.report.subjects += len(subjects)
+        self.report.keys_destroyed += keys
+        self.report.values_removed += values
+        self.report.quarantine_removed += bodies
+
+    async def _change_rows(self, subjects: dict[str, str]) -> None:
+        found = await self._session.execute(_PSEUDONYMS, [sorted(set(subjects.values()))])
+        pseudonyms = {subject.hex: pseudonym for subject, pseudonym in found}
+        for where in self._places:
+            pairs = [
+                (spelling, subjects[name], random_name(where, pseudonyms[subjects[name]]))
+                for name, spelling in spelt(where, subjects)
+            ]
+            columns = [list(column) for column in zip(*pairs, strict=True)]
+            for _ in range(PASSES_MAX if pairs else 0):
+                if not await self._pass(where, columns):
+                    break
+
+    async def _pass(self, where: Place, columns: list[list[Any]]) -> int:
+        """Go through a target once; return how many rows were changed."""
+        changed = 0
+        for leaf in await leaves(self._session, where.table, where.column):
+            for part in leaf.ranges(indexed=leaf.indexed):
+                changed += await self._change_part(where, leaf, part, columns)
+            self.pages += leaf.pages
+        return changed
+
+    async def _change_part(
+        self, where: Place, leaf: Leaf, part: str, columns: list[list[Any]]
+    ) -> int:
+        quote = self._session.quote
+        column = quote(where.column)
+        cleared = {quote(name): where.fillers.get(name, "NULL") for name in where.masked}
+        sets = {column: f"m.name::{where.type}", **cleared}
+        template = _DELETE_ROWS if self._delete_rows else _FORGET_ROWS
+        change = template.format(
+            leaf=leaf.table,
+            sets=", ".join(f"{name} = {value}" for name, value in sets.items()),
+            column=column,
+            type=where.type,
+            range=part,
+        )
+        await self._session.execute(_BEGIN)
+        [(changed,)] = await self._session.execute(_CHANGE.format(change=change), columns)
+        if changed and self._delete_rows:
+            name = await resolve_table(self._session, where.table) if where.named else None
+            await self._session.execute(_TALLY, [self._pipeline, -changed, name])
+        await self._session.execute("COMMIT")
+        if self._delete_rows:
+            self.report.rows_deleted += changed
+        else:
+            self.report.rows_changed += changed
+        return int(changed)
+
+    async def _finish(self, subjects: list[str], reason: str, ticket: str) -> None:
+        """Close the erasures: nothing tells any more whose the random names are."""
+        await self._session.execute(_BEGIN)
+        rows = await self._session.execute(_FINISH, [subjects])
+        what = "deleted" if self._delete_rows else "changed"
+        acts = [f"subject {UUID(str(s)).hex}, {n} rows {what}" for s, n in sorted(rows)]
+        anchor = await self._record("forget_done", acts, reason, ticket) if acts else None
+        await self._session.execute("COMMIT")
+        if anchor:
+            audit.announce("forget_done", anchor)
+
+    async def _record(
+        self, act: str, subjects: list[str], reason: str, ticket: str
+    ) -> audit.Anchor:
+        """Record an act for each subject; return the last one's anchor."""
+        rows = await self._session.execute(_RECORD, [subjects, act, reason, ticket])
+        return audit.Anchor(*rows[-1])
+
+    async def _look_round(self) -> None:
+        [(count, newest)] = await self._session.execute(_UNREADABLE)
+        self.report.quarantine_unreadable = count
+        self.report.quarantine_unreadable_newest = newest

@@ -1,0 +1,235 @@
+"""Seal: what a batch's transaction adds when the vault is on.
+
+After the rows and before the quarantine, in the rows' own transaction. What this process knows to
+be stored costs nothing more. For the rest one statement asks which values are not there yet and
+gets their subjects' wrapped keys; new subjects get keys in a second; the sealed values go in with
+a third, ON CONFLICT DO NOTHING, sorted, so that batches that meet wait and never deadlock.
+
+Promises: when the batch has committed, every recoverable value of its written rows opens for who
+may reveal it, or its subject was erased. Caches hold hashes and keys, never a value, and are
+dropped when the epoch says that somebody was erased. Must never do: read a value.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from sqs2pg.errors import KeyFault
+from sqs2pg.keys.aead import SealingKey
+from sqs2pg.keys.derive import ROOT_BYTES
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.originals import Originals
+from sqs2pg.postgres.connection import Session
+from sqs2pg.vault.crypto import (
+    key_encryption_key,
+    seal_subject,
+    seal_value,
+    subject_references,
+    unwrap_data_key,
+    wrap_data_key,
+)
+
+OPEN = """;
+SELECT pii.lock_shared();
+SELECT (SELECT epoch FROM pii.state),
+       (SELECT version FROM sqs2pg.key WHERE series = 'vault' AND active),
+       (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
+"""Follows what opens a transaction, as statements of their own: what they read is read after the
+lock. Its last column is the active pseudonym version, as without it."""
+
+_MISSING = """SELECT entry, generation, wrapped_key, key_version
+FROM pii.missing(%s::text::uuid[], %s::text::text[], %s::text::text[])"""
+_OPEN_SUBJECTS = """SELECT subject, generation, wrapped_key, key_version
+FROM pii.open_subjects(%s::text::uuid[], %s::text::integer[], %s::text::bytea[], %s,
+                       %s::text::bytea[])"""
+_STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed)
+SELECT * FROM unnest(%s::text::uuid[], %s::text::integer[], %s::text::text[], %s::text::text[],
+                     %s::text::bytea[])
+ON CONFLICT DO NOTHING"""
+
+STORED_MAX = 400_000
+"""Records whose values are known to be stored, in each of two sets: about 60 MB when full. A hash
+has 64 bits, salted in each process: that a new record passes for a known one has a chance of
+10**-13."""
+DATA_KEYS_MAX = 10_000
+"""Unwrapped data keys, the latest: about 10 MB."""
+
+# Every value there, and none that the array's syntax would read otherwise.
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]+(?:,[A-Za-z0-9_.:-]+)*\Z")
+
+
+class Marks(msgspec.Struct):
+    """What a transaction stored, to be remembered once it has committed."""
+
+    epoch: int
+    stored: Collection[int]
+    data_keys: dict[str, tuple[int, SealingKey]]
+
+
+_Place = tuple[str, str, str]
+"""Where a value belongs: its subject's reference, its field and its token."""
+
+
+class Vault:
+    """Seals for all sinks of one process."""
+
+    def __init__(self, keyring: Keyring, reference_key: bytes) -> None:
+        self._keyring = keyring
+        self._version = keyring.active("vault")
+        self._keks = {
+            version: key_encryption_key(keyring, "vault", version)
+            for version in keyring.versions("vault")
+        }
+        self._reference = subject_references(reference_key)
+        self._salt = secrets.randbits(60)
+        self._epoch = 0
+        self._stored: set[int] = set()
+        self._stored_before: set[int] = set()
+        self._data_keys: OrderedDict[str, tuple[int, SealingKey]] = OrderedDict()
+
+    def heed(self, epoch: int, version: int | None) -> None:
+        """Hold caches and keys against what a transaction read when it opened.
+
+        Raises KeyFault where another root is the active one.
+        """
+        if version != self._version:
+            raise KeyFault(
+                f"values are sealed under vault version {self._version}, but version {version} is "
+                "the active one",
+                code="key_version",
+                hint="restart, so that the active version is used; `sqs2pg keys list` shows both",
+            )
+        if epoch != self._epoch:
+            self._stored.clear()
+            self._stored_before.clear()
+            self._data_keys.clear()
+            self._epoch = epoch
+
+    async def seal(
+        self, session: Session, originals: Originals, chosen: Collection[str] | None = None
+    ) -> Marks:
+        """Store what the batch's written rows hide, in the caller's transaction.
+
+        `chosen` are the MessageIds of the rows that are written; None: of all. Give the result to
+        `remember` after COMMIT. Raises psycopg.Error, KeyFault where a subject's key is wrapped
+        under a root that is not in the keyring.
+        """
+        marks = Marks(self._epoch, [], {})
+        entries: dict[_Place, tuple[str, str]] = {}
+        stored: set[int] = set()
+        for part in originals.parts:
+            at = part.hashes(self._salt, chosen)
+            new = at.keys() - self._stored - self._stored_before
+            self._collect(part.originals([at[mark] for mark in new]), entries)
+            stored |= new
+        marks.stored = stored
+        if entries:
+            await self._store(session, entries, marks)
+        return marks
+
+    def remember(self, marks: Marks) -> None:
+        """Note what a committed transaction stored; nothing where somebody was erased since."""
+        if marks.epoch != self._epoch:
+            return
+        self._stored.update(marks.stored)
+        if len(self._stored) > STORED_MAX:
+            self._stored_before, self._stored = self._stored, set()
+        self._data_keys.update(marks.data_keys)
+        while len(self._data_keys) > DATA_KEYS_MAX:
+            self._data_keys.popitem(last=False)
+
+    def _collect(
+        self,
+        originals: Iterable[tuple[str, str, str, str]],
+        entries: dict[_Place, tuple[str, str]],
+    ) -> None:
+        """Add the distinct values: subject and value in clear, by where they belong."""
+        references: dict[str, str] = {}
+        for subject, field, token, value in originals:
+            reference = references.get(subject)
+            if reference is None:
+                reference = references[subject] = self._reference(subject)
+            entries[reference, field, token] = subject, value
+
+    async def _store(
+        self, session: Session, entries: dict[_Place, tuple[str, str]], marks: Marks
+    ) -> None:
+        places = sorted(entries)  # the order in which every batch stores them
+        rows = await session.execute(_MISSING, list(map(_array, zip(*places, strict=True))))
+        if not rows:
+            return
+        wanted = [(places[row[0] - 1], row) for row in rows]
+        keyless = {place[0]: (row[1], entries[place][0]) for place, row in wanted if row[2] is None}
+        if keyless:
+            await self._open_subjects(session, keyless, marks)
+        generations: list[str] = []
+        sealed: list[bytes] = []
+        for place, (_, generation, wrapped, version) in wanted:
+            subject, field, token = place
+            known = marks.data_keys.get(subject) or self._data_key(
+                subject, generation, wrapped, version, marks
+            )
+            generations.append(str(known[0]))
+            sealed.append(seal_value(known[1], entries[place][1], field, token, subject))
+        subjects, fields, tokens = map(_array, zip(*(place for place, _ in wanted), strict=True))
+        await session.execute(
+            _STORE, [subjects, _array(generations), fields, tokens, _bytes_array(sealed)]
+        )
+
+    async def _open_subjects(
+        self, session: Session, keyless: dict[str, tuple[int, str]], marks: Marks
+    ) -> None:
+        """Give subjects keys: ours, or those that another was quicker to give."""
+        kek = self._keks[self._version]
+        made = {subject: secrets.token_bytes(ROOT_BYTES) for subject in sorted(keyless)}
+        keys = {subject: SealingKey(key) for subject, key in made.items()}
+        wraps = {s: wrap_data_key(kek, key, s, keyless[s][0]) for s, key in made.items()}
+        rows = await session.execute(
+            _OPEN_SUBJECTS,
+            [
+                _array(made),
+                _array(str(keyless[subject][0]) for subject in made),
+                _bytes_array(wraps.values()),
+                self._version,
+                _bytes_array(seal_subject(key, keyless[s][1], s) for s, key in keys.items()),
+            ],
+        )
+        for found, generation, wrapped, version in rows:
+            subject = found.hex
+            if wrapped == wraps[subject]:
+                marks.data_keys[subject] = generation, keys[subject]
+            else:
+                self._data_key(subject, generation, wrapped, version, marks)
+
+    def _data_key(
+        self, subject: str, generation: int, wrapped: bytes, version: int, marks: Marks
+    ) -> tuple[int, SealingKey]:
+        known = self._data_keys.get(subject)
+        if known is None or known[0] != generation:
+            if version not in self._keks:
+                self._keyring.root("vault", version)  # raises KeyFault
+            known = (
+                generation,
+                unwrap_data_key(self._keks[version], wrapped, subject, generation),
+            )
+        marks.data_keys[subject] = known
+        return known
+
+
+def _array(values: Iterable[str]) -> str | list[str]:
+    """Return an array literal, built by one join; the list itself where a value needs quoting."""
+    listed = list(values)
+    joined = ",".join(listed)
+    if _PLAIN.match(joined) and joined.count(",") < len(listed) and "null" not in joined.lower():
+        return f"{{{joined}}}"
+    return listed
+
+
+def _bytes_array(values: Iterable[bytes]) -> str:
+    """Return an array literal of bytea in hexadecimal."""
+    return '{"\\\\x' + '","\\\\x'.join(map(bytes.hex, values)) + '"}'

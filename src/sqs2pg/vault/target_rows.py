@@ -1,0 +1,241 @@
+"""Places: where the rows of a person are, for erasing them and for giving them new tokens.
+
+Worked out from the mapping and the keys, then held against the catalog. A target whose mapping
+does not say whose a row is, or says it in a way that cannot be found again, is refused.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.columns import require_replaceable
+from sqs2pg.mapping.convert import CONVERTERS
+from sqs2pg.mapping.transform import masked
+from sqs2pg.mask.registry import compile_operator
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.target_copy import COLUMN_LENGTH, COLUMN_TYPE, OF_COLUMNS
+from sqs2pg.settings import Field
+
+PAGES_AT_ONCE = 16_384
+"""Pages of a table that one statement looks through where no index helps: 128 MiB."""
+
+# The type as a cast takes it: `character` without a length would be that of one letter.
+_COLUMNS = f"""SELECT a.attname,
+       CASE t.typname WHEN 'bpchar' THEN 'bpchar' ELSE format_type(a.atttypid, NULL) END,
+       {COLUMN_TYPE}, a.attnotnull OR t.typnotnull, {COLUMN_LENGTH},
+       CASE WHEN {COLUMN_TYPE} = 'numeric' AND m.typmod > 4
+            THEN ((m.typmod - 4) >> 16 & 65535) - ((m.typmod - 4 & 2047 # 1024) - 1024) END
+{OF_COLUMNS}"""
+_LEAVES = """SELECT format('%%I.%%I', n.nspname, c.relname),
+       pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint,
+       EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+               ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+               WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND a.attname = %s)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND (c.oid = pg_catalog.to_regclass(%s) OR c.oid IN (
+    SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t))
+ORDER BY 1"""
+
+# Of the types of columns that a mask, or a second column of the person's name, may go to.
+_FILLERS = {"inet": "'0.0.0.0'::inet", "uuid": "gen_random_uuid()"} | dict.fromkeys(
+    ("int2", "int4", "int8", "numeric", "float4", "float8"), "0"
+)
+
+Spellings = Callable[[str], list[str]]
+"""From a person's name to everything that may stand for it in the target's column."""
+
+
+class Place(msgspec.Struct):
+    """One target table, as an erasure sees it."""
+
+    table: str
+    """Quoted for SQL."""
+    column: str
+    """Whose a row is: the column's name."""
+    spellings: Spellings
+    masked: tuple[str, ...]
+    """Columns with masks, which are cleared."""
+    named: bool = False
+    """The tally says which target it is: not the pipeline's first."""
+    type: str = "text"
+    """As a cast takes it."""
+    base: str = "text"
+    """pg_type.typname, of a domain that of its base."""
+    length_max: int | None = None
+    digits: int | None = None
+    """Before the point, of a `numeric` that has bounds."""
+    fillers: dict[str, str] = {}
+    """Of the masked columns, those that must keep something: what, in SQL. `m.name` is the name
+    of an erased person there."""
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """One table that holds rows: the target, or a partition of it."""
+
+    table: str
+    """Quoted for SQL."""
+    pages: int
+    indexed: bool
+    """By the column that says whose a row is."""
+
+    def ranges(self, *, indexed: bool) -> list[str]:
+        """Return conditions on `t.ctid`, one a statement: all pages, a part at a time.
+
+        Where the statement is `indexed` it needs no parts.
+        """
+        if indexed or self.pages <= PAGES_AT_ONCE:
+            return [""]
+        starts = range(0, self.pages, PAGES_AT_ONCE)
+        bounded = [
+            f" AND t.ctid >= '({start},0)'::tid AND t.ctid < '({start + PAGES_AT_ONCE},0)'::tid"
+            for start in starts[:-1]
+        ]
+        return [*bounded, f" AND t.ctid >= '({starts[-1]},0)'::tid"]
+
+
+def place(
+    table: str, fields: Sequence[Field], subject: str, keyring: Keyring, *, named: bool = False
+) -> Place:
+    """Return the place of one target. `table` is quoted for SQL, `subject` is `vault.subject`.
+
+    Raises SettingsError `no_subject_column` where its rows cannot be told apart by person.
+    """
+    about = [field for field in fields if field.source == subject]
+    finders = [(field, spellings) for field in about if (spellings := _spellings(field, keyring))]
+    if not finders:
+        raise SettingsError(
+            f"no column of table {table} says whose a row is in a way that can be found again",
+            code="no_subject_column",
+            hint=f"map {subject!r} (vault.subject) to a column of it, kept or masked by an "
+            "operator that gives equal values equal masks",
+        )
+    field, spellings = finders[0]
+    others = [other.column for other in about if other.column != field.column]
+    masked = [other.column for other in fields if other.mask != "keep" and other not in about]
+    return Place(table, field.column, spellings, (*masked, *others), named)
+
+
+def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
+    convert = CONVERTERS[field.type]
+    if field.mask == "keep":
+
+        def kept(name: str) -> list[str]:
+            try:
+                stored = convert(name)
+            except PermanentFault:
+                return []  # such a name was never stored
+            return _forms(stored)
+
+        return kept
+    domain = field.domain or field.name
+    operators = [
+        compile_operator(
+            field.mask,
+            kind=field.kind,
+            domain=domain,
+            keyring=keyring.with_active("pseudonym", version),
+        )
+        for version in keyring.versions("pseudonym")
+    ]
+    properties = operators[0].properties
+    if not (properties.deterministic and properties.joinable):
+        return None
+
+    masks = [masked(field, operator.mask) for operator in operators]
+
+    def spellings(name: str) -> list[str]:
+        try:
+            found = (mask(form) for mask in masks for form in _forms(name))
+            return list(dict.fromkeys(token for token in found if token is not None))
+        except PermanentFault:
+            return []  # such a name was never stored
+
+    return spellings
+
+
+def _forms(name: str) -> list[str]:
+    """Return a name's canonically equivalent spellings: one reference stands for all of them."""
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return list(dict.fromkeys([name, *forms]))
+
+
+async def look_up(session: Session, where: Place) -> Place:
+    """Return the place with what the catalog says of its columns.
+
+    Raises psycopg.Error, SettingsError where the column is not there or takes no other name.
+    """
+    rows = await session.execute(_COLUMNS, [where.table])
+    known = {row[0]: _Known(*row[1:]) for row in rows}
+    if where.column not in known:
+        raise SettingsError(
+            f"table {where.table} has no column {where.column!r}",
+            code="target_column",
+            hint="correct the mapping, or the table",
+        )
+    found = known[where.column]
+    require_replaceable(where.column, found.base, where.table)
+    return msgspec.structs.replace(
+        where,
+        masked=tuple(column for column in where.masked if column in known),
+        type=found.type,
+        base=found.base,
+        length_max=found.length_max,
+        digits=found.digits,
+        fillers={
+            column: _filler(known[column])
+            for column in where.masked
+            if column in known and known[column].not_null
+        },
+    )
+
+
+class _Known(NamedTuple):
+    """A column, as the catalog has it."""
+
+    type: str
+    base: str
+    not_null: bool
+    length_max: int | None
+    digits: int | None
+
+
+def _filler(column: _Known) -> str:
+    """Return what stands in an erased person's column that is NOT NULL: of its type and length."""
+    if column.base in _FILLERS:
+        return _FILLERS[column.base]
+    return f"left(m.name, {column.length_max})" if column.length_max else "m.name"
+
+
+async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
+    """Return the tables that hold a target's rows, and whether `column` leads an index of theirs.
+
+    `table` is quoted for SQL. Raises psycopg.Error.
+    """
+    rows = await session.execute(_LEAVES, [column, table, table])
+    return [Leaf(*row) for row in rows]
+
+
+def random_name(where: Place, pseudonym: UUID) -> str:
+    """Return what stands for an erased person in the place's column, of its type and length."""
+    if where.base in ("int2", "int4", "int8", "numeric"):
+        bits = {"int2": 15, "int4": 31}.get(where.base, 63)
+        number = pseudonym.int & ((1 << bits) - 1)
+        return str(number if where.digits is None else number % 10 ** max(where.digits, 0))
+    text = str(pseudonym)
+    return (
+        text
+        if not where.length_max or where.length_max >= len(text)
+        else (pseudonym.hex[: where.length_max])
+    )
+
+
+def spelt(where: Place, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (name, spelling) pairs of everything that may stand for the names there."""
+    return [(name, spelling) for name in names for spelling in where.spellings(name)]
