@@ -1,6 +1,8 @@
-"""Layers: who may import what, read from the sources without importing them.
+"""Layers: which folder may import which, read from the sources without importing them.
 
-The rules are the design's (section 3). Each is shown below to fail on a tree that breaks it.
+The package is a house of floors. A folder imports from the floors below it and from itself, never
+from its own floor's other folders and never from above. `FLOORS` is the whole plan; each rule is
+shown below to fail on a tree that breaks it.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import ast
 import functools
 from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,82 +22,91 @@ import sqs2pg
 PACKAGE = Path(sqs2pg.__file__).parent
 US = "sqs2pg"
 
-# Types and faults: nothing of ours below them.
-GROUND = {"message", "errors"}
+# From the ground up. The package itself (its version) and `_native` (compiled from native/) lie
+# below all of them.
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "message", "native"}),
+    frozenset({"keys"}),
+    frozenset({"mask"}),
+    frozenset({"settings"}),
+    frozenset({"mapping", "telemetry"}),
+    frozenset({"postgres", "sqs"}),
+    frozenset({"status", "vault"}),
+    frozenset({"pipeline"}),
+    frozenset({"runners"}),
+    frozenset({"aws_lambda", "cli"}),
+    frozenset({"__main__"}),
+)
+FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+FOLDERS_MAX = 12
+FILES_MAX = 6
+"""At the top of the package, beside `__init__` and `__main__`."""
 
-# Decoding, masking, the ledger's key and the keyring: values in, values out.
-PURE = {*GROUND, "decode", "convert", "transform", "columns", "ledger", "mask", "mask.*"}
-PURE |= {"vault.originals", "vault.envelope", "vault.whose", "vault.glimpse"}
-PURE |= {"documents", "envelope", "envelope.*", "mapping", "native", "paths"}
-PURE |= {"keys.derive", "keys.keyring", "keys.seal", "keys.self_test"}
+# Values in, values out: no file, no socket, no clock.
+PURE = {"errors", "message", "mapping.*", "mask.*"}
+PURE |= {"keys.aead", "keys.derive", "keys.keyring", "keys.self_test"}
+PURE |= {"settings.fields", "settings.mask_rules", "settings.paths", "settings.sections"}
+IMPURE = {"mask.brute_force"}
+"""Beside pure ones: measures how fast this machine hashes."""
 # A list of what is allowed, so that no new way of doing I/O slips in. Names, where given, are all
 # that may be used of a module.
 PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "__future__": None,
     "_hashlib": {"HASH"},
     "backports": {"zstd"},
-    "compression": {"zstd"},
-    "sys": {"version_info"},
-    "zlib": None,
     "base64": None,
     "binascii": None,
     "collections": None,
     "collections.abc": None,
+    "compression": {"zstd"},
+    "contextlib": None,
     "cryptography": None,
     "dataclasses": None,
     "datetime": None,
     "decimal": None,
     "difflib": None,
-    "contextlib": None,
     "enum": None,
     "ffx": {"FF1"},
     "functools": None,
     "hashlib": None,
     "hmac": None,
     "itertools": None,
+    "json": None,
     "math": None,
     "msgspec": None,
     "operator": None,
     "os": {"urandom"},
     "re": None,
-    "string": None,
     "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},
     "sqs2pg.settings": {
         *("ATTRIBUTE", "RECORD_INDEX", "attribute_key"),
-        *("EnvelopeSettings", "Field", "Settings", "Target", "When"),
+        *("EnvelopeSettings", "Example", "Field", "Settings", "Target", "When", "paths"),
     },
+    "string": None,
+    "sys": {"version_info"},
     "types": None,
     "typing": None,
     "unicodedata": None,
     "uuid": None,
+    "zlib": None,
 }
-NARROW_IN = {"ffx": {"mask.fpe_ff1"}, "os": {"keys.seal"}, "socket": {"mask.*"}}
+NARROW_IN = {"ffx": {"mask.fpe_ff1"}, "os": {"keys.aead"}, "socket": {"mask.*"}}
 IO_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
 
 # A library -> who knows it.
 KNOWN_TO = {
-    "botocore": {"source", "source.*", "keys.provider_kms", "keys.provider_secrets"},
-    "boto3": {"source", "source.*"},
-    "httptools": {"source", "source.*"},
-    "ray": {"ray"},
+    "botocore": {"sqs.*", "keys.provider_kms", "keys.provider_secrets"},
+    "boto3": {"sqs.*"},
+    "httptools": {"sqs.*"},
+    "ray": {"runners.ray_fleet"},
     "opentelemetry": {"telemetry.*"},
     "psycopg": {
-        *("database", "sink", "search", "migrate", "verify", "quarantine", "keybook"),
-        *("audit", "maintenance", "replay", "roster", "targets"),
-        *(
-            "backfill",
-            "partition",
-            "vault.sealing",
-            "vault.reference",
-            "vault.reveal",
-            "vault.forget",
-        ),
-        *("vault.rewrap", "vault.rekey"),
-        "check.context",  # the doctor's questions
-        "local.postgres",  # the embedded server asks itself whether it is up
+        *("postgres.*", "vault.*"),
+        *("pipeline.backfill", "pipeline.replay"),  # their transactions hold the sink's rows, too
+        "cli.doctor.context",  # the doctor's questions
+        "cli.embedded.postgres_server",  # the embedded server asks itself whether it is up
     },
 }
-FRONT_DOORS = {"assembly", "aws_lambda", "ray", "ray_backfill", "cli", "cli.*"}
 
 # Ours that are not in the wheel, and the tools of the dev group.
 NOT_SHIPPED = {"tests", "benchmarks", "conftest", "pytest", "hypothesis", "trustme", "psycopg2"}
@@ -112,12 +124,22 @@ class Import(NamedTuple):
         """Every module the statement may load: `from a import b` may load a.b."""
         return {self.module, *(f"{self.module}.{name}" for name in self.names)}
 
+    def rooms(self) -> set[str]:
+        """The rooms of ours that it enters: a folder's or a file's name at the top."""
+        return {target.split(".")[1] for target in self.targets() if is_of(target, f"{US}.")} & {
+            *FLOOR
+        }
+
 
 class Source(NamedTuple):
     name: str
     """Dotted, without the package's own name; the package itself is ""."""
     imports: list[Import]
     calls: set[str]
+
+    @property
+    def room(self) -> str:
+        return self.name.split(".")[0]
 
 
 @functools.cache
@@ -171,60 +193,64 @@ def _dotted(node: ast.expr) -> str:
 
 
 def within(module: str, group: set[str]) -> bool:
-    """Whether a module is in a group; `a.*` stands for everything below a."""
+    """Whether a module is in a group; `a.*` stands for a and everything below it."""
     above = module.split(".")
-    patterns = {".".join((*above[:depth], "*")) for depth in range(1, len(above))}
+    patterns = {".".join((*above[:depth], "*")) for depth in range(1, len(above) + 1)}
     return module in group or bool(patterns & group)
 
 
 def is_of(target: str, module: str) -> bool:
-    return target == module or target.startswith(module + ".")
+    return target == module or target.startswith(module.rstrip(".") + ".")
+
+
+def is_pure(module: str) -> bool:
+    return within(module, PURE) and not any(is_of(module, impure) for impure in IMPURE)
 
 
 def violations(root: Path) -> list[str]:
     """Return what breaks a rule, one line each: module, line, what is imported, the rule."""
     found = []
     for source in read(root):
+        if source.name and source.room not in FLOOR:
+            found.append(f"{source.name}: not on any floor")
+            continue
         for imported in source.imports:
             found += [
                 f"{source.name}:{imported.line} {imported.module}: {rule}"
-                for rule in _broken_rules(source.name, imported)
+                for rule in _broken_rules(source, imported)
             ]
-        if within(source.name, PURE) and (calls := source.calls & IO_CALLS):
+        if is_pure(source.name) and (calls := source.calls & IO_CALLS):
             found += [f"{source.name} {call}(): no I/O here" for call in sorted(calls)]
     return found
 
 
-def _broken_rules(name: str, imported: Import) -> Iterator[str]:
-    targets = imported.targets()
-    if within(name, GROUND) and any(is_of(target, US) for target in targets):
-        yield "message and errors import nothing of ours"
-    if within(name, PURE) and not _is_pure(name, imported):
+def _broken_rules(source: Source, imported: Import) -> Iterator[str]:
+    name, targets = source.name, imported.targets()
+    for room in sorted(imported.rooms() - {source.room}):
+        if not name:
+            yield "the package itself imports nothing of ours"
+        elif FLOOR[source.room] == 0:
+            yield "the ground floor imports nothing of ours"
+        elif FLOOR[room] >= FLOOR[source.room]:
+            yield f"{source.room} stands on what is below it, and {room} is not"
+    if is_pure(name) and not _is_pure_import(name, imported):
         yield "no I/O here"
     for library, knowers in KNOWN_TO.items():
         if any(is_of(target, library) for target in targets) and not within(name, knowers):
             yield f"only {', '.join(sorted(knowers))} know {library}"
-    if f"{US}.pipeline" in targets and not within(name, FRONT_DOORS):
-        yield "only front doors know the pipeline"
-    if any(is_of(t, f"{US}.cli") for t in targets) and not within(
-        name, {"__main__", "cli", "cli.*"}
-    ):
-        yield "nothing but __main__ knows the command line"
     if targets & NOT_SHIPPED or imported.module.split(".")[0] in NOT_SHIPPED:
         yield "production code imports no tests, benchmarks or their tools"
     if imported.module.endswith("(…)") and name != "cli":
         yield "what is imported must be readable here; only cli loads its commands by name"
 
 
-def _is_pure(name: str, imported: Import) -> bool:
-    if (name, *imported.targets() - {US}) == ("native", f"{US}._native"):
-        return True  # compiled from native/ of the checkout: bodies in, lines out
-    if is_of(imported.module, US) and imported.module != f"{US}.settings":
+def _is_pure_import(name: str, imported: Import) -> bool:
+    if is_of(imported.module, US) and (
+        imported.module != f"{US}.settings" or name.startswith("settings.")
+    ):
         inside = imported.module.removeprefix(US).lstrip(".")
         below = (".".join(filter(None, (inside, one))) for one in imported.names)
-        return within(inside, PURE) or (
-            bool(imported.names) and all(within(b, PURE) for b in below)
-        )
+        return is_pure(inside) or (bool(imported.names) and all(is_pure(b) for b in below))
     listed = [known for known in PURE_MAY_IMPORT if is_of(imported.module, known)]
     if not listed:
         return False
@@ -235,15 +261,56 @@ def _is_pure(name: str, imported: Import) -> bool:
     return narrow and bool(imported.used) and imported.used <= allowed
 
 
-def test_every_module_keeps_to_its_layer():
+def circle(root: Path) -> list[str]:
+    """Return the modules of one import circle, in its order; [] where there is none.
+
+    An import inside a function counts, and so does one for annotations only: a reader follows
+    those, too. `from a import b` is an arrow to a.b where that is a module, else to a.
+    """
+    sources = {f"{US}.{source.name}".rstrip("."): source for source in read(root)}
+    arrows = {
+        module: {
+            target
+            for imported in source.imports
+            for target in _arrow_ends(imported, sources)
+            if target != module
+        }
+        for module, source in sources.items()
+    }
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return [str(module) for module in error.args[1]]
+    return []
+
+
+def _arrow_ends(imported: Import, known: dict[str, Source]) -> Iterator[str]:
+    for name in imported.names or ("",):
+        ends = (f"{imported.module}.{name}", imported.module)
+        yield from [end for end in ends if end in known][:1]
+
+
+def test_every_module_keeps_to_its_floor():
     assert violations(PACKAGE) == []
+
+
+def test_no_import_goes_round_in_a_circle():
+    assert circle(PACKAGE) == []
+
+
+def test_the_top_of_the_package_is_read_at_a_glance():
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert len(folders) <= FOLDERS_MAX
+    assert len(files) <= FILES_MAX
+    assert folders | files | {"__main__"} == set(FLOOR)
 
 
 def test_the_rules_are_about_modules_that_are_there():
     # A rule about a module that was renamed would hold for ever.
     names = {source.name for source in read(PACKAGE)}
     assert len(names) > 40
-    for group in (PURE, FRONT_DOORS, *KNOWN_TO.values(), *NARROW_IN.values()):
+    for group in (PURE, IMPURE, *KNOWN_TO.values(), *NARROW_IN.values()):
         for name in group:
             base = name.removesuffix(".*")
             assert base in names, f"no module {base}"
@@ -252,14 +319,14 @@ def test_the_rules_are_about_modules_that_are_there():
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("source.environment", "botocore.session"),
-        ("source.connection", "httptools"),
-        ("database", "psycopg"),
-        ("assembly", "sqs2pg.pipeline"),
-        ("transform", "sqs2pg.settings"),
+        ("sqs.environment", "botocore.session"),
+        ("sqs.connection", "httptools"),
+        ("postgres.connection", "psycopg"),
+        ("runners.assembly", "sqs2pg.pipeline.consumer"),
+        ("mapping.transform", "sqs2pg.settings"),
         ("__main__", "sqs2pg.cli"),
         ("mask.canonical", "socket"),
-        ("keys.seal", "os"),
+        ("keys.aead", "os"),
         ("cli", "importlib.import_module(…)"),
     ],
 )
@@ -273,89 +340,109 @@ GOOD = {
     "__main__.py": "from sqs2pg.cli import main",
     "message.py": "import msgspec\nfrom enum import Enum",
     "errors.py": "from enum import StrEnum",
-    "settings.py": "import os\nfrom sqs2pg.errors import SettingsError",
-    "decode.py": "import re\nfrom sqs2pg import errors\nfrom sqs2pg.settings import Field",
-    "ledger.py": "from datetime import datetime\nfrom . import message\nfrom .errors import Stage",
-    "database.py": "import psycopg\nfrom psycopg.conninfo import conninfo_to_dict\nopen('x')",
-    "pipeline.py": "import asyncio\nfrom sqs2pg import message",
-    "assembly.py": "from sqs2pg.pipeline import Consumer",
+    "native.py": "import os\nfrom sqs2pg import _native",
+    "keys/__init__.py": "",
+    "keys/aead.py": "import os\nos.urandom(1)",
     "mask/__init__.py": "",
     "mask/canonical.py": "from socket import AF_INET, inet_pton\nfrom ..errors import Stage",
-    "keys/__init__.py": "",
-    "keys/seal.py": "import os\nos.urandom(1)",
-    "source/__init__.py": "",
-    "source/client.py": "import botocore.session, httptools, asyncio",
+    "settings/__init__.py": "import os\nfrom sqs2pg.errors import SettingsError",
+    "mapping/__init__.py": "",
+    "mapping/decode.py": "import re\nfrom sqs2pg import errors\nfrom sqs2pg.settings import Field",
+    "mapping/ledger_key.py": "from datetime import datetime\nfrom ..message import Message",
+    "telemetry/log.py": "import structlog\nopen('x')",
+    "postgres/connection.py": "import psycopg\nfrom psycopg.conninfo import conninfo_to_dict",
+    "sqs/__init__.py": "",
+    "sqs/client.py": "import botocore.session, httptools, asyncio",
+    "vault/seal.py": "from sqs2pg.postgres.connection import Session",
+    "pipeline/consumer.py": "import asyncio\nfrom sqs2pg import message",
+    "runners/assembly.py": "from sqs2pg.pipeline.consumer import Consumer",
+    "aws_lambda.py": "from sqs2pg.runners.assembly import assemble",
     "cli/__init__.py": "import importlib\nimportlib.import_module(f'sqs2pg.cli.{name}')",
-    "cli/run.py": "from sqs2pg import pipeline\nfrom sqs2pg.cli import main",
+    "cli/run.py": "from sqs2pg.pipeline import consumer\nfrom sqs2pg.cli import main",
 }
 
 BROKEN = [
-    ("message.py", "from sqs2pg.errors import Stage", "nothing of ours"),
-    ("message.py", "from . import errors", "nothing of ours"),
-    ("errors.py", "import sqs2pg.message", "nothing of ours"),
-    ("errors.py", "def f():\n    from sqs2pg import message", "nothing of ours"),
-    ("errors.py", "import sqs2pg", "nothing of ours"),
-    ("decode.py", "import asyncio", "no I/O"),
-    ("decode.py", "import pathlib", "no I/O"),
-    ("decode.py", "from pathlib import Path", "no I/O"),
-    ("decode.py", "import os", "no I/O"),
-    ("decode.py", "from os import urandom", "no I/O"),
-    ("decode.py", "import socket\nsocket.inet_pton", "no I/O"),
-    ("decode.py", "import urllib.request", "no I/O"),
-    ("decode.py", "import some_new_library", "no I/O"),
-    ("decode.py", "import structlog", "no I/O"),
-    ("decode.py", "def f():\n    return open('x')", "no I/O"),
-    ("decode.py", "print('x')", "no I/O"),
-    ("decode.py", "from sqs2pg.settings import Field, load", "no I/O"),
-    ("decode.py", "from sqs2pg import settings", "no I/O"),
-    ("decode.py", "import sqs2pg.settings", "no I/O"),
-    ("decode.py", "import sqs2pg.settings as s\ns.load()", "no I/O"),
-    ("decode.py", "from sqs2pg import database", "no I/O"),
-    ("decode.py", "from sqs2pg import message, database", "no I/O"),
-    ("decode.py", "from . import database", "no I/O"),
-    ("decode.py", "from .database import Session", "no I/O"),
-    ("decode.py", "import importlib\nimportlib.import_module('sqs2pg.database')", "no I/O"),
-    ("convert.py", "from os import environ", "no I/O"),
-    ("columns.py", "import subprocess", "no I/O"),
-    ("transform.py", "import time", "no I/O"),
-    ("ledger.py", "import random", "no I/O"),
+    ("message.py", "from sqs2pg.errors import Stage", "ground floor"),
+    ("message.py", "from . import errors", "ground floor"),
+    ("errors.py", "import sqs2pg.message", "ground floor"),
+    ("errors.py", "def f():\n    from sqs2pg import message", "ground floor"),
+    ("native.py", "from sqs2pg.keys import aead", "ground floor"),
+    ("__init__.py", "from sqs2pg.errors import Stage", "package itself"),
+    ("archive.py", "", "not on any floor"),
+    ("source/queue.py", "", "not on any floor"),
+    ("keys/aead.py", "from sqs2pg.mask import canonical", "mask is not"),
+    ("mask/canonical.py", "from ..settings import Field", "settings is not"),
+    ("settings/__init__.py", "from sqs2pg.mapping.decode import decode", "mapping is not"),
+    ("mapping/decode.py", "import sqs2pg.telemetry.log", "telemetry is not"),
+    ("telemetry/log.py", "from sqs2pg.mapping import decode", "mapping is not"),
+    ("sqs/client.py", "from sqs2pg.postgres.connection import Session", "postgres is not"),
+    ("postgres/connection.py", "from sqs2pg.vault.seal import Vault", "vault is not"),
+    ("vault/seal.py", "from .. import pipeline", "pipeline is not"),
+    ("vault/seal.py", "from ..pipeline import consumer", "pipeline is not"),
+    (
+        "vault/seal.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sqs2pg.pipeline.consumer",
+        "pipeline is not",
+    ),
+    ("pipeline/consumer.py", "from sqs2pg.runners.assembly import assemble", "runners is not"),
+    ("runners/assembly.py", "from sqs2pg.cli.options import json_option", "cli is not"),
+    ("runners/assembly.py", "from sqs2pg import cli", "cli is not"),
+    ("aws_lambda.py", "from .cli import main", "cli is not"),
+    ("cli/run.py", "import sqs2pg.__main__", "__main__ is not"),
+    ("mapping/decode.py", "import asyncio", "no I/O"),
+    ("mapping/decode.py", "import pathlib", "no I/O"),
+    ("mapping/decode.py", "from pathlib import Path", "no I/O"),
+    ("mapping/decode.py", "import os", "no I/O"),
+    ("mapping/decode.py", "from os import urandom", "no I/O"),
+    ("mapping/decode.py", "import socket\nsocket.inet_pton", "no I/O"),
+    ("mapping/decode.py", "import urllib.request", "no I/O"),
+    ("mapping/decode.py", "import some_new_library", "no I/O"),
+    ("mapping/decode.py", "import structlog", "no I/O"),
+    ("mapping/decode.py", "def f():\n    return open('x')", "no I/O"),
+    ("mapping/decode.py", "print('x')", "no I/O"),
+    ("mapping/decode.py", "from sqs2pg.settings import Field, load", "no I/O"),
+    ("mapping/decode.py", "from sqs2pg import settings", "no I/O"),
+    ("mapping/decode.py", "import sqs2pg.settings", "no I/O"),
+    ("mapping/decode.py", "import sqs2pg.settings as s\ns.load()", "no I/O"),
+    ("mapping/decode.py", "from sqs2pg import native", "no I/O"),
+    ("mapping/decode.py", "from sqs2pg import message, native", "no I/O"),
+    ("mapping/decode.py", "from .. import native", "no I/O"),
+    ("mapping/decode.py", "import importlib\nimportlib.import_module('sqs2pg.native')", "no I/O"),
+    ("mapping/convert.py", "from os import environ", "no I/O"),
+    ("mapping/columns.py", "import subprocess", "no I/O"),
+    ("mapping/transform.py", "import time", "no I/O"),
+    ("mapping/ledger_key.py", "import random", "no I/O"),
     ("mask/new.py", "import socket\nsocket.socket()", "no I/O"),
     ("mask/new.py", "from socket import inet_pton, create_connection", "no I/O"),
-    ("mask/new.py", "from ..database import Session", "no I/O"),
     ("mask/new.py", "from socket import *", "no I/O"),
+    ("mask/new.py", "from sqs2pg.mask.brute_force import rate", "no I/O"),
     ("keys/keyring.py", "import os\nos.urandom(1)", "no I/O"),
-    ("keys/seal.py", "import os\nos.urandom(1)\nos.remove('x')", "no I/O"),
-    ("keys/seal.py", "import os as o\no.remove('x')", "no I/O"),
+    ("keys/aead.py", "import os\nos.urandom(1)\nos.remove('x')", "no I/O"),
+    ("keys/aead.py", "import os as o\no.remove('x')", "no I/O"),
     ("keys/derive.py", "from sqs2pg.keys import provider_file", "no I/O"),
-    ("sending.py", "import botocore", "know botocore"),
-    ("sending.py", "def f():\n    import botocore.session as s", "know botocore"),
-    ("sending.py", "from botocore.session import Session", "know botocore"),
+    ("telemetry/log.py", "import botocore", "know botocore"),
+    ("telemetry/log.py", "def f():\n    import botocore.session as s", "know botocore"),
+    ("telemetry/log.py", "from botocore.session import Session", "know botocore"),
     ("cli/run.py", "from boto3 import client", "know boto3"),
-    ("local.py", "import httptools", "know httptools"),
-    ("sourcery.py", "import botocore", "know botocore"),
-    ("pipeline.py", "from psycopg import sql", "know psycopg"),
+    ("cli/embedded/child.py", "import httptools", "know httptools"),
+    ("pipeline/consumer.py", "from psycopg import sql", "know psycopg"),
     ("cli/keys.py", "import psycopg", "know psycopg"),
     ("cli/keys.py", "if True:\n    import psycopg.rows as rows", "know psycopg"),
-    ("source/client.py", "import psycopg", "know psycopg"),
-    ("process.py", "__import__('psycopg')", "know psycopg"),
-    ("process.py", "import importlib\nimportlib.import_module('psycopg.rows')", "know psycopg"),
-    ("process.py", "import importlib\nimportlib.import_module(name)", "must be readable"),
-    ("process.py", "from sqs2pg.pipeline import Consumer", "front doors"),
-    ("process.py", "from sqs2pg import pipeline", "front doors"),
-    ("source/queue.py", "from .. import pipeline", "front doors"),
-    ("source/queue.py", "from ..pipeline import Totals", "front doors"),
-    ("sink.py", "import sqs2pg.pipeline", "front doors"),
+    ("sqs/client.py", "import psycopg", "know psycopg"),
+    ("pipeline/processor.py", "__import__('psycopg')", "know psycopg"),
     (
-        "sink.py",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sqs2pg.pipeline",
-        "doors",
+        "pipeline/processor.py",
+        "import importlib\nimportlib.import_module('psycopg.rows')",
+        "know psycopg",
     ),
-    ("assembly.py", "from sqs2pg.cli.options import json_option", "command line"),
-    ("assembly.py", "from sqs2pg import cli", "command line"),
-    ("local.py", "from .cli import main", "command line"),
-    ("sink.py", "import tests.conftest", "no tests"),
-    ("sink.py", "from tests import conftest", "no tests"),
-    ("sink.py", "from benchmarks.queue_server import server", "no tests"),
+    (
+        "pipeline/processor.py",
+        "import importlib\nimportlib.import_module(name)",
+        "must be readable",
+    ),
+    ("postgres/sink.py", "import tests.conftest", "no tests"),
+    ("postgres/sink.py", "from tests import conftest", "no tests"),
+    ("postgres/sink.py", "from benchmarks.queue_server import server", "no tests"),
     ("cli/run.py", "import pytest", "no tests"),
     ("cli/demo.py", "from hypothesis import given", "no tests"),
 ]
@@ -370,12 +457,36 @@ def plant(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_a_tree_that_keeps_the_rules_has_no_violation(tmp_path: Path):
-    assert violations(plant(tmp_path, GOOD)) == []
+    root = plant(tmp_path, GOOD)
+    assert violations(root) == []
+    assert circle(root) == []
 
 
 @pytest.mark.parametrize(("name", "text", "rule"), BROKEN)
 def test_a_tree_that_breaks_a_rule_has_one(tmp_path: Path, name: str, text: str, rule: str):
     found = violations(plant(tmp_path, {**GOOD, name: text}))
-    module = name.removesuffix(".py").replace("/", ".")
+    module = name.removesuffix(".py").removesuffix("__init__").replace("/", ".").rstrip(".")
     assert any(line.startswith(module) and rule in line for line in found), found
     assert all(line.startswith(module) for line in found)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"sqs/client.py": "from sqs2pg.sqs.queue import Q", "sqs/queue.py": "from . import client"},
+        {
+            "mask/a.py": "def f():\n    from sqs2pg.mask import b",
+            "mask/b.py": "import sqs2pg.mask.a",
+        },
+        {
+            "settings/__init__.py": "from sqs2pg.settings.fields import Field",
+            "settings/fields.py": "from sqs2pg.settings import load",
+        },
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, files: dict[str, str]):
+    found = circle(plant(tmp_path, {**GOOD, **files}))
+    assert {f"{US}/{name}" for name in files} <= {
+        f"{module.replace('.', '/')}.py".replace("settings.py", "settings/__init__.py")
+        for module in found
+    }

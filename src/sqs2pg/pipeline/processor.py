@@ -29,18 +29,17 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import Decoded, MessageMapping
 from sqs2pg.mapping.fast_path import Lines
 from sqs2pg.mapping.fast_path_originals import Glimpse
-from sqs2pg.mapping.large_payloads import Payloads
 from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
+from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.postgres.connection import DatabaseFault, Session
+from sqs2pg.postgres.quarantine import Seal
 from sqs2pg.postgres.sink import Packed, Pipeline, Sink
 from sqs2pg.telemetry.batch_log import BatchReport, Journal
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.vault.seal import Vault
 
-Seal = Callable[[str, Message, PermanentFault], DeadLetter]
-"""Seal a message's body for the quarantine, under its ledger key."""
 DedupeKey = Callable[[str], str]
 """The ledger key of an event by the name its producer gave it."""
 

@@ -34,7 +34,6 @@ from sqs2pg.postgres.quarantine import Selection, measure, open_attributes, open
 from sqs2pg.postgres.reject_search import SAME_FAULT_MAX, find_rejected
 from sqs2pg.postgres.sink import BATCH_SETTINGS, Pipeline
 from sqs2pg.postgres.target_copy import TargetCopy
-from sqs2pg.vault import seal
 from sqs2pg.vault.seal import Vault
 
 BATCH_MAX = 500
@@ -142,7 +141,7 @@ class Replayer:
         self._vault = vault
         self._targets = TargetCopy(pipeline.targets)
         self._begin = _BEGIN.format(timeout_ms=pipeline.statement_timeout_s * 1000)
-        self._begin += seal.OPEN if vault else ""
+        self._begin += vault.open_statements if vault else ""
         self.report = Replayed()
         self.total = 0
         """Entries that the run began with."""
@@ -207,7 +206,7 @@ class Replayer:
     async def _lock(self, selection: Selection, after: int, last: int) -> _Batch | None:
         [(*read, active)] = await self._session.execute(self._begin)
         if self._vault is not None:
-            self._vault.heed(*read)
+            self._vault.check_epoch(*read)
         if active != self._pipeline.key_version:
             raise KeyFault(
                 f"the replay masks under pseudonym version {self._pipeline.key_version}, but "

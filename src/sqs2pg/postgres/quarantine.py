@@ -9,6 +9,7 @@ counted in the same transaction, so that the books still balance. Replay is `pip
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -20,10 +21,12 @@ from sqs2pg.keys.aead import open_sealed, seal
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.subject import Whose
 from sqs2pg.message import DeadLetter, Message, MessageAttribute
-from sqs2pg.pipeline.processor import Seal
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session, diagnose
 from sqs2pg.postgres.migrate import explain
+
+Seal = Callable[[str, Message, PermanentFault], DeadLetter]
+"""Seal a message's body for the quarantine, under its ledger key."""
 
 PURGE_BATCH = 5_000
 """Rows a transaction of a purge deletes, at most."""

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import psycopg
@@ -32,8 +32,7 @@ from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.postgres.connection import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.postgres.reject_search import COLUMN_STATES, SUPPRESSED, find_rejected
 from sqs2pg.postgres.target_copy import Counts, TargetCopy, TargetTable, literal
-from sqs2pg.vault import seal
-from sqs2pg.vault.seal import Marks, Vault
+from sqs2pg.settings import write_limit_s
 
 Condemn = Callable[[str, PermanentFault], DeadLetter]
 """Seal the message of a ledger key that the database rejected."""
@@ -42,6 +41,26 @@ Confirm = Callable[[], Awaitable[None]]
 where they are something else by now."""
 
 Connect = Callable[[], Awaitable[Session]]
+
+
+class Sealer(Protocol):
+    """The vault as the sink sees it (`vault/seal.py`): part of each transaction."""
+
+    open_statements: str
+    """Follow what opens a transaction; the rows they return are the last it returns."""
+
+    def check_epoch(self, epoch: int, version: int | None) -> None:
+        """Check keys and caches against what they returned. Raises KeyFault."""
+
+    async def seal(
+        self, session: Session, originals: Originals, chosen: Collection[str] | None = None
+    ) -> Any:
+        """Store what the written rows hide. Raises psycopg.Error or KeyFault."""
+
+    def remember(self, marks: Any) -> None:
+        """Take what `seal` returned, once it is committed."""
+
+
 _Done = TypeVar("_Done")
 
 # `on` or stronger, whatever the role's default: a batch that is acknowledged must survive a
@@ -88,11 +107,6 @@ _by_key = attrgetter("key")
 
 ALL_REJECTED_MIN = 10
 """Rows in a row that, all rejected with one detail, stop the process instead."""
-
-
-def write_limit_s(statement_timeout_s: int) -> float:
-    """Return how long one attempt to write a batch may take, in seconds."""
-    return 2.0 * statement_timeout_s + 30
 
 
 class Pipeline(msgspec.Struct, frozen=True):
@@ -181,7 +195,7 @@ class Sink:
         session: Session,
         pipeline: Pipeline,
         connect: Connect,
-        vault: Vault | None = None,
+        vault: Sealer | None = None,
         streak: Streak | None = None,
     ) -> None:
         """`streak`: shared by the sinks of a process."""
@@ -195,13 +209,13 @@ class Sink:
         self._streak = streak or Streak()
         self.use(pipeline, vault)
 
-    def use(self, pipeline: Pipeline, vault: Vault | None) -> None:
+    def use(self, pipeline: Pipeline, vault: Sealer | None) -> None:
         """Write from now on for a pipeline of other keys."""
         self._pipeline, self._vault = pipeline, vault
         self._targets = TargetCopy(pipeline.targets)
         self._begin = f"BEGIN;\n{BATCH_SETTINGS}".format(
             timeout_ms=pipeline.statement_timeout_s * 1000
-        ) + (seal.OPEN if vault else "")
+        ) + (vault.open_statements if vault else "")
 
     async def connected(self) -> Session:
         """Return the session, a new one where it is gone. Raises TransientFault or FatalFault."""
@@ -401,21 +415,21 @@ class Sink:
 
     async def _seal(
         self, originals: Originals | None, written: Sequence[Row], *, every: bool
-    ) -> Marks | None:
+    ) -> Any:
         """Seal what the written rows hide; `every`: none of the batch's records was left out."""
         if self._vault is None or originals is None or not written:
             return None
         chosen = None if every else {row.message_id for row in written}
         return await self._vault.seal(self.session, originals, chosen)
 
-    def _remember(self, marks: Marks | None) -> None:
+    def _remember(self, marks: Any) -> None:
         if self._vault is not None and marks is not None:
             self._vault.remember(marks)
 
     async def _open(self) -> None:
         [(*read, active)] = await self.session.execute(self._begin)
         if self._vault is not None:
-            self._vault.heed(*read)
+            self._vault.check_epoch(*read)
         if active != self._pipeline.key_version:
             raise KeyFault(
                 f"the batch is masked under pseudonym version {self._pipeline.key_version}, "

@@ -26,7 +26,6 @@ from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.mapping.fast_path_originals import Glimpse
-from sqs2pg.mapping.large_payloads import Payloads
 from sqs2pg.mapping.ledger_key import dedupe_key
 from sqs2pg.mapping.subject import Whose, naming, whose
 from sqs2pg.mapping.transform import masked
@@ -37,6 +36,7 @@ from sqs2pg.native import extension
 from sqs2pg.pipeline.backfill import Backfill
 from sqs2pg.pipeline.consumer import Consumer
 from sqs2pg.pipeline.key_rotation import Compiled, Rollover
+from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.pipeline.processor import Columns, DedupeKey, Plan, Processor
 from sqs2pg.postgres.connection import (
     Session,

@@ -26,7 +26,15 @@ from sqs2pg.settings.fields import (
 )
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
 from sqs2pg.settings.rules import cross_check
-from sqs2pg.settings.sections import Ledger, Settings, SinkSettings, Source, Status, Telemetry
+from sqs2pg.settings.sections import (
+    Ledger,
+    Settings,
+    SinkSettings,
+    Source,
+    Status,
+    Telemetry,
+    write_limit_s,
+)
 
 __all__ = [
     "ATTRIBUTE",
@@ -51,4 +59,5 @@ __all__ = [
     "attribute_key",
     "cross_check",
     "load",
+    "write_limit_s",
 ]

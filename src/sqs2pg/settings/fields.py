@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sqs2pg.settings.mask_rules import DROP
+DROP = "drop"
+"""Not an operator: the policy of a field that is known and goes nowhere."""
 
 Positive = Annotated[int, Meta(ge=1)]
 # The end of a pattern in Python and in JSON Schema alike: `$` alone lets a newline follow.

@@ -6,19 +6,14 @@ Each refusal says what would go wrong and what to set instead. Pure: the setting
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.registry import KEYED, check_domain, properties
 from sqs2pg.settings import paths
-
-if TYPE_CHECKING:
-    from sqs2pg.settings import Field
+from sqs2pg.settings.fields import DROP, Field
 
 MASKABLE = ("text", "integer", "bigint", "uuid")
 """Types of fields that an operator may mask: what it sees is their text."""
-DROP = "drop"
-"""Not an operator: the policy of a field that is known and goes nowhere."""
 
 
 def check_fields(

@@ -11,8 +11,8 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.mask.brute_force import cost_to_reverse
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
 from sqs2pg.settings import paths
-from sqs2pg.settings.fields import ATTRIBUTE, Field
-from sqs2pg.settings.mask_rules import DROP, check_fields
+from sqs2pg.settings.fields import ATTRIBUTE, DROP, Field
+from sqs2pg.settings.mask_rules import check_fields
 from sqs2pg.settings.sections import Settings
 
 

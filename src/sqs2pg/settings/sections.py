@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from sqs2pg.settings.fields import (
     ATTRIBUTE,
+    DROP,
     END,
     ENVELOPE_ATTRIBUTES,
     JSON_NAME,
@@ -27,7 +28,6 @@ from sqs2pg.settings.fields import (
     Section,
     Target,
 )
-from sqs2pg.settings.mask_rules import DROP
 
 _PORT = r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 """0 to 65535."""
@@ -107,6 +107,11 @@ class SinkSettings(Section, frozen=True):
 
     def __rich_repr__(self) -> Any:
         yield self.table
+
+
+def write_limit_s(statement_timeout_s: int) -> float:
+    """Return how long one attempt to write a batch may take, in seconds."""
+    return 2.0 * statement_timeout_s + 30
 
 
 class Keys(Section, frozen=True):

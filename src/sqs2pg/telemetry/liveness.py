@@ -11,8 +11,7 @@ import time
 
 import msgspec
 
-from sqs2pg.postgres.sink import write_limit_s
-from sqs2pg.settings import Settings
+from sqs2pg.settings import Settings, write_limit_s
 
 MARGIN_S = 60.0
 """On top of the longest single step: backoff, garbage, a slow machine."""

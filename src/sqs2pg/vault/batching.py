@@ -29,7 +29,7 @@ class Pace:
         self._least = rows
         self.rows = rows
 
-    def heed(self, seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         """Note how long a full batch took."""
         if seconds < BATCH_S / 2:
             self.rows = min(2 * self.rows, BATCH_ROWS_MAX)

@@ -206,7 +206,7 @@ class Rekeyer:
         self.report.values_damaged += len(rows) - moved
         if len(rows) < size:
             return None
-        self._pace.heed(time.monotonic() - began)
+        self._pace.observe(time.monotonic() - began)
         _, subject, _, field, token, *_ = rows[-1]
         return subject, field, token
 

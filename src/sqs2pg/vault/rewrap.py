@@ -132,7 +132,7 @@ class Rewrapper:
         self.rewrapped += len(rows)
         if len(rows) < size:
             return None
-        self._pace.heed(time.monotonic() - began)
+        self._pace.observe(time.monotonic() - began)
         return str(rows[-1][0])
 
     def _rewrap(self, rows: Sequence[Sequence[Any]]) -> tuple[str, str]:

@@ -78,6 +78,8 @@ _Place = tuple[str, str, str]
 class Vault:
     """Seals for all sinks of one process."""
 
+    open_statements = OPEN
+
     def __init__(self, keyring: Keyring, reference_key: bytes) -> None:
         self._keyring = keyring
         self._version = keyring.active("vault")
@@ -92,7 +94,7 @@ class Vault:
         self._stored_before: set[int] = set()
         self._data_keys: OrderedDict[str, tuple[int, SealingKey]] = OrderedDict()
 
-    def heed(self, epoch: int, version: int | None) -> None:
+    def check_epoch(self, epoch: int, version: int | None) -> None:
         """Hold caches and keys against what a transaction read when it opened.
 
         Raises KeyFault where another root is the active one.

@@ -4,7 +4,7 @@
 
 Layers are declared, outermost first, or found one by one under `auto`: a layer is taken off only
 where its signature cannot be anything else, and what looks half like one is a fault. Values in,
-values out; an S3 object that a pointer names is fetched before (`large_payloads.py`).
+values out; an S3 object that a pointer names is fetched before (`pipeline/large_payloads.py`).
 
 Must never do: guess in silence. A body that does not fit what was declared is set aside.
 """

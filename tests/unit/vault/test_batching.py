@@ -16,17 +16,17 @@ Rows = Sequence[tuple[int, int]]
 def test_batches_grow_while_they_are_quick_and_shrink_where_they_are_slow():
     size = Pace(1_000)
     for _ in range(3):
-        size.heed(0.2)
+        size.observe(0.2)
     assert size.rows == 8_000
-    size.heed(1.0)
+    size.observe(1.0)
     assert size.rows == 8_000
-    size.heed(2.5)
+    size.observe(2.5)
     assert size.rows == 4_000
     for _ in range(9):
-        size.heed(9.0)
+        size.observe(9.0)
     assert size.rows == 1_000
     for _ in range(9):
-        size.heed(0.0)
+        size.observe(0.0)
     assert size.rows == BATCH_ROWS_MAX
 
 

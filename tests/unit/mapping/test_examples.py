@@ -13,7 +13,7 @@ from sqs2pg.mapping import examples
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 
-FOLDER = Path(__file__).parents[2] / "examples"
+FOLDER = Path(__file__).parents[3] / "examples"
 WORKED = sorted(path.name for path in FOLDER.iterdir())
 
 
