@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 
-#include "queue.h"
 #include "server.h"
 
 static const char *const KINDS[] = {"sent", "login", "malformed"};
@@ -29,11 +28,9 @@ BookEntry *book_entry(uint32_t index) { return index == BOOK_NONE ? NULL : &entr
 
 uint32_t book_size(void) { return count; }
 
-void book_line(uint32_t index, Buffer *out) {
-    const BookEntry *e = &entries[index];
+void book_line(const BookEntry *e, const char *queue_name, Buffer *out) {
     buffer_uuid(out, e->id);
     buffer_text(out, " ");
     buffer_hex(out, e->md5, 16);
-    const char *name = queue_name_ever(e->queue);
-    buffer_printf(out, " %u %u %s %s\n", e->deletes, e->receives, KINDS[e->kind], name);
+    buffer_printf(out, " %u %u %s %s\n", e->deletes, e->receives, KINDS[e->kind], queue_name);
 }

@@ -11,7 +11,7 @@ typedef enum { KIND_SENT, KIND_LOGIN, KIND_MALFORMED } BookKind;
 
 typedef struct {
     uint8_t id[16], md5[16];
-    uint32_t queue, receives;
+    uint32_t queue, receives; /* queue: its number, see queue_name_ever */
     uint16_t deletes;
     uint8_t kind;
 } BookEntry;
@@ -20,6 +20,6 @@ uint32_t book_add(const uint8_t id[16], const uint8_t md5[16], uint32_t queue, B
 BookEntry *book_entry(uint32_t index); /* NULL for BOOK_NONE */
 uint32_t book_size(void);
 /* Appends one line: message id, MD5 of the body, deletes, receives, kind, queue name. */
-void book_line(uint32_t index, Buffer *out);
+void book_line(const BookEntry *e, const char *queue_name, Buffer *out);
 
 #endif

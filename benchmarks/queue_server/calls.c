@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "attributes.h"
-#include "control.h"
 #include "digest.h"
 #include "faults.h"
 #include "json.h"
@@ -16,11 +15,6 @@
 
 enum { BATCH_MAX = 10, BATCH_BYTES_MAX = 1048576, ATTRIBUTES_MAX = 10, ID_CHARS_MAX = 128 };
 static const char JSON_TYPE[] = "application/x-amz-json-1.0";
-
-const char *const CALL_NAMES[CALLS] = {
-    "ReceiveMessage", "DeleteMessageBatch", "SendMessageBatch", "ChangeMessageVisibilityBatch",
-    "SendMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueAttributes",
-    "SetQueueAttributes", "GetQueueUrl", "CreateQueue", "ListQueues", "DeleteQueue", "PurgeQueue"};
 
 /* ---- problems ---- */
 
@@ -67,7 +61,7 @@ static bool fail_missing(Problem *p, const char *name) {
     return fail(p, &MISSING_PARAMETER, "The request must contain the parameter %s.", name);
 }
 
-void call_error(Connection *c, int status, const char *type, const char *query_code, const char *message) {
+static void answer_error(Connection *c, int status, const char *type, const char *query_code, const char *message) {
     char header[128];
     snprintf(header, sizeof header, "%s;%s", query_code, status < 500 ? "Sender" : "Receiver");
     Buffer *out = answer_begin(c);
@@ -79,7 +73,7 @@ void call_error(Connection *c, int status, const char *type, const char *query_c
     answer_end(c, status, JSON_TYPE, header);
 }
 
-static void answer_problem(Connection *c, const Problem *p) { call_error(c, 400, p->kind->type, p->kind->code, p->text); }
+static void answer_problem(Connection *c, const Problem *p) { answer_error(c, 400, p->kind->type, p->kind->code, p->text); }
 
 static void answer_json(Connection *c) { answer_end(c, 200, JSON_TYPE, NULL); }
 
@@ -603,13 +597,13 @@ static bool receive_message(Connection *c, const JsonNode *args, Problem *p) {
     return true;
 }
 
-void call_wait_over(Connection *c) {
+static void wait_over(Connection *c) {
     waiter_remove(c);
     forget_receive(c);
     answer_empty(c);
 }
 
-void call_wait_abandon(Connection *c) {
+static void wait_abandon(Connection *c) {
     waiter_remove(c);
     forget_receive(c);
 }
@@ -867,7 +861,6 @@ static bool delete_queue(Connection *c, const JsonNode *args, Problem *p) {
         waiter->next = answered;
         answered = waiter;
     }
-    control_queue_gone(q);
     queue_delete(q);
     answer_empty(c);
     resume_all(answered);
@@ -925,8 +918,8 @@ static bool get_queue_attributes(Connection *c, const JsonNode *args, Problem *p
 
 /* ---- dispatch ---- */
 
-typedef bool Handler(Connection *c, const JsonNode *args, Problem *p);
-static Handler *const HANDLERS[CALLS] = {
+typedef bool Operation(Connection *c, const JsonNode *args, Problem *p);
+static Operation *const OPERATIONS[CALLS] = {
     [CALL_RECEIVE_MESSAGE] = receive_message,
     [CALL_DELETE_MESSAGE_BATCH] = delete_message_batch,
     [CALL_SEND_MESSAGE_BATCH] = send_message_batch,
@@ -953,7 +946,17 @@ static int find_call(const char *target, size_t len) {
     return -1;
 }
 
-void call_handle(Connection *c, const Request *r) {
+static void answer_refusal(Connection *c, const Refusal *r) {
+    if (r->type) {
+        answer_error(c, r->status, r->type, r->code, r->message);
+    } else {
+        Buffer *out = answer_begin(c);
+        buffer_add(out, r->message, strlen(r->message));
+        answer_end(c, r->status, "text/html", NULL);
+    }
+}
+
+static void handle(Connection *c, const Request *r) {
     Problem p;
     int call = r->method_len == 4 && memcmp(r->method, "POST", 4) == 0 ? find_call(r->target, r->target_len) : -1;
     if (call < 0) {
@@ -963,7 +966,11 @@ void call_handle(Connection *c, const Request *r) {
     }
     counters.requests[call]++;
     c->call = (int8_t)call;
-    if (fault_answers(c, (Call)call)) return;
+    const Refusal *refusal = fault_refusal((Call)call);
+    if (refusal) {
+        answer_refusal(c, refusal);
+        return;
+    }
     c->lose_answer = fault_fires((Call)call, FAULT_LOSE_REPLY);
     const JsonNode *args = json_parse(&request_json, r->body, r->body_len);
     if (!args || args->type != JSON_OBJECT) {
@@ -971,5 +978,7 @@ void call_handle(Connection *c, const Request *r) {
         answer_problem(c, &p);
         return;
     }
-    if (!HANDLERS[call](c, args, &p)) answer_problem(c, &p);
+    if (!OPERATIONS[call](c, args, &p)) answer_problem(c, &p);
 }
+
+const Handler call_handler = {.handle = handle, .timeout = wait_over, .abandon = wait_abandon};

@@ -113,7 +113,7 @@ static const char *start_wait(Connection *c, const JsonNode *args) {
     if (timeout && (!json_integer(timeout, &timeout_ms) || timeout_ms < 0)) return "timeout_ms must be an integer";
     c->watch.at_least = least != NULL;
     c->watch.bound = (uint64_t)bound;
-    c->phase = PHASE_WATCHING;
+    c->phase = PHASE_WAITING;
     wheel_add(&c->timer, now_ms + (uint64_t)timeout_ms);
     c->prev = NULL;
     c->next = watchers;
@@ -127,7 +127,7 @@ static void answer_watcher(Connection *c, bool reached) {
     answer_stats(c, reached);
 }
 
-void control_timer(Connection *c) { answer_watcher(c, is_reached(c)); }
+static void wait_over(Connection *c) { answer_watcher(c, is_reached(c)); }
 
 void control_round(void) {
     fills_run();
@@ -149,7 +149,7 @@ void control_round(void) {
 
 bool control_is_busy(void) { return fills_are_busy(); }
 
-void control_abandon(Connection *c) {
+static void abandon(Connection *c) {
     fill_abandon(c);
     for (Connection *w = watchers; w; w = w->next) {
         if (w == c) {
@@ -168,10 +168,13 @@ void control_queue_gone(Queue *q) {
 
 /* ---- manifest ---- */
 
-void control_stream(Connection *c) {
+static void stream(Connection *c) {
     static Buffer lines;
     lines.len = 0;
-    while (c->stream_at < c->stream_end && lines.len < 64 << 10) book_line(c->stream_at++, &lines);
+    while (c->stream_at < c->stream_end && lines.len < 64 << 10) {
+        const BookEntry *e = book_entry(c->stream_at++);
+        book_line(e, queue_name_ever(e->queue), &lines);
+    }
     if (lines.len) {
         buffer_printf(&c->out, "%zx\r\n", lines.len);
         buffer_add(&c->out, lines.data, lines.len);
@@ -211,7 +214,7 @@ static void handle_post(Connection *c, const Request *r) {
     if (wrong) answer_wrong(c, 400, wrong);
 }
 
-void control_handle(Connection *c, const Request *r) {
+static void handle(Connection *c, const Request *r) {
     if (r->method_len == 4 && memcmp(r->method, "POST", 4) == 0) {
         handle_post(c, r);
     } else if (r->method_len != 3 || memcmp(r->method, "GET", 3) != 0) {
@@ -229,3 +232,5 @@ void control_handle(Connection *c, const Request *r) {
         answer_wrong(c, 404, "GET stats, faults or manifest");
     }
 }
+
+const Handler control_handler = {.handle = handle, .timeout = wait_over, .abandon = abandon, .stream = stream};

@@ -4,12 +4,9 @@
 
 #include "http.h"
 
-void control_handle(Connection *c, const Request *r);
+extern const Handler control_handler;
 void control_round(void);               /* once a round: runs fills, answers waits */
 bool control_is_busy(void);             /* a fill has more to do at once */
-void control_stream(Connection *c);     /* appends the next piece of a manifest */
-void control_timer(Connection *c);      /* a wait's time is up */
-void control_abandon(Connection *c);    /* a waiting connection went away */
-void control_queue_gone(Queue *q);
+void control_queue_gone(Queue *q);      /* forgets a queue that is about to be deleted */
 
 #endif

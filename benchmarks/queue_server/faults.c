@@ -4,9 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "calls.h"
-#include "queue.h"
-
 static const char *const SHARE_NAMES[FAULT_KINDS] = {"throttle_share", "error_share", "lose_reply_share", "fail_entry_share"};
 static const char *const FIRED_NAMES[FAULT_KINDS] = {"throttle", "error", "lose_reply", "fail_entry"};
 
@@ -47,29 +44,20 @@ uint64_t faults_fired(void) {
 }
 
 /* The ways AWS was seen to say each; a client has to know them all. */
-bool fault_answers(Connection *c, Call call) {
-    uint32_t way = 0;
-    if (fault_fires(call, FAULT_THROTTLE)) {
-        way = random_below(&random_faults, 3);
-        if (way == 1) {
-            call_error(c, 400, "com.amazon.coral.availability#ThrottlingException", "ThrottlingException", "Rate exceeded");
-        } else {
-            call_error(c, way == 0 ? 400 : 403, "com.amazonaws.sqs#RequestThrottled", "RequestThrottled", "Request is throttled.");
-        }
-        return true;
-    }
-    if (!fault_fires(call, FAULT_ERROR)) return false;
-    way = random_below(&random_faults, 3);
-    if (way == 0) {
-        call_error(c, 500, "com.amazon.coral.service#InternalFailure", "InternalFailure", "We encountered an internal error. Please try again.");
-    } else if (way == 1) {
-        call_error(c, 503, "com.amazon.coral.service#ServiceUnavailableException", "ServiceUnavailable", "The service is unavailable. Please try again.");
-    } else { /* from a load balancer, which does not speak JSON */
-        Buffer *out = answer_begin(c);
-        buffer_text(out, "<html><body><b>Http/1.1 Service Unavailable</b></body></html>");
-        answer_end(c, 503, "text/html", NULL);
-    }
-    return true;
+enum { WAYS = 3 };
+static const Refusal THROTTLINGS[WAYS] = {
+    {400, "com.amazonaws.sqs#RequestThrottled", "RequestThrottled", "Request is throttled."},
+    {400, "com.amazon.coral.availability#ThrottlingException", "ThrottlingException", "Rate exceeded"},
+    {403, "com.amazonaws.sqs#RequestThrottled", "RequestThrottled", "Request is throttled."}};
+static const Refusal ERRORS[WAYS] = {
+    {500, "com.amazon.coral.service#InternalFailure", "InternalFailure", "We encountered an internal error. Please try again."},
+    {503, "com.amazon.coral.service#ServiceUnavailableException", "ServiceUnavailable", "The service is unavailable. Please try again."},
+    {503, NULL, NULL, "<html><body><b>Http/1.1 Service Unavailable</b></body></html>"}};
+
+const Refusal *fault_refusal(Call call) {
+    if (fault_fires(call, FAULT_THROTTLE)) return &THROTTLINGS[random_below(&random_faults, WAYS)];
+    if (fault_fires(call, FAULT_ERROR)) return &ERRORS[random_below(&random_faults, WAYS)];
+    return NULL;
 }
 
 /* ---- settings ---- */

@@ -5,15 +5,21 @@
 #define FAULTS_H
 
 #include "buffer.h"
-#include "http.h"
 #include "json.h"
+#include "server.h"
 
 typedef enum { FAULT_THROTTLE, FAULT_ERROR, FAULT_LOSE_REPLY, FAULT_FAIL_ENTRY, FAULT_KINDS } FaultKind;
 
 uint32_t fault_latency_ms(int call);
 bool fault_fires(Call call, FaultKind kind); /* draws, counts, and honours the plan's `times` */
-/* Answers with a throttling or server error if the call draws one; true if it did. */
-bool fault_answers(Connection *c, Call call);
+
+/* An answer in place of the call's own. */
+typedef struct {
+    int status;
+    const char *type, *code, *message; /* type NULL: a load balancer's page in HTML, which is message */
+} Refusal;
+/* Draws a throttling or a server error for a call; NULL when it gets neither. */
+const Refusal *fault_refusal(Call call);
 
 /* Applies {"call": NAME or "*", NAME_OF_FAULT: VALUE…, "times": N, "seed": N, "reset": true}.
  * NULL when it was understood, else what was wrong. */

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "book.h"
-#include "control.h"
 #include "digest.h"
 #include "logins.h"
 #include "queue.h"
@@ -66,7 +65,7 @@ const char *fill_start(Connection *c, const Json *json, const JsonNode *args) {
         answer_end(c, 200, "application/json", NULL);
     } else {
         f->connection = c;
-        c->phase = PHASE_WATCHING;
+        c->phase = PHASE_WAITING;
     }
     return NULL;
 }

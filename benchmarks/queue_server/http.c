@@ -9,17 +9,21 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include "calls.h"
-#include "control.h"
 #include "faults.h"
-#include "loop.h"
 
 enum { HEAD_ROOM = 512, KEEP_BYTES = 256 << 10, READ_BYTES = 16 << 10, OUT_BYTES_MAX = 4 << 20 };
 
 static Connection *graveyard, *open_connections;
 static uint32_t open_count;
+static int loop_fd;
+static const Route *all_routes;
 
 /* ---- life ---- */
+
+void connections_start(int epoll_fd, const Route *routes) {
+    loop_fd = epoll_fd;
+    all_routes = routes;
+}
 
 static void set_events(Connection *c, uint32_t events) {
     if (c->events == events) return;
@@ -53,8 +57,7 @@ static void connection_close(Connection *c) {
     *(c->open_before ? &c->open_before->open_behind : &open_connections) = c->open_behind;
     if (c->open_behind) c->open_behind->open_before = c->open_before;
     list_remove(&c->timer);
-    if (c->phase == PHASE_WAITING) call_wait_abandon(c);
-    control_abandon(c);
+    if (c->phase == PHASE_WAITING) c->handler->abandon(c);
     transport_close(&c->transport);
     c->next = graveyard;
     graveyard = c;
@@ -334,14 +337,18 @@ static Take take_request(Connection *c, Request *r) {
     return TAKE_ONE;
 }
 
+static bool path_starts_with(const Request *r, const char *prefix) {
+    size_t len = strlen(prefix);
+    return r->path_len >= len && memcmp(r->path, prefix, len) == 0;
+}
+
 static void handle(Connection *c, const Request *r) {
     c->call = -1;
     c->lose_answer = false;
-    if (r->path_len >= 10 && memcmp(r->path, "/_control/", 10) == 0) {
-        control_handle(c, r);
-    } else {
-        call_handle(c, r);
-    }
+    const Route *route = all_routes;
+    while (!path_starts_with(r, route->prefix)) route++;
+    c->handler = route->handler;
+    c->handler->handle(c, r);
 }
 
 static void tidy(Buffer *b) {
@@ -369,7 +376,7 @@ static bool flush(Connection *c) {
             c->out_sent = c->out_allowed = 0;
         }
         if (c->phase != PHASE_STREAMING) break;
-        control_stream(c);
+        c->handler->stream(c);
     }
     if (c->close_after && c->phase == PHASE_READING) {
         connection_close(c);
@@ -449,8 +456,7 @@ void connection_ready(Connection *c, uint32_t events) {
 void connection_timer(Timer *t) {
     Connection *c = (Connection *)t;
     switch (c->phase) {
-        case PHASE_WAITING: call_wait_over(c); break;
-        case PHASE_WATCHING: control_timer(c); break;
+        case PHASE_WAITING: c->handler->timeout(c); break;
         case PHASE_HOLDING:
             c->phase = PHASE_READING;
             c->out_allowed = c->out.len;

@@ -18,10 +18,9 @@ typedef struct Queue Queue;
 
 typedef enum {
     PHASE_READING,   /* the next request may be taken from the input */
-    PHASE_WAITING,   /* a receive waits for a message */
+    PHASE_WAITING,   /* the handler will answer later */
     PHASE_HOLDING,   /* an answer is held back: added latency */
-    PHASE_WATCHING,  /* a control request waits for a counter or a fill */
-    PHASE_STREAMING, /* the manifest is being written, a piece whenever the last one is out */
+    PHASE_STREAMING, /* the handler is asked for the next piece whenever the last one is out */
 } Phase;
 
 /* A receive that found nothing, kept until something arrives or its time is up. */
@@ -36,6 +35,7 @@ typedef struct {
 typedef struct Connection {
     Timer timer; /* first: the wheel hands it back */
     Transport transport;
+    const struct Handler *handler; /* of the last request */
     Phase phase;
     bool close_after, lose_answer, dead, keep_alive;
     int8_t call; /* what is being answered, -1 for control and faulty requests */
@@ -47,7 +47,6 @@ typedef struct Connection {
     struct Connection *open_before, *open_behind; /* among all that are open */
     uint32_t stream_at, stream_end;
     struct { int counter; uint64_t bound; bool at_least; Queue *queue; } watch;
-    struct Fill *fill;
     char host[128];
 } Connection;
 
@@ -57,12 +56,29 @@ typedef struct {
     size_t method_len, path_len, target_len, body_len;
 } Request;
 
+/* One kind of requests: who answers them. */
+typedef struct Handler {
+    /* Answers, or sets PHASE_WAITING to answer later, or calls answer_stream. */
+    void (*handle)(Connection *c, const Request *r);
+    void (*timeout)(Connection *c); /* the timer of a waiting connection is due: answers */
+    void (*abandon)(Connection *c); /* a waiting connection is closed: forgets it */
+    void (*stream)(Connection *c);  /* appends the next piece; NULL when it never streams */
+} Handler;
+
+/* The first route whose prefix starts a path handles it; the last one's prefix is empty. */
+typedef struct {
+    const char *prefix;
+    const Handler *handler;
+} Route;
+
 /* An answer is made by answer_begin, appending the body to the buffer it returns, answer_end. */
 Buffer *answer_begin(Connection *c);
 void answer_end(Connection *c, int status, const char *content_type, const char *query_error);
-/* Starts a chunked answer without an end; streamed by control.c. */
+/* Starts a chunked answer without an end; the handler streams it. */
 void answer_stream(Connection *c, const char *content_type);
 
+/* Where sockets are watched, and who handles requests; before any other call. */
+void connections_start(int epoll_fd, const Route *routes);
 void connection_accept(int listener);
 uint32_t connections_open(void);
 void connection_ready(Connection *c, uint32_t events);

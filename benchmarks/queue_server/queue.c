@@ -29,7 +29,6 @@ typedef struct Dedup {
     char key[];
 } Dedup;
 
-double duplicate_share;
 static Table queues;
 static Queue *oldest, *newest, *dirty;
 static char **names_ever;
@@ -37,6 +36,7 @@ static uint32_t queue_ids;
 static Message **slots; /* by the slot number in receipt handles */
 static uint32_t *free_slots, slot_cap, free_count;
 static uint64_t serials;
+static void (*when_deleted)(Queue *);
 
 /* ---- queues ---- */
 
@@ -567,7 +567,10 @@ void queue_purge(Queue *q) {
 
 static void dedup_release(Entry *e) { free(e); }
 
+void queue_when_deleted(void (*forget)(Queue *)) { when_deleted = forget; }
+
 void queue_delete(Queue *q) {
+    if (when_deleted) when_deleted(q);
     queue_purge(q);
     for (Queue **at = &dirty; *at; at = &(*at)->next_dirty) {
         if (*at == q) {

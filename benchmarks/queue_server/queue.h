@@ -89,6 +89,8 @@ Queue *queue_first(void);                 /* the oldest; follow next */
 const char *queue_name_ever(uint32_t id); /* of deleted queues too */
 void queue_purge(Queue *q);
 void queue_delete(Queue *q); /* the caller has answered its waiters */
+/* Sets what queue_delete calls first, so that whoever keeps the queue can forget it. */
+void queue_when_deleted(void (*forget)(Queue *));
 
 /* Puts a message on the queue; visible after delay_s. On FIFO queues a deduplication id seen in
  * the last five minutes (AWS) makes none: NULL, with the first one's id and sequence instead. */
@@ -109,7 +111,5 @@ void message_expire(Timer *t);                          /* for the wheel */
 
 /* Queues on which something became deliverable since the last call, one at a time. */
 Queue *queue_next_dirty(void);
-
-extern double duplicate_share; /* of the messages of standard queues, delivered twice */
 
 #endif

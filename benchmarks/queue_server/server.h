@@ -43,6 +43,9 @@ typedef struct {
 } Counters;
 extern Counters counters;
 
+/* Share of a standard queue's messages to deliver twice: faults.c sets it, queue.c applies it. */
+extern double duplicate_share;
+
 extern uint64_t now_ms; /* monotonic; read once a round of the event loop */
 extern int64_t wall_ms; /* since the epoch */
 void clock_read(void);
