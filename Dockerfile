@@ -17,13 +17,12 @@ ARG SOURCE_DATE_EPOCH=315532800
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} PYTHONHASHSEED=0 \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-COPY requirements.txt requirements-build.txt requirements-compiler.txt ./
+COPY requirements/runtime.txt requirements/build.txt requirements/
 # The environment gets no pip of its own; the stage's pip installs into it.
 RUN python -m venv --without-pip /opt/sqs2pg \
     && pip --python /opt/sqs2pg/bin/python install --require-hashes --only-binary=:all: \
-        -r requirements.txt \
-    && pip install --require-hashes --only-binary=:all: -r requirements-build.txt \
-        -r requirements-compiler.txt
+        -r requirements/runtime.txt \
+    && pip install --require-hashes --only-binary=:all: -r requirements/build.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY native native
 COPY src src

@@ -14,12 +14,12 @@ BROWSER := .venv/.browser
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
 
-$(LIBRARIES): requirements-dev.txt
+$(LIBRARIES): requirements/dev.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; \
 		echo "hint: install one (Debian: apt install python3 python3-venv) or run make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "setting up .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
 # Ours, on top of them, and again when what is compiled of it has changed.
@@ -32,14 +32,14 @@ setup: $(READY) ## make .venv with everything the other targets need
 demo: $(READY) ## run the main job once, on embedded servers
 	@$(BIN)/sqs2pg demo $(DEMO_ARGS)
 
-# The queue server of benchmarks/ is C; where there is no compiler, a wheel brings one.
-$(COMPILER): requirements-compiler.txt $(READY)
+# The queue server of benchmarks/ is written in C. Without a system compiler we install one from a wheel.
+$(COMPILER): requirements/build.txt $(READY)
 	@command -v cc gcc clang >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check \
-		--require-hashes -r requirements-compiler.txt
+		--require-hashes -r requirements/build.txt
 	@touch $@
 
-$(BROWSER): requirements-browser.txt $(READY)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-browser.txt
+$(BROWSER): requirements/browser.txt $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@touch $@
 
 test: $(READY) $(COMPILER) ## unit, contract, integration, acceptance and short fault tests
@@ -69,23 +69,23 @@ bench: $(READY) $(COMPILER) ## throughput, latency, CPU and memory, about 15 min
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 # Groups that are large have an environment of their own, made when it is needed.
-.venv-deploy/.ready: requirements-deploy.txt
+.venv-deploy/.ready: requirements/deploy.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
 	@echo "setting up .venv-deploy"
 	@$(PYTHON) -m venv --clear .venv-deploy
 	@.venv-deploy/bin/pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements-deploy.txt
+		-r requirements/deploy.txt
 	@touch $@
 
 deploy-check: .venv-deploy/.ready ## validate every deployment artefact, offline, and say what was checked
 	@PYTHONPATH=src .venv-deploy/bin/python -m deploy.check
 
-.venv-docs/.ready: requirements-docs.txt
+.venv-docs/.ready: requirements/docs.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
 	@echo "setting up .venv-docs"
 	@$(PYTHON) -m venv --clear .venv-docs
 	@.venv-docs/bin/pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements-docs.txt
+		-r requirements/docs.txt
 	@touch $@
 
 docs: .venv-docs/.ready ## build the docs site into build/docs; a broken link is an error
@@ -96,15 +96,15 @@ docs-links: .venv-docs/.ready ## ask every address that the docs name; needs the
 	@PYTHONPATH=src .venv-docs/bin/python -m sphinx --quiet -b linkcheck docs build/links
 
 # Its own target: Ray and its cluster are large, and nobody needs them but for this.
-.venv-ray/.ready: requirements-ray.txt
+.venv-ray/.ready: requirements/ray.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
 	@echo "setting up .venv-ray"
 	@$(PYTHON) -m venv --clear .venv-ray
 	@.venv-ray/bin/pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements-ray.txt
+		-r requirements/ray.txt
 	@.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@command -v cc gcc clang >/dev/null || .venv-ray/bin/pip install --quiet \
-		--disable-pip-version-check --require-hashes -r requirements-compiler.txt
+		--disable-pip-version-check --require-hashes -r requirements/build.txt
 	@touch $@
 
 test-ray: .venv-ray/.ready ## a fleet on a Ray cluster of several nodes: scaled, struck, drained
@@ -112,17 +112,16 @@ test-ray: .venv-ray/.ready ## a fleet on a Ray cluster of several nodes: scaled,
 
 LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate
-lock: ## resolve the dependencies again and write the requirements files
+lock: ## resolve the dependencies again and write requirements/*.txt
 	@python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --extra otel --group dev -o requirements-dev.txt
-	@$(LOCK) pyproject.toml -c requirements-dev.txt -o requirements.txt
-	@$(LOCK) pyproject.toml --group deploy -c requirements-dev.txt -o requirements-deploy.txt
-	@$(LOCK) pyproject.toml --extra local --group docs -c requirements-dev.txt -o requirements-docs.txt
-	@$(LOCK) pyproject.toml --extra local --extra ray --group dev -c requirements-dev.txt \
-		-o requirements-ray.txt
-	@$(LOCK) pyproject.toml --group browser -c requirements-dev.txt -o requirements-browser.txt
-	@echo hatchling | $(LOCK) - -c requirements-dev.txt -o requirements-build.txt
-	@echo ziglang | $(LOCK) - -o requirements-compiler.txt
+	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --extra otel --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
+	@$(LOCK) pyproject.toml --group deploy -c requirements/dev.txt -o requirements/deploy.txt
+	@$(LOCK) pyproject.toml --extra local --group docs -c requirements/dev.txt -o requirements/docs.txt
+	@$(LOCK) pyproject.toml --extra local --extra ray --group dev -c requirements/dev.txt \
+		-o requirements/ray.txt
+	@$(LOCK) --group browser -c requirements/dev.txt -o requirements/browser.txt
+	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	@rm -rf .venv-lock
 
 clean: ## remove everything the targets made

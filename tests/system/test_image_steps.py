@@ -165,10 +165,13 @@ def copy(arguments: str, work: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")
     for name in sources:
         source = ROOT / name
-        where = work / (into if source.is_dir() else name)
+        where = work / into
         if source.is_dir():
             shutil.copytree(source, where, ignore=ignored)
         else:
+            assert into.endswith("/"), "a file is copied into a folder"
+            where.mkdir(parents=True, exist_ok=True)
+            where = where / source.name
             shutil.copy(source, where)
         subprocess.run(["chmod", "-R", "u=rX,go=rX", where], check=True)
 
