@@ -1,15 +1,13 @@
 """Reference pages from the code: settings, commands, metrics, fault codes, tables.
 
 Each page is made from what runs: the settings' own types, click's commands, the metrics' registry,
-the places in the source where faults are raised, and the catalog of a database that `migrate` has
-just made. Nothing is written down twice.
+the table of fault codes, and the catalog of a database that `migrate` has just made. Nothing is
+written down twice.
 """
 
 from __future__ import annotations
 
-import ast
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,22 +17,14 @@ import click
 import msgspec
 import psycopg
 
-import sqs2pg
 from sqs2pg.cli import COMMANDS, cli
 from sqs2pg.cli.embedded import servers
+from sqs2pg.fault_codes import FAULT_CODES, Route
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import ENVIRONMENT_PREFIX, Settings, load
+from sqs2pg.sqs.queue import ENTRY_CODES
 from sqs2pg.telemetry.metrics import Metrics
-
-PACKAGE = Path(sqs2pg.__file__).parent
-ROUTES = {
-    "PermanentFault": "the message is quarantined with this reason",
-    "TransientFault": "held under lease and tried again",
-    "FatalFault": "the process stops, exit 1",
-    "KeyFault": "the process stops, exit 2",
-    "SettingsError": "the process does not start, exit 2",
-}
 
 
 def write_all(folder: Path) -> list[Path]:
@@ -54,6 +44,8 @@ def write_all(folder: Path) -> list[Path]:
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
         written.append(path)
+    # Not a page of its own: a page includes it.
+    (folder / "quarantine-reasons.inc").write_text(quarantine_reasons(), encoding="utf-8")
     return written
 
 
@@ -190,50 +182,34 @@ def metrics_page() -> str:
 # -- fault codes ---------------------------------------------------------------------------
 
 
-def fault_codes() -> dict[tuple[str, str], set[str]]:
-    """Return (class, code) -> the modules that raise it, read from the source."""
-    found: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for file in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
-                name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-                if name in ROUTES and (code := _code_of(name, node)):
-                    found[name, code].add(module)
-    return found
-
-
-def _code_of(name: str, node: ast.Call) -> str:
-    value: ast.expr | None = next((k.value for k in node.keywords if k.arg == "code"), None)
-    if value is None and name == "PermanentFault" and node.args:
-        value = node.args[0]
-    if isinstance(value, ast.Constant) and isinstance(value.value, str):
-        return value.value
-    if isinstance(value, ast.JoinedStr):
-        return "".join(
-            str(part.value) if isinstance(part, ast.Constant) else "…" for part in value.values
-        )
-    return ""
-
-
 def faults_page() -> str:
-    """Every code of a fault, by the route it takes."""
+    """Every fault code, by what happens to the message or the process."""
     lines = [
         "# Fault codes",
         "",
         (
-            "Codes are quarantine reasons, metric labels and log fields; never a value."
-            " `postgres_…` ends in an SQLSTATE (PostgreSQL documentation, appendix A)."
+            "A code is a quarantine reason, a label of `sqs2pg_faults_total`, a field of the log or"
+            " the code of a command's error. It never quotes a value. `postgres_…` ends in an"
+            " SQLSTATE (PostgreSQL documentation, appendix A). The stage `acknowledge` also counts"
+            " SQS's own codes of failed entries: "
+            + ", ".join(f"`{code}`" for code in sorted(ENTRY_CODES))
+            + "."
         ),
     ]
-    codes = fault_codes()
-    for name, route in ROUTES.items():
-        lines += ["", f"## {name}: {route}", "", "| code | raised by |", "|---|---|"]
-        for (kind, code), modules in sorted(codes.items()):
-            if kind == name:
-                where = ", ".join(f"`{module}`" for module in sorted(modules))
-                lines.append(f"| `{_escape(code)}` | {where} |")
+    for route in FAULT_CODES:
+        lines += ["", f"## {route}", "", *_codes(route)]
     return "\n".join(lines) + "\n"
+
+
+def quarantine_reasons() -> str:
+    """Return the table of quarantine reasons, which `reference/quarantine.md` includes."""
+    return "\n".join(_codes(Route.QUARANTINE)) + "\n"
+
+
+def _codes(route: Route) -> Iterator[str]:
+    yield from ("| code | meaning | what to do |", "|---|---|---|")
+    for code, (meaning, remedy) in FAULT_CODES[route].items():
+        yield f"| `{code}` | {_escape(meaning)} | {_escape(remedy)} |"
 
 
 # -- tables --------------------------------------------------------------------------------

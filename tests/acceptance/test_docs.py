@@ -190,6 +190,13 @@ def test_the_generated_reference_names_everything_there_is(tmp_path: Path) -> No
         assert f"`{variable}`" in pages["settings"]
     for table in ("delivery", "quarantine", "tally", "key", "audit", "migration"):
         assert f"## sqs2pg.{table}\n" in pages["tables"]
-    for code in ("not_json", "missing_field", "key_version", "all_rejected"):
-        assert f"| `{code}` |" in pages["faults"]
+    from sqs2pg.fault_codes import FAULT_CODES, Route
+
+    for route, codes in FAULT_CODES.items():
+        assert f"## {route}\n" in pages["faults"]
+        assert all(f"| `{code}` |" in pages["faults"] for code in codes)
+    reasons = (tmp_path / "quarantine-reasons.inc").read_text()
+    assert reasons.count("\n| `") == len(FAULT_CODES[Route.QUARANTINE])
+    included = "{include} generated/quarantine-reasons.inc"
+    assert included in (ROOT / "docs/reference/quarantine.md").read_text()
     assert "sqs2pg_ingest" in pages["tables"]

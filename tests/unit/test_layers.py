@@ -25,7 +25,7 @@ US = "sqs2pg"
 # From the ground up. The package itself (its version) and `_native` (compiled from native/) lie
 # below all of them.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "message", "native"}),
+    frozenset({"errors", "fault_codes", "message", "native"}),
     frozenset({"keys"}),
     frozenset({"mask"}),
     frozenset({"settings"}),
@@ -43,7 +43,7 @@ FILES_MAX = 6
 """At the top of the package, beside `__init__` and `__main__`."""
 
 # Values in, values out: no file, no socket, no clock.
-PURE = {"errors", "message", "mapping.*", "mask.*"}
+PURE = {"errors", "fault_codes", "message", "mapping.*", "mask.*"}
 PURE |= {"keys.aead", "keys.derive", "keys.keyring", "keys.self_test"}
 PURE |= {"settings.fields", "settings.mask_rules", "settings.paths", "settings.sections"}
 IMPURE = {"mask.brute_force"}

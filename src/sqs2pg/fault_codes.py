@@ -1,0 +1,352 @@
+"""The fault codes: what each one means, and what to do.
+
+A code is a quarantine reason, a metric label, a log field, or the code of a command's error. It
+comes from this bounded set and never quotes a value. The page `docs/reference/faults` is made from
+this table, and a test holds the table against every place in the sources that makes a fault.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Route(StrEnum):
+    """What happens to the message or the process."""
+
+    QUARANTINE = "The message is quarantined"
+    RETRY = "The messages are held and tried again"
+    STOP = "The process stops, exit code 1"
+    REFUSE = "The process does not start or go on, exit code 2"
+    COUNT = "Counted or logged only"
+
+
+_PRODUCER: Final = "Correct the producer; then replay."
+_MAPPING: Final = "Correct the producer or the field's settings; then replay."
+_ENVELOPE: Final = "Correct the producer or `[envelope]`; then replay."
+_SETTING: Final = "Change the setting that the error names."
+_COMMAND: Final = "Follow the hint and run the command again."
+_ARGUMENT: Final = "Correct the argument; the hint shows its form."
+_KEY_FILE: Final = "Restore the right key file, or correct what the hint names."
+_NEW_KEY: Final = "Make a root with `sqs2pg keys init` or `keys rotate`."
+_NETWORK: Final = "Check the network, `AWS_REGION` and `AWS_ENDPOINT_URL`."
+_WAIT: Final = "None: sqs2pg tries again. If it continues, check that service."
+_GRANT: Final = "Grant what `sqs2pg check --emit-iam` prints."
+_EMBEDDED: Final = "Follow the hint. The log of the embedded server is kept."
+_DOCTOR: Final = "Run `sqs2pg check`: it prints the ALTER or GRANT that is missing."
+_RESTORE: Final = "Restore the schema from a backup, as the hint says."
+_REPORT: Final = "This is a bug in sqs2pg: please report it with the line of the error."
+
+FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
+    Route.QUARANTINE: {
+        "ambiguous_envelope": (
+            "It is not clear which layers to remove.",
+            "Set `envelope.layers`.",
+        ),
+        "bad_boolean": ("The text is neither `true` nor `false`.", _MAPPING),
+        "bad_date": ("The text is neither an ISO date nor an RFC 3339 timestamp.", _MAPPING),
+        "bad_email": ("The text is not an email address.", _MAPPING),
+        "bad_format": ("The text does not match the format of `fpe_ff1`.", _MAPPING),
+        "bad_integer": ("The value is not a whole number.", _MAPPING),
+        "bad_ip": ("The text is not an IP address, or its prefix length is wrong.", _MAPPING),
+        "bad_number": ("The text is not a number.", _MAPPING),
+        "bad_phone": ("The text is not a phone number.", _MAPPING),
+        "bad_timestamp": ("The text is not an RFC 3339 timestamp.", _MAPPING),
+        "bad_unicode": (
+            "The text is not valid Unicode: a lone surrogate, or not UTF-8.",
+            _PRODUCER,
+        ),
+        "bad_uuid": ("The text is not a UUID.", _MAPPING),
+        "bad_version": ("The text is not one to three dotted numbers.", _MAPPING),
+        "decompressed_too_large": ("The body expands beyond its limit.", _ENVELOPE),
+        "empty_field": ("A required field is an empty text.", _MAPPING),
+        "kills_worker": (
+            "The worker crashed while it processed this message alone.",
+            "Look at the body and at the worker's memory; replay one entry at a time.",
+        ),
+        "missing_field": ("A required field is missing or null.", _MAPPING),
+        "not_an_array": ("The value that `explode` names is not an array.", _MAPPING),
+        "not_an_object": ("The body, or one of its records, is not a JSON object.", _PRODUCER),
+        "not_base64": ("The body is not base64.", _ENVELOPE),
+        "not_eventbridge": ("The body is not an EventBridge event.", _ENVELOPE),
+        "not_gzip": ("The body is not gzip, or is cut off.", _ENVELOPE),
+        "not_json": ("The body is not JSON.", _ENVELOPE),
+        "not_sns": ("The body is not an SNS notification.", _ENVELOPE),
+        "not_zstd": ("The body is not zstd, or is cut off.", _ENVELOPE),
+        "nul_character": (
+            "The text contains a NUL character, which PostgreSQL cannot store.",
+            _PRODUCER,
+        ),
+        "object_changed": ("The S3 object was replaced after the message was sent.", _PRODUCER),
+        "out_of_range": ("The number is too large or has too many digits.", _MAPPING),
+        "payload_missing": ("The S3 object that the message points to does not exist.", _PRODUCER),
+        "payload_too_large": ("The S3 object is larger than the limit.", _ENVELOPE),
+        "rejected_by_database": (
+            "PostgreSQL rejects this row. The detail names SQLSTATE and constraint or column.",
+            "Correct the producer, or change the constraint; then replay.",
+        ),
+        "sns_confirmation": (
+            "SNS asks to confirm a subscription.",
+            "Open the URL in the body (`quarantine show ID --unseal`); then purge the entry.",
+        ),
+        "too_deep": ("The JSON is nested too deeply.", _PRODUCER),
+        "too_long": ("The text is longer than `length_max`, the column or the mask.", _MAPPING),
+        "too_many_layers": ("The body has more layers than `auto` removes.", _ENVELOPE),
+        "too_many_marks": ("The text has too many combining marks in a row.", _PRODUCER),
+        "too_many_records": ("The message holds too many records.", _PRODUCER),
+        "too_short": ("The text has too few digits or letters for `fpe_ff1`.", _MAPPING),
+        "unknown_encoding": ("The attribute names an unknown content encoding.", _ENVELOPE),
+        "unknown_field": ('A field has no mapping, and `unknown_fields = "quarantine"`.', _MAPPING),
+        "unmatched": ("No route matches the record.", 'Add a route, or set `unmatched = "drop"`.'),
+        "version_range": ("A part of the version is over 999, or the major over 2,146.", _MAPPING),
+        "wrong_type": ("The value has another JSON type than its field.", _MAPPING),
+    },
+    Route.RETRY: {
+        "aws_5xx": ("AWS answered with a server error.", _WAIT),
+        "aws_clock_skew": ("The clock of this machine is wrong.", "Set the clock (NTP)."),
+        "aws_connection": ("The connection to AWS closed before the answer.", _WAIT),
+        "aws_dns": ("The endpoint's name does not resolve.", _NETWORK),
+        "aws_expired_credentials": ("The credentials expired.", "Renew the session or role."),
+        "aws_garbled_reply": ("The answer is not valid for SQS.", _NETWORK),
+        "aws_md5_mismatch": (
+            "The body does not match its MD5.",
+            "Look for a proxy that changes it.",
+        ),
+        "aws_over_limit": ("The queue has 120,000 messages in flight.", "Find who holds them."),
+        "aws_oversize_reply": ("The answer is longer than SQS's limits.", _NETWORK),
+        "aws_proxy": ("The proxy opened no tunnel.", "Check `HTTPS_PROXY` and the proxy."),
+        "aws_throttled": ("AWS asks for fewer requests.", "Raise the quota, or run fewer pollers."),
+        "aws_timeout": ("AWS did not answer in time.", _WAIT),
+        "aws_tls": ("The TLS handshake failed.", _NETWORK),
+        "aws_unreachable": ("The endpoint accepts no connection.", _NETWORK),
+        "cloudwatch_unavailable": (
+            "CloudWatch did not answer; the queue's age is estimated.",
+            _WAIT,
+        ),
+        "iam_token": (
+            "There is no token for the database login.",
+            "Check the AWS credentials and the region.",
+        ),
+        "otlp_unavailable": ("The OTLP collector did not answer.", "Check its address."),
+        "postgres_no_answer": ("PostgreSQL did not answer in time.", "Look for locks and load."),
+        "postgres_…": ("PostgreSQL refused; the code ends in the SQLSTATE.", _WAIT),
+        "rekey_followed": (
+            "Other sessions keep changing the rows.",
+            "Run `keys rekey` again later.",
+        ),
+        "released": ("The batch of a backfill was not written.", "Run the same command again."),
+        "s3_denied": ("S3 denies access to the object.", _GRANT),
+        "s3_error": ("S3 answered with an error.", _WAIT),
+        "s3_unreachable": ("S3 cannot be reached.", _NETWORK),
+        "target_changed": ("The target table was altered; its columns are read again.", _DOCTOR),
+    },
+    Route.STOP: {
+        "all_rejected": (
+            "The database rejects every row of a batch for the same reason.",
+            "Correct the table or the mapping. The messages stay on the queue.",
+        ),
+        "archive_damaged": ("The archive is damaged or cut off.", "Replace it; run it again."),
+        "archive_line": ("A line is too long.", "Check that the file holds JSON lines."),
+        "aws_access_denied": ("The role may not make this call.", _GRANT),
+        "aws_bad_credentials": ("The access key or its secret is wrong.", "Correct them."),
+        "aws_kms_refused": (
+            "The queue's KMS key cannot be used.",
+            "Grant `kms:Decrypt`; enable it.",
+        ),
+        "aws_proxy_refused": ("The proxy wants other credentials.", "Correct `HTTPS_PROXY`."),
+        "aws_queue_missing": ("There is no such queue.", "Check `source.queue` and the region."),
+        "aws_request_refused": (
+            "SQS rejects the call.",
+            "Check the endpoint and the queue's type.",
+        ),
+        "aws_tls_untrusted": ("The certificate is not trusted.", "Set `AWS_CA_BUNDLE`."),
+        "backfill_twice": ("Another run is processing the archive.", "Let one of them finish."),
+        "bench": ("The benchmark failed.", _COMMAND),
+        "books_gone": ("The schema `sqs2pg` is gone, but `pii` exists.", _RESTORE),
+        "bundle": ("The support bundle cannot be written.", _ARGUMENT),
+        "bundle_secret": (
+            "The support bundle would contain a secret. It was not written.",
+            _REPORT,
+        ),
+        "chaos": ("`demo --chaos` ended before it killed the consumer.", _COMMAND),
+        "database_newer": ("A newer version migrated this database.", "Upgrade sqs2pg."),
+        "demo_recover": ("`demo --recover` revealed the wrong value.", _REPORT),
+        "drain_timeout": ("The queue was not empty in time.", _COMMAND),
+        "erased": ("This person was erased.", "Nothing: the values cannot be recovered."),
+        "key_collision": (
+            "Two messages have the same ledger key.",
+            "Report it to the queue's vendor.",
+        ),
+        "local_start": ("An embedded server did not start.", _EMBEDDED),
+        "local_stopped": ("An embedded server is not running.", _EMBEDDED),
+        "mask_damaged": ("The token, its field or its key is wrong: it does not open.", _ARGUMENT),
+        "migration_changed": (
+            "A migration differs from the one in this package.",
+            "Upgrade sqs2pg.",
+        ),
+        "node_losses": (
+            "Nodes ended over one archive.",
+            "Look at their memory, or backfill without `--ray`.",
+        ),
+        "node_starts": ("No node starts a consumer.", "Install `sqs2pg[ray]` on every node."),
+        "not_a_mask": ("The text is not a token that a key can open.", _ARGUMENT),
+        "not_an_sqs_event": (
+            "The event does not come from SQS.",
+            "Connect the function to the queue.",
+        ),
+        "not_sealed": (
+            "The vault holds no value for this token or person.",
+            "See `vault.enabled` and `recover`.",
+        ),
+        "postgres_28000": ("PostgreSQL refused the login.", "Check the login and `pg_hba.conf`."),
+        "postgres_3D000": ("The database does not exist.", "Create it, or correct its name."),
+        "postgres_42501": ("This login may not rotate keys.", "Rotate as the schema's owner."),
+        "postgres_tls": ("TLS with PostgreSQL failed.", "Check `sslmode` and `sslrootcert`."),
+        "postgres_…": ("PostgreSQL refused; the code ends in the SQLSTATE.", _COMMAND),
+        "rate_limited": (
+            "The role's reveals of this hour are used up.",
+            "Wait, or raise the limit.",
+        ),
+        "s3_no_bucket": ("There is no such bucket.", "Check its name and `AWS_REGION`."),
+        "schema_taken": (
+            "A schema that sqs2pg did not make has the name it needs.",
+            "Rename it, or use another database.",
+        ),
+        "sealed_body_damaged": ("The sealed body does not open.", "Check the keys in use."),
+        "sealed_body_format": ("The sealed body has an unknown format.", "Use a newer sqs2pg."),
+        "send_refused": ("SQS refused messages.", "Check their size and characters."),
+        "status_refused": ("The address is not a status page.", _ARGUMENT),
+        "status_token": ("The status address requires its token.", "Set `SQS2PG_STATUS__TOKEN`."),
+        "status_unknown": ("The status page belongs to another version.", "Use the same version."),
+        "status_unreachable": ("Nothing answers at the status address.", _ARGUMENT),
+        "too_many_lines": ("The archive has too many lines.", "Split it."),
+        "unexpected": ("An unforeseen error.", _REPORT),
+        "vault_gone": ("The schema `pii` is gone, but `sqs2pg` exists.", _RESTORE),
+        "verify": ("The books do not balance.", "Run `sqs2pg verify`."),
+        "worker_failed": ("A worker process failed.", "See the worker's own lines above."),
+    },
+    Route.REFUSE: {
+        "ambiguous_envelope": ("A field reads a layer that `auto` removes.", _SETTING),
+        "bad_anchor": ("The anchor is not `SEQUENCE:HASH`.", _ARGUMENT),
+        "bad_column": ("`--column` names no column.", _ARGUMENT),
+        "bad_default": ("The default cannot be written to the column.", _SETTING),
+        "bad_domain": ("The masking domain is empty, too long or not printable.", _SETTING),
+        "bad_path": ("The source is not a path to a value.", _SETTING),
+        "bench_privilege": ("The login may not create a scratch database.", "Grant CREATEDB."),
+        "breaks_joins": (
+            "A rotation would break joins.",
+            "Recover the fields, or use `--break-joins`.",
+        ),
+        "development_key": ("The development key is for loopback only.", _NEW_KEY),
+        "domain_mixed": ("Two fields share a domain and would not join.", _SETTING),
+        "dropped_and_mapped": ("A field is dropped and mapped.", _SETTING),
+        "extra_missing": ("The mask needs an extra.", "Run `pip install 'sqs2pg[fpe]'`."),
+        "kept_beside_mask": ("A value is masked in one column and kept in another.", _SETTING),
+        "key_encoding": ("A root is not base64.", _NEW_KEY),
+        "key_file_exists": (
+            "The key file exists and is left as it is.",
+            "Move it, or use `--file`.",
+        ),
+        "key_file_format": ("The file is not a key file.", _KEY_FILE),
+        "key_file_not_set": ("No key file is given.", "Set `SQS2PG_KEYS__FILE`."),
+        "key_file_permissions": ("Others can read the key file.", "Run the chmod of the hint."),
+        "key_file_unreadable": ("The key file cannot be read.", _KEY_FILE),
+        "key_file_unwritable": ("The key file cannot be written.", _KEY_FILE),
+        "key_fingerprint": ("The root is not the one on record in the database.", _KEY_FILE),
+        "key_folder": ("The folder of the development key cannot be made.", _COMMAND),
+        "key_missing": ("A required root is missing.", _KEY_FILE),
+        "key_short": ("A root is not 32 bytes long.", _NEW_KEY),
+        "key_twice": ("One version has two roots.", "Remove one of them."),
+        "key_version": (
+            "The database has another active key version.",
+            "Restart, or run the command again.",
+        ),
+        "key_weak": ("A root is a pattern, not random bytes.", _NEW_KEY),
+        "keys_equal": ("Two roots are equal.", _NEW_KEY),
+        "kms_away": ("AWS KMS cannot be reached.", _NETWORK),
+        "kms_key_not_set": ("No KMS key is named.", "Set `keys.kms_key`."),
+        "kms_refused": (
+            "AWS KMS refuses the call.",
+            "Check the key's name, the region and the role.",
+        ),
+        "local_folder": ("The embedded server's user can reach no temporary folder.", _EMBEDDED),
+        "local_missing": ("The embedded servers are missing.", "Install `sqs2pg[local]`."),
+        "local_options": ("An option of the embedded PostgreSQL is wrong.", _EMBEDDED),
+        "local_thread": ("Embedded servers must start on the main thread.", _EMBEDDED),
+        "local_unreadable": ("The PostgreSQL programs cannot be read.", _EMBEDDED),
+        "local_user": ("PostgreSQL does not run as root.", "Run as an ordinary user."),
+        "mask_not_recoverable": ("`recover` does not work with this mask.", _SETTING),
+        "mask_type": ("The mask gives text, but the field has another type.", _SETTING),
+        "migrate": (
+            "The database is not migrated for this version or pipeline.",
+            "Run `sqs2pg migrate`.",
+        ),
+        "missing_extra": ("Telemetry needs an extra.", "Run `pip install 'sqs2pg[otel]'`."),
+        "mixed_types": ("Two fields read one value as different types.", _SETTING),
+        "no_entry": ("The quarantine has no such entry.", "See `sqs2pg quarantine list`."),
+        "no_examples": ("The settings have no `[[example]]`.", "Write one."),
+        "no_sample": (
+            "The queue delivered no JSON object.",
+            "Send messages, or use `--from-table`.",
+        ),
+        "no_subject_column": ("No column says whose a row is.", "Map `vault.subject` to one."),
+        "node_path": ("A node cannot read the archive.", "Use shared storage or S3."),
+        "node_settings": ("A node has other settings.", "Give every node the same settings."),
+        "not_a_token": ("The argument does not look like a token.", _ARGUMENT),
+        "not_confirmed": ("The command deletes permanently.", "Add `--yes`."),
+        "operator_kind": ("The mask does not support this kind.", _SETTING),
+        "partition_by": ("`sink.partition_by` is not set.", "Set it to a date column."),
+        "partition_obstacle": (
+            "The conversion would lose something.",
+            "Drop it, convert, then recreate it.",
+        ),
+        "provider_keeps_none": (
+            "The key provider cannot store a new root.",
+            "Set the next variable.",
+        ),
+        "reversible_mask": ("The mask can be reversed.", "Use `pseudonymize`."),
+        "secret_not_set": ("No secret is named.", "Set `keys.secret`."),
+        "secretsmanager_away": ("Secrets Manager cannot be reached.", _NETWORK),
+        "secretsmanager_refused": (
+            "Secrets Manager refuses the call.",
+            "Check name, region and role.",
+        ),
+        "self_test": ("The cryptographic libraries give wrong answers.", "Reinstall them."),
+        "settings": ("A setting or argument is wrong.", _SETTING),
+        "subject_column": ("An erased person could not be renamed in this column.", _SETTING),
+        "subject_kinds": ("`vault.subject` has masks of several kinds.", _SETTING),
+        "subject_truncated": ("`vault.subject` may be cut off.", "Remove `over_length`."),
+        "subject_types": ("`vault.subject` has several types.", _SETTING),
+        "target_changed": ("The pipeline's name belongs to another table.", "Set `name`; migrate."),
+        "target_column": ("A column is missing or does not fit its field.", _DOCTOR),
+        "target_privilege": ("The role may not insert.", _DOCTOR),
+        "target_table": (
+            "The target does not exist or cannot take rows.",
+            "Run `sqs2pg migrate`, or correct `sink.table`.",
+        ),
+        "too_few_values": ("The mask is unsafe for so few possible values.", "Use `pseudonymize`."),
+        "unknown_kind": ("There is no such `kind`.", _SETTING),
+        "unknown_operator": ("There is no such mask.", _SETTING),
+        "unknown_provider": ("There is no such key provider.", _SETTING),
+        "unknown_setting": ("There is no such setting.", _SETTING),
+        "vault_empty": (
+            "The vault has not sealed anything yet.",
+            "Run the pipeline with the vault on first.",
+        ),
+    },
+    Route.COUNT: {
+        "cut": (
+            "A Lambda invocation ran out of time before its batch began.",
+            "Raise its timeout.",
+        ),
+        "other": (
+            "A code of AWS that is not listed, or one code too many to count.",
+            "See the log.",
+        ),
+        "reading_timeout": ("A reading for the status page took too long.", _WAIT),
+        "unexpected_…": (
+            "A reading for the status page failed. The code ends in the error's type.",
+            _REPORT,
+        ),
+    },
+}
