@@ -1,4 +1,4 @@
-"""sqs2pg as its users run it: a subprocess in a folder, an environment, and an identity."""
+"""sqs2pg as its users run it: a process in a folder, with an environment and an identity."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.forked_commands import ForkServer, fits
 
 RUN_S_MAX = 300  # one command, on a machine that does much else
 
@@ -37,11 +39,29 @@ class Shell:
     identity: dict[str, Any] = field(default_factory=dict)
     transcript: list[str] = field(default_factory=list)
     """Everything that was printed, for searches."""
+    forks: ForkServer | None = None
+    """Forks the commands; without it each starts an interpreter."""
 
     def __call__(
         self, *arguments: str, code: int | None = 0, stdin: str = "", **environment: str
     ) -> Ended:
         """Run sqs2pg to its end and check the exit code, unless it is None."""
+        variables = self.environment | environment
+        if self.forks is None or not fits(variables):
+            return self.afresh(*arguments, code=code, stdin=stdin, **environment)
+        done = self.forks.run(
+            arguments,
+            folder=self.folder,
+            environment=variables,
+            stdin=stdin,
+            timeout_s=RUN_S_MAX,
+        )
+        return self._ended(done, code)
+
+    def afresh(
+        self, *arguments: str, code: int | None = 0, stdin: str = "", **environment: str
+    ) -> Ended:
+        """Run sqs2pg as `__call__` does, in an interpreter that is started for it."""
         done = subprocess.run(
             [self.python, "-m", "sqs2pg", *arguments],
             cwd=self.folder,
@@ -53,6 +73,9 @@ class Shell:
             check=False,
             **self.identity,
         )
+        return self._ended(done, code)
+
+    def _ended(self, done: subprocess.CompletedProcess[str], code: int | None) -> Ended:
         self.transcript += [done.stdout, done.stderr]
         ended = Ended(done.returncode, done.stdout, done.stderr)
         assert code is None or ended.code == code, f"exit {ended.code}\n{ended.out}\n{ended.err}"

@@ -1,4 +1,4 @@
-"""The command line as users run it: a subprocess, an environment, a folder of its own."""
+"""The command line as users run it: a process, an environment, a folder of its own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ import psycopg
 import pytest
 
 from sqs2pg.cli.embedded import Servers
+from tests.forked_commands import ForkServer
 from tests.shell import Shell, bare_environment
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """What commands are forked from."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def bare_shell(tmp_path: Path) -> Shell:
+def bare_shell(tmp_path: Path, forks: ForkServer) -> Shell:
     """A shell in an empty folder, pointed at nothing."""
-    return Shell(tmp_path, bare_environment())
+    return Shell(tmp_path, bare_environment(), forks=forks)
 
 
 @pytest.fixture
@@ -34,6 +43,7 @@ def shell(
     database: str,
     sqs_endpoint: str,
     queue_url: str,
+    forks: ForkServer,
 ) -> Shell:
     """A shell pointed at a fresh database and a fresh queue, with a key file of its own."""
     shell = Shell(
@@ -48,6 +58,7 @@ def shell(
             "SQS2PG_SOURCE__QUEUE": queue_url.rsplit("/", 1)[-1],
             "SQS2PG_KEYS__FILE": str(tmp_path / "sqs2pg.keys"),
         },
+        forks=forks,
     )
     shell("keys", "init")
     return shell
