@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,25 @@ class Shell:
         ended = Ended(done.returncode, done.stdout, done.stderr)
         assert code is None or ended.code == code, f"exit {ended.code}\n{ended.out}\n{ended.err}"
         return ended
+
+    @contextmanager
+    def running(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs, in an interpreter of its own; killed at the end if it still does."""
+        process = subprocess.Popen(
+            [self.python, "-m", "sqs2pg", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **self.identity,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate(timeout=RUN_S_MAX)
 
     def error(self, *arguments: str, code: int, **environment: str) -> str:
         """Run a command that must fail with one `error:` and one `hint:` line; return them."""

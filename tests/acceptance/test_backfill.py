@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import boto3
 import pytest
 
 from tests.shell import Shell
+from tests.waiting import wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 LINES = 30_000
@@ -24,6 +21,7 @@ LINES = 30_000
 STOP = """CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF NEW.user_id = 'u15001' THEN PERFORM pg_advisory_xact_lock(4711); END IF; RETURN NEW; END $$;
 CREATE TRIGGER wait BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION wait()"""
+STOPPED = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 @pytest.fixture
@@ -40,17 +38,9 @@ def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: P
     shell("migrate")
     query(STOP)
     query("SELECT pg_advisory_lock(4711)")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "sqs2pg", "backfill", str(archive)],
-        cwd=shell.folder,
-        env=shell.environment | {"SQS2PG_SINK__BATCH_ROWS_MAX": "500"},
-        stderr=subprocess.DEVNULL,
-    )
-    while not query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-        assert running.poll() is None
-        time.sleep(0.01)
-    os.kill(running.pid, signal.SIGKILL)
-    running.wait()
+    with shell.running("backfill", str(archive), SQS2PG_SINK__BATCH_ROWS_MAX="500") as running:
+        wait_until(lambda: query(STOPPED), during=running)
+        running.send_signal(signal.SIGKILL)
     query("SELECT pg_advisory_unlock(4711); DROP FUNCTION wait() CASCADE")
     [(line, written)] = query(
         "SELECT line, (SELECT count(*) FROM user_logins) FROM sqs2pg.backfill"
@@ -77,26 +67,23 @@ def test_two_runs_do_not_write_one_archive_at_once(shell: Shell, query: Query, a
     shell("migrate")
     query(STOP)
     query("SELECT pg_advisory_lock(4711)")
-    running = subprocess.Popen(
-        [sys.executable, "-m", "sqs2pg", "backfill", str(archive)],
-        cwd=shell.folder,
-        env=shell.environment | {"SQS2PG_SINK__BATCH_ROWS_MAX": "500"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while not query("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-        assert running.poll() is None
-        time.sleep(0.01)
+    with shell.running("backfill", str(archive), SQS2PG_SINK__BATCH_ROWS_MAX="500") as running:
+        wait_until(lambda: query(STOPPED), during=running)
+        _second_run_is_refused(shell, query, archive)
+        query("SELECT pg_advisory_unlock(4711); DROP FUNCTION wait() CASCADE")
+        running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert query("SELECT line, finished_at IS NOT NULL FROM sqs2pg.backfill") == [(LINES, True)]
+    assert shell("verify", "--json").last["ok"]
+
+
+def _second_run_is_refused(shell: Shell, query: Query, archive: Path) -> None:
     before = query("SELECT line, moved_at FROM sqs2pg.backfill")
     claim = "SELECT backend_xmin FROM pg_stat_activity WHERE state = 'idle in transaction'"
     assert query(f"{claim} AND datname = current_database()") == [(None,)], "vacuum is not held up"
     refused = shell.error("backfill", str(archive), code=1)
     assert f"another run is at work on {archive}" in refused
     assert query("SELECT line, moved_at FROM sqs2pg.backfill") == before
-    query("SELECT pg_advisory_unlock(4711); DROP FUNCTION wait() CASCADE")
-    assert running.wait(60) == 0
-    assert query("SELECT line, finished_at IS NOT NULL FROM sqs2pg.backfill") == [(LINES, True)]
-    assert shell("verify", "--json").last["ok"]
 
 
 def test_objects_of_a_bucket_and_a_date(

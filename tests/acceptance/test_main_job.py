@@ -10,8 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +22,7 @@ from psycopg import sql
 
 from sqs2pg.cli.embedded.child_process import reserve_port
 from sqs2pg.settings.fields import USER_LOGINS
+from tests.waiting import wait_for_answer, wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
@@ -338,11 +337,13 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
         text=True,
     )
     try:
-        report = _await(f"http://{address}/livez", lambda text: text.count("last_poll_s") == 2)
+        report = wait_for_answer(
+            f"http://{address}/livez", lambda text: text.count("last_poll_s") == 2
+        )
         assert json.loads(report)["ok"] is True
         send([login(i) for i in range(300)])
         written = 'sqs2pg_messages_outcome_total{outcome="written"} 300.0'
-        _await(f"http://{address}/metrics", lambda text: written in text)
+        wait_for_answer(f"http://{address}/metrics", lambda text: written in text)
     finally:
         command.terminate()
         _, errors = command.communicate(timeout=60)
@@ -375,7 +376,7 @@ def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_pr
     )
     try:
         send([login(i) for i in range(40)])
-        _await_in_flight(sqs, queue_url, 40)
+        wait_until(lambda: _in_flight(sqs, queue_url) == 40)
         os.killpg(command.pid, signal.SIGINT)  # as a terminal does; the parent relays its own
         if workers == 1:
             os.killpg(command.pid, signal.SIGTERM)
@@ -390,34 +391,18 @@ def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_pr
         totals = json.loads(out.splitlines()[-1])
         assert (totals["written"], totals["released"]) == (40, 0)
         assert query("SELECT count(*) FROM user_logins") == [(40,)]
-        _await_in_flight(sqs, queue_url, 0)
+        wait_until(lambda: _in_flight(sqs, queue_url) == 0)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(command.pid, signal.SIGKILL)
         command.communicate()
 
 
-def _await_in_flight(sqs: Any, queue_url: str, count: int) -> None:
-    """Ask the queue until so many of its messages are in hand."""
+def _in_flight(sqs: Any, queue_url: str) -> int:
+    """How many messages of the queue are in hand."""
     name = "ApproximateNumberOfMessagesNotVisible"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
-        if answer["Attributes"][name] == str(count):
-            return
-        time.sleep(0.05)
-    raise TimeoutError(name)
-
-
-def _await(url: str, enough: Callable[[str], bool]) -> str:
-    """Ask until the answer is the one waited for."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-            if enough(text := answer.read().decode()):
-                return str(text)
-        time.sleep(0.05)
-    raise TimeoutError(url)
+    answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
+    return int(answer["Attributes"][name])
 
 
 def test_send_puts_lines_of_a_file_on_the_queue(

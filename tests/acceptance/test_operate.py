@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import subprocess
-import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 
 from sqs2pg.cli.embedded.child_process import reserve_port
+from tests.waiting import wait_for_answer
 
 Send = Callable[[list[str]], list[str]]
 CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
@@ -48,8 +47,11 @@ def address(shell: Any, send: Send) -> Iterator[str]:
     try:
         send([login(i) for i in range(8)] + ["not json " + CANARIES[1]] * 2)
         state = f"http://127.0.0.1:{port}/state"
-        until(
-            state, '"written":8', '"quarantined":2', '"queue_visible_messages":0.0', '"workers":[{'
+        wanted = ('"written":8', '"quarantined":2', '"queue_visible_messages":0.0', '"workers":[{')
+        wait_for_answer(
+            state,
+            lambda text: all(part in text for part in wanted),
+            Authorization=f"Bearer {TOKEN}",
         )
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -59,19 +61,6 @@ def address(shell: Any, send: Send) -> Iterator[str]:
     assert running.returncode == 0, shown
     for value in CANARIES:
         assert value not in shown
-
-
-def until(url: str, *texts: str) -> None:
-    """Ask until all of the texts are in the answer."""
-    deadline = time.monotonic() + 60
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
-            text = answer.read().decode()
-            if all(wanted in text for wanted in texts):
-                return
-        time.sleep(0.05)
-    raise TimeoutError(url)
 
 
 def test_top_shows_a_running_pipeline(shell: Any, address: str) -> None:
@@ -149,7 +138,7 @@ def test_demo_keep_leaves_the_status_page_up(bare_shell: Any) -> None:
         address = page.split()[-1]
         with urllib.request.urlopen(address, timeout=60) as answer:
             assert "The way of a message" in answer.read().decode()
-        until(f"{address}/readyz", '"ok":true')
+        wait_for_answer(f"{address}/readyz", lambda text: '"ok":true' in text)
     finally:
         demo.terminate()
         demo.communicate(timeout=60)

@@ -8,12 +8,13 @@ import pty
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
+
+from tests.waiting import wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
@@ -129,11 +130,11 @@ def test_no_body_is_shown_before_its_act_is_committed(
     with psycopg.connect(database) as holder:
         holder.execute("SELECT FROM sqs2pg.audit_head FOR UPDATE")
         arguments = ("quarantine", "show", "1", "--unseal", "--reason", "x")
-        with started(shell, *arguments) as process:
-            wait_until_blocked(query)
+        with shell.running(*arguments) as process:
+            wait_until(lambda: blocked(query), during=process)
             process.kill()
             out, _ = process.communicate(timeout=WAIT_S)
-        assert out == b""
+        assert out == ""
         holder.rollback()
 
 
@@ -237,8 +238,8 @@ def test_a_replay_killed_midway_and_run_again_doubles_nothing(
     query(waiting)
     with psycopg.connect(database) as holder:
         holder.execute("SELECT pg_advisory_xact_lock(42)")
-        with started(shell, "quarantine", "replay", "--all") as process:
-            wait_until_blocked(query)
+        with shell.running("quarantine", "replay", "--all") as process:
+            wait_until(lambda: blocked(query), during=process)
             process.kill()
             process.communicate(timeout=WAIT_S)
         assert process.returncode == -9
@@ -255,40 +256,13 @@ def test_a_replay_killed_midway_and_run_again_doubles_nothing(
     assert acts[0] == ("pipeline 1, 600 quarantine entries: all",), "on record though it was killed"
 
 
-class started:  # noqa: N801  reads as the verb it is
-    """A command that is running; killed at the end if it still is."""
-
-    def __init__(self, shell: Any, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "sqs2pg", *arguments],
-            cwd=shell.folder,
-            env=shell.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate(timeout=WAIT_S)
-
-
-def blocked(query: Query) -> Iterator[bool]:
-    """Whether a session of this database waits for a lock, asked for again and again."""
-    end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
-        [(count,)] = query(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        yield count > 0
-
-
-def wait_until_blocked(query: Query) -> None:
-    assert any(blocked(query)), f"nothing waited for a lock within {WAIT_S} s"
+def blocked(query: Query) -> bool:
+    """Whether a session of this database waits for a lock."""
+    [(count,)] = query(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(count)
 
 
 def test_the_anchor_of_an_act_is_logged_and_verify_holds_the_audit_to_it(

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +16,14 @@ import psycopg
 import pytest
 
 from tests.integration.vault_support import message, rotate, write
+from tests.waiting import wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 PEOPLE = 2_300  # more than one batch of rewrap, and several of rekey
 WAITING = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 AND wait_event_type = 'Lock' AND application_name = 'sqs2pg'"""
-WAIT_S_MAX = 60
+THERE = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+AND application_name = 'sqs2pg'"""
 
 
 @pytest.fixture
@@ -58,29 +57,14 @@ def half_done(shell: Any, database: str, lock: str, *command: str) -> Iterator[N
     with psycopg.connect(database) as holder, psycopg.connect(database, autocommit=True) as watch:
         held = holder.execute(lock.encode()).fetchall()
         assert held
-        running = subprocess.Popen(
-            [sys.executable, "-m", "sqs2pg", *command],
-            cwd=shell.folder,
-            env=shell.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        late = time.monotonic() + WAIT_S_MAX
-        while watch.execute(WAITING).fetchone() == (0,):
-            assert running.poll() is None, running.communicate()[1].decode()
-            assert time.monotonic() < late
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
+        with shell.running(*command) as running:
+            wait_until(lambda: watch.execute(WAITING).fetchone() != (0,), during=running)
+            running.send_signal(signal.SIGKILL)
         assert running.returncode == -signal.SIGKILL
         yield
     # The killed one's backend ends when it finds nobody there.
-    late = time.monotonic() + WAIT_S_MAX
     with psycopg.connect(database, autocommit=True) as watch:
-        while watch.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND application_name = 'sqs2pg'"
-        ).fetchone() != (0,):
-            assert time.monotonic() < late
+        wait_until(lambda: watch.execute(THERE).fetchone() == (0,))
 
 
 def look(shell: Any, *what: str) -> Any:

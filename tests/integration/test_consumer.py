@@ -27,6 +27,7 @@ from sqs2pg.settings import Settings
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 from sqs2pg.status.server import status_server
 from tests.integration.support import Assemble, login, receive, rows, send
+from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM user_logins"
 
@@ -38,13 +39,6 @@ async def table_locked(database: str) -> AsyncIterator[None]:
     async with connection:
         await connection.execute("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
         yield
-
-
-async def until(what: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait for something another task or process brings about."""
-    async with asyncio.timeout(seconds):
-        while not what():
-            await asyncio.sleep(0.02)
 
 
 def metric(ready: Ready, name: str, **labels: str) -> float:

@@ -12,6 +12,7 @@ from sqs2pg.postgres import reject_search
 from sqs2pg.postgres.connection import DatabaseFault, Session
 from sqs2pg.postgres.verify import verify
 from tests.integration.support import Assemble, login, receive, rows, send
+from tests.waiting import until
 
 MESSAGES = 400
 
@@ -152,9 +153,3 @@ def waits_for_a_lock(database: str) -> bool:
 def alter(database: str, statements: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(statements)
-
-
-async def until(condition) -> None:  # type: ignore[no-untyped-def]
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.02)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,15 +22,9 @@ from sqs2pg.runners.assembly import Ready
 from sqs2pg.status.recorder import point_between
 from sqs2pg.telemetry.log import short_line
 from tests.integration.support import Assemble, login, rows, send
+from tests.waiting import until
 
 SOON = {"poll_s": 0.1}
-
-
-async def until(what: Callable[[], Any], seconds: float = 120.0) -> None:
-    """Wait for something another task brings about."""
-    async with asyncio.timeout(seconds):
-        while not what():
-            await asyncio.sleep(0.02)
 
 
 def gauge(ready: Ready, name: str, **labels: str) -> float | None:

@@ -9,7 +9,7 @@ import math
 import re
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,16 +26,10 @@ from sqs2pg.status.server import status_server
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import Reading, Watch
 from tests.integration.support import Assemble, login, rows, send
+from tests.waiting import until
 
 SOON = {"poll_s": 0.1}
 TOKEN = "a-token-of-some-length"
-
-
-async def until(what: Callable[[], Any], seconds: float = 120.0) -> None:
-    """Wait for something another task brings about."""
-    async with asyncio.timeout(seconds):
-        while not what():
-            await asyncio.sleep(0.02)
 
 
 def gauge(ready: Ready, name: str, **labels: str) -> float:

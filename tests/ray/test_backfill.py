@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sqs2pg.runners import ray_backfill
 from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import load
 from tests.ray.conftest import NODE, WAIT_S
+from tests.waiting import until, wait_until
 
 FILES, LINES, BATCH = 5, 2_000, 100
 # The last but one batch of each of the first four files waits, until the test lets them go on.
@@ -115,21 +116,15 @@ async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
     work = ray_backfill.Spread(load(discover=False), None)
     task = asyncio.create_task(work.run([str(folder)]))
 
-    async def until(holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while not holds():
-                assert not task.done(), task.exception()
-                await asyncio.sleep(0.05)
-
     def at_work() -> int:
         return sum(1 for hand in work._hands if hand.task)
 
     # Four at once, all nearly done, on both nodes; the fifth waits for room.
-    await until(lambda: admin.execute(WAITING).fetchone() == (4,))
+    await until(lambda: admin.execute(WAITING).fetchone() == (4,), during=task)
     assert at_work() == 4
     assert admin.execute("SELECT line FROM sqs2pg.backfill").fetchall() == [(AT - 1,)] * 4
     cluster.remove_node(second, allow_graceful=False)
-    await until(lambda: at_work() == 2)
+    await until(lambda: at_work() == 2, during=task)
     admin.execute("SELECT pg_advisory_unlock(4711)")
     done = await asyncio.wait_for(task, WAIT_S)
     assert done.lines == FILES * LINES
@@ -186,10 +181,7 @@ async def test_the_command_says_over_a_cluster_what_it_says_here(
         other.execute("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
         stopped = start("--ray", cluster.address, "more.jsonl", folder=tmp_path)
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        async with asyncio.timeout(WAIT_S):
-            while admin.execute(waiting).fetchone() == (0,):
-                assert stopped.poll() is None
-                await asyncio.sleep(0.05)
+        wait_until(lambda: admin.execute(waiting).fetchone() != (0,), during=stopped)
         stopped.terminate()
         _, said = await asyncio.to_thread(stopped.communicate, None, WAIT_S)
         assert stopped.returncode == 128 + signal.SIGTERM

@@ -32,6 +32,7 @@ from sqs2pg.cli.embedded.run_folder import Account, readable
 from sqs2pg.settings import load
 from tests.shell import Shell
 from tests.system.interpreter import copy_python
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -291,10 +292,10 @@ def test_the_entrypoint_is_healthy_and_heeds_sigterm_as_process_one(
         container(image, shell, port) as process,
         psycopg.connect(database, autocommit=True) as connection,
     ):
-        deadline = time.monotonic() + WAIT_S
-        while connection.execute("SELECT count(*) FROM user_logins").fetchone() == (0,):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
+        wait_until(
+            lambda: connection.execute("SELECT 1 FROM user_logins LIMIT 1").fetchone(),
+            during=process,
+        )
         assert health(image, port) == 0
         program = first_process(process)
         if image.account is not None:

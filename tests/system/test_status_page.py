@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ import pytest
 from benchmarks.pictures import command, find_chromium
 from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.shell import Shell, bare_environment
+from tests.waiting import answer_of, wait_until
 
 if TYPE_CHECKING:  # its package is installed by `make test-system` alone
     from playwright.sync_api import Browser, Page
@@ -45,18 +44,7 @@ class Running:
         self.process = subprocess.Popen(
             command("run"), cwd=self.shell.folder, env=self.environment, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 60
-        while not self._answers():
-            assert self.process.poll() is None, "it ended"
-            assert time.monotonic() < deadline, "the status server does not answer"
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.address}/livez", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        wait_until(lambda: answer_of(f"{self.address}/livez"), during=self.process)
 
     def stop(self) -> None:
         assert self.process is not None
