@@ -59,7 +59,6 @@ class SqsClient:
         *,
         max_connections: int = CONNECTIONS_MAX,
         silence_s: float = SILENCE_S,
-        verify_md5: bool = False,
     ) -> None:
         """Raises SettingsError where the CA bundle cannot be read."""
         self._environment = environment
@@ -67,7 +66,6 @@ class SqsClient:
         self._retries = Retries(environment.retries)
         self._rate = RateLimit() if environment.retries.mode == "adaptive" else None
         self._silence_s = silence_s
-        self._read_messages = wire.read_verified if verify_md5 else wire.read_messages
         self._skew_s = 0.0
         self._signing = _Signing(environment, self._credentials.keys)
         self._poll_bodies: dict[_Poll, bytes] = {}
@@ -84,19 +82,13 @@ class SqsClient:
         endpoint_url: str | None = None,
         max_connections: int = CONNECTIONS_MAX,
         silence_s: float = SILENCE_S,
-        verify_md5: bool = False,
     ) -> Self:
         """A client for the AWS environment as boto3 would read it; see `read_environment`.
 
         Blocking, for seconds where an instance or container role is asked for credentials.
         """
         environment = read_environment(region=region, endpoint_url=endpoint_url)
-        return cls(
-            environment,
-            max_connections=max_connections,
-            silence_s=silence_s,
-            verify_md5=verify_md5,
-        )
+        return cls(environment, max_connections=max_connections, silence_s=silence_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,7 +156,7 @@ class SqsClient:
         request = self._poll_body(
             queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
         )
-        return self._read_messages(await self._call(wire.RECEIVE, request, wait_s=wait_s))
+        return wire.read_messages(await self._call(wire.RECEIVE, request, wait_s=wait_s))
 
     async def receive_on(
         self,
@@ -185,8 +177,8 @@ class SqsClient:
         body = self._poll_body(
             queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
         )
-        polls = Polls(body, take, self._read_messages)
-        return self._read_messages(await self._call(wire.RECEIVE, polls, wait_s=wait_s))
+        polls = Polls(body, take, wire.read_messages)
+        return wire.read_messages(await self._call(wire.RECEIVE, polls, wait_s=wait_s))
 
     def _poll_body(self, *key: *_Poll) -> bytes:
         body = self._poll_bodies.get(key)

@@ -7,7 +7,6 @@ Promises: ReceiveMessage's answer becomes `Message`s in one pass over its bytes.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -124,16 +123,6 @@ class _ReceiveAnswer(msgspec.Struct, rename="pascal", gc=False):
     messages: list[Message] | None = None
 
 
-class HashedMessage(Message):
-    """A message with the MD5 that SQS sent with it, read only where it is to be verified."""
-
-    md5_of_body: str | None = msgspec.field(name="MD5OfBody", default=None)
-
-
-class _HashedAnswer(msgspec.Struct, rename="pascal", gc=False):
-    messages: list[HashedMessage] | None = None
-
-
 class _QueueUrlAnswer(msgspec.Struct, rename="pascal", gc=False):
     queue_url: str
 
@@ -149,7 +138,6 @@ _all_done = [b""] * (BATCH_MAX + 1)  # the last answer seen that said so, by the
 _Answer = TypeVar("_Answer")
 _encode = msgspec.json.Encoder().encode
 _receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers come as text
-_hashed_answer = msgspec.json.Decoder(_HashedAnswer, strict=False)
 _batch_answer = msgspec.json.Decoder(_BatchAnswer)
 _queue_url_answer = msgspec.json.Decoder(_QueueUrlAnswer)
 _attributes_answer = msgspec.json.Decoder(_AttributesAnswer)
@@ -283,23 +271,6 @@ def read_queue_url(body: bytes, operation: Operation) -> str:
 def read_attributes(body: bytes) -> dict[str, str]:
     """GetQueueAttributes's answer; numbers stay text."""
     return _read(_attributes_answer, body, ATTRIBUTES).attributes or {}
-
-
-def read_verified(body: bytes) -> list[Message]:
-    """As `read_messages`; raises TransientFault `aws_md5_mismatch` unless every message's body has
-    the MD5 that SQS sent with it.
-    """
-    messages = _read(_hashed_answer, body, RECEIVE).messages or []
-    for message in messages:
-        digest = hashlib.md5(message.body.encode(), usedforsecurity=False).hexdigest()
-        if digest != message.md5_of_body:
-            raise TransientFault(
-                f"message {message.message_id}: the body is not the one its MD5 was made of",
-                code="aws_md5_mismatch",
-                stage=Stage.RECEIVE,
-                hint="it will be delivered again; look at what stands between here and SQS",
-            )
-    return list[Message](messages)
 
 
 def _check_batch(entries: Sequence[object]) -> None:

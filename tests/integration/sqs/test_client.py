@@ -86,16 +86,6 @@ async def test_many_different_polls(bench: Bench) -> None:
     assert len(client._signing.polls) <= 64
 
 
-async def test_md5(bench: Bench) -> None:
-    good = bench.client(ok(Messages=[MESSAGE]), verify_md5=True)
-    assert len(await good.receive(URL)) == 1
-    for digest in ("0" * 32, None):
-        bad = bench.client(ok(Messages=[MESSAGE | {"MD5OfBody": digest}]), verify_md5=True)
-        with pytest.raises(TransientFault, match="m-1") as caught:
-            await bad.receive(URL)
-        assert caught.value.code == "aws_md5_mismatch"
-
-
 @pytest.mark.parametrize("handles", [[], ["h"] * 11])
 async def test_batch_out_of_range(bench: Bench, handles: list[str]) -> None:
     client = bench.client(ok())
