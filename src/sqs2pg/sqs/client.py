@@ -27,7 +27,7 @@ from sqs2pg.sqs.endpoint import split_queue
 from sqs2pg.sqs.environment import AwsEnvironment, read_environment
 from sqs2pg.sqs.errors import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
 from sqs2pg.sqs.pool import IDLE_S, ConnectionPool
-from sqs2pg.sqs.retries import NOT_TAKEN, RateLimit, Retries
+from sqs2pg.sqs.retries import NOT_TAKEN, Retries
 from sqs2pg.sqs.signer import USER_AGENT, Keys, RepeatedRequest, RequestTemplate, Signer
 from sqs2pg.sqs.wire import EntryFailure, Operation, OutgoingMessage, SendResult
 
@@ -64,7 +64,6 @@ class SqsClient:
         self._environment = environment
         self._credentials = environment.credentials
         self._retries = Retries(environment.retries)
-        self._rate = RateLimit() if environment.retries.mode == "adaptive" else None
         self._silence_s = silence_s
         self._skew_s = 0.0
         self._signing = _Signing(environment, self._credentials.keys)
@@ -265,8 +264,6 @@ class SqsClient:
                 reply = await self._attempt(operation, body, wait_s, repeatable, first)
                 if reply.status == 200:
                     self._retries.succeed(cost)
-                    if self._rate is not None:
-                        self._rate.record(throttled=False)
                     return reply.body
                 if not corrected and await self._correct(reply, keys, skew_s):
                     corrected = True  # worth one more attempt at once, which costs nothing
@@ -275,8 +272,6 @@ class SqsClient:
             except Sqs2pgError as fault:
                 if isinstance(fault, TransientFault):
                     fault.stage = operation.stage
-                if self._rate is not None:
-                    self._rate.record(throttled=fault.code == "aws_throttled")
                 plan = self._retries.plan(fault, attempt)
                 if plan is None or self._closed or not (repeatable or fault.code in NOT_TAKEN):
                     raise
@@ -295,14 +290,10 @@ class SqsClient:
         """One answer, of whatever status; the last one of a conversation."""
         if time.time() >= self._credentials.refresh_at:
             await self._credentials.renew()
-        if self._rate is not None:
-            await self._rate.wait()
         pool = self._polls if operation is wire.RECEIVE else self._calls
         silence_s = wait_s + self._silence_s
         idle_s = IDLE_S if repeatable else _SURE_IDLE_S
-        proceed = None
-        if talk is not None and self._rate is None:
-            proceed = partial(self._proceed, operation, talk, pool)
+        proceed = partial(self._proceed, operation, talk, pool) if talk is not None else None
         connection = pool.take_idle(idle_s) or await pool.take(idle_s)
         try:
             return await connection.exchange(

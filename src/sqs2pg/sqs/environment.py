@@ -21,7 +21,7 @@ from sqs2pg.sqs.credentials import CredentialKeeper, Provided, wrap
 from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint
 from sqs2pg.sqs.retries import RetrySettings
 
-_ATTEMPTS_MAX = {"legacy": 5, "standard": 3, "adaptive": 3}
+_ATTEMPTS_MAX = {"legacy": 5, "standard": 3}
 """botocore's, where AWS_MAX_ATTEMPTS is not set."""
 
 
@@ -95,6 +95,8 @@ def _resolve_anew() -> Provided:
 
 def _read_retries(configured: dict[str, Any]) -> RetrySettings:
     mode = configured.get("mode") or "legacy"
+    if mode == "adaptive":  # standard, plus a limit on the client's own rate, which is not built
+        mode = "standard"
     attempts = configured.get("total_max_attempts") or _ATTEMPTS_MAX.get(mode, 3)
     return RetrySettings(mode, attempts)
 

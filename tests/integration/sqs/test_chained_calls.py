@@ -171,12 +171,6 @@ async def test_nothing_is_taken_once_it_is_cancelled(bench: Bench) -> None:
     assert took == 3
 
 
-async def test_the_adaptive_mode_asks_before_each_call(bench: Bench) -> None:
-    take = Taker(9)
-    assert await receive_on(bench, take, brought("a"), brought("b"), mode="adaptive") == ["a"]
-    assert take.took == []
-
-
 async def test_batches_are_deleted_one_after_another(bench: Bench) -> None:
     handles = Handles(["h1", "h2"], ["h3"], ["h4"])
     client = bench.client(done("0", "1"), done("0"), done("0"))

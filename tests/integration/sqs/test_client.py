@@ -493,14 +493,6 @@ async def test_keys_that_expire_unrenewed(bench: Bench) -> None:
     assert bench.queue.requests == []
 
 
-async def test_adaptive_mode_slows_down(bench: Bench) -> None:
-    client = bench.client(error("RequestThrottled"), ok(), mode="adaptive")
-    assert client._rate is not None
-    await client.receive(URL)
-    assert client._rate._enabled
-    assert len(bench.queue.requests) == 2
-
-
 async def test_nobody_listens(bench: Bench, listen: Listen) -> None:
     server = await asyncio.start_server(bench.queue, "127.0.0.1", 0)
     bench.port = server.sockets[0].getsockname()[1]

@@ -84,7 +84,8 @@ def test_endpoint_is_where_botocore_sends(
     ("variables", "settings"),
     [
         ({"AWS_RETRY_MODE": "standard"}, RetrySettings("standard", 3)),
-        ({"AWS_RETRY_MODE": "adaptive"}, RetrySettings("adaptive", 3)),
+        ({"AWS_RETRY_MODE": "adaptive"}, RetrySettings("standard", 3)),
+        ({"AWS_RETRY_MODE": "adaptive", "AWS_MAX_ATTEMPTS": "6"}, RetrySettings("standard", 6)),
         ({"AWS_MAX_ATTEMPTS": "7"}, RetrySettings("legacy", 7)),
         ({"AWS_MAX_ATTEMPTS": "1", "AWS_RETRY_MODE": "standard"}, RetrySettings("standard", 1)),
     ],

@@ -1,14 +1,13 @@
-"""Retry modes: who is tried again, how long after, and at what cost; botocore is the measure."""
+"""Retry modes: which faults are tried again, how long after, and at what cost."""
 
 from __future__ import annotations
 
 import pytest
-from botocore.retries import adaptive, bucket, throttling
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
-from sqs2pg.sqs.retries import BACKOFF_S_MAX, RETRIED, RateLimit, Retries, RetrySettings
+from sqs2pg.sqs.retries import BACKOFF_S_MAX, RETRIED, Retries, RetrySettings
 
 
 def transient(code: str = "aws_5xx") -> TransientFault:
@@ -82,76 +81,3 @@ def test_quota_is_bounded() -> None:
 def test_legacy_has_no_quota() -> None:
     shared = retries("legacy", 5)
     assert all(shared.plan(transient(), 1) == (1.0, 0) for _ in range(1000))
-
-
-class Clock:
-    """A clock that moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def current_time(self) -> float:
-        return self.now
-
-
-def test_rate_is_open_until_throttled() -> None:
-    clock = Clock()
-    limit = RateLimit(clock)
-    for _ in range(10_000):
-        assert limit.take() == 0
-        limit.record(throttled=False)
-
-
-@given(st.lists(st.tuples(st.floats(0.001, 0.3), st.booleans()), min_size=5, max_size=80))
-def test_rate_is_botocores(answers: list[tuple[float, bool]]) -> None:
-    clock = Clock()
-    ours = RateLimit(clock)
-    cubic = throttling.CubicCalculator(starting_max_rate=0, start_time=clock.now)
-    tokens = bucket.TokenBucket(max_rate=1, clock=clock)
-    clocker = adaptive.RateClocker(clock)
-    enabled = False
-    for pause_s, throttled in answers:
-        clock.now += pause_s
-        ours.record(throttled=throttled)
-        measured = clocker.record()
-        if throttled:
-            rate = min(measured, tokens.max_rate) if enabled else measured
-            rate = cubic.error_received(rate, clock.now)
-            enabled = True
-        else:
-            rate = cubic.success_received(clock.now)
-        tokens.max_rate = min(rate, 2 * measured)
-        if enabled:
-            assert ours._rate == pytest.approx(tokens.max_rate, rel=1e-6)
-
-
-def test_rate_holds_back_and_recovers() -> None:
-    clock = Clock()
-    limit = RateLimit(clock)
-    for _ in range(100):  # 100 requests a second
-        clock.now += 0.01
-        limit.record(throttled=False)
-    limit.record(throttled=True)
-    sent = 0
-    end = clock.now + 1
-    while clock.now < end:
-        if pause_s := limit.take():
-            clock.now += max(pause_s, 1e-6)  # less would not move a float this large
-        else:
-            sent += 1
-    assert 50 <= sent <= 80
-    for _ in range(1200):
-        clock.now += 0.01
-        limit.record(throttled=False)
-    assert limit._rate > 100
-
-
-async def test_waiting_ends() -> None:
-    limit = RateLimit()
-    limit.record(throttled=True)
-    limit._rate = 1000.0
-    await limit.wait()
-    await limit.wait()
