@@ -136,13 +136,19 @@ def test_from_both_and_out_of_an_envelope(shell: Shell, query: Query, send: Send
     assert query("SELECT count(DISTINCT email) FROM visit") == [(8,)]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--sample", "0")])
-def test_what_is_asked_must_make_sense(shell: Shell, arguments: tuple[str, ...]):
-    shell.error("init", *arguments, code=2)
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [((), "--from-table T"), (("--sample", "0"), "'--sample'")],
+)
+def test_what_is_asked_must_make_sense(shell: Shell, arguments: tuple[str, ...], what: str) -> None:
+    assert what in shell.error("init", *arguments, code=2)
 
 
 def test_a_queue_without_messages_and_a_file_that_is_there(shell: Shell, query: Query):
-    shell.error("init", "--sample", "5", code=2)
+    assert "no JSON object" in shell.error("init", "--sample", "5", code=2)
     query(TABLE)
     shell("init", "--from-table", "visit", "-o", "new.toml")
-    shell.error("init", "--from-table", "visit", "-o", "new.toml", code=2)
+    proposed = (shell.folder / "new.toml").read_text(encoding="utf-8")
+    told = shell.error("init", "--from-table", "visit", "-o", "new.toml", code=2)
+    assert "new.toml" in told
+    assert (shell.folder / "new.toml").read_text(encoding="utf-8") == proposed

@@ -99,8 +99,8 @@ def hide_password(dsn: str) -> str:
     """Return a libpq connection string, URL or key=value, with its secrets replaced by `***`."""
     if dsn.startswith(("postgresql://", "postgres://")):
         return _hide_in_url(dsn)
-    shown, position = "", 0
-    while position < len(dsn.rstrip()):
+    shown, position, end = "", 0, len(dsn.rstrip())
+    while position < end:
         pair = _PAIR.match(dsn, position)
         if pair is None:
             return HIDDEN

@@ -27,6 +27,8 @@ from sqs2pg.settings import (
 CANARY = "canary-4711"
 FIELD = '[[field]]\nsource = "a"\ncolumn = "a"\n'
 DROPPED = "[[field]]\nsource = 'a'\nmask = 'drop'\n"
+A = {"source": "a", "column": "a"}
+JSONB = A | {"type": "jsonb"}
 OF_A = "[vault]\nenabled = true\nsubject = 'a'\n"
 
 Write = Callable[[str], Path]
@@ -568,23 +570,54 @@ def test_settings_that_do_not_fit_together(write: Write, text: str, what: str):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "fields", "dropped", "subject"),
     [
-        FIELD + "[[field]]\nsource = 'a'\ncolumn = 'b'",
-        "i_accept_reversible = true\n" + FIELD + "mask = 'sha256'",
-        FIELD + "type = 'jsonb'\ndefault = '{\"a\": [null]}'",
-        FIELD + "type = 'jsonb'\ndefault = true",
-        FIELD + "type = 'jsonb'\ndefault = 'attribute:shape'",
-        DROPPED,
-        FIELD + DROPPED.replace("'a'", "'b'"),
-        "[vault]\nenabled = true",
-        "[vault]\nenabled = true\nsubject = 'a'\n" + FIELD,
-        "[vault]\nsubject = 'nobody'",
-        "[vault]\nsubject = 'a'\n" + FIELD + "over_length = 'truncate'",
+        (FIELD + "[[field]]\nsource = 'a'\ncolumn = 'b'", [A, {**A, "column": "b"}], (), ""),
+        (
+            "i_accept_reversible = true\n" + FIELD + "mask = 'sha256'",
+            [{**A, "mask": "sha256"}],
+            (),
+            "",
+        ),
+        (
+            FIELD + "type = 'jsonb'\ndefault = '{\"a\": [null]}'",
+            [JSONB | {"default": '{"a": [null]}'}],
+            (),
+            "",
+        ),
+        (FIELD + "type = 'jsonb'\ndefault = true", [JSONB | {"default": True}], (), ""),
+        (
+            FIELD + "type = 'jsonb'\ndefault = 'attribute:shape'",
+            [JSONB | {"default": "attribute:shape"}],
+            (),
+            "",
+        ),
+        (DROPPED, None, ("a",), ""),
+        (FIELD + DROPPED.replace("'a'", "'b'"), [A], ("b",), ""),
+        ("[vault]\nenabled = true", None, (), "user_id"),
+        ("[vault]\nenabled = true\nsubject = 'a'\n" + FIELD, [A], (), "a"),
+        ("[vault]\nsubject = 'nobody'", None, (), ""),
+        (
+            "[vault]\nsubject = 'a'\n" + FIELD + "over_length = 'truncate'",
+            [{**A, "over_length": "truncate"}],
+            (),
+            "",
+        ),
     ],
 )
-def test_settings_that_do(write: Write, text: str):
-    cross_check(load(write(text), {}))
+def test_settings_that_fit_together_are_taken_as_they_are_written(
+    write: Write,
+    text: str,
+    fields: list[dict[str, Any]] | None,
+    dropped: tuple[str, ...],
+    subject: str,
+) -> None:
+    settings = load(write(text), {})
+    cross_check(settings)
+    expected = USER_LOGINS if fields is None else tuple(Field(**field) for field in fields)
+    assert settings.fields == expected
+    assert settings.dropped == dropped
+    assert (settings.vault.subject if settings.vault.enabled else "") == subject
 
 
 def test_consent_may_come_from_the_environment(write: Write):
