@@ -394,7 +394,7 @@ async def test_an_event_sent_twice_by_its_producer_is_written_once(
         second = await ready.consumer.run(drain_settle_s=0.3)
         assert (second.written, second.duplicate) == (1, 2), "one without a name is its own event"
         session = await Session.connect(database)
-        report = await verify(session, ready.pipeline.id, dedupe=True)
+        report = await verify(session, ready.sink_plan.id, dedupe=True)
         await session.close()
         assert report.ok, report.differences
     assert rows(
@@ -431,9 +431,9 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
         oldest = rows(database, "SELECT min(relname) FROM pg_class WHERE relname ~ '^delivery_2'")
         assert oldest == [(f"delivery_{keep_from:%Y%m%d}",)]
         assert len(kept) == len(ages)
-        report = await verify(session, ready.pipeline.id)
+        report = await verify(session, ready.sink_plan.id)
         assert report.ok, report.differences
-        assert (await maintain(session, chosen, ready.pipeline.id))["days_dropped"] == 0
+        assert (await maintain(session, chosen, ready.sink_plan.id))["days_dropped"] == 0
         # What is older than the kept days is still recognised, or written once and remembered.
         late = Message("0b9b2b5e-1111-4c4c-8d8d-0000000fade0", "-", login(99),
                        SystemAttributes(now_ms - 90 * 86_400_000))  # fmt: skip

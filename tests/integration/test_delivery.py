@@ -127,7 +127,7 @@ async def test_one_row_the_database_rejects_is_set_aside_alone(
         [(reason, found)] = rows(database, "SELECT reason, detail FROM sqs2pg.quarantine")
         assert (reason, found) == ("rejected_by_database", detail)
         session = await Session.connect(database)
-        report = await verify(session, ready.pipeline.id)
+        report = await verify(session, ready.sink_plan.id)
         await session.close()
         assert report.ok, report.differences
 

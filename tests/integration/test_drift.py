@@ -70,7 +70,7 @@ async def test_every_message_is_accounted_for(
             assert totals.quarantined == 0
         assert aside == []
         session = await Session.connect(database)
-        report = await verify(session, ready.pipeline.id)
+        report = await verify(session, ready.sink_plan.id)
         await session.close()
         assert report.ok, report.differences
 

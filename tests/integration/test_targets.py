@@ -86,7 +86,7 @@ async def test_rows_of_several_targets_go_in_one_transaction(
             ("missing_field", "record 0 id")
         ]
         assert set(await ready.processors[1].process(messages)) == {Outcome.DUPLICATE}
-        assert await balanced(database, ready.pipeline.id)
+        assert await balanced(database, ready.sink_plan.id)
 
 
 async def test_a_row_rejected_in_one_target_sets_its_message_aside_alone(
@@ -104,7 +104,7 @@ async def test_a_row_rejected_in_one_target_sets_its_message_aside_alone(
         assert rows(database, "SELECT count(*) FROM orders WHERE id IN ('o7', 'o20')") == [(0,)]
         assert len(rows(database, LINES)) == 56
         assert rows(database, "SELECT DISTINCT detail FROM sqs2pg.quarantine") == [("23514 no_x",)]
-        assert await balanced(database, ready.pipeline.id)
+        assert await balanced(database, ready.sink_plan.id)
 
 
 @pytest.mark.parametrize("table", ["orders", "logins", '"strange%s ""name\'"'])
@@ -112,10 +112,10 @@ async def test_verify_counts_every_target(pipeline: Assemble, database: str, tab
     async with pipeline(name="shop", route=ROUTES) as ready:
         await send(ready, [order(1, "a"), '{"type": "login", "user": 1}'])
         await ready.processors[0].process(await receive(ready, 2))
-        assert await balanced(database, ready.pipeline.id)
+        assert await balanced(database, ready.sink_plan.id)
         rows(database, f"DELETE FROM {table}")
         session = await Session.connect(database)
-        report = await verify(session, ready.pipeline.id)
+        report = await verify(session, ready.sink_plan.id)
         await session.close()
         assert len(report.differences) == 1
         assert "(-1)" in report.differences[0]
@@ -156,7 +156,7 @@ async def test_types_survive_the_way_into_the_database(pipeline: Assemble, datab
         names = names.replace('"timestamptz"', "(\"timestamptz\" AT TIME ZONE 'UTC')")
         query = f'SELECT {names} FROM everything WHERE "text" IS NOT NULL'
         assert rows(database, query) == [tuple(expected for _, expected in types.values())]
-        assert await balanced(database, ready.pipeline.id)
+        assert await balanced(database, ready.sink_plan.id)
 
 
 async def test_a_conversion_moves_the_present_period_first_and_goes_on_where_it_ended(

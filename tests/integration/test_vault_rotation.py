@@ -18,14 +18,14 @@ from sqs2pg.cli import reveal as reveal_command
 from sqs2pg.errors import FatalFault, KeyFault, SettingsError, Sqs2pgError
 from sqs2pg.message import Message, Outcome
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners import assembly
 from sqs2pg.runners.assembly import assemble, connect
 from sqs2pg.settings import Settings
 from sqs2pg.vault.crypto import key_encryption_key, open_value, unwrap_data_key
-from sqs2pg.vault.erase import Forgetter
+from sqs2pg.vault.erase import Eraser
 from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from sqs2pg.vault.reveal import Revealed, reveal
@@ -50,30 +50,30 @@ async def opened(settings: Settings) -> AsyncIterator[Session]:
 
 async def look(settings: Settings, **what: Any) -> list[Revealed]:
     async with opened(settings) as session:
-        keyring = await hold_against_record(session, keys_of(settings))
+        keyring = await verify_fingerprints(session, keys_of(settings))
         return await reveal(session, keyring, reason="a test", **what)
 
 
-async def forget(settings: Settings, *names: str, **options: Any) -> Forgetter:
+async def forget(settings: Settings, *names: str, **options: Any) -> Eraser:
     keyring = keys_of(settings)
     async with opened(settings) as session:
         reference = assembly.references_of(settings, await reference_key(session, keyring))
-        places = assembly.places_of(settings, keyring)
-        forgetter = Forgetter(session, 1, places, reference, **options)
-        await forgetter.run(names, "a test")
-        return forgetter
+        places = assembly.person_columns_of(settings, keyring)
+        eraser = Eraser(session, 1, places, reference, **options)
+        await eraser.run(names, "a test")
+        return eraser
 
 
 async def rewrap(settings: Settings) -> Rewrapper:
     async with opened(settings) as session:
-        work = Rewrapper(session, await hold_against_record(session, keys_of(settings)))
+        work = Rewrapper(session, await verify_fingerprints(session, keys_of(settings)))
         await work.run()
         return work
 
 
 async def rekey(settings: Settings) -> Rekeyed:
     async with opened(settings) as session:
-        keyring = await hold_against_record(session, keys_of(settings))
+        keyring = await verify_fingerprints(session, keys_of(settings))
         columns = assembly.recoverable_columns(settings, keyring)
         return await Rekeyer(session, keyring, columns).run()
 
@@ -281,7 +281,7 @@ async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     async with assemble(chosen) as ready:
         await write(ready, [message("eve")])
     async with opened(chosen) as session:
-        keyring = await hold_against_record(session, keys_of(chosen))
+        keyring = await verify_fingerprints(session, keys_of(chosen))
         work = Rekeyer(session, keyring, assembly.recoverable_columns(chosen, keyring))
         await work._next_values(("00000000-0000-0000-0000-000000000000", "", ""))
     joined = rows(

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.verify import Report, verify
+from sqs2pg.postgres.verify import VerifyReport, verify
 from tests.integration.support import Assemble, login, receive, send
 
 _OTHER = "'01a20514-9b62-70ab-bcad-34457c55b24a'"
@@ -33,7 +33,7 @@ TAMPERING = [
 ]
 
 
-async def check(database: str, pipeline: int) -> Report:
+async def check(database: str, pipeline: int) -> VerifyReport:
     session = await Session.connect(database)
     try:
         return await verify(session, pipeline)
@@ -48,8 +48,8 @@ async def test_a_tampered_book_does_not_balance(
     async with pipeline() as ready:
         await send(ready, [*(login(i) for i in range(8)), "not json"])
         await ready.processors[0].process(await receive(ready, 9))
-        clean = await check(database, ready.pipeline.id)
+        clean = await check(database, ready.sink_plan.id)
         assert (clean.ok, clean.written, clean.quarantined) == (True, 8, 1), clean.differences
         with psycopg.connect(database, autocommit=True) as connection:
             assert connection.execute(tampering).rowcount > 0
-        assert not (await check(database, ready.pipeline.id)).ok
+        assert not (await check(database, ready.sink_plan.id)).ok

@@ -376,7 +376,7 @@ BROKEN = [
     ("mapping/decode.py", "import sqs2pg.telemetry.log", "telemetry is not"),
     ("telemetry/log.py", "from sqs2pg.mapping import decode", "mapping is not"),
     ("sqs/client.py", "from sqs2pg.postgres.connection import Session", "postgres is not"),
-    ("postgres/connection.py", "from sqs2pg.vault.seal import Vault", "vault is not"),
+    ("postgres/connection.py", "from sqs2pg.vault.seal import ValueSealer", "vault is not"),
     ("vault/seal.py", "from .. import pipeline", "pipeline is not"),
     ("vault/seal.py", "from ..pipeline import consumer", "pipeline is not"),
     (

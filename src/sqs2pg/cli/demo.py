@@ -195,7 +195,7 @@ async def _send(settings: Settings, count: int, seed: int | None) -> int:
     return result.sent
 
 
-async def _show(settings: Settings, totals: Totals, report: verification.Report) -> None:
+async def _show(settings: Settings, totals: Totals, report: verification.VerifyReport) -> None:
     table = quoted_table(settings.sink.table)
     session = await connect(settings)
     try:

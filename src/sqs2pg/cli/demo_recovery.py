@@ -8,11 +8,11 @@ from typing import Any
 from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import quoted_table
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings
-from sqs2pg.vault.erase import Forgetter
+from sqs2pg.vault.erase import Eraser
 from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.reveal import reveal
 
@@ -29,7 +29,7 @@ async def show_recovery(settings: Settings, say: Say) -> None:
     """Show what the vault is for, on the demo's own rows. Raises FatalFault where it is not so."""
     keyring = assembly.keyring_of(settings, assembly.endpoints(settings))
     async with assembly.database(settings) as (session, pipeline):
-        keyring = await hold_against_record(session, keyring)
+        keyring = await verify_fingerprints(session, keyring)
         [(people, values)] = await session.execute(_KEPT)
         say(f"\nthe vault: {values:,} sealed values of {people:,} people, a data key for each")
         table = quoted_table(settings.targets[0].table)
@@ -41,9 +41,9 @@ async def show_recovery(settings: Settings, say: Say) -> None:
         say(f"\n$ sqs2pg reveal {ip} --reason demo")
         say(await _reveal(session, keyring, settings, ip))
         reference = assembly.references_of(settings, await reference_key(session, keyring))
-        forgetter = Forgetter(session, pipeline, assembly.places_of(settings, keyring), reference)
+        eraser = Eraser(session, pipeline, assembly.person_columns_of(settings, keyring), reference)
         say(f"\n$ sqs2pg forget {one[:8]}… --reason demo    # {logins} logins")
-        report = await forgetter.run([one], "demo")
+        report = await eraser.run([one], "demo")
         say(
             f"erased 1 person: {report.keys_destroyed} key destroyed, {report.values_removed} "
             f"values removed, {report.rows_changed} rows cleared"

@@ -13,11 +13,11 @@ from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
 from sqs2pg.postgres.connection import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
-from sqs2pg.vault.erase import Forgetter, Forgotten
+from sqs2pg.vault.erase import Erased, Eraser
 from sqs2pg.vault.reference_key import reference_key
 
 PEOPLE_MAX = 100_000
@@ -68,37 +68,37 @@ def forget(
 
 async def _forget(
     settings: Settings, names: list[str], reason: str, ticket: str, *, delete_rows: bool
-) -> Forgotten:
+) -> Erased:
     keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
-    places = assembly.places_of(settings, keyring)
+    places = assembly.person_columns_of(settings, keyring)
     async with assembly.database(settings) as (session, pipeline):
-        keyring = await hold_against_record(session, keyring)
+        keyring = await verify_fingerprints(session, keyring)
         reference = assembly.references_of(settings, await reference_key(session, keyring))
-        forgetter = Forgetter(session, pipeline, places, reference, delete_rows=delete_rows)
+        eraser = Eraser(session, pipeline, places, reference, delete_rows=delete_rows)
 
         def state() -> tuple[int, int | None, dict[str, int]]:
-            report = forgetter.report
+            report = eraser.report
             rows = report.rows_changed + report.rows_deleted
-            return report.subjects, len(names), {"rows": rows, "pages": forgetter.pages}
+            return report.subjects, len(names), {"rows": rows, "pages": eraser.pages}
 
         async with Ticker("erasing", state):
-            return await forgetter.run(names, reason, ticket)
+            return await eraser.run(names, reason, ticket)
 
 
-def _flat(report: Forgotten, settings: Settings) -> dict[str, Any]:
+def _flat(report: Erased, settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = msgspec.to_builtins(report)
     del tree["quarantine_unreadable_newest"]
     tree["quarantine_unreadable_until"] = _until(report, settings)
     return tree
 
 
-def _until(report: Forgotten, settings: Settings) -> str | None:
+def _until(report: Erased, settings: Settings) -> str | None:
     newest = report.quarantine_unreadable_newest
     days = timedelta(days=settings.quarantine.retention_days)
     return f"{newest + days:%Y-%m-%d}" if newest else None
 
 
-def _remains(report: Forgotten, settings: Settings) -> list[str]:
+def _remains(report: Erased, settings: Settings) -> list[str]:
     """Say what an erasure here cannot reach."""
     lines = []
     if report.quarantine_unreadable:

@@ -18,7 +18,7 @@ from sqs2pg.keys.keyring import SERIES
 from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
 from sqs2pg.mask.registry import KEYED, properties
 from sqs2pg.postgres.connection import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import activate, hold_against_record, recorded, require_activation
+from sqs2pg.postgres.key_registry import activate, recorded, require_activation, verify_fingerprints
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
@@ -160,7 +160,7 @@ async def _rotate(
     where = [*hosts(resolve_dsn(settings.sink.dsn))]
     keyring = assembly.keyring_of(settings, where)
     async with assembly.database(settings) as (session, _):
-        keyring = await hold_against_record(session, keyring)
+        keyring = await verify_fingerprints(session, keyring)
         known = [version for name, version in await recorded(session) if name == series]
         if not prepare:
             await require_activation(session)  # before a root is added that would lie idle

@@ -10,7 +10,7 @@ import msgspec
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.postgres.connection import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
@@ -66,7 +66,7 @@ def rekey(config: Path | None, as_json: bool) -> None:
 async def _rewrap(settings: Settings) -> tuple[int, list[Bodies]]:
     keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
     async with assembly.database(settings) as (session, _):
-        work = Rewrapper(session, await hold_against_record(session, keyring))
+        work = Rewrapper(session, await verify_fingerprints(session, keyring))
         async with Ticker("rewrapping", lambda: (work.rewrapped, work.total, {})):
             return await work.run(), work.bodies
 
@@ -74,7 +74,7 @@ async def _rewrap(settings: Settings) -> tuple[int, list[Bodies]]:
 async def _rekey(settings: Settings) -> Rekeyed:
     keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
     async with assembly.database(settings) as (session, _):
-        keyring = await hold_against_record(session, keyring)
+        keyring = await verify_fingerprints(session, keyring)
         work = Rekeyer(session, keyring, assembly.recoverable_columns(settings, keyring))
 
         def state() -> tuple[int, int | None, dict[str, int]]:

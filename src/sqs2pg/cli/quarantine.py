@@ -21,15 +21,15 @@ from sqs2pg.pipeline.processor import Plan
 from sqs2pg.pipeline.replay import Replayed, Replayer
 from sqs2pg.postgres import quarantine as work
 from sqs2pg.postgres.connection import Session, hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.quarantine import Entry, Purged, Selection
-from sqs2pg.postgres.sink import Pipeline
+from sqs2pg.postgres.sink import SinkPlan
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 from sqs2pg.vault.reference_key import reference_key
-from sqs2pg.vault.seal import Vault
+from sqs2pg.vault.seal import ValueSealer
 
 _number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 _numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
@@ -204,7 +204,7 @@ async def _show(settings: Settings, number: int) -> Entry:
 async def _unseal(settings: Settings, number: int, reason: str, ticket: str) -> str:
     keyring = _keyring(settings)
     async with assembly.database(settings) as (session, pipeline):
-        keyring = await hold_against_record(session, keyring)
+        keyring = await verify_fingerprints(session, keyring)
         return await work.unseal(session, pipeline, number, keyring, reason=reason, ticket=ticket)
 
 
@@ -227,9 +227,9 @@ async def _replayer(
     settings: Settings, session: Session, number: int, keyring: Keyring
 ) -> Replayer:
     targets, matched = await target_tables(session, settings)
-    keyring = await hold_against_record(session, keyring)
+    keyring = await verify_fingerprints(session, keyring)
     key = await reference_key(session, keyring)
-    vault = Vault(keyring, key) if settings.vault.enabled else None
+    vault = ValueSealer(keyring, key) if settings.vault.enabled else None
     plan = Plan(
         mapping=compile_mapping(settings, matched, assembly.masks_of(settings, keyring)),
         payloads=assembly.payloads_of(settings),
@@ -237,13 +237,13 @@ async def _replayer(
         dedupe=await assembly.dedupe_of(session, settings, keyring, number),
         recovers=vault is not None,
     )
-    pipeline = Pipeline(
+    sink_plan = SinkPlan(
         id=number,
         targets=tuple(targets),
         key_version=keyring.active("pseudonym"),
         statement_timeout_s=settings.sink.statement_timeout_s,
     )
-    return Replayer(session, pipeline, plan, keyring, vault)
+    return Replayer(session, sink_plan, plan, keyring, vault)
 
 
 async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purged:

@@ -18,7 +18,7 @@ from sqs2pg.cli.options import (
 )
 from sqs2pg.mapping.subject import naming
 from sqs2pg.postgres.connection import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import hold_against_record
+from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
@@ -85,7 +85,7 @@ async def _reveal(
 ) -> list[Revealed]:
     keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
     async with assembly.database(settings) as (session, _):
-        keyring = await hold_against_record(session, keyring)
+        keyring = await verify_fingerprints(session, keyring)
         return await work.reveal(
             session,
             keyring,

@@ -66,7 +66,7 @@ async def _check_audit(settings: Settings, anchor: str | None) -> tuple[Anchor, 
         await session.close()
 
 
-def print_report(report: work.Report) -> None:
+def print_report(report: work.VerifyReport) -> None:
     """Print a report for people."""
     print(
         f"written {report.written:,}  quarantined {report.quarantined:,}  "
@@ -79,7 +79,7 @@ def print_report(report: work.Report) -> None:
 
 async def check(
     settings: Settings, since: datetime | None = None, anchor: str | None = None
-) -> work.Report:
+) -> work.VerifyReport:
     """Verify the settings' pipeline."""
     async with assembly.database(settings) as (session, pipeline):
         dedupe = bool(settings.ledger.dedupe_key)

@@ -16,8 +16,8 @@ import structlog
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.pipeline.processor import Plan
-from sqs2pg.postgres.sink import Pipeline
-from sqs2pg.vault.seal import Vault
+from sqs2pg.postgres.sink import SinkPlan
+from sqs2pg.vault.seal import ValueSealer
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +27,8 @@ class Compiled(msgspec.Struct, frozen=True):
 
     keyring: Keyring
     plan: Plan
-    pipeline: Pipeline
-    vault: Vault | None
+    sink_plan: SinkPlan
+    vault: ValueSealer | None
 
 
 class Rollover:
@@ -39,7 +39,7 @@ class Rollover:
         self._read_again = read_again
         self._lock = asyncio.Lock()
 
-    async def follow(self, plan: Plan) -> tuple[Plan, Pipeline, Vault | None]:
+    async def follow(self, plan: Plan) -> tuple[Plan, SinkPlan, ValueSealer | None]:
         """Return what to go on with, for one that masked with `plan` and was refused.
 
         The first that asks reads the keys again, the others get what it found. Raises KeyFault
@@ -50,9 +50,9 @@ class Rollover:
                 self.current = await self._read_again()
                 log.info("another key version is active; its keys were read", code="key_version")
             now = self.current
-            return now.plan, now.pipeline, now.vault
+            return now.plan, now.sink_plan, now.vault
 
     @property
     def key_version(self) -> int:
         """The version of the pseudonym root that rows are masked under now."""
-        return self.current.pipeline.key_version
+        return self.current.sink_plan.key_version

@@ -35,10 +35,10 @@ from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.postgres.connection import DatabaseFault, Session
 from sqs2pg.postgres.quarantine import Seal
-from sqs2pg.postgres.sink import Packed, Pipeline, Sink
+from sqs2pg.postgres.sink import Packed, Sink, SinkPlan
 from sqs2pg.telemetry.batch_log import BatchReport, Journal
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.vault.seal import Vault
+from sqs2pg.vault.seal import ValueSealer
 
 DedupeKey = Callable[[str], str]
 """The ledger key of an event by the name its producer gave it."""
@@ -89,7 +89,7 @@ class Plan(msgspec.Struct, frozen=True):
     """What the vault needs of the messages that take the short cut."""
 
 
-Follow = Callable[[Plan], Awaitable[tuple[Plan, Pipeline, Vault | None]]]
+Follow = Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]
 """What to go on with once another key version is active (`key_rotation.py`)."""
 ROLLOVERS_MAX = 3
 """Key versions that one batch follows: another rotation may come while it does."""
@@ -234,13 +234,13 @@ class Processor:
                 if fault.code != "key_version" or self._follow is None:
                     raise
             try:
-                self._plan, pipeline, vault = await self._follow(self._plan)
+                self._plan, sink_plan, vault = await self._follow(self._plan)
                 # Against the columns as they were at the start: they may have changed since.
                 self._mapping, self._stale = self._plan.mapping, self._columns is not None
             except TransientFault as fault_of_the_world:
                 self._release(fault_of_the_world)
                 return [Outcome.RELEASED] * len(messages)
-            self._sink.use(pipeline, vault)
+            self._sink.use(sink_plan, vault)
         return await self._try(messages, condemned)
 
     async def _try(

@@ -32,9 +32,9 @@ from sqs2pg.postgres.connection import DatabaseFault, Session, diagnose
 from sqs2pg.postgres.migrate import explain
 from sqs2pg.postgres.quarantine import Selection, measure, open_attributes, open_body
 from sqs2pg.postgres.reject_search import SAME_FAULT_MAX, find_rejected
-from sqs2pg.postgres.sink import BATCH_SETTINGS, Pipeline
+from sqs2pg.postgres.sink import BATCH_SETTINGS, SinkPlan
 from sqs2pg.postgres.target_copy import TargetCopy
-from sqs2pg.vault.seal import Vault
+from sqs2pg.vault.seal import ValueSealer
 
 BATCH_MAX = 500
 BATCH_BYTES_MAX = 32 * 2**20
@@ -129,18 +129,18 @@ class Replayer:
     def __init__(
         self,
         session: Session,
-        pipeline: Pipeline,
+        sink_plan: SinkPlan,
         plan: Plan,
         keyring: Keyring,
-        vault: Vault | None = None,
+        vault: ValueSealer | None = None,
     ) -> None:
         self._session = session
-        self._pipeline = pipeline
+        self._sink_plan = sink_plan
         self._plan = plan
         self._keyring = keyring
         self._vault = vault
-        self._targets = TargetCopy(pipeline.targets)
-        self._begin = _BEGIN.format(timeout_ms=pipeline.statement_timeout_s * 1000)
+        self._targets = TargetCopy(sink_plan.targets)
+        self._begin = _BEGIN.format(timeout_ms=sink_plan.statement_timeout_s * 1000)
         self._begin += vault.open_statements if vault else ""
         self.report = Replayed()
         self.total = 0
@@ -153,7 +153,7 @@ class Replayer:
         there, KeyFault where a key is missing or another is active, TransientFault where the
         database is away or refuses; the batches before stay written.
         """
-        extent = await measure(self._session, self._pipeline.id, selection)
+        extent = await measure(self._session, self._sink_plan.id, selection)
         selection = msgspec.structs.replace(selection, open_only=True)
         self.total = extent.entries if selection.ids else extent.open
         if extent.open:
@@ -161,7 +161,7 @@ class Replayer:
             await audit.record(
                 self._session,
                 "replay",
-                subject=f"pipeline {self._pipeline.id}, {extent.open} quarantine entries: "
+                subject=f"pipeline {self._sink_plan.id}, {extent.open} quarantine entries: "
                 f"{selection}",
             )
             after: int | None = 0
@@ -174,7 +174,7 @@ class Replayer:
     async def _require_keys(self, selection: Selection) -> None:
         which, values = selection.where()
         try:
-            rows = await self._session.execute(_LABELS + which, [self._pipeline.id, *values])
+            rows = await self._session.execute(_LABELS + which, [self._sink_plan.id, *values])
         except psycopg.Error as error:
             raise explain(error) from None
         for (label,) in rows:
@@ -207,16 +207,16 @@ class Replayer:
         [(*read, active)] = await self._session.execute(self._begin)
         if self._vault is not None:
             self._vault.check_epoch(*read)
-        if active != self._pipeline.key_version:
+        if active != self._sink_plan.key_version:
             raise KeyFault(
-                f"the replay masks under pseudonym version {self._pipeline.key_version}, but "
+                f"the replay masks under pseudonym version {self._sink_plan.key_version}, but "
                 f"version {active} is the active one now",
                 code="key_version",
                 hint="run the same command again",
             )
         which, values = selection.where()
         locked = await self._session.execute(
-            _LOCK.format(which=which), [self._pipeline.id, after, last, *values, BATCH_MAX]
+            _LOCK.format(which=which), [self._sink_plan.id, after, last, *values, BATCH_MAX]
         )
         ids = _fitting(locked)
         if not ids:
@@ -325,7 +325,7 @@ class Replayer:
             return
         first = {event: key for key, event in reversed(named.items())}
         ids = [batch.entries[key].message_id for key in first.values()]
-        claimed = await self._session.execute(_CLAIM, [self._pipeline.id, [*first], ids])
+        claimed = await self._session.execute(_CLAIM, [self._sink_plan.id, [*first], ids])
         batch.claimed = {first[event]: event for (event,) in claimed}
         known = named.keys() - batch.claimed.keys()
         batch.done += known
@@ -356,9 +356,9 @@ class Replayer:
         added = self._targets.count(batch.rows)
         if flipped or added.first or added.dropped:
             counts = [flipped + claimed, -flipped, added.first, added.dropped]
-            await self._session.execute(_TALLY, [self._pipeline.id, *counts])
+            await self._session.execute(_TALLY, [self._sink_plan.id, *counts])
         for name, rows in added.others:
-            await self._session.execute(_TALLY_OTHER, [self._pipeline.id, rows, name])
+            await self._session.execute(_TALLY_OTHER, [self._sink_plan.id, rows, name])
 
 
 def _fitting(locked: Sequence[tuple[int, str, int]]) -> list[int]:

@@ -26,7 +26,7 @@ ON CONFLICT (series, version) DO UPDATE SET active = true
 WHERE k.fingerprint = excluded.fingerprint RETURNING 1"""
 
 
-async def hold_against_record(session: Session, keyring: Keyring) -> Keyring:
+async def verify_fingerprints(session: Session, keyring: Keyring) -> Keyring:
     """Return the keyring with the active versions of the database.
 
     A series that has no record yet is recorded, its primary version as the active one. Raises

@@ -31,10 +31,10 @@ from sqs2pg.mapping.transform import NULL
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.postgres.connection import DatabaseFault, Session, Verdict, diagnose
 from sqs2pg.postgres.reject_search import COLUMN_STATES, SUPPRESSED, find_rejected
-from sqs2pg.postgres.target_copy import Counts, TargetCopy, TargetTable, literal
+from sqs2pg.postgres.target_copy import RowCounts, TargetCopy, TargetTable, literal
 from sqs2pg.settings import write_limit_s
 
-Condemn = Callable[[str, PermanentFault], DeadLetter]
+SealRejected = Callable[[str, PermanentFault], DeadLetter]
 """Seal the message of a ledger key that the database rejected."""
 Confirm = Callable[[], Awaitable[None]]
 """Hold the tables against what the rows were made for, on the sink's session. Raises TransientFault
@@ -109,7 +109,7 @@ ALL_REJECTED_MIN = 10
 """Rows in a row that, all rejected with one detail, stop the process instead."""
 
 
-class Pipeline(msgspec.Struct, frozen=True):
+class SinkPlan(msgspec.Struct, frozen=True):
     """What the sink needs to know of the pipeline it writes for."""
 
     id: int
@@ -169,7 +169,7 @@ class Streak:
         return Rejections(self._before.count + alike.count, alike.detail)
 
 
-class Result(msgspec.Struct):
+class BatchResult(msgspec.Struct):
     """What became of a batch: an outcome a ledger key, and why rows were rejected."""
 
     outcomes: dict[str, Outcome]
@@ -193,7 +193,7 @@ class Sink:
     def __init__(
         self,
         session: Session,
-        pipeline: Pipeline,
+        plan: SinkPlan,
         connect: Connect,
         vault: Sealer | None = None,
         streak: Streak | None = None,
@@ -207,14 +207,14 @@ class Sink:
         self._repeated = 0
         self._connect = connect
         self._streak = streak or Streak()
-        self.use(pipeline, vault)
+        self.use(plan, vault)
 
-    def use(self, pipeline: Pipeline, vault: Sealer | None) -> None:
+    def use(self, plan: SinkPlan, vault: Sealer | None) -> None:
         """Write from now on for a pipeline of other keys."""
-        self._pipeline, self._vault = pipeline, vault
-        self._targets = TargetCopy(pipeline.targets)
+        self._plan, self._vault = plan, vault
+        self._targets = TargetCopy(plan.targets)
         self._begin = f"BEGIN;\n{BATCH_SETTINGS}".format(
-            timeout_ms=pipeline.statement_timeout_s * 1000
+            timeout_ms=plan.statement_timeout_s * 1000
         ) + (vault.open_statements if vault else "")
 
     async def connected(self) -> Session:
@@ -227,12 +227,12 @@ class Sink:
         self,
         rows: Sequence[Row],
         dead: Sequence[DeadLetter],
-        condemn: Condemn,
+        seal_rejected: SealRejected,
         originals: Originals | None = None,
         before: DatabaseFault | None = None,
         confirm: Confirm | None = None,
         repeated: int = 0,
-    ) -> Result:
+    ) -> BatchResult:
         """Commit a batch of distinct keys; return an outcome for each.
 
         `originals` are what the rows hide: those of the written ones are sealed with them.
@@ -246,7 +246,7 @@ class Sink:
         """
         await self.connected()
         self._repeated = repeated
-        if not self._pipeline.fifo:
+        if not self._plan.fifo:
             rows = sorted(rows, key=_by_key)
         dead = sorted(dead, key=_by_key)
         fault = before
@@ -254,8 +254,8 @@ class Sink:
         for path in [self._write_fast, *slow] if before is None else slow:
             if fault and fault.verdict is Verdict.NO_PARTITION:
                 await self._attach_days(rows, dead)
-            done = await self._try(path(rows, dead, condemn, fault, originals, confirm))
-            if isinstance(done, Result):
+            done = await self._try(path(rows, dead, seal_rejected, fault, originals, confirm))
+            if isinstance(done, BatchResult):
                 return done
             fault = done
         assert fault is not None
@@ -273,7 +273,7 @@ class Sink:
     async def _try(self, path: Awaitable[_Done]) -> _Done | DatabaseFault:
         """Follow one path to its end; return what it met where another path may do better."""
         try:
-            async with asyncio.timeout(write_limit_s(self._pipeline.statement_timeout_s)):
+            async with asyncio.timeout(write_limit_s(self._plan.statement_timeout_s)):
                 return await path
         except TimeoutError:
             # The server's own timeouts did not come back to us: the connection is stuck.
@@ -297,7 +297,7 @@ class Sink:
 
         Returns whether an earlier delivery left such a note. Raises TransientFault.
         """
-        rows = await self._alone(_NOTE_SUSPECT, [key, key, self._pipeline.id, attempt])
+        rows = await self._alone(_NOTE_SUSPECT, [key, key, self._plan.id, attempt])
         before = rows[0][0]
         return before is not None and before < attempt
 
@@ -332,7 +332,7 @@ class Sink:
         if not await self._targets.copy_text(self.session, packed.rows, packed.count):
             await self.session.rollback()
             return SUPPRESSED
-        await self._close(packed.count, Counts(packed.count, [], 0), first=_CONSTRAIN)
+        await self._close(packed.count, RowCounts(packed.count, [], 0), first=_CONSTRAIN)
         self._streak.note(Rejections())
         return None
 
@@ -340,16 +340,16 @@ class Sink:
         self,
         rows: Sequence[Row],
         dead: Sequence[DeadLetter],
-        condemn: Condemn,
+        seal_rejected: SealRejected,
         _before: DatabaseFault | None,
         originals: Originals | None,
         confirm: Confirm | None,
-    ) -> Result:
+    ) -> BatchResult:
         await self._open()
         await self._copy_ledger(rows, dead)
         if rows and not await self._targets.copy(self.session, rows):
             await self.session.rollback()
-            return await self._write_slow(rows, dead, condemn, SUPPRESSED, originals, confirm)
+            return await self._write_slow(rows, dead, seal_rejected, SUPPRESSED, originals, confirm)
         marks = await self._seal(originals, rows, every=not dead)
         await self._copy_quarantine(dead)
         counts = self._targets.count(rows)
@@ -365,17 +365,17 @@ class Sink:
         self._remember(marks)
         outcomes = dict.fromkeys(map(_by_key, rows), Outcome.WRITTEN)
         outcomes.update(dict.fromkeys(map(_by_key, dead), Outcome.QUARANTINED))
-        return Result(outcomes)
+        return BatchResult(outcomes)
 
     async def _write_slow(
         self,
         rows: Sequence[Row],
         dead: Sequence[DeadLetter],
-        condemn: Condemn,
+        seal_rejected: SealRejected,
         before: DatabaseFault | None,
         originals: Originals | None,
         confirm: Confirm | None,
-    ) -> Result:
+    ) -> BatchResult:
         await self._open()
         await self.session.execute(_CONSTRAIN)
         fresh = await self._claim(rows, dead)
@@ -390,7 +390,7 @@ class Sink:
             await confirm()
         alike = _alike(new_rows, found)
         self._streak.refuse(alike)
-        rejected = [condemn(row.key, _as_permanent(fault)) for row, fault in found.values()]
+        rejected = [seal_rejected(row.key, _as_permanent(fault)) for row, fault in found.values()]
         if rejected:
             await self.session.execute(_SET_ASIDE, [[letter.key for letter in rejected]])
         refused = {letter.key for letter in rejected}
@@ -411,7 +411,7 @@ class Sink:
         outcomes.update(dict.fromkeys((row.key for row in written), Outcome.WRITTEN))
         for letter in (*new_dead, *rejected):
             outcomes[letter.key] = Outcome.QUARANTINED
-        return Result(outcomes, rejected, slow=True)
+        return BatchResult(outcomes, rejected, slow=True)
 
     async def _seal(
         self, originals: Originals | None, written: Sequence[Row], *, every: bool
@@ -430,9 +430,9 @@ class Sink:
         [(*read, active)] = await self.session.execute(self._begin)
         if self._vault is not None:
             self._vault.check_epoch(*read)
-        if active != self._pipeline.key_version:
+        if active != self._plan.key_version:
             raise KeyFault(
-                f"the batch is masked under pseudonym version {self._pipeline.key_version}, "
+                f"the batch is masked under pseudonym version {self._plan.key_version}, "
                 f"but version {active} is the active one",
                 code="key_version",
                 hint="restart, so that the active version is used; `sqs2pg keys list` shows both",
@@ -441,7 +441,7 @@ class Sink:
     async def _close(
         self,
         written: int,
-        counts: Counts,
+        counts: RowCounts,
         *,
         quarantined: int = 0,
         duplicate: int = 0,
@@ -453,14 +453,14 @@ class Sink:
         await self.session.execute(
             before
             + _COMMIT.format(
-                pipeline=self._pipeline.id,
+                pipeline=self._plan.id,
                 written=written,
                 quarantined=quarantined,
                 duplicate=duplicate,
                 target_rows=counts.first,
                 dropped=counts.dropped,
                 also="".join(
-                    _ALSO.format(pipeline=self._pipeline.id, target=literal(name), target_rows=rows)
+                    _ALSO.format(pipeline=self._plan.id, target=literal(name), target_rows=rows)
                     for name, rows in counts.others
                 ),
             )
@@ -471,37 +471,37 @@ class Sink:
         written, quarantined = self.ledger_tail("written"), self.ledger_tail("quarantined")
         lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
         lines += [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
-        if self._pipeline.fifo or dead:
+        if self._plan.fifo or dead:
             lines.sort()  # by key: two COPYs that meet then wait, and never deadlock
         await self.session.copy(_COPY_LEDGER, "".join(lines))
 
     def ledger_tail(self, outcome: str) -> str:
         """Return what ends a line of the ledger's COPY, after key and MessageId."""
-        seen_at = datetime.now(UTC).isoformat() if self._pipeline.undated else NULL
-        return f"{self._pipeline.id}\t{outcome}\t{seen_at}\n"
+        seen_at = datetime.now(UTC).isoformat() if self._plan.undated else NULL
+        return f"{self._plan.id}\t{outcome}\t{seen_at}\n"
 
     async def _copy_quarantine(self, dead: Iterable[DeadLetter]) -> None:
-        if lines := [_quarantine_line(letter, self._pipeline.id) for letter in dead]:
+        if lines := [_quarantine_line(letter, self._plan.id) for letter in dead]:
             await self.session.copy(_COPY_QUARANTINE, "".join(lines))
 
     async def _claim(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> set[str]:
         entries: list[Row | DeadLetter] = [*rows, *dead]
         entries.sort(key=_by_key)
         outcomes = {letter.key: "quarantined" for letter in dead}
-        seen_at = datetime.now(UTC) if self._pipeline.undated else None
+        seen_at = datetime.now(UTC) if self._plan.undated else None
         claimed = await self.session.execute(
             _CLAIM,
             [
                 [entry.key for entry in entries],
                 [entry.message_id for entry in entries],
-                [self._pipeline.id] * len(entries),
+                [self._plan.id] * len(entries),
                 [outcomes.get(entry.key, "written") for entry in entries],
                 [seen_at] * len(entries),
             ],
         )
         fresh = {key for (key,) in claimed}
         held = {entry.key: entry.message_id for entry in entries if entry.key not in fresh}
-        if held and not self._pipeline.dedupe:
+        if held and not self._plan.dedupe:
             for key, message_id in await self.session.execute(_HELD, [list(held)]):
                 if held[key] != message_id:
                     raise FatalFault(

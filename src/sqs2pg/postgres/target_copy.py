@@ -70,7 +70,7 @@ class TargetTable(msgspec.Struct, frozen=True):
         return f"COPY {self.table} ({names}) FROM STDIN"
 
 
-class Counts(NamedTuple):
+class RowCounts(NamedTuple):
     """Rows by target."""
 
     first: int
@@ -126,16 +126,16 @@ class TargetCopy:
         """Return how many lines of a row went to the target of the last COPY."""
         return sum(part.count for part in _parts(row) if part.target == self.at)
 
-    def count(self, rows: Sequence[Row]) -> Counts:
+    def count(self, rows: Sequence[Row]) -> RowCounts:
         """Return the rows' lines by target."""
         if len(self._statements) == 1:
-            return Counts(sum(map(_count, rows)), [], sum(map(_dropped, rows)))
+            return RowCounts(sum(map(_count, rows)), [], sum(map(_dropped, rows)))
         counts = [0] * len(self._statements)
         for row in rows:
             for part in _parts(row):
                 counts[part.target] += part.count
         others = list(zip(self._names[1:], counts[1:], strict=True))
-        return Counts(
+        return RowCounts(
             counts[0],
             [(name, count) for name, count in others if count],
             sum(map(_dropped, rows)),

@@ -52,7 +52,7 @@ _TARGETS = """SELECT mine.target,
 FROM sqs2pg.target mine WHERE mine.pipeline = %s ORDER BY mine.position"""
 
 
-class Report(msgspec.Struct):
+class VerifyReport(msgspec.Struct):
     """What was compared; messages."""
 
     written: int
@@ -73,7 +73,7 @@ async def verify(
     since: datetime | None = None,
     dedupe: bool = False,
     anchor: str | None = None,
-) -> Report:
+) -> VerifyReport:
     """Compare the books of one pipeline; return every difference in words and counts.
 
     `since` limits the comparison by message id to messages sent from then on; counts that only
@@ -93,7 +93,9 @@ async def verify(
     return report
 
 
-async def _compare(session: Session, pipeline: int, since: datetime | None, dedupe: bool) -> Report:
+async def _compare(
+    session: Session, pipeline: int, since: datetime | None, dedupe: bool
+) -> VerifyReport:
     differences: list[str] = []
 
     def compare(what: str, found: int, expected: int) -> None:
@@ -124,7 +126,7 @@ async def _compare(session: Session, pipeline: int, since: datetime | None, dedu
     first = max(first, first_day or "")
     [only_quarantine] = await count(_QUARANTINE_ONLY, "q.key")
     compare("quarantine rows without their ledger entry", only_quarantine, 0)
-    return Report(written, duplicate, quarantined, differences)
+    return VerifyReport(written, duplicate, quarantined, differences)
 
 
 def _first_key(since: datetime) -> str:

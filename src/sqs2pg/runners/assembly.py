@@ -46,11 +46,11 @@ from sqs2pg.postgres.connection import (
     resolve_dsn,
     wait_closed,
 )
-from sqs2pg.postgres.key_registry import hold_against_record, oldest
+from sqs2pg.postgres.key_registry import oldest, verify_fingerprints
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import migrations, pipeline_id, quoted_table, target_tables
 from sqs2pg.postgres.quarantine import sealer
-from sqs2pg.postgres.sink import Pipeline, Sink, Streak
+from sqs2pg.postgres.sink import Sink, SinkPlan, Streak
 from sqs2pg.postgres.workers import Roster
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
@@ -66,9 +66,9 @@ from sqs2pg.telemetry.periodic import Watch
 from sqs2pg.telemetry.traces import TRACEPARENT, start_traces
 from sqs2pg.vault.crypto import subject_references
 from sqs2pg.vault.reference_key import reference_key
-from sqs2pg.vault.rekey import Column as RecoverableColumn
-from sqs2pg.vault.seal import Vault
-from sqs2pg.vault.target_rows import Place, place
+from sqs2pg.vault.rekey import RecoverableColumn
+from sqs2pg.vault.seal import ValueSealer
+from sqs2pg.vault.target_rows import PersonColumns, person_columns
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -84,7 +84,7 @@ class Ready(msgspec.Struct):
     client: SqsClient
     keyring: Keyring
     metrics: Metrics
-    pipeline: Pipeline
+    sink_plan: SinkPlan
     about: About
     journal: Journal
     readings: Readings
@@ -103,7 +103,7 @@ class Processing(msgspec.Struct):
     processors: list[Processor]
     keyring: Keyring
     metrics: Metrics
-    pipeline: Pipeline
+    sink_plan: SinkPlan
     journal: Journal
     rollover: Rollover
 
@@ -244,10 +244,10 @@ async def _refresh(
     return mapping, matched
 
 
-def places_of(settings: Settings, keyring: Keyring) -> list[Place]:
+def person_columns_of(settings: Settings, keyring: Keyring) -> list[PersonColumns]:
     """Return where people's rows are: every target of the mapping. Raises SettingsError."""
     return [
-        place(
+        person_columns(
             quoted_table(target.table),
             target.fields,
             settings.vault.subject,
@@ -356,7 +356,7 @@ async def assemble_processors(
         sessions.append(first)
         number = await pipeline_id(first, settings)
         targets, matched = await target_tables(first, settings)
-        keyring = await hold_against_record(first, keyring)
+        keyring = await verify_fingerprints(first, keyring)
         key = await reference_key(first, keyring)
         dedupe = await dedupe_of(first, settings, keyring, number)
         fifo = await is_fifo()
@@ -364,8 +364,8 @@ async def assemble_processors(
             sessions.append(await connect(settings))
 
         def compiled(keyring: Keyring, key: bytes) -> Compiled:
-            vault = Vault(keyring, key) if settings.vault.enabled else None
-            pipeline = Pipeline(
+            vault = ValueSealer(keyring, key) if settings.vault.enabled else None
+            sink_plan = SinkPlan(
                 id=number,
                 targets=tuple(targets),
                 key_version=keyring.active("pseudonym"),
@@ -392,14 +392,14 @@ async def assemble_processors(
                     else None
                 ),
             )
-            return Compiled(keyring, plan, pipeline, vault)
+            return Compiled(keyring, plan, sink_plan, vault)
 
         async def read_again() -> Compiled:
             # In a thread: a provider may ask AWS.
             fresh = await asyncio.to_thread(keyring_of, settings, endpoints)
             session = await connect(settings)
             try:
-                fresh = await hold_against_record(session, fresh)
+                fresh = await verify_fingerprints(session, fresh)
                 return compiled(fresh, await reference_key(session, fresh))
             finally:
                 await session.close()
@@ -409,14 +409,14 @@ async def assemble_processors(
         rollover = Rollover(made, read_again)
         streak = Streak()
         sinks = [
-            Sink(session, made.pipeline, lambda: connect(settings), made.vault, streak)
+            Sink(session, made.sink_plan, lambda: connect(settings), made.vault, streak)
             for session in sessions
         ]
         processors = [
             Processor(made.plan, sink, metrics, journal, traces, follow=rollover.follow)
             for sink in sinks
         ]
-        yield Processing(processors, keyring, metrics, made.pipeline, journal, rollover)
+        yield Processing(processors, keyring, metrics, made.sink_plan, journal, rollover)
     finally:
         if traces:
             await asyncio.to_thread(traces.close)
@@ -445,7 +445,7 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
                 Backfill,
                 session,
                 made.processors[0],
-                made.pipeline.id,
+                made.sink_plan.id,
                 batch_lines=settings.sink.batch_rows_max,
             )
         finally:
@@ -465,7 +465,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
 
     try:
         async with assemble_processors(settings, _endpoints(settings, client), is_fifo) as made:
-            metrics, processors, pipeline = made.metrics, made.processors, made.pipeline
+            metrics, processors, plan = made.metrics, made.processors, made.sink_plan
             source = QueueSource(
                 client,
                 queue_url,
@@ -474,7 +474,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
                 message_attributes=_wanted_attributes(settings),
             )
             consumer = Consumer(
-                source, processors, settings, metrics, upkeep=lambda: upkeep(settings, pipeline.id)
+                source, processors, settings, metrics, upkeep=lambda: upkeep(settings, plan.id)
             )
             readings = Readings(
                 source,
@@ -482,7 +482,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
                 metrics,
                 consumer.pulse,
                 made.journal,
-                Roster(pipeline.id, metrics.started_at),
+                Roster(plan.id, metrics.started_at),
                 consumer.totals,
                 connect=lambda: connect(settings),
                 key_version=lambda: made.rollover.key_version,
@@ -498,7 +498,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Ready]:
                 client=client,
                 keyring=made.keyring,
                 metrics=metrics,
-                pipeline=pipeline,
+                sink_plan=plan,
                 about=about_of(settings),
                 journal=made.journal,
                 readings=readings,

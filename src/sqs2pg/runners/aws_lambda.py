@@ -293,7 +293,7 @@ class Function:
 
     async def _upkeep(self) -> None:
         processing = await self._warm_up(fifo=False)
-        await upkeep(self._settings, processing.pipeline.id)
+        await upkeep(self._settings, processing.sink_plan.id)
 
     def _queue_host(self) -> str:
         """Where the messages come from: AWS, unless its endpoint was set to somewhere else."""

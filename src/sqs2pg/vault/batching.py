@@ -1,4 +1,4 @@
-"""Pace: how much of a rotation one transaction takes, and how its parts overlap.
+"""Batching: how much of a rotation one transaction takes, and how its parts overlap.
 
 A batch is one transaction, which an erasure waits for, and ingest behind the erasure. So its size
 follows the clock: it grows while batches are quick, for the less of it are commits, and shrinks
@@ -22,7 +22,7 @@ Row = TypeVar("Row", bound=Sequence[Any])
 Made = TypeVar("Made")
 
 
-class Pace:
+class BatchSize:
     """The size of the next batch."""
 
     def __init__(self, rows: int) -> None:

@@ -24,7 +24,14 @@ from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import explain, resolve_table
-from sqs2pg.vault.target_rows import Leaf, Place, leaves, look_up, random_name, spelt
+from sqs2pg.vault.target_rows import (
+    Leaf,
+    PersonColumns,
+    leaves,
+    random_name,
+    spellings,
+    with_column_types,
+)
 
 PEOPLE_AT_ONCE = 200
 """People whose keys one transaction destroys: ingest waits for so long."""
@@ -81,7 +88,7 @@ WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL RETURNING subject, rows
 _UNREADABLE = """SELECT count(*), max(received_at) FROM sqs2pg.quarantine WHERE subject IS NULL"""
 
 
-class Forgotten(msgspec.Struct):
+class Erased(msgspec.Struct):
     """What a run has done so far, and what it leaves."""
 
     subjects: int = 0
@@ -95,14 +102,14 @@ class Forgotten(msgspec.Struct):
     quarantine_unreadable_newest: datetime | None = None
 
 
-class Forgetter:
+class Eraser:
     """Erases people through one session."""
 
     def __init__(
         self,
         session: Session,
         pipeline: int,
-        places: Sequence[Place],
+        places: Sequence[PersonColumns],
         reference: Callable[[str], str],
         *,
         delete_rows: bool = False,
@@ -112,11 +119,11 @@ class Forgetter:
         self._places = places
         self._reference = reference
         self._delete_rows = delete_rows
-        self.report = Forgotten()
+        self.report = Erased()
         self.pages = 0
         """Pages of the targets looked through so far."""
 
-    async def run(self, names: Sequence[str], reason: str, ticket: str = "") -> Forgotten:
+    async def run(self, names: Sequence[str], reason: str, ticket: str = "") -> Erased:
         """Erase the people of these names, each once; return what was done and what remains.
 
         May be repeated, and after a kill must be, to its end. Raises SettingsError for a reason
@@ -129,14 +136,14 @@ class Forgetter:
             raise SettingsError("the reason is empty", hint="say why the person is erased")
         subjects = {name: self._reference_of(name) for name in names}
         try:
-            self._places = [await look_up(self._session, where) for where in self._places]
+            self._places = [await with_column_types(self._session, where) for where in self._places]
             people = list(subjects.items())
             for start in range(0, len(people), PEOPLE_AT_ONCE):
                 part = dict(people[start : start + PEOPLE_AT_ONCE])
                 await self._destroy(sorted(set(part.values())), reason, ticket)
                 await self._change_rows(part)
                 await self._finish(sorted(set(part.values())), reason, ticket)
-            await self._look_round()
+            await self._report_leftovers()
         except psycopg.Error as error:
             await self._session.rollback()
             raise explain(error) from None
@@ -180,14 +187,14 @@ class Forgetter:
         for where in self._places:
             pairs = [
                 (spelling, subjects[name], random_name(where, pseudonyms[subjects[name]]))
-                for name, spelling in spelt(where, subjects)
+                for name, spelling in spellings(where, subjects)
             ]
             columns = [list(column) for column in zip(*pairs, strict=True)]
             for _ in range(PASSES_MAX if pairs else 0):
                 if not await self._pass(where, columns):
                     break
 
-    async def _pass(self, where: Place, columns: list[list[Any]]) -> int:
+    async def _pass(self, where: PersonColumns, columns: list[list[Any]]) -> int:
         """Go through a target once; return how many rows were changed."""
         changed = 0
         for leaf in await leaves(self._session, where.table, where.column):
@@ -197,7 +204,7 @@ class Forgetter:
         return changed
 
     async def _change_part(
-        self, where: Place, leaf: Leaf, part: str, columns: list[list[Any]]
+        self, where: PersonColumns, leaf: Leaf, part: str, columns: list[list[Any]]
     ) -> int:
         quote = self._session.quote
         column = quote(where.column)
@@ -241,7 +248,7 @@ class Forgetter:
         rows = await self._session.execute(_RECORD, [subjects, act, reason, ticket])
         return audit.Anchor(*rows[-1])
 
-    async def _look_round(self) -> None:
+    async def _report_leftovers(self) -> None:
         [(count, newest)] = await self._session.execute(_UNREADABLE)
         self.report.quarantine_unreadable = count
         self.report.quarantine_unreadable_newest = newest

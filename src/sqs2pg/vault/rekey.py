@@ -25,13 +25,13 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import explain
-from sqs2pg.vault.batching import Pace, overlapped
+from sqs2pg.vault.batching import BatchSize, overlapped
 from sqs2pg.vault.crypto import key_encryption_key, open_value, seal_value, unwrap_data_key
 from sqs2pg.vault.rewrap import BARRIER, BEGIN, BY_INDEX, FIRST
 from sqs2pg.vault.target_rows import Leaf, leaves
 
 BATCH_VALUES = 1_000
-"""In the first batch; `pace` finds the size of those after it."""
+"""In the first batch; `batching` finds the size of those after it."""
 PASSES_MAX = 20
 """Of a table: until one finds nothing to change. The first leaves only what others change."""
 
@@ -82,7 +82,7 @@ _EMPTY_MAP = "DELETE FROM pii.token_map"
 Mask = Callable[[str], str | None]
 
 
-class Column(msgspec.Struct, frozen=True):
+class RecoverableColumn(msgspec.Struct, frozen=True):
     """A column of pseudonyms whose values the vault keeps."""
 
     table: str
@@ -123,18 +123,20 @@ class _Moved(NamedTuple):
 class Rekeyer:
     """Gives new tokens through one session."""
 
-    def __init__(self, session: Session, keyring: Keyring, columns: Sequence[Column]) -> None:
+    def __init__(
+        self, session: Session, keyring: Keyring, columns: Sequence[RecoverableColumn]
+    ) -> None:
         self._session = session
         self._keyring = keyring
         self._version = keyring.active("pseudonym")
         self._columns = columns
         self._current = f"v{self._version}_"
-        self._of_field: dict[str, list[Column]] = {}
+        self._of_field: dict[str, list[RecoverableColumn]] = {}
         for column in columns:
             self._of_field.setdefault(column.field, []).append(column)
         self._fields = sorted(self._of_field)
         self._keks: dict[int, SealingKey] = {}
-        self._pace = Pace(BATCH_VALUES)
+        self._batch_size = BatchSize(BATCH_VALUES)
         self.report = Rekeyed()
         self.total = 0
         """Values that had an old token when the run began."""
@@ -171,8 +173,8 @@ class Rekeyer:
             raise
         return self.report
 
-    def _tables(self) -> dict[str, list[Column]]:
-        tables: dict[str, list[Column]] = {}
+    def _tables(self) -> dict[str, list[RecoverableColumn]]:
+        tables: dict[str, list[RecoverableColumn]] = {}
         for column in self._columns:
             tables.setdefault(column.table, []).append(column)
         return tables
@@ -184,7 +186,7 @@ class Rekeyer:
     async def _next_values(self, after: tuple[str, str, str]) -> tuple[str, str, str] | None:
         """Give the next values new tokens; return where to go on, None at the end."""
         execute = self._session.execute
-        began, size, moved = time.monotonic(), self._pace.rows, 0
+        began, size, moved = time.monotonic(), self._batch_size.rows, 0
 
         async def move(part: _Moved) -> None:
             nonlocal moved
@@ -206,7 +208,7 @@ class Rekeyer:
         self.report.values_damaged += len(rows) - moved
         if len(rows) < size:
             return None
-        self._pace.observe(time.monotonic() - began)
+        self._batch_size.observe(time.monotonic() - began)
         _, subject, _, field, token, *_ = rows[-1]
         return subject, field, token
 
@@ -267,7 +269,9 @@ class Rekeyer:
             hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
         )
 
-    async def _follow_part(self, leaf: Leaf, part: str, columns: Sequence[Column]) -> int:
+    async def _follow_part(
+        self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
+    ) -> int:
         """Return how many rows were found that are not after the map yet."""
         names = [self._session.quote(column.name) for column in columns]
         mapped = [f"m{number}.new_token" for number in range(len(names))]

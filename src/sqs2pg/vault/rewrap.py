@@ -20,7 +20,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import explain
-from sqs2pg.vault.batching import Pace, overlapped
+from sqs2pg.vault.batching import BatchSize, overlapped
 from sqs2pg.vault.crypto import (
     key_encryption_key,
     rewrap_data_key,
@@ -29,7 +29,7 @@ from sqs2pg.vault.crypto import (
 )
 
 BATCH_KEYS = 2_000
-"""In the first batch; `pace` finds the size of those after it."""
+"""In the first batch; `batching` finds the size of those after it."""
 
 BARRIER = "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pii.lock_alone(); COMMIT"
 """Waits for the batches that began before: those after it read the versions that are active now.
@@ -77,7 +77,7 @@ class Rewrapper:
         self._keyring = keyring
         self._version = keyring.active("vault")
         self._keks: dict[int, SealingKey] = {}
-        self._pace = Pace(BATCH_KEYS)
+        self._batch_size = BatchSize(BATCH_KEYS)
         self.rewrapped = 0
         self.total = 0
         self.bodies: list[Bodies] = []
@@ -120,7 +120,7 @@ class Rewrapper:
     async def _next_batch(self, after: str) -> str | None:
         """Rewrap the next keys above `after`; return the last one's subject, None at the end."""
         execute = self._session.execute
-        began, size = time.monotonic(), self._pace.rows
+        began, size = time.monotonic(), self._batch_size.rows
 
         async def update(part: tuple[str, str]) -> None:
             await execute(_UPDATE, [self._version, *part])
@@ -132,7 +132,7 @@ class Rewrapper:
         self.rewrapped += len(rows)
         if len(rows) < size:
             return None
-        self._pace.observe(time.monotonic() - began)
+        self._batch_size.observe(time.monotonic() - began)
         return str(rows[-1][0])
 
     def _rewrap(self, rows: Sequence[Sequence[Any]]) -> tuple[str, str]:

@@ -71,11 +71,11 @@ class Marks(msgspec.Struct):
     data_keys: dict[str, tuple[int, SealingKey]]
 
 
-_Place = tuple[str, str, str]
+_ValueKey = tuple[str, str, str]
 """Where a value belongs: its subject's reference, its field and its token."""
 
 
-class Vault:
+class ValueSealer:
     """Seals for all sinks of one process."""
 
     open_statements = OPEN
@@ -122,7 +122,7 @@ class Vault:
         under a root that is not in the keyring.
         """
         marks = Marks(self._epoch, [], {})
-        entries: dict[_Place, tuple[str, str]] = {}
+        entries: dict[_ValueKey, tuple[str, str]] = {}
         stored: set[int] = set()
         for part in originals.parts:
             at = part.hashes(self._salt, chosen)
@@ -148,7 +148,7 @@ class Vault:
     def _collect(
         self,
         originals: Iterable[tuple[str, str, str, str]],
-        entries: dict[_Place, tuple[str, str]],
+        entries: dict[_ValueKey, tuple[str, str]],
     ) -> None:
         """Add the distinct values: subject and value in clear, by where they belong."""
         references: dict[str, str] = {}
@@ -159,7 +159,7 @@ class Vault:
             entries[reference, field, token] = subject, value
 
     async def _store(
-        self, session: Session, entries: dict[_Place, tuple[str, str]], marks: Marks
+        self, session: Session, entries: dict[_ValueKey, tuple[str, str]], marks: Marks
     ) -> None:
         places = sorted(entries)  # the order in which every batch stores them
         rows = await session.execute(_MISSING, list(map(_array, zip(*places, strict=True))))

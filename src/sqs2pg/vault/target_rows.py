@@ -52,7 +52,7 @@ Spellings = Callable[[str], list[str]]
 """From a person's name to everything that may stand for it in the target's column."""
 
 
-class Place(msgspec.Struct):
+class PersonColumns(msgspec.Struct):
     """One target table, as an erasure sees it."""
 
     table: str
@@ -100,9 +100,9 @@ class Leaf(msgspec.Struct, frozen=True):
         return [*bounded, f" AND t.ctid >= '({starts[-1]},0)'::tid"]
 
 
-def place(
+def person_columns(
     table: str, fields: Sequence[Field], subject: str, keyring: Keyring, *, named: bool = False
-) -> Place:
+) -> PersonColumns:
     """Return the place of one target. `table` is quoted for SQL, `subject` is `vault.subject`.
 
     Raises SettingsError `no_subject_column` where its rows cannot be told apart by person.
@@ -119,7 +119,7 @@ def place(
     field, spellings = finders[0]
     others = [other.column for other in about if other.column != field.column]
     masked = [other.column for other in fields if other.mask != "keep" and other not in about]
-    return Place(table, field.column, spellings, (*masked, *others), named)
+    return PersonColumns(table, field.column, spellings, (*masked, *others), named)
 
 
 def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
@@ -166,7 +166,7 @@ def _forms(name: str) -> list[str]:
     return list(dict.fromkeys([name, *forms]))
 
 
-async def look_up(session: Session, where: Place) -> Place:
+async def with_column_types(session: Session, where: PersonColumns) -> PersonColumns:
     """Return the place with what the catalog says of its columns.
 
     Raises psycopg.Error, SettingsError where the column is not there or takes no other name.
@@ -222,7 +222,7 @@ async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
     return [Leaf(*row) for row in rows]
 
 
-def random_name(where: Place, pseudonym: UUID) -> str:
+def random_name(where: PersonColumns, pseudonym: UUID) -> str:
     """Return what stands for an erased person in the place's column, of its type and length."""
     if where.base in ("int2", "int4", "int8", "numeric"):
         bits = {"int2": 15, "int4": 31}.get(where.base, 63)
@@ -236,6 +236,6 @@ def random_name(where: Place, pseudonym: UUID) -> str:
     )
 
 
-def spelt(where: Place, names: Iterable[str]) -> list[tuple[str, str]]:
+def spellings(where: PersonColumns, names: Iterable[str]) -> list[tuple[str, str]]:
     """Return (name, spelling) pairs of everything that may stand for the names there."""
     return [(name, spelling) for name in names for spelling in where.spellings(name)]

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import pytest
 
 from sqs2pg.vault import batching
-from sqs2pg.vault.batching import BATCH_ROWS_MAX, Pace, overlapped, parts
+from sqs2pg.vault.batching import BATCH_ROWS_MAX, BatchSize, overlapped, parts
 
 Rows = Sequence[tuple[int, int]]
 
 
 def test_batches_grow_while_they_are_quick_and_shrink_where_they_are_slow():
-    size = Pace(1_000)
+    size = BatchSize(1_000)
     for _ in range(3):
         size.observe(0.2)
     assert size.rows == 8_000
