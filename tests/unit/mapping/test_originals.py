@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqs2pg.mapping.originals import Originals, place_of, unescaped
+from sqs2pg.mapping.copy_text import escaped, unescaped
+from sqs2pg.mapping.originals import Originals, place_of
 from sqs2pg.mapping.subject import naming, whose
-from sqs2pg.mapping.transform import _ESCAPES
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
 from sqs2pg.settings.fields import FieldType
@@ -26,7 +26,7 @@ def message(number: int) -> Message:
 @settings(deadline=None)
 @given(st.text(alphabet="ab\\ntr\n\r\t", max_size=12))
 def test_a_cell_is_read_back_as_it_was(text: str) -> None:
-    assert unescaped(text.translate(_ESCAPES)) == text
+    assert unescaped(escaped(text)) == text
 
 
 def batch() -> Originals:
