@@ -18,10 +18,10 @@ from operator import attrgetter
 from typing import cast, overload
 
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
-from sqs2pg.mapping.columns import INTEGER_RANGES, Column
-from sqs2pg.mapping.convert import CONVERTERS
+from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.convert import text as as_it_is
 from sqs2pg.mapping.copy_text import NULL, escaped
+from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import DAY_MS, day_of
 from sqs2pg.mapping.originals import Originals, place_of
 from sqs2pg.mapping.subject import naming
@@ -117,7 +117,7 @@ class _ColumnPlan:
     ) -> None:
         self._source = field.name
         self._read = attrgetter(attribute)
-        self._convert = CONVERTERS[field.type]
+        self._convert = FIELD_TYPES[field.type].convert
         # A mask that is not a function of its value is made for every row: decision 0013.
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
         self._mask = masked(field, mask.mask if isinstance(mask, Operator) else mask)
@@ -282,7 +282,7 @@ def masked(field: Field, mask: Mask | None) -> Mask | None:
     """Return a field's mask of its value's text, in the form that its type gives it."""
     if mask is None or field.type == "text" or field.type not in MASKABLE:
         return mask
-    convert = CONVERTERS[field.type]
+    convert = FIELD_TYPES[field.type].convert
     return lambda value: mask(convert(value))
 
 

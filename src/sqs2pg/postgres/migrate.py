@@ -21,7 +21,7 @@ from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session, diagnose
 from sqs2pg.postgres.schema_guard import check_remains
 from sqs2pg.postgres.target_copy import TargetTable, read_columns, require_table, unread
-from sqs2pg.settings import Field, Settings, Target
+from sqs2pg.settings import Settings, Target
 
 DAYS_AHEAD = 7
 """Day partitions attached ahead of today, so that a day's first message never waits for one."""
@@ -91,7 +91,7 @@ def target_ddl(settings: Settings) -> str:
 
 def table_ddl(target: Target, settings: Settings | None = None) -> str:
     """Return CREATE TABLE of one target as the mapping implies it."""
-    lines = ",\n".join(f"    {_identifier(f.column)} {_sql_type(f)}" for f in target.fields)
+    lines = ",\n".join(f"    {_identifier(f.column)} {columns.sql_type(f)}" for f in target.fields)
     table = quoted_table(target.table)
     made = f"CREATE TABLE {table} (\n{lines}\n)"
     by = settings.sink.partition_by if settings else ""
@@ -111,7 +111,7 @@ async def _add_columns(session: Session, target: Target, *, apply: bool) -> list
     missing = [field for field in target.fields if field.column not in found]
     if not missing:
         return []
-    adds = ", ".join(f"ADD COLUMN {_identifier(f.column)} {_sql_type(f)}" for f in missing)
+    adds = ", ".join(f"ADD COLUMN {_identifier(f.column)} {columns.sql_type(f)}" for f in missing)
     statement = f"ALTER TABLE {quoted_table(target.table)} {adds}"
     if not apply:
         first = missing[0]
@@ -127,12 +127,6 @@ async def _add_columns(session: Session, target: Target, *, apply: bool) -> list
 
 def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _sql_type(field: Field) -> str:
-    if field.mask == "keep" and field.type in columns.SQL_TYPES:
-        return columns.SQL_TYPES[field.type]
-    return f"varchar({field.length_max})" if field.length_max else "text"
 
 
 async def migrate(session: Session, settings: Settings, *, additive: bool = False) -> list[str]:

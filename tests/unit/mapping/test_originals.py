@@ -14,7 +14,7 @@ from sqs2pg.mapping.originals import Originals, place_of
 from sqs2pg.mapping.subject import naming, whose
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
-from sqs2pg.settings.fields import FieldType
+from sqs2pg.settings.fields import TypeName
 
 ID = "018bcfe5-6c3a-7d2b-8e4f-0123456789ab"
 
@@ -112,7 +112,7 @@ def test_whose_a_body_is(body: str, source: str, name: str | None) -> None:
         ("text", '{"id": "ANN"}', "ANN"),
     ],
 )
-def test_a_name_is_the_one_in_the_column(kind: FieldType, body: str, name: str | None) -> None:
+def test_a_name_is_the_one_in_the_column(kind: TypeName, body: str, name: str | None) -> None:
     named = naming(
         [Field(column="x", source="x"), Field(column="id", source="id", type=kind)], "id"
     )
