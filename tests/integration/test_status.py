@@ -163,7 +163,7 @@ async def test_another_active_key_or_a_missing_migration_is_not_ready(
         await ready.readings.read_database()
         assert ready.readings.ready()[0]
         rows(database, "UPDATE sqs2pg.key SET version = 7 WHERE series = 'pseudonym'")
-        rows(database, "DELETE FROM sqs2pg.migration WHERE version = 3")
+        rows(database, "DELETE FROM sqs2pg.migration WHERE version = 1")
         await ready.readings.read_database()
         report = json.loads(ready.readings.ready()[1])
         assert not report["ok"]

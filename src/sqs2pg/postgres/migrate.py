@@ -7,11 +7,9 @@ against the mapping.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from importlib import resources
 
-import msgspec
 import psycopg
 
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
@@ -19,6 +17,7 @@ from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.migrations import migrations, read_record
 from sqs2pg.postgres.schema_guard import check_remains
 from sqs2pg.postgres.target_copy import TargetTable, read_columns, require_table, unread
 from sqs2pg.settings import Settings, Target
@@ -52,30 +51,6 @@ FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
 WHERE p.name = %s ORDER BY t.position, t.registered_at"""
 _TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
 WHERE p.name = %s"""
-
-
-class Migration(msgspec.Struct, frozen=True):
-    """One file of `sql/migrations`."""
-
-    version: int
-    name: str
-    text: str
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-
-def migrations() -> list[Migration]:
-    """Return every migration of this version of the package, oldest first."""
-    folder = resources.files("sqs2pg.postgres") / "sql" / "migrations"
-    found = [
-        Migration(int(file.name[:4]), file.name[5:-4], file.read_text(encoding="utf-8"))
-        for file in folder.iterdir()
-        if file.name.endswith(".sql")
-    ]
-    return sorted(found, key=lambda migration: migration.version)
 
 
 def quoted_table(name: str) -> str:
@@ -153,7 +128,7 @@ async def migrate(session: Session, settings: Settings, *, additive: bool = Fals
 async def _apply(session: Session, settings: Settings, *, additive: bool) -> list[str]:
     done: list[str] = []
     await session.execute(_LOCK)
-    applied = await _applied(session)
+    applied = await read_record(session)
     await check_remains(session, applied)
     for migration in migrations():
         if known := applied.get(migration.version):
@@ -181,14 +156,6 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
     done += await _targets(session, settings, additive=additive)
     done += await _grant(session, settings)
     return done + await _limit_reveals(session, settings.vault.reveals_per_hour_max)
-
-
-async def _applied(session: Session) -> dict[int, str]:
-    [(exists,)] = await session.execute("SELECT to_regclass('sqs2pg.migration') IS NOT NULL")
-    if not exists:
-        return {}
-    rows = await session.execute("SELECT version, checksum FROM sqs2pg.migration")
-    return {row[0]: row[1] for row in rows}
 
 
 async def _attach_days(session: Session) -> list[str]:
@@ -353,7 +320,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
     """
     hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
     try:
-        applied = await _applied(session)
+        applied = await read_record(session)
         await check_remains(session, applied)
         if len(applied) < len(migrations()):
             raise SettingsError(

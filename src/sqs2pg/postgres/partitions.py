@@ -1,9 +1,9 @@
 """Partitions of a target: made for new tables, attached ahead, dropped when they are old enough,
 and an existing plain table turned into a partitioned one while it is written to.
 
-Each step is one transaction of a definer function (`sql/migrations/0010`), so that the ingest role
-can do the upkeep and owns nothing, and a run that is killed goes on where it ended. What retention
-drops goes to the tally, so that `verify` stays clean.
+Each step is one transaction of a definer function (`sql/migrations/0001_initial.sql`), so that the
+ingest role can do the upkeep and owns nothing, and a run that is killed goes on where it ended.
+What retention drops goes to the tally, so that `verify` stays clean.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ from sqs2pg.postgres.connection import (
 )
 from sqs2pg.postgres.key_registry import oldest, verify_fingerprints
 from sqs2pg.postgres.maintenance import maintain
-from sqs2pg.postgres.migrate import migrations, pipeline_id, quoted_table, target_tables
+from sqs2pg.postgres.migrate import pipeline_id, quoted_table, target_tables
+from sqs2pg.postgres.migrations import migrations
 from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.sink import Sink, SinkPlan, Streak
 from sqs2pg.postgres.workers import Roster
