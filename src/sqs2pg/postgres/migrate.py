@@ -17,7 +17,7 @@ from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session, diagnose
-from sqs2pg.postgres.migrations import migrations, read_record
+from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_remains
 from sqs2pg.postgres.target_copy import TargetTable, read_columns, require_table, unread
 from sqs2pg.settings import Settings, Target
@@ -129,16 +129,10 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
     done: list[str] = []
     await session.execute(_LOCK)
     applied = await read_record(session)
+    check_record(applied)
     await check_remains(session, applied)
     for migration in migrations():
-        if known := applied.get(migration.version):
-            if known != migration.checksum:
-                raise FatalFault(
-                    f"migration {migration.version:04} in the database is not the one of this "
-                    "package",
-                    code="migration_changed",
-                    hint="install the version of sqs2pg that migrated this database, or newer",
-                )
+        if migration.version in applied:
             continue
         await session.execute(migration.text)
         await session.execute(
@@ -316,11 +310,13 @@ async def resolve_table(session: Session, table: str) -> str | None:
 async def pipeline_id(session: Session, settings: Settings) -> int:
     """Return the pipeline's number in the books.
 
-    Raises SettingsError where `migrate` has not been run, or not for these settings.
+    Raises SettingsError where `migrate` has not been run, or not for these settings; FatalFault
+    where the schema is not this package's, or a part of it is gone.
     """
     hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
     try:
         applied = await read_record(session)
+        check_record(applied)
         await check_remains(session, applied)
         if len(applied) < len(migrations()):
             raise SettingsError(
