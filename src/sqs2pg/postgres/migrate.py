@@ -17,6 +17,7 @@ from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_remains
 from sqs2pg.postgres.target_copy import TargetTable, read_columns, require_table, unread
@@ -53,11 +54,6 @@ _TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.i
 WHERE p.name = %s"""
 
 
-def quoted_table(name: str) -> str:
-    """Return `schema.table` or `table` of the settings, quoted for SQL."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
-
-
 def target_ddl(settings: Settings) -> str:
     """Return CREATE TABLE of the targets as the mapping implies them, joined by `;`."""
     first, *others = settings.targets
@@ -66,28 +62,32 @@ def target_ddl(settings: Settings) -> str:
 
 def table_ddl(target: Target, settings: Settings | None = None) -> str:
     """Return CREATE TABLE of one target as the mapping implies it."""
-    lines = ",\n".join(f"    {_identifier(f.column)} {columns.sql_type(f)}" for f in target.fields)
-    table = quoted_table(target.table)
+    lines = ",\n".join(
+        f"    {quote_identifier(f.column)} {columns.sql_type(f)}" for f in target.fields
+    )
+    table = quote_table(target.table)
     made = f"CREATE TABLE {table} (\n{lines}\n)"
     by = settings.sink.partition_by if settings else ""
     if not by:
         return made
     schema, dot, name = target.table.rpartition(".")
-    fallback = quoted_table(f"{schema}{dot}{name[:50]}_default")
+    fallback = quote_table(f"{schema}{dot}{name[:50]}_default")
     return (
-        f"{made} PARTITION BY RANGE ({_identifier(by)});\n"
+        f"{made} PARTITION BY RANGE ({quote_identifier(by)});\n"
         f"CREATE TABLE {fallback} PARTITION OF {table} DEFAULT"
     )
 
 
 async def _add_columns(session: Session, target: Target, *, apply: bool) -> list[str]:
     """Add the columns that the mapping has and the table lacks, or say how."""
-    found = await read_columns(session, quoted_table(target.table))
+    found = await read_columns(session, quote_table(target.table))
     missing = [field for field in target.fields if field.column not in found]
     if not missing:
         return []
-    adds = ", ".join(f"ADD COLUMN {_identifier(f.column)} {columns.sql_type(f)}" for f in missing)
-    statement = f"ALTER TABLE {quoted_table(target.table)} {adds}"
+    adds = ", ".join(
+        f"ADD COLUMN {quote_identifier(f.column)} {columns.sql_type(f)}" for f in missing
+    )
+    statement = f"ALTER TABLE {quote_table(target.table)} {adds}"
     if not apply:
         first = missing[0]
         raise SettingsError(
@@ -98,10 +98,6 @@ async def _add_columns(session: Session, target: Target, *, apply: bool) -> list
         )
     await session.execute(statement)
     return [f"added {', '.join(field.column for field in missing)} to {target.table}"]
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 async def migrate(session: Session, settings: Settings, *, additive: bool = False) -> list[str]:
@@ -163,7 +159,7 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
     check_partition_column(settings)
     registered = {name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])}
     for position, target in enumerate(settings.targets):
-        table = quoted_table(target.table)
+        table = quote_table(target.table)
         [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
         if not exists:
             await session.execute(table_ddl(target, settings if position == 0 else None))
@@ -203,11 +199,11 @@ def target_grants(settings: Settings) -> list[str]:
     schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
     schemas.pop("public", None)  # open to everybody, as it comes
     return [
-        f"GRANT USAGE ON SCHEMA {quoted_table(schema)} TO {role}"
+        f"GRANT USAGE ON SCHEMA {quote_table(schema)} TO {role}"
         for schema in schemas
         for role in ("sqs2pg_ingest", "sqs2pg_analyst")
     ] + [
-        f"GRANT {privilege} ON {quoted_table(target.table)} TO {role}"
+        f"GRANT {privilege} ON {quote_table(target.table)} TO {role}"
         for target in settings.targets
         for privilege, role in (("INSERT", "sqs2pg_ingest"), ("SELECT", "sqs2pg_analyst"))
     ]
@@ -231,7 +227,7 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
             done += await _try_grant(session, statement)
     if "sqs2pg_ingest" not in missing:
         for target in settings.targets:
-            rows = await session.execute(_SEQUENCES, [quoted_table(target.table)])
+            rows = await session.execute(_SEQUENCES, [quote_table(target.table)])
             for (sequence,) in rows:
                 done += await _try_grant(
                     session, f"GRANT USAGE ON SEQUENCE {sequence} TO sqs2pg_ingest"
@@ -324,7 +320,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
             )
         rows = await session.execute(_REGISTERED, [settings.pipeline_name])
         tables = [
-            await resolve_table(session, quoted_table(target.table)) for target in settings.targets
+            await resolve_table(session, quote_table(target.table)) for target in settings.targets
         ]
     except psycopg.Error as error:
         raise explain(error) from None
@@ -368,7 +364,7 @@ async def target_tables(
     tables: list[TargetTable] = []
     matched: list[list[Column]] = []
     for target in settings.targets:
-        table = quoted_table(target.table)
+        table = quote_table(target.table)
         found = await read_columns(session, table)
         await require_table(session, table)
         matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))

@@ -30,8 +30,9 @@ from sqs2pg.mapping.copy_text import NULL, binary, escaped
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.postgres.connection import DatabaseFault, Session, Verdict, diagnose
+from sqs2pg.postgres.identifiers import quote_literal
 from sqs2pg.postgres.reject_search import COLUMN_STATES, SUPPRESSED, find_rejected
-from sqs2pg.postgres.target_copy import RowCounts, TargetCopy, TargetTable, literal
+from sqs2pg.postgres.target_copy import RowCounts, TargetCopy, TargetTable
 from sqs2pg.settings import write_limit_s
 
 SealRejected = Callable[[str, PermanentFault], DeadLetter]
@@ -460,7 +461,9 @@ class Sink:
                 target_rows=counts.first,
                 dropped=counts.dropped,
                 also="".join(
-                    _ALSO.format(pipeline=self._plan.id, target=literal(name), target_rows=rows)
+                    _ALSO.format(
+                        pipeline=self._plan.id, target=quote_literal(name), target_rows=rows
+                    )
                     for name, rows in counts.others
                 ),
             )
