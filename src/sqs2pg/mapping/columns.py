@@ -12,16 +12,9 @@ import msgspec
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES
-from sqs2pg.mask.column_width import mask_length
+from sqs2pg.mask.registry import OPERATORS, mask_length
 from sqs2pg.settings import Field, Settings, Target
 
-# Masks that keep the value's form fit the types made for it, too.
-_MASK_TYPES = {
-    ("truncate_ip", "ip"): frozenset({"inet"}),
-    ("truncate_ip", "text"): frozenset({"inet"}),
-    ("fpe_ff1", "ip"): frozenset({"inet"}),
-    ("fpe_ff1", "uuid"): frozenset({"uuid"}),
-}
 _NAMING = TEXT_TYPES | {"uuid", "numeric", *INTEGER_RANGES}
 """Types of a column that says whose a row is: any other name can be put there, too."""
 
@@ -103,7 +96,7 @@ def _match_one(
     masked_to_text = (
         field.mask not in ("keep", "nullify")
         and column.type not in TEXT_TYPES
-        and column.type not in _MASK_TYPES.get((field.mask, field.kind), ())
+        and column.type != OPERATORS[field.mask].column_types.get(field.kind)
     )
     if masked_to_text or (expected and column.type not in expected):
         gives = "masked text" if masked_to_text else f"type {field.type!r}"

@@ -18,7 +18,7 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES, type_of_column
 from sqs2pg.mask.canonical import ip as canonical_ip
-from sqs2pg.mask.column_width import mask_length
+from sqs2pg.mask.registry import mask_length
 from sqs2pg.settings import load
 from sqs2pg.settings.mask_rules import MASKABLE
 
