@@ -25,7 +25,8 @@ from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import Reading, Watch
-from tests.integration.support import Assemble, login, rows, send
+from tests.integration.support import Assemble, rows, send
+from tests.logins import login
 from tests.waiting import until
 
 SOON = {"poll_s": 0.1}

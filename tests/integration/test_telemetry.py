@@ -15,7 +15,8 @@ from sqs2pg.sqs.wire import OutgoingMessage
 from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.traces import start_traces
 from tests.collector import Collector
-from tests.integration.support import Assemble, login, send
+from tests.integration.support import Assemble, send
+from tests.logins import login
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CANARIES = ("203.0.113.77", "canary-user")
