@@ -10,7 +10,8 @@ The derivation is frozen from the first release (docs/reference/masking.md).
 
 from __future__ import annotations
 
-from sqs2pg.keys.derive import hmac_states, pseudonym_key
+from sqs2pg.keys.derive import pseudonym_key
+from sqs2pg.keys.hmac_state import hmac_states
 from sqs2pg.mask.canonical import CANONICAL, Canonical
 from sqs2pg.mask.domain import Roots, active_root
 from sqs2pg.mask.operator import Declaration, Operator, Properties, Token
