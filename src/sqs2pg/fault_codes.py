@@ -108,10 +108,6 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
         "aws_dns": ("The endpoint's name does not resolve.", _NETWORK),
         "aws_expired_credentials": ("The credentials expired.", "Renew the session or role."),
         "aws_garbled_reply": ("The answer is not valid for SQS.", _NETWORK),
-        "aws_md5_mismatch": (
-            "The body does not match its MD5.",
-            "Look for a proxy that changes it.",
-        ),
         "aws_over_limit": ("The queue has 120,000 messages in flight.", "Find who holds them."),
         "aws_oversize_reply": ("The answer is longer than SQS's limits.", _NETWORK),
         "aws_proxy": ("The proxy opened no tunnel.", "Check `HTTPS_PROXY` and the proxy."),
@@ -181,8 +177,8 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
         "local_stopped": ("An embedded server is not running.", _EMBEDDED),
         "mask_damaged": ("The token, its field or its key is wrong: it does not open.", _ARGUMENT),
         "migration_changed": (
-            "A migration in the database differs from the one in this package.",
-            "Upgrade sqs2pg. If an unreleased checkout made it: keep that checkout, or start anew.",
+            "A migration differs from the one in this package.",
+            "Upgrade sqs2pg.",
         ),
         "node_losses": (
             "Nodes ended over one archive.",
