@@ -5,7 +5,7 @@ on one after the other, and compares CPU seconds a message of the pipeline's pro
 threads, from the first poll to the last delete: a busy machine blurs that least. Messages a second
 are beside it. On: the status server with somebody looking at its
 stream and a scrape a second, the recorder, the watch, a log line a batch, spans and metrics to an
-OTLP collector. Off: none of it; not even the watch.
+OTLP collector, EMF lines. Off: none of it; not even the watch.
 
 `--flood` sends malformed messages only, and turns the fault's log lines on and off.
 """
@@ -151,6 +151,7 @@ def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
             "SQS2PG_STATUS__BIND": f"127.0.0.1:{port}",
             "SQS2PG_TELEMETRY__TRACES": "true",
             "SQS2PG_TELEMETRY__METRICS": "true",
+            "SQS2PG_TELEMETRY__EMF": "true",
             "SQS2PG_TELEMETRY__EVERY_S": "5",
             "SQS2PG_TELEMETRY__ENDPOINT": endpoint,
         }

@@ -195,6 +195,8 @@ def faults_page() -> str:
             + ", ".join(f"`{code}`" for code in sorted(ENTRY_CODES))
             + "."
         ),
+        "",
+        "By symptom: [troubleshooting](../../troubleshooting.md).",
     ]
     for route in FAULT_CODES:
         lines += ["", f"## {route}", "", *_codes(route)]

@@ -20,6 +20,7 @@ import pytest
 from sqs2pg.cli import cli
 from sqs2pg.settings import load
 from tests.shell import Shell
+from tests.unit.test_layers import FLOORS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -28,6 +29,7 @@ PAGES = [
     if "generated" not in page.parts
 ]
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
+SOURCE = "src/sqs2pg"
 # Programs of others that a page may call; what they do is theirs, and is not run here.
 OTHERS = {"aws", "cat", "cut", "docker", "echo", "export", "git", "helm", "kubectl", "openssl"}
 OTHERS |= {"pip", "printf", "psql", "python", "sam", "source", "tr", "."}
@@ -91,7 +93,7 @@ def fault_of(command: str) -> str:
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         unknown = [word for word in words[1:] if "=" not in word and word not in targets]
         return f"{command}: no target {unknown}" if unknown else ""
-    if words[:2] == ["python", "-m"]:
+    if words[:2] == ["python", "-m"] and words[2] not in sys.stdlib_module_names:
         module = ROOT / (words[2].replace(".", "/") + ".py")
         return "" if module.is_file() else f"{command}: no such module"
     if words[0] not in OTHERS:
@@ -134,6 +136,46 @@ def test_settings_in_the_docs_load(page: Path, tmp_path: Path) -> None:
             text += '\n[[field]]\nsource = "user_id"\ncolumn = "user_id"\nrequired = true\n'
         file.write_text(text)
         load(file, {})
+
+
+FILE = re.compile(r"`([a-z_]+/(?:\w+/)*\w+\.(?:py|c|sql|sh))`")
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_files_that_the_docs_name_are_there(page: Path) -> None:
+    named = FILE.findall(page.read_text())
+    gone = [
+        name for name in named if not any((ROOT / below / name).is_file() for below in ("", SOURCE))
+    ]
+    assert gone == []
+
+
+def test_contributing_shows_the_floors_that_the_layers_test_enforces() -> None:
+    rows = re.findall(r"^\| \d+ \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    floors = [{name.removesuffix(".py") for name in re.findall(r"`(\w+)", row)} for row in rows]
+    assert floors == [set(floor) for floor in FLOORS if floor != {"__main__"}]
+
+
+def test_the_readme_is_short_and_shows_the_five_hops_in_order() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert text.count("\n") < 150
+    hops = re.findall(r"^\d\. \*\*(\w+)\*\*: .*`\w+/\w+\.py`", text, re.MULTILINE)
+    assert hops == ["receive", "decode", "mask", "write", "acknowledge"]
+
+
+def test_every_decision_has_a_status_and_a_date_and_is_in_the_index() -> None:
+    folder = ROOT / "docs/decisions"
+    index = (folder / "index.md").read_text()
+    decisions = sorted(folder.glob("0*.md"))
+    assert len(decisions) > 20
+    for decision in decisions:
+        text = decision.read_text()
+        [(number, title)] = re.findall(r"\A# (\d{4}) (.+)$", text, re.MULTILINE)
+        [status] = re.findall(r"^- Status: (accepted|replaced)\b", text, re.MULTILINE)
+        [date] = re.findall(r"^- Date: (\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+        assert f"| [{number}]({decision.name}) | {title} | {status} | {date} |" in index
 
 
 RUNNING = [page for page in PAGES if any("run" in mark for mark, _ in blocks(page, "console"))]

@@ -6,10 +6,8 @@ import signal
 
 import pytest
 
-from tests.logins import login
-
 from .proxy import Act, Fault
-from .world import COPY_TARGET, DELETE, LAST_STATEMENTS, World, users
+from .world import COPY_TARGET, DELETE, LAST_STATEMENTS, World, login, users
 
 COUNT = 100
 GRACE_S = 20

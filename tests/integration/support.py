@@ -1,7 +1,8 @@
-"""What integration tests share: getting messages on and off a queue, and rows."""
+"""What integration tests share: made-up logins, and getting them on and off a queue."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -13,6 +14,11 @@ from sqs2pg.runners.assembly import Ready
 from sqs2pg.sqs.wire import OutgoingMessage
 
 Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
+
+
+def login(number: int, **changes: Any) -> str:
+    """The body of a login by user `number`; the same device and address for all."""
+    return json.dumps({"user_id": f"u{number}", "ip": "198.51.100.7", "device_id": "1"} | changes)
 
 
 async def send(ready: Ready, bodies: Sequence[str | OutgoingMessage]) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from tests.integration.support import Assemble, rows
-from tests.logins import login
+from tests.integration.support import Assemble, login, rows
 
 SENT_MS = 1_700_000_000_000
 

@@ -9,8 +9,7 @@ from datetime import timedelta
 import pytest
 
 from sqs2pg.errors import PermanentFault, Stage
-from sqs2pg.mapping.convert import MAJOR_MAX, PART_MAX, date, major, text, version
-from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.mapping.convert import CONVERTERS, MAJOR_MAX, PART_MAX, date, major, text, version
 
 INT4_MAX = 2**31 - 1
 
@@ -260,7 +259,7 @@ def test_text_is_itself(value: str):
 )
 def test_a_fault_holds_nothing_of_the_value(name: str, value: str):
     with pytest.raises(PermanentFault) as caught:
-        FIELD_TYPES[name].convert(value)
+        CONVERTERS[name](value)
     fault: BaseException | None = caught.value
     while fault is not None:
         assert value not in f"{fault!r} {fault} {fault.args} {vars(fault)}"

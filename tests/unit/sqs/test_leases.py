@@ -101,17 +101,17 @@ def test_both_passes_say_the_same() -> None:
             for _ in range(draw.randrange(11))
         ]
         new = Lease(reply, 0.0, 0.0)
-        assert native.hold_messages(held, reply, new) == python.hold_messages(twin, reply, new)
+        assert native.take_in_hand(held, reply, new) == python.take_in_hand(twin, reply, new)
         assert held == twin
         gone = [message(draw.randrange(30)) for _ in range(draw.randrange(11))]
-        assert native.release_messages(held, gone) == python.release_messages(twin, gone)
+        assert native.let_go(held, gone) == python.let_go(twin, gone)
         assert held == twin
 
 
 @pytest.mark.parametrize("arguments", [(), ({},), ([], []), ({}, ()), ({}, [], None, None)])
 def test_the_native_passes_refuse_what_is_not_theirs(arguments: tuple[object, ...]) -> None:
     native = extension()
-    for of in (native.hold_messages, native.release_messages):
+    for of in (native.take_in_hand, native.let_go):
         with pytest.raises(TypeError):
             of(*arguments)
 
@@ -124,9 +124,9 @@ def test_the_native_passes_pass_on_what_a_message_raises() -> None:
     native = extension()
     held: dict[object, object] = {}
     with pytest.raises(TypeError, match="body is a text"):
-        native.hold_messages(held, [Odd()], None)
+        native.take_in_hand(held, [Odd()], None)
     with pytest.raises(AttributeError):
-        native.hold_messages(held, [object()], None)
+        native.take_in_hand(held, [object()], None)
     with pytest.raises(TypeError, match="id is a text"):
-        native.release_messages(held, [Odd()])
+        native.let_go(held, [Odd()])
     assert held == {}
