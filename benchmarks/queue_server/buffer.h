@@ -1,5 +1,5 @@
-/* Growable byte buffers and the few ways text is appended to them. Allocation failure ends the
- * process: a benchmark server has nothing better to do without memory. */
+/* Growable byte buffers, and functions that append text to them. If an allocation fails, the process
+ * exits: a benchmark server has no way to go on without memory. */
 #ifndef BUFFER_H
 #define BUFFER_H
 
@@ -12,11 +12,11 @@ typedef struct {
     size_t len, cap;
 } Buffer;
 
-void *must_alloc(void *pointer); /* pointer, or exits when it is NULL */
+void *must_alloc(void *pointer); /* returns pointer; exits if it is NULL */
 void buffer_enlarge(Buffer *b, size_t extra);
 void buffer_release(Buffer *b);
 void buffer_printf(Buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Appends text as the inside of a JSON string: quotes, backslashes and controls escaped. */
+/* Appends the content of a JSON string: escapes quotes, backslashes and control characters. */
 void buffer_escaped(Buffer *b, const char *text, size_t len);
 void buffer_number(Buffer *b, uint64_t value);
 void buffer_hex(Buffer *b, const uint8_t *bytes, size_t count);
@@ -33,7 +33,7 @@ static inline void buffer_add(Buffer *b, const void *bytes, size_t len) {
     b->len += len;
 }
 
-/* Appends a string literal; its length is known when compiling. */
+/* Appends a string literal; the compiler knows its length. */
 #define buffer_text(b, literal) buffer_add((b), "" literal "", sizeof(literal) - 1)
 
 #endif

@@ -1,6 +1,6 @@
-/* The SQS calls (see calls.h). Codes and texts are those of the AWS SQS API reference, or as the
- * service was seen to answer; `x-amzn-query-error` carries the codes of the older protocol, which
- * AWS SDKs show to their callers. */
+/* The SQS calls (see calls.h). Codes and texts come from the AWS SQS API reference, or were observed
+ * on the service. `x-amzn-query-error` carries the codes of the older protocol, which AWS SDKs show
+ * to their callers. */
 #include "calls.h"
 
 #include <stdarg.h>
@@ -46,7 +46,7 @@ typedef struct {
     char text[384];
 } Problem;
 
-/* Fills in a problem; returns false, so that a check can end with it. */
+/* Fills in a problem; returns false, so that a check can end with `return fail(...)`. */
 static bool fail(Problem *p, const Kind *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
 static bool fail(Problem *p, const Kind *kind, const char *format, ...) {
     va_list args;
@@ -85,13 +85,13 @@ static void answer_empty(Connection *c) {
 
 /* ---- arguments ---- */
 
-static Json request_json; /* of the request being worked on */
+static Json request_json; /* the request being handled */
 
 static const JsonNode *get(const JsonNode *object, const char *key) { return json_get(&request_json, object, key); }
 static const JsonNode *first(const JsonNode *parent) { return json_first(&request_json, parent); }
 static const JsonNode *next(const JsonNode *node) { return json_next(&request_json, node); }
 
-/* The text a string node stands for, in scratch where it had escapes; NULL when it is not text. */
+/* Returns the unescaped text of a string node, stored in scratch; NULL if it is not valid text. */
 static const char *plain(const JsonNode *node, Buffer *scratch, size_t *len) {
     if (!node || node->type != JSON_STRING) return NULL;
     scratch->len = 0;
@@ -101,7 +101,7 @@ static const char *plain(const JsonNode *node, Buffer *scratch, size_t *len) {
     return scratch->data;
 }
 
-/* An optional integer within a range. */
+/* Reads an optional integer and checks its range. */
 static bool get_number(const JsonNode *args, const char *name, int64_t least, int64_t most, int64_t *value, Problem *p) {
     const JsonNode *node = get(args, name);
     if (!node) return true;
@@ -115,7 +115,7 @@ static bool get_number(const JsonNode *args, const char *name, int64_t least, in
     return true;
 }
 
-/* The queue a QueueUrl names by the last part of its path. */
+/* Finds the queue that the last part of QueueUrl names. */
 static Queue *get_queue(const JsonNode *args, Problem *p) {
     const JsonNode *url = get(args, "QueueUrl");
     if (!url || url->type != JSON_STRING || !url->len) return fail_missing(p, "QueueUrl"), NULL;
@@ -135,7 +135,7 @@ static bool is_entry_id(const JsonNode *id) {
     return true;
 }
 
-/* Reads the entries of a batch and checks what fails it whole; returns how many, 0 on a problem. */
+/* Reads the entries of a batch; returns how many, or 0 if a problem fails the whole batch. */
 static int get_entries(const JsonNode *args, const JsonNode *entries[BATCH_MAX], const JsonNode *ids[BATCH_MAX], Problem *p) {
     const JsonNode *list = get(args, "Entries");
     int n = 0;
@@ -159,7 +159,7 @@ static int get_entries(const JsonNode *args, const JsonNode *entries[BATCH_MAX],
 
 /* ---- batch answers ---- */
 
-static Buffer failed_entries; /* the Failed list of the batch being answered */
+static Buffer failed_entries; /* the Failed list of the batch answer */
 
 static void batch_failed(const JsonNode *id, const char *code, const char *message, bool sender) {
     Buffer *out = &failed_entries;
@@ -177,7 +177,7 @@ static void batch_failed(const JsonNode *id, const char *code, const char *messa
     }
 }
 
-/* Fails the entry when a fault says so. */
+/* Fails the entry if a fault is drawn for it. */
 static bool entry_fault(Connection *c, const JsonNode *id) {
     if (!fault_fires((Call)c->call, FAULT_FAIL_ENTRY)) return false;
     batch_failed(id, "InternalError", "We encountered an internal error. Please try again.", false);
@@ -211,14 +211,14 @@ static void batch_end(Connection *c, Buffer *out) {
 
 /* ---- SendMessage, SendMessageBatch ---- */
 
-/* A message checked and ready to be sent. */
+/* A checked message, ready to send. */
 typedef struct {
     Draft draft;
-    size_t bytes; /* as AWS counts them: body and attributes */
+    size_t bytes; /* body and attributes, as AWS counts */
     uint32_t delay_s;
     uint8_t md5[16];
     char group_id[ID_CHARS_MAX + 1], dedup_id[ID_CHARS_MAX + 1];
-    Problem problem; /* kind NULL when there is none */
+    Problem problem; /* kind is NULL if there is none */
 } Prepared;
 
 /* A group or deduplication id: 1 to 128 characters, alphanumeric or punctuation. */
@@ -238,7 +238,7 @@ static bool get_label(const JsonNode *args, const char *name, char label[ID_CHAR
     return true;
 }
 
-/* Checks MessageAttributes (or the system ones) and adds up their bytes. */
+/* Checks MessageAttributes or MessageSystemAttributes, and adds their bytes. */
 static bool check_attributes(const JsonNode *object, size_t *bytes, Problem *p) {
     static Buffer scratch;
     int count = 0;
@@ -265,7 +265,7 @@ static bool check_attributes(const JsonNode *object, size_t *bytes, Problem *p) 
     return true;
 }
 
-/* Copies a part of the request so that it ends in NUL; lives until the next request. */
+/* Copies a part of the request and ends it with NUL; the copy is valid until the next request. */
 static const char *hold(const JsonNode *node) {
     static char *held[2 * BATCH_MAX];
     static int at;
@@ -345,7 +345,7 @@ static bool check_size(const Queue *q, const Prepared *m, Problem *p) {
     return fail(p, &BAD_PARAMETER, "One or more parameters are invalid. Reason: Message must be shorter than %u bytes.", q->size_max);
 }
 
-/* Sends, and appends the members of the answer behind what is there. */
+/* Sends a message and appends the members of the answer. */
 static void send_and_describe(Queue *q, Prepared *m, Buffer *out) {
     uint8_t id[16];
     uint64_t sequence;
@@ -421,7 +421,7 @@ static bool get_attribute_bits(const JsonNode *names, uint32_t *bits, Problem *p
             known = json_is(n, SYSTEM_ATTRIBUTES[i]);
             if (known) *bits |= 1u << i;
         }
-        /* AttributeNames is typed after the queue's attributes; those mean nothing here. */
+        /* AttributeNames may also name queue attributes, which have no meaning here. */
         if (!known && n->type != JSON_STRING) return fail(p, &NOT_JSON, "Attribute names must be strings.");
     }
     return true;
@@ -450,7 +450,7 @@ static void describe_extras(Buffer *out, uint32_t bits, const Extras *x) {
     if (bits >> SOURCE & 1 && x->source_arn) describe_text(out, SOURCE, x->source_arn, true);
 }
 
-/* The first two are what consumers ask for, on the hot path: no printf there. */
+/* Consumers ask for the first two on the hot path, so those do without printf. */
 static void describe_system(Buffer *out, uint32_t bits, const Message *m) {
     buffer_text(out, ",\"Attributes\":{");
     if (bits >> SENT & 1) {
@@ -474,7 +474,7 @@ static void describe_system(Buffer *out, uint32_t bits, const Message *m) {
     buffer_text(out, "}");
 }
 
-/* Whether MessageAttributeNames asks for a name: itself, All, .*, or a prefix.* of it. */
+/* Whether MessageAttributeNames includes a name: the name itself, All, .*, or prefix.* */
 static bool names_ask_for(const Json *json, const JsonNode *names, const JsonNode *attribute) {
     for (const JsonNode *n = json_first(json, names); n; n = json_next(json, n)) {
         if (json_is(n, "All")) return true;
@@ -525,7 +525,7 @@ static void describe_message(Buffer *out, const Receive *r, const Message *m) {
     buffer_text(out, "}");
 }
 
-/* Answers with what is there now; false, and nothing said, when there is nothing. */
+/* Answers with the available messages; returns false without answering if there are none. */
 static bool receive_now(Connection *c, bool *over_limit) {
     Message *messages[10];
     Receive *r = &c->receive;
@@ -608,8 +608,8 @@ static void wait_abandon(Connection *c) {
     forget_receive(c);
 }
 
-/* Resumes connections answered out of turn, linked by next; only once no queue is in hand, since
- * a resumed connection may have any request waiting, even DeleteQueue. */
+/* Resumes a list of connections that were answered late, linked by next. The caller must not be
+ * using a queue: a resumed connection may have any request waiting, even DeleteQueue. */
 static void resume_all(Connection *list) {
     while (list) {
         Connection *c = list;
@@ -619,7 +619,7 @@ static void resume_all(Connection *list) {
     }
 }
 
-/* Answers the waiters of one queue that it has messages for; returns them, linked. */
+/* Answers waiters of one queue while it has messages; returns the list with those answered. */
 static Connection *serve_queue(Queue *q, Connection *answered) {
     while (q->waiters_first && queue_is_deliverable(q)) {
         Connection *c = q->waiters_first;
@@ -635,7 +635,7 @@ static Connection *serve_queue(Queue *q, Connection *answered) {
 
 void calls_serve_waiters(void) {
     Connection *answered;
-    do { /* a resumed connection may have sent something, too */
+    do { /* a resumed connection may have sent a message, too */
         answered = NULL;
         for (Queue *q; (q = queue_next_dirty());) answered = serve_queue(q, answered);
         resume_all(answered);
@@ -664,8 +664,8 @@ static bool fail_handle(Problem *p, const char *why) {
     return fail(p, &BAD_PARAMETER, "Value for parameter ReceiptHandle is invalid. Reason: %s", why);
 }
 
-/* On a standard queue a handle of a deleted message is fine, and one that is not the newest
- * deletes only while nobody holds the message. On a FIFO queue a handle dies with its timeout. */
+/* On a standard queue, a handle of a deleted message succeeds, and an older handle deletes only
+ * while nobody holds the message. On a FIFO queue, a handle expires with its timeout. */
 static bool delete_one(Queue *q, const JsonNode *args, Problem *p) {
     Message *m = NULL;
     HandleState state;
@@ -677,7 +677,7 @@ static bool delete_one(Queue *q, const JsonNode *args, Problem *p) {
     return true;
 }
 
-/* On a standard queue a handle whose timeout is over changes nothing and AWS says nothing. */
+/* On a standard queue, an expired handle changes nothing, and AWS still answers with success. */
 static bool change_one(Queue *q, const JsonNode *args, Problem *p) {
     Message *m = NULL;
     HandleState state;
@@ -749,7 +749,7 @@ static void answer_url(Connection *c, const Queue *q) {
     answer_json(c);
 }
 
-/* 1 to 80 of A-Z a-z 0-9 - _, with `.fifo` at the end of a FIFO queue's name only. */
+/* 1 to 80 of A-Z a-z 0-9 - _; only the name of a FIFO queue ends with `.fifo`. */
 static bool name_is_valid(const char *name, size_t len, bool *fifo) {
     if (len < 1 || len > 80) return false;
     *fifo = len > 5 && memcmp(name + len - 5, ".fifo", 5) == 0;
@@ -761,7 +761,7 @@ static bool name_is_valid(const char *name, size_t len, bool *fifo) {
     return true;
 }
 
-/* Sets, or with apply false only checks, every attribute of an object. */
+/* Sets every attribute of an object; if apply is false, only checks them. */
 static bool set_attributes(Queue *q, const JsonNode *attributes, bool apply, Problem *p) {
     static Buffer name, value;
     for (const JsonNode *a = first(attributes); a; a = next(a)) {

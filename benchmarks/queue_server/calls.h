@@ -1,11 +1,11 @@
-/* The SQS calls in the AWS JSON 1.0 protocol. Signatures are not looked at. */
+/* The SQS calls in the AWS JSON 1.0 protocol. Signatures are not checked. */
 #ifndef CALLS_H
 #define CALLS_H
 
 #include "http.h"
 
 extern const Handler call_handler;
-/* Gives waiting receives what has become visible since the last round. */
+/* Answers waiting receives with the messages that became visible since the last round. */
 void calls_serve_waiters(void);
 
 #endif

@@ -5,10 +5,10 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "book.h"
 #include "faults.h"
 #include "fill.h"
 #include "json.h"
+#include "manifest.h"
 #include "queue.h"
 
 static const char JSON_TYPE[] = "application/json";
@@ -30,7 +30,7 @@ static void answer_wrong(Connection *c, int status, const char *message) {
 static const char *const COUNTER_NAMES[] = {"sent", "received", "deleted", "moved", "expired", "duplicated", "visible", "in_flight", "delayed", "filling", "faults_fired", "connections", "waiting"};
 enum { SENT, RECEIVED, DELETED, MOVED, EXPIRED, DUPLICATED, VISIBLE_NOW, IN_FLIGHT_NOW, DELAYED_NOW, FILLING, FIRED, CONNECTIONS, WAITING, COUNTER_COUNT };
 
-/* The value of a counter; of one queue where it is a number of messages and a queue is given. */
+/* Returns the value of a counter. Counts of messages and of waiting polls can be limited to a queue. */
 static uint64_t counter_value(int counter, const Queue *only) {
     uint64_t sum = 0;
     switch (counter) {
@@ -63,7 +63,7 @@ static void describe_stats(Buffer *out) {
     getrusage(RUSAGE_SELF, &usage);
     for (int i = 0; i < COUNTER_COUNT; i++) buffer_printf(out, "\"%s\":%llu,", COUNTER_NAMES[i], (unsigned long long)counter_value(i, NULL));
     buffer_printf(out, "\"delivered_body_bytes\":%llu,\"manifest_lines\":%u,\"cpu_seconds\":%.6f,\"peak_memory_bytes\":%llu,\"requests\":{",
-                  (unsigned long long)counters.delivered_bytes, book_size(), (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9,
+                  (unsigned long long)counters.delivered_bytes, manifest_size(), (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9,
                   (unsigned long long)usage.ru_maxrss * 1024);
     for (int i = 0; i < CALLS; i++) buffer_printf(out, "%s\"%s\":%llu", i ? "," : "", CALL_NAMES[i], (unsigned long long)counters.requests[i]);
     buffer_text(out, "},\"queues\":{");
@@ -172,8 +172,8 @@ static void stream(Connection *c) {
     static Buffer lines;
     lines.len = 0;
     while (c->stream_at < c->stream_end && lines.len < 64 << 10) {
-        const BookEntry *e = book_entry(c->stream_at++);
-        book_line(e, queue_name_ever(e->queue), &lines);
+        const ManifestEntry *e = manifest_entry(c->stream_at++);
+        manifest_line(e, queue_name_ever(e->queue), &lines);
     }
     if (lines.len) {
         buffer_printf(&c->out, "%zx\r\n", lines.len);
@@ -226,7 +226,7 @@ static void handle(Connection *c, const Request *r) {
         answer_json(c);
     } else if (path_is(r, "/_control/manifest")) {
         c->stream_at = 0;
-        c->stream_end = book_size();
+        c->stream_end = manifest_size();
         answer_stream(c, "text/plain");
     } else {
         answer_wrong(c, 404, "GET stats, faults or manifest");

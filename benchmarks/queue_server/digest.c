@@ -76,7 +76,7 @@ static void sha256_block(uint32_t state[8], const uint8_t *block) {
     for (int i = 0; i < 8; i++) state[i] += v[i];
 }
 
-/* Feeds data and the padding both digests share: 0x80, zeros, the length in bits. */
+/* Feeds the data and the padding that both digests share: 0x80, zeros, the length in bits. */
 static void run(uint32_t *state, void (*block)(uint32_t *, const uint8_t *), const uint8_t *data,
                 size_t len, int length_is_big_endian) {
     size_t whole = len / 64 * 64;

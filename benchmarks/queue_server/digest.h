@@ -1,5 +1,5 @@
-/* MD5 (RFC 1321), which SQS gives for every body, and SHA-256 (FIPS 180-4), which is the
- * deduplication id of a body on FIFO queues. Neither protects anything here. */
+/* MD5 (RFC 1321), which SQS returns for every body, and SHA-256 (FIPS 180-4), which FIFO queues use
+ * as the deduplication id of a body. Neither is used for security here. */
 #ifndef DIGEST_H
 #define DIGEST_H
 

@@ -1,4 +1,4 @@
-/* Faults on purpose (see faults.h). */
+/* Deliberate faults (see faults.h). */
 #include "faults.h"
 
 #include <stdio.h>
@@ -10,7 +10,7 @@ static const char *const FIRED_NAMES[FAULT_KINDS] = {"throttle", "error", "lose_
 static struct {
     uint32_t latency_ms;
     double shares[FAULT_KINDS];
-    int64_t times; /* how many more faults of any kind but latency; -1 is without end */
+    int64_t times; /* how many more faults of any kind except latency; -1: no limit */
     uint64_t fired[FAULT_KINDS];
 } plans[CALLS];
 static bool ready;
@@ -43,7 +43,7 @@ uint64_t faults_fired(void) {
     return sum;
 }
 
-/* The ways AWS was seen to say each; a client has to know them all. */
+/* Every form of these errors observed on AWS; a client must know them all. */
 enum { WAYS = 3 };
 static const Refusal THROTTLINGS[WAYS] = {
     {400, "com.amazonaws.sqs#RequestThrottled", "RequestThrottled", "Request is throttled."},
@@ -69,7 +69,7 @@ static int find_plan(const char *name, size_t len) {
     return -1;
 }
 
-/* Applies one NAME: VALUE to the plans from..to; NULL when it was understood. */
+/* Applies one NAME: VALUE to the plans from..to; returns NULL, or what is wrong. */
 static const char *set_one(const char *name, size_t len, double value, int from, int to) {
     bool is_share = len > 6 && memcmp(name + len - 6, "_share", 6) == 0;
     if (is_share && !(value >= 0 && value <= 1)) return "a share is a number from 0 to 1";

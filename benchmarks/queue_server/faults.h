@@ -1,6 +1,6 @@
-/* Faults on purpose, by call: latency, throttling, server errors, lost replies, failed batch
- * entries. Shares are drawn from the fault stream, so that --fault-seed repeats a run's faults
- * for one order of requests. */
+/* Deliberate faults, set per call: latency, throttling, server errors, lost replies, failed batch
+ * entries. The draws come from a random stream of their own: with the same --fault-seed, the same
+ * order of requests gets the same faults. */
 #ifndef FAULTS_H
 #define FAULTS_H
 
@@ -11,22 +11,22 @@
 typedef enum { FAULT_THROTTLE, FAULT_ERROR, FAULT_LOSE_REPLY, FAULT_FAIL_ENTRY, FAULT_KINDS } FaultKind;
 
 uint32_t fault_latency_ms(int call);
-bool fault_fires(Call call, FaultKind kind); /* draws, counts, and honours the plan's `times` */
+bool fault_fires(Call call, FaultKind kind); /* draws, counts, and obeys `times` */
 
-/* An answer in place of the call's own. */
+/* An error answer that replaces the answer of a call. */
 typedef struct {
     int status;
-    const char *type, *code, *message; /* type NULL: a load balancer's page in HTML, which is message */
+    const char *type, *code, *message; /* type NULL: message is a load balancer's HTML page */
 } Refusal;
-/* Draws a throttling or a server error for a call; NULL when it gets neither. */
+/* Draws whether a call is throttled or gets a server error; returns NULL if neither. */
 const Refusal *fault_refusal(Call call);
 
 /* Applies {"call": NAME or "*", NAME_OF_FAULT: VALUE…, "times": N, "seed": N, "reset": true}.
- * NULL when it was understood, else what was wrong. */
+ * Returns NULL, or what is wrong with it. */
 const char *faults_set(const Json *json, const JsonNode *plan);
-/* Applies one command line option, [CALL:]NAME=VALUE. */
+/* Applies one command line option, [CALL:]NAME=VALUE. Returns NULL, or what is wrong with it. */
 const char *faults_set_option(const char *option);
-uint64_t faults_fired(void); /* of every kind but latency and duplicates */
-void faults_describe(Buffer *out); /* as one JSON object: the plan and how often each fired */
+uint64_t faults_fired(void); /* of every kind except latency and duplicates */
+void faults_describe(Buffer *out); /* as one JSON object: what is set, and how often each fault fired */
 
 #endif

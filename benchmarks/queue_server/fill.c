@@ -4,18 +4,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "book.h"
 #include "digest.h"
 #include "logins.h"
+#include "manifest.h"
 #include "queue.h"
 
-enum { SLICE = 500 }; /* messages a round: well under a millisecond */
+enum { SLICE = 500 }; /* messages per round: well under a millisecond */
 
 typedef struct Fill {
-    Timer timer; /* wakes the loop for the next of a steady rate */
+    Timer timer; /* wakes the loop for the next messages of a steady rate */
     struct Fill *next;
-    Connection *connection; /* to be answered at the end, or NULL */
-    Queue *queue;           /* NULL once it was deleted */
+    Connection *connection; /* to answer at the end, or NULL */
+    Queue *queue;           /* NULL once the queue was deleted */
     Population population;
     Random random;
     uint64_t count, done, malformed, body_bytes, start_ms;
@@ -79,7 +79,7 @@ static void send_one(Fill *f) {
     bool malformed = login_write(&f->population, &f->random, &text);
     buffer_escaped(&raw, text.data, text.len);
     if (options.md5 || options.manifest) md5(text.data, text.len, digest);
-    Draft d = {.raw = raw.data, .raw_len = (uint32_t)raw.len, .md5 = digest, .book_kind = malformed ? KIND_MALFORMED : KIND_LOGIN};
+    Draft d = {.raw = raw.data, .raw_len = (uint32_t)raw.len, .md5 = digest, .manifest_kind = malformed ? KIND_MALFORMED : KIND_LOGIN};
     if (f->sent_ms_ago) d.sent_ms = wall_ms - f->sent_ms_ago;
     if (f->queue->fifo) {
         snprintf(group, sizeof group, "g%u", random_below(&f->random, f->groups));
@@ -93,7 +93,7 @@ static void send_one(Fill *f) {
     f->body_bytes += text.len;
 }
 
-/* How many are due now. */
+/* Returns how many messages are due now. */
 static uint64_t due(const Fill *f) {
     if (!f->queue) return 0;
     uint64_t upto = f->count;
@@ -134,7 +134,7 @@ void fills_run(void) {
             at = &f->next;
         }
     }
-    while (done) { /* a resumed connection may start another fill: the list is whole by now */
+    while (done) { /* a resumed connection may start another fill, so the list must be complete by now */
         Fill *f = done;
         done = f->next;
         finish(f);

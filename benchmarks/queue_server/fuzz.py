@@ -1,9 +1,9 @@
-"""Throws damaged requests at the queue server: `python -m benchmarks.queue_server.fuzz`.
+"""Sends damaged requests to the queue server: `python -m benchmarks.queue_server.fuzz`.
 
-Valid requests of every call are cut, spliced and flipped, beside random JSON and random bytes, in
-random pieces over a few connections. The server must answer or close, and must still be there. To
-see more than a crash, build it with QUEUE_SERVER_CFLAGS='-g -fsanitize=address,undefined
--fno-sanitize-recover=all'. A seed repeats a run.
+Valid requests of every call are cut, spliced and changed; random JSON and random bytes are sent
+too, in random pieces over a few connections. The server must answer or close the connection, and
+must still run afterwards. To find more than crashes, build it with QUEUE_SERVER_CFLAGS='-g
+-fsanitize=address,undefined -fno-sanitize-recover=all'. The same seed repeats a run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from .server import QueueServer
 
 ANSWER_S = 25.0
-"""Longest wait for an answer: a long poll takes 20 s, and damage may ask for one."""
+"""Longest wait for an answer: a damaged request may ask for a long poll, which takes 20 s."""
 
 CALLS: dict[str, dict[str, object]] = {
     "CreateQueue": {"QueueName": "q", "Attributes": {"VisibilityTimeout": "1"}},
@@ -86,8 +86,8 @@ TOKENS = (b'"', b"\\", b"{", b"}", b"[", b"]", b":", b",", b"\\u0000", b"\\ud800
 
 
 @dataclasses.dataclass
-class Found:
-    """What the server made of a run."""
+class FuzzCounts:
+    """How the server reacted in one run."""
 
     cases: int = 0
     answered: int = 0
@@ -110,7 +110,7 @@ def _value(draw: random.Random, depth: int = 0) -> object:
 
 
 def _arguments(draw: random.Random, arguments: dict[str, object], handle: str) -> bytes:
-    """The arguments of a call, some of them replaced by anything."""
+    """Return the arguments of a call, some of them replaced by random values."""
     chosen = dict(arguments)
     while draw.random() < 0.3:
         chosen[draw.choice(list(chosen))] = _value(draw)
@@ -120,7 +120,7 @@ def _arguments(draw: random.Random, arguments: dict[str, object], handle: str) -
 
 
 def _damage(draw: random.Random, raw: bytes) -> bytes:
-    """Flip, cut, repeat or splice a few places."""
+    """Change, cut, repeat or insert bytes in a few places."""
     data = bytearray(raw)
     for _ in range(draw.randrange(1, 6)):
         at = draw.randrange(len(data) + 1)
@@ -139,7 +139,7 @@ def _damage(draw: random.Random, raw: bytes) -> bytes:
 
 
 def _case(draw: random.Random, handle: str) -> tuple[bytes, bool]:
-    """One request, more or less; and whether its framing is whole."""
+    """Return one request, perhaps damaged, and whether its framing is intact."""
     if draw.random() < 0.03:
         return draw.randbytes(draw.randrange(2000)), False
     if draw.random() < 0.1:
@@ -155,8 +155,8 @@ def _case(draw: random.Random, handle: str) -> tuple[bytes, bool]:
     return (_damage(draw, raw), False) if draw.random() < 0.1 else (raw, True)
 
 
-def _answer(stream: socket.socket, found: Found) -> bool:
-    """Read one piece of an answer; false when the server has closed the connection."""
+def _answer(stream: socket.socket, found: FuzzCounts) -> bool:
+    """Read one piece of an answer; return False if the server closed the connection."""
     try:
         data = stream.recv(1 << 20)
     except ConnectionResetError:
@@ -169,16 +169,16 @@ def _answer(stream: socket.socket, found: Found) -> bool:
     return b"Connection: close" not in data
 
 
-def _throw(stream: socket.socket, raw: bytes, framed: bool, found: Found) -> bool:
-    """Send one case and read its answer; whether the connection is good for another."""
+def _send(stream: socket.socket, raw: bytes, framed: bool, found: FuzzCounts) -> bool:
+    """Send one case and read its answer; return whether the connection can be used again."""
     try:
         stream.sendall(raw)
         if framed:
             return _answer(stream, found)
-        stream.shutdown(socket.SHUT_WR)  # or the server would wait for the rest
+        stream.shutdown(socket.SHUT_WR)  # otherwise the server would wait for the rest
     except TimeoutError:
         raise
-    except OSError:  # it was closed already, for what it had seen
+    except OSError:  # the server closed it because of the first bytes
         return False
     while _answer(stream, found):
         pass
@@ -186,7 +186,7 @@ def _throw(stream: socket.socket, raw: bytes, framed: bool, found: Found) -> boo
 
 
 def _take_handle(server: QueueServer) -> str:
-    """A receipt handle that was good when it was given."""
+    """Return a receipt handle that was valid when the server gave it."""
     for name, attributes in (("q", {}), ("q.fifo", {"FifoQueue": "true"})):
         if name not in server.stats()["queues"]:
             server.call("CreateQueue", {"QueueName": name, "Attributes": attributes})
@@ -195,10 +195,10 @@ def _take_handle(server: QueueServer) -> str:
     return str(messages[0]["ReceiptHandle"]) if messages else "none"
 
 
-def run(seed: int, *, cases: int = sys.maxsize, seconds: float = float("inf")) -> Found:
-    """Throw cases until either bound; raises OSError or ValueError when the server is gone."""
+def run(seed: int, *, cases: int = sys.maxsize, seconds: float = float("inf")) -> FuzzCounts:
+    """Send cases until either bound; raises OSError or ValueError if the server is gone."""
     draw = random.Random(seed)
-    found = Found()
+    found = FuzzCounts()
     until = time.monotonic() + seconds
     handle = "none"
     with QueueServer("--seed", str(seed), "--manifest") as server:
@@ -217,7 +217,7 @@ def run(seed: int, *, cases: int = sys.maxsize, seconds: float = float("inf")) -
             cut = draw.randrange(len(raw) + 1) if draw.random() < 0.2 else 0
             stream.sendall(raw[:cut])
             found.cases += 1
-            usable = _throw(stream, raw[cut:], framed, found)
+            usable = _send(stream, raw[cut:], framed, found)
             if not usable or draw.random() < 0.02:
                 stream.close()
                 stream = None

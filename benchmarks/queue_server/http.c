@@ -92,7 +92,7 @@ static const char *reason(int status) {
     }
 }
 
-/* The Date header, which clients correct their clocks by; rendered once a second. */
+/* The Date header, which clients use to correct their clocks; rendered once per second. */
 static const char *http_date(void) {
     static char text[40];
     static int64_t second = -1;
@@ -133,7 +133,7 @@ static char *put_decimal(char *at, size_t value) {
     return at;
 }
 
-/* A request id in the shape of a UUID; it only has to be another one each time. */
+/* A request id that looks like a UUID; it only has to differ each time. */
 static char *put_request_id(char *at) {
     static uint64_t serial;
     uint64_t high = random_mix(++serial ^ now_ms << 20), low = random_mix(high);
@@ -144,7 +144,7 @@ static char *put_request_id(char *at) {
     return put_hex(put(at, "-"), low, 12);
 }
 
-/* By hand, since printf would be a tenth of the server's own time. */
+/* Without printf, which would take a tenth of the server's own time. */
 static size_t render_head(char *head, const Connection *c, int status, const char *content_type, const char *query_error, size_t body) {
     char *at = put(head, "HTTP/1.1 ");
     at = put_decimal(at, (size_t)status);
@@ -158,7 +158,7 @@ static size_t render_head(char *head, const Connection *c, int status, const cha
     return (size_t)(at - head);
 }
 
-/* The answer is complete: let it out now, or when its latency has passed. */
+/* The answer is complete: send it now, or after its latency. */
 static void answer_release(Connection *c) {
     if (!c->keep_alive) c->close_after = true;
     if (c->lose_answer) {
@@ -182,7 +182,7 @@ void answer_end(Connection *c, int status, const char *content_type, const char 
     char *start = c->out.data + c->answer_start;
     size_t gap = HEAD_ROOM - len;
     memcpy(start + gap, head, len);
-    if (c->out_sent == c->answer_start) { /* nothing before it: skip the gap */
+    if (c->out_sent == c->answer_start) { /* no answer before it: skip the gap */
         c->out_sent += gap;
     } else {
         memmove(start, start + gap, len + body);
@@ -227,7 +227,7 @@ typedef struct {
     bool has_length, chunked, expects;
 } Framing;
 
-/* Reads one header line; returns an HTTP status for a fault, else 0. */
+/* Reads one header line; returns 0, or the HTTP status of an error. */
 static int read_header(Connection *c, Request *r, Framing *f, const char *line, size_t len) {
     const char *colon = memchr(line, ':', len);
     if (!colon || colon == line) return 400;
@@ -271,7 +271,7 @@ static int read_header(Connection *c, Request *r, Framing *f, const char *line, 
     return 0;
 }
 
-/* Reads "METHOD PATH HTTP/1.x"; returns an HTTP status for a fault, else 0. */
+/* Reads "METHOD PATH HTTP/1.x"; returns 0, or the HTTP status of an error. */
 static int read_request_line(Connection *c, Request *r, const char *line, size_t len) {
     const char *space = memchr(line, ' ', len);
     if (!space || space == line) return 400;
@@ -290,7 +290,7 @@ static int read_request_line(Connection *c, Request *r, const char *line, size_t
 
 typedef enum { TAKE_NONE, TAKE_ONE, TAKE_REFUSED } Take;
 
-/* Takes one whole request off the input. TAKE_REFUSED: it was answered with an error. */
+/* Takes one complete request from the input. TAKE_REFUSED: it was answered with an error. */
 static Take take_request(Connection *c, Request *r) {
     const char *start = c->in.data + c->in_start;
     size_t have = c->in.len - c->in_start;
@@ -356,7 +356,7 @@ static void tidy(Buffer *b) {
     if (b->cap > KEEP_BYTES) buffer_release(b);
 }
 
-/* Writes what is allowed out; false when the connection is gone. */
+/* Writes the bytes that may be sent; returns false if the connection was closed. */
 static bool flush(Connection *c) {
     for (;;) {
         while (c->out_sent < c->out_allowed) {
@@ -371,7 +371,7 @@ static bool flush(Connection *c) {
             }
             c->out_sent += (size_t)n;
         }
-        if (c->out_sent == c->out.len) { /* nothing held back either */
+        if (c->out_sent == c->out.len) { /* no answer is delayed either */
             tidy(&c->out);
             c->out_sent = c->out_allowed = 0;
         }
@@ -403,7 +403,7 @@ static void take_requests(Connection *c) {
     c->in_start = 0;
 }
 
-/* Works on buffered requests until one has to wait or the answers back up, and writes. */
+/* Handles buffered requests until one must wait or too many answers are unsent, and writes. */
 static void work(Connection *c) {
     bool again;
     do {
@@ -416,11 +416,11 @@ static void work(Connection *c) {
     set_events(c, full ? c->events & ~(uint32_t)EPOLLIN : c->events | EPOLLIN);
 }
 
-/* Reads once, and again while a buffer was filled or libssl holds bytes that epoll does not see. */
+/* Reads once, and again while the buffer was filled or libssl holds bytes that epoll does not see. */
 static void read_input(Connection *c) {
     for (;;) {
         size_t room = READ_BYTES;
-        if (c->in.len >= READ_BYTES) room = c->in.len; /* a large request: double */
+        if (c->in.len >= READ_BYTES) room = c->in.len; /* a large request: double the buffer */
         buffer_room(&c->in, room);
         size_t space = c->in.cap - c->in.len;
         ssize_t n = transport_read(&c->transport, c->in.data + c->in.len, space);
@@ -436,7 +436,7 @@ static void read_input(Connection *c) {
     }
 }
 
-/* Works on, and reads what libssl kept while reading was off: epoll would never tell. */
+/* Continues, and reads what libssl kept while reading was off: epoll would never report it. */
 void connection_resume(Connection *c) {
     if (c->dead) return;
     work(c);

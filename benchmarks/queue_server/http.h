@@ -1,5 +1,5 @@
-/* Connections: HTTP/1.1 with keep-alive, one request of a connection worked on at a time. Requests
- * that arrive meanwhile (pipelined) wait in the input buffer. */
+/* Connections: HTTP/1.1 with keep-alive. Each connection handles one request at a time; pipelined
+ * requests wait in its input buffer. */
 #ifndef HTTP_H
 #define HTTP_H
 
@@ -10,8 +10,8 @@
 
 enum {
     HEAD_BYTES_MAX = 32 << 10,
-    BODY_BYTES_MAX = 16 << 20, /* 1 MiB of text, every character escaped as \uXXXX, and ten envelopes */
-    PIPELINE_BYTES_MAX = 64 << 10, /* read ahead while a request waits */
+    BODY_BYTES_MAX = 16 << 20, /* 1 MiB of text with every character escaped as \uXXXX, and the JSON around ten entries */
+    PIPELINE_BYTES_MAX = 64 << 10, /* how much is read ahead while a request waits */
 };
 
 typedef struct Queue Queue;
@@ -19,72 +19,72 @@ typedef struct Queue Queue;
 typedef enum {
     PHASE_READING,   /* the next request may be taken from the input */
     PHASE_WAITING,   /* the handler will answer later */
-    PHASE_HOLDING,   /* an answer is held back: added latency */
-    PHASE_STREAMING, /* the handler is asked for the next piece whenever the last one is out */
+    PHASE_HOLDING,   /* an answer is delayed by a latency fault */
+    PHASE_STREAMING, /* the handler appends the next piece whenever the last one was sent */
 } Phase;
 
-/* A receive that found nothing, kept until something arrives or its time is up. */
+/* A receive that found no message; kept until one arrives or the wait time is over. */
 typedef struct {
     Queue *queue;
     int max;
     uint32_t visibility_s;
-    uint32_t attributes;  /* bit set of system attributes */
+    uint32_t attributes;  /* bit set of requested system attributes */
     char *attribute_names; /* MessageAttributeNames, JSON array; owned, or NULL */
 } Receive;
 
 typedef struct Connection {
-    Timer timer; /* first: the wheel hands it back */
+    Timer timer; /* must be first: the wheel passes it to connection_timer */
     Transport transport;
     const struct Handler *handler; /* of the last request */
     Phase phase;
     bool close_after, lose_answer, dead, keep_alive;
-    int8_t call; /* what is being answered, -1 for control and faulty requests */
+    int8_t call; /* the call being answered; -1 for control requests and invalid ones */
     uint32_t events;
     Buffer in, out;
     size_t in_start, out_sent, out_allowed, answer_start;
     Receive receive;
-    struct Connection *prev, *next;             /* among the queue's waiters, or the watchers */
-    struct Connection *open_before, *open_behind; /* among all that are open */
+    struct Connection *prev, *next;             /* in the list of the queue's waiters, or of the watchers */
+    struct Connection *open_before, *open_behind; /* in the list of open connections */
     uint32_t stream_at, stream_end;
     struct { int counter; uint64_t bound; bool at_least; Queue *queue; } watch;
     char host[128];
 } Connection;
 
-/* One request, as parsed; the pointers are good until the next read on its connection. */
+/* One parsed request; the pointers are valid until the next read on its connection. */
 typedef struct {
     const char *method, *path, *target, *body;
     size_t method_len, path_len, target_len, body_len;
 } Request;
 
-/* One kind of requests: who answers them. */
+/* Answers one kind of requests. */
 typedef struct Handler {
-    /* Answers, or sets PHASE_WAITING to answer later, or calls answer_stream. */
+    /* Answers now, or sets PHASE_WAITING to answer later, or calls answer_stream. */
     void (*handle)(Connection *c, const Request *r);
-    void (*timeout)(Connection *c); /* the timer of a waiting connection is due: answers */
-    void (*abandon)(Connection *c); /* a waiting connection is closed: forgets it */
-    void (*stream)(Connection *c);  /* appends the next piece; NULL when it never streams */
+    void (*timeout)(Connection *c); /* a waiting connection's timer expired: answers */
+    void (*abandon)(Connection *c); /* a waiting connection was closed: forgets it */
+    void (*stream)(Connection *c);  /* appends the next piece; NULL if it never streams */
 } Handler;
 
-/* The first route whose prefix starts a path handles it; the last one's prefix is empty. */
+/* A path goes to the first route whose prefix it starts with; the last route's prefix is empty. */
 typedef struct {
     const char *prefix;
     const Handler *handler;
 } Route;
 
-/* An answer is made by answer_begin, appending the body to the buffer it returns, answer_end. */
+/* To answer: call answer_begin, append the body to the buffer it returns, call answer_end. */
 Buffer *answer_begin(Connection *c);
 void answer_end(Connection *c, int status, const char *content_type, const char *query_error);
-/* Starts a chunked answer without an end; the handler streams it. */
+/* Starts a chunked answer; the handler's stream function appends the chunks and the end. */
 void answer_stream(Connection *c, const char *content_type);
 
-/* Where sockets are watched, and who handles requests; before any other call. */
+/* Sets the epoll that watches the sockets, and who handles requests. Call it first. */
 void connections_start(int epoll_fd, const Route *routes);
 void connection_accept(int listener);
 uint32_t connections_open(void);
 void connection_ready(Connection *c, uint32_t events);
 void connection_timer(Timer *t);
-/* Writes what may be written and takes up the next request; after an answer made out of turn. */
+/* Writes what can be written and takes the next request. Call it after a late answer. */
 void connection_resume(Connection *c);
-void connections_reap(void); /* frees the closed ones; at the end of a round */
+void connections_reap(void); /* frees closed connections; call it at the end of a round */
 
 #endif

@@ -15,7 +15,7 @@ static void skip_space(Reader *r) {
     while (r->at < r->end && (*r->at == ' ' || *r->at == '\n' || *r->at == '\r' || *r->at == '\t')) r->at++;
 }
 
-/* Advances to the first quote, backslash or control; sixteen bytes at a time where it can. */
+/* Advances to the first quote, backslash or control character, sixteen bytes at a time if possible. */
 static const char *scan_string(const char *at, const char *end) {
 #ifdef __SSE2__
     const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\'), last_control = _mm_set1_epi8(0x1F);
@@ -32,7 +32,7 @@ static const char *scan_string(const char *at, const char *end) {
     return at;
 }
 
-/* Reads a string from behind its opening quote to behind its closing one. */
+/* Reads a string, from after its opening quote to after its closing quote. */
 static bool read_string(Reader *r, const char **text, uint32_t *len) {
     const char *start = r->at;
     for (;;) {
@@ -40,7 +40,7 @@ static bool read_string(Reader *r, const char **text, uint32_t *len) {
         if (r->at >= r->end || (unsigned char)*r->at < 0x20) return false;
         if (*r->at == '"') break;
         if (r->end - r->at < 2) return false;
-        r->at += 2; /* what follows a backslash is checked by json_unescape */
+        r->at += 2; /* json_unescape checks what follows a backslash */
     }
     *text = start;
     *len = (uint32_t)(r->at - start);
@@ -91,7 +91,7 @@ static uint32_t new_node(Json *json) {
 
 static uint32_t read_value(Reader *r, int depth);
 
-/* Reads the members of an array or object whose bracket was read; false on a fault. */
+/* Reads the members of an array or object, after its bracket; returns false on an error. */
 static bool read_members(Reader *r, uint32_t parent, bool keyed, int depth) {
     char close = keyed ? '}' : ']';
     uint32_t last = 0;
@@ -131,7 +131,7 @@ static bool read_members(Reader *r, uint32_t parent, bool keyed, int depth) {
     }
 }
 
-/* Reads any value; returns its index, or 0 on a fault. */
+/* Reads any value; returns its index, or 0 on an error. */
 static uint32_t read_value(Reader *r, int depth) {
     skip_space(r);
     uint32_t index = new_node(r->json);
@@ -164,7 +164,7 @@ static uint32_t read_value(Reader *r, int depth) {
 
 const JsonNode *json_parse(Json *json, const char *text, size_t len) {
     json->count = 0;
-    new_node(json); /* index 0 stands for "none" */
+    new_node(json); /* index 0 means "none" */
     Reader r = {json, text, text + len};
     uint32_t root = read_value(&r, 0);
     skip_space(&r);
@@ -271,7 +271,7 @@ static bool allowed(uint32_t c) {
     return c >= 0x20 ? (c < 0xD800 || c > 0xDFFF) && c != 0xFFFE && c != 0xFFFF : c == 9 || c == 10 || c == 13;
 }
 
-/* Reads the escape behind a backslash; advances at. */
+/* Reads the escape after a backslash; advances at. */
 static bool read_escape(const char **at, const char *end, uint32_t *c) {
     if (*at >= end) return false;
     char kind = *(*at)++;

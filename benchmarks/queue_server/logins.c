@@ -25,7 +25,7 @@ static void write_version(Random *r, Buffer *out) {
     }
 }
 
-/* From one of three places: most often the first. */
+/* One of three addresses of a person, most often the first. */
 static void write_ip(uint64_t person, Random *r, Buffer *out) {
     uint32_t place = random_below(r, 8);
     uint64_t h = random_mix(person + 16 + (place < 2 ? place + 1 : 0));

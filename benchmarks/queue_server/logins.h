@@ -1,5 +1,5 @@
-/* Generated login events: people and devices recur, a share is malformed. Everything about a
- * person follows from the seed and the person's number, so that one seed gives one population. */
+/* Generated login events: people and devices recur, and a share is malformed. The seed and a person's
+ * number determine everything about the person, so the same seed gives the same people. */
 #ifndef LOGINS_H
 #define LOGINS_H
 
@@ -10,11 +10,11 @@ typedef struct {
     uint64_t seed;
     uint32_t people;
     double malformed_share;
-    uint32_t pad_bytes; /* length of an extra field, to make bodies large */
+    uint32_t pad_bytes; /* length of an extra field that makes bodies large */
 } Population;
 
-/* Appends one body as plain text; returns true when it is a malformed one: not JSON, not an
- * object, or an event that the built-in mapping refuses. */
+/* Appends one body as plain text. Returns true if it is malformed: not JSON, not an object, or an
+ * event that the built-in mapping rejects. */
 bool login_write(const Population *p, Random *r, Buffer *out);
 
 #endif

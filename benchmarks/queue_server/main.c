@@ -1,5 +1,6 @@
-/* The queue server of the benchmarks and the soak: the SQS calls that a consumer makes, in one
- * thread around epoll, on loopback. It keeps everything in memory and forgets it at exit. */
+/* The queue server of the benchmarks and the soak. It answers the SQS calls of a consumer, in one
+ * thread around epoll, on loopback. It keeps everything in memory until it exits. This file reads the
+ * options and runs the event loop. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
@@ -27,25 +28,25 @@ enum { EVENTS = 256 };
 static const Route ROUTES[] = {{"/_control/", &control_handler}, {"", &call_handler}};
 
 static int loop_fd;
-static char listener_mark, stdin_mark; /* tell the two descriptors that are no connection */
+static char listener_mark, stdin_mark; /* their addresses identify the two descriptors that are not connections */
 
 /* ---- start ---- */
 
 static void usage(FILE *to) {
     fputs("usage: queue_server [options]\n"
-          "  --port N               listen on 127.0.0.1:N (default: a free one, printed as `listening N`)\n"
+          "  --port N               listen on 127.0.0.1:N (default: a free port, printed as `listening N`)\n"
           "  --seed N               message ids from this seed (default: random)\n"
           "  --fault-seed N         faults from this seed (default: 1)\n"
           "  --fault [CALL:]NAME=V  a fault from the start; may be repeated. NAME: latency_ms, throttle_share,\n"
           "                         error_share, lose_reply_share, fail_entry_share, duplicate_share, times\n"
-          "  --in-flight-limit N    messages in flight a queue before OverLimit (default 120000)\n"
-          "  --handle-chars N       length of receipt handles, 32 to 1024 (default 284, as AWS was seen to give)\n"
-          "  --region R, --account A  what ARNs and queue URLs name\n"
+          "  --in-flight-limit N    messages in flight per queue before OverLimit (default 120000)\n"
+          "  --handle-chars N       length of receipt handles, 32 to 1024 (default 284, as observed on AWS)\n"
+          "  --region R, --account A  region and account in ARNs and queue URLs\n"
           "  --no-md5               leave MD5OfBody out\n"
-          "  --manifest             keep a line for every message ever sent (about 48 bytes each)\n"
+          "  --manifest             keep one line per message ever sent (about 48 bytes each)\n"
           "  --tls CERT KEY         speak TLS with these PEM files, through libssl\n"
-          "  --libssl FILE          the libssl to open (default: the system's)\n"
-          "  --die-with-parent      be killed when the thread that started this process ends (Linux)\n"
+          "  --libssl FILE          the libssl to load (default: the system's)\n"
+          "  --die-with-parent      die when the thread that started this process ends (Linux)\n"
           "  --exit-with-stdin      exit when standard input ends\n",
           to);
 }
@@ -74,7 +75,7 @@ static void wrong_usage(const char *what) {
 static void die_with_parent(void) {
     pid_t parent = getppid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) exit(0); /* it died in between */
+    if (getppid() != parent) exit(0); /* the parent ended in the meantime */
 }
 
 static void read_options(int argc, char **argv, Start *start) {
@@ -112,7 +113,7 @@ static void read_options(int argc, char **argv, Start *start) {
             default: usage(stderr); exit(2);
         }
     }
-    if (optind < argc) wrong_usage("there are no arguments, only options");
+    if (optind < argc) wrong_usage("only options are accepted, no arguments");
 }
 
 static int open_listener(void) {
@@ -151,7 +152,7 @@ static void expire(Timer *t) {
     switch (t->kind) {
         case TIMER_MESSAGE: message_expire(t); break;
         case TIMER_CONNECTION: connection_timer(t); break;
-        case TIMER_FILL: break; /* it only had to wake the loop */
+        case TIMER_FILL: break; /* its only purpose is to wake the loop */
     }
 }
 
@@ -179,7 +180,7 @@ static void run(int listener) {
         }
         calls_serve_waiters();
         control_round();
-        calls_serve_waiters(); /* what a fill just put there */
+        calls_serve_waiters(); /* with what a fill just sent */
         connections_reap();
     }
 }

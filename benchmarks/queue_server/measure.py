@@ -1,7 +1,7 @@
 """Measures the queue server itself: `python -m benchmarks.queue_server.measure`.
 
-It shows that the server is not what the benchmarks measure: a bare client in C drains a filled
-queue, and the server's own CPU time is divided by the messages. Loopback only, a few seconds.
+A bare client in C drains a filled queue; the server's CPU time is divided by the number of
+messages. This shows that the server does not limit the benchmarks. Loopback only, a few seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RUNS = 5
 
 
 def run(messages: int, *options: str, pad_bytes: int = 0) -> tuple[float, float, float, float]:
-    """One drain; returns messages/s, server CPU us a message, fill messages/s, peak MB."""
+    """Drain once; return messages/s, server CPU (us per message), fill messages/s, peak MB."""
     load = BUILD / "load"
     with QueueServer(*options) as server:
         created = {"QueueName": "drain"}
@@ -51,7 +51,7 @@ def main() -> None:
             statistics.median(column) for column in zip(*runs, strict=True)
         )
         sys.stdout.write(
-            f"{name}: {rate:,.0f} messages/s, {cpu_us:.2f} us CPU a message (server), "
+            f"{name}: {rate:,.0f} messages/s, {cpu_us:.2f} us CPU per message (server), "
             f"fill {fill:,.0f}/s, peak {peak_mb:.0f} MB for {MESSAGES:,} messages\n"
         )
 

@@ -3,14 +3,14 @@
 
 #include <stdlib.h>
 
-#include "book.h"
 #include "buffer.h"
+#include "manifest.h"
 
 const char *const QUEUE_SETTINGS[6] = {"Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled", "FifoThroughputLimit"};
 enum { DEDUP_MS = 300000 };
 
-/* A message delivered twice has a twin: a second message with its id. It comes right behind the
- * first, at the end of the line, or only after the first was deleted. */
+/* A message that is delivered twice has a twin: a second message with the same id. The twin follows
+ * right after the first, at the end of the queue, or only after the first was deleted. */
 typedef enum { TWIN_UNDECIDED, TWIN_NONE, TWIN_AFTER_DELETE, TWIN_ITSELF } Twin;
 
 struct Group {
@@ -33,7 +33,7 @@ static Table queues;
 static Queue *oldest, *newest, *dirty;
 static char **names_ever;
 static uint32_t queue_ids;
-static Message **slots; /* by the slot number in receipt handles */
+static Message **slots; /* indexed by the slot number in receipt handles */
 static uint32_t *free_slots, slot_cap, free_count;
 static uint64_t serials;
 static void (*when_deleted)(Queue *);
@@ -110,8 +110,8 @@ static void ready_append(Queue *q, Group *g) {
     q->ready_last = g;
 }
 
-/* Puts a group on the ready list or takes it off, after its first message or its state changed;
- * an empty one is freed. */
+/* Call it after a group's first message or that message's state changed: puts the group on the ready
+ * list or takes it off, and frees an empty group. */
 static void group_refresh(Queue *q, Group *g) {
     bool ready = g->first && g->first->state == VISIBLE;
     if (ready && !g->ready) {
@@ -141,7 +141,7 @@ static void group_join(Queue *q, Message *m) {
     g->last = m;
 }
 
-/* Unlinks a message from its group without refreshing it. */
+/* Unlinks a message from its group, without refreshing the group. */
 static Group *group_leave(Message *m) {
     Extras *x = m->extras;
     Group *g = x->group;
@@ -180,7 +180,7 @@ static uint32_t slot_take(Message *m) {
     return slot;
 }
 
-/* Frees a message on no group; its state is still counted. */
+/* Frees a message that is in no group, and subtracts it from the count of its state. */
 static void message_free(Message *m) {
     list_remove(&m->link);
     --*state_count(m);
@@ -198,7 +198,7 @@ static void message_free(Message *m) {
     free(m);
 }
 
-/* Frees a message and refreshes its group, if it has one. */
+/* Frees a message and refreshes its group, if any. */
 static void message_drop(Message *m) {
     Queue *q = m->queue;
     Group *g = m->extras && m->extras->group ? group_leave(m) : NULL;
@@ -206,7 +206,7 @@ static void message_drop(Message *m) {
     if (g) group_refresh(q, g);
 }
 
-/* Makes a message visible: behind the others on a standard queue, in its place on a FIFO one. */
+/* Makes a message visible: at the end of a standard queue, in its order on a FIFO queue. */
 static void message_show(Message *m) {
     list_remove(&m->link);
     set_state(m, VISIBLE);
@@ -257,7 +257,7 @@ static void dedup_prune(Queue *q) {
     }
 }
 
-/* Finds the deduplication entry of a draft, or makes one that the caller fills (fresh). */
+/* Finds the deduplication entry of a draft; if there is none, makes one for the caller to fill (fresh). */
 static Dedup *dedup_claim(Queue *q, const Draft *d, bool *fresh) {
     dedup_prune(q);
     Buffer key = {0};
@@ -299,7 +299,7 @@ Message *queue_send(Queue *q, const Draft *d, uint32_t delay_s, uint8_t id[16], 
     new_uuid(m->id);
     memcpy(m->md5, d->md5, 16);
     m->sent_ms = d->sent_ms ? d->sent_ms : wall_ms;
-    m->book = book_add(m->id, m->md5, q->id, (BookKind)d->book_kind);
+    m->manifest_index = manifest_add(m->id, m->md5, q->id, (ManifestKind)d->manifest_kind);
     if (d->group_id || d->dedup_id || d->attributes || d->trace) {
         m->extras = extras_new(d->group_id, d->dedup_id, d->attributes, d->trace);
     }
@@ -339,7 +339,7 @@ static void message_move(Message *m) {
     buffer_release(&arn);
     m->extras->receives_elsewhere = m->receive_count;
     m->queue = to;
-    m->serial = ++serials; /* handles of the old queue name it no more */
+    m->serial = ++serials; /* invalidates the handles of the old queue */
     m->state = DELAYED;
     to->delayed_count++;
     if (to->fifo) {
@@ -351,7 +351,7 @@ static void message_move(Message *m) {
     counters.moved++;
 }
 
-/* Drops a message past its retention or moves one received too often; true if it did. */
+/* Drops a message past its retention, or moves one received too often; returns whether it did. */
 static bool message_retire(Message *m) {
     Queue *q = m->queue;
     if (wall_ms - m->sent_ms >= q->retention_s * 1000ll) {
@@ -382,7 +382,7 @@ static void twin_decide(Message *m) {
     t->sent_ms = m->sent_ms;
     t->first_received_ms = m->first_received_ms;
     t->receive_count = m->receive_count;
-    t->book = m->book;
+    t->manifest_index = m->manifest_index;
     t->twin = TWIN_ITSELF;
     if (m->extras) {
         const Extras *x = m->extras;
@@ -391,7 +391,7 @@ static void twin_decide(Message *m) {
         t->extras->receives_elsewhere = x->receives_elsewhere;
     }
     message_show(t);
-    if (way == 0) { /* next in line, so often in the same answer */
+    if (way == 0) { /* next in the queue, so often in the same answer */
         list_remove(&t->link);
         list_prepend(&t->queue->visible, &t->link);
     }
@@ -403,7 +403,7 @@ static void message_take(Message *m) {
     m->receive_count++;
     m->held_since_ms = now_ms;
     if (!m->first_received_ms) m->first_received_ms = wall_ms;
-    BookEntry *e = book_entry(m->book);
+    ManifestEntry *e = manifest_entry(m->manifest_index);
     if (e) e->receives++;
     counters.received++;
     counters.delivered_bytes += m->raw_len;
@@ -425,7 +425,8 @@ static int take_standard(Queue *q, int max, Message *out[10], bool *over_limit) 
     return n;
 }
 
-/* As many of one group as fit before the next one (AWS SQS developer guide, FIFO delivery logic). */
+/* Takes as many messages of one group as fit, then the next group (AWS SQS developer guide, FIFO
+ * delivery logic). */
 static int take_fifo(Queue *q, int max, Message *out[10], bool *over_limit) {
     int n = 0;
     while (n < max && q->ready_first) {
@@ -464,7 +465,7 @@ int queue_receive(Queue *q, int max, uint32_t visibility_s, Message *out[10], bo
 /* ---- settling ---- */
 
 void message_delete(Message *m) {
-    BookEntry *e = book_entry(m->book);
+    ManifestEntry *e = manifest_entry(m->manifest_index);
     if (e) e->deletes++;
     counters.deleted++;
     if (m->twin == TWIN_AFTER_DELETE) {
@@ -487,7 +488,7 @@ void message_extend(Message *m, uint32_t visibility_s) {
 
 /* ---- receipt handles ---- */
 
-/* 24 bytes as base64, then filler that makes a handle as long as those of AWS. */
+/* 24 bytes as base64, then padding that makes a handle as long as on AWS. */
 typedef struct {
     uint32_t queue, slot;
     uint64_t serial;

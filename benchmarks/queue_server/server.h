@@ -1,4 +1,4 @@
-/* What the parts of the queue server share: options, clock, counters, random streams. */
+/* What all parts of the queue server share: options, clock, counters, random streams. */
 #ifndef SERVER_H
 #define SERVER_H
 
@@ -27,9 +27,9 @@ extern const char *const CALL_NAMES[CALLS];
 
 typedef struct {
     const char *region, *account;
-    uint32_t in_flight_limit; /* messages a queue; AWS: 120,000 */
+    uint32_t in_flight_limit; /* messages per queue; AWS: 120,000 */
     uint32_t handle_chars;    /* length of a receipt handle */
-    bool md5;                 /* give MD5OfBody */
+    bool md5;                 /* return MD5OfBody */
     bool manifest;            /* keep a line for every message ever sent */
     bool tls;
     int port;
@@ -39,18 +39,18 @@ extern Options options;
 typedef struct {
     uint64_t requests[CALLS];
     uint64_t sent, received, deleted, moved, expired, duplicated;
-    uint64_t delivered_bytes; /* of bodies, as escaped in the answers */
+    uint64_t delivered_bytes; /* of bodies, escaped as in the answers */
 } Counters;
 extern Counters counters;
 
 /* Share of a standard queue's messages to deliver twice: faults.c sets it, queue.c applies it. */
 extern double duplicate_share;
 
-extern uint64_t now_ms; /* monotonic; read once a round of the event loop */
+extern uint64_t now_ms; /* monotonic; read once per round of the event loop */
 extern int64_t wall_ms; /* since the epoch */
 void clock_read(void);
 
-/* xoshiro256**: one stream for ids and generated logins, one for faults, so that switching a fault on
+/* xoshiro256**. Ids and generated logins use one stream, faults another, so that switching a fault on
  * does not change the ids that a seed gives. */
 typedef struct {
     uint64_t s[4];
@@ -59,7 +59,7 @@ extern Random random_ids, random_faults;
 void random_seed(Random *r, uint64_t seed);
 uint64_t random_next(Random *r);
 uint32_t random_below(Random *r, uint32_t bound);
-bool random_chance(Random *r, double share); /* true for about that share of calls */
+bool random_chance(Random *r, double share); /* true for about this share of the calls */
 uint64_t random_mix(uint64_t x);             /* splitmix64's finalizer: a hash of x */
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "buffer.h"
 
-/* FNV-1a, 64 bits. Callers are local tests: collisions on purpose are no concern. */
+/* FNV-1a, 64 bits. Only local tests call this, so deliberate collisions are no concern. */
 static uint64_t hash(const char *key, size_t len) {
     uint64_t h = 0xcbf29ce484222325u;
     for (size_t i = 0; i < len; i++) h = (h ^ (unsigned char)key[i]) * 0x100000001b3u;

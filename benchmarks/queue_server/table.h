@@ -1,5 +1,5 @@
-/* A chained hash table of entries that embed their own link: queues by name, message groups and
- * deduplication ids. Keys are bytes owned by the entry. */
+/* A hash table with chaining; each entry contains its own link. It holds queues by name, message
+ * groups and deduplication ids. The entry owns the bytes of its key. */
 #ifndef TABLE_H
 #define TABLE_H
 

@@ -1,5 +1,5 @@
-/* Plain and TLS sockets (see transport.h). The prototypes below are those of OpenSSL 1.1 and 3,
- * declared here because the functions are looked up by name. */
+/* Plain and TLS sockets (see transport.h). The prototypes are those of OpenSSL 1.1 and 3, declared
+ * here because the functions are looked up by name. */
 #include "transport.h"
 
 #include <dlfcn.h>
@@ -42,7 +42,7 @@ static void *open_library(const char *library) {
 }
 
 static bool look_up(void *handle) {
-    /* POSIX has dlsym return functions as void *; the copy through void ** is its own idiom. */
+    /* dlsym returns functions as void *; POSIX recommends this copy through void **. */
 #define FIND(name) if (!(*(void **)&tls.name = dlsym(handle, #name))) return false
     FIND(TLS_server_method);
     FIND(SSL_CTX_new);
@@ -67,20 +67,20 @@ static bool look_up(void *handle) {
 bool tls_start(const char *library, const char *certificate, const char *key) {
     void *handle = open_library(library);
     if (!handle || !look_up(handle)) {
-        fputs("error: --tls needs libssl and none could be opened\n"
-              "hint: name one with --libssl FILE\n", stderr);
+        fputs("error: --tls needs libssl, and none could be loaded\n"
+              "hint: give one with --libssl FILE\n", stderr);
         return false;
     }
     tls.context = tls.SSL_CTX_new(tls.TLS_server_method());
     if (!tls.context || tls.SSL_CTX_use_certificate_chain_file(tls.context, certificate) != 1 ||
         tls.SSL_CTX_use_PrivateKey_file(tls.context, key, SSL_FILETYPE_PEM_) != 1 ||
         tls.SSL_CTX_check_private_key(tls.context) != 1) {
-        fputs("error: the certificate and key could not be used\n"
+        fputs("error: the certificate and key are not usable\n"
               "hint: --tls takes two PEM files, the certificate first\n", stderr);
         return false;
     }
     tls.SSL_CTX_ctrl(tls.context, SSL_CTRL_MODE_, MODE_PARTIAL_WRITE | MODE_MOVING_BUFFER, NULL);
-    tls.SSL_CTX_ctrl(tls.context, SSL_CTRL_SET_READ_AHEAD_, 1, NULL); /* one recv a record, not two */
+    tls.SSL_CTX_ctrl(tls.context, SSL_CTRL_SET_READ_AHEAD_, 1, NULL); /* one recv per record, not two */
     return true;
 }
 

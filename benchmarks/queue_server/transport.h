@@ -1,5 +1,5 @@
-/* How bytes go in and out of a socket: plainly, or through TLS. libssl is opened when the server
- * starts with --tls, so that neither its headers nor the library are needed otherwise. */
+/* Reads and writes a socket, plain or with TLS. With --tls the server loads libssl when it starts;
+ * without it, neither the headers nor the library are needed. */
 #ifndef TRANSPORT_H
 #define TRANSPORT_H
 
@@ -14,13 +14,13 @@ typedef struct {
 
 enum { TRANSPORT_AGAIN = -1, TRANSPORT_CLOSED = -2 };
 
-/* Prepares TLS; on failure says why on stderr and returns false. */
+/* Prepares TLS; on failure prints the reason to stderr and returns false. */
 bool tls_start(const char *library, const char *certificate, const char *key);
 void transport_open(Transport *t, int fd);
-/* Bytes moved, or TRANSPORT_AGAIN, or TRANSPORT_CLOSED (by the peer, or broken). */
+/* Both return the number of bytes, TRANSPORT_AGAIN, or TRANSPORT_CLOSED (by the peer or an error). */
 ssize_t transport_read(Transport *t, void *bytes, size_t len);
 ssize_t transport_write(Transport *t, const void *bytes, size_t len);
-/* Whether bytes are held above the socket, where epoll does not see them. */
+/* Whether libssl holds bytes that were read from the socket, which epoll does not see. */
 bool transport_has_more(const Transport *t);
 void transport_close(Transport *t);
 

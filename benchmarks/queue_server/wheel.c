@@ -1,5 +1,5 @@
-/* The timing wheel (see wheel.h): four levels of 256 slots; level n holds timers due within
- * 256^(n+1) ms and pours a slot into the levels below when its turn comes. */
+/* The timing wheel (see wheel.h): four levels of 256 slots. Level n holds timers due within
+ * 256^(n+1) ms; when the clock reaches one of its slots, the timers move to the levels below. */
 #include "wheel.h"
 
 #include <stddef.h>
@@ -7,9 +7,9 @@
 enum { LEVELS = 4, SLOTS = 256 };
 
 static Timer slots[LEVELS][SLOTS];
-static uint64_t used[SLOTS / 64]; /* which slots of level 0 may hold timers */
+static uint64_t used[SLOTS / 64]; /* slots of level 0 that may hold timers */
 static uint64_t clock_ms;
-static bool any; /* false only when surely empty */
+static bool any; /* false only if certainly empty */
 
 void list_init(Timer *head) { head->prev = head->next = head; }
 
@@ -53,7 +53,7 @@ static void pour(int level, unsigned index) {
     while (!list_is_empty(head)) {
         Timer *t = head->next;
         list_remove(t);
-        if (t->due_ms <= clock_ms) { /* due at this very tick, which is about to be expired */
+        if (t->due_ms <= clock_ms) { /* due at this tick, which expires next */
             unsigned now = clock_ms & 255;
             used[now / 64] |= 1ull << now % 64;
             list_append(&slots[0][now], t);
@@ -95,7 +95,7 @@ void wheel_advance(uint64_t now_ms, void (*expire)(Timer *)) {
         Timer due;
         list_init(&due);
         Timer *head = &slots[0][index];
-        if (!list_is_empty(head)) { /* take the whole slot: expire may add to the wheel */
+        if (!list_is_empty(head)) { /* take the whole slot, since expire may add to the wheel */
             due = *head;
             due.prev->next = &due;
             due.next->prev = &due;
@@ -112,7 +112,7 @@ void wheel_advance(uint64_t now_ms, void (*expire)(Timer *)) {
 int wheel_wait_ms(uint64_t now_ms) {
     if (!any) return -1;
     uint64_t tick = clock_ms + 1;
-    while (tick & 255) { /* the next slot in use, or the next pouring */
+    while (tick & 255) { /* the next slot in use, or the next move from a level above */
         uint64_t bits = used[(tick & 255) / 64] >> (tick & 63);
         if (bits) {
             tick += (unsigned)__builtin_ctzll(bits);

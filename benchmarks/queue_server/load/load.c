@@ -1,6 +1,6 @@
 /* Drains a queue over several connections, receive(10) then delete(10), as fast as the server
- * answers: measures the server, not a client. usage: load PORT QUEUE CONNECTIONS
- * Prints messages and seconds. Requests carry headers as long as a signed one's. */
+ * answers. It measures the server, not a client. usage: load PORT QUEUE CONNECTIONS
+ * Prints messages and seconds. The headers are as long as those of a signed request. */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -47,7 +47,7 @@ static void ask(Peer *p) {
     send_call(p, "ReceiveMessage", body, (size_t)n);
 }
 
-/* Deletes what an answer holds; returns how many messages that is. */
+/* Deletes the messages of an answer; returns how many. */
 static int settle(Peer *p) {
     static const char MARK[] = "\"ReceiptHandle\":\"";
     int count = 0, n = snprintf(body, sizeof body, "{\"QueueUrl\":\"http://127.0.0.1:%s/000000000000/%s\",\"Entries\":[", port, queue);
@@ -64,7 +64,7 @@ static int settle(Peer *p) {
     return count;
 }
 
-/* Whether a whole answer has been read. */
+/* Whether a complete answer was read. */
 static int is_whole(Peer *p) {
     char *head = memmem(p->in, p->len, "\r\n\r\n", 4), *length = head ? memmem(p->in, p->len, "Content-Length: ", 16) : NULL;
     if (!length) return 0;

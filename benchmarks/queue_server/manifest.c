@@ -1,21 +1,21 @@
-/* The manifest (see book.h). */
-#include "book.h"
+/* The manifest (see manifest.h). */
+#include "manifest.h"
 
 #include <stdlib.h>
 
 #include "server.h"
 
 static const char *const KINDS[] = {"sent", "login", "malformed"};
-static BookEntry *entries;
+static ManifestEntry *entries;
 static uint32_t count, cap;
 
-uint32_t book_add(const uint8_t id[16], const uint8_t md5[16], uint32_t queue, BookKind kind) {
-    if (!options.manifest) return BOOK_NONE;
+uint32_t manifest_add(const uint8_t id[16], const uint8_t md5[16], uint32_t queue, ManifestKind kind) {
+    if (!options.manifest) return MANIFEST_NONE;
     if (count == cap) {
         cap = cap ? cap * 2 : 4096;
         entries = must_alloc(realloc(entries, cap * sizeof *entries));
     }
-    BookEntry *e = &entries[count];
+    ManifestEntry *e = &entries[count];
     memset(e, 0, sizeof *e);
     memcpy(e->id, id, 16);
     memcpy(e->md5, md5, 16);
@@ -24,11 +24,11 @@ uint32_t book_add(const uint8_t id[16], const uint8_t md5[16], uint32_t queue, B
     return count++;
 }
 
-BookEntry *book_entry(uint32_t index) { return index == BOOK_NONE ? NULL : &entries[index]; }
+ManifestEntry *manifest_entry(uint32_t index) { return index == MANIFEST_NONE ? NULL : &entries[index]; }
 
-uint32_t book_size(void) { return count; }
+uint32_t manifest_size(void) { return count; }
 
-void book_line(const BookEntry *e, const char *queue_name, Buffer *out) {
+void manifest_line(const ManifestEntry *e, const char *queue_name, Buffer *out) {
     buffer_uuid(out, e->id);
     buffer_text(out, " ");
     buffer_hex(out, e->md5, 16);
