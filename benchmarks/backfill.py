@@ -1,11 +1,12 @@
-"""Backfill of a gzip archive: rate and memory, and that kill -9 in its middle changes nothing.
+"""Backfill of a gzip archive: its rate and memory, and that kill -9 in the middle changes nothing.
 
     python -m benchmarks.backfill --lines 1000000 --kills 3
 
-The archive is backfilled into one database without a break, and into another by runs that are
-killed with SIGKILL, each once so many lines of it are committed, and a last one that is not. Both
-use the same keys. Then target, ledger and quarantine of both are compared: counts, and a SHA-256
-of their rows in order. One line of JSON at the end; exit code 1 where they differ.
+One run backfills the archive into a first database without interruption. Several runs backfill it
+into a second database: each is killed with SIGKILL once a certain number of lines is committed,
+except the last. Both databases use the same keys. Then target, ledger and quarantine of both are
+compared: their counts, and a SHA-256 of their rows in order. Prints one line of JSON at the end;
+the exit code is 1 if the databases differ.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ COMPARED = {
 }
 
 
-class Ended(msgspec.Struct):
+class CommandRun(msgspec.Struct):
     """One run of the command, killed or not."""
 
     seconds: float
     peak_mb: float
     cpu_s: float
     result: dict[str, Any] | None
-    """What it printed; None where it was killed."""
+    """The JSON it printed; None if it was killed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run and print; return the exit code."""
+    """Run and print the result; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=3, help="evenly spread over the lines")
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.writelines(
                 f"{line}\n" for line in logins(options.lines, seed=1, bad_share=BAD_SHARE)
             )
-        _tell(f"archive: {options.lines:,} lines, {file.stat().st_size / 2**20:.1f} MB of gzip")
+        _tell(f"archive: {options.lines:,} lines, {file.stat().st_size / 2**20:.1f} MB gzipped")
         with open_rig(settings={}) as rig, rig.stand() as whole, rig.stand() as broken:
             report = _measure(whole, broken, file, options.lines, options.kills)
     print(json.dumps(report | stamped))
@@ -82,7 +83,7 @@ def _measure(whole: Stand, broken: Stand, file: Path, lines: int, kills: int) ->
     once = _run(whole, file)
     assert once.result is not None
     rate = lines / once.seconds
-    _tell(f"without a break: {once.seconds:.1f} s, {rate:,.0f} lines/s, {once.peak_mb:.0f} MB")
+    _tell(f"without interruption: {once.seconds:.1f} s, {rate:,.0f} lines/s, {once.peak_mb:.0f} MB")
     points = []
     peaks = [once.peak_mb]
     for number in range(1, kills + 1):
@@ -94,7 +95,9 @@ def _measure(whole: Stand, broken: Stand, file: Path, lines: int, kills: int) ->
     last = _run(broken, file)
     assert last.result is not None
     if last.result["resumed"] != (points[-1] if points else 0) or last.result["duplicate"]:
-        raise BenchmarkError(f"the last run did not go on where it was: {last.result}")
+        raise BenchmarkError(
+            f"the last run did not resume where the killed run stopped: {last.result}"
+        )
     peaks.append(last.peak_mb)
     found = {
         name: [_digest(one, query) for one in (whole, broken)] for name, query in COMPARED.items()
@@ -118,7 +121,7 @@ def _measure(whole: Stand, broken: Stand, file: Path, lines: int, kills: int) ->
     }
 
 
-def _run(stand: Stand, file: Path, stop_at: int | None = None) -> Ended:
+def _run(stand: Stand, file: Path, stop_at: int | None = None) -> CommandRun:
     """Run the command; kill it once `stop_at` lines are committed."""
     began = time.perf_counter()
     with tempfile.TemporaryFile() as out:
@@ -142,11 +145,11 @@ def _run(stand: Stand, file: Path, stop_at: int | None = None) -> Ended:
         out.seek(0)
         result = json.loads(out.read().splitlines()[-1]) if stop_at is None else None
     cpu_s = usage.ru_utime + usage.ru_stime
-    return Ended(seconds, usage.ru_maxrss / 1024, cpu_s, result)
+    return CommandRun(seconds, usage.ru_maxrss / 1024, cpu_s, result)
 
 
 def _wait_alone(stand: Stand) -> None:
-    """Wait until the killed run's backends have ended: a COMMIT may have been under way."""
+    """Wait until the killed run's backends have ended: one may still be committing."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     while stand.query(
         f"{query} AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -161,7 +164,7 @@ def _line(stand: Stand) -> int:
 
 
 def _digest(stand: Stand, query: str) -> tuple[int, str]:
-    """Return how many rows a query gives, and a SHA-256 of them, one after another."""
+    """Return how many rows a query returns, and the SHA-256 of these rows in order."""
     digest, count = hashlib.sha256(), 0
     with _connected(stand) as connection:
         statement = f"COPY ({query}) TO STDOUT".encode()

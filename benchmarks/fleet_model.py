@@ -1,9 +1,9 @@
-"""A model of a fleet: what a rate of messages costs in cores, requests, dollars, WAL and databases.
+"""A model of a fleet: the cores, requests, dollars, WAL and databases that a message rate needs.
 
     python -m benchmarks.fleet_model --rate 1000000
 
-Every assumption is a field of `Assumptions` with its source, and an option of the command. It adds
-and multiplies; what it leaves out is said in docs/discussions/scale.md.
+Every assumption is a field of `Assumptions` with its source, and an option of the command. The
+model only adds and multiplies; docs/discussions/scale.md lists what it leaves out.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ SECONDS_A_MONTH = 30 * 86_400
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is known of one message, one core, one queue and one database."""
+    """Measured or assumed figures for one message, one core, one queue and one database."""
 
     consumer_us: float = 16.9
-    """CPU of a consumer a message, µs. benchmarks/RESULTS.md, drain, one worker."""
+    """CPU of a consumer, µs per message. benchmarks/RESULTS.md, drain, one worker."""
     postgres_us: float = 8.1
-    """CPU of PostgreSQL a message, µs. The same table."""
+    """CPU of PostgreSQL, µs per message. The same table."""
     wal_bytes: float = 293.0
-    """WAL a row, bytes: ledger, row and their index entries. benchmarks/results/scale.json."""
+    """WAL, bytes per row: ledger, row and their index entries. benchmarks/results/scale.json."""
     core_share: float = 0.6
-    """Of a core that may be used on average, so that bursts and failovers find room."""
+    """Share of each core that is used on average; the rest is left for bursts and failovers."""
     messages_a_request: float = 9.0
-    """Of ten that a receive or a delete can take; a fleet that is busy fills them nearly."""
+    """Of at most ten per receive or delete; a busy fleet nearly fills its requests."""
     requests_of_leases: float = 0.02
-    """Visibility changes a message: only what is in hand longer than a third of its timeout."""
+    """Visibility changes per message: only if held longer than a third of its timeout."""
     dollars_a_million_requests: float = 0.40
     """SQS standard, us-east-1, up to 100 billion a month; FIFO 0.50. AWS price list, 2026."""
     dollars_a_core_hour: float = 0.0418
     """An ARM vCPU with 2 GiB on Fargate, us-east-1. AWS price list, 2026."""
     database_wal_bytes_s: float = 200e6
-    """WAL that one database writes and ships, bytes/s, with room for its checkpoints."""
+    """WAL that one database can write and ship, bytes/s, with a reserve for checkpoints."""
     database_rows_s: float = 250_000.0
-    """Ledger rows one database takes a second at the right edge of its index, before the target's
-    own indexes: an assumption, not measured here."""
+    """Ledger rows per second that one database can insert at the right edge of the ledger's index,
+    without the target's own indexes: an assumption, not measured here."""
     round_trip_s: float = 0.05
-    """From a receive to the delete: poll, batch, commit."""
+    """Seconds from a receive to the delete: poll, batch, commit."""
     in_flight_max: int = 120_000
-    """Messages in flight of one standard queue. AWS SQS quotas."""
+    """Limit of messages in flight per standard queue. AWS SQS quotas."""
     consumer_rate: float = 45_000.0
     """Messages/s of one consumer with a core of its own."""
 
 
 @dataclass(frozen=True)
-class Fleet:
-    """What a rate needs."""
+class FleetNeeds:
+    """What a rate of messages needs."""
 
     rate: float
     consumer_cores: float
@@ -69,10 +69,10 @@ class Fleet:
     dollars_a_month: float
 
 
-def fleet(rate: float, a: Assumptions) -> Fleet:
-    """Return what `rate` messages a second need. Raises ValueError where it is not above 0."""
+def fleet(rate: float, a: Assumptions) -> FleetNeeds:
+    """Return what `rate` messages per second need. Raises ValueError if it is not above 0."""
     if rate <= 0:
-        raise ValueError("a rate is above 0")
+        raise ValueError("the rate must be above 0")
     consumer_cores = rate * a.consumer_us / 1e6 / a.core_share
     postgres_cores = rate * a.postgres_us / 1e6 / a.core_share
     requests_a_message = 2 / a.messages_a_request + a.requests_of_leases
@@ -81,7 +81,7 @@ def fleet(rate: float, a: Assumptions) -> Fleet:
     requests = requests_a_message * a.dollars_a_million_requests
     cores = (a.consumer_us / a.core_share) / 3600 * a.dollars_a_core_hour
     dollars = requests + cores
-    return Fleet(
+    return FleetNeeds(
         rate=rate,
         consumer_cores=round(consumer_cores, 2),
         consumers=math.ceil(rate / (a.consumer_rate * a.core_share)),
@@ -97,9 +97,9 @@ def fleet(rate: float, a: Assumptions) -> Fleet:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what a rate needs, and under which assumptions."""
+    """Print what a rate needs, and the assumptions."""
     parser = argparse.ArgumentParser(prog="benchmarks.fleet_model", description=__doc__)
-    parser.add_argument("--rate", type=float, default=1e6, help="messages a second (1000000)")
+    parser.add_argument("--rate", type=float, default=1e6, help="messages per second (1000000)")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     for field in dataclasses.fields(Assumptions):
         name = "--" + field.name.replace("_", "-")
@@ -112,12 +112,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         both = {**dataclasses.asdict(needs), "assumptions": dataclasses.asdict(assumptions)}
         print(json.dumps(both))
         return 0
-    print(f"{rate:,.0f} messages a second need:")
+    print(f"{rate:,.0f} messages per second need:")
     print(f"  {needs.consumer_cores:,.1f} cores of consumers, {needs.consumers:,} processes")
     print(f"  {needs.postgres_cores:,.1f} cores of PostgreSQL, in {needs.databases:,} databases")
     print(f"  {needs.wal_bytes_s / 1e6:,.0f} MB/s of WAL")
-    print(f"  {needs.requests_s:,.0f} SQS requests a second, {needs.queues:,} queues")
-    print(f"  ${needs.dollars_a_million_messages:.3f} a million messages without the databases")
+    print(f"  {needs.requests_s:,.0f} SQS requests per second, {needs.queues:,} queues")
+    print(f"  ${needs.dollars_a_million_messages:.3f} per million messages without the databases")
     print("assuming:")
     for name, value in dataclasses.asdict(assumptions).items():
         print(f"  {name} = {value:,}")

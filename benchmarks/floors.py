@@ -1,9 +1,10 @@
-"""`python -m benchmarks.floors`: a drain against the sum of its stages, each done alone.
+"""`python -m benchmarks.floors`: compares a drain with the sum of its stages run alone.
 
-A stage alone is the code that the pipeline runs for it, and nothing else in the process: no
-holding, lease, budget, outcome or log line, and no other stage's data in the caches. What a drain
-costs beyond their sum is what putting them together costs. Drains and stages take turns on the same
-servers, so that a machine that changes its speed changes both; writes its part of RESULTS.md.
+A stage run alone is the pipeline's own code for that stage, with nothing else in the process: no
+leases, budget, outcomes or log lines, and no data of another stage in the caches. The difference
+between a drain and the sum of the stages is the cost of combining them. Drains and stages take
+turns on the same servers, so that changes of the machine's speed affect both. The command writes
+its own part of RESULTS.md.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sqs2pg.message import Message
 from sqs2pg.postgres.sink import Packed
 from sqs2pg.runners.assembly import Ready, assemble
 from sqs2pg.settings.load import load
+from sqs2pg.sqs.concurrency import AT_ONCE_MIN
 
 from . import processes
 from .contenders import ONE
@@ -40,16 +42,14 @@ from .rig import BenchmarkError, Rig, open_rig
 MESSAGES = 100_000
 RUNS = 7
 LIMIT_S = 60.0
-AT_ONCE = 8
-"""Conversations at once: `round_trip.AT_ONCE_MIN`."""
 STAGES = ("receive", "decode, mask, pack", "write", "delete")
 SERVER, SERVER_IN_DRAIN = "PostgreSQL", "PostgreSQL in the drain"
 GOAL = 1.5
-"""Times the sum that a drain may cost."""
+"""A drain should cost at most this many times the sum of its stages."""
 
 
-class Slices:
-    """Receipt handles to delete, ten at a time (`conversation.Batches`)."""
+class HandleBatches:
+    """Receipt handles to delete, ten at a time."""
 
     def __init__(self, queue_url: str, handles: list[str]) -> None:
         self.queue_url = queue_url
@@ -57,7 +57,7 @@ class Slices:
         self.handles = self._left.pop()
 
     def advance(self) -> bool:
-        """Make the next ten the present ones."""
+        """Move on to the next ten handles; return False if there are none."""
         if not self._left:
             return False
         self.handles = self._left.pop()
@@ -79,20 +79,20 @@ async def _receive(ready: Ready, timeout_s: int, count: int) -> list[Message]:
                 )
             )
 
-    await asyncio.gather(*(poll() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(poll() for _ in range(AT_ONCE_MIN)))
     return messages
 
 
 async def _pack(ready: Ready, batches: list[list[Message]]) -> list[Packed]:
-    pack = ready.processors[0]._pack  # noqa: SLF001  a part of the pipeline, alone
+    pack = ready.processors[0]._pack  # noqa: SLF001  one stage of the pipeline, alone
     packed = [pack(batch, {}, None) for batch in batches]
     if None in packed:
-        raise BenchmarkError("a batch of good logins is not packed: is the extension built?")
+        raise BenchmarkError("a batch of good logins was not packed: is the C extension built?")
     return [one for one in packed if one is not None]
 
 
 async def _write(ready: Ready, packed: list[Packed]) -> None:
-    sink = ready.processors[0]._sink  # noqa: SLF001  likewise
+    sink = ready.processors[0]._sink  # noqa: SLF001  one stage, alone
     for one in packed:
         if fault := await sink.write_packed(one):
             raise BenchmarkError(f"a batch could not be written ({fault})")
@@ -101,16 +101,16 @@ async def _write(ready: Ready, packed: list[Packed]) -> None:
 async def _delete(ready: Ready, messages: list[Message]) -> None:
     async def delete(part: list[Message]) -> None:
         handles = [message.receipt_handle for message in part]
-        if failures := await ready.client.delete_on(Slices(ready.source.queue_url, handles)):
+        if failures := await ready.client.delete_on(HandleBatches(ready.source.queue_url, handles)):
             raise BenchmarkError(f"{len(failures)} deletes failed")
 
-    share = -(-len(messages) // AT_ONCE // 10) * 10
+    share = -(-len(messages) // AT_ONCE_MIN // 10) * 10
     parts = [messages[at : at + share] for at in range(0, len(messages), share)]
     await asyncio.gather(*map(delete, parts))
 
 
 async def stages(count: int, postgres: int | None) -> dict[str, float]:
-    """Return CPU microseconds a message by stage, and PostgreSQL's; of what the settings name."""
+    """Return the CPU, µs per message, of each stage and of PostgreSQL, by name."""
     spent: dict[str, float] = {}
     server = processes.cpu_s(postgres) if postgres else None
 
@@ -146,13 +146,13 @@ def _alone(rig: Rig, count: int) -> dict[str, float]:
             check=False,
         )
         if done.returncode:
-            raise BenchmarkError("the stages alone did not come to their end")
+            raise BenchmarkError("the run of the stages alone failed")
         spent: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return spent
 
 
 def measure(rig: Rig, runs: int, count: int) -> list[dict[str, float]]:
-    """Return the CPU microseconds a message of each turn: every stage, and the drain."""
+    """Return the CPU, µs per message, of every stage and of the drain, one dict per turn."""
     turns = []
     for turn in range(1, runs + 1):
         spent = _alone(rig, count)
@@ -176,13 +176,13 @@ def table(turns: Sequence[dict[str, float]], count: int) -> str:
     sums = [sum(turn[stage] for stage in STAGES) for turn in turns]
     ratios = [turn["drain"] / floor for turn, floor in zip(turns, sums, strict=True)]
     least, middle, most = min(ratios), statistics.median(ratios), max(ratios)
-    lines = ["| CPU µs a message, medians | alone | in a drain |", "| --- | ---: | ---: |"]
+    lines = ["| CPU µs per message, medians | alone | in a drain |", "| --- | ---: | ---: |"]
     lines += [f"| {stage} | {median(stage):.1f} | |" for stage in STAGES]
     lines += [f"| **pipeline** | {statistics.median(sums):.1f} | {median('drain'):.1f} |"]
     if SERVER in turns[0]:
         lines += [f"| PostgreSQL | {median(SERVER):.1f} | {median(SERVER_IN_DRAIN):.1f} |"]
     ratio = f"{middle:.2f} times the sum of its stages ({least:.2f} to {most:.2f})"
-    lines += ["", f"By turn a drain costs {ratio}; the goal is {GOAL:g}."]
+    lines += ["", f"Per turn, a drain costs {ratio}; the goal is {GOAL:g}."]
     how = f"{len(turns)} turns of {count:,} messages; load {os.getloadavg()[0]:.1f}."
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}"
     lines += ["", f"{machine()}. {how} Measured {when}: `python -m benchmarks.floors`"]

@@ -1,11 +1,12 @@
-"""Latencies: of one message on an idle pipeline, and of all under a steady rate.
+"""Latencies of single messages on an idle pipeline, and of all messages at a steady rate.
 
-From SentTimestamp, which the queue server sets, to the COMMIT, as PostgreSQL notes it itself
-(`track_commit_timestamp`): a message's ledger row holds the first in its key and, by its xmin,
-the second. Exact for every message, and nothing is added to the path. Both clocks are the
-machine's own; SentTimestamp is in whole milliseconds, rounded down, so a latency is up to 1 ms
-too long. PostgreSQL notes the time as it writes the commit record, before the flush; that flush
-is in the second figure, from before the send to the delete's answer.
+A latency runs from SentTimestamp, which the queue server sets, to the COMMIT, whose time is
+recorded by PostgreSQL itself (`track_commit_timestamp`). The key of a message's ledger row contains
+the first time, and the row's xmin leads to the second. The latency is exact for every message, and
+measuring adds nothing to the path. Both times are from the same machine's clock. SentTimestamp is
+rounded down to whole milliseconds, so a latency can be up to 1 ms too long. PostgreSQL records the
+time when it writes the commit record, before the flush. The second figure, from before the send to
+the answer of the delete, includes that flush.
 
 Source: PostgreSQL documentation, pg_xact_commit_timestamp; RFC 9562, section 5.7, for the key.
 """
@@ -23,7 +24,7 @@ from . import processes
 from .contenders import ONE, Launch
 from .measure import START_S, Backlog, drain, running, wait
 from .rig import QUEUE, BenchmarkError, Rig, Stand
-from .workloads import Plan, Section, Tell
+from .workloads import ResultSection, SuitePlan, Tell
 
 _LAG = """extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000
 - ('x' || left(replace(key::text, '-', ''), 12))::bit(48)::bigint"""
@@ -32,9 +33,9 @@ PERCENTILES = (0.5, 0.95, 0.99, 0.999, 1.0)
 PERCENTILES_MS = f"""SELECT percentile_disc(ARRAY{list(PERCENTILES)})
 WITHIN GROUP (ORDER BY ({_LAG})::float8) FROM sqs2pg.delivery"""
 _PAUSE_S = (0.02, 0.06)
-"""Between two messages of the idle pipeline, so that they meet any phase of its timers."""
+"""Random pause between two messages, so that they arrive in any phase of the timers."""
 TRIAL = 200_000
-"""Messages of the drain that tells the capacity, where none was measured."""
+"""Messages of the drain that measures the capacity, if none was measured before."""
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -45,7 +46,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def _launch(stand: Stand) -> Launch:
-    """Our pipeline as it serves: without --drain, with its twenty-second polls."""
+    """Return our pipeline as in production: without --drain, with its long polls of 20 s."""
     launch = ONE.launch(stand.target)
     return Launch([word for word in launch.argv if word != "--drain"], launch.environment)
 
@@ -55,12 +56,12 @@ def _exact(stand: Stand) -> bool:
     return bool(setting == "on")
 
 
-def run_idle(rig: Rig, plan: Plan, tell: Tell, count: int = 100) -> Section:
+def run_idle(rig: Rig, plan: SuitePlan, tell: Tell, count: int = 100) -> ResultSection:
     """Send messages one by one to a pipeline that has nothing else to do."""
-    section = Section(
+    section = ResultSection(
         "idle",
         "One message on an idle pipeline",
-        f"{count} messages a run, each sent when the one before was deleted and a poll waits",
+        f"{count} messages per run, each sent once the previous one is deleted and a poll waits",
     )
     commits: list[float] = []
     deletes: list[float] = []
@@ -96,9 +97,9 @@ def _summary(values: list[float]) -> dict[str, float] | None:
 
 
 def run_steady(
-    rig: Rig, plan: Plan, tell: Tell, rate: float | None, capacity: float | None
-) -> Section:
-    """Send at a steady rate, by default half of what one worker drains a second."""
+    rig: Rig, plan: SuitePlan, tell: Tell, rate: float | None, capacity: float | None
+) -> ResultSection:
+    """Send at a steady rate, by default half of what one worker drains per second."""
     if rate is None:
         if capacity is None:
             with rig.stand() as stand:
@@ -106,7 +107,9 @@ def run_steady(
                 capacity = drain(stand, ONE, backlog, plan.limit_s).rate
         rate = capacity / 2
     seconds = plan.seconds
-    section = Section("steady", "Steady rate", f"{rate:,.0f} messages/s for {seconds:g} s a run")
+    section = ResultSection(
+        "steady", "Steady rate", f"{rate:,.0f} messages/s for {seconds:g} s per run"
+    )
     turns: list[dict[str, Any]] = []
     for turn in range(plan.runs):
         with rig.stand() as stand, running(_launch(stand), stand.target.folder) as process:

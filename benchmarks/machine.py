@@ -1,4 +1,4 @@
-"""What figures were measured on: machine, versions, commit, command."""
+"""Where and how the figures were measured: machine, versions, commit, command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FSYNCS = 50
 
 
 def stamp(rig: Rig, command: list[str], *, fsync: bool) -> dict[str, Any]:
-    """Return when, where and with what a suite runs: flat, strings and numbers."""
+    """Return when, where and with which versions a suite runs, as flat strings and numbers."""
     with psycopg.connect(rig.admin_url) as connection:
         [(postgres,)] = connection.execute("SHOW server_version").fetchall()
     return {
@@ -43,7 +43,7 @@ def stamp(rig: Rig, command: list[str], *, fsync: bool) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the checkout's commit, with `+` where files differ from it; empty outside git."""
+    """Return the checkout's commit, with `+` if files differ from it; empty outside git."""
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run(
@@ -61,7 +61,7 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Return processor, cores, memory and system in one line."""
+    """Return the processor, cores, memory and system in one line."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{_processor()}, {_cores()} cores, {memory_gib:.0f} GiB, "
@@ -85,9 +85,9 @@ def _processor() -> str:
 
 
 def fsync_ms(folder: Path) -> float:
-    """Return the median of an 8 KiB write and fsync where the database lies, in milliseconds.
+    """Return the median time of an 8 KiB write and fsync in the database's folder, in ms.
 
-    A contender that commits every row is bound by it; so are its ratios.
+    It limits a contender that commits every row, and so the ratios to that contender.
     """
     took = []
     path = folder / "fsync"
@@ -102,7 +102,7 @@ def fsync_ms(folder: Path) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Return what else was in play, by name."""
+    """Return the versions of the software involved, by name."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:

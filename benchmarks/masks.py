@@ -1,8 +1,8 @@
-"""`python -m benchmarks.masks`: what masking costs on one core; writes its part of RESULTS.md.
+"""`python -m benchmarks.masks`: the cost of masking on one core; writes its part of RESULTS.md.
 
-Decode and mask as the pipeline does, on batches of generated logins, and every operator alone. All
-figures are of CPU time of this one thread; each is the best of many rounds taken in turns, which a
-busy machine blurs least.
+Measures decode and mask as in the pipeline, on batches of generated logins, and every operator
+alone. All figures are CPU time of this one thread. Each figure is the best of many rounds taken in
+turns, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .report import publish_part
 BATCH = 2_000
 ROUNDS = 31
 TARGET_PER_S = 150_000
-"""Decode and two pseudonyms, messages a second on one core: what it must reach."""
+"""Messages per second on one core that decoding and two pseudonyms must reach."""
 
 _COLUMNS = [
     Column("user_id", "varchar", 128),
@@ -47,7 +47,7 @@ _RING = Keyring({1: hashlib.sha256(b"benchmark").digest()})
 
 
 def logins(count: int, people: int, seed: int = 7) -> list[Message]:
-    """Return logins of so many people, each with an address and a device."""
+    """Return `count` logins of `people` people, each person with one address and one device."""
     drawn = random.Random(seed)
     persons = [
         {
@@ -74,14 +74,14 @@ def logins(count: int, people: int, seed: int = 7) -> list[Message]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the CPU seconds of one call."""
+    """Return the CPU time of one call, in seconds."""
     began = time.thread_time()
     work()
     return time.thread_time() - began
 
 
 def decode_and_mask(mapping: MessageMapping, batch: Sequence[Message]) -> Callable[[], object]:
-    """Return the work of one batch: bodies in, masked rows out."""
+    """Return a function that turns one batch of bodies into masked rows."""
     keys = [message.message_id for message in batch]
 
     def work() -> object:
@@ -109,7 +109,7 @@ _GROUPS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
 
 
 def measure(rounds: int) -> dict[str, float]:
-    """Return calls or messages a second, by name, of every piece of work, taken in turns."""
+    """Return the calls or messages per second of every piece of work, by name, taken in turns."""
     settings = Settings()
     masks = masks_of(settings, _RING)
     mapping = compile_mapping(settings, [_COLUMNS], masks)
@@ -117,7 +117,7 @@ def measure(rounds: int) -> dict[str, float]:
         "decode and two pseudonyms, all values different": decode_and_mask(
             mapping, logins(BATCH, BATCH)
         ),
-        "decode and two pseudonyms, people come back": decode_and_mask(
+        "decode and two pseudonyms, returning people": decode_and_mask(
             mapping, logins(BATCH, BATCH // 5)
         ),
     }
@@ -137,11 +137,11 @@ def measure(rounds: int) -> dict[str, float]:
 
 def table(rates: dict[str, float], commit_id: str, at: str) -> str:
     """Return the part of RESULTS.md."""
-    lines = ["| one core | messages/s | us a message |", "| --- | ---: | ---: |"]
+    lines = ["| one core | messages/s | µs per message |", "| --- | ---: | ---: |"]
     whole = [name for name in rates if name.startswith("decode")]
     lines += [f"| {name} | {rates[name]:,.0f} | {1e6 / rates[name]:.2f} |" for name in whole]
     kinds = sorted(set(itertools.chain.from_iterable(p.kinds for p in PROPERTIES.values())))
-    lines += ["", "| masks/s of one core | " + " | ".join(kinds) + " |"]
+    lines += ["", "| masks/s on one core | " + " | ".join(kinds) + " |"]
     lines += ["| --- |" + " ---: |" * len(kinds)]
     for name in OPERATORS:
         cells = [
@@ -150,14 +150,14 @@ def table(rates: dict[str, float], commit_id: str, at: str) -> str:
         ]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     load = os.getloadavg()[0]
-    how = f"Batches of {BATCH:,}; CPU time, best of rounds in turns; load {load:.1f}."
+    how = f"Batches of {BATCH:,}; CPU time, best of all rounds, in turns; load {load:.1f}."
     lines += ["", f"{machine()}. {how}"]
     lines += [f"Measured {at}, commit {commit_id}: `python -m benchmarks.masks`"]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and publish unless told not to; 1 where the target rate is missed."""
+    """Measure, print, and publish unless told not to; return 1 if the rate misses its target."""
     parser = argparse.ArgumentParser(prog="benchmarks.masks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--no-publish", action="store_true", help="leave RESULTS.md alone")

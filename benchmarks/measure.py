@@ -1,12 +1,12 @@
-"""One drain, measured. The definition is the same for every contender:
+"""Measures one drain. The definition is the same for every contender:
 
-- The queue is filled first, then the contender is started. The clock runs from the first receive
-  that was answered to the last delete that was answered, by the queue server's own counters. All
-  commit before they delete, so the last commit is inside; the start of the process is not.
-- CPU time is user and system time between those two moments, by process tree: the contender,
+- The queue is filled first, then the contender starts. The clock runs from the first answered
+  receive to the last answered delete, by the queue server's counters. All contenders commit before
+  they delete, so the last commit is included; the start of the process is not.
+- CPU time is the user and system time between those two moments, per process tree: the contender,
   PostgreSQL (postmaster and all its children), the queue server.
-- Peak memory is the VmHWM of the contender's largest process, from its start.
-- Afterwards the rows are counted: a run with a row too many or too few is no run.
+- Peak memory is the VmHWM of the contender's largest process, since its start.
+- Afterwards the rows are counted: a run with one row too many or too few is not valid.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ START_S = 60.0
 """Longest wait for a contender's first receive."""
 END_S = 30.0
 """Longest wait for a contender to end once the queue is empty."""
-_SLICE_S = 1.0  # a wait is cut in slices, to notice a contender that died
+_SLICE_S = 1.0  # waits are split into slices, to notice a contender that has died
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One drain of one contender. Seconds of CPU are None where they are not known."""
+    """One drain of one contender. CPU seconds are None if they are not known."""
 
     contender: str
     messages: int
@@ -45,24 +45,24 @@ class Run:
     queue_server_cpu_s: float | None
     peak_bytes: int | None
     complete: bool = True
-    """False where the time limit came first: then it is the rate up to the limit."""
+    """False if the time limit was reached: the rate is then that up to the limit."""
     body_bytes: int = 0
     rows_before: int = 0
 
     @property
     def rate(self) -> float:
-        """Messages a second."""
+        """Messages per second."""
         return self.messages / self.seconds
 
     def cpu_us(self, process: str) -> float | None:
-        """Return microseconds of CPU a message: `pipeline`, `postgres` or `queue_server`."""
+        """Return the CPU, µs per message, of `pipeline`, `postgres` or `queue_server`."""
         seconds: float | None = getattr(self, f"{process}_cpu_s")
         return None if seconds is None else seconds * 1e6 / self.messages
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """The clock and everybody's CPU seconds at one moment."""
+class CpuReading:
+    """The time, and the CPU seconds of all processes, at one moment."""
 
     at: float
     pipeline: float | None
@@ -70,8 +70,8 @@ class Reading:
     queue_server: float | None
 
     @classmethod
-    def take(cls, pid: int, stand: Stand) -> Reading:
-        """Read now; a few milliseconds."""
+    def take(cls, pid: int, stand: Stand) -> CpuReading:
+        """Read all clocks now; takes a few milliseconds."""
         return cls(
             time.perf_counter(),
             processes.cpu_s(pid),
@@ -82,7 +82,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Backlog:
-    """What a queue is filled with before a drain."""
+    """The messages that a queue is filled with before a drain."""
 
     messages: int
     malformed_share: float = 0.0
@@ -90,14 +90,14 @@ class Backlog:
     pad_bytes: int = 0
     latency_ms: int = 0
     people: int = 0
-    """Who may log in; 0: a third as many as messages."""
+    """Number of people who log in; 0: a third of the number of messages."""
     seed: int = 1
-    """Equal ones give the same logins, and the same people."""
+    """The same seed gives the same logins and people."""
 
 
 @contextlib.contextmanager
 def running(launch: Launch, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a contender, its output to a file; it is gone when the block is left."""
+    """Run a contender with its output in a file; it has ended when the block is left."""
     with (folder / "contender.log").open("wb") as log:
         process = subprocess.Popen(
             launch.argv,
@@ -121,7 +121,7 @@ def running(launch: Launch, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def last_words(folder: Path) -> str:
-    """Return the last lines the contender printed; the messages are made up, so none is secret."""
+    """Return the last lines the contender printed; they quote only generated messages."""
     return "\n".join((folder / "contender.log").read_text(errors="replace").splitlines()[-5:])
 
 
@@ -132,9 +132,9 @@ def wait(
     at_least: int,
     timeout_s: float,
 ) -> bool:
-    """Wait for a counter of the queue server; return whether it got there in time.
+    """Wait for a counter of the queue server; return whether it reached `at_least` in time.
 
-    Raises BenchmarkError when the contender ends before that.
+    Raises BenchmarkError if the contender ends first.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -146,13 +146,13 @@ def wait(
             return False
         if process.poll() is not None:
             raise BenchmarkError(
-                f"it ended (exit {process.returncode}) before `{counter}` was {at_least:,}:\n"
+                f"ended with exit {process.returncode} before `{counter}` was {at_least:,}:\n"
                 + last_words(stand.target.folder)
             )
 
 
 def fill(stand: Stand, backlog: Backlog) -> tuple[int, int]:
-    """Fill the queue and set the faults; return malformed messages and bytes of bodies."""
+    """Fill the queue and set the faults; return counts of malformed messages and body bytes."""
     filled = stand.server.fill(
         stand.target.queue_url.rsplit("/", 1)[-1],
         backlog.messages,
@@ -169,26 +169,26 @@ def fill(stand: Stand, backlog: Backlog) -> tuple[int, int]:
 
 
 def drain(stand: Stand, contender: Contender, backlog: Backlog, limit_s: float) -> Run:
-    """Fill the queue, let the contender drain it, and return what it took.
+    """Fill the queue, let the contender drain it, and return the measured run.
 
-    Raises BenchmarkError where it fails or the rows are not those that were sent.
+    Raises BenchmarkError if the contender fails or the rows do not match the messages sent.
     """
     malformed, body_bytes = fill(stand, backlog)
     start: dict[str, Any] = dict(stand.server.stats())
     with running(contender.launch(stand.target), stand.target.folder) as process:
         if not wait(stand, process, "received", start["received"] + 1, START_S):
             raise BenchmarkError(f"no receive within {START_S:.0f} s")
-        before = Reading.take(process.pid, stand)
+        before = CpuReading.take(process.pid, stand)
         goal = start["deleted"] + backlog.messages
         complete = wait(stand, process, "deleted", goal, limit_s)
-        after = Reading.take(process.pid, stand)
+        after = CpuReading.take(process.pid, stand)
         peak = processes.peak_bytes(process.pid)
         deleted = min(stand.server.stats()["deleted"], goal) - start["deleted"]
         if complete and contender.ends and not backlog.duplicate_share:
             try:
                 code = process.wait(END_S)
             except subprocess.TimeoutExpired:
-                raise BenchmarkError("the queue is empty, and it did not end") from None
+                raise BenchmarkError("the queue is empty, but the contender did not end") from None
             if code:
                 raise BenchmarkError(f"exit {code}\n{last_words(stand.target.folder)}")
     if not deleted:
@@ -214,14 +214,14 @@ def _between(before: float | None, after: float | None) -> float | None:
 
 
 def check_rows(stand: Stand, backlog: Backlog, malformed: int, run: Run) -> None:
-    """Hold the target against what was sent. Raises BenchmarkError."""
+    """Compare the target's rows with the messages sent. Raises BenchmarkError if they differ."""
     [(count,)] = stand.query("SELECT count(*) FROM user_logins")
     rows, good = count - stand.rows, backlog.messages - malformed
     exact = run.complete and not backlog.duplicate_share
-    # With deliveries twice, some of the deletes counted were second ones of the same message.
+    # If messages are delivered twice, some of the counted deletes repeat a message.
     least = good if exact else run.messages - malformed - 2 * backlog.duplicate_share * good
     if not least <= rows <= good:
         raise BenchmarkError(
-            f"{good:,} good messages were sent, {run.messages:,} deleted, {rows:,} rows are there"
+            f"{good:,} good messages sent, {run.messages:,} deleted, {rows:,} rows found"
         )
     stand.rows = count

@@ -1,13 +1,13 @@
-"""What watching costs: the pipeline with everything on, and with everything off, in turns.
+"""The cost of monitoring: drains with all monitoring on and with all of it off, in turns.
 
-`python -m benchmarks.overhead` drains the same number of generated logins again and again, off and
-on one after the other, and compares CPU seconds a message of the pipeline's process, all of its
-threads, from the first poll to the last delete: a busy machine blurs that least. Messages a second
-are beside it. On: the status server with somebody looking at its
-stream and a scrape a second, the recorder, the watch, a log line a batch, spans and metrics to an
-OTLP collector, EMF lines. Off: none of it; not even the watch.
+`python -m benchmarks.overhead` drains the same number of generated logins again and again, with
+monitoring off and on by turns. It compares the CPU time per message of the pipeline's process, all
+threads, from the first poll to the last delete, which other work on the machine disturbs least. It
+also reports messages per second. On: the status server with one viewer of its stream and one scrape
+per second, the recorder, the periodic watch, one log line per batch, spans and metrics to an OTLP
+collector, EMF lines. Off: none of these.
 
-`--flood` sends malformed messages only, and turns the fault's log lines on and off.
+`--flood` sends malformed messages only, and turns the log lines of faults on and off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.pictures import QUEUE, environment_of, free_port
+from benchmarks.pictures import QUEUE, environment_of, free_port, prepare
 from benchmarks.queue_server import QueueServer
 from sqs2pg.cli.embedded import servers
 
@@ -59,10 +59,10 @@ Journal.set_aside = lambda self, *_: None
 
 
 class Drained(NamedTuple):
-    """One drain of one kind."""
+    """One drain with monitoring on or off."""
 
     cpu_us: float
-    """Of the pipeline's process, a message; its start and end are not counted."""
+    """CPU of the pipeline's process, µs per message, without its start and end."""
     per_second: float
     log_bytes: int
 
@@ -77,8 +77,8 @@ def drain(
     """Fill the queue and drain it with one process."""
     count = int(options["count"])
     queue.fill(queue=QUEUE, count=count, **{k: v for k, v in options.items() if k != "count"})
-    said = folder / "log"
-    with said.open("wb") as log:
+    log_file = folder / "log"
+    with log_file.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _TIMED + patch + _RUN],
             cwd=folder,
@@ -93,14 +93,16 @@ def drain(
     report = json.loads(last)
     settled = report["written"] + report["duplicate"] + report["quarantined"]
     if process.returncode or settled != count:
-        raise RuntimeError(f"a drain of {count} settled {settled}, exit {process.returncode}")
+        raise RuntimeError(
+            f"a drain of {count} messages settled {settled}, exit {process.returncode}"
+        )
     cpu_s = float((folder / "cpu").read_text())
-    return Drained(cpu_s / count * 1e6, report["messages_per_second"], said.stat().st_size)
+    return Drained(cpu_s / count * 1e6, report["messages_per_second"], log_file.stat().st_size)
 
 
 @contextlib.contextmanager
-def looked_at(port: int) -> Iterator[None]:
-    """Somebody has the page open, and Prometheus scrapes each second, while there is a server."""
+def viewed(port: int) -> Iterator[None]:
+    """Read the page's stream, and scrape once per second, while the status server runs."""
     done = threading.Event()
 
     def stream() -> None:
@@ -129,7 +131,7 @@ def looked_at(port: int) -> Iterator[None]:
 
 
 def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
-    """Drain in turns, off and on; return the medians and their ratios."""
+    """Drain with monitoring off and on by turns; return the medians and the ratios."""
     options = {"count": float(messages), "malformed_share": 1.0 if flood else 0.02}
     found: dict[str, list[Drained]] = {"off": [], "on": []}
     with (
@@ -142,10 +144,8 @@ def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
         queue.call("CreateQueue", {"QueueName": QUEUE})
         base = environment_of(local.database_url, queue.endpoint_url)
         base |= {"SQS2PG_SOURCE__DRAIN_SETTLE_S": "0.2"}
-        del base["SQS2PG_STATUS__POLL_S"]  # for the pictures ten times as often as it is shipped
-        for arguments in (("keys", "init"), ("migrate",)):
-            line = [sys.executable, "-m", "sqs2pg", *arguments]
-            subprocess.run(line, cwd=folder, env=base, check=True, capture_output=True)
+        del base["SQS2PG_STATUS__POLL_S"]  # the pictures poll ten times as often as the default
+        prepare(base, folder)
         port = free_port()
         on = base | {
             "SQS2PG_STATUS__BIND": f"127.0.0.1:{port}",
@@ -159,12 +159,12 @@ def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
             on = base | {"SQS2PG_STATUS__BIND": ""}
         off = base | {"SQS2PG_STATUS__BIND": ""}
         patch = _NO_FAULT_LINES if flood else _NOTHING
-        drain(queue, off, folder, patch, options | {"count": messages / 10})  # warm
+        drain(queue, off, folder, patch, options | {"count": messages / 10})  # warm up
         for turn in range(rounds):
-            # Which comes first changes, so that what grows (the ledger) is shared out.
+            # The order alternates, so that the growing ledger affects both alike.
             for kind in ("off", "on") if turn % 2 else ("on", "off"):
-                look = looked_at(port) if kind == "on" and not flood else contextlib.nullcontext()
-                with look:
+                viewer = viewed(port) if kind == "on" and not flood else contextlib.nullcontext()
+                with viewer:
                     done = drain(
                         queue,
                         on if kind == "on" else off,
@@ -190,7 +190,7 @@ def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
 
 @contextlib.contextmanager
 def collector() -> Iterator[str]:
-    """A process that takes whatever is posted to it; yields its address."""
+    """Run a process that accepts every POST; yield its address."""
     text = """
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):

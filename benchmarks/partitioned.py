@@ -1,9 +1,9 @@
-"""Insert rate of a partitioned target against a plain one, in turns on one server.
+"""Compares the insert rates of a partitioned and a plain target, in turns on one server.
 
     python -m benchmarks.partitioned --rows 10000000
 
-Batches of 2,000 rows of logins over the last three months are copied to both tables, one batch to
-each in turn, each with the indexes that the documentation recommends. Ends with one JSON line.
+Copies batches of 2,000 logins from the last three months to both tables in turn. Both tables have
+the indexes that the documentation recommends. Prints one line of JSON at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SELECT count(*) FROM {table} WHERE masked_device_id = %s"""
 
 
 def run(rows: int, every: str) -> dict[str, object]:
-    """Return the rates, in rows a second, and their ratio."""
+    """Return the rates, in rows per second, and their ratio."""
     with servers() as local, psycopg.connect(local.database_url, autocommit=True) as connection:
         for table, how in TABLES.items():
             connection.execute(f"CREATE TABLE {table} ({COLUMNS}){how}")
@@ -71,7 +71,7 @@ def _periods(every: str) -> list[tuple[date, date]]:
 
 
 def _batch(number: int, batches: int) -> str:
-    # As a queue brings them: a batch is of one day, or of two at midnight.
+    # As from a queue: a batch contains one day, or two around midnight.
     day = date.today() - timedelta(days=90 - 90 * number // batches)  # noqa: DTZ011
     lines = [
         f"{secrets.token_hex(16)}\tandroid\tv1_{secrets.token_hex(16)}"
@@ -82,7 +82,7 @@ def _batch(number: int, batches: int) -> str:
 
 
 def main() -> None:
-    """Run it from the command line."""
+    """Read the options, run, and print the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--every", choices=["month", "day"], default="month")

@@ -1,8 +1,8 @@
-"""Pictures of the status page, from a real run under load: `make pictures`.
+"""Takes pictures of the status page during a real run under load: `make pictures`.
 
-Starts PostgreSQL and the C queue server, two pipelines of one fleet, and a sender whose rate
-swings; after a while a headless Chromium (the system's) photographs the page in light, in dark and
-at the width of a phone. Everything shown is measured; the logins are generated.
+Starts PostgreSQL, the C queue server, two pipelines of one fleet, and a sender with a varying rate.
+Then the system's Chromium, headless, takes screenshots of the page in light and dark mode and at a
+phone's width. All figures shown are measured; the logins are generated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import shutil
 import socket
 import subprocess
@@ -22,6 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.contenders.pipeline import command
+from benchmarks.environment import isolated
 from benchmarks.queue_server import QueueServer
 from sqs2pg.cli.embedded import servers
 
@@ -33,7 +34,7 @@ SIZES = {"light": (1280, 1500), "dark": (1280, 1500), "phone": (390, 1500)}
 
 @contextlib.contextmanager
 def stage(folder: Path, *, workers: int = 2) -> Iterator[tuple[QueueServer, str]]:
-    """Run the pipelines on servers of their own; yield the queue server and the page's address."""
+    """Start servers and pipelines; yield the queue server and the page's address."""
     with servers(sqs=False) as local, QueueServer() as queue:
         queue.call("CreateQueue", {"QueueName": DEAD})
         policy = {
@@ -43,8 +44,7 @@ def stage(folder: Path, *, workers: int = 2) -> Iterator[tuple[QueueServer, str]
         attributes = {"RedrivePolicy": json.dumps(policy)}
         queue.call("CreateQueue", {"QueueName": QUEUE, "Attributes": attributes})
         environment = environment_of(local.database_url, queue.endpoint_url)
-        _run(environment, folder, "keys", "init")
-        _run(environment, folder, "migrate")
+        prepare(environment, folder)
         ports = [free_port() for _ in range(workers)]
         running = [
             subprocess.Popen(
@@ -64,13 +64,20 @@ def stage(folder: Path, *, workers: int = 2) -> Iterator[tuple[QueueServer, str]
                 process.wait(30)
 
 
+def prepare(environment: dict[str, str], folder: Path) -> None:
+    """Make the keys and the tables. Raises CalledProcessError."""
+    for arguments in (("keys", "init"), ("migrate",)):
+        line = command(*arguments)
+        subprocess.run(line, cwd=folder, env=environment, check=True, capture_output=True)
+
+
 def feed(queue: QueueServer, seconds: float) -> None:
-    """Send generated logins at a rate that swings, three in a hundred malformed, for a while."""
+    """Send generated logins at a varying rate for `seconds`, 3% of them malformed."""
     began = time.monotonic()
     turn = 0
     while (now := time.monotonic() - began) < seconds:
         rate = RATE_MEAN + RATE_SWING * math.sin(2 * math.pi * now / SWING_S)
-        # In the long troughs a burst, so that a backlog comes and goes.
+        # A burst while the rate is low, so that a backlog comes and goes.
         burst = 6_000 if turn % 50 == 35 else 0
         queue.fill(
             queue=QUEUE,
@@ -105,7 +112,7 @@ def photograph(address: str, folder: Path) -> None:
 
 
 def find_chromium() -> str:
-    """Return the system's Chromium. Raises SystemExit where there is none."""
+    """Return the path of the system's Chromium. Raises SystemExit if there is none."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path
@@ -113,43 +120,25 @@ def find_chromium() -> str:
 
 
 def free_port() -> int:
-    """Return a port of loopback that is free now."""
+    """Return a loopback port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
 
-def command(*arguments: str) -> list[str]:
-    """Return a `sqs2pg` command line that reads no settings file."""
-    return [sys.executable, "-m", "sqs2pg", *arguments, "-c", "/dev/null"]
-
-
-def _run(environment: dict[str, str], folder: Path, *arguments: str) -> None:
-    line = [sys.executable, "-m", "sqs2pg", *arguments]
-    subprocess.run(line, cwd=folder, env=environment, check=True, capture_output=True)
-
-
 def environment_of(database_url: str, endpoint_url: str) -> dict[str, str]:
-    """Return the environment of a pipeline on these servers, and nothing else."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "PG", "SQS2PG_"))
-    }
-    return kept | {
-        "DATABASE_URL": database_url,
-        "AWS_ENDPOINT_URL": endpoint_url,
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "pictures",
-        "AWS_SECRET_ACCESS_KEY": "pictures",
+    """Return the environment of a pipeline that uses these servers and no other settings."""
+    return isolated(endpoint_url, database_url) | {
         "SQS2PG_KEYS__FILE": "sqs2pg.keys",
         "SQS2PG_STATUS__POLL_S": "1",
     }
 
 
 def main() -> None:
-    """Run under load for `--seconds`, then photograph while the load goes on."""
+    """Run under load for `--seconds`, then take the pictures while the load continues."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=240, help="of load before the pictures")
+    parser.add_argument(
+        "--seconds", type=float, default=240, help="seconds of load before the pictures"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The picture of the results: bars as hand-made SVG, readable on a light and a dark page.
+"""Draws the results as bars in SVG, readable on a light and on a dark page.
 
-Text is in currentColor-like classes that follow the reader's colour scheme; every bar carries
-its figure in words, so that nothing depends on colours. Only measured bars are drawn.
+The colours of text and bars follow the reader's colour scheme. Every bar has its figure next to it
+as text, so that nothing depends on colour. Only measured results are drawn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from .contenders import CONTENDERS
-from .workloads import DRAINS, Section
+from .workloads import DRAINS, ResultSection
 
 WIDTH = 760
 _LEFT = 190
@@ -34,7 +34,7 @@ _STYLE = """
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """One bar: its label, its length in the panel's unit, and the figure in words."""
+    """One bar: its label, its length in the panel's unit, and its figure as text."""
 
     label: str
     value: float
@@ -42,14 +42,14 @@ class Bar:
     ours: bool = True
 
 
-def draw(sections: dict[str, Section]) -> str:
-    """Return the SVG of all that was measured."""
+def draw(sections: dict[str, ResultSection]) -> str:
+    """Return the SVG of all measured results."""
     parts: list[str] = []
     top = 10
     for title, bars in (
-        ("Drain of a backlog, messages a second", _contenders(sections.get("drain"))),
-        ("One worker by workload, messages a second", _workloads(sections)),
-        ("CPU of a message at one worker, µs", _cpu(sections.get("drain"))),
+        ("Drain of a backlog, messages per second", _contenders(sections.get("drain"))),
+        ("One worker by workload, messages per second", _workloads(sections)),
+        ("CPU per message with one worker, µs", _cpu(sections.get("drain"))),
     ):
         if bars:
             text, height = _panel(title, bars, top)
@@ -62,16 +62,21 @@ def draw(sections: dict[str, Section]) -> str:
     if not parts:
         parts = [f'<text x="10" y="{top + 20}">Not measured yet: run make bench</text>']
         top += 40
+    return svg("Benchmarks of sqs2pg", parts, top)
+
+
+def svg(title: str, parts: Sequence[str], height: int) -> str:
+    """Return a picture with this title, `WIDTH` wide, made of SVG elements."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" '
-        f'height="{top}" role="img" aria-labelledby="title">\n'
-        f'<title id="title">Benchmarks of sqs2pg</title>\n<style>{_STYLE}\n</style>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}" role="img" aria-labelledby="title">\n'
+        f'<title id="title">{escape(title)}</title>\n<style>{_STYLE}\n</style>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
     )
 
 
-def _contenders(section: Section | None) -> list[Bar]:
+def _contenders(section: ResultSection | None) -> list[Bar]:
     bars = []
     for name in CONTENDERS:
         if section and (rate := section.rate(name)):
@@ -82,7 +87,7 @@ def _contenders(section: Section | None) -> list[Bar]:
     return bars
 
 
-def _workloads(sections: dict[str, Section]) -> list[Bar]:
+def _workloads(sections: dict[str, ResultSection]) -> list[Bar]:
     bars = []
     for workload in DRAINS:
         section = sections.get(workload.name)
@@ -91,7 +96,7 @@ def _workloads(sections: dict[str, Section]) -> list[Bar]:
     return bars
 
 
-def _cpu(section: Section | None) -> list[Bar]:
+def _cpu(section: ResultSection | None) -> list[Bar]:
     bars = []
     for title, process in (
         ("pipeline", "pipeline"),
@@ -120,8 +125,8 @@ def _panel(title: str, bars: Sequence[Bar], top: int) -> tuple[str, int]:
     return "\n".join(lines), y - top + 14
 
 
-def _growth(section: Section, top: int) -> tuple[str, int]:
-    """Draw throughput over ledger rows, from zero."""
+def _growth(section: ResultSection, top: int) -> tuple[str, int]:
+    """Draw throughput over the number of ledger rows, with the axis from zero."""
     width, height, left = WIDTH - _LEFT - 60, 150, _LEFT
     bottom = top + 40 + height
     last = section.runs[-1]
@@ -132,7 +137,7 @@ def _growth(section: Section, top: int) -> tuple[str, int]:
         f"{bottom - height * run.rate / most:.1f}"
         for run in section.runs
     )
-    title = "One worker while the ledger grows, messages a second"
+    title = "One worker while the ledger grows, messages per second"
     right = left + width
     lines = [
         f'<text class="head" x="10" y="{top + 18}">{title}</text>',

@@ -1,7 +1,7 @@
-"""CPU time and memory of processes, from /proc: whole trees, so that a run is split by who did it.
+"""CPU time and memory of process trees, from /proc, so that a run's cost is known per component.
 
 Source: proc(5), /proc/pid/stat (times in clock ticks of 10 ms) and VmHWM of /proc/pid/status.
-Linux only; elsewhere there is nothing to read and every figure is None.
+Linux only; on other systems every figure is None.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/pid/stat after the command's name, which may hold spaces."""
+    """Return the fields of /proc/pid/stat after the command's name, which may contain spaces."""
     return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
 
 
 def tree(pid: int) -> list[int]:
-    """Return a process and all that descend from it, living ones only."""
+    """Return a process and all its descendants that are still running."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in PROC.iterdir():
         if entry.name.isdigit():
@@ -39,9 +39,9 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_s(pid: int) -> float | None:
-    """Return the user and system seconds of a process and its descendants, ended ones included.
+    """Return the user and system seconds of a process and its descendants, or None.
 
-    A descendant that has ended counts once its parent has waited for it.
+    A descendant that has ended is included once its parent has waited for it.
     """
     if not PROC.joinpath("self/stat").exists():
         return None
@@ -56,7 +56,7 @@ def cpu_s(pid: int) -> float | None:
 
 
 def peak_bytes(pid: int) -> int | None:
-    """Return the peak resident memory of the largest process of a tree, in bytes."""
+    """Return the peak resident memory, in bytes, of the largest process of a tree."""
     peaks = []
     for one in tree(pid) if PROC.joinpath("self/stat").exists() else []:
         try:

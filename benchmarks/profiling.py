@@ -1,8 +1,9 @@
-"""Where the pipeline's time goes: one drain under cProfile or perf, and the top 25.
+"""Profiles one drain with cProfile or perf, and shows the 25 most expensive functions.
 
-cProfile counts calls and tells Python functions and the C functions they call apart, and makes
-them slower unevenly: use it to find, not to compare. perf samples the whole process, native code
-and kernel included, at little cost; Python's own functions have names in it from 3.12 on.
+cProfile counts calls, and distinguishes Python functions from the C functions that they call. It
+slows functions down unevenly: use it to find expensive functions, not to compare them. perf samples
+the whole process, including native code and kernel, at little cost; it shows the names of Python
+functions from Python 3.12 on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .contenders import ONE, Contender, Launch, Target
+from .contenders import ONE, Contender, Launch, RunTarget
 from .measure import Backlog, Run, drain
 from .rig import BenchmarkError, Rig
 
@@ -34,7 +35,7 @@ _SAMPLES_A_SECOND = "997"
 
 
 def profile(rig: Rig, tool: str, messages: int, limit_s: float) -> str:
-    """Drain under a profiler; return a table of the top 25 by their own time."""
+    """Drain under a profiler; return a table of the 25 functions with the most own time."""
     if tool == "perf" and not shutil.which("perf"):
         raise BenchmarkError("no `perf` on PATH: use --profile cprofile")
     data = rig.folder / f"profile.{tool}"
@@ -47,11 +48,11 @@ def profile(rig: Rig, tool: str, messages: int, limit_s: float) -> str:
 
 def _head(contender: Contender, run: Run, tool: str) -> str:
     us = run.cpu_us("pipeline")
-    spent = "" if us is None else f", {us:.1f} us CPU a message"
+    spent = "" if us is None else f", {us:.1f} us CPU per message"
     return f"{contender.title} under {tool}: {run.messages:,} messages, {run.rate:,.0f}/s{spent}"
 
 
-def _launch(target: Target, tool: str, data: Path) -> Launch:
+def _launch(target: RunTarget, tool: str, data: Path) -> Launch:
     launch = ONE.launch(target)
     python, *rest = launch.argv
     if tool == "cprofile":
@@ -72,7 +73,7 @@ def _cprofile(data: Path, messages: int) -> str:
         reverse=True,
     )
     lines = [
-        "| own µs a message | with callees | calls a message | function |",
+        "| own µs per message | with callees | calls per message | function |",
         "|---:|---:|---:|---|",
     ]
     lines += [
@@ -81,15 +82,15 @@ def _cprofile(data: Path, messages: int) -> str:
         for own_s, total_s, calls, place in rows[:TOP]
     ]
     lines.append(
-        "\nWall time. The event loop's own work stands under `run.py consume`, and so does its "
-        "waiting: about a second for the queue to stay empty at the end."
+        "\nWall time. `run.py consume` includes the event loop's own work and its waiting: about a "
+        "second at the end, until the queue has stayed empty."
     )
     return "\n".join(lines)
 
 
 def _place(where: tuple[str, int, str]) -> str:
     file, line, name = where
-    if file == "~":  # a function in C
+    if file == "~":  # a C function
         return name
     short = file.rpartition("/site-packages/")[2].rpartition("/src/")[2]
     return f"{os.path.relpath(short, sys.base_prefix) if short == file else short}:{line} {name}"
@@ -105,7 +106,7 @@ def _perf(data: Path) -> str:
     # fmt: on
     found = [line.split("\t") for line in done.stdout.splitlines() if line and line[0] != "#"]
     if done.returncode or not found:
-        raise BenchmarkError(f"perf gave nothing: {done.stderr.strip()[-500:]}")
+        raise BenchmarkError(f"perf reported nothing: {done.stderr.strip()[-500:]}")
     lines = ["| share | function | in |", "|---:|---|---|"]
     lines += [
         f"| {share.strip()} | `{symbol.strip()}` | {place.strip()} |"

@@ -1,9 +1,9 @@
-"""What recovery costs: drains with the vault off and on, in turns, into one database.
+"""The cost of recovery: drains with the vault off and on, in turns, into one database.
 
-First every person logs in until most of them are known to the vault, which is not counted. Then
-drains with recovery off and on take turns, over logins of those people: each is a new process, so
-its cache is empty, and the vault's tables are as large as the people are many. Then drains over
-logins of people who were never seen. Then the rates of `keys rewrap` and `keys rekey`.
+First people log in until the vault knows most of them; this is not counted. Then drains with
+recovery off and on take turns over logins of those people. Each drain is a new process, so its
+cache is empty, and the vault's tables hold all these people. Then come drains over logins of new
+people. Finally the rates of `keys rewrap` and `keys rekey` are measured.
 """
 
 from __future__ import annotations
@@ -13,35 +13,33 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 
 import psycopg
 
 from .contenders import ONE, RECOVERY, Contender
-from .contenders import pipeline as ours
 from .measure import Backlog, Run, drain
-from .rig import BenchmarkError, Rig, Stand
-from .workloads import Plan, Section
+from .rig import Rig, Stand, run_command
+from .workloads import ResultSection, SuitePlan
 
-TITLES = {"again": "people who come back", "new": "every person new"}
-"""By the workload: what the figures' rows are called."""
+TITLES = {"again": "returning people", "new": "every person new"}
+"""Row titles by workload."""
 ROTATIONS = (("vault", "rewrap", "rewrapped"), ("pseudonym", "rekey", "values"))
-"""The root that is rotated, the command that follows, and what its result counts."""
+"""The root key to rotate, the command that follows, and the field with its count."""
 WARM_SHARE = 3
-"""Logins a person, on average, before anything is counted: 95 of 100 are known then."""
+"""Logins per person, on average, before counting starts: the vault then knows 95 of 100."""
 WARM_STEP = 500_000
 NEW_MAX = 60_000
-"""Messages of a drain over new people: each stays in the vault."""
+"""Most messages of a drain over new people, since every one of them stays in the vault."""
 
 Tell = Callable[[str], None]
 
 
-def run(rig: Rig, plan: Plan, people: int, tell: Tell) -> Section:
-    """Measure; raises BenchmarkError where a drain fails."""
+def run(rig: Rig, plan: SuitePlan, people: int, tell: Tell) -> ResultSection:
+    """Measure; raises BenchmarkError if a drain fails."""
     people = max(100, round(people * plan.share))
-    section = Section(
+    section = ResultSection(
         "recovery",
         "Recovery",
         f"{people:,} people, each with three addresses and two devices, known to the vault before",
@@ -56,7 +54,7 @@ def run(rig: Rig, plan: Plan, people: int, tell: Tell) -> Section:
                 size = sizes.get(contender.name) or round(contender.trial * plan.share)
                 backlog = Backlog(size, people=people)
                 done = _drain(stand, contender, backlog, plan)
-                if contender.name not in sizes:  # a trial; not counted
+                if contender.name not in sizes:  # that was a trial; not counted
                     sizes[contender.name] = max(10, round(done.rate * plan.seconds))
                     backlog = Backlog(sizes[contender.name], people=people)
                     done = _drain(stand, contender, backlog, plan)
@@ -71,25 +69,29 @@ def run(rig: Rig, plan: Plan, people: int, tell: Tell) -> Section:
     return section
 
 
-def _warm(stand: Stand, plan: Plan, people: int, tell: Tell) -> None:
+def _warm(stand: Stand, plan: SuitePlan, people: int, tell: Tell) -> None:
     left = people * WARM_SHARE
     while left:
         size = min(left, WARM_STEP)
         done = _drain(stand, RECOVERY, Backlog(size, people=people), plan, limit_s=3_600)
         left -= size
-        tell(f"recovery, before it counts: {left:,} logins left, {done.rate:,.0f} messages/s")
+        tell(f"recovery, warming up: {left:,} logins left, {done.rate:,.0f} messages/s")
 
 
 def _drain(
-    stand: Stand, contender: Contender, backlog: Backlog, plan: Plan, limit_s: float | None = None
+    stand: Stand,
+    contender: Contender,
+    backlog: Backlog,
+    plan: SuitePlan,
+    limit_s: float | None = None,
 ) -> Run:
     return drain(stand, contender, backlog, limit_s or plan.limit_s)
 
 
 def _keep(
-    section: Section, what: str, contender: Contender, done: Run, turn: int, tell: Tell
+    section: ResultSection, what: str, contender: Contender, done: Run, turn: int, tell: Tell
 ) -> None:
-    """Note which of the section's runs it is; the order of runs is kept in JSON."""
+    """Add a run, and note its index: JSON keeps the order of the runs."""
     side = "on" if contender is RECOVERY else "off"
     section.figures["runs"][what].setdefault(side, []).append(len(section.runs))
     section.runs.append(done)
@@ -97,14 +99,17 @@ def _keep(
     tell(f"recovery {side}, {what} {turn + 1}: {done.rate:,.0f} messages/s, CPU {cpu:.1f} us")
 
 
-def runs_of(section: Section, what: str, *, on: bool) -> list[Run]:
-    """Return the runs of a workload with recovery on or off."""
+def runs_of(section: ResultSection, what: str, *, on: bool) -> list[Run]:
+    """Return the runs of a workload with recovery on or off, in order."""
     numbers = section.figures["runs"][what].get("on" if on else "off", [])
     return [section.runs[number] for number in numbers]
 
 
-def ratio(section: Section, what: str) -> float | None:
-    """Return how many times the CPU a message, pipeline and PostgreSQL together, on against off."""
+def ratio(section: ResultSection, what: str) -> float | None:
+    """Return CPU per message with recovery on, divided by that with it off.
+
+    Both are medians of pipeline and PostgreSQL together; None if either was not measured.
+    """
     cost = [
         statistics.median(
             (run.cpu_us("pipeline") or 0.0) + (run.cpu_us("postgres") or 0.0) for run in runs
@@ -115,42 +120,31 @@ def ratio(section: Section, what: str) -> float | None:
     return cost[0] / cost[1] if len(cost) == 2 and cost[1] else None
 
 
-def says(section: Section) -> list[str]:
-    """Return the ratios and the rates of rotation in words."""
+def says(section: ResultSection) -> list[str]:
+    """Return sentences with the ratios and the rates of rotation."""
     lines = [
-        f"Recovery on costs {found:.2f} times the CPU a message: {title}."
+        f"With recovery on, a message costs {found:.2f} times the CPU: {title}."
         for what, title in TITLES.items()
         if (found := ratio(section, what)) is not None
     ]
     for name, (count, seconds) in section.figures["rotation"].items():
         lines.append(
             f"`sqs2pg keys {name}`: {count:,} in {seconds:,.1f} s, "
-            f"{seconds * 1e6 / count:,.1f} s a million."
+            f"{seconds * 1e6 / count:,.1f} s per million."
         )
     return lines
 
 
-def _rotate(stand: Stand, section: Section, tell: Tell) -> None:
-    """Time rewrap, in data keys, and rekey, in sealed values."""
+def _rotate(stand: Stand, section: ResultSection, tell: Tell) -> None:
+    """Time `rewrap`, which counts data keys, and `rekey`, which counts sealed values."""
     before = stand.target.keys.read_bytes()
     try:
-        for series, name, unit in (
-            ("vault", "rewrap", "rewrapped"),
-            ("pseudonym", "rekey", "values"),
-        ):
+        for series, name, unit in ROTATIONS:
             _declare(stand, series)
             began = time.perf_counter()
-            done = subprocess.run(
-                ours.command("keys", name, "--json"),
-                env=ours.environment(stand.target),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            printed = run_command(stand.target, "keys", name, "--json")
             seconds = time.perf_counter() - began
-            if done.returncode:
-                raise BenchmarkError(f"keys {name}: {done.stderr.strip()}")
-            count = json.loads(done.stdout.splitlines()[-1])[unit]
+            count = json.loads(printed.splitlines()[-1])[unit]
             section.figures["rotation"][name] = [count, round(seconds, 3)]
             tell(f"recovery, keys {name}: {count:,} in {seconds:.1f} s")
     finally:
@@ -158,7 +152,7 @@ def _rotate(stand: Stand, section: Section, tell: Tell) -> None:
 
 
 def _declare(stand: Stand, series: str) -> None:
-    """Add version 2 of a root to the keys and make it the active one."""
+    """Add version 2 of a root key and make it the active one."""
     from sqs2pg.keys import provider_file
 
     content = json.loads(stand.target.keys.read_bytes())

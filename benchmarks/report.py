@@ -1,7 +1,8 @@
-"""The tables of RESULTS.md, written between markers from the JSON results; the rest is by hand.
+"""Writes the tables of RESULTS.md between markers, from the JSON results; the rest is by hand.
 
-`<!-- bench:NAME -->` to `<!-- /bench:NAME -->` belongs to section NAME. What was not measured
-says so; a ratio is made only of two contenders of one section, measured in turns in one run.
+The text from `<!-- bench:NAME -->` to `<!-- /bench:NAME -->` belongs to section NAME. If something
+was not measured, the text says so. A ratio always compares two contenders of one section, which
+were measured in turns in one run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from . import plot, recovery, results
 from .contenders import CONTENDERS
 from .measure import Run
-from .workloads import Section
+from .workloads import ResultSection
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "bench.svg"
@@ -25,7 +26,7 @@ _MARKED = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTA
 
 
 def publish(folder: Path = results.FOLDER, page: Path = RESULTS, picture: Path = PICTURE) -> None:
-    """Write the tables and the picture anew from the results in `folder`."""
+    """Rewrite the tables and the picture from the results in `folder`."""
     sections = results.load(folder)
     text = page.read_text(encoding="utf-8")
     page.write_text(fill_in(text, sections), encoding="utf-8")
@@ -34,7 +35,7 @@ def publish(folder: Path = results.FOLDER, page: Path = RESULTS, picture: Path =
 
 
 def publish_part(name: str, text: str, page: Path = RESULTS) -> None:
-    """Write what a command of its own has measured between `<!-- NAME -->` and `<!-- /NAME -->`."""
+    """Write the result of a separate command between `<!-- NAME -->` and `<!-- /NAME -->`."""
     before = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     head, mark, rest = before.partition(begin)
@@ -43,8 +44,8 @@ def publish_part(name: str, text: str, page: Path = RESULTS) -> None:
         page.write_text(f"{head}{begin}{text}\n{end}{tail}", encoding="utf-8")
 
 
-def fill_in(text: str, sections: dict[str, Section]) -> str:
-    """Return the page with every marked part written anew."""
+def fill_in(text: str, sections: dict[str, ResultSection]) -> str:
+    """Return the page with every marked part rewritten."""
 
     def part(match: re.Match[str]) -> str:
         name = match[2]
@@ -59,9 +60,9 @@ def fill_in(text: str, sections: dict[str, Section]) -> str:
     return _MARKED.sub(part, text)
 
 
-def table(section: Section) -> str:
+def table(section: ResultSection) -> str:
     """Return a section's table."""
-    special: dict[str, Callable[[Section], str]] = {
+    special: dict[str, Callable[[ResultSection], str]] = {
         "idle": _idle,
         "steady": _steady,
         "ledger": _ledger,
@@ -81,14 +82,14 @@ def _number(value: float | None, digits: int = 0) -> str:
 
 
 def _spread(values: list[float], digits: int = 0) -> str:
-    """Return `median (least to most)`."""
+    """Return `median (min to max)`."""
     middle = f"{statistics.median(values):,.{digits}f}"
     if len(values) == 1:
         return middle
     return f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
-def _drain(section: Section) -> str:
+def _drain(section: ResultSection) -> str:
     scripts = [name for name in ("plain", "tuned") if section.of(name)]
     names = list(dict.fromkeys(run.contender for run in section.runs))
     large = section.name == "large"
@@ -125,7 +126,7 @@ _SHARES = ("p50", "p95", "p99", "p99.9", "p100")
 _LATENCY_HEAD = ("ms", "p50", "p95", "p99", "p99.9", "most")
 
 
-def _idle(section: Section) -> str:
+def _idle(section: ResultSection) -> str:
     rows = []
     for title, name in (
         ("sent to COMMIT", "commit_ms"),
@@ -136,7 +137,7 @@ def _idle(section: Section) -> str:
     return _rows(_LATENCY_HEAD, rows)
 
 
-def _steady(section: Section) -> str:
+def _steady(section: ResultSection) -> str:
     turns = section.figures["turns"]
     exact = [turn["commit_ms"] for turn in turns if "commit_ms" in turn]
     rows = []
@@ -144,11 +145,11 @@ def _steady(section: Section) -> str:
         cells = [_spread([turn[share] for turn in exact]) for share in _SHARES]
         rows.append(["sent to COMMIT, median (min to max) of the runs", *cells])
     cpu = [turn["pipeline_cpu_us"] for turn in turns if "pipeline_cpu_us" in turn]
-    said = f"\n\nPipeline CPU: {_spread(cpu, 1)} µs a message." if cpu else ""
-    return _rows(_LATENCY_HEAD, rows) + said
+    note = f"\n\nPipeline CPU: {_spread(cpu, 1)} µs per message." if cpu else ""
+    return _rows(_LATENCY_HEAD, rows) + note
 
 
-def _ledger(section: Section) -> str:
+def _ledger(section: ResultSection) -> str:
     runs = section.runs
     total = runs[-1].rows_before + runs[-1].messages
     bounds = [total * tenth // 10 for tenth in range(11)]
@@ -163,7 +164,7 @@ def _ledger(section: Section) -> str:
     return _rows(head, rows) + f"\n\n{growth_says(section)}"
 
 
-def _recovery(section: Section) -> str:
+def _recovery(section: ResultSection) -> str:
     rows = []
     for what, title in recovery.TITLES.items():
         for on in (False, True):
@@ -184,8 +185,8 @@ def _recovery(section: Section) -> str:
     return "\n\n".join([table_, *recovery.says(section)])
 
 
-def growth_says(section: Section) -> str:
-    """Return how far the throughput fell from the first tenth to the last."""
+def growth_says(section: ResultSection) -> str:
+    """Return a sentence on how throughput changed from the first tenth to the last."""
     count = max(1, len(section.runs) // 10)
     first = statistics.median(run.rate for run in section.runs[:count])
     last = statistics.median(run.rate for run in section.runs[-count:])
@@ -193,8 +194,8 @@ def growth_says(section: Section) -> str:
     return f"From the first tenth to the last: {change:+.1f}% throughput."
 
 
-def footer(section: Section) -> str:
-    """Return where a section's figures are from."""
+def footer(section: ResultSection) -> str:
+    """Return when and how a section was measured."""
     stamp = section.stamp
     return (
         f"{section.says[:1].upper()}{section.says[1:]}. Measured {stamp['measured']}, commit "
@@ -202,8 +203,8 @@ def footer(section: Section) -> str:
     )
 
 
-def machine(sections: dict[str, Section]) -> str:
-    """Return machine and versions, each once with the sections it holds for."""
+def machine(sections: dict[str, ResultSection]) -> str:
+    """Return each machine and its versions once, with the sections measured there."""
     seen: dict[str, list[str]] = {}
     for section in sections.values():
         stamp = section.stamp
@@ -213,7 +214,7 @@ def machine(sections: dict[str, Section]) -> str:
             "- Versions: "
             + ", ".join(f"{name} {number}" for name, number in stamp["versions"].items()),
         ]
-        # The disk's speed is measured anew each time: the same machine all the same.
+        # The disk's speed differs from run to run, even on the same machine.
         key = re.sub(r"[\d.e-]+ ms$", "", "\n".join(parts), flags=re.MULTILINE)
         seen.setdefault(key, ["\n".join(parts)]).append(section.name)
     if not seen:

@@ -1,4 +1,4 @@
-"""Results as files: one JSON file a section, its last run, small enough to keep in git."""
+"""Stores results: one JSON file per section with its last run, small enough to keep in git."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 from .measure import Run
-from .workloads import Section
+from .workloads import ResultSection
 
 FOLDER = Path(__file__).parent / "results"
 
 
-def save(section: Section, folder: Path) -> Path:
+def save(section: ResultSection, folder: Path) -> Path:
     """Write a section's file; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{section.name}.json"
@@ -20,14 +20,14 @@ def save(section: Section, folder: Path) -> Path:
     return path
 
 
-def load(folder: Path) -> dict[str, Section]:
-    """Return the sections that were measured, by name."""
+def load(folder: Path) -> dict[str, ResultSection]:
+    """Return the measured sections, by name."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         tree = json.loads(path.read_text())
         if "runs" not in tree:
-            continue  # another suite's, of a form of its own
+            continue  # from another suite, with another format
         runs = [Run(**run) for run in tree.pop("runs")]
-        section = Section(**tree, runs=runs)
+        section = ResultSection(**tree, runs=runs)
         found[section.name] = section
     return found

@@ -1,8 +1,8 @@
-"""The servers of the suite: one PostgreSQL, and for each run a fresh database and queue server.
+"""The servers of the suite: one PostgreSQL, and a new database and queue server for each run.
 
-PostgreSQL is the embedded one with fsync on, as a child of ours, or the one that
-BENCH_DATABASE_URL names; there each run has a scratch database, dropped after it. The tables are
-migrated once, into a template. The queue server is our C one, a process of its own.
+PostgreSQL is either the embedded server with fsync on, as a child process, or the server in
+BENCH_DATABASE_URL. Each run has its own database, which is dropped afterwards. The tables are
+migrated once, in a template database. The queue server is our C server, in its own process.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from psycopg import conninfo, sql
 
 from sqs2pg.cli.embedded import servers
 
-from .contenders import Target
+from .contenders import RunTarget
 from .contenders import pipeline as ours
 from .queue_server import QueueServer
 
 QUEUE = "login-queue"
 POSTGRES_OPTIONS: Mapping[str, str] = {"track_commit_timestamp": "on"}
-"""For exact latencies; everything else is PostgreSQL's default, or the embedded server's."""
+"""For exact latencies; all other options are the defaults of PostgreSQL or the embedded server."""
 
 
 class BenchmarkError(RuntimeError):
-    """A run did not do what it should have; its figures are worth nothing."""
+    """A run failed or gave wrong results; its figures are not valid."""
 
 
 @dataclasses.dataclass
@@ -41,10 +41,10 @@ class Stand:
 
     server: QueueServer
     database_url: str
-    target: Target
+    target: RunTarget
     postgres_pid: int | None
     rows: int = 0
-    """Rows that earlier runs on this stand left in the target."""
+    """Rows in the target from earlier runs on this stand."""
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Run one of the suite's own statements; return its rows."""
@@ -54,56 +54,48 @@ class Stand:
 
 @dataclasses.dataclass
 class Rig:
-    """What all runs share."""
+    """The PostgreSQL server, folder and settings that all runs share."""
 
     admin_url: str
     postgres_pid: int | None
-    """None where PostgreSQL is not ours: its CPU time is not known then."""
+    """None if the suite did not start PostgreSQL; its CPU time is then unknown."""
     folder: Path
     settings: Mapping[str, str]
     ambient: bool = False
-    """The user's own PG* variables complete `admin_url`."""
+    """Whether the user's PG* variables complete `admin_url`."""
     name: str = dataclasses.field(default_factory=lambda: f"sqs2pg_bench_{secrets.token_hex(4)}")
 
     @property
     def keys(self) -> Path:
-        """The key file of our pipeline."""
+        """The pipeline's key file."""
         return self.folder / "sqs2pg.keys"
 
     def create(self) -> None:
-        """Make the template database, empty. Raises BenchmarkError."""
+        """Create an empty template database. Raises BenchmarkError."""
         try:
             self._admin("CREATE DATABASE {} TEMPLATE template0", self.name)
         except psycopg.errors.InsufficientPrivilege:
             raise BenchmarkError(
-                "the database's user may not create the scratch databases: "
-                "give it CREATEDB, or another user in BENCH_DATABASE_URL"
+                "the database user may not create the scratch databases: "
+                "grant CREATEDB, or use another user in BENCH_DATABASE_URL"
             ) from None
 
     def prepare(self) -> None:
-        """Make the keys, and migrate the template. Raises BenchmarkError."""
+        """Create the keys and migrate the template. Raises BenchmarkError."""
         nowhere = self._target("http://127.0.0.1:9", QUEUE, self.name)
         for arguments in (("keys", "init"), ("migrate",)):
-            done = subprocess.run(
-                ours.command(*arguments),
-                env=ours.environment(nowhere),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise BenchmarkError(f"sqs2pg {arguments[0]}: {done.stderr.strip()}")
+            run_command(nowhere, *arguments)
 
     def close(self) -> None:
-        """Drop the template."""
+        """Drop the template database."""
         self._admin("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name)
 
     @contextlib.contextmanager
     def stand(self, *, tls: bool = False) -> Iterator[Stand]:
-        """Make a fresh database and a fresh queue server with an empty queue."""
+        """Create a new database and a new queue server with an empty queue."""
         database = f"{self.name}_{secrets.token_hex(3)}"
         self._admin("CREATE DATABASE {} TEMPLATE {}", database, self.name)
-        # What one run left to be written must not be the next one's burden.
+        # A run must not have to write pages that the previous run left dirty.
         with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
             self._admin("CHECKPOINT")
         try:
@@ -135,8 +127,8 @@ class Rig:
 
     def _target(
         self, endpoint_url: str, queue_url: str, database: str, *, tls: bool = False
-    ) -> Target:
-        return Target(
+    ) -> RunTarget:
+        return RunTarget(
             endpoint_url=endpoint_url,
             queue_url=queue_url,
             database_url=with_database(self.admin_url, database),
@@ -146,6 +138,20 @@ class Rig:
             settings=self.settings,
             ambient=self.ambient,
         )
+
+
+def run_command(target: RunTarget, *arguments: str) -> str:
+    """Run a `sqs2pg` command on a target; return its stdout. Raises BenchmarkError."""
+    done = subprocess.run(
+        ours.command(*arguments),
+        env=ours.environment(target),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchmarkError(f"sqs2pg {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def with_database(dsn: str, database: str) -> str:
@@ -160,9 +166,9 @@ def with_database(dsn: str, database: str) -> str:
 def open_rig(
     *, database_url: str = "", settings: Mapping[str, str], fsync: bool = True
 ) -> Iterator[Rig]:
-    """Start or find PostgreSQL and prepare it; everything made is gone at the end.
+    """Start or connect to PostgreSQL and prepare it; remove everything created at the end.
 
-    On the main thread only. Raises BenchmarkError, or what the servers raise.
+    Call it on the main thread only. Raises BenchmarkError, or what the servers raise.
     """
     with contextlib.ExitStack() as stack:
         if database_url:

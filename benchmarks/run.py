@@ -1,9 +1,9 @@
-"""`make bench`: runs the suite, keeps the results, and writes RESULTS.md and its picture.
+"""`make bench`: runs the suite, saves the results, and writes RESULTS.md and its picture.
 
     python -m benchmarks.run --only drain --runs 3
 
-Loopback only. Progress goes to stderr, a line a run. Exit codes: 0 done, 1 a run failed, 2 wrong
-usage, 69 it cannot run here at all (no C compiler).
+Loopback only. Progress goes to stderr, one line per run. Exit codes: 0 done, 1 a run failed,
+2 wrong usage, 69 cannot run here (no C compiler).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from . import latency, machine, profiling, recovery, report, results
 from .contenders import CONTENDERS
 from .queue_server import BuildError, build
 from .rig import BenchmarkError, Rig, open_rig
-from .workloads import DRAINS, FULL_S, Plan, Section, run_drains, run_growth
+from .workloads import DRAINS, FULL_S, ResultSection, SuitePlan, run_drains, run_growth
 
 UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
 SECTIONS = (*(workload.name for workload in DRAINS), "recovery", "idle", "steady", "ledger")
 LONG = ("ledger",)
-"""Sections that only `--only` starts."""
+"""Sections that run only if `--only` names them."""
 PROFILED = 200_000
-"""Messages of a profiled drain."""
+"""Messages in a profiled drain."""
 IDLE = 100
-"""Messages a run of the idle pipeline."""
+"""Messages per run on the idle pipeline."""
 SHORT_CONTENDERS = ("plain", "tuned", "sqs2pg")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options; exits with 2 where they are wrong."""
+    """Return the options; exits with 2 if they are wrong."""
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add(
@@ -47,54 +47,63 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=_names(SECTIONS),
         default=(),
         metavar="SECTION[,…]",
-        help=f"of {', '.join(SECTIONS)}; ledger takes long and runs only when named",
+        help=f"any of {', '.join(SECTIONS)}; ledger takes long and runs only if named",
     )
     add(
         "--contenders",
         type=_names(CONTENDERS),
         default=(),
         metavar="NAME[,…]",
-        help=f"of {', '.join(CONTENDERS)}",
+        help=f"any of {', '.join(CONTENDERS)}",
     )
-    add("--runs", type=_at_least_one, default=5, help="of each, in turns (5)")
-    add("--seconds", type=float, default=6.0, help="of each drain; not published below 5 (6)")
+    add("--runs", type=_at_least_one, default=5, help="runs of each contender, in turns (5)")
+    add(
+        "--seconds",
+        type=float,
+        default=6.0,
+        help="length of each drain; below 5, nothing is published (6)",
+    )
     add(
         "--messages",
         type=_count,
         action="append",
         default=[],
         metavar="CONTENDER=N",
-        help="a contender's backlog",
+        help="size of a contender's backlog",
     )
-    add("--limit-s", type=float, default=60.0, help="longest drain (60)")
+    add("--limit-s", type=float, default=60.0, help="longest drain, in seconds (60)")
     add(
         "--setting",
         type=_pair,
         action="append",
         default=[],
         metavar="SECTION__KEY=VALUE",
-        help="of our pipeline, such as SOURCE__RECEIVERS_MAX=64",
+        help="a setting of our pipeline, such as SOURCE__RECEIVERS_MAX=64",
     )
-    add("--rate", type=float, help="of `steady`, messages/s; else half of the capacity")
+    add("--rate", type=float, help="rate of `steady`, messages/s (default: half of the capacity)")
     add("--ledger-rows", type=_at_least_one, default=20_000_000)
     add(
         "--recovery-people",
         type=_at_least_one,
         default=1_000_000,
-        help="who log in again and again in `recovery` (1,000,000)",
+        help="returning people in `recovery` (1,000,000)",
     )
     add("--ledger-step", type=_at_least_one, default=500_000)
-    add("--no-fsync", action="store_true", help="of the embedded PostgreSQL; not published")
-    add("--results", type=Path, help="folder for the JSON files; RESULTS.md is left alone")
+    add(
+        "--no-fsync",
+        action="store_true",
+        help="run the embedded PostgreSQL without fsync; nothing is published",
+    )
+    add("--results", type=Path, help="folder for the JSON files; RESULTS.md is not changed")
     add(
         "--profile",
         nargs="?",
         const="cprofile",
         choices=profiling.TOOLS,
-        help="one drain of our pipeline under a profiler instead; prints the top 25",
+        help="instead, run one drain of our pipeline under a profiler; prints the top 25 functions",
     )
-    add("--short", action="store_true", help="the drain only, for `sqs2pg bench`")
-    add("--json", action="store_true", help="end stdout with one line of JSON (with --short)")
+    add("--short", action="store_true", help="run the drain only, for `sqs2pg bench`")
+    add("--json", action="store_true", help="print one line of JSON at the end (with --short)")
     return parser.parse_args(arguments)
 
 
@@ -130,10 +139,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; return the exit code."""
+    """Run the requested sections; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parse(given)
-    plan = Plan(
+    plan = SuitePlan(
         runs=options.runs,
         seconds=options.seconds,
         limit_s=options.limit_s,
@@ -161,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchmarkError as error:
         return _fail(str(error), 1)
     except psycopg.Error as error:
-        # Without the driver's words: they may quote the connection string.
+        # Without the driver's message, which may quote the connection string.
         state = f", SQLSTATE {error.sqlstate}" if error.sqlstate else ""
         where = "BENCH_DATABASE_URL" if os.environ.get("BENCH_DATABASE_URL") else "embedded server"
         return _fail(f"PostgreSQL ({where}): {type(error).__name__}{state}", 1)
@@ -183,8 +192,8 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _suite(rig: Rig, plan: Plan, options: argparse.Namespace, stamp: dict[str, Any]) -> int:
-    """Run the sections; each is kept as soon as it is done, and a failed one stops no other."""
+def _suite(rig: Rig, plan: SuitePlan, options: argparse.Namespace, stamp: dict[str, Any]) -> int:
+    """Run the sections; save each when it is done, and continue after one that fails."""
     folder = options.results or results.FOLDER
     published = options.results is None and plan.seconds >= FULL_S and not options.no_fsync
     capacity: float | None = None
@@ -207,13 +216,13 @@ def _suite(rig: Rig, plan: Plan, options: argparse.Namespace, stamp: dict[str, A
         report.publish(folder)
         _tell(f"wrote {report.RESULTS} and {report.PICTURE}")
     elif not options.results:
-        _tell("not published: short drains and --no-fsync make other figures")
+        _tell("not published: short drains and --no-fsync give different figures")
     return _fail(f"failed: {'; '.join(failed)}", 1) if failed else 0
 
 
 def _section(
-    rig: Rig, name: str, plan: Plan, options: argparse.Namespace, capacity: float | None
-) -> Section:
+    rig: Rig, name: str, plan: SuitePlan, options: argparse.Namespace, capacity: float | None
+) -> ResultSection:
     match name:
         case "idle":
             return latency.run_idle(rig, plan, _tell, count=max(5, round(IDLE * plan.share)))
@@ -228,8 +237,8 @@ def _section(
             return run_drains(rig, workload, plan, _tell)
 
 
-def _short(rig: Rig, plan: Plan, *, as_json: bool) -> None:
-    """The drain of `sqs2pg bench`: one worker, and the two scripts where they can run."""
+def _short(rig: Rig, plan: SuitePlan, *, as_json: bool) -> None:
+    """Run the drain of `sqs2pg bench`: one worker, and the two scripts if they can run."""
     if not plan.only:
         plan = dataclasses.replace(plan, only=SHORT_CONTENDERS)
     section = run_drains(rig, DRAINS[0], plan, _tell)
@@ -238,8 +247,8 @@ def _short(rig: Rig, plan: Plan, *, as_json: bool) -> None:
     print(json.dumps(short_result(section)) if as_json else report.table(section))
 
 
-def short_result(section: Section) -> dict[str, float | None]:
-    """Return the keys of `sqs2pg bench --json`; what was not measured is None."""
+def short_result(section: ResultSection) -> dict[str, float | None]:
+    """Return the fields of `sqs2pg bench --json`; a field that was not measured is None."""
 
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 2)

@@ -1,20 +1,21 @@
-"""The soak: real consumers under kills, restarts, cut connections and a failing queue.
+"""The soak test: real consumers under kills, restarts, cut connections and a failing queue.
 
     make soak SOAK_MESSAGES=300000 SOAK_SECONDS=600
 
-Sends exactly N messages over S seconds, one in a hundred malformed, and has one in twenty delivered
-twice under one MessageId. Four `sqs2pg run` processes consume them through fault proxies. Until S
-seconds have passed they are killed with SIGKILL at random instants, PostgreSQL is stopped with its
-immediate mode and started again, connections on both sides are cut at random bytes, and the queue
-throttles, fails and loses replies in bursts. Then the faults stop, the rest is drained, and the
-database is held against the sender's own book: every login once in the target, every malformed
-message once in the quarantine, the dead-letter queue empty, and `sqs2pg verify` content.
+Sends exactly N messages over S seconds. One in a hundred is malformed, and one in twenty is
+delivered twice under the same MessageId. Four `sqs2pg run` processes consume them through fault
+proxies. For S seconds, consumers are killed with SIGKILL at random times, PostgreSQL is stopped in
+immediate mode and started again, and connections on both sides are cut at random bytes. In bursts,
+the queue throttles, fails and loses replies. Then the faults stop and the rest is drained. Finally
+the database is compared with the sender's records: every login must be in the target once and every
+malformed message in the quarantine once, the dead-letter queue must be empty, and `sqs2pg verify`
+must succeed.
 
-The queue's maxReceiveCount and the pipeline's `source.max_receives` are set to 1,000: here messages
-come again because their workers are killed from outside, which no message is guilty of.
+The queue's maxReceiveCount and the pipeline's `source.max_receives` are 1,000: here a message is
+received again because its worker was killed from outside, which is not the message's fault.
 
-Ends with one JSON line: messages, kills, restarts, cuts, lost, doubled. Exit code 0 only if nothing
-was lost or doubled and the books balance.
+Prints one line of JSON at the end: messages, kills, restarts, cuts, lost, doubled. The exit code is
+0 only if nothing was lost or doubled and all counts agree.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import argparse
 import dataclasses
 import heapq
 import json
-import os
 import random
 import signal
 import subprocess
@@ -39,6 +39,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
+from benchmarks.environment import isolated
 from benchmarks.queue_server import QueueServer
 from sqs2pg.cli.embedded import servers
 from tests.faults.proxy import CUTS, Act, Fault, FaultProxy, Way, draw
@@ -53,7 +54,7 @@ LEASE_S = 10
 STALL_S_MAX = 4.0
 START_MAX_S = 60.0
 DRAIN_MAX_S = 300.0
-# A burst of the queue's own faults: how long, and shares of requests.
+# A burst of the queue's own faults: its length, and the shares of requests that get a fault.
 BURST_S = 1.0
 BURST = {"throttle_share": 0.2, "error_share": 0.2, "lose_reply_share": 0.05}
 
@@ -65,12 +66,12 @@ CONSUMER_CALLS = (
     "GetQueueAttributes",
     "GetQueueUrl",
 )
-"""Not the sender's: its book must be beyond doubt."""
+"""Calls that get faults. The sender's call gets none, since its records must be exact."""
 
 
 @dataclasses.dataclass
-class Plan:
-    """What one soak does."""
+class SoakPlan:
+    """How many messages one soak sends, for how long, and with which faults."""
 
     messages: int
     seconds: float
@@ -79,12 +80,12 @@ class Plan:
     cuts: int
     seed: int
     dsn: str = ""
-    """A URL of a database that was not started here, such as a pooler's."""
+    """The URL of a database that the soak did not start, such as a pooler's; empty: start one."""
 
 
 @dataclasses.dataclass
 class Tally:
-    """What was done and found."""
+    """What the soak did, and what it found."""
 
     messages: int = 0
     kills: int = 0
@@ -95,14 +96,14 @@ class Tally:
 
 
 def say(text: str) -> None:
-    """Progress, on stderr: stdout is for the result."""
+    """Print progress to stderr; stdout is for the result."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 class Sender(threading.Thread):
-    """Sends the messages evenly over the time given, and keeps the book."""
+    """Sends the messages evenly over the time given, and records what it sent."""
 
-    def __init__(self, queue: QueueServer, plan: Plan) -> None:
+    def __init__(self, queue: QueueServer, plan: SoakPlan) -> None:
         super().__init__(name="sender", daemon=True)
         self._queue = queue
         self._plan = plan
@@ -112,7 +113,7 @@ class Sender(threading.Thread):
         self.failure: BaseException | None = None
 
     def run(self) -> None:
-        """Send them all."""
+        """Send all messages."""
         began = time.monotonic()
         try:
             for start in range(0, self._plan.messages, 10):
@@ -145,7 +146,7 @@ class Sender(threading.Thread):
 
 
 class Consumers:
-    """The consumer processes: killed and started again."""
+    """The consumer processes, which are killed and started again."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self._environment = environment
@@ -165,7 +166,7 @@ class Consumers:
         )
 
     def kill(self, rng: random.Random) -> None:
-        """Kill one at random and start another."""
+        """Kill one process at random and start another."""
         index = rng.randrange(CONSUMERS)
         victim = self.processes[index]
         victim.send_signal(signal.SIGKILL)
@@ -173,14 +174,14 @@ class Consumers:
         self.processes[index] = self._start()
 
     def tend(self) -> None:
-        """Start again what ended by itself, as a supervisor would."""
+        """Restart processes that ended by themselves, as a supervisor would."""
         for index, process in enumerate(self.processes):
             if process.poll() is not None:
                 self.failed += 1
                 self.processes[index] = self._start()
 
     def stop(self) -> list[int]:
-        """Ask all to stop; return their exit codes."""
+        """Ask all processes to stop; return their exit codes."""
         for process in self.processes:
             _await_handler(process)
             process.terminate()
@@ -190,7 +191,7 @@ class Consumers:
 
 
 def _await_handler(process: subprocess.Popen[bytes]) -> None:
-    """Wait until SIGTERM is handled: one that was started a moment ago would only die of it.
+    """Wait until the process handles SIGTERM: before that, SIGTERM would just kill it.
 
     Source: proc(5), /proc/pid/status, SigCgt.
     """
@@ -207,12 +208,12 @@ Restart = Callable[[], None]
 
 
 @contextmanager
-def database(plan: Plan, restart: Restart | None) -> Iterator[tuple[str, Restart | None]]:
-    """Yield the database's URL, and how to restart it at once, where that can be done."""
+def database(plan: SoakPlan, restart: Restart | None) -> Iterator[tuple[str, Restart | None]]:
+    """Yield the database's URL and, if possible, a function that restarts it at once."""
     if plan.dsn:
         yield plan.dsn, restart
         return
-    # fsync off: an immediate stop loses the process, not the machine and its page cache.
+    # fsync is off: an immediate stop ends the process, but the machine keeps its page cache.
     with servers(sqs=False) as local:
         server = local.postgres
         assert server is not None
@@ -224,8 +225,8 @@ def database(plan: Plan, restart: Restart | None) -> Iterator[tuple[str, Restart
         yield local.database_url, stop_and_start
 
 
-def soak(plan: Plan, restart: Restart | None = None) -> tuple[Tally, bool]:
-    """Run the plan; return what was done and found, and whether all is well.
+def soak(plan: SoakPlan, restart: Restart | None = None) -> tuple[Tally, bool]:
+    """Run the plan; return what was done and found, and whether the soak passed.
 
     `restart` stops and starts the server behind `plan.dsn`.
     """
@@ -248,9 +249,9 @@ def soak(plan: Plan, restart: Restart | None = None) -> tuple[Tally, bool]:
         tally = Tally()
         try:
             sender.start()
-            # Faults in consumers that have only begun to start would not be met by any message.
+            # Faults while the consumers still start up would not affect any message.
             queue.wait("deleted", at_least=1, timeout_s=START_MAX_S)
-            _inflict(plan, rng, tally, sender, consumers, proxies, queue, restart)
+            _inject_faults(plan, rng, tally, sender, consumers, proxies, queue, restart)
             sender.join()
             if sender.failure:
                 raise sender.failure
@@ -263,9 +264,9 @@ def soak(plan: Plan, restart: Restart | None = None) -> tuple[Tally, bool]:
         well = _compare(direct, sender, tally, queue)
         log = (folder / "consumers.log").read_text(errors="replace").splitlines()
         if surprises := [line for line in log if "unexpected " in line]:
-            say("consumers died of what they did not foresee: " + "; ".join(surprises))
+            say("consumers ended with unexpected errors: " + "; ".join(surprises))
             well = False
-        say(f"exit codes {codes}, {consumers.failed} ended by themselves; verify: {verified}")
+        say(f"exit codes {codes}; {consumers.failed} ended by themselves; verify: {verified}")
         return tally, well and drained and json.loads(verified)["ok"] and not any(codes)
 
 
@@ -280,17 +281,7 @@ def _make_queues(queue: QueueServer) -> None:
 
 
 def _environment(url: str, queue_port: int) -> dict[str, str]:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "PG", "SQS2PG_"))
-    }
-    return kept | {
-        "DATABASE_URL": url,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{queue_port}",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "soak",
-        "AWS_SECRET_ACCESS_KEY": "soak",
+    return isolated(f"http://127.0.0.1:{queue_port}", url) | {
         "SQS2PG_SOURCE__QUEUE": QUEUE,
         "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": str(LEASE_S),
         "SQS2PG_SOURCE__WAIT_TIME_S": "5",
@@ -312,8 +303,8 @@ def _command(environment: dict[str, str], folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _inflict(
-    plan: Plan,
+def _inject_faults(
+    plan: SoakPlan,
     rng: random.Random,
     tally: Tally,
     sender: Sender,
@@ -322,7 +313,7 @@ def _inflict(
     queue: QueueServer,
     restart: Restart | None,
 ) -> None:
-    """Do to them what the plan says, until its time is over."""
+    """Inject the faults of the plan until its time is over."""
 
     def kill() -> None:
         consumers.kill(rng)
@@ -360,7 +351,7 @@ def _inflict(
             f"restarts {tally.restarts} cuts {cuts}"
         )
 
-    # More cuts are armed than asked for: one that waits for its byte may wait for long.
+    # Arm more cuts than planned: a cut that waits for its byte may wait long.
     schedule = [
         *_spread(rng, plan.seconds, plan.kills, kill),
         *_spread(rng, plan.seconds, plan.restarts if restart else 0, stop_database),
@@ -392,9 +383,9 @@ Event = tuple[float, float, Callable[[], None]]
 def _spread(
     rng: random.Random, seconds: float, count: int, act: Callable[[], None]
 ) -> Iterator[Event]:
-    """`count` events at random instants, one in each of as many equal parts of the time."""
+    """Yield `count` events: one at a random time in each of `count` equal parts of the time."""
     for index in range(count):
-        # Not in the last tenth second, so that each surely comes before the end.
+        # Not in the last 0.1 s, so that each event comes before the end.
         at = (index + rng.random()) * (seconds - 0.1) / count
         yield at, rng.random(), act
 
@@ -421,7 +412,7 @@ def _drain(queue: QueueServer, consumers: Consumers) -> bool:
 
 
 def _compare(url: str, sender: Sender, tally: Tally, queue: QueueServer) -> bool:
-    """Hold the database against the sender's book; count what is lost and doubled."""
+    """Compare the database with the sender's records; count lost and doubled messages."""
     with psycopg.connect(url) as connection:
         rows: dict[str, int] = dict(
             connection.execute("SELECT user_id, count(*) FROM user_logins GROUP BY 1").fetchall()
@@ -434,29 +425,29 @@ def _compare(url: str, sender: Sender, tally: Tally, queue: QueueServer) -> bool
         [ledger] = connection.execute("SELECT count(*) FROM sqs2pg.delivery").fetchall()
     tally.lost = len(sender.logins - rows.keys()) + len(sender.malformed - aside.keys())
     tally.doubled = sum(rows.values()) - len(rows) + sum(aside.values()) - len(aside)
-    strangers = len(rows.keys() - sender.logins) + len(aside.keys() - sender.malformed)
+    unknown = len(rows.keys() - sender.logins) + len(aside.keys() - sender.malformed)
     dead: dict[str, Any] = queue.stats()["queues"].get(DEAD, {})
     duplicated = queue.stats()["duplicated"]
     say(
         f"ledger {ledger[0]:,}, rows {sum(rows.values()):,}, quarantined {sum(aside.values()):,}, "
-        f"strangers {strangers}, delivered twice on purpose {duplicated:,}, dead letters {dead}"
+        f"unknown {unknown}, delivered twice on purpose {duplicated:,}, dead letters {dead}"
     )
     whole = ledger[0] == sender.sent
-    return whole and not (tally.lost or tally.doubled or strangers or any(dead.values()))
+    return whole and not (tally.lost or tally.doubled or unknown or any(dead.values()))
 
 
 def main() -> int:
-    """Read the options, run, print the result."""
+    """Read the options, run, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--kills", type=int, help="default: one in 5.5 s")
-    parser.add_argument("--restarts", type=int, help="default: one in 27 s")
-    parser.add_argument("--cuts", type=int, help="default: one in 2.5 s")
+    parser.add_argument("--kills", type=int, help="default: one per 5.5 s")
+    parser.add_argument("--restarts", type=int, help="default: one per 27 s")
+    parser.add_argument("--cuts", type=int, help="default: one per 2.5 s")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dsn", default="", help="use this database and do not restart it")
     options = parser.parse_args()
-    plan = Plan(
+    plan = SoakPlan(
         messages=options.messages,
         seconds=options.seconds,
         kills=max(4, int(options.seconds / 5.5)) if options.kills is None else options.kills,

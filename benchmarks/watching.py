@@ -1,8 +1,8 @@
-"""What each part of watching costs, alone: CPU microseconds a batch, a line, a scrape, a snapshot.
+"""The cost of each part of monitoring alone: CPU, µs per batch, line, scrape or snapshot.
 
-`python -m benchmarks.watching` calls each part again and again in one thread and takes the least of
-several turns, so that other work on the machine shows little. `benchmarks/overhead.py` measures
-them all together in a drain, where caches are cold: two to three times as much.
+`python -m benchmarks.watching` calls each part repeatedly in one thread and takes the least of
+several turns, so that other work on the machine has little effect. `benchmarks/overhead.py`
+measures all parts together in a drain, where caches are cold: two to three times as much.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from sqs2pg.telemetry.spans import SpanMaker
 from sqs2pg.telemetry.traces import LINKS_MAX, Traces
 
 BATCH = 1_400
-"""Messages a batch: what a drain of 150,000 showed."""
+"""Messages per batch, as seen in a drain of 150,000."""
 _TURNS = 15
 
 
 def cpu_us(call: Callable[[], object], times: int = 20) -> float:
-    """Return the CPU time of one call, the least of several turns."""
+    """Return the CPU time of one call in µs, the least of several turns."""
     least = float("inf")
     for _ in range(_TURNS):
         began = time.thread_time()
@@ -53,7 +53,7 @@ def cpu_us(call: Callable[[], object], times: int = 20) -> float:
 
 
 def report(number: int, *, links: int = 0) -> BatchReport:
-    """Return what a usual batch tells of itself."""
+    """Return the report of a typical batch."""
     return BatchReport(
         *(f"abcdef-{number}", time.time(), BATCH),
         written=BATCH,
@@ -67,7 +67,7 @@ def report(number: int, *, links: int = 0) -> BatchReport:
 
 
 def spans() -> dict[str, float]:
-    """Return the cost of tracing, by batch."""
+    """Return the cost of tracing, µs per batch."""
     plain = [Message(f"{n}", "r", "{}", SystemAttributes(n)) for n in range(BATCH)]
     header = "Root=1-00000001-0000000000000000{:08x};Parent={:016x};Sampled=1"
     traced = [
@@ -90,7 +90,7 @@ def spans() -> dict[str, float]:
 
 
 def lines() -> dict[str, float]:
-    """Return the cost of the log: a batch with a line of its own, and one of those beyond."""
+    """Return the cost of the log, µs per batch: with a log line, and beyond the limit of lines."""
     now = 0.0
     journal, noted = Journal(clock=lambda: now), report(0)
 
@@ -106,7 +106,7 @@ def lines() -> dict[str, float]:
 
 
 def numbers() -> dict[str, float]:
-    """Return the cost of counting a batch, and of each look at the counts."""
+    """Return the cost of counting a batch, and of each way to read the counts, in µs."""
     metrics, noted, now = Metrics(), report(0), time.time()
     for code in ("not_json", "wrong_type", "missing"):
         metrics.count_fault(Stage.DECODE, code)
@@ -129,8 +129,8 @@ def numbers() -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the parts as one line of JSON, microseconds."""
-    # The lines go nowhere: what is measured is making them.
+    """Print the cost of all parts as one line of JSON, in µs."""
+    # The log lines are discarded: only the cost of making them is measured.
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
         configure()
         gc.freeze()

@@ -1,7 +1,7 @@
-"""The workloads: what is on the queue, who drains it, and how one workload is run.
+"""The workloads: what is on the queue, who drains it, and how a workload is run.
 
-Runs are interleaved (A B C A B C …), so that a machine that slows down slows all. A contender
-that cannot run here is noted with its reason, and no ratio is made of it.
+Contenders take turns (A B C A B C …), so that a machine that slows down affects all of them. If a
+contender cannot run here, the section records why, and no ratio uses it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .measure import Backlog, Run, drain
 from .rig import BenchmarkError, Rig
 
 FULL_S = 5.0
-"""Shorter drains than this say little: too much of them is start and end."""
+"""Shorter drains mean little: too much of their time is start and end."""
 TRIAL_LARGE = 100
 Tell = Callable[[str], None]
 OURS = ("sqs2pg", "sqs2pg2")
@@ -25,7 +25,7 @@ ALL = ("plain", "tuned", "sqs2pg", "sqs2pg2", "redpanda-connect", "vector")
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A backlog to drain. Its size follows from a trial of each contender, or is `messages`."""
+    """A backlog to drain. Its size is `messages`, or comes from a trial of each contender."""
 
     name: str
     title: str
@@ -41,7 +41,7 @@ class Workload:
     runs_max: int = 1_000
 
     def backlog(self, messages: int) -> Backlog:
-        """Return what the queue is filled with, of a size."""
+        """Return a backlog with this many messages, within the workload's bounds."""
         return Backlog(
             messages=max(10, min(messages, self.messages_max)),
             malformed_share=self.malformed_share,
@@ -64,44 +64,51 @@ DRAINS: tuple[Workload, ...] = (
     Workload(
         "latency10",
         "10 ms to the queue",
-        "each answer of the queue comes 10 ms late",
+        "each answer of the queue is delayed by 10 ms",
         latency_ms=10,
     ),
     Workload(
         "latency50",
         "50 ms to the queue",
-        "each answer of the queue comes 50 ms late",
+        "each answer of the queue is delayed by 50 ms",
         latency_ms=50,
     ),
     Workload(
         "large",
         "Bodies of 1 MiB",
-        "logins with a field of padding up to SQS's limit",
+        "logins padded to SQS's size limit",
         ("sqs2pg",),
         messages_max=2_000,
         pad_bytes=2**20 - 512,
     ),
-    Workload("million", "A backlog of a million", "for memory", ("sqs2pg",), 1_000_000, runs_max=1),
+    Workload(
+        "million",
+        "A backlog of a million",
+        "measures peak memory",
+        ("sqs2pg",),
+        1_000_000,
+        runs_max=1,
+    ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """What one invocation asks of every workload."""
+class SuitePlan:
+    """The options of one invocation, for every workload."""
 
     runs: int = 5
     seconds: float = 6.0
-    """How long a drain should take; the backlogs are sized for it by a trial."""
+    """How long a drain should take; a trial sizes the backlogs for it."""
     limit_s: float = 60.0
-    """Longest drain, where a contender has no shorter one of its own."""
+    """Longest drain, unless a contender has a shorter limit of its own."""
     only: Sequence[str] = ()
-    """Contenders; empty: each workload's own."""
+    """Contenders to run; empty: those of each workload."""
     messages: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Backlogs by contender, in place of what a trial says."""
+    """Sizes of backlogs by contender, instead of those from trials."""
 
     @property
     def share(self) -> float:
-        """What a quick try of the suite leaves of a full run's fixed sizes: 1 for a full one."""
+        """The factor for a full run's fixed sizes: 1 in a full run, less in a quick try."""
         return min(1.0, self.seconds / FULL_S)
 
     def limit_of(self, contender: Contender) -> float:
@@ -109,13 +116,13 @@ class Plan:
         return min(self.limit_s, contender.limit_s)
 
     def pick(self, names: Sequence[str]) -> list[Contender]:
-        """Return a workload's contenders that were asked for."""
+        """Return those of a workload's contenders that were requested."""
         return [CONTENDERS[name] for name in names if not self.only or name in self.only]
 
 
 @dataclasses.dataclass
-class Section:
-    """One workload's result, as kept in JSON."""
+class ResultSection:
+    """One workload's result, as saved in JSON."""
 
     name: str
     title: str
@@ -124,12 +131,12 @@ class Section:
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
     failed: list[str] = dataclasses.field(default_factory=list)
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What is not a drain: latencies and the like."""
+    """Figures that are not from drains, such as latencies."""
     stamp: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """When, on what and by which command; see machine.py."""
+    """When, where and by which command it was measured; see machine.py."""
 
     def fail(self, contender: str, why: str) -> None:
-        """Take a contender out: what it did before it failed counts for nothing."""
+        """Remove a contender that failed, including its earlier runs."""
         self.runs = [run for run in self.runs if run.contender != contender]
         self.missing[contender] = f"failed: {why.splitlines()[0]}"
         self.failed.append(contender)
@@ -139,26 +146,24 @@ class Section:
         return [run for run in self.runs if run.contender == contender]
 
     def rate(self, contender: str) -> float | None:
-        """Return the median messages/s; None where it was not measured."""
+        """Return the median messages/s; None if it was not measured."""
         rates = [run.rate for run in self.of(contender)]
         return statistics.median(rates) if rates else None
 
     def ratio(self, contender: str, to: str) -> float | None:
-        """Return how many times faster, by the medians of this section; None where one is
-        missing.
-        """
+        """Return the ratio of the two median rates; None if either was not measured."""
         ours, theirs = self.rate(contender), self.rate(to)
         return ours / theirs if ours and theirs else None
 
     def cpu_us(self, contender: str, process: str) -> float | None:
-        """Return the median CPU of a process, microseconds a message."""
+        """Return the median CPU of a process, µs per message; None if it is not known."""
         found = [us for run in self.of(contender) if (us := run.cpu_us(process)) is not None]
         return statistics.median(found) if found else None
 
 
-def run_drains(rig: Rig, workload: Workload, plan: Plan, tell: Tell) -> Section:
-    """Run a workload, interleaved. A contender that fails is out of the section, and named."""
-    section = Section(workload.name, workload.title, workload.says)
+def run_drains(rig: Rig, workload: Workload, plan: SuitePlan, tell: Tell) -> ResultSection:
+    """Run a workload, contenders in turns. One that fails is removed and listed as failed."""
+    section = ResultSection(workload.name, workload.title, workload.says)
     chosen: dict[str, Contender] = {}
     for contender in plan.pick(workload.contenders):
         if why := contender.missing():
@@ -186,10 +191,10 @@ def run_drains(rig: Rig, workload: Workload, plan: Plan, tell: Tell) -> Section:
     return section
 
 
-def _size(rig: Rig, workload: Workload, contender: Contender, plan: Plan) -> int:
-    """Return the backlog that keeps a contender busy for the plan's seconds, by a trial.
+def _size(rig: Rig, workload: Workload, contender: Contender, plan: SuitePlan) -> int:
+    """Return the backlog that keeps a contender busy for the plan's seconds, from a trial.
 
-    The trial warms caches up, too, and is not counted.
+    The trial also warms up caches; it is not counted.
     """
     if fixed := plan.messages.get(contender.name) or workload.messages:
         return fixed
@@ -200,7 +205,7 @@ def _size(rig: Rig, workload: Workload, contender: Contender, plan: Plan) -> int
 
 
 def describe(run: Run) -> str:
-    """Return one run in one line."""
+    """Return one run as one line of text."""
     cpu = " + ".join(
         "?" if us is None else f"{us:.1f}"
         for us in map(run.cpu_us, ("pipeline", "postgres", "queue_server"))
@@ -208,14 +213,14 @@ def describe(run: Run) -> str:
     peak = "?" if run.peak_bytes is None else f"{run.peak_bytes / 1e6:.0f}"
     return (
         f"{run.contender}: {run.rate:,.0f} messages/s ({run.messages:,} in {run.seconds:.2f} s"
-        f"{'' if run.complete else ', time limit'}), CPU us a message {cpu} "
+        f"{'' if run.complete else ', time limit'}), CPU us per message {cpu} "
         f"(contender + PostgreSQL + queue server), peak {peak} MB"
     )
 
 
-def run_growth(rig: Rig, plan: Plan, rows: int, step: int, tell: Tell) -> Section:
+def run_growth(rig: Rig, plan: SuitePlan, rows: int, step: int, tell: Tell) -> ResultSection:
     """Drain into one database, `step` messages at a time, until its ledger holds `rows`."""
-    section = Section(
+    section = ResultSection(
         "ledger",
         "Ledger growth",
         f"one database, filled by drains of {step:,} messages until its ledger holds {rows:,}",
@@ -224,7 +229,7 @@ def run_growth(rig: Rig, plan: Plan, rows: int, step: int, tell: Tell) -> Sectio
         while stand.rows < rows:
             run = drain(stand, ONE, Backlog(step), plan.limit_s)
             if not run.complete:
-                tell("ledger: the time limit came first; the growth ends here")
+                tell("ledger: a drain reached the time limit; the growth ends here")
                 break
             section.runs.append(run)
             tell(f"ledger at {run.rows_before:,} rows, {describe(run)}")

@@ -1,6 +1,6 @@
-"""Who is measured, by name."""
+"""All contenders, by name."""
 
-from .contender import Contender, Launch, Target
+from .contender import Contender, Launch, RunTarget
 from .pipeline import ONE, RECOVERY, TWO
 from .redpanda_connect import REDPANDA_CONNECT
 from .scripts import PLAIN, TUNED
@@ -19,5 +19,5 @@ __all__ = [
     "TWO",
     "Contender",
     "Launch",
-    "Target",
+    "RunTarget",
 ]

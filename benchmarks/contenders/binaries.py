@@ -1,4 +1,4 @@
-"""What adapters of other tools share: is the binary on PATH, and what version is it."""
+"""Checks for the adapters of other tools: whether a binary is on PATH, and its version."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import subprocess
 
 
 def missing(name: str) -> str:
-    """Return why a tool cannot run; empty where its binary is on PATH."""
+    """Return why a tool cannot run; empty if its binary is on PATH."""
     return "" if shutil.which(name) else f"no `{name}` on PATH"
 
 
 def version(name: str) -> str:
-    """Return the first line a tool says of its version; empty where it does not run."""
+    """Return the first line of a tool's version output; empty if it does not run."""
     try:
         done = subprocess.run(
             [name, "--version"], capture_output=True, text=True, timeout=30, check=False

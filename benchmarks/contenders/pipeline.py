@@ -1,7 +1,7 @@
 """Our pipeline as users run it: `sqs2pg run --drain`, with everything on.
 
-Ledger, masks, quarantine, leases, metrics over HTTP, delete after COMMIT; the settings are the
-defaults, but for what a run is told with `--setting`.
+That includes ledger, masks, quarantine, leases, metrics over HTTP and delete after COMMIT. The
+settings are the defaults, except for those given with `--setting`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import sys
 
 import sqs2pg
 
-from .contender import Contender, Launch, Target
+from .contender import Contender, Launch, RunTarget
 
 
-def environment(target: Target) -> dict[str, str]:
-    """Return the environment of any `sqs2pg` command of the run."""
+def environment(target: RunTarget) -> dict[str, str]:
+    """Return the environment of the run's `sqs2pg` commands."""
     ours = {
         "SQS2PG_SOURCE__QUEUE": target.queue_url.rsplit("/", 1)[-1],
         "SQS2PG_KEYS__FILE": str(target.keys),
-        # On, at a port of its own: several may run at once.
+        # On, at any free port, since several may run at once.
         "SQS2PG_STATUS__BIND": "127.0.0.1:0",
     }
     ours |= {f"SQS2PG_{name}": value for name, value in target.settings.items()}
@@ -30,7 +30,8 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "sqs2pg", *arguments, "-c", "/dev/null"]
 
 
-def _launch(target: Target, workers: int, **more: str) -> Launch:
+def launch(target: RunTarget, workers: int, **more: str) -> Launch:
+    """Return the drain by this many workers; `more` are further environment variables."""
     return Launch(command("run", "--drain", "--workers", str(workers)), environment(target) | more)
 
 
@@ -43,7 +44,7 @@ ONE = Contender(
     title="sqs2pg",
     says="`sqs2pg run --drain`, one process, everything on",
     trial=50_000,
-    launch=lambda target: _launch(target, 1),
+    launch=lambda target: launch(target, 1),
     version=_version,
 )
 TWO = Contender(
@@ -51,14 +52,14 @@ TWO = Contender(
     title="sqs2pg, 2 workers",
     says="`sqs2pg run --drain --workers 2`",
     trial=50_000,
-    launch=lambda target: _launch(target, 2),
+    launch=lambda target: launch(target, 2),
     version=_version,
 )
 RECOVERY = Contender(
     name="sqs2pg-recovery",
     title="sqs2pg, recovery on",
-    says="`sqs2pg run --drain` with `vault.enabled`: addresses and devices sealed by person",
+    says="`sqs2pg run --drain` with `vault.enabled`: addresses and devices sealed per person",
     trial=20_000,
-    launch=lambda target: _launch(target, 1, SQS2PG_VAULT__ENABLED="true"),
+    launch=lambda target: launch(target, 1, SQS2PG_VAULT__ENABLED="true"),
     version=_version,
 )

@@ -1,7 +1,7 @@
-"""The script people write first: a message at a time, each with its INSERT, COMMIT and delete.
+"""The script people write first: one INSERT, one COMMIT and one delete per message.
 
-Stands alone: QUEUE_URL, DATABASE_URL and the usual AWS variables are all it needs. It ends when
-a receive comes back empty.
+It stands alone: it needs only QUEUE_URL, DATABASE_URL and the usual AWS variables. It ends when a
+receive returns no message.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Redpanda Connect: `aws_sqs` input, a Bloblang mapping, `sql_insert` output.
 
-It deletes a message once the output has taken it (at least once). The batch size is what its
-documentation advises for SQL outputs: a multi-row INSERT. Runs where `redpanda-connect` is on
-PATH.
+It deletes a message once the output has accepted it (at least once). Its documentation recommends
+this batch size for SQL outputs, as one multi-row INSERT. It runs if `redpanda-connect` is on PATH.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import binaries
-from .contender import Contender, Launch, Target
+from .contender import Contender, Launch, RunTarget
 
 BINARY = "redpanda-connect"
 CONFIG = Path(__file__).with_name("redpanda_connect.yaml")
 
 
-def _launch(target: Target) -> Launch:
+def _launch(target: RunTarget) -> Launch:
     return Launch([BINARY, "run", str(CONFIG)], target.environment())
 
 

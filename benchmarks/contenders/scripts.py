@@ -1,4 +1,4 @@
-"""The two scripts as contenders: the plain one, and the tuned one."""
+"""The plain and the tuned script as contenders."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from .contender import Contender, Launch, Target
+from .contender import Contender, Launch, RunTarget
 
 HERE = Path(__file__).parent
 
 
-def _launch(file: str, target: Target) -> Launch:
+def _launch(file: str, target: RunTarget) -> Launch:
     return Launch([sys.executable, str(HERE / file)], target.environment())
 
 
@@ -28,7 +28,7 @@ def _version() -> str:
 PLAIN = Contender(
     name="plain",
     title="plain script",
-    says="boto3 and psycopg2: receive 10, SHA-256, INSERT and COMMIT a row, one delete a message",
+    says="boto3, psycopg2: receive 10, SHA-256, INSERT and COMMIT per row, one delete per message",
     trial=400,
     limit_s=10.0,
     launch=lambda target: _launch("plain_script.py", target),
@@ -38,7 +38,7 @@ PLAIN = Contender(
 TUNED = Contender(
     name="tuned",
     title="tuned script",
-    says="the same with execute_values, a COMMIT and a batch delete every 10 messages",
+    says="the same with execute_values, one COMMIT and one batch delete per 10 messages",
     trial=4_000,
     limit_s=10.0,
     launch=lambda target: _launch("tuned_script.py", target),

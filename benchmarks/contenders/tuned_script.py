@@ -1,6 +1,7 @@
-"""The script after its first tuning: ten messages a transaction, one INSERT, one batch delete.
+"""The script after its first tuning: ten messages per transaction, one INSERT, one batch delete.
 
-Stands alone, as `plain_script` does, and gives the same rows.
+It stands alone like `plain_script`, and writes the same rows. It repeats that script's code on
+purpose: both are shown as people would write them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Vector: `aws_sqs` source, `remap` transform, `postgres` sink with end-to-end acknowledgements.
 
-With acknowledgements on, a message is deleted once the sink has taken it (at least once). Runs
-where `vector` is on PATH.
+With acknowledgements on, it deletes a message once the sink has accepted it (at least once). It
+runs if `vector` is on PATH.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import binaries
-from .contender import Contender, Launch, Target
+from .contender import Contender, Launch, RunTarget
 
 BINARY = "vector"
 CONFIG = Path(__file__).with_name("vector.yaml")
 
 
-def _launch(target: Target) -> Launch:
+def _launch(target: RunTarget) -> Launch:
     data = target.folder / "vector"
     data.mkdir(exist_ok=True)
     return Launch(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.soak import Plan, soak
+from benchmarks.soak import SoakPlan, soak
 
 
 def test_nothing_is_lost_and_nothing_doubled() -> None:
-    plan = Plan(messages=3_000, seconds=12, kills=4, restarts=2, cuts=12, seed=7)
+    plan = SoakPlan(messages=3_000, seconds=12, kills=4, restarts=2, cuts=12, seed=7)
     tally, well = soak(plan)
     assert well
     assert (tally.messages, tally.lost, tally.doubled) == (3_000, 0, 0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soak import Plan, soak
+from benchmarks.soak import SoakPlan, soak
 
 pytestmark = pytest.mark.system
 
@@ -16,7 +16,7 @@ def test_nothing_is_lost_and_nothing_doubled(pgbouncer: str, cluster: Any) -> No
         cluster.server.stop("immediate")
         cluster.server.start()
 
-    plan = Plan(messages=3_000, seconds=20, kills=4, restarts=2, cuts=12, seed=8, dsn=pgbouncer)
+    plan = SoakPlan(messages=3_000, seconds=20, kills=4, restarts=2, cuts=12, seed=8, dsn=pgbouncer)
     tally, well = soak(plan, restart)
     assert well
     assert (tally.messages, tally.lost, tally.doubled) == (3_000, 0, 0)

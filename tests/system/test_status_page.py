@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from benchmarks.pictures import command, find_chromium
+from benchmarks.contenders.pipeline import command
+from benchmarks.pictures import find_chromium
 from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.shell import Shell, bare_environment
 from tests.waiting import answer_of, wait_until

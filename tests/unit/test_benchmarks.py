@@ -17,12 +17,12 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks import plot, processes, report, results, workloads
-from benchmarks.contenders import CONTENDERS, Target, plain_script, tuned_script
+from benchmarks.contenders import CONTENDERS, RunTarget, plain_script, tuned_script
 from benchmarks.latency import percentile
 from benchmarks.measure import Backlog, Run, check_rows
 from benchmarks.rig import BenchmarkError, with_database
 from benchmarks.run import SECTIONS, parse, short_result
-from benchmarks.workloads import DRAINS, Plan, Section, describe
+from benchmarks.workloads import DRAINS, ResultSection, SuitePlan, describe
 
 STAMP = {
     "measured": "2026-01-02 03:04 UTC",
@@ -49,8 +49,8 @@ def run(contender: str, rate: float, **changes: Any) -> Run:
     return dataclasses.replace(one, **changes)
 
 
-def section(*runs: Run, name: str = "drain", **changes: Any) -> Section:
-    return Section(name, "A title", "what it is", list(runs), stamp=STAMP, **changes)
+def section(*runs: Run, name: str = "drain", **changes: Any) -> ResultSection:
+    return ResultSection(name, "A title", "what it is", list(runs), stamp=STAMP, **changes)
 
 
 THREE = section(
@@ -119,7 +119,7 @@ def test_a_run_cut_by_the_time_limit_says_so():
     assert "| plain script (time limit) |" in report.table(section(run("plain", 9, complete=False)))
 
 
-def test_machine_is_told_once_for_alike_sections_and_apart_for_others():
+def test_machine_is_shown_once_for_alike_sections_and_apart_for_others():
     elsewhere = dataclasses.replace(THREE, name="tls", stamp=STAMP | {"machine": "another"})
     same_disk_later = dataclasses.replace(THREE, name="bad", stamp=STAMP | {"fsync_ms": 0.9})
     alike = report.machine({"drain": THREE, "bad": same_disk_later})
@@ -137,10 +137,10 @@ def test_latency_tables_show_every_percentile():
     turns = [{"commit_ms": shares, "pipeline_cpu_us": 9.0}, {"commit_ms": shares}]
     steady = section(name="steady", figures={"turns": turns})
     assert "| 1 (1 to 1) |" in report.table(steady)
-    assert "Pipeline CPU: 9.0 µs a message." in report.table(steady)
+    assert "Pipeline CPU: 9.0 µs per message." in report.table(steady)
 
 
-def growth() -> Section:
+def growth() -> ResultSection:
     runs = [run("sqs2pg", 1000 - 10 * i, rows_before=1000 * i) for i in range(20)]
     return section(*runs, name="ledger")
 
@@ -204,7 +204,7 @@ def test_options_reach_the_plan():
 def test_every_workload_names_contenders_that_are_there():
     for workload in DRAINS:
         assert set(workload.contenders) <= set(CONTENDERS)
-    picked = Plan(only=("plain", "sqs2pg")).pick(DRAINS[0].contenders)
+    picked = SuitePlan(only=("plain", "sqs2pg")).pick(DRAINS[0].contenders)
     assert [one.name for one in picked] == ["plain", "sqs2pg"]
 
 
@@ -219,7 +219,7 @@ class Rig:
         yield
 
 
-def drained(monkeypatch: pytest.MonkeyPatch, rig: Any, fails: str = "") -> Section:
+def drained(monkeypatch: pytest.MonkeyPatch, rig: Any, fails: str = "") -> ResultSection:
     """Run the drain workload against measurements that are made up."""
     turns: dict[str, int] = {}
 
@@ -231,7 +231,7 @@ def drained(monkeypatch: pytest.MonkeyPatch, rig: Any, fails: str = "") -> Secti
         return run(name, 1, messages=backlog.messages, seconds=2.0)
 
     monkeypatch.setattr(workloads, "drain", drain)
-    plan = Plan(runs=3, seconds=6, only=("plain", "sqs2pg"), messages={"plain": 50})
+    plan = SuitePlan(runs=3, seconds=6, only=("plain", "sqs2pg"), messages={"plain": 50})
     return workloads.run_drains(rig, DRAINS[0], plan, lambda _: None)
 
 
@@ -281,7 +281,7 @@ def test_a_run_with_a_row_too_many_or_too_few_is_void(
         check_rows(stand, backlog, 0, measured)
         assert stand.rows == count
     else:
-        with pytest.raises(BenchmarkError, match="rows are there"):
+        with pytest.raises(BenchmarkError, match="rows found"):
             check_rows(stand, backlog, 0, measured)
 
 
@@ -305,7 +305,7 @@ def test_a_contender_sees_its_target_and_nothing_of_the_users(
 ):
     for name in ("AWS_PROFILE", "PGHOST", "SQS2PG_SINK__DSN", "BENCH_DATABASE_URL"):
         monkeypatch.setenv(name, "the user's")
-    target = Target("http://127.0.0.1:1", "u", "postgresql://db/x", tmp_path, tmp_path / "keys")
+    target = RunTarget("http://127.0.0.1:1", "u", "postgresql://db/x", tmp_path, tmp_path / "keys")
     environment = target.environment(MORE="1")
     assert "the user's" not in environment.values()
     assert environment["DATABASE_URL"] == "postgresql://db/x"
@@ -350,7 +350,7 @@ def test_cpu_of_a_tree_counts_living_and_ended_children():
     assert child.pid not in processes.tree(int(pid))
 
 
-def test_recovery_is_told_by_its_ratio_and_its_rotations() -> None:
+def test_recovery_shows_its_ratio_and_its_rotations() -> None:
     costs = [(0.02, 0.01), (0.03, 0.02), (0.02, 0.02), (0.06, 0.06)]
     runs = [
         run("sqs2pg", 1_000, pipeline_cpu_s=ours, postgres_cpu_s=theirs) for ours, theirs in costs
@@ -362,10 +362,10 @@ def test_recovery_is_told_by_its_ratio_and_its_rotations() -> None:
         "rotation": {"rewrap": [2_000, 1.5]},
     }
     shown = report.table(made)
-    assert "| people who come back, recovery on | 1,000 | 1 | 30.0 | 20.0 | 50.0 |" in shown
-    assert "Recovery on costs 1.67 times the CPU a message: people who come back." in shown
-    assert "Recovery on costs 3.00 times the CPU a message: every person new." in shown
-    assert "`sqs2pg keys rewrap`: 2,000 in 1.5 s, 750.0 s a million." in shown
+    assert "| returning people, recovery on | 1,000 | 1 | 30.0 | 20.0 | 50.0 |" in shown
+    assert "With recovery on, a message costs 1.67 times the CPU: returning people." in shown
+    assert "With recovery on, a message costs 3.00 times the CPU: every person new." in shown
+    assert "`sqs2pg keys rewrap`: 2,000 in 1.5 s, 750.0 s per million." in shown
 
 
 def test_results_of_another_form_are_left_alone(tmp_path: Path) -> None:
