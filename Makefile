@@ -62,6 +62,9 @@ lint: $(READY) ## format, lint, types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+release-dump: $(READY) ## tests/migrations/releases/VERSION.sql, once for each release, before its tag
+	@$(BIN)/python -m tests.migrations.dump
+
 pictures: $(READY) $(COMPILER) $(BROWSER) ## docs/images/status-*.png, of the status page under load; wants Chromium
 	@$(BIN)/python -m benchmarks.pictures $(PICTURES_ARGS)
 

@@ -21,7 +21,7 @@ from typing import Any
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
-from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mask.registry import OPERATORS, compile_operator
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.runners.assembly import masks_of
 from sqs2pg.settings import Settings
@@ -122,7 +122,7 @@ def measure(rounds: int) -> dict[str, float]:
         ),
     }
     for name in OPERATORS:
-        for kind in PROPERTIES[name].kinds:
+        for kind in OPERATORS[name].properties.kinds:
             mask = compile_operator(name, kind=kind, domain="d", keyring=_RING).mask
             values = samples("ip" if name == "truncate_ip" else kind)
             works[f"{name} {kind}"] = lambda mask=mask, values=values: list(map(mask, values))  # type: ignore[misc]
@@ -140,7 +140,9 @@ def table(rates: dict[str, float], commit_id: str, at: str) -> str:
     lines = ["| one core | messages/s | µs per message |", "| --- | ---: | ---: |"]
     whole = [name for name in rates if name.startswith("decode")]
     lines += [f"| {name} | {rates[name]:,.0f} | {1e6 / rates[name]:.2f} |" for name in whole]
-    kinds = sorted(set(itertools.chain.from_iterable(p.kinds for p in PROPERTIES.values())))
+    kinds = sorted(
+        set(itertools.chain.from_iterable(o.properties.kinds for o in OPERATORS.values()))
+    )
     lines += ["", "| masks/s on one core | " + " | ".join(kinds) + " |"]
     lines += ["| --- |" + " ---: |" * len(kinds)]
     for name in OPERATORS:

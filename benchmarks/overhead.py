@@ -5,7 +5,7 @@ monitoring off and on by turns. It compares the CPU time per message of the pipe
 threads, from the first poll to the last delete, which other work on the machine disturbs least. It
 also reports messages per second. On: the status server with one viewer of its stream and one scrape
 per second, the recorder, the periodic watch, one log line per batch, spans and metrics to an OTLP
-collector, EMF lines. Off: none of these.
+collector. Off: none of these.
 
 `--flood` sends malformed messages only, and turns the log lines of faults on and off.
 """
@@ -151,7 +151,6 @@ def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
             "SQS2PG_STATUS__BIND": f"127.0.0.1:{port}",
             "SQS2PG_TELEMETRY__TRACES": "true",
             "SQS2PG_TELEMETRY__METRICS": "true",
-            "SQS2PG_TELEMETRY__EMF": "true",
             "SQS2PG_TELEMETRY__EVERY_S": "5",
             "SQS2PG_TELEMETRY__ENDPOINT": endpoint,
         }

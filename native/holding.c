@@ -57,8 +57,8 @@ static int undo(PyObject *held, PyObject *messages, Py_ssize_t count)
     return 0;
 }
 
-/* take_in_hand(held, messages, lease): see _native.pyi. */
-PyObject *take_in_hand(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+/* hold_messages(held, messages, lease): see _native.pyi. */
+PyObject *hold_messages(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     if (check(args, count, 3) < 0)
         return NULL;
@@ -88,8 +88,8 @@ PyObject *take_in_hand(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ss
     return Py_BuildValue("Onn", all ? Py_True : Py_False, total, largest);
 }
 
-/* let_go(held, messages): see _native.pyi. */
-PyObject *let_go(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+/* release_messages(held, messages): see _native.pyi. */
+PyObject *release_messages(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
     if (check(args, count, 2) < 0)
         return NULL;

@@ -5,8 +5,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-PyObject *take_in_hand(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *let_go(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *hold_messages(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *release_messages(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* Make the names that both need; -1 with an exception. */
 int holding_prepare(void);

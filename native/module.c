@@ -464,10 +464,10 @@ static PyObject *sign(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssi
 
 static PyMethodDef module_methods[] = {
     {"sign", (PyCFunction)(void (*)(void))sign, METH_FASTCALL, "sign(eight parts) -> the request, signed"},
-    {"take_in_hand", (PyCFunction)(void (*)(void))take_in_hand, METH_FASTCALL,
-     "take_in_hand(held, messages, lease) -> (all, bytes, largest)"},
-    {"let_go", (PyCFunction)(void (*)(void))let_go, METH_FASTCALL,
-     "let_go(held, messages) -> [(lease, count), ...]"},
+    {"hold_messages", (PyCFunction)(void (*)(void))hold_messages, METH_FASTCALL,
+     "hold_messages(held, messages, lease) -> (all, bytes, largest)"},
+    {"release_messages", (PyCFunction)(void (*)(void))release_messages, METH_FASTCALL,
+     "release_messages(held, messages) -> [(lease, count), ...]"},
     {"read_plain", read_plain, METH_O, "read_plain(reply) -> the body of a plain 200, or None"},
     {"write_delete", write_delete, METH_VARARGS, "write_delete(head, handles) -> body or None"},
     {NULL, NULL, 0, NULL},
@@ -492,7 +492,7 @@ static int module_exec(PyObject *module)
         return -1;
     int failed = PyModule_AddObjectRef(module, "Lines", type);
     Py_DECREF(type);
-    if (failed < 0 || PyModule_AddIntConstant(module, "API", 4) < 0)
+    if (failed < 0 || PyModule_AddIntConstant(module, "API", 5) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from hatch_build import NAME, compile_extension, find_compiler
 from sqs2pg.errors import PermanentFault
@@ -21,6 +19,7 @@ from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Settings
+from tests.logins import whole_login
 
 SENT_MS = 1_795_384_388_351
 KEY = b"k" * 32
@@ -91,29 +90,17 @@ def both() -> Both:
     return Both()
 
 
-def login(**changes: Any) -> str:
-    whole = {
-        "user_id": "424cdd21-063a-43a7-b91b-7ca1a833afae",
-        "app_version": "2.3.0",
-        "device_type": "android",
-        "ip": "199.172.111.135",
-        "locale": "RU",
-        "device_id": "593-47-5928",
-    }
-    return json.dumps({name: value for name, value in (whole | changes).items() if value != ...})
-
-
 TAKEN = [
-    login(locale=None),
-    login(ip=None, device_id=..., app_version=None, device_type=None),
-    login(device_id=""),
-    login(device_id="x" * 1_000),
-    login(user_id="x" * 128),
-    login(create_date="2024-02-29"),
-    login(create_date=None),
-    login(app_version="2146.999.999"),
-    login(app_version="0002.003"),
-    login(more="x", count=12, share=-0.5, ok=True, no=False, nothing=None),
+    whole_login(locale=None),
+    whole_login(ip=None, device_id=..., app_version=None, device_type=None),
+    whole_login(device_id=""),
+    whole_login(device_id="x" * 1_000),
+    whole_login(user_id="x" * 128),
+    whole_login(create_date="2024-02-29"),
+    whole_login(create_date=None),
+    whole_login(app_version="2146.999.999"),
+    whole_login(app_version="0002.003"),
+    whole_login(more="x", count=12, share=-0.5, ok=True, no=False, nothing=None),
     '\n\t {"user_id" :\r"u" , "ip":null}  ',
     '{"user_id":"u"}',
 ]
@@ -141,32 +128,32 @@ LEFT = [
     '{"user_\\u0069d":"u"}',
     '{"user_id":"u\x7f"}',
     '{"user_id":"\x00"}',
-    login(user_id=None),
-    login(user_id=""),
-    login(user_id=...),
-    login(user_id=7),
-    login(user_id="x" * 129),
-    login(locale="é"),
-    login(locale=False),
-    login(ip="1.2.3"),
-    login(ip="1.2.3.4.5"),
-    login(ip="1.2.3.256"),
-    login(ip="01.2.3.4"),
-    login(ip="1.2.3.4 "),
-    login(ip=""),
-    login(ip="::1"),
-    login(ip="::ffff:1.2.3.4"),
-    login(app_version="1.1000"),
-    login(app_version="2147"),
-    login(app_version="1.2.3.4"),
-    login(app_version="1."),
-    login(app_version=".1"),
-    login(app_version="1.x"),
-    login(app_version=""),
-    login(create_date="2023-02-29"),
-    login(create_date="0000-01-01"),
-    login(create_date="2024-13-01"),
-    login(create_date="2024-1-01"),
-    login(create_date="2024-01-01T00:00:00Z"),
-    login(create_date=""),
+    whole_login(user_id=None),
+    whole_login(user_id=""),
+    whole_login(user_id=...),
+    whole_login(user_id=7),
+    whole_login(user_id="x" * 129),
+    whole_login(locale="é"),
+    whole_login(locale=False),
+    whole_login(ip="1.2.3"),
+    whole_login(ip="1.2.3.4.5"),
+    whole_login(ip="1.2.3.256"),
+    whole_login(ip="01.2.3.4"),
+    whole_login(ip="1.2.3.4 "),
+    whole_login(ip=""),
+    whole_login(ip="::1"),
+    whole_login(ip="::ffff:1.2.3.4"),
+    whole_login(app_version="1.1000"),
+    whole_login(app_version="2147"),
+    whole_login(app_version="1.2.3.4"),
+    whole_login(app_version="1."),
+    whole_login(app_version=".1"),
+    whole_login(app_version="1.x"),
+    whole_login(app_version=""),
+    whole_login(create_date="2023-02-29"),
+    whole_login(create_date="0000-01-01"),
+    whole_login(create_date="2024-13-01"),
+    whole_login(create_date="2024-1-01"),
+    whole_login(create_date="2024-01-01T00:00:00Z"),
+    whole_login(create_date=""),
 ]

@@ -7,13 +7,13 @@ API: int
 SHA256: str
 """The compression that is used: `sha-ni` or `c`."""
 
-def take_in_hand(
+def hold_messages(
     held: dict[str, Lease], messages: list[Message], lease: Lease, /
 ) -> tuple[bool, int, int]:
-    """As `hand.take_in_hand`."""
+    """As `leases.hold_messages`."""
 
-def let_go(held: dict[str, Lease], messages: list[Message], /) -> list[tuple[Lease, int]]:
-    """As `hand.let_go`."""
+def release_messages(held: dict[str, Lease], messages: list[Message], /) -> list[tuple[Lease, int]]:
+    """As `leases.release_messages`."""
 
 def read_plain(reply: bytes, /) -> bytes | None:
     """Return the body of an HTTP/1.1 reply that is whole, of status 200 and Content-Length, and

@@ -177,8 +177,8 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
         "local_stopped": ("An embedded server is not running.", _EMBEDDED),
         "mask_damaged": ("The token, its field or its key is wrong: it does not open.", _ARGUMENT),
         "migration_changed": (
-            "A migration differs from the one in this package.",
-            "Upgrade sqs2pg.",
+            "A migration in the database differs from the one in this package.",
+            "Upgrade sqs2pg. If an unreleased checkout made it: keep that checkout, or start anew.",
         ),
         "node_losses": (
             "Nodes ended over one archive.",

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from sqs2pg.cli.embedded import Servers
+from tests import logins
 from tests.forked_commands import ForkServer
 from tests.shell import Shell, bare_environment
 
@@ -92,20 +93,7 @@ def sqs(sqs_endpoint: str) -> Any:
 def send(sqs: Any, queue_url: str) -> Callable[[list[str]], list[str]]:
     """Put bodies on the test's queue; return their MessageIds in order."""
 
-    def put(bodies: list[str]) -> list[str]:
-        ids: list[str] = []
-        for start in range(0, len(bodies), 10):
-            entries = [
-                {"Id": str(i), "MessageBody": body}
-                for i, body in enumerate(bodies[start : start + 10])
-            ]
-            answer = sqs.send_message_batch(QueueUrl=queue_url, Entries=entries)
-            assert not answer.get("Failed")
-            by_entry = {one["Id"]: one["MessageId"] for one in answer["Successful"]}
-            ids += [by_entry[entry["Id"]] for entry in entries]
-        return ids
-
-    return put
+    return lambda bodies: logins.send(sqs, queue_url, bodies)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.logins import login
 from tests.runtime_api import Sandbox, record, sandbox
 from tests.shell import Shell
 
@@ -27,17 +28,15 @@ Start = Callable[..., AbstractContextManager[Sandbox]]
 Query = Callable[..., list[tuple[Any, ...]]]
 
 
-def login(user: str, **changes: Any) -> str:
-    return json.dumps({"user_id": user, "ip": SECRET, "device_id": "1"} | changes)
-
-
 def ids(count: int) -> list[str]:
     return [str(uuid.uuid4()) for _ in range(count)]
 
 
 def batch(users: dict[str, str], **attributes: Any) -> Any:
     """An event: MessageId -> user."""
-    return {"Records": [record(i, login(user), **attributes) for i, user in users.items()]}
+    return {
+        "Records": [record(i, login(user, ip=SECRET), **attributes) for i, user in users.items()]
+    }
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_ten_with_two_bad_and_one_transient_give_back_exactly_the_transient_one(
     start: Start, database: str, query: Query
 ) -> None:
     names = ids(10)
-    records = [record(name, login(f"u{at}")) for at, name in enumerate(names)]
+    records = [record(name, login(at, ip=SECRET)) for at, name in enumerate(names)]
     records[2]["body"] = "not json"
     records[6]["body"] = login("u6", ip="not an address")
     with start() as function:
@@ -105,7 +104,7 @@ def test_each_invocation_tells_cloudwatch_what_it_did_where_it_is_asked_to(
     start: Start, database: str, query: Query
 ) -> None:
     names = ids(4)
-    records = [record(name, login(f"u{at}")) for at, name in enumerate(names)]
+    records = [record(name, login(at, ip=SECRET)) for at, name in enumerate(names)]
     records[1]["body"] = "not json"
     with start(SQS2PG_TELEMETRY__EMF="true") as function:
         # One that raises gives everything back; the counts go on after it.
@@ -201,7 +200,7 @@ def test_on_fifo_the_failed_one_and_all_after_it_in_its_group_go_back(
     records = [
         record(
             name,
-            login(f"{group}{at}"),
+            login(f"{group}{at}", ip=SECRET),
             queue="logins.fifo",
             MessageGroupId=group,
             SequenceNumber=18_849_496_460_467_696_128 + at,

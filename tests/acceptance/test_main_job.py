@@ -22,6 +22,7 @@ from psycopg import sql
 
 from sqs2pg.cli.embedded.child_process import reserve_port
 from sqs2pg.settings.fields import USER_LOGINS
+from tests.logins import recurring_login
 from tests.waiting import wait_for_answer, wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -33,20 +34,6 @@ TARGET = """CREATE TABLE user_logins (
 ROWS = """SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
 FROM user_logins ORDER BY user_id, app_version"""
 TOKEN = re.compile(r"v1_[0-9a-f]{32}")
-
-
-def login(number: int, **changes: Any) -> str:
-    return json.dumps(
-        {
-            "user_id": f"user-{number:05}",
-            "app_version": "2.3.0",
-            "device_type": "android",
-            "ip": f"199.172.{number % 7}.{number % 11}",
-            "locale": "RU" if number % 3 else None,
-            "device_id": f"593-47-{number % 13:04}",
-        }
-        | changes
-    )
 
 
 def test_demo_sends_drains_verifies_and_counts(bare_shell: Any) -> None:
@@ -117,8 +104,13 @@ def test_drain_writes_rows_quarantines_bad_ones_and_empties_the_queue(
     shell: Any, query: Query, send: Send, sqs: Any, queue_url: str
 ) -> None:
     shell("migrate")
-    bodies = [login(i) for i in range(120)]
-    bodies[7:7] = ["not json", '{"foo": "oops"}', login(1, ip="1.2.3"), login(2, app_version=3)]
+    bodies = [recurring_login(i) for i in range(120)]
+    bodies[7:7] = [
+        "not json",
+        '{"foo": "oops"}',
+        recurring_login(1, ip="1.2.3"),
+        recurring_login(2, app_version=3),
+    ]
     send(bodies)
     result = shell("run", "--drain", "--json").last
     assert (result["received"], result["written"], result["quarantined"]) == (124, 120, 4)
@@ -158,7 +150,7 @@ def test_existing_target_with_rows_is_left_as_it_is(shell: Any, query: Query, se
         " FROM information_schema.columns WHERE table_name = 'user_logins' ORDER BY 1"
     )
     shell("migrate")
-    send([login(i) for i in range(5)])
+    send([recurring_login(i) for i in range(5)])
     shell("run", "--drain")
     after = query(
         "SELECT column_name, data_type, character_maximum_length, is_nullable"
@@ -174,9 +166,9 @@ def test_tokens_follow_the_key_and_nothing_else(
     shell: Any, query: Query, send: Send, tmp_path: Path
 ) -> None:
     shell("migrate")
-    send([login(1)])
+    send([recurring_login(1)])
     shell("run", "--drain")
-    send([login(1)])
+    send([recurring_login(1)])
     shell("run", "--drain")
     again = query("SELECT DISTINCT masked_ip, masked_device_id FROM user_logins")
     assert len(again) == 1, "two runs under one key must give one token"
@@ -186,7 +178,7 @@ def test_tokens_follow_the_key_and_nothing_else(
     other = {"SQS2PG_KEYS__FILE": str(tmp_path / "other.keys")}
     shell("keys", "init", **other)
     shell("migrate", **other)
-    send([login(1)])
+    send([recurring_login(1)])
     shell("run", "--drain", **other)
     [(ip, device)] = query("SELECT masked_ip, masked_device_id FROM user_logins")
     assert (ip, device) != again[0]
@@ -209,10 +201,14 @@ def test_no_cleartext_in_database_logs_or_output(
     secrets = {"ip": "203.0.113.77", "device_id": "901-23-4567"}
     shell("migrate")
     bad = "canary-4b1d"
-    bodies = [login(1, **secrets), login(2, **secrets), f"{bad} not json"]
-    bodies += [login(3, ip=bad), login(4, device_id=[bad]), login(5, app_version=bad)]
-    bodies += [login(6, create_date=bad), login(7, device_type=bad * 20)]
-    send([*bodies, login(8, locale=bad + "\x00")])
+    bodies = [recurring_login(1, **secrets), recurring_login(2, **secrets), f"{bad} not json"]
+    bodies += [
+        recurring_login(3, ip=bad),
+        recurring_login(4, device_id=[bad]),
+        recurring_login(5, app_version=bad),
+    ]
+    bodies += [recurring_login(6, create_date=bad), recurring_login(7, device_type=bad * 20)]
+    send([*bodies, recurring_login(8, locale=bad + "\x00")])
     result = shell("run", "--drain", "--verbose", "--json").last
     assert (result["written"], result["quarantined"]) == (2, 7)
     shell("verify")
@@ -308,7 +304,7 @@ def test_sha256_with_consent_is_the_old_output(
     (tmp_path / "sqs2pg.toml").write_text(f"i_accept_reversible = true\n{fields}")
     query(TARGET)
     shell("migrate")
-    send([login(1, ip=" not even an ip", device_id="593-47-5928")])
+    send([recurring_login(1, ip=" not even an ip", device_id="593-47-5928")])
     shell("run", "--drain")
     [(ip, device)] = query("SELECT masked_ip, masked_device_id FROM user_logins")
     assert ip == hashlib.sha256(b" not even an ip").hexdigest()
@@ -319,7 +315,7 @@ def test_sha256_with_consent_is_the_old_output(
 
 def test_workers_share_one_queue(shell: Any, query: Query, send: Send) -> None:
     shell("migrate")
-    send([login(i) for i in range(300)])
+    send([recurring_login(i) for i in range(300)])
     result = shell("run", "--drain", "--workers", "2", "--json").last
     assert result["received"] == result["written"] == 300
     assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(300, 300)]
@@ -341,7 +337,7 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
             f"http://{address}/livez", lambda text: text.count("last_poll_s") == 2
         )
         assert json.loads(report)["ok"] is True
-        send([login(i) for i in range(300)])
+        send([recurring_login(i) for i in range(300)])
         written = 'sqs2pg_messages_outcome_total{outcome="written"} 300.0'
         wait_for_answer(f"http://{address}/metrics", lambda text: written in text)
     finally:
@@ -375,7 +371,7 @@ def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_pr
         start_new_session=True,
     )
     try:
-        send([login(i) for i in range(40)])
+        send([recurring_login(i) for i in range(40)])
         wait_until(lambda: _in_flight(sqs, queue_url) == 40)
         os.killpg(command.pid, signal.SIGINT)  # as a terminal does; the parent relays its own
         if workers == 1:
@@ -410,7 +406,7 @@ def test_send_puts_lines_of_a_file_on_the_queue(
 ) -> None:
     path = tmp_path / "events.jsonl.gz"
     with gzip.open(path, "wt") as stream:
-        stream.write("".join(login(i) + "\n" for i in range(25)) + "\n")
+        stream.write("".join(recurring_login(i) + "\n" for i in range(25)) + "\n")
     assert shell("send", "--file", str(path), "--json").last == {"sent": 25, "refused": 0}
     shell("migrate")
     assert shell("run", "--drain", "--json").last["written"] == 25

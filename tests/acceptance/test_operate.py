@@ -14,16 +14,11 @@ from typing import Any
 import pytest
 
 from sqs2pg.cli.embedded.child_process import reserve_port
+from tests.logins import CANARIES, canary_login
 from tests.waiting import wait_for_answer
 
 Send = Callable[[list[str]], list[str]]
-CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
 TOKEN = "a-secret-token-of-ours"
-
-
-def login(number: int) -> str:
-    user, ip, device = CANARIES
-    return json.dumps({"user_id": f"{user}-{number}", "ip": ip, "device_id": device})
 
 
 @pytest.fixture
@@ -45,7 +40,7 @@ def address(shell: Any, send: Send) -> Iterator[str]:
         text=True,
     )
     try:
-        send([login(i) for i in range(8)] + ["not json " + CANARIES[1]] * 2)
+        send([canary_login(i) for i in range(8)] + ["not json " + CANARIES[1]] * 2)
         state = f"http://127.0.0.1:{port}/state"
         wanted = ('"written":8', '"quarantined":2', '"queue_visible_messages":0.0', '"workers":[{')
         wait_for_answer(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.logins import login
 from tests.shell import Shell
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -28,17 +28,13 @@ def partitioned(shell: Shell) -> Shell:
     return shell
 
 
-def login(number: int, day: str | None) -> str:
-    return json.dumps({"user_id": f"u{number}", "device_id": str(number % 7), "create_date": day})
-
-
 def test_a_new_table_has_its_partitions_and_loses_old_ones(
     partitioned: Shell, query: Query, send: Send
 ):
     partitioned("migrate")
     assert len(query(PARTS)) == 5  # the default, last month, this one, two ahead
     days = [None, None, "2021-03-05", "2021-03-06", "2021-04-01"]
-    send([login(i, day) for i, day in enumerate(days)])
+    send([login(i, create_date=day) for i, day in enumerate(days)])
     partitioned("run", "--drain")
     assert ("user_logins_default", 3) in query(PARTS)
     done = partitioned("partition", "--convert", "--json").last
@@ -61,7 +57,7 @@ def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
 ):
     shell("migrate")
     days = ["2023-01-31", "2023-02-01", "2023-02-28", "2024-02-29", None]
-    send([login(i, days[i % 5]) for i in range(50)])
+    send([login(i, create_date=days[i % 5]) for i in range(50)])
     shell("run", "--drain")
     query("UPDATE user_logins SET create_date = NULL WHERE user_id = 'u0'")
     before = query("SELECT * FROM user_logins ORDER BY user_id")
@@ -81,7 +77,7 @@ def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
     again = shell("partition", "--convert", "--json", **by_day).last
     assert (again["periods"], again["rows"], again["left"]) == (0, 0, 1)
 
-    send([login(100, None)])
+    send([login(100, create_date=None)])
     shell("run", "--drain", **by_day)
     assert query("SELECT count(*) FROM user_logins") == [(51,)]
     assert shell("verify", "--json").last["ok"]
@@ -141,7 +137,7 @@ def test_a_table_with_generated_columns_and_dates_out_of_this_world_is_converted
     assert done == {"periods": 3, "rows": 3, "left": 5}
     assert ("user_logins_p202402", 1) in query(PARTS)
     assert query("SELECT count(*) FROM user_logins WHERE month = 'DE!'") == [(8,)]
-    send([login(1, None), login(2, "2023-05-06")])
+    send([login(1, create_date=None), login(2, create_date="2023-05-06")])
     assert partitioned("run", "--drain", "--json").last["written"] == 2
     partitioned("partition")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
@@ -14,19 +13,15 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.logins import login
 from tests.waiting import wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
 
+SECRET = {"ip": "203.0.113.77", "device_id": "901-23-4567"}
 STRICT = {"SQS2PG_UNKNOWN_FIELDS": "quarantine"}
 WAIT_S = 60
-
-
-def login(number: int, **changes: Any) -> str:
-    return json.dumps(
-        {"user_id": f"u{number:05}", "ip": "203.0.113.77", "device_id": "901-23-4567"} | changes
-    )
 
 
 @pytest.fixture
@@ -42,7 +37,7 @@ def set_aside(shell: Any, send: Send) -> Callable[[list[str]], None]:
 
 
 def test_list_filters_and_counts(shell: Any, set_aside: Any, query: Query) -> None:
-    set_aside(["not json", login(1, extra=1), login(2, extra=1)])
+    set_aside(["not json", login(1, extra=1, **SECRET), login(2, extra=1, **SECRET)])
     shown = shell("quarantine", "list").out
     assert "1  not_json" in shown
     assert "2  unknown_field" in shown
@@ -141,10 +136,10 @@ def test_no_body_is_shown_before_its_act_is_committed(
 def test_replay_after_the_mapping_was_mended(
     shell: Any, set_aside: Any, query: Query, server_logs: Callable[[], str]
 ) -> None:
-    set_aside([login(i, extra=1) for i in range(5)] + ["canary-79"])
+    set_aside([login(i, extra=1, **SECRET) for i in range(5)] + ["canary-79"])
     result = shell("quarantine", "replay", "--all", "--json")
     assert result.last == {"replayed": 5, "still_bad": 1, "already_done": 0}
-    assert query("SELECT user_id FROM user_logins ORDER BY 1") == [(f"u{i:05}",) for i in range(5)]
+    assert query("SELECT user_id FROM user_logins ORDER BY 1") == [(f"u{i}",) for i in range(5)]
     assert query("SELECT count(*) FROM user_logins WHERE masked_ip LIKE 'v1\\_%'") == [(5,)]
     again = shell("quarantine", "replay", "--reason", "not_json").out
     assert "replayed 0, still bad 1, already done 0" in again
@@ -156,7 +151,7 @@ def test_replay_after_the_mapping_was_mended(
     assert verified["differences"] == []
     assert (verified["written"], verified["quarantined"]) == (5, 1)
     everything = "".join(shell.transcript) + server_logs()
-    for secret in ("canary-79", "203.0.113.77", "901-23-4567"):
+    for secret in ("canary-79", *SECRET.values()):
         assert secret not in everything
 
 
@@ -192,7 +187,7 @@ def test_replay_and_purge_of_entries_that_are_not_there(shell: Any) -> None:
 def test_purge_asks_first_and_the_books_balance_after_it(
     shell: Any, set_aside: Any, query: Query
 ) -> None:
-    set_aside(["not json", "nor this", login(1, extra=1), login(2, extra=1)])
+    set_aside(["not json", "nor this", login(1, extra=1, **SECRET), login(2, extra=1, **SECRET)])
     shell("quarantine", "replay", "--reason", "unknown_field")
     said = shell.error("quarantine", "purge", "--all", code=2)
     assert "delete 4 quarantine entries for good, 2 of them never replayed" in said
@@ -233,7 +228,7 @@ KILLS = {
 def test_a_replay_killed_midway_and_run_again_doubles_nothing(
     shell: Any, set_aside: Any, database: str, query: Query, point: str
 ) -> None:
-    set_aside([login(i, extra=1) for i in range(600)])
+    set_aside([login(i, extra=1, **SECRET) for i in range(600)])
     waiting, committed = KILLS[point]
     query(waiting)
     with psycopg.connect(database) as holder:

@@ -113,3 +113,55 @@ def test_books_that_have_lost_their_migrations(filled: Shell, query: Query):
     assert "has lost its table of migrations, while schema pii" in said
     assert "DROP SCHEMA sqs2pg, pii CASCADE" in said
     assert query("SELECT count(*) FROM sqs2pg.delivery") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
+        " INSERT INTO sqs2pg.migration (version, name, checksum)"
+        " SELECT version, 'of old', repeat('1', 64) FROM generate_series(2, 16) version",
+        # From before the vault: it never had a schema pii.
+        "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
+        " DROP SCHEMA pii CASCADE",
+        # The same file, as it was on another day before the release.
+        "UPDATE sqs2pg.migration SET checksum = repeat('0', 64)",
+        "UPDATE sqs2pg.migration SET version = 2",
+    ],
+    ids=["sixteen", "without a vault", "another day", "no first one"],
+)
+def test_a_database_of_an_unreleased_checkout(filled: Shell, query: Query, send: Send, record: str):
+    query(record)
+    kept = query("SELECT version, checksum FROM sqs2pg.migration ORDER BY 1")
+    for command in (("migrate",), ("run", "--drain"), ("quarantine", "list"), ("verify",)):
+        said = filled.error(*command, code=1)
+        assert "schema sqs2pg of this database was made by an unreleased checkout" in said
+        assert ("0001 is missing" in said) == (kept[0][0] == 2)
+        assert "hint: keep using that checkout; or start anew: DROP SCHEMA IF EXISTS" in said
+        for lost in ("quarantined messages", "audit", "tally", "keys on record", "vault", "ledger"):
+            assert lost in said.partition("loses for ever")[2]
+    checks = {one["name"]: one for one in filled("check", "--json", code=1).last["checks"]}
+    assert checks["schema"]["status"] == "fail"
+    assert "unreleased checkout" in checks["schema"]["detail"]
+    # Nothing was made, and nothing taken away.
+    assert query("SELECT version, checksum FROM sqs2pg.migration ORDER BY 1") == kept
+    assert query("SELECT count(*) FROM sqs2pg.delivery") == [(1,)]
+
+    # What the hint says leads out, and the target keeps its rows.
+    query("DROP SCHEMA IF EXISTS sqs2pg, pii CASCADE")
+    filled("migrate")
+    send([LOGIN.replace("ann", "bob")])
+    filled("run", "--drain")
+    assert query("SELECT user_id FROM user_logins ORDER BY 1") == [("ann",), ("bob",)]
+    assert filled("verify", "--json").last["ok"]
+
+
+def test_a_database_of_a_newer_version(filled: Shell, query: Query, send: Send):
+    query("INSERT INTO sqs2pg.migration (version, name, checksum) VALUES (9999, 'newer', 'x')")
+    said = filled.error("migrate", code=1)
+    assert "has migration 9999, which this version does not know" in said
+    assert "hint: upgrade sqs2pg" in said
+    # An older process goes on while the newer version rolls out.
+    send([LOGIN.replace("ann", "bob")])
+    filled("run", "--drain")
+    assert query("SELECT count(*) FROM user_logins") == [(2,)]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.test_main_job import login
 from tests.integration.vault_support import login_of
+from tests.logins import recurring_login
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
@@ -29,7 +29,12 @@ def test_round_trip_reveal_every_value_forget_one_person_leave_the_others(
     vault: Any, query: Query, send: Send
 ) -> None:
     people = {f"user-{i:05}": (f"203.0.113.{i // 2}", f"593-47-{i:04}") for i in range(4)}
-    send([login(0, user_id=u, ip=ip, device_id=device) for u, (ip, device) in people.items()])
+    send(
+        [
+            recurring_login(0, user_id=u, ip=ip, device_id=device)
+            for u, (ip, device) in people.items()
+        ]
+    )
     send([json.dumps({"user_id": "user-00002", "ip": 5})])
     vault("run", "--drain")
     rows = query(ROWS)
@@ -62,7 +67,7 @@ def test_round_trip_reveal_every_value_forget_one_person_leave_the_others(
     assert tokens == [None, None]
     assert vault("verify", "--json").last["ok"]
 
-    send([login(0, user_id="user-00002", ip="192.0.2.9", device_id="back")])
+    send([recurring_login(0, user_id="user-00002", ip="192.0.2.9", device_id="back")])
     vault("run", "--drain")
     values = vault("reveal", "--user", "user-00002", "--reason", "x", "--json").last
     assert [one["value"] for one in values] == ["back", "192.0.2.9"]
@@ -88,7 +93,7 @@ def test_demo_recover_reveals_forgets_and_balances(bare_shell: Any) -> None:
 def test_names_come_from_stdin_where_the_argument_is_a_dash(
     vault: Any, query: Query, send: Send
 ) -> None:
-    send([login(i, user_id=f"user-{i}") for i in range(5)])
+    send([recurring_login(i, user_id=f"user-{i}") for i in range(5)])
     vault("run", "--drain")
     report = vault("forget", "-", "--reason", "x", "--json", stdin="user-1\n\nuser-3\n").last
     assert (report["subjects"], report["rows_changed"]) == (2, 2)
@@ -101,7 +106,7 @@ def test_names_come_from_stdin_where_the_argument_is_a_dash(
 def test_a_body_that_does_not_say_whose_it_is_remains_and_is_reported(
     vault: Any, send: Send
 ) -> None:
-    send([login(1), "not json"])
+    send([recurring_login(1), "not json"])
     vault("run", "--drain")
     ended = vault("forget", "user-00001", "--reason", "x")
     assert re.search(r"1 quarantined bodies, sealed, .*purged on \d{4}-\d\d-\d\d", ended.out)
@@ -139,7 +144,7 @@ def test_a_value_typed_for_a_token_is_on_record_nowhere(vault: Any, query: Any, 
 def test_the_auditor_verifies_the_chain_and_nothing_else(
     vault: Any, database: str, send: Send
 ) -> None:
-    send([login(1)])
+    send([recurring_login(1)])
     vault("run", "--drain")
     audited = vault("forget", "user-00001", "--reason", "x")
     anchors = re.findall(r'"anchor": "(\d+:[0-9a-f]{64})"', audited.err)
@@ -158,7 +163,7 @@ def test_the_auditor_verifies_the_chain_and_nothing_else(
 
 
 def test_the_limit_of_the_hour_is_set_by_migrate(vault: Any, send: Send) -> None:
-    send([login(1)])
+    send([recurring_login(1)])
     vault("run", "--drain")
     told = vault("migrate", SQS2PG_VAULT__REVEALS_PER_HOUR_MAX="2").out
     assert "a login may reveal 2 values an hour" in told

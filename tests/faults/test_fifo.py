@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.logins import login
+
 from .proxy import Act, Fault
-from .world import COPY_TARGET, DELETE, FIRST_STATEMENTS, LAST_STATEMENTS, World, login
+from .world import COPY_TARGET, DELETE, FIRST_STATEMENTS, LAST_STATEMENTS, World
 
 FIFO = "logins.fifo"
 GROUPS = ("a", "b", "c")

@@ -6,8 +6,10 @@ import signal
 
 import pytest
 
+from tests.logins import login
+
 from .proxy import Act, Fault
-from .world import COPY_TARGET, DELETE, LAST_STATEMENTS, World, login, users
+from .world import COPY_TARGET, DELETE, LAST_STATEMENTS, World, users
 
 COUNT = 100
 GRACE_S = 20

@@ -34,6 +34,7 @@ from sqs2pg.postgres.migrate import migrate, pipeline_id
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import Ready, assemble, connect
 from sqs2pg.settings import Settings, load
+from tests.logins import login, send_in_batches
 
 from .proxy import FaultProxy
 
@@ -53,11 +54,6 @@ LAST_STATEMENTS = b"INSERT INTO sqs2pg.tally"
 RECEIVE = b"AmazonSQS.ReceiveMessage"
 DELETE = b"AmazonSQS.DeleteMessageBatch"
 EXTEND = b"AmazonSQS.ChangeMessageVisibilityBatch"
-
-
-def login(user: str, **changes: Any) -> str:
-    """The body of one healthy login; a user a message, so that a row names its message."""
-    return json.dumps({"user_id": user, "ip": "198.51.100.7", "device_id": "1"} | changes)
 
 
 def users(count: int, prefix: str = "u") -> list[str]:
@@ -265,16 +261,12 @@ class World:
 
     def send(self, bodies: Sequence[str]) -> list[str]:
         """Send bodies to the queue, around the proxy; return their MessageIds, in order."""
-        ids: list[str] = []
-        for start in range(0, len(bodies), 10):
-            entries = [
-                {"Id": str(index), "MessageBody": body}
-                for index, body in enumerate(bodies[start : start + 10])
-            ]
-            answer = self.server.call("SendMessageBatch", {"QueueUrl": QUEUE, "Entries": entries})
-            by_entry = {one["Id"]: one["MessageId"] for one in answer["Successful"]}
-            ids += [by_entry[entry["Id"]] for entry in entries]
-        return ids
+        return send_in_batches(
+            lambda entries: self.server.call(
+                "SendMessageBatch", {"QueueUrl": QUEUE, "Entries": entries}
+            ),
+            bodies,
+        )
 
     def send_logins(self, names: Iterable[str]) -> list[str]:
         """Send a healthy login of each user."""

@@ -1,8 +1,7 @@
-"""What integration tests share: made-up logins, and getting them on and off a queue."""
+"""What integration tests share: getting messages on and off a queue, and rows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -14,11 +13,6 @@ from sqs2pg.runners.assembly import Ready
 from sqs2pg.sqs.wire import OutgoingMessage
 
 Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
-
-
-def login(number: int, **changes: Any) -> str:
-    """The body of a login by user `number`; the same device and address for all."""
-    return json.dumps({"user_id": f"u{number}", "ip": "198.51.100.7", "device_id": "1"} | changes)
 
 
 async def send(ready: Ready, bodies: Sequence[str | OutgoingMessage]) -> None:

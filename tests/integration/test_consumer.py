@@ -26,7 +26,8 @@ from sqs2pg.runners.assembly import Ready, connect
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 from sqs2pg.status.server import status_server
-from tests.integration.support import Assemble, login, receive, rows, send
+from tests.integration.support import Assemble, receive, rows, send
+from tests.logins import login
 from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM user_logins"

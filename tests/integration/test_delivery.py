@@ -12,7 +12,8 @@ from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sink import ALL_REJECTED_MIN
 from sqs2pg.postgres.verify import verify
-from tests.integration.support import Assemble, login, receive, rows, send
+from tests.integration.support import Assemble, receive, rows, send
+from tests.logins import login
 
 DAYS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sqs2pg.delivery'::regclass"
 EVERYTHING = "SELECT * FROM user_logins ORDER BY user_id"

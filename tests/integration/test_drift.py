@@ -11,7 +11,8 @@ from sqs2pg.message import Outcome
 from sqs2pg.postgres import reject_search
 from sqs2pg.postgres.connection import DatabaseFault, Session
 from sqs2pg.postgres.verify import verify
-from tests.integration.support import Assemble, login, receive, rows, send
+from tests.integration.support import Assemble, receive, rows, send
+from tests.logins import login
 from tests.waiting import until
 
 MESSAGES = 400

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from tests.integration.support import Assemble, login, rows
+from tests.integration.support import Assemble, rows
+from tests.logins import login
 
 SENT_MS = 1_700_000_000_000
 

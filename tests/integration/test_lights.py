@@ -21,7 +21,8 @@ from benchmarks.queue_server import QueueServer
 from sqs2pg.runners.assembly import Ready
 from sqs2pg.status.recorder import point_between
 from sqs2pg.telemetry.log import short_line
-from tests.integration.support import Assemble, login, rows, send
+from tests.integration.support import Assemble, rows, send
+from tests.logins import login
 from tests.waiting import until
 
 SOON = {"poll_s": 0.1}

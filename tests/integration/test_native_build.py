@@ -14,7 +14,8 @@ import pytest
 from hatch_build import NAME, SOURCES, find_compiler
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.message import Message, SystemAttributes
-from tests.integration.support import Assemble, login, rows, send
+from tests.integration.support import Assemble, rows, send
+from tests.logins import login
 from tests.native import LEFT, TAKEN, both, extension
 
 ROOT = SOURCES.parent

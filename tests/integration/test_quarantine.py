@@ -30,7 +30,8 @@ from sqs2pg.postgres.quarantine import Purged, Selection
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import connect, keyring_of
 from sqs2pg.settings import Settings
-from tests.integration.support import Assemble, login, rows
+from tests.integration.support import Assemble, rows
+from tests.logins import login
 
 MakeSettings = Callable[..., Settings]
 ALL = Selection()

@@ -9,7 +9,8 @@ import pytest
 
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.runners.assembly import Ready
-from tests.integration.support import Assemble, login, rows
+from tests.integration.support import Assemble, rows
+from tests.logins import login
 
 SIZE = 5_000
 MORE_MAX = 30  # statements on top of a clean batch's; the project's own promise

@@ -25,7 +25,8 @@ from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import Reading, Watch
-from tests.integration.support import Assemble, login, rows, send
+from tests.integration.support import Assemble, rows, send
+from tests.logins import login
 from tests.waiting import until
 
 SOON = {"poll_s": 0.1}
@@ -163,7 +164,7 @@ async def test_another_active_key_or_a_missing_migration_is_not_ready(
         await ready.readings.read_database()
         assert ready.readings.ready()[0]
         rows(database, "UPDATE sqs2pg.key SET version = 7 WHERE series = 'pseudonym'")
-        rows(database, "DELETE FROM sqs2pg.migration WHERE version = 3")
+        rows(database, "DELETE FROM sqs2pg.migration WHERE version = 1")
         await ready.readings.read_database()
         report = json.loads(ready.readings.ready()[1])
         assert not report["ok"]

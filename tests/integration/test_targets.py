@@ -14,7 +14,8 @@ from sqs2pg.postgres.partitions import Converted, convert
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import connect
 from sqs2pg.sqs.wire import OutgoingMessage
-from tests.integration.support import Assemble, login, receive, rows, send
+from tests.integration.support import Assemble, receive, rows, send
+from tests.logins import login
 
 ROUTES: list[dict[str, Any]] = [
     {

@@ -1,21 +1,22 @@
-"""Spans and metrics at a collector that speaks OTLP over HTTP; EMF lines on stdout."""
+"""Spans and metrics at a collector that speaks OTLP over HTTP; EMF is for Lambda only."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from structlog.testing import capture_logs
 
 from sqs2pg.settings import Telemetry
 from sqs2pg.sqs.wire import OutgoingMessage
 from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.traces import start_traces
 from tests.collector import Collector
-from tests.integration.support import Assemble, login, send
+from tests.integration.support import Assemble, send
+from tests.logins import login
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CANARIES = ("203.0.113.77", "canary-user")
@@ -93,23 +94,24 @@ async def test_a_collector_that_is_away_is_counted_and_nothing_else(pipeline: As
     assert totals.written == 1
 
 
-async def test_emf_lines_tell_what_was_done(
+async def test_emf_has_no_effect_outside_lambda_and_one_warning_says_so(
     pipeline: Assemble, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with pipeline(telemetry={"emf": True}) as ready:
-        await send(ready, [login(1), "not json"])
-        async with ready.watch:
-            await ready.consumer.run(drain_settle_s=0.3)
-    printed = capsys.readouterr().out.splitlines()  # the log's lines among them, unconfigured
-    lines = [json.loads(line) for line in printed if line.startswith("{")]
-    assert sum(line["written"] for line in lines) == 1
-    assert sum(line["quarantined"] for line in lines) == 1
-    assert all("_aws" in line for line in lines)
+    with capture_logs() as logs:
+        async with pipeline(telemetry={"emf": True}) as ready:
+            await send(ready, [login(1), "not json"])
+            async with ready.watch:
+                await ready.consumer.run(drain_settle_s=0.3)
+    assert capsys.readouterr().out == ""
+    told = [
+        (line["log_level"], line["event"]) for line in logs if line.get("code", "")[:3] == "emf"
+    ]
+    assert told == [("warning", "telemetry.emf has no effect outside AWS Lambda")]
 
 
 def test_off_imports_nothing_of_it() -> None:
     code = (
-        "import sys, sqs2pg.assembly, sqs2pg.cli.run\n"
+        "import sys, sqs2pg.runners.assembly, sqs2pg.cli.run\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

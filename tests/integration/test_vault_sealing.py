@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -13,13 +12,9 @@ from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.runners.assembly import Ready
 from tests import native
 from tests.integration.support import Assemble, rows
+from tests.integration.vault_support import message
 
 ON = {"vault": {"enabled": True}}
-
-
-def message(user: Any, ip: Any = "198.51.100.7", device: Any = "1", **more: Any) -> Message:
-    body = json.dumps({"user_id": user, "ip": ip, "device_id": device} | more)
-    return Message(str(uuid.uuid4()), "-", body, SystemAttributes(1_764_000_000_000))
 
 
 async def process(ready: Ready, messages: Sequence[Message], sink: int = 0) -> list[Outcome]:

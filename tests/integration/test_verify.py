@@ -7,7 +7,8 @@ import pytest
 
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.verify import VerifyReport, verify
-from tests.integration.support import Assemble, login, receive, send
+from tests.integration.support import Assemble, receive, send
+from tests.logins import login
 
 _OTHER = "'01a20514-9b62-70ab-bcad-34457c55b24a'"
 TAMPERING = [

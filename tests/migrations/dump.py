@@ -1,33 +1,33 @@
-"""Dump the schema as each migration left it, with a little of everything in it.
+"""Dump the schema of a release, with a little of everything in it.
 
-    python -m tests.migrations.dump            # for versions that have no dump yet
+    make release-dump        # python -m tests.migrations.dump
 
-A dump is committed and never made again: it is what a database of that time looks like. Written by
-the `pg_dump` of the embedded PostgreSQL.
+Run once for each release, before it is tagged: writes `releases/VERSION.sql` with the `pg_dump` of
+the embedded PostgreSQL. The dump is committed and never made again, because it shows what a
+database of that release looks like.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from sqs2pg import __version__
 from sqs2pg.cli.embedded import servers
 from sqs2pg.cli.embedded.postgres_binaries import find_binaries
-from sqs2pg.postgres.migrate import Migration, migrations
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners.assembly import connect
+from sqs2pg.settings import Settings, load
 
-FOLDER = Path(__file__).parent
-TARGET = "CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32), masked_ip"
-TARGET += " varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer,"
-TARGET += " create_date date)"
-# One message written and one quarantined, as a batch of that time left them; kept to columns that
-# every version has.
+RELEASES = Path(__file__).parent / "releases"
+# One message written and one quarantined, as their batch left them.
 CONTENT = """
-INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
-VALUES ('user_logins', 'public.user_logins', 0);
 INSERT INTO sqs2pg.key (series, version, fingerprint, active)
 VALUES ('pseudonym', 1, 'ffffffffffffffff', true);
 INSERT INTO user_logins (user_id, create_date) VALUES ('u1', '2020-01-01');
@@ -44,26 +44,26 @@ SELECT id, 1, 1, 0, 1 FROM sqs2pg.pipeline;
 """
 
 
-def file_of(version: int) -> Path:
-    """Return where the dump of a version is kept."""
-    return FOLDER / f"schema_{version:04}.sql"
+def settings_of(url: str) -> Settings:
+    """Return the default settings, for a database."""
+    return load(environ={}, overrides={"sink": {"dsn": url}}, discover=False)
 
 
-def apply(connection: psycopg.Connection[tuple[object, ...]], some: list[Migration]) -> None:
-    """Apply migrations as `migrate` does, and record them."""
-    for migration in some:
-        connection.execute(migration.text.encode())
-        connection.execute(
-            "INSERT INTO sqs2pg.migration (version, name, checksum) VALUES (%s, %s, %s)",
-            [migration.version, migration.name, migration.checksum],
-        )
+async def bring_up(url: str) -> list[str]:
+    """Migrate a database as the command does; return a line for each thing that was done."""
+    settings = settings_of(url)
+    session = await connect(settings)
+    try:
+        return await migrate(session, settings)
+    finally:
+        await session.close()
 
 
-def dump(url: str) -> str:
-    """Return a database as SQL, without what changes from run to run."""
+def dump(url: str, *options: str) -> str:
+    """Return a database as SQL that psycopg can run, without the comments of `pg_dump`."""
     parts = conninfo_to_dict(url)
     done = subprocess.run(
-        [find_binaries() / "pg_dump", "--no-owner", "--inserts", "--dbname", url],
+        [find_binaries() / "pg_dump", "--no-owner", "--inserts", *options, "--dbname", url],
         env={"PGPASSWORD": str(parts["password"])},
         capture_output=True,
         text=True,
@@ -75,23 +75,34 @@ def dump(url: str) -> str:
     return re.sub(r"\n{2,}", "\n\n", text).strip() + "\n"
 
 
+async def dump_release(url: str) -> str:
+    """Migrate an empty database, put the content into it, and return its dump."""
+    await bring_up(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(CONTENT)
+    return dump(url)
+
+
+def write_release(folder: Path, version: str, text: str) -> Path:
+    """Write the dump of a release; return its file. Raises FileExistsError where there is one."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{version}.sql"
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+    return path
+
+
 def main() -> None:
-    """Make the dumps that are missing."""
-    every = migrations()
-    with servers(sqs=False) as local, psycopg.connect(local.database_url, autocommit=True) as admin:
-        for count in range(1, len(every) + 1):
-            path = file_of(every[count - 1].version)
-            if path.is_file():
-                continue
-            name = f"at_{every[count - 1].version:04}"
-            admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-            url = local.database_url.rpartition("/")[0] + f"/{name}"
-            with psycopg.connect(url) as connection:
-                connection.execute(TARGET)
-                apply(connection, every[:count])
-                connection.execute(CONTENT)
-            path.write_text(dump(url))
-            print(path)
+    """Write the dump of this version, unless there is one."""
+    with servers(sqs=False) as local:
+        text = asyncio.run(dump_release(local.database_url))
+    try:
+        print(write_release(RELEASES, __version__, text))
+    except FileExistsError:
+        sys.exit(
+            f"error: releases/{__version__}.sql exists, and a dump is never made again\n"
+            "hint: raise the version in pyproject.toml and src/sqs2pg/__init__.py first"
+        )
 
 
 if __name__ == "__main__":

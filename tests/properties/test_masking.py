@@ -15,7 +15,7 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.aead import open_sealed, seal
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.operator import KINDS, Mask
-from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mask.registry import OPERATORS, compile_operator
 
 TOKEN = re.compile(r"v[1-9][0-9]{0,3}_[0-9a-f]{32}")
 ROOT = hashlib.sha256(b"properties").digest()
@@ -99,7 +99,7 @@ CODES |= {"bad_format", "too_short", "too_long"}
 )
 def test_every_operator_masks_or_raises_a_code_on_anything(value: str, kind: str) -> None:
     for name in OPERATORS:
-        if kind not in PROPERTIES[name].kinds:
+        if kind not in OPERATORS[name].properties.kinds:
             continue
         operator = compile_operator(name, kind=kind, domain="d", keyring=Keyring({1: ROOT}))
         caught: PermanentFault | None = None

@@ -30,7 +30,8 @@ from sqs2pg.native import extension as usable
 from sqs2pg.settings import Field, Ledger, Settings
 from sqs2pg.sqs import wire
 from sqs2pg.sqs.signer import Keys, RequestTemplate, Signer
-from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, login, masks_of
+from tests.logins import whole_login
+from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, masks_of
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -38,7 +39,7 @@ VECTORS = Path(__file__).parents[1] / "vectors"
 def test_a_usual_login_is_taken() -> None:
     ip = hmac.digest(KEY, bytes([199, 172, 111, 135]), "sha256").hex()[:32]
     device = hmac.digest(KEY, b"593-47-5928", "sha256").hex()[:32]
-    assert both().check(login()) == (
+    assert both().check(whole_login()) == (
         f"424cdd21-063a-43a7-b91b-7ca1a833afae\tandroid\tv1_{ip}\tv1_{device}\tRU\t2003000"
         "\t2026-11-22\n"
     )
@@ -174,20 +175,22 @@ NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
     "odd",
     [
         Message(NAME, "h", "not json", SystemAttributes(SENT_MS)),
-        Message(NAME.upper(), "h", login(), SystemAttributes(SENT_MS)),
-        Message(NAME.replace("9f0c", "ff0c"), "h", login(), SystemAttributes(SENT_MS)),
-        Message(NAME[:-1], "h", login(), SystemAttributes(SENT_MS)),
-        Message(NAME + "0", "h", login(), SystemAttributes(SENT_MS)),
-        Message(NAME.replace("-", "_"), "h", login(), SystemAttributes(SENT_MS)),
-        Message("\N{DIGIT ONE}" * 35 + "\N{SUPERSCRIPT TWO}", "h", login(), SystemAttributes(1)),
-        Message(NAME, "h", login(), SystemAttributes(-1)),
-        Message(NAME, "h", login(create_date="2026-01-01"), SystemAttributes(2**48)),
+        Message(NAME.upper(), "h", whole_login(), SystemAttributes(SENT_MS)),
+        Message(NAME.replace("9f0c", "ff0c"), "h", whole_login(), SystemAttributes(SENT_MS)),
+        Message(NAME[:-1], "h", whole_login(), SystemAttributes(SENT_MS)),
+        Message(NAME + "0", "h", whole_login(), SystemAttributes(SENT_MS)),
+        Message(NAME.replace("-", "_"), "h", whole_login(), SystemAttributes(SENT_MS)),
+        Message(
+            "\N{DIGIT ONE}" * 35 + "\N{SUPERSCRIPT TWO}", "h", whole_login(), SystemAttributes(1)
+        ),
+        Message(NAME, "h", whole_login(), SystemAttributes(-1)),
+        Message(NAME, "h", whole_login(create_date="2026-01-01"), SystemAttributes(2**48)),
         # Another message of the same key: what stands before its last 74 bits is not in it.
-        Message("ffffffff-ffff-1" + NAME[15:], "h", login(), SystemAttributes(SENT_MS)),
+        Message("ffffffff-ffff-1" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS)),
     ],
 )
 def test_a_batch_with_an_odd_one_is_not_packed(odd: Message) -> None:
-    twin = Message("00000000-0000-4" + NAME[15:], "h", login(), SystemAttributes(SENT_MS))
+    twin = Message("00000000-0000-4" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS))
     assert both().fast.pack([twin], b"\n")
     assert both().fast.pack([twin, odd], b"\n") is None
     assert both().fast.pack([odd, twin], b"\n") is None
@@ -199,8 +202,8 @@ def test_an_empty_batch_is_not_packed() -> None:
 
 def test_a_field_nobody_named_is_left_where_that_is_a_fault() -> None:
     both = Both(Settings(unknown_fields="quarantine"))
-    assert both.check(login())
-    assert both.check(login(more="x")) is None
+    assert both.check(whole_login())
+    assert both.check(whole_login(more="x")) is None
 
 
 def test_columns_that_take_no_null_leave_it() -> None:

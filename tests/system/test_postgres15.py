@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.postgres.connection import network_address
 from sqs2pg.postgres.workers import certificate_expiry
+from tests.logins import send
 from tests.system.conftest import Tls
 
 pytestmark = pytest.mark.system
@@ -57,13 +58,6 @@ def dated(body: str) -> str:
     except ValueError:
         return body
     return json.dumps({"create_date": DATED} | login) if "user_id" in login else body
-
-
-def send(sqs_client: Any, queue_url: str, lines: list[str]) -> None:
-    for start in range(0, len(lines), 10):
-        batch = enumerate(lines[start : start + 10])
-        entries = [{"Id": str(number), "MessageBody": body} for number, body in batch]
-        assert not sqs_client.send_message_batch(QueueUrl=queue_url, Entries=entries).get("Failed")
 
 
 def rows_of(dsn: str, statement: str) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ import pytest
 from benchmarks.contenders.pipeline import command
 from benchmarks.pictures import find_chromium
 from sqs2pg.cli.embedded.child_process import reserve_port
+from tests.logins import CANARIES, canary_login
+from tests.logins import send as send_bodies
 from tests.shell import Shell, bare_environment
 from tests.waiting import answer_of, wait_until
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # its package is installed by `make test-system` alone
 
 pytestmark = pytest.mark.system
 
-CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
 WAIT_MS = 120_000
 """Longest wait for what the page is to show; for a busy machine, not for the page."""
 
@@ -113,15 +113,7 @@ def send(sqs_endpoint: str, queue_url: str) -> Callable[[list[str]], None]:
         aws_secret_access_key="test",
     )
 
-    def put(bodies: list[str]) -> None:
-        for start in range(0, len(bodies), 10):
-            entries = [
-                {"Id": str(i), "MessageBody": body}
-                for i, body in enumerate(bodies[start : start + 10])
-            ]
-            assert not sqs.send_message_batch(QueueUrl=queue_url, Entries=entries).get("Failed")
-
-    return put
+    return lambda bodies: send_bodies(sqs, queue_url, bodies)
 
 
 @pytest.fixture
@@ -150,11 +142,6 @@ def expect(what: Any) -> Any:
     return expect_of_playwright(what)
 
 
-def login(number: int) -> str:
-    user, ip, device = CANARIES
-    return json.dumps({"user_id": f"{user}-{number}", "ip": ip, "device_id": device})
-
-
 def text(page: Page) -> str:
     return page.content() + page.inner_text("body")
 
@@ -164,10 +151,10 @@ def test_the_page_shows_the_run_goes_on_by_itself_and_says_no_value(
 ) -> None:
     page = seen.page
     expect(page.locator("#pill-text")).to_contain_text("running")
-    send([login(i) for i in range(40)])
+    send([canary_login(i) for i in range(40)])
     expect(page.locator("#legend [data-k=written] dd")).to_have_text(re.compile("^40"))
     # Live: no reload in between.
-    send([login(i) for i in range(40, 60)] + ["not json " + CANARIES[1]] * 3)
+    send([canary_login(i) for i in range(40, 60)] + ["not json " + CANARIES[1]] * 3)
     expect(page.locator("#legend [data-k=written] dd")).to_have_text(re.compile("^60"))
     expect(page.locator("#legend [data-k=quarantined] dd")).to_have_text(re.compile("^3"))
     expect(page.locator("#faults")).to_contain_text("not_json")
@@ -205,14 +192,14 @@ def test_a_restart_of_the_pipeline_is_survived(
     seen: Seen, running: Running, send: Callable[[list[str]], None]
 ) -> None:
     page = seen.page
-    send([login(i) for i in range(10)])
+    send([canary_login(i) for i in range(10)])
     expect(page.locator("#legend [data-k=written] dd")).to_have_text(re.compile("^10"))
     running.stop()
     expect(page.locator("#pill")).to_have_attribute("data-state", "bad")
     expect(page.locator("#pill-text")).to_contain_text("no answer")
     running.start()
     expect(page.locator("#pill")).to_have_attribute("data-state", "good")
-    send([login(i) for i in range(10, 17)])
+    send([canary_login(i) for i in range(10, 17)])
     expect(page.locator("#legend [data-k=written] dd")).to_have_text(re.compile("^7"))
     # What the browser says of an address that does not answer is its own; ours had no trouble.
     assert [e for e in seen.errors if "Failed to load resource" not in e] == []

@@ -25,7 +25,7 @@ from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.postgres import verify as verification
-from sqs2pg.postgres.migrate import quoted_table
+from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
@@ -196,7 +196,7 @@ async def _send(settings: Settings, count: int, seed: int | None) -> int:
 
 
 async def _show(settings: Settings, totals: Totals, report: verification.VerifyReport) -> None:
-    table = quoted_table(settings.sink.table)
+    table = quote_table(settings.sink.table)
     session = await connect(settings)
     try:
         sample = await session.execute(_SAMPLE.format(table=table))

@@ -8,8 +8,8 @@ from typing import Any
 from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.key_registry import verify_fingerprints
-from sqs2pg.postgres.migrate import quoted_table
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings
 from sqs2pg.vault.erase import Eraser
@@ -32,7 +32,7 @@ async def show_recovery(settings: Settings, say: Say) -> None:
         keyring = await verify_fingerprints(session, keyring)
         [(people, values)] = await session.execute(_KEPT)
         say(f"\nthe vault: {values:,} sealed values of {people:,} people, a data key for each")
-        table = quoted_table(settings.targets[0].table)
+        table = quote_table(settings.targets[0].table)
         found = await session.execute(_PEOPLE.format(table=table))
         if len(found) < 2:
             say("too few people to show more: send more messages")

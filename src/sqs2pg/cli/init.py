@@ -14,7 +14,7 @@ from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.message import Message
-from sqs2pg.postgres.migrate import quoted_table
+from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.target_copy import read_columns
 from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import EnvelopeSettings, Settings, load
@@ -67,7 +67,7 @@ async def _propose(settings: Settings, table: str | None, sample: int | None, qu
     if table is not None:
         session = await connect(settings)
         try:
-            columns = await read_columns(session, quoted_table(table))
+            columns = await read_columns(session, quote_table(table))
         finally:
             await session.close()
         origins.append(f"table {table}")

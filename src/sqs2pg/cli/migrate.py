@@ -9,6 +9,7 @@ import click
 from sqs2pg.cli.options import config_option, run_async
 from sqs2pg.postgres import migrate as work
 from sqs2pg.postgres import partitions
+from sqs2pg.postgres.migrations import migrations
 from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import Settings, load
 
@@ -21,7 +22,7 @@ def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
     """Create or upgrade our tables, the target table and the ledger's days."""
     settings = load(config)
     if sql:
-        for migration in work.migrations():
+        for migration in migrations():
             print(migration.text)
         print(f"-- Only where the target does not exist yet.\n{work.target_ddl(settings)};")
         print(work.roles_sql())

@@ -30,7 +30,6 @@ from sqs2pg.status.fleet import Fleet
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 from sqs2pg.telemetry import log
-from sqs2pg.telemetry.emf import LINE_START
 
 _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
 """Exit codes of a worker that was asked to stop; but for 0, before it had begun."""
@@ -186,14 +185,10 @@ def _sum(parts: Iterator[Totals]) -> Totals:
 
 
 def _last_line(lines: IO[str]) -> str:
-    """Return the last line of a worker's stdout; metric lines (`telemetry.emf`) go to ours."""
+    """Return the last line of a worker's stdout that is not blank; "" where there is none."""
     last = ""
     for line in lines:
-        if not line.startswith(LINE_START):
-            last = line.strip() or last
-        elif line.endswith("\n"):  # else the worker was killed within it
-            sys.stdout.write(line)
-            sys.stdout.flush()
+        last = line.strip() or last
     return last
 
 

@@ -7,7 +7,7 @@ than the standards would fill a table with tokens that nobody can ever make agai
 from __future__ import annotations
 
 from sqs2pg.errors import KeyFault
-from sqs2pg.keys import aead, derive
+from sqs2pg.keys import aead, derive, hmac_state
 
 # RFC 5869, appendix A.1.
 _HKDF_ROOT = bytes.fromhex("0b" * 22)
@@ -48,10 +48,7 @@ def _hkdf() -> bool:
 
 
 def _hmac() -> bool:
-    inner, outer = derive.hmac_states(_HMAC_KEY)
-    inner.update(_HMAC_DATA)
-    outer.update(inner.digest())
-    return outer.hexdigest() == _HMAC_ANSWER
+    return hmac_state.KeyedHash(_HMAC_KEY).hexdigest(_HMAC_DATA) == _HMAC_ANSWER
 
 
 def _seal() -> bool:

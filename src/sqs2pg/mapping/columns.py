@@ -11,67 +11,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.mask.column_width import mask_length
+from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES
+from sqs2pg.mask.registry import OPERATORS, mask_length
 from sqs2pg.settings import Field, Settings, Target
 
-# PostgreSQL documentation, chapter 8.1, numeric types.
-INTEGER_RANGES = {
-    "int2": (-(2**15), 2**15 - 1),
-    "int4": (-(2**31), 2**31 - 1),
-    "int8": (-(2**63), 2**63 - 1),
-}
-TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext", "name"})
-_NUMBER_TYPES = frozenset({*INTEGER_RANGES, "numeric", "float4", "float8"})
-_DATE_TYPES = frozenset({"date", "timestamp", "timestamptz"})
-# Masks that keep the value's form fit the types made for it, too.
-_MASK_TYPES = {
-    ("truncate_ip", "ip"): frozenset({"inet"}),
-    ("truncate_ip", "text"): frozenset({"inet"}),
-    ("fpe_ff1", "ip"): frozenset({"inet"}),
-    ("fpe_ff1", "uuid"): frozenset({"uuid"}),
-}
-_DATE_LENGTH = 10  # YYYY-MM-DD
-_FRACTION_TYPES = frozenset({"numeric", "float4", "float8"})
-_ACCEPTED = {
-    "version": _NUMBER_TYPES,
-    "major": _NUMBER_TYPES,
-    "date": _DATE_TYPES | TEXT_TYPES,
-    "integer": _NUMBER_TYPES | TEXT_TYPES,
-    "bigint": _NUMBER_TYPES | TEXT_TYPES,
-    "numeric": _FRACTION_TYPES | TEXT_TYPES,
-    "double": _FRACTION_TYPES | TEXT_TYPES,
-    "boolean": TEXT_TYPES | {"bool"},
-    "timestamptz": TEXT_TYPES | {"timestamp", "timestamptz"},
-    "uuid": TEXT_TYPES | {"uuid"},
-    "inet": TEXT_TYPES | {"inet", "cidr"},
-    "jsonb": TEXT_TYPES | {"json", "jsonb"},
-}
-SQL_TYPES = {
-    "version": "integer",
-    "major": "integer",
-    "date": "date",
-    "integer": "integer",
-    "bigint": "bigint",
-    "numeric": "numeric",
-    "double": "double precision",
-    "boolean": "boolean",
-    "timestamptz": "timestamptz",
-    "uuid": "uuid",
-    "inet": "inet",
-    "jsonb": "jsonb",
-}
-"""By the `type` of a field that is kept: what `migrate` makes its column; text goes by length."""
-
-
-_CATALOG_NAMES = {
-    "integer": "int4",
-    "bigint": "int8",
-    "double precision": "float8",
-    "boolean": "bool",
-}
-
-
-_NAMING = TEXT_TYPES | {"uuid", "int2", "int4", "int8", "numeric"}
+_NAMING = TEXT_TYPES | {"uuid", "numeric", *INTEGER_RANGES}
 """Types of a column that says whose a row is: any other name can be put there, too."""
 
 
@@ -90,11 +34,17 @@ class Column(msgspec.Struct, frozen=True):
     """GENERATED ALWAYS: a value must not be sent."""
 
 
+def sql_type(field: Field) -> str:
+    """Return the SQL type of the column that `migrate` makes for a field."""
+    if field.mask == "keep" and field.type != "text":
+        return FIELD_TYPES[field.type].sql_type
+    return f"varchar({field.length_max})" if field.length_max else "text"
+
+
 def implied(field: Field) -> Column:
-    """Return the column that `migrate` would make for a field."""
-    if field.mask == "keep" and field.type in SQL_TYPES:
-        name = SQL_TYPES[field.type]
-        return Column(field.column, _CATALOG_NAMES.get(name, name))
+    """Return the column that `migrate` makes for a field, as the catalog would describe it."""
+    if field.mask == "keep" and field.type != "text":
+        return Column(field.column, FIELD_TYPES[field.type].catalog_names[0])
     if field.length_max:
         return Column(field.column, "varchar", field.length_max)
     return Column(field.column, "text")
@@ -142,11 +92,11 @@ def _match_one(
             code="target_column",
             hint="map the field to another column",
         )
-    expected = _ACCEPTED.get(field.type) if field.mask == "keep" else None
+    expected = FIELD_TYPES[field.type].accepted if field.mask == "keep" else None
     masked_to_text = (
         field.mask not in ("keep", "nullify")
         and column.type not in TEXT_TYPES
-        and column.type not in _MASK_TYPES.get((field.mask, field.kind), ())
+        and column.type != OPERATORS[field.mask].column_types.get(field.kind)
     )
     if masked_to_text or (expected and column.type not in expected):
         gives = "masked text" if masked_to_text else f"type {field.type!r}"
@@ -169,7 +119,7 @@ def _match_one(
 
 
 def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -> None:
-    least = _DATE_LENGTH if field.type == "date" else mask_length(field.mask, field.kind)
+    least = FIELD_TYPES[field.type].length or mask_length(field.mask, field.kind)
     if field.length_max and field.length_max < least:
         raise SettingsError(
             f"field {field.name!r} gives {least} characters, but its length_max is "

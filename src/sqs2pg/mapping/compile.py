@@ -22,6 +22,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.decode import Decoder
 from sqs2pg.mapping.documents import DocumentReader, Unit
 from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.transform import Transformer
 from sqs2pg.mask.operator import Mask, Operator
@@ -29,7 +30,6 @@ from sqs2pg.message import Message, MessageAttribute, Part, Record, Row
 from sqs2pg.settings import Settings, Target, paths
 
 _message_id = attrgetter("message_id")
-_FLAT_TYPES = frozenset({"text", "date", "timestamptz", "uuid", "inet", "version", "major"})
 
 Decoded = Any
 """What a mapping made of one message: for itself alone to read."""
@@ -242,7 +242,7 @@ def is_flat(settings: Settings) -> bool:
         and (not dedupe_key or paths.is_plain(dedupe_key))
         and all(map(paths.is_plain, settings.dropped))
         and all(
-            field.type in _FLAT_TYPES and paths.is_plain(field.source)
+            FIELD_TYPES[field.type].json_kind == "string" and paths.is_plain(field.source)
             for field in targets[0].fields
         )
     )

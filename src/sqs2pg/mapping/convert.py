@@ -239,21 +239,3 @@ def jsonb(value: str) -> str:
     if _JSON_NUL.search(value):
         raise PermanentFault("nul_character", stage=Stage.MASK)
     return value
-
-
-CONVERTERS: dict[str, Converter] = {
-    "text": text,
-    "integer": integer,
-    "bigint": bigint,
-    "numeric": numeric,
-    "double": double,
-    "boolean": boolean,
-    "date": date,
-    "timestamptz": timestamptz,
-    "uuid": uuid,
-    "inet": inet,
-    "jsonb": jsonb,
-    "version": version,
-    "major": major,
-}
-"""By the `type` of a field. `text` is also what a masked value is."""

@@ -18,14 +18,12 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.decode import UNREADABLE, unreadable
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import RECORD_INDEX, Field, Target, When, attribute_key, paths
 
 RECORDS_MAX = 100_000
 """Records of one message, at the most: a megabyte of `1,1,1,…` must not become a million rows."""
-
-_STRINGS = frozenset({"text", "date", "timestamptz", "uuid", "inet", "version", "major"})
-_NUMBERS = frozenset({"integer", "bigint", "numeric", "double"})
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -283,13 +281,7 @@ def place(index: int, several: bool, name: str) -> str:
 
 
 def _kind(field: Field) -> str:
-    if not field.source:
-        return "none"
-    if field.type in _STRINGS:
-        return "string"
-    if field.type in _NUMBERS:
-        return "number"
-    return {"boolean": "boolean"}.get(field.type, "any")
+    return FIELD_TYPES[field.type].json_kind if field.source else "none"
 
 
 _Normalize = Callable[[Any], str]

@@ -19,8 +19,7 @@ from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import implied
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
-from sqs2pg.mapping.originals import unescaped
-from sqs2pg.mapping.transform import NULL
+from sqs2pg.mapping.copy_text import values
 from sqs2pg.message import Message, MessageAttribute, Part, Row, SystemAttributes
 from sqs2pg.settings import Example, Field, Settings, Target
 
@@ -143,10 +142,7 @@ def _rows(settings: Settings, row: Row, target: Target) -> list[list[str | None]
     position = settings.targets.index(target)
     parts: list[Row | Part] = [row, *row.also]
     text = "".join(part.text for part in parts if part.target == position)
-    return [
-        [None if cell == NULL else unescaped(cell) for cell in line.split("\t")]
-        for line in text.split("\n")[:-1]
-    ]
+    return [values(line) for line in text.split("\n")[:-1]]
 
 
 def _differs(field: Field, wanted: Any, cell: str | None) -> str:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Protocol, cast
 
-from sqs2pg.mapping.columns import INTEGER_RANGES, Column
+from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import is_flat
+from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.mask.pseudonymize import TOKEN_HEX_DIGITS
 from sqs2pg.message import Message
@@ -37,7 +38,6 @@ class Lines(Protocol):
 _TEXT, _VERSION, _DATE, _TOKEN_IP, _TOKEN_TEXT = range(5)
 _SOURCES_MAX, _COLUMNS_MAX = 64, 128
 _VERSION_DIGITS_MAX = 10
-_DATE_LENGTH = 10
 _Column = tuple[int, int, bool, bool, int, bytes, bytes]
 
 
@@ -94,7 +94,7 @@ def _column(
     elif field.type == "version" and column.type in ("int4", "int8", "numeric"):
         operation, least = _VERSION, _VERSION_DIGITS_MAX
     elif field.type == "date" and not whole_number:
-        operation, least = _DATE, _DATE_LENGTH
+        operation, least = _DATE, FIELD_TYPES["date"].length
     else:
         return None
     if 0 <= length_max < least:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, repeat
 from operator import attrgetter
 
+from sqs2pg.mapping.copy_text import NULL, unescaped
 from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
@@ -18,8 +19,6 @@ Place = tuple[tuple[str, ...], ...]
 what its token hangs on besides its value and the key."""
 
 _message_id = attrgetter("message_id")
-NULL = r"\N"
-_PLAIN = str.maketrans({"n": "\n", "r": "\r", "t": "\t"})
 
 
 def place_of(fields: Iterable[Field]) -> Place:
@@ -77,16 +76,6 @@ class Part:
                 value, cell = values[index], cells[index]
                 if value is not None and cell != NULL and subject is not None:
                     yield subject, field, cell if "\\" not in cell else unescaped(cell), value
-
-
-def unescaped(cell: str) -> str:
-    """Return the text that a cell of COPY's text format stands for."""
-    first, *rest = cell.split("\\")
-    text, pieces = first, iter(rest)
-    for piece in pieces:
-        # A backslash escapes itself or a letter; two in a row leave an empty piece between them.
-        text += piece[:1].translate(_PLAIN) + piece[1:] if piece else "\\" + next(pieces, "")
-    return text
 
 
 class Originals:

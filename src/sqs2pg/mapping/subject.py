@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.convert import CONVERTERS, Converter
+from sqs2pg.mapping.convert import Converter
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
 from sqs2pg.settings import Field
@@ -34,7 +35,7 @@ def naming(fields: Iterable[Field], subject: str) -> Converter:
     PermanentFault where the field's type or kind refuses the name.
     """
     about = next((field for field in fields if field.source == subject), None)
-    convert = CONVERTERS[about.type if about else "text"]
+    convert = FIELD_TYPES[about.type if about else "text"].convert
     if about is None or about.kind == "text" or about.mask not in OF_CANONICAL_FORM:
         return convert
     kind, canonical = about.kind, CANONICAL[about.kind]

@@ -18,9 +18,10 @@ from operator import attrgetter
 from typing import cast, overload
 
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
-from sqs2pg.mapping.columns import INTEGER_RANGES, Column
-from sqs2pg.mapping.convert import CONVERTERS
+from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.convert import text as as_it_is
+from sqs2pg.mapping.copy_text import NULL, escaped
+from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import DAY_MS, day_of
 from sqs2pg.mapping.originals import Originals, place_of
 from sqs2pg.mapping.subject import naming
@@ -30,14 +31,9 @@ from sqs2pg.message import Message, Record
 from sqs2pg.settings import ATTRIBUTE, Field, attribute_key
 from sqs2pg.settings.mask_rules import MASKABLE
 
-NULL = r"\N"
-
 Cell = str | PermanentFault
 
-# PostgreSQL documentation, COPY, "Text Format": backslash, newline, carriage return and the
-# delimiter must be escaped. NUL cannot be stored in any text type.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}\Z")
-_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
 class Transformer:
@@ -121,7 +117,7 @@ class _ColumnPlan:
     ) -> None:
         self._source = field.name
         self._read = attrgetter(attribute)
-        self._convert = CONVERTERS[field.type]
+        self._convert = FIELD_TYPES[field.type].convert
         # A mask that is not a function of its value is made for every row: decision 0013.
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
         self._mask = masked(field, mask.mask if isinstance(mask, Operator) else mask)
@@ -274,7 +270,7 @@ class _ColumnPlan:
                 raise PermanentFault("nul_character", stage=Stage.MASK)
             if not _encodable(text):
                 raise PermanentFault("bad_unicode", stage=Stage.MASK)
-            return text.translate(_ESCAPES)
+            return escaped(text)
         return text
 
 
@@ -286,7 +282,7 @@ def masked(field: Field, mask: Mask | None) -> Mask | None:
     """Return a field's mask of its value's text, in the form that its type gives it."""
     if mask is None or field.type == "text" or field.type not in MASKABLE:
         return mask
-    convert = CONVERTERS[field.type]
+    convert = FIELD_TYPES[field.type].convert
     return lambda value: mask(convert(value))
 
 

@@ -10,16 +10,19 @@ The value is encrypted as received, padded to a multiple of 32 bytes.
 from __future__ import annotations
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.aead import open_sealed, seal
+from sqs2pg.keys.aead import OVERHEAD_BYTES, open_sealed, seal
+from sqs2pg.keys.derive import operator_key
 from sqs2pg.mask import token
 from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.domain import Roots, active_root
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(
     deterministic=False,
     reversible=False,
     joinable=False,
     format_preserving=False,
+    keyed=True,
     recoverable=True,
 )
 LETTER = "e"
@@ -54,3 +57,16 @@ def decrypt(key: bytes, domain: str, sealed: bytes) -> str:
     if padded is None:
         raise token.damaged()
     return token.unpad(padded).decode()
+
+
+def _compile(kind: str, domain: str, roots: Roots | None) -> Operator:
+    version, root = active_root("encrypt", domain, roots)
+    return encrypt(version, operator_key(root, "encrypt", domain), domain, kind)
+
+
+DECLARATION = Declaration(
+    "encrypt",
+    PROPERTIES,
+    _compile,
+    width=token.token_length(OVERHEAD_BYTES + token.VALUE_BYTES),
+)

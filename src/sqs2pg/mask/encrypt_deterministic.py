@@ -13,21 +13,27 @@ import contextlib
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
+from sqs2pg.keys.derive import operator_key
 from sqs2pg.mask import token
 from sqs2pg.mask.canonical import CANONICAL, shown
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.domain import Roots, active_root
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(
     deterministic=True,
     reversible=False,
     joinable=True,
     format_preserving=False,
+    keyed=True,
     recoverable=True,
 )
 LETTER = "d"
 KEY_BYTES = 64
 """Two AES-256 keys: for S2V and for CTR (RFC 5297, section 2.2)."""
 
+_TAG_BYTES = 16
+_CANONICAL_BYTES = 32
+"""Padded: of an address, a phone number or a UUID in its canonical form."""
 _PURPOSE = b"sqs2pg/1/encrypt_deterministic"
 
 
@@ -55,3 +61,20 @@ def decrypt(key: bytes, domain: str, kind: str, ciphertext: bytes) -> str:
     if padded is None:
         raise token.damaged()
     return shown(kind, token.unpad(padded))
+
+
+def _compile(kind: str, domain: str, roots: Roots | None) -> Operator:
+    version, root = active_root("encrypt_deterministic", domain, roots)
+    key = operator_key(root, "encrypt_deterministic", domain, KEY_BYTES)
+    return encrypt_deterministic(version, key, domain, kind)
+
+
+DECLARATION = Declaration(
+    "encrypt_deterministic",
+    PROPERTIES,
+    _compile,
+    width=token.token_length(_TAG_BYTES + token.VALUE_BYTES),
+    widths=dict.fromkeys(
+        ("ip", "phone", "uuid"), token.token_length(_TAG_BYTES + _CANONICAL_BYTES)
+    ),
+)

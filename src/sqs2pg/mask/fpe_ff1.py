@@ -24,8 +24,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
-from sqs2pg.mask.canonical import CANONICAL, shown
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.keys.derive import operator_key
+from sqs2pg.mask.canonical import CANONICAL, PHONE_DIGITS_MAX, shown
+from sqs2pg.mask.domain import Roots, active_root
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 VALUES_MIN = 1_000_000
 """SP 800-38G Revision 1 (second draft), section 5.1: a smaller domain is open to attacks."""
@@ -35,6 +37,7 @@ PROPERTIES = Properties(
     reversible=False,
     joinable=True,
     format_preserving=True,
+    keyed=True,
     recoverable=True,
     values_min=VALUES_MIN,
     kinds=("ip", "phone", "text", "uuid"),
@@ -128,3 +131,17 @@ def _cipher(key: bytes, alphabet: str) -> Cipher:
             hint="pip install 'sqs2pg[fpe]'",
         ) from None
     return FF1(bytes(key), alphabet=alphabet)
+
+
+def _compile(kind: str, domain: str, roots: Roots | None) -> Operator:
+    _, root = active_root("fpe_ff1", domain, roots)
+    return fpe_ff1(operator_key(root, "fpe_ff1", domain), kind)
+
+
+DECLARATION = Declaration(
+    "fpe_ff1",
+    PROPERTIES,
+    _compile,
+    widths={"ip": len(":".join(["ffff"] * 8)), "phone": PHONE_DIGITS_MAX, "uuid": 36},
+    column_types={"ip": "inet", "uuid": "uuid"},
+)

@@ -6,7 +6,7 @@ The only operator that returns cleartext, and only under its own name in the set
 from __future__ import annotations
 
 from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(deterministic=True, reversible=True, joinable=True, format_preserving=True)
 
@@ -21,3 +21,10 @@ def keep(kind: str) -> Operator:
         return value
 
     return Operator("keep", PROPERTIES, mask)
+
+
+DECLARATION = Declaration(
+    "keep",
+    PROPERTIES,
+    lambda kind, _domain, _roots: keep(kind),
+)

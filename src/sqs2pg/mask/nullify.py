@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(
     deterministic=True, reversible=False, joinable=False, format_preserving=False
@@ -19,3 +19,11 @@ def nullify(kind: str) -> Operator:
             check(value)
 
     return Operator("nullify", PROPERTIES, mask)
+
+
+DECLARATION = Declaration(
+    "nullify",
+    PROPERTIES,
+    lambda kind, _domain, _roots: nullify(kind),
+    shows="nothing to reverse, with or without a key",
+)

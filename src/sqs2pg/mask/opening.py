@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqs2pg.errors import PermanentFault, Sqs2pgError
 from sqs2pg.keys.derive import operator_key
 from sqs2pg.mask import encrypt, encrypt_deterministic, fpe_ff1
-from sqs2pg.mask.registry import Roots
+from sqs2pg.mask.domain import Roots
 from sqs2pg.mask.token import damaged, unarmour
 
 

@@ -1,4 +1,4 @@
-"""Operator: what every masking operator is, and what it declares about itself.
+"""Operators: what every masking operator is, and what its module declares about it.
 
 An operator takes a cleartext string and returns its mask, or None for NULL. It raises
 PermanentFault where it cannot mask: it never passes a value through (`keep` alone keeps, because
@@ -8,7 +8,9 @@ the mapping says so). A missing value never reaches one: the caller keeps NULL a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from sqs2pg.mask.domain import Roots
 
 Mask = Callable[[str], str | None]
 
@@ -28,12 +30,19 @@ class Properties:
     """Unequal canonical values give unequal masks, so that masks can be counted and joined."""
     format_preserving: bool
     """The mask has the form of the value and fits where the value fitted."""
+    keyed: bool = False
+    """The mask needs a key."""
     recoverable: bool = False
     """Whoever has the key gets the value back from the mask alone (`mask/opening.py`)."""
     values_min: int = 0
     """Least number of values that the field must be able to have for the mask to hold."""
     kinds: tuple[str, ...] = KINDS
     """Kinds of field that it can mask."""
+
+    @property
+    def of_canonical_form(self) -> bool:
+        """All spellings of a value have one mask: it is made with a key, of the canonical form."""
+        return self.keyed and self.deterministic
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,3 +67,28 @@ class Operator:
     def __call__(self, value: str) -> str | None:
         """Return the value's mask. Raises PermanentFault where it has none."""
         return self.mask(value)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Declaration:
+    """All that the package knows of one operator; each operator's module has its own."""
+
+    name: str
+    """The value of `mask` in the settings."""
+    properties: Properties
+    compile: Callable[[str, str, Roots | None], Operator]
+    """From a field's kind, its domain and the root keys (None: there are none) to its operator.
+    Raises SettingsError `bad_domain`, `extra_missing`; KeyFault `key_missing`."""
+    width: int = 0
+    """Characters that a column needs for a mask; 0: as many as the value has. A column that cannot
+    hold them would send every message to quarantine, so it is refused at start. Encrypted text
+    grows with its value: this counts a value of 63 bytes, and each further 32 bytes take 43
+    characters more; a value whose token does not fit is quarantined as `too_long`."""
+    widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """By kind of field, where it is not `width`."""
+    column_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """By kind of field: a column type beside the text types that takes its masks, as
+    pg_type.typname."""
+    shows: str = ""
+    """What everybody learns from the mask, for `check --attack`; "" where trying values is the
+    way to attack it."""

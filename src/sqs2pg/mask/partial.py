@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Callable
 
 from sqs2pg.mask.canonical import CANONICAL, shown
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(
     deterministic=True, reversible=False, joinable=False, format_preserving=False
@@ -72,3 +72,13 @@ _SHOW: dict[str, Callable[[str], str]] = {
     "email": _email,
     "ip": _ip,
 }
+
+
+DECLARATION = Declaration(
+    "partial",
+    PROPERTIES,
+    lambda kind, _domain, _roots: partial(kind),
+    width=len(HIDDEN) + SHOWN_MAX,
+    widths={"ip": len("ffff:ffff:" + HIDDEN)},
+    shows="shows a part of the value, whoever looks; people with a list can match it",
+)

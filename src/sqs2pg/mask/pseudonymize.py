@@ -10,12 +10,14 @@ The derivation is frozen from the first release (docs/reference/masking.md).
 
 from __future__ import annotations
 
-from sqs2pg.keys.derive import hmac_states
-from sqs2pg.mask.canonical import Canonical
-from sqs2pg.mask.operator import Operator, Properties, Token
+from sqs2pg.keys.derive import pseudonym_key
+from sqs2pg.keys.hmac_state import hmac_states
+from sqs2pg.mask.canonical import CANONICAL, Canonical
+from sqs2pg.mask.domain import Roots, active_root
+from sqs2pg.mask.operator import Declaration, Operator, Properties, Token
 
 PROPERTIES = Properties(
-    deterministic=True, reversible=False, joinable=True, format_preserving=False
+    deterministic=True, reversible=False, joinable=True, format_preserving=False, keyed=True
 )
 
 TOKEN_HEX_DIGITS = 32
@@ -40,3 +42,16 @@ def pseudonymize(version: int, key: bytes, canonical: Canonical) -> Operator:
         return prefix + outer.hexdigest()[:TOKEN_HEX_DIGITS]
 
     return Operator("pseudonymize", PROPERTIES, mask, Token(prefix, key))
+
+
+def _compile(kind: str, domain: str, roots: Roots | None) -> Operator:
+    version, root = active_root("pseudonymize", domain, roots)
+    return pseudonymize(version, pseudonym_key(root, domain), CANONICAL[kind])
+
+
+DECLARATION = Declaration(
+    "pseudonymize",
+    PROPERTIES,
+    _compile,
+    width=len("v9999_") + TOKEN_HEX_DIGITS,
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(
     deterministic=True, reversible=False, joinable=False, format_preserving=False
@@ -25,3 +25,12 @@ def redact(kind: str) -> Operator:
         return REDACTED
 
     return Operator("redact", PROPERTIES, mask)
+
+
+DECLARATION = Declaration(
+    "redact",
+    PROPERTIES,
+    lambda kind, _domain, _roots: redact(kind),
+    width=len(REDACTED),
+    shows="nothing to reverse, with or without a key",
+)

@@ -11,7 +11,7 @@ import hashlib
 
 from sqs2pg.errors import PermanentFault, Stage
 from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(
     deterministic=True,
@@ -40,3 +40,8 @@ def sha256(kind: str) -> Operator:
         raise PermanentFault("bad_unicode", stage=Stage.MASK)
 
     return Operator("sha256", PROPERTIES, mask)
+
+
+DECLARATION = Declaration(
+    "sha256", PROPERTIES, lambda kind, _domain, _roots: sha256(kind), width=64
+)

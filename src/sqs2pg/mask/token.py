@@ -15,6 +15,9 @@ import unicodedata
 from sqs2pg.errors import PermanentFault, Sqs2pgError, Stage
 
 BLOCK_BYTES = 32
+VALUE_BYTES = 2 * BLOCK_BYTES
+"""What a column must have room for, padded: text of up to 63 bytes, and an address or UUID in its
+longest spelling, 45."""
 
 _TOKEN = re.compile(r"([a-z])([1-9][0-9]{0,3})_([A-Za-z0-9_-]+)\Z")
 

@@ -8,7 +8,7 @@ its network.
 from __future__ import annotations
 
 from sqs2pg.mask.canonical import ip, shown
-from sqs2pg.mask.operator import Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties
 
 PROPERTIES = Properties(
     deterministic=True,
@@ -37,3 +37,13 @@ def _mask(value: str) -> str:
     address = ip(value)
     keep = IPV4_BYTES if len(address) == 4 else IPV6_BYTES
     return shown("ip", address[:keep].ljust(len(address), b"\0"))
+
+
+DECLARATION = Declaration(
+    "truncate_ip",
+    PROPERTIES,
+    lambda _kind, _domain, _roots: truncate_ip(),
+    width=len("ffff:ffff:ffff::"),
+    column_types={"ip": "inet", "text": "inet"},
+    shows="names a network of 256 addresses (IPv4), whoever looks",
+)

@@ -33,8 +33,8 @@ from sqs2pg.pipeline.archive import Archive, Line, Objects
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.identifiers import quote_literal
 from sqs2pg.postgres.migrate import explain
-from sqs2pg.postgres.target_copy import literal
 
 TRIES_MAX = 12
 """Attempts at one batch, some minutes in all, before a run ends: it goes on when it is repeated."""
@@ -213,7 +213,7 @@ class Backfill:
         after = line + len(messages)
         note = _MOVE.format(
             pipeline=self._pipeline,
-            digest=literal(archive.digest),
+            digest=quote_literal(archive.digest),
             before=line,
             line=after,
         )
@@ -245,7 +245,7 @@ class Backfill:
 
     async def _progress(self, archive: Archive) -> tuple[int, object]:
         """Return the lines that are committed, and when it was finished, if it was."""
-        query = _CLAIMED.format(pipeline=self._pipeline, digest=literal(archive.digest))
+        query = _CLAIMED.format(pipeline=self._pipeline, digest=quote_literal(archive.digest))
         [(line, finished)] = await self._ask(query)
         return int(line), finished
 

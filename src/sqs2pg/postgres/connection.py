@@ -16,11 +16,10 @@ import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import Any, LiteralString, Self, cast
+from typing import Any, Self
 
 import msgspec
 import psycopg
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError, TransientFault
@@ -216,16 +215,16 @@ class Session:
         return self._connection.closed or self._connection.broken
 
     async def execute(
-        self, statement: str | sql.Composed, parameters: Sequence[Any] | None = None
+        self, statement: str, parameters: Sequence[Any] | None = None
     ) -> list[tuple[Any, ...]]:
         """Run a statement, or several joined by `;` when there are no parameters.
 
         Returns the rows of the last statement that gives rows. Raises psycopg.Error.
         """
-        self.statements += _count(statement) if isinstance(statement, str) else 1
+        self.statements += _count(statement)
         async with self._checked(), self._connection.cursor() as cursor:
             # The statements are the package's own text; no value is ever formatted in.
-            await cursor.execute(cast("LiteralString", statement), parameters)
+            await cursor.execute(statement, parameters)
             rows: list[tuple[Any, ...]] = []
             while True:
                 if cursor.description is not None:
@@ -233,11 +232,11 @@ class Session:
                 if not cursor.nextset():
                     return rows
 
-    async def copy(self, statement: str | sql.Composed, text: str | bytes) -> int:
+    async def copy(self, statement: str, text: str | bytes) -> int:
         """COPY `text` in; return the rows the server counted. Raises psycopg.Error."""
         self.statements += 1
         async with self._checked(), self._connection.cursor() as cursor:
-            async with cursor.copy(cast("LiteralString", statement)) as copy:
+            async with cursor.copy(statement) as copy:
                 await copy.write(text)
             return cursor.rowcount
 
@@ -268,10 +267,6 @@ class Session:
     async def close(self) -> None:
         """Close the connection; the server rolls back what was open."""
         await self._connection.close()
-
-    def quote(self, *names: str) -> str:
-        """Return `"a"."b"` for use in SQL text."""
-        return sql.Identifier(*names).as_string(self._connection)
 
 
 def _count(statement: str) -> int:

@@ -7,11 +7,9 @@ against the mapping.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 from importlib import resources
 
-import msgspec
 import psycopg
 
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
@@ -19,9 +17,11 @@ from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.identifiers import quote_identifier, quote_table
+from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_remains
 from sqs2pg.postgres.target_copy import TargetTable, read_columns, require_table, unread
-from sqs2pg.settings import Field, Settings, Target
+from sqs2pg.settings import Settings, Target
 
 DAYS_AHEAD = 7
 """Day partitions attached ahead of today, so that a day's first message never waits for one."""
@@ -54,35 +54,6 @@ _TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.i
 WHERE p.name = %s"""
 
 
-class Migration(msgspec.Struct, frozen=True):
-    """One file of `sql/migrations`."""
-
-    version: int
-    name: str
-    text: str
-
-    @property
-    def checksum(self) -> str:
-        """SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-
-def migrations() -> list[Migration]:
-    """Return every migration of this version of the package, oldest first."""
-    folder = resources.files("sqs2pg.postgres") / "sql" / "migrations"
-    found = [
-        Migration(int(file.name[:4]), file.name[5:-4], file.read_text(encoding="utf-8"))
-        for file in folder.iterdir()
-        if file.name.endswith(".sql")
-    ]
-    return sorted(found, key=lambda migration: migration.version)
-
-
-def quoted_table(name: str) -> str:
-    """Return `schema.table` or `table` of the settings, quoted for SQL."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
-
-
 def target_ddl(settings: Settings) -> str:
     """Return CREATE TABLE of the targets as the mapping implies them, joined by `;`."""
     first, *others = settings.targets
@@ -91,28 +62,32 @@ def target_ddl(settings: Settings) -> str:
 
 def table_ddl(target: Target, settings: Settings | None = None) -> str:
     """Return CREATE TABLE of one target as the mapping implies it."""
-    lines = ",\n".join(f"    {_identifier(f.column)} {_sql_type(f)}" for f in target.fields)
-    table = quoted_table(target.table)
+    lines = ",\n".join(
+        f"    {quote_identifier(f.column)} {columns.sql_type(f)}" for f in target.fields
+    )
+    table = quote_table(target.table)
     made = f"CREATE TABLE {table} (\n{lines}\n)"
     by = settings.sink.partition_by if settings else ""
     if not by:
         return made
     schema, dot, name = target.table.rpartition(".")
-    fallback = quoted_table(f"{schema}{dot}{name[:50]}_default")
+    fallback = quote_table(f"{schema}{dot}{name[:50]}_default")
     return (
-        f"{made} PARTITION BY RANGE ({_identifier(by)});\n"
+        f"{made} PARTITION BY RANGE ({quote_identifier(by)});\n"
         f"CREATE TABLE {fallback} PARTITION OF {table} DEFAULT"
     )
 
 
 async def _add_columns(session: Session, target: Target, *, apply: bool) -> list[str]:
     """Add the columns that the mapping has and the table lacks, or say how."""
-    found = await read_columns(session, quoted_table(target.table))
+    found = await read_columns(session, quote_table(target.table))
     missing = [field for field in target.fields if field.column not in found]
     if not missing:
         return []
-    adds = ", ".join(f"ADD COLUMN {_identifier(f.column)} {_sql_type(f)}" for f in missing)
-    statement = f"ALTER TABLE {quoted_table(target.table)} {adds}"
+    adds = ", ".join(
+        f"ADD COLUMN {quote_identifier(f.column)} {columns.sql_type(f)}" for f in missing
+    )
+    statement = f"ALTER TABLE {quote_table(target.table)} {adds}"
     if not apply:
         first = missing[0]
         raise SettingsError(
@@ -123,16 +98,6 @@ async def _add_columns(session: Session, target: Target, *, apply: bool) -> list
         )
     await session.execute(statement)
     return [f"added {', '.join(field.column for field in missing)} to {target.table}"]
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _sql_type(field: Field) -> str:
-    if field.mask == "keep" and field.type in columns.SQL_TYPES:
-        return columns.SQL_TYPES[field.type]
-    return f"varchar({field.length_max})" if field.length_max else "text"
 
 
 async def migrate(session: Session, settings: Settings, *, additive: bool = False) -> list[str]:
@@ -159,17 +124,11 @@ async def migrate(session: Session, settings: Settings, *, additive: bool = Fals
 async def _apply(session: Session, settings: Settings, *, additive: bool) -> list[str]:
     done: list[str] = []
     await session.execute(_LOCK)
-    applied = await _applied(session)
+    applied = await read_record(session)
+    check_record(applied)
     await check_remains(session, applied)
     for migration in migrations():
-        if known := applied.get(migration.version):
-            if known != migration.checksum:
-                raise FatalFault(
-                    f"migration {migration.version:04} in the database is not the one of this "
-                    "package",
-                    code="migration_changed",
-                    hint="install the version of sqs2pg that migrated this database, or newer",
-                )
+        if migration.version in applied:
             continue
         await session.execute(migration.text)
         await session.execute(
@@ -189,14 +148,6 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
     return done + await _limit_reveals(session, settings.vault.reveals_per_hour_max)
 
 
-async def _applied(session: Session) -> dict[int, str]:
-    [(exists,)] = await session.execute("SELECT to_regclass('sqs2pg.migration') IS NOT NULL")
-    if not exists:
-        return {}
-    rows = await session.execute("SELECT version, checksum FROM sqs2pg.migration")
-    return {row[0]: row[1] for row in rows}
-
-
 async def _attach_days(session: Session) -> list[str]:
     first, last = today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)
     [(count,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", [first, last])
@@ -208,7 +159,7 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
     check_partition_column(settings)
     registered = {name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])}
     for position, target in enumerate(settings.targets):
-        table = quoted_table(target.table)
+        table = quote_table(target.table)
         [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
         if not exists:
             await session.execute(table_ddl(target, settings if position == 0 else None))
@@ -248,11 +199,11 @@ def target_grants(settings: Settings) -> list[str]:
     schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
     schemas.pop("public", None)  # open to everybody, as it comes
     return [
-        f"GRANT USAGE ON SCHEMA {quoted_table(schema)} TO {role}"
+        f"GRANT USAGE ON SCHEMA {quote_table(schema)} TO {role}"
         for schema in schemas
         for role in ("sqs2pg_ingest", "sqs2pg_analyst")
     ] + [
-        f"GRANT {privilege} ON {quoted_table(target.table)} TO {role}"
+        f"GRANT {privilege} ON {quote_table(target.table)} TO {role}"
         for target in settings.targets
         for privilege, role in (("INSERT", "sqs2pg_ingest"), ("SELECT", "sqs2pg_analyst"))
     ]
@@ -276,7 +227,7 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
             done += await _try_grant(session, statement)
     if "sqs2pg_ingest" not in missing:
         for target in settings.targets:
-            rows = await session.execute(_SEQUENCES, [quoted_table(target.table)])
+            rows = await session.execute(_SEQUENCES, [quote_table(target.table)])
             for (sequence,) in rows:
                 done += await _try_grant(
                     session, f"GRANT USAGE ON SEQUENCE {sequence} TO sqs2pg_ingest"
@@ -355,11 +306,13 @@ async def resolve_table(session: Session, table: str) -> str | None:
 async def pipeline_id(session: Session, settings: Settings) -> int:
     """Return the pipeline's number in the books.
 
-    Raises SettingsError where `migrate` has not been run, or not for these settings.
+    Raises SettingsError where `migrate` has not been run, or not for these settings; FatalFault
+    where the schema is not this package's, or a part of it is gone.
     """
     hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
     try:
-        applied = await _applied(session)
+        applied = await read_record(session)
+        check_record(applied)
         await check_remains(session, applied)
         if len(applied) < len(migrations()):
             raise SettingsError(
@@ -367,7 +320,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
             )
         rows = await session.execute(_REGISTERED, [settings.pipeline_name])
         tables = [
-            await resolve_table(session, quoted_table(target.table)) for target in settings.targets
+            await resolve_table(session, quote_table(target.table)) for target in settings.targets
         ]
     except psycopg.Error as error:
         raise explain(error) from None
@@ -411,7 +364,7 @@ async def target_tables(
     tables: list[TargetTable] = []
     matched: list[list[Column]] = []
     for target in settings.targets:
-        table = quoted_table(target.table)
+        table = quote_table(target.table)
         found = await read_columns(session, table)
         await require_table(session, table)
         matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))

@@ -1,9 +1,9 @@
 """Partitions of a target: made for new tables, attached ahead, dropped when they are old enough,
 and an existing plain table turned into a partitioned one while it is written to.
 
-Each step is one transaction of a definer function (`sql/migrations/0010`), so that the ingest role
-can do the upkeep and owns nothing, and a run that is killed goes on where it ended. What retention
-drops goes to the tally, so that `verify` stays clean.
+Each step is one transaction of a definer function (`sql/migrations/0001_initial.sql`), so that the
+ingest role can do the upkeep and owns nothing, and a run that is killed goes on where it ended.
+What retention drops goes to the tally, so that `verify` stays clean.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import psycopg
 from sqs2pg.errors import SettingsError, TransientFault
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.migrate import (
     check_partition_column,
     explain,
     note_partitions,
-    quoted_table,
     resolve_table,
 )
-from sqs2pg.postgres.target_copy import quoted
 from sqs2pg.settings import Index, Settings
 
 _ALL = """SELECT target, every, ahead, retention_days, column_name FROM sqs2pg.partitioned
@@ -63,12 +62,17 @@ UNION ALL SELECT 'inheritance, of or by ' || CASE inhrelid WHEN %s::regclass THE
     ELSE inhrelid END::regclass FROM pg_catalog.pg_inherits
   WHERE %s::regclass IN (inhrelid, inhparent)"""
 _GRANTS = """SELECT a.privilege_type,
-       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END
+       CASE a.grantee WHEN 0 THEN NULL ELSE r.rolname END
 FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
 WHERE c.oid = %s::regclass AND a.grantee <> c.relowner"""
 _DEFAULT = """SELECT partdefid::regclass::text FROM pg_catalog.pg_partitioned_table
 WHERE partrelid = %s::regclass AND partdefid <> 0"""
+_KIND_AND_NAMES = """SELECT c.relkind, n.nspname, c.relname FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s::regclass"""
+_HAS_INDEX = """SELECT EXISTS (SELECT FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+WHERE i.indrelid = %s::regclass AND x.relname = %s AND i.indisvalid)"""
 _SWAP = """ALTER TABLE {table} RENAME TO {fallback};
 CREATE TABLE {table} (LIKE {schema}.{fallback} INCLUDING ALL) PARTITION BY RANGE ({column});
 ALTER TABLE {table} OWNER TO {owner};
@@ -135,7 +139,7 @@ async def convert(
     """
     check_partition_column(settings)
     by, done = settings.sink.partition_by, Converted()
-    name = quoted_table(table)
+    name = quote_table(table)
     resolved = await resolve_table(session, name)
     if resolved is None:
         raise SettingsError(f"table {table} does not exist", hint="`sqs2pg migrate` makes it")
@@ -167,17 +171,24 @@ async def _swap(session: Session, table: str, by: str) -> None:
         )
     grants = await session.execute(_GRANTS, [table])
     rows = await session.execute(
-        "SELECT quote_ident(n.nspname), c.relname, quote_ident(pg_get_userbyid(c.relowner))"
+        "SELECT n.nspname, c.relname, pg_get_userbyid(c.relowner)"
         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.oid = %s::regclass",
         [table],
     )
     [(schema, relname, owner)] = rows
-    fallback = quoted(f"{relname[:50]}_default")
+    fallback = quote_identifier(f"{relname[:50]}_default")
     statement = _SWAP.format(
-        table=table, fallback=fallback, schema=schema, owner=owner, column=quoted(by)
+        table=table,
+        fallback=fallback,
+        schema=quote_identifier(schema),
+        owner=quote_identifier(owner),
+        column=quote_identifier(by),
     )
-    grant = ";\n".join(f"GRANT {privilege} ON {table} TO {role}" for privilege, role in grants)
+    grant = ";\n".join(
+        f"GRANT {privilege} ON {table} TO {quote_identifier(role) if role else 'PUBLIC'}"
+        for privilege, role in grants
+    )
     # Writers wait for this one transaction, which moves no row.
     await session.execute(
         f"BEGIN;\nSET LOCAL lock_timeout = '10s';\nLOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;\n"
@@ -189,7 +200,7 @@ async def _move(
     session: Session, table: str, by: str, done: Converted, report: Callable[[Converted], None]
 ) -> None:
     [(fallback,)] = await session.execute(_DEFAULT, [table])
-    column = quoted(by)
+    column = quote_identifier(by)
     while True:
         # The newest first: once the present period is moved, new rows go past the default
         # partition, and nobody waits for the moves of the older ones.
@@ -232,39 +243,37 @@ async def build_indexes(session: Session, settings: Settings) -> list[str]:
 
 
 async def _build(session: Session, settings: Settings, index: Index) -> list[str]:
-    table = quoted_table(index.table or settings.targets[0].table)
+    table = quote_table(index.table or settings.targets[0].table)
     resolved = await resolve_table(session, table)
     if resolved is None:
         raise SettingsError(
             f"[[index]] names table {index.table!r}, which does not exist", hint="correct `table`"
         )
-    schema, _, bare = resolved.rpartition(".")
-    plain = bare.strip('"')
+    [(kind, schema, plain)] = await session.execute(_KIND_AND_NAMES, [resolved])
     name = index.name or f"{plain[:30]}_{'_'.join(index.columns)[:28]}_{index.method}"
-    columns = ", ".join(map(quoted, index.columns))
-    [(kind, there)] = await session.execute(
-        "SELECT c.relkind, EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x"
-        " ON x.oid = i.indexrelid WHERE i.indrelid = c.oid AND x.relname = %s AND i.indisvalid)"
-        " FROM pg_catalog.pg_class c WHERE c.oid = %s::regclass",
-        [name, resolved],
-    )
+    [(there,)] = await session.execute(_HAS_INDEX, [resolved, name])
     if there:
         return []
-    using = f"USING {index.method} ({columns})"
+    using = f"USING {index.method} ({', '.join(map(quote_identifier, index.columns))})"
+    quoted = quote_identifier(name)
     if kind != "p":
-        await session.execute(f"DROP INDEX IF EXISTS {schema}.{quoted(name)}")  # an invalid one
-        await session.execute(f"CREATE INDEX CONCURRENTLY {quoted(name)} ON {resolved} {using}")
+        # An invalid one, that an interrupted build has left, would be in the way.
+        await session.execute(f"DROP INDEX IF EXISTS {quote_identifier(schema, name)}")
+        await session.execute(f"CREATE INDEX CONCURRENTLY {quoted} ON {resolved} {using}")
         return [name]
-    await session.execute(f"CREATE INDEX IF NOT EXISTS {quoted(name)} ON ONLY {resolved} {using}")
+    await session.execute(f"CREATE INDEX IF NOT EXISTS {quoted} ON ONLY {resolved} {using}")
     parts = await session.execute(
         "SELECT i.inhrelid::regclass::text, c.relname FROM pg_catalog.pg_inherits i"
         " JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = %s::regclass",
         [resolved],
     )
     for part, relname in parts:
-        inner = quoted(f"{relname[:40]}_{'_'.join(index.columns)[:16]}_{index.method}")
-        await session.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {inner} ON {part} {using}")
+        inner = f"{relname[:40]}_{'_'.join(index.columns)[:16]}_{index.method}"
         await session.execute(
-            f"ALTER INDEX {schema}.{quoted(name)} ATTACH PARTITION {schema}.{inner}"
+            f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {quote_identifier(inner)} ON {part} {using}"
+        )
+        await session.execute(
+            f"ALTER INDEX {quote_identifier(schema, name)}"
+            f" ATTACH PARTITION {quote_identifier(schema, inner)}"
         )
     return [name]

@@ -26,12 +26,13 @@ import psycopg
 
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, Stage, TransientFault
 from sqs2pg.mapping import ledger_key
+from sqs2pg.mapping.copy_text import NULL, binary, escaped
 from sqs2pg.mapping.originals import Originals
-from sqs2pg.mapping.transform import NULL
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.postgres.connection import DatabaseFault, Session, Verdict, diagnose
+from sqs2pg.postgres.identifiers import quote_literal
 from sqs2pg.postgres.reject_search import COLUMN_STATES, SUPPRESSED, find_rejected
-from sqs2pg.postgres.target_copy import RowCounts, TargetCopy, TargetTable, literal
+from sqs2pg.postgres.target_copy import RowCounts, TargetCopy, TargetTable
 from sqs2pg.settings import write_limit_s
 
 SealRejected = Callable[[str, PermanentFault], DeadLetter]
@@ -460,7 +461,9 @@ class Sink:
                 target_rows=counts.first,
                 dropped=counts.dropped,
                 also="".join(
-                    _ALSO.format(pipeline=self._plan.id, target=literal(name), target_rows=rows)
+                    _ALSO.format(
+                        pipeline=self._plan.id, target=quote_literal(name), target_rows=rows
+                    )
                     for name, rows in counts.others
                 ),
             )
@@ -540,14 +543,9 @@ def _alike(rows: Sequence[Row], found: Mapping[int, tuple[Row, DatabaseFault]]) 
 def _quarantine_line(letter: DeadLetter, pipeline: int) -> str:
     sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
     sealed = letter.sealed_attributes
-    attributes = r"\N" if sealed is None else f"\\\\x{sealed.hex()}"
+    attributes = NULL if sealed is None else binary(sealed)
     return (
-        f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{_escape(letter.detail)}"
-        f"\t{letter.attempts}\t{sent_at}\t\\\\x{letter.sealed_body.hex()}\t{letter.sealed_under}"
+        f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{escaped(letter.detail)}"
+        f"\t{letter.attempts}\t{sent_at}\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
         f"\t{letter.subject or NULL}\t{attributes}\n"
     )
-
-
-def _escape(text: str) -> str:
-    # A field or constraint name comes from settings or catalog and may hold anything but NUL.
-    return text.replace("\\", r"\\").replace("\t", r"\t").replace("\n", r"\n").replace("\r", r"\r")

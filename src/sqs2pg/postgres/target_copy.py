@@ -18,6 +18,7 @@ from sqs2pg.errors import SettingsError, TransientFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.message import Part, Row
 from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.identifiers import quote_identifier
 
 OF_COLUMNS = """FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -66,7 +67,7 @@ class TargetTable(msgspec.Struct, frozen=True):
 
     def copy_statement(self) -> str:
         """Return the COPY that its lines go in by."""
-        names = ", ".join(map(quoted, self.columns))
+        names = ", ".join(map(quote_identifier, self.columns))
         return f"COPY {self.table} ({names}) FROM STDIN"
 
 
@@ -144,17 +145,6 @@ class TargetCopy:
 
 def _parts(row: Row) -> tuple[Row | Part, ...]:
     return (row, *row.also)
-
-
-def quoted(name: str) -> str:
-    """Return an identifier quoted for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """Return a text as an SQL literal, whatever `standard_conforming_strings` says."""
-    escaped = text.replace("'", "''").replace("\\", "\\\\")
-    return f"E'{escaped}'" if "\\" in text else f"'{escaped}'"
 
 
 async def read_columns(session: Session, table: str) -> dict[str, Column]:

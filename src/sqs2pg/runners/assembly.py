@@ -46,9 +46,11 @@ from sqs2pg.postgres.connection import (
     resolve_dsn,
     wait_closed,
 )
+from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.key_registry import oldest, verify_fingerprints
 from sqs2pg.postgres.maintenance import maintain
-from sqs2pg.postgres.migrate import migrations, pipeline_id, quoted_table, target_tables
+from sqs2pg.postgres.migrate import pipeline_id, target_tables
+from sqs2pg.postgres.migrations import migrations
 from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.sink import Sink, SinkPlan, Streak
 from sqs2pg.postgres.workers import Roster
@@ -248,7 +250,7 @@ def person_columns_of(settings: Settings, keyring: Keyring) -> list[PersonColumn
     """Return where people's rows are: every target of the mapping. Raises SettingsError."""
     return [
         person_columns(
-            quoted_table(target.table),
+            quote_table(target.table),
             target.fields,
             settings.vault.subject,
             keyring,
@@ -263,7 +265,7 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
     rings = {v: keyring.with_active("pseudonym", v) for v in keyring.versions("pseudonym")}
     return [
         RecoverableColumn(
-            quoted_table(target.table),
+            quote_table(target.table),
             field.column,
             field.source,
             {

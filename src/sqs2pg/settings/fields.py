@@ -23,7 +23,7 @@ NO_NUL = rf"^[^\x00]*{END}"
 Name = Annotated[str, Meta(min_length=1, max_length=63, pattern=NO_NUL)]
 JSON_NAME = rf'^[^"\\\x00-\x1f]*{END}'  # what msgspec takes as the name of a field
 
-FieldType = Literal[
+TypeName = Literal[
     "text",
     "integer",
     "bigint",
@@ -59,7 +59,7 @@ class Field(Section, frozen=True):
             "without it every row has the default",
         ),
     ] = ""
-    type: FieldType = "text"
+    type: TypeName = "text"
     required: bool = False
     default: Annotated[
         str | int | float | bool | None,

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.mask.registry import KEYED, check_domain, properties
+from sqs2pg.mask.domain import check_domain
+from sqs2pg.mask.registry import properties
 from sqs2pg.settings import paths
 from sqs2pg.settings.fields import DROP, Field
 
@@ -68,7 +69,7 @@ def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], st
             code="mask_not_recoverable",
             hint='remove recover, or set mask = "pseudonymize"',
         )
-    if field.mask in KEYED:
+    if declared.keyed:
         try:
             check_domain(field.domain or field.name)
         except SettingsError as error:

@@ -265,11 +265,13 @@ class Telemetry(Section, frozen=True):
         Meta(description="of the OTLP collector over HTTP; else OTEL_EXPORTER_OTLP_ENDPOINT"),
     ] = ""
     emf: Annotated[
-        bool, Meta(description="CloudWatch's embedded metric format, a line on stdout")
+        bool,
+        Meta(
+            description="in the Lambda handler: one line of CloudWatch's embedded metric format on"
+            " stdout per invocation; no effect elsewhere"
+        ),
     ] = False
-    every_s: Annotated[
-        float, Meta(ge=1, le=3600, description="between exports of metrics, and EMF lines")
-    ] = 60.0
+    every_s: Annotated[float, Meta(ge=1, le=3600, description="between exports of metrics")] = 60.0
 
 
 class Settings(Section, frozen=True):

@@ -44,8 +44,10 @@ class Hand:
         self.largest = 0
         """Bytes of the largest body of the last reply, as UTF-8 at the most."""
         native = extension()
-        self._take_in_hand: _TakeInHand = native.take_in_hand if native else take_in_hand
-        self._let_go: _LetGo = native.let_go if native else let_go
+        self._hold_messages: _HoldMessages = native.hold_messages if native else hold_messages
+        self._release_messages: _ReleaseMessages = (
+            native.release_messages if native else release_messages
+        )
 
     def messages(self) -> list[Message]:
         """Return all of them."""
@@ -61,7 +63,7 @@ class Hand:
         where none was.
         """
         lease = Lease(messages, received, expires)
-        fresh, size, self.largest = self._take_in_hand(self.by_id, messages, lease)
+        fresh, size, self.largest = self._hold_messages(self.by_id, messages, lease)
         count = len(messages)
         lease.share = -(-size // count)
         if not fresh:
@@ -105,7 +107,7 @@ class Hand:
 
     def drop(self, messages: list[Message]) -> None:
         """Let messages go; those that are not in hand are left alone."""
-        for lease, count in self._let_go(self.by_id, messages):
+        for lease, count in self._release_messages(self.by_id, messages):
             self.bytes -= lease.share * count
             lease.left -= count
             if not lease.left:
@@ -133,11 +135,11 @@ class Hand:
         self.leases = {lease: None} | self.leases
 
 
-_TakeInHand = Callable[[dict[str, Lease], list[Message], Lease], tuple[bool, int, int]]
-_LetGo = Callable[[dict[str, Lease], list[Message]], list[tuple[Lease, int]]]
+_HoldMessages = Callable[[dict[str, Lease], list[Message], Lease], tuple[bool, int, int]]
+_ReleaseMessages = Callable[[dict[str, Lease], list[Message]], list[tuple[Lease, int]]]
 
 
-def take_in_hand(
+def hold_messages(
     held: dict[str, Lease], messages: list[Message], lease: Lease
 ) -> tuple[bool, int, int]:
     """Put every message under the lease, or none where one of them is held already or comes twice.
@@ -153,7 +155,7 @@ def take_in_hand(
     return taken, sum(sizes), max(sizes, default=0)
 
 
-def let_go(held: dict[str, Lease], messages: list[Message]) -> list[tuple[Lease, int]]:
+def release_messages(held: dict[str, Lease], messages: list[Message]) -> list[tuple[Lease, int]]:
     """Take messages out; return their leases, and how many in a row were under each."""
     runs: list[tuple[Lease, int]] = []
     for message in messages:

@@ -1,31 +1,33 @@
-"""What is sent every so often, as readings of the watch: on a loop of its own, through faults."""
+"""The exports of a running pipeline, as periodic readings: each has a loop of its own."""
 
 from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from sqs2pg.settings import Settings
-from sqs2pg.telemetry.emf import MetricLines
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.otlp import start_export
 from sqs2pg.telemetry.periodic import Reading
 
+log = structlog.get_logger(__name__)
+
 
 def telemetry_readings(settings: Settings, metrics: Metrics) -> list[Reading]:
-    """Return what the settings ask for; nothing by default. Raises SettingsError."""
-    telemetry, pipeline = settings.telemetry, settings.pipeline_name
-    readings = []
-    if export := start_export(telemetry, metrics.registry, metrics.started_at, pipeline):
+    """Return the exports that the settings ask for; none by default. Raises SettingsError.
 
-        async def send() -> None:
-            await asyncio.to_thread(export.send)
-
-        readings.append(Reading("otlp", telemetry.every_s, send, at_end=True))
+    `telemetry.emf` is for the Lambda handler. One settings file may serve both, so here it is only
+    logged that it has no effect.
+    """
+    telemetry = settings.telemetry
     if telemetry.emf:
-        lines = MetricLines(metrics.registry, pipeline)
+        log.warning("telemetry.emf has no effect outside AWS Lambda", code="emf_outside_lambda")
+    export = start_export(telemetry, metrics.registry, metrics.started_at, settings.pipeline_name)
+    if export is None:
+        return []
 
-        async def print_line() -> None:
-            print(lines.next_line(), flush=True)
+    async def send() -> None:
+        await asyncio.to_thread(export.send)
 
-        readings.append(Reading("emf", telemetry.every_s, print_line, at_end=True))
-    return readings
+    return [Reading("otlp", telemetry.every_s, send, at_end=True)]

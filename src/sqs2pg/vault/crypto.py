@@ -16,7 +16,8 @@ import functools
 from collections.abc import Callable
 
 from sqs2pg.keys.aead import SealingKey, associated
-from sqs2pg.keys.derive import Secret, hkdf_sha256, hmac_states
+from sqs2pg.keys.derive import Secret, hkdf_sha256
+from sqs2pg.keys.hmac_state import KeyedHash
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.canonical import text
 
@@ -41,13 +42,10 @@ def subject_references(reference_key: bytes) -> Callable[[str], str]:
 
     The name's canonical form is that of masking, kind `text`; it raises PermanentFault as that.
     """
-    inner_state, outer_state = hmac_states(reference_key)
+    hexdigest = KeyedHash(reference_key).hexdigest
 
     def reference(subject: str) -> str:
-        inner, outer = inner_state.copy(), outer_state.copy()
-        inner.update(text(subject))
-        outer.update(inner.digest())
-        return outer.hexdigest()[: 2 * REFERENCE_BYTES]
+        return hexdigest(text(subject))[: 2 * REFERENCE_BYTES]
 
     return reference
 

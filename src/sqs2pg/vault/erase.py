@@ -23,6 +23,7 @@ import psycopg
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.migrate import explain, resolve_table
 from sqs2pg.vault.target_rows import (
     Leaf,
@@ -206,9 +207,8 @@ class Eraser:
     async def _change_part(
         self, where: PersonColumns, leaf: Leaf, part: str, columns: list[list[Any]]
     ) -> int:
-        quote = self._session.quote
-        column = quote(where.column)
-        cleared = {quote(name): where.fillers.get(name, "NULL") for name in where.masked}
+        column = quote_identifier(where.column)
+        cleared = {quote_identifier(name): where.fillers.get(name, "NULL") for name in where.masked}
         sets = {column: f"m.name::{where.type}", **cleared}
         template = _DELETE_ROWS if self._delete_rows else _FORGET_ROWS
         change = template.format(

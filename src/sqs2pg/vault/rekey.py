@@ -24,6 +24,7 @@ from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.migrate import explain
 from sqs2pg.vault.batching import BatchSize, overlapped
 from sqs2pg.vault.crypto import key_encryption_key, open_value, seal_value, unwrap_data_key
@@ -273,7 +274,7 @@ class Rekeyer:
         self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
     ) -> int:
         """Return how many rows were found that are not after the map yet."""
-        names = [self._session.quote(column.name) for column in columns]
+        names = [quote_identifier(column.name) for column in columns]
         mapped = [f"m{number}.new_token" for number in range(len(names))]
         statement = _CHANGE.format(
             leaf=leaf.table,
@@ -292,7 +293,7 @@ class Rekeyer:
     async def _left(self, table: str) -> int:
         """Return how many cells have an old token still, in one look through the table."""
         columns = self._tables()[table]
-        old = [_OLD.format(f"t.{self._session.quote(column.name)}") for column in columns]
+        old = [_OLD.format(f"t.{quote_identifier(column.name)}") for column in columns]
         counts = " + ".join(f"count(*) FILTER (WHERE {which})" for which in old)
         statement = _LEFT.format(table=table, counts=counts)
         [(left,)] = await self._session.execute(statement, [self._current] * len(old))

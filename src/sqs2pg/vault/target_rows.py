@@ -16,7 +16,7 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import require_replaceable
-from sqs2pg.mapping.convert import CONVERTERS
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.transform import masked
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.postgres.connection import Session
@@ -123,7 +123,7 @@ def person_columns(
 
 
 def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
-    convert = CONVERTERS[field.type]
+    convert = FIELD_TYPES[field.type].convert
     if field.mask == "keep":
 
         def kept(name: str) -> list[str]:

@@ -15,7 +15,7 @@ from sqs2pg.cli.doctor.attack_masks import (
 )
 from sqs2pg.cli.doctor.search_space import SPACES, block_size, search, tasks
 from sqs2pg.mask.operator import KINDS
-from sqs2pg.mask.registry import OPERATORS, PROPERTIES
+from sqs2pg.mask.registry import OPERATORS
 from sqs2pg.settings import Field
 
 RATE = 1_000_000.0
@@ -65,7 +65,7 @@ def test_what_is_encrypted_opens_at_once_with_the_key(mask: str) -> None:
 
 @pytest.mark.parametrize("mask", sorted(set(OPERATORS) - {"keep"}))
 def test_something_is_told_of_every_mask_and_kind(mask: str) -> None:
-    for kind in PROPERTIES[mask].kinds:
+    for kind in OPERATORS[mask].properties.kinds:
         told = _told(field(mask, kind), estimate(mask, kind), RATE)
         assert told.detail
         assert (told.status == "ok") is (mask not in ("sha256", "partial"))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 
 import pytest
 
@@ -44,12 +43,3 @@ def test_a_fingerprint_tells_series_apart_and_is_short() -> None:
 
 def test_a_domain_is_the_same_in_either_unicode_form() -> None:
     assert derive.pseudonym_key(ROOT, "Z\xfcrich") == derive.pseudonym_key(ROOT, "Zu\u0308rich")
-
-
-@pytest.mark.parametrize("length", [0, 1, 32, 63, 64, 65, 200])
-def test_hmac_states_equal_hmac_for_every_key_length(length: int) -> None:
-    key, data = bytes(range(length)), b"some data"
-    inner, outer = derive.hmac_states(key)
-    inner.update(data)
-    outer.update(inner.digest())
-    assert outer.digest() == hmac.digest(key, data, "sha256")

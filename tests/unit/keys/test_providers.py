@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sqs2pg.errors import KeyFault, SettingsError
-from sqs2pg.keys import aead, derive, provider_file
+from sqs2pg.keys import aead, derive, hmac_state, provider_file
 from sqs2pg.keys.providers import load_keyring
 from sqs2pg.keys.self_test import self_test
 
@@ -79,7 +79,7 @@ def test_the_self_test_passes_here() -> None:
     ("module", "function", "broken", "named"),
     [
         (derive, "hkdf_sha256", lambda *_: bytes(42), "HKDF"),
-        (derive, "hmac_states", lambda _: (hashlib.sha256(), hashlib.sha256()), "HMAC"),
+        (hmac_state, "hmac_states", lambda _: (hashlib.sha256(), hashlib.sha256()), "HMAC"),
         (aead, "encrypt", lambda *_: bytes(28), "AES-GCM"),
         (aead, "encrypt", lambda *_: 1 / 0, "AES-GCM"),
     ],

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.mapping.columns import INTEGER_RANGES, TEXT_TYPES, Column, match
-from sqs2pg.mask.column_width import mask_length
-from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mapping.columns import Column, match
+from sqs2pg.mapping.field_types import INTEGER_RANGES, TEXT_TYPES
+from sqs2pg.mask.registry import OPERATORS, compile_operator, mask_length
 from sqs2pg.settings import USER_LOGINS, Field
 
 TARGET = [
@@ -142,7 +142,7 @@ LONGEST = {
         (mask, kind)
         for mask in MASKS
         for kind in LONGEST
-        if kind in PROPERTIES[mask].kinds
+        if kind in OPERATORS[mask].properties.kinds
         and (mask, kind) not in {("fpe_ff1", "text"), ("truncate_ip", "text")}
     ],
 )

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.mapping.columns import SQL_TYPES, Column
+from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import DocumentMapping, FlatMapping, MessageMapping, compile_mapping
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.message import Message, MessageAttribute, Row, SystemAttributes
 from sqs2pg.settings import Settings, load
 
@@ -34,7 +35,7 @@ def mapping(**tree: Any) -> MessageMapping:
     columns = []
     for target in chosen.targets:
         names = [
-            SQL_TYPES.get(f.type, "text") if f.mask == "keep" else "text" for f in target.fields
+            FIELD_TYPES[f.type].sql_type if f.mask == "keep" else "text" for f in target.fields
         ]
         columns.append(
             [
@@ -164,7 +165,7 @@ def test_an_escaped_backslash_before_u0000_is_no_nul():
     assert cells(one_field("jsonb"), r'{"a": {"v": "\\u0000"}}') == [[r'"\\\\u0000"']]
 
 
-@pytest.mark.parametrize("type_", sorted({*SQL_TYPES, "text"}))
+@pytest.mark.parametrize("type_", sorted(FIELD_TYPES))
 def test_a_missing_value_is_null_or_a_fault_where_it_is_required(type_: str):
     for body in ({}, {"a": None}, {"a": {}}, {"a": {"v": None}}):
         assert cells(one_field(type_), body) == [[r"\N"]]

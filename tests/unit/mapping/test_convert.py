@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 
 from sqs2pg.errors import PermanentFault, Stage
-from sqs2pg.mapping.convert import CONVERTERS, MAJOR_MAX, PART_MAX, date, major, text, version
+from sqs2pg.mapping.convert import MAJOR_MAX, PART_MAX, date, major, text, version
+from sqs2pg.mapping.field_types import FIELD_TYPES
 
 INT4_MAX = 2**31 - 1
 
@@ -259,7 +260,7 @@ def test_text_is_itself(value: str):
 )
 def test_a_fault_holds_nothing_of_the_value(name: str, value: str):
     with pytest.raises(PermanentFault) as caught:
-        CONVERTERS[name](value)
+        FIELD_TYPES[name].convert(value)
     fault: BaseException | None = caught.value
     while fault is not None:
         assert value not in f"{fault!r} {fault} {fault.args} {vars(fault)}"

@@ -12,6 +12,7 @@ from sqs2pg.errors import PermanentFault, Stage
 from sqs2pg.mapping.decode import Decoder
 from sqs2pg.message import Record
 from sqs2pg.settings import USER_LOGINS, Field
+from tests.logins import WHOLE, whole_login
 
 CANARY = "canary-4711"
 
@@ -54,16 +55,8 @@ def refused(decoder: Decoder, body: str) -> PermanentFault:
 
 
 def test_a_login_as_its_users_send_it(drop: Decoder, strict: Decoder):
-    login = {
-        "user_id": "424cdd21-063a-43a7-b91b-7ca1a833afae",
-        "app_version": "2.3.0",
-        "device_type": "android",
-        "ip": "199.172.111.135",
-        "locale": "RU",
-        "device_id": "593-47-5928",
-    }
     for decoder in (drop, strict):
-        assert values(decoder, decoder.decode(json.dumps(login))) == {**login, "create_date": None}
+        assert values(decoder, decoder.decode(whole_login())) == {**WHOLE, "create_date": None}
 
 
 @pytest.mark.parametrize("source", OPTIONAL)

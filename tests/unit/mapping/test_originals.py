@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqs2pg.mapping.originals import Originals, place_of, unescaped
+from sqs2pg.mapping.copy_text import escaped, unescaped
+from sqs2pg.mapping.originals import Originals, place_of
 from sqs2pg.mapping.subject import naming, whose
-from sqs2pg.mapping.transform import _ESCAPES
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
-from sqs2pg.settings.fields import FieldType
+from sqs2pg.settings.fields import TypeName
 
 ID = "018bcfe5-6c3a-7d2b-8e4f-0123456789ab"
 
@@ -26,7 +26,7 @@ def message(number: int) -> Message:
 @settings(deadline=None)
 @given(st.text(alphabet="ab\\ntr\n\r\t", max_size=12))
 def test_a_cell_is_read_back_as_it_was(text: str) -> None:
-    assert unescaped(text.translate(_ESCAPES)) == text
+    assert unescaped(escaped(text)) == text
 
 
 def batch() -> Originals:
@@ -112,7 +112,7 @@ def test_whose_a_body_is(body: str, source: str, name: str | None) -> None:
         ("text", '{"id": "ANN"}', "ANN"),
     ],
 )
-def test_a_name_is_the_one_in_the_column(kind: FieldType, body: str, name: str | None) -> None:
+def test_a_name_is_the_one_in_the_column(kind: TypeName, body: str, name: str | None) -> None:
     named = naming(
         [Field(column="x", source="x"), Field(column="id", source="id", type=kind)], "id"
     )

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import pkgutil
 import sys
 
 import pytest
 
+from sqs2pg import mask
 from sqs2pg.errors import KeyFault, SettingsError, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mask.domain import DOMAIN_BYTES_MAX
 from sqs2pg.mask.operator import KINDS
 from sqs2pg.mask.registry import (
-    DOMAIN_BYTES_MAX,
     KEYED,
     OPERATORS,
-    PROPERTIES,
     compile_operator,
     properties,
 )
@@ -79,16 +81,22 @@ def test_operators_without_a_key_want_none(name: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_an_operator_takes_the_kinds_it_declares(name: str, kind: str) -> None:
-    if kind in PROPERTIES[name].kinds:
+    if kind in OPERATORS[name].properties.kinds:
         compile_operator(name, kind=kind, domain="d", keyring=RING)
     else:
         fault = refused(name, kind=kind)
         assert fault.code == "operator_kind"
-        assert fault.hint == f"it masks kind = {' or '.join(PROPERTIES[name].kinds)}"
+        assert fault.hint == f"it masks kind = {' or '.join(OPERATORS[name].properties.kinds)}"
 
 
 def test_every_operator_declares_and_none_else() -> None:
-    assert tuple(sorted(PROPERTIES)) == OPERATORS
+    modules = {
+        name
+        for _, name, _ in pkgutil.iter_modules(mask.__path__)
+        if hasattr(importlib.import_module(f"sqs2pg.mask.{name}"), "DECLARATION")
+    }
+    assert sorted(modules) == list(OPERATORS) == KNOWN.removeprefix("known: ").split(", ")
+    assert all(known.name == name for name, known in OPERATORS.items())
     assert properties("sha256").reversible
     with pytest.raises(SettingsError):
         properties("sha512")

@@ -24,7 +24,7 @@ from sqs2pg.errors import PermanentFault, Stage
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.opening import open_fpe_ff1, open_mask
-from sqs2pg.mask.registry import OPERATORS, PROPERTIES, compile_operator
+from sqs2pg.mask.registry import OPERATORS, compile_operator
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "masking.md"
@@ -124,7 +124,7 @@ def test_every_operator_and_kind_has_vectors() -> None:
     keyed = {("pseudonymize", v["kind"]) for v in PSEUDONYM["vectors"]}
     keyed |= {(name, v["kind"]) for name in ENCRYPTING for v in ENCRYPTED[name]}
     keyed |= {("fpe_ff1", v["kind"]) for v in FPE["vectors"]}
-    declared = {(name, kind) for name in OPERATORS for kind in PROPERTIES[name].kinds}
+    declared = {(name, kind) for name in OPERATORS for kind in OPERATORS[name].properties.kinds}
     assert keyless | keyed == declared
     assert {(v["operator"], v["kind"]) for v in OPERATOR_VECTORS if "fault" in v} >= {
         (name, kind) for name, kind in declared if kind != "text"

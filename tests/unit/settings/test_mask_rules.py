@@ -8,7 +8,7 @@ import pytest
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.operator import KINDS
-from sqs2pg.mask.registry import OPERATORS, PROPERTIES
+from sqs2pg.mask.registry import OPERATORS
 from sqs2pg.settings import USER_LOGINS, Field
 from sqs2pg.settings.mask_rules import check_fields
 
@@ -35,12 +35,12 @@ def test_the_built_in_mapping_passes() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_kinds_are_those_that_the_operator_declares(name: str, kind: str) -> None:
-    if kind in PROPERTIES[name].kinds:
+    if kind in OPERATORS[name].properties.kinds:
         check(field(name, kind=kind), accept=True)
     else:
         error = refused(field(name, kind=kind), accept=True)
         assert error.code == "operator_kind"
-        assert repr(PROPERTIES[name].kinds[0]) in error.hint
+        assert repr(OPERATORS[name].properties.kinds[0]) in error.hint
 
 
 def test_an_unknown_operator_is_refused_with_the_settings() -> None:
@@ -60,7 +60,7 @@ def test_a_reversible_mask_wants_consent_and_its_refusal_tells_the_time() -> Non
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("type_", ["version", "major", "date"])
 def test_text_goes_to_text(name: str, type_: str) -> None:
-    kind = PROPERTIES[name].kinds[0]
+    kind = OPERATORS[name].properties.kinds[0]
     if name in ("keep", "redact", "nullify"):
         check(field(name, type=type_))
     else:
@@ -69,7 +69,7 @@ def test_text_goes_to_text(name: str, type_: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_what_is_to_be_recovered_must_be_found_again(name: str) -> None:
-    kind = PROPERTIES[name].kinds[0]
+    kind = OPERATORS[name].properties.kinds[0]
     found = name in ("pseudonymize", "encrypt_deterministic", "fpe_ff1", "sha256")
     if found:
         check(field(name, kind=kind, recover=True), accept=True)

@@ -101,17 +101,17 @@ def test_both_passes_say_the_same() -> None:
             for _ in range(draw.randrange(11))
         ]
         new = Lease(reply, 0.0, 0.0)
-        assert native.take_in_hand(held, reply, new) == python.take_in_hand(twin, reply, new)
+        assert native.hold_messages(held, reply, new) == python.hold_messages(twin, reply, new)
         assert held == twin
         gone = [message(draw.randrange(30)) for _ in range(draw.randrange(11))]
-        assert native.let_go(held, gone) == python.let_go(twin, gone)
+        assert native.release_messages(held, gone) == python.release_messages(twin, gone)
         assert held == twin
 
 
 @pytest.mark.parametrize("arguments", [(), ({},), ([], []), ({}, ()), ({}, [], None, None)])
 def test_the_native_passes_refuse_what_is_not_theirs(arguments: tuple[object, ...]) -> None:
     native = extension()
-    for of in (native.take_in_hand, native.let_go):
+    for of in (native.hold_messages, native.release_messages):
         with pytest.raises(TypeError):
             of(*arguments)
 
@@ -124,9 +124,9 @@ def test_the_native_passes_pass_on_what_a_message_raises() -> None:
     native = extension()
     held: dict[object, object] = {}
     with pytest.raises(TypeError, match="body is a text"):
-        native.take_in_hand(held, [Odd()], None)
+        native.hold_messages(held, [Odd()], None)
     with pytest.raises(AttributeError):
-        native.take_in_hand(held, [object()], None)
+        native.hold_messages(held, [object()], None)
     with pytest.raises(TypeError, match="id is a text"):
-        native.let_go(held, [Odd()])
+        native.release_messages(held, [Odd()])
     assert held == {}

@@ -17,7 +17,7 @@ from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, ok, warn
 from sqs2pg.mask.brute_force import cores, duration, hashes_per_second
 from sqs2pg.mask.operator import Operator
-from sqs2pg.mask.registry import KEYED, compile_operator, properties
+from sqs2pg.mask.registry import KEYED, OPERATORS, compile_operator, properties
 from sqs2pg.settings import Field
 
 GPU_HASHES_PER_S = 21_975_500_000
@@ -111,7 +111,7 @@ def _estimate(field: Field, rate: float) -> Estimate:
             seconds_with_key=values / rate,
             seconds_with_key_gpu=values / GPU_HASHES_PER_S,
         )
-    if field.mask == "pseudonymize":
+    if declared.keyed and not declared.recoverable:
         return msgspec.structs.replace(
             made,
             seconds_with_key=values / rate,
@@ -146,12 +146,7 @@ def _told(field: Field, estimate: Estimate, rate: float) -> Finding:
             f"{head}without the key not by trying values (2^256 keys); with it each is opened at "
             f"once, {1e6 / rate:.0f} us here",
         )
-    rest = {
-        "truncate_ip": "names a network of 256 addresses (IPv4), whoever looks",
-        "partial": "shows a part of the value, whoever looks; people with a list can match it",
-        "redact": "nothing to reverse, with or without a key",
-        "nullify": "nothing to reverse, with or without a key",
-    }[field.mask]
+    rest = OPERATORS[field.mask].shows
     if field.mask == "partial":
         remedy = 'use "redact" where nobody reads it, "pseudonymize" to count'
         return warn(name, f"{field.mask} into {field.column}: {rest}", remedy)

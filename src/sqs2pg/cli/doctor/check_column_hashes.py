@@ -22,6 +22,7 @@ from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.cli.doctor.search_space import ALGORITHMS, SPACES, block_size, search, tasks
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.brute_force import cores, duration
+from sqs2pg.postgres.identifiers import quote_identifier
 
 SAMPLE_VALUES = 10_000
 """Each one more is one more that any try may hit."""
@@ -34,8 +35,7 @@ _SAMPLE = """SELECT value FROM (
         SELECT {column} FROM {table} WHERE {column} IS NOT NULL LIMIT 100000) AS rows_read
     ) AS values_read
 ORDER BY random() LIMIT %s"""
-_TYPE = """SELECT format_type(a.atttypid, NULL), format('%%s', a.attrelid::regclass),
-       quote_ident(a.attname)
+_TYPE = """SELECT format_type(a.atttypid, NULL), format('%%s', a.attrelid::regclass)
 FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s
   AND a.attnum > 0 AND NOT a.attisdropped"""
@@ -100,7 +100,8 @@ async def _sample(context: Context, place: str) -> list[str]:
         raise SettingsError(
             f"there is no column {place}", code="bad_column", hint="give it as table.column"
         )
-    [(kind, table, column)] = rows
+    [(kind, table)] = rows
+    column = quote_identifier(column)
     value = f"encode({column}, 'hex')" if kind == "bytea" else f"{column}::text"
     sampled = await context.query(
         _SAMPLE.format(value=value, column=column, table=table), [SAMPLE_VALUES]

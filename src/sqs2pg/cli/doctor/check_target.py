@@ -9,7 +9,8 @@ from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
-from sqs2pg.postgres.migrate import quoted_table
+from sqs2pg.mapping.field_types import TEXT_TYPES
+from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.target_copy import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
 from sqs2pg.settings import Settings, Target
 
@@ -33,7 +34,7 @@ async def check_targets(context: Context) -> list[Finding]:
 async def _target(context: Context, target: Target) -> list[Finding]:
     name = f"target {target.table}"
     session = await context.session()
-    table = quoted_table(target.table)
+    table = quote_table(target.table)
     try:
         found = await read_columns(session, table)
         columns.match(target.fields, found, target.table)
@@ -95,5 +96,5 @@ def _spellings(
         if field.source == settings.vault.subject
         and field.mask == "keep"
         and field.type == "text"
-        and found[field.column].type not in columns.TEXT_TYPES
+        and found[field.column].type not in TEXT_TYPES
     ]

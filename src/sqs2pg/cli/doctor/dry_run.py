@@ -13,8 +13,7 @@ import msgspec
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.compile import compile_mapping
-from sqs2pg.mapping.originals import unescaped
-from sqs2pg.mapping.transform import NULL
+from sqs2pg.mapping.copy_text import values
 from sqs2pg.message import Message, Part, Row
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.runners import assembly
@@ -76,8 +75,8 @@ def _rows(context: Context, part: Row | Part) -> list[dict[str, str | None]]:
         {
             **table,
             **{
-                field.column: None if cell == NULL else unescaped(cell)
-                for field, cell in zip(target.fields, line.split("\t"), strict=True)
+                field.column: value
+                for field, value in zip(target.fields, values(line), strict=True)
             },
         }
         for line in part.text.split("\n")[:-1]

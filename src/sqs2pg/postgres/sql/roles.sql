@@ -1,6 +1,7 @@
--- Roles and what each may do; run by every `migrate`, and safe to repeat. Roles belong to the whole
--- cluster: one that is there is used, one that this login may not create is left out, and so are
--- its grants until it is there (`migrate` says so).
+-- The four roles and what each of them may do. Every `migrate` runs this file after the migrations;
+-- it is safe to repeat. Roles belong to the whole cluster: a role that exists is used as it is. A role
+-- that this login may not create is left out, together with its grants, until somebody has created
+-- it (`migrate` says so).
 
 DO $$
 DECLARE
@@ -12,26 +13,24 @@ BEGIN
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         EXCEPTION
-            -- Another database's migration was quicker; or this login may not.
+            -- The migration of another database was first, or this login may not create roles.
             WHEN duplicate_object OR unique_violation OR insufficient_privilege THEN NULL;
         END;
     END LOOP;
 END
 $$;
 
--- What the pipeline does, and no more: it reads no body and no value, and gets a wrapped key only
--- by naming its subject.
 DO $$
-DECLARE
-    book text;
-    reader text;
 BEGIN
+    -- The pipeline. It reads no body and no sealed value, and gets a wrapped key only by naming the
+    -- key's subject.
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
         GRANT USAGE ON SCHEMA sqs2pg, pii TO sqs2pg_ingest;
-        GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.tally
-            TO sqs2pg_ingest;
+        GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.tally,
+            sqs2pg.partitioned TO sqs2pg_ingest;
         GRANT SELECT, INSERT ON sqs2pg.key TO sqs2pg_ingest;
-        GRANT SELECT, INSERT, UPDATE, DELETE ON sqs2pg.delivery, sqs2pg.suspect TO sqs2pg_ingest;
+        GRANT SELECT, INSERT, UPDATE, DELETE
+            ON sqs2pg.delivery, sqs2pg.suspect, sqs2pg.worker, sqs2pg.backfill TO sqs2pg_ingest;
         GRANT INSERT ON sqs2pg.tally TO sqs2pg_ingest;
         GRANT INSERT, DELETE ON sqs2pg.quarantine TO sqs2pg_ingest;
         GRANT SELECT (id, key, message_id, pipeline, reason, detail, attempts, sent_at, received_at,
@@ -40,25 +39,21 @@ BEGIN
             ON sqs2pg.quarantine TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(date),
             sqs2pg.drop_undated(timestamptz, integer), sqs2pg.compact_tally(timestamptz),
-            sqs2pg.record_act(text, text, text, text) TO sqs2pg_ingest;
+            sqs2pg.record_act(text, text, text, text), sqs2pg.attach_period(text, date),
+            sqs2pg.drop_period(text, date) TO sqs2pg_ingest;
         GRANT SELECT (epoch) ON pii.state TO sqs2pg_ingest;
         GRANT INSERT ON pii.value TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION pii.lock_shared(), pii.missing(uuid[], text[], text[]),
             pii.open_subjects(uuid[], integer[], bytea[], integer, bytea[]),
             pii.reference_key(), pii.set_reference_key(bytea, text) TO sqs2pg_ingest;
-        GRANT SELECT ON sqs2pg.partitioned TO sqs2pg_ingest;
-        GRANT EXECUTE ON FUNCTION sqs2pg.attach_period(text, date), sqs2pg.drop_period(text, date)
-            TO sqs2pg_ingest;
-        FOREACH book IN ARRAY ARRAY['sqs2pg.worker', 'sqs2pg.backfill'] LOOP
-            CONTINUE WHEN to_regclass(book) IS NULL;
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO sqs2pg_ingest', book);
-        END LOOP;
     END IF;
-    -- Analysts read the targets, which are granted one by one below, and the map of a running rekey.
+    -- Analysts. They read the targets, which `migrate` grants one by one, and the map of a running
+    -- rekey from old tokens to new ones.
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_analyst') THEN
         GRANT USAGE ON SCHEMA pii TO sqs2pg_analyst;
         GRANT SELECT ON pii.token_map TO sqs2pg_analyst;
     END IF;
+    -- Revealers. They get sealed values only through an audited request.
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_revealer') THEN
         GRANT USAGE ON SCHEMA sqs2pg, pii TO sqs2pg_revealer;
         GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.key
@@ -66,15 +61,10 @@ BEGIN
         GRANT EXECUTE ON FUNCTION pii.request_reveal(text, uuid, integer, text, text),
             pii.fetch_reveal(bigint), pii.erased_at(uuid), pii.reference_key() TO sqs2pg_revealer;
     END IF;
+    -- Auditors. They read the audit and nothing else.
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_auditor') THEN
         GRANT USAGE ON SCHEMA sqs2pg TO sqs2pg_auditor;
         GRANT SELECT ON sqs2pg.audit, sqs2pg.audit_head TO sqs2pg_auditor;
     END IF;
-    -- The books of workers were once granted where these roles were there before the table.
-    FOREACH reader IN ARRAY ARRAY['sqs2pg_analyst', 'sqs2pg_auditor'] LOOP
-        CONTINUE WHEN to_regclass('sqs2pg.worker') IS NULL
-            OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = reader);
-        EXECUTE format('REVOKE ALL ON sqs2pg.worker FROM %I', reader);
-    END LOOP;
 END
 $$;

@@ -1,0 +1,915 @@
+-- The schema of sqs2pg: everything it keeps in the database besides the target tables.
+--
+-- `sqs2pg migrate` runs this file once, in one transaction, as the role that will own everything in
+-- it, and records its SHA-256 in sqs2pg.migration. The file may change until the first release.
+-- From then on it is frozen, and every change to the schema is a migration of its own (0002, 0003,
+-- …).
+--
+--   1. Schemas and migrations
+--   2. Pipelines and their targets
+--   3. Deliveries: the ledger
+--   4. Quarantine and suspects
+--   5. Tally
+--   6. Audit
+--   7. Keys
+--   8. Partitions of targets
+--   9. Workers
+--  10. Backfill
+--  11. Vault: tables (schema pii)
+--  12. Vault: functions (schema pii)
+--  13. Privileges
+--
+-- Two rules hold for every function. It fixes its search_path, so that nobody can slip another
+-- table or operator under it. Where it is SECURITY DEFINER, it does one bounded thing with the
+-- owner's rights, so that its callers need no rights of their own to the tables.
+
+------------------------------------------------------------------------------------------------
+-- 1. Schemas and migrations
+------------------------------------------------------------------------------------------------
+
+CREATE SCHEMA sqs2pg;
+COMMENT ON SCHEMA sqs2pg IS 'The books of sqs2pg: who was delivered, what was set aside, what was counted.';
+
+CREATE SCHEMA pii;
+COMMENT ON SCHEMA pii IS 'The vault of sqs2pg: sealed originals of masked values, and the keys they are sealed under.';
+
+-- The migrations that this database has. `migrate` writes one row for each file it has run.
+CREATE TABLE sqs2pg.migration (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    checksum   text NOT NULL,              -- SHA-256 of the file; shows that the file has changed
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+------------------------------------------------------------------------------------------------
+-- 2. Pipelines and their targets
+------------------------------------------------------------------------------------------------
+
+-- One row per pipeline. The other tables name a pipeline by this smallint: two bytes per message
+-- instead of a name.
+CREATE TABLE sqs2pg.pipeline (
+    id            smallint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    name          text NOT NULL UNIQUE,
+    target        text NOT NULL,            -- schema.table, quoted where SQL requires it
+    baseline_rows bigint NOT NULL,          -- rows in the target before this pipeline's first row
+    registered_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- One row per target of a pipeline. Where routes send records to several targets, `verify` compares
+-- each of them with a baseline of its own.
+CREATE TABLE sqs2pg.target (
+    pipeline      smallint NOT NULL,
+    position      smallint NOT NULL,        -- from 0; 0 is the pipeline's own target
+    target        text NOT NULL,            -- schema.table, quoted where SQL requires it
+    baseline_rows bigint NOT NULL,          -- rows in the target before any pipeline's first row
+    registered_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (pipeline, target)
+);
+
+------------------------------------------------------------------------------------------------
+-- 3. Deliveries: the ledger
+------------------------------------------------------------------------------------------------
+
+CREATE TYPE sqs2pg.delivery_outcome AS ENUM ('written', 'quarantined');
+
+-- The ledger: one row per message, written in the same transaction as the message's rows, so that a
+-- message that is delivered again is recognised. The key has the shape of a UUIDv7 (RFC 9562): the
+-- message's SentTimestamp, then bits of its MessageId. Each partition is one UTC day. There is no
+-- default partition: a missing day fails at once and is repaired, where a default partition would
+-- grow unseen.
+CREATE TABLE sqs2pg.delivery (
+    key        uuid NOT NULL PRIMARY KEY,
+    message_id text NOT NULL,
+    pipeline   smallint NOT NULL,
+    outcome    sqs2pg.delivery_outcome NOT NULL,
+    seen_at    timestamptz                  -- set only where the key holds no timestamp
+) PARTITION BY RANGE (key);
+
+-- The partition for messages older than the kept days, and for keys without a timestamp (FIFO). It
+-- is never dropped, so no message is too old to be recognised. Its upper bound rises as days are
+-- dropped.
+CREATE TABLE sqs2pg.delivery_undated (LIKE sqs2pg.delivery INCLUDING ALL);
+
+-- Return the first key of a UTC day: the day's first millisecond in the leading 48 bits, then
+-- zeros.
+CREATE FUNCTION sqs2pg.day_key(day date) RETURNS uuid
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (lpad(to_hex((day - date '1970-01-01')::bigint * 86400000), 12, '0')
+            || '00000000000000000000')::uuid
+$$;
+
+-- Attach the day partitions that are missing from first_day to last_day; return how many were.
+-- Each is created as a table of its own and then attached. ATTACH takes SHARE UPDATE EXCLUSIVE on
+-- the ledger, so inserts continue. The advisory lock belongs to the transaction, because a
+-- connection pooler may share a session.
+CREATE FUNCTION sqs2pg.attach_days(first_day date, last_day date) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    day date;
+    partition text;
+    attached integer := 0;
+    dated_from uuid;
+BEGIN
+    IF last_day - first_day > 400 THEN
+        RAISE EXCEPTION 'sqs2pg.attach_days: more than 400 days asked for' USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.attach_days'));
+    -- Days below the undated partition's upper bound are its own.
+    SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::uuid
+      INTO dated_from FROM pg_class c WHERE c.oid = 'sqs2pg.delivery_undated'::regclass;
+    FOR day IN SELECT generate_series(first_day, last_day, interval '1 day')::date LOOP
+        CONTINUE WHEN dated_from IS NOT NULL AND sqs2pg.day_key(day) < dated_from;
+        partition := 'delivery_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('sqs2pg.' || partition) IS NOT NULL;
+        EXECUTE format('CREATE TABLE sqs2pg.%I (LIKE sqs2pg.delivery INCLUDING ALL)', partition);
+        EXECUTE format('ALTER TABLE sqs2pg.delivery ATTACH PARTITION sqs2pg.%I FOR VALUES FROM (%L) TO (%L)',
+                       partition, sqs2pg.day_key(day), sqs2pg.day_key(day + 1));
+        attached := attached + 1;
+    END LOOP;
+    RETURN attached;
+END
+$$;
+
+-- Drop the oldest day of the ledger if it is before keep_from; return whether one was dropped. One
+-- day per call keeps each lock short: only the day itself is locked while its rows are counted, and
+-- the whole ledger is locked only to move the bound. The tally gets what was dropped, so that the
+-- books still balance.
+CREATE FUNCTION sqs2pg.drop_day(keep_from date) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    partition text;
+    day date;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.attach_days'));
+    SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') INTO partition, day
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'sqs2pg.delivery'::regclass AND c.relname ~ '^delivery_[0-9]{8}$'
+     ORDER BY c.relname LIMIT 1;
+    IF partition IS NULL OR day >= keep_from THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE sqs2pg.%I IN SHARE MODE', partition);
+    EXECUTE format(
+        'INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, purged)
+         SELECT d.pipeline, ''ledger_retention'',
+                -count(*) FILTER (WHERE d.outcome = ''written''),
+                -count(*) FILTER (WHERE d.outcome = ''quarantined''),
+                -count(*) FILTER (WHERE d.outcome = ''quarantined'' AND q.key IS NULL)
+           FROM sqs2pg.%I d LEFT JOIN sqs2pg.quarantine q ON q.key = d.key
+          GROUP BY d.pipeline', partition);
+    LOCK TABLE sqs2pg.delivery IN ACCESS EXCLUSIVE MODE;
+    ALTER TABLE sqs2pg.delivery DETACH PARTITION sqs2pg.delivery_undated;
+    EXECUTE format('ALTER TABLE sqs2pg.delivery DETACH PARTITION sqs2pg.%I', partition);
+    EXECUTE format('DROP TABLE sqs2pg.%I', partition);
+    EXECUTE format('ALTER TABLE sqs2pg.delivery ATTACH PARTITION sqs2pg.delivery_undated'
+                   ' FOR VALUES FROM (MINVALUE) TO (%L)', sqs2pg.day_key(day + 1));
+    RETURN true;
+END
+$$;
+
+-- Delete up to `most` rows whose key has no timestamp (FIFO, dedupe_key) and that were seen before
+-- keep_from; return how many were deleted.
+CREATE FUNCTION sqs2pg.drop_undated(keep_from timestamptz, most integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    dropped integer;
+BEGIN
+    WITH gone AS (
+        DELETE FROM sqs2pg.delivery_undated WHERE ctid = ANY (ARRAY(
+            SELECT u.ctid FROM sqs2pg.delivery_undated u WHERE u.seen_at < keep_from LIMIT most))
+        RETURNING key, pipeline, outcome
+    ), counted AS (
+        INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, purged)
+        SELECT g.pipeline, 'ledger_retention',
+               -count(*) FILTER (WHERE g.outcome = 'written'),
+               -count(*) FILTER (WHERE g.outcome = 'quarantined'),
+               -count(*) FILTER (WHERE g.outcome = 'quarantined' AND q.key IS NULL)
+          FROM gone g LEFT JOIN sqs2pg.quarantine q ON q.key = g.key
+         GROUP BY g.pipeline
+    )
+    SELECT count(*) INTO dropped FROM gone;
+    RETURN dropped;
+END
+$$;
+
+-- The ledger begins 15 days ago, because SQS keeps a message for 14 days at most.
+DO $$
+BEGIN
+    EXECUTE format('ALTER TABLE sqs2pg.delivery ATTACH PARTITION sqs2pg.delivery_undated FOR VALUES FROM (MINVALUE) TO (%L)',
+                   sqs2pg.day_key((now() AT TIME ZONE 'UTC')::date - 15));
+    PERFORM sqs2pg.attach_days((now() AT TIME ZONE 'UTC')::date - 15, (now() AT TIME ZONE 'UTC')::date + 7);
+END
+$$;
+
+------------------------------------------------------------------------------------------------
+-- 4. Quarantine and suspects
+------------------------------------------------------------------------------------------------
+
+-- One row per message that cannot be written, with its sealed body.
+CREATE TABLE sqs2pg.quarantine (
+    id           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    key          uuid NOT NULL,             -- of the ledger
+    message_id   text NOT NULL,
+    pipeline     smallint NOT NULL,
+    reason       text NOT NULL,             -- a code, never a quotation
+    detail       text NOT NULL,             -- a field, column or constraint, never a value
+    attempts     integer NOT NULL,          -- deliveries so far, including this one
+    sent_at      timestamptz NOT NULL,
+    received_at  timestamptz NOT NULL DEFAULT now(),
+    body         bytea NOT NULL,            -- sealed: AES-256-GCM
+    sealed_under text NOT NULL,             -- series:version of the key
+    replayed_at  timestamptz,
+    subject      uuid,                      -- an erasure deletes the bodies of its subject
+    attributes   bytea                      -- what the mapping reads beside the body, sealed too
+);
+COMMENT ON COLUMN sqs2pg.quarantine.subject IS 'reference of the person, where the body names one';
+CREATE INDEX quarantine_message_id ON sqs2pg.quarantine (message_id);
+CREATE INDEX quarantine_open ON sqs2pg.quarantine (reason, received_at) WHERE replayed_at IS NULL;
+-- Retention, `quarantine list` and `quarantine purge` filter by age.
+CREATE INDEX quarantine_received_at ON sqs2pg.quarantine (received_at);
+CREATE INDEX quarantine_subject ON sqs2pg.quarantine (subject) WHERE subject IS NOT NULL;
+
+-- One row per message that is being tried alone, because it was delivered too often. The row is
+-- committed before the try. If it is still there at the next delivery, the message crashed its
+-- worker.
+CREATE TABLE sqs2pg.suspect (
+    key      uuid PRIMARY KEY,
+    pipeline smallint NOT NULL,
+    attempt  integer NOT NULL,               -- the delivery that is being tried
+    tried_at timestamptz NOT NULL DEFAULT now()
+);
+
+------------------------------------------------------------------------------------------------
+-- 5. Tally
+------------------------------------------------------------------------------------------------
+
+-- What each batch did, one row per batch, inserted in the batch's transaction and never updated.
+-- `verify` compares ledger and target with these counts. A batch that wrote to several targets adds
+-- a row for each further target, with its target_rows and no messages. Retention and purges add
+-- rows of their own, by kind.
+CREATE TABLE sqs2pg.tally (
+    id          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    pipeline    smallint NOT NULL,
+    kind        text NOT NULL DEFAULT 'batch',
+    written     bigint NOT NULL DEFAULT 0,   -- messages
+    quarantined bigint NOT NULL DEFAULT 0,   -- messages
+    duplicate   bigint NOT NULL DEFAULT 0,   -- extra deliveries
+    target_rows bigint NOT NULL DEFAULT 0,   -- rows added to the target; negative: removed
+    at          timestamptz NOT NULL DEFAULT now(),
+    purged      bigint NOT NULL DEFAULT 0,   -- messages
+    target      text,                        -- NULL: the pipeline's own target
+    dropped     bigint NOT NULL DEFAULT 0    -- records that no route took and the settings drop
+);
+-- A purge deletes the quarantine row and leaves the ledger's row as it was. The tally counts it, so
+-- that the books still balance.
+COMMENT ON COLUMN sqs2pg.tally.purged IS
+    'ledger entries left as quarantined whose quarantine row was purged';
+
+-- Merge the rows before keep_from into one row per UTC day, pipeline, kind and target; return how
+-- many rows were merged.
+CREATE FUNCTION sqs2pg.compact_tally(keep_from timestamptz) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    merged integer;
+BEGIN
+    WITH old AS (
+        DELETE FROM sqs2pg.tally t
+         WHERE t.at < keep_from
+           AND (t.pipeline, t.kind, coalesce(t.target, ''), (t.at AT TIME ZONE 'UTC')::date) IN (
+            SELECT o.pipeline, o.kind, coalesce(o.target, ''), (o.at AT TIME ZONE 'UTC')::date
+              FROM sqs2pg.tally o
+             WHERE o.at < keep_from GROUP BY 1, 2, 3, 4 HAVING count(*) > 1)
+        RETURNING *
+    ), summed AS (
+        INSERT INTO sqs2pg.tally (pipeline, kind, target, written, quarantined, duplicate, target_rows,
+                                  purged, dropped, at)
+        SELECT pipeline, kind, target, sum(written), sum(quarantined), sum(duplicate),
+               sum(target_rows), sum(purged), sum(dropped), max(at)
+          FROM old GROUP BY pipeline, kind, target, (at AT TIME ZONE 'UTC')::date
+    )
+    SELECT count(*) INTO merged FROM old;
+    RETURN merged;
+END
+$$;
+
+------------------------------------------------------------------------------------------------
+-- 6. Audit
+------------------------------------------------------------------------------------------------
+
+-- Every act of a person or of maintenance on the quarantine, on keys and on the vault. Append-only
+-- and hash-chained: each row's hash covers its fields and the hash before it, so a row that is
+-- changed, removed or moved no longer fits the hashes after it. The owner of the table can still
+-- rewrite all of it. Therefore each act also logs an anchor (sequence and hash), which the owner of
+-- the database cannot reach.
+CREATE TABLE sqs2pg.audit (
+    sequence      bigint PRIMARY KEY CHECK (sequence > 0),  -- from 1, without gaps
+    at            timestamptz NOT NULL,
+    role          text NOT NULL,             -- session_user, as the server knows it
+    act           text NOT NULL CHECK (act ~ '^[a-z]+(_[a-z]+)*$' AND length(act) <= 32),
+    subject       text NOT NULL CHECK (length(subject) <= 500),  -- ids and counts, never a value
+    reason        text NOT NULL CHECK (length(reason) <= 500),   -- as the operator gave it
+    ticket        text NOT NULL CHECK (length(ticket) <= 100),
+    previous_hash bytea NOT NULL CHECK (length(previous_hash) = 32),  -- zeros before the first
+    hash          bytea NOT NULL CHECK (length(hash) = 32)
+);
+
+-- One row: sequence and hash of the last row of the audit. Its row lock puts concurrent acts in
+-- order. A sequence object would leave gaps where transactions roll back.
+CREATE TABLE sqs2pg.audit_head (
+    one      boolean PRIMARY KEY DEFAULT true CHECK (one),
+    sequence bigint NOT NULL,
+    hash     bytea NOT NULL
+);
+INSERT INTO sqs2pg.audit_head (sequence, hash) VALUES (0, decode(repeat('00', 32), 'hex'));
+
+-- Trigger function: refuse the statement.
+CREATE FUNCTION sqs2pg.refuse_change() RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'sqs2pg: the audit is append-only' USING ERRCODE = '42501';
+END
+$$;
+
+-- By row, so that they also fire for a statement on a parent table that somebody has made the audit
+-- inherit from.
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON sqs2pg.audit
+    FOR EACH ROW EXECUTE FUNCTION sqs2pg.refuse_change();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON sqs2pg.audit
+    FOR EACH STATEMENT EXECUTE FUNCTION sqs2pg.refuse_change();
+CREATE TRIGGER append_only BEFORE DELETE ON sqs2pg.audit_head
+    FOR EACH ROW EXECUTE FUNCTION sqs2pg.refuse_change();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON sqs2pg.audit_head
+    FOR EACH STATEMENT EXECUTE FUNCTION sqs2pg.refuse_change();
+-- ALWAYS: they also fire in a session with session_replication_role = replica. CREATE TRIGGER has
+-- no clause for it.
+ALTER TABLE sqs2pg.audit ENABLE ALWAYS TRIGGER append_only;
+ALTER TABLE sqs2pg.audit ENABLE ALWAYS TRIGGER append_only_truncate;
+ALTER TABLE sqs2pg.audit_head ENABLE ALWAYS TRIGGER append_only;
+ALTER TABLE sqs2pg.audit_head ENABLE ALWAYS TRIGGER append_only_truncate;
+
+-- Append one act; return the new head, which is the anchor once the transaction has committed.
+-- SECURITY DEFINER, so that a role may act without being able to write to the audit by hand. The
+-- head stays locked until the transaction ends: in a long transaction, call this last. It also
+-- makes the caller's transaction commit durably, whatever the role's default, because an act that a
+-- crash could take back would not be recorded.
+CREATE FUNCTION sqs2pg.record_act(
+    act text, subject text, reason text DEFAULT '', ticket text DEFAULT '',
+    OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    now_at timestamptz;
+    previous bytea;
+    field bytea;
+    text_fields text[];
+    covered bytea := '';
+BEGIN
+    IF current_setting('synchronous_commit') <> 'remote_apply' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    SELECT h.sequence + 1, h.hash INTO STRICT record_act.sequence, previous
+      FROM sqs2pg.audit_head h FOR UPDATE;
+    now_at := clock_timestamp();  -- after the lock, so that times rise with the sequence
+    -- Each field has its length before it (4 bytes, big-endian), so that no two rows give the
+    -- same bytes. The time as whole microseconds since 1970: the same in every time zone.
+    text_fields := ARRAY[
+        'sqs2pg/1/audit', record_act.sequence::text,
+        (extract(epoch FROM now_at) * 1000000)::bigint::text,
+        session_user::text, act, subject, reason, ticket];
+    FOR i IN 1 .. cardinality(text_fields) LOOP
+        field := convert_to(text_fields[i], 'UTF8');
+        covered := covered || int4send(length(field)) || field;
+    END LOOP;
+    record_act.hash := sha256(covered || int4send(length(previous)) || previous);
+    INSERT INTO sqs2pg.audit (sequence, at, role, act, subject, reason, ticket, previous_hash, hash)
+    VALUES (record_act.sequence, now_at, session_user::text, act, subject, reason, ticket,
+            previous, record_act.hash);
+    UPDATE sqs2pg.audit_head h SET sequence = record_act.sequence, hash = record_act.hash;
+END
+$$;
+
+------------------------------------------------------------------------------------------------
+-- 7. Keys
+------------------------------------------------------------------------------------------------
+
+-- The keys on record: fingerprints, never keys. Each series has one active version. Every batch
+-- checks it, so that a rolling deploy cannot mix versions unnoticed.
+CREATE TABLE sqs2pg.key (
+    series      text NOT NULL CHECK (series IN ('pseudonym', 'vault')),
+    version     integer NOT NULL CHECK (version > 0),
+    fingerprint text NOT NULL,
+    active      boolean NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (series, version)
+);
+CREATE UNIQUE INDEX key_one_active ON sqs2pg.key (series) WHERE active;
+
+------------------------------------------------------------------------------------------------
+-- 8. Partitions of targets
+------------------------------------------------------------------------------------------------
+
+-- The targets that are partitioned by a date, and how. `migrate` writes it; the functions below
+-- read it.
+CREATE TABLE sqs2pg.partitioned (
+    target         text PRIMARY KEY,        -- schema.table, quoted where SQL requires it
+    column_name    text NOT NULL,
+    every          text NOT NULL CHECK (every IN ('day', 'month')),
+    ahead          integer NOT NULL CHECK (ahead BETWEEN 1 AND 100),       -- periods
+    retention_days integer NOT NULL DEFAULT 0 CHECK (retention_days >= 0)  -- 0: kept for ever
+);
+
+-- Return the name and the bounds of the period that contains a day.
+CREATE FUNCTION sqs2pg.period(target regclass, every text, day date,
+                              OUT name text, OUT first date, OUT next date)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT left(c.relname, 50) || '_p' || to_char(first, CASE every WHEN 'day' THEN 'YYYYMMDD' ELSE 'YYYYMM' END),
+           first, (first + ('1 ' || every)::interval)::date
+      FROM pg_class c, LATERAL (SELECT date_trunc(every, day::timestamp)::date AS first) f
+     WHERE c.oid = target
+$$;
+
+-- Attach the period that contains a day, and move the rows of that period out of the default
+-- partition, in one transaction. Return how many rows moved, or NULL if the period already exists.
+-- Columns are named, because the two tables may have them in another order and a generated column
+-- cannot be inserted. Identity is left out: a partition gets its parent's when it is attached.
+CREATE FUNCTION sqs2pg.attach_period(of_target text, day date) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    how sqs2pg.partitioned;
+    parent regclass;
+    fallback regclass;
+    part record;
+    schema text;
+    columns text;
+    moved bigint := 0;
+BEGIN
+    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'sqs2pg.attach_period: no such partitioned target' USING ERRCODE = '22023';
+    END IF;
+    parent := of_target::regclass;
+    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.partition'), parent::oid::integer);
+    SELECT * INTO part FROM sqs2pg.period(parent, how.every, day);
+    SELECT n.nspname INTO schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = parent;
+    IF to_regclass(format('%I.%I', schema, part.name)) IS NOT NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT partdefid INTO fallback FROM pg_partitioned_table WHERE partrelid = parent AND partdefid <> 0;
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', schema, part.name, parent);
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO columns FROM pg_attribute
+     WHERE attrelid = parent AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+    IF fallback IS NOT NULL THEN
+        -- Nobody may add rows of the period to the default partition from here on.
+        EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', fallback);
+        EXECUTE format('WITH gone AS (DELETE FROM ONLY %s WHERE %I >= %L AND %I < %L RETURNING %s)
+                        INSERT INTO %I.%I (%s) SELECT * FROM gone',
+                       fallback, how.column_name, part.first, how.column_name, part.next, columns,
+                       schema, part.name, columns);
+        GET DIAGNOSTICS moved = ROW_COUNT;
+    END IF;
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
+                   parent, schema, part.name, part.first, part.next);
+    RETURN moved;
+END
+$$;
+
+-- Detach and drop the oldest period that ends by keep_from; return how many rows it held, or NULL
+-- if there is none. The tally gets what was dropped, so that the books still balance. The
+-- partitions of this target are chosen first, in a step of their own: in one WHERE a plan may cast
+-- the bounds of all partitions to dates, and those of the ledger are uuids (SQLSTATE 22007).
+CREATE FUNCTION sqs2pg.drop_period(of_target text, keep_from date) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    how sqs2pg.partitioned;
+    parent regclass;
+    oldest regclass;
+    dropped bigint;
+BEGIN
+    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'sqs2pg.drop_period: no such partitioned target' USING ERRCODE = '22023';
+    END IF;
+    parent := of_target::regclass;
+    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.partition'), parent::oid::integer);
+    WITH ours AS MATERIALIZED (
+        SELECT c.oid::regclass AS part,
+               substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''') AS upper
+          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = parent
+    )
+    SELECT part INTO oldest FROM ours WHERE upper::date <= keep_from ORDER BY upper::date LIMIT 1;
+    IF oldest IS NULL THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, oldest);
+    EXECUTE format('SELECT count(*) FROM %s', oldest) INTO dropped;
+    EXECUTE format('DROP TABLE %s', oldest);
+    INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
+    SELECT min(t.pipeline), 'target_retention', -dropped, of_target
+      FROM sqs2pg.target t WHERE t.target = of_target HAVING count(*) > 0;
+    RETURN dropped;
+END
+$$;
+
+------------------------------------------------------------------------------------------------
+-- 9. Workers
+------------------------------------------------------------------------------------------------
+
+-- One row per process of a fleet, renewed every few seconds. Only people and the status page read
+-- it. No delivery depends on it, and a lost row comes back with the next heartbeat. Rows are small
+-- and change often: the free half of each page lets them change in place.
+CREATE TABLE sqs2pg.worker (
+    id           uuid PRIMARY KEY,
+    pipeline     smallint NOT NULL,
+    host         text NOT NULL,
+    pid          integer NOT NULL,
+    version      text NOT NULL,             -- of sqs2pg
+    started_at   timestamptz NOT NULL,
+    heartbeat_at timestamptz NOT NULL DEFAULT now(),
+    state        text NOT NULL,             -- starting, running, paused, stopping
+    received     bigint NOT NULL DEFAULT 0, -- messages since it started, including redeliveries
+    written      bigint NOT NULL DEFAULT 0,
+    duplicate    bigint NOT NULL DEFAULT 0,
+    quarantined  bigint NOT NULL DEFAULT 0,
+    in_flight    integer NOT NULL DEFAULT 0,
+    per_second   real NOT NULL DEFAULT 0,   -- messages settled since the heartbeat before
+    last_fault   text NOT NULL DEFAULT '',  -- a code, never a quotation
+    batch_s_max  real NOT NULL DEFAULT 0    -- `check` compares the visibility timeout with it
+) WITH (fillfactor = 50);
+COMMENT ON TABLE sqs2pg.worker IS 'Worker processes by their last heartbeat; stale rows are removed.';
+COMMENT ON COLUMN sqs2pg.worker.batch_s_max IS 'seconds of its longest batch since it began';
+CREATE INDEX worker_heartbeat ON sqs2pg.worker (pipeline, heartbeat_at);
+
+------------------------------------------------------------------------------------------------
+-- 10. Backfill
+------------------------------------------------------------------------------------------------
+
+-- How far each archive has been written. The line number moves in the same transaction as the rows.
+-- A row is never deleted, so that an archive that is given again years later is recognised.
+CREATE TABLE sqs2pg.backfill (
+    pipeline    smallint NOT NULL,
+    digest      text NOT NULL,              -- of the content: sha256:…, or etag:… with its place
+    source      text NOT NULL,              -- path or s3:// URL, as last given
+    size_bytes  bigint NOT NULL,            -- as stored
+    line        bigint NOT NULL DEFAULT 0,  -- records committed
+    begun_at    timestamptz NOT NULL DEFAULT now(),
+    moved_at    timestamptz,
+    finished_at timestamptz,
+    PRIMARY KEY (pipeline, digest)
+);
+
+------------------------------------------------------------------------------------------------
+-- 11. Vault: tables
+------------------------------------------------------------------------------------------------
+-- What makes it possible to recover a masked value and to erase a person. The tables exist in every
+-- database; they are used only with `vault.enabled`.
+--
+-- A person is a subject, named by a reference: an HMAC of the person's normalised id under a key
+-- that is never rotated. Each subject has one random data key, wrapped under the key-encryption key
+-- of a vault root. Each distinct value is stored once per subject, sealed under that data key. An
+-- erasure destroys the data key together with the values.
+
+-- One row: the state of the whole vault.
+CREATE TABLE pii.state (
+    one                   boolean PRIMARY KEY DEFAULT true CHECK (one),
+    epoch                 bigint NOT NULL DEFAULT 1,  -- rises with every erasure and empties caches
+    reveals_per_hour_max  integer NOT NULL DEFAULT 1000 CHECK (reveals_per_hour_max >= 0), -- values per role
+    reference_key         bytea,      -- wrapped; makes the references of subjects; never replaced
+    reference_wrapped_by  text        -- series:version of the root it is wrapped under
+);
+INSERT INTO pii.state DEFAULT VALUES;
+
+-- One row per subject, with its wrapped data key until an erasure destroys it. A person who comes
+-- back after an erasure gets a new key, of the next generation.
+CREATE TABLE pii.subject_key (
+    subject        uuid PRIMARY KEY,        -- the reference
+    generation     integer NOT NULL CHECK (generation > 0),
+    wrapped_key    bytea,                   -- NULL once destroyed
+    key_version    integer,                 -- of the vault root it is wrapped under
+    sealed_subject bytea,                   -- the person's id, sealed under the data key
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    destroyed_at   timestamptz,
+    CHECK ((wrapped_key IS NULL) = (destroyed_at IS NOT NULL)),
+    CHECK ((wrapped_key IS NULL) = (key_version IS NULL)),
+    CHECK ((wrapped_key IS NULL) = (sealed_subject IS NULL))
+);
+
+-- One row per distinct original value of a subject and a field.
+CREATE TABLE pii.value (
+    subject    uuid NOT NULL,
+    generation integer NOT NULL,            -- of the subject's key that seals it
+    field      text NOT NULL,
+    token      text NOT NULL,               -- the masked value, as it stands in the target
+    sealed     bytea NOT NULL,
+    PRIMARY KEY (subject, field, token)
+);
+CREATE INDEX value_token ON pii.value (token);
+
+-- One row per erasure that was begun. It keeps the random name that the person's rows get until the
+-- erasure is finished, so that an erasure that is killed and run again uses the same name. After
+-- that nothing says who it was.
+CREATE TABLE pii.erasure (
+    id           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    subject      uuid NOT NULL,
+    pseudonym    uuid,                       -- what user_id becomes; NULL once finished
+    begun_at     timestamptz NOT NULL DEFAULT now(),
+    finished_at  timestamptz,
+    rows_changed bigint NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX erasure_open ON pii.erasure (subject) WHERE finished_at IS NULL;
+
+-- One row per granted request to reveal values. It may be fetched for ten minutes and is kept for a
+-- day.
+CREATE TABLE pii.request (
+    id          bigint PRIMARY KEY,         -- the sequence of its row in the audit
+    role        text NOT NULL,              -- session_user
+    at          timestamptz NOT NULL,
+    transaction xid8 NOT NULL,
+    token       text,
+    subject     uuid,
+    most        integer NOT NULL            -- values that may be fetched; counted against the limit
+);
+CREATE INDEX request_role ON pii.request (role, at);
+
+-- The new token for each old one, while a rekey runs. It is emptied at the end, because whoever has
+-- the old root could follow it from a guessed value to the new token.
+CREATE TABLE pii.token_map (
+    old_token text PRIMARY KEY,
+    new_token text NOT NULL
+);
+
+------------------------------------------------------------------------------------------------
+-- 12. Vault: functions
+------------------------------------------------------------------------------------------------
+-- Every batch calls missing, open_subjects and the trigger require_live_key. Their plans are cached
+-- for the session, and a plan made while the tables were small would read the whole tables once
+-- they have grown. Switching off sequential scans, hash joins and merge joins binds them to the
+-- indexes.
+
+-- Take the erasure lock, shared. A batch holds it from its first statement to its end, and an
+-- erasure takes it alone before it destroys a key. So a batch either ends before the erasure, which
+-- then finds its rows, or begins after it and reads the new epoch, which empties its cache.
+CREATE FUNCTION pii.lock_shared() RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT pg_advisory_xact_lock_shared(hashtext('sqs2pg.forget')) $$;
+
+-- Take the erasure lock alone: wait for the batches that run, and hold back new ones.
+CREATE FUNCTION pii.lock_alone() RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT pg_advisory_xact_lock(hashtext('sqs2pg.forget')) $$;
+
+-- Return those of the named values that are not stored yet, each with its subject's key. Where
+-- wrapped_key is NULL the subject has no key, and `generation` is that of the key to create. For a
+-- role that may not read the tables, naming the subject is the only way to a wrapped key.
+CREATE FUNCTION pii.missing(subjects uuid[], fields text[], tokens text[])
+RETURNS TABLE (entry integer, generation integer, wrapped_key bytea, key_version integer)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+BEGIN
+    -- Most often nothing is missing: the keys are looked up only for what is.
+    RETURN QUERY
+    WITH absent AS MATERIALIZED (
+        SELECT e.subject, e.i
+          FROM unnest(subjects, fields, tokens) WITH ORDINALITY AS e (subject, field, token, i)
+         WHERE NOT EXISTS (
+               SELECT FROM pii.value v
+                WHERE v.subject = e.subject AND v.field = e.field AND v.token = e.token))
+    SELECT a.i::integer,
+           CASE WHEN k.wrapped_key IS NULL THEN coalesce(k.generation, 0) + 1 ELSE k.generation END,
+           k.wrapped_key, k.key_version
+      FROM absent a LEFT JOIN pii.subject_key k ON k.subject = a.subject;
+END
+$$;
+
+-- Give subjects the offered keys, unless another transaction was first; return the keys they have
+-- now. `subjects` must be sorted, so that two batches with the same subjects wait and never
+-- deadlock.
+CREATE FUNCTION pii.open_subjects(
+    subjects uuid[], generations integer[], wrapped_keys bytea[], version integer,
+    sealed_subjects bytea[])
+RETURNS TABLE (subject uuid, generation integer, wrapped_key bytea, key_version integer)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM pii.lock_shared();
+    INSERT INTO pii.subject_key (subject, generation, wrapped_key, key_version, sealed_subject)
+    SELECT n.subject, n.generation, n.wrapped_key, version, n.sealed_subject
+      FROM unnest(subjects, generations, wrapped_keys, sealed_subjects)
+           AS n (subject, generation, wrapped_key, sealed_subject)
+     ORDER BY n.subject
+    ON CONFLICT DO NOTHING;
+    -- A person who was erased and has come back.
+    PERFORM FROM pii.subject_key k
+      WHERE k.subject = ANY (subjects) AND k.wrapped_key IS NULL ORDER BY k.subject FOR UPDATE;
+    UPDATE pii.subject_key k
+       SET generation = n.generation, wrapped_key = n.wrapped_key, key_version = version,
+           sealed_subject = n.sealed_subject, created_at = now(), destroyed_at = NULL
+      FROM unnest(subjects, generations, wrapped_keys, sealed_subjects)
+           AS n (subject, generation, wrapped_key, sealed_subject)
+     WHERE k.subject = n.subject AND k.wrapped_key IS NULL AND k.generation = n.generation - 1;
+    RETURN QUERY SELECT k.subject, k.generation, k.wrapped_key, k.key_version
+      FROM pii.subject_key k WHERE k.subject = ANY (subjects) AND k.wrapped_key IS NOT NULL;
+END
+$$;
+
+-- Trigger function: refuse a value that is sealed under a key that does not exist, whatever the
+-- writer's cache says. It takes the lock first, so that the query on the keys has a snapshot of its
+-- own, taken after the lock.
+CREATE FUNCTION pii.require_live_key() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+BEGIN
+    PERFORM pii.lock_shared();
+    IF EXISTS (
+        SELECT FROM added a WHERE NOT EXISTS (
+            SELECT FROM pii.subject_key k WHERE k.subject = a.subject
+               AND k.generation = a.generation AND k.wrapped_key IS NOT NULL))
+    THEN
+        RAISE EXCEPTION 'sqs2pg: a value is sealed under a key that was destroyed'
+            USING ERRCODE = '55000';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER require_live_key AFTER INSERT ON pii.value
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION pii.require_live_key();
+ALTER TABLE pii.value ENABLE ALWAYS TRIGGER require_live_key;  -- as for the audit
+
+-- Return the wrapped key that makes subject references, and the root that wraps it.
+CREATE FUNCTION pii.reference_key(OUT wrapped bytea, OUT wrapped_by text)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$ SELECT s.reference_key, s.reference_wrapped_by FROM pii.state s $$;
+
+-- Store the wrapped key of subject references, unless there is one already.
+CREATE FUNCTION pii.set_reference_key(wrapped bytea, wrapped_by text) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+    UPDATE pii.state SET reference_key = wrapped, reference_wrapped_by = wrapped_by
+     WHERE reference_key IS NULL
+$$;
+
+-- Ask to reveal up to `most` values: of a token, of a subject, or of a token within a subject.
+-- Commit, then call fetch_reveal. `granted` is false if the role has used up its values of the
+-- hour. A refused request is audited too.
+CREATE FUNCTION pii.request_reveal(
+    wanted_token text, wanted_subject uuid, most integer, reason text, ticket text DEFAULT '',
+    OUT granted boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    what text;
+BEGIN
+    IF wanted_token IS NULL AND wanted_subject IS NULL THEN
+        RAISE EXCEPTION 'sqs2pg: neither token nor subject' USING ERRCODE = '22023';
+    END IF;
+    IF most IS NULL OR most NOT BETWEEN 1 AND 1000 OR length(btrim(reason)) IS NOT DISTINCT FROM 0
+       OR reason IS NULL THEN
+        RAISE EXCEPTION 'sqs2pg: 1 to 1000 values, and a reason' USING ERRCODE = '22023';
+    END IF;
+    -- The head first, so that requests are counted one after the other.
+    PERFORM FROM sqs2pg.audit_head FOR UPDATE;
+    SELECT coalesce(sum(r.most), 0) + request_reveal.most <= max(s.reveals_per_hour_max)
+      INTO granted
+      FROM pii.state s LEFT JOIN pii.request r
+        ON r.role = session_user::text AND r.at > clock_timestamp() - interval '1 hour';
+    what := concat_ws(', ', 'token ' || left(wanted_token, 300), 'subject ' || wanted_subject::text,
+                      'up to ' || most || ' values');
+    SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act(
+        CASE WHEN granted THEN 'reveal' ELSE 'reveal_refused' END, what, reason,
+        coalesce(ticket, '')) a;
+    IF granted THEN
+        DELETE FROM pii.request r WHERE r.at < clock_timestamp() - interval '1 day';
+        INSERT INTO pii.request (id, role, at, transaction, token, subject, most)
+        VALUES (sequence, session_user::text, clock_timestamp(), pg_current_xact_id(),
+                wanted_token, wanted_subject, most);
+    END IF;
+END
+$$;
+
+-- Make sure that everything committed is on disk, whatever synchronous_commit the committing
+-- session had. From PostgreSQL 17 on a session can flush; an older server can only be waited for:
+-- its WAL writer takes three of its delays at most. If that takes over 5 s, refuse.
+CREATE FUNCTION pii.flush() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    here pg_lsn := pg_current_wal_insert_lsn();
+BEGIN
+    IF current_setting('server_version_num')::integer >= 170000 THEN
+        EXECUTE 'SELECT pg_logical_emit_message(false, ''sqs2pg'', ''''::text, true)';
+        RETURN;
+    END IF;
+    FOR i IN 1 .. 500 LOOP
+        IF pg_current_wal_flush_lsn() >= here THEN
+            RETURN;
+        END IF;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RAISE EXCEPTION 'sqs2pg: the request is not known to be on disk yet' USING ERRCODE = '55000';
+END
+$$;
+
+-- Return the ciphertexts of a request that this role has committed within the last ten minutes.
+CREATE FUNCTION pii.fetch_reveal(request bigint)
+RETURNS TABLE (subject uuid, generation integer, field text, token text, sealed bytea,
+               wrapped_key bytea, key_version integer, sealed_subject bytea, shared_by bigint)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    asked pii.request;
+    current_token text;
+BEGIN
+    SELECT r.* INTO asked FROM pii.request r
+     WHERE r.id = request AND r.role = session_user::text
+       AND r.at > clock_timestamp() - interval '10 minutes';
+    -- A transaction that sees its own request is still in progress; so is one after a savepoint.
+    IF asked.id IS NULL OR pg_xact_status(asked.transaction) IS DISTINCT FROM 'committed' THEN
+        RAISE EXCEPTION 'sqs2pg: no committed request of this role within ten minutes'
+            USING ERRCODE = '42501';
+    END IF;
+    PERFORM pii.flush();
+    SELECT m.new_token INTO current_token FROM pii.token_map m WHERE m.old_token = asked.token;
+    RETURN QUERY
+    SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrapped_key, k.key_version,
+           k.sealed_subject, count(*) OVER (PARTITION BY v.field, v.token)
+      FROM pii.value v
+      JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
+     WHERE (asked.token IS NULL OR v.token IN (asked.token, current_token))
+       AND (asked.subject IS NULL OR v.subject = asked.subject)
+       AND k.wrapped_key IS NOT NULL
+     ORDER BY v.field, v.token, k.created_at, v.subject
+     LIMIT asked.most;
+END
+$$;
+
+-- Return when a subject was erased; NULL if it was not, or has come back since.
+CREATE FUNCTION pii.erased_at(of_subject uuid) RETURNS timestamptz
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$ SELECT k.destroyed_at FROM pii.subject_key k WHERE k.subject = of_subject $$;
+
+------------------------------------------------------------------------------------------------
+-- 13. Privileges
+------------------------------------------------------------------------------------------------
+-- A new table is its owner's alone; the REVOKEs say so again for audit and vault. A new function,
+-- however, may be called by everybody: take that away from all functions that read or write. What
+-- the four roles may do is in roles.sql. It is a file of its own, because `migrate` runs it every
+-- time: a role may be created later than the schema, by somebody with CREATEROLE.
+
+REVOKE ALL ON sqs2pg.audit, sqs2pg.audit_head FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+    sqs2pg.attach_days(date, date), sqs2pg.drop_day(date),
+    sqs2pg.drop_undated(timestamptz, integer), sqs2pg.compact_tally(timestamptz),
+    sqs2pg.record_act(text, text, text, text),
+    sqs2pg.attach_period(text, date), sqs2pg.drop_period(text, date)
+    FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA pii FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pii FROM PUBLIC;
