@@ -25,12 +25,13 @@ import pytest
 
 import sqs2pg.postgres.connection
 import sqs2pg.postgres.sink
+import sqs2pg.postgres.sqlstate
 import sqs2pg.telemetry.metrics
 from benchmarks.queue_server import ManifestLine, QueueServer
 from sqs2pg.errors import Sqs2pgError, Stage
 from sqs2pg.pipeline.consumer import Totals
-from sqs2pg.postgres.connection import DatabaseFault
 from sqs2pg.postgres.migrate import migrate, pipeline_id
+from sqs2pg.postgres.sqlstate import DatabaseFault
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import Ready, assemble, connect
 from sqs2pg.settings import Settings, load
@@ -73,8 +74,8 @@ class Met:
         self.codes: collections.Counter[str] = collections.Counter()
         self._waiters: dict[str, list[asyncio.Event]] = {}
         diagnose, connect_fault = (
-            sqs2pg.postgres.connection.diagnose,
-            sqs2pg.postgres.connection._connect_fault,
+            sqs2pg.postgres.sqlstate.diagnose,
+            sqs2pg.postgres.sqlstate.connect_fault,
         )
         count = sqs2pg.telemetry.metrics.Metrics.count_fault
 
@@ -93,7 +94,7 @@ class Met:
             return connect_fault(error, where)
 
         patch.setattr(sqs2pg.postgres.sink, "diagnose", diagnose_noting)
-        patch.setattr(sqs2pg.postgres.connection, "_connect_fault", connect_noting)
+        patch.setattr(sqs2pg.postgres.connection, "connect_fault", connect_noting)
         patch.setattr(sqs2pg.telemetry.metrics.Metrics, "count_fault", count_noting)
 
     def _note(self, code: str) -> None:

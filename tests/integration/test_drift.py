@@ -9,7 +9,8 @@ import pytest
 
 from sqs2pg.message import Outcome
 from sqs2pg.postgres import reject_search
-from sqs2pg.postgres.connection import DatabaseFault, Session
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.sqlstate import DatabaseFault
 from sqs2pg.postgres.verify import verify
 from tests.integration.support import Assemble, receive, rows, send
 from tests.logins import login

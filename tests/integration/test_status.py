@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from sqs2pg.errors import TransientFault
-from sqs2pg.postgres.connection import Session, network_address
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.dsn import network_address
 from sqs2pg.postgres.workers import certificate_expiry
 from sqs2pg.runners.assembly import Ready
 from sqs2pg.status.access import Access

@@ -15,7 +15,7 @@ from cryptography import x509
 from psycopg.conninfo import conninfo_to_dict
 
 from sqs2pg.cli.embedded.sample_logins import logins
-from sqs2pg.postgres.connection import network_address
+from sqs2pg.postgres.dsn import network_address
 from sqs2pg.postgres.workers import certificate_expiry
 from tests.logins import send
 from tests.system.conftest import Tls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqs2pg.postgres.connection import is_row_state
+from sqs2pg.postgres.sqlstate import is_row_state
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.run import prepare_local
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys import provider_file
-from sqs2pg.postgres.connection import resolve_dsn
+from sqs2pg.postgres.dsn import resolve_dsn
 from sqs2pg.runners.assembly import Ready, assemble, connect
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient

@@ -14,8 +14,8 @@ from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.message import Message
+from sqs2pg.postgres.catalog import read_columns
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.postgres.target_copy import read_columns
 from sqs2pg.runners.assembly import connect
 from sqs2pg.settings import EnvelopeSettings, Settings, load
 from sqs2pg.sqs.client import SqsClient

@@ -17,7 +17,7 @@ from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
 from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
 from sqs2pg.mask.registry import KEYED, properties
-from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.postgres.key_registry import activate, recorded, require_activation, verify_fingerprints
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load

@@ -9,7 +9,7 @@ import msgspec
 
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load

@@ -20,7 +20,8 @@ from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.pipeline.processor import Plan
 from sqs2pg.pipeline.replay import Replayed, Replayer
 from sqs2pg.postgres import quarantine as work
-from sqs2pg.postgres.connection import Session, hosts, resolve_dsn
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.quarantine import Entry, Purged, Selection

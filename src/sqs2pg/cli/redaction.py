@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from sqs2pg.postgres.connection import words
+from sqs2pg.postgres.dsn import dsn_keywords
 from sqs2pg.settings import Settings
 
 SET, HIDDEN = "(set)", "(hidden)"
@@ -81,7 +81,7 @@ def private_texts(settings: Settings | None) -> Iterator[str]:
     if settings:
         yield from _free_texts(settings)
         dsn = settings.sink.dsn or os.environ.get("DATABASE_URL", "")
-        yield from (part for part in words(dsn).values() if len(part) > 2)
+        yield from (part for part in dsn_keywords(dsn).values() if len(part) > 2)
     for name, value in os.environ.items():
         if name.startswith(("AWS_", "PG", "SQS2PG_", "DATABASE_URL")) and len(value) > 3:
             yield value
@@ -118,5 +118,5 @@ def secrets(settings: Settings | None) -> Iterator[str]:
     if settings:
         candidates.append(settings.status.token)
         dsns = (settings.sink.dsn, os.environ.get("DATABASE_URL", ""))
-        candidates += [words(dsn).get("password", "") for dsn in dsns]
+        candidates += [dsn_keywords(dsn).get("password", "") for dsn in dsns]
     yield from (value for value in candidates if len(value) >= _SECRET_MIN)

@@ -17,7 +17,7 @@ from sqs2pg.cli.options import (
     terminal_text,
 )
 from sqs2pg.mapping.subject import naming
-from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load

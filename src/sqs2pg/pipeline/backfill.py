@@ -34,7 +34,7 @@ from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_literal
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explain
 
 TRIES_MAX = 12
 """Attempts at one batch, some minutes in all, before a run ends: it goes on when it is repeated."""

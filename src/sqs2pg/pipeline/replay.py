@@ -28,11 +28,11 @@ from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, SystemAttributes
 from sqs2pg.pipeline.processor import Plan
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.connection import DatabaseFault, Session, diagnose
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Selection, measure, open_attributes, open_body
 from sqs2pg.postgres.reject_search import SAME_FAULT_MAX, find_rejected
 from sqs2pg.postgres.sink import BATCH_SETTINGS, SinkPlan
+from sqs2pg.postgres.sqlstate import DatabaseFault, diagnose, explain
 from sqs2pg.postgres.target_copy import TargetCopy
 from sqs2pg.vault.seal import ValueSealer
 

@@ -17,13 +17,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import msgspec
-import psycopg
 import structlog
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.keys.aead import associated
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explained
 
 logger = structlog.get_logger(__name__)
 
@@ -83,10 +82,8 @@ async def record(
     ids and counts, at most 500; `reason` and `ticket` are the operator's own words, checked by
     `operator_text`. Raises FatalFault where the act cannot be recorded: do not go on then.
     """
-    try:
+    with explained():
         anchor = await append(session, act, subject=subject, reason=reason, ticket=ticket)
-    except psycopg.Error as error:
-        raise explain(error) from None
     announce(act, anchor)
     return anchor
 
@@ -130,10 +127,8 @@ async def head(session: Session) -> Anchor:
 
     Raises FatalFault where the audit cannot be read.
     """
-    try:
+    with explained():
         rows = await session.execute(_HEAD)
-    except psycopg.Error as error:
-        raise explain(error) from None
     return Anchor(*rows[0]) if rows else Anchor(0, _GENESIS)
 
 
@@ -150,14 +145,12 @@ async def check_chain(session: Session, anchor: str | None = None) -> list[str]:
     wanted = Anchor.parse(anchor) if anchor else None
     found: list[str] = []
     more = 0
-    try:
+    with explained():
         async for difference in _differences(session, wanted):
             if len(found) < DIFFERENCES_MAX:
                 found.append(f"audit: {difference}")
             else:
                 more += 1
-    except psycopg.Error as error:
-        raise explain(error) from None
     return [*found, f"audit: {more:,} more differences"] if more else found
 
 

@@ -1,171 +1,34 @@
-"""The PostgreSQL connection: connect, execute, COPY, and what an error means.
+"""The PostgreSQL connection: connect, execute, COPY, and transactions.
 
 One `Session` is one connection with autocommit, so that every BEGIN and COMMIT is a statement of
 ours and is counted. Nothing is kept in the session between transactions: a pooler in transaction
 mode (PgBouncer) may hand each one to another server process.
 
-Must never do: let a driver's message out. It may quote the row. Only SQLSTATE and the names of
-schema, table, column and constraint leave this module.
+Raises the driver's errors as they are, for `sqlstate` to read. Their messages may quote a row.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from enum import Enum
 from typing import Any, Self
 
-import msgspec
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
-from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError, TransientFault
+from sqs2pg.postgres.dsn import describe
+from sqs2pg.postgres.sqlstate import connect_fault, unreachable
 
+READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
+"""For `transaction`: each statement sees what was committed before it, whatever the role's default
+is."""
 
-class Verdict(Enum):
-    """What a PostgreSQL error means for the messages of the batch."""
-
-    DUPLICATE = "duplicate"
-    """The ledger has a key of the batch already: take the slow path."""
-    NO_PARTITION = "no_partition"
-    """The ledger lacks a day: attach it and try again."""
-    BAD_ROW = "bad_row"
-    """The target rejects a row: take the slow path and find it."""
-    TRANSIENT = "transient"
-    """Nothing is wrong with the messages: refresh, back off, try again."""
-
-
-# PostgreSQL documentation, appendix A. These classes speak of a row's data or of what a trigger
-# or constraint thinks of it. Everything else (08, 25, 40, 42, 53, 55, 57, 58, XX, …) speaks of
-# the world, and must never send a message to quarantine.
-_ROW_CLASSES = frozenset({"20", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
-# Of class 54 this one alone: a value too large for its index or its type. 54001, 54011 and 54023
-# speak of the server and of the statement.
-_ROW_TOO_LARGE = "54000"
-# Classes a trigger may raise of its own: appendix A leaves I-Z and 5-9 to implementations, less
-# the ones PostgreSQL itself has taken.
-_TAKEN = frozenset({"53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX"})
-
-_COPY_LINE = re.compile(r"^COPY [^\n]*?, line (\d+)(?:, column ([^:\n]+):)?", re.MULTILINE)
-
-
-class DatabaseFault(msgspec.Struct, frozen=True):
-    """An error of the server, without its message: safe to log and to keep."""
-
-    verdict: Verdict
-    sqlstate: str
-    place: str = ""
-    """Constraint, column or table name, never a value."""
-    line: int | None = None
-    """The line of the COPY it speaks of, from 1."""
-
-    @property
-    def reason(self) -> str:
-        """The quarantine reason for a row that the database rejects."""
-        return "rejected_by_database"
-
-    @property
-    def detail(self) -> str:
-        """SQLSTATE and the constraint or column, for the quarantine row."""
-        return f"{self.sqlstate} {self.place}".strip()
-
-
-def diagnose(error: psycopg.Error) -> DatabaseFault:
-    """Return what the error means, from its SQLSTATE and the names it gives."""
-    diag = error.diag
-    state = error.sqlstate or "08006"  # no SQLSTATE: the connection broke below the protocol
-    # The context quotes the row after line and column: take number and name alone.
-    match = _COPY_LINE.search(diag.context or "")
-    line = int(match[1]) if match else None
-    column = match[2] if match else None
-    place = diag.constraint_name or diag.column_name or column or diag.table_name or ""
-    if diag.schema_name in ("sqs2pg", "pii"):
-        if state == "23505" and (diag.table_name or "").startswith("delivery"):
-            return DatabaseFault(Verdict.DUPLICATE, state, place)
-        if state == "23514" and not diag.constraint_name:
-            return DatabaseFault(Verdict.NO_PARTITION, state, place)
-        return DatabaseFault(Verdict.TRANSIENT, state, place)
-    if is_row_state(state):
-        return DatabaseFault(Verdict.BAD_ROW, state, place, line)
-    return DatabaseFault(Verdict.TRANSIENT, state, place)
-
-
-def is_row_state(sqlstate: str) -> bool:
-    """Whether an SQLSTATE, raised while writing to the target, speaks of the row."""
-    family = sqlstate[:2]
-    return (
-        family in _ROW_CLASSES
-        or sqlstate == _ROW_TOO_LARGE
-        or (family not in _TAKEN and family[0] in "56789IJKLMNOPQRSTUVWYZ")
-    )
-
-
-def resolve_dsn(dsn: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the connection string: the setting, else DATABASE_URL, else "" for libpq's PG*."""
-    return dsn or environ.get("DATABASE_URL", "")
-
-
-def describe(dsn: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return `host:port/dbname` of a connection string: fit to print, no user, no password."""
-    parts = _parts(dsn)
-    host = parts.get("host") or parts.get("hostaddr") or environ.get("PGHOST") or "local socket"
-    port = parts.get("port") or environ.get("PGPORT") or "5432"
-    name = parts.get("dbname") or environ.get("PGDATABASE") or "(default database)"
-    return f"{host}:{port}/{name}"
-
-
-def hosts(dsn: str, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Return the hosts a connection string names; "" or a path means a local socket."""
-    parts = _parts(dsn)
-    value = parts.get("hostaddr") or parts.get("host") or environ.get("PGHOST") or ""
-    return str(value).split(",")
-
-
-def words(dsn: str) -> dict[str, str]:
-    """Return the parts of a connection string by name, secrets included; none where it is wrong."""
-    try:
-        return {name: str(value) for name, value in _parts(dsn).items()}
-    except SettingsError:
-        return {}
-
-
-def network_address(dsn: str, environ: Mapping[str, str] = os.environ) -> tuple[str, int] | None:
-    """Return the first host and port of a connection string; None for a local socket."""
-    host = hosts(dsn, environ)[0]
-    port = str(_parts(dsn).get("port") or environ.get("PGPORT") or "5432").split(",")[0]
-    if not host or host.startswith(("/", "@")) or not port.isdigit():
-        return None
-    return host, int(port)
-
-
-def login_of(dsn: str, environ: Mapping[str, str] = os.environ) -> tuple[str, int, str]:
-    """Return host, port and user of a connection string, as libpq would find them.
-
-    Raises SettingsError where host or user is missing.
-    """
-    parts = _parts(dsn)
-    host = parts.get("host") or environ.get("PGHOST") or ""
-    user = parts.get("user") or environ.get("PGUSER") or ""
-    if not host or not user:
-        raise SettingsError(
-            "sink.iam_auth needs a host and a user",
-            hint="name both in the connection string (sink.dsn, DATABASE_URL) or PGHOST, PGUSER",
-        )
-    return str(host), int(parts.get("port") or environ.get("PGPORT") or 5432), str(user)
-
-
-def _parts(dsn: str) -> dict[str, Any]:
-    try:
-        return dict(conninfo_to_dict(dsn))
-    except psycopg.ProgrammingError:
-        # libpq's message quotes the string, password included.
-        raise SettingsError(
-            "the database connection string (sink.dsn or DATABASE_URL) cannot be parsed",
-            hint="postgresql://user:password@host:5432/dbname, special characters percent-encoded",
-        ) from None
+DURABLE = """set_config('synchronous_commit',
+           CASE current_setting('synchronous_commit')
+               WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"""
+"""For a SELECT at the start of a transaction: it survives a crash of the server once it has
+committed, whatever the role's default. For this transaction alone, since a pooler may give the
+session to somebody else."""
 
 
 class Session:
@@ -204,9 +67,9 @@ class Session:
                 password=password,  # None: the string's own
             )
         except psycopg.Error as error:
-            raise _connect_fault(error, where) from None
+            raise connect_fault(error, where) from None
         except OSError:
-            raise _away(where, "08001") from None
+            raise unreachable(where, "08001") from None
         return cls(connection)
 
     @property
@@ -223,7 +86,7 @@ class Session:
         """
         self.statements += _count(statement)
         async with self._checked(), self._connection.cursor() as cursor:
-            # The statements are the package's own text; no value is ever formatted in.
+            # The package's own text: what stands in it was quoted by `identifiers`.
             await cursor.execute(statement, parameters)
             rows: list[tuple[Any, ...]] = []
             while True:
@@ -233,7 +96,7 @@ class Session:
                     return rows
 
     async def copy(self, statement: str, text: str | bytes) -> int:
-        """COPY `text` in; return the rows the server counted. Raises psycopg.Error."""
+        """COPY `text` in; return how many rows the server counted. Raises psycopg.Error."""
         self.statements += 1
         async with self._checked(), self._connection.cursor() as cursor:
             async with cursor.copy(statement) as copy:
@@ -241,10 +104,31 @@ class Session:
             return cursor.rowcount
 
     @asynccontextmanager
-    async def _checked(self) -> AsyncIterator[None]:
-        """Make one kind of fault of every way in which a connection can end.
+    async def transaction(self, *first: str, mode: str = "") -> AsyncIterator[Transaction]:
+        """Run the body in one transaction: COMMIT at its end, ROLLBACK where it raises.
 
-        A server that ends COPY and session in one go (it met the end of our stream) makes psycopg
+        `first` are statements that are sent together with BEGIN. `mode` is what BEGIN takes:
+        isolation level, READ ONLY. Where the body is cancelled the connection is closed, since
+        nobody knows what the server is doing by then. Raises psycopg.Error.
+        """
+        transaction = Transaction(self)
+        try:
+            begin = f"BEGIN {mode}".rstrip()
+            transaction.opened = await self.execute(";\n".join((begin, *first)))
+            yield transaction
+            await transaction.commit()
+        except Exception:
+            await transaction.rollback()
+            raise
+        except BaseException:
+            await self.close()
+            raise
+
+    @asynccontextmanager
+    async def _checked(self) -> AsyncIterator[None]:
+        """Make one kind of error of every way in which a connection can end.
+
+        A server that ends COPY and session at once (it met the end of our stream) makes psycopg
         raise ValueError, which would pass for a fault of ours.
         """
         try:
@@ -269,69 +153,33 @@ class Session:
         await self._connection.close()
 
 
+class Transaction:
+    """The transaction that a session is in, for as long as the body of `transaction` runs."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ended = False
+        self.opened: list[tuple[Any, ...]] = []
+        """The rows that the last of its first statements returned."""
+
+    async def commit(self, *last: str) -> None:
+        """Commit now. `last` are statements that are sent together with COMMIT.
+
+        Does nothing where the transaction has ended. Raises psycopg.Error.
+        """
+        if not self._ended:
+            await self._session.execute(";\n".join((*last, "COMMIT")))
+            self._ended = True
+
+    async def rollback(self) -> None:
+        """Undo everything; the rest of the body runs outside a transaction."""
+        if not self._ended:
+            self._ended = True
+            await self._session.rollback()
+
+
 def _count(statement: str) -> int:
     return statement.count(";") + (not statement.rstrip().endswith(";"))
-
-
-def _away(where: str, state: str) -> TransientFault:
-    return TransientFault(
-        f"PostgreSQL at {where} is not reachable",
-        code=f"postgres_{state}",
-        hint="check that it runs, and host, port and network (sink.dsn, DATABASE_URL or PG*)",
-    )
-
-
-_REFUSED = ("authentication failed", "no password supplied", "FATAL:  role ")
-# A certificate that is missing, unreadable, not trusted or another host's; and no common mind
-# about encryption. A TLS connection that is cut ("SSL SYSCALL error") is none of these.
-_TLS_FAILED = ("certificate", "private key file", "does not support SSL", "SSL required")
-
-
-# Refused for now, by a server that is there: in libpq's and the server's English.
-_REFUSED_FOR_NOW = {
-    "57P03": ("is starting up", "is shutting down", "recovery"),
-    "53300": ("too many connections", "too many clients", "connection slots are reserved"),
-}
-
-
-def _connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
-    # libpq gives no SQLSTATE for most failures before the session stands; its text is in the
-    # server's language. The few words looked for are protocol codes, or the English of libpq and
-    # PgBouncer. The order matters: a path or a name in the text may hold the words of a later one.
-    state = error.sqlstate or ""
-    text = str(error)
-    if state.startswith("28") or any(words in text for words in _REFUSED):
-        return FatalFault(
-            f"PostgreSQL at {where} refused the login",
-            code="postgres_28000",
-            hint="check user and password (sink.dsn, DATABASE_URL, PGPASSWORD, ~/.pgpass)",
-        )
-    if "pg_hba.conf" in text:
-        return FatalFault(
-            f"pg_hba.conf of {where} does not admit this user, database, address and encryption",
-            code="postgres_28000",
-            hint="set sslmode=require where the server wants TLS, or add an entry to pg_hba.conf",
-        )
-    if any(words in text for words in _TLS_FAILED):
-        return FatalFault(
-            f"TLS with PostgreSQL at {where} failed",
-            code="postgres_tls",
-            hint="check sslmode and sslrootcert of the connection string",
-        )
-    if state == "3D000" or ("database" in text and "does not exist" in text):
-        return FatalFault(
-            f"the database of {where} does not exist",
-            code="postgres_3D000",
-            hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL",
-        )
-    for code, words in _REFUSED_FOR_NOW.items():
-        if state == code or any(word in text for word in words):
-            return TransientFault(
-                f"PostgreSQL at {where} takes no connection now (SQLSTATE {code})",
-                code=f"postgres_{code}",
-                hint="57P03: it starts or stops; 53300: raise max_connections, or use fewer",
-            )
-    return _away(where, state or "08001")
 
 
 async def wait_closed(sessions: Iterable[Session]) -> None:

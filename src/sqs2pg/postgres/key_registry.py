@@ -7,13 +7,11 @@ what it has.
 
 from __future__ import annotations
 
-import psycopg
-
 from sqs2pg.errors import FatalFault, KeyFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explained
 
 _RECORD = """INSERT INTO sqs2pg.key (series, version, fingerprint, active)
 SELECT %s, %s, %s, NOT EXISTS (SELECT FROM sqs2pg.key WHERE series = %s)
@@ -33,14 +31,12 @@ async def verify_fingerprints(session: Session, keyring: Keyring) -> Keyring:
     KeyFault where a fingerprint differs from the recorded one, or where the active version is
     not in the keyring.
     """
-    try:
+    with explained():
         known = await _read(session)
         for series in ("pseudonym", "vault"):
             if not any(name == series for name, _ in known):
                 await _record_primary(session, keyring, series)
         known = await _read(session)
-    except psycopg.Error as error:
-        raise explain(error) from None
     for (series, version), (fingerprint, active) in known.items():
         ours = keyring.fingerprints(series).get(version)
         if ours is not None and ours != fingerprint:
@@ -63,13 +59,11 @@ async def verify_fingerprints(session: Session, keyring: Keyring) -> Keyring:
 
 async def require_activation(session: Session) -> None:
     """Refuse a role that may not make a version active. Raises FatalFault `postgres_42501`."""
-    try:
+    with explained():
         [(may,)] = await session.execute(
             "SELECT has_table_privilege('sqs2pg.key', 'UPDATE') AND "
             "has_function_privilege('sqs2pg.record_act(text,text,text,text)', 'EXECUTE')"
         )
-    except psycopg.Error as error:
-        raise explain(error) from None
     if not may:
         raise FatalFault(
             "this login may not change the keys on record (SQLSTATE 42501); no root was added",
@@ -85,25 +79,19 @@ async def activate(session: Session, keyring: Keyring, series: str, version: int
     root is on record under that version, FatalFault where the role may not change the record.
     """
     mark = keyring.fingerprints(series)[version]
-    try:
-        await session.execute("BEGIN")
-        await session.execute("SELECT pg_advisory_xact_lock(hashtext('sqs2pg.key'))")
-        await session.execute(_RETIRE, [series])
-        rows = await session.execute(_ACTIVATE, [series, version, mark])
-        if not rows:
-            await session.rollback()
-            raise KeyFault(
-                f"another {series} root is on record as version {version}",
-                code="key_fingerprint",
-                hint="number the new root with a version that was never used",
+    with explained():
+        async with session.transaction():
+            await session.execute("SELECT pg_advisory_xact_lock(hashtext('sqs2pg.key'))")
+            await session.execute(_RETIRE, [series])
+            if not await session.execute(_ACTIVATE, [series, version, mark]):
+                raise KeyFault(
+                    f"another {series} root is on record as version {version}",
+                    code="key_fingerprint",
+                    hint="number the new root with a version that was never used",
+                )
+            anchor = await audit.append(
+                session, "keys_rotate", subject=f"{series} root v{version}, fingerprint {mark}"
             )
-        anchor = await audit.append(
-            session, "keys_rotate", subject=f"{series} root v{version}, fingerprint {mark}"
-        )
-        await session.execute("COMMIT")
-    except psycopg.Error as error:
-        await session.rollback()
-        raise explain(error) from None
     audit.announce("keys_rotate", anchor)
 
 
@@ -113,9 +101,9 @@ async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
     Raises SettingsError where the database has no such record.
     """
     try:
-        return await _read(session)
-    except psycopg.Error as error:
-        fault = explain(error)
+        with explained():
+            return await _read(session)
+    except FatalFault as fault:
         raise SettingsError(
             fault.what, code=fault.code, hint="run `sqs2pg migrate` first"
         ) from None
@@ -126,10 +114,8 @@ async def oldest(session: Session, series: str) -> int:
 
     The series has a record. Raises FatalFault.
     """
-    try:
+    with explained():
         return min(version for name, version in await _read(session) if name == series)
-    except psycopg.Error as error:
-        raise explain(error) from None
 
 
 async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import psycopg
-
-from sqs2pg.errors import TransientFault
 from sqs2pg.mapping.ledger_key import today
-from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import DAYS_AHEAD
 from sqs2pg.postgres.partitions import extend
 from sqs2pg.postgres.quarantine import purge_expired
+from sqs2pg.postgres.sqlstate import retryable
 from sqs2pg.settings import Settings
 
 _UNDATED_AT_ONCE = 10_000
@@ -29,7 +27,7 @@ async def maintain(session: Session, settings: Settings, pipeline: int) -> dict[
     Raises TransientFault where a step failed. May be repeated at any time.
     """
     keep_from = today() - timedelta(days=settings.ledger.retention_days)
-    try:
+    with retryable("upkeep of the ledger failed"):
         ahead = [today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)]
         [(attached,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", ahead)
         dropped = 0
@@ -38,12 +36,6 @@ async def maintain(session: Session, settings: Settings, pipeline: int) -> dict[
         forgotten = await _drop_undated(session, keep_from.isoformat())
         yesterday = datetime.now(UTC) - timedelta(days=1)
         [(merged,)] = await session.execute("SELECT sqs2pg.compact_tally(%s)", [yesterday])
-    except psycopg.Error as error:
-        fault = diagnose(error)
-        raise TransientFault(
-            f"upkeep of the ledger failed (SQLSTATE {fault.detail})",
-            code=f"postgres_{fault.sqlstate}",
-        ) from None
     periods_attached, periods_dropped = await extend(session)
     purged = await purge_expired(session, pipeline, settings.quarantine.retention_days)
     return {

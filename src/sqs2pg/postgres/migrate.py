@@ -12,15 +12,17 @@ from importlib import resources
 
 import psycopg
 
-from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
+from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
-from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.catalog import read_columns, readable, require_table, resolve_table
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_remains
-from sqs2pg.postgres.target_copy import TargetTable, read_columns, require_table, unread
+from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
+from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.settings import Settings, Target
 
 DAYS_AHEAD = 7
@@ -108,17 +110,9 @@ async def migrate(session: Session, settings: Settings, *, additive: bool = Fals
     Safe to repeat, and to run from several places at once. Raises SettingsError where the target
     does not fit the mapping, FatalFault where the role may not create what is missing.
     """
-    try:
-        await session.execute("BEGIN")
-        done = await _apply(session, settings, additive=additive)
-        await session.execute("COMMIT")
-    except psycopg.Error as error:
-        await session.rollback()
-        raise explain(error) from None
-    except Sqs2pgError:
-        await session.rollback()
-        raise
-    return done
+    with explained():
+        async with session.transaction():
+            return await _apply(session, settings, additive=additive)
 
 
 async def _apply(session: Session, settings: Settings, *, additive: bool) -> list[str]:
@@ -256,7 +250,7 @@ async def _try_grant(session: Session, statement: str) -> list[str]:
     try:
         await session.execute(statement)
     except psycopg.Error as error:
-        if diagnose(error).sqlstate != "42501":
+        if error.sqlstate != INSUFFICIENT_PRIVILEGE:
             raise
         await session.execute("ROLLBACK TO SAVEPOINT sqs2pg_grant")
         return [f"could not grant, the table is another role's; its owner can: {statement}"]
@@ -290,19 +284,6 @@ async def note_partitions(session: Session, settings: Settings, target: str) -> 
     await session.execute(_NOTE_PARTITIONS, [target, *how, sink.partition_retention_days, target])
 
 
-async def resolve_table(session: Session, table: str) -> str | None:
-    """Return `schema.table` of a quoted name as the search path finds it, quoted where needed;
-    None where there is no such table.
-    """
-    rows = await session.execute(
-        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
-        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.oid = pg_catalog.to_regclass(%s)",
-        [table],
-    )
-    return str(rows[0][0]) if rows else None
-
-
 async def pipeline_id(session: Session, settings: Settings) -> int:
     """Return the pipeline's number in the books.
 
@@ -310,7 +291,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
     where the schema is not this package's, or a part of it is gone.
     """
     hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
-    try:
+    with explained():
         applied = await read_record(session)
         check_record(applied)
         await check_remains(session, applied)
@@ -322,8 +303,6 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
         tables = [
             await resolve_table(session, quote_table(target.table)) for target in settings.targets
         ]
-    except psycopg.Error as error:
-        raise explain(error) from None
     if not rows:
         raise SettingsError(
             f"pipeline {settings.pipeline_name!r} is not registered in the database",
@@ -370,24 +349,7 @@ async def target_tables(
         matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))
         columns.check_subject(settings, target, found)
         names = tuple(field.column for field in target.fields)
-        try:
+        with readable(table):
             name = await resolve_table(session, table)
-        except psycopg.Error as error:
-            raise unread(table, error) from None
         tables.append(TargetTable(table, names, name or ""))
     return tables, matched
-
-
-def explain(error: psycopg.Error) -> FatalFault:
-    """Return an error for people from a database error, by its SQLSTATE alone."""
-    fault = diagnose(error)
-    hint = "see appendix A of the PostgreSQL documentation for the SQLSTATE"
-    if fault.sqlstate == "42501":
-        hint = "run it as a role that owns the database, or GRANT what is missing"
-    if fault.sqlstate == "3F000":
-        hint = "a schema that a table's name begins with is not there: CREATE SCHEMA first"
-    return FatalFault(
-        f"PostgreSQL refused (SQLSTATE {fault.detail})",
-        code=f"postgres_{fault.sqlstate}",
-        hint=hint,
-    )

@@ -12,18 +12,14 @@ from collections.abc import Callable
 from datetime import date, timedelta
 
 import msgspec
-import psycopg
 
-from sqs2pg.errors import SettingsError, TransientFault
+from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.ledger_key import today
-from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.postgres.catalog import resolve_table
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
-from sqs2pg.postgres.migrate import (
-    check_partition_column,
-    explain,
-    note_partitions,
-    resolve_table,
-)
+from sqs2pg.postgres.migrate import check_partition_column, note_partitions
+from sqs2pg.postgres.sqlstate import explained, retryable
 from sqs2pg.settings import Index, Settings
 
 _ALL = """SELECT target, every, ahead, retention_days, column_name FROM sqs2pg.partitioned
@@ -95,7 +91,10 @@ async def extend(session: Session) -> tuple[int, int]:
     Returns how many of each. Raises TransientFault.
     """
     attached = dropped = 0
-    try:
+    with retryable(
+        "upkeep of the partitions failed",
+        hint="run `sqs2pg partition` as the owner of the tables, and see the server's log",
+    ):
         for target, every, ahead, retention_days, _ in await session.execute(_ALL):
             for day in _days(every, ahead):
                 [(moved,)] = await session.execute(
@@ -108,13 +107,6 @@ async def extend(session: Session) -> tuple[int, int]:
                     await session.execute("SELECT sqs2pg.drop_period(%s, %s)", [target, keep_from])
                 )[0][0] is not None:
                     dropped += 1
-    except psycopg.Error as error:
-        fault = diagnose(error)
-        raise TransientFault(
-            f"upkeep of the partitions failed (SQLSTATE {fault.detail})",
-            code=f"postgres_{fault.sqlstate}",
-            hint="run `sqs2pg partition` as the owner of the tables, and see the server's log",
-        ) from None
     return attached, dropped
 
 
@@ -143,18 +135,14 @@ async def convert(
     resolved = await resolve_table(session, name)
     if resolved is None:
         raise SettingsError(f"table {table} does not exist", hint="`sqs2pg migrate` makes it")
-    try:
+    with explained():
         [(kind,)] = await session.execute(_KIND, [name])
         if kind == "r":
             await _swap(session, resolved, by)
-        await session.execute("BEGIN")
-        await note_partitions(session, settings, resolved)
-        await session.execute("COMMIT")
+        async with session.transaction():
+            await note_partitions(session, settings, resolved)
         await _move(session, resolved, by, done, report)
         await extend(session)
-    except psycopg.Error as error:
-        await session.rollback()
-        raise explain(error) from None
     return done
 
 
@@ -169,7 +157,6 @@ async def _swap(session: Session, table: str, by: str) -> None:
             code="partition_obstacle",
             hint="drop them, convert, and make them again on the partitioned table",
         )
-    grants = await session.execute(_GRANTS, [table])
     rows = await session.execute(
         "SELECT n.nspname, c.relname, pg_get_userbyid(c.relowner)"
         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
@@ -185,15 +172,13 @@ async def _swap(session: Session, table: str, by: str) -> None:
         owner=quote_identifier(owner),
         column=quote_identifier(by),
     )
-    grant = ";\n".join(
+    grants = [
         f"GRANT {privilege} ON {table} TO {quote_identifier(role) if role else 'PUBLIC'}"
-        for privilege, role in grants
-    )
+        for privilege, role in await session.execute(_GRANTS, [table])
+    ]
     # Writers wait for this one transaction, which moves no row.
-    await session.execute(
-        f"BEGIN;\nSET LOCAL lock_timeout = '10s';\nLOCK TABLE {table} IN ACCESS EXCLUSIVE MODE;\n"
-        f"{statement};\n{grant or 'SELECT 1'};\nCOMMIT"
-    )
+    async with session.transaction("SET LOCAL lock_timeout = '10s'") as transaction:
+        await transaction.commit(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", statement, *grants)
 
 
 async def _move(
@@ -234,11 +219,9 @@ async def build_indexes(session: Session, settings: Settings) -> list[str]:
     is built so, and then attached to the parent's. Raises FatalFault.
     """
     built: list[str] = []
-    try:
+    with explained():
         for index in settings.index:
             built += await _build(session, settings, index)
-    except psycopg.Error as error:
-        raise explain(error) from None
     return built
 
 

@@ -14,16 +14,15 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import psycopg
 
-from sqs2pg.errors import PermanentFault, SettingsError, TransientFault
+from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.aead import open_sealed, seal
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.subject import Whose
 from sqs2pg.message import DeadLetter, Message, MessageAttribute
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.connection import Session, diagnose
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.connection import READ_COMMITTED, Session
+from sqs2pg.postgres.sqlstate import explained, retryable
 
 Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
@@ -281,10 +280,8 @@ async def purge(
 
     Raises FatalFault where the database refuses.
     """
-    try:
+    with explained():
         return await _purge(session, pipeline, selection, report or Purged(), last_id, because)
-    except psycopg.Error as error:
-        raise explain(error) from None
 
 
 async def _purge(
@@ -301,8 +298,7 @@ async def _purge(
     statement = _PURGE.format(which=which)
     deleted = PURGE_BATCH
     while deleted == PURGE_BATCH:
-        try:
-            await session.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        async with session.transaction(mode=READ_COMMITTED):
             [(deleted, never_replayed, unbooked)] = await session.execute(
                 statement, [pipeline, *values, PURGE_BATCH]
             )
@@ -313,13 +309,6 @@ async def _purge(
                     f"{never_replayed} never replayed: {selection}"
                 )
                 anchor = await audit.append(session, "purge", subject=subject, reason=because)
-            await session.execute("COMMIT")
-        except psycopg.Error:
-            await session.rollback()
-            raise
-        except BaseException:
-            await session.close()  # cancelled in mid-transaction: its state is unknown
-            raise
         if deleted:
             audit.announce("purge", anchor)
         report.purged += deleted
@@ -333,21 +322,15 @@ async def purge_expired(session: Session, pipeline: int, retention_days: int) ->
     For the pipeline's maintenance: several processes may call it at once. Raises TransientFault
     where the database is away or refuses; nothing is lost by trying again later.
     """
-    try:
-        expired = Selection(older_than_days=retention_days)
+    expired = Selection(older_than_days=retention_days)
+    with retryable(
+        "expired quarantine entries could not be purged",
+        hint="GRANT DELETE ON sqs2pg.quarantine, or purge them with `sqs2pg quarantine purge`",
+    ):
         done = await _purge(session, pipeline, expired, Purged(), None, "quarantine.retention_days")
-    except psycopg.Error as error:
-        fault = diagnose(error)
-        raise TransientFault(
-            f"expired quarantine entries could not be purged (SQLSTATE {fault.detail})",
-            code=f"postgres_{fault.sqlstate}",
-            hint="GRANT DELETE ON sqs2pg.quarantine, or purge them with `sqs2pg quarantine purge`",
-        ) from None
     return done.purged
 
 
 async def _read(session: Session, query: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
-    try:
+    with explained():
         return await session.execute(query, parameters)
-    except psycopg.Error as error:
-        raise explain(error) from None

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import psycopg
 
 from sqs2pg.message import Row
-from sqs2pg.postgres.connection import DatabaseFault, Session, Verdict, diagnose
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.sqlstate import DatabaseFault, Verdict, diagnose
 from sqs2pg.postgres.target_copy import TargetCopy
 
 _CUT = 0.382  # 1 - 1/golden ratio

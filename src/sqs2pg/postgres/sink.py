@@ -29,9 +29,10 @@ from sqs2pg.mapping import ledger_key
 from sqs2pg.mapping.copy_text import NULL, binary, escaped
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Outcome, Row
-from sqs2pg.postgres.connection import DatabaseFault, Session, Verdict, diagnose
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_literal
-from sqs2pg.postgres.reject_search import COLUMN_STATES, SUPPRESSED, find_rejected
+from sqs2pg.postgres.reject_search import SUPPRESSED, find_rejected
+from sqs2pg.postgres.sqlstate import COLUMN_STATES, DatabaseFault, Verdict, diagnose
 from sqs2pg.postgres.target_copy import RowCounts, TargetCopy, TargetTable
 from sqs2pg.settings import write_limit_s
 

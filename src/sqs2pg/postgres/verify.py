@@ -11,12 +11,13 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-import psycopg
 
 from sqs2pg.mapping.ledger_key import delivery_key
 from sqs2pg.postgres.audit import check_chain
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explained
+
+SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _TALLY = """SELECT coalesce(sum(written), 0)::bigint, coalesce(sum(quarantined), 0)::bigint,
        coalesce(sum(duplicate), 0)::bigint, coalesce(sum(purged), 0)::bigint
@@ -82,14 +83,10 @@ async def verify(
 
     Raises FatalFault where a book cannot be read, SettingsError for an anchor of another form.
     """
-    try:
-        await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        report = await _compare(session, pipeline, since, dedupe)
-        report.differences += await check_chain(session, anchor)
-    except psycopg.Error as error:
-        raise explain(error) from None
-    finally:
-        await session.rollback()
+    with explained():
+        async with session.transaction(mode=SNAPSHOT):
+            report = await _compare(session, pipeline, since, dedupe)
+            report.differences += await check_chain(session, anchor)
     return report
 
 

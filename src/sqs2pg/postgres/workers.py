@@ -16,12 +16,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import psycopg
 from cryptography import x509
 
 from sqs2pg import __version__
-from sqs2pg.errors import Stage, TransientFault
-from sqs2pg.postgres.connection import Session, diagnose
+from sqs2pg.errors import Stage
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.sqlstate import retryable
 
 STALE_S = 60.0
 """A worker whose last heartbeat is older is not counted any more."""
@@ -153,15 +153,8 @@ class Roster:
 
 
 async def _run(session: Session, statement: str, values: list[Any] | None) -> list[tuple[Any, ...]]:
-    try:
+    with retryable("the database could not be read for the status", stage=Stage.STATUS):
         return await session.execute(statement, values)
-    except psycopg.Error as error:
-        fault = diagnose(error)
-        raise TransientFault(
-            f"the database could not be read for the status (SQLSTATE {fault.detail})",
-            code=f"postgres_{fault.sqlstate}",
-            stage=Stage.STATUS,
-        ) from None
 
 
 async def certificate_expiry(host: str, port: int, timeout_s: float = 5.0) -> float | None:

@@ -38,14 +38,8 @@ from sqs2pg.pipeline.consumer import Consumer
 from sqs2pg.pipeline.key_rotation import Compiled, Rollover
 from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.pipeline.processor import Columns, DedupeKey, Plan, Processor
-from sqs2pg.postgres.connection import (
-    Session,
-    hosts,
-    login_of,
-    network_address,
-    resolve_dsn,
-    wait_closed,
-)
+from sqs2pg.postgres.connection import Session, wait_closed
+from sqs2pg.postgres.dsn import hosts, login_of, network_address, resolve_dsn
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.key_registry import oldest, verify_fingerprints
 from sqs2pg.postgres.maintenance import maintain

@@ -28,7 +28,7 @@ import structlog
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
 from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
 from sqs2pg.pipeline.processor import Processor
-from sqs2pg.postgres.connection import hosts, resolve_dsn
+from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log

@@ -22,9 +22,10 @@ import psycopg
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.postgres import audit
+from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier
-from sqs2pg.postgres.migrate import explain, resolve_table
+from sqs2pg.postgres.sqlstate import explain
 from sqs2pg.vault.target_rows import (
     Leaf,
     PersonColumns,

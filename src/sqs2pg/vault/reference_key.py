@@ -15,7 +15,7 @@ from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.derive import ROOT_BYTES, Secret
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explain
 from sqs2pg.vault.crypto import key_encryption_key, unwrap_reference_key, wrap_reference_key
 
 _READ = "SELECT wrapped, wrapped_by FROM pii.reference_key()"

@@ -25,7 +25,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explain
 from sqs2pg.vault.batching import BatchSize, overlapped
 from sqs2pg.vault.crypto import key_encryption_key, open_value, seal_value, unwrap_data_key
 from sqs2pg.vault.rewrap import BARRIER, BEGIN, BY_INDEX, FIRST

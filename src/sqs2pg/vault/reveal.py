@@ -24,7 +24,7 @@ from sqs2pg.mapping.convert import Converter, text
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.audit import Anchor
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explain
 from sqs2pg.vault.crypto import (
     key_encryption_key,
     open_subject,

@@ -19,7 +19,7 @@ from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explain
 from sqs2pg.vault.batching import BatchSize, overlapped
 from sqs2pg.vault.crypto import (
     key_encryption_key,

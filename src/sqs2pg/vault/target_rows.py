@@ -19,8 +19,8 @@ from sqs2pg.mapping.columns import require_replaceable
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.transform import masked
 from sqs2pg.mask.registry import compile_operator
+from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.target_copy import COLUMN_LENGTH, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.settings import Field
 
 PAGES_AT_ONCE = 16_384

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.postgres.connection import login_of
+from sqs2pg.postgres.dsn import login_of
 from sqs2pg.runners import assembly
 from sqs2pg.settings import load
 from sqs2pg.sqs.rds_token import login_token

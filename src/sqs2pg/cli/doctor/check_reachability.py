@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok
-from sqs2pg.postgres.connection import describe, resolve_dsn
+from sqs2pg.postgres.dsn import describe, resolve_dsn
 from sqs2pg.postgres.migrate import pipeline_id
 
 POSTGRES_MIN = 150_000

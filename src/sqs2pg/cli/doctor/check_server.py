@@ -8,7 +8,7 @@ import time
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.keys.provider_development import is_loopback
-from sqs2pg.postgres.connection import describe, hosts, resolve_dsn
+from sqs2pg.postgres.dsn import describe, hosts, resolve_dsn
 
 SKEW_S_MAX = 60.0
 """Days of the ledger and of `sent_date` are UTC's; AWS refuses requests five minutes off."""

@@ -10,8 +10,8 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import TEXT_TYPES
+from sqs2pg.postgres.catalog import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.postgres.target_copy import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
 from sqs2pg.settings import Settings, Target
 
 _TABLE = f"""SELECT c.relpersistence, c.relkind,

@@ -16,7 +16,7 @@ import psycopg
 from sqs2pg.errors import Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import explain
+from sqs2pg.postgres.sqlstate import explain
 from sqs2pg.runners import assembly
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient

@@ -1,0 +1,96 @@
+"""What PostgreSQL's catalog says of a table: its name, its kind, its columns."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.mapping.columns import Column
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.sqlstate import retryable
+
+OF_COLUMNS = """FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type base ON base.oid = t.typbasetype AND t.typtype = 'd'
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+"""The columns of a table, for a SELECT: each column as `a`, its type as `t`, its type modifier as
+`m`. For a domain `base` is the type below it. One parameter: the table, quoted for SQL."""
+COLUMN_TYPE = "coalesce(base.typname, t.typname)"
+"""The type of a column of OF_COLUMNS as pg_type.typname; for a domain, that of its base type."""
+COLUMN_LENGTH = f"""CASE WHEN {COLUMN_TYPE} IN ('varchar', 'bpchar') AND m.typmod > 4
+            THEN m.typmod - 4 END"""
+"""How many characters a column of OF_COLUMNS takes; NULL where it has no bound."""
+
+_COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH},
+       NOT (a.attnotnull OR t.typnotnull),
+       a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a'
+{OF_COLUMNS} ORDER BY a.attnum"""
+
+_MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
+
+NO_TABLES = {"v": "a view", "m": "a materialized view", "S": "a sequence", "c": "a type"}
+"""What rows cannot be copied into, by pg_class.relkind. INSTEAD makes an exception for views."""
+INSTEAD = (
+    "EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68)"
+)
+"""Whether the pg_class row `c` has an INSTEAD OF INSERT trigger."""
+NO_TABLE_HINT = "name a table in sink.table, or give the view an INSTEAD OF INSERT trigger"
+_KIND = f"""SELECT c.relkind, {INSTEAD}
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+
+
+async def read_columns(session: Session, table: str) -> dict[str, Column]:
+    """Return the target's columns by name, in table order. `table` is quoted for SQL.
+
+    Raises SettingsError where there is no such table, or the role may not insert into it.
+    """
+    with readable(table):
+        rows = await session.execute(_COLUMNS, [table])
+        [(may_insert,)] = await session.execute(_MAY_INSERT, [table, table]) if rows else [(False,)]
+    if not rows:
+        raise SettingsError(
+            f"table {table} does not exist",
+            code="target_table",
+            hint="create it with `sqs2pg migrate`, or correct sink.table",
+        )
+    if not may_insert:
+        raise SettingsError(
+            f"this role may not insert into {table}",
+            code="target_privilege",
+            hint=f"GRANT INSERT ON {table} TO the role of sink.dsn",
+        )
+    return {row[0]: Column(*row) for row in rows}
+
+
+async def require_table(session: Session, table: str) -> None:
+    """Raise SettingsError where rows cannot be copied into it. `table` is quoted for SQL."""
+    with readable(table):
+        rows = await session.execute(_KIND, [table])
+    for kind, instead in rows:
+        if kind in NO_TABLES and not instead:
+            raise SettingsError(
+                f"{table} is {NO_TABLES[kind]}: rows cannot be copied into it",
+                code="target_table",
+                hint=NO_TABLE_HINT,
+            )
+
+
+def readable(table: str) -> AbstractContextManager[None]:
+    """Raise TransientFault where the database does not describe a target."""
+    return retryable(f"the columns of {table} cannot be read")
+
+
+async def resolve_table(session: Session, table: str) -> str | None:
+    """Return `schema.table` for a quoted name, as the search path finds it; quoted where needed.
+
+    None where there is no such table. Raises psycopg.Error.
+    """
+    rows = await session.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = pg_catalog.to_regclass(%s)",
+        [table],
+    )
+    return str(rows[0][0]) if rows else None

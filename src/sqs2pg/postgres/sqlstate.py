@@ -1,0 +1,219 @@
+"""SQLSTATE: what an error of PostgreSQL means, and the fault that we raise instead of it.
+
+The only place that reads a driver's error. It decides whether the error speaks of a row (the
+message goes to quarantine), of the ledger's own key (a duplicate) or of the world (try again).
+
+Must never do: let a driver's message out. It may quote the row. Only SQLSTATE and the names of
+schema, table, column and constraint leave this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+import msgspec
+import psycopg
+
+from sqs2pg.errors import FatalFault, Sqs2pgError, Stage, TransientFault
+
+# PostgreSQL documentation, appendix A. These classes speak of a row's data, or a trigger or a
+# constraint raises them. Everything else (08, 25, 40, 42, 53, 55, 57, 58, XX, …) speaks of the
+# world, and must never send a message to quarantine.
+_ROW_CLASSES = frozenset({"20", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
+# The only one of class 54: a value too large for its index or its type. 54001, 54011 and 54023
+# speak of the server and of the statement.
+_ROW_TOO_LARGE = "54000"
+# A trigger may raise classes of its own: appendix A leaves those that begin with I to Z or 5 to 9
+# to implementations, except for the ones that PostgreSQL itself has taken.
+_TAKEN = frozenset({"53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX"})
+
+COLUMN_STATES = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
+"""A column does not take the value: too long, out of range, not of its type, NULL. The table may
+have changed since the rows were made for it."""
+DEADLOCK_DETECTED = "40P01"
+INSUFFICIENT_PRIVILEGE = "42501"
+LOCK_NOT_AVAILABLE = "55P03"
+# The server is going away, or has become a standby.
+_GOING_AWAY = ("08", "25", "57")
+
+_COPY_LINE = re.compile(r"^COPY [^\n]*?, line (\d+)(?:, column ([^:\n]+):)?", re.MULTILINE)
+
+_REFUSED = ("authentication failed", "no password supplied", "FATAL:  role ")
+# A certificate is missing, unreadable, not trusted or another host's; or one side insists on
+# encryption and the other does not offer it. A TLS connection that is cut ("SSL SYSCALL error") is
+# none of these.
+_TLS_FAILED = ("certificate", "private key file", "does not support SSL", "SSL required")
+# The server is there and refuses for now: in libpq's and the server's English.
+_REFUSED_FOR_NOW = {
+    "57P03": ("is starting up", "is shutting down", "recovery"),
+    "53300": ("too many connections", "too many clients", "connection slots are reserved"),
+}
+
+
+class Verdict(Enum):
+    """What a PostgreSQL error means for the messages of the batch."""
+
+    DUPLICATE = "duplicate"
+    """The ledger has a key of the batch already: take the slow path."""
+    NO_PARTITION = "no_partition"
+    """The ledger lacks a day: attach it and try again."""
+    BAD_ROW = "bad_row"
+    """The target rejects a row: take the slow path and find it."""
+    TRANSIENT = "transient"
+    """Nothing is wrong with the messages: refresh, back off, try again."""
+
+
+class DatabaseFault(msgspec.Struct, frozen=True):
+    """An error of the server, without its message: safe to log and to keep."""
+
+    verdict: Verdict
+    sqlstate: str
+    place: str = ""
+    """Constraint, column or table name, never a value."""
+    line: int | None = None
+    """The line of the COPY that the error names, from 1."""
+
+    @property
+    def reason(self) -> str:
+        """The quarantine reason for a row that the database rejects."""
+        return "rejected_by_database"
+
+    @property
+    def detail(self) -> str:
+        """SQLSTATE and the constraint or column, for the quarantine row."""
+        return f"{self.sqlstate} {self.place}".strip()
+
+    @property
+    def closes_session(self) -> bool:
+        """Whether the next try needs a new connection."""
+        return self.sqlstate.startswith(_GOING_AWAY)
+
+
+def diagnose(error: psycopg.Error) -> DatabaseFault:
+    """Return what the error means, from its SQLSTATE and the names it gives."""
+    diag = error.diag
+    state = error.sqlstate or "08006"  # no SQLSTATE: the connection broke below the protocol
+    # The context quotes the row after line and column: take number and name alone.
+    match = _COPY_LINE.search(diag.context or "")
+    line = int(match[1]) if match else None
+    column = match[2] if match else None
+    place = diag.constraint_name or diag.column_name or column or diag.table_name or ""
+    if diag.schema_name in ("sqs2pg", "pii"):
+        if state == "23505" and (diag.table_name or "").startswith("delivery"):
+            return DatabaseFault(Verdict.DUPLICATE, state, place)
+        if state == "23514" and not diag.constraint_name:
+            return DatabaseFault(Verdict.NO_PARTITION, state, place)
+        return DatabaseFault(Verdict.TRANSIENT, state, place)
+    if is_row_state(state):
+        return DatabaseFault(Verdict.BAD_ROW, state, place, line)
+    return DatabaseFault(Verdict.TRANSIENT, state, place)
+
+
+def is_row_state(sqlstate: str) -> bool:
+    """Whether an SQLSTATE, raised while writing to the target, speaks of the row."""
+    family = sqlstate[:2]
+    return (
+        family in _ROW_CLASSES
+        or sqlstate == _ROW_TOO_LARGE
+        or (family not in _TAKEN and family[0] in "56789IJKLMNOPQRSTUVWYZ")
+    )
+
+
+def explain(error: psycopg.Error) -> FatalFault:
+    """Return an error for people from a database error, by its SQLSTATE alone."""
+    fault = diagnose(error)
+    hint = "see appendix A of the PostgreSQL documentation for the SQLSTATE"
+    if fault.sqlstate == INSUFFICIENT_PRIVILEGE:
+        hint = "run it as a role that owns the database, or GRANT what is missing"
+    if fault.sqlstate == "3F000":
+        hint = "a schema that a table's name begins with is not there: CREATE SCHEMA first"
+    return FatalFault(
+        f"PostgreSQL refused (SQLSTATE {fault.detail})",
+        code=f"postgres_{fault.sqlstate}",
+        hint=hint,
+    )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise the FatalFault of `explain` instead of a database error, for commands."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise explain(error) from None
+
+
+def transient(
+    fault: DatabaseFault, what: str, *, hint: str = "", stage: Stage = Stage.WRITE
+) -> TransientFault:
+    """Return the fault of work that failed and may be tried again. `what` failed, in words."""
+    return TransientFault(
+        f"{what} (SQLSTATE {fault.detail})",
+        code=f"postgres_{fault.sqlstate}",
+        hint=hint,
+        stage=stage,
+    )
+
+
+@contextmanager
+def retryable(what: str, *, hint: str = "", stage: Stage = Stage.WRITE) -> Iterator[None]:
+    """Raise the TransientFault of `transient` instead of a database error."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise transient(diagnose(error), what, hint=hint, stage=stage) from None
+
+
+def connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
+    """Return why no connection came about. `where` is the server, fit to print.
+
+    libpq gives no SQLSTATE for most failures before the session stands, and its text is in the
+    server's language. The few words looked for are protocol codes, or the English of libpq and
+    PgBouncer. Their order matters: a path or a name in the text may hold the words of a later one.
+    """
+    state = error.sqlstate or ""
+    text = str(error)
+    if state.startswith("28") or any(words in text for words in _REFUSED):
+        return FatalFault(
+            f"PostgreSQL at {where} refused the login",
+            code="postgres_28000",
+            hint="check user and password (sink.dsn, DATABASE_URL, PGPASSWORD, ~/.pgpass)",
+        )
+    if "pg_hba.conf" in text:
+        return FatalFault(
+            f"pg_hba.conf of {where} does not admit this user, database, address and encryption",
+            code="postgres_28000",
+            hint="set sslmode=require where the server wants TLS, or add an entry to pg_hba.conf",
+        )
+    if any(words in text for words in _TLS_FAILED):
+        return FatalFault(
+            f"TLS with PostgreSQL at {where} failed",
+            code="postgres_tls",
+            hint="check sslmode and sslrootcert of the connection string",
+        )
+    if state == "3D000" or ("database" in text and "does not exist" in text):
+        return FatalFault(
+            f"the database of {where} does not exist",
+            code="postgres_3D000",
+            hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL",
+        )
+    for code, words in _REFUSED_FOR_NOW.items():
+        if state == code or any(word in text for word in words):
+            return TransientFault(
+                f"PostgreSQL at {where} takes no connection now (SQLSTATE {code})",
+                code=f"postgres_{code}",
+                hint="57P03: it starts or stops; 53300: raise max_connections, or use fewer",
+            )
+    return unreachable(where, state or "08001")
+
+
+def unreachable(where: str, sqlstate: str) -> TransientFault:
+    """Return the fault of a server that does not answer."""
+    return TransientFault(
+        f"PostgreSQL at {where} is not reachable",
+        code=f"postgres_{sqlstate}",
+        hint="check that it runs, and host, port and network (sink.dsn, DATABASE_URL or PG*)",
+    )
