@@ -22,7 +22,7 @@ from prometheus_client import generate_latest
 
 from sqs2pg.errors import Stage
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.settings import Settings, Telemetry
+from sqs2pg.settings import Settings, TelemetrySettings
 from sqs2pg.status.probes import Seen
 from sqs2pg.status.recorder import Moment, point_between
 from sqs2pg.status.snapshot import About, encode, take_snapshot
@@ -113,7 +113,7 @@ def numbers() -> dict[str, float]:
     pulse, seen, registry = Pulse(Settings()), Seen(), metrics.registry
     before = take_snapshot(registry, 0.0, About(), pulse, seen)
     moment = Moment(before, point_between(before, before))
-    export = start_export(Telemetry(metrics=True), registry, now, "p")
+    export = start_export(TelemetrySettings(metrics=True), registry, now, "p")
     assert export is not None
     collected, emf = export.collect(), MetricLines(registry, "p")
     return {

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from structlog.testing import capture_logs
 
-from sqs2pg.settings import Telemetry
+from sqs2pg.settings import TelemetrySettings
 from sqs2pg.sqs.wire import OutgoingMessage
 from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.traces import start_traces
@@ -66,7 +66,7 @@ def test_the_exporters_own_encoding_is_passed_by(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     monkeypatch.setattr(OTLPSpanExporter, "export", None)
-    telemetry = Telemetry(traces=True, endpoint=collector.endpoint)
+    telemetry = TelemetrySettings(traces=True, endpoint=collector.endpoint)
     traces = start_traces(telemetry, "q", "t", "p")
     assert traces is not None
     for number in range(400):

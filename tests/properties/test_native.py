@@ -27,7 +27,7 @@ from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.native import API
 from sqs2pg.native import extension as usable
-from sqs2pg.settings import Field, Ledger, Settings
+from sqs2pg.settings import Field, LedgerSettings, Settings
 from sqs2pg.sqs import wire
 from sqs2pg.sqs.signer import Keys, RequestTemplate, Signer
 from tests.logins import whole_login
@@ -241,7 +241,7 @@ def test_a_mapping_that_is_not_known_by_heart_has_no_short_cut(
 
 
 def test_nor_have_event_names_or_another_build() -> None:
-    settings = Settings(ledger=Ledger(dedupe_key="e"))
+    settings = Settings(ledger=LedgerSettings(dedupe_key="e"))
     assert fast_path.compile_lines(settings, BUILT_IN, masks_of(settings), extension()) is None
     masks = masks_of(Settings())
     assert fast_path.compile_lines(Settings(), BUILT_IN, masks, None) is None

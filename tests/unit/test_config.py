@@ -330,7 +330,8 @@ def test_the_schema_refuses_what_does_not_load(validator: Any, tmp_path: Path, t
 
 def test_the_schema_describes_every_section():
     schema = json.loads(invoke("schema").stdout)
-    names = {"Settings", "Source", "SinkSettings", "Field", "Keys", "Vault", "Quarantine"}
-    names |= {"AwsLambda", "Ray", "Ledger", "Status", "Telemetry", "Route", "When"}
-    names |= {"EnvelopeSettings", "Example", "Index"}
+    names = {"Settings", "SourceSettings", "SinkSettings", "KeysSettings", "VaultSettings"}
+    names |= {"QuarantineSettings", "AwsLambdaSettings", "RaySettings", "LedgerSettings"}
+    names |= {"StatusSettings", "TelemetrySettings", "EnvelopeSettings"}
+    names |= {"Field", "Route", "When", "Example", "Index"}
     assert names == set(schema["$defs"])

@@ -27,12 +27,12 @@ from sqs2pg.settings.fields import (
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
 from sqs2pg.settings.rules import cross_check
 from sqs2pg.settings.sections import (
-    Ledger,
+    LedgerSettings,
     Settings,
     SinkSettings,
-    Source,
-    Status,
-    Telemetry,
+    SourceSettings,
+    StatusSettings,
+    TelemetrySettings,
     write_limit_s,
 )
 
@@ -48,13 +48,13 @@ __all__ = [
     "Example",
     "Field",
     "Index",
-    "Ledger",
+    "LedgerSettings",
     "Settings",
     "SinkSettings",
-    "Source",
-    "Status",
+    "SourceSettings",
+    "StatusSettings",
     "Target",
-    "Telemetry",
+    "TelemetrySettings",
     "When",
     "attribute_key",
     "cross_check",

@@ -33,7 +33,7 @@ _PORT = r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-
 """0 to 65535."""
 
 
-class Source(Section, frozen=True):
+class SourceSettings(Section, frozen=True):
     """`[source]`: the queue."""
 
     queue: Annotated[str, Meta(min_length=1, description="name, URL or ARN")] = "login-queue"
@@ -114,7 +114,7 @@ def write_limit_s(statement_timeout_s: int) -> float:
     return 2.0 * statement_timeout_s + 30
 
 
-class Keys(Section, frozen=True):
+class KeysSettings(Section, frozen=True):
     """`[keys]`: where the key roots come from."""
 
     provider: Annotated[
@@ -131,7 +131,7 @@ class Keys(Section, frozen=True):
     allow_development: bool = False
 
 
-class Vault(Section, frozen=True):
+class VaultSettings(Section, frozen=True):
     """`[vault]`: recovery of masked values. Off by default: keep no more than needed."""
 
     enabled: bool = False
@@ -142,13 +142,13 @@ class Vault(Section, frozen=True):
     ] = 1_000
 
 
-class Quarantine(Section, frozen=True):
+class QuarantineSettings(Section, frozen=True):
     """`[quarantine]`: messages set aside."""
 
     retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
 
 
-class Ledger(Section, frozen=True):
+class LedgerSettings(Section, frozen=True):
     """`[ledger]`: the record of deliveries."""
 
     retention_days: Annotated[
@@ -169,7 +169,7 @@ class Ledger(Section, frozen=True):
     ] = ""
 
 
-class Status(Section, frozen=True):
+class StatusSettings(Section, frozen=True):
     """`[status]`: metrics, health and the status page over HTTP."""
 
     bind: Annotated[
@@ -202,13 +202,13 @@ class Status(Section, frozen=True):
     ] = "auto"
 
     def __repr__(self) -> str:
-        return f"Status({self.bind})"  # the token is a secret
+        return f"StatusSettings({self.bind})"  # the token is a secret
 
     def __rich_repr__(self) -> Any:
         yield self.bind
 
 
-class AwsLambda(Section, frozen=True):
+class AwsLambdaSettings(Section, frozen=True):
     """`[aws_lambda]`: the Lambda handler."""
 
     margin_s: Annotated[
@@ -221,7 +221,7 @@ class AwsLambda(Section, frozen=True):
     ] = 3.0
 
 
-class Ray(Section, frozen=True):
+class RaySettings(Section, frozen=True):
     """`[ray]`: the fleet of `run --ray`, and the hands of `backfill --ray`."""
 
     consumers_min: Annotated[
@@ -251,7 +251,7 @@ class Ray(Section, frozen=True):
     every_s: Annotated[float, Meta(ge=0.1, le=300, description="between looks at the fleet")] = 2.0
 
 
-class Telemetry(Section, frozen=True):
+class TelemetrySettings(Section, frozen=True):
     """`[telemetry]`: what is sent to others. All of it is off by default."""
 
     traces: Annotated[
@@ -291,17 +291,17 @@ class Settings(Section, frozen=True):
         float,
         Meta(ge=0, le=900, description="from SIGTERM to exit; Kubernetes grants 30 s by default"),
     ] = 25.0
-    source: Source = Source()
+    source: SourceSettings = SourceSettings()
     envelope: EnvelopeSettings = EnvelopeSettings()
     sink: SinkSettings = SinkSettings()
-    keys: Keys = Keys()
-    vault: Vault = Vault()
-    quarantine: Quarantine = Quarantine()
-    ledger: Ledger = Ledger()
-    status: Status = Status()
-    telemetry: Telemetry = Telemetry()
-    aws_lambda: AwsLambda = AwsLambda()
-    ray: Ray = Ray()
+    keys: KeysSettings = KeysSettings()
+    vault: VaultSettings = VaultSettings()
+    quarantine: QuarantineSettings = QuarantineSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    status: StatusSettings = StatusSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    aws_lambda: AwsLambdaSettings = AwsLambdaSettings()
+    ray: RaySettings = RaySettings()
     explode: Annotated[
         str, Meta(max_length=256, pattern=JSON_NAME, description="an array; a row an element")
     ] = ""

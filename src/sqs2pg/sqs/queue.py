@@ -21,7 +21,7 @@ import structlog
 
 from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.message import Message
-from sqs2pg.settings import Source
+from sqs2pg.settings import SourceSettings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.concurrency import RoundTrip
 from sqs2pg.sqs.gate import Gate
@@ -105,7 +105,7 @@ class QueueSource:
         self,
         client: SqsClient,
         queue_url: str,
-        settings: Source,
+        settings: SourceSettings,
         metrics: Metrics,
         *,
         message_attributes: Sequence[str] = (),

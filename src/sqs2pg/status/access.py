@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.settings import Status
+from sqs2pg.settings import StatusSettings
 
 COOKIE = "sqs2pg_status"
 OPEN = frozenset({"/livez", "/readyz"})
@@ -42,7 +42,7 @@ class Access:
         self._names = {"localhost", *(name.strip().lower() for name in hosts.split(",") if name)}
 
     @classmethod
-    def of(cls, settings: Status) -> Access:
+    def of(cls, settings: StatusSettings) -> Access:
         """The rules of `[status]`. Raises SettingsError where the token cannot be had."""
         host = settings.bind.rpartition(":")[0].strip("[]")
         return cls(read_token(settings), loopback=is_loopback(host), hosts=settings.hosts)
@@ -114,7 +114,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def read_token(settings: Status) -> str:
+def read_token(settings: StatusSettings) -> str:
     """Return the token, "" where none is set. Raises SettingsError."""
     token = settings.token
     if settings.token_file:

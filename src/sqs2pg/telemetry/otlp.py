@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Metric
 
 from sqs2pg import __version__
 from sqs2pg.errors import Stage, TransientFault
-from sqs2pg.settings import Telemetry
+from sqs2pg.settings import TelemetrySettings
 from sqs2pg.telemetry.traces import EXPORT_S, missing_extra, resource_of
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _each(cumulative: Iterable[float]) -> list[int]:
 
 
 def start_export(
-    settings: Telemetry, registry: CollectorRegistry, started_at: float, pipeline: str
+    settings: TelemetrySettings, registry: CollectorRegistry, started_at: float, pipeline: str
 ) -> MetricsExport | None:
     """Return what exports the metrics, or None where it is off.
 

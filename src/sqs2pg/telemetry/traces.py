@@ -26,7 +26,7 @@ import structlog
 from sqs2pg import __version__
 from sqs2pg.errors import SettingsError
 from sqs2pg.message import Message
-from sqs2pg.settings import Telemetry
+from sqs2pg.settings import TelemetrySettings
 from sqs2pg.telemetry.batch_log import BatchReport, Producer
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ def _sender(exporter: SpanExporter, maker: SpanMaker) -> Callable[[Sequence[Batc
     return send
 
 
-def start_traces(settings: Telemetry, queue: str, table: str, pipeline: str) -> Traces | None:
+def start_traces(
+    settings: TelemetrySettings, queue: str, table: str, pipeline: str
+) -> Traces | None:
     """Return what traces batches, or None where it is off.
 
     Raises SettingsError where the extra is missing.

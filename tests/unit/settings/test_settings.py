@@ -19,7 +19,7 @@ from sqs2pg.settings import (
     Field,
     Settings,
     SinkSettings,
-    Source,
+    SourceSettings,
     cross_check,
     load,
 )
@@ -140,7 +140,7 @@ def test_environment_over_file_and_options_over_both(write: Write):
     file = write("[source]\nqueue = 'file'\nwait_time_s = 1\nreceivers_max = 1")
     environ = {"SQS2PG_SOURCE__QUEUE": "environment", "SQS2PG_SOURCE__WAIT_TIME_S": "2"}
     settings = load(file, environ, overrides={"source": {"queue": "option"}})
-    assert settings.source == Source(queue="option", wait_time_s=2, receivers_max=1)
+    assert settings.source == SourceSettings(queue="option", wait_time_s=2, receivers_max=1)
 
 
 def test_options_do_not_change_what_they_were_given(write: Write):

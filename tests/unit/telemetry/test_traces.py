@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
-from sqs2pg.settings import Telemetry
+from sqs2pg.settings import TelemetrySettings
 from sqs2pg.telemetry import traces as traces_module
 from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.traces import LINKS_MAX, Traces, producer_of, start_traces
@@ -128,7 +128,7 @@ def test_the_sampler_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_environment_can_turn_it_off(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert start_traces(Telemetry(traces=True), "q", "t", "p") is None
+    assert start_traces(TelemetrySettings(traces=True), "q", "t", "p") is None
 
 
 class Slow(SpanExporter):
