@@ -1,8 +1,8 @@
 """The fault tree: what can go wrong, and which route each fault takes.
 
-A permanent fault belongs to one message and sends it to quarantine. A transient fault belongs
-to the world (AWS, PostgreSQL, the network) and is retried under lease. A fatal fault stops the
-process with one `error:` line and one `hint:` line.
+A permanent fault belongs to one message and sends it to quarantine. A transient fault comes from
+outside (AWS, PostgreSQL, the network): the messages are kept under lease and tried again. A fatal
+fault stops the process with one `error:` line and one `hint:` line.
 
 A fault carries codes and names only. It must never carry a body, a field's value, a driver's
 message or another exception's text: all of these may quote personal data.
@@ -65,7 +65,7 @@ class FatalFault(Sqs2pgError):
 
 
 class TransientFault(Sqs2pgError):
-    """The world is away for a while: hold the messages under lease, back off, try again."""
+    """AWS, PostgreSQL or the network fails for now: keep the messages under lease, try again."""
 
     def __init__(self, what: str, *, code: str, hint: str = "", stage: Stage = Stage.WRITE) -> None:
         super().__init__(what, code=code, hint=hint)
@@ -75,7 +75,7 @@ class TransientFault(Sqs2pgError):
 class PermanentFault(Sqs2pgError):
     """One message can never become a row: quarantine it with `code`.
 
-    `detail` names a place (a field, a column, a constraint, a record's index), never a value.
+    `detail` names a field, a column, a constraint or a record's index, never a value.
     """
 
     def __init__(self, code: str, detail: str = "", *, stage: Stage = Stage.DECODE) -> None:
@@ -85,7 +85,7 @@ class PermanentFault(Sqs2pgError):
 
 
 def unforeseen(error: BaseException) -> tuple[str, str]:
-    """Say where an unforeseen exception arose, and a hint; of it only its type, never its text."""
+    """Return where an unexpected exception was raised, and a hint: its type, never its text."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     trace = error.__traceback__

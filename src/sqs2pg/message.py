@@ -23,9 +23,9 @@ class Outcome(Enum):
     DUPLICATE = "duplicate"
     """The ledger has it already; no row changed. Delete it."""
     QUARANTINED = "quarantined"
-    """Set aside, sealed, with its reason, and committed. Delete it."""
+    """Its sealed body and the reason are in quarantine, committed. Delete it."""
     RELEASED = "released"
-    """Not done: a transient fault. Keep it; it will be delivered or tried again."""
+    """Not done, because of a transient fault. Keep it: it will be tried or delivered again."""
 
     @property
     def settled(self) -> bool:
@@ -34,7 +34,7 @@ class Outcome(Enum):
 
 
 class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
-    """The message system attributes asked for; integers arrive as text and are converted.
+    """The message system attributes that we ask for; integers arrive as text and are converted.
 
     Source: AWS SQS API reference, ReceiveMessage, MessageSystemAttributeNames.
     """
@@ -44,7 +44,7 @@ class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
     approximate_receive_count: int = 1
     message_group_id: str | None = None
     sequence_number: str | None = None
-    """A number of 128 bits at the most, rising within a message group of a FIFO queue."""
+    """A number of at most 128 bits that rises within a message group of a FIFO queue."""
     aws_trace_header: str | None = msgspec.field(name="AWSTraceHeader", default=None)
 
 
@@ -66,7 +66,7 @@ class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False
     """One delivery of one SQS message, decoded straight from ReceiveMessage's JSON.
 
     `receipt_handle` is the only field that changes: a later delivery of the same message
-    brings a newer handle, and the newest one is the one that deletes.
+    brings a newer handle, and only the newest one deletes.
     """
 
     message_id: str
@@ -75,7 +75,7 @@ class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False
     attributes: SystemAttributes
     message_attributes: dict[str, MessageAttribute] | None = None
     payload: bytes | None = msgspec.field(name="sqs2pg payload", default=None)
-    """What the body points to, where it was fetched: for as long as it is being processed."""
+    """The object that the body points to, if fetched. Kept while the message is processed."""
 
     @property
     def sequence(self) -> int:
@@ -99,8 +99,8 @@ class Record(msgspec.Struct, gc=False, eq=False):
         yield "…"
 
 
-class Part(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """Lines of one message for one target."""
+class TargetLines(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """The lines of one message for one target."""
 
     target: int
     text: str
@@ -120,8 +120,8 @@ class Row(msgspec.Struct, gc=False, eq=False):
     text: str
     count: int = 1
     target: int = 0
-    """The place of the target among the mapping's."""
-    also: tuple[Part, ...] = ()
+    """Index of the target among the mapping's targets."""
+    also: tuple[TargetLines, ...] = ()
     dropped: int = 0
     """Records of the message that no target wants."""
 
@@ -134,7 +134,7 @@ class DeadLetter(msgspec.Struct, gc=False, eq=False):
     reason: str
     """A code from a bounded set; never a quotation."""
     detail: str
-    """A place: field, column, constraint, record index. Never a value."""
+    """Names a field, column, constraint or record index. Never a value."""
     attempts: int
     sent_timestamp: int
     """Milliseconds since the epoch."""
@@ -142,6 +142,6 @@ class DeadLetter(msgspec.Struct, gc=False, eq=False):
     sealed_under: str
     """The key the body is sealed under, as `series:version`."""
     subject: str | None = None
-    """Reference of the person it is about, 32 hex digits, where the body names one."""
+    """Reference of the person the message is about, 32 hex digits, if the body names one."""
     sealed_attributes: bytes | None = None
-    """The message attributes that were asked for, sealed likewise."""
+    """The message attributes that we asked for, sealed likewise."""

@@ -15,8 +15,8 @@ from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES
 from sqs2pg.mask.registry import OPERATORS, mask_length
 from sqs2pg.settings import Field, Settings, Target
 
-_NAMING = TEXT_TYPES | {"uuid", "numeric", *INTEGER_RANGES}
-"""Types of a column that says whose a row is: any other name can be put there, too."""
+_SUBJECT_TYPES = TEXT_TYPES | {"uuid", "numeric", *INTEGER_RANGES}
+"""Types of a column of person ids in which an erasure can put a random id."""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ def sql_type(field: Field) -> str:
     return f"varchar({field.length_max})" if field.length_max else "text"
 
 
-def implied(field: Field) -> Column:
+def column_for(field: Field) -> Column:
     """Return the column that `migrate` makes for a field, as the catalog would describe it."""
     if field.mask == "keep" and field.type != "text":
         return Column(field.column, FIELD_TYPES[field.type].catalog_names[0])
@@ -55,10 +55,12 @@ def match(
 ) -> list[Column]:
     """Return the column of each field, in the order of the fields.
 
-    `narrowed`: a column may hold less than the mapping says; what is longer is set aside then.
+    `narrowed`: accept a column shorter than the mapping says; values that do not fit it are
+    quarantined then.
 
     Raises SettingsError where the table cannot take what the mapping gives: a column is missing,
-    narrower than the mapping says, of another type, generated, or NOT NULL and filled by nobody.
+    shorter than the mapping says, of another type, generated, or NOT NULL with neither a field nor
+    a default.
     """
     fields = list(fields)
     matched = [_match_one(field, columns, table, narrowed=narrowed) for field in fields]
@@ -139,7 +141,7 @@ def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -
 
 
 def check_subject(settings: Settings, target: Target, columns: Mapping[str, Column]) -> None:
-    """Refuse a table that keeps people's names where an erasure could not replace or find them.
+    """Refuse a table that has person ids where an erasure could not find or replace them.
 
     Raises SettingsError `subject_column`, where the vault is on.
     """
@@ -150,30 +152,30 @@ def check_subject(settings: Settings, target: Target, columns: Mapping[str, Colu
     for number, field in enumerate(kept):
         column = columns.get(field.column)
         if column is None:
-            continue  # `match` says so
-        # By the first one a row is found; the others are cleared, if they may be.
+            continue  # `match` refuses it
+        # An erasure finds rows by the first one, and sets the others to NULL where that is allowed.
         if number == 0 or not column.nullable:
             require_replaceable(column.name, column.type, table)
         if column.type == "uuid" and field.type != "uuid":
             raise SettingsError(
                 f"column {column.name!r} of table {table} is uuid, but field {field.name!r} "
-                f"(vault.subject) is {field.type!r}: the table keeps one spelling of a name, and "
-                "the vault would have people known by each spelling",
+                f"(vault.subject) is {field.type!r}: the table stores one spelling of an id, while "
+                "the vault would take each spelling for another person",
                 code="subject_column",
-                hint='set type = "uuid" on the [[field]]: all spellings are one person then',
+                hint='set type = "uuid" on the [[field]]: then all spellings are one person',
             )
 
 
 def require_replaceable(column: str, type_: str, table: str) -> None:
-    """Refuse a column that an erased person's name could not be replaced in.
+    """Refuse a column in which an erased person's id could not be replaced.
 
     `type_` is as `Column.type`. Raises SettingsError `subject_column`.
     """
-    if type_ not in _NAMING:
+    if type_ not in _SUBJECT_TYPES:
         raise SettingsError(
-            f"column {column!r} of table {table} says whose a row is (vault.subject) and is "
-            f"{type_}: the name of an erased person could not be replaced by a random one there",
+            f"column {column!r} of table {table} has the person's id (vault.subject) and is "
+            f"{type_}: an erasure could not replace the id by a random one there",
             code="subject_column",
-            hint="keep the name in a column of text, uuid, a whole number or numeric, or mask it "
-            "by pseudonymize",
+            hint="keep the id in a column of text, uuid, an integer type or numeric, or mask it "
+            "with pseudonymize",
         )

@@ -1,10 +1,11 @@
 """Mapping: messages -> rows, compiled from the settings and the targets' columns.
 
-Two ways, one face. `FlatMapping` is for one target whose fields all lie at the top of the document
-and are strings: one pass in C by a compiled schema. `DocumentMapping` is for everything else:
-nested documents, numbers, several records a message, several targets.
+There are two implementations of one protocol. `FlatMapping` is for one target whose fields are all
+strings at the top of the document: msgspec decodes them in one pass by a compiled schema.
+`DocumentMapping` is for everything else: nested documents, numbers, several records per message,
+several targets.
 
-Promises: a message's rows are all of them or a PermanentFault. No I/O here.
+Promises: a message gives all of its rows or one PermanentFault. No I/O here.
 """
 
 from __future__ import annotations
@@ -17,26 +18,25 @@ from typing import Any, Protocol, cast
 import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.mapping import documents
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.decode import Decoder
-from sqs2pg.mapping.documents import DocumentReader, Unit
+from sqs2pg.mapping.documents import DocumentReader, Unit, located
 from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.transform import Transformer
 from sqs2pg.mask.operator import Mask, Operator
-from sqs2pg.message import Message, MessageAttribute, Part, Record, Row
+from sqs2pg.message import Message, MessageAttribute, Record, Row, TargetLines
 from sqs2pg.settings import Settings, Target, paths
 
 _message_id = attrgetter("message_id")
 
 Decoded = Any
-"""What a mapping made of one message: for itself alone to read."""
+"""What a mapping decoded one message to. Only the mapping that made it can read it."""
 
 
 class MessageMapping(Protocol):
-    """From messages to rows, in two steps: what fails in the first is known before the second."""
+    """From messages to rows, in two steps, so that decoding faults are known before masking."""
 
     def decode_all(self, messages: Sequence[Message]) -> list[Decoded]:
         """Decode a batch. Raises the PermanentFault of the first message that cannot be."""
@@ -45,10 +45,10 @@ class MessageMapping(Protocol):
         """Decode one message. Raises PermanentFault."""
 
     def event(self, decoded: Decoded) -> str | None:
-        """Return the name its producer gave the event, under `ledger.dedupe_key`."""
+        """Return the event id that the producer set in the field `ledger.dedupe_key`."""
 
     def count_dropped(self, decoded: Sequence[Decoded]) -> Mapping[str, int]:
-        """Return how often each field that is declared as dropped was there, by its source."""
+        """Return how many records had each field that the settings drop, by its source."""
 
     def rows(
         self,
@@ -59,12 +59,12 @@ class MessageMapping(Protocol):
     ) -> list[Row | PermanentFault]:
         """Return each message's row, masked, or the fault of its first bad record.
 
-        `originals` takes what the vault is to seal.
+        What the vault is to seal is added to `originals`.
         """
 
 
 class FlatMapping:
-    """One target, a record a message, strings at the top of the document."""
+    """One target, one record per message, strings at the top of the document."""
 
     def __init__(
         self, settings: Settings, columns: Sequence[Column], masks: Sequence[Operator | Mask | None]
@@ -189,48 +189,45 @@ class DocumentMapping:
                     texts[number].setdefault(target, []).append(line)
                 elif number not in faults or extract.index < faults[number][0]:
                     faults[number] = (extract.index, line)
-        return [
-            _placed(*faults[number], unit)
-            if number in faults
-            else _row(key, message.message_id, texts[number], unit.dropped)
-            for number, (key, message, unit) in enumerate(zip(keys, messages, decoded, strict=True))
-        ]
+        rows: list[Row | PermanentFault] = []
+        for number, (key, message, unit) in enumerate(zip(keys, messages, decoded, strict=True)):
+            if number in faults:
+                index, fault = faults[number]
+                rows.append(located(fault, index, unit.several, fault.detail))
+            else:
+                rows.append(_row(key, message.message_id, texts[number], unit.dropped))
+        return rows
 
 
-def _with_attributes(message: Message, said: Mapping[str, str]) -> Message:
-    """Return the message as its envelope tells of it, for defaults to read."""
+def _with_attributes(message: Message, added: Mapping[str, str]) -> Message:
+    """Return the message with the attributes that its envelope adds, for defaults to read."""
     attributes = dict(message.message_attributes or {})
-    attributes.update({name: MessageAttribute("String", text) for name, text in said.items()})
+    attributes.update({name: MessageAttribute("String", text) for name, text in added.items()})
     return msgspec.structs.replace(message, message_attributes=attributes, payload=None)
 
 
 def _subject(settings: Settings, target: Target, attributes: Mapping[str, str]) -> str:
-    """Return the source that says whose a row of the target is; "" where nothing is sealed."""
+    """Return the source of the person's id in the target; "" where nothing is sealed."""
     subject = settings.vault.subject
     if not settings.vault.enabled or not any(field.recover for field in target.fields):
         return ""
     if subject not in attributes:
         raise SettingsError(
-            f"the fields of table {target.table} do not say whose a row is",
+            f"no field of table {target.table} has the person's id",
             code="no_subject_column",
-            hint=f"map {subject!r} (vault.subject) to a column of it, or recover nothing there",
+            hint=f"map {subject!r} (vault.subject) to one of its columns, or recover nothing there",
         )
     return subject
 
 
-def _placed(index: int, fault: PermanentFault, unit: Unit) -> PermanentFault:
-    detail = documents.place(index, unit.several, fault.detail)
-    return PermanentFault(fault.code, detail, stage=fault.stage)
-
-
 def _row(key: str, message_id: str, texts: Mapping[int, list[str]], dropped: int) -> Row:
-    parts = [Part(target, "".join(lines), len(lines)) for target, lines in texts.items()]
-    first = parts[0] if parts else Part(0, "", 0)
+    parts = [TargetLines(target, "".join(lines), len(lines)) for target, lines in texts.items()]
+    first = parts[0] if parts else TargetLines(0, "", 0)
     return Row(key, message_id, first.text, first.count, first.target, tuple(parts[1:]), dropped)
 
 
 def is_flat(settings: Settings) -> bool:
-    """Whether the compiled schema of one pass will do for these settings."""
+    """Whether FlatMapping can do these settings."""
     targets = settings.targets
     dedupe_key = settings.ledger.dedupe_key
     return (
@@ -253,15 +250,11 @@ def compile_mapping(
     columns: Sequence[Sequence[Column]],
     masks: Sequence[Sequence[Operator | Mask | None]],
 ) -> MessageMapping:
-    """Return the mapping of the settings' targets: the columns and masks of each field, by target.
+    """Return the mapping of the settings' targets.
 
-    Raises SettingsError for what does not fit together.
+    `columns[t]` and `masks[t]` are those of the fields of target t. Raises SettingsError where they
+    do not fit together.
     """
     if is_flat(settings):
         return FlatMapping(settings, columns[0], masks[0])
     return DocumentMapping(settings, columns, masks)
-
-
-def mapped_columns(targets: Sequence[Target]) -> list[tuple[str, ...]]:
-    """Return the names of the columns that each target's lines have, in their order."""
-    return [tuple(field.column for field in target.fields) for target in targets]

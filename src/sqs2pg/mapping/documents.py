@@ -1,7 +1,7 @@
 """Documents: a message's JSON of any shape -> the records of each target.
 
-The general way, beside the one of `decode.py` for messages whose fields all lie at the top and are
-text. Numbers keep every digit: they stay text from the JSON to the column.
+The general case; `decode.py` is for messages whose fields are all strings at the top. Numbers keep
+every digit: they stay text from the JSON to the column.
 
 Promises, as `decode.py`: records of the mapping's fields, or a PermanentFault with a code and at
 most a name of the mapping and the index of a record; never a value. No I/O here.
@@ -23,7 +23,7 @@ from sqs2pg.message import Message, Record
 from sqs2pg.settings import RECORD_INDEX, Field, Target, When, attribute_key, paths
 
 RECORDS_MAX = 100_000
-"""Records of one message, at the most: a megabyte of `1,1,1,…` must not become a million rows."""
+"""Most records of one message: a megabyte of `1,1,1,…` must not become a million rows."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -33,9 +33,9 @@ class Extract(msgspec.Struct, gc=False, eq=False):
     """One record and where it goes."""
 
     target: int
-    """Its place among the mapping's targets."""
+    """Index among the mapping's targets."""
     index: int
-    """Its place among the records of its message, from 0."""
+    """Index among the records of its message, from 0."""
     record: Record
 
     def __repr__(self) -> str:
@@ -46,19 +46,19 @@ class Extract(msgspec.Struct, gc=False, eq=False):
 
 
 class Unit(msgspec.Struct, gc=False, eq=False):
-    """What one message holds: it is written whole or set aside whole."""
+    """The records of one message: written as a whole or quarantined as a whole."""
 
     extracts: list[Extract]
     dropped: int = 0
-    """Records that no route takes, where the settings say to drop them."""
+    """Number of records that no route takes, where the settings drop those."""
     dropped_fields: list[str] = msgspec.field(default_factory=list)
-    """Declared names that go nowhere, of each document that has them."""
+    """Sources that the settings drop, once for each document that has them."""
     several: bool = False
-    """It may hold more than one record, so that a fault names which."""
+    """It may hold more than one record, so a fault names the record."""
     message: Message | None = None
-    """The message as its envelope tells of it, where that is more than SQS does."""
+    """The message with the attributes that its envelope adds, if it adds any."""
     event: str | None = None
-    """The name its producer gave it, under `ledger.dedupe_key`."""
+    """The event id that the producer set in the field `ledger.dedupe_key`."""
 
 
 class DocumentReader:
@@ -74,7 +74,7 @@ class DocumentReader:
         routed: bool = False,
         dropped: Sequence[str] = (),
     ) -> None:
-        """`routed`: a record goes only where a `when` holds. `dropped`: known, and go nowhere.
+        """`routed`: a record goes only where a `when` holds. `dropped`: sources to ignore.
 
         Raises SettingsError.
         """
@@ -87,7 +87,7 @@ class DocumentReader:
         self._drop_unmatched = unmatched == "drop"
         self._dedupe = _steps(dedupe_key) if dedupe_key else ()
         self._dedupe_key = dedupe_key
-        self._dropped = {name: _names_of(name) for name in dropped}
+        self._dropped = {name: _member_names(name) for name in dropped}
         self._known = (
             _known_names(targets, dedupe_key, dropped) if unknown_fields == "quarantine" else None
         )
@@ -95,7 +95,7 @@ class DocumentReader:
     def read(self, documents: Sequence[Any], *, several: bool = False) -> Unit:
         """Return the unit of a message's documents, each a decoded JSON value.
 
-        `several`: it might have held another number of documents. Raises PermanentFault:
+        `several`: the envelope allows any number of documents. Raises PermanentFault:
         `not_an_object`, `missing_field`, `empty_field`, `wrong_type`, `unknown_field`,
         `unmatched`, `too_many_records`.
         """
@@ -105,14 +105,14 @@ class DocumentReader:
         names: list[str | None] = []
         for document in documents:
             if type(document) is not dict:
-                raise _placed(PermanentFault("not_an_object"), index, unit.several)
+                raise located(PermanentFault("not_an_object"), index, unit.several)
             if self._known is not None:
                 self._refuse_unknown(document, self._known, index, unit.several)
             for name, steps in self._dropped.items():
-                if _stands(document, steps):
+                if _exists(document, steps):
                     unit.dropped_fields.append(name)
             if self._dedupe:
-                names.append(self._name_of(document, index, unit.several))
+                names.append(self._event_name(document, index, unit.several))
             index = self._extract(document, unit, index)
             if index > RECORDS_MAX:
                 raise PermanentFault("too_many_records")
@@ -129,7 +129,7 @@ class DocumentReader:
         taken = taken or self._otherwise
         if not taken:
             if not self._drop_unmatched:
-                raise _placed(PermanentFault("unmatched"), first, unit.several)
+                raise located(PermanentFault("unmatched"), first, unit.several)
             unit.dropped += 1
             return first + 1
         most = 0
@@ -141,13 +141,13 @@ class DocumentReader:
             most = max(most, len(records))
         return first + max(most, 1)
 
-    def _name_of(self, document: Any, index: int, several: bool) -> str | None:
-        name = _normalized(document, self._dedupe, _event_name)
+    def _event_name(self, document: Any, index: int, several: bool) -> str | None:
+        name = _normalized(document, self._dedupe, _event_text)
         if isinstance(name, PermanentFault):
-            raise _placed(name, index, several, self._dedupe_key)
+            raise located(name, index, several, self._dedupe_key)
         return name or None
 
-    def _refuse_unknown(self, value: Any, known: _Names, index: int, several: bool) -> None:
+    def _refuse_unknown(self, value: Any, known: _KnownNames, index: int, several: bool) -> None:
         if type(value) is list:
             for element in value:
                 self._refuse_unknown(element, known, index, several)
@@ -155,7 +155,7 @@ class DocumentReader:
             for name, inner in value.items():
                 below = known.members.get(name)
                 if below is None:
-                    raise _placed(PermanentFault("unknown_field"), index, several)
+                    raise located(PermanentFault("unknown_field"), index, several)
                 self._refuse_unknown(inner, below, index, several)
 
 
@@ -177,7 +177,7 @@ def parse(body: str | bytes) -> Any:
 
 
 class _Extractor:
-    """One target's part: whether a document is its own, and the document's records for it."""
+    """For one target: whether it takes a document, and the document's records for it."""
 
     def __init__(self, target: Target) -> None:
         self.when = target.when
@@ -231,9 +231,9 @@ class _Extractor:
         records: list[Record] = []
         found = self._scopes(document)
         if isinstance(found, PermanentFault):
-            raise _placed(found, first, several, self._explode_name)
+            raise located(found, first, several, self._explode_name)
         for scope in found:
-            records.append(self._one(scope, first + len(records), several))
+            records.append(self._read_record(scope, first + len(records), several))
         return records
 
     def _scopes(self, document: Any) -> list[tuple[Any, ...]] | PermanentFault:
@@ -243,7 +243,7 @@ class _Extractor:
             return fault.with_traceback(None)
         return found if len(found) <= RECORDS_MAX else PermanentFault("too_many_records")
 
-    def _one(self, scope: tuple[Any, ...], index: int, several: bool) -> Record:
+    def _read_record(self, scope: tuple[Any, ...], index: int, several: bool) -> Record:
         values: list[str | None] = []
         for source, depth, steps, normalize, must in self._readers:
             if depth < 0:
@@ -251,10 +251,10 @@ class _Extractor:
                 continue
             text = _normalized(scope[depth], steps, normalize)
             if isinstance(text, PermanentFault):
-                raise _placed(text, index, several, source)
+                raise located(text, index, several, source)
             if must and not text:
                 code = "missing_field" if text is None else "empty_field"
-                raise _placed(PermanentFault(code), index, several, source)
+                raise located(PermanentFault(code), index, several, source)
             values.append(text)
         return self._record(*values)
 
@@ -271,13 +271,10 @@ def _normalized(
         return fault.with_traceback(None)
 
 
-def _placed(fault: PermanentFault, index: int, several: bool, name: str = "") -> PermanentFault:
-    return PermanentFault(fault.code, place(index, several, name), stage=fault.stage)
-
-
-def place(index: int, several: bool, name: str) -> str:
-    """Return a fault's detail: the record's index where there may be several, and the field."""
-    return " ".join(filter(None, (f"record {index}" if several else "", name)))
+def located(fault: PermanentFault, index: int, several: bool, name: str = "") -> PermanentFault:
+    """Return the fault with its place: the record's index if there may be several, the field."""
+    detail = " ".join(filter(None, (f"record {index}" if several else "", name)))
+    return PermanentFault(fault.code, detail, stage=fault.stage)
 
 
 def _kind(field: Field) -> str:
@@ -305,7 +302,7 @@ def _boolean(value: Any) -> str:
     return "true" if value else "false"
 
 
-def _event_name(value: Any) -> str:
+def _event_text(value: Any) -> str:
     return str(value) if type(value) is int else _string(value)
 
 
@@ -340,7 +337,7 @@ def _condition(when: When) -> Callable[[Any], bool]:
 
 
 def _steps(text: str) -> tuple[str | int, ...]:
-    """The steps of a path from the document, which goes through no exploded array."""
+    """Return the steps of a path from the document's top, through no exploded array."""
     return paths.compile_sources([text])[text].steps
 
 
@@ -349,52 +346,54 @@ def _same(value: Any, wanted: Any) -> bool:
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
 
 
-class _Names(msgspec.Struct):
-    """The names that a mapping knows below one place; None: all of them."""
+class _KnownNames(msgspec.Struct):
+    """The member names that a mapping reads at one point of a document; None: any name."""
 
-    members: dict[str, _Names] | None
+    members: dict[str, _KnownNames] | None
 
 
-def _names_of(path: str) -> list[str]:
+def _member_names(path: str) -> list[str]:
     return [step for step in paths.parse(path) if isinstance(step, str)]
 
 
-def _stands(value: Any, names: Sequence[str]) -> bool:
-    """Whether a path leads to anything, in any element of the arrays on its way."""
+def _exists(value: Any, names: Sequence[str]) -> bool:
+    """Whether a path exists, in any element of the arrays on its way."""
     if type(value) is list:
-        return any(_stands(element, names) for element in value)
+        return any(_exists(element, names) for element in value)
     if not names:
         return True
-    return type(value) is dict and names[0] in value and _stands(value[names[0]], names[1:])
+    return type(value) is dict and names[0] in value and _exists(value[names[0]], names[1:])
 
 
-def _known_names(targets: Sequence[Target], dedupe_key: str, dropped: Sequence[str] = ()) -> _Names:
-    root = _Names({})
+def _known_names(
+    targets: Sequence[Target], dedupe_key: str, dropped: Sequence[str] = ()
+) -> _KnownNames:
+    root = _KnownNames({})
     texts = [dedupe_key, *dropped] if dedupe_key else list(dropped)
     for target in targets:
         texts += [field.source for field in target.fields if field.source]
         texts += [target.explode] if target.explode else []
         texts += [target.when.field] if target.when else []
     for text in texts:
-        steps = [step for step in paths.parse(text) if isinstance(step, str)]
+        steps = _member_names(text)
         at = root
         for step in steps:
             if at.members is None:
                 break
-            at = at.members.setdefault(step, _Names({}))
+            at = at.members.setdefault(step, _KnownNames({}))
         if not steps:
             root.members = None
     for target in targets:
         for field in target.fields:
             if field.type == "jsonb" and field.source:
-                _open(root, _names_of(field.source))
+                _allow_all_below(root, _member_names(field.source))
     for name in dropped:
-        _open(root, _names_of(name))
+        _allow_all_below(root, _member_names(name))
     return root
 
 
-def _open(at: _Names, steps: Sequence[str]) -> None:
-    """Let any name be below a place: the field takes all of it."""
+def _allow_all_below(at: _KnownNames, steps: Sequence[str]) -> None:
+    """Allow any name below a path: the field takes all of it."""
     for step in steps:
         if at.members is None:
             return

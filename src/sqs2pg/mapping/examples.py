@@ -17,10 +17,10 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.columns import implied
+from sqs2pg.mapping.columns import column_for
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.copy_text import values
-from sqs2pg.message import Message, MessageAttribute, Part, Row, SystemAttributes
+from sqs2pg.message import Message, MessageAttribute, Row, SystemAttributes, TargetLines
 from sqs2pg.settings import Example, Field, Settings, Target
 
 MASKED = "masked"
@@ -45,7 +45,7 @@ def test_keyring() -> Keyring:
 
 def compile_offline(settings: Settings, masks: Sequence[Sequence[Any]]) -> MessageMapping:
     """Compile the mapping against the columns that `migrate` would make."""
-    columns = [[implied(field) for field in target.fields] for target in settings.targets]
+    columns = [[column_for(field) for field in target.fields] for target in settings.targets]
     return compile_mapping(settings, columns, masks)
 
 
@@ -140,7 +140,7 @@ def _expected(settings: Settings, example: Example, name: str) -> list[list[Mapp
 
 def _rows(settings: Settings, row: Row, target: Target) -> list[list[str | None]]:
     position = settings.targets.index(target)
-    parts: list[Row | Part] = [row, *row.also]
+    parts: list[Row | TargetLines] = [row, *row.also]
     text = "".join(part.text for part in parts if part.target == position)
     return [values(line) for line in text.split("\n")[:-1]]
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sqs2pg.mapping.originals import Originals, place_of
+from sqs2pg.mapping.originals import Originals, fields_id
 from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
@@ -33,7 +33,7 @@ class Glimpse:
         )
         self._decode = cast("Callable[[str], Any]", msgspec.json.Decoder(record).decode)
         self._subject = attrgetter(attributes[subject])
-        self._place = place_of(fields)
+        self._fields_id = fields_id(fields)
         self._places = [
             (field.source, index, attrgetter(attributes[field.source]))
             for index, field in enumerate(fields)
@@ -61,7 +61,7 @@ class Glimpse:
             else:
                 kept[index] = None
         whole = [line for line in kept if line is not None]
-        part = originals.part(taken, list(map(self._subject, records)), self._place)
+        part = originals.part(taken, list(map(self._subject, records)), self._fields_id)
         for source, column, read in self._places:
             part.add(source, list(map(read, records)), _Column(whole, column))
         return kept

@@ -1,7 +1,7 @@
-"""Originals: what a batch's rows had in clear, on its way from the transform to the vault.
+"""Originals: the cleartext of a batch's masked values, on its way from the transform to the vault.
 
-Kept column by column, as the transform works, and only where the vault is on. Lives as long as its
-batch; `repr` shows nothing of it. No I/O here.
+Kept column by column, as the transform works, and only where the vault is on. It lives as long as
+its batch, and its `repr` shows no value. No I/O here.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from sqs2pg.mapping.copy_text import NULL, unescaped
 from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
-Place = tuple[tuple[str, ...], ...]
-"""What tells recoverable columns of one target from another's: each field's name in the vault, and
-what its token hangs on besides its value and the key."""
+FieldsId = tuple[tuple[str, ...], ...]
+"""Identifies the recoverable fields of one target. For each: its name in the vault, and everything
+besides value and key that its token depends on."""
 
 _message_id = attrgetter("message_id")
 
 
-def place_of(fields: Iterable[Field]) -> Place:
-    """Return the place of a target's recoverable fields, in their order."""
+def fields_id(fields: Iterable[Field]) -> FieldsId:
+    """Return the identity of a target's recoverable fields, in their order."""
     return tuple(
         (field.source, field.domain or field.name, field.mask, field.kind, field.type)
         for field in fields
@@ -30,13 +30,13 @@ def place_of(fields: Iterable[Field]) -> Place:
     )
 
 
-class Part:
-    """The recoverable columns of some records: of one target, in one batch."""
+class OriginalColumns:
+    """The recoverable columns of some records of one target, in one batch."""
 
     def __init__(
-        self, messages: Sequence[Message], subjects: Sequence[str | None], place: Place = ()
+        self, messages: Sequence[Message], subjects: Sequence[str | None], fields: FieldsId = ()
     ) -> None:
-        self._place = place
+        self._fields_id = fields
         self._messages = messages
         self._subjects = subjects
         self._fields: list[str] = []
@@ -44,18 +44,18 @@ class Part:
         self._cells: list[Sequence[str]] = []
 
     def add(self, field: str, values: Sequence[str | None], cells: Sequence[str]) -> None:
-        """Add a column: the field's values in clear and their cells of COPY's text format."""
+        """Add a column: the field's cleartext values and the cells that stand for them."""
         self._fields.append(field)
         self._values.append(values)
         self._cells.append(cells)
 
     def hashes(self, salt: int, chosen: Collection[str] | None) -> dict[int, int]:
-        """Return a hash of each chosen record's place, subject and values, and where one stands.
+        """Return a hash of each chosen record's fields, subject and values, with a record's index.
 
-        Records with equal ones have nothing new to the vault, so one of them is enough. `chosen`
-        are MessageIds; None means all.
+        Records with equal hashes tell the vault the same, so one index of them is enough.
+        `chosen` are MessageIds; None means all.
         """
-        rows = zip(repeat(hash((salt, self._place))), self._subjects, *self._values)
+        rows = zip(repeat(hash((salt, self._fields_id))), self._subjects, *self._values)
         if chosen is None:
             return dict(zip(map(hash, rows), count()))
         ids = map(_message_id, self._messages)
@@ -66,7 +66,7 @@ class Part:
         }
 
     def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
-        """Yield subject, field, token and value in clear of records, column by column.
+        """Yield subject, field, token and cleartext value of records, column by column.
 
         A missing value has no original, and a mask that gave NULL no token.
         """
@@ -79,19 +79,19 @@ class Part:
 
 
 class Originals:
-    """All parts of one batch."""
+    """The original columns of one batch, of all its targets."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[OriginalColumns] = []
 
     def part(
-        self, messages: Sequence[Message], subjects: Sequence[str | None], place: Place = ()
-    ) -> Part:
-        """Add the part of some records; `messages[i]` is what record i came in.
+        self, messages: Sequence[Message], subjects: Sequence[str | None], fields: FieldsId = ()
+    ) -> OriginalColumns:
+        """Begin the columns of some records; record i came in `messages[i]`.
 
-        `place`: parts of equal ones are added the same fields, in the same order.
+        Parts with equal `fields` get the same columns, in the same order.
         """
-        part = Part(messages, subjects, place)
+        part = OriginalColumns(messages, subjects, fields)
         self.parts.append(part)
         return part
 

@@ -23,7 +23,7 @@ from sqs2pg.mapping.convert import text as as_it_is
 from sqs2pg.mapping.copy_text import NULL, escaped
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import DAY_MS, day_of
-from sqs2pg.mapping.originals import Originals, place_of
+from sqs2pg.mapping.originals import Originals, fields_id
 from sqs2pg.mapping.subject import naming
 from sqs2pg.mask.canonical import text as canonical_text
 from sqs2pg.mask.operator import Mask, Operator
@@ -58,7 +58,7 @@ class Transformer:
             for index, field in enumerate(fields)
             if field.recover
         ]
-        self._place = place_of(fields)
+        self._fields_id = fields_id(fields)
         self._subject_source = subject
         self._subject = attrgetter(attributes[subject]) if subject else None
         self._named = naming(fields, subject)
@@ -78,7 +78,7 @@ class Transformer:
         table = [plan.cells(messages, records, faults) for plan in self._columns]
         if originals is not None and self._subject is not None:
             subjects = self._subjects(list(map(self._subject, records)), faults)
-            part = originals.part(messages, subjects, self._place)
+            part = originals.part(messages, subjects, self._fields_id)
             for index, source, read in self._recoverable:
                 part.add(source, list(map(read, records)), table[index])
         lines: list[Cell] = [line + "\n" for line in map("\t".join, zip(*table, strict=True))]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sqs2pg.message import Part, Row
+from sqs2pg.message import Row, TargetLines
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier
 
@@ -109,5 +109,5 @@ class TargetCopy:
         )
 
 
-def _parts(row: Row) -> tuple[Row | Part, ...]:
+def _parts(row: Row) -> tuple[Row | TargetLines, ...]:
     return (row, *row.also)

@@ -1,14 +1,15 @@
-"""Paths: where in a document a field's value is, written `user.address.city` or `items[0].sku`.
+"""Paths: where a field's value is in a document, written `user.address.city` or `items[0].sku`.
 
     name            a member of an object
     a.b             a member of a member
     a[0], a[-1]     an element of an array, from the start or the end
     a['b.c']        a member whose name holds a dot or a bracket
-    a[]             each element of the array that `explode` names, one a row
+    a[]             each element of the array that `explode` names, one row per element
     $               the whole document
 
-A value that is not there, or null at any step, is missing. An object or array where the path
-wants another shape is a fault, never a missing value. No I/O here.
+A value is missing where it, or any step on the way to it, is absent or null. Another shape than the
+path expects (an object for an array, a text for an object) is a fault, never a missing value.
+No I/O here.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _STEP = re.compile(
 _PLAIN = re.compile(r"[^.\[\]]+\Z")
 
 
-class Source(msgspec.Struct, frozen=True):
-    """Where a value is: so many exploded arrays deep, and the steps from there."""
+class SourcePath(msgspec.Struct, frozen=True):
+    """Where a value is: how many exploded arrays deep, and the steps from there."""
 
     depth: int
     """0: from the document; 1: from an element of the exploded array; and so on."""
@@ -66,14 +67,15 @@ def parse(text: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def compile_sources(sources: Sequence[str], explode: str = "") -> dict[str, Source]:
-    """Return where each source is, given the array that is exploded ("" for none).
+def compile_sources(sources: Sequence[str], explode: str = "") -> dict[str, SourcePath]:
+    """Return the path of each source, given the array that is exploded ("" for none).
 
-    Raises SettingsError `bad_path` for what is no path, or for `[]` where nothing is exploded.
+    Raises SettingsError `bad_path` for a text that is no path, and for `[]` where nothing is
+    exploded.
     """
     whole = explode_steps(explode)
     ends = [0, *(index + 1 for index, step in enumerate(whole) if step is EACH)]
-    found: dict[str, Source] = {}
+    found: dict[str, SourcePath] = {}
     for text in sources:
         steps = parse(text)
         depth = steps.count(EACH)
@@ -86,14 +88,14 @@ def compile_sources(sources: Sequence[str], explode: str = "") -> dict[str, Sour
                 else "set `explode` to the array, beside the fields, or name one element: [0]",
             )
         rest = steps[ends[depth] :]
-        found[text] = Source(depth, tuple(step for step in rest if step is not EACH))
+        found[text] = SourcePath(depth, tuple(step for step in rest if step is not EACH))
     return found
 
 
 def contains(outer: str, inner: str) -> bool:
-    """Whether what is at `outer` holds what is at `inner`, or may: they are equal, or it is above.
+    """Whether the value at `outer` holds, or may hold, the value at `inner`; equal paths do.
 
-    An element by its index may be any element, so indexes are not compared.
+    An index may be that of any element, so indexes are not compared.
     """
     if outer == inner:
         return True
@@ -106,7 +108,7 @@ def _kind(step: Step) -> Step:
 
 
 def explode_steps(explode: str) -> tuple[Step, ...]:
-    """Return the steps of `explode`, the last one EACH; none where nothing is exploded."""
+    """Return the steps of `explode`, the last of them EACH; () where nothing is exploded."""
     if not explode:
         return ()
     steps = parse(explode)
@@ -114,7 +116,7 @@ def explode_steps(explode: str) -> tuple[Step, ...]:
 
 
 def read(value: Any, steps: Sequence[str | int]) -> Any:
-    """Return what is at the end of the steps; None where it is missing or null.
+    """Return the value at the end of the steps; None where it is missing or null.
 
     Raises PermanentFault `wrong_type` where a step meets another shape.
     """
@@ -134,10 +136,10 @@ def read(value: Any, steps: Sequence[str | int]) -> Any:
 
 
 def scopes(document: Any, steps: Sequence[Step]) -> Iterator[tuple[Any, ...]]:
-    """Yield, a record, what sources start from: the document, then the element at each depth.
+    """Yield for each record where its sources start: the document, then an element per depth.
 
     `steps` are those of `explode`. Raises PermanentFault: `missing_field` where the array is
-    missing or null, `wrong_type` where it is none.
+    missing or null, `wrong_type` where the value is not an array.
     """
     if EACH not in steps:
         yield (document,)

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from sqs2pg.mapping.columns import Column, implied, match, sql_type
+from sqs2pg.mapping.columns import Column, column_for, match, sql_type
 from sqs2pg.mapping.field_types import FIELD_TYPES, type_of_column
 from sqs2pg.settings import Field
 from sqs2pg.settings.fields import TypeName
@@ -19,7 +19,7 @@ def test_every_type_of_the_settings_has_a_record() -> None:
 @pytest.mark.parametrize("name", FIELD_TYPES)
 def test_the_column_that_migrate_makes_takes_the_field(name: str) -> None:
     field = Field(column="v", source="v", type=name)
-    column = implied(field)
+    column = column_for(field)
     assert match([field], {"v": column}, "t") == [column]
 
 
@@ -52,7 +52,7 @@ def test_a_text_column_has_the_length_of_the_field() -> None:
     kept = Field(column="v", source="v", length_max=9)
     masked = Field(column="v", source="v", type="bigint", mask="pseudonymize", length_max=40)
     assert sql_type(kept) == "varchar(9)"
-    assert implied(kept) == Column("v", "varchar", 9)
+    assert column_for(kept) == Column("v", "varchar", 9)
     assert sql_type(masked) == "varchar(40)"
     assert sql_type(Field(column="v", source="v", type="double", length_max=9)) == (
         "double precision"

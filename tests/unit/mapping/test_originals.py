@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqs2pg.mapping.copy_text import escaped, unescaped
-from sqs2pg.mapping.originals import Originals, place_of
+from sqs2pg.mapping.originals import Originals, fields_id
 from sqs2pg.mapping.subject import naming, whose
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
@@ -67,7 +67,7 @@ def test_what_is_known_of_one_place_is_not_known_of_another() -> None:
     fields = [field, *(msgspec.structs.replace(field, **other) for other in others)]
     found = []
     for one in [*fields, msgspec.structs.replace(field, column="another", domain="ip")]:
-        part = Originals().part([message(0)], ["ann"], place_of([one, Field(column="x")]))
+        part = Originals().part([message(0)], ["ann"], fields_id([one, Field(column="x")]))
         part.add(one.source, ["192.0.2.1"], ["t"])
         [mark] = part.hashes(1, None)
         found.append(mark)

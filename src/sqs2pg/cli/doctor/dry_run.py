@@ -14,7 +14,7 @@ from sqs2pg.cli.doctor.context import Context
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.copy_text import values
-from sqs2pg.message import Message, Part, Row
+from sqs2pg.message import Message, Row, TargetLines
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.runners import assembly
 from sqs2pg.sqs.peek import peek
@@ -52,7 +52,7 @@ async def take_sample(context: Context, count: int) -> Sample:
         if isinstance(made, PermanentFault):
             faults[made.code] += 1
         else:
-            parts: list[Row | Part] = [made, *made.also]
+            parts: list[Row | TargetLines] = [made, *made.also]
             rows += [row for part in parts for row in _rows(context, part)]
     return Sample(len(messages), rows, dict(faults))
 
@@ -67,7 +67,7 @@ def _run(mapping: Any, message: Message) -> Row | PermanentFault:
     return found
 
 
-def _rows(context: Context, part: Row | Part) -> list[dict[str, str | None]]:
+def _rows(context: Context, part: Row | TargetLines) -> list[dict[str, str | None]]:
     targets = context.settings.targets
     target = targets[part.target]
     table = {"table": target.table} if len(targets) > 1 else {}
