@@ -5,7 +5,5 @@
 #include "http.h"
 
 extern const Handler call_handler;
-/* Answers waiting receives with the messages that became visible since the last round. */
-void calls_serve_waiters(void);
 
 #endif

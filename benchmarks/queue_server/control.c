@@ -139,12 +139,7 @@ void control_round(void) {
         c->next = answered;
         answered = c;
     }
-    while (answered) {
-        Connection *c = answered;
-        answered = c->next;
-        c->next = NULL;
-        connection_resume(c);
-    }
+    connections_resume(answered);
 }
 
 bool control_is_busy(void) { return fills_are_busy(); }

@@ -199,9 +199,9 @@ def run(seed: int, *, cases: int = sys.maxsize, seconds: float = float("inf")) -
     """Send cases until either bound; raises OSError or ValueError if the server is gone."""
     draw = random.Random(seed)
     found = FuzzCounts()
-    until = time.monotonic() + seconds
     handle = "none"
     with QueueServer("--seed", str(seed), "--manifest") as server:
+        until = time.monotonic() + seconds  # from here: a build before it takes seconds, too
         stream: socket.socket | None = None
         for number in itertools.count():
             if number >= cases or time.monotonic() >= until:

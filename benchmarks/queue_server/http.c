@@ -443,6 +443,15 @@ void connection_resume(Connection *c) {
     if (!c->dead && c->events & EPOLLIN && transport_has_more(&c->transport)) read_input(c);
 }
 
+void connections_resume(Connection *list) {
+    while (list) {
+        Connection *c = list;
+        list = c->next;
+        c->next = NULL;
+        connection_resume(c);
+    }
+}
+
 void connection_ready(Connection *c, uint32_t events) {
     if (c->dead) return;
     if (events & (EPOLLHUP | EPOLLERR) || (events & EPOLLRDHUP && c->phase != PHASE_READING)) {

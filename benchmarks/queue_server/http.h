@@ -83,8 +83,10 @@ void connection_accept(int listener);
 uint32_t connections_open(void);
 void connection_ready(Connection *c, uint32_t events);
 void connection_timer(Timer *t);
-/* Writes what can be written and takes the next request. Call it after a late answer. */
+/* Writes what can be written and takes the next request. Call it after a late answer, and not while
+ * using a queue: the connection may have any request waiting, even DeleteQueue. */
 void connection_resume(Connection *c);
+void connections_resume(Connection *list); /* the same for a list, linked by next */
 void connections_reap(void); /* frees closed connections; call it at the end of a round */
 
 #endif

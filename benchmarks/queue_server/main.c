@@ -21,6 +21,7 @@
 #include "faults.h"
 #include "http.h"
 #include "queue.h"
+#include "receive.h"
 #include "server.h"
 
 enum { EVENTS = 256 };
@@ -178,9 +179,9 @@ static void run(int listener) {
                 connection_ready(mark, events[i].events);
             }
         }
-        calls_serve_waiters();
+        receives_serve();
         control_round();
-        calls_serve_waiters(); /* with what a fill just sent */
+        receives_serve(); /* with what a fill just sent */
         connections_reap();
     }
 }

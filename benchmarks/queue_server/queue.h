@@ -101,10 +101,8 @@ bool queue_is_deliverable(const Queue *q);
  * in-flight limit was reached. */
 int queue_receive(Queue *q, int max, uint32_t visibility_s, Message *out[10], bool *over_limit);
 
-typedef enum { HANDLE_MALFORMED, HANDLE_GONE, HANDLE_STALE, HANDLE_CURRENT } HandleState;
-/* HANDLE_GONE: valid, but the message was deleted or moved. HANDLE_STALE: received again since. */
-HandleState handle_read(const Queue *q, const char *text, size_t len, Message **message);
-void handle_write(const Message *m, char *text); /* options.handle_chars characters */
+/* Finds the message in a slot, NULL if the slot is free; returns false if there is no such slot. */
+bool message_in_slot(uint32_t slot, Message **m);
 
 void message_delete(Message *m);
 void message_extend(Message *m, uint32_t visibility_s); /* of a message in flight; 0 makes it visible */
