@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from sqs2pg.settings.fields import (
     ATTRIBUTE,
+    CONTENT_ENCODING,
     POINTER_SIZES,
     RECORD_INDEX,
     USER_LOGINS,
@@ -39,6 +40,7 @@ from sqs2pg.settings.sections import (
 __all__ = [
     "ATTRIBUTE",
     "CONFIG_VARIABLE",
+    "CONTENT_ENCODING",
     "DEFAULT_FILE",
     "ENVIRONMENT_PREFIX",
     "POINTER_SIZES",

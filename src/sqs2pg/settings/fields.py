@@ -187,9 +187,6 @@ class EnvelopeSettings(Section, frozen=True):
         Literal["one", "array", "lines", "auto"],
         Meta(description="a message is one JSON document, an array of them, or a line each"),
     ] = "one"
-    content_encoding_attribute: Annotated[
-        str, Meta(min_length=1, max_length=256, description="message attribute: gzip, zstd, base64")
-    ] = "Content-Encoding"
     decompressed_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1)] = 64 * 2**20
     s3_bytes_max: Annotated[
         int, Meta(ge=1024, le=2**31 - 1, description="of one object that a message points to")
@@ -206,6 +203,8 @@ class EnvelopeSettings(Section, frozen=True):
 
 POINTER_SIZES = ("ExtendedPayloadSize", "SQSLargePayloadSize")
 """Message attributes in which the S3 extended clients put the payload's size in bytes."""
+CONTENT_ENCODING = "Content-Encoding"
+"""The message attribute that the layer `content_encoding` reads: gzip, zstd, base64."""
 ENVELOPE_ATTRIBUTES = ("sns.", "eventbridge.", "s3.")
 """How the names of what an envelope says begin; no message attributes of SQS."""
 ATTRIBUTE = "attribute:"

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from sqs2pg.settings.fields import (
     ATTRIBUTE,
+    CONTENT_ENCODING,
     DROP,
     END,
     ENVELOPE_ATTRIBUTES,
@@ -345,7 +346,7 @@ class Settings(Section, frozen=True):
         if self.envelope.has_pointers:
             names += POINTER_SIZES
         if {"auto", "content_encoding"} & set(self.envelope.layers):
-            names.append(self.envelope.content_encoding_attribute)
+            names.append(CONTENT_ENCODING)
         return tuple(dict.fromkeys(names))
 
     @property

@@ -21,7 +21,7 @@ from sqs2pg.mapping.envelope import compression, formats
 from sqs2pg.mapping.envelope.formats import Pointer
 from sqs2pg.mapping.envelope.records import read_records
 from sqs2pg.message import Message
-from sqs2pg.settings import EnvelopeSettings
+from sqs2pg.settings import CONTENT_ENCODING, EnvelopeSettings
 
 LAYERS_MAX = 8
 """Layers that `auto` takes off, at the most: SNS in SNS in … must come to an end."""
@@ -58,7 +58,6 @@ class Envelope:
         self._layers = settings.layers
         self._auto = "auto" in settings.layers
         self._records = settings.records
-        self._attribute = settings.content_encoding_attribute
         self._bytes_max = settings.decompressed_bytes_max
         self.has_pointers = self._auto or "s3" in settings.layers
 
@@ -131,7 +130,7 @@ class Envelope:
 
     def _decode(self, payload: Payload, given: Mapping[str, str]) -> Payload:
         """Undo the encodings that an attribute names, the last one first (RFC 9110, 8.4)."""
-        named = given.get(self._attribute, "")
+        named = given.get(CONTENT_ENCODING, "")
         for encoding in reversed([one.strip().lower() for one in named.split(",") if one.strip()]):
             if encoding != "identity":
                 payload = compression.decode(encoding, payload, self._bytes_max)
@@ -145,7 +144,7 @@ class Envelope:
         attributes: dict[str, str],
     ) -> Payload:
         for _ in range(LAYERS_MAX):
-            if given.get(self._attribute):
+            if given.get(CONTENT_ENCODING):
                 payload = self._decode(payload, given)
                 given.clear()
                 continue
