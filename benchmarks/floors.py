@@ -27,7 +27,7 @@ import uvloop
 
 from sqs2pg.message import Message
 from sqs2pg.postgres.sink import Packed
-from sqs2pg.runners.assembly import Ready, assemble
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings.load import load
 from sqs2pg.sqs.concurrency import AT_ONCE_MIN
 
@@ -64,7 +64,7 @@ class HandleBatches:
         return True
 
 
-async def _receive(ready: Ready, timeout_s: int, count: int) -> list[Message]:
+async def _receive(ready: Pipeline, timeout_s: int, count: int) -> list[Message]:
     messages: list[Message] = []
 
     def take(came: list[Message]) -> bool:
@@ -83,7 +83,7 @@ async def _receive(ready: Ready, timeout_s: int, count: int) -> list[Message]:
     return messages
 
 
-async def _pack(ready: Ready, batches: list[list[Message]]) -> list[Packed]:
+async def _pack(ready: Pipeline, batches: list[list[Message]]) -> list[Packed]:
     pack = ready.processors[0]._pack  # noqa: SLF001  one stage of the pipeline, alone
     packed = [pack(batch, {}, None) for batch in batches]
     if None in packed:
@@ -91,14 +91,14 @@ async def _pack(ready: Ready, batches: list[list[Message]]) -> list[Packed]:
     return [one for one in packed if one is not None]
 
 
-async def _write(ready: Ready, packed: list[Packed]) -> None:
+async def _write(ready: Pipeline, packed: list[Packed]) -> None:
     sink = ready.processors[0]._sink  # noqa: SLF001  one stage, alone
     for one in packed:
         if fault := await sink.write_packed(one):
             raise BenchmarkError(f"a batch could not be written ({fault})")
 
 
-async def _delete(ready: Ready, messages: list[Message]) -> None:
+async def _delete(ready: Pipeline, messages: list[Message]) -> None:
     async def delete(part: list[Message]) -> None:
         handles = [message.receipt_handle for message in part]
         if failures := await ready.client.delete_on(HandleBatches(ready.source.queue_url, handles)):
@@ -122,7 +122,7 @@ async def stages(count: int, postgres: int | None) -> dict[str, float]:
 
     settings = load(Path("/dev/null"))
     rows, timeout_s = settings.sink.batch_rows_max, settings.source.visibility_timeout_s
-    async with assemble(settings) as ready:
+    async with Pipeline(settings) as ready:
         gc.freeze()
         messages = await timed("receive", lambda: _receive(ready, timeout_s, count))
         batches = [messages[at : at + rows] for at in range(0, count, rows)]

@@ -23,7 +23,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mask.registry import OPERATORS, compile_operator
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.runners.assembly import masks_of
+from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import Settings
 
 from .machine import commit, machine

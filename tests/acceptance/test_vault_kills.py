@@ -29,7 +29,7 @@ AND application_name = 'sqs2pg'"""
 @pytest.fixture
 async def filled(shell: Any, aws_environment: None, queue_url: str, database: str) -> Any:
     """A shell with the vault on, and many people's logins written."""
-    from sqs2pg.runners.assembly import assemble
+    from sqs2pg.runners.pipeline import Pipeline
     from sqs2pg.settings import load
 
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
@@ -44,7 +44,7 @@ async def filled(shell: Any, aws_environment: None, queue_url: str, database: st
             "vault": {"enabled": True},
         },
     )
-    async with assemble(shell.settings) as ready:
+    async with Pipeline(shell.settings) as ready:
         people = [message(f"u{i:05}", f"10.0.{i % 250}.{i // 250}", str(i)) for i in range(PEOPLE)]
         people += [message("u00007", "10.0.9.9", str(i)) for i in range(30)]
         await write(ready, people)

@@ -33,7 +33,8 @@ from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.postgres.migrate import migrate, pipeline_id
 from sqs2pg.postgres.sqlstate import DatabaseFault
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners.assembly import Ready, assemble, connect
+from sqs2pg.runners.connect import connect
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from tests.logins import login, send_in_batches
 
@@ -115,7 +116,7 @@ class Met:
 class Running:
     """A consumer in the test's own process."""
 
-    ready: Ready
+    ready: Pipeline
     task: asyncio.Task[Totals]
 
     @property
@@ -186,7 +187,7 @@ class World:
     @contextlib.asynccontextmanager
     async def consuming(self, **overrides: Any) -> AsyncIterator[Running]:
         """Run a consumer in this process while the block lasts; it must end in good order."""
-        async with assemble(self.settings(**overrides)) as ready:
+        async with Pipeline(self.settings(**overrides)) as ready:
             running = Running(ready, asyncio.create_task(ready.consumer.run()))
             try:
                 yield running
@@ -199,7 +200,7 @@ class World:
 
     async def drain(self, **overrides: Any) -> Totals:
         """Run a consumer in this process until the queue is empty."""
-        async with assemble(self.settings(**overrides)) as ready, asyncio.timeout(WAIT_S):
+        async with Pipeline(self.settings(**overrides)) as ready, asyncio.timeout(WAIT_S):
             return await ready.consumer.run(drain_settle_s=0)
 
     def spawn(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:

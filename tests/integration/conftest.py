@@ -11,10 +11,11 @@ import pytest
 
 from sqs2pg.keys import provider_file
 from sqs2pg.postgres.migrate import migrate
-from sqs2pg.runners.assembly import Ready, assemble, connect
+from sqs2pg.runners.connect import connect
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 
-Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
+Assemble = Callable[..., AbstractAsyncContextManager[Pipeline]]
 
 
 @pytest.fixture
@@ -46,12 +47,12 @@ def pipeline(settings: Callable[..., Settings]) -> Assemble:
     """Migrate and assemble: `async with pipeline(sink={…}) as ready`."""
 
     @asynccontextmanager
-    async def make(**overrides: Any) -> AsyncIterator[Ready]:
+    async def make(**overrides: Any) -> AsyncIterator[Pipeline]:
         chosen = settings(**overrides)
         session = await connect(chosen)
         await migrate(session, chosen)
         await session.close()
-        async with assemble(chosen) as ready:
+        async with Pipeline(chosen) as ready:
             yield ready
 
     return make

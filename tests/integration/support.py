@@ -9,19 +9,19 @@ from typing import Any
 import psycopg
 
 from sqs2pg.message import Message
-from sqs2pg.runners.assembly import Ready
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.sqs.wire import OutgoingMessage
 
-Assemble = Callable[..., AbstractAsyncContextManager[Ready]]
+Assemble = Callable[..., AbstractAsyncContextManager[Pipeline]]
 
 
-async def send(ready: Ready, bodies: Sequence[str | OutgoingMessage]) -> None:
+async def send(ready: Pipeline, bodies: Sequence[str | OutgoingMessage]) -> None:
     """Put bodies on the pipeline's queue."""
     for start in range(0, len(bodies), 10):
         assert await ready.client.send(ready.source.queue_url, bodies[start : start + 10]) == []
 
 
-async def receive(ready: Ready, count: int) -> list[Message]:
+async def receive(ready: Pipeline, count: int) -> list[Message]:
     """Receive until `count` different messages are in hand."""
     messages: list[Message] = []
     while len(messages) < count:

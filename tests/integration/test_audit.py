@@ -17,7 +17,7 @@ from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import migrate
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings
 
 Connection = psycopg.Connection[Any]

@@ -22,7 +22,8 @@ from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners.assembly import Ready, connect
+from sqs2pg.runners.connect import connect
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 from sqs2pg.status.server import status_server
@@ -42,7 +43,7 @@ async def table_locked(database: str) -> AsyncIterator[None]:
         yield
 
 
-def metric(ready: Ready, name: str, **labels: str) -> float:
+def metric(ready: Pipeline, name: str, **labels: str) -> float:
     return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels) or 0.0
 
 
@@ -145,7 +146,7 @@ async def test_what_several_batches_settle_is_deleted_by_ten(pipeline: Assemble)
         assert (ready.source.held_count, await ready.source.depth()) == (0, (0, 0, 0))
 
 
-async def held(ready: Ready, count: int) -> list[Message]:
+async def held(ready: Pipeline, count: int) -> list[Message]:
     """Take messages in hand."""
     messages: list[Message] = []
     while len(messages) < count:
@@ -154,7 +155,7 @@ async def held(ready: Ready, count: int) -> list[Message]:
 
 
 def fail_once(
-    ready: Ready, monkeypatch: pytest.MonkeyPatch, *, sender_fault: bool
+    ready: Pipeline, monkeypatch: pytest.MonkeyPatch, *, sender_fault: bool
 ) -> list[list[str]]:
     """Let the first entry of the next visibility request fail; return the handles as asked for."""
     change = ready.client.change_visibility

@@ -20,7 +20,7 @@ import pytest
 
 import sqs2pg
 from benchmarks.queue_server import QueueServer
-from sqs2pg.runners.assembly import Ready
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.sqs.connection import HttpConnection, Reply
 from tests.integration.support import Assemble
 from tests.native import extension
@@ -40,7 +40,9 @@ def queue_server(monkeypatch: pytest.MonkeyPatch, aws_environment: None) -> Iter
         yield server
 
 
-async def drain(ready: Ready, watch: Callable[[FrameType, str, Any], None] | None = None) -> None:
+async def drain(
+    ready: Pipeline, watch: Callable[[FrameType, str, Any], None] | None = None
+) -> None:
     """Drain the queue in this thread, its calls watched."""
     sys.setprofile(watch)
     try:

@@ -18,7 +18,7 @@ from sqs2pg.keys import provider_file
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.postgres.key_registry import activate, recorded
 from sqs2pg.postgres.quarantine import Selection
-from sqs2pg.runners.assembly import connect, keyring_of
+from sqs2pg.runners.connect import connect, keyring_of
 from sqs2pg.settings import Settings
 
 SENT_MS = 1_700_000_000_000
@@ -73,7 +73,7 @@ async def test_a_running_pipeline_takes_the_new_version_up(pipeline: Any, settin
         assert await tokens(chosen) == [(f"u{n}", v, v) for n, v in enumerate(versions, 1)]
 
 
-async def test_columns_that_were_read_again_are_kept_by_a_rollover(
+async def test_columns_that_were_read_again_are_kept_by_a_key_rotation(
     pipeline: Any, settings: Make, database: str
 ) -> None:
     chosen = settings()

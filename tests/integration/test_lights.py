@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from benchmarks.queue_server import QueueServer
-from sqs2pg.runners.assembly import Ready
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.status.recorder import point_between
 from sqs2pg.telemetry.log import short_line
 from tests.integration.support import Assemble, rows, send
@@ -28,14 +28,14 @@ from tests.waiting import until
 SOON = {"poll_s": 0.1}
 
 
-def gauge(ready: Ready, name: str, **labels: str) -> float | None:
+def gauge(ready: Pipeline, name: str, **labels: str) -> float | None:
     return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels)
 
 
 @asynccontextmanager
-async def consuming(ready: Ready) -> AsyncIterator[None]:
+async def consuming(ready: Pipeline) -> AsyncIterator[None]:
     """The pipeline and its watch run."""
-    async with ready.watch:
+    async with ready.periodic:
         run = asyncio.create_task(ready.consumer.run())
         try:
             yield
@@ -87,13 +87,13 @@ async def test_a_database_that_is_away(pipeline: Assemble, database: str) -> Non
                 )
 
     async with pipeline(status=SOON) as ready, consuming(ready):
-        await until(lambda: ready.readings.ready()[0])
+        await until(lambda: ready.probes.ready()[0])
         try:
             admit(False)
             await send(ready, [login(1)])
             await until(lambda: gauge(ready, "receiving_paused") == 1)
             await until(lambda: gauge(ready, "database_up") == 0)
-            assert not ready.readings.ready()[0]
+            assert not ready.probes.ready()[0]
             snapshot = ready.snapshot()
             assert snapshot.paused
             assert snapshot.well, "a restart would not bring it back"
@@ -102,7 +102,7 @@ async def test_a_database_that_is_away(pipeline: Assemble, database: str) -> Non
         await until(lambda: ready.consumer.totals.written == 1)
         await until(lambda: gauge(ready, "receiving_paused") == 0)
         await until(lambda: gauge(ready, "database_up") == 1)
-        assert ready.readings.ready()[0]
+        assert ready.probes.ready()[0]
 
 
 async def test_a_poisoned_queue(pipeline: Assemble, database: str) -> None:
@@ -154,7 +154,7 @@ async def test_thirty_thousand_faults_are_a_few_lines(
     queue_server.fill(queue="stalls", count=30_000, malformed_share=1.0)
     with capture_logs() as said:
         async with pipeline(source={"queue": "stalls"}, status=SOON) as ready:
-            async with ready.watch:
+            async with ready.periodic:
                 totals = await ready.consumer.run(drain_settle_s=0.2)
             ready.journal.flush(end=True)
     assert totals.quarantined == 30_000

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from sqs2pg.cli.quarantine import _replay, _replayer
+from sqs2pg.cli.quarantine import _replay
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, TransientFault
 from sqs2pg.keys import provider_file
 from sqs2pg.keys.keyring import Keyring
@@ -28,7 +28,8 @@ from sqs2pg.postgres import audit, quarantine
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Purged, Selection
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners.assembly import connect, keyring_of
+from sqs2pg.runners.assembly import assemble_replay
+from sqs2pg.runners.connect import connect, keyring_of
 from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, rows
 from tests.logins import login
@@ -390,7 +391,7 @@ async def test_a_commit_whose_reply_is_lost_is_not_done_again(
     monkeypatch.setattr(replay, "BATCH_MAX", 4)
     await set_aside([strange(i) for i in range(10)])
     session = await LosesAReply.connect(database)
-    replayer = await _replayer(settings(), session, 1, keys_of(settings()))
+    replayer = await assemble_replay(session, settings(), keys_of(settings()), 1)
     with pytest.raises(TransientFault, match="08006"):
         await replayer.run(ALL)
     assert replayer.report == Replayed(replayed=4)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.runners.assembly import Ready
+from sqs2pg.runners.pipeline import Pipeline
 from tests.integration.support import Assemble, rows
 from tests.logins import login
 
@@ -34,7 +34,7 @@ def batch(bad: tuple[int, ...] = ()) -> list[Message]:
     ]
 
 
-async def cost(ready: Ready, messages: list[Message], bad: int) -> int:
+async def cost(ready: Pipeline, messages: list[Message], bad: int) -> int:
     processor = ready.processors[0]
     before = processor._sink.session.statements
     outcomes = await processor.process(messages)

@@ -10,7 +10,8 @@ import pytest
 from sqs2pg.errors import Sqs2pgError
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import migrate, target_tables
-from sqs2pg.runners.assembly import assemble, connect
+from sqs2pg.runners.connect import connect
+from sqs2pg.runners.pipeline import Pipeline
 from tests.integration.support import Assemble
 
 
@@ -48,7 +49,7 @@ async def test_a_database_that_goes_away_while_we_start_is_foreseen(
         with monkeypatch.context() as patch:
             cut = Cut(patch, at)
             with contextlib.suppress(Sqs2pgError):
-                async with assemble(chosen):
+                async with Pipeline(chosen):
                     pass
             if not cut.met:
                 break

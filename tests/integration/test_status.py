@@ -20,7 +20,7 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.dsn import network_address
 from sqs2pg.postgres.workers import certificate_expiry
-from sqs2pg.runners.assembly import Ready
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.status.access import Access
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
@@ -34,7 +34,7 @@ SOON = {"poll_s": 0.1}
 TOKEN = "a-token-of-some-length"
 
 
-def gauge(ready: Ready, name: str, **labels: str) -> float:
+def gauge(ready: Pipeline, name: str, **labels: str) -> float:
     return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels) or 0.0
 
 
@@ -50,14 +50,14 @@ def fetch(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
 
 
 @asynccontextmanager
-async def serving(ready: Ready, access: Access | None = None) -> AsyncIterator[str]:
+async def serving(ready: Pipeline, access: Access | None = None) -> AsyncIterator[str]:
     with (
         recording(ready.snapshot) as recorder,
         status_server(
             "127.0.0.1:0",
             ready.metrics.registry,
             ready.consumer.pulse.health,
-            ready=ready.readings.ready,
+            ready=ready.probes.ready,
             access=access,
             take=ready.snapshot,
             recorder=recorder,
@@ -78,7 +78,7 @@ async def test_the_watch_reads_queue_dead_letters_database_and_fleet(
     sqs_client.send_message(QueueUrl=dead, MessageBody="x")
     async with pipeline(status=SOON) as ready:
         await send(ready, [login(i) for i in range(7)])
-        async with ready.watch:
+        async with ready.periodic:
             await until(lambda: gauge(ready, "queue_visible_messages") == 7)
             assert gauge(ready, "queue_in_flight_messages") == 0
             await until(lambda: gauge(ready, "dlq_visible_messages") == 1)
@@ -108,7 +108,7 @@ async def test_the_watch_reads_queue_dead_letters_database_and_fleet(
         [(longest_s,)] = rows(database, "SELECT batch_s_max::float8 FROM sqs2pg.worker")
         stages = [gauge(ready, "batch_seconds_sum", stage=s) for s in ("decode", "mask", "write")]
         assert 0 < longest_s <= sum(stages) + 0.001
-        await ready.readings.leave()
+        await ready.probes.leave()
         assert rows(database, "SELECT count(*) FROM sqs2pg.worker") == [(0,)]
     sqs_client.delete_queue(QueueUrl=dead)
 
@@ -124,7 +124,7 @@ async def test_a_worker_that_is_gone_is_not_counted_and_its_row_goes(
             " now() - late, 'running' FROM sqs2pg.pipeline,"
             " unnest(ARRAY[interval '90 s', interval '2 h', interval '1 s']) AS late",
         )
-        await ready.readings.read_database()
+        await ready.probes.read_database()
         assert gauge(ready, "fleet_workers") == 2, "ours, and the one of a second ago"
         assert rows(database, "SELECT count(*) FROM sqs2pg.worker") == [(3,)]
 
@@ -135,14 +135,14 @@ async def test_readiness_turns_with_the_database_and_clears_by_itself(
     async with pipeline(status=SOON) as ready, serving(ready) as address:
         status, text, _ = await asyncio.to_thread(fetch, f"{address}/readyz")
         assert (status, json.loads(text)["ok"]) == (503, False), "nothing was read yet"
-        async with ready.watch:
+        async with ready.periodic:
             await until(lambda: fetch(f"{address}/readyz")[0] == 200)
-            connect = ready.readings._connect
+            connect = ready.probes._connect
 
             async def refuse() -> Session:
                 raise TransientFault("away", code="postgres_08001")
 
-            monkeypatch.setattr(ready.readings, "_connect", refuse)
+            monkeypatch.setattr(ready.probes, "_connect", refuse)
             await until(lambda: fetch(f"{address}/readyz")[0] == 503)
             report = json.loads(fetch(f"{address}/readyz")[1])
             assert report["database"] == {"ok": False, "detail": "postgres_08001"}
@@ -150,7 +150,7 @@ async def test_readiness_turns_with_the_database_and_clears_by_itself(
             assert report["schema"]["ok"]
             assert gauge(ready, "database_up") == 0
             assert gauge(ready, "faults_total", stage="status", code="postgres_08001") >= 1
-            monkeypatch.setattr(ready.readings, "_connect", connect)
+            monkeypatch.setattr(ready.probes, "_connect", connect)
             await until(lambda: fetch(f"{address}/readyz")[0] == 200)
             assert gauge(ready, "database_up") == 1
             ready.consumer.pulse.paused = True
@@ -162,12 +162,12 @@ async def test_another_active_key_or_a_missing_migration_is_not_ready(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline(status=SOON) as ready:
-        await ready.readings.read_database()
-        assert ready.readings.ready()[0]
+        await ready.probes.read_database()
+        assert ready.probes.ready()[0]
         rows(database, "UPDATE sqs2pg.key SET version = 7 WHERE series = 'pseudonym'")
         rows(database, "DELETE FROM sqs2pg.migration WHERE version = 1")
-        await ready.readings.read_database()
-        report = json.loads(ready.readings.ready()[1])
+        await ready.probes.read_database()
+        report = json.loads(ready.probes.ready()[1])
         assert not report["ok"]
         assert not report["keys"]["ok"]
         assert not report["schema"]["ok"]

@@ -12,7 +12,7 @@ from sqs2pg.message import Outcome
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.partitions import Converted, convert
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connect
 from sqs2pg.sqs.wire import OutgoingMessage
 from tests.integration.support import Assemble, receive, rows, send
 from tests.logins import login

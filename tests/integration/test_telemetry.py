@@ -41,7 +41,7 @@ async def test_spans_and_metrics_reach_a_collector_and_hold_no_value(
             },
         )
         await send(ready, [traced, login(2, user_id=CANARIES[1]), f"not json {CANARIES[0]}"])
-        async with ready.watch:
+        async with ready.periodic:
             await ready.consumer.run(drain_settle_s=0.3)
     spans = collector.spans()
     batches = [span for span in spans if span.name.startswith("process ")]
@@ -87,7 +87,7 @@ async def test_a_collector_that_is_away_is_counted_and_nothing_else(pipeline: As
     telemetry = {"metrics": True, "endpoint": "http://127.0.0.1:1", "every_s": 1}
     async with pipeline(telemetry=telemetry) as ready:
         await send(ready, [login(1)])
-        async with ready.watch:
+        async with ready.periodic:
             totals = await ready.consumer.run(drain_settle_s=0.3)
         labels = {"stage": "status", "code": "otlp_unavailable"}
         assert ready.metrics.registry.get_sample_value("sqs2pg_faults_total", labels)
@@ -100,7 +100,7 @@ async def test_emf_has_no_effect_outside_lambda_and_one_warning_says_so(
     with capture_logs() as logs:
         async with pipeline(telemetry={"emf": True}) as ready:
             await send(ready, [login(1), "not json"])
-            async with ready.watch:
+            async with ready.periodic:
                 await ready.consumer.run(drain_settle_s=0.3)
     assert capsys.readouterr().out == ""
     told = [
@@ -111,7 +111,7 @@ async def test_emf_has_no_effect_outside_lambda_and_one_warning_says_so(
 
 def test_off_imports_nothing_of_it() -> None:
     code = (
-        "import sys, sqs2pg.runners.assembly, sqs2pg.cli.run\n"
+        "import sys, sqs2pg.runners.pipeline, sqs2pg.cli.run\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

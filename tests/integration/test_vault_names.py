@@ -13,7 +13,8 @@ from sqs2pg.cli import forget as forget_command
 from sqs2pg.cli import reveal as reveal_command
 from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.postgres.migrate import migrate
-from sqs2pg.runners.assembly import assemble, connect
+from sqs2pg.runners.connect import connect
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from tests.integration.support import rows
 from tests.integration.vault_support import ON, message, write
@@ -79,7 +80,7 @@ async def test_a_person_is_erased_whatever_holds_the_name(
     )
     chosen = mapped(settings, type=named)
     await prepare(chosen)
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message(theirs), message(theirs, "192.0.2.1"), message(other)])
     name = str(theirs)
     assert len(await reveal_command._reveal(chosen, None, name, 5, "a test", "")) == 2
@@ -113,7 +114,7 @@ async def test_a_column_that_no_other_name_fits_is_refused(
     chosen = mapped(settings, type=named)
     rows(database, "CREATE TABLE logins (who text NOT NULL, ip text)")
     await prepare(chosen)
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message(name)])
     rows(database, f"DROP TABLE logins; CREATE TABLE logins (who {kind} NOT NULL, ip text)")
     for step in (prepare, _start, lambda chosen: erase(chosen, json.dumps(name).strip('"'))):
@@ -129,7 +130,7 @@ async def test_a_column_that_no_other_name_fits_is_refused(
 
 
 async def _start(chosen: Settings) -> None:
-    async with assemble(chosen):
+    async with Pipeline(chosen):
         pass
 
 
@@ -143,7 +144,7 @@ async def test_text_in_a_uuid_column_is_refused_since_it_has_several_spellings(
     assert 'type = "uuid"' in refused.value.hint
     chosen = mapped(settings, type="uuid")
     await prepare(chosen)
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message(ANN.upper()), message(ANN, "192.0.2.1"), message(BOB)])
     for name in (ANN, ANN.upper()):
         assert len(await reveal_command._reveal(chosen, None, name, 5, "a test", "")) == 2
@@ -171,7 +172,7 @@ async def test_all_spellings_that_have_one_mask_are_one_person(
     subject = {"source": "user_id", "column": "who", "mask": mask, "kind": kind}
     chosen = settings(**ON, field=[subject, IP], sink={"table": "logins"}, i_accept_reversible=True)
     await prepare(chosen)
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         named = [*spellings, other]
         await write(ready, [message(name, f"10.0.0.{n}") for n, name in enumerate(named)])
     [(people,)] = rows(chosen.sink.dsn, "SELECT count(*) FROM pii.subject_key")

@@ -15,7 +15,8 @@ from sqs2pg.postgres.audit import Anchor, check_chain, head
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import migrate, roles_sql
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners.assembly import assemble, connect
+from sqs2pg.runners.connect import connect
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.vault.reveal import reveal
 from tests.integration.support import Assemble, rows
@@ -153,7 +154,7 @@ async def test_the_pipeline_runs_as_a_member_of_ingest_alone(
     await session.close()
     with login_of(database, "sqs2pg_ingest") as conninfo:
         chosen = settings(**ON, sink={"dsn": conninfo})
-        async with assemble(chosen) as ready:
+        async with Pipeline(chosen) as ready:
             rows(database, "ALTER TABLE user_logins ADD CHECK (locale <> 'XX')")
             await write(ready, [message("ann"), message("bob")])
             repeated = message("ann", "192.0.2.1")

@@ -21,8 +21,9 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners import assembly
-from sqs2pg.runners.assembly import assemble, connect
+from sqs2pg.runners.connect import connect
+from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.runners.subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.settings import Settings
 from sqs2pg.vault.crypto import key_encryption_key, open_value, unwrap_data_key
 from sqs2pg.vault.erase import Eraser
@@ -57,8 +58,8 @@ async def look(settings: Settings, **what: Any) -> list[Revealed]:
 async def forget(settings: Settings, *names: str, **options: Any) -> Eraser:
     keyring = keys_of(settings)
     async with opened(settings) as session:
-        reference = assembly.references_of(settings, await reference_key(session, keyring))
-        places = assembly.person_columns_of(settings, keyring)
+        reference = references_of(settings, await reference_key(session, keyring))
+        places = person_columns_of(settings, keyring)
         eraser = Eraser(session, 1, places, reference, **options)
         await eraser.run(names, "a test")
         return eraser
@@ -74,7 +75,7 @@ async def rewrap(settings: Settings) -> Rewrapper:
 async def rekey(settings: Settings) -> Rekeyed:
     async with opened(settings) as session:
         keyring = await verify_fingerprints(session, keys_of(settings))
-        columns = assembly.recoverable_columns(settings, keyring)
+        columns = recoverable_columns(settings, keyring)
         return await Rekeyer(session, keyring, columns).run()
 
 
@@ -157,7 +158,7 @@ async def test_rewrap_changes_every_wrapping_and_no_value(
     assert assert_every_value_opens(chosen, database) == 6
     acts = rows(database, "SELECT act FROM sqs2pg.audit ORDER BY sequence")
     assert [act for (act,) in acts] == ["keys_rewrap", "keys_rewrap_done"]
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message("ann", "192.0.2.2"), message("new")])
     assert rows(database, "SELECT count(*) FROM pii.subject_key") == [(3,)]
     assert assert_every_value_opens(chosen, database) == 9
@@ -223,7 +224,7 @@ async def test_rekey_gives_old_rows_the_tokens_of_new_ones(
         await write(ready, [message("zoe", "203.0.113.9", None)])  # not sealed
     old = {t for row in rows(database, TOKENS) for t in row[1:]}
     rotate(chosen, database, "pseudonym")
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message("ann"), message("bob", "192.0.2.7", "2")])
     report = await rekey(chosen)
     assert (report.values, report.rows, report.rows_left) == (6, 3, 1)
@@ -256,10 +257,10 @@ async def test_old_rows_of_converted_values_join_with_new_ones_and_are_found(
     async with opened(chosen) as session:
         await migrate(session, chosen)
     batch = [message(ANN, device=7.0), message(BOB, device=8.0)]
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, batch)
     rotate(chosen, database, "pseudonym")
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message(ANN.lower(), device=7)])
     done = await forget(chosen, BOB)
     assert done.report.rows_changed == 1
@@ -278,11 +279,11 @@ async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     async with pipeline(**ON) as ready:
         await write(ready, PEOPLE)
     rotate(chosen, database, "pseudonym")
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message("eve")])
     async with opened(chosen) as session:
         keyring = await verify_fingerprints(session, keys_of(chosen))
-        work = Rekeyer(session, keyring, assembly.recoverable_columns(chosen, keyring))
+        work = Rekeyer(session, keyring, recoverable_columns(chosen, keyring))
         await work._next_values(("00000000-0000-0000-0000-000000000000", "", ""))
     joined = rows(
         database,
@@ -319,7 +320,7 @@ async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
         numbers = [n for n in range(40) if n % 9 in people]
         return [message(f"p{n % 9}", f"192.0.2.{n}", **{"a, b": f"{n}, {n}"}) for n in numbers]
 
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, logins(*range(9)))
     damage = "UPDATE pii.value SET sealed = set_byte(sealed, 30, get_byte(sealed, 30) # 1) WHERE"
     rows(database, f"{damage} token = (SELECT a FROM logins WHERE who = 'p3' ORDER BY a LIMIT 1)")
@@ -342,7 +343,7 @@ async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
     assert {row[1:] for row in left if row[0] == "p4"} == {("v1_",) * 3}
     assert {row[1:] for row in left if row[0] not in ("p3", "p4")} == {("v2_",) * 3}
     # Each column of a field has the tokens of its own domain, and they are those of new rows.
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, logins(0, 1, 2, 5, 6, 7, 8))
     again = "SELECT count(*) FROM logins WHERE who NOT IN ('p3', 'p4') GROUP BY {}"
     for column in "abc":
@@ -389,10 +390,10 @@ async def test_forget_clears_rows_by_their_old_and_new_tokens_where_the_user_is_
     chosen = settings(**ON, field=fields, sink={"table": "logins"})
     async with opened(chosen) as session:
         await migrate(session, chosen)
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message("ann", locale="DE"), message("bob", locale="FR")])
     rotate(chosen, database, "pseudonym")
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message("ann", locale="IT")])
     done = await forget(chosen, "ann")
     assert done.report.rows_changed == 2
@@ -431,7 +432,7 @@ async def test_forget_finds_rows_in_partitions_and_under_an_index(
     chosen = settings(**ON, field=fields)
     async with opened(chosen) as session:
         await migrate(session, chosen)
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         people = [message(u, device_type=d) for u in ("ann", "bob") for d in ("a", "b")]
         await write(ready, people)
     done = await forget(chosen, "ann", "nobody")
@@ -459,7 +460,7 @@ async def test_a_person_is_found_by_the_name_in_the_message_and_the_one_in_the_t
     chosen = settings(**ON, field=fields, sink={"table": "logins"})
     async with opened(chosen) as session:
         await migrate(session, chosen)
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message(name) for name in [*theirs, *others]])
         bad = [message(name, ["no", "address"]) for name in theirs]
         assert await ready.processors[0].process(bad) == [Outcome.QUARANTINED] * 2
@@ -503,7 +504,7 @@ async def test_forget_fills_columns_that_are_not_null_with_what_fits(
     async with opened(chosen) as session:
         await migrate(session, chosen)
     more = {"phone": "1", "fixed": "f", "wide": "w", "free": "x"}
-    async with assemble(chosen) as ready:
+    async with Pipeline(chosen) as ready:
         await write(ready, [message(number, device=ANN, **more) for number in (7, 8)])
     masked = "SELECT phone, host(net), device::text, fixed, wide, free FROM narrow WHERE"
     [before] = rows(database, f"{masked} who = '7'")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.runners.assembly import Ready
+from sqs2pg.runners.pipeline import Pipeline
 from tests import native
 from tests.integration.support import Assemble, rows
 from tests.integration.vault_support import message
@@ -17,7 +17,7 @@ from tests.integration.vault_support import message
 ON = {"vault": {"enabled": True}}
 
 
-async def process(ready: Ready, messages: Sequence[Message], sink: int = 0) -> list[Outcome]:
+async def process(ready: Pipeline, messages: Sequence[Message], sink: int = 0) -> list[Outcome]:
     return await ready.processors[sink].process(messages)
 
 

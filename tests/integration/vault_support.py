@@ -16,7 +16,8 @@ from psycopg.conninfo import make_conninfo
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.runners.assembly import Ready, keyring_of
+from sqs2pg.runners.connect import keyring_of
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 
 ON = {"vault": {"enabled": True}}
@@ -28,7 +29,7 @@ def message(user: Any, ip: Any = "198.51.100.7", device: Any = "1", **more: Any)
     return Message(str(uuid.uuid4()), "-", body, SystemAttributes(1_764_000_000_000))
 
 
-async def write(ready: Ready, messages: Sequence[Message], sink: int = 0) -> None:
+async def write(ready: Pipeline, messages: Sequence[Message], sink: int = 0) -> None:
     outcomes = await ready.processors[sink].process(messages)
     assert outcomes == [Outcome.WRITTEN] * len(messages)
 

@@ -22,7 +22,7 @@ from sqs2pg import __version__
 from sqs2pg.cli.embedded import servers
 from sqs2pg.cli.embedded.postgres_binaries import find_binaries
 from sqs2pg.postgres.migrate import migrate
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings, load
 
 RELEASES = Path(__file__).parent / "releases"

@@ -18,7 +18,7 @@ import pytest
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.postgres.migrations import Migration, migrations
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connect
 from tests.migrations.dump import (
     RELEASES,
     bring_up,

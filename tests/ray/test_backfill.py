@@ -24,7 +24,7 @@ from sqs2pg.pipeline import archive
 from sqs2pg.pipeline.backfill import BATCHES_AT_ONCE, Done
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners import ray_backfill
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load
 from tests.ray.conftest import NODE, WAIT_S
 from tests.waiting import until, wait_until

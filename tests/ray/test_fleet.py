@@ -26,7 +26,7 @@ from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.postgres.migrate import migrate, pipeline_id
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners import ray_fleet as engine
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from tests.ray.conftest import BATCH_ROWS, NODE, QUEUE, WAIT_S

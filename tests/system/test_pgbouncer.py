@@ -19,7 +19,7 @@ import pytest
 
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.runners.assembly import assemble
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import load
 
 pytestmark = pytest.mark.system
@@ -169,7 +169,7 @@ async def test_a_batch_attaches_the_day_it_needs(
     message = Message("7f1f4f7e-6c6b-4d0e-9a43-000000006432", "-", body, attributes)
     day = (f"delivery_{sent_at:%Y%m%d}",)
     assert day not in query(DAYS)
-    async with assemble(load(environ={}, overrides=overrides, discover=False)) as ready:
+    async with Pipeline(load(environ={}, overrides=overrides, discover=False)) as ready:
         first, second = ready.processors[:2]
         assert await first.process([message]) == [Outcome.WRITTEN]
         assert await second.process([message]) == [Outcome.DUPLICATE]

@@ -35,7 +35,8 @@ from sqs2pg.cli.run import prepare_local
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys import provider_file
 from sqs2pg.postgres.dsn import resolve_dsn
-from sqs2pg.runners.assembly import Ready, assemble, connect
+from sqs2pg.runners.connect import connected
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.producer import send_all
@@ -177,8 +178,8 @@ async def _measure(url: str, key_file: Path, runs: int) -> list[tuple[float, flo
 @asynccontextmanager
 async def _scratch_database(dsn: str) -> AsyncIterator[str]:
     """Yield the connection string of a fresh database beside the given one; drop it after."""
-    admin = await connect(load(environ={}, overrides={"sink": {"dsn": dsn}}, discover=False))
-    try:
+    settings = load(environ={}, overrides={"sink": {"dsn": dsn}}, discover=False)
+    async with connected(settings) as admin:
         [(may_create,)] = await admin.execute(
             "SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
         )
@@ -194,8 +195,6 @@ async def _scratch_database(dsn: str) -> AsyncIterator[str]:
             yield _with_database(dsn, name)
         finally:
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
 
 
 def _with_database(dsn: str, name: str) -> str:
@@ -215,7 +214,7 @@ async def _drain(settings: Settings, seed: int) -> tuple[float, float]:
         await send_all(client, queue_url, logins(count, seed=seed, bad_share=0.0))
     finally:
         await client.close()
-    async with assemble(settings) as ready:
+    async with Pipeline(settings) as ready:
         totals = ready.consumer.totals
         running = asyncio.create_task(ready.consumer.run())
         await _reach(running, lambda: totals.received > 0)
@@ -235,6 +234,6 @@ async def _reach(running: asyncio.Task[object], there: Callable[[], bool]) -> No
         await asyncio.sleep(_CHECK_S)
 
 
-async def _stop(ready: Ready, running: asyncio.Task[object]) -> None:
+async def _stop(ready: Pipeline, running: asyncio.Task[object]) -> None:
     ready.consumer.stop()
     await running

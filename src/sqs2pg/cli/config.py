@@ -15,7 +15,7 @@ from sqs2pg import settings as settings_module
 from sqs2pg.cli.options import config_option, json_option, print_json
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import examples
-from sqs2pg.runners import assembly
+from sqs2pg.runners.compile_plan import masks_of
 
 HIDDEN = "***"
 
@@ -71,9 +71,7 @@ def test(config: Path | None, as_json: bool) -> int:
             code="no_examples",
             hint='write one beside the mapping: input = {…}, and row = {…} or fault = "…"',
         )
-    mapping = examples.compile_offline(
-        settings, assembly.masks_of(settings, examples.test_keyring())
-    )
+    mapping = examples.compile_offline(settings, masks_of(settings, examples.test_keyring()))
     differences = list(examples.check_examples(settings, mapping))
     failed = {difference.example for difference in differences}
     if as_json:

@@ -26,7 +26,7 @@ from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.postgres import verify as verification
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.producer import send_all
@@ -197,16 +197,13 @@ async def _send(settings: Settings, count: int, seed: int | None) -> int:
 
 async def _show(settings: Settings, totals: Totals, report: verification.VerifyReport) -> None:
     table = quote_table(settings.sink.table)
-    session = await connect(settings)
-    try:
+    async with connected(settings) as session:
         sample = await session.execute(_SAMPLE.format(table=table))
         devices = await session.execute(_DEVICES.format(table=table))
         [(distinct, recurring)] = await session.execute(_DEVICE_COUNTS.format(table=table))
         reasons = await session.execute(
             "SELECT reason, count(*) FROM sqs2pg.quarantine GROUP BY 1 ORDER BY 2 DESC, 1"
         )
-    finally:
-        await session.close()
     console = Console(width=None if Console().is_terminal else 132)
     names = (
         "user_id",

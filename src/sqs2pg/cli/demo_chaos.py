@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 
 from sqs2pg.errors import FatalFault
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings
 
 # Short, so that what the killed consumer held comes back while one watches; small batches, so

@@ -9,8 +9,8 @@ from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.postgres.key_registry import verify_fingerprints
-from sqs2pg.runners import assembly
+from sqs2pg.runners.connect import database_and_keys
+from sqs2pg.runners.subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.settings import Settings
 from sqs2pg.vault.erase import Eraser
 from sqs2pg.vault.reference_key import reference_key
@@ -27,9 +27,7 @@ ORDER BY 4 DESC, 1 LIMIT 2"""
 
 async def show_recovery(settings: Settings, say: Say) -> None:
     """Show what the vault is for, on the demo's own rows. Raises FatalFault where it is not so."""
-    keyring = assembly.keyring_of(settings, assembly.endpoints(settings))
-    async with assembly.database(settings) as (session, pipeline):
-        keyring = await verify_fingerprints(session, keyring)
+    async with database_and_keys(settings) as (session, pipeline, keyring):
         [(people, values)] = await session.execute(_KEPT)
         say(f"\nthe vault: {values:,} sealed values of {people:,} people, a data key for each")
         table = quote_table(settings.targets[0].table)
@@ -40,8 +38,8 @@ async def show_recovery(settings: Settings, say: Say) -> None:
         (one, ip, _, logins), (other, _, device, _) = found
         say(f"\n$ sqs2pg reveal {ip} --reason demo")
         say(await _reveal(session, keyring, settings, ip))
-        reference = assembly.references_of(settings, await reference_key(session, keyring))
-        eraser = Eraser(session, pipeline, assembly.person_columns_of(settings, keyring), reference)
+        reference = references_of(settings, await reference_key(session, keyring))
+        eraser = Eraser(session, pipeline, person_columns_of(settings, keyring), reference)
         say(f"\n$ sqs2pg forget {one[:8]}… --reason demo    # {logins} logins")
         report = await eraser.run([one], "demo")
         say(
@@ -67,9 +65,7 @@ async def _reveal(
     """Return a token's value, once masking it again has given the same token."""
     [found] = await reveal(session, keyring, token=token, user=user, reason="demo")
     [column] = [
-        column
-        for column in assembly.recoverable_columns(settings, keyring)
-        if column.field == found.field
+        column for column in recoverable_columns(settings, keyring) if column.field == found.field
     ]
     if column.masks[keyring.active("pseudonym")](found.value) != token:
         raise FatalFault("a revealed value has another token", code="demo_recover")

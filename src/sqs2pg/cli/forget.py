@@ -12,9 +12,8 @@ import msgspec
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, stdin_lines
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
-from sqs2pg.postgres.dsn import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import verify_fingerprints
-from sqs2pg.runners import assembly
+from sqs2pg.runners.connect import database_and_keys
+from sqs2pg.runners.subjects import person_columns_of, references_of
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 from sqs2pg.vault.erase import Erased, Eraser
@@ -69,11 +68,9 @@ def forget(
 async def _forget(
     settings: Settings, names: list[str], reason: str, ticket: str, *, delete_rows: bool
 ) -> Erased:
-    keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
-    places = assembly.person_columns_of(settings, keyring)
-    async with assembly.database(settings) as (session, pipeline):
-        keyring = await verify_fingerprints(session, keyring)
-        reference = assembly.references_of(settings, await reference_key(session, keyring))
+    async with database_and_keys(settings) as (session, pipeline, keyring):
+        places = person_columns_of(settings, keyring)
+        reference = references_of(settings, await reference_key(session, keyring))
         eraser = Eraser(session, pipeline, places, reference, delete_rows=delete_rows)
 
         def state() -> tuple[int, int | None, dict[str, int]]:

@@ -16,7 +16,7 @@ from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.message import Message
 from sqs2pg.postgres.catalog import read_columns
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connected
 from sqs2pg.settings import EnvelopeSettings, Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.peek import peek
@@ -65,11 +65,8 @@ async def _propose(settings: Settings, table: str | None, sample: int | None, qu
     columns: dict[str, Column] | None = None
     origins: list[str] = []
     if table is not None:
-        session = await connect(settings)
-        try:
+        async with connected(settings) as session:
             columns = await read_columns(session, quote_table(table))
-        finally:
-            await session.close()
         origins.append(f"table {table}")
     envelope: dict[str, Any] = {}
     if sample is None:

@@ -17,9 +17,15 @@ from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
 from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
 from sqs2pg.mask.registry import KEYED, properties
-from sqs2pg.postgres.dsn import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import activate, recorded, require_activation, verify_fingerprints
-from sqs2pg.runners import assembly
+from sqs2pg.postgres.key_registry import activate, recorded, require_activation
+from sqs2pg.runners.connect import (
+    connected,
+    database_and_keys,
+    database_hosts,
+    endpoint_hosts,
+    keyring_of,
+    provider_of,
+)
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 
@@ -157,10 +163,8 @@ async def _rotate(
 ) -> dict[str, object]:
     if series == "pseudonym" and not break_joins:
         refuse_broken_joins(settings)
-    where = [*hosts(resolve_dsn(settings.sink.dsn))]
-    keyring = assembly.keyring_of(settings, where)
-    async with assembly.database(settings) as (session, _):
-        keyring = await verify_fingerprints(session, keyring)
+    async with database_and_keys(settings) as (session, _, checked):
+        keyring = checked
         known = [version for name, version in await recorded(session) if name == series]
         if not prepare:
             await require_activation(session)  # before a root is added that would lie idle
@@ -173,14 +177,15 @@ async def _rotate(
             version = max([*known, *keyring.versions(series), 0]) + 1
             place = _Place(settings)
             add_root(
-                assembly.provider_of(settings),
+                provider_of(settings),
                 series,
                 version,
                 file=_file_of(settings),
                 kms_key=place.kms_key,
                 secret=place.secret,
             )
-            keyring = assembly.keyring_of(settings, where)  # read back: it is there to stay
+            # Read back: it is there to stay.
+            keyring = keyring_of(settings, database_hosts(settings))
         if not prepare:
             await activate(session, keyring, series, version)
         before = [
@@ -197,7 +202,7 @@ async def _rotate(
 
 
 def _file_of(settings: Settings) -> Path:
-    if assembly.provider_of(settings) == "development":
+    if provider_of(settings) == "development":
         return provider_development.FOLDER / provider_development.FILE_NAME
     return Path(settings.keys.file) if settings.keys.file else DEFAULT_FILE
 
@@ -238,12 +243,9 @@ def list_(config: Path | None, as_json: bool) -> None:
 
 
 async def _list(settings: Settings) -> list[dict[str, object]]:
-    session = await assembly.connect(settings)
-    try:
-        keyring = assembly.keyring_of(settings, assembly.endpoints(settings))
+    async with connected(settings) as session:
+        keyring = keyring_of(settings, endpoint_hosts(settings))
         on_record = await recorded(session)
-    finally:
-        await session.close()
     held = {
         (series, version): mark
         for series in ("pseudonym", "vault")

@@ -9,9 +9,8 @@ import msgspec
 
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.postgres.dsn import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import verify_fingerprints
-from sqs2pg.runners import assembly
+from sqs2pg.runners.connect import database_and_keys
+from sqs2pg.runners.subjects import recoverable_columns
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
@@ -64,18 +63,15 @@ def rekey(config: Path | None, as_json: bool) -> None:
 
 
 async def _rewrap(settings: Settings) -> tuple[int, list[Bodies]]:
-    keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
-    async with assembly.database(settings) as (session, _):
-        work = Rewrapper(session, await verify_fingerprints(session, keyring))
+    async with database_and_keys(settings) as (session, _, keyring):
+        work = Rewrapper(session, keyring)
         async with Ticker("rewrapping", lambda: (work.rewrapped, work.total, {})):
             return await work.run(), work.bodies
 
 
 async def _rekey(settings: Settings) -> Rekeyed:
-    keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
-    async with assembly.database(settings) as (session, _):
-        keyring = await verify_fingerprints(session, keyring)
-        work = Rekeyer(session, keyring, assembly.recoverable_columns(settings, keyring))
+    async with database_and_keys(settings) as (session, _, keyring):
+        work = Rekeyer(session, keyring, recoverable_columns(settings, keyring))
 
         def state() -> tuple[int, int | None, dict[str, int]]:
             return work.report.values, work.total, {"rows": work.report.rows}

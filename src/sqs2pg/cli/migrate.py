@@ -10,7 +10,7 @@ from sqs2pg.cli.options import config_option, run_async
 from sqs2pg.postgres import migrate as work
 from sqs2pg.postgres import partitions
 from sqs2pg.postgres.migrations import migrations
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
 
 
@@ -34,12 +34,9 @@ def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
 
 
 async def _migrate(settings: Settings, *, additive: bool) -> list[str]:
-    session = await connect(settings)
-    try:
+    async with connected(settings) as session:
         done = await work.migrate(session, settings, additive=additive)
         attached, _ = await partitions.extend(session)
         done += [f"attached {attached} partitions"] if attached else []
         built = await partitions.build_indexes(session, settings)
         return done + [f"built index {name}" for name in built]
-    finally:
-        await session.close()

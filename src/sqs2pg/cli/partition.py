@@ -11,7 +11,7 @@ from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
 from sqs2pg.postgres import partitions as work
-from sqs2pg.runners.assembly import connect
+from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 
@@ -57,17 +57,13 @@ async def _convert(settings: Settings, table: str) -> work.Converted:
         nonlocal latest
         latest = done
 
-    session = await connect(settings)
-    try:
-        async with Ticker("moving rows", lambda: (latest.rows, None, {"periods": latest.periods})):
-            return await work.convert(session, settings, table, note)
-    finally:
-        await session.close()
+    def state() -> tuple[int, int | None, dict[str, int]]:
+        return latest.rows, None, {"periods": latest.periods}
+
+    async with connected(settings) as session, Ticker("moving rows", state):
+        return await work.convert(session, settings, table, note)
 
 
 async def _extend(settings: Settings) -> tuple[int, int]:
-    session = await connect(settings)
-    try:
+    async with connected(settings) as session:
         return await work.extend(session)
-    finally:
-        await session.close()

@@ -15,22 +15,13 @@ from rich.table import Table
 from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
-from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.compile import compile_mapping
-from sqs2pg.pipeline.processor import Plan
-from sqs2pg.pipeline.replay import Replayed, Replayer
+from sqs2pg.pipeline.replay import Replayed
 from sqs2pg.postgres import quarantine as work
-from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.dsn import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import verify_fingerprints
-from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.quarantine import Entry, Purged, Selection
-from sqs2pg.postgres.sink import SinkPlan
-from sqs2pg.runners import assembly
+from sqs2pg.runners.assembly import assemble_replay
+from sqs2pg.runners.connect import database, database_and_keys
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
-from sqs2pg.vault.reference_key import reference_key
-from sqs2pg.vault.seal import ValueSealer
 
 _number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 _numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
@@ -192,27 +183,24 @@ def purge(
 async def _list(
     settings: Settings, selection: Selection, limit: int
 ) -> tuple[list[Entry], dict[str, int]]:
-    async with assembly.database(settings) as (session, pipeline):
+    async with database(settings) as (session, pipeline):
         found = await work.entries(session, pipeline, selection, limit=limit)
         return found, await work.counts(session, pipeline, selection)
 
 
 async def _show(settings: Settings, number: int) -> Entry:
-    async with assembly.database(settings) as (session, pipeline):
+    async with database(settings) as (session, pipeline):
         return await work.entry(session, pipeline, number)
 
 
 async def _unseal(settings: Settings, number: int, reason: str, ticket: str) -> str:
-    keyring = _keyring(settings)
-    async with assembly.database(settings) as (session, pipeline):
-        keyring = await verify_fingerprints(session, keyring)
+    async with database_and_keys(settings) as (session, pipeline, keyring):
         return await work.unseal(session, pipeline, number, keyring, reason=reason, ticket=ticket)
 
 
 async def _replay(settings: Settings, selection: Selection) -> Replayed:
-    keyring = _keyring(settings)
-    async with assembly.database(settings) as (session, pipeline):
-        replayer = await _replayer(settings, session, pipeline, keyring)
+    async with database_and_keys(settings) as (session, pipeline, keyring):
+        replayer = await assemble_replay(session, settings, keyring, pipeline)
 
         def state() -> tuple[int, int | None, dict[str, int]]:
             report = replayer.report
@@ -224,31 +212,8 @@ async def _replay(settings: Settings, selection: Selection) -> Replayed:
             return await replayer.run(selection)
 
 
-async def _replayer(
-    settings: Settings, session: Session, number: int, keyring: Keyring
-) -> Replayer:
-    targets, matched = await target_tables(session, settings)
-    keyring = await verify_fingerprints(session, keyring)
-    key = await reference_key(session, keyring)
-    vault = ValueSealer(keyring, key) if settings.vault.enabled else None
-    plan = Plan(
-        mapping=compile_mapping(settings, matched, assembly.masks_of(settings, keyring)),
-        payloads=assembly.payloads_of(settings),
-        seal=work.sealer(keyring, assembly.whose_of(settings, key)),
-        dedupe=await assembly.dedupe_of(session, settings, keyring, number),
-        recovers=vault is not None,
-    )
-    sink_plan = SinkPlan(
-        id=number,
-        targets=tuple(targets),
-        key_version=keyring.active("pseudonym"),
-        statement_timeout_s=settings.sink.statement_timeout_s,
-    )
-    return Replayer(session, sink_plan, plan, keyring, vault)
-
-
 async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purged:
-    async with assembly.database(settings) as (session, pipeline):
+    async with database(settings) as (session, pipeline):
         extent = await work.measure(session, pipeline, selection)
         if not yes:
             raise SettingsError(
@@ -266,11 +231,6 @@ async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purg
             return await work.purge(
                 session, pipeline, selection, report=report, last_id=extent.last_id
             )
-
-
-def _keyring(settings: Settings) -> Keyring:
-    # Only the database is in use here, so only it decides whether a development key will do.
-    return assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
 
 
 def _code(reason: str | None) -> str | None:

@@ -17,9 +17,7 @@ from sqs2pg.cli.options import (
     terminal_text,
 )
 from sqs2pg.mapping.subject import naming
-from sqs2pg.postgres.dsn import hosts, resolve_dsn
-from sqs2pg.postgres.key_registry import verify_fingerprints
-from sqs2pg.runners import assembly
+from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 from sqs2pg.vault import reveal as work
@@ -83,9 +81,7 @@ async def _reveal(
     reason: str,
     ticket: str,
 ) -> list[Revealed]:
-    keyring = assembly.keyring_of(settings, hosts(resolve_dsn(settings.sink.dsn)))
-    async with assembly.database(settings) as (session, _):
-        keyring = await verify_fingerprints(session, keyring)
+    async with database_and_keys(settings) as (session, _, keyring):
         return await work.reveal(
             session,
             keyring,

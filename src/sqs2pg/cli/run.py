@@ -23,7 +23,8 @@ from sqs2pg.errors import FatalFault
 from sqs2pg.keys.provider_development import is_loopback
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.postgres import migrate
-from sqs2pg.runners.assembly import Ready, assemble, connect
+from sqs2pg.runners.connect import connected
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.status.access import Access
@@ -158,7 +159,7 @@ async def consume(
     is where a worker of several notes its address. With `view` the live view is shown. `started` is
     told the status address.
     """
-    async with assemble(settings) as ready:
+    async with Pipeline(settings) as ready:
         _spare_the_collector()
         logger.info("consuming", queue=settings.source.queue, table=settings.sink.table)
         late = False
@@ -180,7 +181,7 @@ async def consume(
                 settings.status.bind,
                 ready.metrics.registry,
                 ready.consumer.pulse.health,
-                ready=ready.readings.ready,
+                ready=ready.probes.ready,
                 access=Access.of(settings.status),
                 take=ready.snapshot,
                 recorder=recorder,
@@ -189,7 +190,7 @@ async def consume(
         ):
             if started:
                 started(address)
-            async with ready.watch:
+            async with ready.periodic:
                 if view and recorder:
                     ready.journal.batch_lines = verbose
                     with live_view.live_view(recorder, verbose=verbose):
@@ -198,7 +199,7 @@ async def consume(
                     async with Ticker("consuming", lambda: _state(ready)):
                         totals = await ready.consumer.run(drain_settle_s=settle_s)
             ready.journal.flush(end=True)
-            await ready.readings.leave()
+            await ready.probes.leave()
         if timer:
             timer.cancel()
         logger.info("stopped", **as_flat(totals))
@@ -229,14 +230,14 @@ def drain_settle_s(settings: Settings, client: SqsClient) -> float:
     return 1.0 if is_loopback(client.endpoint_host) else 60.0
 
 
-def _state(ready: Ready) -> tuple[int, int | None, dict[str, int]]:
+def _state(ready: Pipeline) -> tuple[int, int | None, dict[str, int]]:
     totals = ready.consumer.totals
     counts = {name: getattr(totals, name) for name in ("written", "duplicate", "quarantined")}
     return totals.settled, None, counts
 
 
 @contextlib.contextmanager
-def _stopping_on_signals(ready: Ready, *, worker: bool) -> Iterator[None]:
+def _stopping_on_signals(ready: Pipeline, *, worker: bool) -> Iterator[None]:
     """Stop on a signal. A `worker` may get one from its process group and from its parent."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -290,8 +291,5 @@ async def prepare_local(settings: Settings) -> None:
         )
     finally:
         await client.close()
-    session = await connect(settings)
-    try:
+    async with connected(settings) as session:
         await migrate.migrate(session, settings)
-    finally:
-        await session.close()

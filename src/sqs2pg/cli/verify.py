@@ -11,7 +11,7 @@ import msgspec
 from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
 from sqs2pg.postgres import verify as work
 from sqs2pg.postgres.audit import Anchor, check_chain, head
-from sqs2pg.runners import assembly
+from sqs2pg.runners.connect import connected, database
 from sqs2pg.settings import Settings, load
 
 
@@ -59,11 +59,8 @@ def _verify_audit(settings: Settings, anchor: str | None, *, as_json: bool) -> i
 
 
 async def _check_audit(settings: Settings, anchor: str | None) -> tuple[Anchor, list[str]]:
-    session = await assembly.connect(settings)
-    try:
+    async with connected(settings) as session:
         return await head(session), await check_chain(session, anchor)
-    finally:
-        await session.close()
 
 
 def print_report(report: work.VerifyReport) -> None:
@@ -81,6 +78,6 @@ async def check(
     settings: Settings, since: datetime | None = None, anchor: str | None = None
 ) -> work.VerifyReport:
     """Verify the settings' pipeline."""
-    async with assembly.database(settings) as (session, pipeline):
+    async with database(settings) as (session, pipeline):
         dedupe = bool(settings.ledger.dedupe_key)
         return await work.verify(session, pipeline, since=since, dedupe=dedupe, anchor=anchor)

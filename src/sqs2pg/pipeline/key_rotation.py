@@ -1,9 +1,9 @@
-"""Rollover: another key version becomes active while the pipeline runs.
+"""Key rotation: another key version becomes active while the pipeline runs.
 
-`keys rotate` makes a version active in the database, which every batch asks. A batch that was
-masked under another one is not written: its keys are read again, its messages masked again, and it
-goes on. So nothing is lost, no two versions are mixed unseen, and nobody restarts anything. Only
-where the new version is not to be had does the process stop.
+`keys rotate` makes a version active in the database, and every batch asks which one is. A batch
+that was masked under another version is not written: the keys are read again, its messages are
+masked again, and it goes on. So nothing is lost, two versions are never mixed, and nobody restarts
+anything. The process stops only where the new version cannot be had.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ class Compiled(msgspec.Struct, frozen=True):
     vault: ValueSealer | None
 
 
-class Rollover:
-    """What all processors of one process mask and seal with now."""
+class KeyRotation:
+    """What all processors of one pipeline mask and seal with now."""
 
-    def __init__(self, first: Compiled, read_again: Callable[[], Awaitable[Compiled]]) -> None:
+    def __init__(self, first: Compiled, compile_again: Callable[[], Awaitable[Compiled]]) -> None:
         self.current = first
-        self._read_again = read_again
+        self._compile_again = compile_again
         self._lock = asyncio.Lock()
 
     async def follow(self, plan: Plan) -> tuple[Plan, SinkPlan, ValueSealer | None]:
-        """Return what to go on with, for one that masked with `plan` and was refused.
+        """Return what to go on with, for a processor whose batch under `plan` was refused.
 
-        The first that asks reads the keys again, the others get what it found. Raises KeyFault
-        where the active version cannot be had, TransientFault where the database is away.
+        The first processor that asks reads the keys again; the others get what it found. Raises
+        KeyFault where the active version cannot be had, TransientFault where the database is away.
         """
         async with self._lock:
             if self.current.plan is plan:
-                self.current = await self._read_again()
+                self.current = await self._compile_again()
                 log.info("another key version is active; its keys were read", code="key_version")
             now = self.current
             return now.plan, now.sink_plan, now.vault

@@ -92,7 +92,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 Follow = Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]
 """What to go on with once another key version is active (`key_rotation.py`)."""
-ROLLOVERS_MAX = 3
+ROTATIONS_MAX = 3
 """Key versions that one batch follows: another rotation may come while it does."""
 
 
@@ -228,7 +228,7 @@ class Processor:
     async def _process(
         self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
-        for _ in range(ROLLOVERS_MAX):
+        for _ in range(ROTATIONS_MAX):
             try:
                 return await self._try(messages, condemned)
             except KeyFault as fault:
@@ -342,7 +342,7 @@ class Processor:
         self._stale = False
         if columns == (self._columns or self._plan.columns):
             if self._columns is not None:
-                # A rollover has put the mapping back to the columns of the start.
+                # A key rotation has put the mapping back to the columns of the start.
                 self._mapping = mapping
             return False
         self._mapping, self._columns = mapping, columns

@@ -35,8 +35,8 @@ from sqs2pg.errors import (
     unforeseen,
 )
 from sqs2pg.pipeline.consumer import Totals
-from sqs2pg.runners.assembly import Ready, assemble
 from sqs2pg.runners.autoscaler import Reading, Scaler
+from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.telemetry import log
@@ -47,7 +47,7 @@ ANSWER_S = 1.0
 its answer, when it comes, by a later look."""
 STOP_MARGIN_S = 15.0
 """On top of the grace period: a consumer that has not stopped by then is killed."""
-KNOCK_S = 10.0
+PROBE_S = 10.0
 _COUNTED = ("received", "written", "duplicate", "quarantined", "released")
 
 logger = structlog.get_logger(__name__)
@@ -77,29 +77,25 @@ def load_as(config: Path | None, expected: str) -> Settings:
     return settings
 
 
-class Consumer:
+class FleetConsumer:
     """One pipeline in an actor's process. Its methods run on the actor's event loop."""
 
     def __init__(self, config: str | None, expected: str) -> None:
         log.configure()
         self._config = Path(config) if config else None
         self._expected = expected
-        self._ready: Ready | None = None
+        self._pipeline: Pipeline | None = None
         self._stopping = False
 
     async def run(self) -> dict[str, Any]:
-        """Consume until stopped; return `totals`, and `fault` where it ended by one."""
+        """Consume until stopped; return `totals`, and `fault` where a fault ended it."""
         fault: dict[str, Any] | None = None
         try:
-            settings = load_as(self._config, self._expected)
-            async with assemble(settings) as ready:
-                self._ready = ready
-                if self._stopping:
-                    ready.consumer.stop()
-                async with ready.watch:
-                    await ready.consumer.run()
-                ready.journal.flush(end=True)
-                await ready.readings.leave()
+            pipeline = self._pipeline = Pipeline(load_as(self._config, self._expected))
+            if self._stopping:
+                pipeline.request_stop()
+            async with pipeline:
+                await pipeline.run()
         except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
             fault = fault_of(error)
         return {"totals": self._totals(), "fault": fault}
@@ -107,19 +103,20 @@ class Consumer:
     async def stop(self) -> None:
         """End receiving; `run` returns when what is in hand is settled or released."""
         self._stopping = True
-        if self._ready is not None:
-            self._ready.consumer.stop()
+        if self._pipeline is not None:
+            self._pipeline.request_stop()
 
     async def state(self) -> dict[str, Any]:
-        """Return what it did so far, what it holds, and where it is; `at_s` by its own clock,
-        None while it is not ready to work.
+        """Return its totals, what it holds and its node; `at_s` by its own clock, None while it is
+        not ready to work.
         """
-        held = self._ready.source.held_count if self._ready else 0
-        at_s = time.monotonic() if self._ready else None
+        opened = self._pipeline is not None and self._pipeline.opened
+        held = self._pipeline.source.held_count if self._pipeline and opened else 0
+        at_s = time.monotonic() if opened else None
         return {"totals": self._totals(), "held": held, "node": node_id(), "at_s": at_s}
 
     def _totals(self) -> dict[str, Any]:
-        totals = self._ready.consumer.totals if self._ready else Totals()
+        totals = self._pipeline.totals if self._pipeline else Totals()
         flat: dict[str, Any] = msgspec.to_builtins(totals)
         return flat
 
@@ -191,7 +188,7 @@ class Fleet:
             # The driver places a new one itself: where there is room now, if the backlog wants it.
             max_restarts=0,
             scheduling_strategy="SPREAD",
-        )(Consumer)
+        )(FleetConsumer)
         self._scaler = Scaler(
             least=settings.ray.consumers_min,
             most=max(settings.ray.consumers_min, settings.ray.consumers_max),
@@ -388,7 +385,7 @@ def join(address: str) -> None:
     ray = library()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _knock(address)
+        _probe(address)
         ray.init(
             address=address,
             namespace="sqs2pg",
@@ -403,11 +400,11 @@ def join(address: str) -> None:
         ) from None
 
 
-def _knock(address: str) -> None:
+def _probe(address: str) -> None:
     """Raise OSError where nobody listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
 
 
 def leave() -> None:

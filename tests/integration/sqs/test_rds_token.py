@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.postgres.dsn import login_of
-from sqs2pg.runners import assembly
+from sqs2pg.postgres.connection import login_of
+from sqs2pg.runners import connect as reaching
+from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load
 from sqs2pg.sqs.rds_token import login_token
 
@@ -43,7 +44,7 @@ async def test_it_is_the_password_of_each_connection(
         asked.append(login)  # type: ignore[arg-type]  # compared below
         return "the token"
 
-    monkeypatch.setattr(assembly, "login_token", token)
+    monkeypatch.setattr(reaching, "login_token", token)
     name = urlsplit(database).path
     settings = load(
         environ={},
@@ -52,7 +53,7 @@ async def test_it_is_the_password_of_each_connection(
         },
         discover=False,
     )
-    session = await assembly.connect(settings)
+    session = await connect(settings)
     try:
         assert await session.execute("SELECT session_user") == [("by_token",)]
     finally:

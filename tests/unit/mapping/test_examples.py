@@ -10,7 +10,7 @@ import pytest
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import examples
-from sqs2pg.runners import assembly
+from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import Settings, load
 
 FOLDER = Path(__file__).parents[3] / "examples"
@@ -18,7 +18,7 @@ WORKED = sorted(path.name for path in FOLDER.iterdir())
 
 
 def differences(settings: Settings) -> list[str]:
-    masks = assembly.masks_of(settings, examples.test_keyring())
+    masks = masks_of(settings, examples.test_keyring())
     mapping = examples.compile_offline(settings, masks)
     return [found.what for found in examples.check_examples(settings, mapping)]
 

@@ -11,7 +11,7 @@ from sqs2pg.mapping.compile import FlatMapping
 from sqs2pg.mapping.fast_path_originals import Glimpse
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, SystemAttributes
-from sqs2pg.runners.assembly import short_cut_of
+from sqs2pg.runners.compile_plan import short_cut_of
 from sqs2pg.settings import load
 from tests import native
 

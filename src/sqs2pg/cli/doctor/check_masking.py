@@ -8,7 +8,7 @@ from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, ok, warn
 from sqs2pg.cli.doctor.propose_mapping import snake_case
 from sqs2pg.mask.registry import KEYED, properties
-from sqs2pg.runners import assembly
+from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import Field, Settings
 
 _PERSONAL = re.compile(
@@ -26,7 +26,7 @@ async def check_masking(context: Context) -> list[Finding]:
     fields = settings.fields
     needs_key = any(field.mask in KEYED for field in fields)
     if needs_key:
-        assembly.masks_of(settings, context.keyring())
+        masks_of(settings, context.keyring())
     masked = [field for field in fields if field.mask != "keep"]
     findings = [_masked(field) for field in masked]
     kept = [field.name for field in fields if field.mask == "keep"]

@@ -17,7 +17,7 @@ from sqs2pg.errors import Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import explain
-from sqs2pg.runners import assembly
+from sqs2pg.runners.connect import connect, endpoint_hosts, keyring_of
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 
@@ -65,17 +65,17 @@ class Context:
         settings = self.settings
         with self._noting("keys"):
             try:
-                endpoints = assembly.endpoints(settings)
+                hosts = endpoint_hosts(settings)
             except Sqs2pgError:  # the queue's or the database's check will tell
-                endpoints = ["(unknown)"]  # another machine's, where a development key is refused
-            self._keyring = assembly.keyring_of(settings, endpoints)
+                hosts = ["(unknown)"]  # as of another machine, where a development key is refused
+            self._keyring = keyring_of(settings, hosts)
         return self._keyring
 
     async def connect(self) -> Session:
         """Connect to the database. Raises TransientFault or FatalFault."""
         settings = self.settings
         with self._noting("database"):
-            self._session = await assembly.connect(settings)
+            self._session = await connect(settings)
         return self._session
 
     async def find_queue(self) -> str:

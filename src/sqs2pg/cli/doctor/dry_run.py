@@ -16,7 +16,7 @@ from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.copy_text import values
 from sqs2pg.message import Message, Row, TargetLines
 from sqs2pg.postgres.migrate import target_tables
-from sqs2pg.runners import assembly
+from sqs2pg.runners.compile_plan import masks_of, payloads_of
 from sqs2pg.sqs.peek import peek
 
 
@@ -40,10 +40,10 @@ async def take_sample(context: Context, count: int) -> Sample:
     keyring = context.keyring()
     client, url = await context.queue()
     _, matched = await target_tables(await context.session(), settings)
-    mapping = compile_mapping(settings, matched, assembly.masks_of(settings, keyring))
+    mapping = compile_mapping(settings, matched, masks_of(settings, keyring))
     names = tuple(settings.message_attributes)
     messages = await peek(client, url, count, message_attributes=names)
-    payloads = assembly.payloads_of(settings)
+    payloads = payloads_of(settings)
     rows: list[dict[str, str | None]] = []
     faults: Counter[str] = Counter()
     for message in messages:

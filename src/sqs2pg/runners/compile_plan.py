@@ -1,0 +1,209 @@
+"""The compiler: settings, keys and the tables as they are, compiled to a plan.
+
+Every door that reads messages uses it: the stream consumer, Lambda, backfill and replay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from sqs2pg.errors import KeyFault, SettingsError, TransientFault
+from sqs2pg.keys.derive import hkdf_sha256
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping import fast_path
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.compile import MessageMapping, compile_mapping
+from sqs2pg.mapping.convert import text
+from sqs2pg.mapping.fast_path_originals import Glimpse
+from sqs2pg.mapping.ledger_key import dedupe_key
+from sqs2pg.mapping.subject import naming
+from sqs2pg.mask.operator import Operator
+from sqs2pg.mask.registry import compile_operator
+from sqs2pg.native import extension
+from sqs2pg.pipeline.key_rotation import Compiled
+from sqs2pg.pipeline.large_payloads import Payloads
+from sqs2pg.pipeline.processor import Columns, DedupeKey, Plan
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.key_registry import oldest, verify_fingerprints
+from sqs2pg.postgres.migrate import target_tables
+from sqs2pg.postgres.quarantine import sealer
+from sqs2pg.postgres.sink import SinkPlan
+from sqs2pg.postgres.target_copy import TargetTable
+from sqs2pg.runners.subjects import whose_of
+from sqs2pg.settings import Settings
+from sqs2pg.sqs.s3 import ObjectStore
+from sqs2pg.vault.reference_key import reference_key
+from sqs2pg.vault.seal import ValueSealer
+
+logger = structlog.get_logger(__name__)
+
+
+class PlanCompiler(msgspec.Struct, frozen=True):
+    """What was read of the database for one pipeline: all that a plan is made of, but the keys."""
+
+    settings: Settings
+    pipeline: int
+    """The pipeline's number in the database."""
+    targets: tuple[TargetTable, ...]
+    columns: Columns
+    """The targets' columns as they were at the start. A running processor reads them again."""
+    dedupe: DedupeKey | None
+    fifo: bool = False
+    archive: bool = False
+
+    def compile(self, keyring: Keyring, subject_key: bytes) -> Compiled:
+        """Return the plan under the active keys of `keyring`, which was checked before.
+
+        `subject_key` is what `vault.reference_key` returns for it.
+        """
+        settings = self.settings
+        vault = ValueSealer(keyring, subject_key) if settings.vault.enabled else None
+        masks = masks_of(settings, keyring)
+        short_cut = short_cut_of(settings, self.columns, masks)
+        glimpse = None
+        if short_cut and vault:
+            glimpse = Glimpse(settings.fields, settings.vault.subject)
+        plan = Plan(
+            mapping=compile_mapping(settings, self.columns, masks),
+            payloads=payloads_of(settings),
+            refresh=lambda session: _refresh(session, settings, masks),
+            columns=self.columns,
+            seal=sealer(keyring, whose_of(settings, subject_key)),
+            fifo=self.fifo,
+            dedupe=self.dedupe,
+            recovers=vault is not None,
+            short_cut=short_cut,
+            glimpse=glimpse,
+        )
+        sink_plan = SinkPlan(
+            id=self.pipeline,
+            targets=self.targets,
+            key_version=keyring.active("pseudonym"),
+            statement_timeout_s=settings.sink.statement_timeout_s,
+            fifo=self.fifo,
+            archive=self.archive,
+            dedupe=self.dedupe is not None,
+        )
+        return Compiled(keyring, plan, sink_plan, vault)
+
+    async def compile_checked(self, session: Session, keyring: Keyring) -> Compiled:
+        """Return the plan under the versions that are active in the database by now.
+
+        Raises KeyFault where `keyring` does not have them or does not fit the record.
+        """
+        keyring = await verify_fingerprints(session, keyring)
+        return self.compile(keyring, await reference_key(session, keyring))
+
+
+async def compile_plan(
+    session: Session,
+    settings: Settings,
+    keyring: Keyring,
+    pipeline: int,
+    *,
+    is_fifo: Callable[[], Awaitable[bool]] | None = None,
+    archive: bool = False,
+) -> tuple[PlanCompiler, Compiled]:
+    """Read the tables and the record of keys; return the compiler and its first plan.
+
+    `is_fifo` is asked last, so that a wrong key or table is reported before the queue. Without it
+    the messages come from no FIFO queue. `archive`: they come from no queue at all, and may be
+    years old. Raises SettingsError where the tables do not fit the mapping, and KeyFault.
+    """
+    targets, columns = await target_tables(session, settings)
+    keyring = await verify_fingerprints(session, keyring)
+    subject_key = await reference_key(session, keyring)
+    compiler = PlanCompiler(
+        settings,
+        pipeline,
+        tuple(targets),
+        columns,
+        dedupe=await dedupe_of(session, settings, keyring, pipeline),
+        fifo=await is_fifo() if is_fifo else False,
+        archive=archive,
+    )
+    return compiler, compiler.compile(keyring, subject_key)
+
+
+def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]]:
+    """Return each field's operator, compiled, by target, in the order of fields; None keeps."""
+    return [
+        [
+            None
+            if field.mask == "keep" and field.kind == "text"
+            else compile_operator(
+                field.mask,
+                kind=field.kind,
+                domain=field.domain or field.name,
+                keyring=keyring,
+            )
+            for field in target.fields
+        ]
+        for target in settings.targets
+    ]
+
+
+def short_cut_of(
+    settings: Settings,
+    columns: Sequence[Sequence[Column]],
+    masks: Sequence[Sequence[Operator | None]],
+    environ: Mapping[str, str] = os.environ,
+) -> fast_path.Lines | None:
+    """Return the native short cut; None where there is none.
+
+    None too where the vault is on and the person's id is converted on its way to the table: a
+    glimpse at the body would not tell whose row it is.
+    """
+    if settings.vault.enabled and naming(settings.fields, settings.vault.subject) is not text:
+        return None
+    return fast_path.compile_lines(settings, columns[0], masks[0], extension(environ))
+
+
+async def dedupe_of(
+    session: Session, settings: Settings, keyring: Keyring, pipeline: int
+) -> DedupeKey | None:
+    """Return the function from an event's name to its ledger key; None where nothing names events.
+
+    It uses the oldest pseudonym root on record, whichever is active and whichever are held: neither
+    a rotation nor the removal of a root may make old events new. Raises KeyFault `key_missing`
+    where the keyring does not hold that root.
+    """
+    if not settings.ledger.dedupe_key:
+        return None
+    version = await oldest(session, "pseudonym")
+    if version not in keyring.versions("pseudonym"):
+        raise KeyFault(
+            f"the database's oldest pseudonym root, version {version}, is not in the keyring: "
+            "ledger.dedupe_key needs it, or every event it knows would be written again",
+            code="key_missing",
+            hint="put that version back into the key file or environment of this process; with "
+            "ledger.dedupe_key it stays there for good",
+        )
+    secret = hkdf_sha256(keyring.root("pseudonym", version), b"sqs2pg/1/dedupe")
+    return lambda name: dedupe_key(secret, pipeline, name)
+
+
+def payloads_of(settings: Settings) -> Payloads | None:
+    """Return what fetches the bodies that messages point to; None where none do."""
+    return Payloads(ObjectStore(), settings.envelope) if settings.envelope.has_pointers else None
+
+
+async def _refresh(
+    session: Session, settings: Settings, masks: list[list[Operator | None]]
+) -> tuple[MessageMapping, Columns]:
+    """Compile the mapping against the tables as they are now.
+
+    Raises TransientFault where they do not fit it. Somebody changes the database, or restarts with
+    another mapping; the messages are held meanwhile.
+    """
+    try:
+        _, columns = await target_tables(session, settings, narrowed=True)
+        mapping = compile_mapping(settings, columns, masks)
+    except SettingsError as error:
+        raise TransientFault(error.what, code=error.code, hint=error.hint) from None
+    logger.info("the target's columns were read again", table=settings.table_names)
+    return mapping, columns

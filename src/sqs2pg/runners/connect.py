@@ -1,0 +1,100 @@
+"""Reach what settings name: the database, and the keys that belong to it.
+
+The order is keys first, then the database: a wrong key is reported before anything is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.providers import load_keyring
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.dsn import hosts, login_of, resolve_dsn
+from sqs2pg.postgres.key_registry import verify_fingerprints
+from sqs2pg.postgres.migrate import pipeline_id
+from sqs2pg.settings import Settings
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.rds_token import login_token
+
+
+async def connect(settings: Settings) -> Session:
+    """Connect to the settings' database. Raises TransientFault or FatalFault."""
+    dsn = resolve_dsn(settings.sink.dsn)
+    password = None
+    if settings.sink.iam_auth:
+        # In a thread: providers of credentials do blocking I/O.
+        password = await asyncio.to_thread(login_token, *login_of(dsn))
+    return await Session.connect(dsn, timeout_s=settings.sink.connect_timeout_s, password=password)
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Session]:
+    """Yield a session with the settings' database; close it at the end. Raises as `connect`."""
+    session = await connect(settings)
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[tuple[Session, int]]:
+    """Yield a session and the pipeline's number, for commands that only read or write books."""
+    async with connected(settings) as session:
+        yield session, await pipeline_id(session, settings)
+
+
+@asynccontextmanager
+async def database_and_keys(settings: Settings) -> AsyncIterator[tuple[Session, int, Keyring]]:
+    """Yield a session, the pipeline's number and the keys, checked against the database's record.
+
+    Only the database is in use, so only its hosts decide whether a development key is allowed.
+    Raises KeyFault or SettingsError before it connects, then as `connect` and
+    `verify_fingerprints`.
+    """
+    keyring = keyring_of(settings, database_hosts(settings))
+    async with database(settings) as (session, pipeline):
+        yield session, pipeline, await verify_fingerprints(session, keyring)
+
+
+def database_hosts(settings: Settings) -> list[str]:
+    """Return the hosts of the settings' database."""
+    return [*hosts(resolve_dsn(settings.sink.dsn))]
+
+
+def endpoint_hosts(settings: Settings, client: SqsClient | None = None) -> list[str]:
+    """Return the hosts of queue and database; without `client`, those the environment leads to."""
+    client = client or SqsClient.from_environment()
+    return [client.endpoint_host, *database_hosts(settings)]
+
+
+def keyring_of(
+    settings: Settings, endpoints: list[str], environ: Mapping[str, str] = os.environ
+) -> Keyring:
+    """Return the keys of the settings' provider.
+
+    `endpoints` are the hosts in use: a development key is refused unless all are loopback.
+    """
+    keys = settings.keys
+    return load_keyring(
+        provider_of(settings, environ),
+        file=Path(keys.file) if keys.file else None,
+        secret=keys.secret,
+        environ=environ,
+        endpoints=endpoints,
+        allow_development=keys.allow_development,
+    )
+
+
+def provider_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the provider that the keys come from, `auto` resolved."""
+    keys = settings.keys
+    if keys.provider != "auto":
+        return keys.provider
+    in_environment = bool(environ.get("SQS2PG_KEYS__PSEUDONYM_ROOT"))
+    return "file" if keys.file else "environment" if in_environment else "development"

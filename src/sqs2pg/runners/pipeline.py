@@ -1,0 +1,234 @@
+"""One pipeline as an object: a queue, its mapping and its tables, started and stopped as one.
+
+    open ─▶ run, until the queue is empty or a stop is requested ─▶ close
+    start = open, and run in a task of its own      stop = request it, wait, close
+
+Promises: everything that it opens is its own and is closed at its end: connections, tasks, the
+client of the queue. Several pipelines may run in one event loop, and each may be stopped and
+another one started while the others go on. It sets no handler, no global and no logging: signals,
+the log and the status server belong to the process that runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry
+
+from sqs2pg.errors import TransientFault
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.pipeline.consumer import Consumer, Totals
+from sqs2pg.pipeline.processor import Processor
+from sqs2pg.postgres.dsn import network_address, resolve_dsn
+from sqs2pg.postgres.migrations import migrations
+from sqs2pg.postgres.sink import SinkPlan
+from sqs2pg.postgres.workers import Roster
+from sqs2pg.runners.assembly import Processing, about_of, assemble_processors, upkeep
+from sqs2pg.runners.connect import connect, endpoint_hosts
+from sqs2pg.settings import Settings
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.queue import QueueSource
+from sqs2pg.status.probes import Readings
+from sqs2pg.status.snapshot import Snapshot, take_snapshot
+from sqs2pg.telemetry.batch_log import Journal
+from sqs2pg.telemetry.exporters import telemetry_readings
+from sqs2pg.telemetry.metrics import Metrics
+from sqs2pg.telemetry.periodic import Watch
+from sqs2pg.telemetry.traces import TRACEPARENT
+
+
+class Pipeline:
+    """Consumes one queue. What it is made of is there from `open` on; it is opened once."""
+
+    client: SqsClient
+    source: QueueSource
+    processors: list[Processor]
+    consumer: Consumer
+    keyring: Keyring
+    sink_plan: SinkPlan
+    journal: Journal
+    probes: Readings
+    periodic: Watch
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        """`metrics`: the caller's, where they outlive the pipeline; else it has its own."""
+        self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.about = about_of(settings)
+        self.opened = False
+        """Whether everything was checked and it is ready to run, or runs."""
+        self._stopping = False
+        self._owned = AsyncExitStack()
+        self._running: asyncio.Task[Totals] | None = None
+
+    # -- one that runs in a task of its own ------------------------------------------------
+
+    async def start(self, *, drain_settle_s: float | None = None) -> None:
+        """Open it, and consume in a task of its own until `stop`, or until the queue is empty.
+
+        Returns once it consumes. Raises as `open`. Call `stop` at the end, however it ended.
+        """
+        await self.open()
+        self._running = asyncio.create_task(self.run(drain_settle_s=drain_settle_s))
+
+    async def finished(self) -> Totals:
+        """Wait until a started pipeline ends by itself. Raises as `run`; may be repeated."""
+        assert self._running is not None, "it was started"
+        return await asyncio.shield(self._running)
+
+    async def stop(self) -> Totals:
+        """Stop a started pipeline in good order, and close it; return its totals.
+
+        Waits until everything in hand is settled or released: `shutdown_grace_s` and a few seconds
+        at most. Raises what ended the pipeline, if a fault did. May be repeated.
+        """
+        self.request_stop()
+        try:
+            return await self._running if self._running else self.totals
+        finally:
+            await self.close()
+
+    # -- the steps -------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, check keys, tables and queue, and put everything together.
+
+        Raises SettingsError, KeyFault, TransientFault or FatalFault; then nothing stays open.
+        """
+        async with AsyncExitStack() as stack:
+            settings = self.settings
+            self.client = SqsClient.from_environment(max_connections=settings.source.receivers_max)
+            stack.push_async_callback(self.client.close)
+            queue_url = ""
+
+            async def is_fifo() -> bool:
+                nonlocal queue_url
+                queue_url = await _find_queue(self.client, settings.source.queue)
+                return queue_url.endswith(".fifo")
+
+            where = endpoint_hosts(settings, self.client)
+            made = await stack.enter_async_context(
+                assemble_processors(settings, where, is_fifo, metrics=self.metrics)
+            )
+            self._put_together(made, queue_url)
+            self._owned = stack.pop_all()
+        self.opened = True
+        if self._stopping:
+            self.consumer.stop()
+
+    async def run(self, *, drain_settle_s: float | None = None) -> Totals:
+        """Consume until a stop is requested, or until the queue was empty for `drain_settle_s`.
+
+        Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
+        """
+        async with self.periodic:
+            totals = await self.consumer.run(drain_settle_s=drain_settle_s)
+        self.journal.flush(end=True)
+        await self.probes.leave()
+        return totals
+
+    def request_stop(self) -> None:
+        """End receiving. `run` returns when everything in hand is settled or released."""
+        self._stopping = True
+        if self.opened:
+            self.consumer.stop()
+
+    async def close(self) -> None:
+        """Close what `open` has opened. May be repeated."""
+        await self._owned.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # -- what it says of itself ------------------------------------------------------------
+
+    @property
+    def totals(self) -> Totals:
+        """What it has done so far."""
+        return self.consumer.totals if self.opened else Totals()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Its metrics, for Prometheus."""
+        return self.metrics.registry
+
+    def health(self) -> tuple[bool, bytes]:
+        """Return whether it gets on with its work, and the report as JSON (/livez)."""
+        return self.consumer.pulse.health()
+
+    def ready(self) -> tuple[bool, bytes]:
+        """Return whether messages can be written now, and the report as JSON (/readyz)."""
+        return self.probes.ready()
+
+    def snapshot(self) -> Snapshot:
+        """Return the present moment for the status page, which calls it from its own thread."""
+        metrics, pulse = self.metrics, self.consumer.pulse
+        return take_snapshot(
+            metrics.registry, metrics.started_at, self.about, pulse, self.probes.seen
+        )
+
+    def _put_together(self, made: Processing, queue_url: str) -> None:
+        settings, metrics = self.settings, self.metrics
+        self.processors, self.keyring = made.processors, made.keyring
+        self.sink_plan, self.journal = made.sink_plan, made.journal
+        number = made.sink_plan.id
+        self.source = QueueSource(
+            self.client,
+            queue_url,
+            settings.source,
+            metrics,
+            message_attributes=_wanted_attributes(settings),
+        )
+        self.consumer = Consumer(
+            self.source,
+            self.processors,
+            settings,
+            metrics,
+            upkeep=lambda: upkeep(settings, number),
+        )
+        self.probes = Readings(
+            self.source,
+            self.client,
+            metrics,
+            self.consumer.pulse,
+            self.journal,
+            Roster(number, metrics.started_at),
+            self.consumer.totals,
+            connect=lambda: connect(settings),
+            key_version=lambda: made.rotation.key_version,
+            migrations=len(migrations()),
+            database_host=network_address(resolve_dsn(settings.sink.dsn)),
+            every_s=settings.status.poll_s,
+            cloudwatch=settings.status.cloudwatch == "auto",
+        )
+        self.periodic = Watch([*self.probes.all(), *telemetry_readings(settings, metrics)], metrics)
+
+
+def _wanted_attributes(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the producer's message attributes to ask for."""
+    wanted = tuple(settings.message_attributes)
+    traced = settings.telemetry.traces and not {"All", TRACEPARENT} & set(wanted)
+    return (*wanted, TRACEPARENT) if traced else wanted
+
+
+async def _find_queue(client: SqsClient, queue: str) -> str:
+    """Return the queue's URL, having made sure that it answers."""
+    try:
+        url = await client.queue_url(queue)
+        await client.attributes(url, ["QueueArn"])
+    except TransientFault as fault:
+        fault.hint = fault.hint or "check AWS_ENDPOINT_URL, AWS_REGION and the network"
+        raise
+    return url

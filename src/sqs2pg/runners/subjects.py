@@ -1,0 +1,95 @@
+"""Whose data it is, worked out from settings: the persons of messages and rows.
+
+For the quarantine, which keeps each body under its person's reference, and for the commands that
+erase a person or give old rows new tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.subject import Whose, naming, whose
+from sqs2pg.mapping.transform import masked
+from sqs2pg.mask.registry import compile_operator
+from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.postgres.identifiers import quote_table
+from sqs2pg.settings import Settings
+from sqs2pg.vault.crypto import subject_references
+from sqs2pg.vault.rekey import RecoverableColumn
+from sqs2pg.vault.target_rows import PersonColumns, person_columns
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def person_columns_of(settings: Settings, keyring: Keyring) -> list[PersonColumns]:
+    """Return where people's rows are: every target of the mapping. Raises SettingsError."""
+    return [
+        person_columns(
+            quote_table(target.table),
+            target.fields,
+            settings.vault.subject,
+            keyring,
+            named=position > 0,
+        )
+        for position, target in enumerate(settings.targets)
+    ]
+
+
+def recoverable_columns(settings: Settings, keyring: Keyring) -> list[RecoverableColumn]:
+    """Return every target's columns of pseudonyms whose values the vault keeps."""
+    rings = {v: keyring.with_active("pseudonym", v) for v in keyring.versions("pseudonym")}
+    return [
+        RecoverableColumn(
+            quote_table(target.table),
+            field.column,
+            field.source,
+            {
+                version: masked(
+                    field,
+                    compile_operator(
+                        field.mask, kind=field.kind, domain=field.domain or field.name, keyring=ring
+                    ).mask,
+                )
+                for version, ring in rings.items()
+            },
+        )
+        for target in settings.targets
+        for field in target.fields
+        if field.recover and field.mask == "pseudonymize"
+    ]
+
+
+def references_of(settings: Settings, reference_key: bytes) -> Callable[[str], str]:
+    """Return the function from a person's id, as messages or the target have it, to the person's
+    reference. It raises PermanentFault for an id that could not have been stored.
+    """
+    reference = subject_references(reference_key)
+    named = naming(settings.fields, settings.vault.subject)
+    return lambda name: reference(named(name))
+
+
+def whose_of(settings: Settings, reference_key: bytes) -> Whose:
+    """Return the function from a body to the reference of the person it is about.
+
+    It returns None where the body's records do not all name the same person.
+    """
+    find = whose(references_of(settings, reference_key), settings.vault.subject)
+    if not settings.envelope.layers and settings.envelope.records == "one":
+        return find
+    envelope = Envelope(settings.envelope)
+
+    def inside(body: str) -> str | None:
+        try:
+            opened = envelope.open(Message("", "", body, SystemAttributes(0)))
+        except PermanentFault:
+            return find(body)
+        texts = (_ENCODER.encode(document).decode() for document in opened.documents)
+        found = {find(text) for text in texts}
+        return found.pop() if len(found) == 1 else None
+
+    return inside
