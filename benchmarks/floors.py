@@ -29,7 +29,7 @@ from sqs2pg.message import Message
 from sqs2pg.postgres.sink import Packed
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings.load import load
-from sqs2pg.sqs.concurrency import AT_ONCE_MIN
+from sqs2pg.sqs.concurrency import CONCURRENCY_MIN
 
 from . import processes
 from .contenders import ONE
@@ -74,12 +74,12 @@ async def _receive(ready: Pipeline, timeout_s: int, count: int) -> list[Message]
     async def poll() -> None:
         while len(messages) < count:
             messages.extend(
-                await ready.client.receive_on(
+                await ready.client.receive_while(
                     take, ready.source.queue_url, wait_s=0, visibility_timeout_s=timeout_s
                 )
             )
 
-    await asyncio.gather(*(poll() for _ in range(AT_ONCE_MIN)))
+    await asyncio.gather(*(poll() for _ in range(CONCURRENCY_MIN)))
     return messages
 
 
@@ -101,10 +101,12 @@ async def _write(ready: Pipeline, packed: list[Packed]) -> None:
 async def _delete(ready: Pipeline, messages: list[Message]) -> None:
     async def delete(part: list[Message]) -> None:
         handles = [message.receipt_handle for message in part]
-        if failures := await ready.client.delete_on(HandleBatches(ready.source.queue_url, handles)):
+        if failures := await ready.client.delete_batches(
+            HandleBatches(ready.source.queue_url, handles)
+        ):
             raise BenchmarkError(f"{len(failures)} deletes failed")
 
-    share = -(-len(messages) // AT_ONCE_MIN // 10) * 10
+    share = -(-len(messages) // CONCURRENCY_MIN // 10) * 10
     parts = [messages[at : at + share] for at in range(0, len(messages), share)]
     await asyncio.gather(*map(delete, parts))
 

@@ -118,16 +118,16 @@ async def test_what_is_settled_just_as_the_last_delete_ends_is_deleted_too(
     async with pipeline(source={"receivers_max": 1}) as ready:
         await send(ready, [login(1), login(2)])
         first, second = await held(ready, 2)
-        delete = ready.client.delete_on
+        delete = ready.client.delete_batches
 
         async def then_settle_the_second(*arguments: Any) -> Any:
             failures = await delete(*arguments)
-            monkeypatch.setattr(ready.client, "delete_on", delete)
+            monkeypatch.setattr(ready.client, "delete_batches", delete)
             # Runs after the task's last step and before its end is told to anybody.
             asyncio.get_running_loop().call_soon(ready.source.acknowledge, [second])
             return failures
 
-        monkeypatch.setattr(ready.client, "delete_on", then_settle_the_second)
+        monkeypatch.setattr(ready.client, "delete_batches", then_settle_the_second)
         ready.source.acknowledge([first])
         await until(lambda: ready.source.held_count == 0)
         assert await ready.source.depth() == (0, 0, 0)
@@ -139,7 +139,7 @@ async def test_what_several_batches_settle_is_deleted_by_ten(pipeline: Assemble)
         messages = await held(ready, 12)
         for part in (messages[:4], messages[4:5], messages[5:9], messages[9:]):
             ready.source.acknowledge(part)
-        assert [len(batch) for batch in ready.source.settled] == [10, 2]
+        assert [len(batch) for batch in ready.source.deleter.settled] == [10, 2]
         await ready.source.acknowledged()
         assert metric(ready, "batch_seconds_count", stage="acknowledge") == 2
         assert metric(ready, "messages_deleted_total") == 12
@@ -265,7 +265,7 @@ async def test_a_poll_that_failed_is_not_tried_again_after_a_stop(
             ready.consumer.stop()  # so it comes while the poller waits to try again
             raise TransientFault("no answer", code="connect")
 
-        monkeypatch.setattr(ready.client, "receive_on", away)
+        monkeypatch.setattr(ready.client, "receive_while", away)
         await ready.consumer.run()
         assert tries == 1
 

@@ -29,7 +29,7 @@ from sqs2pg.native import API
 from sqs2pg.native import extension as usable
 from sqs2pg.settings import Field, LedgerSettings, Settings
 from sqs2pg.sqs import wire
-from sqs2pg.sqs.signer import Keys, RequestTemplate, Signer
+from sqs2pg.sqs.signer import AwsKeys, RequestTemplate, Signer
 from tests.logins import whole_login
 from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, masks_of
 
@@ -374,7 +374,7 @@ def test_a_delete_is_written_as_msgspec_writes_it_or_not_at_all(handles: list[st
 @pytest.mark.parametrize("body", [b"", b"{}", b"x" * 63, b"x" * 64, b"y" * 4_500])
 def test_signed_in_c_or_in_python_is_the_same(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
     def sign() -> bytes:
-        signer = Signer(Keys("AK", "sk", "tok"), region="us-east-1", host="sqs.example")
+        signer = Signer(AwsKeys("AK", "sk", "tok"), region="us-east-1", host="sqs.example")
         template = RequestTemplate(signer, signed=(("Content-Type", "a/b"),))
         return template.sign(body, SENT_MS / 1000)
 

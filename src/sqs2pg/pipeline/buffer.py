@@ -56,7 +56,7 @@ class Intake:
 
     async def room(self) -> None:
         """Wait until it is no longer full."""
-        await self._room.passed()
+        await self._room.wait()
 
     async def take(self, rows_max: int, linger_s: float) -> list[Message]:
         """Wait for a message, linger for more unless the batch is full; return 1 to rows_max.

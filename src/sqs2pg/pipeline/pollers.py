@@ -97,7 +97,7 @@ class Pollers:
 
     async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
         while not self._stopped:
-            await self.gate.passed()
+            await self.gate.wait()
             if self._is_stopped():
                 return
             if self._intake.full:
@@ -120,7 +120,7 @@ class Pollers:
 
     def _at_once(self) -> int:
         """Return how many polls at once fill a batch while another one is written."""
-        wanted = self._source.receiving.at_once(-(-self._intake_enough // BATCH))
+        wanted = self._source.receiving.concurrency(-(-self._intake_enough // BATCH))
         return min(self._receivers_max, wanted)
 
     def _wants_another(self) -> bool:

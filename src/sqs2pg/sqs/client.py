@@ -1,12 +1,12 @@
-"""The SQS client of the hot path: seven calls of the AWS JSON protocol, signed and sent by us.
+"""The SQS client of the hot path: seven calls of the AWS JSON protocol, which we sign and send.
 
-Place in the flow: at both ends of it; the consumer receives, leases and deletes through here.
-botocore resolves the environment at start and renews credentials in a thread; it never makes a
-request of ours.
+Place in the flow: at both ends. The consumer receives messages, extends leases and deletes messages
+through this client. botocore resolves the environment at start and renews credentials in a thread;
+it never sends a request of the hot path.
 
-Promises: an answer is never taken for another request's; every failure is a fault of our tree,
-with a code from a bounded set; what AWS's retry modes would retry is retried here, and nothing
-that could send a message twice unnoticed. Must never log or raise an answer's text.
+Promises: an answer is never taken for another request's; every failure is one of our fault classes,
+with a code from a bounded set; it retries what AWS's retry modes retry, except a send that could
+put a message on the queue twice. Must never log or raise an answer's text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Self
 from sqs2pg.errors import SettingsError, Sqs2pgError, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.sqs import wire
-from sqs2pg.sqs.chained_calls import Batches, Conversation, Deletes, Polls
+from sqs2pg.sqs.chained_calls import CallChain, DeleteBatches, DeleteChain, ReceiveChain
 from sqs2pg.sqs.connection import Reply
 from sqs2pg.sqs.dialer import Dialer, make_tls
 from sqs2pg.sqs.endpoint import split_queue
@@ -28,19 +28,19 @@ from sqs2pg.sqs.environment import AwsEnvironment, read_environment
 from sqs2pg.sqs.errors import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
 from sqs2pg.sqs.pool import IDLE_S, ConnectionPool
 from sqs2pg.sqs.retries import NOT_TAKEN, Retries
-from sqs2pg.sqs.signer import USER_AGENT, Keys, RepeatedRequest, RequestTemplate, Signer
+from sqs2pg.sqs.signer import USER_AGENT, AwsKeys, RepeatedRequest, RequestTemplate, Signer
 from sqs2pg.sqs.wire import EntryFailure, Operation, OutgoingMessage, SendResult
 
 CONNECTIONS_MAX = 64
-"""Of each of the two pools: long polls, and everything else."""
+"""For each of the two pools: one for long polls, one for everything else."""
 SILENCE_S = 10.0
-"""Seconds without a byte before a call is given up; a long poll's wait comes on top."""
+"""A call is given up after this many seconds without a byte, plus a long poll's own wait."""
 SKEW_S_MIN = 60.0
-"""AWS accepts a signature five minutes off; a smaller difference is not what it refused."""
+"""AWS accepts a signature that is five minutes off, so it did not refuse a smaller difference."""
 _SURE_IDLE_S = 2.0
-"""A send cannot be repeated, so it goes out on a connection used just now, or a new one."""
+"""A send cannot be repeated, so it uses a connection that was used just now, or a new one."""
 _POLLS_MAX = 64
-"""Different receive requests remembered; a pipeline has one or two."""
+"""Different receive requests that are remembered; a pipeline has one or two."""
 
 _Poll = tuple[str, int, int, int | None, tuple[str, ...]]
 
@@ -48,9 +48,9 @@ _Poll = tuple[str, int, int, int | None, tuple[str, ...]]
 class SqsClient:
     """A client of one endpoint, used from one event loop.
 
-    Long polls have connections of their own, so that they never hold up a delete. Cancelling a
-    call closes its connection. A cancelled or failed `receive` may have taken messages whose
-    answer was lost; they come back when their visibility timeout ends.
+    Long polls have a pool of connections of their own, so that they never delay a delete.
+    Cancelling a call closes its connection. If a `receive` was cancelled or failed, SQS may have
+    sent messages that never arrived; they come back when their visibility timeout ends.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class SqsClient:
         max_connections: int = CONNECTIONS_MAX,
         silence_s: float = SILENCE_S,
     ) -> None:
-        """Raises SettingsError where the CA bundle cannot be read."""
+        """Raises SettingsError if the CA bundle cannot be read."""
         self._environment = environment
         self._credentials = environment.credentials
         self._retries = Retries(environment.retries)
         self._silence_s = silence_s
         self._skew_s = 0.0
-        self._signing = _Signing(environment, self._credentials.keys)
+        self._requests = _SignedRequests(environment, self._credentials.keys)
         self._poll_bodies: dict[_Poll, bytes] = {}
         self._closed = False
         dialer = _make_dialer(environment)
@@ -82,9 +82,9 @@ class SqsClient:
         max_connections: int = CONNECTIONS_MAX,
         silence_s: float = SILENCE_S,
     ) -> Self:
-        """A client for the AWS environment as boto3 would read it; see `read_environment`.
+        """Return a client for the AWS environment as boto3 would read it; see `read_environment`.
 
-        Blocking, for seconds where an instance or container role is asked for credentials.
+        Blocking: for seconds if credentials come from an instance or container role.
         """
         environment = read_environment(region=region, endpoint_url=endpoint_url)
         return cls(environment, max_connections=max_connections, silence_s=silence_s)
@@ -107,17 +107,17 @@ class SqsClient:
 
     @property
     def endpoint_host(self) -> str:
-        """The name or address of the endpoint, without its port."""
+        """The name or address of the endpoint, without the port."""
         return self._environment.endpoint.host
 
     def credential_expiry(self) -> float | None:
-        """When the present AWS credentials expire, seconds since the epoch; None: never."""
+        """Return when the AWS credentials expire, seconds since the epoch; None means never."""
         return self._credentials.expiry
 
     async def queue_url(self, name_or_url_or_arn: str) -> str:
-        """The URL of a queue. A URL is returned as it is; a name or an ARN asks GetQueueUrl.
+        """Return the URL of a queue. A URL is returned as it is; a name or an ARN is looked up.
 
-        Raises SettingsError where an ARN or an AWS URL names another region than ours.
+        Raises SettingsError if an ARN or an AWS URL names another region than the client's.
         """
         name, account, region = split_queue(name_or_url_or_arn)
         if region and region != self.region:
@@ -132,7 +132,7 @@ class SqsClient:
         return wire.read_queue_url(reply, wire.QUEUE_URL)
 
     async def create_queue(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
-        """Make a queue and return its URL; one that exists with equal attributes is returned."""
+        """Create a queue and return its URL; also if it exists with the same attributes."""
         body = wire.write_body(QueueName=name, Attributes=attributes or None)
         reply = await self._call(wire.CREATE_QUEUE, body)
         return wire.read_queue_url(reply, wire.CREATE_QUEUE)
@@ -146,18 +146,18 @@ class SqsClient:
         visibility_timeout_s: int | None = None,
         message_attributes: Sequence[str] = (),
     ) -> list[Message]:
-        """Up to `max_messages` (1 to 10) messages, waiting up to `wait_s` (0 to 20) for the first.
+        """Receive up to `max_messages` (1 to 10), waiting up to `wait_s` (0 to 20) for the first.
 
-        `visibility_timeout_s` (0 to 43,200) of None is the queue's own. `message_attributes`
-        names the producer's attributes wanted, `All` for all. Raises TransientFault or
+        `visibility_timeout_s` (0 to 43,200) defaults to the queue's own. `message_attributes`
+        names the producer's attributes to ask for, `All` for all of them. Raises TransientFault or
         FatalFault; ValueError outside the ranges.
         """
-        request = self._poll_body(
+        body = self._poll_body(
             queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
         )
-        return wire.read_messages(await self._call(wire.RECEIVE, request, wait_s=wait_s))
+        return wire.read_messages(await self._call(wire.RECEIVE, body, wait_s=wait_s))
 
-    async def receive_on(
+    async def receive_while(
         self,
         take: Callable[[list[Message]], bool],
         queue_url: str,
@@ -167,17 +167,18 @@ class SqsClient:
         visibility_timeout_s: int | None = None,
         message_attributes: Sequence[str] = (),
     ) -> list[Message]:
-        """As `receive`, again and again, until `take` does not take what came; return that.
+        """Receive again and again while `take` takes the messages; return the first it leaves.
 
-        `take` is called from the event loop's callback with the messages of a reply that brought
-        some; where it returns True it has taken them, and the same request goes out again. Big
-        replies are not shown to it. A fault is the last request's: what was taken stays taken.
+        `take` is called from the event loop's callback with the messages of each reply that is not
+        empty. If it returns True it has taken them, and the same request is sent again. It does not
+        see large replies: they are returned. Raises as `receive`, for the last request; what was
+        taken stays taken.
         """
         body = self._poll_body(
             queue_url, max_messages, wait_s, visibility_timeout_s, tuple(message_attributes)
         )
-        polls = Polls(body, take, wire.read_messages)
-        return wire.read_messages(await self._call(wire.RECEIVE, polls, wait_s=wait_s))
+        chain = ReceiveChain(body, take)
+        return wire.read_messages(await self._call(wire.RECEIVE, chain, wait_s=wait_s))
 
     def _poll_body(self, *key: *_Poll) -> bytes:
         body = self._poll_bodies.get(key)
@@ -189,76 +190,76 @@ class SqsClient:
         return body
 
     async def delete(self, queue_url: str, receipt_handles: Sequence[str]) -> list[EntryFailure]:
-        """Delete up to 10 messages; returns the entries that failed. May be repeated."""
-        request = wire.write_delete(queue_url, receipt_handles)
-        body = await self._call(wire.DELETE, request)
-        return wire.read_failures(body, len(receipt_handles), wire.DELETE)
+        """Delete up to 10 messages; return the entries that failed. May be repeated."""
+        body = wire.write_delete(queue_url, receipt_handles)
+        answer = await self._call(wire.DELETE, body)
+        return wire.read_failures(answer, len(receipt_handles), wire.DELETE)
 
-    async def delete_on(self, batches: Batches) -> list[EntryFailure]:
-        """As `delete`, batch after batch, until there is no other or one is not all done.
+    async def delete_batches(self, batches: DeleteBatches) -> list[EntryFailure]:
+        """Delete batch after batch, until none is left or one has entries that failed.
 
-        Returns the failed entries of the last batch, which is the present one of `batches`; what
-        is raised is its fault. Every batch before it is deleted.
+        Returns the failed entries of the last batch, which is the present one of `batches`; a fault
+        that is raised is its own. Every batch before it is deleted.
         """
-        body = await self._call(wire.DELETE, Deletes(batches))
-        return wire.read_failures(body, len(batches.handles), wire.DELETE)
+        answer = await self._call(wire.DELETE, DeleteChain(batches))
+        return wire.read_failures(answer, len(batches.handles), wire.DELETE)
 
     async def change_visibility(
         self, queue_url: str, receipt_handles: Sequence[str], timeout_s: int
     ) -> list[EntryFailure]:
-        """Hide up to 10 messages for `timeout_s` (0 to 43,200) from now; returns the failures.
+        """Hide up to 10 messages for `timeout_s` (0 to 43,200) from now; return the failures.
 
-        May be repeated. SQS keeps a message in flight for 12 hours in all at the most.
+        May be repeated. SQS keeps a message in flight for at most 12 hours in all.
         """
-        request = wire.write_change_visibility(queue_url, receipt_handles, timeout_s)
-        body = await self._call(wire.CHANGE_VISIBILITY, request)
-        return wire.read_failures(body, len(receipt_handles), wire.CHANGE_VISIBILITY)
+        body = wire.write_change_visibility(queue_url, receipt_handles, timeout_s)
+        answer = await self._call(wire.CHANGE_VISIBILITY, body)
+        return wire.read_failures(answer, len(receipt_handles), wire.CHANGE_VISIBILITY)
 
     async def send(
         self, queue_url: str, messages: Sequence[OutgoingMessage | str]
     ) -> list[EntryFailure]:
-        """Send up to 10 messages of 1 MiB in all, a text standing for a message of that body.
+        """Send up to 10 messages, 1 MiB in all; a text is a message with that body.
 
-        Returns the entries that failed. Tried again only where AWS answered that it did not take
-        them, or where deduplication ids make it safe: after a TransientFault they may or may not
-        be on the queue.
+        Returns the entries that failed. Retried only if AWS answered that it did not take them, or
+        if deduplication ids make it safe. After a TransientFault the messages may or may not be on
+        the queue.
         """
         return (await self.send_for_ids(queue_url, messages)).failures
 
     async def send_for_ids(
         self, queue_url: str, messages: Sequence[OutgoingMessage | str]
     ) -> SendResult:
-        """As `send`, and the MessageIds that SQS gave."""
-        request = wire.write_send(queue_url, messages)
+        """As `send`; also return the MessageIds that SQS gave."""
+        body = wire.write_send(queue_url, messages)
         repeatable = all(
             isinstance(message, OutgoingMessage) and message.deduplication_id
             for message in messages
         )
-        body = await self._call(wire.SEND, request, repeatable=repeatable)
-        return wire.read_sent(body, len(messages))
+        answer = await self._call(wire.SEND, body, repeatable=repeatable)
+        return wire.read_sent(answer, len(messages))
 
     async def attributes(self, queue_url: str, names: Sequence[str] = ("All",)) -> dict[str, str]:
-        """The queue's attributes by name, all of them text."""
+        """Return the queue's attributes by name; every value is text."""
         body = wire.write_body(QueueUrl=queue_url, AttributeNames=names)
         return wire.read_attributes(await self._call(wire.ATTRIBUTES, body))
 
     async def _call(
         self,
         operation: Operation,
-        request: bytes | Conversation,
+        request: bytes | CallChain,
         *,
         wait_s: float = 0.0,
         repeatable: bool = True,
     ) -> bytes:
-        """One call with its retries, or a conversation; the body of the last, successful answer.
+        """Make one call with its retries, or a chain; return the body of the last answer.
 
-        A call that is tried again stands alone: its answer is returned, whatever may follow.
+        A call that is retried does not continue the chain: its answer is returned.
         """
-        talk = None if isinstance(request, bytes) else request
+        chain = None if isinstance(request, bytes) else request
         attempt, cost, corrected = 1, 0, False
         while True:
             keys, skew_s = self._credentials.keys, self._skew_s
-            first = talk if attempt == 1 and not corrected else None
+            first = chain if attempt == 1 and not corrected else None
             body = request if isinstance(request, bytes) else request.body()
             try:
                 reply = await self._attempt(operation, body, wait_s, repeatable, first)
@@ -266,7 +267,7 @@ class SqsClient:
                     self._retries.succeed(cost)
                     return reply.body
                 if not corrected and await self._correct(reply, keys, skew_s):
-                    corrected = True  # worth one more attempt at once, which costs nothing
+                    corrected = True  # one more attempt at once, which does not count
                     continue
                 raise read_fault(reply, operation.name, operation.stage)
             except Sqs2pgError as fault:
@@ -285,63 +286,65 @@ class SqsClient:
         body: bytes,
         wait_s: float,
         repeatable: bool,
-        talk: Conversation | None,
+        chain: CallChain | None,
     ) -> Reply:
-        """One answer, of whatever status; the last one of a conversation."""
+        """Return one answer, of any status; of a chain, its last."""
         if time.time() >= self._credentials.refresh_at:
             await self._credentials.renew()
         pool = self._polls if operation is wire.RECEIVE else self._calls
         silence_s = wait_s + self._silence_s
         idle_s = IDLE_S if repeatable else _SURE_IDLE_S
-        proceed = partial(self._proceed, operation, talk, pool) if talk is not None else None
-        connection = pool.take_idle(idle_s) or await pool.take(idle_s)
+        next_request = None
+        if chain is not None:
+            next_request = partial(self._next_request, operation, chain, pool)
+        connection = pool.acquire_idle(idle_s) or await pool.acquire(idle_s)
         try:
             return await connection.exchange(
-                self._sign(operation, body, time.time()), silence_s, proceed
+                self._sign(operation, body, time.time()), silence_s, next_request
             )
         except TransientFault:
             # A server may close an idle connection just as a request goes out on it (RFC 9112,
-            # section 9.3.1). That says nothing about the server, so it is no attempt spent.
+            # section 9.3.1). That says nothing about the server: it does not count as an attempt.
             if not (repeatable and connection.went_stale):
                 raise
         finally:
-            pool.give_back(connection)
-        connection = await pool.take(fresh=True)
+            pool.release(connection)
+        connection = await pool.acquire(fresh=True)
         try:
-            body = body if talk is None else talk.body()
+            body = body if chain is None else chain.body()
             return await connection.exchange(self._sign(operation, body, time.time()), silence_s)
         finally:
-            pool.give_back(connection)
+            pool.release(connection)
 
-    def _proceed(
-        self, operation: Operation, talk: Conversation, pool: ConnectionPool, body: bytes
+    def _next_request(
+        self, operation: Operation, chain: CallChain, pool: ConnectionPool, answer: bytes
     ) -> bytes | None:
-        """The next request of a conversation, unless something has to be seen to first."""
+        """Return the next request of a chain; None if something else must be done first."""
         now = time.time()
         if (
             self._closed
             or pool.waiters
             or now >= self._credentials.refresh_at
-            or not talk.go_on(body)
+            or not chain.advance(answer)
         ):
             return None
         self._retries.succeed(0)
-        return self._sign(operation, talk.body(), now)
+        return self._sign(operation, chain.body(), now)
 
     def _sign(self, operation: Operation, body: bytes, now: float) -> bytes:
-        """The request under the present keys, dated by the corrected clock."""
-        signing = self._signing
-        if signing.keys is not self._credentials.keys:
-            signing = self._signing = _Signing(self._environment, self._credentials.keys)
+        """Return the request, signed with the present keys and dated by the corrected clock."""
+        requests = self._requests
+        if requests.keys is not self._credentials.keys:
+            requests = self._requests = _SignedRequests(self._environment, self._credentials.keys)
         if operation is wire.RECEIVE:
-            poll = signing.polls.get(body) or signing.poll(body)
+            poll = requests.polls.get(body) or requests.add_poll(body)
             return poll.sign(now + self._skew_s)
-        return signing.templates[operation].sign(body, now + self._skew_s)
+        return requests.templates[operation].sign(body, now + self._skew_s)
 
-    async def _correct(self, reply: Reply, keys: Keys, skew_s: float) -> bool:
-        """Whether an error answer named a cause that is now removed: old keys, a wrong clock.
+    async def _correct(self, reply: Reply, keys: AwsKeys, skew_s: float) -> bool:
+        """Return whether the cause of an error answer is now removed: old keys or a wrong clock.
 
-        `keys` and `skew_s` are those it was sent under; another call may have put them right.
+        The request was sent with `keys` and `skew_s`; another call may have corrected them since.
         """
         code = read_code(reply)
         if code in EXPIRED:
@@ -356,10 +359,10 @@ class SqsClient:
         return True
 
 
-class _Signing:
-    """What signs requests under one set of keys: a template an operation, repeated polls kept."""
+class _SignedRequests:
+    """The requests under one set of keys: one template per operation, and the repeated polls."""
 
-    def __init__(self, environment: AwsEnvironment, keys: Keys) -> None:
+    def __init__(self, environment: AwsEnvironment, keys: AwsKeys) -> None:
         self.keys = keys
         endpoint, proxy = environment.endpoint, environment.proxy
         signer = Signer(keys, region=environment.region, host=endpoint.host_header)
@@ -383,10 +386,10 @@ class _Signing:
             for operation in wire.OPERATIONS
         }
         self.polls: dict[bytes, RepeatedRequest] = {}
-        """Those that were made, by their body."""
+        """The receive requests so far, by their body."""
 
-    def poll(self, body: bytes) -> RepeatedRequest:
-        """Make the receive request of this body."""
+    def add_poll(self, body: bytes) -> RepeatedRequest:
+        """Make the receive request with this body."""
         if len(self.polls) >= _POLLS_MAX:
             self.polls.clear()
         poll = self.polls[body] = RepeatedRequest(self.templates[wire.RECEIVE], body)

@@ -1,12 +1,12 @@
-"""One HTTP/1.1 keep-alive connection, one request in flight at a time.
+"""One HTTP/1.1 keep-alive connection, with one request in flight at a time.
 
-Place in the flow: below the client; the pool lends a connection for one exchange, or for a
-conversation of several, and takes it back. HTTP framing (RFC 9112) is read by httptools, which
-is llhttp; the usual reply, whole in one piece, by the native extension where there is one.
+Place in the flow: below the client. The pool lends a connection for one exchange, or for a chain of
+them, and takes it back. httptools (llhttp) reads the HTTP framing (RFC 9112). If the native
+extension is built, it reads the usual reply, which arrives in one piece.
 
-Promises: a reply belongs to the request that asked for it, or it is a fault. A connection that
-lost its place in the stream (a cancelled exchange, a timeout, bytes nobody asked for, a reply
-cut short) is aborted and never lent again. Headers and bodies are bounded.
+Promises: a reply belongs to the request that asked for it, or it is a fault. A connection that lost
+its place in the stream (a cancelled exchange, a timeout, bytes that nobody asked for, a reply cut
+short) is aborted and never lent again. Headers and bodies are bounded.
 Must never put a byte of a reply into a fault.
 """
 
@@ -24,19 +24,19 @@ from sqs2pg.errors import Sqs2pgError, Stage, TransientFault
 from sqs2pg.native import extension
 
 HEAD_BYTES_MAX = 64 * 1024
-"""Far above SQS's own headers (about 400 bytes)."""
+"""Far more than SQS's own headers, about 400 bytes."""
 BODY_BYTES_MAX = 64 * 1024 * 1024
-"""SQS answers with at most 1 MiB of messages in all; JSON escapes can make a byte six
-(`\\u0000`), and emulators do not hold to the total for ten messages."""
+"""SQS answers with at most 1 MiB of messages in all. A JSON escape can turn one byte into six
+(`\\u0000`), and emulators do not keep to the limit for ten messages together."""
 _INTERIM_MAX = 199
-"""1xx answers are interim: the one that counts follows (RFC 9110, section 15.2)."""
+"""1xx answers are interim: the final answer follows (RFC 9110, section 15.2)."""
 
 
 class Reply(msgspec.Struct, gc=False):
     """One HTTP answer.
 
-    `head` is what arrived up to the end of the headers (body bytes may follow in it), read only
-    when something is wrong; `interims` counts the 1xx answers at its beginning.
+    `head` is what arrived up to the end of the headers, possibly with body bytes after it. It is
+    read only if something is wrong. `interims` counts the 1xx answers at its start.
     """
 
     status: int
@@ -51,7 +51,7 @@ class Reply(msgspec.Struct, gc=False):
         yield self.status
 
     def header(self, name: str) -> str:
-        """The first value of a header, by its name in any case; empty when absent."""
+        """Return the first value of a header, by its name in any case; "" if it is absent."""
         blocks = self.head.split(b"\r\n\r\n", self.interims + 1)
         block = blocks[min(self.interims, len(blocks) - 1)].decode("latin-1")
         for line in block.split("\r\n")[1:]:
@@ -62,14 +62,14 @@ class Reply(msgspec.Struct, gc=False):
 
 
 ReadPlain = Callable[[bytes], bytes | None]
-"""Gives the body of a reply that is whole and that nothing is odd about."""
-Proceed = Callable[[bytes], bytes | None]
-"""Takes a successful reply's body as soon as it is whole: the next request if it has dealt with it,
+"""Returns the body of a usual reply that has arrived whole; None for any other."""
+NextRequest = Callable[[bytes], bytes | None]
+"""Called with the body of a successful reply. Returns the next request if it has handled the reply,
 else None."""
 
 
 class HttpConnection(asyncio.Protocol):
-    """The protocol object of one connection; `exchange` is its one verb.
+    """The protocol object of one connection; callers use `exchange`.
 
     `on_close` is called once, when the connection is gone for any reason.
     """
@@ -82,7 +82,7 @@ class HttpConnection(asyncio.Protocol):
         native = extension()
         self._read_plain: ReadPlain | None = native.read_plain if native else None
         self._waiter: asyncio.Future[Reply] | None = None
-        self._proceed: Proceed | None = None
+        self._next_request: NextRequest | None = None
         self._head: list[bytes] = []
         self._head_size = 0
         self._body: list[bytes] = []
@@ -97,34 +97,34 @@ class HttpConnection(asyncio.Protocol):
         self.closed = self._loop.create_future()
         """Done when the transport is gone."""
         self.usable = False
-        """Whether the next exchange may begin."""
+        """Whether the next exchange may start."""
         self.went_stale = False
-        """Whether it closed under an exchange that was not its first, before any answer."""
+        """Whether it closed during an exchange, not its first, before any byte of the answer."""
         self._exchanges = 0
         self._reply_started = False
         self.deadline = math.inf
-        """Loop time when the current exchange has been silent for too long."""
+        """Loop time at which the present exchange has been silent for too long."""
         self._idle_since = self._loop.time()
 
     async def exchange(
-        self, request: bytes, silence_s: float, proceed: Proceed | None = None
+        self, request: bytes, silence_s: float, next_request: NextRequest | None = None
     ) -> Reply:
         """Send one whole request and return its reply, read to the end.
 
-        `proceed`: shown the body of each reply of status 200 first, from within the event loop's
-        callback, and where it gives the next request that one is sent at once, without a task or a
-        future in between.
-        What is returned, or raised, is then the last request's. It must not raise.
-        `silence_s`: seconds without a byte before it is given up, once someone calls `expire`.
-        Cancelling aborts the connection: its reply may be on the way, and must not be taken for
-        the next one's. Raises TransientFault (`aws_connection`, `aws_timeout`,
-        `aws_garbled_reply`); whether the request was acted on is then unknown.
+        `silence_s`: the exchange is given up after this many seconds without a byte, at the next
+        call of `expire`.
+        `next_request` is called with the body of each reply of status 200, from the event loop's
+        callback. If it returns a request, that is sent at once, without a task or a future in
+        between; the result, or the fault, is then that of the last request. It must not raise.
+        Cancelling aborts the connection: a reply may be on its way, and must not be taken for that
+        of the next request. Raises TransientFault (`aws_connection`, `aws_timeout`,
+        `aws_garbled_reply`); it is then unknown whether SQS acted on the request.
         """
         if not self.usable or self._transport is None:
             raise _fault("aws_connection", "a closed connection cannot carry a request")
         waiter: asyncio.Future[Reply] = self._loop.create_future()
         self._waiter = waiter
-        self._proceed = proceed
+        self._next_request = next_request
         self._silence_s = silence_s
         self._send(self._transport, request)
         try:
@@ -134,7 +134,7 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
             raise
         finally:
-            self._proceed = None
+            self._next_request = None
 
     def _send(self, transport: asyncio.Transport, request: bytes) -> None:
         self.usable = self._begun = self._headed = self._complete = self._reply_started = False
@@ -147,11 +147,11 @@ class HttpConnection(asyncio.Protocol):
             self._fail(_fault("aws_timeout", f"no answer from SQS for {self._silence_s:g} seconds"))
 
     def idle_for(self) -> float:
-        """Seconds since the last reply ended, or since the connection was made."""
+        """Return the seconds since the last reply ended, or since the connection was made."""
         return self._loop.time() - self._idle_since
 
     def close(self) -> None:
-        """Close in order (TLS says goodbye); what is in flight is lost."""
+        """Close in order (with TLS's close_notify); an exchange in flight is lost."""
         self.usable = False
         if self._transport is not None:
             self._transport.close()
@@ -165,17 +165,17 @@ class HttpConnection(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection, TLS included, is up."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        """Note that the connection is up, TLS included."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
         self.usable = True
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; end the exchange when the reply is whole."""
+        """Parse the data; end the exchange when the reply is whole."""
         if self._waiter is None:
-            self.abort()  # nobody asked; an answer to a lost question must not meet the next
+            self.abort()  # a late answer must not be taken for that of the next request
             return
         if self._read_plain and not self._reply_started and (body := self._read_plain(data)):
-            if self._proceed is None or not self._go_on(body, self._proceed):
+            if self._next_request is None or not self._send_next(body, self._next_request):
                 self._reply_started = self._keep_alive = True
                 self._finish(Reply(200, data, body))
             return
@@ -194,8 +194,8 @@ class HttpConnection(asyncio.Protocol):
             return
         if self._complete:
             reply = self._parsed()
-            wanted = self._proceed if reply.status == 200 and self._keep_alive else None
-            if wanted is None or not self._go_on(reply.body, wanted):
+            ask = self._next_request if reply.status == 200 and self._keep_alive else None
+            if ask is None or not self._send_next(reply.body, ask):
                 self._finish(reply)
         elif not self._headed and self._head_size > HEAD_BYTES_MAX:
             self._fail(_oversize("headers", HEAD_BYTES_MAX))
@@ -203,7 +203,7 @@ class HttpConnection(asyncio.Protocol):
             self.deadline = self._loop.time() + self._silence_s
 
     def eof_received(self) -> None:
-        """The peer will send no more: a reply without a length ends here (RFC 9112, 6.3)."""
+        """The peer sends no more: a reply without a length ends here (RFC 9112, section 6.3)."""
         if self._waiter is not None and self._headed and not self._complete:
             reply = Reply(self._status, b"".join(self._head), b"", self._interims)
             if not reply.header("content-length") and not reply.header("transfer-encoding"):
@@ -211,7 +211,7 @@ class HttpConnection(asyncio.Protocol):
                 self._finish(self._parsed())
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """The transport is gone; an exchange in flight fails."""
+        """Note that the transport is gone; an exchange in flight fails."""
         self.usable = False
         self.went_stale = bool(self._waiter and self._exchanges) and not self._reply_started
         self._fail(_fault("aws_connection", "the connection to SQS closed before its answer"))
@@ -222,25 +222,25 @@ class HttpConnection(asyncio.Protocol):
     # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """A second reply to one request poisons the connection."""
+        """Refuse a second reply to one request."""
         if self._begun:
             raise _garbled()
         self._begun = True
 
     def on_headers_complete(self) -> None:
-        """The status is known; the rest is body."""
+        """Note the status; the body follows."""
         self._status = self._parser.get_status_code()
         self._headed = self._status > _INTERIM_MAX
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body, within the bound."""
+        """Keep a piece of the body; refuse it beyond the bound."""
         self._body.append(body)
         self._body_size += len(body)
         if self._body_size > BODY_BYTES_MAX:
             raise _oversize("body bytes", BODY_BYTES_MAX)
 
     def on_message_complete(self) -> None:
-        """The reply is whole, or it was an interim one."""
+        """Note that the reply is whole, or was an interim one."""
         if self._headed:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()
@@ -261,14 +261,17 @@ class HttpConnection(asyncio.Protocol):
         self._head_size = self._body_size = self._interims = 0
         return reply
 
-    def _go_on(self, body: bytes, proceed: Proceed) -> bool:
-        """Whether the reply needs no more: another request is on its way, or the caller failed."""
+    def _send_next(self, body: bytes, next_request: NextRequest) -> bool:
+        """Send the next request, if any; return whether the reply is done with.
+
+        It is done with if another request is under way, or if `next_request` raised.
+        """
         waiter, transport = self._waiter, self._transport
         if waiter is None or waiter.done() or transport is None or transport.is_closing():
             return False
         try:
-            request = proceed(body)
-        except Exception as error:  # noqa: BLE001  the caller's to raise; the loop would log it
+            request = next_request(body)
+        except Exception as error:  # noqa: BLE001  the caller must see it; the loop would only log it
             self._fail(error)
             return True
         if request is None:

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from sqs2pg.errors import SettingsError, Stage, TransientFault
-from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.signer import AwsKeys
 
 REFRESH_AHEAD_S = 900.0
 """botocore renews 15 minutes ahead too; asking it earlier would do nothing."""
@@ -29,8 +29,8 @@ RETRY_AFTER_S = 30.0
 
 log = structlog.get_logger(__name__)
 
-Provided = tuple[Keys, float | None]
-"""Keys, and when they expire (seconds since the epoch; None: never, as far as is known)."""
+Provided = tuple[AwsKeys, float | None]
+"""AwsKeys, and when they expire (seconds since the epoch; None: never, as far as is known)."""
 
 
 class CredentialKeeper:
@@ -74,7 +74,7 @@ class CredentialKeeper:
                 hint="renew the session (aws sso login), or see to the role or token provider",
             )
 
-    async def replace(self, refused: Keys) -> bool:
+    async def replace(self, refused: AwsKeys) -> bool:
         """After AWS refused `refused` as expired: whether there are other keys now."""
         under_way = self._task is not None and not self._task.done()
         due = self._clock() >= self._tried_at + RETRY_AFTER_S
@@ -108,15 +108,15 @@ class CredentialKeeper:
         return math.inf if self.expiry is None else self.expiry - REFRESH_AHEAD_S
 
 
-def check_keys(access_key: str, secret_key: str, token: str | None) -> Keys:
-    """Keys fit for a header. Raises SettingsError for blanks or control characters in them."""
+def check_keys(access_key: str, secret_key: str, token: str | None) -> AwsKeys:
+    """AwsKeys fit for a header. Raises SettingsError for blanks or control characters in them."""
     for text in (access_key, secret_key, token or "x"):
         if not text.isascii() or not text.isprintable() or text != text.strip() or not text:
             raise SettingsError(
                 "an AWS key or token has a blank, a line end or a character that is not ASCII",
                 hint="remove it where the key is set, often a trailing newline in a secret",
             )
-    return Keys(access_key, secret_key, token or None)
+    return AwsKeys(access_key, secret_key, token or None)
 
 
 def wrap(credentials: Any, mistrust: type[Exception]) -> Callable[[], Provided]:

@@ -1,6 +1,7 @@
-"""A gate: open or closed, and who comes while it is closed waits.
+"""A gate that is open or closed; whoever comes to a closed gate waits.
 
-An asyncio.Event whose state is a plain attribute: the hot path asks for it with every request.
+It is an asyncio.Event whose state is a plain attribute, because the hot path reads it with every
+request.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ class Gate:
 
     def __init__(self) -> None:
         self.is_open = True
-        """Whether one may pass; to read only."""
+        """Read only; `open` and `close` set it."""
         self._opened = asyncio.Event()
         self._opened.set()
 
     def open(self) -> None:
-        """Let everybody pass, who waits too."""
+        """Open the gate and wake the tasks that wait."""
         self.is_open = True
         self._opened.set()
 
     def close(self) -> None:
-        """Let nobody pass until it is opened."""
+        """Close the gate."""
         self.is_open = False
         self._opened.clear()
 
-    async def passed(self) -> None:
-        """Wait until it is open."""
+    async def wait(self) -> None:
+        """Wait until the gate is open."""
         await self._opened.wait()

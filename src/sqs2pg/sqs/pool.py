@@ -1,11 +1,11 @@
 """A bounded pool of connections to one endpoint: last in, first out.
 
-Place in the flow: between client and dialer. The warmest connection is lent first, so that
-spare ones age and are closed; one timer watches every exchange's deadline and every idle age,
-which costs a request nothing.
+Place in the flow: between client and dialer. The connection used last is lent first, so that spare
+ones age and are closed. One timer watches the deadline of every exchange and the age of every idle
+connection, which costs a request nothing.
 
-Promises: at most `connections_max` connections, dialling ones included; a connection is lent to
-one exchange at a time, and one that is not usable is never lent again.
+Promises: there are at most `connections_max` connections, including those being opened. A
+connection is lent to one exchange at a time. One that is not usable is never lent again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.sqs.connection import HttpConnection
 
 IDLE_S = 15.0
-"""Seconds unused before a connection is closed. AWS does not state SQS's own limit; a bit under
-20 s stays inside the shortest common one, and a lost race costs one fresh connection."""
+"""Seconds unused before a connection is closed. AWS does not state SQS's own limit. This is below
+the shortest common one, 20 s, and a connection that closed anyway only costs a new one."""
 SWEEP_S = 1.0
-"""Seconds between looks at deadlines and ages, so the precision of both."""
-_GOODBYE_S = 1.0
+"""Seconds between checks of deadlines and ages, and so the precision of both."""
+_CLOSE_S = 1.0
 
 Dial = Callable[[Callable[[HttpConnection], None]], Awaitable[HttpConnection]]
 
 
 class ConnectionPool:
-    """Lends connections; see the module. Belongs to the event loop of its first `take`."""
+    """Lends connections; see the module. Belongs to the event loop of its first `acquire`."""
 
     def __init__(
         self, dial: Dial, *, connections_max: int, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S
@@ -41,7 +41,7 @@ class ConnectionPool:
         self._open: set[HttpConnection] = set()
         self._dialling = 0
         self.waiters: deque[asyncio.Future[None]] = deque()
-        """Who waits for a connection: who holds one should not hold it for long then."""
+        """Calls that wait for a connection. While there are any, a chain of calls should end."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -50,8 +50,8 @@ class ConnectionPool:
         """Connections open or being opened."""
         return len(self._open) + self._dialling
 
-    def take_idle(self, idle_s: float = IDLE_S) -> HttpConnection | None:
-        """The warmest idle connection, unless unused for `idle_s` or longer; never waits."""
+    def acquire_idle(self, idle_s: float = IDLE_S) -> HttpConnection | None:
+        """Return the idle connection used last, unless that was `idle_s` or more ago. No wait."""
         while self._idle:
             connection = self._idle[-1]
             if not connection.usable:
@@ -62,25 +62,25 @@ class ConnectionPool:
                 return None
         return None
 
-    async def take(self, idle_s: float = IDLE_S, *, fresh: bool = False) -> HttpConnection:
-        """An idle connection or a new one, waiting for room where the pool is full.
+    async def acquire(self, idle_s: float = IDLE_S, *, fresh: bool = False) -> HttpConnection:
+        """Return an idle connection or a new one; wait while the pool is full.
 
-        `fresh`: a new one only. Give it back with `give_back`, whatever happened to it. Raises
+        With `fresh` it is a new one. Return it with `release`, whatever happened to it. Raises
         what `Dialer.dial` raises.
         """
         loop = asyncio.get_running_loop()
         while not self._closed:
-            if not fresh and (connection := self.take_idle(idle_s)):
+            if not fresh and (connection := self.acquire_idle(idle_s)):
                 return connection
             if self.size < self._connections_max:
                 return await self._open_one(loop)
             if self._idle:
-                self._idle.pop(0).abort()  # too old or not fresh enough: make room
+                self._idle.pop(0).abort()  # too old for this call: make room for a new one
             await self._wait(loop)
         raise _closed()
 
-    def give_back(self, connection: HttpConnection) -> None:
-        """Return what `take` lent; kept for the next one when it is still usable."""
+    def release(self, connection: HttpConnection) -> None:
+        """Take back what `acquire` lent; keep it for the next call if it is still usable."""
         if connection.usable:
             self._idle.append(connection)
             self._wake()
@@ -97,10 +97,10 @@ class ConnectionPool:
         for connection in list(self._open):
             connection.close()
         if leaving:
-            await asyncio.wait(leaving, timeout=_GOODBYE_S)
+            await asyncio.wait(leaving, timeout=_CLOSE_S)
             for connection in list(self._open):
                 connection.abort()
-            await asyncio.wait(leaving, timeout=_GOODBYE_S)
+            await asyncio.wait(leaving, timeout=_CLOSE_S)
 
     async def _open_one(self, loop: asyncio.AbstractEventLoop) -> HttpConnection:
         self._dialling += 1
@@ -121,14 +121,14 @@ class ConnectionPool:
         return connection
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Until a connection comes back or goes away."""
+        """Wait until a connection is released or closed."""
         waiter = loop.create_future()
         self.waiters.append(waiter)
         try:
             await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled():
-                self._wake()  # the news was for someone: pass it on
+                self._wake()  # this waiter was woken and cannot use it: wake the next one
             raise
 
     def _wake(self) -> None:

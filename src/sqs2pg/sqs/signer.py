@@ -27,7 +27,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 USER_AGENT = f"sqs2pg/{__version__}"
 
 
-class Keys(msgspec.Struct, frozen=True):
+class AwsKeys(msgspec.Struct, frozen=True):
     """One set of AWS credentials. `token` only with temporary ones."""
 
     access_key: str
@@ -35,7 +35,7 @@ class Keys(msgspec.Struct, frozen=True):
     token: str | None = None
 
     def __repr__(self) -> str:
-        return "Keys(…)"
+        return "AwsKeys(…)"
 
     def __rich_repr__(self) -> Any:
         yield "…"
@@ -65,7 +65,7 @@ class Signer:
     Host is the Host header as sent: lower case, the port only where it is not the scheme's own.
     """
 
-    def __init__(self, keys: Keys, *, region: str, host: str, service: str = "sqs") -> None:
+    def __init__(self, keys: AwsKeys, *, region: str, host: str, service: str = "sqs") -> None:
         self.keys = keys
         self.region = region
         self.host = host

@@ -1,8 +1,8 @@
-"""The AWS JSON protocol of SQS: what each request's body says and what each answer holds.
+"""The AWS JSON protocol of SQS: the bodies of requests and answers.
 
 Place in the flow: between the client's methods and the bytes of HTTP. No I/O. Field names are
 those of the SQS API reference (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/).
-Promises: ReceiveMessage's answer becomes `Message`s in one pass over its bytes.
+Promises: an answer of ReceiveMessage becomes `Message`s in one pass over its bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTENT_TYPE = "application/x-amz-json-1.0"
 BATCH_MAX = 10
 """Entries in one batch call, and messages in one receive (SQS API reference)."""
 SEND_BYTES_MAX = 1_048_576
-"""Bytes of one message and of a batch's messages together (SQS quotas, since August 2025)."""
+"""Bytes of one message, and of all messages of a batch together (SQS quotas since August 2025)."""
 SYSTEM_ATTRIBUTES = (
     "SentTimestamp",
     "ApproximateReceiveCount",
@@ -31,7 +31,7 @@ SYSTEM_ATTRIBUTES = (
 
 
 class Operation(msgspec.Struct, frozen=True, eq=False):
-    """One call: its name on the wire and the stage its faults belong to."""
+    """One call: its name in the protocol, and the stage that its faults belong to."""
 
     name: str
     stage: Stage = Stage.RECEIVE
@@ -48,17 +48,17 @@ OPERATIONS = (RECEIVE, DELETE, CHANGE_VISIBILITY, SEND, ATTRIBUTES, QUEUE_URL, C
 
 
 class EntryFailure(msgspec.Struct, frozen=True, gc=False):
-    """One entry of a batch call that failed, by its place in what was passed."""
+    """A failed entry of a batch call; `index` is its place in the arguments."""
 
     index: int
     code: str
-    """The AWS error code, or `Unanswered` where the answer does not mention the entry."""
+    """The AWS error code, or `Unanswered` if the answer does not mention the entry."""
     sender_fault: bool
     """Whether sending the same entry again cannot help."""
 
 
 class OutgoingMessage(msgspec.Struct, gc=False):
-    """One message to send. Group and deduplication ids belong to FIFO queues."""
+    """One message to send. Group and deduplication ids are for FIFO queues."""
 
     body: str
     group_id: str | None = None
@@ -78,45 +78,45 @@ class SendResult(NamedTuple):
     """What became of a batch of sent messages."""
 
     message_ids: list[str | None]
-    """One an entry, in order; None where it failed."""
+    """One id per entry, in order; None if the entry failed."""
     failures: list[EntryFailure]
 
 
-class _Handle(msgspec.Struct, rename="pascal", gc=False):
+class _DeleteEntry(msgspec.Struct, rename="pascal", gc=False):
     id: str
     receipt_handle: str
 
 
-class _Handles(msgspec.Struct, rename="pascal", gc=False):
+class _DeleteRequest(msgspec.Struct, rename="pascal", gc=False):
     queue_url: str
-    entries: list[_Handle]
+    entries: list[_DeleteEntry]
 
 
-class _Lease(msgspec.Struct, rename="pascal", gc=False):
+class _VisibilityEntry(msgspec.Struct, rename="pascal", gc=False):
     id: str
     receipt_handle: str
     visibility_timeout: int
 
 
-class _Leases(msgspec.Struct, rename="pascal", gc=False):
+class _VisibilityRequest(msgspec.Struct, rename="pascal", gc=False):
     queue_url: str
-    entries: list[_Lease]
+    entries: list[_VisibilityEntry]
 
 
-class _Done(msgspec.Struct, rename="pascal", gc=False):
+class _Successful(msgspec.Struct, rename="pascal", gc=False):
     id: str
     message_id: str | None = None
 
 
-class _NotDone(msgspec.Struct, rename="pascal", gc=False):
+class _Failed(msgspec.Struct, rename="pascal", gc=False):
     id: str
     code: str = "Unknown"
     sender_fault: bool = False
 
 
 class _BatchAnswer(msgspec.Struct, rename="pascal", gc=False):
-    successful: list[_Done] | None = None
-    failed: list[_NotDone] | None = None
+    successful: list[_Successful] | None = None
+    failed: list[_Failed] | None = None
 
 
 class _ReceiveAnswer(msgspec.Struct, rename="pascal", gc=False):
@@ -134,10 +134,10 @@ class _AttributesAnswer(msgspec.Struct, rename="pascal", gc=False):
 _IDS = tuple(str(index) for index in range(BATCH_MAX))
 _ID_LISTS = [list(_IDS[:count]) for count in range(BATCH_MAX + 1)]
 _ALL_DONE_BYTES_MAX = 4096
-_all_done = [b""] * (BATCH_MAX + 1)  # the last answer seen that said so, by the batch's size
+_all_done = [b""] * (BATCH_MAX + 1)  # by batch size: the last answer that reported no failure
 _Answer = TypeVar("_Answer")
 _encode = msgspec.json.Encoder().encode
-_receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers come as text
+_receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers arrive as text
 _batch_answer = msgspec.json.Decoder(_BatchAnswer)
 _queue_url_answer = msgspec.json.Decoder(_QueueUrlAnswer)
 _attributes_answer = msgspec.json.Decoder(_AttributesAnswer)
@@ -150,7 +150,7 @@ def write_receive(
     visibility_timeout_s: int | None,
     message_attributes: Sequence[str],
 ) -> bytes:
-    """ReceiveMessage. Raises ValueError outside AWS's ranges (1-10 messages, 0-20 s wait)."""
+    """Write ReceiveMessage. Raises ValueError outside AWS's ranges (1-10 messages, 0-20 s wait)."""
     if not 1 <= max_messages <= BATCH_MAX or not 0 <= wait_s <= 20:
         raise ValueError("max_messages must be 1 to 10 and wait_s 0 to 20")
     request: dict[str, Any] = {
@@ -167,27 +167,28 @@ def write_receive(
 
 
 def write_delete(queue_url: str, receipt_handles: Sequence[str]) -> bytes:
-    """DeleteMessageBatch. Raises ValueError for none or more than 10 handles."""
+    """Write DeleteMessageBatch. Raises ValueError for no handle or more than 10."""
     _check_batch(receipt_handles)
-    return _encode(_Handles(queue_url, list(map(_Handle, _IDS, receipt_handles))))
+    return _encode(_DeleteRequest(queue_url, list(map(_DeleteEntry, _IDS, receipt_handles))))
 
 
 def delete_head(queue_url: str) -> bytes:
-    """What stands before the entries in DeleteMessageBatch."""
-    return _encode(_Handles(queue_url, [])).removesuffix(b"]}")
+    """Write DeleteMessageBatch up to its entries."""
+    return _encode(_DeleteRequest(queue_url, [])).removesuffix(b"]}")
 
 
 def write_change_visibility(
     queue_url: str, receipt_handles: Sequence[str], timeout_s: int
 ) -> bytes:
-    """ChangeMessageVisibilityBatch, all to `timeout_s` (0 to 43,200) from now."""
+    """Write ChangeMessageVisibilityBatch, all to `timeout_s` (0 to 43,200) from now."""
     _check_batch(receipt_handles)
     timeouts = (timeout_s,) * len(receipt_handles)
-    return _encode(_Leases(queue_url, list(map(_Lease, _IDS, receipt_handles, timeouts))))
+    entries = list(map(_VisibilityEntry, _IDS, receipt_handles, timeouts))
+    return _encode(_VisibilityRequest(queue_url, entries))
 
 
 def write_send(queue_url: str, messages: Sequence[OutgoingMessage | str]) -> bytes:
-    """SendMessageBatch. Raises ValueError for none, more than 10, or more than 1 MiB in all."""
+    """Write SendMessageBatch. Raises ValueError for no message, over 10, or over 1 MiB in all."""
     _check_batch(messages)
     entries = []
     size = 0
@@ -217,12 +218,12 @@ def write_send(queue_url: str, messages: Sequence[OutgoingMessage | str]) -> byt
 
 
 def write_body(**fields: Any) -> bytes:
-    """A request of these fields, those that are None left out."""
+    """Write a request with these fields, leaving out those that are None."""
     return _encode({name: value for name, value in fields.items() if value is not None})
 
 
 def read_messages(body: bytes) -> list[Message]:
-    """ReceiveMessage's answer. Raises TransientFault `aws_garbled_reply`, as all readers do."""
+    """Read ReceiveMessage's answer. Raises TransientFault `aws_garbled_reply`, as every reader."""
     try:
         return _receive_answer.decode(body).messages or []
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -230,18 +231,18 @@ def read_messages(body: bytes) -> list[Message]:
 
 
 def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFailure]:
-    """The entries of a batch of `count` that failed or went unanswered, in order."""
+    """Return the entries of a batch of `count` that failed or were not answered, in order."""
     answer = _read(_batch_answer, body, operation)
     done = [entry.id for entry in answer.successful or ()]
     if done == _ID_LISTS[count] and not answer.failed:
-        return []  # all of them, in order, as they nearly always are
+        return []  # the usual answer: every entry, in order
     return _failures(answer, count)
 
 
 def are_all_done(body: bytes, count: int) -> bool:
-    """Whether a batch of `count` was done as a whole; nothing more is said where it was not.
+    """Return whether every entry of a batch of `count` succeeded.
 
-    The answer to the same entry ids is the same bytes again and again: read once, then compared.
+    The answers to the same entry ids are the same bytes, so each is read once and then compared.
     """
     if body == _all_done[count]:
         return True
@@ -257,19 +258,19 @@ def are_all_done(body: bytes, count: int) -> bool:
 
 
 def read_sent(body: bytes, count: int) -> SendResult:
-    """SendMessageBatch's answer to a batch of `count`."""
+    """Read SendMessageBatch's answer to a batch of `count`."""
     answer = _read(_batch_answer, body, SEND)
     ids = {done.id: done.message_id for done in answer.successful or ()}
     return SendResult([ids.get(id_) for id_ in _IDS[:count]], _failures(answer, count))
 
 
 def read_queue_url(body: bytes, operation: Operation) -> str:
-    """GetQueueUrl's and CreateQueue's answer."""
+    """Read the answer of GetQueueUrl or CreateQueue."""
     return _read(_queue_url_answer, body, operation).queue_url
 
 
 def read_attributes(body: bytes) -> dict[str, str]:
-    """GetQueueAttributes's answer; numbers stay text."""
+    """Read GetQueueAttributes's answer; numbers stay text."""
     return _read(_attributes_answer, body, ATTRIBUTES).attributes or {}
 
 

@@ -12,7 +12,7 @@ from sqs2pg.sqs.credentials import CredentialKeeper, Provided
 from sqs2pg.sqs.endpoint import Endpoint
 from sqs2pg.sqs.environment import AwsEnvironment
 from sqs2pg.sqs.retries import Retries, RetrySettings
-from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.signer import AwsKeys
 
 from .loopback import answer, read_request
 
@@ -90,7 +90,7 @@ class Bench:
         *script: bytes,
         mode: str = "legacy",
         attempts_max: int = 3,
-        provide: Callable[[], Provided] = lambda: (Keys("AK", "sk"), None),
+        provide: Callable[[], Provided] = lambda: (AwsKeys("AK", "sk"), None),
         resolve: Callable[[], Provided] | None = None,
         **options: Any,
     ) -> SqsClient:

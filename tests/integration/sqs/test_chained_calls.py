@@ -14,7 +14,7 @@ import pytest
 from sqs2pg.errors import TransientFault
 from sqs2pg.message import Message
 from sqs2pg.sqs.credentials import Provided
-from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.signer import AwsKeys
 from sqs2pg.sqs.wire import EntryFailure
 
 from .loopback import answer
@@ -57,14 +57,14 @@ class Handles:
         return True
 
 
-async def receive_on(bench: Bench, take: Taker, *script: bytes, **options: Any) -> list[str]:
-    messages = await bench.client(*script, **options).receive_on(take, URL)
+async def receive_while(bench: Bench, take: Taker, *script: bytes, **options: Any) -> list[str]:
+    messages = await bench.client(*script, **options).receive_while(take, URL)
     return [message.message_id for message in messages]
 
 
 async def test_replies_are_taken_until_one_is_left(bench: Bench) -> None:
     take = Taker(2)
-    last = await receive_on(bench, take, brought("a", "b"), brought("c"), brought("d"))
+    last = await receive_while(bench, take, brought("a", "b"), brought("c"), brought("d"))
     assert (take.took, last) == ([["a", "b"], ["c"]], ["d"])
     assert bench.queue.connections == 1
     assert bench.queue.targets == ["AmazonSQS.ReceiveMessage"] * 3
@@ -73,21 +73,21 @@ async def test_replies_are_taken_until_one_is_left(bench: Bench) -> None:
 
 async def test_an_empty_reply_is_not_shown(bench: Bench) -> None:
     take = Taker(9)
-    assert await receive_on(bench, take, brought("a"), ok()) == []
+    assert await receive_while(bench, take, brought("a"), ok()) == []
     assert take.took == [["a"]]
 
 
 async def test_a_large_reply_is_not_shown(bench: Bench) -> None:
     large = ok(Messages=[MESSAGE | {"Body": "x" * 70_000}])
     take = Taker(9)
-    assert await receive_on(bench, take, brought("a"), large) == ["m-1"]
+    assert await receive_while(bench, take, brought("a"), large) == ["m-1"]
     assert take.took == [["a"]]
 
 
 async def test_an_error_answer_is_tried_again_as_of_a_single_call(bench: Bench) -> None:
     take = Taker(9)
     script = (brought("a"), error("InternalError", 500), brought("b"), brought("c"))
-    assert await receive_on(bench, take, *script) == ["b"], "a call tried again stands alone"
+    assert await receive_while(bench, take, *script) == ["b"], "a call tried again stands alone"
     assert take.took == [["a"]]
 
 
@@ -95,7 +95,7 @@ async def test_each_call_of_a_conversation_has_all_its_attempts(bench: Bench) ->
     take = Taker(9)
     failing = [error("InternalError", 500)] * 2
     script = (brought("a"), brought("b"), *failing, brought("c"))
-    assert await receive_on(bench, take, *script, attempts_max=3) == ["c"]
+    assert await receive_while(bench, take, *script, attempts_max=3) == ["c"]
     assert take.took == [["a"], ["b"]]
 
 
@@ -103,7 +103,7 @@ async def test_each_call_of_a_conversation_has_all_its_attempts(bench: Bench) ->
 async def test_a_garbled_answer_is_a_fault(bench: Bench, bad: bytes) -> None:
     take = Taker(9)
     with pytest.raises(TransientFault) as caught:
-        await receive_on(bench, take, brought("a"), bad)
+        await receive_while(bench, take, brought("a"), bad)
     assert caught.value.code == "aws_garbled_reply"
     assert take.took == [["a"]]
 
@@ -111,12 +111,12 @@ async def test_a_garbled_answer_is_a_fault(bench: Bench, bad: bytes) -> None:
 async def test_a_connection_that_closes_in_between_is_no_attempt_spent(bench: Bench) -> None:
     take = Taker(9)
     script = (brought("a"), CLOSE, brought("b"))
-    assert await receive_on(bench, take, *script, attempts_max=1) == ["b"]
+    assert await receive_while(bench, take, *script, attempts_max=1) == ["b"]
     assert bench.queue.connections == 2
 
 
 async def test_credentials_that_are_due_end_it(bench: Bench) -> None:
-    provided: list[Provided] = [(Keys("OLD", "sk"), None), (Keys("NEW", "sk"), None)]
+    provided: list[Provided] = [(AwsKeys("OLD", "sk"), None), (AwsKeys("NEW", "sk"), None)]
     client = bench.client(brought("a"), provide=lambda: provided[0])
     seen = 0
 
@@ -126,7 +126,7 @@ async def test_credentials_that_are_due_end_it(bench: Bench) -> None:
         client._credentials.refresh_at = 0.0
         return True
 
-    [last] = await client.receive_on(take, URL)
+    [last] = await client.receive_while(take, URL)
     assert (seen, last.message_id) == (1, "a")
     assert len(bench.queue.requests) == 2
 
@@ -140,7 +140,7 @@ async def test_who_waits_for_the_connection_has_its_turn(bench: Bench) -> None:
             others.append(asyncio.create_task(client.receive(URL)))
         return True
 
-    await client.receive_on(take, URL)
+    await client.receive_while(take, URL)
     assert await others[0]
 
 
@@ -150,7 +150,7 @@ async def test_what_goes_wrong_in_the_taker_is_raised(bench: Bench) -> None:
 
     client = bench.client(brought("a"))
     with pytest.raises(ZeroDivisionError):
-        await client.receive_on(take, URL)
+        await client.receive_while(take, URL)
     assert [message.message_id for message in await client.receive(URL)] == ["a"]
 
 
@@ -165,7 +165,7 @@ async def test_nothing_is_taken_once_it_is_cancelled(bench: Bench) -> None:
             task.cancel()
         return True
 
-    task = asyncio.create_task(client.receive_on(take, URL))
+    task = asyncio.create_task(client.receive_while(take, URL))
     with pytest.raises(asyncio.CancelledError):
         await task
     assert took == 3
@@ -174,7 +174,7 @@ async def test_nothing_is_taken_once_it_is_cancelled(bench: Bench) -> None:
 async def test_batches_are_deleted_one_after_another(bench: Bench) -> None:
     handles = Handles(["h1", "h2"], ["h3"], ["h4"])
     client = bench.client(done("0", "1"), done("0"), done("0"))
-    assert await client.delete_on(handles) == []
+    assert await client.delete_batches(handles) == []
     assert handles.handles == ["h4"]
     sent = [
         [entry["ReceiptHandle"] for entry in body["Entries"]] for *_, body in bench.queue.requests
@@ -187,7 +187,7 @@ async def test_a_batch_that_failed_in_part_is_the_last(bench: Bench) -> None:
     failed = [{"Id": "1", "Code": "InternalError", "SenderFault": False}]
     handles = Handles(["h1", "h2"], ["h3", "h4"], ["h5"])
     client = bench.client(done("0", "1"), done("0", failed=failed), done("0"))
-    assert await client.delete_on(handles) == [EntryFailure(1, "InternalError", False)]
+    assert await client.delete_batches(handles) == [EntryFailure(1, "InternalError", False)]
     assert handles.handles == ["h3", "h4"]
     assert len(bench.queue.requests) == 2
 
@@ -196,7 +196,7 @@ async def test_a_batch_that_failed_in_part_is_the_last(bench: Bench) -> None:
 async def test_it_is_the_present_batch_that_is_sent_again(bench: Bench, again: bytes) -> None:
     handles = Handles(["h1"], ["h2"])
     client = bench.client(done("0"), again, done("0"))
-    assert await client.delete_on(handles) == []
+    assert await client.delete_batches(handles) == []
     sent = [body["Entries"][0]["ReceiptHandle"] for *_, body in bench.queue.requests]
     assert sent == ["h1", "h2", "h2"]
 
@@ -205,5 +205,5 @@ async def test_a_fault_in_the_end_is_the_present_batch_s(bench: Bench) -> None:
     handles = Handles(["h1"], ["h2"], ["h3"])
     client = bench.client(done("0"), error("InternalError", 500), attempts_max=2)
     with pytest.raises(TransientFault):
-        await client.delete_on(handles)
+        await client.delete_batches(handles)
     assert handles.handles == ["h2"]

@@ -19,7 +19,7 @@ from sqs2pg.sqs.credentials import CredentialKeeper, Provided
 from sqs2pg.sqs.endpoint import Endpoint, Proxy
 from sqs2pg.sqs.environment import AwsEnvironment
 from sqs2pg.sqs.retries import Retries, RetrySettings
-from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.signer import AwsKeys
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 
 from .loopback import Listen, answer, read_request
@@ -83,7 +83,7 @@ async def test_many_different_polls(bench: Bench) -> None:
     asked = [body["VisibilityTimeout"] for _, _, body in bench.queue.requests]
     assert asked == list(range(200))
     assert len(client._poll_bodies) <= 64
-    assert len(client._signing.polls) <= 64
+    assert len(client._requests.polls) <= 64
 
 
 @pytest.mark.parametrize("handles", [[], ["h"] * 11])
@@ -447,7 +447,9 @@ async def test_a_clock_that_jumps_is_followed_once(bench: Bench) -> None:
 
 async def test_expired_keys_are_replaced(bench: Bench) -> None:
     client = bench.client(
-        error("ExpiredTokenException", 403), ok(), resolve=lambda: (Keys("NEW", "s", "tok"), None)
+        error("ExpiredTokenException", 403),
+        ok(),
+        resolve=lambda: (AwsKeys("NEW", "s", "tok"), None),
     )
     await client.receive(URL)
     first, second = (headers for _, headers, _ in bench.queue.requests)
@@ -467,8 +469,8 @@ async def test_expired_keys_without_others(bench: Bench) -> None:
 
 async def test_keys_are_renewed_on_the_way(bench: Bench) -> None:
     provided: list[Provided] = [
-        (Keys("OLD", "s"), time.time() + 30),
-        (Keys("NEW", "s"), time.time() + 7200),
+        (AwsKeys("OLD", "s"), time.time() + 30),
+        (AwsKeys("NEW", "s"), time.time() + 7200),
     ]
     client = bench.client(ok(), provide=lambda: provided.pop(0))
     expiry = provided[0][1]
@@ -483,7 +485,7 @@ async def test_keys_that_expire_unrenewed(bench: Bench) -> None:
     def provide() -> Provided:
         if bench.clients:
             raise SettingsError("gone")
-        return Keys("OLD", "s"), time.time() - 1
+        return AwsKeys("OLD", "s"), time.time() - 1
 
     client = bench.client(ok(), provide=provide)
     with capture_logs(), pytest.raises(TransientFault) as caught:
@@ -517,7 +519,7 @@ async def test_tls(listen: Listen, tmp_path: Path) -> None:
     environment = AwsEnvironment(
         region="us-east-1",
         endpoint=Endpoint("https", "localhost", port),
-        credentials=CredentialKeeper(lambda: (Keys("AK", "sk"), None)),
+        credentials=CredentialKeeper(lambda: (AwsKeys("AK", "sk"), None)),
         ca_bundle=str(bundle),
     )
     async with SqsClient(environment) as client:
@@ -538,7 +540,7 @@ async def test_plain_http_through_a_proxy(bench: Bench) -> None:
     environment = AwsEnvironment(
         region="us-east-1",
         endpoint=Endpoint("http", "sqs.example", 9324),
-        credentials=CredentialKeeper(lambda: (Keys("AK", "sk"), None)),
+        credentials=CredentialKeeper(lambda: (AwsKeys("AK", "sk"), None)),
         proxy=Proxy("127.0.0.1", bench.port, "Basic dTpw"),
     )
     async with SqsClient(environment) as client:

@@ -12,7 +12,7 @@ from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.endpoint import Proxy
 from sqs2pg.sqs.environment import read_environment
 from sqs2pg.sqs.retries import RetrySettings
-from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.signer import AwsKeys
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_plain(aws: pytest.MonkeyPatch) -> None:
     assert found.region == "eu-west-1"
     assert found.endpoint.host_header == "sqs.eu-west-1.amazonaws.com"
     assert found.endpoint.secure
-    assert found.credentials.keys == Keys("AKIDEXAMPLE", "secret")
+    assert found.credentials.keys == AwsKeys("AKIDEXAMPLE", "secret")
     assert found.credentials.expiry is None
     assert found.retries == RetrySettings("legacy", 5)
     assert found.proxy is None
@@ -114,7 +114,7 @@ def test_profile(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (found.endpoint.host, found.endpoint.port) == ("sqs.internal", 8443)
     assert found.ca_bundle == "/somewhere.pem"
     assert found.retries.mode == "standard"
-    assert found.credentials.keys == Keys("PROFILE", "s", "t")
+    assert found.credentials.keys == AwsKeys("PROFILE", "s", "t")
 
 
 def test_arguments_win(aws: pytest.MonkeyPatch) -> None:

@@ -66,30 +66,30 @@ async def settle() -> None:
 
 async def test_last_in_first_out(house: House) -> None:
     pool = house.pool(4)
-    first, second = await pool.take(), await pool.take()
-    pool.give_back(first)
-    pool.give_back(second)
-    assert await pool.take() is second
-    assert pool.take_idle() is first
-    assert pool.take_idle() is None
+    first, second = await pool.acquire(), await pool.acquire()
+    pool.release(first)
+    pool.release(second)
+    assert await pool.acquire() is second
+    assert pool.acquire_idle() is first
+    assert pool.acquire_idle() is None
     assert house.dialled == 2
 
 
 async def test_old_connections_are_passed_over(house: House) -> None:
     pool = house.pool(4)
-    old = await pool.take()
-    pool.give_back(old)
-    assert pool.take_idle(0.0) is None
-    new = await pool.take(0.0)
+    old = await pool.acquire()
+    pool.release(old)
+    assert pool.acquire_idle(0.0) is None
+    new = await pool.acquire(0.0)
     assert new is not old
-    assert pool.take_idle(30) is old
+    assert pool.acquire_idle(30) is old
 
 
 async def test_fresh_makes_room_by_closing_an_idle_one(house: House) -> None:
     pool = house.pool(1)
-    old = await pool.take()
-    pool.give_back(old)
-    new = await pool.take(fresh=True)
+    old = await pool.acquire()
+    pool.release(old)
+    new = await pool.acquire(fresh=True)
     assert new is not old
     assert old.closed.done()
     assert pool.size == 1
@@ -97,23 +97,23 @@ async def test_fresh_makes_room_by_closing_an_idle_one(house: House) -> None:
 
 async def test_waits_for_room_and_is_woken_by_a_return(house: House) -> None:
     pool = house.pool(2)
-    held = [await pool.take(), await pool.take()]
-    waiting = [asyncio.create_task(pool.take()) for _ in range(2)]
+    held = [await pool.acquire(), await pool.acquire()]
+    waiting = [asyncio.create_task(pool.acquire()) for _ in range(2)]
     await settle()
     assert not any(task.done() for task in waiting)
     for connection in held:
-        pool.give_back(connection)
+        pool.release(connection)
     assert {await task for task in waiting} == set(held)
     assert house.dialled == 2
 
 
 async def test_is_woken_by_a_connection_that_broke(house: House) -> None:
     pool = house.pool(1)
-    held = await pool.take()
-    waiting = asyncio.create_task(pool.take())
+    held = await pool.acquire()
+    waiting = asyncio.create_task(pool.acquire())
     await settle()
     held.abort()
-    pool.give_back(held)
+    pool.release(held)
     new = await waiting
     assert new is not held
     assert (await new.exchange(REQUEST, 30)).status == 200
@@ -122,10 +122,10 @@ async def test_is_woken_by_a_connection_that_broke(house: House) -> None:
 
 async def test_a_cancelled_waiter_passes_its_turn_on(house: House) -> None:
     pool = house.pool(1)
-    held = await pool.take()
-    first, second = asyncio.create_task(pool.take()), asyncio.create_task(pool.take())
+    held = await pool.acquire()
+    first, second = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
     await settle()
-    pool.give_back(held)  # wakes the first
+    pool.release(held)  # wakes the first
     first.cancel()
     assert await second is held
     with pytest.raises(asyncio.CancelledError):
@@ -137,10 +137,10 @@ async def test_a_failed_dial_gives_its_room_back(house: House) -> None:
     house.fail = True
     for _ in range(3):
         with pytest.raises(TransientFault):
-            await pool.take()
+            await pool.acquire()
     assert pool.size == 0
     house.fail = False
-    assert (await pool.take()).usable
+    assert (await pool.acquire()).usable
 
 
 async def test_a_failed_dial_wakes_the_next(house: House) -> None:
@@ -154,7 +154,7 @@ async def test_a_failed_dial_wakes_the_next(house: House) -> None:
         raise TransientFault("down", code="aws_unreachable")
 
     pool._dial = fail_once
-    first, second = asyncio.create_task(pool.take()), asyncio.create_task(pool.take())
+    first, second = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
     await settle()
     go.set()
     with pytest.raises(TransientFault):
@@ -173,7 +173,7 @@ async def test_a_cancelled_dial_gives_its_room_back(house: House) -> None:
         raise AssertionError
 
     house_dial, pool._dial = pool._dial, hang
-    task = asyncio.create_task(pool.take())
+    task = asyncio.create_task(pool.acquire())
     await dialling.wait()
     assert pool.size == 1
     task.cancel()
@@ -181,17 +181,17 @@ async def test_a_cancelled_dial_gives_its_room_back(house: House) -> None:
         await task
     assert pool.size == 0
     pool._dial = house_dial
-    assert (await pool.take()).usable
+    assert (await pool.acquire()).usable
 
 
 async def test_unusable_connections_are_not_lent_again(house: House) -> None:
     pool = house.pool(4)
-    broken, idle = await pool.take(), await pool.take()
+    broken, idle = await pool.acquire(), await pool.acquire()
     broken.abort()
-    pool.give_back(broken)
-    pool.give_back(idle)
+    pool.release(broken)
+    pool.release(idle)
     idle.abort()  # the server may close one that waits
-    assert pool.take_idle() is None
+    assert pool.acquire_idle() is None
     await idle.closed
     await broken.closed
     assert pool.size == 0
@@ -199,8 +199,8 @@ async def test_unusable_connections_are_not_lent_again(house: House) -> None:
 
 async def test_the_sweep_closes_what_idles_too_long(house: House) -> None:
     pool = house.pool(2, idle_s=0.0, sweep_s=0.001)
-    connection = await pool.take()
-    pool.give_back(connection)
+    connection = await pool.acquire()
+    pool.release(connection)
     await asyncio.wait_for(connection.closed, 30)
     assert pool.size == 0
 
@@ -211,11 +211,11 @@ async def test_the_sweep_ends_an_exchange_that_is_silent(listen: Listen) -> None
 
     house = House(await listen(serve))
     pool = house.pool(2, sweep_s=0.001)
-    connection = await pool.take()
+    connection = await pool.acquire()
     with pytest.raises(TransientFault) as caught:
         await connection.exchange(REQUEST, 0.002)
     assert caught.value.code == "aws_timeout"
-    pool.give_back(connection)
+    pool.release(connection)
     await connection.closed
     assert pool.size == 0
     await pool.close()
@@ -223,15 +223,15 @@ async def test_the_sweep_ends_an_exchange_that_is_silent(listen: Listen) -> None
 
 async def test_close(house: House) -> None:
     pool = house.pool(2)
-    idle, held = await pool.take(), await pool.take()
-    pool.give_back(idle)
-    waiting = asyncio.create_task(pool.take(fresh=True))  # takes the idle one's place
+    idle, held = await pool.acquire(), await pool.acquire()
+    pool.release(idle)
+    waiting = asyncio.create_task(pool.acquire(fresh=True))  # takes the idle one's place
     await waiting
-    blocked = asyncio.create_task(pool.take())
+    blocked = asyncio.create_task(pool.acquire())
     await settle()
     await pool.close()
     await pool.close()
-    for task in (blocked, asyncio.create_task(pool.take())):
+    for task in (blocked, asyncio.create_task(pool.acquire())):
         with pytest.raises(TransientFault, match="closed"):
             await task
     assert held.closed.done()
@@ -248,7 +248,7 @@ async def test_close_ends_a_dial_under_way(house: House) -> None:
         return await dial(on_close)
 
     pool._dial = slow
-    task = asyncio.create_task(pool.take())
+    task = asyncio.create_task(pool.acquire())
     await settle()
     await pool.close()
     go.set()
@@ -261,11 +261,11 @@ async def test_many_tasks_share_few_connections(house: House) -> None:
 
     async def work() -> None:
         for _ in range(20):
-            connection = await pool.take()
+            connection = await pool.acquire()
             try:
                 assert (await connection.exchange(REQUEST, 30)).status == 200
             finally:
-                pool.give_back(connection)
+                pool.release(connection)
 
     await asyncio.gather(*(work() for _ in range(12)))
     assert house.dialled == 3

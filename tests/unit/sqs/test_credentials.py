@@ -21,9 +21,9 @@ from sqs2pg.sqs.credentials import (
     check_keys,
     wrap,
 )
-from sqs2pg.sqs.signer import Keys
+from sqs2pg.sqs.signer import AwsKeys
 
-OLD, NEW = Keys("OLD", "s"), Keys("NEW", "s")
+OLD, NEW = AwsKeys("OLD", "s"), AwsKeys("NEW", "s")
 HOUR = 3600.0
 
 
@@ -187,7 +187,7 @@ def test_keys_unfit_for_a_header(access_key: str, secret_key: str, token: str | 
 
 
 def test_an_empty_token_is_none() -> None:
-    assert check_keys("A", "s", "") == Keys("A", "s", None)
+    assert check_keys("A", "s", "") == AwsKeys("A", "s", None)
 
 
 class Frozen(NamedTuple):
@@ -211,7 +211,7 @@ class BotocoreLike:
 
 def test_wrap() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    assert wrap(BotocoreLike(), LookupError)() == (Keys("A", "s", "t"), None)
+    assert wrap(BotocoreLike(), LookupError)() == (AwsKeys("A", "s", "t"), None)
     assert wrap(BotocoreLike(expiry=moment), LookupError)()[1] == moment.timestamp()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.sqs import leases as python
-from sqs2pg.sqs.leases import Hand, Lease
+from sqs2pg.sqs.leases import Lease, Leases
 from tests.native import extension
 
 
@@ -17,76 +17,76 @@ def message(number: int, body: str = "{}", handle: str = "h") -> Message:
 
 
 @pytest.fixture(params=["native", "python"])
-def hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Hand:
+def leases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Leases:
     native = extension() if request.param == "native" else None
     monkeypatch.setattr("sqs2pg.native.EXTENSION", native)
-    return Hand()
+    return Leases()
 
 
-def test_a_reply_is_taken_whole_and_dropped_in_parts(hand: Hand) -> None:
+def test_a_reply_is_taken_whole_and_dropped_in_parts(leases: Leases) -> None:
     reply = [message(number, "x" * 100) for number in range(10)]
-    assert hand.take(reply, 1.0, 31.0) is reply
-    assert (len(hand.by_id), hand.bytes, hand.largest) == (10, 1_000, 100)
-    hand.drop(reply[:4])
-    hand.drop(reply[:4])
-    [lease] = hand.leases
-    assert (lease.left, hand.bytes, hand.messages()) == (6, 600, reply[4:])
-    hand.drop([*reply, message(99)])
-    assert (hand.by_id, hand.leases, hand.bytes) == ({}, {}, 0)
+    assert leases.hold(reply, 1.0, 31.0) is reply
+    assert (len(leases.by_id), leases.bytes, leases.largest) == (10, 1_000, 100)
+    leases.release(reply[:4])
+    leases.release(reply[:4])
+    [lease] = leases.by_expiry
+    assert (lease.left, leases.bytes, leases.messages()) == (6, 600, reply[4:])
+    leases.release([*reply, message(99)])
+    assert (leases.by_id, leases.by_expiry, leases.bytes) == ({}, {}, 0)
 
 
-def test_a_character_beyond_ascii_counts_as_four_bytes(hand: Hand) -> None:
-    hand.take([message(1, "é" * 10), message(2, "e" * 10)], 0.0, 30.0)
-    assert (hand.bytes, hand.largest) == (50, 40)
+def test_a_character_beyond_ascii_counts_as_four_bytes(leases: Leases) -> None:
+    leases.hold([message(1, "é" * 10), message(2, "e" * 10)], 0.0, 30.0)
+    assert (leases.bytes, leases.largest) == (50, 40)
 
 
-def test_a_message_that_comes_again_brings_only_its_newer_handle(hand: Hand) -> None:
+def test_a_message_that_comes_again_brings_only_its_newer_handle(leases: Leases) -> None:
     first = [message(1), message(2)]
-    hand.take(first, 0.0, 30.0)
-    fresh = hand.take([message(3), message(1, handle="newer")], 5.0, 35.0)
+    leases.hold(first, 0.0, 30.0)
+    fresh = leases.hold([message(3), message(1, handle="newer")], 5.0, 35.0)
     assert [m.message_id for m in fresh] == ["m3"]
     assert first[0].receipt_handle == "newer"
-    assert {m.message_id for m in hand.messages()} == {"m1", "m2", "m3"}
-    assert hand.bytes == 6
-    old, new = hand.leases
-    assert (hand.under(old), old.left, new.left) == ([first[1]], 1, 2)
-    assert any(m is first[0] for m in hand.under(new))
+    assert {m.message_id for m in leases.messages()} == {"m1", "m2", "m3"}
+    assert leases.bytes == 6
+    old, new = leases.by_expiry
+    assert (leases.under(old), old.left, new.left) == ([first[1]], 1, 2)
+    assert any(m is first[0] for m in leases.under(new))
 
 
-def test_a_message_that_comes_twice_in_a_reply_is_one(hand: Hand) -> None:
-    fresh = hand.take([message(1), message(1, handle="newer"), message(2)], 0.0, 30.0)
+def test_a_message_that_comes_twice_in_a_reply_is_one(leases: Leases) -> None:
+    fresh = leases.hold([message(1), message(1, handle="newer"), message(2)], 0.0, 30.0)
     assert [m.message_id for m in fresh] == ["m1", "m2"]
     assert fresh[0].receipt_handle == "newer"
-    assert (len(hand.by_id), hand.bytes) == (2, 4)
-    hand.drop(fresh)
-    assert (hand.by_id, hand.leases, hand.bytes) == ({}, {}, 0)
+    assert (len(leases.by_id), leases.bytes) == (2, 4)
+    leases.release(fresh)
+    assert (leases.by_id, leases.by_expiry, leases.bytes) == ({}, {}, 0)
 
 
-def test_what_is_due_comes_soonest_first_and_what_is_left_out_never(hand: Hand) -> None:
+def test_what_is_due_comes_soonest_first_and_what_is_left_out_never(leases: Leases) -> None:
     for number in range(4):
-        hand.take([message(number)], float(number), 30.0 + number)
-    lost, first, second, late = hand.leases
-    hand.leave_out(lost)
+        leases.hold([message(number)], float(number), 30.0 + number)
+    lost, first, second, late = leases.by_expiry
+    leases.stop_extending(lost)
     second.extending = True
-    assert list(hand.due(32.5)) == [first]
-    hand.put_last(first)
+    assert list(leases.due(32.5)) == [first]
+    leases.move_last(first)
     second.extending = False
-    assert list(hand.due(40.0)) == [second, late, first]
-    hand.put_first(late)
-    assert next(hand.due(40.0)) is late
-    hand.drop([message(0)])
-    assert hand.bytes == 6
+    assert list(leases.due(40.0)) == [second, late, first]
+    leases.move_first(late)
+    assert next(leases.due(40.0)) is late
+    leases.release([message(0)])
+    assert leases.bytes == 6
 
 
-def test_a_moved_message_is_under_its_new_lease_alone(hand: Hand) -> None:
+def test_a_moved_message_is_under_its_new_lease_alone(leases: Leases) -> None:
     reply = [message(1), message(2)]
-    hand.take(reply, 0.0, 30.0)
-    [old] = hand.leases
+    leases.hold(reply, 0.0, 30.0)
+    [old] = leases.by_expiry
     new = Lease([], 0.0, 9.0, old.share)
-    hand.move(reply[0], new)
-    assert (hand.under(old), hand.under(new), hand.bytes) == ([reply[1]], [reply[0]], 4)
-    hand.move(reply[1], new)
-    assert list(hand.leases) == [new]
+    leases.move(reply[0], new)
+    assert (leases.under(old), leases.under(new), leases.bytes) == ([reply[1]], [reply[0]], 4)
+    leases.move(reply[1], new)
+    assert list(leases.by_expiry) == [new]
 
 
 def test_both_passes_say_the_same() -> None:

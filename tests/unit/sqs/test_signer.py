@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from sqs2pg.keys.hmac_state import KeyedHash
 from sqs2pg.sqs.signer import (
-    Keys,
+    AwsKeys,
     RepeatedRequest,
     RequestTemplate,
     Signer,
     derive_signing_key,
 )
 
-EXAMPLE = Keys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+EXAMPLE = AwsKeys("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 EXAMPLE_EPOCH = calendar.timegm((2015, 8, 30, 12, 36, 0))
 
 
@@ -108,7 +108,7 @@ def test_published_signing_key() -> None:
 
 header_text = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
 keys = st.builds(
-    Keys,
+    AwsKeys,
     access_key=st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=16, max_size=32),
     secret_key=header_text,
     token=st.none() | header_text,
@@ -126,7 +126,7 @@ keys = st.builds(
     epoch_s=st.integers(0, 2**32),
 )
 def test_same_as_botocore(
-    keys: Keys, region: str, host: str, target: str, path: str, body: bytes, epoch_s: int
+    keys: AwsKeys, region: str, host: str, target: str, path: str, body: bytes, epoch_s: int
 ) -> None:
     headers = {
         "Content-Type": "application/x-amz-json-1.0",
@@ -150,7 +150,7 @@ def test_same_as_botocore(
 
 
 def test_request_on_the_wire() -> None:
-    signer = Signer(Keys("AK", "sk", "tok"), region="us-east-1", host="sqs.example")
+    signer = Signer(AwsKeys("AK", "sk", "tok"), region="us-east-1", host="sqs.example")
     template = RequestTemplate(
         signer,
         target="http://sqs.example/",
@@ -199,5 +199,5 @@ def test_repeated_request_is_signed_once_a_second() -> None:
 
 
 def test_keys_are_not_shown() -> None:
-    assert repr(Keys("AKIDSECRET", "hush", "hush-token")) == "Keys(…)"
-    assert list(Keys("AKIDSECRET", "hush").__rich_repr__()) == ["…"]
+    assert repr(AwsKeys("AKIDSECRET", "hush", "hush-token")) == "AwsKeys(…)"
+    assert list(AwsKeys("AKIDSECRET", "hush").__rich_repr__()) == ["…"]
