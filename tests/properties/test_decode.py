@@ -55,7 +55,7 @@ def outcome(decoder: Decoder, body: str) -> dict[str, Any] | PermanentFault:
 
 
 def expected(value: Any, *, strict: bool) -> dict[str, Any] | None:
-    """The record a JSON value stands for by the rules of the design, or None."""
+    """The record that a JSON value stands for by the rules of the built-in mapping, or None."""
     if not isinstance(value, dict) or (strict and not set(value) <= set(SOURCES)):
         return None
     record = {source: value.get(source) for source in SOURCES}

@@ -49,7 +49,7 @@ _CHECK_S = 0.005
 
 
 class Result(msgspec.Struct):
-    """The design's flat JSON object; None is what could not be measured."""
+    """The flat object that `--json` prints; None is what could not be measured."""
 
     messages_per_second: float | None
     cpu_us_per_message: float | None

@@ -127,7 +127,7 @@ async def _consume_over(
 
 
 def as_flat(totals: Totals) -> dict[str, Any]:
-    """Return totals as the design's flat JSON object."""
+    """Return totals as the flat object that `--json` prints."""
     flat = msgspec.to_builtins(totals)
     del flat["busy_seconds"]
     return {**flat, "messages_per_second": totals.messages_per_second}

@@ -20,7 +20,7 @@ from sqs2pg.message import Record
 from sqs2pg.settings import Field
 
 # Every field of the built-in types is a JSON string; conversion to the column's type is the
-# transform's work. A required one must be there and not be empty (design, section 1).
+# transform's work. A required one must be there and not be empty.
 _REQUIRED = Annotated[str, msgspec.Meta(min_length=1)]
 _OPTIONAL = str | None
 # A dropped value is skipped, not made: a slice of the body, whatever it holds.

@@ -241,4 +241,4 @@ USER_LOGINS: tuple[Field, ...] = (
     Field(source="app_version", column="app_version", type="version"),
     Field(source="create_date", column="create_date", type="date", default="sent_date"),
 )
-"""The built-in mapping, and the target table its users already have (design, section 1)."""
+"""The built-in mapping, and the target table that its users already have."""

@@ -114,7 +114,7 @@ def fault(**values: Any) -> PermanentFault:
 
 
 def pseudonym(domain: str, canonical: bytes) -> str:
-    """The derivation of the design's section 5, one block of HKDF being enough."""
+    """The derivation of docs/reference/masking.md; one block of HKDF is enough."""
     pseudorandom = hmac.digest(bytes(32), ROOT, "sha256")
     key = hmac.digest(pseudorandom, f"sqs2pg/1/pseudonym/{domain}".encode() + b"\x01", "sha256")
     return "v1_" + hmac.digest(key, canonical, "sha256")[:16].hex()
