@@ -1,7 +1,7 @@
 """Convert: one cleartext value of a field -> the text of its column, by the field's type.
 
-A converter takes the JSON string as received and returns the text PostgreSQL reads, unescaped.
-It raises PermanentFault with a code and never quotes the value. No I/O here.
+A converter takes the value's text as received and returns the text that PostgreSQL reads, before
+COPY's escapes. It raises PermanentFault with a code and never quotes the value. No I/O here.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _version_parts(value: str) -> tuple[int, int, int]:
     match = _VERSION.match(value)
     if not match:
         raise PermanentFault("bad_version", stage=Stage.MASK)
-    # Nine digits are over every limit already, and int() refuses a few thousand.
+    # Nine digits are over every limit already; int() refuses more than 4,300.
     number, minor, patch = (int((part or "").lstrip("0")[:9] or 0) for part in match.groups())
     if number > MAJOR_MAX:
         raise PermanentFault("version_range", stage=Stage.MASK)
@@ -76,8 +76,8 @@ def _version_parts(value: str) -> tuple[int, int, int]:
 def date(value: str) -> str:
     """Return the UTC date, YYYY-MM-DD, of an ISO date or an RFC 3339 timestamp.
 
-    Raises PermanentFault `bad_date` for anything else, a timestamp without an offset included:
-    its day in UTC cannot be known.
+    Raises PermanentFault `bad_date` for anything else. That includes a timestamp without an offset:
+    its day in UTC is unknown.
     """
     try:
         if match := _DATE.match(value):
@@ -86,16 +86,16 @@ def date(value: str) -> str:
         if match := _TIMESTAMP.match(value):
             return _utc_date(match)
     except (ValueError, OverflowError):
-        pass  # no such day, or a conversion past year 1 or 9999
+        pass  # no such day, or a conversion to before year 1 or after 9999
     raise PermanentFault("bad_date", stage=Stage.MASK)
 
 
 def _utc_date(match: re.Match[str]) -> str:
-    moment = _moment(match)
+    moment = _utc_second(match)
     return (moment - timedelta(seconds=1) if match[6] == "60" else moment).date().isoformat()
 
 
-def _moment(match: re.Match[str]) -> datetime:
+def _utc_second(match: re.Match[str]) -> datetime:
     """Return the second in UTC; a leap second is the first one of the next minute."""
     year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
     if leap := second == 60:
@@ -110,7 +110,7 @@ def _moment(match: re.Match[str]) -> datetime:
     utc = local.astimezone(UTC)
     if not leap:
         return utc
-    if (utc.hour, utc.minute) != (23, 59):  # RFC 3339, appendix D: nowhere else
+    if (utc.hour, utc.minute) != (23, 59):  # RFC 3339, appendix D: leap seconds only there
         raise ValueError
     return utc + timedelta(seconds=1)
 
@@ -123,11 +123,11 @@ def text(value: str) -> str:
 def timestamptz(value: str) -> str:
     """Return an RFC 3339 timestamp in UTC, to the microsecond that PostgreSQL keeps.
 
-    Raises PermanentFault `bad_timestamp` for anything else, one without an offset included.
+    Raises PermanentFault `bad_timestamp` for anything else, such as one without an offset.
     """
     if match := _TIMESTAMP.match(value):
         try:
-            moment = _moment(match)
+            moment = _utc_second(match)
         except (ValueError, OverflowError):
             pass
         else:
@@ -166,7 +166,7 @@ def _integer(value: str, bound: int) -> str:
 
 
 def numeric(value: str) -> str:
-    """Return a number with every digit it has, for PostgreSQL's `numeric`.
+    """Return a number with all of its digits, for PostgreSQL's `numeric`.
 
     Raises PermanentFault `bad_number`, or `out_of_range` past PostgreSQL's 131,072 digits before
     the point and 16,383 after it.
@@ -180,10 +180,10 @@ def numeric(value: str) -> str:
 
 
 def double(value: str) -> str:
-    """Return a number for `double precision`: the nearest one of 64 bits.
+    """Return the nearest 64-bit number, for `double precision`.
 
-    Raises PermanentFault `bad_number`, `out_of_range` where that would be infinite or, of a number
-    that is not 0, 0: PostgreSQL refuses both.
+    Raises PermanentFault `bad_number`; `out_of_range` where that would be infinite, or 0 for a
+    number that is not 0: PostgreSQL refuses both.
     """
     exact = _number(value)
     number = float(exact)
@@ -233,8 +233,9 @@ def inet(value: str) -> str:
 
 
 def jsonb(value: str) -> str:
-    """Return JSON text that `jsonb` takes. Raises PermanentFault `nul_character`: it cannot hold
-    one, RFC 8259 or not.
+    """Return JSON text that `jsonb` takes.
+
+    Raises PermanentFault `nul_character`: `jsonb` cannot hold one, although RFC 8259 allows it.
     """
     if _JSON_NUL.search(value):
         raise PermanentFault("nul_character", stage=Stage.MASK)

@@ -1,8 +1,8 @@
 """Decode: Message -> Record. One pass over the body, against a schema compiled at start.
 
-Promises: every body either gives a Record of the mapping's fields or a PermanentFault with a
-code and at most the name of a field of the mapping. Never a value, never a producer's field
-name: the JSON library's own messages are read for their kind and dropped.
+Promises: every body gives either a Record of the mapping's fields or a PermanentFault. The fault
+has a code and at most the name of a field of the mapping, never a value or a producer's field name.
+Of the JSON library's own messages only the kind is used.
 
 No I/O here.
 """
@@ -19,26 +19,26 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.message import Record
 from sqs2pg.settings import Field
 
-# Every field of the built-in types is a JSON string; conversion to the column's type is the
-# transform's work. A required one must be there and not be empty.
+# Every field here is a JSON string; the transform converts it to the column's type. A required
+# one must be present and not empty.
 _REQUIRED = Annotated[str, msgspec.Meta(min_length=1)]
 _OPTIONAL = str | None
-# A dropped value is skipped, not made: a slice of the body, whatever it holds.
+# A dropped value is skipped, not decoded: it is a slice of the body.
 _ABSENT = msgspec.Raw()
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec raises of a body that cannot be read, whatever the mapping."""
+"""What msgspec raises for a body that no mapping can read."""
 
 
 def unreadable(error: Exception) -> PermanentFault:
-    """Return the fault of a body that raised one of UNREADABLE; without `error`, which holds it."""
+    """Return the fault of a body that raised one of UNREADABLE. `error` holds the body: drop it."""
     if isinstance(error, UnicodeError):
         return PermanentFault("bad_unicode")
     if isinstance(error, RecursionError):
         return PermanentFault("too_deep")
     if isinstance(error, msgspec.ValidationError):
-        return PermanentFault("out_of_range")  # JSON, with a number past what msgspec reads
+        return PermanentFault("out_of_range")  # JSON with a number too long for msgspec
     return PermanentFault("not_json")
 
 
@@ -52,7 +52,7 @@ class Decoder:
         dedupe_key: str = "",
         dropped: Iterable[str] = (),
     ) -> None:
-        """`dropped` are names that are known and go nowhere."""
+        """`dropped` are the names of known fields that go to no column."""
         required: dict[str, bool] = {dedupe_key: False} if dedupe_key else {}
         for field in fields:
             required[field.source] = required.get(field.source, False) or field.required
@@ -83,11 +83,11 @@ class Decoder:
         self.dedupe_value: Callable[[Record], str | None] = (
             attrgetter(self.attributes[dedupe_key]) if dedupe_key else lambda _: None
         )
-        """The name that the event's producer gave it, of a record; None where it has none."""
+        """From a record to the event id that the producer set; None where there is none."""
         self._decode = cast("Callable[[str], Record]", msgspec.json.Decoder(record).decode)
 
     def count_dropped(self, records: Sequence[Record]) -> dict[str, int]:
-        """Return in how many records each dropped name stood; names that stood in none left out."""
+        """Return how many records had each dropped name; names that none had are left out."""
         counts = {
             source: sum(read(record) is not _ABSENT for record in records)
             for source, read in self._dropped.items()
@@ -106,16 +106,16 @@ class Decoder:
             fault = self._explain(str(error))
         except UNREADABLE as error:
             fault = unreadable(error)
-        # Out here, so that the fault has no `__context__`: those exceptions hold the body.
+        # Raised here, so that the fault has no `__context__`: those exceptions hold the body.
         try:
             raise fault
         finally:
-            del fault  # a frame that holds its own fault would keep the body until a collection
+            del fault  # a frame that holds its own fault keeps the body until the next collection
 
     def _explain(self, text: str) -> PermanentFault:
-        # msgspec quotes an unknown field's name, which is a producer's word and may be personal
-        # data, or look like any other of its messages: so first by how the text begins, and a
-        # place only where it is one of the mapping's own.
+        # msgspec quotes an unknown field's name. The producer chose it: it may be personal data, or
+        # look like another of msgspec's messages. So the beginning of the text is compared first,
+        # and a field is named only if it is one of the mapping's own.
         if text.startswith("Object contains unknown field"):
             return PermanentFault("unknown_field")
         name = next((s for s in self.attributes if text.endswith(f"at `$.{s}`")), "")

@@ -169,7 +169,7 @@ def parse(body: str | bytes) -> Any:
         return _decode(body)
     except UNREADABLE as error:
         fault = unreadable(error)
-    # Out here, so that the fault has no `__context__`: those exceptions hold the body.
+    # Raised here, so that the fault has no `__context__`: those exceptions hold the body.
     try:
         raise fault
     finally:
@@ -262,8 +262,8 @@ class _Extractor:
 def _normalized(
     scope: Any, steps: Sequence[str | int], normalize: _Normalize
 ) -> str | PermanentFault | None:
-    # Returned and not raised: a fault raised while another is handled would hold that one, and
-    # the value with it, as its context.
+    # Returned, not raised: a fault raised while another is handled would keep that one, and the
+    # value with it, as its context.
     try:
         value = paths.read(scope, steps)
         return None if value is None else normalize(value)
@@ -342,7 +342,7 @@ def _steps(text: str) -> tuple[str | int, ...]:
 
 
 def _same(value: Any, wanted: Any) -> bool:
-    # In JSON true is no number: Python's True == 1.
+    # In JSON, true is not 1. In Python, True == 1.
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
 
 

@@ -1,8 +1,8 @@
-"""Examples: messages written beside the mapping, and the rows or the fault they must give.
+"""Examples: messages written into the settings, and the rows or the fault they must give.
 
-Run without queue or database, by the same decoding and masking as messages of the queue, under a
-fixed key: tokens in examples say nothing of real ones. A column that an example does not name must
-be NULL.
+They run without a queue or a database, through the same decoding and masking as real messages, and
+under a fixed key: tokens in examples reveal nothing about real ones. A column that an example does
+not name must be NULL.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from sqs2pg.message import Message, MessageAttribute, Row, SystemAttributes, Tar
 from sqs2pg.settings import Example, Field, Settings, Target
 
 MASKED = "masked"
-"""What an example may expect of a masked column: that a mask is there."""
+"""What an example may expect of a masked column: any mask, but not NULL."""
 TEST_ROOT = bytes(range(100, 132))
-"""The pseudonym root of examples. Known to everybody, and used for nothing else."""
+"""The pseudonym root of examples. It is public, and used for nothing else."""
 
 _MESSAGE_ID = "3f1c1a52-6a0b-4c3e-9b1d-000000000001"
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """Where an example and what the mapping makes of it differ."""
+    """One difference between an example and what the mapping makes of it."""
 
     example: str
     what: str
 
 
 def test_keyring() -> Keyring:
-    """Return the keys that examples are masked under."""
+    """Return the keys that examples are masked with."""
     return Keyring(pseudonym={1: TEST_ROOT}, vault={1: TEST_ROOT[::-1]}, provider="examples")
 
 
@@ -52,7 +52,7 @@ def compile_offline(settings: Settings, masks: Sequence[Sequence[Any]]) -> Messa
 def check_examples(settings: Settings, mapping: MessageMapping) -> Iterator[Difference]:
     """Yield every difference, in the order of the examples.
 
-    Raises SettingsError for an example that asks for a column or table that is not there.
+    Raises SettingsError for an example that names a column or table that the mapping lacks.
     """
     for number, example in enumerate(settings.example):
         name = example.name or f"example {number + 1}"
@@ -117,7 +117,7 @@ def _json(value: Any) -> Any:
 
 
 def _expected(settings: Settings, example: Example, name: str) -> list[list[Mapping[str, Any]]]:
-    """Return the rows that are expected, by target."""
+    """Return the expected rows of each target."""
     rows: list[Mapping[str, Any]] = [*example.rows, *([example.row] if example.row else [])]
     by_table: dict[str, list[Mapping[str, Any]]] = {t.table: [] for t in settings.targets}
     first = settings.targets[0].table
@@ -146,7 +146,7 @@ def _rows(settings: Settings, row: Row, target: Target) -> list[list[str | None]
 
 
 def _differs(field: Field, wanted: Any, cell: str | None) -> str:
-    """Return how a cell differs from what is wanted; "" where it does not."""
+    """Return how a cell differs from the wanted value; "" where it does not."""
     if wanted is None:
         return "" if cell is None else f"expected NULL, got {cell!r}"
     if cell is None:

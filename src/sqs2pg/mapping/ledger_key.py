@@ -1,8 +1,8 @@
-"""The ledger's key: what makes an SQS message the same message over every delivery.
+"""The ledger's key: the same for every delivery of an SQS message.
 
 The key has the UUIDv7 layout of RFC 9562, section 5.7: 48 bits of milliseconds, then bits of
-the MessageId. It is made here and stored by the sink; the ledger table is range-partitioned on
-it at UTC-day bounds, so a day's keys lie together and inserts land at the right edge.
+the MessageId. It is made here and stored by the sink. The ledger table is range-partitioned on it
+at UTC-day bounds, so a day's keys lie together and inserts go to the right edge of the index.
 
 No I/O here.
 """
@@ -17,14 +17,14 @@ from datetime import UTC, date, datetime, timedelta
 
 DAY_MS = 86_400_000
 
-# RFC 9562 text form, lower case, with the variant bits 10: its last 74 random bits can be kept
-# as they stand. Every MessageId of SQS is of this form; FIFO emulators and archives may not be.
+# RFC 9562 text form, lower case, with the variant bits 10: its last 74 random bits are kept as they
+# are. Every MessageId of SQS has this form; those of FIFO emulators and archives may not.
 _FORM = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _UUID = re.compile(rf"{_FORM}\Z")
 _UUID_CHARACTERS = b"0123456789abcdef-"
 
 UNDATED_MS = 0
-"""The timestamp of a key that leaves it out, because it does not stay the same."""
+"""The timestamp of a key without one, because the real one does not stay the same."""
 
 
 def delivery_key(message_id: str, sent_ms: int) -> str:
@@ -40,10 +40,10 @@ def delivery_key(message_id: str, sent_ms: int) -> str:
 
 
 def delivery_keys(message_ids: Sequence[str], sent_ms: Sequence[int]) -> list[str]:
-    """Return `delivery_key` of each pair, in order; made for a batch at a time.
+    """Return `delivery_key` of each pair, in order, for a whole batch.
 
-    The ids' form is looked at in a few passes over all of them, and messages of one millisecond
-    share the text of its stamp: a quarter of the cost of a key at a time.
+    The form of all ids is checked in a few passes, and messages of one millisecond share the text
+    of their stamp: a quarter of the cost of making one key at a time.
     """
     if not _are_uuids(message_ids):
         return list(map(delivery_key, message_ids, sent_ms))
@@ -52,7 +52,7 @@ def delivery_keys(message_ids: Sequence[str], sent_ms: Sequence[int]) -> list[st
 
 
 def _are_uuids(message_ids: Sequence[str]) -> bool:
-    """Whether every id matches _UUID; every 36th character of all of them is at one place."""
+    """Whether every id matches _UUID. In the joined text, one position is every 36th character."""
     joined = "".join(message_ids)
     count = len(message_ids)
     return (
@@ -71,11 +71,11 @@ def _stamp(sent_ms: int) -> str:
 
 
 def dedupe_key(secret: bytes, pipeline: int, name: str) -> str:
-    """Return the ledger key of an event that its producer named, the same for every sending.
+    """Return the ledger key of an event by the id that its producer gave it.
 
-    An HMAC-SHA256, not a hash: a name may be personal data, and the ledger is read by people who
-    may not know it. `pipeline` keeps two pipelines' names apart. No timestamp, since a producer's
-    retry has another one.
+    It is the same however often the event is sent. An HMAC-SHA256, not a plain hash: the id may be
+    personal data, and people who read the ledger may not be allowed to know it. `pipeline` keeps
+    the ids of two pipelines apart. There is no timestamp, since a producer's retry has another.
     """
     mark = hmac.digest(secret, f"{pipeline}\0{name}".encode("utf-8", "surrogatepass"), "sha256")
     return f"00000000-0000-7{_tail(mark)}"

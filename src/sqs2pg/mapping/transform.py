@@ -1,12 +1,12 @@
 """Transform: Record -> line of the target in COPY text format, every field converted and masked.
 
-Column by column, not row by row: within a batch each distinct value of a column is converted,
-masked and escaped once, so that a device seen a hundred times is masked once; a mask that is
-not a function of its value (a random nonce) is made for every row. Cleartext lives here only as
-long as its batch.
+It works column by column, not row by row. Within a batch each distinct value of a column is
+converted, masked and escaped once, so a device seen a hundred times is masked once. A mask that is
+not a function of its value (it has a random nonce) is made for every row. Cleartext lives here only
+as long as its batch.
 
-Promises: a value is masked, kept because the mapping says so, or a PermanentFault with a code
-and the field's name. It never passes through by accident. No I/O here.
+Promises: a value is masked, or kept because the mapping says so, or gives a PermanentFault with a
+code and the field's name. It never passes through by accident. No I/O here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import cast, overload
 
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.convert import text as as_it_is
+from sqs2pg.mapping.convert import text as unchanged_text
 from sqs2pg.mapping.copy_text import NULL, escaped
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import DAY_MS, day_of
@@ -47,7 +47,7 @@ class Transformer:
         masks: Sequence[Operator | Mask | None],
         subject: str = "",
     ) -> None:
-        """`subject`: the source of the field that says whose a row is, where the vault is on."""
+        """`subject`: the source of the person's id, where the vault is on; else ""."""
         self._columns = [
             _ColumnPlan(field, column, attributes[attribute_key(field)], mask)
             for field, column, mask in zip(fields, columns, masks, strict=True)
@@ -61,7 +61,7 @@ class Transformer:
         self._fields_id = fields_id(fields)
         self._subject_source = subject
         self._subject = attrgetter(attributes[subject]) if subject else None
-        self._named = naming(fields, subject)
+        self._stored_form = naming(fields, subject)
 
     def lines(
         self,
@@ -71,8 +71,8 @@ class Transformer:
     ) -> list[Cell]:
         """Return a COPY line, newline included, or a fault for each record, in order.
 
-        `messages[i]` is the message that `records[i]` came in; it dates the row. `originals`
-        takes what the vault is to seal; a record that does not say whose it is has a fault then.
+        `messages[i]` is the message that `records[i]` came in; it dates the row. What the vault is
+        to seal is added to `originals`; then a record without a person's id is a fault.
         """
         faults: dict[int, PermanentFault] = {}
         table = [plan.cells(messages, records, faults) for plan in self._columns]
@@ -87,30 +87,32 @@ class Transformer:
         return lines
 
     def _subjects(
-        self, names: list[str | None], faults: dict[int, PermanentFault]
+        self, ids: list[str | None], faults: dict[int, PermanentFault]
     ) -> list[str | None]:
-        """Return whose each record is, None with a fault noted where that is missing or no name."""
-        as_they_are = self._named is as_it_is and all(names)
-        if as_they_are and "".join(cast("list[str]", names)).isascii():
-            return names
+        """Return each record's person; None, and a fault, where the id is missing or invalid."""
+        unchanged = self._stored_form is unchanged_text and all(ids)
+        if unchanged and "".join(cast("list[str]", ids)).isascii():
+            return ids
         known: dict[str | None, str | None] = {}
         bad: dict[str | None, str] = {None: "no_subject", "": "no_subject"}
-        for name in set(names) - bad.keys():
+        for id_ in set(ids) - bad.keys():
             try:
-                known[name] = subject = self._named(cast("str", name))
+                known[id_] = subject = self._stored_form(cast("str", id_))
                 canonical_text(subject)
             except PermanentFault as fault:
-                bad[name] = fault.code
-        if not bad.keys().isdisjoint(names):
-            for index, name in enumerate(names):
-                if name in bad:
-                    nameless = PermanentFault(bad[name], self._subject_source, stage=Stage.MASK)
-                    faults.setdefault(index, nameless)
-        return [None if name in bad else known[name] for name in names]
+                bad[id_] = fault.code
+        if not bad.keys().isdisjoint(ids):
+            for index, id_ in enumerate(ids):
+                if id_ in bad:
+                    code = bad[id_]
+                    faults.setdefault(
+                        index, PermanentFault(code, self._subject_source, stage=Stage.MASK)
+                    )
+        return [None if id_ in bad else known[id_] for id_ in ids]
 
 
 class _ColumnPlan:
-    """What is done with one field on its way to one column."""
+    """How one field is made into the cells of one column."""
 
     def __init__(
         self, field: Field, column: Column, attribute: str, mask: Operator | Mask | None
@@ -118,7 +120,7 @@ class _ColumnPlan:
         self._source = field.name
         self._read = attrgetter(attribute)
         self._convert = FIELD_TYPES[field.type].convert
-        # A mask that is not a function of its value is made for every row: decision 0013.
+        # A mask that is not a function of its value is made for every row (decision 0013).
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
         self._mask = masked(field, mask.mask if isinstance(mask, Operator) else mask)
         self._truncates = field.over_length == "truncate"
@@ -127,10 +129,10 @@ class _ColumnPlan:
         limits = [n for n in (field.length_max, column.length_max) if n]
         self._length_max = min(limits) if limits and self._range is None else None
         self._dated = field.type == "date" and field.default == "sent_date"
-        self._given = None if self._dated else _from_message(field)
+        self._from_message = None if self._dated else _from_message(field)
         self._missing: Cell = NULL
         self._default: str | None = None
-        if field.default is not None and not (self._dated or self._given):
+        if field.default is not None and not (self._dated or self._from_message):
             self._default = constant_text(field.default)
             self._missing = self._cell(self._default)
             if isinstance(self._missing, PermanentFault):
@@ -149,11 +151,11 @@ class _ColumnPlan:
         records: Sequence[Record],
         faults: dict[int, PermanentFault],
     ) -> list[str]:
-        """Return the column's cell for each record; a faulty one is "" and noted in `faults`."""
+        """Return the column's cell for each record; "" where it has a fault, put into `faults`."""
         values: list[str | None] = list(map(self._read, records))
-        if self._given and None in values:
+        if self._from_message and None in values:
             values = [
-                self._given(message) if value is None else value
+                self._from_message(message) if value is None else value
                 for message, value in zip(messages, values, strict=True)
             ]
         if self._plain and self._all_clean(values):
@@ -180,11 +182,11 @@ class _ColumnPlan:
     def _cells_each(
         self, values: Sequence[str | None], faults: dict[int, PermanentFault]
     ) -> list[str]:
-        """As `cells`, value by value, so that equal values get masks of their own."""
+        """As `cells`, but value by value, so that equal values get different masks."""
         cells: list[str] = []
         for index, value in enumerate(values):
-            given = self._default if value is None else value
-            cell = self._missing if given is None else self._cell(given)
+            present = self._default if value is None else value
+            cell = self._missing if present is None else self._cell(present)
             if isinstance(cell, PermanentFault):
                 faults.setdefault(index, cell)
                 cell = ""
@@ -192,14 +194,14 @@ class _ColumnPlan:
         return cells
 
     def _all_clean(self, values: Sequence[str | None]) -> bool:
-        """Whether every value can stand in the line as it is: there, printable, short enough.
+        """Whether every value can go into the line unchanged: present, printable, short enough.
 
-        Four passes in C over the whole column instead of a look at each value; what fails here
-        is looked at value by value.
+        Four passes in C over the whole column are faster than one look at each value. A column that
+        fails here is handled value by value.
         """
         try:
             joined = "".join(cast("list[str]", values))
-        except TypeError:  # a missing one
+        except TypeError:  # a value is missing
             return False
         return (
             joined.isprintable()
@@ -208,7 +210,7 @@ class _ColumnPlan:
         )
 
     def _known(self, distinct: set[str | None]) -> dict[str | None, Cell]:
-        """Return the cell of each distinct value: converted or masked, fitted, escaped."""
+        """Return the cell of each distinct value: converted or masked, checked, escaped."""
         known: dict[str | None, Cell] = {}
         if None in distinct:
             distinct.discard(None)
@@ -233,7 +235,7 @@ class _ColumnPlan:
     def _transform_each(
         self, values: Iterable[str], transform: Mask, known: dict[str | None, Cell]
     ) -> dict[str, str | None]:
-        """Transform values of which some cannot be; note those in `known`."""
+        """Transform each value by itself; put the faults of those that fail into `known`."""
         texts: dict[str, str | None] = {}
         for value in values:
             try:
@@ -279,7 +281,7 @@ def masked(field: Field, mask: Mask) -> Mask: ...
 @overload
 def masked(field: Field, mask: Mask | None) -> Mask | None: ...
 def masked(field: Field, mask: Mask | None) -> Mask | None:
-    """Return a field's mask of its value's text, in the form that its type gives it."""
+    """Return the mask, taking the value's text in the form that the field's type gives it."""
     if mask is None or field.type == "text" or field.type not in MASKABLE:
         return mask
     convert = FIELD_TYPES[field.type].convert
@@ -287,12 +289,12 @@ def masked(field: Field, mask: Mask | None) -> Mask | None:
 
 
 def constant_text(value: str | float | bool) -> str:
-    """Return a constant of the settings as the text that a field's converter takes."""
+    """Return a constant of the settings as the text that a converter takes."""
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
 def _from_message(field: Field) -> Callable[[Message], str | None] | None:
-    """Return what reads a field's default from the message; None where it is a constant."""
+    """Return the function that reads a field's default from the message; None for a constant."""
     default = field.default
     if not isinstance(default, str):
         return None
@@ -304,8 +306,8 @@ def _from_message(field: Field) -> Callable[[Message], str | None] | None:
     return {
         "message_id": lambda message: message.message_id,
         "sent_date": lambda message: day_of(message.attributes.sent_timestamp).isoformat(),
-        "sent_time": lambda message: _moment(message.attributes.sent_timestamp),
-        "record_index": lambda _: None,  # the record has it
+        "sent_time": lambda message: _timestamp(message.attributes.sent_timestamp),
+        "record_index": lambda _: None,  # the record has it already
     }.get(default)
 
 
@@ -315,7 +317,7 @@ def attribute_of(message: Message, name: str) -> str | None:
     return attribute.string_value if attribute else None
 
 
-def _moment(sent_ms: int) -> str:
+def _timestamp(sent_ms: int) -> str:
     moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=sent_ms)
     return moment.isoformat(timespec="milliseconds")
 

@@ -3,10 +3,10 @@
     body ─▶ s3, sns, eventbridge, content_encoding, base64, gzip, zstd ─▶ one, array, lines
 
 Layers are declared, outermost first, or found one by one under `auto`: a layer is taken off only
-where its signature cannot be anything else, and what looks half like one is a fault. Values in,
-values out; an S3 object that a pointer names is fetched before (`pipeline/large_payloads.py`).
+where its signature cannot be anything else, and a payload that only half looks like one is a fault.
+No I/O: the S3 object that a pointer names is fetched before (`pipeline/large_payloads.py`).
 
-Must never do: guess in silence. A body that does not fit what was declared is set aside.
+Must never do: guess in silence. A body that does not fit the declared layers is quarantined.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from sqs2pg.message import Message
 from sqs2pg.settings import CONTENT_ENCODING, EnvelopeSettings
 
 LAYERS_MAX = 8
-"""Layers that `auto` takes off, at the most: SNS in SNS in … must come to an end."""
+"""Most layers that `auto` takes off: SNS in SNS in … must come to an end."""
 
 Payload = str | bytes
 
 
 class Opened(msgspec.Struct, gc=False):
-    """What was inside."""
+    """The content of a message, without its envelope."""
 
     documents: list[Any]
     """Decoded JSON values, numbers exact."""
     several: bool
-    """There might have been another number of them."""
+    """The settings allow any number of documents, not just this one."""
     attributes: dict[str, str]
-    """What the layers said beside: `sns.TopicArn`, `eventbridge.time`, an attribute of SNS."""
+    """What the layers add: `sns.TopicArn`, `eventbridge.time`, an attribute of SNS."""
 
     def __repr__(self) -> str:
         return f"Opened({len(self.documents)})"
 
 
-class _Outside(Exception):
+class _NotFetched(Exception):
     """A pointer whose object has not been fetched."""
 
     def __init__(self, pointer: Pointer) -> None:
@@ -71,24 +71,24 @@ class Envelope:
         attributes: dict[str, str] = {}
         try:
             payload = self._unwrap(message, attributes)
-        except _Outside:
+        except _NotFetched:
             payload = None
-        if payload is None:  # the object is gone, or this is no place that fetches one
+        if payload is None:  # the object is gone, or the caller fetches none
             raise PermanentFault("payload_missing")
         documents, several = read_records(payload, self._records)
         return Opened(documents, several, attributes)
 
     def pointer(self, message: Message) -> Pointer | None:
-        """Return the object that the message points to; None where it has its body with it."""
+        """Return the object that the message points to; None where the message has its own body."""
         packed = self._auto or set(self._layers) & {"base64", "gzip", "zstd", "content_encoding"}
         if not (packed or formats.may_point(message.body)):
             return None
         try:
             self._unwrap(msgspec.structs.replace(message, payload=None), {})
-        except _Outside as outside:
-            return outside.pointer
+        except _NotFetched as missing:
+            return missing.pointer
         except PermanentFault:
-            pass  # told when it is opened
+            pass  # `open` raises it again
         return None
 
     def _unwrap(self, message: Message, attributes: dict[str, str]) -> Payload:
@@ -115,16 +115,16 @@ class Envelope:
             pointer = formats.pointer(payload)
             return payload if pointer is None else _fetched(message, pointer, attributes)
         if layer == "sns":
-            payload, said, inner = formats.sns(payload)
+            payload, about, inner = formats.sns(payload)
         elif layer == "eventbridge":
-            payload, said, inner = formats.eventbridge(payload)
+            payload, about, inner = formats.eventbridge(payload)
         elif layer == "content_encoding":
             return self._decode(payload, given)
         else:
             return compression.decode(layer, payload, self._bytes_max)
-        attributes.update(said)
+        attributes.update(about)
         attributes.update(inner)
-        given.clear()  # those of the outer message say nothing of what was inside
+        given.clear()  # the outer message's attributes do not describe the inner one
         given.update(inner)
         return payload
 
@@ -157,6 +157,6 @@ class Envelope:
 
 def _fetched(message: Message, pointer: Pointer, attributes: dict[str, str]) -> Payload:
     if message.payload is None:
-        raise _Outside(pointer)
+        raise _NotFetched(pointer)
     attributes.update({"s3.bucket": pointer.bucket, "s3.key": pointer.key})
     return message.payload

@@ -1,7 +1,7 @@
 """Compression: gzip, zstd and base64, each bounded: a body of a megabyte may not become a gigabyte.
 
-SQS carries text alone, so what is compressed comes as base64; the base64 is undone by itself
-where gzip or zstd was declared and text stands there.
+SQS carries only text, so compressed data comes as base64. Where gzip or zstd is declared and the
+payload is text, its base64 is decoded first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ else:
 _GZIP = b"\x1f\x8b"  # RFC 1952, section 2.3.1
 _ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878, section 3.1.1
 MEMBERS_MAX = 10_000
-"""Gzip members or zstd frames of a payload, at the most: an empty one costs its making too."""
+"""Most gzip members or zstd frames of a payload: even an empty one costs a decompressor."""
 _PIECE = 16 * 1024
 _BASE64 = re.compile(r"\s*(?:[A-Za-z0-9+/\s]|-|_){4,}={0,2}\s*\Z")
 _ZSTD_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): 23}
@@ -32,7 +32,7 @@ _ZSTD_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): 23}
 
 
 def decode(name: str, payload: str | bytes, bytes_max: int) -> bytes:
-    """Return a payload without one encoding: base64, gzip or zstd.
+    """Return a payload with one encoding undone: base64, gzip or zstd.
 
     Raises PermanentFault: `not_base64`, `not_gzip`, `not_zstd`, `decompressed_too_large`,
     `unknown_encoding`.
@@ -46,7 +46,7 @@ def decode(name: str, payload: str | bytes, bytes_max: int) -> bytes:
 
 
 def from_base64(payload: str | bytes) -> bytes:
-    """Return the bytes of base64 text, the URL's alphabet and missing padding allowed."""
+    """Return the bytes of base64 text; the URL-safe alphabet and missing padding are allowed."""
     try:
         text = payload.encode("ascii") if isinstance(payload, str) else payload
         text = b"".join(text.split()).translate(bytes.maketrans(b"-_", b"+/"))
@@ -57,7 +57,7 @@ def from_base64(payload: str | bytes) -> bytes:
 
 
 def gunzip(packed: bytes, bytes_max: int) -> bytes:
-    """Return what gzip members hold together; at most `bytes_max` bytes, and MEMBERS_MAX of them.
+    """Return the content of all gzip members: at most `bytes_max` bytes of MEMBERS_MAX members.
 
     Raises PermanentFault `not_gzip` or `decompressed_too_large`.
     """
@@ -65,7 +65,7 @@ def gunzip(packed: bytes, bytes_max: int) -> bytes:
 
 
 def unzstd(packed: bytes, bytes_max: int) -> bytes:
-    """Return what zstd frames hold together; at most `bytes_max` bytes, and MEMBERS_MAX of them.
+    """Return the content of all zstd frames: at most `bytes_max` bytes of MEMBERS_MAX frames.
 
     Raises PermanentFault `not_zstd` or `decompressed_too_large`.
     """
@@ -75,11 +75,10 @@ def unzstd(packed: bytes, bytes_max: int) -> bytes:
 
 
 def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]) -> bytes:
-    """Return what all members of a payload hold, each undone by a decompressor of its own.
+    """Return the content of all members of a payload; each gets a decompressor of its own.
 
-    In small pieces, of which a decompressor hands back what lies behind its member: handed the
-    whole rest, it would copy that once for each, and a megabyte of empty members would take
-    seconds.
+    The payload goes in by small pieces, since a decompressor copies what follows its member. Given
+    the whole rest each time, a megabyte of empty members would take seconds.
     """
     whole = bytearray()
     at = 0
@@ -103,7 +102,7 @@ def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]
 
 
 def _grown(one: Any, piece: bytes, room: int) -> bytes | None:
-    # A value and no error, so that the fault raised for it has no other one as its context.
+    # Returns None instead of raising, so that the caller's fault has no other error as its context.
     try:
         return cast("bytes", one.decompress(piece, room))
     except (zlib.error, zstd.ZstdError):
@@ -111,10 +110,10 @@ def _grown(one: Any, piece: bytes, room: int) -> bytes | None:
 
 
 def signature(payload: str | bytes) -> str | None:
-    """Return which encoding a payload has; None where it has none that is sure.
+    """Return the encoding of a payload; None where none is certain.
 
-    Text is base64 only where what it stands for is compressed, or JSON of an object or array:
-    text of that alphabet alone is no JSON, so nothing that could be read is taken for it.
+    Text counts as base64 only if its content is compressed, or the JSON of an object or array. Text
+    of the base64 alphabet alone is not JSON, so this never takes readable JSON for base64.
     """
     if isinstance(payload, bytes):
         if payload.startswith(_GZIP):

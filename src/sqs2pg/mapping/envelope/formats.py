@@ -1,4 +1,4 @@
-"""Formats: the JSON envelopes that AWS documents, told by their signatures.
+"""Formats: the JSON envelopes that AWS documents, recognised by their signatures.
 
 - SNS notification: Amazon SNS developer guide, "Parsing Amazon SNS message formats".
 - EventBridge event: Amazon EventBridge user guide, "Event structure reference".
@@ -30,26 +30,26 @@ _POINTERS = (
     "com.amazon.sqs.javamessaging.MessageS3Pointer",
 )
 _decode = msgspec.json.Decoder().decode
-# Not into parts: the message inside is passed on byte for byte as it stands in the event.
+# Raw: the message inside is passed on byte for byte as the event has it.
 _event = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Pointer(msgspec.Struct, frozen=True):
-    """An object that holds a message's body."""
+    """The S3 object that has a message's body."""
 
     bucket: str
     key: str
 
 
 Parts = tuple[str | bytes, dict[str, str], dict[str, str]]
-"""What was inside, what the envelope says, and the attributes it has for the inside."""
+"""The content, what the envelope says about it, and the content's own message attributes."""
 
 
 def signature(payload: str | bytes) -> str | None:
-    """Return which envelope a payload is; None where it is none of them.
+    """Return the envelope that a payload is; None where it is no envelope.
 
-    Raises PermanentFault `ambiguous_envelope` where it is half of one: it has the marks of an
-    envelope and others beside, or lacks some.
+    Raises PermanentFault `ambiguous_envelope` where it only half looks like one: it has the marks
+    of an envelope and other names besides, or lacks some.
     """
     if not may_point(payload) and not _may_wrap(payload):
         return None
@@ -77,12 +77,12 @@ def _whole(layer: str, names: Any, must: frozenset[str], may: frozenset[str]) ->
 
 
 def may_point(payload: str | bytes) -> bool:
-    """Whether a payload can hold a pointer at all: a look before it is decoded."""
+    """Whether a payload can hold a pointer at all: a quick test before it is decoded."""
     return ("s3BucketName" if isinstance(payload, str) else b"s3BucketName") in payload  # type: ignore[operator]
 
 
 def _may_wrap(payload: str | bytes) -> bool:
-    # One of the two that only an envelope has, or of what has all the others.
+    # A name that only an envelope has, or one that every nearly complete envelope has.
     marks = ('"TopicArn"', '"MessageId"', '"detail')
     text: Any = payload
     return any((m if isinstance(payload, str) else m.encode()) in text for m in marks)
@@ -91,7 +91,7 @@ def _may_wrap(payload: str | bytes) -> bool:
 def sns(payload: str | bytes) -> Parts:
     """Return the message of an SNS notification.
 
-    Raises PermanentFault `not_sns`, or `sns_confirmation` for a (un)subscription to confirm.
+    Raises PermanentFault `not_sns`, or `sns_confirmation` for a request to confirm a subscription.
     """
     value = _value(payload)
     if type(value) is not dict or not value.keys() >= _SNS:
@@ -101,7 +101,7 @@ def sns(payload: str | bytes) -> Parts:
     message = value["Message"]
     if value["Type"] != "Notification" or type(message) is not str:
         raise PermanentFault("not_sns")
-    said = {
+    about = {
         f"sns.{name}": text
         for name in ("MessageId", "TopicArn", "Timestamp", "Subject")
         if type(text := value.get(name)) is str
@@ -116,7 +116,7 @@ def sns(payload: str | bytes) -> Parts:
         if type(given) is dict
         else {}
     )
-    return message, said, inner
+    return message, about, inner
 
 
 def eventbridge(payload: str | bytes) -> Parts:
@@ -124,7 +124,7 @@ def eventbridge(payload: str | bytes) -> Parts:
     value = _value(payload)
     if type(value) is not dict or not value.keys() >= _EVENT:
         raise PermanentFault("not_eventbridge")
-    said = {
+    about = {
         f"eventbridge.{name}": text
         for name in ("id", "detail-type", "source", "account", "time", "region")
         if type(text := value[name]) is str
@@ -135,12 +135,13 @@ def eventbridge(payload: str | bytes) -> Parts:
         detail = b""
     if not detail:
         raise PermanentFault("not_eventbridge")
-    return detail, said, {}
+    return detail, about, {}
 
 
 def pointer(payload: str | bytes) -> Pointer | None:
-    """Return the pointer that a payload is; None where it is something else: the extended clients
-    leave small messages as they are.
+    """Return the pointer that a payload is; None for anything else.
+
+    The extended clients send small messages without a pointer.
     """
     return _pointer(_value(payload)) if may_point(payload) else None
 
@@ -148,10 +149,10 @@ def pointer(payload: str | bytes) -> Pointer | None:
 def _pointer(value: Any) -> Pointer | None:
     if type(value) is not list or len(value) != 2 or value[0] not in _POINTERS:
         return None
-    place = value[1]
-    if type(place) is not dict:
+    target = value[1]
+    if type(target) is not dict:
         return None
-    bucket, key = place.get("s3BucketName"), place.get("s3Key")
+    bucket, key = target.get("s3BucketName"), target.get("s3Key")
     if type(bucket) is not str or type(key) is not str or not bucket or not key:
         return None
     return Pointer(bucket, key)

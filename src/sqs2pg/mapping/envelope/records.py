@@ -1,4 +1,4 @@
-"""Records: one JSON document, an array of them, or a line each."""
+"""Records: one JSON document, an array of them, or one per line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from sqs2pg.mapping.documents import RECORDS_MAX, parse
 
 
 def read_records(payload: str | bytes, how: str) -> tuple[list[Any], bool]:
-    """Return the documents of a payload, and whether there might have been another number.
+    """Return the documents of a payload, and whether `how` allows any number of them.
 
-    `how` is `one`, `array`, `lines` or `auto`: an array where it is one, lines where the whole is
-    no document and has several lines. Raises PermanentFault: those of `parse`, with the record's
-    index among lines, `not_an_array`, `too_many_records`.
+    `how` is `one`, `array`, `lines` or `auto`. `auto` takes an array for one, and reads lines if
+    the whole payload is no document and has several lines.
+
+    Raises PermanentFault: those of `parse`, with the record's index if there are lines,
+    `not_an_array`, `too_many_records`.
     """
     if how == "lines":
         return _lines(payload), True
@@ -46,21 +48,21 @@ def _line_count(payload: str | bytes) -> int:
 
 def _lines(payload: str | bytes) -> list[Any]:
     documents: list[Any] = []
-    # At line feeds alone: Python's splitlines also ends a line at U+2028, which JSON may hold.
+    # Split at line feeds only: splitlines also splits at U+2028, which JSON may hold.
     pieces: Any = payload.split("\n") if isinstance(payload, str) else payload.split(b"\n")
     for piece in pieces:
         if piece.strip():
             if len(documents) == RECORDS_MAX:
                 raise PermanentFault("too_many_records")
-            document = _line(piece, len(documents))
+            document = _line(piece)
             if isinstance(document, PermanentFault):
                 raise PermanentFault(document.code, f"record {len(documents)}")
             documents.append(document)
     return documents
 
 
-def _line(piece: str | bytes, _index: int) -> Any:
-    # Returned, so that the fault raised above has no other one as its context.
+def _line(piece: str | bytes) -> Any:
+    # Returns the fault, so that the one that the caller raises has no other one as its context.
     try:
         return parse(piece)
     except PermanentFault as fault:
