@@ -1,8 +1,8 @@
-"""What waits: the dead-letter queue's depth, and the age of the queue's oldest message.
+"""The backlog: the dead-letter queue's depth, and the age of the queue's oldest message.
 
-Place in the flow: beside it; asked by the watch every few seconds, never by the pipeline. The age
-comes from CloudWatch, where the role may read it; it is a minute or two old there. Must never let a
-library's text out.
+Place in the flow: beside it. The watch asks every few seconds, the pipeline never. The age comes
+from CloudWatch, if the role may read it; it is a minute or two old there. Must never show a
+library's text.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.sqs.client import SqsClient
 
 DENIED_FOR_S = 3600.0
-"""After a refusal CloudWatch is asked again no sooner: a grant may come, an alarm need not."""
+"""How long CloudWatch is not asked again after a refusal; permission may be granted later."""
 _BACK_MINUTES = 10  # a queue that was idle reports late
 _ENDPOINTS = ("AWS_ENDPOINT_URL_CLOUDWATCH",)
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
 
 
 class DeadLetterQueue:
-    """The queue that the redrive policy of another names, if it does."""
+    """The dead-letter queue that a queue's redrive policy names, if any."""
 
     def __init__(self, client: SqsClient, queue_url: str) -> None:
         self._client = client
         self._queue_url = queue_url
 
     async def visible(self) -> int | None:
-        """Return how many messages wait there; None where there is no such queue.
+        """Return how many messages wait there; None if there is no dead-letter queue.
 
-        The policy is read every time: it may be changed under a running pipeline. Raises
-        TransientFault, or FatalFault where the attributes may not be read.
+        The policy is read every time, because it may change while a pipeline runs. Raises
+        TransientFault, or FatalFault if the attributes may not be read.
         """
         answer = await self._client.attributes(self._queue_url, ["RedrivePolicy"])
         arn = _dead_letter_arn(answer.get("RedrivePolicy", ""))
@@ -68,9 +68,9 @@ class OldestMessage:
         self._not_before = 0.0
 
     async def age_s(self) -> float | None:
-        """Return the age in seconds; None where CloudWatch has none, or may not be read.
+        """Return the age in seconds; None if CloudWatch has none, or may not be read.
 
-        Raises TransientFault where it does not answer.
+        Raises TransientFault if CloudWatch does not answer.
         """
         if time.monotonic() < self._not_before:
             return None
@@ -101,20 +101,20 @@ class OldestMessage:
             if code in _DENIED:
                 self._not_before = time.monotonic() + DENIED_FOR_S
                 return None
-            raise _away() from None
+            raise _no_answer() from None
         except (botocore.exceptions.BotoCoreError, OSError, ValueError):
-            raise _away() from None
+            raise _no_answer() from None
         points = sorted(answer.get("Datapoints", ()), key=lambda point: point["Timestamp"])
         return float(points[-1]["Maximum"]) if points else None
 
 
 def has_cloudwatch(endpoint_host: str) -> bool:
-    """Whether there is a CloudWatch to ask: AWS's own beside AWS's SQS, or one that is named."""
+    """Return whether there is a CloudWatch: the endpoint is AWS's, or one is configured."""
     aws = endpoint_host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
     return aws or any(map(os.environ.get, _ENDPOINTS))
 
 
-def _away() -> TransientFault:
+def _no_answer() -> TransientFault:
     return TransientFault(
         "CloudWatch did not answer", code="cloudwatch_unavailable", stage=Stage.STATUS
     )

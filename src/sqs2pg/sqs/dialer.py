@@ -1,10 +1,11 @@
 """Opens connections to the endpoint: names, addresses, proxies, TLS.
 
-Place in the flow: the pool asks for a connection; this is every step until it can carry a
-request. The name is resolved again for each connection, so that a moved endpoint is followed.
+Place in the flow: the pool asks for a connection, and this module takes every step until it can
+carry a request. It resolves the name for each connection, so that it follows an endpoint that
+moves.
 
-Promises: certificates are verified, always; every step ends within the connect timeout.
-Must never fall back to plain HTTP, or go around a proxy that refuses.
+Promises: certificates are always verified; every step ends within the connect timeout.
+Must never fall back to plain HTTP, or bypass a proxy that refuses.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from sqs2pg.sqs.connection import HttpConnection
 from sqs2pg.sqs.endpoint import Endpoint, Proxy
 
 ADDRESSES_MAX = 4
-"""Addresses of a name tried before giving up, the two families in turn."""
+"""How many addresses of a name are tried, IPv6 and IPv4 in turn."""
 _TUNNEL_HEAD_BYTES_MAX = 16 * 1024
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 _PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 def make_tls(ca_bundle: str) -> ssl.SSLContext:
-    """A verifying TLS context that trusts the roots in one PEM file, TLS 1.2 or newer.
+    """Return a verifying TLS context (1.2 or newer) that trusts the roots in one PEM file.
 
-    Raises OSError where the file cannot be read (ssl.SSLError where it holds no certificate).
+    Raises OSError if the file cannot be read (ssl.SSLError if it holds no certificate).
     """
     context = ssl.create_default_context(cafile=ca_bundle)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -41,10 +42,10 @@ def make_tls(ca_bundle: str) -> ssl.SSLContext:
 
 
 class Dialer:
-    """Opens connections to one endpoint, straight or through one proxy.
+    """Opens connections to one endpoint, directly or through one proxy.
 
-    `connect_timeout_s` bounds each step by itself: resolving the name, each address tried, the
-    tunnel, the TLS handshake. `tls` is None for a plain HTTP endpoint and only there.
+    `connect_timeout_s` bounds each step by itself: resolving the name, trying an address, the
+    tunnel, the TLS handshake. `tls` is None for a plain HTTP endpoint, and only for that.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class Dialer:
         self._timeout_s = connect_timeout_s
 
     async def dial(self, on_close: Callable[[HttpConnection], None]) -> HttpConnection:
-        """A connection ready for its first exchange; `on_close` as in HttpConnection.
+        """Return a connection, ready for its first exchange; `on_close` as in HttpConnection.
 
-        Raises TransientFault (`aws_dns`, `aws_unreachable`, `aws_tls`, `aws_proxy`), no request
-        having been sent; FatalFault for an untrusted certificate or a
-        proxy that wants other credentials.
+        Raises TransientFault (`aws_dns`, `aws_unreachable`, `aws_tls`, `aws_proxy`); no request was
+        sent then. Raises FatalFault for an untrusted certificate or a proxy that wants other
+        credentials.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -89,7 +90,7 @@ class Dialer:
             raise FatalFault(
                 "the endpoint's TLS certificate is not trusted",
                 code="aws_tls_untrusted",
-                hint="name the file of its root certificates in AWS_CA_BUNDLE; never turn it off",
+                hint="name the file of its root certificates in AWS_CA_BUNDLE",
             ) from None
         except ssl.SSLError as error:
             reason = re.sub(r"\W", "_", error.reason or "unknown")
@@ -99,7 +100,7 @@ class Dialer:
         return connection
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        """A TCP connection to the proxy or the endpoint, by the first address that answers."""
+        """Return a TCP connection to the proxy or the endpoint: the first address that answers."""
         to = self._proxy or self._endpoint
         last: Exception = OSError(errno.EHOSTUNREACH, "")
         for family, kind, protocol, _, address in await self._resolve(loop, to.host, to.port):
@@ -119,11 +120,11 @@ class Dialer:
         raise last
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[Any]:
-        """Up to ADDRESSES_MAX results of getaddrinfo, IPv6 and IPv4 in turn (RFC 8305, 4)."""
+        """Return up to ADDRESSES_MAX results of getaddrinfo, the families in turn (RFC 8305, 4)."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError):  # a label over 63 bytes is the latter
+        except (socket.gaierror, UnicodeError):  # UnicodeError: a label over 63 bytes
             raise TransientFault(
                 f"the name {host} does not resolve",
                 code="aws_dns",
@@ -157,7 +158,7 @@ class Dialer:
 
 
 def _check_tunnel(head: bytes) -> None:
-    """Raise unless the proxy opened the tunnel (any 2xx) and nothing came through it yet."""
+    """Raise unless the proxy opened the tunnel (any 2xx) and nothing has come through it yet."""
     line = _STATUS_LINE.match(head)
     status = int(line[1]) if line else 0
     if status == _PROXY_AUTHENTICATION_REQUIRED:

@@ -1,4 +1,4 @@
-"""Where requests go: the endpoint's URL taken apart, and the proxy in front of it, if any.
+"""Where requests go: the parts of the endpoint's URL, and the proxy in front of it, if any.
 
 Place in the flow: read once at start, for the dialer and the signer. No I/O.
 Must never show a proxy's password.
@@ -19,7 +19,7 @@ from sqs2pg.errors import SettingsError
 
 _PORTS = {"http": 80, "https": 443}
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
-"""Paths that SigV4's canonical form leaves alone, whatever its rule on double encoding."""
+"""Paths that SigV4's canonical form does not change, with or without double encoding."""
 
 _ARN = re.compile(r"arn:[a-z-]+:sqs:([a-z0-9-]+):(\d{12}|):([A-Za-z0-9_-]+(?:\.fifo)?)")
 _AWS_HOST = re.compile(
@@ -30,7 +30,7 @@ _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One SQS endpoint. `host` is lower case, an IPv6 address without its brackets."""
+    """One SQS endpoint. `host` is in lower case, and an IPv6 address without its brackets."""
 
     scheme: str
     host: str
@@ -39,7 +39,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def secure(self) -> bool:
-        """Whether TLS is spoken."""
+        """Whether it is reached over TLS."""
         return self.scheme == "https"
 
     @property
@@ -49,7 +49,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def host_header(self) -> str:
-        """The Host header: the port only where it is not the scheme's own."""
+        """The Host header: with the port only if it is not the scheme's own."""
         return _bracketed(self.host) if self.port == _PORTS[self.scheme] else self.authority
 
 
@@ -68,7 +68,7 @@ class Proxy(msgspec.Struct, frozen=True):
 
 
 def parse_endpoint(url: str) -> Endpoint:
-    """Take an endpoint's URL apart. Raises SettingsError where it is not `http(s)://host[:port]`."""
+    """Return the parts of a URL. Raises SettingsError if it is not `http(s)://host[:port]`."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -92,9 +92,9 @@ def parse_endpoint(url: str) -> Endpoint:
 
 
 def split_queue(queue: str) -> tuple[str, str, str]:
-    """A queue's name, account and region, as far as `queue` (name, URL or ARN) tells.
+    """Return a queue's name, account and region, "" for what `queue` (name, URL, ARN) lacks.
 
-    A URL gives no name: it is used as it is. Raises SettingsError where it is none of the three.
+    A URL gives no name: it is used as it is. Raises SettingsError if `queue` is none of the three.
     """
     if queue.startswith(("http://", "https://")):
         match = _AWS_HOST.fullmatch(urlsplit(queue).hostname or "")
@@ -110,11 +110,11 @@ def split_queue(queue: str) -> tuple[str, str, str]:
 
 
 def find_proxy(endpoint: Endpoint) -> Proxy | None:
-    """The proxy the environment asks for (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), or None.
+    """Return the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), or None.
 
-    Read by the standard library's rules, as botocore does; unlike it, this machine's own
+    By the standard library's rules, as in botocore. Unlike botocore, requests to this machine's own
     addresses never go through a proxy, which could not reach them. Raises SettingsError for a
-    proxy that is itself spoken to over TLS or is not a URL.
+    proxy that is not an http:// URL.
     """
     url = urllib.request.getproxies().get(endpoint.scheme, "")
     if not url or _is_loopback(endpoint.host):

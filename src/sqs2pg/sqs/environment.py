@@ -1,8 +1,8 @@
 """The AWS environment as botocore reads it: region, endpoint, retries, roots, credentials.
 
-Place in the flow: once at start, and again in a thread when credentials are renewed. Everything
-boto3 understands (environment, profiles, SSO, roles, IRSA, container and instance credentials,
-FIPS and dual-stack endpoints) is understood here, because botocore does it.
+Place in the flow: once at start, and again in a thread when credentials are renewed. botocore reads
+it, so everything that boto3 understands works here: environment, profiles, SSO, roles, IRSA,
+container and instance credentials, FIPS and dual-stack endpoints.
 Must never be used for a request of the hot path.
 """
 
@@ -17,16 +17,16 @@ import botocore.session
 import msgspec
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.sqs.credentials import CredentialKeeper, Provided, wrap
+from sqs2pg.sqs.credentials import CredentialKeeper, Provided, provider_of
 from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint
 from sqs2pg.sqs.retries import RetrySettings
 
 _ATTEMPTS_MAX = {"legacy": 5, "standard": 3}
-"""botocore's, where AWS_MAX_ATTEMPTS is not set."""
+"""botocore's numbers, used if AWS_MAX_ATTEMPTS is not set."""
 
 
 class AwsEnvironment(msgspec.Struct):
-    """What a client needs to know of AWS."""
+    """What a client needs to know about AWS."""
 
     region: str
     endpoint: Endpoint
@@ -34,20 +34,20 @@ class AwsEnvironment(msgspec.Struct):
     retries: RetrySettings = RetrySettings()
     proxy: Proxy | None = None
     ca_bundle: str = ""
-    """PEM file of trusted roots; only for an https endpoint."""
+    """The PEM file of trusted roots; "" for an http endpoint."""
 
 
 def read_environment(
     *, region: str | None = None, endpoint_url: str | None = None
 ) -> AwsEnvironment:
-    """Ask botocore. Blocking: some credential providers do I/O.
+    """Return what botocore reads. Blocking: some credential providers do I/O.
 
-    `region` and `endpoint_url` win over the environment. Raises SettingsError where something
-    needed is missing or wrong.
+    `region` and `endpoint_url` take precedence over the environment. Raises SettingsError if
+    something is missing or wrong.
     """
     try:
         session = botocore.session.Session()
-        # AWS_REGION, which the other SDKs and AWS's own containers set, is unknown to botocore.
+        # botocore does not read AWS_REGION, which the other SDKs and AWS's own containers use.
         region = region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
         client = session.create_client("sqs", region_name=region, endpoint_url=endpoint_url)
         endpoint = parse_endpoint(client.meta.endpoint_url)
@@ -61,7 +61,7 @@ def read_environment(
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
         raise SettingsError(
             f"the AWS environment is not usable ({type(error).__name__})",
-            hint="try the same with: aws sqs list-queues",
+            hint="try: aws sqs list-queues",
         ) from None
     return AwsEnvironment(
         region=client.meta.region_name,
@@ -81,11 +81,11 @@ def _find_credentials(session: Any) -> Any:
             hint="set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (any words will"
             " do for a local emulator), or run under a role",
         )
-    return wrap(credentials, botocore.exceptions.BotoCoreError)
+    return provider_of(credentials, botocore.exceptions.BotoCoreError)
 
 
 def _resolve_anew() -> Provided:
-    """Walk the whole chain again, past every cache of the first session."""
+    """Walk the whole chain again, without the caches of the first session."""
     try:
         provided: Provided = _find_credentials(botocore.session.Session())()
     except botocore.exceptions.BotoCoreError as error:
@@ -102,6 +102,6 @@ def _read_retries(configured: dict[str, Any]) -> RetrySettings:
 
 
 def _find_ca_bundle(session: Any) -> str:
-    """AWS_CA_BUNDLE or the profile's ca_bundle, else what botocore itself trusts."""
+    """Return AWS_CA_BUNDLE or the profile's ca_bundle, else the roots that botocore trusts."""
     bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
     return str(bundle or botocore.httpsession.where())

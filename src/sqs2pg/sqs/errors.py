@@ -1,8 +1,8 @@
-"""From an AWS error answer to our fault tree: which route, which code, what to do about it.
+"""Turns an AWS error answer into one of our faults: its route, its code and its hint.
 
-Place in the flow: the client hands over every answer that is not a success. No I/O.
-Promises: a fault holds the AWS error code, the HTTP status and the request id, each checked to
-be a plain name. Must never hold the answer's message, which quotes what was sent.
+Place in the flow: the client passes on every answer that is not a success. No I/O.
+Promises: a fault holds the AWS error code, the HTTP status and the request id, each checked to be a
+plain name. Must never hold the answer's message, which quotes what was sent.
 """
 
 from __future__ import annotations
@@ -89,12 +89,21 @@ _TRANSIENT = (
 _FATAL = (
     (_MISSING, "aws_queue_missing", "check source.queue, AWS_REGION and the account"),
     (_DENIED, "aws_access_denied", "grant the actions that `sqs2pg check --emit-iam` prints"),
-    (_SIGNATURE, "aws_bad_credentials", "the secret key does not fit the access key, or the clock"),
+    (
+        _SIGNATURE,
+        "aws_bad_credentials",
+        "the secret key does not belong to the access key, or the clock is wrong",
+    ),
     (_UNKNOWN_KEYS, "aws_bad_credentials", "check AWS_ACCESS_KEY_ID, AWS_PROFILE or the role"),
-    (_KMS, "aws_kms_refused", "grant kms:Decrypt on the queue's key and see that it is enabled"),
+    (
+        _KMS,
+        "aws_kms_refused",
+        "grant kms:Decrypt on the queue's key, and check that the key is enabled",
+    ),
 )
 MAYBE_SKEWED = _SKEWED | _SIGNATURE
-"""Codes a wrong clock brings; a Date far from ours tells it from a wrong key."""
+"""Codes that a wrong clock can cause. If the server's Date is far from ours, it is the clock, not
+the key."""
 
 
 class _ErrorAnswer(msgspec.Struct):
@@ -105,15 +114,15 @@ _decoder = msgspec.json.Decoder(_ErrorAnswer)
 
 
 def plain_name(text: str) -> str:
-    """`text` if it is a plain name (letters, digits, dot, dash, underscore), else `Unknown`."""
+    """Return a plain name (letters, digits, dot, dash, underscore) as it is, else `Unknown`."""
     return text if _PLAIN.fullmatch(text) else "Unknown"
 
 
 def read_code(reply: Reply) -> str:
-    """The AWS error code of an answer; `Unknown` where it has none.
+    """Return the AWS error code of an answer; `Unknown` if it has none.
 
-    From `__type` in the body (its namespace before `#` left out), else the headers
-    `x-amzn-errortype` and `x-amzn-query-error`.
+    It is in `__type` in the body, after the namespace and `#`, else in the headers
+    `x-amzn-errortype` or `x-amzn-query-error`.
     """
     try:
         name = _decoder.decode(reply.body).type
@@ -125,7 +134,7 @@ def read_code(reply: Reply) -> str:
 
 
 def read_date(reply: Reply) -> float | None:
-    """The server's clock in an answer, seconds since the epoch, or None."""
+    """Return the server's clock from an answer, seconds since the epoch; None if it has none."""
     try:
         return parsedate_to_datetime(reply.header("date")).timestamp()
     except ValueError:
@@ -133,7 +142,7 @@ def read_date(reply: Reply) -> float | None:
 
 
 def read_fault(reply: Reply, operation: str, stage: Stage) -> Sqs2pgError:
-    """The fault that an answer other than 200 stands for."""
+    """Return the fault for an answer other than 200."""
     name = read_code(reply)
     request_id = plain_name(reply.header("x-amzn-requestid") or "none")
     what = f"{operation}: SQS answered {name} (HTTP {reply.status}, request {request_id})"
@@ -150,5 +159,5 @@ def read_fault(reply: Reply, operation: str, stage: Stage) -> Sqs2pgError:
     return FatalFault(
         what,
         code="aws_request_refused",
-        hint="check the endpoint, and the queue's type and settings, against this call",
+        hint="check that the endpoint is SQS and that the queue's settings allow this call",
     )

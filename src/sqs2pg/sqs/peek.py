@@ -1,7 +1,7 @@
 """Peek: look at messages and leave them on the queue.
 
-SQS has no such call: they are received and released at once. Each look counts as a receive, so it
-is bounded, and says so in the documentation of what uses it.
+SQS has no such call, so messages are received and released at once. Each peek counts as a receive;
+that is why it is bounded, and why the documentation of each command that peeks says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.wire import BATCH_MAX
 
 _HIDE_S = 30
-"""Seconds for which a message is hidden if we die before it is released."""
+"""Seconds for which a message stays hidden if the process dies before it releases it."""
 
 
 async def peek(

@@ -1,4 +1,4 @@
-"""Put messages on a queue, in batches as large as SQS takes, several at once."""
+"""Puts messages on a queue, in batches as large as SQS takes, several batches at once."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ import msgspec
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.wire import BATCH_MAX, SEND_BYTES_MAX
 
-BATCH_ENTRIES = 10
-BATCH_BYTES = 2**20
-"""AWS SQS quotas: ten messages and 1 MiB a SendMessageBatch, 1 MiB a message."""
-_PARALLEL = 8
+_CONCURRENCY = 8
 
 
 class Sent(msgspec.Struct):
-    """What became of the bodies given."""
+    """How many of the given bodies were sent or refused."""
 
     sent: int = 0
     refused: dict[str, int] = {}
@@ -28,9 +26,9 @@ class Sent(msgspec.Struct):
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, gzipped where its name ends in .gz; empty ones are skipped.
+    """Yield the lines of a text file (gzip if its name ends in .gz), without empty lines.
 
-    Raises SettingsError where the file cannot be read or is not UTF-8.
+    Raises SettingsError if the file cannot be read or is not UTF-8.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -59,11 +57,11 @@ async def send_all(
 ) -> Sent:
     """Send every body; return how many SQS took and why it refused the others.
 
-    `rate` bounds messages a second. `progress` is told how many have been sent so far. Raises
-    TransientFault or FatalFault where the queue cannot be reached.
+    `rate` bounds the messages per second. `progress` is called with the number sent so far. Raises
+    TransientFault or FatalFault if the queue cannot be reached.
     """
     result = Sent()
-    slots = asyncio.Semaphore(_PARALLEL)
+    slots = asyncio.Semaphore(_CONCURRENCY)
     began = time.monotonic()
     given = 0
 
@@ -95,10 +93,10 @@ def _batches(bodies: Iterable[str], result: Sent) -> Iterator[list[str]]:
     size = 0
     for body in bodies:
         length = len(body.encode("utf-8", "surrogatepass"))
-        if length > BATCH_BYTES:
+        if length > SEND_BYTES_MAX:
             result.refused["too_large"] = result.refused.get("too_large", 0) + 1
             continue
-        if batch and (len(batch) == BATCH_ENTRIES or size + length > BATCH_BYTES):
+        if batch and (len(batch) == BATCH_MAX or size + length > SEND_BYTES_MAX):
             yield batch
             batch, size = [], 0
         batch.append(body)

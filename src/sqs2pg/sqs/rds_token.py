@@ -1,7 +1,7 @@
-"""A database password that AWS IAM gives out: RDS, Aurora and RDS Proxy take it for a login.
+"""A database password from AWS IAM: RDS, Aurora and RDS Proxy accept it for a login.
 
-The token is a presigned request that is never sent, good for fifteen minutes; a session that
-stands is not ended by it. Source: Amazon RDS user guide, "Connecting to your DB instance using IAM
+The token is a presigned request that is never sent. It is valid for fifteen minutes; a session that
+is open then stays open. Source: Amazon RDS user guide, "Connecting to your DB instance using IAM
 authentication".
 Must never show a token: it is a password.
 """
@@ -23,10 +23,10 @@ TOKEN_S = 900
 
 
 def login_token(host: str, port: int, user: str) -> str:
-    """Return a token that logs `user` in at `host`. Blocking: credential providers do I/O.
+    """Return a token for a login of `user` at `host`. Blocking: credential providers do I/O.
 
-    Raises SettingsError without a region or credentials, TransientFault where they could not be
-    had now.
+    Raises SettingsError without a region or credentials, TransientFault if the credentials are not
+    available now.
     """
     session = botocore.session.Session()
     region = os.environ.get("AWS_REGION") or session.get_config_variable("region")

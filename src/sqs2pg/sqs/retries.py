@@ -1,10 +1,10 @@
-"""When a call is tried again, and after how long: the AWS SDKs' retry modes.
+"""Whether and when a call is retried: the AWS SDKs' retry modes.
 
 Place in the flow: the client asks after each transient fault. No I/O; the client does the waiting.
 
 The modes are those of "Retry behavior" in the AWS SDKs and Tools Reference Guide
 (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html), with botocore's
-numbers, so that AWS_RETRY_MODE and AWS_MAX_ATTEMPTS mean what they mean to boto3:
+numbers, so that AWS_RETRY_MODE and AWS_MAX_ATTEMPTS mean the same as in boto3:
 legacy has 5 attempts; standard has 3 attempts and a retry quota. Delays have full jitter.
 """
 
@@ -29,9 +29,9 @@ RETRIED = frozenset({
     "aws_tls",
     "aws_unreachable",
 })  # fmt: skip
-"""Fault codes worth another attempt at once. An over-limit queue or an expired token is not."""
+"""Fault codes that are retried at once. An over-limit queue or an expired token is not."""
 NOT_TAKEN = frozenset({"aws_dns", "aws_proxy", "aws_throttled", "aws_tls", "aws_unreachable"})
-"""Fault codes that say AWS did not act on the request, so that repeating it is safe."""
+"""Fault codes that mean that AWS did not act on the request, so that repeating it is safe."""
 _QUOTA_MAX = 500
 _RETRY_COST = 5
 _TIMEOUT_RETRY_COST = 10
@@ -46,7 +46,7 @@ class RetrySettings(msgspec.Struct, frozen=True):
 
 
 class Retries:
-    """The retry state that one client's calls share."""
+    """The retry state that all calls of one client share."""
 
     def __init__(
         self, settings: RetrySettings, *, draw: Callable[[], float] = random.random
@@ -57,9 +57,10 @@ class Retries:
         self._metered = settings.mode != "legacy"
 
     def plan(self, fault: Sqs2pgError, attempt: int) -> tuple[float, int] | None:
-        """Seconds to wait after attempt number `attempt` (from 1) failed, and its quota cost.
+        """Return how long to wait after attempt `attempt` (from 1) failed, and the quota cost.
 
-        None: give up. The cost goes to `succeed` if a later attempt succeeds.
+        The wait is in seconds. None means: give up. If a later attempt succeeds, pass the cost to
+        `succeed`.
         """
         if attempt >= self._settings.attempts_max:
             return None
@@ -74,6 +75,6 @@ class Retries:
         return self._draw() * min(2.0 ** (attempt - 1), BACKOFF_S_MAX), cost
 
     def succeed(self, cost: int) -> None:
-        """Give quota back after a success: the last retry's cost, or a little where none was."""
+        """Restore quota after a success: the last retry's cost, or 1 if there was no retry."""
         if self._quota < _QUOTA_MAX:
             self._quota = min(_QUOTA_MAX, self._quota + (cost or _SUCCESS_REFUND))

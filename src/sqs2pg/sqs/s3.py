@@ -1,7 +1,7 @@
 """S3 objects: the payloads that messages point to, and archives. botocore's client, in threads.
 
-Off the hot path: a message of megabytes is fetched once, where the queue's own calls are many and
-small. Nothing of an answer but its status and error code is looked at.
+Not on the hot path: one large object is fetched at a time, while the queue's calls are many and
+small. Of an error answer, only the status and the error code are read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PIECE = 2**20
 T = TypeVar("T")
 
 
-class Stored(NamedTuple):
-    """An object of a listing."""
+class StoredObject(NamedTuple):
+    """One object of a listing."""
 
     key: str
     etag: str
@@ -36,7 +36,7 @@ class Stored(NamedTuple):
 
 
 class ObjectStore:
-    """A client of S3, for the AWS environment as boto3 would read it."""
+    """A client of S3 for the AWS environment as boto3 would read it."""
 
     def __init__(self) -> None:
         session = botocore.session.get_session()
@@ -52,10 +52,10 @@ class ObjectStore:
         )
 
     async def fetch(self, bucket: str, key: str, bytes_max: int) -> bytes:
-        """Return an object whole.
+        """Return a whole object.
 
         Raises PermanentFault `payload_missing`, or `payload_too_large` over `bytes_max`;
-        TransientFault where S3 is away or refuses, which says nothing of the message.
+        TransientFault if S3 is away or refuses, which is no fault of the message.
         """
         return await asyncio.to_thread(self._fetch, bucket, key, bytes_max)
 
@@ -73,20 +73,19 @@ class ObjectStore:
             self._call, lambda: self._client.delete_object(Bucket=bucket, Key=key)
         )
 
-    def listing(self, bucket: str, prefix: str) -> Iterator[Stored]:
-        """Yield the objects under a prefix, in the order of their keys. Blocking; raises as
-        `fetch`.
-        """
+    def listing(self, bucket: str, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects under a prefix, ordered by key. Blocking; raises as `fetch`."""
         pages = self._client.get_paginator("list_objects_v2")
         found = iter(pages.paginate(Bucket=bucket, Prefix=prefix))
         while (page := self._call(lambda: next(found, None))) is not None:
-            for one in page.get("Contents", ()):
-                yield Stored(one["Key"], one["ETag"].strip('"'), one["Size"], one["LastModified"])
+            for entry in page.get("Contents", ()):
+                etag = entry["ETag"].strip('"')
+                yield StoredObject(entry["Key"], etag, entry["Size"], entry["LastModified"])
 
     def pieces(self, bucket: str, key: str, etag: str) -> Iterator[bytes]:
-        """Yield an object's bytes, a piece at a time, of just the version with this ETag. Blocking.
+        """Yield the bytes of an object's version with this ETag, in pieces. Blocking.
 
-        Raises as `fetch`; PermanentFault `object_changed` where there is another version now.
+        Raises as `fetch`; PermanentFault `object_changed` if the object has another version now.
         """
         answer = self._call(lambda: self._client.get_object(Bucket=bucket, Key=key, IfMatch=etag))
         with answer["Body"] as body:
@@ -106,7 +105,7 @@ class ObjectStore:
                 stage=Stage.DECODE,
                 hint="check AWS_ENDPOINT_URL_S3, AWS_REGION and the network",
             )
-        # Out here: an answer of S3 quotes keys.
+        # Raised outside the handlers, without their context: an answer of S3 quotes keys.
         try:
             raise fault
         finally:
@@ -120,10 +119,11 @@ def _fault(code: str) -> Sqs2pgError:
         return PermanentFault("object_changed")
     if code == "NoSuchBucket":
         return FatalFault(
-            "S3 knows no such bucket", code="s3_no_bucket", hint="check its name and AWS_REGION"
+            "S3 has no such bucket", code="s3_no_bucket", hint="check its name and AWS_REGION"
         )
     if code in _DENIED:
-        # A missing object looks like this too to who may not list the bucket: never the message's.
+        # S3 answers the same for a missing object if the role may not list the bucket, so this is
+        # never a fault of the message.
         return TransientFault(
             "S3 refuses access to the object",
             code="s3_denied",

@@ -1,7 +1,7 @@
-"""AWS Signature Version 4, cut into the parts that change and the parts that do not.
+"""AWS Signature Version 4, split into the parts that change and those that do not.
 
-Place in the flow: the client makes one `RequestTemplate` an operation at start; each request is
-then a date, two hashes and one keyed hash (about 3 µs).
+Place in the flow: the client makes one `RequestTemplate` per operation at start. Each request then
+takes a date, two hashes and one keyed hash (about 3 µs).
 
 Promises: the signature equals the one the AWS SDKs make for the same request. The canonical
 request and the key derivation follow "Create a signed AWS API request" in the IAM User Guide
@@ -28,7 +28,7 @@ USER_AGENT = f"sqs2pg/{__version__}"
 
 
 class AwsKeys(msgspec.Struct, frozen=True):
-    """One set of AWS credentials. `token` only with temporary ones."""
+    """One set of AWS credentials. Temporary ones have a `token`."""
 
     access_key: str
     secret_key: str
@@ -42,7 +42,7 @@ class AwsKeys(msgspec.Struct, frozen=True):
 
 
 def derive_signing_key(secret_key: str, date: str, region: str, service: str) -> bytes:
-    """The 32-byte key of one day (`date` as YYYYMMDD, UTC), region and service."""
+    """Return the 32-byte key for one day (`date` as YYYYMMDD, UTC), region and service."""
     key = f"AWS4{secret_key}".encode()
     for part in (date, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
@@ -50,7 +50,7 @@ def derive_signing_key(secret_key: str, date: str, region: str, service: str) ->
 
 
 class _Day(NamedTuple):
-    """What holds from midnight to midnight UTC."""
+    """The parts of a signature that stay the same from midnight to midnight UTC."""
 
     date: str
     credential: str
@@ -62,7 +62,7 @@ class _Day(NamedTuple):
 class Signer:
     """Signs for one host, region and service with one set of keys.
 
-    Host is the Host header as sent: lower case, the port only where it is not the scheme's own.
+    `host` is the Host header as sent: lower case, with the port only if it is not the scheme's own.
     """
 
     def __init__(self, keys: AwsKeys, *, region: str, host: str, service: str = "sqs") -> None:
@@ -75,9 +75,9 @@ class Signer:
         self._day = _Day("", "", "", KeyedHash(b""), b"")
 
     def timestamp(self, second: int) -> str:
-        """`second` since the epoch as SigV4 writes it, `20150830T123600Z`.
+        """Return a time (seconds since the epoch) as SigV4 writes it, `20150830T123600Z`.
 
-        The first one of a day derives that day's key.
+        The first call of a day derives that day's key.
         """
         if second != self._second:
             self._timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
@@ -88,7 +88,7 @@ class Signer:
 
     @property
     def day(self) -> _Day:
-        """The day of the last `timestamp` asked for."""
+        """The day of the last `timestamp`."""
         return self._day
 
     def _begin_day(self, date: str) -> _Day:
@@ -98,11 +98,11 @@ class Signer:
 
 
 class RequestTemplate:
-    """One operation's request, all of it ready but date, signature, length and body.
+    """One operation's request, ready except for date, signature, length and body.
 
-    `signed` are the headers signed beside host, x-amz-date and x-amz-security-token; `unsigned`
-    are sent as they are. `path` is absolute and already normalised and percent-encoded. `target`
-    is what the request line names; an HTTP proxy wants a whole URL there, the signature does not.
+    `signed` are the headers that are signed beside host, x-amz-date and x-amz-security-token;
+    `unsigned` are sent as they are. `path` is absolute, normalised and percent-encoded. `target`
+    is for the request line: an HTTP proxy needs a whole URL there. It is not part of the signature.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class RequestTemplate:
         unsigned: Sequence[tuple[str, str]] = (("User-Agent", USER_AGENT),),
     ) -> None:
         self._signer = signer
-        date = "\0"  # no header can hold it, so it marks the place
+        date = "\0"  # marks the place of the date: no header can hold this character
         headers = {name.lower(): " ".join(value.split()) for name, value in signed}
         headers |= {"host": signer.host, "x-amz-date": date}
         if signer.keys.token:
@@ -132,13 +132,13 @@ class RequestTemplate:
         self._head = "\r\n".join(head) + "\r\nx-amz-date: "
         self._names = f", SignedHeaders={names}, Signature="
         native = extension()
-        # Its plain compression is no match for OpenSSL's on a body of some length.
+        # Without the CPU's SHA instructions OpenSSL is faster, except on short bodies.
         self._native = native.sign if native and native.SHA256 != "c" else None
         self._second = -1
-        self._fixed: tuple[bytes, ...] = ()  # for the native signing of this second
+        self._fixed: tuple[bytes, ...] = ()  # the native arguments for this second
 
     def sign(self, body: bytes, epoch_s: float) -> bytes:
-        """The whole request as bytes on the wire, signed as of `epoch_s` (seconds, any clock)."""
+        """Return the whole request as sent, signed as of `epoch_s` (seconds since the epoch)."""
         second = int(epoch_s)
         if self._native is None:
             return self._sign(body, second)
@@ -177,9 +177,9 @@ class RequestTemplate:
 
 
 class RepeatedRequest:
-    """A request whose body never changes, such as a poll of one queue: signed once a second.
+    """A request whose body never changes, such as a poll of one queue: signed once per second.
 
-    SigV4 counts whole seconds, so signing it again within one would give the same bytes.
+    SigV4 counts whole seconds, so signing it again within a second would give the same bytes.
     """
 
     def __init__(self, template: RequestTemplate, body: bytes) -> None:
