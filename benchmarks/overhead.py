@@ -29,11 +29,15 @@ from typing import NamedTuple
 from benchmarks.pictures import QUEUE, environment_of, free_port, prepare
 from benchmarks.queue_server import QueueServer
 from sqs2pg.cli.embedded import servers
+from sqs2pg.pipeline.consumer import Consumer
+from sqs2pg.telemetry.batch_log import Journal
+from sqs2pg.telemetry.periodic import Watch
 
-_TIMED = """
+# Code for the drain's process. The modules' names come from the classes, so that none goes stale.
+_TIMED = f"""
 import time
 from pathlib import Path
-from sqs2pg.pipeline import Consumer
+from {Consumer.__module__} import Consumer
 run = Consumer.run
 async def timed(self, **options):
     began = time.process_time()
@@ -44,16 +48,16 @@ async def timed(self, **options):
 Consumer.run = timed
 """
 _RUN = "from sqs2pg.cli import main; main(['run', '--drain', '--json', '-c', '/dev/null'])"
-_NOTHING = """
-from sqs2pg.journal import Journal
-from sqs2pg.status.watch import Watch
+_NO_MONITORING = f"""
+from {Journal.__module__} import Journal
+from {Watch.__module__} import Watch
 Watch.__init__ = lambda self, readings, metrics: setattr(self, '_tasks', [])
 async def nothing(self, *_): return self
 Watch.__aenter__ = Watch.__aexit__ = nothing
 Journal.committed = Journal.flush = lambda self, *_, **__: None
 """
-_NO_FAULT_LINES = """
-from sqs2pg.journal import Journal
+_NO_FAULT_LINES = f"""
+from {Journal.__module__} import Journal
 Journal.set_aside = lambda self, *_: None
 """
 
@@ -157,7 +161,7 @@ def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
         if flood:
             on = base | {"SQS2PG_STATUS__BIND": ""}
         off = base | {"SQS2PG_STATUS__BIND": ""}
-        patch = _NO_FAULT_LINES if flood else _NOTHING
+        patch = _NO_FAULT_LINES if flood else _NO_MONITORING
         drain(queue, off, folder, patch, options | {"count": messages / 10})  # warm up
         for turn in range(rounds):
             # The order alternates, so that the growing ledger affects both alike.

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from benchmarks import plot, processes, report, results, workloads
+from benchmarks import overhead, plot, processes, report, results, workloads
 from benchmarks.contenders import CONTENDERS, RunTarget, plain_script, tuned_script
 from benchmarks.latency import percentile
 from benchmarks.measure import Backlog, Run, check_rows
@@ -372,3 +372,11 @@ def test_results_of_another_form_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "scale.json").write_text("{}")
     results.save(THREE, tmp_path)
     assert list(results.load(tmp_path)) == ["drain"]
+
+
+def test_the_patches_that_turn_monitoring_off_name_what_exists() -> None:
+    classes = {one.__name__: one for one in (overhead.Consumer, overhead.Journal, overhead.Watch)}
+    patches = overhead._TIMED + overhead._NO_MONITORING + overhead._NO_FAULT_LINES
+    patched = set(re.findall(r"(Consumer|Journal|Watch)\.(\w+) =", patches))
+    assert len(patched) == 7
+    assert all(attribute in vars(classes[name]) for name, attribute in patched)
