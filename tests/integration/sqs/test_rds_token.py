@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.postgres.connection import login_of
+from sqs2pg.postgres.dsn import login_of
 from sqs2pg.runners import connect as reaching
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load

@@ -19,7 +19,7 @@ from sqs2pg.sqs.credentials import (
     CredentialKeeper,
     Provided,
     check_keys,
-    wrap,
+    provider_of,
 )
 from sqs2pg.sqs.signer import AwsKeys
 
@@ -211,8 +211,8 @@ class BotocoreLike:
 
 def test_wrap() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    assert wrap(BotocoreLike(), LookupError)() == (AwsKeys("A", "s", "t"), None)
-    assert wrap(BotocoreLike(expiry=moment), LookupError)()[1] == moment.timestamp()
+    assert provider_of(BotocoreLike(), LookupError)() == (AwsKeys("A", "s", "t"), None)
+    assert provider_of(BotocoreLike(expiry=moment), LookupError)()[1] == moment.timestamp()
 
 
 @pytest.mark.parametrize(
@@ -220,6 +220,6 @@ def test_wrap() -> None:
 )
 def test_wrap_hides_what_the_provider_says(error: Exception) -> None:
     with pytest.raises(SettingsError) as caught:
-        wrap(BotocoreLike(error), LookupError)()
+        provider_of(BotocoreLike(error), LookupError)()
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
