@@ -8,7 +8,7 @@
 # SIGTERM itself: it stops receiving, finishes or releases what is in hand, and exits 0.
 # The first stage puts the locked dependencies and our wheel into one environment; the second has
 # Python, that environment and a user that owns nothing but its own folder. Every dependency is a
-# wheel, on x86-64 and ARM64, the C compiler of our native short cut included; it stays behind.
+# wheel, on x86-64 and ARM64, the C compiler of our native extension included; it stays behind.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
@@ -26,7 +26,7 @@ RUN python -m venv --without-pip /opt/sqs2pg \
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY native native
 COPY src src
-# The import fails where the native short cut could not be compiled: no image without it, unnoticed.
+# The import fails where the native extension could not be compiled: no image without it, unnoticed.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/sqs2pg/bin/python install --no-deps --no-index dist/*.whl \
     && /opt/sqs2pg/bin/python -c "import sqs2pg._native" \

@@ -18,7 +18,7 @@ struct entry { /* one message of a packed batch */
     size_t at, len; /* its line */
 };
 
-struct lines {
+struct fast_path {
     PyObject_HEAD
     struct plan *plan;
     PyObject *names; /* keeps what the sources' names point to */
@@ -27,14 +27,14 @@ struct lines {
 static const char *chosen = "";
 static PyObject *s_body, *s_attributes, *s_sent_timestamp, *s_message_id;
 
-static void lines_dealloc(PyObject *self)
+static void fast_path_dealloc(PyObject *self)
 {
-    struct lines *lines = (struct lines *)self;
-    if (lines->plan != NULL) {
-        wipe(lines->plan, sizeof *lines->plan); /* the keys */
-        PyMem_Free(lines->plan);
+    struct fast_path *fast_path = (struct fast_path *)self;
+    if (fast_path->plan != NULL) {
+        wipe(fast_path->plan, sizeof *fast_path->plan); /* the keys */
+        PyMem_Free(fast_path->plan);
     }
-    Py_XDECREF(lines->names);
+    Py_XDECREF(fast_path->names);
     PyTypeObject *type = Py_TYPE(self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -93,19 +93,19 @@ static int add_all(struct plan *plan, PyObject *given, Py_ssize_t most,
     return 0;
 }
 
-/* Lines(sources, columns, forbid_unknown): see _native.pyi. */
-static PyObject *lines_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+/* FastPath(sources, columns, forbid_unknown): see _native.pyi. */
+static PyObject *fast_path_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *sources, *columns;
     int forbid_unknown;
     if (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0) {
-        PyErr_SetString(PyExc_TypeError, "Lines() takes no keyword arguments");
+        PyErr_SetString(PyExc_TypeError, "FastPath() takes no keyword arguments");
         return NULL;
     }
     if (!PyArg_ParseTuple(args, "O!O!p", &PyTuple_Type, &sources, &PyTuple_Type, &columns,
                           &forbid_unknown))
         return NULL;
-    struct lines *self = (struct lines *)type->tp_alloc(type, 0);
+    struct fast_path *self = (struct fast_path *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     self->names = Py_NewRef(sources);
@@ -185,7 +185,7 @@ static void forget(struct text *text)
     }
 }
 
-static PyObject *lines_call(PyObject *self, PyObject *messages)
+static PyObject *fast_path_lines(PyObject *self, PyObject *messages)
 {
     struct text text = {NULL, 0, 0, 0};
     PyObject *sequence = PySequence_Fast(messages, "messages are a sequence");
@@ -195,7 +195,7 @@ static PyObject *lines_call(PyObject *self, PyObject *messages)
     PyObject *made = PyList_New(count);
     for (Py_ssize_t i = 0; made != NULL && i < count; i++) {
         PyObject *message = PySequence_Fast_GET_ITEM(sequence, i);
-        PyObject *line = line_of(((struct lines *)self)->plan, message, &text);
+        PyObject *line = line_of(((struct fast_path *)self)->plan, message, &text);
         if (line == NULL)
             Py_CLEAR(made);
         else
@@ -295,9 +295,9 @@ static PyObject *rows_text(const struct entry *entries, Py_ssize_t count, const 
 }
 
 /* pack(messages, tail): see _native.pyi. */
-static PyObject *lines_pack(PyObject *self, PyObject *args)
+static PyObject *fast_path_pack(PyObject *self, PyObject *args)
 {
-    const struct plan *plan = ((struct lines *)self)->plan;
+    const struct plan *plan = ((struct fast_path *)self)->plan;
     const char *tail;
     Py_ssize_t tail_len;
     PyObject *messages, *packed = NULL;
@@ -335,24 +335,24 @@ static PyObject *lines_pack(PyObject *self, PyObject *args)
     return packed;
 }
 
-static PyMethodDef lines_methods[] = {
-    {"of", lines_call, METH_O, "of(messages) -> a line or None for each"},
-    {"pack", lines_pack, METH_VARARGS, "pack(messages, tail) -> (ledger, rows, oldest) or None"},
+static PyMethodDef fast_path_methods[] = {
+    {"lines", fast_path_lines, METH_O, "lines(messages) -> a line or None for each"},
+    {"pack", fast_path_pack, METH_VARARGS, "pack(messages, tail) -> (ledger, rows, oldest) or None"},
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot lines_slots[] = {
-    {Py_tp_new, lines_new},
-    {Py_tp_dealloc, lines_dealloc},
-    {Py_tp_methods, lines_methods},
+static PyType_Slot fast_path_slots[] = {
+    {Py_tp_new, fast_path_new},
+    {Py_tp_dealloc, fast_path_dealloc},
+    {Py_tp_methods, fast_path_methods},
     {0, NULL},
 };
 
-static PyType_Spec lines_spec = {
-    .name = "sqs2pg._native.Lines",
-    .basicsize = sizeof(struct lines),
+static PyType_Spec fast_path_spec = {
+    .name = "sqs2pg._native.FastPath",
+    .basicsize = sizeof(struct fast_path),
     .flags = Py_TPFLAGS_DEFAULT,
-    .slots = lines_slots,
+    .slots = fast_path_slots,
 };
 
 /* read_plain(reply): see _native.pyi. */
@@ -487,12 +487,12 @@ static int module_exec(PyObject *module)
     if (s_body == NULL || s_attributes == NULL || s_sent_timestamp == NULL || s_message_id == NULL ||
         holding_prepare() < 0)
         return -1;
-    PyObject *type = PyType_FromSpec(&lines_spec);
+    PyObject *type = PyType_FromSpec(&fast_path_spec);
     if (type == NULL)
         return -1;
-    int failed = PyModule_AddObjectRef(module, "Lines", type);
+    int failed = PyModule_AddObjectRef(module, "FastPath", type);
     Py_DECREF(type);
-    if (failed < 0 || PyModule_AddIntConstant(module, "API", 5) < 0)
+    if (failed < 0 || PyModule_AddIntConstant(module, "API", 6) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

@@ -65,7 +65,7 @@ class Both:
         self, settings: Settings = BY_DEFAULT, columns: Sequence[Column] = BUILT_IN
     ) -> None:
         self.slow = FlatMapping(settings, columns, masks_of(settings))
-        lines = fast_path.compile_lines(settings, columns, masks_of(settings), extension())
+        lines = fast_path.compile_fast_path(settings, columns, masks_of(settings), extension())
         assert lines is not None
         self.fast = lines
 
@@ -79,7 +79,7 @@ class Both:
     def check(self, body: str, sent_ms: int = SENT_MS) -> str | None:
         """Return the native line, having seen that it is Python's or none."""
         message = Message("m", "h", body, SystemAttributes(sent_ms))
-        [line] = self.fast.of([message])
+        [line] = self.fast.lines([message])
         assert line is None or line == self.python(message)
         return line
 

@@ -45,8 +45,8 @@ def sign(
     `key`: the day's, 32 bytes. `timestamp`: `20150830T123600Z`.
     """
 
-class Lines:
-    """The short cut of one mapping. Its keys are wiped from memory when it goes."""
+class FastPath:
+    """The fast path of one mapping. Its keys are wiped from memory when it is freed."""
 
     def __new__(
         cls,
@@ -54,7 +54,7 @@ class Lines:
         columns: tuple[tuple[int, int, bool, bool, int, bytes, bytes], ...],
         forbid_unknown: bool,
         /,
-    ) -> Lines:
+    ) -> FastPath:
         """`sources`: name and whether required, 1 to 64. `columns`: place of its source, operation
         (`enum operation` of native/line.h), whether missing is the day it was sent, nullable,
         longest text (-1: any), token's prefix (8 bytes at the most), HMAC key (64).
@@ -62,7 +62,7 @@ class Lines:
         Raises ValueError and TypeError outside of that.
         """
 
-    def of(self, messages: Sequence[Message], /) -> list[str | None]:
+    def lines(self, messages: Sequence[Message], /) -> list[str | None]:
         """Return each message's line, or None where it is Python's to decide."""
 
     def pack(self, messages: Sequence[Message], tail: bytes, /) -> tuple[bytes, bytes, int] | None:

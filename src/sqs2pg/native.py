@@ -18,7 +18,7 @@ except ImportError:
 else:
     EXTENSION = _native
 
-API = 5
+API = 6
 """What the extension must say it is: a checkout may hold one of an older source."""
 
 

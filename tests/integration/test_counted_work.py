@@ -61,7 +61,7 @@ async def test_calls_a_message(
     calls_max: float,
     c_calls_max: float,
 ) -> None:
-    """With the native short cut and without it."""
+    """With the native fast path and without it."""
     monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
     monkeypatch.setenv("SQS2PG_NATIVE", native)
     calls: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The native short cut as it is built: by the wheel's hook, with sanitizers, and left out."""
+"""The native extension as it is built: by the wheel's hook, with sanitizers, and left out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_body_makes_it_touch_what_is_not_its_own(sanitized: Path) -> None:
     given = b"".join(b"%d\n%s" % (len(body), body.encode()) for body in plain)
     done = subprocess.run([sanitized], input=given, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2_000:]
-    lines = both().fast.of(
+    lines = both().fast.lines(
         [Message("m", "h", body, SystemAttributes(1795384388351)) for body in plain]
     )
     assert done.stdout.decode() == "".join(line or "\n" for line in lines)
@@ -127,7 +127,7 @@ async def test_the_pipeline_writes_the_same_with_it_and_without(
     bodies = [login(i) for i in range(40)]
     odd = [*(f'{{"user_id":"é{i}"}}' for i in range(2)), "not json"]
     async with pipeline() as ready:
-        assert (ready.processors[0]._plan.short_cut is not None) is (on == "1")
+        assert (ready.processors[0]._plan.fast_path is not None) is (on == "1")
         await send(ready, [*bodies, *odd])
         totals = await ready.consumer.run(drain_settle_s=0.2)
     assert (totals.written, totals.quarantined) == (42, 1)

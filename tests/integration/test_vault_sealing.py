@@ -82,13 +82,13 @@ async def test_what_takes_the_native_short_cut_is_sealed_like_what_does_not(
     for extension in (native.extension(), None):
         monkeypatch.setattr("sqs2pg.native.EXTENSION", extension)
         async with pipeline(**ON) as ready:
-            assert (ready.processors[0]._plan.short_cut is None) == (extension is None)
+            assert (ready.processors[0]._plan.fast_path is None) == (extension is None)
             outcomes = await process(ready, [*batch[:30], *odd, *batch[30:]])
         assert outcomes.count(Outcome.WRITTEN) == 62
         found.append(rows(database, "SELECT subject, field, token FROM pii.value ORDER BY 1, 2, 3"))
         assert len(found[-1]) == 61 * 2
         if extension:
-            # The same messages again, the long way, after an empty vault.
+            # The same messages again, by Python, after an empty vault.
             rows(database, "TRUNCATE pii.value, pii.subject_key; DELETE FROM sqs2pg.delivery")
             rows(database, "TRUNCATE sqs2pg.tally, sqs2pg.quarantine, user_logins")
     assert found[0] == found[1]

@@ -1,4 +1,4 @@
-"""The native short cut gives the line that Python gives, or none: over generated, changed and
+"""The native fast path gives the line that Python gives, or none: over generated, changed and
 frozen bodies.
 """
 
@@ -65,7 +65,7 @@ def test_the_day_a_message_was_sent(sent_ms: int) -> None:
 
 @pytest.mark.parametrize("sent_ms", [-1, 253_402_300_800_000, 2**63])
 def test_a_day_that_no_date_has_is_left(sent_ms: int) -> None:
-    [line] = both().fast.of([Message("m", "h", '{"user_id":"u"}', SystemAttributes(sent_ms))])
+    [line] = both().fast.lines([Message("m", "h", '{"user_id":"u"}', SystemAttributes(sent_ms))])
     assert line is None
 
 
@@ -118,10 +118,10 @@ def test_frozen_pseudonyms() -> None:
         mask = pseudonymize(vector["version"], key, CANONICAL[vector["kind"]])
         field = Field(source="v", column="v", mask="pseudonymize", kind=vector["kind"])
         settings = Settings(field=(field,))
-        lines = fast_path.compile_lines(settings, [Column("v", "text")], [mask], extension())
+        lines = fast_path.compile_fast_path(settings, [Column("v", "text")], [mask], extension())
         assert lines is not None
         body = json.dumps({"v": vector["value"]}, ensure_ascii=False)
-        [line] = lines.of([Message("m", "h", body, SystemAttributes(SENT_MS))])
+        [line] = lines.lines([Message("m", "h", body, SystemAttributes(SENT_MS))])
         if line is not None:
             taken += 1
             assert line == vector["token"] + "\n"
@@ -132,9 +132,9 @@ def test_frozen_pseudonyms() -> None:
 def test_hmac_of_every_length(key: bytes, value: str) -> None:
     settings = Settings(field=(Field(source="v", column="v", mask="pseudonymize"),))
     masks = masks_of(settings, key)
-    lines = fast_path.compile_lines(settings, [Column("v", "text")], masks, extension())
+    lines = fast_path.compile_fast_path(settings, [Column("v", "text")], masks, extension())
     assert lines is not None
-    [line] = lines.of([Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS))])
+    [line] = lines.lines([Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS))])
     assert line == f"v1_{hmac.digest(key, value.encode(), hashlib.sha256).hex()[:32]}\n"
 
 
@@ -233,18 +233,18 @@ def test_columns_that_take_no_null_leave_it() -> None:
         (Field(source="a", column="a", mask="pseudonymize", length_max=20), Column("a", "text")),
     ],
 )
-def test_a_mapping_that_is_not_known_by_heart_has_no_short_cut(
+def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
     field: Field, column: Column
 ) -> None:
     settings = Settings(field=(field,))
-    assert fast_path.compile_lines(settings, [column], masks_of(settings), extension()) is None
+    assert fast_path.compile_fast_path(settings, [column], masks_of(settings), extension()) is None
 
 
 def test_nor_have_event_names_or_another_build() -> None:
     settings = Settings(ledger=LedgerSettings(dedupe_key="e"))
-    assert fast_path.compile_lines(settings, BUILT_IN, masks_of(settings), extension()) is None
+    assert fast_path.compile_fast_path(settings, BUILT_IN, masks_of(settings), extension()) is None
     masks = masks_of(Settings())
-    assert fast_path.compile_lines(Settings(), BUILT_IN, masks, None) is None
+    assert fast_path.compile_fast_path(Settings(), BUILT_IN, masks, None) is None
 
 
 def test_an_older_build_and_one_turned_off_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,12 +272,12 @@ def test_an_older_build_and_one_turned_off_are_none(monkeypatch: pytest.MonkeyPa
 )
 def test_what_it_is_given_is_checked(sources: Any, columns: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        extension().Lines(sources, columns, False)
+        extension().FastPath(sources, columns, False)
 
 
 def test_a_message_that_is_none_raises() -> None:
     with pytest.raises(AttributeError):
-        both().fast.of([object()])  # type: ignore[list-item]
+        both().fast.lines([object()])  # type: ignore[list-item]
 
 
 def by_llhttp(reply: bytes) -> bytes | None:

@@ -181,7 +181,7 @@ def test_the_commands_build_the_program_from_sources_they_cannot_change(image: I
     assert image.build_output.splitlines()[-1] == f"sqs2pg {sqs2pg.__version__}"
     files = {path for path in (image.root / "build").rglob("*") if path.is_file()}
     [wheel] = [path for path in files if path.parent.name == "dist"]
-    assert "none-any" not in wheel.name, "the native short cut is in it"
+    assert "none-any" not in wheel.name, "the native extension is in it"
     left = {path.relative_to(image.root / "build") for path in files - {wheel}}
     made = {path for path in left if path.suffix != ".pyc" and not (ROOT / path).is_file()}
     assert made == set(), "nothing is written beside the sources"

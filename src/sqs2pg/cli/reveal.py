@@ -16,7 +16,7 @@ from sqs2pg.cli.options import (
     stdin_lines,
     terminal_text,
 )
-from sqs2pg.mapping.subject import naming
+from sqs2pg.mapping.subject import stored_form
 from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
@@ -90,7 +90,7 @@ async def _reveal(
             limit=limit,
             reason=reason,
             ticket=ticket,
-            named=naming(settings.fields, settings.vault.subject),
+            named=stored_form(settings.fields, settings.vault.subject),
             like_values=any(f.recover and f.mask == "fpe_ff1" for f in settings.fields),
         )
 

@@ -1,10 +1,11 @@
-"""The native short cut: body -> masked line in C, for the messages that nothing is odd about.
+"""The fast path: body -> masked line in C, for ordinary messages.
 
-Place in the flow: before decode and transform, which do whatever it leaves. It is compiled for a
-mapping at start, or there is none: no extension in this installation, or a mapping that it does
-not know by heart. Promises: a line it gives is the line that `FlatMapping` would have given, byte
-for byte; of everything else it says None. So it knows no faults, and nothing depends on it.
-No I/O here; the code is in native/ of the source tree.
+Place in the flow: before decode and transform, which do the messages that it leaves. It is compiled
+for a mapping at start. There is none if this installation lacks the extension, or if the mapping
+has something that the C code cannot do. No I/O here; the code is in native/ of the source tree.
+
+Promises: its lines are those that `FlatMapping` would give, byte for byte; for every other message
+it returns None. So it raises no faults, and nothing depends on it.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from sqs2pg.message import Message
 from sqs2pg.settings import Field, Settings
 
 
-class Lines(Protocol):
-    """The short cut of one mapping."""
+class FastPath(Protocol):
+    """The fast path of one mapping."""
 
-    def of(self, messages: Sequence[Message], /) -> list[str | None]:
-        """Return each message's COPY line, newline included, or None where it is Python's."""
+    def lines(self, messages: Sequence[Message], /) -> list[str | None]:
+        """Return each message's COPY line, newline included, or None where Python must do it."""
 
     def pack(self, messages: Sequence[Message], tail: bytes, /) -> tuple[bytes, bytes, int] | None:
-        """Return the texts of a whole batch's COPYs, by key: the ledger's, whose lines end in
-        `tail`, and the target's; and the oldest SentTimestamp, ms. None where any is Python's.
+        """Return the texts of a whole batch's COPYs and the oldest SentTimestamp in milliseconds.
+
+        The first text is the ledger's, each of its lines ending in `tail`, the second the target's;
+        both are sorted by key. None where Python must do any of the messages.
         """
 
 
@@ -41,20 +44,20 @@ _VERSION_DIGITS_MAX = 10
 _Column = tuple[int, int, bool, bool, int, bytes, bytes]
 
 
-def compile_lines(
+def compile_fast_path(
     settings: Settings,
     columns: Sequence[Column],
     masks: Sequence[Operator | Mask | None],
     extension: ModuleType | None,
-) -> Lines | None:
-    """Return the short cut of a mapping; None where there is no extension or it does not fit.
+) -> FastPath | None:
+    """Return the fast path of a mapping; None without the extension, or where it cannot do it.
 
     `columns` and `masks` are those of the one target's fields, in their order.
     """
     if extension is None or not is_flat(settings):
         return None
     if settings.ledger.dedupe_key or settings.dropped:
-        return None  # what they need of a record, only the decoded one has
+        return None  # both need a decoded record
     [target] = settings.targets
     required: dict[str, bool] = {}
     for field in target.fields:
@@ -67,14 +70,14 @@ def compile_lines(
     if None in compiled or len(compiled) > _COLUMNS_MAX or len(required) > _SOURCES_MAX:
         return None
     sources = tuple((source.encode(), must) for source, must in required.items())
-    lines = extension.Lines(sources, tuple(compiled), settings.unknown_fields == "quarantine")
-    return cast("Lines", lines)
+    made = extension.FastPath(sources, tuple(compiled), settings.unknown_fields == "quarantine")
+    return cast("FastPath", made)
 
 
 def _column(
     field: Field, column: Column, mask: Operator | Mask | None, place: int
 ) -> _Column | None:
-    """Return one column as the extension takes it; None where it does not know such a one."""
+    """Return one column as the extension takes it; None where the C code cannot do it."""
     dated = field.type == "date" and field.default == "sent_date"
     if not field.source or (field.default is not None and not dated):
         return None

@@ -1,8 +1,8 @@
-"""Glimpse: what the vault needs of a message whose line the native short cut has made.
+"""Originals of the fast path: what the vault needs of a message whose line C code has made.
 
-A second, small decoding in C: the person and the recoverable fields, nothing else. Their tokens are
-cut out of the line, and only where something is to be stored. A message that does not say whose it
-is, or says it in other letters than ASCII's, is left to the long way. No I/O here.
+msgspec decodes the body a second time, but only the person's id and the recoverable fields. Their
+tokens are cut out of the line, and only where something is to be stored. A message without a
+person's id, or with one that is not ASCII, is left to Python. No I/O here.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
 
-class Glimpse:
-    """Compiled from a flat mapping's fields; `subject` is the source that says whose a row is."""
+class FastPathOriginals:
+    """Compiled from a flat mapping's fields; `subject` is the source of the person's id."""
 
     def __init__(self, fields: Sequence[Field], subject: str) -> None:
         sources = list(dict.fromkeys([subject, *(f.source for f in fields if f.recover)]))
         attributes = {source: f"f{number}" for number, source in enumerate(sources)}
         record = msgspec.defstruct(
-            "Glimpsed",
+            "FastPathRecord",
             [(attribute, str | None, None) for attribute in attributes.values()],
             rename={attribute: source for source, attribute in attributes.items()},
             gc=False,
@@ -43,9 +43,9 @@ class Glimpse:
     def take(
         self, messages: Sequence[Message], lines: Sequence[str | None], originals: Originals
     ) -> list[str | None]:
-        """Add the originals of the messages that have a line; return the lines that may stay.
+        """Add the originals of the messages that have a line; return the lines to keep.
 
-        `lines[i]` is that of `messages[i]`.
+        `lines[i]` is that of `messages[i]`; the lines of messages left to Python become None.
         """
         kept = list(lines)
         taken: list[Message] = []
@@ -68,7 +68,7 @@ class Glimpse:
 
 
 class _Column(Sequence[str]):
-    """One column of COPY lines, cut out of a line when it is asked for."""
+    """One column of COPY lines, cut out of a line when it is read."""
 
     def __init__(self, lines: Sequence[str], index: int) -> None:
         self._lines = lines

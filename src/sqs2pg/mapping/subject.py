@@ -1,7 +1,7 @@
-"""Whose: the name of the person that a row or a body is about, in the form that the target has it.
+"""Subjects: the id of the person that a row or a body is about, in the form that the target stores.
 
-Of a body that was set aside, where it can be read at all: it may be anything, and what is looked
-for is one field of one JSON object. Pure: no I/O.
+Also for a quarantined body, if it can be read at all: it may be anything, and only one field of one
+JSON object is looked for. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from sqs2pg.mapping.convert import Converter
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
-from sqs2pg.settings import Field
+from sqs2pg.settings import Field, paths
 
-Whose = Callable[[str], str | None]
-"""From a body to its subject's reference, or None."""
+SubjectReader = Callable[[str], str | None]
+"""From a body to the reference of the person it is about, or None."""
 
 # Numbers keep every digit, as in `documents.py`.
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
-def naming(fields: Iterable[Field], subject: str) -> Converter:
-    """Return what makes of a person's name in a message the one by which they are known.
+def stored_form(fields: Iterable[Field], subject: str) -> Converter:
+    """Return the function that normalises a person's id to the form stored in the target column.
 
-    It is that of the target's column, so that who is asked for as the table shows them is found:
-    lower case of a uuid, 7 of 7.0; and where the column has masks of canonical forms, the form of
-    its kind: one mask is one person, in whatever spelling. `subject` is `vault.subject`. Raises
-    PermanentFault where the field's type or kind refuses the name.
+    So a person is found by the id that the table shows: a uuid in lower case, 7 for 7.0. Where the
+    column has masks of canonical forms, it is the canonical form of the field's kind, since all
+    spellings of an id have one mask there. `subject` is `vault.subject`. The function raises
+    PermanentFault where the field's type or kind refuses the id.
     """
     about = next((field for field in fields if field.source == subject), None)
     convert = FIELD_TYPES[about.type if about else "text"].convert
@@ -40,37 +40,33 @@ def naming(fields: Iterable[Field], subject: str) -> Converter:
         return convert
     kind, canonical = about.kind, CANONICAL[about.kind]
 
-    def named(value: str) -> str:
+    def normalized(value: str) -> str:
         return shown(kind, canonical(convert(value)))
 
-    return named
+    return normalized
 
 
-def whose(reference: Callable[[str], str], source: str) -> Whose:
-    """Return the function that finds a body's subject; `source` is the field that names it."""
+def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReader:
+    """Return the function that finds a body's subject.
+
+    `source` is the field with the person's id, a path of `settings/paths.py`; a member of just that
+    name comes first. `reference` makes the reference of an id.
+    """
+    # Without `[]`: an array is read as it is, and is no id, so its many people give None.
+    steps = [step for step in paths.parse(source) if step is not paths.EACH]
 
     def read(body: str) -> str | None:
         try:
-            found: Any = _decode(body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
-        name = _at(found, source)
-        if not isinstance(name, (str, int, Decimal)) or isinstance(name, bool) or name == "":
-            return None
-        try:
-            return reference(str(name))
-        except PermanentFault:
+            document: Any = _decode(body)
+            id_ = (
+                document[source]
+                if isinstance(document, dict) and source in document
+                else paths.read(document, steps)
+            )
+            if not isinstance(id_, (str, int, Decimal)) or isinstance(id_, bool) or id_ == "":
+                return None
+            return reference(str(id_))
+        except (msgspec.DecodeError, UnicodeError, RecursionError, PermanentFault):
             return None
 
     return read
-
-
-def _at(tree: Any, source: str) -> Any:
-    """Return what stands at a name, or else at a path of names joined by dots."""
-    if isinstance(tree, dict) and source in tree:
-        return tree[source]
-    for name in source.split("."):
-        if not isinstance(tree, dict):
-            return None
-        tree = tree.get(name)
-    return tree

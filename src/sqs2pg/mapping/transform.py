@@ -24,7 +24,7 @@ from sqs2pg.mapping.copy_text import NULL, escaped
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import DAY_MS, day_of
 from sqs2pg.mapping.originals import Originals, fields_id
-from sqs2pg.mapping.subject import naming
+from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.canonical import text as canonical_text
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, Record
@@ -61,7 +61,7 @@ class Transformer:
         self._fields_id = fields_id(fields)
         self._subject_source = subject
         self._subject = attrgetter(attributes[subject]) if subject else None
-        self._stored_form = naming(fields, subject)
+        self._stored_form = stored_form(fields, subject)
 
     def lines(
         self,

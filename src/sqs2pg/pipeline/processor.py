@@ -27,8 +27,8 @@ from sqs2pg.errors import (
 )
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import Decoded, MessageMapping
-from sqs2pg.mapping.fast_path import Lines
-from sqs2pg.mapping.fast_path_originals import Glimpse
+from sqs2pg.mapping.fast_path import FastPath
+from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
@@ -63,7 +63,7 @@ Refresh = Callable[[Session], Awaitable[tuple[MessageMapping, Columns]]]
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
 _ODD_SHARE = 8
-"""One in so many messages that the short cut leaves, and a batch is quicker the long way."""
+"""If more than 1 in this many messages need Python, Python does the whole batch: that is faster."""
 _NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
 _CHANGED = "target_changed"
 
@@ -84,10 +84,10 @@ class Plan(msgspec.Struct, frozen=True):
     """What the mapping was compiled against at first."""
     recovers: bool = False
     """What is masked is kept for the vault to seal."""
-    short_cut: Lines | None = None
-    """Bodies straight to lines, for those that nothing is odd about (`mapping/fast_path.py`)."""
-    glimpse: Glimpse | None = None
-    """What the vault needs of the messages that take the short cut."""
+    fast_path: FastPath | None = None
+    """Makes the line of an ordinary body in C (`mapping/fast_path.py`)."""
+    fast_path_originals: FastPathOriginals | None = None
+    """Reads what the vault needs from the messages that take the fast path."""
 
 
 Follow = Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]
@@ -370,8 +370,8 @@ class Processor:
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
         if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
-            if (short_cut := self._short_cut()) and (
-                done := self._shorten(short_cut, messages, keys, originals)
+            if (fast_path := self._fast_path()) and (
+                done := self._use_fast_path(fast_path, messages, keys, originals)
             ):
                 rows, dead = done
                 return keys, firsts, rows, dead
@@ -391,30 +391,30 @@ class Processor:
         originals: Originals | None,
     ) -> Packed | None:
         """Return a batch of which nothing is odd, and nothing is kept, as the texts to COPY."""
-        plan, short_cut = self._plan, self._short_cut()
-        if short_cut is None or condemned or plan.fifo or plan.dedupe or originals is not None:
+        plan, fast_path = self._plan, self._fast_path()
+        if fast_path is None or condemned or plan.fifo or plan.dedupe or originals is not None:
             return None
-        packed = short_cut.pack(messages, self._sink.ledger_tail("written").encode())
+        packed = fast_path.pack(messages, self._sink.ledger_tail("written").encode())
         return Packed(len(messages), *packed) if packed else None
 
-    def _short_cut(self) -> Lines | None:
+    def _fast_path(self) -> FastPath | None:
         # Compiled against the columns of the start: not taken once they have been read again.
-        return self._plan.short_cut if self._columns is None else None
+        return self._plan.fast_path if self._columns is None else None
 
-    def _shorten(
+    def _use_fast_path(
         self,
-        short_cut: Lines,
+        fast_path: FastPath,
         messages: Sequence[Message],
         keys: Sequence[str],
         originals: Originals | None,
     ) -> tuple[list[Row], list[DeadLetter]] | None:
-        """Return rows and dead letters by the short cut, which leaves the odd ones to `_mask`.
+        """Return rows and dead letters by the fast path; `_mask` gets the messages that it leaves.
 
-        None where many are odd, or their order matters: the whole batch goes the long way then.
+        None where it leaves many, or their order matters: then Python does the whole batch.
         """
-        lines = short_cut.of(messages)
-        if originals is not None and self._plan.glimpse is not None:
-            lines = self._plan.glimpse.take(messages, lines, originals)
+        lines = fast_path.lines(messages)
+        if originals is not None and self._plan.fast_path_originals is not None:
+            lines = self._plan.fast_path_originals.take(messages, lines, originals)
         left = lines.count(None)
         if not left:
             self._decoded = time.perf_counter()

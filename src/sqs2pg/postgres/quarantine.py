@@ -18,7 +18,7 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.aead import open_sealed, seal
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.subject import Whose
+from sqs2pg.mapping.subject import SubjectReader
 from sqs2pg.message import DeadLetter, Message, MessageAttribute
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
@@ -128,10 +128,10 @@ class Purged(msgspec.Struct):
     never_replayed: int = 0
 
 
-def sealer(keyring: Keyring, whose: Whose | None = None) -> Seal:
+def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
     """Return the function that seals a message's body under the keyring's quarantine key.
 
-    `whose` finds the reference of the person it is about, so that an erasure finds the body.
+    `subject_of` finds the reference of the person it is about, so that an erasure finds the body.
     """
     label, key = keyring.quarantine_key()
 
@@ -146,7 +146,7 @@ def sealer(keyring: Keyring, whose: Whose | None = None) -> Seal:
             sent_timestamp=message.attributes.sent_timestamp,
             sealed_body=seal(key, body, associated_data(ledger_key, message.message_id)),
             sealed_under=label,
-            subject=whose(message.body) if whose else None,
+            subject=subject_of(message.body) if subject_of else None,
             sealed_attributes=seal(
                 key,
                 msgspec.json.encode(message.message_attributes),

@@ -14,13 +14,13 @@ import structlog
 from sqs2pg.errors import KeyFault, SettingsError, TransientFault
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping import fast_path
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.convert import text
-from sqs2pg.mapping.fast_path_originals import Glimpse
+from sqs2pg.mapping.fast_path import FastPath, compile_fast_path
+from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.ledger_key import dedupe_key
-from sqs2pg.mapping.subject import naming
+from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
@@ -33,7 +33,7 @@ from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.sink import SinkPlan
 from sqs2pg.postgres.target_copy import TargetTable
-from sqs2pg.runners.subjects import whose_of
+from sqs2pg.runners.subjects import subject_reader_of
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.s3 import ObjectStore
 from sqs2pg.vault.reference_key import reference_key
@@ -63,21 +63,21 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         settings = self.settings
         vault = ValueSealer(keyring, subject_key) if settings.vault.enabled else None
         masks = masks_of(settings, keyring)
-        short_cut = short_cut_of(settings, self.columns, masks)
-        glimpse = None
-        if short_cut and vault:
-            glimpse = Glimpse(settings.fields, settings.vault.subject)
+        fast_path = fast_path_of(settings, self.columns, masks)
+        fast_originals = None
+        if fast_path and vault:
+            fast_originals = FastPathOriginals(settings.fields, settings.vault.subject)
         plan = Plan(
             mapping=compile_mapping(settings, self.columns, masks),
             payloads=payloads_of(settings),
             refresh=lambda session: _refresh(session, settings, masks),
             columns=self.columns,
-            seal=sealer(keyring, whose_of(settings, subject_key)),
+            seal=sealer(keyring, subject_reader_of(settings, subject_key)),
             fifo=self.fifo,
             dedupe=self.dedupe,
             recovers=vault is not None,
-            short_cut=short_cut,
-            glimpse=glimpse,
+            fast_path=fast_path,
+            fast_path_originals=fast_originals,
         )
         sink_plan = SinkPlan(
             id=self.pipeline,
@@ -147,20 +147,20 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]
     ]
 
 
-def short_cut_of(
+def fast_path_of(
     settings: Settings,
     columns: Sequence[Sequence[Column]],
     masks: Sequence[Sequence[Operator | None]],
     environ: Mapping[str, str] = os.environ,
-) -> fast_path.Lines | None:
-    """Return the native short cut; None where there is none.
+) -> FastPath | None:
+    """Return the native fast path; None where there is none.
 
-    None too where the vault is on and the person's id is converted on its way to the table: a
-    glimpse at the body would not tell whose row it is.
+    None too where the vault is on and the person's id is converted on its way to the table: what
+    FastPathOriginals reads from the body would not be the stored id.
     """
-    if settings.vault.enabled and naming(settings.fields, settings.vault.subject) is not text:
+    if settings.vault.enabled and stored_form(settings.fields, settings.vault.subject) is not text:
         return None
-    return fast_path.compile_lines(settings, columns[0], masks[0], extension(environ))
+    return compile_fast_path(settings, columns[0], masks[0], extension(environ))
 
 
 async def dedupe_of(

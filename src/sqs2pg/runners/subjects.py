@@ -13,7 +13,7 @@ import msgspec
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.envelope import Envelope
-from sqs2pg.mapping.subject import Whose, naming, whose
+from sqs2pg.mapping.subject import SubjectReader, stored_form, subject_reader
 from sqs2pg.mapping.transform import masked
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.message import Message, SystemAttributes
@@ -69,16 +69,16 @@ def references_of(settings: Settings, reference_key: bytes) -> Callable[[str], s
     reference. It raises PermanentFault for an id that could not have been stored.
     """
     reference = subject_references(reference_key)
-    named = naming(settings.fields, settings.vault.subject)
+    named = stored_form(settings.fields, settings.vault.subject)
     return lambda name: reference(named(name))
 
 
-def whose_of(settings: Settings, reference_key: bytes) -> Whose:
+def subject_reader_of(settings: Settings, reference_key: bytes) -> SubjectReader:
     """Return the function from a body to the reference of the person it is about.
 
     It returns None where the body's records do not all name the same person.
     """
-    find = whose(references_of(settings, reference_key), settings.vault.subject)
+    find = subject_reader(references_of(settings, reference_key), settings.vault.subject)
     if not settings.envelope.layers and settings.envelope.records == "one":
         return find
     envelope = Envelope(settings.envelope)

@@ -83,7 +83,7 @@ class SpanMaker:
             instrumentation_scope=self._scope,
         )
         for stage, start, end in (("decode", began, decoded), ("mask", decoded, masked)):
-            if end > start:  # the native short cut does both in one, and it is told as the first
+            if end > start:  # the native fast path does both in one step, reported as the first
                 yield ReadableSpan(
                     stage,
                     self._context(trace_id),

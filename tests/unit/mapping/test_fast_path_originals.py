@@ -1,4 +1,4 @@
-"""Glimpse: of messages that took the short cut the vault gets what the long way gives it."""
+"""Of messages that took the fast path, the vault gets the same originals as from Python."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import FlatMapping
-from sqs2pg.mapping.fast_path_originals import Glimpse
+from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, SystemAttributes
-from sqs2pg.runners.compile_plan import short_cut_of
+from sqs2pg.runners.compile_plan import fast_path_of
 from sqs2pg.settings import load
 from tests import native
 
@@ -58,8 +58,8 @@ def test_what_is_glimpsed_is_what_the_long_way_finds() -> None:
     lines = [row.text if isinstance(row, Row) else None for row in rows]
     assert [line is None for line in lines] == [False] * 4 + [True, False]
 
-    kept = Glimpse(settings.fields, "user_id").take(MESSAGES, lines, glimpsed)
-    # Whose name needs a closer look goes the long way, as does who has none.
+    kept = FastPathOriginals(settings.fields, "user_id").take(MESSAGES, lines, glimpsed)
+    # A message whose id needs a closer look, or that has none, is left to Python.
     assert [line is None for line in kept] == [False] * 3 + [True, True, False]
     assert found(glimpsed) == found(long_way, {"m0", "m1", "m2", "m5"})
     assert ("ann", "ip", "ip\\192.0.2.1", "192.0.2.1") in found(glimpsed)
@@ -80,4 +80,4 @@ def test_no_short_cut_where_the_name_is_converted(
     overrides = {"field": fields, "vault": {"enabled": enabled}}
     settings = load(environ={}, discover=False, overrides=overrides)
     columns = [Column("user_id", "int8" if kind == "version" else "text"), Column("locale", "text")]
-    assert (short_cut_of(settings, [columns], [[None, None]], {}) is not None) == taken
+    assert (fast_path_of(settings, [columns], [[None, None]], {}) is not None) == taken

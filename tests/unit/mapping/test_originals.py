@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sqs2pg.mapping.copy_text import escaped, unescaped
 from sqs2pg.mapping.originals import Originals, fields_id
-from sqs2pg.mapping.subject import naming, whose
+from sqs2pg.mapping.subject import stored_form, subject_reader
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
 from sqs2pg.settings.fields import TypeName
@@ -90,6 +90,11 @@ def test_nothing_is_shown_of_them() -> None:
         ('{"user_id": true}', "user_id", None),
         ('{"user_id": ["ann"]}', "user_id", None),
         ('{"user": "ann"}', "user.id", None),
+        ('{"users": [{"id": "ann"}]}', "users[0].id", "ann"),
+        ('{"users": [{"id": "ann"}]}', "users[-1].id", "ann"),
+        ('{"users": []}', "users[0].id", None),
+        ('{"users": [{"id": "ann"}]}', "users[].id", None),
+        ('{"a.b": {"id": "ann"}}', "['a.b'].id", "ann"),
         ('["ann"]', "user_id", None),
         ('{"user_id": "ann"', "user_id", None),
         ("not json", "user_id", None),
@@ -98,7 +103,7 @@ def test_nothing_is_shown_of_them() -> None:
     ],
 )
 def test_whose_a_body_is(body: str, source: str, name: str | None) -> None:
-    assert whose(lambda text: text.encode().decode(), source)(body) == name
+    assert subject_reader(lambda text: text.encode().decode(), source)(body) == name
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_whose_a_body_is(body: str, source: str, name: str | None) -> None:
     ],
 )
 def test_a_name_is_the_one_in_the_column(kind: TypeName, body: str, name: str | None) -> None:
-    named = naming(
+    named = stored_form(
         [Field(column="x", source="x"), Field(column="id", source="id", type=kind)], "id"
     )
-    assert whose(named, "id")(body) == name
+    assert subject_reader(named, "id")(body) == name

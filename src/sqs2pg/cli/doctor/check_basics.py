@@ -39,7 +39,7 @@ async def check_versions(_context: Context) -> Finding:
     """Which versions of what are at work; a package newer than what was tested is no failure."""
     parts = [f"sqs2pg {__version__}", f"Python {platform.python_version()}"]
     native = EXTENSION.SHA256 if EXTENSION else "none"
-    parts += [f"native short cut {native}"]
+    parts += [f"native extension {native}"]
     parts += [f"{name} {metadata.version(name)}" for name in _PACKAGES]
     detail = ", ".join(parts)
     if sys.flags.optimize:
