@@ -282,14 +282,14 @@ def visited(world: World) -> Iterator[None]:
 
 
 CRASH = """
-from sqs2pg.process import Processor
+from sqs2pg.pipeline.processor import Processor
 def crash(self, messages, *rest):
     raise RuntimeError(f"{messages[0].body} {messages!r}")
 Processor._transform = crash
 """
 CRASHES_ELSEWHERE = """
 import asyncio, gc, threading, warnings
-from sqs2pg.process import Processor
+from sqs2pg.pipeline.processor import Processor
 whole = Processor._transform
 class Last:
     def __init__(self, text): self.text = text
@@ -314,7 +314,7 @@ Processor._transform = transform
 
 # As a worker leaves it that is killed while it tries the message alone.
 KILLED_BEFORE = """
-from sqs2pg.process import Processor
+from sqs2pg.pipeline.processor import Processor
 alone = Processor.try_alone
 async def try_alone(self, message):
     if message.message_id == {message_id!r}:

@@ -6,14 +6,18 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.openmetrics import exposition, parser
 
-from sqs2pg.cli.run_workers import _run, _Worker
+from sqs2pg.cli.options import run_async
+from sqs2pg.cli.run_process import run_process
+from sqs2pg.cli.run_workers import Worker, Workers
 from sqs2pg.errors import FatalFault
+from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.status.fleet import Fleet, noted
 from sqs2pg.status.server import status_server
 
@@ -114,11 +118,17 @@ def test_what_several_workers_count_is_well_formed_for_openmetrics_too(tmp_path:
     assert "sqs2pg_faults" in {family.name for family in families}
 
 
+def run_to_the_end(processes: Sequence[Worker]) -> Totals:
+    """As `run --workers` does it, signals included."""
+    workers = Workers(processes)
+    return run_async(run_process(workers, abort=workers.kill))
+
+
 def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: Path) -> None:
     waits = [sys.executable, "-c", "import time; time.sleep(100)"]
-    other = _Worker(0, waits, tmp_path, status=False)
+    other = Worker(0, waits, tmp_path, status=False)
 
-    class Killed(_Worker):
+    class Killed(Worker):
         """Dies at once; the stop comes just before it is started again."""
 
         def start(self) -> None:
@@ -130,7 +140,7 @@ def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: P
 
     dies = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
     killed = Killed(1, dies, tmp_path, status=False)
-    assert _run([other, killed]).received == 0
+    assert run_to_the_end([other, killed]).received == 0
     assert killed.process.returncode == -signal.SIGTERM
 
 
@@ -142,13 +152,13 @@ def test_the_last_line_of_a_worker_is_its_totals_and_none_of_its_lines_reaches_o
         ' "seconds": 2.0, "messages_per_second": 3.5}'
     )
     code = f"print('another line'); print({totals!r}); print()"
-    prints = _Worker(0, [sys.executable, "-c", code], tmp_path, status=False)
+    prints = Worker(0, [sys.executable, "-c", code], tmp_path, status=False)
     assert prints.wait() == 0
     assert capfd.readouterr().out == ""
     assert (prints.totals.received, prints.totals.busy_seconds) == (7, 2.0)
 
 
-class Asked(_Worker):
+class Asked(Worker):
     """Ends in its own way when all are asked to stop, which is when all are ready for that."""
 
     def __init__(self, number: int, folder: Path, way: str, ready: threading.Barrier) -> None:
@@ -168,7 +178,7 @@ class Asked(_Worker):
         return super().wait()
 
 
-def asked(folder: Path, way: str) -> list[_Worker]:
+def asked(folder: Path, way: str) -> list[Worker]:
     """Two workers; the second ends in that way."""
     ready = threading.Barrier(2)
     return [Asked(0, folder, "sys.exit(0)", ready), Asked(1, folder, way, ready)]
@@ -186,11 +196,11 @@ def test_a_worker_that_fails_while_it_stops_is_told_and_gives_the_exit_code(
     tmp_path: Path, way: str, code: int, says: str
 ) -> None:
     with pytest.raises(FatalFault, match=says) as failed:
-        _run(asked(tmp_path, way))
+        run_to_the_end(asked(tmp_path, way))
     assert failed.value.exit_code == code
     assert failed.value.hint
 
 
 @pytest.mark.parametrize("way", ["sys.exit(0)", "sys.exit(130)"])
 def test_a_worker_that_was_asked_to_stop_and_did_is_no_failure(tmp_path: Path, way: str) -> None:
-    assert _run(asked(tmp_path, way)).received == 0
+    assert run_to_the_end(asked(tmp_path, way)).received == 0

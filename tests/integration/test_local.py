@@ -53,7 +53,7 @@ USERS = ("root", "ordinary") if ROOT else ("ordinary",)
 PROGRAM = """
 import json, os, signal, sys
 import psycopg
-from sqs2pg.local import servers
+from sqs2pg.cli.embedded import servers
 
 if "ignore" in sys.argv:
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -280,7 +280,7 @@ def test_an_end_during_the_start_leaves_no_process(
 ) -> None:
     program = f"""
 import os
-from sqs2pg.local import postgres, servers
+from sqs2pg.cli.embedded import postgres_server as postgres, servers
 def cut_short(self, deadline):
     os.kill(os.getpid(), {int(number)})
     raise AssertionError("still here")

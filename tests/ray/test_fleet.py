@@ -41,7 +41,7 @@ CREATE TRIGGER slow AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCT
 class Driver:
     """A fleet that runs while the block lasts."""
 
-    def __init__(self, fleet: engine.Fleet, task: asyncio.Task[Totals]) -> None:
+    def __init__(self, fleet: engine.FleetDriver, task: asyncio.Task[Totals]) -> None:
         self.fleet = fleet
         self.task = task
 
@@ -72,12 +72,12 @@ class Driver:
 @asynccontextmanager
 async def driving(**run: Any) -> AsyncIterator[Driver]:
     client = SqsClient.from_environment()
-    fleet = engine.Fleet(load(discover=False), None, client)
+    fleet = engine.FleetDriver(load(discover=False), None, client)
     task = asyncio.create_task(fleet.run(**run))
     try:
         yield Driver(fleet, task)
     finally:
-        fleet.stop()
+        fleet.request_stop()
         await asyncio.wait({task}, timeout=WAIT_S)
         await client.close()
 
@@ -147,7 +147,7 @@ async def test_two_nodes_to_four_to_one_under_load_and_one_killed(
         for node in (second, third):
             cluster.remove_node(node, allow_graceful=False)
         await driver.until(lambda: len(fleet.nodes) == 1, "one node left", feed)
-        assert 0 < fleet.totals().settled < sent
+        assert 0 < fleet.totals.settled < sent
         await driver.until(driver.task.done, "drained")
     print(f"sent {sent:,}, malformed {malformed:,}: {driver.task.result()}")
     await books(settings, server, sent, malformed)
@@ -174,7 +174,7 @@ async def test_it_shrinks_when_it_is_quiet_and_what_goes_is_drained(
         fleet = driver.fleet
         await driver.until(lambda: driver.consumers > 2, "more than the least", feed)
         await driver.until(
-            lambda: driver.consumers == 2 and fleet.totals().settled >= sent,
+            lambda: driver.consumers == 2 and fleet.totals.settled >= sent,
             "all of it done, and the least again",
         )
     totals = driver.task.result()

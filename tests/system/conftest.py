@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from sqs2pg.cli.embedded import Postgres, memory_folder
 from sqs2pg.cli.embedded.child_process import Child, reserve_port
-from sqs2pg.cli.embedded.run_folder import RunFolder, run_folder
+from sqs2pg.cli.embedded.run_folder import RunFolder, new_run_folder
 from tests.shell import Shell, bare_environment
 
 BINARIES = Path("/usr/lib/postgresql/15/bin")
@@ -73,7 +73,7 @@ class Pooler:
 @pytest.fixture(scope="session")
 def system_folder() -> Iterator[RunFolder]:
     """The run folder of the system servers, which says what user they run as."""
-    with run_folder(memory_folder(2**30)) as folder:
+    with new_run_folder(memory_folder(2**30)) as folder:
         yield folder
 
 

@@ -28,10 +28,10 @@ import click
 import msgspec
 
 import sqs2pg
-from sqs2pg.cli.embedded import OVERRIDING, servers
+from sqs2pg.cli.embedded import servers
+from sqs2pg.cli.embedded.environment import pointed_at, prepare
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
-from sqs2pg.cli.run import prepare_local
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys import provider_file
 from sqs2pg.postgres.dsn import resolve_dsn
@@ -154,24 +154,18 @@ def _on_emulator(dsn: str, runs: int) -> Result:
 @contextmanager
 def _pointed_at(dsn: str) -> Iterator[str]:
     """Start the emulator, and PostgreSQL where `dsn` is empty; yield the database's URL."""
-    before = dict(os.environ)
-    with servers(postgres=not dsn, durable=True) as running:
-        for name in OVERRIDING:
-            if not (dsn and name.startswith("PG")):
-                os.environ.pop(name, None)
-        os.environ.update(running.environment())
-        try:
-            yield running.database_url or dsn
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    with (
+        servers(postgres=not dsn, durable=True) as running,
+        pointed_at(running, keeps=lambda name: bool(dsn) and name.startswith("PG")),
+    ):
+        yield running.database_url or dsn
 
 
 async def _measure(url: str, key_file: Path, runs: int) -> list[tuple[float, float]]:
     async with _scratch_database(url) as scratch:
         overrides = {"sink": {"dsn": scratch}, "keys": {"file": str(key_file)}}
         settings = load(environ={}, overrides=overrides, discover=False)
-        await prepare_local(settings)
+        await prepare(settings)
         return [await _drain(settings, seed) for seed in range(runs)]
 
 

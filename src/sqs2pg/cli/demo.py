@@ -16,11 +16,13 @@ from rich.table import Table
 
 from sqs2pg.cli.demo_chaos import kill_midway
 from sqs2pg.cli.demo_recovery import show_recovery
+from sqs2pg.cli.embedded import ENV_FILE
+from sqs2pg.cli.embedded.environment import local_environment, prepare
 from sqs2pg.cli.embedded.sample_logins import logins
-from sqs2pg.cli.local_servers import ENV_FILE, local_environment
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.cli.run import as_flat, consume, prepare_local, summary
+from sqs2pg.cli.run_pipeline import consume
+from sqs2pg.cli.run_process import Drain, as_flat, drain_settle_s, summary
 from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline.consumer import Totals
@@ -82,7 +84,7 @@ def demo(
         if recover:  # for the consumer that --chaos starts, too
             os.environ["SQS2PG_VAULT__ENABLED"] = "true"
         say(f"both are up after {time.monotonic() - began:.1f} s; making queue, keys and tables")
-        run_async(prepare_local(settings))
+        run_async(prepare(settings))
         say(f"sending {messages:,} logins, about one in fifty malformed …")
         sent = run_async(_send(settings, messages, seed))
         if chaos:
@@ -92,7 +94,7 @@ def demo(
             say("starting it again; what it held comes back when its leases end, in 5 s …")
         else:
             say("draining the queue …")
-        totals = run_async(consume(settings, drain=True))
+        totals = run_async(consume(settings, drain=Drain(drain_settle_s(settings))))
         report = run_async(check(settings))
         if chaos:  # the killed one took its numbers with it: the books have them
             totals.written, totals.quarantined = report.written, report.quarantined

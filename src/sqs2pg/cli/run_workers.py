@@ -1,11 +1,12 @@
 """`run --workers N`: several processes, each a whole pipeline, as one command.
 
-SQS hands each message to one consumer, so the workers need no word between them. A worker that
-is killed is started again; one that stops with an error stops all.
+SQS hands each message to one consumer, so the workers need not talk to each other. A worker that is
+killed is started again; one that stops with an error stops all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,40 +15,38 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
 import structlog
 
 from sqs2pg.cli import live_view
+from sqs2pg.cli.run_process import StatusOutput, run_process
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.runners.assembly import about_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import Fleet
-from sqs2pg.status.recorder import recording
-from sqs2pg.status.server import status_server
 from sqs2pg.telemetry import log
 
 _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
-"""Exit codes of a worker that was asked to stop; but for 0, before it had begun."""
+"""Exit codes of a worker that was asked to stop: all but 0 mean that it had not begun yet."""
 
 logger = structlog.get_logger(__name__)
 
 
-class _Worker:
+class Worker:
     """One worker process; its last line of stdout is its totals."""
 
     def __init__(
         self, number: int, command: list[str], folder: Path, *, status: bool, relay: bool = False
     ) -> None:
-        """`relay`: what it says on stderr goes above the live view."""
+        """`status`: it serves its status, for us. `relay`: its log goes above the live view."""
         self.number = number
         self._relay = relay
         self._command = [*command, "--status-file", str(folder / f"{number}.address")]
-        # Their parent answers at the address that is set, for all of them.
+        # The parent answers for all workers at the address that is set.
         self._environment = os.environ | {"SQS2PG_STATUS__BIND": "127.0.0.1:0" if status else ""}
         self.totals = Totals()
         self.start()
@@ -78,7 +77,67 @@ class _Worker:
             threading.Thread(target=_pass_on, args=[self.process.stderr], daemon=True).start()
 
 
-def run_workers(
+class Workers:
+    """Several worker processes as one piece of work, each watched by a thread."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        """They have been started."""
+        self._workers = workers
+        self._stopping = threading.Event()
+        self._failed: list[tuple[int, int]] = []  # (exit code, worker)
+
+    @property
+    def totals(self) -> Totals:
+        """The sum of what the workers did that have ended."""
+        return _sum(worker.totals for worker in self._workers)
+
+    async def run(self, *, drain_settle_s: float | None = None) -> Totals:
+        """Wait until all have ended; return the sum of their totals.
+
+        Each waits for itself until the queue is empty. Raises FatalFault where one failed.
+        """
+        del drain_settle_s
+        return await asyncio.to_thread(self._watch_all)
+
+    def request_stop(self) -> None:
+        """Ask every worker to stop; one that was killed is not started again."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill every worker."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        for worker in self._workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(number)
+
+    def _watch_all(self) -> Totals:
+        watchers = [threading.Thread(target=self._watch, args=(one,)) for one in self._workers]
+        for watcher in watchers:
+            watcher.start()
+        for watcher in watchers:
+            watcher.join()
+        if self._failed:
+            raise _failed(*self._failed[0])
+        return self.totals
+
+    def _watch(self, worker: Worker) -> None:
+        while (code := worker.wait()) < 0 and not self._stopping.is_set():
+            logger.warning("worker was killed; starting it again", worker=worker.number)
+            worker.start()
+            if self._stopping.is_set():  # meanwhile: the signal went to the process before
+                worker.process.send_signal(signal.SIGTERM)
+        if self._stopping.is_set():
+            if code not in _STOPPED:
+                self._failed.append((code, worker.number))
+        elif code != 0:
+            self._failed.append((code, worker.number))
+            self.request_stop()
+
+
+async def run_workers(
     count: int,
     *,
     config: Path | None,
@@ -91,8 +150,9 @@ def run_workers(
 
     The status of all of them is served at `status.bind`.
 
-    Raises FatalFault where one ended with an error, of its own accord or when all were asked to
-    stop, with its exit code; its own words are on stderr already. Of one that was killed it is 1.
+    Raises FatalFault where one ended with an error, by itself or after all were asked to stop. Its
+    exit code is the worker's, 1 for one that was killed; the worker's own error is on stderr
+    already.
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "--json"]
     command += ["-c", str(config)] if config else []
@@ -100,61 +160,18 @@ def run_workers(
     command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []
     with tempfile.TemporaryDirectory(prefix="sqs2pg-") as name:
         folder = Path(name)
-        status = settings.status
-        access = Access.of(status)
+        access = Access.of(settings.status)
         fleet = Fleet(folder, token=access.token, about=about_of(settings))
         view = live_view.wanted()
-        with (
-            recording(fleet.snapshot, wanted=bool(status.bind or view)) as recorder,
-            status_server(
-                status.bind,
-                fleet.registry,
-                fleet.health,
-                ready=fleet.ready,
-                access=access,
-                take=fleet.snapshot,
-                recorder=recorder,
-            ),
-            live_view.live_view(recorder, verbose=verbose) if view and recorder else nullcontext(),
-        ):
-            answering = bool(status.bind or view)
-            return _run(
-                [_Worker(n, command, folder, status=answering, relay=view) for n in range(count)]
-            )
-
-
-def _run(workers: Sequence[_Worker]) -> Totals:
-    stopping = threading.Event()
-    failed: list[tuple[int, int]] = []  # (exit code, worker)
-
-    def stop_all(number: int) -> None:
-        for worker in workers:
-            if worker.process.poll() is None:
-                worker.process.send_signal(number)
-
-    def watch(worker: _Worker) -> None:
-        while (code := worker.wait()) < 0 and not stopping.is_set():
-            logger.warning("worker was killed; starting it again", worker=worker.number)
-            worker.start()
-            if stopping.is_set():  # meanwhile: the word to stop went to the one before it
-                worker.process.send_signal(signal.SIGTERM)
-        if stopping.is_set():
-            if code not in _STOPPED:
-                failed.append((code, worker.number))
-        elif code != 0:
-            failed.append((code, worker.number))
-            stopping.set()
-            stop_all(signal.SIGTERM)
-
-    watchers = [threading.Thread(target=watch, args=(worker,)) for worker in workers]
-    with _relaying(stopping, stop_all):
-        for watcher in watchers:
-            watcher.start()
-        for watcher in watchers:
-            watcher.join()
-    if failed:
-        raise _failed(*failed[0])
-    return _sum(worker.totals for worker in workers)
+        answering = bool(settings.status.bind or view)
+        workers = Workers(
+            [Worker(n, command, folder, status=answering, relay=view) for n in range(count)]
+        )
+        return await run_process(
+            workers,
+            status=StatusOutput(fleet, settings.status, view=view, verbose=verbose),
+            abort=workers.kill,
+        )
 
 
 def _failed(code: int, worker: int) -> FatalFault:
@@ -168,7 +185,7 @@ def _failed(code: int, worker: int) -> FatalFault:
     fault = FatalFault(
         f"worker {worker} stopped with exit code {code}",
         code="worker_failed",
-        hint="its own words are above",
+        hint="its own error is above",
     )
     fault.exit_code = code
     return fault
@@ -202,22 +219,3 @@ def _pass_on(lines: IO[str]) -> None:
             continue
         if event.get("event") not in {"batch", "more batches", "consuming"}:
             print(log.short_line(event), file=sys.stderr)
-
-
-@contextmanager
-def _relaying(stopping: threading.Event, stop_all: object) -> Iterator[None]:
-    assert callable(stop_all)
-
-    def relay(_number: int, _frame: object) -> None:
-        if stopping.is_set():
-            stop_all(signal.SIGKILL)
-            os._exit(1)
-        stopping.set()
-        stop_all(signal.SIGTERM)
-
-    before = {s: signal.signal(s, relay) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

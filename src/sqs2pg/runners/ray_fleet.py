@@ -167,7 +167,7 @@ def _settled(totals: dict[str, Any]) -> int:
     return sum(totals.get(name, 0) for name in ("written", "duplicate", "quarantined"))
 
 
-class Fleet:
+class FleetDriver:
     """The driver: as many consumers as the backlog wants, on whatever nodes there are."""
 
     def __init__(
@@ -201,7 +201,7 @@ class Fleet:
         self._on_change = on_change
         self._numbers = 0
 
-    def stop(self) -> None:
+    def request_stop(self) -> None:
         """End the fleet: every consumer drains what it holds."""
         self._stopping.set()
 
@@ -215,7 +215,7 @@ class Fleet:
         return counts
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
-        """Keep the fleet until `stop`, a fault, or (with a settle time) the queue stays empty.
+        """Keep the fleet until a stop is requested, a fault, or the queue was empty for so long.
 
         Returns the totals of all consumers; of one that died what it last reported. Raises what a
         consumer ended by.
@@ -238,12 +238,13 @@ class Fleet:
         await self._retire_all()
         if self._fault is not None:
             raise self._fault
-        totals = self.totals()
+        totals = self.totals
         totals.seconds = round(time.monotonic() - began, 3)
         return totals
 
+    @property
     def totals(self) -> Totals:
-        """Return the sum of what all consumers did, those included that have ended."""
+        """The sum of what all consumers did, those included that have ended."""
         total = Totals()
         for part in (*self._past, *(one.totals for one in self._placed)):
             for name in _COUNTED:

@@ -24,7 +24,7 @@ from typing import Final
 
 from sqs2pg.cli.embedded.child_process import require_main_thread, signals_held, signals_unwinding
 from sqs2pg.cli.embedded.postgres_server import DATABASE, USER, Postgres
-from sqs2pg.cli.embedded.run_folder import memory_folder, run_folder
+from sqs2pg.cli.embedded.run_folder import memory_folder, new_run_folder
 from sqs2pg.cli.embedded.sqs_server import REGION, SqsServer
 
 __all__ = [
@@ -141,7 +141,7 @@ def servers(
     with signals_unwinding():
         stack = contextlib.ExitStack()
         try:
-            folder = stack.enter_context(run_folder(base))
+            folder = stack.enter_context(new_run_folder(base))
             queue_server = database = None
             if sqs:
                 queue_server = SqsServer(folder)

@@ -73,7 +73,7 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def run_folder(base: Path | None = None) -> Iterator[RunFolder]:
+def new_run_folder(base: Path | None = None) -> Iterator[RunFolder]:
     """Make the folder of this run, after removing those of killed runs; remove it at the end.
 
     It is made in `base`, by default the temp folder (TMPDIR), or, where the account cannot get

@@ -1,0 +1,65 @@
+"""The embedded servers as commands use them: started, pointed at, announced, gone at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqs2pg.cli.embedded import OVERRIDING, Servers, remove_env_file, servers, write_env_file
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners.connect import connected
+from sqs2pg.settings import Settings
+from sqs2pg.sqs.client import SqsClient
+
+
+@contextmanager
+def pointed_at(running: Servers, keeps: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
+    """Point this process's environment at the servers, while the block runs.
+
+    Variables that would lead elsewhere are unset, but for those that `keeps` names.
+    """
+    before = dict(os.environ)
+    for name in OVERRIDING:
+        if not keeps(name):
+            os.environ.pop(name, None)
+    os.environ.update(running.environment())
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def local_environment(*, keep_file: bool) -> Iterator[None]:
+    """Start both servers and point this process's environment at them, while the block runs.
+
+    The embedded database wins over one that a settings file names. With `keep_file`,
+    `.sqs2pg/local.env` points other shells at the servers while they run.
+    """
+    with servers() as running, pointed_at(running):
+        os.environ["SQS2PG_SINK__DSN"] = running.database_url
+        if keep_file:
+            path = write_env_file(running)
+            print(f"servers are up; `source {path}` points a shell at them", file=sys.stderr)
+        try:
+            yield
+        finally:
+            if keep_file:
+                remove_env_file(running)
+
+
+async def prepare(settings: Settings) -> None:
+    """Make the queue and migrate the database of embedded servers that have just started."""
+    client = SqsClient.from_environment()
+    try:
+        await client.create_queue(
+            settings.source.queue,
+            {"VisibilityTimeout": str(settings.source.visibility_timeout_s)},
+        )
+    finally:
+        await client.close()
+    async with connected(settings) as session:
+        await migrate(session, settings)

@@ -1,0 +1,239 @@
+"""Run a command's work as a process: signals, status server, progress, and the limit of a drain.
+
+Place in the flow: around it. One pipeline (`run_pipeline`), several worker processes
+(`run_workers`) and the driver of a Ray cluster (`run_ray`) are run alike: the first SIGTERM or
+SIGINT stops the work in good order, a second one leaves at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry
+
+from sqs2pg.cli import live_view
+from sqs2pg.cli.progress import Ticker
+from sqs2pg.errors import FatalFault
+from sqs2pg.keys.provider_development import is_loopback
+from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.settings import Settings, StatusSettings
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.status.access import Access
+from sqs2pg.status.fleet import noted
+from sqs2pg.status.recorder import Recorder, recording
+from sqs2pg.status.server import status_server
+from sqs2pg.status.snapshot import Snapshot
+
+logger = structlog.get_logger(__name__)
+
+
+class Work(Protocol):
+    """What a process does until it is stopped."""
+
+    @property
+    def totals(self) -> Totals:
+        """What it has done so far."""
+
+    async def run(self, *, drain_settle_s: float | None = None) -> Totals:
+        """Work until a stop is requested, or the queue was empty for so long."""
+
+    def request_stop(self) -> None:
+        """End receiving; `run` returns when what is in hand is settled or released."""
+
+
+class Served(Protocol):
+    """What the status server tells of the work."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics."""
+
+    def health(self) -> tuple[bool, bytes]:
+        """Return the answer of /livez."""
+
+    def ready(self) -> tuple[bool, bytes]:
+        """Return the answer of /readyz."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the present moment, in the status thread."""
+
+
+class StatusOutput(msgspec.Struct):
+    """How the work is shown while it runs: the status server, and the live view on a terminal."""
+
+    served: Served
+    settings: StatusSettings
+    address_file: Path | None = None
+    """Where one of several workers notes its address for its parent, which records for all."""
+    view: bool = False
+    verbose: bool = False
+    started: Callable[[str], None] | None = None
+    """Called with the address, "" where there is none."""
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Serve, and show the view if it is wanted, while the block runs."""
+        served, settings = self.served, self.settings
+        record = self.address_file is None and bool(settings.bind or self.view)
+        with (
+            recording(served.snapshot, wanted=record) as recorder,
+            status_server(
+                settings.bind,
+                served.registry,
+                served.health,
+                ready=served.ready,
+                access=Access.of(settings),
+                take=served.snapshot,
+                recorder=recorder,
+            ) as address,
+            noted(self.address_file, address),
+        ):
+            if self.started:
+                self.started(address)
+            with self._viewed(recorder):
+                yield
+
+    def _viewed(self, recorder: Recorder | None) -> contextlib.AbstractContextManager[None]:
+        if self.view and recorder:
+            return live_view.live_view(recorder, verbose=self.verbose)
+        return contextlib.nullcontext()
+
+
+class Drain(msgspec.Struct):
+    """Work until the queue is empty."""
+
+    settle_s: float
+    """How long the queue must look empty."""
+    timeout_s: float | None = None
+    """The longest that it may take."""
+    hint: str = "give it longer, more --workers, or look for what keeps sending"
+
+
+async def run_process(
+    work: Work,
+    *,
+    status: StatusOutput | None = None,
+    drain: Drain | None = None,
+    progress: Callable[[], dict[str, int]] | None = None,
+    echo_s: float = 0.0,
+    abort: Callable[[], None] | None = None,
+    logs_end: bool = False,
+) -> Totals:
+    """Run the work to its end; return its totals.
+
+    `progress` returns counts to show beside the settled messages; without it none are shown.
+    `echo_s`: a second signal within so many seconds repeats the first. `abort` is called before a
+    process that is asked twice leaves. `logs_end`: the totals are logged. Raises what the work
+    raises, and FatalFault `drain_timeout` when the queue is not empty in time.
+    """
+    late = False
+
+    def too_late() -> None:
+        nonlocal late
+        late = True
+        work.request_stop()
+
+    timer = None
+    if drain and drain.timeout_s:
+        timer = asyncio.get_running_loop().call_later(drain.timeout_s, too_late)
+    try:
+        with (
+            _stopping_on_signals(work, abort, echo_s),
+            status.shown() if status else contextlib.nullcontext(),
+        ):
+            async with _progress_shown(work, progress):
+                totals = await work.run(drain_settle_s=drain.settle_s if drain else None)
+    finally:
+        if timer:
+            timer.cancel()
+    if logs_end:
+        logger.info("stopped", **as_flat(totals))
+    if late and drain:
+        raise FatalFault(
+            f"the queue was not empty after {drain.timeout_s:g} s ({summary(totals)})",
+            code="drain_timeout",
+            hint=drain.hint,
+        )
+    return totals
+
+
+def drain_settle_s(settings: Settings) -> float:
+    """Return how long the queue must look empty: AWS's counts lag by up to a minute."""
+    if settings.source.drain_settle_s is not None:
+        return settings.source.drain_settle_s
+    return 1.0 if is_loopback(SqsClient.from_environment().endpoint_host) else 60.0
+
+
+def as_flat(totals: Totals) -> dict[str, Any]:
+    """Return totals as the flat object that `--json` prints."""
+    flat = msgspec.to_builtins(totals)
+    del flat["busy_seconds"]
+    return {**flat, "messages_per_second": totals.messages_per_second}
+
+
+def summary(totals: Totals) -> str:
+    """Return totals in one line for people."""
+    return (
+        f"received {totals.received:,}: written {totals.written:,}, duplicate "
+        f"{totals.duplicate:,}, quarantined {totals.quarantined:,}, released {totals.released:,} "
+        f"in {totals.seconds:,.1f} s ({totals.messages_per_second:,.0f} messages/s)"
+    )
+
+
+@contextlib.asynccontextmanager
+async def _progress_shown(
+    work: Work, progress: Callable[[], dict[str, int]] | None
+) -> AsyncIterator[None]:
+    if progress is None:
+        yield
+        return
+
+    def state() -> tuple[int, int | None, dict[str, int]]:
+        totals = work.totals
+        counts = {name: getattr(totals, name) for name in ("written", "duplicate", "quarantined")}
+        return totals.settled, None, counts | progress()
+
+    async with Ticker("consuming", state):
+        yield
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(
+    work: Work, abort: Callable[[], None] | None, echo_s: float
+) -> Iterator[None]:
+    """Stop the work on a signal, and leave at once on a second one that is no echo."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in signals}
+    asked: float | None = None
+
+    def stop(number: int) -> None:
+        nonlocal asked
+        if asked is not None:
+            if loop.time() - asked < echo_s:
+                return
+            if abort:
+                abort()
+            os._exit(1)  # what is in hand comes back when its lease ends
+        asked = loop.time()
+        logger.info("stopping", signal=signal.Signals(number).name)
+        work.request_stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+            # A worker's totals are not printed yet: an echo must not kill it now.
+            ignore = echo_s and asked is not None
+            signal.signal(number, signal.SIG_IGN if ignore else before[number] or signal.SIG_DFL)
