@@ -10,7 +10,7 @@ from sqs2pg.errors import FatalFault
 from sqs2pg.mapping.ledger_key import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sink import ALL_REJECTED_MIN
+from sqs2pg.postgres.reject_streak import ALL_REJECTED_MIN
 from sqs2pg.postgres.verify import verify
 from tests.integration.support import Assemble, receive, rows, send
 from tests.logins import login

@@ -22,9 +22,8 @@ from sqs2pg.keys import provider_file
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.ledger_key import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.pipeline import replay
 from sqs2pg.pipeline.replay import Replayed
-from sqs2pg.postgres import audit, quarantine
+from sqs2pg.postgres import audit, quarantine, reject_search, replay_ledger
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Purged, Selection
 from sqs2pg.postgres.verify import verify
@@ -337,7 +336,7 @@ async def test_rows_that_the_database_rejects_stay_and_all_others_are_written(
     set_aside: Any, settings: MakeSettings, database: str
 ) -> None:
     """More rows rejected alike, and first, than end the search in a batch of the pipeline."""
-    count = replay.SAME_FAULT_MAX + 10
+    count = reject_search.SAME_FAULT_MAX + 10
     await set_aside(
         [strange(i, device_type="fridge") for i in range(count)]
         + [strange(count + i, device_type="phone") for i in range(20)]
@@ -361,7 +360,7 @@ async def test_rows_that_the_database_rejects_stay_and_all_others_are_written(
 async def test_two_replays_at_once_write_each_message_once(
     set_aside: Any, settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "BATCH_MAX", 7)
+    monkeypatch.setattr(replay_ledger, "BATCH_MAX", 7)
     await set_aside([strange(i) for i in range(60)])
     reports = await asyncio.gather(*(_replay(settings(), ALL) for _ in range(4)))
     assert sum(report.replayed for report in reports) == 60
@@ -388,7 +387,7 @@ class LosesAReply(Session):
 async def test_a_commit_whose_reply_is_lost_is_not_done_again(
     set_aside: Any, settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "BATCH_MAX", 4)
+    monkeypatch.setattr(replay_ledger, "BATCH_MAX", 4)
     await set_aside([strange(i) for i in range(10)])
     session = await LosesAReply.connect(database)
     replayer = await assemble_replay(session, settings(), keys_of(settings()), 1)
@@ -407,14 +406,14 @@ async def test_batches_are_bounded_by_count_and_by_bytes(
     set_aside: Any, settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await set_aside([strange(i, locale="x" * 20) for i in range(20)])
-    monkeypatch.setattr(replay, "BATCH_MAX", 8)
+    monkeypatch.setattr(replay_ledger, "BATCH_MAX", 8)
     assert await _replay(settings(), Selection(ids=tuple(range(1, 11)))) == Replayed(replayed=10)
     assert [row[0] for row in tally(database, "replay")] == [8, 2]
     [(size,)] = rows(database, "SELECT max(octet_length(body)) FROM sqs2pg.quarantine")
-    monkeypatch.setattr(replay, "BATCH_BYTES_MAX", 3 * size)
+    monkeypatch.setattr(replay_ledger, "BATCH_BYTES_MAX", 3 * size)
     assert await _replay(settings(), ALL) == Replayed(replayed=10)
     assert [row[0] for row in tally(database, "replay")] == [8, 2, 3, 3, 3, 1]
-    monkeypatch.setattr(replay, "BATCH_BYTES_MAX", 1)
+    monkeypatch.setattr(replay_ledger, "BATCH_BYTES_MAX", 1)
     await set_aside([strange(30), strange(31)])
     assert await _replay(settings(), ALL) == Replayed(replayed=2)
     assert rows(database, "SELECT count(*) FROM sqs2pg.audit") == [(3,)], "one act a run"
@@ -541,7 +540,7 @@ async def test_another_key_than_the_one_on_record_is_refused(
 async def test_a_rotation_during_a_replay_stops_it(
     set_aside: Any, settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "BATCH_MAX", 2)
+    monkeypatch.setattr(replay_ledger, "BATCH_MAX", 2)
     await set_aside([strange(i) for i in range(4)])
     rows(
         database,

@@ -33,9 +33,10 @@ from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.pipeline.large_payloads import Payloads
+from sqs2pg.postgres.batch import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Seal
-from sqs2pg.postgres.sink import Packed, Sink, SinkPlan
+from sqs2pg.postgres.sink import Packed, Sink
 from sqs2pg.postgres.sqlstate import DatabaseFault
 from sqs2pg.telemetry.batch_log import BatchReport, Journal
 from sqs2pg.telemetry.metrics import Metrics

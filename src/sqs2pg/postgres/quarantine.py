@@ -9,8 +9,8 @@ counted in the same transaction, so that the books still balance. Replay is `pip
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.aead import open_sealed, seal
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.copy_text import NULL, binary, escaped
 from sqs2pg.mapping.subject import SubjectReader
 from sqs2pg.message import DeadLetter, Message, MessageAttribute
 from sqs2pg.postgres import audit
@@ -52,6 +53,11 @@ SELECT count(*), count(*) FILTER (WHERE replayed_at IS NULL),
            AND d.message_id = gone.message_id AND d.outcome = 'quarantined'))
 FROM gone"""
 _TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
+
+_COPY = (
+    "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at, body,"
+    " sealed_under, subject, attributes) FROM STDIN"
+)
 
 _BODIES = b"sqs2pg/1/quarantine"
 _ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
@@ -157,6 +163,23 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
         )
 
     return seal_message
+
+
+async def copy_dead_letters(session: Session, dead: Iterable[DeadLetter], pipeline: int) -> None:
+    """Enter dead letters, in the caller's transaction. Raises psycopg.Error."""
+    if lines := [_line(letter, pipeline) for letter in dead]:
+        await session.copy(_COPY, "".join(lines))
+
+
+def _line(letter: DeadLetter, pipeline: int) -> str:
+    sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
+    sealed = letter.sealed_attributes
+    attributes = NULL if sealed is None else binary(sealed)
+    return (
+        f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{escaped(letter.detail)}"
+        f"\t{letter.attempts}\t{sent_at}\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
+        f"\t{letter.subject or NULL}\t{attributes}\n"
+    )
 
 
 def open_body(

@@ -19,10 +19,12 @@ from sqs2pg.pipeline.backfill import Backfill
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.replay import Replayer
+from sqs2pg.postgres.batch import SinkPlan
 from sqs2pg.postgres.connection import Session, wait_closed
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import pipeline_id
-from sqs2pg.postgres.sink import Sink, SinkPlan, Streak
+from sqs2pg.postgres.reject_streak import Streak
+from sqs2pg.postgres.sink import Sink
 from sqs2pg.runners.compile_plan import compile_plan
 from sqs2pg.runners.connect import connect, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings

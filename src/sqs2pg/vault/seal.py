@@ -34,13 +34,12 @@ from sqs2pg.vault.crypto import (
     wrap_data_key,
 )
 
-OPEN = """;
-SELECT pii.lock_shared();
+OPEN = """SELECT pii.lock_shared();
 SELECT (SELECT epoch FROM pii.state),
        (SELECT version FROM sqs2pg.key WHERE series = 'vault' AND active),
        (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
-"""Follows what opens a transaction, as statements of their own: what they read is read after the
-lock. Its last column is the active pseudonym version, as without it."""
+"""Are sent when a batch's transaction opens. The second statement reads once the lock is taken. Its
+last column is the active pseudonym version, as without the vault."""
 
 _MISSING = """SELECT entry, generation, wrapped_key, key_version
 FROM pii.missing(%s::text::uuid[], %s::text::text[], %s::text::text[])"""

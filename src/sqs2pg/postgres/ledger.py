@@ -1,0 +1,125 @@
+"""The ledger as a batch of the sink sees it: its keys go in once, and only once.
+
+The fast path copies the keys in, and a key that is there already fails the whole COPY. The slow
+path claims them one by one: what another batch has claimed before is a duplicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+
+from sqs2pg.errors import FatalFault
+from sqs2pg.mapping import ledger_key
+from sqs2pg.mapping.copy_text import NULL
+from sqs2pg.message import DeadLetter, Row
+from sqs2pg.postgres.connection import Session
+
+_COPY = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"
+_CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
+SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
+                     %s::sqs2pg.delivery_outcome[], %s::timestamptz[])
+ON CONFLICT (key) DO NOTHING RETURNING key::text"""
+_HELD = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
+_SET_ASIDE = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
+_ATTACH_DAYS = "SELECT sqs2pg.attach_days(%s, %s)"
+
+# Made once and run by map: a generator costs one Python call per row.
+_by_key = attrgetter("key")
+
+
+class Ledger:
+    """The entries of one pipeline. Part of the caller's transactions; raises psycopg.Error."""
+
+    def __init__(self, pipeline: int, *, undated: bool, dedupe: bool) -> None:
+        """`undated`: keys may lack a timestamp, so an entry notes when its message was seen.
+        `dedupe`: keys may name events, so several messages may have one key.
+        """
+        self._pipeline = pipeline
+        self._undated = undated
+        self._dedupe = dedupe
+
+    def line_end(self, outcome: str) -> str:
+        """Return what ends a line of the ledger's COPY, after key and MessageId."""
+        seen_at = datetime.now(UTC).isoformat() if self._undated else NULL
+        return f"{self._pipeline}\t{outcome}\t{seen_at}\n"
+
+    async def copy(
+        self, session: Session, rows: Sequence[Row], dead: Sequence[DeadLetter], *, in_order: bool
+    ) -> None:
+        """Enter all keys at once. `in_order`: they come sorted."""
+        written, quarantined = self.line_end("written"), self.line_end("quarantined")
+        lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
+        lines += [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
+        if dead or not in_order:
+            lines.sort()  # by key: two COPYs that meet then wait, and never deadlock
+        await self.copy_text(session, "".join(lines))
+
+    async def copy_text(self, session: Session, text: str | bytes) -> None:
+        """As `copy`, of lines that are made already."""
+        await session.copy(_COPY, text)
+
+    async def claim(
+        self, session: Session, rows: Sequence[Row], dead: Sequence[DeadLetter]
+    ) -> set[str]:
+        """Enter the keys that the ledger does not have; return them.
+
+        Raises FatalFault where one key belongs to two messages.
+        """
+        entries: list[Row | DeadLetter] = [*rows, *dead]
+        entries.sort(key=_by_key)
+        outcomes = {letter.key: "quarantined" for letter in dead}
+        seen_at = datetime.now(UTC) if self._undated else None
+        claimed = await session.execute(
+            _CLAIM,
+            [
+                [entry.key for entry in entries],
+                [entry.message_id for entry in entries],
+                [self._pipeline] * len(entries),
+                [outcomes.get(entry.key, "written") for entry in entries],
+                [seen_at] * len(entries),
+            ],
+        )
+        fresh = {key for (key,) in claimed}
+        held = {entry.key: entry.message_id for entry in entries if entry.key not in fresh}
+        if held and not self._dedupe:
+            for key, message_id in await session.execute(_HELD, [list(held)]):
+                if held[key] != message_id:
+                    raise FatalFault(
+                        f"messages {message_id} and {held[key]} have one ledger key",
+                        code="key_collision",
+                        hint="the queue server gives MessageIds that are not unique; report it",
+                    )
+        return fresh
+
+    async def set_aside(self, session: Session, keys: Iterable[str]) -> None:
+        """Turn entries of this transaction from written to quarantined."""
+        await session.execute(_SET_ASIDE, [list(keys)])
+
+
+class Claim:
+    """Takes a batch of the queue: its keys are claimed, its dead letters' keys with them."""
+
+    def __init__(self, ledger: Ledger, dead: Sequence[DeadLetter]) -> None:
+        self._ledger = ledger
+        self._dead = dead
+        self.dead: list[DeadLetter] = []
+        """The dead letters that were taken."""
+
+    async def take(self, session: Session, rows: Sequence[Row]) -> list[Row]:
+        """Claim every key; return the rows whose keys are new to the ledger."""
+        fresh = await self._ledger.claim(session, rows, self._dead)
+        self.dead = [letter for letter in self._dead if letter.key in fresh]
+        return [row for row in rows if row.key in fresh]
+
+    async def put_back(self, session: Session, keys: Collection[str]) -> None:
+        """Enter messages that were taken, but whose rows are rejected, as quarantined."""
+        await self._ledger.set_aside(session, keys)
+
+
+async def attach_days(session: Session, keys: Iterable[str]) -> None:
+    """Attach the days of the ledger that these keys belong to. Raises psycopg.Error."""
+    # Day by day: a batch may hold messages years apart, and few days of them can be missing.
+    for day in sorted({ledger_key.day_of(ledger_key.sent_ms_of(key)) for key in keys}):
+        await session.execute(_ATTACH_DAYS, [day, day])
