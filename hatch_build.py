@@ -1,6 +1,6 @@
-"""The native short cut in the wheel: compiled where there is a C compiler, else left out.
+"""Compiles the native module into the wheel if there is a C compiler; else leaves it out.
 
-The package is whole without it (docs/decisions/0011). SQS2PG_NATIVE=0 leaves it out, too.
+The package works without it (docs/decisions/0011). SQS2PG_NATIVE=0 leaves it out, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def find_compiler() -> list[str]:
-    """Return the command of a C compiler: `$CC`, one on PATH, the `ziglang` wheel's; or nothing."""
+    """Return the command of a C compiler: `$CC`, one on PATH or the `ziglang` wheel's; or []."""
     if os.environ.get("CC"):
         return shlex.split(os.environ["CC"])
     for name in ("cc", "gcc", "clang"):
@@ -38,7 +38,7 @@ def find_compiler() -> list[str]:
 
 
 def compile_extension(into: Path, compiler: Sequence[str], flags: Sequence[str] = FLAGS) -> str:
-    """Compile the extension to a file; return "", or why it cannot be."""
+    """Compile the extension to a file; return "", or the compiler's reason for failing."""
     headers = sysconfig.get_path("include")
     link = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
     units = sorted(str(unit) for unit in SOURCES.glob("*.c") if unit.name != "fuzz.c")
@@ -58,7 +58,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """Run by hatchling for a wheel, an editable one included."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Put the extension into the package, or say that it is left out."""
+        """Put the extension into the package, or report that it is left out."""
         editable = version == "editable"
         package = ROOT / "src" / "sqs2pg"
         if editable:
@@ -66,12 +66,12 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
                 old.unlink()
         compiler = find_compiler()
         if os.environ.get("SQS2PG_NATIVE") == "0" or not compiler:
-            self.app.display_info("sqs2pg: without the native short cut (no C compiler)")
+            self.app.display_info("sqs2pg: without the native module (no C compiler)")
             return
         made = (package if editable else Path(tempfile.mkdtemp())) / NAME
         if why := compile_extension(made, compiler):
             made.unlink(missing_ok=True)
-            self.app.display_warning(f"sqs2pg: without the native short cut:\n{why}")
+            self.app.display_warning(f"sqs2pg: without the native module:\n{why}")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
