@@ -23,7 +23,7 @@ from sqs2pg.fault_codes import FAULT_CODES, Route
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import ENVIRONMENT_PREFIX, Settings, load
-from sqs2pg.sqs.queue import ENTRY_CODES
+from sqs2pg.sqs.deleter import ENTRY_CODES
 from sqs2pg.telemetry.metrics import Metrics
 
 
