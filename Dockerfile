@@ -1,18 +1,18 @@
 # The image of one pipeline process:
 #   docker build -t sqs2pg . && docker run --rm sqs2pg --help
-# For both platforms, the same bytes from the same commit, as a release does it:
+# For both platforms, as a release does it (the same commit gives the same bytes):
 #   docker buildx build --platform linux/amd64,linux/arm64 --provenance=mode=max --sbom=true \
 #     --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --pretty=%ct)" \
 #     --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:… .
-# It runs with a read-only root filesystem, without capabilities and as any user. As PID 1 it heeds
+# It runs with a read-only root filesystem, without capabilities and as any user. As PID 1 it handles
 # SIGTERM itself: it stops receiving, finishes or releases what is in hand, and exits 0.
-# The first stage puts the locked dependencies and our wheel into one environment; the second has
-# Python, that environment and a user that owns nothing but its own folder. Every dependency is a
-# wheel, on x86-64 and ARM64, the C compiler of our native extension included; it stays behind.
+# The first stage puts the locked dependencies and our wheel into one environment. The second stage has
+# Python, that environment and a user that owns only its own folder. Every dependency is a wheel, on
+# x86-64 and ARM64. So is the C compiler for our native extension, which stays in the first stage.
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
-# Stamps of files in wheels and of compiled modules; 1980 is the earliest that a zip can say.
+# Time stamp of files in wheels and of compiled modules; 1980 is the earliest that a zip file can hold.
 ARG SOURCE_DATE_EPOCH=315532800
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} PYTHONHASHSEED=0 \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -26,7 +26,7 @@ RUN python -m venv --without-pip /opt/sqs2pg \
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY native native
 COPY src src
-# The import fails where the native extension could not be compiled: no image without it, unnoticed.
+# The import fails if the native extension could not be compiled, so no image lacks it unnoticed.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/sqs2pg/bin/python install --no-deps --no-index dist/*.whl \
     && /opt/sqs2pg/bin/python -c "import sqs2pg._native" \
@@ -42,7 +42,7 @@ LABEL org.opencontainers.image.title="sqs2pg" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.source="https://github.com/sqs2pg/sqs2pg" \
       org.opencontainers.image.documentation="https://github.com/sqs2pg/sqs2pg/tree/main/docs"
-# A number, not a name, in USER below: Kubernetes' runAsNonRoot can check only numbers. A new
+# USER below is a number, not a name, because Kubernetes' runAsNonRoot can check only numbers. A new
 # named volume mounted on the user's folder takes over its owner and its mode.
 RUN groupadd --gid 10001 sqs2pg \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/sqs2pg \
@@ -54,8 +54,8 @@ USER 10001:10001
 WORKDIR /var/lib/sqs2pg
 EXPOSE 9465
 STOPSIGNAL SIGTERM
-# Of `run`: whether polls and commits still get on. A container of another command, or one whose
-# status is off, should be run with --no-healthcheck.
+# For `run`: checks whether polls and commits still make progress. Run a container of another command,
+# or one whose status page is off, with --no-healthcheck.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9465/livez', timeout=4)"]
 ENTRYPOINT ["sqs2pg"]

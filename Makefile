@@ -1,4 +1,4 @@
-# Every target does its own set-up in .venv; it needs Python 3.11+ and make, nothing else.
+# Every target does its own set-up in .venv. It needs only Python 3.11+ and make.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -22,7 +22,7 @@ $(LIBRARIES): requirements/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# Ours, on top of them, and again when what is compiled of it has changed.
+# Our package, on top of the libraries; installed again when its C sources change.
 $(READY): $(LIBRARIES) pyproject.toml hatch_build.py $(wildcard native/*.[ch])
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -42,22 +42,22 @@ $(BROWSER): requirements/browser.txt $(READY)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@touch $@
 
-test: $(READY) $(COMPILER) ## unit, contract, integration, acceptance and short fault tests
+test: $(READY) $(COMPILER) ## run the unit, contract, integration, acceptance and short fault tests
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not system" $(TEST_ARGS)
 
-test-system: $(READY) $(COMPILER) $(BROWSER) ## tests that need system packages (PostgreSQL 15, PgBouncer, Chromium, promtool); root installs them
+test-system: $(READY) $(COMPILER) $(BROWSER) ## run the tests that need system packages (PostgreSQL 15, PgBouncer, Chromium, promtool); root installs them
 	@tests/system/install.sh deploy/apt/test-system.txt
 	@$(BIN)/pytest -n 2 --dist loadfile -m system $(TEST_ARGS)
 
-test-unit: $(READY) ## the tests without I/O, in seconds
+test-unit: $(READY) ## run the tests without I/O, in seconds
 	@$(BIN)/pytest tests/unit $(TEST_ARGS)
 
 SOAK_MESSAGES ?= 300000
 SOAK_SECONDS ?= 600
-soak: $(READY) $(COMPILER) ## kills, restarts and cuts for SOAK_SECONDS; nothing lost, nothing doubled
+soak: $(READY) $(COMPILER) ## kill, restart and cut for SOAK_SECONDS; nothing may be lost or doubled
 	@$(BIN)/python -m benchmarks.soak --messages $(SOAK_MESSAGES) --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
 
-lint: $(READY) ## format, lint, types
+lint: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -65,13 +65,13 @@ lint: $(READY) ## format, lint, types
 release-dump: $(READY) ## tests/migrations/releases/VERSION.sql, once for each release, before its tag
 	@$(BIN)/python -m tests.migrations.dump
 
-pictures: $(READY) $(COMPILER) $(BROWSER) ## docs/images/status-*.png, of the status page under load; wants Chromium
+pictures: $(READY) $(COMPILER) $(BROWSER) ## make docs/images/status-*.png, of the status page under load; needs Chromium
 	@$(BIN)/python -m benchmarks.pictures $(PICTURES_ARGS)
 
-bench: $(READY) $(COMPILER) ## throughput, latency, CPU and memory, about 15 minutes; BENCH_ARGS='--only drain'
+bench: $(READY) $(COMPILER) ## measure throughput, latency, CPU and memory, about 15 minutes; BENCH_ARGS='--only drain'
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
-# Groups that are large have an environment of their own, made when it is needed.
+# Large groups have an environment of their own, made when it is needed.
 .venv-deploy/.ready: requirements/deploy.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
 	@echo "setting up .venv-deploy"
@@ -80,7 +80,7 @@ bench: $(READY) $(COMPILER) ## throughput, latency, CPU and memory, about 15 min
 		-r requirements/deploy.txt
 	@touch $@
 
-deploy-check: .venv-deploy/.ready ## validate every deployment artefact, offline, and say what was checked
+deploy-check: .venv-deploy/.ready ## validate every deployment artefact offline
 	@PYTHONPATH=src .venv-deploy/bin/python -m deploy.check
 
 .venv-docs/.ready: requirements/docs.txt
@@ -95,10 +95,10 @@ docs: .venv-docs/.ready ## build the docs site into build/docs; a broken link is
 	@PYTHONPATH=src .venv-docs/bin/python -m sphinx --quiet -W --keep-going -n docs build/docs
 	@echo "built build/docs/index.html: every internal link leads somewhere"
 
-docs-links: .venv-docs/.ready ## ask every address that the docs name; needs the network
+docs-links: .venv-docs/.ready ## check every address that the docs name; needs the network
 	@PYTHONPATH=src .venv-docs/bin/python -m sphinx --quiet -b linkcheck docs build/links
 
-# Its own target: Ray and its cluster are large, and nobody needs them but for this.
+# A target of its own, because Ray and its cluster are large and nothing else needs them.
 .venv-ray/.ready: requirements/ray.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
 	@echo "setting up .venv-ray"
@@ -110,7 +110,7 @@ docs-links: .venv-docs/.ready ## ask every address that the docs name; needs the
 		--disable-pip-version-check --require-hashes -r requirements/build.txt
 	@touch $@
 
-test-ray: .venv-ray/.ready ## a fleet on a Ray cluster of several nodes: scaled, struck, drained
+test-ray: .venv-ray/.ready ## test a fleet on a Ray cluster of several nodes: scaling, node loss, drain
 	@.venv-ray/bin/pytest -n 2 --dist worksteal tests/ray $(TEST_ARGS)
 
 LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

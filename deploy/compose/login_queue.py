@@ -1,7 +1,7 @@
-"""Make the queue in the SQS emulator; its image runs this at every start.
+"""Make the queue in the SQS emulator, whose image runs this script at every start.
 
-The emulator gives the endpoint, the region and its test credentials in the environment. Its
-readiness, which compose waits for, comes after this script.
+The emulator sets the endpoint, the region and its test credentials in the environment. It reports
+ready after this script, and compose waits for that.
 """
 
 import os

@@ -1,5 +1,5 @@
--- The target table, as its users already have it. The database's image runs this once, when its
--- volume is new; `sqs2pg migrate` finds the table and leaves it as it is.
+-- The target table, as its users already have it. The database's image runs this once, when its volume
+-- is new. `sqs2pg migrate` finds the table and leaves it as it is.
 CREATE TABLE user_logins (
     user_id          varchar(128),
     device_type      varchar(32),
