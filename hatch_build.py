@@ -1,4 +1,4 @@
-"""Compiles the native module into the wheel if there is a C compiler; else leaves it out.
+"""Compiles the native extension into the wheel if there is a C compiler; else leaves it out.
 
 The package works without it (docs/decisions/0011). SQS2PG_NATIVE=0 leaves it out, too.
 """
@@ -66,12 +66,12 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
                 old.unlink()
         compiler = find_compiler()
         if os.environ.get("SQS2PG_NATIVE") == "0" or not compiler:
-            self.app.display_info("sqs2pg: without the native module (no C compiler)")
+            self.app.display_info("sqs2pg: without the native extension (no C compiler)")
             return
         made = (package if editable else Path(tempfile.mkdtemp())) / NAME
         if why := compile_extension(made, compiler):
             made.unlink(missing_ok=True)
-            self.app.display_warning(f"sqs2pg: without the native module:\n{why}")
+            self.app.display_warning(f"sqs2pg: without the native extension:\n{why}")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
