@@ -1,14 +1,17 @@
 """Fixtures that give every test a real PostgreSQL and a real SQS server.
 
-One pair of servers a pytest process (so one an xdist worker); a fresh database and a fresh queue a
-test. Nothing here is shared between tests but the servers.
+One pair of servers for each pytest process (so for each xdist worker), a fresh database and a fresh
+queue for each test. Tests share nothing but the servers, and a template that databases are copied
+from.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from hypothesis import HealthCheck, settings
 
 from sqs2pg.cli.embedded import Servers, memory_folder
 from sqs2pg.cli.embedded import servers as start_servers
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.runners.connect import connect
+from sqs2pg.settings import load
 
 # How long a draw or an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile(
@@ -43,15 +49,57 @@ def servers() -> Iterator[Servers]:
         yield local
 
 
+@pytest.fixture(scope="session")
+def migrated_template(servers: Servers) -> str:
+    """Name of a database as `sqs2pg migrate` leaves it with the built-in mapping; only to copy."""
+    name = "test_migrated"
+    _administer(servers, f"CREATE DATABASE {name} TEMPLATE template0")
+
+    async def bring_up() -> None:
+        chosen = load(environ={}, overrides={"sink": {"dsn": _url(servers, name)}}, discover=False)
+        session = await connect(chosen)
+        await migrate(session, chosen)
+        await session.close()
+
+    # In a thread, so that it leaves no trace in the event loops of the tests.
+    with ThreadPoolExecutor() as thread:
+        thread.submit(asyncio.run, bring_up()).result()
+    _administer(servers, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # none stops a copy
+    return name
+
+
 @pytest.fixture
-def database(servers: Servers) -> Iterator[str]:
-    """URL of a fresh, empty database, connected to as superuser; dropped at the end."""
+def database(servers: Servers, request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of the test's own database, connected to as superuser; dropped at the end.
+
+    It is empty, unless the test or one of its fixtures asks for `migrated_database`.
+    """
+    template = "template0"
+    if "migrated_database" in request.fixturenames:
+        template = request.getfixturevalue("migrated_template")
     name = f"test_{secrets.token_hex(8)}"
+    _administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _url(servers, name)
+    _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def migrated_database(database: str) -> str:
+    """The test's `database`, with what `sqs2pg migrate` makes for the built-in mapping.
+
+    It is copied from a template, a third of the work of migrating. A test about `migrate`, or of
+    another mapping, table or pipeline name, starts from an empty `database`.
+    """
+    return database
+
+
+def _administer(servers: Servers, statement: str) -> None:
     with psycopg.connect(servers.database_url, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    yield f"{servers.database_url.rpartition('/')[0]}/{name}"
-    with psycopg.connect(servers.database_url, autocommit=True) as admin:
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.execute(statement)
+
+
+def _url(servers: Servers, name: str) -> str:
+    return f"{servers.database_url.rpartition('/')[0]}/{name}"
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,11 @@ def settings(
 
 
 @pytest.fixture
-def pipeline(settings: Callable[..., Settings]) -> Assemble:
-    """Migrate and assemble: `async with pipeline(sink={…}) as ready`."""
+def pipeline(settings: Callable[..., Settings], migrated_database: str) -> Assemble:
+    """Migrate and assemble: `async with pipeline(sink={…}) as ready`.
+
+    The database has the built-in mapping's tables already; `migrate` adds what other settings need.
+    """
 
     @asynccontextmanager
     async def make(**overrides: Any) -> AsyncIterator[Pipeline]:

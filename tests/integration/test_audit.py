@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings
 
@@ -24,17 +23,17 @@ Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture
-async def session(settings: Callable[..., Settings]) -> AsyncIterator[Session]:
-    chosen = settings()
-    session = await connect(chosen)
-    await migrate(session, chosen)
+async def session(
+    settings: Callable[..., Settings], migrated_database: str
+) -> AsyncIterator[Session]:
+    session = await connect(settings())
     yield session
     await session.close()
 
 
 @pytest.fixture
 def owner(database: str, session: Session) -> Iterator[Connection]:
-    """A connection of the owner, who is a superuser here, after migration."""
+    """A connection of the owner, who is a superuser here."""
     with psycopg.connect(database, autocommit=True) as connection:
         yield connection
 
