@@ -27,7 +27,7 @@ from tests.shell import Ended, Shell
 # patches are statements that run before the command, such as one that makes it crash.
 _LOUD = """
 import logging, sys
-from sqs2pg import log
+from sqs2pg.telemetry import log
 quiet = log.configure
 def loud(**options):
     quiet(verbose=True)
@@ -38,7 +38,7 @@ def loud(**options):
     for name in (*log.PINNED, "botocore.parsers", "botocore.endpoint", "psycopg.pq"):
         logging.getLogger(name).setLevel(1)
 log.configure = loud
-import sqs2pg.pipeline
+import sqs2pg.pipeline.consumer
 sqs2pg.pipeline.consumer.backoff_s = lambda attempt: 0.01
 {patch}
 from sqs2pg.cli import main

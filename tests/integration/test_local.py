@@ -40,8 +40,14 @@ from sqs2pg.cli.embedded import (
     remove_env_file,
     write_env_file,
 )
-from sqs2pg.cli.embedded import run_folder as folders
 from sqs2pg.cli.embedded import servers as start_servers
+from sqs2pg.cli.embedded.run_folder import (
+    PREFIX,
+    Account,
+    _reachable_base,
+    readable,
+    remove_leftovers,
+)
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 
 WAIT_S = 60
@@ -146,7 +152,7 @@ def ordinary_python() -> Iterator[tuple[str, dict[str, str]]]:
     copies = Path(tempfile.mkdtemp(prefix="ordinary-", dir=BASE))
     try:
         copies.chmod(0o755)
-        if not folders.readable(executable, account):
+        if not readable(executable, account):
             library = Path(sysconfig.get_path("stdlib"))
             unneeded = shutil.ignore_patterns("site-packages", "test", "idlelib", "config-*")
             copy = copies / library.relative_to(sys.base_prefix)
@@ -158,7 +164,7 @@ def ordinary_python() -> Iterator[tuple[str, dict[str, str]]]:
             executable = copies / executable.relative_to(sys.base_prefix)
             variables["LD_LIBRARY_PATH"] = str(copy.parent)
         for index, path in enumerate(search):
-            if not folders.readable(path, account):
+            if not readable(path, account):
                 search[index] = copies / f"search{index}"
                 shutil.copytree(path, search[index], copy_function=link_or_copy)
         yield str(executable), variables | {"PYTHONPATH": os.pathsep.join(map(str, search))}
@@ -166,9 +172,9 @@ def ordinary_python() -> Iterator[tuple[str, dict[str, str]]]:
         shutil.rmtree(copies)
 
 
-def nobody() -> folders.Account:
+def nobody() -> Account:
     entry = pwd.getpwnam("nobody")
-    return folders.Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 @pytest.fixture
@@ -295,7 +301,7 @@ with servers():
     if number is signal.SIGKILL:
         (folder,) = left
         wait_until_unlocked(folder)
-        folders.remove_leftovers(ourselves.temp)
+        remove_leftovers(ourselves.temp)
         left = list(ourselves.temp.iterdir())
     assert left == []
 
@@ -407,14 +413,14 @@ def listening(pid: int) -> set[str]:
 
 def test_only_our_own_unlocked_folders_are_leftovers(open_folder: Path) -> None:
     leftover, living, linked, foreign = (
-        open_folder / f"{folders.PREFIX}{name}" for name in ("old", "living", "linked", "foreign")
+        open_folder / f"{PREFIX}{name}" for name in ("old", "living", "linked", "foreign")
     )
     elsewhere = open_folder / "elsewhere"
     for path in (leftover, living, foreign, elsewhere):
         path.mkdir()
         (path / "file").touch()
     linked.symlink_to(elsewhere)
-    kept_log = open_folder / f"{folders.PREFIX}old.postgres.log"
+    kept_log = open_folder / f"{PREFIX}old.postgres.log"
     kept_log.touch()
     expected = {living, linked, elsewhere, kept_log}
     if ROOT:  # nobody else can make a folder that is not theirs
@@ -423,7 +429,7 @@ def test_only_our_own_unlocked_folders_are_leftovers(open_folder: Path) -> None:
     lock = os.open(living, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folders.remove_leftovers(open_folder)
+        remove_leftovers(open_folder)
         assert set(open_folder.iterdir()) == expected
         assert (elsewhere / "file").exists()
     finally:
@@ -488,34 +494,34 @@ def test_an_environment_under_a_private_home_works_and_stays_private(
 
 
 def test_what_another_user_can_read(open_folder: Path) -> None:
-    account = folders.Account("somebody", 54_321, 54_321)
+    account = Account("somebody", 54_321, 54_321)
     parent, inner = open_folder / "parent", open_folder / "parent" / "inner"
     inner.mkdir(parents=True)
     file = inner / "file"
     file.touch()
     for path, mode in ((parent, 0o711), (inner, 0o755), (file, 0o644)):
         path.chmod(mode)
-    assert folders.readable(file, account)
-    assert folders.readable(inner, account)
-    assert not folders.readable(parent, account)
-    assert not folders.readable(inner / "absent", account)
+    assert readable(file, account)
+    assert readable(inner, account)
+    assert not readable(parent, account)
+    assert not readable(inner / "absent", account)
     file.chmod(0o640)  # an environment made with umask 027
-    assert not folders.readable(file, account)
+    assert not readable(file, account)
     file.chmod(0o644)
     parent.chmod(0o700)  # a private home
-    assert not folders.readable(file, account)
+    assert not readable(file, account)
     owner = file.stat()
-    assert folders.readable(file, folders.Account("owner", owner.st_uid, owner.st_gid))
+    assert readable(file, Account("owner", owner.st_uid, owner.st_gid))
 
 
 def test_a_temp_folder_that_the_account_cannot_reach_is_passed_over(open_folder: Path) -> None:
     private = open_folder / "private"
     private.mkdir(mode=0o700)
-    account = folders.Account("somebody", 54_321, 54_321)
-    assert folders._reachable_base((private, open_folder), account) == open_folder
-    assert folders._reachable_base((private, open_folder), None) == private
+    account = Account("somebody", 54_321, 54_321)
+    assert _reachable_base((private, open_folder), account) == open_folder
+    assert _reachable_base((private, open_folder), None) == private
     with pytest.raises(SettingsError) as caught:
-        folders._reachable_base((private,), account)
+        _reachable_base((private,), account)
     assert "TMPDIR" in caught.value.hint
 
 
