@@ -1,7 +1,7 @@
 """The mapping's part of the settings: fields, routes, envelopes, indexes, examples.
 
-Place in the flow: what decode, transform and the target's columns are compiled from. Only what is
-declared; `rules.py` holds it together, `load.py` reads it. No I/O.
+Place in the flow: decode, transform and the target's columns are compiled from these. They are only
+declared here; `load.py` reads them and `rules.py` checks them together. No I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 DROP = "drop"
-"""Not an operator: the policy of a field that is known and goes nowhere."""
+"""Not an operator: the `mask` of a field that is known and written nowhere."""
 
 Positive = Annotated[int, Meta(ge=1)]
 # The end of a pattern in Python and in JSON Schema alike: `$` alone lets a newline follow.
@@ -56,7 +56,7 @@ class Field(Section, frozen=True):
             max_length=256,
             pattern=JSON_NAME,
             description="a path such as user.address.city or items[0].sku; $ is the whole record; "
-            "without it every row has the default",
+            "without a source every row has the default",
         ),
     ] = ""
     type: TypeName = "text"
@@ -71,8 +71,8 @@ class Field(Section, frozen=True):
     mask: Annotated[
         str,
         Meta(
-            description="the operator that masks the value; `drop`: known, counted, and written "
-            "nowhere, so without a column"
+            description="the operator that masks the value; `drop`: the field is known and "
+            "counted, but written nowhere, so it has no column"
         ),
     ] = "keep"
     domain: str = ""
@@ -80,21 +80,21 @@ class Field(Section, frozen=True):
     recover: bool = False
     possible_values: Annotated[
         Positive | None,
-        Meta(description="how many values it can have; else known from `kind`. For check --attack"),
+        Meta(description="how many values it can have, for check --attack; default: by `kind`"),
     ] = None
     length_max: Positive | None = None
     over_length: Annotated[
         Literal["quarantine", "truncate"],
-        Meta(description="what becomes of a text longer than length_max or its column"),
+        Meta(description="what to do with a text longer than length_max or its column"),
     ] = "quarantine"
 
     @property
     def name(self) -> str:
-        """What faults and errors call it: its source, or its column where it has none."""
+        """The name in faults and errors: its source, or its column if it has none."""
         return self.source or self.column
 
 
-# In JSON Schema's words: a column, unless it is dropped.
+# In terms of JSON Schema: a column is required unless the field is dropped.
 _COLUMN_UNLESS_DROPPED = Meta(
     extra_json_schema={
         "if": {"properties": {"mask": {"const": DROP}}, "required": ["mask"]},
@@ -105,7 +105,7 @@ Declared = Annotated[Field, _COLUMN_UNLESS_DROPPED]
 
 
 class When(Section, frozen=True):
-    """`when` of a route: a field of the record and what it must be; all that is given must hold."""
+    """`when` of a route: a field of the record and its conditions; all of them must hold."""
 
     field: Annotated[str, Meta(min_length=1, max_length=256, pattern=JSON_NAME)]
     equals: str | int | float | bool | None = None
@@ -114,20 +114,21 @@ class When(Section, frozen=True):
 
 
 class Route(Section, frozen=True):
-    """`[[route]]`: the records that go to one table. Each goes wherever its `when` holds."""
+    """`[[route]]`: the records that go to one table. A record goes to every route that takes it."""
 
     table: Annotated[str, Meta(min_length=1, pattern=NO_NUL, description="table or schema.table")]
     when: Annotated[
-        When | None, Meta(description="without it: the records that no route with one took")
+        When | None,
+        Meta(description="a route without `when` takes the records that no other route matched"),
     ] = None
     explode: Annotated[
-        str, Meta(max_length=256, pattern=JSON_NAME, description="an array; a row an element")
+        str, Meta(max_length=256, pattern=JSON_NAME, description="an array; one row per element")
     ] = ""
     field: tuple[Declared, ...] = ()
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One table and what goes there, whichever way the settings say it."""
+    """One table and its fields, from `[sink]` and `[[field]]` or from a `[[route]]`."""
 
     table: str
     fields: tuple[Field, ...]
@@ -136,28 +137,29 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Index(Section, frozen=True):
-    """`[[index]]`: an index of a target, built by `migrate` without holding up writers."""
+    """`[[index]]`: an index of a target. `migrate` builds it without blocking writers."""
 
     columns: Annotated[tuple[Name, ...], Meta(min_length=1)]
     method: Literal["btree", "brin"] = "btree"
-    table: Annotated[str, Meta(description="else the first target")] = ""
+    table: Annotated[str, Meta(description="default: the first target")] = ""
     name: Annotated[str, Meta(max_length=63)] = ""
 
 
 class Example(Section, frozen=True):
-    """`[[example]]`: a message, and the rows or the fault that the mapping must make of it."""
+    """`[[example]]`: a message, and the rows or the fault that the mapping must give for it."""
 
     input: Annotated[
         str | dict[str, Any], Meta(description="the body: a table for JSON, or the text itself")
     ]
     name: str = ""
     row: Annotated[
-        dict[str, Any], Meta(description='its row; "masked" for any mask; left out: NULL')
+        dict[str, Any],
+        Meta(description='its row; "masked" for any mask; a column left out is NULL'),
     ] = {}
     rows: Annotated[
         tuple[dict[str, Any], ...], Meta(description='several rows; "@table" names a route\'s')
     ] = ()
-    fault: Annotated[str, Meta(description="the code it is set aside with")] = ""
+    fault: Annotated[str, Meta(description="the reason code it is quarantined with")] = ""
     attributes: dict[str, str] = {}
     payload: Annotated[str | None, Meta(description="the S3 object that the body points to")] = None
     sent_at: datetime | None = None
@@ -181,15 +183,15 @@ class EnvelopeSettings(Section, frozen=True):
             ],
             ...,
         ],
-        Meta(description="what to take off, outermost first; auto: what is surely there"),
+        Meta(description="layers to take off, outermost first; auto: those that are certain"),
     ] = ()
     records: Annotated[
         Literal["one", "array", "lines", "auto"],
-        Meta(description="a message is one JSON document, an array of them, or a line each"),
+        Meta(description="a message is one JSON document, an array of them, or one per line"),
     ] = "one"
     decompressed_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1)] = 64 * 2**20
     s3_bytes_max: Annotated[
-        int, Meta(ge=1024, le=2**31 - 1, description="of one object that a message points to")
+        int, Meta(ge=1024, le=2**31 - 1, description="size of one object that a message points to")
     ] = 64 * 2**20
     s3_delete: Annotated[
         bool, Meta(description="delete the object once its rows are committed")
@@ -206,15 +208,15 @@ POINTER_SIZES = ("ExtendedPayloadSize", "SQSLargePayloadSize")
 CONTENT_ENCODING = "Content-Encoding"
 """The message attribute that the layer `content_encoding` reads: gzip, zstd, base64."""
 ENVELOPE_ATTRIBUTES = ("sns.", "eventbridge.", "s3.")
-"""How the names of what an envelope says begin; no message attributes of SQS."""
+"""Prefixes of the attributes that an envelope adds; they are not message attributes of SQS."""
 ATTRIBUTE = "attribute:"
-"""How a default names a message attribute."""
+"""The prefix of a default that names a message attribute."""
 RECORD_INDEX = "\x00record_index"
 _NOWHERE = "\x00nowhere"
 
 
 def attribute_key(field: Field) -> str:
-    """Return what a field's attribute of a record is found under: its source, or a stand-in."""
+    """Return the key of a field among a record's attributes: its source, or a stand-in."""
     return field.source or (RECORD_INDEX if field.default == "record_index" else _NOWHERE)
 
 

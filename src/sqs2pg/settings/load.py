@@ -1,7 +1,7 @@
 """Read the settings: the TOML file, then the environment over it, then a command's own options.
 
-Raises SettingsError naming the file or variable, the key and the remedy; never a value, which may
-be a misplaced secret.
+Errors name the file or variable, the key and the remedy, never a value: it may be a misplaced
+secret.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ def load(
 ) -> Settings:
     """Return the effective settings.
 
-    `file` is `-c FILE`; without it `SQS2PG_CONFIG`, then `sqs2pg.toml` in the current folder if
-    there is one. `overrides` are nested values set by a command's own options and win over all.
+    `file` is `-c FILE`; the default is `SQS2PG_CONFIG`, then `sqs2pg.toml` in the current folder.
+    `overrides` are nested values from a command's own options; they win over everything.
 
-    Without `discover` no file is looked for: only `file`, `environ` and `overrides` count.
+    Without `discover`, `sqs2pg.toml` is not looked for: only `file`, `environ` and `overrides`
+    count.
     Raises SettingsError (exit code 2) naming the file or variable, the key and the remedy.
     """
     path = file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
@@ -103,7 +104,7 @@ def _info(section: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
     return described.fields
 
 
-# Read straight from the environment by the key provider or the loader, never part of the file.
+# Read from the environment by the key provider or by `load`; they are not keys of the file.
 _ROOTS = ("pseudonym_root", "vault_root")
 _NOT_SETTINGS = re.compile(
     r"^SQS2PG_(CONFIG|NATIVE|KEYS__(PSEUDONYM|VAULT)_ROOT(_V[1-9]\d{0,3})?)$"
@@ -111,7 +112,7 @@ _NOT_SETTINGS = re.compile(
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the variable that gives each setting, by its dotted name, and the settings' tree."""
+    """Return the variable of each setting, by its dotted name, and the tree of their values."""
     variables: dict[str, str] = {}
     tree: dict[str, Any] = {}
     sections = _sections()
@@ -138,7 +139,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[
 
 
 def _split_lists(tree: dict[str, Any]) -> None:
-    """Take a text for a list of words, at commas: in the environment there is nothing else."""
+    """Split a text into a list at commas: a variable can give a list in no other way."""
     for section, kind in _sections().items():
         values = tree.get(section)
         if not isinstance(values, dict):
@@ -157,7 +158,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
             base[key] = value
         elif isinstance(inner := base.setdefault(key, {}), dict):
             _merge(inner, value)
-        # else: the file has a value where a section belongs, and is told so when it is converted
+        # else: the file has a value where a section belongs; the conversion says so
 
 
 def _check_names(
@@ -181,7 +182,7 @@ def _check_names(
 
 
 def _items(kind: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
-    """The struct that a list of tables consists of; None where it is no such list."""
+    """Return the struct of a list of tables; None for any other type."""
     if not isinstance(kind, msgspec.inspect.VarTupleType):
         return None
     item = kind.item_type
@@ -193,7 +194,7 @@ def _items(kind: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
 def _unknown(
     key: str, prefix: str, known: list[str], origin: str = "the environment"
 ) -> SettingsError:
-    # Compared without the prefix they share, which would make any two names look alike.
+    # Compared without the common prefix, which would make any two names look alike.
     near = difflib.get_close_matches(key.removeprefix(prefix), known, n=1, cutoff=0.5)
     hint = (
         f"did you mean {prefix}{near[0]}?"
@@ -206,8 +207,8 @@ def _unknown(
 def _explain(
     error: msgspec.ValidationError, origin: str, variables: Mapping[str, str]
 ) -> SettingsError:
-    # msgspec says "Expected `int` >= 2 - at `$.source.visibility_timeout_s`"; for enumerations
-    # it quotes the wrong value, which may be a misplaced secret: keep the place and the rule.
+    # msgspec says "Expected `int` >= 2 - at `$.source.visibility_timeout_s`". For enumerations it
+    # quotes the wrong value, which may be a misplaced secret: only the place and the rule are kept.
     text = str(error)
     match = re.search(r"at `\$\.?([^`]*)`", text)
     place = match[1] if match else "?"
@@ -226,7 +227,7 @@ def _explain(
 
 
 def _description(place: str) -> str:
-    """Return what the schema says of the key at a place such as `field[...].source`, or ""."""
+    """Return the schema's description of a key such as `field[...].source`, or ""."""
     schema = msgspec.json.schema(Settings)
     node: dict[str, Any] = {"$ref": "#/$defs/Settings"}
     for name in re.sub(r"\[[^]]*\]", "", place).split("."):

@@ -1,6 +1,6 @@
-"""Rules: what a field's mask must fit, by what its operator declares. Asked once, at start.
+"""Mask rules: whether a field fits its mask, by what the operator declares. Checked at start.
 
-Each refusal says what would go wrong and what to set instead. Pure: the settings call it.
+Each refusal says what would go wrong and what to set instead. Pure.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from sqs2pg.settings import paths
 from sqs2pg.settings.fields import DROP, Field
 
 MASKABLE = ("text", "integer", "bigint", "uuid")
-"""Types of fields that an operator may mask: what it sees is their text."""
+"""Types of fields that an operator may mask: it gets their text."""
 
 
 def check_fields(
     fields: Iterable[Field], *, accept_reversible: bool, cost: Callable[[], str]
 ) -> None:
-    """Raise SettingsError for the first field whose mask does not fit what is asked of it.
+    """Raise SettingsError for the first field that does not fit its mask.
 
-    `cost` says how long it takes to reverse the refused mask; called only for that refusal.
+    `cost` tells how long reversing a reversible mask takes; it is called only for that refusal.
     Codes: `unknown_operator`, `operator_kind`, `reversible_mask`, `mask_type`,
     `mask_not_recoverable`, `bad_domain`, `too_few_values`, `kept_beside_mask`, `domain_mixed`.
     """
@@ -55,9 +55,13 @@ def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], st
         )
     if field.recover and not (declared.deterministic and declared.joinable):
         raise SettingsError(
-            f"{where}: recover = true needs a mask by which one value is found again, and "
+            f"{where}: recover = true needs a mask by which a value is found again, and "
             f"{field.mask!r} "
-            + ("is the same for many values" if declared.deterministic else "is another each time"),
+            + (
+                "is the same for many values"
+                if declared.deterministic
+                else "gives another mask each time"
+            ),
             code="mask_not_recoverable",
             hint='use mask = "pseudonymize"'
             + (", or leave out recover: the key opens it" if declared.recoverable else ""),
@@ -65,7 +69,7 @@ def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], st
     if field.recover and field.mask == "keep":
         raise SettingsError(
             f"{where}: recover = true on a field that is kept as it is: there is nothing to "
-            "recover, and the vault would hold the value in clear, as its own token",
+            "recover, and the vault would store the cleartext value as its own token",
             code="mask_not_recoverable",
             hint='remove recover, or set mask = "pseudonymize"',
         )
@@ -97,7 +101,7 @@ def _check_together(fields: list[Field]) -> None:
                     f"field {other.source!r} is masked for one column and kept for another"
                     + ("" if field.source == other.source else f", inside {field.source!r}"),
                     code="kept_beside_mask",
-                    hint="whoever reads the table has both; mask it in each, or drop one",
+                    hint="readers of the table see both; mask it in each, or drop one",
                 )
     by_domain: dict[str, Field] = {}
     for field in fields:

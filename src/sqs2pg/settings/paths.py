@@ -81,7 +81,7 @@ def compile_sources(sources: Sequence[str], explode: str = "") -> dict[str, Sour
         depth = steps.count(EACH)
         if depth >= len(ends) or steps[: ends[depth]] != whole[: ends[depth]]:
             raise SettingsError(
-                f"the source {text!r} goes through every element of an array that is not exploded",
+                f"the source {text!r} goes through each element of an array that is not exploded",
                 code="bad_path",
                 hint=f"explode is {explode!r}"
                 if explode
@@ -157,7 +157,7 @@ def scopes(document: Any, steps: Sequence[Step]) -> Iterator[tuple[Any, ...]]:
 
 def _bad(text: str) -> SettingsError:
     return SettingsError(
-        f"{text!r} is no path to a value",
+        f"{text!r} is not a path to a value",
         code="bad_path",
         hint="write user.address.city, items[0].sku, items[].sku or user['first.name']",
     )

@@ -1,6 +1,6 @@
-"""Rules over several settings: each valid by itself, and not together.
+"""Rules over several settings: each is valid by itself, but not together with another.
 
-Called by `load`, once. Every refusal says what, where, and what to change. No I/O.
+`load` calls them once. Every refusal says what is wrong, where, and what to change. No I/O.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def cross_check(settings: Settings) -> None:
 
 
 def _check_subject(settings: Settings) -> None:
-    """Refuse a person's field by whose columns they could not be told apart, or found again."""
+    """Refuse a person's field if its columns could not tell people apart or find them again."""
     if not settings.vault.enabled:
         return
     about = [field for field in settings.fields if field.source == settings.vault.subject]
@@ -54,7 +54,7 @@ def _check_subject(settings: Settings) -> None:
         raise SettingsError(
             f'field {settings.vault.subject!r}: over_length = "truncate" on vault.subject',
             code="subject_truncated",
-            hint="a cut id may be that of several people, and an erasure would not find it: remove "
+            hint="a cut id may belong to several people, and an erasure would not find it: remove "
             "over_length",
         )
     forms = {field.kind if field.mask in OF_CANONICAL_FORM else "text" for field in about}
@@ -62,13 +62,13 @@ def _check_subject(settings: Settings) -> None:
         raise SettingsError(
             f"field {settings.vault.subject!r} (vault.subject) has masks of several kinds",
             code="subject_kinds",
-            hint="one mask is one person, in whatever spelling: give them all the same kind",
+            hint="one mask stands for one person, in any spelling: give them all the same kind",
         )
     if len({field.type for field in about}) > 1:
         raise SettingsError(
             f"field {settings.vault.subject!r} (vault.subject) has several types",
             code="subject_types",
-            hint="a person is known by the name that the type makes: give them all the same one",
+            hint="the type decides the form of a person's id: give them all the same type",
         )
 
 
@@ -78,7 +78,8 @@ def _check_envelope(settings: Settings) -> None:
         return
     if len(layers) > 1:
         raise SettingsError(
-            'envelope.layers has "auto" and others', hint='either declare them, or "auto" alone'
+            'envelope.layers has "auto" and others',
+            hint='use "auto" alone, or declare all layers',
         )
     marks = {"TopicArn", "Message", "detail", "detail-type"}
     for field in settings.fields:
@@ -86,13 +87,13 @@ def _check_envelope(settings: Settings) -> None:
             raise SettingsError(
                 f'field {field.source!r} reads an envelope that layers = "auto" would take off',
                 code="ambiguous_envelope",
-                hint="declare envelope.layers, or read what is inside: attribute:sns.TopicArn and "
-                "attribute:eventbridge.detail-type have what the envelope says",
+                hint="declare envelope.layers, or read the content: the envelope's own values are "
+                "in attribute:sns.TopicArn, attribute:eventbridge.detail-type and the like",
             )
 
 
 def check_columns(settings: Settings, origin: str) -> None:
-    """Refuse a field without a column, unless it is dropped. `origin` is the file, in words."""
+    """Refuse a field without a column, unless it is dropped. `origin` names the file."""
     lists = {"": settings.field} | {
         f"route[{number}].": route.field for number, route in enumerate(settings.route)
     }
@@ -112,7 +113,7 @@ def _check_routes(settings: Settings) -> None:
     if settings.field or settings.explode:
         raise SettingsError(
             "there are both [[route]] and fields outside of them",
-            hint="with routes every field belongs to one: [[route.field]], and `explode` too",
+            hint="with routes, put every field into one: [[route.field]]; `explode` too",
         )
     tables = [route.table for route in settings.route]
     for route in settings.route:
@@ -123,12 +124,12 @@ def _check_routes(settings: Settings) -> None:
         if tables.count(route.table) > 1:
             raise SettingsError(
                 f"two routes go to the table {route.table!r}",
-                hint="one route may take several values: when = {field = …, any_of = […]}",
+                hint="one route can take several values: when = {field = …, any_of = […]}",
             )
         when = route.when
         if when and when.equals is None and not when.any_of and when.exists is None:
             raise SettingsError(
-                f"`when` of the route to {route.table!r} asks for nothing",
+                f"`when` of the route to {route.table!r} has no condition",
                 hint="add equals, any_of or exists",
             )
 
@@ -140,8 +141,8 @@ def _check_dropped(settings: Settings) -> None:
             continue
         if not field.source or field != Field(source=field.source, mask=DROP):
             raise SettingsError(
-                f'field {field.name!r}: mask = "drop" stands with a source alone',
-                hint="it is written nowhere: remove the other keys, or give it another mask",
+                f'field {field.name!r}: mask = "drop" allows no other key than source',
+                hint="the field is written nowhere: remove the other keys, or use another mask",
             )
         for other in settings.fields:
             if other.source and paths.contains(field.source, other.source):
@@ -162,7 +163,7 @@ def _check_field(field: Field) -> None:
     if field.over_length == "truncate" and (field.type != "text" or field.mask != "keep"):
         raise SettingsError(
             f'{where}: over_length = "truncate" is for text that is kept as it is',
-            hint="a cut mask or number would be another one: remove over_length",
+            hint="cutting a mask or number gives another one: remove over_length",
         )
     if field.default is not None and field.required:
         raise SettingsError(
@@ -172,33 +173,33 @@ def _check_field(field: Field) -> None:
         _check_default(field)
 
 
-_SAID = {
+_MESSAGE_DEFAULTS = {
     "sent_date": ("text", "date"),
     "sent_time": ("text", "date", "timestamptz", "bigint"),
     "message_id": ("text", "uuid"),
     "record_index": ("text", "integer", "bigint", "numeric", "double"),
 }
-"""The types that can take what a message says of itself."""
+"""Defaults that come from the message, and the field types that can take them."""
 
 
 def _check_default(field: Field) -> None:
-    """Refuse a default that would set aside each message that needs it."""
+    """Refuse a default that would quarantine every message that needs it."""
     where, default = f"field {field.name!r}", field.default
     if default == ATTRIBUTE:
         raise SettingsError(
             f'{where}: default = "{ATTRIBUTE}" names no attribute',
             hint=f'write "{ATTRIBUTE}NAME", with the name of a message attribute',
         )
-    types = _SAID.get(default) if isinstance(default, str) else None
+    types = _MESSAGE_DEFAULTS.get(default) if isinstance(default, str) else None
     if types and field.type not in types:
         raise SettingsError(
-            f"{where}: default = {default!r} is no value of type {field.type!r}",
-            hint=f"set type to one of {', '.join(types)}, or give it another default",
+            f"{where}: default = {default!r} is not a value of type {field.type!r}",
+            hint=f"set type to one of {', '.join(types)}, or use another default",
         )
     if default == "record_index" and field.source:
         raise SettingsError(
             f'{where}: default = "record_index" beside a source',
-            hint="a record's place is always there: remove the source, or the default",
+            hint="every record has an index: remove the source, or the default",
         )
     text = str(default).lower() if isinstance(default, bool) else str(default)
     if field.type == "jsonb" and not text.startswith(ATTRIBUTE) and not _is_json(text):

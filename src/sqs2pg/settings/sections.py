@@ -40,17 +40,17 @@ class SourceSettings(Section, frozen=True):
     queue: Annotated[str, Meta(min_length=1, description="name, URL or ARN")] = "login-queue"
     visibility_timeout_s: Annotated[
         int,
-        Meta(ge=2, le=43_200, description="asked for with every receive; leases renew at a third"),
+        Meta(ge=2, le=43_200, description="of every receive; leases are renewed after a third"),
     ] = 60
     wait_time_s: Annotated[int, Meta(ge=0, le=20, description="long poll; AWS allows 20")] = 20
     receivers_max: Annotated[
-        int, Meta(ge=1, le=256, description="long polls in flight at the most, a worker")
+        int, Meta(ge=1, le=256, description="most long polls in flight, per worker")
     ] = 128
     max_receives: Annotated[
         int,
         Meta(
             ge=0,
-            description="deliveries before it is tried alone; 0: maxReceiveCount - 1",
+            description="deliveries after which a message is tried alone; 0: maxReceiveCount - 1",
         ),
     ] = 0
     in_flight_messages_max: Annotated[int, Meta(ge=10, le=120_000)] = 20_000
@@ -61,7 +61,7 @@ class SourceSettings(Section, frozen=True):
             Meta(
                 ge=0,
                 le=3600,
-                description="quiet time that ends --drain; default 60, or 1 on loopback",
+                description="quiet time after which --drain ends; default 60, or 1 on loopback",
             ),
         ]
         | None
@@ -72,33 +72,37 @@ class SinkSettings(Section, frozen=True):
     """`[sink]`: the database and the target table."""
 
     dsn: Annotated[
-        str, Meta(description="libpq connection string or URL; else DATABASE_URL, else PG*")
+        str, Meta(description="libpq connection string or URL; default: DATABASE_URL, then PG*")
     ] = ""
     table: Annotated[
         str, Meta(min_length=1, pattern=NO_NUL, description="table or schema.table")
     ] = "user_logins"
     partition_by: Annotated[
         str,
-        Meta(max_length=63, pattern=NO_NUL, description="a date column: a new table's partitions"),
+        Meta(
+            max_length=63,
+            pattern=NO_NUL,
+            description="the date column that partitions a new table",
+        ),
     ] = ""
     partition_every: Literal["month", "day"] = "month"
     partitions_ahead: Annotated[
-        int, Meta(ge=1, le=100, description="attached before their time comes")
+        int, Meta(ge=1, le=100, description="partitions attached in advance")
     ] = 3
     partition_retention_days: Annotated[
-        int, Meta(ge=0, le=36_500, description="older partitions are dropped; 0: none is")
+        int, Meta(ge=0, le=36_500, description="older partitions are dropped; 0: none")
     ] = 0
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
     batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
     linger_ms: Annotated[
-        int, Meta(ge=0, le=10_000, description="longest wait for a batch to fill")
+        int, Meta(ge=0, le=10_000, description="longest wait for a batch to fill up")
     ] = 20
     statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     connect_timeout_s: Annotated[int, Meta(ge=1, le=300)] = 10
     iam_auth: Annotated[
         bool,
         Meta(
-            description="log in with a token of AWS IAM in place of a password (RDS, Aurora, RDS "
+            description="log in with a token of AWS IAM instead of a password (RDS, Aurora, RDS "
             "Proxy); host, port and user come from the connection string; needs sslmode=require"
         ),
     ] = False
@@ -120,14 +124,16 @@ class KeysSettings(Section, frozen=True):
 
     provider: Annotated[
         Literal["auto", "file", "environment", "aws-kms", "secrets-manager", "development"],
-        Meta(description="auto: the file if set, else the environment, else a development key"),
+        Meta(description="auto: the file if set, then the environment, then a development key"),
     ] = "auto"
-    file: Annotated[str, Meta(description="of provider file: the roots; of aws-kms: wrapped")] = ""
+    file: Annotated[
+        str, Meta(description="provider file: the roots; provider aws-kms: the wrapped roots")
+    ] = ""
     kms_key: Annotated[
-        str, Meta(description="of provider aws-kms: the id, ARN or alias/NAME that wraps new roots")
+        str, Meta(description="provider aws-kms: id, ARN or alias/NAME of the key that wraps roots")
     ] = ""
     secret: Annotated[
-        str, Meta(description="of provider secrets-manager: the secret's name or ARN")
+        str, Meta(description="provider secrets-manager: the secret's name or ARN")
     ] = ""
     allow_development: bool = False
 
@@ -139,12 +145,16 @@ class VaultSettings(Section, frozen=True):
     subject: str = "user_id"
     reveals_per_hour_max: Annotated[
         int,
-        Meta(ge=0, le=2**31 - 1, description="values a login may reveal; `migrate` sets it"),
+        Meta(
+            ge=0,
+            le=2**31 - 1,
+            description="values that one database login may reveal; `migrate` sets it",
+        ),
     ] = 1_000
 
 
 class QuarantineSettings(Section, frozen=True):
-    """`[quarantine]`: messages set aside."""
+    """`[quarantine]`: messages that could not become rows."""
 
     retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
 
@@ -157,7 +167,7 @@ class LedgerSettings(Section, frozen=True):
         Meta(
             ge=15,
             le=3650,
-            description="day partitions kept; longer than SQS can keep a message (14 days)",
+            description="day partitions to keep; more than SQS keeps a message (14 days)",
         ),
     ] = 30
     dedupe_key: Annotated[
@@ -165,7 +175,7 @@ class LedgerSettings(Section, frozen=True):
         Meta(
             max_length=256,
             pattern=JSON_NAME,
-            description="a body field that names the event; covers a producer's retry",
+            description="a body field with the event's id; a producer's retry is a duplicate then",
         ),
     ] = ""
 
@@ -178,28 +188,28 @@ class StatusSettings(Section, frozen=True):
         Meta(
             pattern=rf"^(|.+:{_PORT}){END}",
             description="host:port of the status page, /metrics, /livez and /readyz; empty: off; "
-            "port 0: any; off loopback all but /livez and /readyz want the token",
+            "port 0: any; off loopback all but /livez and /readyz need the token",
         ),
     ] = "127.0.0.1:9465"
     token: Annotated[
-        str, Meta(description="asked for where it is set: `Authorization: Bearer …`, or a form")
+        str, Meta(description="if set, required as `Authorization: Bearer …` or in a form")
     ] = ""
     token_file: Annotated[str, Meta(description="a file that holds the token")] = ""
     hosts: Annotated[
         str,
-        Meta(description="names this address is asked for by, beside localhost; comma-separated"),
+        Meta(description="host names that requests may use besides localhost; comma-separated"),
     ] = ""
     poll_s: Annotated[
         float,
         Meta(
             ge=0.1,
             le=600,
-            description="between readings of queue depth, database head-room and the fleet",
+            description="time between readings of queue depth, database head-room and the fleet",
         ),
     ] = 10.0
     cloudwatch: Annotated[
         Literal["auto", "off"],
-        Meta(description="ask CloudWatch for the age of the oldest message, where that is allowed"),
+        Meta(description="auto: ask CloudWatch for the oldest message's age, where allowed"),
     ] = "auto"
 
     def __repr__(self) -> str:
@@ -217,24 +227,24 @@ class AwsLambdaSettings(Section, frozen=True):
         Meta(
             ge=2,
             le=120,
-            description="before the function's timeout: nothing more is started from then on",
+            description="time before the function's timeout when no more work is started",
         ),
     ] = 3.0
 
 
 class RaySettings(Section, frozen=True):
-    """`[ray]`: the fleet of `run --ray`, and the hands of `backfill --ray`."""
+    """`[ray]`: the consumers of `run --ray`, and the processes of `backfill --ray`."""
 
     consumers_min: Annotated[
-        int, Meta(ge=0, le=10_000, description="also the most, where consumers_max is below it")
+        int, Meta(ge=0, le=10_000, description="also the most, if consumers_max is lower")
     ] = 1
     consumers_max: Annotated[
         int,
         Meta(
             ge=1,
             le=10_000,
-            description="times sink.connections: what PostgreSQL must have room for; of a backfill "
-            "times two",
+            description="PostgreSQL needs room for this many times sink.connections; a backfill "
+            "needs two connections for each",
         ),
     ] = 8
     catch_up_s: Annotated[
@@ -242,28 +252,30 @@ class RaySettings(Section, frozen=True):
         Meta(
             ge=1,
             le=86_400,
-            description="the fleet grows until the backlog is worked off in this time, at the "
-            "measured rate; and shrinks after so long a quiet",
+            description="the fleet grows until the backlog can be done in this time at the "
+            "measured rate, and shrinks after a quiet time of this length",
         ),
     ] = 60.0
     cpus: Annotated[
-        float, Meta(ge=0.1, le=64, description="what one consumer asks Ray for; it uses one")
+        float, Meta(ge=0.1, le=64, description="CPUs that a consumer asks Ray for; it uses one")
     ] = 1.0
-    every_s: Annotated[float, Meta(ge=0.1, le=300, description="between looks at the fleet")] = 2.0
+    every_s: Annotated[
+        float, Meta(ge=0.1, le=300, description="time between checks of the fleet")
+    ] = 2.0
 
 
 class TelemetrySettings(Section, frozen=True):
-    """`[telemetry]`: what is sent to others. All of it is off by default."""
+    """`[telemetry]`: what is sent elsewhere. All of it is off by default."""
 
     traces: Annotated[
-        bool, Meta(description="OpenTelemetry spans, one a batch; wants the extra otel")
+        bool, Meta(description="OpenTelemetry spans, one per batch; needs the extra otel")
     ] = False
     metrics: Annotated[
-        bool, Meta(description="metrics by OTLP, beside /metrics; wants the extra otel")
+        bool, Meta(description="metrics by OTLP, besides /metrics; needs the extra otel")
     ] = False
     endpoint: Annotated[
         str,
-        Meta(description="of the OTLP collector over HTTP; else OTEL_EXPORTER_OTLP_ENDPOINT"),
+        Meta(description="OTLP collector over HTTP; default: OTEL_EXPORTER_OTLP_ENDPOINT"),
     ] = ""
     emf: Annotated[
         bool,
@@ -283,14 +295,14 @@ class Settings(Section, frozen=True):
         Meta(
             max_length=63,
             pattern=rf"^[A-Za-z0-9_.-]*{END}",
-            description="the pipeline's name in the books and metrics; default: the target table's",
+            description="the pipeline's name in tables and metrics; default: the target table's",
         ),
     ] = ""
     unknown_fields: Literal["drop", "quarantine"] = "drop"
     i_accept_reversible: bool = False
     shutdown_grace_s: Annotated[
         float,
-        Meta(ge=0, le=900, description="from SIGTERM to exit; Kubernetes grants 30 s by default"),
+        Meta(ge=0, le=900, description="from SIGTERM to exit; Kubernetes allows 30 s by default"),
     ] = 25.0
     source: SourceSettings = SourceSettings()
     envelope: EnvelopeSettings = EnvelopeSettings()
@@ -307,7 +319,8 @@ class Settings(Section, frozen=True):
         str, Meta(max_length=256, pattern=JSON_NAME, description="an array; a row an element")
     ] = ""
     unmatched: Annotated[
-        Literal["quarantine", "drop"], Meta(description="records that no [[route]] takes")
+        Literal["quarantine", "drop"],
+        Meta(description="for records that no [[route]] takes"),
     ] = "quarantine"
     field: tuple[Declared, ...] = ()
     route: tuple[Route, ...] = ()
@@ -321,25 +334,25 @@ class Settings(Section, frozen=True):
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The tables that rows go to: one, or as many as there are routes."""
+        """The tables that rows go to: one, or one per route."""
         if self.route:
             return tuple(Target(r.table, _mapped(r.field), r.explode, r.when) for r in self.route)
         return (Target(self.sink.table, _mapped(self.field) or USER_LOGINS, self.explode),)
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Sources that are declared, and go nowhere."""
+        """Sources of the fields with mask = "drop", which go to no column."""
         declared = (*self.field, *(field for route in self.route for field in route.field))
         return tuple(dict.fromkeys(field.source for field in declared if field.mask == DROP))
 
     @property
     def table_names(self) -> str:
-        """The tables that rows go to, in words."""
+        """The tables that rows go to, as one text."""
         return ", ".join(target.table for target in self.targets)
 
     @property
     def message_attributes(self) -> tuple[str, ...]:
-        """The message attributes that the mapping reads, to ask for with every receive."""
+        """The message attributes that the mapping reads; every receive asks for them."""
         defaults = [f.default for f in self.fields if isinstance(f.default, str)]
         names = [d.removeprefix(ATTRIBUTE) for d in defaults if d.startswith(ATTRIBUTE)]
         names = [name for name in names if not name.startswith(ENVELOPE_ATTRIBUTES)]
