@@ -1,7 +1,7 @@
 """The docs site: Sphinx with MyST. `make docs` builds it strictly: a broken link is an error.
 
-Reference pages under `reference/generated/` are made from the code by `docs/generate.py`, each
-time, and are not committed. Links that leave `docs/` go to the repository, and must exist.
+`docs/generate.py` makes the pages under `reference/generated/` from the code at each build;
+they are not committed. Links that leave `docs/` go to the repository, and must exist.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ html_theme_options = {
 nitpicky = True
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
-# Names of languages that Pygments has no lexer for, or examples that are no whole file.
+# Pygments has no lexer for some languages, and some examples are not whole files.
 suppress_warnings = ["misc.highlighting_failure", "toc.not_included"]
 REPOSITORY = "https://github.com/sqs2pg/sqs2pg/blob/main/"
 linkcheck_timeout = 20
@@ -49,7 +49,7 @@ _LINK = re.compile(r"\]\((\.\.?/[^)#\s]*|[\w./-]+\.\w+)(#[^)\s]*)?\)")
 
 
 def _point_outside(_app: Any, name: str, source: list[str]) -> None:
-    """Turn relative links out of docs/ into links to the repository; report those to nothing."""
+    """Turn relative links out of docs/ into links to the repository; report broken ones."""
     page = HERE / f"{name}.md"
 
     def target(match: re.Match[str]) -> str:
@@ -68,7 +68,7 @@ def _point_outside(_app: Any, name: str, source: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Generate the reference before the sources are read."""
-    # In a process of its own: the package sets up logging for itself.
+    # In a process of its own, because the package sets up logging for itself.
     command = [sys.executable, "-m", "docs.generate"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603  our own
     app.connect("source-read", _point_outside)

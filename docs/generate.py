@@ -59,7 +59,7 @@ def settings_page() -> str:
         "",
         (
             "One TOML file (`sqs2pg.toml` here, `-c FILE`, or `SQS2PG_CONFIG`); each variable"
-            " wins over the file. An unknown key is an error that names the nearest known one."
+            " overrides the file. An unknown key is an error that names the nearest known one."
         ),
     ]
     schema = msgspec.json.schema(Settings)
@@ -82,7 +82,7 @@ def _section_of(one: dict[str, Any]) -> str:
 
 
 def _table(section: str, properties: dict[str, Any]) -> list[str]:
-    rows = ["| key | variable | type and range | default | |", "|---|---|---|---|---|"]
+    rows = ["| key | variable | type and range | default | meaning |", "|---|---|---|---|---|"]
     array = section in ("field", "route")
     for key, one in properties.items():
         if _section_of(one) and not array:
@@ -161,7 +161,7 @@ def metrics_page() -> str:
             " value of a message is ever one."
         ),
         "",
-        "| metric | kind | labels | |",
+        "| metric | kind | labels | meaning |",
         "|---|---|---|---|",
     ]
     # The registry has no other way to its collectors, and a metric without samples shows no labels.
@@ -251,13 +251,13 @@ def tables_page() -> str:
     for name, comment, columns, types, required, notes in tables:
         lines += ["", f"## {name}", ""]
         lines += [_escape(comment), ""] if comment else []
-        lines += ["| column | type | | |", "|---|---|---|---|"]
+        lines += ["| column | type | constraint | meaning |", "|---|---|---|---|"]
         for column, kind, needed, note in zip(columns, types, required, notes, strict=True):
             lines.append(
                 f"| `{column}` | {_escape(kind)} | {'NOT NULL' if needed else ''} | "
                 f"{_escape(note)} |"
             )
-    lines += ["", "## Functions", "", "| function | runs as | |", "|---|---|---|"]
+    lines += ["", "## Functions", "", "| function | runs as | meaning |", "|---|---|---|"]
     for name, arguments, definer, comment in functions:
         runs = "its owner" if definer else "its caller"
         lines.append(f"| `{name}({_escape(arguments)})` | {runs} | {_escape(comment)} |")

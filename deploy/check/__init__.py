@@ -1,1 +1,1 @@
-"""`make deploy-check`: hold every deployment artefact against its rules, offline."""
+"""`make deploy-check`: check every deployment artefact against its rules, offline."""

@@ -1,4 +1,4 @@
-"""Run every check; exit 1 where one failed."""
+"""Run every check; exit 1 if one failed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from deploy.check.report import Report
 
 
 def main() -> int:
-    """Check everything and say so."""
+    """Run all checks and print the result."""
     report = Report()
     helm.check(report)
     cloudformation.check(report)

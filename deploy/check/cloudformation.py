@@ -1,4 +1,4 @@
-"""The Lambda and ECS templates: cfn-lint, and what it does not know of us."""
+"""The Lambda and ECS templates: cfn-lint, and the rules of ours that it does not know."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def ecs_problems() -> Iterator[str]:
 
 
 def broad_grants(file: Path) -> Iterator[str]:
-    """Yield grants of a role to every action of a service, or to every resource."""
+    """Yield grants of a role that cover every action of a service, or every resource."""
     for name, resource in read(file.read_text())["Resources"].items():
         if resource["Type"] != "AWS::IAM::Role":
             continue
@@ -152,7 +152,7 @@ def broad_grants(file: Path) -> Iterator[str]:
 
 
 def _plain(environment: dict[str, Any]) -> dict[str, str]:
-    """Intrinsic functions as text: `${Parameter}` and the like stand for a value."""
+    """Intrinsic functions as text: `${Parameter}` and the like replace a value."""
     return {
         name: value
         if isinstance(value, str)

@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 
 
 def check(report: Report) -> None:
-    """Check what has a linter of its own."""
+    """Check the files that have a linter of their own."""
     strict = ("hadolint", "--failure-threshold", "style")
     report.check("hadolint: Dockerfile", run(*strict, "Dockerfile"))
     schema = ("check-jsonschema", "--builtin-schema")

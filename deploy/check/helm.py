@@ -1,4 +1,4 @@
-"""The chart: linted, rendered for several values, and each document held against its schema."""
+"""The chart: lint it, render it with several sets of values, check each document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deploy.check.report import Report
 CHART = ROOT / "deploy/helm/sqs2pg"
 CASES = ROOT / "tests/deploy"
 KUBERNETES = ("1.27", "1.30", "1.33", "1.36")
-"""From the chart's kubeVersion on, to about the newest that the schemas know."""
+"""From the chart's kubeVersion to about the newest version that the schemas know."""
 PROBE_MARGIN_S = 10
 
 Document = dict[str, Any]
@@ -60,7 +60,7 @@ def check(report: Report) -> None:
 
 
 def render(values: dict[str, Any]) -> list[Document]:
-    """Return the documents the chart makes of values."""
+    """Return the documents that the chart makes from values."""
     with helm_python.Chart.load(CHART) as chart:
         files = chart.render(values, name="logins", namespace="etl")
     text = {name: one for name, one in files.items() if name.endswith(".yaml")}
@@ -68,7 +68,7 @@ def render(values: dict[str, Any]) -> list[Document]:
 
 
 def schema_problems(document: Document, version: str) -> Iterator[str]:
-    """Yield where a document is not of its kind's schema; unknown fields are refused."""
+    """Yield where a document does not fit its kind's schema; unknown fields are refused."""
     name = f"{document['kind']} {document['metadata']['name']}"
     own = CASES / "schemas" / f"{document['kind']}.json"
     if own.is_file():
@@ -85,7 +85,7 @@ def schema_problems(document: Document, version: str) -> Iterator[str]:
 
 
 def our_problems(documents: list[Document]) -> Iterator[str]:
-    """Yield what the schemas cannot know to be wrong."""
+    """Yield mistakes that the schemas cannot see."""
     configs = {
         d["metadata"]["name"]: d["data"]["sqs2pg.toml"]
         for d in documents
@@ -127,7 +127,7 @@ def _mounts(pod: Document) -> Iterator[str]:
 
 
 def _selected(documents: list[Document]) -> Iterator[str]:
-    """Whether each selector selects pods (or the Service) that are there."""
+    """Whether each selector selects existing pods (or the Service)."""
     pods = [d["spec"]["template"] for d in documents if "template" in d.get("spec", {})]
     labels = [pod["metadata"]["labels"] for pod in pods]
     labels += [d["metadata"]["labels"] for d in documents if d["kind"] == "Service"]
@@ -168,7 +168,7 @@ def _other_alerts() -> Iterator[str]:
 
 
 def _broken(documents: list[Document]) -> Iterator[tuple[str, list[Document]]]:
-    """Yield the documents with one thing made wrong each."""
+    """Yield the documents, each with one mistake made on purpose."""
     at = {document["kind"]: index for index, document in enumerate(documents)}
 
     def broken(kind: str, path: str, value: Any) -> list[Document]:

@@ -1,4 +1,4 @@
-"""What no schema knows: commands and settings in an artefact are ours, and secrets not in it."""
+"""What no schema knows: an artefact uses our commands and settings, and contains no secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRETS = re.compile(r"(PASSWORD|SECRET_ACCESS_KEY|_ROOT(_V\d+)?|SINK__DSN)$")
 
 
 def command_problems(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield why `sqs2pg ARGUMENTS` is no command line of ours."""
+    """Yield why `sqs2pg ARGUMENTS` is not one of our command lines."""
     command: click.Command = cli
     context = None
     rest = list(arguments)
@@ -33,7 +33,7 @@ def command_problems(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def settings_of(environment: Mapping[str, str], text: str = "") -> Settings | str:
-    """Return the settings an environment and a TOML text give, or why they give none."""
+    """Return the settings from an environment and a TOML text, or why there are none."""
     ours = {name: value for name, value in environment.items() if name.startswith("SQS2PG_")}
     ours.pop("SQS2PG_CONFIG", None)
     file = None
@@ -48,7 +48,7 @@ def settings_of(environment: Mapping[str, str], text: str = "") -> Settings | st
 
 
 def open_secrets(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield variables that hold a secret in the open."""
+    """Yield variables that hold a secret in clear."""
     for name, value in environment.items():
         if (SECRETS.search(name) and value and "resolve:secretsmanager" not in value) or re.search(
             r"://[^/@]+:[^/@]+@", value
