@@ -92,7 +92,7 @@ async def _pack(ready: Pipeline, batches: list[list[Message]]) -> list[Packed]:
 
 
 async def _write(ready: Pipeline, packed: list[Packed]) -> None:
-    sink = ready.processors[0]._sink  # noqa: SLF001  one stage, alone
+    sink = ready.processors[0].sink
     for one in packed:
         if fault := await sink.write_packed(one):
             raise BenchmarkError(f"a batch could not be written ({fault})")

@@ -314,13 +314,13 @@ Processor._transform = transform
 
 # As a worker leaves it that is killed while it tries the message alone.
 KILLED_BEFORE = """
-from sqs2pg.pipeline.processor import Processor
-alone = Processor.try_alone
-async def try_alone(self, message):
+from sqs2pg.pipeline.poison import Suspects
+alone = Suspects.try_alone
+async def try_alone(self, processor, message):
     if message.message_id == {message_id!r}:
-        await self._sink.note_suspect(self._key(message), 0)
-    return await alone(self, message)
-Processor.try_alone = try_alone
+        await processor.sink.note_suspect(processor.key_of(message), 0)
+    return await alone(self, processor, message)
+Suspects.try_alone = try_alone
 """
 
 

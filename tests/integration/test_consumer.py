@@ -301,8 +301,8 @@ async def test_a_suspect_is_tried_alone_and_set_aside_only_if_it_killed_before(
         await ready.source.release([killer, innocent])
         again = {m.message_id: m for m in await receive(ready, 2)}
         # The first is being tried alone when its process dies: the note stays.
-        assert not await processor._sink.note_suspect(
-            processor._key(killer), again[killer.message_id].attributes.approximate_receive_count
+        assert not await processor.sink.note_suspect(
+            processor.key_of(killer), again[killer.message_id].attributes.approximate_receive_count
         )
         await ready.source.release(list(again.values()))
         totals = await ready.consumer.run(drain_settle_s=0.5)

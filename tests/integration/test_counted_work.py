@@ -103,9 +103,9 @@ async def test_requests_and_statements_a_thousand_messages(
     queue_server: QueueServer, pipeline: Assemble
 ) -> None:
     async with pipeline(source={"queue": "counted"}) as ready:
-        before = sum(processor._sink.session.statements for processor in ready.processors)
+        before = sum(processor.sink.session.statements for processor in ready.processors)
         await drain(ready)
-        statements = sum(p._sink.session.statements for p in ready.processors) - before
+        statements = sum(p.sink.session.statements for p in ready.processors) - before
         batches = ready.metrics.registry.get_sample_value("sqs2pg_batch_rows_count") or 0
     requests = queue_server.stats()["requests"]
     print(f"{batches} batches, {statements} statements, requests {requests}")

@@ -9,6 +9,7 @@ import pytest
 from sqs2pg.errors import FatalFault
 from sqs2pg.mapping.ledger_key import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.reject_streak import ALL_REJECTED_MIN
 from sqs2pg.postgres.verify import verify
@@ -225,7 +226,7 @@ def delivered(message: Message, times: int) -> Message:
     )
 
 
-async def test_a_suspect_that_was_released_is_not_condemned_by_its_note(
+async def test_a_suspect_that_was_released_is_not_quarantined_for_its_marker(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:
@@ -233,16 +234,16 @@ async def test_a_suspect_that_was_released_is_not_condemned_by_its_note(
         await send(ready, [login(1)])
         [message] = await receive(ready, 1)
         rows(database, "ALTER TABLE user_logins RENAME TO moved")
-        assert await processor.try_alone(delivered(message, 8)) == Outcome.RELEASED
+        assert await Suspects(8).try_alone(processor, delivered(message, 8)) == Outcome.RELEASED
         fault = processor.last_fault
         assert fault is not None
         assert fault.code == "postgres_42P01"
         assert rows(database, "SELECT count(*) FROM sqs2pg.suspect") == [(0,)]
         rows(database, "ALTER TABLE moved RENAME TO user_logins")
-        assert await processor.try_alone(delivered(message, 9)) == Outcome.WRITTEN
+        assert await Suspects(8).try_alone(processor, delivered(message, 9)) == Outcome.WRITTEN
 
 
-async def test_a_suspect_is_released_too_where_its_note_cannot_be_taken_away(
+async def test_a_suspect_is_released_too_where_its_marker_cannot_be_deleted(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:
@@ -257,14 +258,14 @@ async def test_a_suspect_is_released_too_where_its_note_cannot_be_taken_away(
             "CREATE TRIGGER keep BEFORE DELETE ON sqs2pg.suspect"
             " FOR EACH ROW EXECUTE FUNCTION keep()",
         )
-        assert await processor.try_alone(delivered(message, 8)) == Outcome.RELEASED
+        assert await Suspects(8).try_alone(processor, delivered(message, 8)) == Outcome.RELEASED
         fault = processor.last_fault
         assert fault is not None
         assert fault.code == "postgres_42P01", "the reason is not covered up"
         assert rows(database, "SELECT attempt FROM sqs2pg.suspect") == [(8,)]
 
 
-async def test_a_suspect_that_the_table_stopped_is_not_condemned_by_its_note(
+async def test_a_suspect_that_the_table_stopped_is_not_quarantined_for_its_marker(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:
@@ -275,23 +276,23 @@ async def test_a_suspect_that_the_table_stopped_is_not_condemned_by_its_note(
         for message in others:
             assert await processor.process([message]) == [Outcome.QUARANTINED]
         with pytest.raises(FatalFault, match="alike"):
-            await processor.try_alone(delivered(suspect, 8))
+            await Suspects(8).try_alone(processor, delivered(suspect, 8))
         rows(database, "ALTER TABLE user_logins DROP CONSTRAINT shut")
-        assert await processor.try_alone(delivered(suspect, 9)) == Outcome.WRITTEN
+        assert await Suspects(8).try_alone(processor, delivered(suspect, 9)) == Outcome.WRITTEN
 
 
-async def test_a_killers_note_stays_until_it_is_set_aside(
+async def test_a_killers_marker_stays_until_it_is_quarantined(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:
         processor = ready.processors[0]
         await send(ready, [login(1)])
         [message] = await receive(ready, 1)
-        assert not await processor._sink.note_suspect(processor._key(message), 7)
+        assert not await processor.sink.note_suspect(processor.key_of(message), 7)
         rows(database, "ALTER TABLE sqs2pg.quarantine RENAME TO moved")
-        assert await processor.try_alone(delivered(message, 8)) == Outcome.RELEASED
+        assert await Suspects(8).try_alone(processor, delivered(message, 8)) == Outcome.RELEASED
         rows(database, "ALTER TABLE sqs2pg.moved RENAME TO quarantine")
-        assert await processor.try_alone(delivered(message, 9)) == Outcome.QUARANTINED
+        assert await Suspects(8).try_alone(processor, delivered(message, 9)) == Outcome.QUARANTINED
         assert rows(database, "SELECT reason FROM sqs2pg.quarantine") == [("kills_worker",)]
 
 

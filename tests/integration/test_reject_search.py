@@ -36,11 +36,11 @@ def batch(bad: tuple[int, ...] = ()) -> list[Message]:
 
 async def cost(ready: Pipeline, messages: list[Message], bad: int) -> int:
     processor = ready.processors[0]
-    before = processor._sink.session.statements
+    before = processor.sink.session.statements
     outcomes = await processor.process(messages)
     assert outcomes.count(Outcome.QUARANTINED) == bad
     assert outcomes.count(Outcome.WRITTEN) == SIZE - bad
-    return processor._sink.session.statements - before
+    return processor.sink.session.statements - before
 
 
 @pytest.mark.parametrize("constraint", [CHECK, DEFERRED], ids=["check", "deferred"])

@@ -207,7 +207,7 @@ async def test_a_vault_refuses_a_batch_under_a_root_that_is_no_longer_active(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline(**ON) as ready:
-        vault = ready.processors[0]._sink._vault
+        vault = ready.processors[0].sink._vault
         assert vault is not None
         with pytest.raises(KeyFault, match="vault version 1, but version 2") as caught:
             vault.check_epoch(1, 2)

@@ -44,7 +44,7 @@ async def test_each_distinct_value_is_stored_once_a_subject(
 async def test_known_values_cost_no_statement(pipeline: Assemble) -> None:
     async with pipeline(**ON) as ready:
         await process(ready, [message("ann"), message("bob")])
-        session = ready.processors[0]._sink.session
+        session = ready.processors[0].sink.session
         before = session.statements
         await process(ready, [message("bob"), message("ann")])
         assert session.statements - before <= 9

@@ -15,8 +15,6 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import groupby
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -26,6 +24,7 @@ from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.buffer import Intake
+from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.settings import Settings
@@ -38,12 +37,10 @@ UPKEEP_EVERY_S = 3600.0
 Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""
 
-ACQUIT_S = 2.0
-"""How long the notes of trials that were cancelled may take to be taken away."""
+CLEAR_S = 2.0
+"""How long it may take to delete the markers of suspects whose trial was cancelled."""
 CANCEL_S = 0.5
 """How long a cancelled batch may take to end before its connection is closed under it."""
-
-_receive_count = attrgetter("attributes.approximate_receive_count")
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +84,7 @@ class Consumer:
         self._source = source
         self._upkeep = upkeep
         self.pulse = Pulse(settings)
-        self._suspect_receives = SUSPECT_RECEIVES
-        self._trying_suspect = asyncio.Lock()
+        self._suspects = Suspects(SUSPECT_RECEIVES)
         self._processors = processors
         self._settings = settings
         self._metrics = metrics
@@ -110,7 +106,7 @@ class Consumer:
 
         Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
         """
-        self._suspect_receives = await self._source.max_receives()
+        self._suspects.receives = await self._source.max_receives()
         began = self._began = time.monotonic()
         watch = [
             asyncio.create_task(self._work(draining=drain_settle_s is not None)),
@@ -126,7 +122,7 @@ class Consumer:
             await self._finish()
         finally:
             await self._abandon(watch)
-            await self._let_go()
+            await self._release_held()
             self.totals.seconds = round(time.monotonic() - began, 3)
         return self.totals
 
@@ -179,7 +175,7 @@ class Consumer:
         self.pulse.begin_write()
         self._busy += 1
         try:
-            for part in self._parts(batch):
+            for part in self._suspects.split(batch):
                 await self._settle(processor, part)
             self._intake.done(batch)
         finally:
@@ -187,36 +183,11 @@ class Consumer:
             self.pulse.writing -= 1
             self._idle.set()
 
-    def _parts(self, batch: list[Message]) -> list[list[Message]]:
-        """Split a batch so that each suspect stands alone; on FIFO queues in order."""
-        if max(map(_receive_count, batch)) < self._suspect_receives:
-            return [batch]
-        suspects = [m for m in batch if self._is_suspect(m)]
-        if batch[0].attributes.message_group_id is None:
-            healthy = [m for m in batch if not self._is_suspect(m)]
-            return [part for part in (healthy, *([m] for m in suspects)) if part]
-        ordered = sorted(batch, key=lambda m: m.sequence)
-        parts: list[list[Message]] = []
-        for is_suspect, run in groupby(ordered, self._is_suspect):
-            together = list(run)
-            parts += [[m] for m in together] if is_suspect else [together]
-        return parts
-
-    def _is_suspect(self, message: Message) -> bool:
-        return message.attributes.approximate_receive_count >= self._suspect_receives
-
-    async def _process(self, processor: Processor, batch: list[Message]) -> list[Outcome]:
-        if len(batch) == 1 and self._is_suspect(batch[0]):
-            # One at a time in the process: one that dies must not leave another's note behind.
-            async with self._trying_suspect:
-                return [await processor.try_alone(batch[0])]
-        return await processor.process(batch)
-
     async def _settle(self, processor: Processor, batch: list[Message]) -> None:
         """Process a batch until every message of it is settled; hold it through faults."""
         attempt = 0
         while True:
-            outcomes = await self._process(processor, batch)
+            outcomes = await self._suspects.process(processor, batch)
             self.pulse.wrote = time.monotonic()
             if self._count(outcomes) == len(batch):
                 self._source.acknowledge(batch)
@@ -313,14 +284,13 @@ class Consumer:
         except TimeoutError:
             log.warning("the grace period is over", messages=self._source.held_count)
 
-    async def _let_go(self) -> None:
+    async def _release_held(self) -> None:
         """Release what is still in hand, once the deletes under way have had their second."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._source.acknowledged(), 1.0)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ACQUIT_S):
-                for processor in self._processors:
-                    await processor.acquit()
+            async with asyncio.timeout(CLEAR_S):
+                await self._suspects.clear_interrupted()
         held = self._source.held()
         self.totals.released += len(held)
         self._metrics.count_released(len(held))

@@ -7,10 +7,8 @@ settles each message by its outcome.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Protocol, cast
@@ -21,8 +19,6 @@ from sqs2pg.errors import (
     FatalFault,
     KeyFault,
     PermanentFault,
-    Sqs2pgError,
-    Stage,
     TransientFault,
 )
 from sqs2pg.mapping.columns import Column
@@ -65,7 +61,7 @@ _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
 _ODD_SHARE = 8
 """If more than 1 in this many messages need Python, Python does the whole batch: that is faster."""
-_NOBODY: Mapping[str, PermanentFault] = MappingProxyType({})
+NONE_TO_QUARANTINE: Mapping[str, PermanentFault] = MappingProxyType({})
 _CHANGED = "target_changed"
 
 
@@ -114,49 +110,49 @@ class Processor:
         self._mapping = plan.mapping
         self._columns: Columns | None = None
         self._stale = False
-        self._sink = sink
+        self.sink = sink
+        """The sink it writes through, for nobody else while it processes."""
         self._metrics = metrics
         self._journal = journal or Journal()
         self._trace = trace
         self._decoded = 0.0
         self.batch_id = ""
         """The id of the last batch, as the log names it."""
-        self._cut_short: str | None = None  # the key whose trial was cancelled under its note
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
     async def process(
         self,
         messages: Sequence[Message],
-        condemned: Mapping[str, PermanentFault] = _NOBODY,
+        to_quarantine: Mapping[str, PermanentFault] = NONE_TO_QUARANTINE,
     ) -> list[Outcome]:
         """Return one Outcome a Message, in order; every settled one is durably committed.
 
         RELEASED means that nothing of the message is known to be committed and it may be given
-        again. A message that stands twice in the batch is written once. `condemned` are messages,
-        by MessageId, to set aside unread. Raises FatalFault or KeyFault where going on would be
-        wrong; nothing of the batch is committed then. May be repeated.
+        again. A message that stands twice in the batch is written once. `to_quarantine` has the
+        faults of messages to quarantine unread, by MessageId. Raises FatalFault or KeyFault where
+        going on would be wrong; then nothing of the batch is committed. May be repeated.
         """
         work = self._process if self._plan.payloads is None else self._process_fetched
         if self._plan.fifo:
             order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)
-            sorted_outcomes = await work([messages[i] for i in order], condemned)
+            sorted_outcomes = await work([messages[i] for i in order], to_quarantine)
             by_index = dict(zip(order, sorted_outcomes, strict=True))
             return [by_index[i] for i in range(len(messages))]
-        return await work(messages, condemned)
+        return await work(messages, to_quarantine)
 
     async def process_noting(self, messages: Sequence[Message], note: str) -> list[Outcome]:
         """As `process`, with a statement of the caller's in the transaction that commits the last
         of the messages.
         """
-        self._sink.note = note
+        self.sink.note = note
         try:
             return await self.process(messages)
         finally:
-            self._sink.note = ""
+            self.sink.note = ""
 
     async def _process_fetched(
-        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+        self, messages: Sequence[Message], to_quarantine: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
         """As `_process`, in parts whose payloads fit in memory, each fetched before and let go
         after. What comes behind a part that is released is released too, so that order is kept.
@@ -164,74 +160,32 @@ class Processor:
         payloads = self._plan.payloads
         assert payloads is not None
         outcomes: list[Outcome] = []
-        note, self._sink.note = self._sink.note, ""
+        note, self.sink.note = self.sink.note, ""
         for part in payloads.parts(messages):
             if len(outcomes) + len(part) == len(messages):
-                self._sink.note = note
+                self.sink.note = note
             try:
                 faults = await payloads.fetch(part)
             except TransientFault as fault:
-                self._release(fault)
+                self.release(fault)
                 break
-            done = await self._process(part, {**condemned, **faults})
+            done = await self._process(part, {**to_quarantine, **faults})
             await payloads.settle(part, done)
             outcomes += done
             if Outcome.RELEASED in done:
                 break
         return outcomes + [Outcome.RELEASED] * (len(messages) - len(outcomes))
 
-    async def try_alone(self, message: Message) -> Outcome:
-        """Process a message that was delivered too often, and may have killed its workers.
-
-        A note is left first, durably. One that finds the note of an earlier delivery killed its
-        worker alone, and is set aside as `kills_worker`. The note is taken away whatever this
-        delivery comes to, lest the next one take it for a death; but not that of a real one
-        before the message is set aside for it.
-        """
-        key = self._key(message)
-        attempt = message.attributes.approximate_receive_count
-        try:
-            killed_before = await self._sink.note_suspect(key, attempt)
-            fault = PermanentFault("kills_worker", stage=Stage.WRITE)
-            condemned = {message.message_id: fault} if killed_before else _NOBODY
-            try:
-                [outcome] = await self.process([message], condemned)
-            except (FatalFault, KeyFault):
-                if not killed_before:
-                    with suppress(Sqs2pgError):
-                        await self._sink.clear_suspect(key)
-                raise
-            except asyncio.CancelledError:
-                if not killed_before:
-                    self._cut_short = key
-                raise
-            if outcome.settled:
-                await self._sink.clear_suspect(key)
-            elif not killed_before:
-                with suppress(TransientFault):  # why it was released is what counts
-                    await self._sink.clear_suspect(key)
-        except TransientFault as fault_of_the_world:
-            self._release(fault_of_the_world)
-            return Outcome.RELEASED
-        return outcome
-
-    async def acquit(self) -> None:
-        """Take away the note of a trial that was cancelled: it has killed nobody. Best effort."""
-        key, self._cut_short = self._cut_short, None
-        if key is not None:
-            with suppress(Sqs2pgError):
-                await self._sink.clear_suspect(key)
-
     async def reconnect(self) -> None:
         """Close the connection to the database; the next batch opens a new one."""
-        await self._sink.session.close()
+        await self.sink.session.close()
 
     async def _process(
-        self, messages: Sequence[Message], condemned: Mapping[str, PermanentFault]
+        self, messages: Sequence[Message], to_quarantine: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
         for _ in range(ROTATIONS_MAX):
             try:
-                return await self._try(messages, condemned)
+                return await self._try(messages, to_quarantine)
             except KeyFault as fault:
                 if fault.code != "key_version" or self._follow is None:
                     raise
@@ -240,15 +194,15 @@ class Processor:
                 # Against the columns as they were at the start: they may have changed since.
                 self._mapping, self._stale = self._plan.mapping, self._columns is not None
             except TransientFault as fault_of_the_world:
-                self._release(fault_of_the_world)
+                self.release(fault_of_the_world)
                 return [Outcome.RELEASED] * len(messages)
-            self._sink.use(sink_plan, vault)
-        return await self._try(messages, condemned)
+            self.sink.use(sink_plan, vault)
+        return await self._try(messages, to_quarantine)
 
     async def _try(
         self,
         messages: Sequence[Message],
-        condemned: Mapping[str, PermanentFault],
+        to_quarantine: Mapping[str, PermanentFault],
         *,
         again: bool = False,
     ) -> list[Outcome]:
@@ -265,24 +219,24 @@ class Processor:
             try:
                 await self._renew()
             except TransientFault as fault:
-                self._release(fault, report)
+                self.release(fault, report)
                 return [Outcome.RELEASED] * len(messages)
         met: DatabaseFault | None = None
         masked = began
         try:
-            if packed := self._pack(messages, condemned, originals):
+            if packed := self._pack(messages, to_quarantine, originals):
                 masked = time.perf_counter()
-                met = await self._sink.write_packed(packed)
+                met = await self.sink.write_packed(packed)
                 if met is None:
                     report.decode_s, report.write_s = masked - began, time.perf_counter() - masked
                     self.last_fault = None
                     outcomes = [Outcome.WRITTEN] * len(messages)
                     self._observe(report, messages, outcomes, packed.oldest_ms)
                     return outcomes
-            keys, firsts, rows, dead = self._transform(messages, condemned, originals)
+            keys, firsts, rows, dead = self._transform(messages, to_quarantine, originals)
             masked = time.perf_counter()
             report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
-            result = await self._sink.write(
+            result = await self.sink.write(
                 rows,
                 dead,
                 lambda key, fault: self._set_aside(key, firsts[key], fault),
@@ -293,11 +247,11 @@ class Processor:
             )
         except TransientFault as fault:
             if fault.code == _CHANGED and not again:
-                return await self._try(messages, condemned, again=True)
+                return await self._try(messages, to_quarantine, again=True)
             report.write_s = time.perf_counter() - masked
             # Class 42: a table is not what it was, or a privilege is gone.
             self._stale = self._stale or fault.code.startswith("postgres_42")
-            self._release(fault, report)
+            self.release(fault, report)
             return [Outcome.RELEASED] * len(messages)
         except FatalFault as fault:
             if fault.code != "all_rejected":
@@ -305,12 +259,12 @@ class Processor:
             try:
                 await self._confirm()
             except TransientFault as moved:
-                self._release(moved, report)
+                self.release(moved, report)
                 return [Outcome.RELEASED] * len(messages)
             if again:
                 raise
             # The table may have been mended between the batch and the look at it.
-            return await self._try(messages, condemned, again=True)
+            return await self._try(messages, to_quarantine, again=True)
         self.last_fault = None
         report.write_s, report.slow = time.perf_counter() - masked, result.slow
         if len(rows) == len(messages) and not result.slow:
@@ -339,7 +293,7 @@ class Processor:
         """
         if self._plan.refresh is None:
             return False
-        mapping, columns = await self._plan.refresh(await self._sink.connected())
+        mapping, columns = await self._plan.refresh(await self.sink.connected())
         self._stale = False
         if columns == (self._columns or self._plan.columns):
             if self._columns is not None:
@@ -349,7 +303,8 @@ class Processor:
         self._mapping, self._columns = mapping, columns
         return True
 
-    def _key(self, message: Message) -> str:
+    def key_of(self, message: Message) -> str:
+        """Return a message's ledger key."""
         return self._keys([message])[0]
 
     def _keys(self, messages: Sequence[Message]) -> list[str]:
@@ -362,7 +317,7 @@ class Processor:
     def _transform(
         self,
         messages: Sequence[Message],
-        condemned: Mapping[str, PermanentFault],
+        to_quarantine: Mapping[str, PermanentFault],
         originals: Originals | None,
     ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
         """Decode and mask; return each message's key, the first message of each key, its row or
@@ -370,7 +325,7 @@ class Processor:
         """
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
-        if not condemned and self._plan.dedupe is None and len(firsts) == len(messages):
+        if not to_quarantine and self._plan.dedupe is None and len(firsts) == len(messages):
             if (fast_path := self._fast_path()) and (
                 done := self._use_fast_path(fast_path, messages, keys, originals)
             ):
@@ -383,19 +338,19 @@ class Processor:
             else:
                 self._decoded = time.perf_counter()
                 return keys, firsts, *self._mask(keys, messages, records, originals)
-        return self._transform_each(messages, keys, condemned, originals)
+        return self._transform_each(messages, keys, to_quarantine, originals)
 
     def _pack(
         self,
         messages: Sequence[Message],
-        condemned: Mapping[str, PermanentFault],
+        to_quarantine: Mapping[str, PermanentFault],
         originals: Originals | None,
     ) -> Packed | None:
         """Return a batch of which nothing is odd, and nothing is kept, as the texts to COPY."""
         plan, fast_path = self._plan, self._fast_path()
-        if fast_path is None or condemned or plan.fifo or plan.dedupe or originals is not None:
+        if fast_path is None or to_quarantine or plan.fifo or plan.dedupe or originals is not None:
             return None
-        packed = fast_path.pack(messages, self._sink.ledger_tail("written").encode())
+        packed = fast_path.pack(messages, self.sink.ledger_tail("written").encode())
         return Packed(len(messages), *packed) if packed else None
 
     def _fast_path(self) -> FastPath | None:
@@ -434,14 +389,14 @@ class Processor:
                 odd_keys.append(key)
             else:
                 rows.append(Row(key, message.message_id, line))
-        *_, more, dead = self._transform_each(odd, odd_keys, _NOBODY, originals)
+        *_, more, dead = self._transform_each(odd, odd_keys, NONE_TO_QUARANTINE, originals)
         return rows + more, dead
 
     def _transform_each(
         self,
         messages: Sequence[Message],
         plain_keys: Sequence[str],
-        condemned: Mapping[str, PermanentFault],
+        to_quarantine: Mapping[str, PermanentFault],
         originals: Originals | None,
     ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
         """As `_transform`, message by message: for batches with a bad, named or repeated one."""
@@ -454,7 +409,7 @@ class Processor:
         mapping, dedupe = self._mapping, self._plan.dedupe
         for message, plain_key in zip(messages, plain_keys, strict=True):
             key = plain_key
-            fault = condemned.get(message.message_id) if condemned else None
+            fault = to_quarantine.get(message.message_id) if to_quarantine else None
             record: Decoded = None
             if fault is None:
                 try:
@@ -507,7 +462,8 @@ class Processor:
         self._journal.set_aside(message.message_id, self.batch_id, fault)
         return self._plan.seal(key, message, fault)
 
-    def _release(self, fault: TransientFault, report: BatchReport | None = None) -> None:
+    def release(self, fault: TransientFault, report: BatchReport | None = None) -> None:
+        """Note why a batch was released; with `report`, its record is closed."""
         self.last_fault = fault
         self._metrics.count_fault(fault.stage, fault.code)
         if report is not None:
@@ -534,7 +490,7 @@ class Processor:
             oldest_ms = min(map(_sent_timestamp, messages))
         metrics.oldest_sent_ms = oldest_ms
         report.lag_s = max(0.0, now - oldest_ms / 1000)
-        report.commit_s = self._sink.commit_s
+        report.commit_s = self.sink.commit_s
         metrics.observe_batch(report, now)
         if self._trace:
             self._trace.end(report)

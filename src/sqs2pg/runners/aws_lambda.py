@@ -18,7 +18,6 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
 from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
+from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
@@ -114,7 +114,7 @@ class Invocation:
         self._remaining_s = remaining_s
         self._margin_s = settings.aws_lambda.margin_s
         self._batch_rows_max = settings.sink.batch_rows_max
-        self._suspect_receives = settings.source.max_receives or SUSPECT_RECEIVES
+        self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES)
         self.outcomes: dict[str, Outcome] = {}
         self._blocked: set[str] = set()  # message groups of which one was given back
 
@@ -129,18 +129,10 @@ class Invocation:
         return [m.message_id for m in messages if m.message_id in failed]
 
     def _parts(self, messages: Sequence[Message]) -> Iterator[list[Message]]:
-        """Split by size, and so that each suspect stands alone; FIFO in order, else at the end."""
-        if messages and messages[0].attributes.message_group_id is not None:
-            messages = sorted(messages, key=lambda m: m.sequence)
-        else:
-            messages = sorted(messages, key=self._is_suspect)
-        for suspect, run in groupby(messages, self._is_suspect):
-            together = list(run)
-            size = 1 if suspect else self._batch_rows_max
-            yield from (together[at : at + size] for at in range(0, len(together), size))
-
-    def _is_suspect(self, message: Message) -> bool:
-        return message.attributes.approximate_receive_count >= self._suspect_receives
+        """Split by suspects and by size, in order."""
+        for part in self._suspects.split(messages):
+            for start in range(0, len(part), self._batch_rows_max):
+                yield part[start : start + self._batch_rows_max]
 
     async def _settle(self, batch: Sequence[Message]) -> None:
         """Process a batch; one released as a whole for what may be one message's fault, by halves.
@@ -190,16 +182,11 @@ class Invocation:
         return [Outcome.RELEASED] * len(batch)
 
     async def _process_connected(self, batch: list[Message]) -> list[Outcome]:
-        outcomes = await self._process_once(batch)
+        outcomes = await self._suspects.process(self._processor, batch)
         if set(outcomes) == {Outcome.RELEASED} and self._fault_code().startswith(_CONNECTION):
             # Closed while the function was frozen, as a proxy does after half an hour.
-            outcomes = await self._process_once(batch)
+            outcomes = await self._suspects.process(self._processor, batch)
         return outcomes
-
-    async def _process_once(self, batch: list[Message]) -> list[Outcome]:
-        if self._is_suspect(batch[0]):
-            return [await self._processor.try_alone(batch[0])]
-        return await self._processor.process(batch)
 
     def _fault_code(self) -> str:
         fault = self._processor.last_fault

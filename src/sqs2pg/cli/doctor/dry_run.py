@@ -47,8 +47,8 @@ async def take_sample(context: Context, count: int) -> Sample:
     rows: list[dict[str, str | None]] = []
     faults: Counter[str] = Counter()
     for message in messages:
-        condemned = await payloads.fetch([message]) if payloads else {}
-        made = condemned.get(message.message_id) or _run(mapping, message)
+        unfetched = await payloads.fetch([message]) if payloads else {}
+        made = unfetched.get(message.message_id) or _run(mapping, message)
         if isinstance(made, PermanentFault):
             faults[made.code] += 1
         else:
