@@ -6,6 +6,7 @@ one folder, against embedded servers. Blocks of `toml` are settings and load.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import click
 import pytest
 
 from sqs2pg.cli import cli
+from sqs2pg.fault_codes import FAULT_CODES, Route
 from sqs2pg.settings import load
 from tests.shell import Shell
 from tests.unit.test_layers import FLOORS
@@ -152,6 +154,43 @@ def test_files_that_the_docs_name_are_there(page: Path) -> None:
     assert gone == []
 
 
+def words_of_the_program() -> list[str]:
+    """Every text constant of the package, those inside f-strings too."""
+    trees = [ast.parse(file.read_text()) for file in (ROOT / SOURCE).rglob("*.py")]
+    return [
+        node.value
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+def missing_words(quotes: list[str], words: list[str]) -> list[str]:
+    """Parts of quotes, between ellipses, that no text of the program has."""
+    parts = [part.strip() for quote in quotes for part in quote.split("…")]
+    return [part for part in parts if part and not any(part in text for text in words)]
+
+
+def test_the_messages_that_troubleshooting_quotes_are_those_of_the_program() -> None:
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    symptoms = "\n".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE))
+    quotes = [quote for quote in re.findall(r"`([^`]+)`", symptoms) if " " in quote]
+    assert len(quotes) > 10
+    words = words_of_the_program()
+    assert missing_words(quotes, words) == []
+    assert missing_words(["there is … pseudonym root kay"], words) == ["pseudonym root kay"]
+
+
+def test_the_codes_that_troubleshooting_names_are_those_of_the_table() -> None:
+    known = {code for codes in FAULT_CODES.values() for code in codes}
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    first, *_ = text.partition("## What `sqs2pg check` finds")
+    named = re.findall(r"^\| (.*?) \|", first, re.MULTILINE)
+    codes = {code for row in named for code in re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", row)}
+    assert len(codes) > 20
+    assert codes <= known
+
+
 def test_contributing_shows_the_floors_that_the_layers_test_enforces() -> None:
     rows = re.findall(r"^\| \d+ \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     floors = [{name.removesuffix(".py") for name in re.findall(r"`(\w+)", row)} for row in rows]
@@ -232,8 +271,6 @@ def test_the_generated_reference_names_everything_there_is(tmp_path: Path) -> No
         assert f"`{variable}`" in pages["settings"]
     for table in ("delivery", "quarantine", "tally", "key", "audit", "migration"):
         assert f"## sqs2pg.{table}\n" in pages["tables"]
-    from sqs2pg.fault_codes import FAULT_CODES, Route
-
     for route, codes in FAULT_CODES.items():
         assert f"## {route}\n" in pages["faults"]
         assert all(f"| `{code}` |" in pages["faults"] for code in codes)
