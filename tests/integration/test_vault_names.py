@@ -118,7 +118,7 @@ async def test_a_column_that_no_other_name_fits_is_refused(
         await write(ready, [message(name)])
     rows(database, f"DROP TABLE logins; CREATE TABLE logins (who {kind} NOT NULL, ip text)")
     for step in (prepare, _start, lambda chosen: erase(chosen, json.dumps(name).strip('"'))):
-        with pytest.raises(SettingsError, match="could not be replaced") as refused:
+        with pytest.raises(SettingsError, match="could not replace the id") as refused:
             await step(chosen)
         assert refused.value.code == "subject_column"
         assert "'who'" in refused.value.what
@@ -138,7 +138,7 @@ async def test_text_in_a_uuid_column_is_refused_since_it_has_several_spellings(
     settings: MakeSettings, database: str
 ) -> None:
     rows(database, "CREATE TABLE logins (who uuid NOT NULL, ip text)")
-    with pytest.raises(SettingsError, match="known by each spelling") as refused:
+    with pytest.raises(SettingsError, match="one spelling of an id") as refused:
         await prepare(mapped(settings))
     assert refused.value.code == "subject_column"
     assert 'type = "uuid"' in refused.value.hint

@@ -105,6 +105,18 @@ def announce(act: str, anchor: Anchor) -> None:
     logger.info("audited", act=act, anchor=str(anchor))
 
 
+def stated_reason(reason: str, ticket: str, *, hint: str) -> tuple[str, str]:
+    """Return the operator's reason and ticket as they are recorded; the reason is required.
+
+    `hint` says what the reason is for. Raises SettingsError.
+    """
+    reason = operator_text("the reason", reason, REASON_CHARACTERS_MAX)
+    ticket = operator_text("the ticket", ticket, TICKET_CHARACTERS_MAX)
+    if not reason:
+        raise SettingsError("the reason is empty", hint=hint)
+    return reason, ticket
+
+
 def operator_text(name: str, text: str, limit: int) -> str:
     """Return a reason or ticket as it is recorded: one line, trimmed, at most `limit` characters.
 

@@ -268,10 +268,7 @@ async def unseal(
     reason that cannot be recorded, KeyFault where the key is missing, Sqs2pgError where the body
     does not open.
     """
-    reason = audit.operator_text("the reason", reason, audit.REASON_CHARACTERS_MAX)
-    ticket = audit.operator_text("the ticket", ticket, audit.TICKET_CHARACTERS_MAX)
-    if not reason:
-        raise SettingsError("the reason is empty", hint="say why the body is opened")
+    reason, ticket = audit.stated_reason(reason, ticket, hint="say why the body is opened")
     found = await entry(session, pipeline, number)
     keyring.quarantine_key_of(found.sealed_under)  # without it nothing would be opened
     await audit.record(

@@ -1,9 +1,9 @@
-"""Batching: how much of a rotation one transaction takes, and how its parts overlap.
+"""Batching: how a rotation opens its transactions, how large they are, how their parts overlap.
 
-A batch is one transaction, which an erasure waits for, and ingest behind the erasure. So its size
-follows the clock: it grows while batches are quick, for the less of it are commits, and shrinks
-where the machine is slow. Inside a batch the keys are worked in a thread while the database
-writes the part before.
+A batch is one transaction. An erasure waits for it, and ingest waits behind the erasure. So the
+size of a batch follows the clock: it grows while batches are quick, to save commits, and shrinks
+where the machine is slow. Inside a batch a thread works on one part while the database writes the
+part before.
 """
 
 from __future__ import annotations
@@ -12,14 +12,36 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session
+
 BATCH_ROWS_MAX = 20_000
-"""Some 20 MB of rows in hand."""
+"""About 20 MB of rows in memory."""
 BATCH_S = 1.0
-"""What a batch is to take, roughly: between half of it and twice."""
+"""How long a batch should take, roughly: between half of it and twice."""
 PART_ROWS = 2_500
+
+SHARED = f"SELECT {DURABLE}, pii.lock_shared()"
+"""Opens a batch of a rotation: durable, and never while a person is being erased."""
+BY_INDEX = ", ".join(
+    f"set_config('enable_{way}', 'off', true)"
+    for way in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin")
+)
+"""Follows SHARED where a batch is the next small part of a large table: it is read in the order of
+the primary key, whatever the planner thinks of a LIMIT."""
+FIRST_SUBJECT = "00000000-0000-0000-0000-000000000000"
 
 Row = TypeVar("Row", bound=Sequence[Any])
 Made = TypeVar("Made")
+
+
+async def wait_for_batches(session: Session) -> None:
+    """Wait for the batches of ingest that have begun; later ones read the active versions of now.
+
+    Otherwise a batch under the old version could commit after the last search for such rows. Raises
+    psycopg.Error.
+    """
+    async with session.transaction(mode=READ_COMMITTED) as transaction:
+        await transaction.commit("SELECT pii.lock_alone()")
 
 
 class BatchSize:
@@ -38,9 +60,9 @@ class BatchSize:
 
 
 def parts(rows: Sequence[Row], whole: int | None = None) -> Iterator[Sequence[Row]]:
-    """Yield the rows in parts of about one size, in order; nothing for none.
+    """Yield the rows in parts of about one size, in order; no part where there are no rows.
 
-    Rows behind each other that are equal in column `whole` stay together.
+    Consecutive rows that are equal in column `whole` stay together.
     """
     start, left = 0, -(-len(rows) // PART_ROWS)
     while left:
@@ -58,9 +80,9 @@ async def overlapped(
     write: Callable[[Made], Awaitable[None]],
     whole: int | None = None,
 ) -> None:
-    """Do the `work` on each part in a thread, while what came of the part before is written.
+    """Do the `work` on each part in a thread, while the result of the part before is written.
 
-    `whole` as in `parts`. Raises what either raises, and only when the thread is done.
+    `whole`: as in `parts`. Raises what `work` or `write` raises, once the thread is done.
     """
     made: list[Made] = []
     loop = asyncio.get_running_loop()
@@ -71,7 +93,7 @@ async def overlapped(
                 await write(made.pop())
         finally:
             await asyncio.wait([working])
-            working.exception()  # seen: what the write raised comes first
+            working.exception()  # marked as seen: an error of the write comes first
         made.append(working.result())
     if made:
         await write(made.pop())

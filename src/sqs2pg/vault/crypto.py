@@ -1,11 +1,11 @@
-"""Envelope: the vault's cryptography, and nothing else. Values in, values out; no I/O.
+"""The vault's cryptography (envelope encryption), and nothing else. Values in, values out; no I/O.
 
     vault root v ──HKDF──▶ key-encryption key v ──wraps──▶ data key of a subject ──seals──▶ values
                                                └─wraps──▶ reference key ──HMAC──▶ subject reference
 
-Each seal is `keys/aead.py`'s (AES-256-GCM under a key per nonce). What it is bound to, each field
-with its length before it, tells what it is (with the format's version), whose, and for a value its
-field and token: a ciphertext moved to another field, token or subject does not open.
+Everything is sealed by `keys/aead.py` (AES-256-GCM under a key per nonce). The associated data says
+what is sealed (with the format's version), whose it is, and for a value its field and token. So a
+ciphertext that is moved to another field, token or subject does not open.
 
 Frozen in docs/reference/vault.md; `tests/vectors/vault.json` holds known answers.
 """
@@ -22,11 +22,11 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.canonical import text
 
 REFERENCE_BYTES = 16
-"""Of the HMAC: among 10**12 subjects the chance of two sharing a reference is 10**-15."""
+"""Kept of the HMAC. Among 10**12 subjects, two share a reference with a probability of 10**-15."""
 
 _REFERENCE_LENGTH = REFERENCE_BYTES.to_bytes(4, "big")
-# Associated data in the form of `associated`: each field with its length before it. Those that
-# end before a reference take its length along.
+# Associated data in the form of `associated`: each field after its length. A prefix that comes
+# before a reference includes the reference's length.
 _SUBJECT = associated((b"sqs2pg/1/subject",)) + _REFERENCE_LENGTH
 _DATA_KEY = associated((b"sqs2pg/1/data-key",)) + _REFERENCE_LENGTH
 _REFERENCE_KEY = associated((b"sqs2pg/1/reference-key",))
@@ -37,10 +37,25 @@ def key_encryption_key(keyring: Keyring, series: str, version: int) -> SealingKe
     return SealingKey(hkdf_sha256(keyring.root(series, version), b"sqs2pg/1/key-encryption"))
 
 
+class KeyEncryptionKeys:
+    """The key-encryption keys of one keyring's vault roots by version, each derived once."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._keys: dict[int, SealingKey] = {}
+
+    def __getitem__(self, version: int) -> SealingKey:
+        """Return the key of a version. Raises KeyFault `key_missing`."""
+        if version not in self._keys:
+            self._keys[version] = key_encryption_key(self._keyring, "vault", version)
+        return self._keys[version]
+
+
 def subject_references(reference_key: bytes) -> Callable[[str], str]:
     """Return the function from a subject's name to its reference, 32 hex digits.
 
-    The name's canonical form is that of masking, kind `text`; it raises PermanentFault as that.
+    The function takes the canonical form that masking has for `text`, and raises PermanentFault for
+    the same names.
     """
     hexdigest = KeyedHash(reference_key).hexdigest
 
@@ -103,12 +118,12 @@ def _value_field(field: str) -> bytes:
 
 
 def seal_subject(data_key: SealingKey, name: str, subject: str) -> bytes:
-    """Return who a subject is, sealed under its data key, so that a reveal can say whose."""
+    """Return a subject's name sealed under its data key, so that a reveal can say whose it is."""
     return data_key.seal(_bytes(name), _SUBJECT + bytes.fromhex(subject))
 
 
 def open_subject(data_key: SealingKey, sealed: bytes, subject: str) -> str:
-    """Return who a subject is. Raises Sqs2pgError where anything differs."""
+    """Return a subject's name. Raises Sqs2pgError where anything differs."""
     return _text(data_key.open(sealed, _SUBJECT + bytes.fromhex(subject)))
 
 

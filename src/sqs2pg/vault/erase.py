@@ -1,10 +1,10 @@
-"""Forget: erase people. Their keys are destroyed, their values and quarantined bodies removed,
-their rows' tokens cleared and their names made random; or their rows removed.
+"""Erase people: destroy their keys, remove their values and quarantined bodies. Then clear the
+tokens and randomise the names in their rows, or remove the rows.
 
-First, in one short transaction that no batch overlaps: keys, values, bodies, the epoch that makes
-every cache forget, and the audit. From then on nothing of theirs can be opened, and a later message
-of theirs starts a new generation. Then the rows, a part of a table at a time. An erasure that is
-killed is found open and is gone on with when it is run again.
+First, in one short transaction that no batch overlaps: keys, values, bodies, the epoch that empties
+every cache, and the audit. From then on nothing of theirs can be opened, and a later message about
+them starts a new generation. Then the rows, one part of a table at a time. An erasure that was
+killed stays open, and goes on when it is started again.
 
 Promises: safe to repeat and to kill at any instant; the books still balance. Must never do: write
 a person's name anywhere; what is recorded is its reference.
@@ -18,14 +18,13 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import psycopg
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.catalog import resolve_table
-from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier
-from sqs2pg.postgres.sqlstate import explain
+from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.target_rows import (
     Leaf,
     PersonColumns,
@@ -36,14 +35,11 @@ from sqs2pg.vault.target_rows import (
 )
 
 PEOPLE_AT_ONCE = 200
-"""People whose keys one transaction destroys: ingest waits for so long."""
+"""People whose keys one transaction destroys. Ingest waits for that transaction."""
 PASSES_MAX = 3
-"""Of a table: until one finds nothing, unless their messages keep coming."""
+"""Passes over a table: until one finds nothing, unless messages about the people keep coming."""
 
-_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
-SELECT set_config('lock_timeout', '60s', true), set_config('synchronous_commit',
-    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply'
-    ELSE 'on' END, true)"""
+_SETTINGS = f"SELECT set_config('lock_timeout', '60s', true), {DURABLE}"
 _ALONE = "SELECT pii.lock_alone()"
 _OPEN = """INSERT INTO pii.erasure (subject, pseudonym)
 SELECT subject, gen_random_uuid() FROM unnest(%s::uuid[]) subject
@@ -56,7 +52,7 @@ SELECT count(*) FROM destroyed"""
 _REMOVE_VALUES = """WITH removed AS (
     DELETE FROM pii.value WHERE subject = ANY (%s::uuid[]) RETURNING 1)
 SELECT count(*) FROM removed"""
-# As a purge, for every pipeline whose quarantine has bodies of theirs: see postgres/quarantine.py.
+# Like a purge (postgres/quarantine.py), in every pipeline whose quarantine has bodies of theirs.
 _REMOVE_BODIES = """WITH gone AS (
     DELETE FROM sqs2pg.quarantine q WHERE q.subject = ANY (%s::uuid[])
     RETURNING q.key, q.message_id, q.pipeline, q.replayed_at),
@@ -72,7 +68,7 @@ _RECORD = """SELECT act.sequence, act.hash FROM unnest(%s::text[]) WITH ORDINALI
 LATERAL sqs2pg.record_act(%s, s.subject, %s, %s) act ORDER BY s.i"""
 _PSEUDONYMS = """SELECT subject, pseudonym FROM pii.erasure
 WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL"""
-# `m` pairs what stands in the column with the subject it means and what shall stand there.
+# `m`: what stands in the column, the subject that it means, and what will replace it.
 _CHANGE = """WITH m AS MATERIALIZED (
     SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[]) m (spelling, subject, name)),
 changed AS ({change} RETURNING m.subject),
@@ -100,7 +96,7 @@ class Erased(msgspec.Struct):
     rows_deleted: int = 0
     quarantine_removed: int = 0
     quarantine_unreadable: int = 0
-    """Bodies of which nobody can say whose they are."""
+    """Bodies in which no person can be read, so that they may be about anybody."""
     quarantine_unreadable_newest: datetime | None = None
 
 
@@ -123,21 +119,18 @@ class Eraser:
         self._delete_rows = delete_rows
         self.report = Erased()
         self.pages = 0
-        """Pages of the targets looked through so far."""
+        """Pages of the targets scanned so far."""
 
     async def run(self, names: Sequence[str], reason: str, ticket: str = "") -> Erased:
         """Erase the people of these names, each once; return what was done and what remains.
 
-        May be repeated, and after a kill must be, to its end. Raises SettingsError for a reason
+        May be repeated, and must be after a kill, until it ends. Raises SettingsError for a reason
         that cannot be recorded or a name that no person can have, FatalFault where the database
         refuses.
         """
-        reason = audit.operator_text("the reason", reason, audit.REASON_CHARACTERS_MAX)
-        ticket = audit.operator_text("the ticket", ticket, audit.TICKET_CHARACTERS_MAX)
-        if not reason:
-            raise SettingsError("the reason is empty", hint="say why the person is erased")
+        reason, ticket = audit.stated_reason(reason, ticket, hint="say why the person is erased")
         subjects = {name: self._reference_of(name) for name in names}
-        try:
+        with explained():
             self._places = [await with_column_types(self._session, where) for where in self._places]
             people = list(subjects.items())
             for start in range(0, len(people), PEOPLE_AT_ONCE):
@@ -146,12 +139,6 @@ class Eraser:
                 await self._change_rows(part)
                 await self._finish(sorted(set(part.values())), reason, ticket)
             await self._report_leftovers()
-        except psycopg.Error as error:
-            await self._session.rollback()
-            raise explain(error) from None
-        except BaseException:
-            await self._session.close()  # its transaction is in an unknown state
-            raise
         return self.report
 
     def _reference_of(self, name: str) -> str:
@@ -160,23 +147,23 @@ class Eraser:
         except PermanentFault as fault:
             code = fault.code
         raise SettingsError(
-            f"a name is none that could have been stored ({code})",
+            f"no person can have one of the names ({code})",
             code=code,
             hint="give ids as the messages have them: nobody was erased",
         )
 
     async def _destroy(self, subjects: list[str], reason: str, ticket: str) -> None:
-        """Make all that is sealed of these people unreadable, in one transaction."""
+        """Make everything that is sealed of these people unreadable, in one transaction."""
         execute = self._session.execute
-        await execute(_BEGIN)
-        await execute(_ALONE)
-        await execute(_OPEN, [subjects])
-        [(keys,)] = await execute(_DESTROY, [subjects])
-        [(values,)] = await execute(_REMOVE_VALUES, [subjects])
-        [(bodies,)] = await execute(_REMOVE_BODIES, [subjects])
-        await execute(_NEXT_EPOCH)
-        anchor = await self._record("forget", [f"subject {s}" for s in subjects], reason, ticket)
-        await execute("COMMIT")
+        acts = [f"subject {subject}" for subject in subjects]
+        async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
+            await execute(_ALONE)
+            await execute(_OPEN, [subjects])
+            [(keys,)] = await execute(_DESTROY, [subjects])
+            [(values,)] = await execute(_REMOVE_VALUES, [subjects])
+            [(bodies,)] = await execute(_REMOVE_BODIES, [subjects])
+            await execute(_NEXT_EPOCH)
+            anchor = await self._record("forget", acts, reason, ticket)
         audit.announce("forget", anchor)
         self.report.subjects += len(subjects)
         self.report.keys_destroyed += keys
@@ -193,11 +180,11 @@ class Eraser:
             ]
             columns = [list(column) for column in zip(*pairs, strict=True)]
             for _ in range(PASSES_MAX if pairs else 0):
-                if not await self._pass(where, columns):
+                if not await self._change_table(where, columns):
                     break
 
-    async def _pass(self, where: PersonColumns, columns: list[list[Any]]) -> int:
-        """Go through a target once; return how many rows were changed."""
+    async def _change_table(self, where: PersonColumns, columns: list[list[Any]]) -> int:
+        """Pass over a target once; return how many rows were changed."""
         changed = 0
         for leaf in await leaves(self._session, where.table, where.column):
             for part in leaf.ranges(indexed=leaf.indexed):
@@ -219,12 +206,11 @@ class Eraser:
             type=where.type,
             range=part,
         )
-        await self._session.execute(_BEGIN)
-        [(changed,)] = await self._session.execute(_CHANGE.format(change=change), columns)
-        if changed and self._delete_rows:
-            name = await resolve_table(self._session, where.table) if where.named else None
-            await self._session.execute(_TALLY, [self._pipeline, -changed, name])
-        await self._session.execute("COMMIT")
+        async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
+            [(changed,)] = await self._session.execute(_CHANGE.format(change=change), columns)
+            if changed and self._delete_rows:
+                name = await resolve_table(self._session, where.table) if where.named else None
+                await self._session.execute(_TALLY, [self._pipeline, -changed, name])
         if self._delete_rows:
             self.report.rows_deleted += changed
         else:
@@ -232,13 +218,12 @@ class Eraser:
         return int(changed)
 
     async def _finish(self, subjects: list[str], reason: str, ticket: str) -> None:
-        """Close the erasures: nothing tells any more whose the random names are."""
-        await self._session.execute(_BEGIN)
-        rows = await self._session.execute(_FINISH, [subjects])
+        """Close the erasures: from now on nothing links the random names to the people."""
         what = "deleted" if self._delete_rows else "changed"
-        acts = [f"subject {UUID(str(s)).hex}, {n} rows {what}" for s, n in sorted(rows)]
-        anchor = await self._record("forget_done", acts, reason, ticket) if acts else None
-        await self._session.execute("COMMIT")
+        async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
+            rows = await self._session.execute(_FINISH, [subjects])
+            acts = [f"subject {UUID(str(s)).hex}, {n} rows {what}" for s, n in sorted(rows)]
+            anchor = await self._record("forget_done", acts, reason, ticket) if acts else None
         if anchor:
             audit.announce("forget_done", anchor)
 

@@ -1,21 +1,19 @@
-"""The key of subject references: random, made once for a database, kept there wrapped.
+"""The key of subject references: random, made once per database, kept there wrapped.
 
-It is never rotated, or a person's later messages would not be found under the reference of the
-earlier ones. Its wrapping is: `keys rewrap` puts it under the active vault root.
+It is never rotated: otherwise a person's later messages would not be found under the reference of
+the earlier ones. Only its wrapping is: `keys rewrap` puts the key under the active vault root.
 """
 
 from __future__ import annotations
 
 import secrets
 
-import psycopg
-
 from sqs2pg.errors import KeyFault, Sqs2pgError
 from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.derive import ROOT_BYTES, Secret
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sqlstate import explain
+from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.crypto import key_encryption_key, unwrap_reference_key, wrap_reference_key
 
 _READ = "SELECT wrapped, wrapped_by FROM pii.reference_key()"
@@ -23,21 +21,21 @@ _OFFER = "SELECT pii.set_reference_key(%s, %s)"
 
 
 async def reference_key(session: Session, keyring: Keyring, *, make: bool = True) -> Secret:
-    """Return the key, made now where there is none and `make` says so.
+    """Return the key. Where there is none and `make` is true, make it now.
 
     Without a vault root it is wrapped under the pseudonym root, as quarantined bodies are. Raises
-    KeyFault where the root it is wrapped under is missing or another one, FatalFault where the
+    KeyFault where the root that it is wrapped under is missing or differs, FatalFault where the
     database refuses.
     """
-    try:
+    with explained():
         [(wrapped, wrapped_by)] = await session.execute(_READ)
         if wrapped is None and make:
             label, _ = keyring.quarantine_key()
-            offered = wrap_reference_key(_kek(keyring, label), secrets.token_bytes(ROOT_BYTES))
+            offered = wrap_reference_key(
+                kek_of_label(keyring, label), secrets.token_bytes(ROOT_BYTES)
+            )
             await session.execute(_OFFER, [offered, label])
             [(wrapped, wrapped_by)] = await session.execute(_READ)
-    except psycopg.Error as error:
-        raise explain(error) from None
     if wrapped is None:
         raise KeyFault(
             "the database has no subject references yet: nothing was sealed",
@@ -45,7 +43,7 @@ async def reference_key(session: Session, keyring: Keyring, *, make: bool = True
             hint="they are made when a pipeline first runs",
         )
     try:
-        return unwrap_reference_key(_kek(keyring, wrapped_by), wrapped)
+        return unwrap_reference_key(kek_of_label(keyring, wrapped_by), wrapped)
     except KeyFault:
         raise
     except Sqs2pgError:
@@ -56,6 +54,7 @@ async def reference_key(session: Session, keyring: Keyring, *, make: bool = True
         ) from None
 
 
-def _kek(keyring: Keyring, label: str) -> SealingKey:
+def kek_of_label(keyring: Keyring, label: str) -> SealingKey:
+    """Return the key-encryption key of a label, `SERIES:VERSION`. Raises KeyFault."""
     series, _, version = label.partition(":")
     return key_encryption_key(keyring, series, int(version))

@@ -1,13 +1,13 @@
-"""Rekey: the tokens of old rows under the active pseudonym root, so that they join with new ones.
+"""Rekey: give old rows the tokens of the active pseudonym root, so that they join with new rows.
 
-After `keys rotate` of the pseudonym root. Two steps, each in batches of their own transactions:
-first every sealed value is opened, given its new token and sealed for it, and the pair of tokens is
-noted in `pii.token_map`; then the targets' columns follow that map. While it runs the map keeps
-joins (`coalesce(new_token, …)`), and `reveal` resolves old and new tokens. At the end the map is
-emptied: whoever has the old root could follow it from a guess to a new token.
+Run after `keys rotate` of the pseudonym root. Two steps, each in batches of one transaction. First
+every sealed value is opened, gets its new token and is sealed for it, and `pii.token_map` notes the
+pair of tokens. Then the map is applied to the targets' columns. Meanwhile the map keeps joins
+(`coalesce(new_token, …)`), and `reveal` resolves old and new tokens. At the end the map is emptied:
+with it, somebody who has the old root could get from a guessed value to its new token.
 
-Promises: each batch is whole or not there; a run that was killed is gone on with by running it
-again. Must never do: give a value a token without its old one leaving with it.
+Promises: a batch is applied whole or not at all. A run that was killed goes on when it is started
+again. Must never do: give a value a new token and leave its old one in place.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-import psycopg
 
 from sqs2pg.errors import KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier
-from sqs2pg.postgres.sqlstate import explain
-from sqs2pg.vault.batching import BatchSize, overlapped
-from sqs2pg.vault.crypto import key_encryption_key, open_value, seal_value, unwrap_data_key
-from sqs2pg.vault.rewrap import BARRIER, BEGIN, BY_INDEX, FIRST
+from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.vault.batching import (
+    BY_INDEX,
+    FIRST_SUBJECT,
+    SHARED,
+    BatchSize,
+    overlapped,
+    wait_for_batches,
+)
+from sqs2pg.vault.crypto import KeyEncryptionKeys, open_value, seal_value, unwrap_data_key
 from sqs2pg.vault.target_rows import Leaf, leaves
 
 BATCH_VALUES = 1_000
-"""In the first batch; `batching` finds the size of those after it."""
+"""In the first batch; `batching.BatchSize` sets the size of the next ones."""
 PASSES_MAX = 20
-"""Of a table: until one finds nothing to change. The first leaves only what others change."""
+"""Passes over a table, until one finds nothing to change. After the first one only rows that others
+have changed meanwhile are left."""
 
 # A token of another version; the pattern is frozen (docs/reference/masking.md). The digits are
 # counted by length: a bound in the expression costs PostgreSQL four times as much.
@@ -47,9 +53,9 @@ _NEXT = f"""SELECT v.ctid::text, encode(uuid_send(v.subject), 'hex'), v.generati
 FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
 WHERE (v.subject, v.field, v.token) > (%s::uuid, %s, %s) AND v.field = ANY (%s) AND {_OLD_VALUE}
 ORDER BY v.subject, v.field, v.token LIMIT %s FOR UPDATE OF v"""
-# The old rows go by their address: they are locked since they were read, so they are where they
-# were. Columns of values come as texts with commas between, which PostgreSQL reads at a quarter of
-# an array's cost; none of these has a comma of its own.
+# The old rows are deleted by their address: they have been locked since they were read and have not
+# moved. Columns of values are passed as texts joined by commas, which PostgreSQL reads at a
+# quarter of an array's cost; none of these values has a comma.
 _MOVE = """WITH removed AS (DELETE FROM pii.value WHERE ctid = ANY (%s::text::tid[])),
 mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
@@ -63,12 +69,12 @@ FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ','), string_to_ta
                 string_to_table(%s, ','), string_to_table(%s, ','))
      AS n (subject, generation, field, token, sealed)
 ORDER BY 1, 3, 4 ON CONFLICT DO NOTHING"""
-# For the hash of a large map, which every statement that follows it builds anew.
+# For the hash table of a large map, which every statement that applies it builds anew.
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
 _ANALYZE_MAP = "ANALYZE pii.token_map"
-# What is found counts, and not what is changed: a row that another changes meanwhile has moved,
-# and is for the next pass.
+# The rows found decide whether another pass is needed, not the rows changed: a row that others
+# change meanwhile has moved, and the next pass takes it.
 _CHANGE = """WITH n AS MATERIALIZED (
     SELECT t.ctid AS place, {found} FROM {leaf} t {joins}
     WHERE coalesce({mapped}) IS NOT NULL{range}),
@@ -90,9 +96,9 @@ class RecoverableColumn(msgspec.Struct, frozen=True):
     """Quoted for SQL."""
     name: str
     field: str
-    """The source, by which the vault knows it."""
+    """The source, which is the field's name in the vault."""
     masks: dict[int, Mask]
-    """Its pseudonym by version of the root, the active one among them."""
+    """The function to its pseudonym by version of the root, the active version included."""
 
 
 class Rekeyed(msgspec.Struct):
@@ -101,16 +107,16 @@ class Rekeyed(msgspec.Struct):
     values: int = 0
     rows: int = 0
     values_damaged: int = 0
-    """Sealed values that do not open, left as they are."""
+    """Sealed values that do not open; they stay as they are."""
     rows_left: int = 0
-    """Cells with an old token for which no value is sealed."""
+    """Cells with an old token whose value is not sealed."""
 
 
 class _Moved(NamedTuple):
-    """What a part of a batch writes: columns of the same length, but for the places."""
+    """What one part of a batch writes, as columns of equal length."""
 
     places: list[str]
-    """Of the values that get new tokens; those that do not open stay."""
+    """Addresses of the values that get new tokens; values that do not open are not among them."""
     subjects: list[str]
     generations: list[str]
     fields: list[str]
@@ -128,7 +134,6 @@ class Rekeyer:
         self, session: Session, keyring: Keyring, columns: Sequence[RecoverableColumn]
     ) -> None:
         self._session = session
-        self._keyring = keyring
         self._version = keyring.active("pseudonym")
         self._columns = columns
         self._current = f"v{self._version}_"
@@ -136,42 +141,36 @@ class Rekeyer:
         for column in columns:
             self._of_field.setdefault(column.field, []).append(column)
         self._fields = sorted(self._of_field)
-        self._keks: dict[int, SealingKey] = {}
+        self._keks = KeyEncryptionKeys(keyring)
         self._batch_size = BatchSize(BATCH_VALUES)
         self.report = Rekeyed()
         self.total = 0
-        """Values that had an old token when the run began."""
+        """Values with an old token when the run began."""
 
     async def run(self) -> Rekeyed:
-        """Give every old token of a sealed value its new one, in vault and targets.
+        """Replace every old token of a sealed value by its new one, in vault and targets.
 
         May be repeated, and run while messages come in under the new version. Raises KeyFault
         where a vault root is missing, FatalFault where the database refuses, TransientFault where
-        rows of a target kept being changed meanwhile.
+        others kept changing rows of a target.
         """
-        try:
-            await self._session.execute(BARRIER)
+        with explained():
+            await wait_for_batches(self._session)
             [(self.total,)] = await self._session.execute(_COUNT, [self._fields, self._current])
             [(mapped,)] = await self._session.execute(_MAP_ROWS)
             if self.total or mapped:
                 await self._record("keys_rekey", f"{self.total:,} values to get new tokens")
-                after: tuple[str, str, str] | None = (FIRST, "", "")
+                after: tuple[str, str, str] | None = (FIRST_SUBJECT, "", "")
                 while after is not None:
                     after = await self._next_values(after)
                 await self._session.execute(_ANALYZE_MAP)
                 for table in self._tables():
-                    await self._follow(table)
+                    await self._apply_map(table)
                 await self._session.execute(_EMPTY_MAP)
                 done = self.report
                 await self._record("keys_rekey_done", f"{done.values:,} values, {done.rows:,} rows")
             for table in self._tables():
                 self.report.rows_left += await self._left(table)
-        except psycopg.Error as error:
-            await self._session.rollback()
-            raise explain(error) from None
-        except BaseException:
-            await self._session.close()
-            raise
         return self.report
 
     def _tables(self) -> dict[str, list[RecoverableColumn]]:
@@ -182,11 +181,11 @@ class Rekeyer:
 
     async def _record(self, act: str, what: str) -> None:
         subject = f"pseudonym version {self._version}: {what}"
-        audit.announce(act, await audit.append(self._session, act, subject=subject))
+        await audit.record(self._session, act, subject=subject)
 
     async def _next_values(self, after: tuple[str, str, str]) -> tuple[str, str, str] | None:
-        """Give the next values new tokens; return where to go on, None at the end."""
-        execute = self._session.execute
+        """Give the next values new tokens; return the last one's key, None at the end."""
+        session = self._session
         began, size, moved = time.monotonic(), self._batch_size.rows, 0
 
         async def move(part: _Moved) -> None:
@@ -198,13 +197,12 @@ class Rekeyer:
                 texts = map(",".join, (pairs, pairs.values(), *columns))
                 places = '{"' + '","'.join(part.places) + '"}'
                 before, now, *rest = texts
-                await execute(_MOVE, [places, before, now, self._fields, *rest])
+                await session.execute(_MOVE, [places, before, now, self._fields, *rest])
             moved += len(part.places)
 
-        await execute(f"{BEGIN}, {BY_INDEX}")
-        rows = await execute(_NEXT, [*after, self._fields, self._current, size])
-        await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
-        await execute("COMMIT")
+        async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
+            rows = await session.execute(_NEXT, [*after, self._fields, self._current, size])
+            await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
         self.report.values += moved
         self.report.values_damaged += len(rows) - moved
         if len(rows) < size:
@@ -223,7 +221,7 @@ class Rekeyer:
             if known != (subject, generation):  # they come by subject
                 known, key = (subject, generation), None
                 try:
-                    key = unwrap_data_key(self._kek(version), wrapped, subject, generation)
+                    key = unwrap_data_key(self._keks[version], wrapped, subject, generation)
                 except KeyFault:
                     raise
                 except Sqs2pgError:
@@ -246,7 +244,7 @@ class Rekeyer:
         """Return the new pseudonym of the column that the old token came from."""
         columns = self._of_field[field]
         if len(columns) > 1:
-            # The field goes to columns of several domains: the old token tells which.
+            # The field goes to columns of several domains: the old token shows which one.
             version = int(token[1 : token.index("_")])
             for column in columns[1:]:
                 old = column.masks.get(version)
@@ -254,14 +252,14 @@ class Rekeyer:
                     return column.masks[self._version]
         return columns[0].masks[self._version]
 
-    async def _follow(self, table: str) -> None:
-        """Bring a target's columns after the map."""
+    async def _apply_map(self, table: str) -> None:
+        """Replace the old tokens in a target's columns as the map says."""
         columns = self._tables()[table]
         for _ in range(PASSES_MAX):
             found = 0
             for leaf in await leaves(self._session, table, columns[0].name):
                 for part in leaf.ranges(indexed=False):
-                    found += await self._follow_part(leaf, part, columns)
+                    found += await self._apply_to_part(leaf, part, columns)
             if not found:
                 return
         raise TransientFault(
@@ -270,10 +268,10 @@ class Rekeyer:
             hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
         )
 
-    async def _follow_part(
+    async def _apply_to_part(
         self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
     ) -> int:
-        """Return how many rows were found that are not after the map yet."""
+        """Apply the map to one range of a table; return how many rows with old tokens it found."""
         names = [quote_identifier(column.name) for column in columns]
         mapped = [f"m{number}.new_token" for number in range(len(names))]
         statement = _CHANGE.format(
@@ -284,22 +282,16 @@ class Rekeyer:
             sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
             range=part,
         )
-        await self._session.execute(f"{BEGIN};\n{_MEMORY}")
-        [(found, changed)] = await self._session.execute(statement)
-        await self._session.execute("COMMIT")
+        async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+            [(found, changed)] = await self._session.execute(statement)
         self.report.rows += changed
         return int(found)
 
     async def _left(self, table: str) -> int:
-        """Return how many cells have an old token still, in one look through the table."""
+        """Return how many cells still have an old token, in one scan of the table."""
         columns = self._tables()[table]
         old = [_OLD.format(f"t.{quote_identifier(column.name)}") for column in columns]
         counts = " + ".join(f"count(*) FILTER (WHERE {which})" for which in old)
         statement = _LEFT.format(table=table, counts=counts)
         [(left,)] = await self._session.execute(statement, [self._current] * len(old))
         return int(left)
-
-    def _kek(self, version: int) -> SealingKey:
-        if version not in self._keks:
-            self._keks[version] = key_encryption_key(self._keyring, "vault", version)
-        return self._keks[version]

@@ -1,8 +1,9 @@
-"""Reveal: a token, or a person, -> values in clear, on record before anything is given.
+"""Reveal: the values behind a token, or of a person, in clear. The request is on record first.
 
-Two transactions. The first asks: it commits the audit row with the reason, durably. The second
-fetches: the database gives ciphertexts and wrapped keys only for a request that this role has
-committed within ten minutes. What opens them, the vault root, is here and never in the database.
+Two transactions. The first one requests: it commits the audit row with the reason, durably. The
+second one fetches: the database gives ciphertexts and wrapped keys only for a request that this
+role has committed within the last ten minutes. The vault root, which opens them, is in this process
+and never in the database.
 
 Must never do: log or store a value; put one into an error.
 """
@@ -15,18 +16,16 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import psycopg
 
-from sqs2pg.errors import FatalFault, PermanentFault, SettingsError, Sqs2pgError
-from sqs2pg.keys.aead import SealingKey
+from sqs2pg.errors import FatalFault, PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.convert import Converter, text
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.audit import Anchor
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sqlstate import explain
+from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
 from sqs2pg.vault.crypto import (
-    key_encryption_key,
+    KeyEncryptionKeys,
     open_subject,
     open_value,
     subject_references,
@@ -35,11 +34,11 @@ from sqs2pg.vault.crypto import (
 from sqs2pg.vault.reference_key import reference_key
 
 LIMIT_MAX = 1_000
-"""Values a request, at most; the database refuses more."""
+"""Values of one request, at most; the database refuses more."""
 TOKEN_CHARACTERS_MAX = 1_024
 
 _TOKEN = re.compile(r"[ved][1-9][0-9]{0,3}_[A-Za-z0-9_-]+\Z|[0-9a-f]{64}\Z")
-"""What masks with a version look like, and `sha256`."""
+"""A token of a mask with a version, or of `sha256`."""
 
 _REQUEST = "SELECT granted, sequence, hash FROM pii.request_reveal(%s, %s::uuid, %s, %s, %s)"
 _FETCH = """SELECT subject, generation, field, token, sealed, wrapped_key, key_version,
@@ -80,20 +79,18 @@ async def reveal(
     named: Converter = text,
     like_values: bool = False,
 ) -> list[Revealed]:
-    """Return up to `limit` (1 to 1,000) values: of a token, of a person, or of one in the other.
+    """Return up to `limit` (1 to 1,000) values: of a token, of a person, or of a person's token.
 
-    At least one. `named` makes of `user` the name by which they are known (`mapping/subject.py`).
-    `like_values`: a token may look like a value (`fpe_ff1`); else one that does not look like a
-    token is refused before it is on record, for it may be an address, or somebody's name.
+    Give `token` or `user` or both. `named` normalises `user` to the form in which the vault knows
+    people (`mapping/subject.py`). `like_values`: a token may look like a value (`fpe_ff1`).
+    Otherwise a token that does not look like one is refused before it is on record, since it may be
+    an address or somebody's name.
 
     Raises SettingsError for a request that cannot be recorded, KeyFault where a key is missing,
-    FatalFault where the role may not, has had its share of the hour (`rate_limited`), the person
-    was erased (`erased`), or nothing is sealed (`not_sealed`).
+    FatalFault where the role lacks the privilege, has used up its values of this hour
+    (`rate_limited`), the person was erased (`erased`), or nothing is sealed (`not_sealed`).
     """
-    reason = audit.operator_text("the reason", reason, audit.REASON_CHARACTERS_MAX)
-    ticket = audit.operator_text("the ticket", ticket, audit.TICKET_CHARACTERS_MAX)
-    if not reason:
-        raise SettingsError("the reason is empty", hint="say why the value is revealed")
+    reason, ticket = audit.stated_reason(reason, ticket, hint="say why the value is revealed")
     if token is not None:
         audit.operator_text("the token", token, TOKEN_CHARACTERS_MAX)
         if not like_values and not _TOKEN.match(token):
@@ -106,25 +103,23 @@ async def reveal(
     keyring.active("vault")  # without it nothing would be opened
     reference = await _reference(session, keyring, user, named) if user is not None else None
     anchor = await _request(session, [token, reference, limit, reason, ticket])
-    try:
+    with explained():
         rows = await session.execute(_FETCH, [anchor.sequence])
-    except psycopg.Error as error:
-        raise explain(error) from None
     if not rows:
         raise await _nothing(session, reference)
-    opener = _Opener(keyring)
-    return [opener.open(row, anchor.sequence) for row in rows]
+    keks = KeyEncryptionKeys(keyring)
+    return [_open(keks, row, anchor.sequence) for row in rows]
 
 
 async def _request(session: Session, parameters: list[Any]) -> Anchor:
     """Commit the request; return its anchor."""
     try:
-        [(granted, sequence, digest)] = await session.execute(_REQUEST, parameters)
-    except psycopg.Error as error:
-        fault = explain(error)
-        if error.sqlstate == "42501":
+        with explained():
+            [(granted, sequence, digest)] = await session.execute(_REQUEST, parameters)
+    except FatalFault as fault:
+        if fault.code == f"postgres_{INSUFFICIENT_PRIVILEGE}":
             fault.hint = "GRANT sqs2pg_revealer TO the login of sink.dsn"
-        raise fault from None
+        raise
     anchor = Anchor(sequence, digest)
     audit.announce("reveal" if granted else "reveal_refused", anchor)
     if not granted:
@@ -143,20 +138,18 @@ async def _reference(session: Session, keyring: Keyring, user: str, named: Conve
     except PermanentFault as fault:
         code = fault.code
     raise SettingsError(
-        f"the user is not a name that could have been stored ({code})",
+        f"no person can have this name ({code})",
         code=code,
         hint="give the id as the messages have it",
     )
 
 
-async def _nothing(session: Session, reference: str | None) -> Sqs2pgError:
-    """Say why there is nothing: the request stands in the audit all the same."""
+async def _nothing(session: Session, reference: str | None) -> FatalFault:
+    """Return why there is nothing. The request stays in the audit all the same."""
     erased: datetime | None = None
     if reference is not None:
-        try:
+        with explained():
             [(erased,)] = await session.execute(_ERASED, [reference])
-        except psycopg.Error as error:
-            return explain(error)
     if erased is not None:
         return FatalFault(
             f"this person was erased on {erased:%Y-%m-%d}: nothing of theirs can be revealed",
@@ -171,24 +164,17 @@ async def _nothing(session: Session, reference: str | None) -> Sqs2pgError:
     )
 
 
-class _Opener:
-    def __init__(self, keyring: Keyring) -> None:
-        self._keyring = keyring
-        self._keks: dict[int, SealingKey] = {}
-
-    def open(self, row: tuple[Any, ...], sequence: int) -> Revealed:
-        number, generation, field, token, sealed, wrapped, version, who, shared_by = row
-        assert isinstance(number, UUID)
-        subject = number.hex
-        if version not in self._keks:
-            self._keks[version] = key_encryption_key(self._keyring, "vault", version)
-        data_key = unwrap_data_key(self._keks[version], wrapped, subject, generation)
-        return Revealed(
-            field=field,
-            token=token,
-            value=open_value(data_key, sealed, field, token, subject),
-            subject=open_subject(data_key, who, subject),
-            reference=subject,
-            shared_by=shared_by,
-            audit=sequence,
-        )
+def _open(keks: KeyEncryptionKeys, row: tuple[Any, ...], sequence: int) -> Revealed:
+    number, generation, field, token, sealed, wrapped, version, who, shared_by = row
+    assert isinstance(number, UUID)
+    subject = number.hex
+    data_key = unwrap_data_key(keks[version], wrapped, subject, generation)
+    return Revealed(
+        field=field,
+        token=token,
+        value=open_value(data_key, sealed, field, token, subject),
+        subject=open_subject(data_key, who, subject),
+        reference=subject,
+        shared_by=shared_by,
+        audit=sequence,
+    )

@@ -1,13 +1,14 @@
 """Seal: what a batch's transaction adds when the vault is on.
 
-After the rows and before the quarantine, in the rows' own transaction. What this process knows to
-be stored costs nothing more. For the rest one statement asks which values are not there yet and
-gets their subjects' wrapped keys; new subjects get keys in a second; the sealed values go in with
-a third, ON CONFLICT DO NOTHING, sorted, so that batches that meet wait and never deadlock.
+After the rows and before the quarantine, in the rows' own transaction. Values that this process
+knows to be stored cost no statement. For the others, a first statement returns which of them are
+missing and the wrapped keys of their subjects. A second one gives new subjects their keys. A third
+one stores the sealed values, ON CONFLICT DO NOTHING and sorted, so that batches that meet wait and
+never deadlock.
 
-Promises: when the batch has committed, every recoverable value of its written rows opens for who
-may reveal it, or its subject was erased. Caches hold hashes and keys, never a value, and are
-dropped when the epoch says that somebody was erased. Must never do: read a value.
+Promises: once the batch has committed, every recoverable value of its written rows can be opened by
+a role that may reveal it, unless its subject was erased. Caches hold hashes and keys, never a
+value, and are emptied when the epoch says that somebody was erased. Must never do: read a value.
 """
 
 from __future__ import annotations
@@ -53,17 +54,17 @@ ON CONFLICT DO NOTHING"""
 
 STORED_MAX = 400_000
 """Records whose values are known to be stored, in each of two sets: about 60 MB when full. A hash
-has 64 bits, salted in each process: that a new record passes for a known one has a chance of
-10**-13."""
+has 64 bits and is salted in each process: a new record is taken for a known one with a probability
+of 10**-13."""
 DATA_KEYS_MAX = 10_000
-"""Unwrapped data keys, the latest: about 10 MB."""
+"""The latest unwrapped data keys: about 10 MB."""
 
-# Every value there, and none that the array's syntax would read otherwise.
+# Every value is there, and none has a character that means something in an array literal.
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]+(?:,[A-Za-z0-9_.:-]+)*\Z")
 
 
 class Marks(msgspec.Struct):
-    """What a transaction stored, to be remembered once it has committed."""
+    """What a transaction stored. The vault remembers it once the transaction has committed."""
 
     epoch: int
     stored: Collection[int]
@@ -71,11 +72,11 @@ class Marks(msgspec.Struct):
 
 
 _ValueKey = tuple[str, str, str]
-"""Where a value belongs: its subject's reference, its field and its token."""
+"""The key of a value in `pii.value`: its subject's reference, its field and its token."""
 
 
 class ValueSealer:
-    """Seals for all sinks of one process."""
+    """Seals the values of all sinks of one process."""
 
     open_statements = OPEN
 
@@ -94,7 +95,7 @@ class ValueSealer:
         self._data_keys: OrderedDict[str, tuple[int, SealingKey]] = OrderedDict()
 
     def check_epoch(self, epoch: int, version: int | None) -> None:
-        """Hold caches and keys against what a transaction read when it opened.
+        """Compare caches and keys with what a transaction read when it opened.
 
         Raises KeyFault where another root is the active one.
         """
@@ -116,8 +117,8 @@ class ValueSealer:
     ) -> Marks:
         """Store what the batch's written rows hide, in the caller's transaction.
 
-        `chosen` are the MessageIds of the rows that are written; None: of all. Give the result to
-        `remember` after COMMIT. Raises psycopg.Error, KeyFault where a subject's key is wrapped
+        `chosen` are the MessageIds of the written rows; None: all rows are written. Pass the result
+        to `remember` after COMMIT. Raises psycopg.Error, KeyFault where a subject's key is wrapped
         under a root that is not in the keyring.
         """
         marks = Marks(self._epoch, [], {})
@@ -134,7 +135,7 @@ class ValueSealer:
         return marks
 
     def remember(self, marks: Marks) -> None:
-        """Note what a committed transaction stored; nothing where somebody was erased since."""
+        """Note what a committed transaction stored, unless somebody has been erased since."""
         if marks.epoch != self._epoch:
             return
         self._stored.update(marks.stored)
@@ -149,7 +150,7 @@ class ValueSealer:
         originals: Iterable[tuple[str, str, str, str]],
         entries: dict[_ValueKey, tuple[str, str]],
     ) -> None:
-        """Add the distinct values: subject and value in clear, by where they belong."""
+        """Add the distinct values to `entries`: subject and value in clear."""
         references: dict[str, str] = {}
         for subject, field, token, value in originals:
             reference = references.get(subject)
@@ -160,7 +161,7 @@ class ValueSealer:
     async def _store(
         self, session: Session, entries: dict[_ValueKey, tuple[str, str]], marks: Marks
     ) -> None:
-        places = sorted(entries)  # the order in which every batch stores them
+        places = sorted(entries)  # every batch stores its values in this order
         rows = await session.execute(_MISSING, list(map(_array, zip(*places, strict=True))))
         if not rows:
             return
@@ -185,7 +186,7 @@ class ValueSealer:
     async def _open_subjects(
         self, session: Session, keyless: dict[str, tuple[int, str]], marks: Marks
     ) -> None:
-        """Give subjects keys: ours, or those that another was quicker to give."""
+        """Give subjects keys: new ones, or those that another process has given them first."""
         kek = self._keks[self._version]
         made = {subject: secrets.token_bytes(ROOT_BYTES) for subject in sorted(keyless)}
         keys = {subject: SealingKey(key) for subject, key in made.items()}
@@ -223,7 +224,7 @@ class ValueSealer:
 
 
 def _array(values: Iterable[str]) -> str | list[str]:
-    """Return an array literal, built by one join; the list itself where a value needs quoting."""
+    """Return an array literal made by one join; the list itself where a value needs quoting."""
     listed = list(values)
     joined = ",".join(listed)
     if _PLAIN.match(joined) and joined.count(",") < len(listed) and "null" not in joined.lower():

@@ -1,7 +1,7 @@
-"""Places: where the rows of a person are, for erasing them and for giving them new tokens.
+"""Where the rows of a person are in the targets, for erasing them and for giving them new tokens.
 
-Worked out from the mapping and the keys, then held against the catalog. A target whose mapping
-does not say whose a row is, or says it in a way that cannot be found again, is refused.
+Derived from the mapping and the keys, then completed from the catalog. A target is refused where no
+column says whose a row is, or only in a way that cannot be searched for.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.settings import Field
 
 PAGES_AT_ONCE = 16_384
-"""Pages of a table that one statement looks through where no index helps: 128 MiB."""
+"""Pages of a table that one statement scans where no index helps: 128 MiB."""
 
-# The type as a cast takes it: `character` without a length would be that of one letter.
+# The type as a cast takes it: `character` without a length would mean one letter.
 _COLUMNS = f"""SELECT a.attname,
        CASE t.typname WHEN 'bpchar' THEN 'bpchar' ELSE format_type(a.atttypid, NULL) END,
        {COLUMN_TYPE}, a.attnotnull OR t.typnotnull, {COLUMN_LENGTH},
@@ -43,37 +43,38 @@ WHERE c.relkind = 'r' AND (c.oid = pg_catalog.to_regclass(%s) OR c.oid IN (
     SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t))
 ORDER BY 1"""
 
-# Of the types of columns that a mask, or a second column of the person's name, may go to.
+# What fills a NOT NULL column, for the types other than text that a mask, or another column of the
+# person's name, may go to. Text is filled with the random name.
 _FILLERS = {"inet": "'0.0.0.0'::inet", "uuid": "gen_random_uuid()"} | dict.fromkeys(
     ("int2", "int4", "int8", "numeric", "float4", "float8"), "0"
 )
 
 Spellings = Callable[[str], list[str]]
-"""From a person's name to everything that may stand for it in the target's column."""
+"""The function from a person's name to every text that may stand for it in the target's column."""
 
 
 class PersonColumns(msgspec.Struct):
-    """One target table, as an erasure sees it."""
+    """The columns of one target table that an erasure reads or changes."""
 
     table: str
     """Quoted for SQL."""
     column: str
-    """Whose a row is: the column's name."""
+    """The column that says whose a row is."""
     spellings: Spellings
     masked: tuple[str, ...]
     """Columns with masks, which are cleared."""
     named: bool = False
-    """The tally says which target it is: not the pipeline's first."""
+    """Whether the tally names this target: it is not the pipeline's first."""
     type: str = "text"
-    """As a cast takes it."""
+    """The type of `column` as a cast takes it."""
     base: str = "text"
-    """pg_type.typname, of a domain that of its base."""
+    """Its pg_type.typname; for a domain, that of its base type."""
     length_max: int | None = None
     digits: int | None = None
-    """Before the point, of a `numeric` that has bounds."""
+    """How many digits it has before the point, for a `numeric` with bounds."""
     fillers: dict[str, str] = {}
-    """Of the masked columns, those that must keep something: what, in SQL. `m.name` is the name
-    of an erased person there."""
+    """What fills a masked column that cannot be NULL, in SQL, by the column's name. In it `m.name`
+    is the random name of the erased person."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -83,12 +84,12 @@ class Leaf(msgspec.Struct, frozen=True):
     """Quoted for SQL."""
     pages: int
     indexed: bool
-    """By the column that says whose a row is."""
+    """Whether the column that says whose a row is leads an index."""
 
     def ranges(self, *, indexed: bool) -> list[str]:
-        """Return conditions on `t.ctid`, one a statement: all pages, a part at a time.
+        """Return conditions on `t.ctid`, one per statement, that cover all pages in parts.
 
-        Where the statement is `indexed` it needs no parts.
+        `indexed`: the statement uses an index and needs no parts.
         """
         if indexed or self.pages <= PAGES_AT_ONCE:
             return [""]
@@ -103,7 +104,7 @@ class Leaf(msgspec.Struct, frozen=True):
 def person_columns(
     table: str, fields: Sequence[Field], subject: str, keyring: Keyring, *, named: bool = False
 ) -> PersonColumns:
-    """Return the place of one target. `table` is quoted for SQL, `subject` is `vault.subject`.
+    """Return the columns of one target. `table` is quoted for SQL, `subject` is `vault.subject`.
 
     Raises SettingsError `no_subject_column` where its rows cannot be told apart by person.
     """
@@ -161,15 +162,15 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
 
 
 def _forms(name: str) -> list[str]:
-    """Return a name's canonically equivalent spellings: one reference stands for all of them."""
+    """Return a name's canonically equivalent spellings: all of them have one reference."""
     forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
     return list(dict.fromkeys([name, *forms]))
 
 
 async def with_column_types(session: Session, where: PersonColumns) -> PersonColumns:
-    """Return the place with what the catalog says of its columns.
+    """Return the columns, completed with what the catalog says of them.
 
-    Raises psycopg.Error, SettingsError where the column is not there or takes no other name.
+    Raises psycopg.Error, SettingsError where the column is missing or takes no random name.
     """
     rows = await session.execute(_COLUMNS, [where.table])
     known = {row[0]: _Known(*row[1:]) for row in rows}
@@ -197,7 +198,7 @@ async def with_column_types(session: Session, where: PersonColumns) -> PersonCol
 
 
 class _Known(NamedTuple):
-    """A column, as the catalog has it."""
+    """A column as the catalog describes it."""
 
     type: str
     base: str
@@ -207,14 +208,14 @@ class _Known(NamedTuple):
 
 
 def _filler(column: _Known) -> str:
-    """Return what stands in an erased person's column that is NOT NULL: of its type and length."""
+    """Return the SQL that fills an erased person's NOT NULL column, by its type and length."""
     if column.base in _FILLERS:
         return _FILLERS[column.base]
     return f"left(m.name, {column.length_max})" if column.length_max else "m.name"
 
 
 async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
-    """Return the tables that hold a target's rows, and whether `column` leads an index of theirs.
+    """Return the tables that hold a target's rows, and whether `column` leads an index of each.
 
     `table` is quoted for SQL. Raises psycopg.Error.
     """
@@ -223,7 +224,7 @@ async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
 
 
 def random_name(where: PersonColumns, pseudonym: UUID) -> str:
-    """Return what stands for an erased person in the place's column, of its type and length."""
+    """Return the random name of an erased person, by the column's type and length."""
     if where.base in ("int2", "int4", "int8", "numeric"):
         bits = {"int2": 15, "int4": 31}.get(where.base, 63)
         number = pseudonym.int & ((1 << bits) - 1)
@@ -237,5 +238,5 @@ def random_name(where: PersonColumns, pseudonym: UUID) -> str:
 
 
 def spellings(where: PersonColumns, names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (name, spelling) pairs of everything that may stand for the names there."""
+    """Return (name, spelling) pairs: every text that may stand for a name in the column."""
     return [(name, spelling) for name in names for spelling in where.spellings(name)]
