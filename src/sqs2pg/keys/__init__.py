@@ -1,5 +1,6 @@
 """Keys: two series of root keys, what is derived from them, and where they come from.
 
-`derive` and `seal` are pure, `keyring` holds, `provider_*` and `development` read and make,
-`load` chooses. Imports nothing here: masking uses `keys.derive` and must not pull in I/O.
+`derive`, `hmac_state` and `aead` are pure. `keyring` has the roots, `provider_*` read and make
+them, and `providers` chooses one. This file imports nothing: masking uses `keys.derive` and must
+not pull in I/O.
 """

@@ -1,4 +1,4 @@
-"""Seal: bytes -> ciphertext that only the key opens, and only for the place it was sealed for.
+"""AEAD: bytes -> ciphertext that only the key opens, and only in the context it was sealed for.
 
 Layout: one byte of format (0x01), 24 bytes of random nonce, then AES-256-GCM's ciphertext and
 16-byte tag: 41 bytes more than the plaintext.
@@ -10,7 +10,7 @@ of the key over label "X" and the nonce's first 12 bytes; the last 12 are GCM's 
 key. After 2**80 values the chance of any nonce repeating is still 2**-32.
 
 The associated data are the format byte, then each field as a 4-byte big-endian length and its
-bytes: no two lists of fields give the same bytes. No I/O but the operating system's randomness.
+bytes: no two lists of fields give the same bytes. No I/O except the system's randomness.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ OVERHEAD_BYTES = len(FORMAT) + NONCE_BYTES + TAG_BYTES
 
 _BLOCK = 2**128 - 1
 _COUNTERS = int.from_bytes(b"\0\x01X\0" + bytes(12) + b"\0\x02X\0" + bytes(12), "big")
-"""The two blocks of the key derivation but for the context: counter 1 and 2, label X, separator."""
+"""The two blocks of the key derivation without the context: counter 1 and 2, label X, separator."""
 
 
 class SealingKey:
-    """A key made ready for many values: AES's key schedule and CMAC's subkey are worked out once.
+    """A key prepared for many values: AES's key schedule and CMAC's subkey are computed once.
 
-    Not for several threads at once.
+    Only for one thread at a time.
     """
 
     __slots__ = ("_blocks", "_mask")
@@ -52,12 +52,12 @@ class SealingKey:
         self._mask = _COUNTERS ^ (subkey << 128 | subkey)
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Return the plaintext sealed; `aad` is what `associated` gives. See `seal`."""
+        """Return the plaintext sealed; `aad` comes from `associated`. See `seal`."""
         nonce = os.urandom(NONCE_BYTES)
         return FORMAT + nonce + self.encrypt(nonce, plaintext, FORMAT + aad)
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
-        """Return the plaintext; `aad` is what `associated` gives. Raises as `open_sealed`."""
+        """Return the plaintext; `aad` comes from `associated`. Raises as `open_sealed`."""
         if sealed[:1] != FORMAT and len(sealed) >= OVERHEAD_BYTES:
             raise Sqs2pgError(
                 "a sealed body has a format this version does not know",
@@ -69,12 +69,12 @@ class SealingKey:
             try:
                 return AESGCM(self._value_key(nonce)).decrypt(nonce[12:], ciphertext, FORMAT + aad)
             except InvalidTag:
-                pass  # raised below, so that no traceback carries this one as context
+                pass  # raised below, so that the fault does not have this one as its context
         raise Sqs2pgError(
-            "a sealed body does not open: it was changed, moved to another row, or sealed under "
+            "a sealed body does not open: it was changed, moved to another row, or sealed with "
             "another key",
             code="sealed_body_damaged",
-            hint="check with `sqs2pg keys list` that the key it was sealed under is the one in use",
+            hint="check with `sqs2pg keys list` that the key it was sealed with is the one in use",
         )
 
     def encrypt(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
@@ -97,16 +97,16 @@ def seal(key: bytes, plaintext: bytes, aad: Sequence[bytes]) -> bytes:
 
 
 def open_sealed(key: bytes, sealed: bytes, aad: Sequence[bytes]) -> bytes:
-    """Return the plaintext of what `seal` gave under the same key and fields.
+    """Return the plaintext that `seal` sealed with the same key and fields.
 
-    Raises Sqs2pgError `sealed_body_damaged` where key, fields or any bit differ, and
+    Raises Sqs2pgError `sealed_body_damaged` if the key, the fields or any bit differ, and
     `sealed_body_format` for a format that this version does not know.
     """
     return SealingKey(key).open(sealed, associated(aad))
 
 
 def associated(fields: Sequence[bytes]) -> bytes:
-    """Return the fields as one byte string, each with its length before it (4 bytes, big-endian).
+    """Return the fields as one byte string, each after its length (4 bytes, big-endian).
 
     Raises OverflowError for a field of 4 GiB or more.
     """

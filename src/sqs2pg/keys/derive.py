@@ -1,11 +1,11 @@
 """Derive: root key -> the key of one purpose. Pure functions; no I/O, no state.
 
-Every key in use is HKDF-SHA256 (RFC 5869) of a root, empty salt, under an info string that names
-the purpose, so that one root serves several without any of them telling about another. The info
-strings below, and what is made from them, are frozen: docs/reference/masking.md specifies them
-for other languages, tests/vectors/ holds their known answers.
+Every key in use is HKDF-SHA256 (RFC 5869) of a root, with an empty salt and an info string that
+names the purpose. So one root serves several purposes, and no key reveals another. The info strings
+and what is made from them are frozen: docs/reference/masking.md specifies them for other languages,
+tests/vectors/ has their known answers.
 
-Never logs, never raises with key material; `repr` of what it returns hides the bytes.
+Never logs, never raises with key material; the `repr` of a key hides its bytes.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def operator_key(root: bytes, operator: str, domain: str, length: int = ROOT_BYT
 
 
 def fingerprint(root: bytes, series: str) -> str:
-    """Return 16 hex digits that tell roots apart and are safe to publish.
+    """Return 16 hex digits that identify a root and are safe to publish.
 
-    64 bits of HKDF output say nothing about a random 32-byte root. The version is left out, so
-    that one root under two versions is seen as one.
+    64 bits of HKDF output reveal nothing about a random 32-byte root. The version is left out, so
+    that one root with two versions is recognised.
     """
     return hkdf_sha256(root, f"{_INFO}fingerprint/{series}".encode(), length=8).hex()

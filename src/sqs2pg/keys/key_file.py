@@ -1,12 +1,12 @@
-"""Key file: reading one safely, making one whole, adding to one without a moment of half a file.
+"""Key files: read one safely, make a new one, and add to one, without ever leaving half a file.
 
-A JSON object of a format's name and, by series, roots by version: in the clear (`provider_file`)
-or wrapped by KMS (`provider_kms`).
+A JSON object with a format's name and, per series, the roots by version: in cleartext
+(`provider_file`) or wrapped by KMS (`provider_kms`).
 
-Promises: what is read is the file whose permissions were checked (checked on the open file, so a
-swap between check and read changes nothing); a file made is whole or not there, and never replaces
-another; a file added to is the old one or the new one. Faults name the file and the entry, never
-its content.
+Promises: it reads the very file whose permissions it checked (it checks the open file, so a swap
+between check and read changes nothing). A new file is complete or absent, and never replaces
+another. After an addition there is the old file or the new one. Faults name the file and the entry,
+never its content.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _VERSION = re.compile(r"[1-9][0-9]{0,3}\Z")
 def read(path: Path, file_format: str, *, private: bool = True) -> dict[str, Any]:
     """Return a key file's content: the format's name, `development`, and texts by series, version.
 
-    A `private` file must be a regular one (a symbolic link to one will do: Kubernetes mounts
-    secrets so), owned by this user or root, without any permission for group and others. Raises
+    A `private` file must be a regular one, owned by this user or root, without any permission for
+    group and others. A symbolic link to one is accepted: Kubernetes mounts secrets so. Raises
     KeyFault: `key_missing`, `key_file_permissions`, `key_file_unreadable`, `key_file_format`.
     """
     content = _parse(path, _read_checked(path, private=private), file_format)
@@ -46,7 +46,7 @@ def read(path: Path, file_format: str, *, private: bool = True) -> dict[str, Any
 def write_new(path: Path, content: Mapping[str, Any]) -> None:
     """Make a key file, mode 0600. The bytes are on disk when it returns.
 
-    Raises KeyFault `key_file_exists` rather than replace anything, and `key_file_unwritable`.
+    Raises KeyFault `key_file_exists` if there is one already, and `key_file_unwritable`.
     """
     with _explained(path, "key_file_unwritable", "cannot be made"):
         new = _write_beside(path, content)
@@ -60,10 +60,10 @@ def write_new(path: Path, content: Mapping[str, Any]) -> None:
 def add(
     path: Path, file_format: str, series: str, version: int, text: str, *, private: bool = True
 ) -> None:
-    """Add one root to a key file; the old file stands until the new one is whole on disk.
+    """Add one root to a key file; the old file stays until the new one is complete on disk.
 
-    Owner and mode stay. Raises what `read` raises, KeyFault `key_twice` where the version is
-    there already, and `key_file_unwritable`.
+    Owner and mode stay. Raises what `read` raises, KeyFault `key_twice` if the version is there
+    already, and `key_file_unwritable`.
     """
     target = path.resolve()  # a symbolic link stays one
     content = _parse(target, _read_checked(target, private=private), file_format)
@@ -89,7 +89,7 @@ def add(
 
 
 def well_formed(content: Any, file_format: str) -> bool:
-    """Whether a parsed text is a key file's content of this format."""
+    """Whether parsed JSON is a key file's content of this format."""
     return (
         isinstance(content, dict)
         and content.get("format") == file_format
@@ -147,7 +147,7 @@ def _parse(path: Path, data: bytes, file_format: str) -> dict[str, Any]:
     if len(data) > SIZE_MAX_BYTES:
         raise bad_format(path, f"it is larger than {SIZE_MAX_BYTES:,} bytes")
     content: Any = None
-    # Raised below, outside: JSONDecodeError carries the whole document, keys and all.
+    # Raised below, not here: JSONDecodeError has the whole document, keys included.
     with suppress(ValueError, RecursionError):
         content = json.loads(data, object_pairs_hook=_without_repeats)
     if not isinstance(content, dict):
@@ -155,7 +155,7 @@ def _parse(path: Path, data: bytes, file_format: str) -> dict[str, Any]:
     if content.get("format") != file_format:
         raise bad_format(path, f'its "format" is not "{file_format}"')
     if not content.keys() <= {"format", "development", *SERIES}:
-        raise bad_format(path, "it has an entry that is none of the known ones")
+        raise bad_format(path, "it has an unknown entry")
     return content
 
 
@@ -176,7 +176,7 @@ def _entries(path: Path, series: str, entries: Any) -> dict[int, str]:
 
 
 def bad_format(path: Path, why: str) -> KeyFault:
-    """Return the fault of a file that is no key file."""
+    """Return the fault of a file that is not a key file."""
     return KeyFault(
         f"{path} is not a key file: {why}",
         code="key_file_format",
@@ -185,7 +185,7 @@ def bad_format(path: Path, why: str) -> KeyFault:
 
 
 def _write_beside(path: Path, content: Mapping[str, Any]) -> Path:
-    """Return a new file in the same folder that holds the content, on disk."""
+    """Write the content to a new file in the same folder, on disk; return its path."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(number, "wb") as stream:
@@ -204,7 +204,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _link(new: Path, path: Path) -> None:
-    """Link into place: link, unlike rename, never replaces."""
+    """Link the new file into place: unlike a rename, a link never replaces."""
     try:
         path.hardlink_to(new)
     except FileExistsError:
@@ -212,12 +212,12 @@ def _link(new: Path, path: Path) -> None:
 
 
 def exists_already(path: Path) -> KeyFault:
-    """Return the fault of making a key file where one is."""
+    """Return the fault of making a key file where there is one."""
     return KeyFault(
         f"{path} exists already and is left as it is",
         code="key_file_exists",
-        hint="tokens made with lost keys cannot be made again: move it away yourself, or "
-        "give another path with --file",
+        hint="tokens of lost keys cannot be made again: move the file away yourself, or give "
+        "another path with --file",
     )
 
 

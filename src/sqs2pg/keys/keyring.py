@@ -1,11 +1,11 @@
 """Keyring: the root keys of one process, validated once, then frozen.
 
-Two series, each with its own versions: `pseudonym` roots make tokens, `vault` roots encrypt.
-Rotating one never touches the other. One version of each series is active: the highest until the
-database says otherwise (`with_active`); the others stay so that what they made can be opened.
+There are two series, each with its own versions: `pseudonym` roots make tokens, `vault` roots
+encrypt. Rotating one never touches the other. One version of each series is active: the highest,
+until the database names another (`with_active`). The others stay, to open what they sealed.
 
-Promises: no root is short, weak, or there twice; `repr` shows versions, never key bytes. Does no
-I/O: the providers read.
+Promises: no root is short, weak, or present twice; `repr` shows versions, never key bytes. No I/O:
+the providers read.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sqs2pg.keys.derive import ROOT_BYTES, Secret
 
 SERIES = ("pseudonym", "vault")
 VERSION_MAX = 9_999
-"""The version stands in every token; four digits keep a token within 38 characters."""
+"""The version is part of every token; four digits keep a token within 38 characters."""
 
 _MAKE_ROOT = "make one with `head -c 32 /dev/urandom | base64`, or a file with `sqs2pg keys init`"
-# 32 random bytes hold fewer than 9 distinct ones once in 10**34: that is a pattern, not a key.
+# 32 random bytes have fewer than 9 distinct values once in 10**34: that is a pattern, not a key.
 _DISTINCT_BYTES_MIN = 9
 
 
@@ -34,8 +34,8 @@ class Keyring:
     """Roots by series and version, 32 bytes each; `vault` may be empty.
 
     Raises KeyFault: `key_missing` without a pseudonym root or without the active version,
-    `key_short` for a root that is not 32 bytes, `key_weak` for a pattern, `keys_equal` for one
-    root in two places, `key_version` for a version outside 1 to 9,999.
+    `key_short` for a root that does not have 32 bytes, `key_weak` for a pattern, `keys_equal` for
+    two equal roots, `key_version` for a version outside 1 to 9,999.
     """
 
     pseudonym: Mapping[int, bytes]
@@ -43,9 +43,9 @@ class Keyring:
     provider: str = "given"
     """Where the roots came from: file, environment or development."""
     development: bool = False
-    """Made for a developer's machine: refused where an endpoint is not loopback."""
+    """Made for a developer's machine: refused if an endpoint is not loopback."""
     active_versions: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """By series; a series left out uses its highest version."""
+    """By series; the default is the highest version."""
 
     def __post_init__(self) -> None:
         for series in SERIES:
@@ -70,11 +70,11 @@ class Keyring:
         return f"Keyring({self.provider}: {', '.join(held)})"
 
     def versions(self, series: str) -> tuple[int, ...]:
-        """Return the versions held of a series, rising; empty where there is none."""
+        """Return the versions of a series in the keyring, in rising order; empty if none."""
         return tuple(sorted(self._roots(series)))
 
     def active(self, series: str) -> int:
-        """Return the version that new values are made with. Raises KeyFault `key_missing`."""
+        """Return the version for new values. Raises KeyFault `key_missing`."""
         try:
             return self.active_versions[series]
         except KeyError:
@@ -96,22 +96,22 @@ class Keyring:
     def with_active(self, series: str, version: int) -> Keyring:
         """Return the same keys with another active version. Raises KeyFault `key_missing`.
 
-        Operators compiled before keep the old version: compile them again.
+        Operators that are already compiled keep the old version: compile them again.
         """
         return dataclasses.replace(self, active_versions={**self.active_versions, series: version})
 
     def fingerprints(self, series: str) -> dict[int, str]:
-        """Return the public fingerprint of each version held, 16 hex digits; {} where none."""
+        """Return the public fingerprint of each version, 16 hex digits; {} if there is none."""
         return {
             version: derive.fingerprint(self.root(series, version), series)
             for version in self.versions(series)
         }
 
     def quarantine_key(self) -> tuple[str, Secret]:
-        """Return the label (`vault:1`) and the key that quarantined bodies are sealed under now.
+        """Return the label (`vault:1`) and the key that now seals quarantined bodies.
 
-        Without a vault root it comes from the active pseudonym root: HKDF's info string keeps it
-        apart from every pseudonym key. Store the label with the body.
+        Without a vault root the key is derived from the active pseudonym root; HKDF's info string
+        separates it from every pseudonym key. Store the label with the body.
         """
         series = "vault" if self.vault else "pseudonym"
         label = f"{series}:{self.active(series)}"
@@ -122,7 +122,7 @@ class Keyring:
         series, _, number = label.partition(":")
         if series not in SERIES or not number.isdecimal() or len(number) > 4:
             raise KeyFault(
-                "a body is sealed under a key whose label is not series:version",
+                "the label of the key that a body is sealed with is not series:version",
                 code="key_missing",
                 hint="open it with the version of sqs2pg that sealed it, or a newer one",
             )
@@ -148,14 +148,14 @@ class Keyring:
 def root_from_base64(text: str, where: str) -> Secret:
     """Return the bytes of base64, standard or URL-safe, padded or not.
 
-    `where` names the variable or file entry for the fault: KeyFault `key_encoding`, which never
-    quotes the text. The length is the keyring's to check.
+    Raises KeyFault `key_encoding`, which names `where` (a variable or file entry) and never quotes
+    the text. The keyring checks the length.
     """
     bare = text.strip().rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return Secret(base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True))
     except (binascii.Error, ValueError):
-        pass  # raised below: the context of a fault must not hold the text
+        pass  # raised below: a fault must not have the text in its context
     raise KeyFault(f"{where} is not base64", code="key_encoding", hint=_MAKE_ROOT)
 
 

@@ -1,7 +1,7 @@
 """Development key: made once in a checkout, so that `demo` and `--local` need no set-up.
 
-It stays in `.sqs2pg/dev.keys`, so that tokens are the same from run to run. It is no protection
-(anyone with the checkout has it), hence refused where an endpoint is not this machine's own.
+It stays in `.sqs2pg/dev.keys`, so that tokens are the same in every run. It protects nothing, since
+anyone with the checkout has it. So it is refused if an endpoint is on another machine.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _PORT = re.compile(r"(?P<host>[^:\[\]]*|\[[^\]]*\])(?::[0-9]{1,5})?\Z")
 
 
 def load_or_create(folder: Path = FOLDER) -> Keyring:
-    """Return the development keyring of a folder, made at the first call.
+    """Return the development keyring of a folder; the first call makes it.
 
-    Two processes that start at once end with the same key. Raises what `provider_file` raises.
+    Two processes that start at once get the same key. Raises what `provider_file` raises.
     """
     path = folder / FILE_NAME
     try:
@@ -51,8 +51,8 @@ def refuse_development_key(endpoints: Sequence[str], allow: bool) -> None:
 
     An endpoint is a host (`127.0.0.1`, `::1`, `localhost`), host:port, an http(s) URL, the path
     of a Unix socket, or empty (libpq's default socket). Resolve a database's DSN to its hosts
-    first: anything not understood counts as another machine, and so does any other name,
-    whatever it resolves to.
+    first: any other text counts as another machine, and so does any other name, whatever it
+    resolves to.
     """
     if allow:
         return
@@ -65,12 +65,12 @@ def refuse_development_key(endpoints: Sequence[str], allow: bool) -> None:
             f"the development key is refused: {shown} is not this machine",
             code="development_key",
             hint="make a key with `sqs2pg keys init` and set SQS2PG_KEYS__FILE, or set "
-            "keys.allow_development = true if what is there is not worth protecting",
+            "keys.allow_development = true if the data there needs no protection",
         )
 
 
 def _host(endpoint: str) -> str | None:
-    """Return the host of an endpoint; None where it cannot be told."""
+    """Return the host of an endpoint; None if it is unclear."""
     if endpoint.startswith(("/", "@")) or not endpoint:  # libpq: "@" is an abstract socket
         return endpoint
     if endpoint.lower().startswith(("http://", "https://")):
@@ -85,9 +85,9 @@ def _host(endpoint: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine by its form: loopback, `localhost`, a Unix socket.
+    """Whether a host is this machine, judged by its form: loopback, `localhost`, a Unix socket.
 
-    Nothing is looked up: a name that happens to resolve to loopback is another machine's.
+    Names are not resolved: one that happens to resolve to loopback counts as another machine.
     """
     if not host or host.startswith(("/", "@")) or host.lower() == "localhost":
         return True

@@ -1,9 +1,9 @@
-"""Environment provider: roots from variables, for platforms that inject secrets that way.
+"""Environment provider: roots from variables, for platforms that pass secrets that way.
 
 `SQS2PG_KEYS__PSEUDONYM_ROOT` and `SQS2PG_KEYS__VAULT_ROOT` are version 1 of their series; the
 suffix `_V2` (`_V3`, …) gives further versions. Each is base64 of 32 bytes, standard or URL-safe;
-an empty one counts as not set. The environment of a process can be read by others of the same
-user and is inherited by children, so a file is the better place.
+an empty one counts as not set. Other processes of the same user can read a process's environment,
+and its children inherit it, so a file is the better place.
 
 Never quotes a variable's value.
 """
@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"SQS2PG_KEYS__(PSEUDONYM|VAULT)_ROOT(?:_V([1-9][0-9]{0,3
 def load(environ: Mapping[str, str]) -> Keyring:
     """Return the keyring of the environment's variables.
 
-    Raises KeyFault: `key_missing`, `key_encoding`, `key_twice` where two variables give one
+    Raises KeyFault: `key_missing`, `key_encoding`, `key_twice` if two variables give the same
     version, and what `Keyring` raises.
     """
     series: dict[str, dict[int, bytes]] = {"pseudonym": {}, "vault": {}}

@@ -4,9 +4,9 @@
      "pseudonym": {"1": "<base64 of 32 bytes>"},
      "vault": {"1": "<base64 of 32 bytes>"}}
 
-`vault` may be left out; `"development": true` marks keys made for a developer's machine; any
-other name is refused, and so is one given twice. Versions are decimal, 1 to 9999. How the file is
-read and written safely is `key_file`.
+`vault` is optional; `"development": true` marks keys made for a developer's machine. Any other name
+is refused, and so is one given twice. Versions are decimal, 1 to 9999. `key_file` reads and writes
+the file safely.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def load(path: Path) -> Keyring:
 def create(path: Path, *, development: bool = False) -> Keyring:
     """Make a key file with version 1 of both series, random, mode 0600; return its keyring.
 
-    The bytes are on disk when it returns. Raises KeyFault `key_file_exists` rather than replace
-    anything, and `key_file_unwritable`.
+    The bytes are on disk when it returns. Raises KeyFault `key_file_exists` if there is a file
+    already, and `key_file_unwritable`.
     """
     roots = {series: secrets.token_bytes(ROOT_BYTES) for series in SERIES}
     keyring = Keyring(
@@ -70,7 +70,7 @@ def create(path: Path, *, development: bool = False) -> Keyring:
 
 
 def add(path: Path, series: str, version: int) -> Secret:
-    """Add a new random root to a key file, on disk when it returns; return it.
+    """Add a new random root to a key file; return it once it is on disk.
 
     Raises what `key_file.add` raises.
     """

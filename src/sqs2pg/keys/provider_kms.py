@@ -1,13 +1,13 @@
-"""KMS provider: each root wrapped by an AWS KMS key, the wrapped ones in a file.
+"""KMS provider: an AWS KMS key wraps each root, and a file has the wrapped roots.
 
     {"format": "sqs2pg-keys-kms/1",
      "pseudonym": {"1": "<base64 of KMS's CiphertextBlob>"},
      "vault": {"1": "…"}}
 
-`GenerateDataKey` makes a root and its wrapped form in one call; `Decrypt` opens it at each start.
-Both carry the encryption context `application = sqs2pg, series, version`, so that a wrapped root
-opens only as what it was made for, and CloudTrail says which one was asked for. The file opens
-nothing without `kms:Decrypt`, so it may be kept beside the settings and copied to every host.
+`GenerateDataKey` makes a root and its wrapped form in one call; `Decrypt` unwraps it at each start.
+Both have the encryption context `application = sqs2pg, series, version`. So a wrapped root opens
+only as the series and version that it was made for, and CloudTrail shows which one was used. The
+file is useless without `kms:Decrypt`, so it may lie beside the settings and on every host.
 
 Faults name the call and AWS's error code, never its text.
 """
@@ -34,7 +34,7 @@ NAME = "aws-kms"
 
 
 def load(path: Path, client: Any = None) -> Keyring:
-    """Return the keyring of a file of wrapped roots, each opened by KMS.
+    """Return the keyring of a file of wrapped roots, each unwrapped by KMS.
 
     Raises KeyFault: `key_missing`, `key_file_unreadable`, `key_file_format`, `kms_refused`,
     `kms_away`, and what `Keyring` raises.
@@ -52,9 +52,9 @@ def load(path: Path, client: Any = None) -> Keyring:
 
 
 def create(path: Path, kms_key: str, client: Any = None) -> Keyring:
-    """Make both roots under a KMS key (id, ARN or alias) and the file of their wrapped forms.
+    """Make both roots with a KMS key (id, ARN or alias), and the file of the wrapped roots.
 
-    Raises SettingsError `kms_key_not_set`; KeyFault `key_file_exists` before KMS is asked.
+    Raises SettingsError `kms_key_not_set`; KeyFault `key_file_exists` before it calls KMS.
     """
     if path.exists():
         raise key_file.exists_already(path)
@@ -69,7 +69,7 @@ def create(path: Path, kms_key: str, client: Any = None) -> Keyring:
 
 
 def add(path: Path, kms_key: str, series: str, version: int, client: Any = None) -> Secret:
-    """Add a new root to the file, on disk when it returns; return it."""
+    """Add a new root to the file; return it once it is on disk."""
     root, text = _generate(client or _client(), kms_key, series, version)
     key_file.add(path, FORMAT, series, version, text, private=False)
     return root
@@ -80,8 +80,8 @@ def _client() -> Any:
 
 
 def aws_client(service: str) -> Any:
-    """Return botocore's client of a service, by the AWS environment. Raises KeyFault."""
-    # botocore itself reads AWS_DEFAULT_REGION and the profile alone.
+    """Return botocore's client of a service, set up by the AWS environment. Raises KeyFault."""
+    # botocore itself reads only AWS_DEFAULT_REGION and the profile.
     region = os.environ.get("AWS_REGION") or None
     try:
         return botocore.session.get_session().create_client(service, region_name=region)
@@ -92,7 +92,7 @@ def aws_client(service: str) -> Any:
 def _generate(kms: Any, kms_key: str, series: str, version: int) -> tuple[Secret, str]:
     if not kms_key:
         raise SettingsError(
-            "keys.provider is aws-kms, but no KMS key is named",
+            "keys.provider is aws-kms, but keys.kms_key is not set",
             code="kms_key_not_set",
             hint="set keys.kms_key to the key's id, ARN or alias/NAME",
         )
@@ -128,7 +128,7 @@ def _blob(path: Path, text: str) -> bytes:
 
 
 def call(service: str, operation: str, ask: Any) -> Mapping[str, Any]:
-    """Return AWS's answer. Raises KeyFault `kms_refused`, `secretsmanager_away` and so on."""
+    """Return AWS's answer. Raises KeyFault `SERVICE_refused` or `SERVICE_away`."""
     code = ""
     try:
         answer: Mapping[str, Any] = ask()
@@ -152,7 +152,7 @@ def refused(service: str, operation: str, code: str) -> KeyFault:
 
 def _away(service: str, operation: str, kind: str) -> KeyFault:
     return KeyFault(
-        f"{operation} of {service} could not be asked for ({kind})",
+        f"{operation} of {service} could not be called ({kind})",
         code=f"{service}_away",
         hint="check AWS_REGION, the credentials, the network and AWS_ENDPOINT_URL",
     )

@@ -1,8 +1,8 @@
 """Secrets Manager provider: the roots in one secret, as the JSON of a key file.
 
 The secret's text is that of `provider_file` (`{"format": "sqs2pg-keys/1", …}`). Reading it needs
-`secretsmanager:GetSecretValue`, making it `CreateSecret`, rotating `PutSecretValue`. The roots
-are in the memory of whoever may read the secret: KMS is the better place where there is a choice.
+`secretsmanager:GetSecretValue`, making it `CreateSecret`, rotating `PutSecretValue`. Everybody who
+may read the secret gets the roots in cleartext: KMS is the better choice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def load(secret: str, client: Any = None) -> Keyring:
     Raises SettingsError `secret_not_set`; KeyFault `secretsmanager_refused`,
     `secretsmanager_away`, `key_file_format`, and what `Keyring` raises.
     """
-    content = _read(client or aws_client("secretsmanager"), _named(secret))
+    content = _read(client or aws_client("secretsmanager"), _name(secret))
     roots = {
         series: {
             int(version): root_from_base64(text, f"{series} version {version} in the secret")
@@ -41,7 +41,7 @@ def load(secret: str, client: Any = None) -> Keyring:
 
 
 def create(secret: str, client: Any = None) -> Keyring:
-    """Make a secret with version 1 of both series; never replaces one that is there."""
+    """Make a secret with version 1 of both series; never replace an existing one."""
     roots = {series: secrets.token_bytes(ROOT_BYTES) for series in SERIES}
     keyring = Keyring({1: roots["pseudonym"]}, {1: roots["vault"]}, provider=NAME)
     content = {"format": FORMAT, **{s: {"1": _text(root)} for s, root in roots.items()}}
@@ -50,7 +50,7 @@ def create(secret: str, client: Any = None) -> Keyring:
         "secretsmanager",
         "CreateSecret",
         lambda: manager.create_secret(
-            Name=_named(secret),
+            Name=_name(secret),
             Description="Root keys of sqs2pg: without them no token can be made again",
             SecretString=json.dumps(content),
         ),
@@ -61,7 +61,7 @@ def create(secret: str, client: Any = None) -> Keyring:
 def add(secret: str, series: str, version: int, client: Any = None) -> Secret:
     """Add a new root to the secret; return it."""
     manager = client or aws_client("secretsmanager")
-    content = _read(manager, _named(secret))
+    content = _read(manager, _name(secret))
     root = Secret(secrets.token_bytes(ROOT_BYTES))
     content.setdefault(series, {})[str(version)] = _text(root)
     call(
@@ -72,10 +72,10 @@ def add(secret: str, series: str, version: int, client: Any = None) -> Secret:
     return root
 
 
-def _named(secret: str) -> str:
+def _name(secret: str) -> str:
     if not secret:
         raise SettingsError(
-            "keys.provider is secrets-manager, but no secret is named",
+            "keys.provider is secrets-manager, but keys.secret is not set",
             code="secret_not_set",
             hint="set keys.secret to the secret's name or ARN",
         )
@@ -87,11 +87,11 @@ def _read(manager: Any, secret: str) -> dict[str, Any]:
         "secretsmanager", "GetSecretValue", lambda: manager.get_secret_value(SecretId=secret)
     )
     content: Any = None
-    with suppress(ValueError, RecursionError, TypeError):  # their text would hold the secret's
+    with suppress(ValueError, RecursionError, TypeError):  # their text would quote the secret
         content = json.loads(answer["SecretString"])
     if not key_file.well_formed(content, FORMAT):
         raise KeyFault(
-            "the secret is not a key file's JSON",
+            "the secret is not the JSON of a key file",
             code="key_file_format",
             hint="`sqs2pg keys init` makes one; docs/reference/masking.md shows the format",
         )

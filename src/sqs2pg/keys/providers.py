@@ -1,4 +1,4 @@
-"""Load: the name of a provider -> a keyring, after the self-test."""
+"""Providers: the name of a provider -> its keyring, after the self-test."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def load_keyring(
     """Return the keyring of a provider, one of PROVIDERS.
 
     `file` is for `file` and `aws-kms`, `environ` for `environment`, `secret` for
-    `secrets-manager`, `folder` for `development`. Where
-    `endpoints` are given, a development key is refused unless all of them are loopback; the key
-    file's own mark counts, so a development file given as `file` is refused too.
+    `secrets-manager`, `folder` for `development`. If `endpoints` are given, a development key is
+    refused unless all of them are loopback. The file's own mark counts, so a development file given
+    as `file` is refused too.
 
-    Raises SettingsError for a provider unknown or without its file, KeyFault for anything wrong
-    with the keys (`self_test` with the libraries).
+    Raises SettingsError for an unknown provider and for one without its file; KeyFault for anything
+    wrong with the keys, and `self_test` for a broken library.
     """
     self_test()
     if provider == "file":
         if file is None:
             raise SettingsError(
-                "keys.provider is file, but no key file is given",
+                "keys.provider is file, but keys.file is not set",
                 code="key_file_not_set",
                 hint="set keys.file or SQS2PG_KEYS__FILE; `sqs2pg keys init` makes one",
             )
@@ -68,10 +68,10 @@ def load_keyring(
 
 
 def create_keyring(provider: str, *, file: Path, kms_key: str = "", secret: str = "") -> Keyring:
-    """Make version 1 of both roots in a provider that keeps them; return the keyring.
+    """Make version 1 of both roots in a provider that stores them; return the keyring.
 
-    Raises SettingsError for a provider that keeps none or is not told where, KeyFault rather than
-    replace keys that are there.
+    Raises SettingsError for a provider that stores none, or that does not know where; KeyFault if
+    there are keys already.
     """
     self_test()
     if provider == "file":
@@ -84,15 +84,15 @@ def create_keyring(provider: str, *, file: Path, kms_key: str = "", secret: str 
         from sqs2pg.keys import provider_secrets
 
         return provider_secrets.create(secret)
-    raise _keeps_none(provider)
+    raise _stores_none(provider)
 
 
 def add_root(
     provider: str, series: str, version: int, *, file: Path, kms_key: str = "", secret: str = ""
 ) -> Secret:
-    """Add a new root of a series to a provider that keeps them; return it.
+    """Add a new root of a series to a provider that stores them; return it.
 
-    Raises SettingsError for a provider that keeps none, and what the provider raises.
+    Raises SettingsError for a provider that stores none, and what the provider raises.
     """
     if provider in ("file", "development"):
         return provider_file.add(file, series, version)
@@ -104,17 +104,17 @@ def add_root(
         from sqs2pg.keys import provider_secrets
 
         return provider_secrets.add(secret, series, version)
-    raise _keeps_none(provider)
+    raise _stores_none(provider)
 
 
-def _keeps_none(provider: str) -> SettingsError:
+def _stores_none(provider: str) -> SettingsError:
     if provider not in PROVIDERS:
         return _unknown(provider)
     return SettingsError(
-        f"keys cannot be made in provider {provider}",
+        f"provider {provider} cannot store new keys",
         code="provider_keeps_none",
-        hint="of the environment: set SQS2PG_KEYS__PSEUDONYM_ROOT_V2 (SQS2PG_KEYS__VAULT_ROOT_V2, "
-        "…) in every process, to base64 of 32 random bytes, then rotate",
+        hint="for the environment: set SQS2PG_KEYS__PSEUDONYM_ROOT_V2 (SQS2PG_KEYS__VAULT_ROOT_V2, "
+        "…) in every process to base64 of 32 random bytes, then rotate",
     )
 
 

@@ -1,7 +1,7 @@
-"""Self-test: known answers through the very functions that make keys, tokens and seals.
+"""Self-test: known answers from the same functions that make keys, tokens and seals.
 
-Run whenever keys are loaded, in well under a millisecond. A library that computes something else
-than the standards would fill a table with tokens that nobody can ever make again.
+It runs whenever keys are loaded, in well under a millisecond. A library that does not follow the
+standards would fill a table with tokens that nobody could ever make again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def self_test() -> None:
     for name, check in (("HKDF", _hkdf), ("HMAC", _hmac), ("AES-GCM", _seal)):
         try:
             passed = check()
-        except Exception:  # noqa: BLE001  # whatever it is, this library cannot be used
+        except Exception:  # noqa: BLE001  # whatever the error, this library cannot be used
             passed = False
         if not passed:
             raise KeyFault(

@@ -1,5 +1,5 @@
-"""Masking: one operator a field, compiled once at start, called for each distinct value.
+"""Masking: one operator per field, compiled once at start, called for each distinct value.
 
-`canonical` gives the bytes that equal values share, one module an operator masks them, `policy`
-puts both together from the settings. No I/O here.
+`canonical` gives the bytes that all spellings of a value share, each operator has its own module,
+and `registry` compiles a field's operator. No I/O here.
 """

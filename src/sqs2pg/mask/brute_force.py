@@ -1,7 +1,7 @@
-"""The hash rate of this machine: how many SHA-256 an attacker with the same one tries a second.
+"""The hash rate of this machine: how many SHA-256 per second an attacker can try with it.
 
-Measured, not assumed, with the loop that an attacker would write first. A program in C is some
-ten times faster, a GPU ten thousand times: see `sqs2pg check --attack`.
+It is measured, with the loop that an attacker would write first. A program in C is about ten times
+faster, a GPU ten thousand times: see `sqs2pg check --attack`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ID_VALUES = 10**9
 
 
 def hashes_per_second(seconds: float = 0.05) -> float:
-    """Return SHA-256 of IPv4 addresses a second, of one core, measured for about `seconds`."""
+    """Return how many IPv4 addresses one core hashes per second, measured for about `seconds`."""
     began = time.perf_counter()
     ended = began + seconds
     number = 0
@@ -30,7 +30,7 @@ def hashes_per_second(seconds: float = 0.05) -> float:
 
 
 def cores() -> int:
-    """Return the cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 

@@ -1,8 +1,8 @@
 """Canonical forms: the bytes that all spellings of one value share, by the field's kind.
 
-Frozen, with its known answers in tests/vectors/: a change would give every known value a second
-token. Raises PermanentFault with a code; neither the fault nor its context holds the value, which
-is why faults here are raised outside the `except` blocks that notice them.
+They are frozen, with known answers in tests/vectors/: a change would give known values a second
+token. They raise PermanentFault with a code. Neither the fault nor its context has the value, which
+is why faults are raised here after the `except` block, not in it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Canonical = Callable[[str], bytes]
 
 MARKS_MAX = 30
 """Longest run of combining characters in a text: Unicode Standard Annex #15, Stream-Safe Text
-Format. Normalizing takes time in the square of the run's length: 80,000 marks, a small message,
-took 13 s."""
+Format. The time to normalize grows with the square of the run's length: 80,000 marks, which is a
+small message, took 13 s."""
 
 EMAIL_LOCAL_BYTES_MAX = 64
 """RFC 5321, section 4.5.3.1.1."""
@@ -40,7 +40,7 @@ def ip(value: str) -> bytes:
     try:
         if ":" not in value:
             return inet_pton(AF_INET, value)
-        if "%" not in value:  # some systems take a zone (RFC 4007), which names no other host
+        if "%" not in value:  # some systems accept a zone (RFC 4007); it names no other host
             address = inet_pton(AF_INET6, value)
             return address[12:] if address.startswith(_IPV4_MAPPED) else address
     except (OSError, ValueError):  # ValueError: a NUL or a lone surrogate
@@ -54,7 +54,7 @@ def text(value: str) -> bytes:
     Raises PermanentFault `bad_unicode` for a lone surrogate, `too_many_marks` for more than
     MARKS_MAX combining characters in a row.
     """
-    if value.isascii():  # is in every normal form; Python knows without looking
+    if value.isascii():  # ASCII is in every normal form, and the test costs nothing
         return value.encode()
     if len(value) > MARKS_MAX:
         _bound_marks(value)
@@ -76,16 +76,16 @@ def _bound_marks(value: str) -> None:
 
 
 def email(value: str) -> bytes:
-    """Return an address as UTF-8 of NFC of its case-folded form: mail goes by no case in practice.
+    """Return an address as UTF-8 of NFC of its case-folded form: in practice mail ignores case.
 
-    What stands before the last `@` has 1 to 64 bytes, what comes after it 1 to 255; neither has
-    spaces or control characters. Dots and `+` tags stay: which of them matter is each provider's
-    own rule. Raises PermanentFault `bad_email`, and what `text` raises.
+    The part before the last `@` has 1 to 64 bytes, the part after it 1 to 255; neither has spaces
+    or control characters. Dots and `+` tags stay: each provider has its own rules for them. Raises
+    PermanentFault `bad_email`, and what `text` raises.
     """
     if value.isascii():
         form = value.lower()
     else:
-        text(value)  # bounds the marks, and refuses lone surrogates
+        text(value)  # limits the marks, and refuses lone surrogates
         # Unicode Standard, definition D145, then composed: NFD first, for folding U+0345.
         folded = unicodedata.normalize("NFD", value).casefold()
         form = unicodedata.normalize("NFC", folded)
@@ -108,8 +108,8 @@ _NO_DIGIT = re.compile(r"[^0-9]+")
 def phone(value: str) -> bytes:
     """Return a number as its ASCII digits, 1 to 15, leading zeros kept.
 
-    A leading `+`, spaces, no-break spaces and `-./()` are left out; nothing is known of countries,
-    so `+49 30 1` and `0049 30 1` stay two numbers. Raises PermanentFault `bad_phone`.
+    A leading `+`, spaces, no-break spaces and `-./()` are left out. Country codes are not
+    interpreted, so `+49 30 1` and `0049 30 1` stay two numbers. Raises PermanentFault `bad_phone`.
     """
     if _PHONE.match(value):
         digits = _NO_DIGIT.sub("", value)
@@ -158,9 +158,9 @@ def shown(kind: str, canonical: bytes) -> str:
 
 
 def of_kind(kind: str) -> Canonical | None:
-    """Return what refuses a value that is not of its kind; None for `text`, which all are.
+    """Return the function that refuses values of another kind; None for `text`, which takes all.
 
-    A value that is not of its kind is a fault under every operator, so that changing the operator
-    changes no message's outcome.
+    A value of another kind is a fault for every operator, so that changing the operator changes no
+    message's outcome.
     """
     return None if kind == "text" else CANONICAL[kind]

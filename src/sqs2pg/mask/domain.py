@@ -29,8 +29,8 @@ class Roots(Protocol):
 def active_root(operator: str, domain: str, roots: Roots | None) -> tuple[int, Secret]:
     """Return the version and the root that an operator makes new masks with.
 
-    It is always a pseudonym root: what is in a table never needs the vault's. Raises SettingsError
-    `bad_domain`, KeyFault `key_missing` where there are no roots.
+    It is always a pseudonym root: masks in a table never depend on the vault's roots. Raises
+    SettingsError `bad_domain`, KeyFault `key_missing` where there are no roots.
     """
     check_domain(domain)
     if roots is None:

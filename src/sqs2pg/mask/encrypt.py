@@ -1,4 +1,4 @@
-"""Encrypt: AES-256-GCM, another token each time, opened by whoever has the key.
+"""Encrypt: AES-256-GCM, another token each time; whoever has the key gets the value back.
 
 `e<version>_` and the sealed value (`keys/aead.py`: XAES-256-GCM, a key for each value from a
 24-byte random nonce, so that one domain key is safe past 2**32 values), bound to its domain. Equal
@@ -34,7 +34,7 @@ def encrypt(version: int, key: bytes, domain: str, kind: str) -> Operator:
     """Return the operator of one domain; `key` is the domain's, 32 bytes.
 
     Its mask raises PermanentFault `bad_unicode`, and what refuses a value that is not of its kind.
-    It is not a function of the value alone: the transform calls it for every row.
+    The mask is not a function of the value alone: the transform calls it for every row.
     """
     check = of_kind(kind)
     bound = [_PURPOSE, token.domain_bytes(domain)]
@@ -43,7 +43,7 @@ def encrypt(version: int, key: bytes, domain: str, kind: str) -> Operator:
         if check is not None:
             check(value)
         sealed = seal(key, token.pad(token.utf8(value)), bound)
-        return token.armour(LETTER, version, sealed)
+        return token.format_token(LETTER, version, sealed)
 
     return Operator("encrypt", PROPERTIES, mask)
 
@@ -53,7 +53,7 @@ def decrypt(key: bytes, domain: str, sealed: bytes) -> str:
     try:
         padded = open_sealed(key, sealed, [_PURPOSE, token.domain_bytes(domain)])
     except Sqs2pgError:
-        padded = None  # told in this module's words, below
+        padded = None  # raised below, as a damaged mask
     if padded is None:
         raise token.damaged()
     return token.unpad(padded).decode()

@@ -1,9 +1,9 @@
-"""Encrypt, equal for equal values: AES-SIV (RFC 5297), opened by whoever has the key.
+"""Encrypt, equal for equal values: AES-SIV (RFC 5297); whoever has the key gets the value back.
 
-`d<version>_` and SIV's 16-byte tag and ciphertext of the canonical value, padded, bound to its
-domain. Tokens can be counted and joined like pseudonyms, and opened like ciphertexts. So whoever
-gets the key opens them all at once, where pseudonyms must be guessed one by one: prefer
-`pseudonymize`, with the vault where values must be recovered.
+`d<version>_`, then SIV's 16-byte tag and the ciphertext of the padded canonical value, bound to its
+domain. Tokens can be counted and joined like pseudonyms, and decrypted like ciphertexts. So an
+attacker with the key opens all of them at once, where pseudonyms must be guessed one by one. Prefer
+`pseudonymize`, with the vault if values must be recovered.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def encrypt_deterministic(version: int, key: bytes, domain: str, kind: str) -> O
 
     def mask(value: str) -> str:
         ciphertext = cipher.encrypt(token.pad(canonical(value)), bound)
-        return token.armour(LETTER, version, ciphertext)
+        return token.format_token(LETTER, version, ciphertext)
 
     return Operator("encrypt_deterministic", PROPERTIES, mask)
 

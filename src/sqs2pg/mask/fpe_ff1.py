@@ -1,8 +1,8 @@
 """Format-preserving encryption: FF1 of NIST SP 800-38G under AES-256, no tweak.
 
-The mask has the form of the value and can stand in its column: digits stay digits, an address
-stays an address. It is a permutation, so masks can be counted and joined, and whoever has the key
-gets the value back. The mask does not say that it is one, nor under which version of the key.
+The mask has the form of the value and fits its column: digits stay digits, an address stays an
+address. It is a permutation, so masks can be counted and joined, and whoever has the key gets the
+value back. The mask shows neither that it is one nor the key's version.
 
     text    letters and digits are enciphered in place as one numeral string; separators stay
     phone   the canonical digits, radix 10
@@ -10,8 +10,8 @@ gets the value back. The mask does not say that it is one, nor under which versi
     uuid    the 128 bits, radix 2
 
 Text is a numeral string over the smallest alphabet that holds it: digits; digits and lower-case
-letters; digits and upper-case letters; all of these. Where the result would fit a smaller one it
-is enciphered again (cycle walking), so that the alphabet can be told from either side.
+letters; digits and upper-case letters; all of these. If the result would fit a smaller alphabet it
+is enciphered again (cycle walking), so value and mask always have the same alphabet.
 
 Needs the extra `fpe`.
 """
@@ -49,48 +49,48 @@ _ALPHABETS = (string.digits, _LOWER, _UPPER, string.digits + string.ascii_letter
 _TEXT = re.compile(r"[0-9A-Za-z \-./:()+_#,]+\Z")
 _NUMERAL = re.compile(r"[0-9A-Za-z]")
 _CHARACTERS_MAX = 4_096
-"""FF1's time grows with the square of the length; SP 800-38G would allow 2**32."""
+"""FF1's time grows with the square of the length; SP 800-38G allows up to 2**32."""
 
 Cipher = Any  # ffx.FF1, which has no types
-Turn = Callable[[Cipher], Callable[..., Any]]
 
 
 def fpe_ff1(key: bytes, kind: str) -> Operator:
     """Return the operator of one domain; `key` is the domain's, 32 bytes.
 
     Its mask raises PermanentFault `bad_format` for text with other characters than letters,
-    digits and separators of ASCII, `too_short` where fewer than a million values have the value's
+    digits and separators of ASCII, `too_short` if fewer than a million values have the value's
     form, `too_long`, and what the kind's canonical form raises. Raises SettingsError
-    `extra_missing` where the extra is not installed.
+    `extra_missing` if the extra is not installed.
     """
-    return Operator("fpe_ff1", PROPERTIES, _turner(key, kind, forward=True))
+    return Operator("fpe_ff1", PROPERTIES, _permutation(key, kind, forward=True))
 
 
 def decrypt(key: bytes, kind: str, mask: str) -> str:
-    """Return the canonical value of a mask. Raises PermanentFault where it cannot be one."""
-    return _turner(key, kind, forward=False)(mask)
+    """Return the canonical value of a mask. Raises PermanentFault if the text cannot be a mask."""
+    return _permutation(key, kind, forward=False)(mask)
 
 
-def _turner(key: bytes, kind: str, *, forward: bool) -> Callable[[str], str]:
+def _permutation(key: bytes, kind: str, *, forward: bool) -> Callable[[str], str]:
     if kind in ("ip", "uuid"):
-        turn = _of(_cipher(key, "01"), forward, integers=True)
+        permute = _direction(_cipher(key, "01"), forward, integers=True)
         canonical = CANONICAL[kind]
 
-        def turn_bits(value: str) -> str:
+        def permute_bits(value: str) -> str:
             data = canonical(value)
-            number = turn(int.from_bytes(data, "big"), domain=1 << 8 * len(data))
+            number = permute(int.from_bytes(data, "big"), domain=1 << 8 * len(data))
             return shown(kind, number.to_bytes(len(data), "big"))
 
-        return turn_bits
-    turns = {
-        alphabet: _of(_cipher(key, alphabet), forward, integers=False) for alphabet in _ALPHABETS
+        return permute_bits
+    permutations = {
+        alphabet: _direction(_cipher(key, alphabet), forward, integers=False)
+        for alphabet in _ALPHABETS
     }
     if kind == "phone":
-        return lambda value: _turn_text(turns, CANONICAL["phone"](value).decode())
-    return lambda value: _turn_text(turns, value)
+        return lambda value: _permute_text(permutations, CANONICAL["phone"](value).decode())
+    return lambda value: _permute_text(permutations, value)
 
 
-def _turn_text(turns: dict[str, Callable[..., Any]], value: str) -> str:
+def _permute_text(permutations: dict[str, Callable[..., Any]], value: str) -> str:
     if not _TEXT.match(value):
         raise PermanentFault("bad_format", stage=Stage.MASK)
     if len(value) > _CHARACTERS_MAX:
@@ -99,11 +99,11 @@ def _turn_text(turns: dict[str, Callable[..., Any]], value: str) -> str:
     alphabet = _alphabet(numerals)
     if len(numerals) < 2 or len(alphabet) ** len(numerals) < VALUES_MIN:
         raise PermanentFault("too_short", stage=Stage.MASK)
-    turn = turns[alphabet]
-    turned = turn(numerals)
-    while _alphabet(turned) != alphabet:
-        turned = turn(turned)
-    each = iter(turned)
+    permute = permutations[alphabet]
+    permuted = permute(numerals)
+    while _alphabet(permuted) != alphabet:
+        permuted = permute(permuted)
+    each = iter(permuted)
     return _NUMERAL.sub(lambda _: next(each), value)
 
 
@@ -115,7 +115,7 @@ def _alphabet(numerals: str) -> str:
     return _ALPHABETS[2] if numerals == numerals.upper() else _ALPHABETS[3]
 
 
-def _of(cipher: Cipher, forward: bool, *, integers: bool) -> Callable[..., Any]:
+def _direction(cipher: Cipher, forward: bool, *, integers: bool) -> Callable[..., Any]:
     if integers:
         return cipher.encrypt_int if forward else cipher.decrypt_int  # type: ignore[no-any-return]
     return cipher.encrypt if forward else cipher.decrypt  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ PROPERTIES = Properties(deterministic=True, reversible=True, joinable=True, form
 
 
 def keep(kind: str) -> Operator:
-    """Return the operator for a kind. Its mask raises PermanentFault where a value is not of it."""
+    """Return the operator for a kind. Its mask raises PermanentFault for another kind of value."""
     check = of_kind(kind)
 
     def mask(value: str) -> str:

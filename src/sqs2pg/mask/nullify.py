@@ -1,4 +1,4 @@
-"""Nullify: NULL for every value, present or not, so that nothing of the field is in the table."""
+"""Nullify: NULL for every value, so that nothing of the field gets into the table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROPERTIES = Properties(
 
 
 def nullify(kind: str) -> Operator:
-    """Return the operator for a kind. Its mask raises PermanentFault where a value is not of it."""
+    """Return the operator for a kind. Its mask raises PermanentFault for another kind of value."""
     check = of_kind(kind)
 
     def mask(value: str) -> None:

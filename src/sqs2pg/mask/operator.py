@@ -15,7 +15,7 @@ from sqs2pg.mask.domain import Roots
 Mask = Callable[[str], str | None]
 
 KINDS = ("email", "ip", "phone", "text", "uuid")
-"""What a field's value can be; `mask/canonical.py` has the form of each."""
+"""Kinds of value; `mask/canonical.py` has the canonical form of each."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,17 +25,17 @@ class Properties:
     deterministic: bool
     """Equal canonical values give equal masks, in every process that has the same key."""
     reversible: bool
-    """Somebody without any key can get the value back, at least for a small domain."""
+    """Somebody without a key can get the value back, at least if there are few values."""
     joinable: bool
     """Unequal canonical values give unequal masks, so that masks can be counted and joined."""
     format_preserving: bool
-    """The mask has the form of the value and fits where the value fitted."""
+    """The mask has the form of the value and fits the value's column."""
     keyed: bool = False
     """The mask needs a key."""
     recoverable: bool = False
     """Whoever has the key gets the value back from the mask alone (`mask/opening.py`)."""
     values_min: int = 0
-    """Least number of values that the field must be able to have for the mask to hold."""
+    """Fewest possible values of a field for which the mask is safe."""
     kinds: tuple[str, ...] = KINDS
     """Kinds of field that it can mask."""
 
@@ -62,10 +62,10 @@ class Operator:
     mask: Mask = dataclasses.field(repr=False)
     """The compiled closure; may be called from several threads at once."""
     token: Token | None = dataclasses.field(default=None, repr=False)
-    """Of a pseudonym: what else can make the same one (`mapping/fast_path.py`)."""
+    """Of a pseudonym: what other code needs to make the same one (`mapping/fast_path.py`)."""
 
     def __call__(self, value: str) -> str | None:
-        """Return the value's mask. Raises PermanentFault where it has none."""
+        """Return the value's mask. Raises PermanentFault if it cannot be masked."""
         return self.mask(value)
 
 
@@ -90,5 +90,5 @@ class Declaration:
     """By kind of field: a column type beside the text types that takes its masks, as
     pg_type.typname."""
     shows: str = ""
-    """What everybody learns from the mask, for `check --attack`; "" where trying values is the
-    way to attack it."""
+    """What everybody learns from the mask, for `check --attack`; "" if an attacker would try
+    values."""

@@ -1,8 +1,8 @@
-"""Partial: a few characters for people to recognise a value by, after a fixed `***`.
+"""Partial: a few characters by which people recognise a value, with a fixed `***` for the rest.
 
-Never more than two characters in five, and never more than four of them; what is hidden
-does not show its length. It is the weakest mask: people who know some of the values can match
-them. For support staff reading over the phone, not for analysis.
+It shows at most two characters in five and never more than four; the hidden part does not show its
+length. It is the weakest mask: people who know some of the values can match them. It is meant for
+support staff on the phone, not for analysis.
 
     text    ***5928              the last four characters
     phone   ***4567              the last four digits
@@ -25,7 +25,7 @@ PROPERTIES = Properties(
 
 HIDDEN = "***"
 SHOWN_MAX = 4
-"""Characters; payment cards have made four the custom (PCI DSS 3.4.1 allows as much)."""
+"""Characters; four are usual for payment cards (PCI DSS 3.4.1 allows as many)."""
 
 
 def partial(kind: str) -> Operator:
@@ -40,14 +40,14 @@ def partial(kind: str) -> Operator:
 
 
 def _count(value: str) -> int:
-    """Return how many characters may be shown: four of 10 or more, none of two."""
+    """Return how many characters to show: four of 10 or more, none of two."""
     return min(SHOWN_MAX, len(value) * 2 // 5)
 
 
 def _tail(value: str) -> str:
     count = _count(value)
     tail = value[len(value) - count :]
-    # Half of a character is none: a mark, a joiner or a selector belongs to what is hidden.
+    # Never begin with half a character: a mark, joiner or selector belongs to the hidden one.
     while tail and unicodedata.category(tail[0]) in ("Mn", "Me", "Mc", "Cf"):
         tail = tail[1:]
     return HIDDEN + tail

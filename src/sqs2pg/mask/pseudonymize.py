@@ -1,9 +1,9 @@
-"""Pseudonymize, the default: a keyed token, equal for equal values and for nobody else's key.
+"""Pseudonymize, the default: a keyed token, the same for equal values under one key.
 
-`v<version>_` and the first 16 bytes, in hex, of HMAC-SHA256(domain key, canonical value). Without
-the key a token tells nothing, its value's length included; with it, equal values can be counted
-and joined, and whoever holds the key can try values. 128 bits: among 10**12 values of a domain
-the chance of two sharing a token is 10**-15.
+`v<version>_` and the first 16 bytes, in hex, of HMAC-SHA256(domain key, canonical value). Tokens
+can be counted and joined. Without the key a token reveals nothing, not even its value's length;
+whoever has the key can try values. 128 bits: among 10**12 values of a domain the chance that two
+share a token is 10**-15.
 
 The derivation is frozen from the first release (docs/reference/masking.md).
 """
@@ -26,8 +26,8 @@ TOKEN_HEX_DIGITS = 32
 def pseudonymize(version: int, key: bytes, canonical: Canonical) -> Operator:
     """Return the operator of one domain.
 
-    `version` is the pseudonym root's, 1 to 9,999, and `key` the domain key derived from it. Its
-    mask raises what `canonical` raises. NULL stays NULL, at the caller.
+    `version` is the pseudonym root's, 1 to 9,999, and `key` the domain key derived from it. The
+    mask raises what `canonical` raises. The caller keeps NULL as NULL.
     """
     inner_state, outer_state = hmac_states(key)
     start_inner, start_outer = inner_state.copy, outer_state.copy

@@ -13,9 +13,9 @@ REDACTED = "[redacted]"
 
 
 def redact(kind: str) -> Operator:
-    """Return the operator for a kind. Its mask raises PermanentFault where a value is not of it.
+    """Return the operator for a kind. Its mask raises PermanentFault for another kind of value.
 
-    NULL stays NULL, at the caller.
+    The caller keeps NULL as NULL.
     """
     check = of_kind(kind)
 

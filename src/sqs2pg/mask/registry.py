@@ -1,6 +1,6 @@
 """The registry: every masking operator by its name in the settings, compiled at start.
 
-Everything that can be wrong with a field's masking is wrong here, before the first message.
+Whatever is wrong with a field's masking is refused here, before the first message.
 """
 
 from __future__ import annotations

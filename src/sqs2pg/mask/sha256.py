@@ -1,8 +1,8 @@
-"""SHA-256 of the raw string, for tables that hold such hashes already. Not a protection.
+"""SHA-256 of the raw string, for tables that have such hashes already. It protects nothing.
 
-Anyone can hash every IPv4 address in two minutes, so the settings want explicit consent
+Anyone can hash every IPv4 address in two minutes, so the settings require explicit consent
 (`i_accept_reversible`). Byte for byte `hashlib.sha256(value.encode()).hexdigest()`: the kind only
-decides whether the value is one, and spellings of one value stay apart.
+decides which values are accepted, and different spellings of a value get different hashes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PROPERTIES = Properties(
     reversible=True,
     joinable=True,
     format_preserving=False,
-    # One GPU tries 2**60 in a year; nothing that is short enough to be a name or a number is safe.
+    # One GPU tries 2**60 in a year, so no name or number is long enough to be safe.
     values_min=2**80,
 )
 
@@ -36,7 +36,7 @@ def sha256(kind: str) -> Operator:
         try:
             return hashlib.sha256(value.encode()).hexdigest()
         except UnicodeEncodeError:
-            pass  # its context would hold the value
+            pass  # raised below, since its context would have the value
         raise PermanentFault("bad_unicode", stage=Stage.MASK)
 
     return Operator("sha256", PROPERTIES, mask)

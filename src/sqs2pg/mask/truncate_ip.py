@@ -1,8 +1,7 @@
 """Truncate an address to its network: /24 of IPv4, /48 of IPv6, the rest zeros.
 
-What is left is still an address, and names a neighbourhood of 256 hosts or one site, which is
-what statistics by provider or country need. It is not a secret: whoever knows an address knows
-its network.
+The result is still an address. It names a network of 256 hosts or one site, which is enough for
+statistics by provider or country. It is no secret: whoever knows an address knows its network.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ PROPERTIES = Properties(
     reversible=False,
     joinable=False,
     format_preserving=True,
-    # A field of kind `text` will do: that its values are addresses is said by the operator.
+    # A field of kind `text` works too: the operator implies that its values are addresses.
     kinds=("ip", "text"),
 )
 

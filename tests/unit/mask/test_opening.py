@@ -10,7 +10,7 @@ from sqs2pg.errors import KeyFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.opening import open_fpe_ff1, open_mask
 from sqs2pg.mask.registry import compile_operator
-from sqs2pg.mask.token import BLOCK_BYTES, armour, pad, unarmour, unpad
+from sqs2pg.mask.token import BLOCK_BYTES, format_token, pad, parse_token, unpad
 
 RING = Keyring({v: hashlib.sha256(b"root %d" % v).digest() for v in (1, 2, 9_999)})
 VALUES = ["", " ", "007", "Caf\xe9", "😀", "\0", "\x80", "a\x80", "x" * 31, "x" * 32, "é" * 5_000]
@@ -119,5 +119,5 @@ def test_what_was_not_padded_is_refused(padded: bytes) -> None:
 
 
 def test_a_token_names_its_parts() -> None:
-    assert armour("e", 12, b"\xff\xfe\xfd") == "e12___79"
-    assert unarmour("e12___79") == ("e", 12, b"\xff\xfe\xfd")
+    assert format_token("e", 12, b"\xff\xfe\xfd") == "e12___79"
+    assert parse_token("e12___79") == ("e", 12, b"\xff\xfe\xfd")
