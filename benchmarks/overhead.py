@@ -30,8 +30,8 @@ from benchmarks.pictures import QUEUE, environment_of, free_port, prepare
 from benchmarks.queue_server import QueueServer
 from sqs2pg.cli.embedded import servers
 from sqs2pg.pipeline.consumer import Consumer
-from sqs2pg.telemetry.batch_log import Journal
-from sqs2pg.telemetry.periodic import Watch
+from sqs2pg.telemetry.batch_log import BatchLog
+from sqs2pg.telemetry.periodic import PeriodicReadings
 
 # Code for the drain's process. The modules' names come from the classes, so that none goes stale.
 _TIMED = f"""
@@ -49,16 +49,16 @@ Consumer.run = timed
 """
 _RUN = "from sqs2pg.cli import main; main(['run', '--drain', '--json', '-c', '/dev/null'])"
 _NO_MONITORING = f"""
-from {Journal.__module__} import Journal
-from {Watch.__module__} import Watch
-Watch.__init__ = lambda self, readings, metrics: setattr(self, '_tasks', [])
+from {BatchLog.__module__} import BatchLog
+from {PeriodicReadings.__module__} import PeriodicReadings
+PeriodicReadings.__init__ = lambda self, readings, metrics: setattr(self, '_tasks', [])
 async def nothing(self, *_): return self
-Watch.__aenter__ = Watch.__aexit__ = nothing
-Journal.committed = Journal.flush = lambda self, *_, **__: None
+PeriodicReadings.__aenter__ = PeriodicReadings.__aexit__ = nothing
+BatchLog.committed = BatchLog.flush = lambda self, *_, **__: None
 """
 _NO_FAULT_LINES = f"""
-from {Journal.__module__} import Journal
-Journal.set_aside = lambda self, *_: None
+from {BatchLog.__module__} import BatchLog
+BatchLog.set_aside = lambda self, *_: None
 """
 
 

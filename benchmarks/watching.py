@@ -23,12 +23,12 @@ from prometheus_client import generate_latest
 from sqs2pg.errors import Stage
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Settings, TelemetrySettings
-from sqs2pg.status.probes import Seen
+from sqs2pg.status.probes import ProbeResults
 from sqs2pg.status.recorder import Moment, point_between
 from sqs2pg.status.snapshot import About, encode, take_snapshot
-from sqs2pg.telemetry.batch_log import BatchReport, Journal
-from sqs2pg.telemetry.emf import MetricLines
-from sqs2pg.telemetry.liveness import Pulse
+from sqs2pg.telemetry.batch_log import BatchLog, BatchReport
+from sqs2pg.telemetry.emf import EmfLines
+from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.log import configure
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.otlp import start_export
@@ -92,7 +92,7 @@ def spans() -> dict[str, float]:
 def lines() -> dict[str, float]:
     """Return the cost of the log, µs per batch: with a log line, and beyond the limit of lines."""
     now = 0.0
-    journal, noted = Journal(clock=lambda: now), report(0)
+    journal, noted = BatchLog(clock=lambda: now), report(0)
 
     def alone() -> None:
         nonlocal now
@@ -110,12 +110,12 @@ def numbers() -> dict[str, float]:
     metrics, noted, now = Metrics(), report(0), time.time()
     for code in ("not_json", "wrong_type", "missing"):
         metrics.count_fault(Stage.DECODE, code)
-    pulse, seen, registry = Pulse(Settings()), Seen(), metrics.registry
+    pulse, seen, registry = Liveness(Settings()), ProbeResults(), metrics.registry
     before = take_snapshot(registry, 0.0, About(), pulse, seen)
     moment = Moment(before, point_between(before, before))
     export = start_export(TelemetrySettings(metrics=True), registry, now, "p")
     assert export is not None
-    collected, emf = export.collect(), MetricLines(registry, "p")
+    collected, emf = export.collect(), EmfLines(registry, "p")
     return {
         "batch_counted": cpu_us(lambda: metrics.observe_batch(noted, now)),
         "snapshot": cpu_us(lambda: take_snapshot(registry, 0.0, About(), pulse, seen)),

@@ -283,7 +283,7 @@ async def test_the_database_away_holds_messages_and_resumes_by_itself(
         await until(lambda: metric(ready, "faults_total", stage="write", code="postgres_25006") > 1)
         assert ready.source.held_count == 10
         assert ready.consumer.pulse.paused
-        assert ready.consumer.pulse.check().ok, "starting again would not bring it back"
+        assert ready.consumer.pulse.report().ok, "starting again would not bring it back"
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')

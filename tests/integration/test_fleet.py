@@ -18,7 +18,7 @@ from sqs2pg.cli.run_process import run_process
 from sqs2pg.cli.run_workers import Worker, Workers
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline.consumer import Totals
-from sqs2pg.status.fleet import Fleet, noted
+from sqs2pg.status.fleet import WorkerGroup, published_address
 from sqs2pg.status.server import status_server
 
 
@@ -36,13 +36,13 @@ def worker(received: int, last_poll: float, expiry: float) -> CollectorRegistry:
 
 
 def test_counters_add_up_and_times_are_the_latest_or_the_soonest(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path)
+    fleet = WorkerGroup(tmp_path)
     one, other = worker(5, 100.0, 900.0), worker(50, 200.0, 800.0)
     with (
         status_server("127.0.0.1:0", one, lambda: (True, b'{"ok":true}')) as first,
         status_server("127.0.0.1:0", other, lambda: (True, b'{"ok":true}')) as second,
-        noted(tmp_path / "0.address", first),
-        noted(tmp_path / "1.address", second),
+        published_address(tmp_path / "0.address", first),
+        published_address(tmp_path / "1.address", second),
     ):
         read = fleet.registry.get_sample_value
         assert read("sqs2pg_messages_received_total") == 55
@@ -59,14 +59,14 @@ def test_counters_add_up_and_times_are_the_latest_or_the_soonest(tmp_path: Path)
 
 
 def test_a_worker_that_is_unwell_or_does_not_answer_makes_the_fleet_unwell(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path)
+    fleet = WorkerGroup(tmp_path)
     registry = CollectorRegistry()
     with (
         status_server("127.0.0.1:0", registry, lambda: (False, b'{"ok":false}')) as address,
-        noted(tmp_path / "0.address", address),
+        published_address(tmp_path / "0.address", address),
     ):
         assert fleet.health() == (False, b'{"ok":false,"workers":[{"ok":false}]}')
-    with noted(tmp_path / "0.address", address):
+    with published_address(tmp_path / "0.address", address):
         assert fleet.health() == (False, b'{"ok":false,"workers":[null]}')
         assert fleet.registry.get_sample_value("sqs2pg_messages_received_total") is None
 
@@ -79,7 +79,7 @@ def gone_on(text: str) -> CollectorRegistry:
 
 
 def test_what_a_worker_counted_stays_when_it_is_silent_and_after_its_end(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path)
+    fleet = WorkerGroup(tmp_path)
 
     def read() -> list[float | None]:
         names = ("messages_received_total", "batch_rows_count", "in_flight_messages")
@@ -90,7 +90,7 @@ def test_what_a_worker_counted_stays_when_it_is_silent_and_after_its_end(tmp_pat
 
     with (
         status_server("127.0.0.1:0", gone_on("50"), well) as other,
-        noted(tmp_path / "1.address", other),
+        published_address(tmp_path / "1.address", other),
     ):
         with status_server("127.0.0.1:0", gone_on("5"), well) as first:
             (tmp_path / "0.address").write_text(first.removeprefix("http://"))
@@ -98,7 +98,7 @@ def test_what_a_worker_counted_stays_when_it_is_silent_and_after_its_end(tmp_pat
         assert read() == [55, 2, 50], "killed: its address is left, and nothing answers there"
         with (
             status_server("127.0.0.1:0", gone_on("7"), well) as again,
-            noted(tmp_path / "0.address", again),
+            published_address(tmp_path / "0.address", again),
         ):
             assert read() == [62, 3, 57]
             assert read() == [62, 3, 57]
@@ -107,10 +107,10 @@ def test_what_a_worker_counted_stays_when_it_is_silent_and_after_its_end(tmp_pat
 
 
 def test_what_several_workers_count_is_well_formed_for_openmetrics_too(tmp_path: Path) -> None:
-    fleet = Fleet(tmp_path)
+    fleet = WorkerGroup(tmp_path)
     with (
         status_server("127.0.0.1:0", worker(5, 1.0, 2.0), lambda: (True, b"{}")) as address,
-        noted(tmp_path / "0.address", address),
+        published_address(tmp_path / "0.address", address),
     ):
         # prometheus_client types neither of these two, and all the rest.
         text = exposition.generate_latest(fleet.registry).decode()  # type: ignore[no-untyped-call]

@@ -63,13 +63,13 @@ async def test_a_stalled_poller(queue_server: QueueServer, pipeline: Assemble) -
             return gauge(ready, "last_poll_timestamp_seconds") or 0.0
 
         async with consuming(ready):
-            await until(lambda: not math.isnan(last_poll()) and pulse.check().ok)
+            await until(lambda: not math.isnan(last_poll()) and pulse.report().ok)
             queue_server.set_faults("ReceiveMessage", latency_ms=6_000)
-            await until(lambda: not pulse.check().ok)
+            await until(lambda: not pulse.report().ok)
             assert not ready.snapshot().well
             stalled = last_poll()
             queue_server.set_faults("ReceiveMessage", reset=True)
-            await until(lambda: last_poll() > stalled and pulse.check().ok)
+            await until(lambda: last_poll() > stalled and pulse.report().ok)
             await until(lambda: ready.snapshot().well)
 
 

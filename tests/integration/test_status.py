@@ -25,7 +25,7 @@ from sqs2pg.status.access import Access
 from sqs2pg.status.recorder import recording
 from sqs2pg.status.server import status_server
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.telemetry.periodic import Reading, Watch
+from sqs2pg.telemetry.periodic import PeriodicReading, PeriodicReadings
 from tests.integration.support import Assemble, rows, send
 from tests.logins import login
 from tests.waiting import until
@@ -196,11 +196,11 @@ async def test_a_reading_that_fails_or_hangs_keeps_the_others_going(
         return metrics.registry.get_sample_value("sqs2pg_faults_total", labels) or 0.0
 
     readings = [
-        Reading("bad", 0.01, fail),
-        Reading("slow", 0.01, hang),
-        Reading("good", 0.01, count),
+        PeriodicReading("bad", 0.01, fail),
+        PeriodicReading("slow", 0.01, hang),
+        PeriodicReading("good", 0.01, count),
     ]
-    async with Watch(readings, metrics):
+    async with PeriodicReadings(readings, metrics):
         await until(lambda: failures("unexpected_ValueError") >= 3)
         await until(lambda: failures("reading_timeout") >= 1)
         await until(lambda: turns >= 3)

@@ -27,7 +27,7 @@ from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.settings import Settings, StatusSettings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.status.access import Access
-from sqs2pg.status.fleet import noted
+from sqs2pg.status.fleet import published_address
 from sqs2pg.status.recorder import Recorder, recording
 from sqs2pg.status.server import status_server
 from sqs2pg.status.snapshot import Snapshot
@@ -90,11 +90,11 @@ class StatusOutput(msgspec.Struct):
                 served.registry,
                 served.health,
                 ready=served.ready,
-                access=Access.of(settings),
+                access=Access.from_settings(settings),
                 take=served.snapshot,
                 recorder=recorder,
             ) as address,
-            noted(self.address_file, address),
+            published_address(self.address_file, address),
         ):
             if self.started:
                 self.started(address)

@@ -27,7 +27,7 @@ from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.runners.assembly import about_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
-from sqs2pg.status.fleet import Fleet
+from sqs2pg.status.fleet import WorkerGroup
 from sqs2pg.telemetry import log
 
 _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
@@ -160,8 +160,8 @@ async def run_workers(
     command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []
     with tempfile.TemporaryDirectory(prefix="sqs2pg-") as name:
         folder = Path(name)
-        access = Access.of(settings.status)
-        fleet = Fleet(folder, token=access.token, about=about_of(settings))
+        access = Access.from_settings(settings.status)
+        fleet = WorkerGroup(folder, token=access.token, about=about_of(settings))
         view = live_view.wanted()
         answering = bool(settings.status.bind or view)
         workers = Workers(

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sqs2pg.status.recorder import Point
-from sqs2pg.status.snapshot import Snapshot, Stage
+from sqs2pg.status.snapshot import Snapshot, StageTime
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MEAN_S = 5.0
@@ -109,12 +109,12 @@ def _stages(snapshot: Snapshot, points: Sequence[Point]) -> Table:
     busy = {name: _busy(points, name) for name in _STAGES}
     inside = sum(busy[name] for name in ("decode", "mask", "write"))
     for name in _STAGES:
-        stage = snapshot.stages.get(name, Stage())
+        stage = snapshot.stages.get(name, StageTime())
         each = stage.seconds / stage.count if stage.count else None
         unit = "a batch" if name in {"decode", "mask", "write"} else "a request"
         share = busy[name] / inside if inside and unit == "a batch" else 0.0
         more = ""
-        if name == "write" and (commit := snapshot.stages.get("commit", Stage())).count:
+        if name == "write" and (commit := snapshot.stages.get("commit", StageTime())).count:
             more = f"COMMIT {span(commit.seconds / commit.count)}"
         style = _STYLES.get(name, "")
         table.add_row(

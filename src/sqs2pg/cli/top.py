@@ -21,7 +21,7 @@ from sqs2pg.cli.terminal_frame import frame
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.settings import load
 from sqs2pg.status.access import read_token
-from sqs2pg.status.recorder import KEPT, Moment, Point
+from sqs2pg.status.recorder import POINTS_MAX, Moment, Point
 
 _EVERY_S = 1.0
 _ANSWER_S = 5.0
@@ -109,7 +109,7 @@ def top(url: str | None, once: bool, config: Path | None, as_json: bool) -> None
     if as_json:
         print_json(_flat(moment))
         return
-    points = deque(status.history() or [moment.point], maxlen=KEPT)
+    points = deque(status.history() or [moment.point], maxlen=POINTS_MAX)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if once or not sys.stdout.isatty():
         console.print(frame(moment.snapshot, list(points), width=console.width))

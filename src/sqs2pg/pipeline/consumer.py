@@ -29,7 +29,7 @@ from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES, QueueSource
-from sqs2pg.telemetry.liveness import Pulse
+from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 
 UPKEEP_EVERY_S = 3600.0
@@ -83,7 +83,7 @@ class Consumer:
     ) -> None:
         self._source = source
         self._upkeep = upkeep
-        self.pulse = Pulse(settings)
+        self.pulse = Liveness(settings)
         self._suspects = Suspects(SUSPECT_RECEIVES)
         self._processors = processors
         self._settings = settings

@@ -24,7 +24,7 @@ from sqs2pg.pipeline.buffer import Intake
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.queue import BATCH, QueueSource
-from sqs2pg.telemetry.liveness import Pulse
+from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 
 AWS_AWAY_MAX_S = 300.0
@@ -44,7 +44,7 @@ class Pollers:
         intake: Intake,
         settings: Settings,
         metrics: Metrics,
-        pulse: Pulse,
+        pulse: Liveness,
         arrived: Callable[[int], None],
     ) -> None:
         """`arrived` is told how many messages each poll brought, redeliveries too."""

@@ -34,7 +34,7 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Seal
 from sqs2pg.postgres.sink import Packed, Sink
 from sqs2pg.postgres.sqlstate import DatabaseFault
-from sqs2pg.telemetry.batch_log import BatchReport, Journal
+from sqs2pg.telemetry.batch_log import BatchLog, BatchReport
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.vault.seal import ValueSealer
 
@@ -101,7 +101,7 @@ class Processor:
         plan: Plan,
         sink: Sink,
         metrics: Metrics,
-        journal: Journal | None = None,
+        journal: BatchLog | None = None,
         trace: Trace | None = None,
         follow: Follow | None = None,
     ) -> None:
@@ -113,7 +113,7 @@ class Processor:
         self.sink = sink
         """The sink it writes through, for nobody else while it processes."""
         self._metrics = metrics
-        self._journal = journal or Journal()
+        self._journal = journal or BatchLog()
         self._trace = trace
         self._decoded = 0.0
         self.batch_id = ""

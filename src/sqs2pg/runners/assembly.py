@@ -29,7 +29,7 @@ from sqs2pg.runners.compile_plan import compile_plan
 from sqs2pg.runners.connect import connect, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import About
-from sqs2pg.telemetry.batch_log import Journal
+from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.traces import start_traces
 
@@ -41,7 +41,7 @@ class Processing(msgspec.Struct):
     keyring: Keyring
     metrics: Metrics
     sink_plan: SinkPlan
-    journal: Journal
+    journal: BatchLog
     rotation: KeyRotation
 
 
@@ -101,7 +101,7 @@ async def assemble_processors(
             async with connected(settings) as session:
                 return await compiler.compile_checked(session, fresh)
 
-        metrics, journal = metrics or Metrics(), Journal()
+        metrics, journal = metrics or Metrics(), BatchLog()
         rotation = KeyRotation(compiled, compile_again)
         streak = Streak()
         sink_plan = compiled.sink_plan

@@ -32,7 +32,7 @@ from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
-from sqs2pg.telemetry.emf import MetricLines
+from sqs2pg.telemetry.emf import EmfLines
 from sqs2pg.telemetry.metrics import Metrics
 
 CUT_S = 1.0
@@ -206,7 +206,7 @@ class Function:
         self._warm: dict[bool, tuple[AsyncExitStack, Processing]] = {}
         self._metrics = Metrics()
         self._lines = (
-            MetricLines(self._metrics.registry, settings.pipeline_name)
+            EmfLines(self._metrics.registry, settings.pipeline_name)
             if settings.telemetry.emf
             else None
         )

@@ -31,12 +31,12 @@ from sqs2pg.runners.connect import connect, endpoint_hosts
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.queue import QueueSource
-from sqs2pg.status.probes import Readings
+from sqs2pg.status.probes import Probes
 from sqs2pg.status.snapshot import Snapshot, take_snapshot
-from sqs2pg.telemetry.batch_log import Journal
+from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.exporters import telemetry_readings
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.telemetry.periodic import Watch
+from sqs2pg.telemetry.periodic import PeriodicReadings
 from sqs2pg.telemetry.traces import TRACEPARENT
 
 
@@ -49,9 +49,9 @@ class Pipeline:
     consumer: Consumer
     keyring: Keyring
     sink_plan: SinkPlan
-    journal: Journal
-    probes: Readings
-    periodic: Watch
+    journal: BatchLog
+    probes: Probes
+    periodic: PeriodicReadings
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         """`metrics`: the caller's, where they outlive the pipeline; else it has its own."""
@@ -176,7 +176,7 @@ class Pipeline:
         """Return the present moment for the status page, which calls it from its own thread."""
         metrics, pulse = self.metrics, self.consumer.pulse
         return take_snapshot(
-            metrics.registry, metrics.started_at, self.about, pulse, self.probes.seen
+            metrics.registry, metrics.started_at, self.about, pulse, self.probes.results
         )
 
     def _put_together(self, made: Processing, queue_url: str) -> None:
@@ -198,7 +198,7 @@ class Pipeline:
             metrics,
             upkeep=lambda: upkeep(settings, number),
         )
-        self.probes = Readings(
+        self.probes = Probes(
             self.source,
             self.client,
             metrics,
@@ -213,7 +213,9 @@ class Pipeline:
             every_s=settings.status.poll_s,
             cloudwatch=settings.status.cloudwatch == "auto",
         )
-        self.periodic = Watch([*self.probes.all(), *telemetry_readings(settings, metrics)], metrics)
+        self.periodic = PeriodicReadings(
+            [*self.probes.all(), *telemetry_readings(settings, metrics)], metrics
+        )
 
 
 def _wanted_attributes(settings: Settings) -> tuple[str, ...]:

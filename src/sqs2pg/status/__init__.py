@@ -1,1 +1,1 @@
-"""Metrics and health of one process over HTTP, on loopback unless told otherwise."""
+"""Metrics, health and the status page of one process over HTTP, on loopback by default."""

@@ -1,9 +1,9 @@
-"""Who may ask the status server for what.
+"""Who may read what from the status server.
 
-On loopback everyone on the machine may, if no token is set; but not a web page that somebody's
-browser has open: the Host header must be a name of this address (DNS rebinding) and the Origin our
-own. Off loopback, or where a token is set, all but `/livez` and `/readyz` want the token. Those two
-say ages and codes, and whoever restarts processes has no token to give.
+On loopback without a token, every user of the machine may read everything. A web page that is open
+in a browser may not: the Host header must name this address (against DNS rebinding), and the Origin
+must be ours. Off loopback, or with a token, everything except `/livez` and `/readyz` needs the
+token. Those two tell only ages and codes, and a supervisor has no token.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from sqs2pg.settings import StatusSettings
 COOKIE = "sqs2pg_status"
 OPEN = frozenset({"/livez", "/readyz"})
 TOKEN_MIN = 16
-"""Characters of a token at the least."""
+"""Minimum length of a token, characters."""
 
 
 class Refusal(NamedTuple):
-    """Why a request is not answered."""
+    """Why a request is refused."""
 
     status: int
     what: str
@@ -42,22 +42,22 @@ class Access:
         self._names = {"localhost", *(name.strip().lower() for name in hosts.split(",") if name)}
 
     @classmethod
-    def of(cls, settings: StatusSettings) -> Access:
-        """The rules of `[status]`. Raises SettingsError where the token cannot be had."""
+    def from_settings(cls, settings: StatusSettings) -> Access:
+        """Return the rules of `[status]`. Raises SettingsError if the token cannot be read."""
         host = settings.bind.rpartition(":")[0].strip("[]")
         return cls(read_token(settings), loopback=is_loopback(host), hosts=settings.hosts)
 
     @property
     def closed(self) -> bool:
-        """Whether all but the probes is refused, because a token is wanted and none is set."""
+        """Whether only the probes are served: a token is needed, and none is set."""
         return not self._loopback and not self.token
 
     def refuse(self, path: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Return why a request is refused; None where it is not."""
+        """Return why a request is refused; None if it is not."""
         if path in OPEN:
             return None
         if self.token and self._bearer(headers.get("Authorization") or ""):
-            return None  # no browser sends this of its own accord
+            return None  # no browser sends this header by itself
         host = headers.get("Host") or ""
         if host and not self._is_ours(host):
             return Refusal(403, "this Host is not a name of this address: see status.hosts")
@@ -68,17 +68,17 @@ class Access:
         if site == "cross-site" and mode != "navigate":
             return Refusal(403, "cross-site requests are refused")
         if self.closed:
-            return Refusal(401, "off loopback a token is wanted, and none is set: status.token")
+            return Refusal(401, "off loopback a token is needed, and none is set: see status.token")
         if self.token and not self._cookie(headers.get("Cookie") or ""):
-            return Refusal(401, "the token is wanted: Authorization: Bearer …")
+            return Refusal(401, "the token is needed: Authorization: Bearer …")
         return None
 
-    def right(self, token: str) -> bool:
-        """Whether a token that was given is ours."""
+    def matches(self, token: str) -> bool:
+        """Return whether this is the token."""
         return bool(self.token) and hmac.compare_digest(token.encode(), self.token.encode())
 
     def cookie(self) -> str:
-        """Return the Set-Cookie header of somebody who gave the token."""
+        """Return the Set-Cookie header for a client that gave the token."""
         return f"{COOKIE}={self._cookie_value()}; HttpOnly; SameSite=Strict; Path=/"
 
     def _cookie_value(self) -> str:
@@ -93,7 +93,7 @@ class Access:
 
     def _bearer(self, header: str) -> bool:
         kind, _, token = header.partition(" ")
-        return kind.lower() == "bearer" and self.right(token.strip())
+        return kind.lower() == "bearer" and self.matches(token.strip())
 
     def _is_ours(self, host: str) -> bool:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
@@ -105,7 +105,7 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host that is bound can only be reached from this machine."""
+    """Return whether this host can only be reached from this machine."""
     if host == "localhost":
         return True
     try:
@@ -115,7 +115,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(settings: StatusSettings) -> str:
-    """Return the token, "" where none is set. Raises SettingsError."""
+    """Return the token, "" if none is set. Raises SettingsError."""
     token = settings.token
     if settings.token_file:
         try:

@@ -1,7 +1,7 @@
-"""What workers had counted that answer no more, so that the sum of all never falls.
+"""The last counts of workers that no longer answer, so that the sum over all never falls.
 
-A counter that falls was started again, as Prometheus reads it, and the whole of it is new: one
-worker killed of ten would show as a burst of nine workers' messages.
+Prometheus takes a counter that falls for one that started again, and counts its whole value as new.
+If one worker of ten were killed, that would show as a burst of nine workers' messages.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Generic, TypeVar
 Counts = TypeVar("Counts")
 
 
-class Past(Generic[Counts]):
-    """Counts of workers by place; in a place one worker follows another. No I/O."""
+class CounterHistory(Generic[Counts]):
+    """Counts by place. In one place, a worker may be followed by another. No I/O."""
 
     def __init__(self, add: Callable[[Counts, Counts], Counts]) -> None:
-        """`add` returns the sum of two, neither changed."""
+        """`add` returns the sum of two, and changes neither."""
         self._add = add
         self._last: dict[str, tuple[float, Counts]] = {}
         self._ended: Counts | None = None
 
-    def beside(self, answers: Mapping[str, tuple[float, Counts] | None]) -> list[Counts]:
-        """Note the answers; return what is to be added to them.
+    def update(self, answers: Mapping[str, tuple[float, Counts] | None]) -> list[Counts]:
+        """Note the answers; return the counts to add to them.
 
-        An answer is when the worker in that place began and its counts, None where it is silent:
-        then its last counts stand for it. A place that is missing has ended; one where the worker
-        began at another time has a new worker.
+        An answer is the time at which the worker in that place began, and its counts. It is None if
+        the worker does not answer; its last counts are then used. If a place is missing, its worker
+        has ended. If the time differs, the place has a new worker.
         """
         for place, (began, counts) in list(self._last.items()):
             answer = answers.get(place)

@@ -1,10 +1,10 @@
-"""One status view of several workers: their counters added up, the health of each.
+"""One status view of several workers: the sum of their counters, and the health of each.
 
-Each worker serves its own `/metrics` and `/livez` on a loopback port and notes its address in a
-file of a private folder; the parent asks all of them when it is asked. A worker that has not
-noted one yet is starting, one that took it back has ended; one that has and does not answer is
-not well. What was counted by workers that ended, were killed or are silent stays in the sums
-(`counter_history.py`). Runs in the parent's status thread. Never sees a message.
+Each worker serves its own `/metrics` and `/livez` on a loopback port, and writes its address to a
+file in a private folder. The parent asks all workers when it is asked. A worker without a file is
+starting or has ended; one that has a file and does not answer is unhealthy. The sums keep what was
+counted by workers that ended, were killed or do not answer (`counter_history.py`). Runs in the
+parent's status thread. Never sees a message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from sqs2pg.status.counter_history import Past
+from sqs2pg.status.counter_history import CounterHistory
 from sqs2pg.status.snapshot import About, Snapshot, add_counts, join_gauge, merge
 
 _ANSWER_S = 2.0
@@ -35,48 +35,48 @@ _Values = dict[_Key, float]
 
 
 @contextmanager
-def noted(file: Path | None, address: str) -> Iterator[None]:
-    """Note where a worker answers, `http://host:port`, for as long as it does."""
+def published_address(file: Path | None, address: str) -> Iterator[None]:
+    """Write a worker's address, `http://host:port`, to a file for as long as the block runs."""
     if file is None or not address:
         yield
         return
     fresh = file.with_suffix(".new")
     fresh.write_text(address.removeprefix("http://"))
-    fresh.replace(file)  # whole or not at all
+    fresh.replace(file)  # a reader sees the whole address or none
     try:
         yield
     finally:
         file.unlink(missing_ok=True)
 
 
-class Fleet(Collector):
-    """The workers whose addresses stand in a folder's files."""
+class WorkerGroup(Collector):
+    """The workers whose addresses are in a folder's files."""
 
     def __init__(self, folder: Path, *, token: str = "", about: About | None = None) -> None:
-        """`token` is the workers' own, which is asked for where one is set."""
+        """`token` is the workers' own, "" if they have none."""
         self._folder = folder
         self._token = token
         self._about = about or About()
         self._started_at = time.time()
         self._last: Snapshot | None = None
-        # Held while the workers are asked, so that no older answer comes after a newer one.
-        self._metrics_turn, self._snapshot_turn = threading.Lock(), threading.Lock()
-        self._past_metrics: Past[_Values] = Past(lambda one, other: _sums([one, other]))
-        self._past_snapshots: Past[Snapshot] = Past(add_counts)
+        # Held while the workers are asked, so that no older answer follows a newer one.
+        self._metrics_lock, self._snapshot_lock = threading.Lock(), threading.Lock()
+        self._metrics_history: CounterHistory[_Values] = CounterHistory(_sums)
+        self._snapshot_history: CounterHistory[Snapshot] = CounterHistory(add_counts)
         self._families: dict[str, tuple[str, str]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each metric of the workers as one: the sum, of times the latest or soonest."""
+        """Yield each metric for all workers together: sums; of times the latest or earliest."""
         gauges: dict[_Key, list[float]] = {}
-        with self._metrics_turn:
+        with self._metrics_lock:
             answers = {
                 place: None if text is None else self._read(text, gauges)
                 for place, text in self._ask("/metrics").items()
             }
-            past = self._past_metrics.beside(answers)
-        joined = _sums([*past, *(answer[1] for answer in answers.values() if answer)])
+            past = self._metrics_history.update(answers)
+        joined = _sums(*past, *(answer[1] for answer in answers.values() if answer))
         joined |= {key: join_gauge(key[1], found) for key, found in gauges.items()}
         merged = {name: Metric(name, *about) for name, about in list(self._families.items())}
         for (name, sample, labels), value in joined.items():
@@ -84,12 +84,12 @@ class Fleet(Collector):
         yield from (metric for metric in merged.values() if metric.samples)
 
     def _read(self, text: str, gauges: dict[_Key, list[float]]) -> tuple[float, _Values]:
-        """Return when a worker began, and what it counts; add its gauges to the others'."""
+        """Return when a worker began, and its counts; add its gauges to `gauges`."""
         began, counts = 0.0, _Values()
         for family in text_string_to_metric_families(text):
             counted = family.name.removesuffix("_created")
             if counted != family.name and counted in self._families:
-                continue  # of a counter or a histogram; a sum of several has no one beginning
+                continue  # when a counter began; a sum of several has no such time
             self._families.setdefault(family.name, (family.documentation, family.type))
             for sample in family.samples:
                 key = (family.name, sample.name, tuple(sorted(sample.labels.items())))
@@ -102,18 +102,18 @@ class Fleet(Collector):
         return began, counts
 
     def health(self) -> tuple[bool, bytes]:
-        """Return whether every worker that began answers and is well, and their reports."""
-        return self._reports("/livez", none_is_well=True)
+        """Return whether every worker that has started is healthy, and the workers' reports."""
+        return self._reports("/livez", none_is_ok=True)
 
     def ready(self) -> tuple[bool, bytes]:
-        """Return whether every worker that began is ready, and at least one is; their reports."""
-        return self._reports("/readyz", none_is_well=False)
+        """Return whether at least one worker has started and all are ready, and their reports."""
+        return self._reports("/readyz", none_is_ok=False)
 
     def snapshot(self) -> Snapshot:
-        """Return the workers as one; the last answer again where none of them answers."""
-        with self._snapshot_turn:
+        """Return one snapshot of all workers; the last one again if no worker answers."""
+        with self._snapshot_lock:
             states = {place: _state(text) for place, text in self._ask("/state").items()}
-            past = self._past_snapshots.beside(
+            past = self._snapshot_history.update(
                 {place: (part.started_at, part) if part else None for place, part in states.items()}
             )
             parts = [part for part in states.values() if part]
@@ -134,14 +134,14 @@ class Fleet(Collector):
                 )
             return self._last
 
-    def _reports(self, path: str, *, none_is_well: bool) -> tuple[bool, bytes]:
+    def _reports(self, path: str, *, none_is_ok: bool) -> tuple[bool, bytes]:
         reports = [msgspec.json.decode(text) if text else None for text in self._ask(path).values()]
         ok = all(report is not None and report["ok"] for report in reports)
-        ok = ok and (none_is_well or bool(reports))
+        ok = ok and (none_is_ok or bool(reports))
         return ok, msgspec.json.encode({"ok": ok, "workers": reports})
 
     def _ask(self, path: str) -> dict[str, str | None]:
-        """Return the answers by worker, None where there is none."""
+        """Return the answers by worker; None for a worker that does not answer."""
         files = sorted(self._folder.glob("*.address"))
         return {file.name: _get(file, path, self._token) for file in files}
 
@@ -156,7 +156,7 @@ def _state(text: str | None) -> Snapshot | None:
     return msgspec.json.decode(text, type=_State).snapshot
 
 
-def _sums(parts: Iterable[_Values]) -> _Values:
+def _sums(*parts: _Values) -> _Values:
     sums: _Values = {}
     for part in parts:
         for key, value in part.items():
@@ -165,7 +165,7 @@ def _sums(parts: Iterable[_Values]) -> _Values:
 
 
 def _get(file: Path, path: str, token: str) -> str | None:
-    """Return a worker's answer, of whatever status; None where there is none."""
+    """Return a worker's answer, of any status; None if there is none."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         connection = http.client.HTTPConnection(file.read_text(), timeout=_ANSWER_S)

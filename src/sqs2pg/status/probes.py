@@ -1,7 +1,8 @@
-"""What the watch reads for one pipeline: its queue, its dead letters, its database, its fleet.
+"""The periodic readings of one pipeline: its queue, its dead letters, its database, its fleet.
 
-Each reading sets gauges and notes in `Seen` what the status page and `/readyz` tell. The database
-is read on a connection that is made for it and closed again, so that a fleet holds none for this.
+Each reading sets gauges and keeps in `ProbeResults` what the status page and `/readyz` show. The
+database is read on a connection that is opened for the reading and closed after it, so that a large
+fleet does not hold connections for this.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from sqs2pg.postgres.workers import Beat, Reason, Roster, Worker, certificate_ex
 from sqs2pg.sqs.backlog import DeadLetterQueue, OldestMessage, has_cloudwatch
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.queue import QueueSource
-from sqs2pg.telemetry.batch_log import Journal
-from sqs2pg.telemetry.liveness import Check, Pulse
+from sqs2pg.telemetry.batch_log import BatchLog
+from sqs2pg.telemetry.liveness import Liveness, ReadinessCheck
 from sqs2pg.telemetry.log import flush_repeats
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.telemetry.periodic import Reading
+from sqs2pg.telemetry.periodic import PeriodicReading
 
 CLOUDWATCH_EVERY_S = 60.0
 """SQS reports to CloudWatch once a minute."""
 CERTIFICATE_EVERY_S = 3600.0
 
 
-class Counts(Protocol):
-    """What a consumer counts; messages."""
+class ConsumerCounts(Protocol):
+    """What a consumer counts, in messages."""
 
     received: int
     written: int
@@ -39,30 +40,37 @@ class Counts(Protocol):
     quarantined: int
 
 
-class Seen(msgspec.Struct):
-    """What was read last. Written by the watch, read by the status thread."""
+class ProbeResults(msgspec.Struct):
+    """What was read last. The event loop writes it; the status thread reads it."""
 
     workers: list[Worker] = []
     quarantine: list[Reason] = []
-    database: Check = Check(ok=False, detail="not read yet")
-    schema: Check = Check(ok=False, detail="not read yet")
-    keys: Check = Check(ok=False, detail="not read yet")
+    database: ReadinessCheck = ReadinessCheck(ok=False, detail="not read yet")
+    schema: ReadinessCheck = ReadinessCheck(ok=False, detail="not read yet")
+    keys: ReadinessCheck = ReadinessCheck(ok=False, detail="not read yet")
     cloudwatch_age_s: float | None = None
     cloudwatch_at: float = -math.inf
 
+    def checks(self, *, paused: bool) -> dict[str, ReadinessCheck]:
+        """Return the checks of /readyz; `paused`: receiving is paused because writes fail."""
+        database = self.database
+        if database.ok and paused:
+            database = ReadinessCheck(ok=False, detail="writes fail; messages are held")
+        return {"keys": self.keys, "schema": self.schema, "database": database}
 
-class Readings:
-    """The readings of one process."""
+
+class Probes:
+    """The readings of one pipeline."""
 
     def __init__(
         self,
         source: QueueSource,
         client: SqsClient,
         metrics: Metrics,
-        pulse: Pulse,
-        journal: Journal,
+        pulse: Liveness,
+        batch_log: BatchLog,
         roster: Roster,
-        counts: Counts,
+        counts: ConsumerCounts,
         *,
         connect: Callable[[], Awaitable[Session]],
         key_version: Callable[[], int],
@@ -71,12 +79,12 @@ class Readings:
         every_s: float,
         cloudwatch: bool,
     ) -> None:
-        """`database_host` is where to look for a certificate: None for a local socket."""
+        """`database_host` is the server whose certificate is read; None for a local socket."""
         self._source = source
         self._client = client
         self._metrics = metrics
         self._pulse = pulse
-        self._journal = journal
+        self._batch_log = batch_log
         self._roster = roster
         self._counts = counts
         self._connect = connect
@@ -90,26 +98,28 @@ class Readings:
         self._empty_at = metrics.started_at
         self._settled_before = 0
         self._beat_before = time.monotonic()
-        self.seen = Seen()
+        self.results = ProbeResults()
         metrics.receiving_paused.set_function(lambda: float(pulse.paused))
 
-    def all(self) -> list[Reading]:
-        """Return the readings, and how often each is due."""
+    def all(self) -> list[PeriodicReading]:
+        """Return the readings, with how often each is due."""
         every_s = self._every_s
         readings = [
-            Reading("queue", every_s, self.read_queue),
-            Reading("dead_letters", every_s, self.read_dead_letters),
-            Reading("database", every_s, self.read_database),
-            Reading("credentials", every_s, self.read_credentials),
+            PeriodicReading("queue", every_s, self.read_queue),
+            PeriodicReading("dead_letters", every_s, self.read_dead_letters),
+            PeriodicReading("database", every_s, self.read_database),
+            PeriodicReading("credentials", every_s, self.read_credentials),
         ]
         if self._oldest:
-            readings.append(Reading("cloudwatch", CLOUDWATCH_EVERY_S, self.read_cloudwatch))
+            readings.append(PeriodicReading("cloudwatch", CLOUDWATCH_EVERY_S, self.read_cloudwatch))
         if self._database_host:
-            readings.append(Reading("certificate", CERTIFICATE_EVERY_S, self.read_certificate))
+            readings.append(
+                PeriodicReading("certificate", CERTIFICATE_EVERY_S, self.read_certificate)
+            )
         return readings
 
     async def read_queue(self) -> None:
-        """Read the queue's depth and, with what is known, the age of its oldest message."""
+        """Read the queue's depth, and set or estimate the age of its oldest message."""
         asked = time.time()
         visible, in_flight, delayed = await self._source.depth()
         metrics = self._metrics
@@ -121,12 +131,17 @@ class Readings:
         metrics.queue_oldest_age.set(self._oldest_age_s(waiting=bool(visible + in_flight)))
 
     def _oldest_age_s(self, *, waiting: bool) -> float:
-        """CloudWatch's number while it is fresh; else since the oldest SentTimestamp of the last
-        batch, or since the queue was last seen empty, whichever is later.
+        """Return the age of the queue's oldest message, seconds.
+
+        That is CloudWatch's number while it is fresh. Else it is the time since the oldest
+        SentTimestamp of the last batch, or since the queue was last seen empty, if that is later.
         """
-        seen, now = self.seen, time.time()
-        if seen.cloudwatch_age_s is not None and now - seen.cloudwatch_at < 3 * CLOUDWATCH_EVERY_S:
-            return seen.cloudwatch_age_s
+        results, now = self.results, time.time()
+        if (
+            results.cloudwatch_age_s is not None
+            and now - results.cloudwatch_at < 3 * CLOUDWATCH_EVERY_S
+        ):
+            return results.cloudwatch_age_s
         if not waiting:
             return 0.0
         return max(0.0, now - max(self._empty_at, self._metrics.oldest_sent_ms / 1000))
@@ -134,8 +149,8 @@ class Readings:
     async def read_cloudwatch(self) -> None:
         """Read CloudWatch's age of the oldest message."""
         assert self._oldest is not None
-        self.seen.cloudwatch_age_s = await self._oldest.age_s()
-        self.seen.cloudwatch_at = time.time()
+        self.results.cloudwatch_age_s = await self._oldest.age_s()
+        self.results.cloudwatch_at = time.time()
 
     async def read_dead_letters(self) -> None:
         """Read the dead-letter queue's depth."""
@@ -143,50 +158,52 @@ class Readings:
         self._metrics.dlq_visible.set(math.nan if visible is None else visible)
 
     async def read_credentials(self) -> None:
-        """Note when the AWS credentials expire, and tell what the log kept back."""
+        """Read when the AWS credentials expire, and log what the log has held back."""
         expiry = self._client.credential_expiry()
         self._metrics.credential_expiry.set(math.inf if expiry is None else expiry)
-        self._journal.flush()
+        self._batch_log.flush()
         flush_repeats()
 
     async def read_certificate(self) -> None:
-        """Look at the database server's certificate."""
+        """Read when the database server's certificate expires."""
         assert self._database_host is not None
         expiry = await certificate_expiry(*self._database_host)
         self._metrics.certificate_expiry.set(math.nan if expiry is None else expiry)
 
     async def read_database(self) -> None:
-        """Give a heartbeat; read the fleet, the quarantine, head-room, schema and keys."""
-        metrics, seen, roster = self._metrics, self.seen, self._roster
+        """Send a heartbeat; read the fleet, the quarantine, head-room, schema and keys."""
+        metrics, results, roster = self._metrics, self.results, self._roster
         try:
             session = await self._connect()
             try:
                 await roster.beat(session, self._beat())
-                seen.workers = await roster.workers(session)
-                seen.quarantine = await roster.quarantine(session)
+                results.workers = await roster.workers(session)
+                results.quarantine = await roster.quarantine(session)
                 room = await roster.head_room(session)
             finally:
                 await session.close()
         except (TransientFault, FatalFault) as fault:
             metrics.database_up.set(0)
-            seen.database = Check(ok=False, detail=fault.code)
+            results.database = ReadinessCheck(ok=False, detail=fault.code)
             raise
         metrics.database_up.set(1)
         metrics.database_connections.set(room.connections)
         metrics.database_connections_max.set(room.connections_max)
         metrics.database_bytes.set(room.size_bytes)
-        metrics.fleet_workers.set(len(seen.workers))
+        metrics.fleet_workers.set(len(results.workers))
         metrics.quarantine_open.clear()
-        for reason in seen.quarantine:
+        for reason in results.quarantine:
             metrics.quarantine_open.labels(reason.reason).set(reason.messages)
-        seen.database = Check(ok=True)
+        results.database = ReadinessCheck(ok=True)
         migrated = room.migrations >= self._migrations
-        seen.schema = Check(migrated, "" if migrated else "the database lacks a migration")
+        results.schema = ReadinessCheck(
+            migrated, "" if migrated else "the database lacks a migration"
+        )
         current = room.key_version == self._key_version()
-        seen.keys = Check(current, "" if current else "another key version is active")
+        results.keys = ReadinessCheck(current, "" if current else "another key version is active")
 
     async def leave(self) -> None:
-        """Take this worker's row back at an orderly end; one that cannot be is stale soon."""
+        """Remove this worker's row at an orderly end. If that fails, the row is soon stale."""
         try:
             session = await self._connect()
             try:
@@ -198,11 +215,7 @@ class Readings:
 
     def ready(self) -> tuple[bool, bytes]:
         """Return whether messages can be written now, and each check's result, as JSON."""
-        seen = self.seen
-        database = seen.database
-        if database.ok and self._pulse.paused:
-            database = Check(ok=False, detail="writes fail; messages are held")
-        checks = {"keys": seen.keys, "schema": seen.schema, "database": database}
+        checks = self.results.checks(paused=self._pulse.paused)
         ok = all(check.ok for check in checks.values())
         return ok, msgspec.json.encode({"ok": ok, **checks})
 
@@ -212,7 +225,7 @@ class Readings:
         elapsed_s = max(0.001, now - self._beat_before)
         per_second = (settled - self._settled_before) / elapsed_s
         self._settled_before, self._beat_before = settled, now
-        recent = self._journal.recent
+        recent = self._batch_log.recent
         return Beat(
             state="paused" if self._pulse.paused else "running",
             received=counts.received,

@@ -1,7 +1,7 @@
 """The status server: the page, `/metrics` for Prometheus, `/livez` and `/readyz` for supervisors.
 
-In threads of its own, so that it still answers, and says so, when the event loop hangs. It only
-ever reads. Everything the page needs comes from here, so that it works without any other network.
+It has threads of its own, so that it still answers when the event loop hangs, and reports that. It
+only reads. The page loads everything from here, so it works without any other network.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from prometheus_client.exposition import choose_encoder
 from sqs2pg.errors import SettingsError
 from sqs2pg.status.access import Access
 from sqs2pg.status.recorder import Moment, Recorder
-from sqs2pg.status.snapshot import Take, encode
+from sqs2pg.status.snapshot import TakeSnapshot, encode
 
-_REQUEST_S = 5.0  # a client that says nothing holds its thread no longer than this
+_REQUEST_S = 5.0  # a silent client holds its thread no longer than this
 CLIENTS_MAX = 64
-"""Requests answered at a time, pages that look on included; one more is told to come again."""
+"""Requests at a time, streams to open pages included; others are told to come again."""
 STREAMS_MAX = 40
-"""Pages that look on; fewer, so that probes and scrapes always find room."""
+"""Streams to open pages; fewer, so that there is always room for probes and scrapes."""
 _LOGIN_BYTES_MAX = 4096
 
 Health = Callable[[], tuple[bool, bytes]]
-"""Whether all is well, and the report on it as JSON."""
+"""Returns whether all is well, and the report as JSON."""
 
-# Scripts, styles and data from here alone, nothing inline, in nobody's frame.
+# Scripts, styles and data from this server only, nothing inline, not in a frame.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -43,7 +43,7 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "same-origin",  # none would make the form's Origin null
+    "Referrer-Policy": "same-origin",  # "no-referrer" would make the form's Origin null
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -60,13 +60,13 @@ log = structlog.get_logger(__name__)
 
 
 class Site(msgspec.Struct):
-    """What is served: without `take` no `/state`, without `recorder` no page."""
+    """What is served. Without `take` there is no `/state`, without `recorder` no page."""
 
     registry: CollectorRegistry
     health: Health
     ready: Health
     access: Access
-    take: Take | None = None
+    take: TakeSnapshot | None = None
     recorder: Recorder | None = None
 
 
@@ -78,14 +78,14 @@ def status_server(
     *,
     ready: Health | None = None,
     access: Access | None = None,
-    take: Take | None = None,
+    take: TakeSnapshot | None = None,
     recorder: Recorder | None = None,
 ) -> Iterator[str]:
-    """Serve until closed; yield the address, `http://host:port`, or "" where `bind` is empty.
+    """Serve while the block runs; yield the address, `http://host:port`, or "" if `bind` is empty.
 
-    A port that is taken, by another pipeline on this machine most likely, is replaced by a free
-    one, and the log says which. The page is served where there is a recorder. Raises SettingsError
-    where the host cannot be bound.
+    If the port is taken, probably by another pipeline on this machine, a free one is used and
+    logged. The page is served if there is a recorder. Raises SettingsError if the host cannot be
+    bound.
     """
     if not bind:
         yield ""
@@ -170,7 +170,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                     self._log_in()
 
         def _headers(self) -> dict[str, str]:
-            # Names have no case (RFC 9110, section 5.1), and proxies write them in lower case.
+            # Names are case-insensitive (RFC 9110, section 5.1); proxies write them in lower case.
             return {name.title(): value for name, value in self.headers.items()}
 
         def _get(self) -> None:
@@ -213,7 +213,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
 
         def _refuse(self, path: str, status: int, what: str) -> None:
             if status == 401 and path.startswith("/static/") and (asset := _asset(path)):
-                self._answer(200, *asset)  # the form's looks; there is nothing else in it
+                self._answer(200, *asset)  # the style and icon of the login form; they hold no data
                 return
             page = status == 401 and "text/html" in self.headers.get("Accept", "")
             if page and not site.access.closed and (asset := _asset("/static/login.html")):
@@ -223,9 +223,9 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self._answer(status, "text/plain", f"{what}\n".encode(), headers)
 
         def _log_in(self) -> None:
-            """Take the token from the form, and give a cookie for it."""
+            """Check the token from the form, and answer with a cookie."""
             path = self.path.partition("?")[0]
-            # The form has no cookie yet: judged as a probe is, but by Host and Origin all the same.
+            # The form has no cookie yet, so a 401 does not count; Host and Origin are checked.
             refusal = site.access.refuse(path, self._headers())
             length = self.headers.get("Content-Length", "")
             small = length.isdigit() and int(length) <= _LOGIN_BYTES_MAX
@@ -233,14 +233,14 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self._answer(403, "text/plain", b"refused\n")
                 return
             form = parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace"))
-            if not site.access.right(form.get("token", [""])[0]):
+            if not site.access.matches(form.get("token", [""])[0]):
                 self._answer(303, "text/plain", b"", {"Location": "/?wrong"})
                 return
             headers = {"Location": "/", "Set-Cookie": site.access.cookie()}
             self._answer(303, "text/plain", b"", headers)
 
         def _stream(self, recorder: Recorder) -> None:
-            """Send the history, then every new moment, until either side goes."""
+            """Send the history, then every new moment, until either side closes."""
             self._begin(200, "text/event-stream", {})
             self.wfile.write(b"retry: 1000\n\n")
             moment: Moment | None = recorder.moment
@@ -272,14 +272,14 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing: a probe every few seconds is not news."""
+            """Log nothing: there is a probe every few seconds."""
 
     return Handler
 
 
 @contextmanager
 def _place(places: threading.BoundedSemaphore) -> Iterator[bool]:
-    """Take a place for a client; yield whether there was one."""
+    """Take a place for a client; yield whether one was free."""
     room = places.acquire(blocking=False)
     try:
         yield room

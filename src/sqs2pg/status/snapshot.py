@@ -1,8 +1,8 @@
-"""One moment of a pipeline as numbers: what the page, `top` and the live view are drawn from.
+"""One moment of a pipeline in numbers, from which the page, `top` and the live view are drawn.
 
-A snapshot has counts since the start, not rates: two of them give rates over any span, and those of
-several workers add up. It is made of the registry's own samples, so that it never says anything
-else than `/metrics`, and of what the watch has seen. No value of a message is in it.
+A snapshot has counts since the start, not rates: two snapshots give rates over any span, and those
+of several workers can be added. It is made from the registry's own samples, so that it always
+agrees with `/metrics`, and from the results of the probes. It has no value of a message.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry
 
 from sqs2pg import __version__
 from sqs2pg.postgres.workers import Reason, Worker
-from sqs2pg.status.probes import Seen
-from sqs2pg.telemetry.liveness import Check, Pulse
+from sqs2pg.status.probes import ProbeResults
+from sqs2pg.telemetry.liveness import Liveness, ReadinessCheck
 from sqs2pg.telemetry.metrics import LAG_SECONDS, STAGES
 
 COUNTS = (
@@ -43,15 +43,15 @@ _NAMES = {
 LAG_BOUNDS = (*map(float, LAG_SECONDS), math.inf)
 
 
-class Stage(msgspec.Struct):
-    """Time spent in a stage, and by how many batches or requests."""
+class StageTime(msgspec.Struct):
+    """Time spent in a stage, and the number of batches or requests."""
 
     seconds: float = 0.0
     count: float = 0.0
 
 
 class Snapshot(msgspec.Struct):
-    """See the module. Times in seconds, `at` and `started_at` since the epoch."""
+    """See the module. Times in seconds; `at` and `started_at` since the epoch."""
 
     at: float
     started_at: float
@@ -60,32 +60,32 @@ class Snapshot(msgspec.Struct):
     table: str = ""
     version: str = __version__
     processes: int = 1
-    """Worker processes behind this address."""
+    """How many worker processes answer behind this address."""
     paused: bool = False
     well: bool = True
-    """What `/livez` says."""
-    ready: dict[str, Check] = {}
-    """What `/readyz` says, check by check."""
+    """The answer of `/livez`."""
+    ready: dict[str, ReadinessCheck] = {}
+    """The answer of `/readyz`, by check."""
     counts: dict[str, float] = {}
-    """Of `COUNTS`; messages."""
-    stages: dict[str, Stage] = {}
-    """Of `STAGES`, and `commit`, which is a part of `write`."""
+    """By the names of `COUNTS`, in messages."""
+    stages: dict[str, StageTime] = {}
+    """By the names of `STAGES`, and `commit`, which is part of `write`."""
     lag: list[float] = []
-    """Batches by lag: cumulative, a number for each of `LAG_BOUNDS`."""
+    """How many batches had at most this lag, for each of `LAG_BOUNDS`."""
     faults: dict[str, float] = {}
-    """By `stage code`."""
+    """By stage and code, with a blank between them."""
     gauges: dict[str, float | None] = {}
-    """Of `GAUGES`; None where it is not known."""
+    """By the names of `GAUGES`; None means not known."""
     workers: list[Worker] = []
-    """Of the whole fleet, by the database."""
+    """All workers of the fleet, from the database."""
     quarantine: list[Reason] = []
 
 
-Take = Callable[[], Snapshot]
+TakeSnapshot = Callable[[], Snapshot]
 
 
 class About(msgspec.Struct, frozen=True):
-    """What the pipeline is called."""
+    """The names of a pipeline, its queue and its table."""
 
     pipeline: str = ""
     queue: str = ""
@@ -93,27 +93,28 @@ class About(msgspec.Struct, frozen=True):
 
 
 def take_snapshot(
-    registry: CollectorRegistry, started_at: float, about: About, pulse: Pulse, seen: Seen
+    registry: CollectorRegistry,
+    started_at: float,
+    about: About,
+    pulse: Liveness,
+    results: ProbeResults,
 ) -> Snapshot:
     """Return the present moment of one process."""
     snapshot = Snapshot(time.time(), started_at, about.pipeline, about.queue, about.table)
     snapshot.counts = dict.fromkeys(COUNTS, 0.0)
-    snapshot.stages = {name: Stage() for name in (*STAGES, "commit")}
+    snapshot.stages = {name: StageTime() for name in (*STAGES, "commit")}
     snapshot.gauges = dict.fromkeys(GAUGES)
     for family in registry.collect():
         for sample in family.samples:
-            _take(snapshot, sample.name, sample.labels, sample.value)
+            _add_sample(snapshot, sample.name, sample.labels, sample.value)
     snapshot.paused = pulse.paused
-    snapshot.well = pulse.check().ok
-    database = seen.database
-    if database.ok and pulse.paused:
-        database = Check(ok=False, detail="writes fail; messages are held")
-    snapshot.ready = {"keys": seen.keys, "schema": seen.schema, "database": database}
-    snapshot.workers, snapshot.quarantine = seen.workers, seen.quarantine
+    snapshot.well = pulse.report().ok
+    snapshot.ready = results.checks(paused=pulse.paused)
+    snapshot.workers, snapshot.quarantine = results.workers, results.quarantine
     return snapshot
 
 
-def _take(snapshot: Snapshot, name: str, labels: dict[str, str], value: float) -> None:
+def _add_sample(snapshot: Snapshot, name: str, labels: dict[str, str], value: float) -> None:
     match name:
         case "sqs2pg_messages_outcome_total":
             snapshot.counts[labels["outcome"]] = value
@@ -136,9 +137,9 @@ def _take(snapshot: Snapshot, name: str, labels: dict[str, str], value: float) -
 
 
 def merge(parts: Sequence[Snapshot]) -> Snapshot:
-    """Return several workers of one pipeline as one: counts added up, the latest of what is shared.
+    """Return one snapshot of several workers of a pipeline: sums of counts, the latest of the rest.
 
-    At least one part.
+    Needs at least one part.
     """
     latest = max(parts, key=lambda part: part.at)
     merged = msgspec.structs.replace(
@@ -159,11 +160,11 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
 
 
 def add_counts(to: Snapshot, more: Snapshot) -> Snapshot:
-    """Return `to` with what `more` counted added: counts, faults, stages and lag, no gauge."""
+    """Return `to` plus the counts, faults, stages and lag of `more`, but not its gauges."""
     stages = dict(to.stages)
     for name, stage in more.stages.items():
-        had = stages.get(name, Stage())
-        stages[name] = Stage(had.seconds + stage.seconds, had.count + stage.count)
+        had = stages.get(name, StageTime())
+        stages[name] = StageTime(had.seconds + stage.seconds, had.count + stage.count)
     return msgspec.structs.replace(
         to,
         counts=_sums([to.counts, more.counts]),
@@ -195,7 +196,7 @@ _SHARED = (
 
 
 def join_gauge(name: str, values: Sequence[float]) -> float:
-    """Join the workers' values of one gauge: what all of them read of one thing is not added up."""
+    """Join the workers' values of one gauge. Values that all read from one place are not added."""
     known = [value for value in values if not math.isnan(value)] or [math.nan]
     if name.endswith("_expiry_timestamp_seconds") or name in {
         "sqs2pg_started_timestamp_seconds",
@@ -207,11 +208,11 @@ def join_gauge(name: str, values: Sequence[float]) -> float:
     return max(known) if name == "sqs2pg_receiving_paused" else sum(known)
 
 
-def quantile(before: Sequence[float], after: Sequence[float], share: float) -> float | None:
+def lag_quantile(before: Sequence[float], after: Sequence[float], share: float) -> float | None:
     """Return the lag below which `share` (0 to 1) of the batches between two snapshots stayed.
 
-    Linear within a bucket, as Prometheus' histogram_quantile; the last finite bound at the most;
-    None where there was no batch between them.
+    Linear within a bucket, like Prometheus' histogram_quantile, and at most the last finite bound.
+    None if there was no batch between them.
     """
     if not after or len(before) != len(after):
         before = [0.0] * len(after)
@@ -231,5 +232,5 @@ def quantile(before: Sequence[float], after: Sequence[float], share: float) -> f
 
 
 def encode(value: Any) -> bytes:
-    """Return JSON; what is not finite becomes null."""
+    """Return JSON; numbers that are not finite become null."""
     return msgspec.json.encode(value)

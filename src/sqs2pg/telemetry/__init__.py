@@ -1,1 +1,1 @@
-"""What is sent to others: spans and metrics by OpenTelemetry, CloudWatch lines. Off by default."""
+"""Logs, metrics and liveness; and spans and metrics for other systems, which are off by default."""

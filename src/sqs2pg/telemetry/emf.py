@@ -29,7 +29,7 @@ _SUMS = {
 }
 
 
-class MetricLines:
+class EmfLines:
     """Makes the lines of one process."""
 
     def __init__(self, registry: CollectorRegistry, pipeline: str) -> None:

@@ -9,12 +9,12 @@ import structlog
 from sqs2pg.settings import Settings
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.otlp import start_export
-from sqs2pg.telemetry.periodic import Reading
+from sqs2pg.telemetry.periodic import PeriodicReading
 
 log = structlog.get_logger(__name__)
 
 
-def telemetry_readings(settings: Settings, metrics: Metrics) -> list[Reading]:
+def telemetry_readings(settings: Settings, metrics: Metrics) -> list[PeriodicReading]:
     """Return the exports that the settings ask for; none by default. Raises SettingsError.
 
     `telemetry.emf` is for the Lambda handler. One settings file may serve both, so here it is only
@@ -30,4 +30,4 @@ def telemetry_readings(settings: Settings, metrics: Metrics) -> list[Reading]:
     async def send() -> None:
         await asyncio.to_thread(export.send)
 
-    return [Reading("otlp", telemetry.every_s, send, at_end=True)]
+    return [PeriodicReading("otlp", telemetry.every_s, send, at_end=True)]

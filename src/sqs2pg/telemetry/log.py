@@ -1,8 +1,8 @@
-"""Logs: one event a line, by an allow-list of fields, so that no value can slip in.
+"""Logs: one event per line, with fields from an allow-list, so that no value can slip in.
 
-JSON off a terminal, short lines on one. Every logger of every library goes through the same
-gate: a library's own text may quote a body or a driver's message, so only its logger's name and
-level are kept.
+JSON, or short lines on a terminal. The loggers of all libraries go through the same gate: a
+library's text may quote a body or a driver's message, so only its logger's name and level are kept.
+The log belongs to the process, not to a pipeline.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
-from sqs2pg.telemetry.log_sampling import Repeats
+from sqs2pg.telemetry.log_sampling import RepeatLimiter
 
-# What a log line may say: codes, counts, names from settings or catalog, times. Adding to this
+# What a log line may contain: codes, counts, names from settings or catalog, times. Adding to this
 # list is a decision about personal data: see docs/decisions.
 ALLOWED = frozenset(
     {
@@ -64,12 +64,13 @@ ALLOWED = frozenset(
 )
 
 
-REPEATS_TOLD = 20
-"""Warnings of one kind in ten seconds; those beyond are counted."""
+WARNINGS_MAX = 20
+"""Warnings of one kind that are logged in ten seconds; the others are counted."""
 
 PINNED = ("asyncio", "boto3", "botocore", "psycopg", "psycopg.pool", "urllib3", "uvloop")
-"""Loggers of libraries that see bodies, credentials or rows: kept at WARNING, whoever turned them
-up before. botocore at DEBUG logs whole requests; asyncio at DEBUG the arguments of slow calls."""
+"""Loggers of libraries that see bodies, credentials or rows. They are kept at WARNING, even if
+something set them lower: botocore at DEBUG logs whole requests, asyncio at DEBUG the arguments of
+slow calls."""
 
 
 def _only_allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -77,15 +78,15 @@ def _only_allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 class _Sampler:
-    """Counts repeats of a warning instead of telling each; the next that is told brings the count.
+    """Limits repeated warnings; the next one that is logged brings the number held back.
 
-    Behind it the log cannot be flooded, whoever logs in a loop, a library included. Lines at info
-    are bounded where they are made (`batch_log.py`).
+    So nothing can flood the log, not even a library that logs in a loop. Lines at level info are
+    limited where they are made (`batch_log.py`).
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._repeats = Repeats(told_max=REPEATS_TOLD)
+        self._repeats = RepeatLimiter(lines_max=WARNINGS_MAX)
 
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
         if event.get("level") in {"debug", "info"}:
@@ -100,13 +101,13 @@ class _Sampler:
         return event
 
     def flush(self) -> None:
-        """Tell how many were kept back in windows that are over."""
+        """Log how many were held back in windows that are over."""
         with self._lock:
             overdue = self._repeats.overdue()
         for kind, more in overdue:
             text, _, code, logger = kind if isinstance(kind, tuple) else ("others", "", "", "")
-            told = {"code": code, "logger": logger}
-            given = {name: value for name, value in told.items() if value}
+            fields = {"code": code, "logger": logger}
+            given = {name: value for name, value in fields.items() if value}
             structlog.get_logger().info(f"more of: {text}", count=more, **given)
 
 
@@ -114,7 +115,7 @@ _sampler = _Sampler()
 
 
 def flush_repeats() -> None:
-    """Tell how many warnings were kept back in windows that are over."""
+    """Log how many warnings were held back in windows that are over."""
     _sampler.flush()
 
 
@@ -123,10 +124,10 @@ def _line(_logger: Any, _method: str, event: EventDict) -> str:
 
 
 def short_line(event: EventDict) -> str:
-    """Return an event as a terminal shows it: time of day, level, text, fields."""
+    """Return an event as shown on a terminal: time of day, level, text, fields."""
     event = dict(event)
     stamp, level = event.pop("timestamp", ""), event.pop("level", "")
-    if "T" in stamp:  # a worker's own, as JSON has it
+    if "T" in stamp:  # from a worker's JSON line
         stamp = stamp.partition("T")[2][:8]
     text = event.pop("event", "")
     rest = " ".join(f"{key}={value}" for key, value in event.items())
@@ -134,17 +135,17 @@ def short_line(event: EventDict) -> str:
 
 
 class _LibraryGate(logging.Handler):
-    """Passes on that a library logged, never what."""
+    """Logs that a library has logged something, but not what."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Rounded to a level that structlog knows; a library may log at one of its own.
+        # Rounded to a level that structlog knows; a library may have levels of its own.
         level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
         structlog.get_logger().log(level, "library log line, text withheld", logger=record.name)
 
 
 def configure(*, verbose: bool = False) -> None:
     """Set up logging for the process, on stderr. Call once, before anything else logs."""
-    global _sampler  # noqa: PLW0603  structlog's configuration is the process's, and so is this
+    global _sampler  # noqa: PLW0603  one per process, as structlog's configuration
     _sampler = _Sampler()
     on_terminal = sys.stderr.isatty()
     renderer: Processor = _line if on_terminal else structlog.processors.JSONRenderer()
@@ -165,11 +166,11 @@ def configure(*, verbose: bool = False) -> None:
     root = logging.getLogger()
     root.handlers = [_LibraryGate()]
     root.setLevel(logging.WARNING)
-    # A handler that a library, or somebody's sitecustomize, hung on a logger would pass by it.
+    # A handler that a library or a sitecustomize has put on a logger would bypass the gate.
     for logger in root.manager.loggerDict.values():
         if isinstance(logger, logging.Logger):
             logger.handlers = [h for h in logger.handlers if isinstance(h, logging.NullHandler)]
             logger.propagate = True
     for name in PINNED:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.captureWarnings(True)  # a warning's text may quote what it warns of
+    logging.captureWarnings(True)  # a warning's text may quote a value

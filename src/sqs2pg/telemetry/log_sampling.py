@@ -1,7 +1,7 @@
-"""Repeats of one log line: the first few are told, the rest are counted and told as one number.
+"""Limits repeated log lines: the first few are logged, the rest are counted and logged as a number.
 
-Place in the flow: in front of the log. What is not told costs a dictionary look-up, so that a
-hundred thousand faults a minute neither flood the log nor slow the pipeline. No I/O.
+Place in the flow: in front of the log. A line that is only counted costs a dictionary look-up, so
+that a hundred thousand faults a minute neither flood the log nor slow the pipeline. No I/O.
 """
 
 from __future__ import annotations
@@ -12,38 +12,38 @@ from collections.abc import Callable, Hashable
 import msgspec
 
 WINDOW_S = 10.0
-TOLD_MAX = 5
-"""Lines of one kind in one window."""
+LINES_MAX = 5
+"""Lines of one kind that are logged in one window."""
 KINDS_MAX = 500
-"""Kinds that are told apart; those beyond share one window."""
+"""Kinds that have a window of their own; all others share one."""
 
 
 class _Window(msgspec.Struct):
     ends: float
-    told: int = 0
-    kept_back: int = 0
+    logged: int = 0
+    held_back: int = 0
 
 
-class Repeats:
-    """Counts lines by kind. Not for use by several threads at once without a lock of theirs."""
+class RepeatLimiter:
+    """Counts lines by kind. Threads that share one need a lock."""
 
     def __init__(
         self,
         *,
-        told_max: int = TOLD_MAX,
+        lines_max: int = LINES_MAX,
         window_s: float = WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._told_max = told_max
+        self._lines_max = lines_max
         self._window_s = window_s
         self._clock = clock
         self._windows: dict[Hashable, _Window] = {}
 
     def admit(self, kind: Hashable) -> int | None:
-        """Return None where this line is only counted; else how many were since the last one told.
+        """Return None if this line is only counted; else how many were held back before it.
 
-        A window begins with a line that is told. When it is over, the next line of its kind brings
-        the number of those that were kept back.
+        A window begins with a line that is logged. After its end, the next line of its kind brings
+        the number of lines that were held back.
         """
         window = self._windows.get(kind)
         if window is None:
@@ -51,22 +51,22 @@ class Repeats:
                 kind = None
                 window = self._windows.get(kind)
             if window is None:
-                self._windows[kind] = _Window(self._clock() + self._window_s, told=1)
+                self._windows[kind] = _Window(self._clock() + self._window_s, logged=1)
                 return 0
-        if window.told < self._told_max:
-            window.told += 1
+        if window.logged < self._lines_max:
+            window.logged += 1
             return 0
         now = self._clock()
         if now < window.ends:
-            window.kept_back += 1
+            window.held_back += 1
             return None
-        more, window.kept_back = window.kept_back, 0
-        window.told, window.ends = 1, now + self._window_s
+        more, window.held_back = window.held_back, 0
+        window.logged, window.ends = 1, now + self._window_s
         return more
 
-    def overdue(self, *, all_of_them: bool = False) -> list[tuple[Hashable, int]]:
-        """Return the kinds whose window is over, and how many were kept back in it; forget them."""
+    def overdue(self, *, everything: bool = False) -> list[tuple[Hashable, int]]:
+        """Return the kinds whose window is over, with the number held back; forget them."""
         now = self._clock()
-        over = [kind for kind, w in self._windows.items() if all_of_them or now >= w.ends]
-        windows = [(kind, self._windows.pop(kind).kept_back) for kind in over]
+        over = [kind for kind, w in self._windows.items() if everything or now >= w.ends]
+        windows = [(kind, self._windows.pop(kind).held_back) for kind in over]
         return [(kind, count) for kind, count in windows if count]

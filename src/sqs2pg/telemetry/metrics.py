@@ -1,7 +1,7 @@
-"""Counters and gauges, in Prometheus' terms. Labels are bounded; no value of a message is one.
+"""Counters and gauges for Prometheus. Labels are bounded, and never a value of a message.
 
-The pipeline writes them once a batch or a request, the watch (`periodic.py`) every few seconds,
-and the status server reads them. What has not been read yet, or cannot be had, is NaN.
+The pipeline updates them once per batch or request, the periodic readings every few seconds; the
+status server reads them. A gauge that is not known is NaN.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _BOUNDS = (*map(str, map(float, SECONDS)), "+Inf")
 _ROWS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 
 STAGES = ("receive", "decode", "mask", "write", "acknowledge")
-"""The labels of `batch_seconds`: a request's time for the outer two, a batch's for the others."""
+"""The labels of `batch_seconds`: time of a request for the first and last, else of a batch."""
 FAULTS_MAX = 200
-"""Different (stage, code) pairs that are counted by name; whatever comes after is `other`."""
+"""Different (stage, code) pairs that are counted by name; later ones are counted as `other`."""
 
 
-class Requests(Collector):
-    """What is counted once a request: messages received and deleted, and `batch_seconds`.
+class RequestMetrics(Collector):
+    """What is counted once per request: messages received and deleted, and `batch_seconds`.
 
     prometheus_client's own counters and histograms take a lock for each of their parts, and ten
-    times as long. Written by one thread, read by any.
+    times as long. One thread writes, any thread reads.
     """
 
     def __init__(self) -> None:
@@ -45,26 +45,26 @@ class Requests(Collector):
         self._sums = dict.fromkeys(STAGES, 0.0)
 
     def observe(self, stage: str, seconds: float) -> None:
-        """Count one time of a stage."""
+        """Count one duration of a stage."""
         self._counts[stage][bisect_left(SECONDS, seconds)] += 1
         self._sums[stage] += seconds
 
-    # The two below are `observe`, without its call: they come with every request.
+    # The two below inline `observe`: they run with every request.
 
     def reply(self, messages: int, seconds: float) -> None:
-        """Note a poll that brought messages: how many, and how long it took."""
+        """Count a poll that brought messages: how many, and how long it took."""
         self.received += messages
         self._polls[bisect_left(SECONDS, seconds)] += 1
         self._sums["receive"] += seconds
 
     def delete(self, messages: int, seconds: float) -> None:
-        """Note a delete that ended: how many messages went, and how long it took."""
+        """Count a delete that ended: how many messages are gone, and how long it took."""
         self.deleted += messages
         self._deletes[bisect_left(SECONDS, seconds)] += 1
         self._sums["acknowledge"] += seconds
 
     def collect(self) -> Iterator[Metric]:
-        """Return the present counts; a bucket holds those before it, as Prometheus asks."""
+        """Yield the present counts; each bucket includes those below it, as in Prometheus."""
         yield CounterMetricFamily(
             "sqs2pg_messages_received", "Messages received, redeliveries too", float(self.received)
         )
@@ -81,7 +81,10 @@ class Requests(Collector):
 
 
 class Metrics:
-    """One process's numbers. Updated once a batch or a request, never once a message."""
+    """The numbers of one pipeline, in a registry of their own.
+
+    Updated once per batch or request, never per message.
+    """
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
@@ -100,7 +103,7 @@ class Metrics:
 
         self.started_at = time.time()
         gauge("started_timestamp_seconds", "When this process began").set(self.started_at)
-        self.requests = Requests()
+        self.requests = RequestMetrics()
         registry.register(self.requests)
         self.outcomes = counter("messages_outcome", "Deliveries by how they ended", "outcome")
         self.faults = counter("faults", "Faults by stage and code", "stage", "code")
@@ -159,15 +162,15 @@ class Metrics:
             "watch_timestamp_seconds", "Last time that each reading of the watch worked", "what"
         )
         self.oldest_sent_ms = 0
-        """SentTimestamp of the oldest message of the last batch; for the queue's oldest age."""
+        """SentTimestamp of the last batch's oldest message: to estimate the queue's oldest age."""
         self.batch_s_max = 0.0
-        """The longest batch that was committed since this process began, seconds."""
-        # A series that exists from the start shows its first increase.
+        """The longest batch committed so far, seconds."""
+        # A series that exists from the start shows its first increase too.
         self._outcomes = {outcome: self.outcomes.labels(outcome.value) for outcome in Outcome}
         self._faults: dict[tuple[str, str], Counter] = {}
 
     def count_fault(self, stage: Stage, code: str, times: int = 1) -> None:
-        """Count a fault; `code` is from a bounded set, and the bound is held here too."""
+        """Count a fault. `code` is from a bounded set; FAULTS_MAX makes sure of that."""
         child = self._faults.get((stage, code))
         if child is None:
             if len(self._faults) >= FAULTS_MAX:
@@ -176,11 +179,11 @@ class Metrics:
         child.inc(times)
 
     def count_released(self, messages: int) -> None:
-        """Count messages that were given back to the queue."""
+        """Count messages that were released to the queue."""
         self._outcomes[Outcome.RELEASED].inc(messages)
 
     def observe_batch(self, report: BatchReport, now: float) -> None:
-        """Note a batch that was committed at `now`, seconds since the epoch."""
+        """Count a batch that was committed at `now`, seconds since the epoch."""
         for outcome, count in (
             (Outcome.WRITTEN, report.written),
             (Outcome.DUPLICATE, report.duplicate),

@@ -1,7 +1,7 @@
-"""Metrics by OTLP, for those who have a collector and no Prometheus.
+"""Metrics by OTLP, for users who have a collector and no Prometheus.
 
-The same numbers as `/metrics`, taken from its registry and sent every so often by OpenTelemetry's
-own exporter (HTTP, protobuf); its environment variables hold. Needs the extra `otel`.
+They are the numbers of `/metrics`, read from its registry and sent periodically by OpenTelemetry's
+own exporter (HTTP, protobuf), whose environment variables apply. Needs the extra `otel`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NS = 1_000_000_000
 
 
 class MetricsExport:
-    """Sends one registry."""
+    """Sends the metrics of one registry."""
 
     def __init__(
         self,
@@ -41,8 +41,9 @@ class MetricsExport:
         self._exporter = exporter
 
     def send(self) -> None:
-        """Send the present numbers. Blocking. Raises TransientFault where the collector has not
-        taken them.
+        """Send the present numbers. Blocking.
+
+        Raises TransientFault if the collector does not take them.
         """
         from opentelemetry.sdk.metrics.export import MetricExportResult
 
@@ -54,7 +55,7 @@ class MetricsExport:
             )
 
     def collect(self) -> MetricsData:
-        """Return the registry as OTLP's data model has it: sums cumulative, since the start."""
+        """Return the registry in OTLP's data model; sums are cumulative since the start."""
         from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -88,7 +89,7 @@ class MetricsExport:
             ]
             data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
         else:
-            # What is not known, and what never comes, has no point: OTLP knows neither.
+            # NaN (not known) and infinity (never) have no point: OTLP has neither.
             points = [number(s.labels, s.value) for s in family.samples if math.isfinite(s.value)]
             data = Gauge(points)
         return Metric(family.name, family.documentation, unit, data) if points else None
@@ -111,7 +112,7 @@ class MetricsExport:
                 time_unix_nano=now,
                 count=int(found["count"]),
                 sum=found["sum"],
-                bucket_counts=_each(value for _, value in found["buckets"]),
+                bucket_counts=_differences(value for _, value in found["buckets"]),
                 explicit_bounds=[bound for bound, _ in found["buckets"] if math.isfinite(bound)],
                 min=math.nan,
                 max=math.nan,
@@ -120,8 +121,8 @@ class MetricsExport:
         ]
 
 
-def _each(cumulative: Iterable[float]) -> list[int]:
-    """Return each bucket's own count of Prometheus' cumulative ones."""
+def _differences(cumulative: Iterable[float]) -> list[int]:
+    """Return each bucket's own count from Prometheus' cumulative counts."""
     counts, before = [], 0.0
     for value in cumulative:
         counts.append(int(value - before))
@@ -132,9 +133,9 @@ def _each(cumulative: Iterable[float]) -> list[int]:
 def start_export(
     settings: TelemetrySettings, registry: CollectorRegistry, started_at: float, pipeline: str
 ) -> MetricsExport | None:
-    """Return what exports the metrics, or None where it is off.
+    """Return the export of the metrics, or None if it is off.
 
-    Raises SettingsError where the extra is missing.
+    Raises SettingsError if the extra is missing.
     """
     if not settings.metrics:
         return None

@@ -1,8 +1,8 @@
-"""The watch: readings of the world around the pipeline, each on a slow loop of its own.
+"""Periodic readings of the world around the pipeline, each on a slow loop of its own.
 
-Place in the flow: beside it, in the event loop; what is read goes into gauges. A reading that fails
-or hangs is counted, logged and tried again sooner; it delays neither the pipeline nor another
-reading, and never ends the process. One that is slow is asked for more seldom.
+Place in the flow: beside it, in the event loop. Readings set gauges. A reading that fails or hangs
+is counted, logged and tried again sooner. It delays neither the pipeline nor another reading, and
+never ends the process. A slow reading is done less often.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from sqs2pg.errors import Sqs2pgError, Stage
 from sqs2pg.telemetry.metrics import Metrics
 
 LIMIT_S = 30.0
-"""How long one reading may take."""
+"""Limit on one reading, seconds."""
 END_S = 3.0
-"""And one that is done once more at the end."""
+"""Limit on a reading that is done once more at the end, seconds."""
 AGAIN_S = 2.0
-"""After a failure it is tried again this soon, so that the lights clear soon after the fault."""
-_EASE = 10  # a reading is to take a tenth of the time at the most
+"""Wait after a failed reading, seconds: short, so that alerts clear soon after the fault."""
+_EASE = 10  # a reading takes at most a tenth of the time
 
 log = structlog.get_logger(__name__)
 
 
-class Reading(NamedTuple):
-    """Something to be read every so often."""
+class PeriodicReading(NamedTuple):
+    """Something that is read every `every_s` seconds."""
 
     what: str
-    """A word; the label of `watch_timestamp_seconds`."""
+    """Its name: the label of `watch_timestamp_seconds`."""
     every_s: float
     read: Callable[[], Awaitable[None]]
     at_end: bool = False
-    """Whether it is done once more when the watch ends."""
+    """Whether it is done once more at the end."""
 
 
-class Watch:
-    """Reads for as long as its block runs: `async with watch: …`."""
+class PeriodicReadings:
+    """Reads for as long as its block runs: `async with readings: …`."""
 
-    def __init__(self, readings: Sequence[Reading], metrics: Metrics) -> None:
+    def __init__(self, readings: Sequence[PeriodicReading], metrics: Metrics) -> None:
         self._readings = readings
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._keep_reading(one)) for one in self._readings]
+        self._tasks = [asyncio.create_task(self._repeat(reading)) for reading in self._readings]
         return self
 
     async def __aexit__(
@@ -65,16 +65,16 @@ class Watch:
         last = [self._read(reading, END_S) for reading in self._readings if reading.at_end]
         await asyncio.gather(*last)
 
-    async def _keep_reading(self, reading: Reading) -> None:
+    async def _repeat(self, reading: PeriodicReading) -> None:
         while True:
             began = time.monotonic()
             ok = await self._read(reading)
             took_s = time.monotonic() - began
             wait_s = reading.every_s if ok else min(AGAIN_S, reading.every_s)
-            # Spread, so that fifty pipelines started together do not ask together.
+            # Spread out, so that fifty pipelines started together do not all ask at once.
             await asyncio.sleep(max(wait_s, _EASE * took_s) * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
 
-    async def _read(self, reading: Reading, limit_s: float | None = None) -> bool:
+    async def _read(self, reading: PeriodicReading, limit_s: float | None = None) -> bool:
         try:
             async with asyncio.timeout(limit_s or LIMIT_S):
                 await reading.read()
@@ -82,7 +82,7 @@ class Watch:
             code = fault.code
         except TimeoutError:
             code = "reading_timeout"
-        except Exception as error:  # noqa: BLE001  a light must not put out what it shines on
+        except Exception as error:  # noqa: BLE001  a failed reading must not end the pipeline
             code = f"unexpected_{type(error).__name__}"
         else:
             self._metrics.watched.labels(reading.what).set(time.time())

@@ -1,10 +1,10 @@
 """Encodes the spans of many batches as one OTLP request.
 
 Place in the flow: between `spans.py` and the exporter, in the thread of `traces.py`. Encoding span
-by span with OpenTelemetry's encoder was most of what was left of the cost of tracing: a tenth of a
-millisecond a batch, a whole one where a batch has 128 links. So its encoder is asked once, for a
-sample; what follows are copies of that, with the ids, times and numbers of each batch. What it
-gives is what OpenTelemetry's would have given, in the same order. Imports the extra `otel`.
+by span with OpenTelemetry's encoder was most of the cost of tracing: a tenth of a millisecond per
+batch, a whole one for a batch with 128 links. So OpenTelemetry encodes one sample. Each batch is a
+copy of it, with its own ids, times and numbers. The result is what OpenTelemetry's encoder would
+give, in the same order. Imports the extra `otel`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SAMPLE = BatchReport(
 
 
 class SpanEncoder:
-    """Encodes what one maker would make."""
+    """Encodes the spans that one SpanMaker makes."""
 
     def __init__(self, maker: SpanMaker) -> None:
         self._maker = maker
@@ -48,7 +48,7 @@ class SpanEncoder:
         request.CopyFrom(self._request)
         spans = request.resource_spans[0].scope_spans[0].spans
         for report in reports:
-            if report.code:  # rare, and other than the sample
+            if report.code:  # rare, and different from the sample
                 made = encode_spans(list(self._maker.spans_of(report)))
                 spans.extend(made.resource_spans[0].scope_spans[0].spans)
             else:

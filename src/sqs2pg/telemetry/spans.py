@@ -1,7 +1,7 @@
-"""Makes OpenTelemetry's spans of batches that have ended.
+"""Makes OpenTelemetry spans from batches that have ended.
 
-Place in the flow: behind `traces.py`, in its thread. The spans are made whole, as the SDK's
-exporters take them: in the SDK's own way, begun, added to and ended, they cost ten times as much.
+Place in the flow: behind `traces.py`, in its thread. Each span is made in one step, as the SDK's
+exporters take it. To begin, extend and end it by the SDK's own calls costs ten times as much.
 The sampler is the SDK's: OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG. Imports the extra `otel`.
 """
 
@@ -17,15 +17,16 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from sqs2pg import __version__
-from sqs2pg.telemetry.batch_log import BatchReport, Producer
+from sqs2pg.telemetry.batch_log import BatchReport, ProducerSpan
 
 _NS = 1_000_000_000
 _NOT_SAMPLED, _SAMPLED = TraceFlags(TraceFlags.DEFAULT), TraceFlags(TraceFlags.SAMPLED)
 
 
 class _OneResource(Resource):
-    """What all spans are of. An exporter hashes it for each span, and the SDK's hash is one of its
-    JSON.
+    """The resource of all spans.
+
+    An exporter hashes it for each span, and the SDK computes that hash from its JSON.
     """
 
     __hash__ = object.__hash__
@@ -48,14 +49,14 @@ class SpanMaker:
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
 
     def samples(self, report: BatchReport) -> bool:
-        """Return whether a batch is sampled: it is asked once for all of its spans."""
+        """Return whether a batch is sampled: one decision for all of its spans."""
         sampled = self._sampler.should_sample(
             None, int(report.trace_id, 16), self._name, SpanKind.CONSUMER, self._same
         )
         return sampled.decision is Decision.RECORD_AND_SAMPLE
 
     def spans_of(self, report: BatchReport) -> Iterator[ReadableSpan]:
-        """Yield a batch's span and those of its stages."""
+        """Yield a batch's span and the spans of its stages."""
         began, decoded, masked, ended = times_of(report)
         trace_id = int(report.trace_id, 16)
         error = {"error.type": report.code} if report.code else {}
@@ -115,19 +116,19 @@ class SpanMaker:
         )
 
     def _context(self, trace_id: int) -> SpanContext:
-        span_id = secrets.randbits(64) or 1  # nought is no id
+        span_id = secrets.randbits(64) or 1  # 0 is not a valid id
         return SpanContext(trace_id, span_id, is_remote=False, trace_flags=_SAMPLED)
 
 
 def times_of(report: BatchReport) -> tuple[int, int, int, int]:
-    """Return when a batch was taken up, decoded, masked, written; nanoseconds since the epoch."""
+    """Return when a batch was begun, decoded, masked, written; nanoseconds since the epoch."""
     began = int(report.began * _NS)
     decoded = began + int(report.decode_s * _NS)
     masked = decoded + int(report.mask_s * _NS)
     return began, decoded, masked, masked + int(report.write_s * _NS)
 
 
-def _link(producer: Producer) -> Link:
+def _link(producer: ProducerSpan) -> Link:
     trace_id, span_id, sampled = producer
     flags = _SAMPLED if sampled else _NOT_SAMPLED
     return Link(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags))

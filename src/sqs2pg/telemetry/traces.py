@@ -1,14 +1,14 @@
-"""Spans: one a batch, linked to the producers' spans, with a child for each stage that took time.
+"""Spans: one per batch, linked to the producers' spans, with a child for each stage that took time.
 
-Place in the flow: told by the processor of a batch that begins, whose producers' ids are noted in
-its report, and of one that has ended. A thread makes spans of the reports (`spans.py`), with the
-times that were measured, and exports many batches at once: the event loop makes none. Of the
-messages only the trace and span ids are read, which are hexadecimal numbers: the W3C `traceparent`
-attribute, else the AWSTraceHeader that X-Ray's producers set. A tracestate is a producer's text,
-and not carried.
+Place in the flow: the processor reports each batch when it begins and when it has ended. At the
+begin the ids of the producers' spans are noted in its report. A thread makes spans from the reports
+(`spans.py`), with the times that were measured, and exports many batches at once; the event loop
+makes no spans. Only the trace and span ids of a message are read, which are hexadecimal numbers:
+the W3C attribute `traceparent`, else the AWSTraceHeader that X-Ray's producers set. A tracestate is
+text of the producer, and is not passed on.
 
 Names follow OpenTelemetry's semantic conventions for messaging and databases. Needs the extra
-`otel`; who does not ask for it does not import it.
+`otel`, which is imported only if it is asked for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqs2pg import __version__
 from sqs2pg.errors import SettingsError
 from sqs2pg.message import Message
 from sqs2pg.settings import TelemetrySettings
-from sqs2pg.telemetry.batch_log import BatchReport, Producer
+from sqs2pg.telemetry.batch_log import BatchReport, ProducerSpan
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from sqs2pg.telemetry.spans import SpanMaker
 
 LINKS_MAX = 128
-"""Links a span; the default limit of OpenTelemetry's SDKs."""
+"""Links per span; the default limit of OpenTelemetry's SDKs."""
 EXPORT_S = 2
-"""How long one export may take, its retries included: an end must not wait for a collector."""
+"""Limit on one export with its retries, seconds: shutdown must not wait for a collector."""
 EXPORT_EVERY_S = 5.0
-"""From one export to the next; the default of OpenTelemetry's SDKs."""
+"""Seconds between exports; the default of OpenTelemetry's SDKs."""
 BATCHES_MAX = 150
-"""Batches an export: about as many spans as the SDKs' 512."""
+"""Batches per export: about the 512 spans of the SDKs' default."""
 WAITING_MAX = 2_048
-"""Batches that wait for their export; one more takes the place of the oldest."""
+"""Batches that may wait for export; each further one replaces the oldest."""
 TRACEPARENT = "traceparent"
-"""The message attribute of the W3C Trace Context, by AWS's and OpenTelemetry's own usage."""
+"""The message attribute for the W3C Trace Context, as AWS and OpenTelemetry use it."""
 
 _W3C = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
-# As X-Ray's own producers spell it; and its parts, in whatever order and among whatever others.
+# The header as X-Ray's own producers write it; and its parts, in any order and among others.
 _XRAY = re.compile(r"Root=1-([0-9a-f]{8})-([0-9a-f]{24});Parent=([0-9a-f]{16});Sampled=([01])")
 _XRAY_ROOT = re.compile(r"(?:^|;)\s*Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
 _XRAY_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?:;|$)")
@@ -57,10 +57,10 @@ _XRAY_PARENT = re.compile(r"(?:^|;)\s*Parent=([0-9a-f]{16})(?:;|$)")
 log = structlog.get_logger(__name__)
 
 
-def producer_of(message: Message) -> Producer | None:
+def producer_of(message: Message) -> ProducerSpan | None:
     """Return the span that sent a message.
 
-    None where it has none, or one that is malformed or all zeros (W3C Trace Context, 3.2.2).
+    None if there is none, or if it is malformed or all zeros (W3C Trace Context, 3.2.2).
     """
     given = (message.message_attributes or {}).get(TRACEPARENT)
     if given is not None and (match := _W3C.fullmatch(given.string_value or "")):
@@ -79,11 +79,11 @@ def producer_of(message: Message) -> Producer | None:
     return int(root[1] + root[2], 16), int(parent[1], 16), "Sampled=1" in header
 
 
-def producers_of(messages: Iterable[Message]) -> list[Producer]:
-    """Return the different spans that sent messages, the first `LINKS_MAX` of them."""
-    found: dict[tuple[int, int], Producer] = {}
+def producers_of(messages: Iterable[Message]) -> list[ProducerSpan]:
+    """Return the different spans that sent messages, at most the first `LINKS_MAX`."""
+    found: dict[tuple[int, int], ProducerSpan] = {}
     for message in messages:
-        # Here and not in a function: most queues' messages have neither.
+        # Checked here and not in the function: messages of most queues have neither.
         if message.message_attributes or message.attributes.aws_trace_header:
             producer = producer_of(message)
             if producer is not None and producer[:2] not in found:
@@ -94,7 +94,7 @@ def producers_of(messages: Iterable[Message]) -> list[Producer]:
 
 
 class Traces:
-    """Takes the reports of batches; its thread makes spans of them, and exports them."""
+    """Takes the reports of batches; its thread makes spans from them and exports them."""
 
     def __init__(self, queue: str, table: str, exporter: SpanExporter, resource: Resource) -> None:
         from sqs2pg.telemetry.spans import SpanMaker
@@ -103,7 +103,7 @@ class Traces:
         self._send = _sender(exporter, self._maker)
         self._exporter = exporter
         self._waiting: deque[BatchReport] = deque(maxlen=WAITING_MAX)
-        self._pushed_out = self._told = 0
+        self._dropped = self._dropped_logged = 0
         self._closing = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._keep_exporting, name="spans", daemon=True)
@@ -112,23 +112,23 @@ class Traces:
     def begin(self, report: BatchReport, messages: Sequence[Message]) -> None:
         """Note a batch's trace id and producers in its report.
 
-        Best before the messages are read for anything else: a look at each is cheap while they
-        are in the caches, or brings them there.
+        Call it before the messages are read for anything else. Reading each of them once is cheap
+        then, because it also loads them into the CPU's caches.
         """
-        trace_id = secrets.randbits(128) or 1  # nought is no id
+        trace_id = secrets.randbits(128) or 1  # 0 is not a valid id
         report.trace_id = f"{trace_id:032x}"
         report.producers = producers_of(messages)
 
     def end(self, report: BatchReport) -> None:
-        """Take a batch that has ended, to be exported soon. Not to be changed any more."""
+        """Queue the report of a batch that has ended for export. It must not change any more."""
         waiting = len(self._waiting)
-        self._pushed_out += waiting == WAITING_MAX
+        self._dropped += waiting == WAITING_MAX
         self._waiting.append(report)
         if waiting == WAITING_MAX // 2:
             self._wake.set()
 
     def close(self) -> None:
-        """Export what is left, up to the first export that fails. Blocking."""
+        """Export what waits, until an export fails. Blocking."""
         self._closing = True
         self._wake.set()
         self._thread.join()
@@ -140,37 +140,37 @@ class Traces:
             self._wake.wait(EXPORT_EVERY_S)
             self._wake.clear()
             taken = self._export_all()
-            if lost := self._pushed_out - self._told:
+            if lost := self._dropped - self._dropped_logged:
                 log.warning("batches are not traced: too many waited to be exported", count=lost)
-                self._told += lost
+                self._dropped_logged += lost
         if taken:
             self._export_all()
 
     def _export_all(self) -> bool:
-        """Export what waits, up to the first export that fails; return whether none did."""
+        """Export what waits, until an export fails; return whether none failed."""
         while self._waiting:
             if not self._export(min(len(self._waiting), BATCHES_MAX)):
                 return False
         return True
 
     def _export(self, count: int) -> bool:
-        """Export the oldest batches, once; return whether the collector took them."""
+        """Export the oldest batches; return whether the collector took them."""
         try:
-            # Nobody else takes any out.
+            # Only this thread takes reports out.
             reports = [self._waiting.popleft() for _ in range(count)]
             sampled = list(filter(self._maker.samples, reports))
             return not sampled or self._send(sampled)
-        except Exception as error:  # noqa: BLE001  the next ones may well be exported
+        except Exception as error:  # noqa: BLE001  later exports may succeed
             log.warning("spans were not exported", code=type(error).__name__)
             return False
 
 
 def _sender(exporter: SpanExporter, maker: SpanMaker) -> Callable[[Sequence[BatchReport]], bool]:
-    """Return what exports the spans of batches, and returns whether the collector took them."""
+    """Return a function that exports batches, and returns whether the collector took them."""
     from opentelemetry.sdk.trace.export import SpanExportResult
 
-    # Not public: an OTLP exporter's part that sends what is encoded. One without it, of another
-    # version or kind, is given the spans.
+    # `_client` is not public: it is the part of an OTLP exporter that sends encoded spans. An
+    # exporter without it, of another version or kind, gets the spans themselves.
     client = vars(exporter).get("_client")
     if client is not None and callable(getattr(client, "export", None)):
         from sqs2pg.telemetry.span_encoder import SpanEncoder
@@ -188,9 +188,9 @@ def _sender(exporter: SpanExporter, maker: SpanMaker) -> Callable[[Sequence[Batc
 def start_traces(
     settings: TelemetrySettings, queue: str, table: str, pipeline: str
 ) -> Traces | None:
-    """Return what traces batches, or None where it is off.
+    """Return the tracing of batches, or None if it is off.
 
-    Raises SettingsError where the extra is missing.
+    Raises SettingsError if the extra is missing.
     """
     if not settings.traces or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
@@ -204,17 +204,17 @@ def start_traces(
 
 
 def resource_of(pipeline: str) -> Resource:
-    """Return what spans and metrics are of: the service, its version and its pipeline."""
+    """Return the resource of spans and metrics: the service, its version and its pipeline."""
     from opentelemetry.sdk.resources import Resource
 
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the name, as create() reads them.
+    # create() reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which override these.
     return Resource.create(
         {"service.name": "sqs2pg", "service.version": __version__, "sqs2pg.pipeline": pipeline}
     )
 
 
 def missing_extra() -> SettingsError:
-    """Return the error of who asks for telemetry without the extra."""
+    """Return the error for telemetry that is asked for without the extra."""
     return SettingsError(
         "telemetry needs OpenTelemetry, which is not installed",
         code="missing_extra",

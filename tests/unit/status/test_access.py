@@ -85,12 +85,12 @@ def test_a_bearer_token_proves_more_than_a_host_name():
 
 
 def test_off_loopback_without_a_token_only_the_probes_are_served():
-    access = Access.of(StatusSettings(bind="0.0.0.0:9465"))
+    access = Access.from_settings(StatusSettings(bind="0.0.0.0:9465"))
     assert access.closed
     assert refused(access, "/metrics", LOCAL) == 401
     assert refused(access, "/metrics", LOCAL | {"Authorization": "Bearer "}) == 401
     assert refused(access, "/readyz", {"Host": "10.0.0.7:9465"}) == 200
-    assert not Access.of(StatusSettings(bind="[::1]:9465")).closed
+    assert not Access.from_settings(StatusSettings(bind="[::1]:9465")).closed
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
@@ -106,15 +106,15 @@ def test_addresses_that_others_reach(host: str):
 def test_the_token_may_come_from_a_file(tmp_path: Path):
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
-    assert Access.of(StatusSettings(token_file=str(file))).right(TOKEN)
+    assert Access.from_settings(StatusSettings(token_file=str(file))).matches(TOKEN)
     with pytest.raises(SettingsError, match="cannot be read"):
-        Access.of(StatusSettings(token_file=str(tmp_path / "none")))
+        Access.from_settings(StatusSettings(token_file=str(tmp_path / "none")))
 
 
 @pytest.mark.parametrize("token", ["short", "0123456789abcdef\u00e9", "0123456789\nabcdef"])
 def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused(token: str):
     with pytest.raises(SettingsError, match="printable ASCII") as refusal:
-        Access.of(StatusSettings(token=token))
+        Access.from_settings(StatusSettings(token=token))
     assert token not in str(refusal.value) + refusal.value.hint
 
 

@@ -10,27 +10,27 @@ import pytest
 
 from sqs2pg.errors import Stage as Fault
 from sqs2pg.settings import Settings
-from sqs2pg.status.probes import Seen
+from sqs2pg.status.probes import ProbeResults
 from sqs2pg.status.recorder import point_between
 from sqs2pg.status.snapshot import (
     LAG_BOUNDS,
     About,
     Snapshot,
-    Stage,
+    StageTime,
     encode,
     join_gauge,
+    lag_quantile,
     merge,
-    quantile,
     take_snapshot,
 )
-from sqs2pg.telemetry.liveness import Check, Pulse
+from sqs2pg.telemetry.liveness import Liveness, ReadinessCheck
 from sqs2pg.telemetry.metrics import Metrics
 
 
 def taken(metrics: Metrics, **seen: Any) -> Snapshot:
     about = About("logins", "login-queue", "user_logins")
     return take_snapshot(
-        metrics.registry, metrics.started_at, about, Pulse(Settings()), Seen(**seen)
+        metrics.registry, metrics.started_at, about, Liveness(Settings()), ProbeResults(**seen)
     )
 
 
@@ -42,12 +42,12 @@ def test_a_snapshot_says_what_the_metrics_say():
     metrics.queue_visible.set(42)
     metrics.credential_expiry.set(math.inf)
     metrics.count_released(2)
-    snapshot = taken(metrics, database=Check(ok=True))
+    snapshot = taken(metrics, database=ReadinessCheck(ok=True))
     assert snapshot.counts["received"] == 10
     assert snapshot.counts["deleted"] == 7
     assert snapshot.counts["released"] == 2
-    assert snapshot.stages["receive"] == Stage(0.5, 1)
-    assert snapshot.stages["acknowledge"] == Stage(0.25, 1)
+    assert snapshot.stages["receive"] == StageTime(0.5, 1)
+    assert snapshot.stages["acknowledge"] == StageTime(0.25, 1)
     assert len(snapshot.lag) == len(LAG_BOUNDS)
     assert snapshot.lag[-1] == 1
     assert snapshot.gauges["queue_visible_messages"] == 42
@@ -69,7 +69,7 @@ def test_fault_codes_are_bounded():
 
 def worker(at: float, **changes: Any) -> Snapshot:
     lag = [0.0] * len(LAG_BOUNDS)
-    made = Snapshot(at, 50.0, counts={"received": 5.0}, stages={"write": Stage(1, 2)}, lag=lag)
+    made = Snapshot(at, 50.0, counts={"received": 5.0}, stages={"write": StageTime(1, 2)}, lag=lag)
     return msgspec.structs.replace(made, **changes)
 
 
@@ -80,12 +80,12 @@ def test_workers_add_up():
         gauges={"queue_visible_messages": 9.0, "in_flight_messages": 4.0},
         faults={"decode x": 2.0},
         well=False,
-        ready={"database": Check(ok=False, detail="postgres_08001")},
+        ready={"database": ReadinessCheck(ok=False, detail="postgres_08001")},
     )
     merged = merge([one, other])
     assert merged.processes == 2
     assert merged.counts == {"received": 10.0}
-    assert merged.stages["write"] == Stage(2, 4)
+    assert merged.stages["write"] == StageTime(2, 4)
     assert merged.gauges["in_flight_messages"] == 7
     assert merged.gauges["queue_visible_messages"] == 9, "one queue, read twice"
     assert merged.faults == {"decode x": 2.0}
@@ -112,7 +112,7 @@ def test_gauges_join_by_what_they_mean(name: str, values: list[float], joined: f
 
 def test_a_point_is_the_difference_over_the_time_between():
     before = worker(100)
-    after = worker(102, counts={"received": 25.0}, stages={"write": Stage(2.5, 4)})
+    after = worker(102, counts={"received": 25.0}, stages={"write": StageTime(2.5, 4)})
     point = point_between(before, after)
     assert point.received == 10
     assert point.busy == {"write": 0.75}
@@ -124,7 +124,7 @@ def test_a_point_is_the_difference_over_the_time_between():
 def test_quantiles_are_linear_within_a_bucket():
     before = [0.0] * len(LAG_BOUNDS)
     after = [float(bound >= 0.5) * 10 for bound in LAG_BOUNDS]
-    assert quantile(before, after, 0.5) == pytest.approx(0.375)  # between 0.25 and 0.5
-    assert quantile(after, after, 0.5) is None
+    assert lag_quantile(before, after, 0.5) == pytest.approx(0.375)  # between 0.25 and 0.5
+    assert lag_quantile(after, after, 0.5) is None
     over = [0.0] * (len(LAG_BOUNDS) - 1) + [1.0]
-    assert quantile(before, over, 0.5) == LAG_BOUNDS[-2]
+    assert lag_quantile(before, over, 0.5) == LAG_BOUNDS[-2]

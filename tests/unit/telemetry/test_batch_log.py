@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
-from sqs2pg.telemetry.batch_log import BATCH_LINES_MAX, BatchReport, Journal
+from sqs2pg.telemetry.batch_log import BATCH_LINES_MAX, BatchLog, BatchReport
 from sqs2pg.telemetry.log import ALLOWED
 
 FAULT = PermanentFault("not_json", "user_id")
@@ -28,7 +28,7 @@ def report(**changes: Any) -> BatchReport:
 
 def test_a_batch_is_one_line_with_counts_and_times():
     with capture_logs() as lines:
-        Journal().committed(report(lag_s=1.5, trace_id="ab"))
+        BatchLog().committed(report(lag_s=1.5, trace_id="ab"))
     assert lines == [
         {
             "event": "batch",
@@ -50,7 +50,7 @@ def test_a_batch_is_one_line_with_counts_and_times():
 
 
 def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_committed():
-    journal = Journal(batch_lines=False)
+    journal = BatchLog(batch_lines=False)
     with capture_logs() as lines:
         journal.set_aside("m-1", "b-1", FAULT)
         assert not lines, "not before: the batch may come back"
@@ -70,7 +70,7 @@ def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_comm
 
 
 def test_what_was_not_set_aside_is_not_told_as_if_it_were():
-    journal = Journal(batch_lines=False)
+    journal = BatchLog(batch_lines=False)
     away = TransientFault("away", code="postgres_08006")
     with capture_logs() as lines:
         journal.set_aside("m-1", "b-1", FAULT)
@@ -86,7 +86,7 @@ def test_what_was_not_set_aside_is_not_told_as_if_it_were():
 
 def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
     clock = Clock()
-    journal = Journal(batch_lines=False, clock=clock)
+    journal = BatchLog(batch_lines=False, clock=clock)
     with capture_logs() as lines:
         for number in range(100_000):
             clock.now = 100.0 + number / 100_000 * 60
@@ -103,7 +103,7 @@ def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
 
 def test_many_small_batches_share_a_line():
     clock = Clock()
-    journal = Journal(clock=clock)
+    journal = BatchLog(clock=clock)
     with capture_logs() as lines:
         for _ in range(BATCH_LINES_MAX + 5):
             journal.committed(report())
@@ -116,7 +116,7 @@ def test_many_small_batches_share_a_line():
 
 
 def test_with_a_live_view_batches_have_no_line_and_faults_have():
-    journal = Journal(batch_lines=False)
+    journal = BatchLog(batch_lines=False)
     with capture_logs() as lines:
         journal.set_aside("m-1", "b-1", FAULT)
         journal.committed(report())
@@ -124,14 +124,14 @@ def test_with_a_live_view_batches_have_no_line_and_faults_have():
 
 
 def test_batches_have_ids_of_their_own():
-    one, other = Journal(), Journal()
+    one, other = BatchLog(), BatchLog()
     ids = {journal.next_id() for journal in (one, other) for _ in range(5)}
     assert len(ids) == 10
 
 
 @pytest.mark.parametrize("count", [1, 200])
 def test_the_latest_codes_are_kept_and_bounded(count: int):
-    journal = Journal()
+    journal = BatchLog()
     fault = TransientFault("away", code="postgres_57P01")
     with capture_logs():
         for _ in range(count):

@@ -7,11 +7,11 @@ from typing import Any
 
 from sqs2pg.errors import Stage
 from sqs2pg.message import Outcome
-from sqs2pg.telemetry.emf import MetricLines
+from sqs2pg.telemetry.emf import EmfLines
 from sqs2pg.telemetry.metrics import Metrics
 
 
-def line(lines: MetricLines) -> dict[str, Any]:
+def line(lines: EmfLines) -> dict[str, Any]:
     text = lines.next_line()
     assert "\n" not in text
     made: dict[str, Any] = json.loads(text)
@@ -20,7 +20,7 @@ def line(lines: MetricLines) -> dict[str, Any]:
 
 def test_a_line_has_what_came_since_the_one_before():
     metrics = Metrics()
-    lines = MetricLines(metrics.registry, "logins")
+    lines = EmfLines(metrics.registry, "logins")
     metrics.requests.reply(10, 0.1)
     metrics.count_fault(Stage.DECODE, "not_json", 2)
     metrics.lag_seconds.observe(2.0)
@@ -36,7 +36,7 @@ def test_a_line_has_what_came_since_the_one_before():
 
 
 def test_every_metric_of_a_line_is_declared_with_a_unit():
-    made = line(MetricLines(Metrics().registry, "logins"))
+    made = line(EmfLines(Metrics().registry, "logins"))
     [directive] = made["_aws"]["CloudWatchMetrics"]
     declared = {metric["Name"] for metric in directive["Metrics"]}
     assert declared == {"received", "faults", *(outcome.value for outcome in Outcome)}

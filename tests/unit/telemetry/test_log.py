@@ -223,8 +223,8 @@ def test_a_warning_in_a_loop_is_counted_and_told_as_a_number(monkeypatch: pytest
         structlog.get_logger().info("news")
     found = events(stream)
     told = [event["event"] for event in found]
-    assert told.count("receive failed") == log.REPEATS_TOLD
-    assert told.count("library log line, text withheld") == log.REPEATS_TOLD
+    assert told.count("receive failed") == log.WARNINGS_MAX
+    assert told.count("library log line, text withheld") == log.WARNINGS_MAX
     assert told.count("news") == 1_000, "what is news is no repeat"
     # When its ten seconds are over, the number is told once.
     for window in log._sampler._repeats._windows.values():
@@ -233,8 +233,8 @@ def test_a_warning_in_a_loop_is_counted_and_told_as_a_number(monkeypatch: pytest
     log.flush_repeats()
     more = events(stream)[len(found) :]
     assert [(event["event"], event["count"]) for event in more] == [
-        ("more of: receive failed", 1_000 - log.REPEATS_TOLD),
-        ("more of: library log line, text withheld", 1_000 - log.REPEATS_TOLD),
+        ("more of: receive failed", 1_000 - log.WARNINGS_MAX),
+        ("more of: library log line, text withheld", 1_000 - log.WARNINGS_MAX),
     ]
     assert more[0]["code"] == "aws_away"
 
@@ -243,7 +243,7 @@ def test_kinds_of_warning_are_told_apart(monkeypatch: pytest.MonkeyPatch):
     stream = configured(monkeypatch)
     for number in range(100):
         structlog.get_logger().warning("failed", code=f"code{number % 4}")
-    assert len(events(stream)) == 4 * log.REPEATS_TOLD
+    assert len(events(stream)) == 4 * log.WARNINGS_MAX
 
 
 def test_a_worker_s_line_is_as_short_as_one_s_own():

@@ -1,8 +1,8 @@
-"""Repeats of a line are counted, and told as one number."""
+"""RepeatLimiter of a line are counted, and told as one number."""
 
 from __future__ import annotations
 
-from sqs2pg.telemetry.log_sampling import KINDS_MAX, Repeats
+from sqs2pg.telemetry.log_sampling import KINDS_MAX, RepeatLimiter
 
 
 class Clock:
@@ -14,7 +14,7 @@ class Clock:
 
 def test_the_first_few_are_told_and_the_rest_counted():
     clock = Clock()
-    repeats = Repeats(told_max=3, window_s=10, clock=clock)
+    repeats = RepeatLimiter(lines_max=3, window_s=10, clock=clock)
     told = [repeats.admit("kind") for _ in range(503)]
     assert told == [0, 0, 0] + [None] * 500
     assert repeats.admit("other") == 0
@@ -25,7 +25,7 @@ def test_the_first_few_are_told_and_the_rest_counted():
 
 def test_what_is_overdue_is_told_once():
     clock = Clock()
-    repeats = Repeats(told_max=1, window_s=10, clock=clock)
+    repeats = RepeatLimiter(lines_max=1, window_s=10, clock=clock)
     for _ in range(4):
         repeats.admit("kind")
     repeats.admit("single")
@@ -35,11 +35,11 @@ def test_what_is_overdue_is_told_once():
     assert repeats.overdue() == []
     repeats.admit("kind")
     repeats.admit("kind")
-    assert repeats.overdue(all_of_them=True) == [("kind", 1)]
+    assert repeats.overdue(everything=True) == [("kind", 1)]
 
 
 def test_kinds_are_bounded():
-    repeats = Repeats(told_max=1, clock=Clock())
+    repeats = RepeatLimiter(lines_max=1, clock=Clock())
     told = [repeats.admit(number) for number in range(2 * KINDS_MAX)]
     assert told.count(0) == KINDS_MAX + 1
     assert len(repeats._windows) == KINDS_MAX + 1
