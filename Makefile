@@ -62,7 +62,7 @@ lint: $(READY) ## check format, lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-release-dump: $(READY) ## tests/migrations/releases/VERSION.sql, once for each release, before its tag
+release-dump: $(READY) ## write tests/migrations/releases/VERSION.sql, once per release, before its tag
 	@$(BIN)/python -m tests.migrations.dump
 
 pictures: $(READY) $(COMPILER) $(BROWSER) ## make docs/images/status-*.png, of the status page under load; needs Chromium

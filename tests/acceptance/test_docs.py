@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,14 @@ def test_the_codes_that_troubleshooting_names_are_those_of_the_table() -> None:
     codes = {code for row in named for code in re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", row)}
     assert len(codes) > 20
     assert codes <= known
+
+
+def test_install_lists_the_extras_that_there_are() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    section = (ROOT / "docs/install.md").read_text().partition("## Extras")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == extras.keys()
 
 
 def test_contributing_shows_the_floors_that_the_layers_test_enforces() -> None:
