@@ -101,9 +101,7 @@ KNOWN_TO = {
     "ray": {"runners.ray_fleet"},
     "opentelemetry": {"telemetry.*"},
     "psycopg": {
-        *("postgres.*", "vault.*"),
-        *("pipeline.backfill", "pipeline.replay"),  # their transactions hold the sink's rows, too
-        "cli.doctor.context",  # the doctor's questions
+        "postgres.*",
         "cli.embedded.postgres_server",  # the embedded server asks itself whether it is up
     },
 }

@@ -4,13 +4,11 @@
                                      progress ┘
 
 Each batch's transaction also moves the archive's line number in `sqs2pg.backfill`, so that a run
-that was killed goes on at just the line after the last one committed. Entries there are never
-dropped: an archive that was done once is not done again.
+that was killed goes on at the line after the last one committed. An archive that is finished is not
+written again. One run at a time has an archive (`postgres/backfill_progress.py`).
 
-One run at a time has an archive: PostgreSQL keeps a lock for it, which ends with the run, however
-that ends.
-
-What came over SQS is not recognised: a line has no MessageId. `ledger.dedupe_key` covers that.
+A line that also came over SQS is not recognised, since it has no MessageId. `ledger.dedupe_key`
+covers that.
 """
 
 from __future__ import annotations
@@ -20,10 +18,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import date
 from itertools import islice
-from typing import Any
 
 import msgspec
-import psycopg
 import structlog
 
 from sqs2pg.errors import FatalFault, TransientFault
@@ -32,14 +28,14 @@ from sqs2pg.pipeline import archive as archives
 from sqs2pg.pipeline.archive import Archive, Line, Objects
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.identifiers import quote_literal
-from sqs2pg.postgres.sqlstate import explain
 
 TRIES_MAX = 12
-"""Attempts at one batch, some minutes in all, before a run ends: it goes on when it is repeated."""
+"""Attempts at one batch, over some minutes, before a run ends. Repeated, it goes on from there."""
 BATCHES_AT_ONCE = 5
-"""A batch is so many of the queue's: no line waits to be seen, and each batch has a commit."""
+"""A backfill's batch is as large as this many of the queue's: no line has to be visible soon, and
+each batch costs a commit."""
 BATCH_BYTES_MAX = 32 * 2**20
 """Bodies of a batch; the line that reaches it is its last."""
 LINES_MAX = 2**32
@@ -48,29 +44,6 @@ _NUMBER_DIGITS = 8
 
 CLAIM_WAIT_S = 5.0
 """How long a run waits for one that has the archive: it may have been killed a moment ago."""
-
-_BEGIN = """INSERT INTO sqs2pg.backfill (pipeline, digest, source, size_bytes)
-VALUES (%s, %s, %s, %s)
-ON CONFLICT (pipeline, digest) DO UPDATE SET source = excluded.source"""
-# The lock is of a transaction that lasts as long as the archive, since a pooler between may give
-# each transaction another session. It has no snapshot between statements and keeps no row from
-# being vacuumed. The server looks every five seconds whether we are still there, so that a machine
-# that lost its power does not keep the archive for hours.
-_CLAIM = "BEGIN ISOLATION LEVEL READ COMMITTED"
-_CLAIM_SETTINGS = """SELECT set_config(wanted.name, wanted.value, true) FROM (VALUES
-    ('lock_timeout', %s),
-    ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
-    ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
-) AS wanted (name, value) JOIN pg_settings USING (name)"""
-_CLAIM_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
-# Without parameters: the portal of a statement that has some keeps its snapshot until the next one.
-_CLAIMED = """SELECT line, finished_at FROM sqs2pg.backfill
-WHERE pipeline = {pipeline} AND digest = {digest}"""
-_LOCK_TIMEOUT = "55P03"
-_MOVE = """UPDATE sqs2pg.backfill SET line = {line}, moved_at = now()
-WHERE pipeline = {pipeline} AND digest = {digest} AND line = {before}"""
-_FINISH = """UPDATE sqs2pg.backfill SET finished_at = now()
-WHERE pipeline = %s AND digest = %s AND line = %s"""
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +77,8 @@ class Backfill:
         claim_wait_s: float = CLAIM_WAIT_S,
     ) -> None:
         """`session` is the run's own: it holds the claim. `batch_lines` is the size of the queue's
-        batches. `day` dates the lines that say no time of their own; else their archive's does.
+        batches. `day` dates the lines that have no time of their own; without it their archive's
+        day does.
         """
         self._session = session
         self._processor = processor
@@ -142,29 +116,13 @@ class Backfill:
         Raises as `run`; FatalFault `backfill_twice` where another run has it.
         """
         archive = await asyncio.to_thread(archives.identify, archive)
-        key = [self._pipeline, archive.digest]
-        await self._ask(_BEGIN, [*key, archive.name, archive.size])
-        try:
-            await self._claim(archive)
-            await self._claimed(archive)
-            await self._ask("COMMIT")
-        except Exception:
-            await self._session.rollback()
-            raise
+        progress = BackfillProgress(self._session, self._pipeline, archive.digest, archive.name)
+        async with progress.claimed(archive.size, self._claim_wait_s):
+            await self._write_claimed(archive, progress)
 
-    async def _claim(self, archive: Archive) -> None:
-        """Have the archive for ourselves until the transaction ends."""
-        await self._ask(_CLAIM)
-        await self._ask(_CLAIM_SETTINGS, [f"{self._claim_wait_s:.3f}s"])
-        try:
-            name = f"sqs2pg.backfill:{self._pipeline}:{archive.digest}"
-            await self._session.execute(_CLAIM_LOCK, [name])
-        except psycopg.Error as error:
-            raise _twice(archive) if error.sqlstate == _LOCK_TIMEOUT else explain(error) from None
-
-    async def _claimed(self, archive: Archive) -> None:
-        line, finished = await self._progress(archive)
-        if finished is not None:
+    async def _write_claimed(self, archive: Archive, progress: BackfillProgress) -> None:
+        line, finished_at = await progress.read()
+        if finished_at is not None:
             self.done.skipped += 1
             self.bytes_total -= archive.size
             log.info("done before", where=archive.name)
@@ -179,14 +137,14 @@ class Backfill:
             after = line + len(batch)
             reading = asyncio.create_task(asyncio.to_thread(self._next, archive, lines, after))
             try:
-                await self._write(archive, batch, line)
+                await self._write_batch(progress, batch, line)
             except BaseException:
                 await asyncio.wait([reading])
                 reading.exception()  # seen: the one raised here comes first
                 raise
             line = after
             batch = await reading
-        await self._ask(_FINISH, [self._pipeline, archive.digest, line])
+        await progress.finish(line)
         self._bytes_before += archive.size
         self._reader = None
 
@@ -208,15 +166,12 @@ class Backfill:
             message_id(mark, first + len(messages) - 1)  # raises where the numbers end
         return messages
 
-    async def _write(self, archive: Archive, messages: list[Message], line: int) -> None:
+    async def _write_batch(
+        self, progress: BackfillProgress, messages: list[Message], line: int
+    ) -> None:
         """Process one batch, with the progress in its transaction, until it is settled."""
         after = line + len(messages)
-        note = _MOVE.format(
-            pipeline=self._pipeline,
-            digest=quote_literal(archive.digest),
-            before=line,
-            line=after,
-        )
+        note = progress.move_statement(line, after)
         for attempt in range(1, TRIES_MAX + 1):
             outcomes = await self._processor.process_noting(messages, note)
             if Outcome.RELEASED not in outcomes:
@@ -234,34 +189,14 @@ class Backfill:
                 code=fault.code if fault else "released",
                 hint="run the same command again when it does: it goes on where it ended",
             )
-        reached, _ = await self._progress(archive)
+        reached, _ = await progress.read()
         if reached != after:
-            raise _twice(archive)
+            raise progress.taken()
         done = self.done
         done.lines += len(messages)
         done.written += outcomes.count(Outcome.WRITTEN)
         done.duplicate += outcomes.count(Outcome.DUPLICATE)
         done.quarantined += outcomes.count(Outcome.QUARANTINED)
-
-    async def _progress(self, archive: Archive) -> tuple[int, object]:
-        """Return the lines that are committed, and when it was finished, if it was."""
-        query = _CLAIMED.format(pipeline=self._pipeline, digest=quote_literal(archive.digest))
-        [(line, finished)] = await self._ask(query)
-        return int(line), finished
-
-    async def _ask(self, query: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        try:
-            return await self._session.execute(query, values)
-        except psycopg.Error as error:
-            raise explain(error) from None
-
-
-def _twice(archive: Archive) -> FatalFault:
-    return FatalFault(
-        f"another run is at work on {archive.name}",
-        code="backfill_twice",
-        hint="let one of them finish",
-    )
 
 
 def line_mark(pipeline: int, digest: str) -> str:

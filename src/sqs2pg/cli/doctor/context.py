@@ -11,12 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psycopg
-
-from sqs2pg.errors import Sqs2pgError
+from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sqlstate import explain
+from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.runners.connect import connect, endpoint_hosts, keyring_of
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
@@ -127,10 +125,11 @@ class Context:
         """Return a statement's rows. Raises FatalFault with the SQLSTATE; NotChecked."""
         session = await self.session()
         try:
-            return await session.execute(statement, parameters)
-        except psycopg.Error as error:
+            with explained():
+                return await session.execute(statement, parameters)
+        except FatalFault:
             await session.rollback()
-            raise explain(error) from None
+            raise
 
     def _give_up_if_failed(self, part: str, why: str) -> None:
         if part in self._failed:
