@@ -1,7 +1,7 @@
-/* For the tests, built with sanitizers: texts from stdin, each behind its length in decimal and a
- * newline. Of a body, the line it makes, or a newline alone; the mapping is the built-in one, under
- * the key of 32 times `k`. With an argument the texts are HTTP replies: where the body begins of
- * each, 0 where it is not plain; and the key of each, as if it were a MessageId, is made too. */
+/* For the tests, built with sanitizers. Reads texts from stdin, each after its length in decimal
+ * and a newline. Without an argument each text is a body: prints its line, or an empty one, by the
+ * built-in mapping and a key of 32 times `k`. With an argument each text is an HTTP reply: prints
+ * where its body begins, 0 if the reply is not plain; and makes a ledger key of the text, too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,7 @@ int main(int argc, char **argv)
         hmac_key_set(&column->key, (const uint8_t *)"kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk", 32);
     }
     while (scanf("%zu", &len) == 1 && getchar() == '\n') {
-        char *body = malloc(len + 1); /* no byte behind it that a sanitizer would not see */
+        char *body = malloc(len + 1); /* exact, so that a sanitizer sees a read past the end */
         char *exact = realloc(body, len ? len : 1);
         if (exact == NULL || fread(exact, 1, len, stdin) != len)
             return 1;

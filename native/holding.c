@@ -29,7 +29,7 @@ static PyObject *id_of(PyObject *messages, Py_ssize_t at)
     return id;
 }
 
-/* Bytes of the body as UTF-8, at the most; -1 with an exception. */
+/* An upper bound of the body's bytes as UTF-8; -1 with an exception. */
 static Py_ssize_t size_of(PyObject *messages, Py_ssize_t at)
 {
     PyObject *body = PyObject_GetAttr(PyList_GET_ITEM(messages, at), s_body);
@@ -44,7 +44,7 @@ static Py_ssize_t size_of(PyObject *messages, Py_ssize_t at)
     return size;
 }
 
-/* Take the first `count` ids out again; -1 with an exception. */
+/* Remove the first `count` ids again; -1 with an exception. */
 static int undo(PyObject *held, PyObject *messages, Py_ssize_t count)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -105,7 +105,7 @@ PyObject *release_messages(PyObject *Py_UNUSED(module), PyObject *const *args, P
                 Py_CLEAR(runs);
             Py_XDECREF(id);
             if (runs != NULL && next == NULL)
-                continue; /* not in hand */
+                continue; /* not held */
         }
         if (runs != NULL && next != lease && run > 0) {
             PyObject *pair = Py_BuildValue("On", lease, run);

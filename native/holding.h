@@ -1,4 +1,4 @@
-/* The books of the messages in hand: a dict of MessageId -> lease. See _native.pyi. */
+/* The messages that are held: a dict of MessageId -> lease. See _native.pyi. */
 #ifndef SQS2PG_HOLDING_H
 #define SQS2PG_HOLDING_H
 
@@ -8,7 +8,7 @@
 PyObject *hold_messages(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *release_messages(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
-/* Make the names that both need; -1 with an exception. */
+/* Create the attribute names that both need; -1 with an exception. */
 int holding_prepare(void);
 
 #endif

@@ -20,7 +20,7 @@ static int is(const char *text, size_t len, const char *wanted)
     return 1;
 }
 
-/* A token of RFC 9110, section 5.6.2, as far as headers of servers have them. */
+/* A token of RFC 9110, section 5.6.2, without the characters that servers do not use. */
 static int is_name(const char *name, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
@@ -44,7 +44,7 @@ static int read_length(const char *value, size_t len, size_t *length)
     return 1;
 }
 
-/* One header: 0 where it may change how the reply is to be read. `seen`: Content-Length was. */
+/* Read one header; 0 if it may change how the reply must be read. `seen` counts Content-Length. */
 static int read_header(const char *line, size_t len, size_t *length, int *seen)
 {
     const char *colon = memchr(line, ':', len);

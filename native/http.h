@@ -1,13 +1,13 @@
-/* The usual HTTP/1.1 reply, whole in one piece: where its body is. RFC 9112.
+/* Finds the body of the usual HTTP/1.1 reply, complete in one piece. RFC 9112.
  *
- * It only ever accepts, as line.h does: another status, a header that means something for the
- * connection, a part of a reply or more than one are left to the parser that knows them all. */
+ * Like line.h, it reports no faults. Another status, a header that affects the connection, a part
+ * of a reply and more than one reply are left to the full parser. */
 #ifndef SQS2PG_HTTP_H
 #define SQS2PG_HTTP_H
 
 #include <stddef.h>
 
-/* Where the body of a plain 200 begins, which ends with the bytes given; 0: it is none. */
+/* Return where the body of a plain 200 begins; it ends with the given bytes. 0: not plain. */
 size_t plain_body(const char *reply, size_t len);
 
 #endif

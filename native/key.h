@@ -1,4 +1,4 @@
-/* A message's ledger key, as `sqs2pg.ledger.delivery_key` makes it of a MessageId that is a UUID. */
+/* A message's ledger key, equal to `sqs2pg.mapping.ledger_key.delivery_key` of a UUID. */
 #ifndef SQS2PG_KEY_H
 #define SQS2PG_KEY_H
 
@@ -7,7 +7,7 @@
 
 enum { KEY_CHARS = 36 };
 
-/* Write the 36 characters of the key; 0 where the id or the time is not as usual. */
+/* Write the 36 characters of the key; 0 if the id is no such UUID, or the time out of range. */
 int write_key(const char *message_id, size_t len, int64_t sent_ms, char key[KEY_CHARS]);
 
 #endif

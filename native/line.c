@@ -1,10 +1,10 @@
-/* See line.h. JSON as in RFC 8259, of which this reads flat objects of printable ASCII only. */
+/* See line.h. Of JSON (RFC 8259), this reads only flat objects of printable ASCII. */
 #include "line.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* SentTimestamp up to the year 9999, the last that Python's dates have. */
+/* The largest SentTimestamp: the end of year 9999, the last year of Python's dates. */
 static const int64_t SENT_MS_MAX = 253402300799999;
 
 struct value {
@@ -69,7 +69,7 @@ static size_t digits(struct reader *in)
     return (size_t)(in->at - from);
 }
 
-/* A number that nobody asked for. Short and without an exponent: none that any reader refuses. */
+/* Skip a number that no column needs: a short one without an exponent, which no reader refuses. */
 static int skip_number(struct reader *in)
 {
     if (in->at < in->end && *in->at == '-')
@@ -116,7 +116,7 @@ static int find_source(const struct plan *plan, const struct value *name)
     return -1;
 }
 
-/* Every value that the plan names; a name that stands twice is left to Python. */
+/* Read every value that the plan names; an object with a name twice is left to Python. */
 static int read_object(const struct plan *plan, struct reader *in, struct value *values)
 {
     if (!take(in, '{'))
@@ -179,7 +179,7 @@ static int append(struct text *out, const char *bytes, size_t len)
     return 1;
 }
 
-/* Python's `convert.version`: one to three numbers; its faults are Python's to find. */
+/* As `convert.version` in Python: one to three numbers. Python reports the faults. */
 static int write_version(const struct value *value, struct text *out)
 {
     struct reader in = {value->at, value->at + value->len};
@@ -239,8 +239,8 @@ static void put_digits(char *at, int count, int number)
     }
 }
 
-/* The UTC day of a timestamp, in the proleptic Gregorian calendar. Years are counted from a 1st
- * of March, so that the leap day is a year's last; eras are of 400 years, 146,097 days. */
+/* The UTC day of a timestamp, in the proleptic Gregorian calendar. Years begin on the
+ * 1st of March, so that the leap day is the last of a year; an era is 400 years, 146,097 days. */
 static int write_day(int64_t sent_ms, struct text *out)
 {
     if (sent_ms < 0 || sent_ms > SENT_MS_MAX)
@@ -281,7 +281,7 @@ static int read_ipv4(const struct value *value, uint8_t address[4])
     return in.at == in.end;
 }
 
-/* The first 16 bytes of the code in hex, behind the key's version. */
+/* Write the prefix with the key's version, then the first 16 bytes of the HMAC in hex. */
 static int write_token(const struct column *column, const uint8_t *value, size_t len,
                        struct text *out)
 {

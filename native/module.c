@@ -1,6 +1,6 @@
-/* sqs2pg._native: the Python side of line.c and key.c (a batch of messages in; out comes a line or
- * None for each, or the texts of the batch's two COPYs), of http.c, sign.c, and of a delete's body;
- * holding.c has its own. */
+/* sqs2pg._native: the Python interface of line.c and key.c (from a batch of messages to a line or
+ * None for each, or to the texts of the batch's two COPYs), of http.c and sign.c, and the body of a
+ * delete. holding.c has its own interface. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -21,7 +21,7 @@ struct entry { /* one message of a packed batch */
 struct fast_path {
     PyObject_HEAD
     struct plan *plan;
-    PyObject *names; /* keeps what the sources' names point to */
+    PyObject *names; /* owns the bytes that the sources' names point to */
 };
 
 static const char *chosen = "";
@@ -62,7 +62,7 @@ static int add_column(struct plan *plan, PyObject *given)
         return -1;
     if (column->source < 0 || (size_t)column->source >= plan->sources || op < 0 || op >= OP_COUNT ||
         prefix_len > PREFIX_MAX || key_len > SHA256_BLOCK) {
-        PyErr_SetString(PyExc_ValueError, "a column outside the bounds of line.h");
+        PyErr_SetString(PyExc_ValueError, "a column exceeds the bounds of line.h");
         return -1;
     }
     column->op = (enum operation)op;
@@ -78,7 +78,7 @@ static int add_all(struct plan *plan, PyObject *given, Py_ssize_t most,
                    int (*add)(struct plan *, PyObject *))
 {
     if (PyTuple_GET_SIZE(given) < 1 || PyTuple_GET_SIZE(given) > most) {
-        PyErr_SetString(PyExc_ValueError, "a mapping outside the bounds of line.h");
+        PyErr_SetString(PyExc_ValueError, "a mapping exceeds the bounds of line.h");
         return -1;
     }
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(given); i++) {
@@ -123,7 +123,7 @@ static PyObject *fast_path_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     return (PyObject *)self;
 }
 
-/* SentTimestamp, or -1 where it does not matter or cannot be read: then no line is made of it. */
+/* Read SentTimestamp into `sent_ms`; there, -1 is one too large. Returns -1 with an exception. */
 static int read_sent_ms(PyObject *message, int64_t *sent_ms)
 {
     PyObject *attributes = PyObject_GetAttr(message, s_attributes);
@@ -142,7 +142,7 @@ static int read_sent_ms(PyObject *message, int64_t *sent_ms)
     return 0;
 }
 
-/* Append the line of one message to `text`: 1; 0 where it is left to Python; -1 with an exception. */
+/* Append the line of one message to `text`. 1: done; 0: left to Python; -1 with an exception. */
 static int add_line(const struct plan *plan, PyObject *message, int64_t sent_ms, struct text *text)
 {
     PyObject *body = PyObject_GetAttr(message, s_body);
@@ -159,7 +159,7 @@ static int add_line(const struct plan *plan, PyObject *message, int64_t sent_ms,
     return made;
 }
 
-/* The line of one message, None, or NULL with an exception. */
+/* Return the line of one message, None, or NULL with an exception. */
 static PyObject *line_of(const struct plan *plan, PyObject *message, struct text *text)
 {
     int64_t sent_ms;
@@ -177,7 +177,7 @@ static PyObject *line_of(const struct plan *plan, PyObject *message, struct text
     return line;
 }
 
-static void forget(struct text *text)
+static void wipe_text(struct text *text)
 {
     if (text->at != NULL) {
         wipe(text->at, text->size);
@@ -201,12 +201,12 @@ static PyObject *fast_path_lines(PyObject *self, PyObject *messages)
         else
             PyList_SET_ITEM(made, i, line);
     }
-    forget(&text);
+    wipe_text(&text);
     Py_DECREF(sequence);
     return made;
 }
 
-/* Read one message into its entry and its line: 1; 0 where it is left to Python; -1. */
+/* Read one message into its entry and line. 1: done; 0: left to Python; -1 with an exception. */
 static int pack_one(const struct plan *plan, PyObject *message, struct entry *entry,
                     int64_t *oldest_ms, struct text *text)
 {
@@ -235,14 +235,14 @@ static int by_key(const void *a, const void *b)
     return memcmp(((const struct entry *)a)->key, ((const struct entry *)b)->key, KEY_CHARS);
 }
 
-/* In order of their keys; 0 where two are equal. */
+/* Sort by key; 0 if two keys are equal. */
 static int sort_entries(struct entry *entries, Py_ssize_t count)
 {
     Py_ssize_t i = 1;
     while (i < count && by_key(&entries[i - 1], &entries[i]) < 0)
         i++;
     if (i >= count)
-        return 1; /* as they nearly are when they come: sent one after another */
+        return 1; /* the usual case: they arrive nearly in the order they were sent */
     qsort(entries, (size_t)count, sizeof *entries, by_key);
     for (i = 1; i < count; i++)
         if (by_key(&entries[i - 1], &entries[i]) == 0)
@@ -250,7 +250,7 @@ static int sort_entries(struct entry *entries, Py_ssize_t count)
     return 1;
 }
 
-/* Key, MessageId and `tail` of each, in the order of the entries. */
+/* Return the ledger's lines: key, MessageId and `tail` of each entry, in order. */
 static PyObject *ledger_text(const struct entry *entries, PyObject *sequence, const char *tail,
                              size_t tail_len)
 {
@@ -264,7 +264,7 @@ static PyObject *ledger_text(const struct entry *entries, PyObject *sequence, co
         PyObject *id = PyObject_GetAttr(message, s_message_id);
         if (id == NULL || !PyUnicode_CheckExact(id) || !PyUnicode_IS_COMPACT_ASCII(id) ||
             PyUnicode_GET_LENGTH(id) != KEY_CHARS) {
-            Py_XDECREF(id); /* it was as usual a moment ago: only a property could do this */
+            Py_XDECREF(id); /* it was fine a moment ago: only a property can do this */
             Py_DECREF(text);
             PyErr_SetString(PyExc_TypeError, "a message's id has changed");
             return NULL;
@@ -309,27 +309,28 @@ static PyObject *fast_path_pack(PyObject *self, PyObject *args)
     struct text text = {NULL, 0, 0, 0};
     Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
     int64_t oldest_ms = INT64_MAX;
-    int usual = count > 0 && (size_t)count <= UINT32_MAX;
+    int ordinary = count > 0 && (size_t)count <= UINT32_MAX;
     struct entry *entries = PyMem_Calloc((size_t)count + 1, sizeof *entries);
     if (entries == NULL) {
         Py_DECREF(sequence);
         return PyErr_NoMemory();
     }
-    for (Py_ssize_t i = 0; usual == 1 && i < count; i++) {
+    for (Py_ssize_t i = 0; ordinary == 1 && i < count; i++) {
         entries[i].message = (uint32_t)i;
-        usual = pack_one(plan, PySequence_Fast_GET_ITEM(sequence, i), &entries[i], &oldest_ms, &text);
+        ordinary =
+            pack_one(plan, PySequence_Fast_GET_ITEM(sequence, i), &entries[i], &oldest_ms, &text);
     }
-    if (usual == 1 && sort_entries(entries, count)) {
+    if (ordinary == 1 && sort_entries(entries, count)) {
         PyObject *ledger = ledger_text(entries, sequence, tail, (size_t)tail_len);
         PyObject *rows = ledger == NULL ? NULL : rows_text(entries, count, &text);
         if (rows != NULL)
             packed = Py_BuildValue("NNL", ledger, rows, (long long)oldest_ms);
         else
             Py_XDECREF(ledger);
-    } else if (usual >= 0) {
+    } else if (ordinary >= 0) {
         packed = Py_NewRef(Py_None);
     }
-    forget(&text);
+    wipe_text(&text);
     PyMem_Free(entries);
     Py_DECREF(sequence);
     return packed;
@@ -367,14 +368,14 @@ static PyObject *read_plain(PyObject *Py_UNUSED(module), PyObject *reply)
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(reply) + body, (Py_ssize_t)(len - body));
 }
 
-/* Bytes of a text as they stand in JSON, or NULL: not printable ASCII, or to be escaped. */
+/* Return a text's bytes for JSON, or NULL if they need escapes or are not printable ASCII. */
 static const char *plain_text(PyObject *text, Py_ssize_t *len)
 {
     if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text))
         return NULL;
     const char *at = (const char *)PyUnicode_1BYTE_DATA(text);
     *len = PyUnicode_GET_LENGTH(text);
-    int odd = 0; /* no early end, so that the compiler can look at many at once */
+    int odd = 0; /* no early exit, so that the compiler can test many at once */
     for (Py_ssize_t i = 0; i < *len; i++)
         odd |= (at[i] < 0x20) | (at[i] == '"') | (at[i] == '\\') | (at[i] == 0x7f);
     return odd ? NULL : at;
@@ -505,7 +506,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "sqs2pg._native",
-    .m_doc = "The common case of decoding, masking and writing lines.",
+    .m_doc = "The common case of decoding, masking and writing lines, and of SQS's replies.",
     .m_methods = module_methods,
     .m_slots = module_slots,
 };

@@ -1,5 +1,5 @@
-/* Two compressions: plain C for every processor, and the SHA extensions of x86 where they are
- * there. Both are held against a known answer at start, and against hashlib in the tests. */
+/* Two compressions: plain C for every processor, and the SHA extensions of x86 if the processor has
+ * them. The two are compared at start, and with hashlib in the tests. */
 #include "sha256.h"
 
 #include <string.h>
@@ -135,7 +135,7 @@ static int has_sha_ni(void)
 
 static compress_fn *compress = compress_c;
 
-/* Two blocks through both: a compression that differs from the plain one is not used. */
+/* Run two blocks through both: a compression that differs from the plain one is not used. */
 static int agrees(compress_fn *other)
 {
     uint8_t blocks[2 * SHA256_BLOCK];
@@ -167,7 +167,7 @@ void wipe(void *memory, size_t len)
         *p++ = 0;
 }
 
-/* Finish a state that has absorbed `before` bytes: the rest of the message, padding, length. */
+/* Finish a state that has absorbed `before` bytes: add the rest of the message, padding, length. */
 static void finish(uint32_t state[8], size_t before, const uint8_t *message, size_t len)
 {
     uint8_t block[2 * SHA256_BLOCK];

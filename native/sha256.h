@@ -1,4 +1,4 @@
-/* SHA-256 (FIPS 180-4) of short messages under keys hashed once: what a pseudonym is made of. */
+/* SHA-256 (FIPS 180-4), and HMAC with keys that are absorbed once: for pseudonyms. */
 #ifndef SQS2PG_SHA256_H
 #define SQS2PG_SHA256_H
 
@@ -24,10 +24,10 @@ void hmac_sha256(const struct hmac_key *key, const uint8_t *message, size_t len,
 
 void sha256(const uint8_t *message, size_t len, uint8_t out[SHA256_BYTES]);
 
-/* The first `len` bytes of a digest as 2 * len hexadecimal digits; returns what is behind them. */
+/* Write the first `len` bytes of a digest as 2 * len hexadecimal digits; return the end. */
 char *write_hex(char *to, const uint8_t *digest, size_t len);
 
-/* Overwrite, so that no optimizer leaves it out. */
+/* Overwrite memory in a way that no optimizer removes. */
 void wipe(void *memory, size_t len);
 
 #endif

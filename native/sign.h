@@ -1,4 +1,4 @@
-/* AWS Signature Version 4 of one request, as `sqs2pg.source.signer.RequestTemplate` makes it. */
+/* AWS Signature Version 4 of one request, equal to `sqs2pg.sqs.signer.RequestTemplate`. */
 #ifndef SQS2PG_SIGN_H
 #define SQS2PG_SIGN_H
 
@@ -19,11 +19,11 @@ struct request {
     struct span body;
 };
 
-/* How long the request is at the most. */
+/* Return an upper bound of the request's length. */
 size_t signed_size(const struct request *request);
 
-/* Write the request as it goes on the wire, signed; `scratch` is as large as `to`, signed_size.
- * Returns its length. */
+/* Write the signed request as it goes on the wire; return its length. `to` and `scratch` have
+ * signed_size bytes each. */
 size_t write_signed(const struct request *request, char *to, char *scratch);
 
 #endif

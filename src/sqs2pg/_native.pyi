@@ -5,7 +5,7 @@ from sqs2pg.sqs.leases import Lease
 
 API: int
 SHA256: str
-"""The compression that is used: `sha-ni` or `c`."""
+"""The compression in use: `sha-ni` or `c`."""
 
 def hold_messages(
     held: dict[str, Lease], messages: list[Message], lease: Lease, /
@@ -16,15 +16,17 @@ def release_messages(held: dict[str, Lease], messages: list[Message], /) -> list
     """As `leases.release_messages`."""
 
 def read_plain(reply: bytes, /) -> bytes | None:
-    """Return the body of an HTTP/1.1 reply that is whole, of status 200 and Content-Length, and
-    with no header that means more for the connection than keep-alive; else None.
+    """Return the body of a plain HTTP/1.1 reply; None for any other.
+
+    A plain reply is complete, has status 200 and Content-Length, and no header that affects the
+    connection except keep-alive.
     """
 
 def write_delete(head: bytes, handles: list[str], /) -> bytes | None:
     """Return the body of DeleteMessageBatch of 1 to 10 receipt handles.
 
-    `head`: the JSON up to the entries, `[` included. None where a handle is not printable ASCII
-    without quotes and backslashes, or there are none or too many.
+    `head`: the JSON up to the entries, `[` included. None if a handle is not printable ASCII
+    without quotes and backslashes, or if there are no handles or too many.
     """
 
 def sign(
@@ -42,7 +44,7 @@ def sign(
 
     `before_date`, `after_date`: the canonical request up to the body's hash, without the date.
     `head`: the request up to the date's value; `authorization`: that header up to the signature.
-    `key`: the day's, 32 bytes. `timestamp`: `20150830T123600Z`.
+    `key`: the signing key of the day, 32 bytes. `timestamp`: `20150830T123600Z`.
     """
 
 class FastPath:
@@ -55,20 +57,23 @@ class FastPath:
         forbid_unknown: bool,
         /,
     ) -> FastPath:
-        """`sources`: name and whether required, 1 to 64. `columns`: place of its source, operation
-        (`enum operation` of native/line.h), whether missing is the day it was sent, nullable,
-        longest text (-1: any), token's prefix (8 bytes at the most), HMAC key (64).
+        """Compile a mapping.
 
-        Raises ValueError and TypeError outside of that.
+        `sources`: name and whether required, 1 to 64. `columns`, 1 to 128: index of the source,
+        operation (`enum operation` of native/line.h), whether a missing value is the day the
+        message was sent, whether it may be NULL, longest text (-1: no limit), prefix of the token
+        (at most 8 bytes), HMAC key (at most 64 bytes).
+
+        Raises ValueError and TypeError for anything else.
         """
 
     def lines(self, messages: Sequence[Message], /) -> list[str | None]:
-        """Return each message's line, or None where it is Python's to decide."""
+        """Return each message's line, or None where Python must do it."""
 
     def pack(self, messages: Sequence[Message], tail: bytes, /) -> tuple[bytes, bytes, int] | None:
         """Return the COPY texts of a batch, for the ledger and for the target, sorted by key, and
         its oldest SentTimestamp, in milliseconds since the epoch.
 
-        `tail` ends each line of the ledger, after key and MessageId. None where the batch is
-        empty, a line or an id is Python's to decide, or two messages have one key.
+        `tail` ends each line of the ledger, after key and MessageId. None if the batch is empty,
+        Python must do a line or an id, or two messages have the same key.
         """

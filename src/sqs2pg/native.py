@@ -1,8 +1,7 @@
-"""The native extension, where this installation has it and SQS2PG_NATIVE is not 0.
+"""The native extension, if this installation has it and SQS2PG_NATIVE is not 0.
 
-Place in the flow: beside the parts whose common case it does: body to line
-(`mapping/fast_path.py`), and the usual reply and the usual delete (`sqs/`). Nothing depends on it:
-docs/decisions/0011.
+Place in the flow: it does the common case of body to line (`mapping/fast_path.py`), of SQS's reply
+and of the delete (`sqs/`). Everything works without it: docs/decisions/0011.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ else:
     EXTENSION = _native
 
 API = 6
-"""What the extension must say it is: a checkout may hold one of an older source."""
+"""The extension must have this number: a checkout may have one built from older sources."""
 
 
 def extension(environ: Mapping[str, str] = os.environ) -> ModuleType | None:
-    """Return the extension; None where there is none of our API, or it is turned off."""
+    """Return the extension; None if there is none with our API, or if it is turned off."""
     if EXTENSION is None or EXTENSION.API != API or environ.get("SQS2PG_NATIVE") == "0":
         return None
     return EXTENSION
