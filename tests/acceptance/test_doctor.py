@@ -93,7 +93,7 @@ def test_people_whose_names_a_column_takes_for_one_or_cannot_replace(shell: Shel
     people = found(shell)["target user_logins people"]
     assert people["status"] == "warn"
     assert "7 and 007 are one there" in people["detail"]
-    for kind, words in (("uuid", 'set type = "uuid"'), ("inet", "keep the name in a column of te")):
+    for kind, words in (("uuid", 'set type = "uuid"'), ("inet", "keep the id in a column of te")):
         query(f"ALTER TABLE user_logins ALTER user_id TYPE {kind} USING NULL")
         target = found(shell, code=1)["target user_logins"]
         assert target["status"] == "fail"

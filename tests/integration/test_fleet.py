@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import exposition, parser
 
 from sqs2pg.cli.options import run_async
 from sqs2pg.cli.run_process import run_process
-from sqs2pg.cli.run_workers import Worker, Workers
+from sqs2pg.cli.run_workers import WorkerProcess, Workers
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.status.fleet import WorkerGroup, published_address
@@ -118,7 +118,7 @@ def test_what_several_workers_count_is_well_formed_for_openmetrics_too(tmp_path:
     assert "sqs2pg_faults" in {family.name for family in families}
 
 
-def run_to_the_end(processes: Sequence[Worker]) -> Totals:
+def run_to_the_end(processes: Sequence[WorkerProcess]) -> Totals:
     """As `run --workers` does it, signals included."""
     workers = Workers(processes)
     return run_async(run_process(workers, abort=workers.kill))
@@ -126,9 +126,9 @@ def run_to_the_end(processes: Sequence[Worker]) -> Totals:
 
 def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: Path) -> None:
     waits = [sys.executable, "-c", "import time; time.sleep(100)"]
-    other = Worker(0, waits, tmp_path, status=False)
+    other = WorkerProcess(0, waits, tmp_path, status=False)
 
-    class Killed(Worker):
+    class Killed(WorkerProcess):
         """Dies at once; the stop comes just before it is started again."""
 
         def start(self) -> None:
@@ -152,13 +152,13 @@ def test_the_last_line_of_a_worker_is_its_totals_and_none_of_its_lines_reaches_o
         ' "seconds": 2.0, "messages_per_second": 3.5}'
     )
     code = f"print('another line'); print({totals!r}); print()"
-    prints = Worker(0, [sys.executable, "-c", code], tmp_path, status=False)
+    prints = WorkerProcess(0, [sys.executable, "-c", code], tmp_path, status=False)
     assert prints.wait() == 0
     assert capfd.readouterr().out == ""
     assert (prints.totals.received, prints.totals.busy_seconds) == (7, 2.0)
 
 
-class Asked(Worker):
+class Asked(WorkerProcess):
     """Ends in its own way when all are asked to stop, which is when all are ready for that."""
 
     def __init__(self, number: int, folder: Path, way: str, ready: threading.Barrier) -> None:
@@ -178,7 +178,7 @@ class Asked(Worker):
         return super().wait()
 
 
-def asked(folder: Path, way: str) -> list[Worker]:
+def asked(folder: Path, way: str) -> list[WorkerProcess]:
     """Two workers; the second ends in that way."""
     ready = threading.Barrier(2)
     return [Asked(0, folder, "sys.exit(0)", ready), Asked(1, folder, way, ready)]

@@ -113,7 +113,7 @@ async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
     second = cluster.add_node(**NODE)
     admin.execute(STOP)
     admin.execute("SELECT pg_advisory_lock(4711)")
-    work = ray_backfill.Spread(load(discover=False), None)
+    work = ray_backfill.BackfillDriver(load(discover=False), None)
     task = asyncio.create_task(work.run([str(folder)]))
 
     def at_work() -> int:
@@ -132,7 +132,7 @@ async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
     over_ray = tables(admin)
     assert len(over_ray["user_logins"]) == FILES * (LINES - 1)
 
-    again = await ray_backfill.Spread(load(discover=False), None).run([str(folder)])
+    again = await ray_backfill.BackfillDriver(load(discover=False), None).run([str(folder)])
     assert again == Done(skipped=FILES)
 
     admin.execute("DROP FUNCTION wait() CASCADE")
@@ -194,5 +194,5 @@ async def test_the_command_says_over_a_cluster_what_it_says_here(
     with pytest.raises(
         SettingsError, match=r"/only/here.jsonl cannot be read: .*, on node "
     ) as told:
-        await ray_backfill.Spread(load(discover=False), None).run(["ours"])
+        await ray_backfill.BackfillDriver(load(discover=False), None).run(["ours"])
     assert "every node" in told.value.hint

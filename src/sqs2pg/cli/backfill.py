@@ -87,7 +87,7 @@ async def _run_over(
     ray_fleet.join(address)
     loop = asyncio.get_running_loop()
     try:
-        work = ray_backfill.Spread(settings, config, day=day, store=_store_for(paths))
+        work = ray_backfill.BackfillDriver(settings, config, day=day, store=_store_for(paths))
         running = asyncio.ensure_future(work.run(paths))
         loop.add_signal_handler(signal.SIGTERM, running.cancel)
         async with Ticker("backfilling", lambda: _state(work)):

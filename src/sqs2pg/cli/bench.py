@@ -29,7 +29,7 @@ import msgspec
 
 import sqs2pg
 from sqs2pg.cli.embedded import servers
-from sqs2pg.cli.embedded.environment import pointed_at, prepare
+from sqs2pg.cli.embedded.local_environment import pointed_at, prepare
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.errors import FatalFault, SettingsError
@@ -48,7 +48,7 @@ _FROM_ENVIRONMENT = "application_name=sqs2pg"  # libpq's PG* variables say the r
 _CHECK_S = 0.005
 
 
-class Result(msgspec.Struct):
+class BenchResult(msgspec.Struct):
     """The flat object that `--json` prints; None is what could not be measured."""
 
     messages_per_second: float | None
@@ -92,7 +92,7 @@ def bench(config: Path | None, database: str, runs: int, seconds: float, as_json
     return 0
 
 
-def _in_words(result: Result, *, emulated: bool) -> str:
+def _in_words(result: BenchResult, *, emulated: bool) -> str:
     lines = [f"one worker: {result.messages_per_second or 0:,.0f} messages/s"]
     if result.cpu_us_per_message is not None:
         lines[0] += f", {result.cpu_us_per_message:.1f} µs CPU of the pipeline a message"
@@ -113,7 +113,7 @@ def _in_words(result: Result, *, emulated: bool) -> str:
 # -- in a checkout -------------------------------------------------------------------------
 
 
-def _in_checkout(dsn: str, runs: int, seconds: float) -> Result | None:
+def _in_checkout(dsn: str, runs: int, seconds: float) -> BenchResult | None:
     """Run the suite's short form; None where there is no suite, or it cannot run."""
     root = Path(sqs2pg.__file__).resolve().parents[2]
     if not (root / "benchmarks" / "run.py").is_file():
@@ -135,20 +135,20 @@ def _in_checkout(dsn: str, runs: int, seconds: float) -> Result | None:
         return None
     if done.returncode:
         raise FatalFault("the benchmark failed", code="bench", hint="its own words are above")
-    return msgspec.convert(json.loads(done.stdout.strip().splitlines()[-1]), Result)
+    return msgspec.convert(json.loads(done.stdout.strip().splitlines()[-1]), BenchResult)
 
 
 # -- elsewhere -----------------------------------------------------------------------------
 
 
-def _on_emulator(dsn: str, runs: int) -> Result:
+def _on_emulator(dsn: str, runs: int) -> BenchResult:
     """Measure the pipeline between the SQS emulator and a database; without ratios."""
     with tempfile.TemporaryDirectory(prefix="sqs2pg-bench-") as folder, _pointed_at(dsn) as url:
         key_file = Path(folder) / "sqs2pg.keys"
         provider_file.create(key_file)
         measured = run_async(_measure(url, key_file, runs))
     rates, cpu_us = zip(*measured, strict=True)
-    return Result(round(statistics.median(rates), 2), round(statistics.median(cpu_us), 2))
+    return BenchResult(round(statistics.median(rates), 2), round(statistics.median(cpu_us), 2))
 
 
 @contextmanager

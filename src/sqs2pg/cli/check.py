@@ -24,7 +24,7 @@ from sqs2pg.cli.doctor import (
     required_grants,
 )
 from sqs2pg.cli.doctor.context import Context
-from sqs2pg.cli.doctor.finding import Check, Finding, ok, warn
+from sqs2pg.cli.doctor.finding import DoctorCheck, Finding, ok, warn
 from sqs2pg.cli.doctor.runner import run
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
@@ -34,20 +34,20 @@ from sqs2pg.telemetry import log
 # In this order: the cause before what follows from it. Each has its own limit; none stops the
 # others.
 CHECKS = (
-    Check("settings", check_basics.check_settings),
-    Check("versions", check_basics.check_versions),
-    Check("keys", check_keys.check_keys),
-    Check("masking policy", check_masking.check_masking),
-    Check("queue", check_reachability.check_queue),
-    Check("queue attributes", check_queue.check_queue_attributes),
-    Check("queue permissions", check_queue.check_queue_permissions),
-    Check("database", check_reachability.check_database),
-    Check("server", check_server.check_server),
-    Check("database connections", check_server.check_connections),
-    Check("schema", check_reachability.check_schema),
-    Check("queue batch time", check_queue.check_batch_time),
-    Check("targets", check_target.check_targets),
-    Check("keys on record", check_keys.check_key_record),
+    DoctorCheck("settings", check_basics.check_settings),
+    DoctorCheck("versions", check_basics.check_versions),
+    DoctorCheck("keys", check_keys.check_keys),
+    DoctorCheck("masking policy", check_masking.check_masking),
+    DoctorCheck("queue", check_reachability.check_queue),
+    DoctorCheck("queue attributes", check_queue.check_queue_attributes),
+    DoctorCheck("queue permissions", check_queue.check_queue_permissions),
+    DoctorCheck("database", check_reachability.check_database),
+    DoctorCheck("server", check_server.check_server),
+    DoctorCheck("database connections", check_server.check_connections),
+    DoctorCheck("schema", check_reachability.check_schema),
+    DoctorCheck("queue batch time", check_queue.check_batch_time),
+    DoctorCheck("targets", check_target.check_targets),
+    DoctorCheck("keys on record", check_keys.check_key_record),
 )
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -97,7 +97,7 @@ def check(
     estimates: list[attack_masks.Estimate] = []
     if with_attack:
         checks.append(
-            Check(
+            DoctorCheck(
                 "attack", lambda context: attack_masks.check_attack(context, estimates), limit_s=120
             )
         )
@@ -123,7 +123,7 @@ def check(
     return 1 if failed else 0
 
 
-def _sample_check(count: int, taken: list[dry_run.Sample]) -> Check:
+def _sample_check(count: int, taken: list[dry_run.Sample]) -> DoctorCheck:
     async def look(context: Context) -> Finding:
         found = await dry_run.take_sample(context, count)
         taken.append(found)
@@ -134,7 +134,7 @@ def _sample_check(count: int, taken: list[dry_run.Sample]) -> Check:
             return warn("sample", f"{detail}; set aside: {aside}", remedy)
         return ok("sample", detail)
 
-    return Check("sample", look, limit_s=60)
+    return DoctorCheck("sample", look, limit_s=60)
 
 
 async def _emit(context: Context, iam: bool, sql: bool) -> None:
@@ -159,7 +159,7 @@ async def _arn(context: Context) -> str:
         return f"arn:aws:sqs:REGION:ACCOUNT:{queue.rstrip('/').rsplit('/', 1)[-1]}"
 
 
-def _column_check(place: str, limit_s: float) -> Check:
+def _column_check(place: str, limit_s: float) -> DoctorCheck:
     async def look(context: Context) -> Finding:
         progress = check_column_hashes.Progress()
 
@@ -169,10 +169,10 @@ def _column_check(place: str, limit_s: float) -> Check:
         async with Ticker("trying values", state):
             return await check_column_hashes.check_column(context, place, limit_s, progress)
 
-    return Check("column", look, limit_s=limit_s + 60)
+    return DoctorCheck("column", look, limit_s=limit_s + 60)
 
 
-async def _run(checks: list[Check], context: Context, *, quiet: bool) -> list[Finding]:
+async def _run(checks: list[DoctorCheck], context: Context, *, quiet: bool) -> list[Finding]:
     findings = []
     async with context:
         async for finding in run(checks, context):

@@ -17,12 +17,12 @@ from rich.table import Table
 from sqs2pg.cli.demo_chaos import kill_midway
 from sqs2pg.cli.demo_recovery import show_recovery
 from sqs2pg.cli.embedded import ENV_FILE
-from sqs2pg.cli.embedded.environment import local_environment, prepare
+from sqs2pg.cli.embedded.local_environment import local_environment, prepare
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
-from sqs2pg.cli.progress import Ticker
 from sqs2pg.cli.run_pipeline import consume
 from sqs2pg.cli.run_process import Drain, as_flat, drain_settle_s, summary
+from sqs2pg.cli.send import send_bodies
 from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline.consumer import Totals
@@ -30,8 +30,6 @@ from sqs2pg.postgres import verify as verification
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.producer import send_all
 from sqs2pg.telemetry import log
 
 logger = structlog.get_logger(__name__)
@@ -179,19 +177,7 @@ def _as_variables(taken: dict[str, Any]) -> dict[str, str]:
 
 
 async def _send(settings: Settings, count: int, seed: int | None) -> int:
-    client = SqsClient.from_environment()
-    done = 0
-
-    def progress(sent: int) -> None:
-        nonlocal done
-        done = sent
-
-    try:
-        queue_url = await client.queue_url(settings.source.queue)
-        async with Ticker("sending", lambda: (done, count, {})):
-            result = await send_all(client, queue_url, logins(count, seed=seed), progress=progress)
-    finally:
-        await client.close()
+    result = await send_bodies(settings, logins(count, seed=seed), count)
     if result.refused:
         raise FatalFault("the embedded queue refused messages", code="send_refused")
     return result.sent

@@ -61,21 +61,21 @@ def init(
     Never replaces keys that are there.
     """
     settings = load(config)
-    place = _Place(settings, provider, file, kms_key, secret)
-    if place.provider == "environment":
+    location = _KeyLocation(settings, provider, file, kms_key, secret)
+    if location.provider == "environment":
         _print_variables()
         return
     keyring = create_keyring(
-        place.provider, file=place.file, kms_key=place.kms_key, secret=place.secret
+        location.provider, file=location.file, kms_key=location.kms_key, secret=location.secret
     )
-    print(f"made {place}: pseudonym root v1 and vault root v1")
+    print(f"made {location}: pseudonym root v1 and vault root v1")
     for series in SERIES:
         print(f"{series:10} v1  fingerprint {keyring.fingerprints(series)[1]}")
     print("keep a copy where the database's backups are not: without it no token can be made again")
-    print(*place.how_to_use(), sep="\n", end="\n" if place.how_to_use() else "")
+    print(*location.how_to_use(), sep="\n", end="\n" if location.how_to_use() else "")
 
 
-class _Place:
+class _KeyLocation:
     """Where keys are made: the options, else the settings, else a file here."""
 
     def __init__(
@@ -175,14 +175,14 @@ async def _rotate(
             version = prepared[-1]
         else:
             version = max([*known, *keyring.versions(series), 0]) + 1
-            place = _Place(settings)
+            location = _KeyLocation(settings)
             add_root(
                 provider_of(settings),
                 series,
                 version,
                 file=_file_of(settings),
-                kms_key=place.kms_key,
-                secret=place.secret,
+                kms_key=location.kms_key,
+                secret=location.secret,
             )
             # Read back: it is there to stay.
             keyring = keyring_of(settings, database_hosts(settings))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sqs2pg.cli import live_view
-from sqs2pg.cli.embedded.environment import local_environment, prepare
+from sqs2pg.cli.embedded.local_environment import local_environment, prepare
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
 from sqs2pg.cli.run_pipeline import consume
 from sqs2pg.cli.run_process import Drain, as_flat, drain_settle_s, summary

@@ -36,7 +36,7 @@ _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
 logger = structlog.get_logger(__name__)
 
 
-class Worker:
+class WorkerProcess:
     """One worker process; its last line of stdout is its totals."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Worker:
 class Workers:
     """Several worker processes as one piece of work, each watched by a thread."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
+    def __init__(self, workers: Sequence[WorkerProcess]) -> None:
         """They have been started."""
         self._workers = workers
         self._stopping = threading.Event()
@@ -123,7 +123,7 @@ class Workers:
             raise _failed(*self._failed[0])
         return self.totals
 
-    def _watch(self, worker: Worker) -> None:
+    def _watch(self, worker: WorkerProcess) -> None:
         while (code := worker.wait()) < 0 and not self._stopping.is_set():
             logger.warning("worker was killed; starting it again", worker=worker.number)
             worker.start()
@@ -165,7 +165,7 @@ async def run_workers(
         view = live_view.wanted()
         answering = bool(settings.status.bind or view)
         workers = Workers(
-            [Worker(n, command, folder, status=answering, relay=view) for n in range(count)]
+            [WorkerProcess(n, command, folder, status=answering, relay=view) for n in range(count)]
         )
         return await run_process(
             workers,

@@ -43,7 +43,7 @@ def send(
     log.configure()
     bodies = read_lines(file) if file is not None else logins(count or 1000, seed=seed)
     total = None if file is not None else count or 1000
-    result = run_async(_send(load(config), bodies, total, rate))
+    result = run_async(send_bodies(load(config), bodies, total, rate))
     refused = sum(result.refused.values())
     if as_json:
         print_json({"sent": result.sent, "refused": refused})
@@ -59,9 +59,10 @@ def send(
     return 0
 
 
-async def _send(
-    settings: Settings, bodies: Iterable[str], total: int | None, rate: float | None
+async def send_bodies(
+    settings: Settings, bodies: Iterable[str], total: int | None, rate: float | None = None
 ) -> Sent:
+    """Send bodies to the settings' queue, with progress; `total`: how many, where it is known."""
     client = SqsClient.from_environment()
     done = 0
 

@@ -28,7 +28,7 @@ from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.runner import run as run_checks
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.redaction import HIDDEN, private_texts, redacted, secrets, strike
-from sqs2pg.cli.top import Status, status_at
+from sqs2pg.cli.top import StatusClient, status_at
 from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.settings import Settings, load
 from sqs2pg.status.snapshot import Snapshot
@@ -115,7 +115,7 @@ def _load(config: Path | None) -> tuple[Settings | None, str]:
         return None, error.code
 
 
-def _status(url: str | None, config: Path | None) -> tuple[Status | None, str]:
+def _status(url: str | None, config: Path | None) -> tuple[StatusClient | None, str]:
     try:
         status = status_at(url, config)
         status.moment()
@@ -162,12 +162,12 @@ async def _check(config: Path | None, private: list[str]) -> list[dict[str, str]
     ]
 
 
-def _metrics(status: Status) -> str:
+def _metrics(status: StatusClient) -> str:
     text = status.read("/metrics").decode("utf-8", "replace")
     return "".join(line + "\n" for line in text.splitlines() if line.startswith(("sqs2pg_", "# ")))
 
 
-def _state(status: Status) -> dict[str, Any]:
+def _state(status: StatusClient) -> dict[str, Any]:
     snapshot: Snapshot = status.moment().snapshot
     state: dict[str, Any] = msgspec.to_builtins(snapshot)
     for name in ("pipeline", "queue", "table"):

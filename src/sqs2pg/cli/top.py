@@ -27,7 +27,7 @@ _EVERY_S = 1.0
 _ANSWER_S = 5.0
 
 
-class Status:
+class StatusClient:
     """The status server of a running pipeline."""
 
     def __init__(self, address: str, token: str = "") -> None:
@@ -91,10 +91,12 @@ class Status:
         )
 
 
-def status_at(address: str | None, config: Path | None) -> Status:
+def status_at(address: str | None, config: Path | None) -> StatusClient:
     """Return the status server at an address, else at that of the settings."""
     settings = load(config)
-    return Status(address or settings.status.bind or "127.0.0.1:9465", read_token(settings.status))
+    return StatusClient(
+        address or settings.status.bind or "127.0.0.1:9465", read_token(settings.status)
+    )
 
 
 @click.command()
@@ -120,7 +122,7 @@ def top(url: str | None, once: bool, config: Path | None, as_json: bool) -> None
         return
 
 
-def _follow(status: Status, moment: Moment, points: deque[Point], console: Console) -> None:
+def _follow(status: StatusClient, moment: Moment, points: deque[Point], console: Console) -> None:
     lost = False
     first = frame(moment.snapshot, list(points), width=console.width)
     with Live(first, console=console, auto_refresh=False, screen=True) as live:

@@ -1,4 +1,4 @@
-"""The intake: messages between the pollers that bring them and the writers that take them.
+"""The buffer: messages between the pollers that bring them and the writers that take them.
 
 Place in the flow: after receive, before decode. In memory, bounded by the source's budget. Order is
 that of arrival; on FIFO queues one batch is in flight a message group. No I/O.
@@ -14,7 +14,7 @@ from sqs2pg.message import Message
 from sqs2pg.sqs.gate import Gate
 
 
-class Intake:
+class Buffer:
     """Messages between pollers and writers, in order of arrival.
 
     On a FIFO queue one batch is in flight a message group: messages of a group that a writer has

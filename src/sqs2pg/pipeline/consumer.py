@@ -1,9 +1,9 @@
 """The whole story: receive, decode, mask, write, acknowledge.
 
-    SQS -poll-> held messages -intake-> process (decode, mask, write) -outcomes-> acknowledge
+    SQS -poll-> held messages -buffer-> process (decode, mask, write) -outcomes-> acknowledge
                                             | RELEASED: hold under lease, back off, again
 
-Pollers fill the intake, writers empty it, the lease keeper keeps what is in hand. Each is a task
+Pollers fill the buffer, writers empty it, the lease keeper keeps what is in hand. Each is a task
 of one group: one that dies takes the process down, loudly. `stop` ends receiving, finishes what
 is in hand inside the grace period and releases the rest.
 """
@@ -23,7 +23,7 @@ import structlog
 from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.backoff import backoff_s
-from sqs2pg.pipeline.buffer import Intake
+from sqs2pg.pipeline.buffer import Buffer
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
@@ -88,9 +88,9 @@ class Consumer:
         self._processors = processors
         self._settings = settings
         self._metrics = metrics
-        self._intake = Intake(2 * settings.sink.batch_rows_max)
+        self._buffer = Buffer(2 * settings.sink.batch_rows_max)
         self._stopping = asyncio.Event()
-        self._pollers = Pollers(source, self._intake, settings, metrics, self.pulse, self._arrived)
+        self._pollers = Pollers(source, self._buffer, settings, metrics, self.pulse, self._arrived)
         self._busy = 0
         self._receiving = True
         self._idle = asyncio.Event()  # set whenever something came to its end
@@ -168,7 +168,7 @@ class Consumer:
         while True:
             # Not kept in a variable: a writer that waits must not hold its last batch in memory.
             await self._write_batch(
-                processor, await self._intake.take(sink.batch_rows_max, sink.linger_ms / 1000)
+                processor, await self._buffer.take(sink.batch_rows_max, sink.linger_ms / 1000)
             )
 
     async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
@@ -177,7 +177,7 @@ class Consumer:
         try:
             for part in self._suspects.split(batch):
                 await self._settle(processor, part)
-            self._intake.done(batch)
+            self._buffer.done(batch)
         finally:
             self._busy -= 1
             self.pulse.writing -= 1
@@ -271,13 +271,13 @@ class Consumer:
         return not (any(counts) or self._in_hand())
 
     def _in_hand(self) -> bool:
-        return bool(self._source.held_count or self._intake or self._busy)
+        return bool(self._source.held_count or self._buffer or self._busy)
 
     async def _finish(self) -> None:
         """Settle what is in hand, inside the grace period, less a second to release the rest."""
         try:
             async with asyncio.timeout(max(0.1, self._settings.shutdown_grace_s - 1)):
-                while self._receiving or self._intake or self._busy:
+                while self._receiving or self._buffer or self._busy:
                     await self._idle.wait()
                     self._idle.clear()
                 await self._source.acknowledged()

@@ -1,7 +1,7 @@
 """Receive: as many long polls as bring messages, one when the queue is empty.
 
-Place in the flow: the beginning; from the queue into the intake. A poller is a loop of its own. A
-full reply means that there is more, and starts another one, unless the intake holds more than a
+Place in the flow: the beginning; from the queue into the buffer. A poller is a loop of its own. A
+full reply means that there is more, and starts another one, unless the buffer holds more than a
 writer takes: then writing is what limits. An empty reply ends every poller but the last, so that
 an idle pipeline asks for one long poll at a time.
 
@@ -20,7 +20,7 @@ import structlog
 from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.pipeline.backoff import backoff_s
-from sqs2pg.pipeline.buffer import Intake
+from sqs2pg.pipeline.buffer import Buffer
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.queue import BATCH, QueueSource
@@ -41,7 +41,7 @@ class Pollers:
     def __init__(
         self,
         source: QueueSource,
-        intake: Intake,
+        buffer: Buffer,
         settings: Settings,
         metrics: Metrics,
         pulse: Liveness,
@@ -49,12 +49,12 @@ class Pollers:
     ) -> None:
         """`arrived` is told how many messages each poll brought, redeliveries too."""
         self._source = source
-        self._intake = intake
+        self._buffer = buffer
         self._metrics = metrics
         self._pulse = pulse
         self._arrived = arrived
         self._receivers_max = settings.source.receivers_max
-        self._intake_enough = settings.sink.batch_rows_max
+        self._buffer_enough = settings.sink.batch_rows_max
         self._pollers: set[asyncio.Task[None]] = set()
         self._stopped = False
         self.gate = Gate()
@@ -100,11 +100,11 @@ class Pollers:
             await self.gate.wait()
             if self._is_stopped():
                 return
-            if self._intake.full:
+            if self._buffer.full:
                 if len(self._pollers) > self._at_once():
                     self._leave()
                     return
-                await self._intake.room()
+                await self._buffer.room()
                 continue
             count = await self._bring(wait_s)
             if count == BATCH:
@@ -120,25 +120,25 @@ class Pollers:
 
     def _at_once(self) -> int:
         """Return how many polls at once fill a batch while another one is written."""
-        wanted = self._source.receiving.concurrency(-(-self._intake_enough // BATCH))
+        wanted = self._source.receiving.concurrency(-(-self._buffer_enough // BATCH))
         return min(self._receivers_max, wanted)
 
     def _wants_another(self) -> bool:
         """Whether a full reply is to start another poller: there is more, and writing waits."""
-        waiting = len(self._intake.messages)
-        return waiting < self._intake_enough and len(self._pollers) < self._at_once()
+        waiting = len(self._buffer.messages)
+        return waiting < self._buffer_enough and len(self._pollers) < self._at_once()
 
     def _go_on(self, count: int) -> bool:
         """Whether a reply of `count` changes nothing: its poller would just poll again."""
         return (
             not self._stopped
             and self.gate.is_open
-            and not self._intake.would_fill(count)
+            and not self._buffer.would_fill(count)
             and (count < BATCH or not self._wants_another())
         )
 
     async def _bring(self, wait_s: int | None) -> int:
-        """Put what polls bring into the intake; return how many messages came with the last.
+        """Put what polls bring into the buffer; return how many messages came with the last.
 
         A frame of its own, so that no poller keeps its last reply while it waits for the next.
         """
@@ -150,7 +150,7 @@ class Pollers:
         self._pulse.polled = time.monotonic()
         self._arrived(count)
         self.empty_polls = 0 if count else self.empty_polls + 1
-        self._intake.put(messages, more=count == BATCH)
+        self._buffer.put(messages, more=count == BATCH)
 
     def _is_stopped(self) -> bool:
         return self._stopped

@@ -1,7 +1,7 @@
 """How many consumers a backlog wants: backlog over measured rate, between bounds, without flutter.
 
-Place: asked by the distributed engine every few seconds. No I/O, no clock of its own: a reading
-goes in, a number comes out.
+Place: `ray_fleet` asks it every few seconds. No I/O and no clock of its own: a load goes in, a
+number comes out.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import msgspec
 SMOOTHING = 0.3
 """Weight of the newest rate; the rest is what was known before."""
 BUSY_SHARE = 0.5
-"""A consumer's rate says what it can do only while there was at least this share of the work of
-`catch_up_s` for it to do: an idle one is not slow."""
+"""A consumer's rate counts only while it had at least this share of the work of `catch_up_s`: an
+idle consumer is not slow."""
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Load(msgspec.Struct, frozen=True):
     """What was seen at one moment."""
 
     backlog: int
     """Messages on the queue: visible and delayed, and those in hand."""
     rate: float | None
-    """Messages a second that one consumer settled of late: the mean of those that said so, each
-    by its own clock. None where none did."""
+    """Messages per second that one consumer settled of late: the mean of those that answered, each
+    by its own clock. None where none answered."""
     at_s: float
     """A clock that only rises; seconds."""
     consumers: int
@@ -32,11 +32,11 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Scaler:
-    """Turns readings into a number of consumers.
+    """Turns loads into a number of consumers.
 
-    Grows at once, to what works off the backlog in `catch_up_s` seconds at the measured rate, at
-    most doubling at a time; shrinks by one at a time, only after `quiet_s` seconds in which fewer
-    would have done.
+    It grows at once, to as many as work off the backlog in `catch_up_s` seconds at the measured
+    rate, but at most doubles each time. It shrinks by one at a time, after `quiet_s` seconds in
+    which fewer would have been enough.
     """
 
     def __init__(
@@ -48,31 +48,31 @@ class Scaler:
         self._quiet_s = catch_up_s if quiet_s is None else quiet_s
         self._enough_since: float | None = None
         self.rate = 0.0
-        """Messages a second that one consumer settles when it has work; 0 until it is known."""
+        """Messages per second that one consumer settles when it has work; 0 until it is known."""
 
-    def wanted(self, reading: Reading, running: int) -> int:
+    def wanted(self, load: Load, running: int) -> int:
         """Return how many consumers there should be; `running` is how many there are now."""
-        self._measure(reading)
+        self._measure(load)
         if self.rate:
-            target = math.ceil(reading.backlog / (self.rate * self._catch_up_s))
+            target = math.ceil(load.backlog / (self.rate * self._catch_up_s))
         else:
             # Nothing is known yet: keep what there is, or begin with one.
-            target = max(running, 1 if reading.backlog else 0)
+            target = max(running, 1 if load.backlog else 0)
         target = max(self._least, min(self._most, target))
         if target >= running:
             self._enough_since = None
             return min(target, max(2 * running, self._least, 1))
         if self._enough_since is None:
-            self._enough_since = reading.at_s
-        if reading.at_s - self._enough_since < self._quiet_s:
+            self._enough_since = load.at_s
+        if load.at_s - self._enough_since < self._quiet_s:
             return max(self._least, min(self._most, running))
-        self._enough_since = reading.at_s
+        self._enough_since = load.at_s
         return running - 1
 
-    def _measure(self, reading: Reading) -> None:
-        rate = reading.rate
+    def _measure(self, load: Load) -> None:
+        rate = load.rate
         if rate is None:
             return
-        enough = reading.backlog >= BUSY_SHARE * self.rate * self._catch_up_s * reading.consumers
+        enough = load.backlog >= BUSY_SHARE * self.rate * self._catch_up_s * load.consumers
         if rate > self.rate or (enough and rate > 0):
             self.rate = rate if not self.rate else self.rate + SMOOTHING * (rate - self.rate)

@@ -1,12 +1,12 @@
-"""`backfill --ray`: archives over a Ray cluster, one at a time by each hand that works on it.
+"""`backfill --ray`: archives over a Ray cluster. Each worker writes one archive at a time.
 
-    driver ─ find ─▶ archives ─ one ─▶ hand on a node: read, mask, write, as `backfill` has it
+    driver ─ find ─▶ archives ─ one ─▶ worker on a node: read, mask, write, as `backfill` has it
            ◀─ state, every second or so; what it came to, at the end ┘
 
-Progress is the table's, as without a cluster: a hand that dies had committed whole batches, and
-its archive goes to another one, which goes on at the line after. PostgreSQL's lock keeps two from
-writing one archive, whatever Ray believes of a node. No line of an archive travels through Ray, and
-no secret: a node reads both for itself.
+The progress is in the table, as without a cluster. A worker that dies has committed whole batches;
+another worker goes on with its archive at the next line. PostgreSQL's lock keeps two workers from
+writing one archive, whatever Ray believes of a node. No line of an archive and no secret travels
+through Ray: each node reads both for itself.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from sqs2pg.sqs.s3 import ObjectStore
 from sqs2pg.telemetry import log
 
 CLAIM_WAIT_S = 30.0
-"""How long a hand waits for another run's archive: longer than PostgreSQL needs to miss a machine
+"""How long a worker waits for another run's archive: longer than PostgreSQL needs to miss a machine
 that lost its power (`pipeline/backfill.py`)."""
 LOSSES_MAX = 5
-"""Hands that one archive may cost, before it is taken for what kills them."""
+"""Workers that one archive may cost before it is blamed for killing them."""
 STARTS_MAX = 10
-"""Hands that may end, one after the other, before any came up."""
+"""Workers that may end in a row before any has started."""
 CLOSE_S = 5.0
 
 logger = structlog.get_logger(__name__)
 
 
-class Hand:
+class BackfillWorker:
     """Writes one archive at a time, in an actor's process. Its methods run on its event loop."""
 
     def __init__(self, config: str | None, expected: str, day: date | None) -> None:
@@ -60,7 +60,7 @@ class Hand:
         self._name = ""
 
     async def write(self, archive: Archive) -> dict[str, Any]:
-        """Write one archive; return `done`, its `digest`, and `fault` where it ended by one."""
+        """Write one archive; return `done`, its `digest`, and `fault` where a fault ended it."""
         self._work, self._name = None, archive.name
         fault = None
         try:
@@ -71,12 +71,12 @@ class Hand:
             await self._work.write(archive)
         except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
             fault = fault_of(error)
-            await self.close()  # the next archive begins with connections of its own
+            await self.close()  # the next archive begins with fresh connections
         done = self._work.done if self._work else Done()
         return {"done": msgspec.to_builtins(done), "digest": archive.digest, "fault": fault}
 
     async def state(self) -> dict[str, Any]:
-        """Return what it did so far of the archive in hand, its `name`, and the `node`."""
+        """Return what it did so far of its archive, the archive's `name`, and the `node`."""
         work = self._work
         done = msgspec.to_builtins(work.done if work else Done())
         read = work.bytes_done if work else 0
@@ -115,22 +115,22 @@ def _node() -> str:
 
 
 class _Task(msgspec.Struct, eq=False):
-    """One archive, from its finding to its end, over as many hands as it takes."""
+    """One archive until it is written, over as many workers as it takes."""
 
     archive: Archive
     known: Done = msgspec.field(default_factory=Done)
-    """What hands that were lost had reported of it."""
+    """What lost workers had reported of it."""
     losses: int = 0
     refused: bool = False
-    """Whether another run had it, when it was tried last."""
+    """Whether another run had it at the last try."""
 
     def with_known(self, done: Done) -> Done:
-        """Return what a hand did, together with what was known before; one file's, once."""
+        """Return what a worker did, added to what was known of the file before."""
         known = self.known
         if not known.files:
             return msgspec.structs.replace(done)
         lines = known.lines + done.lines
-        if done.files:  # a hand that was lost had gone on after its last word
+        if done.files:  # the lost worker had gone on after its last report
             lines = done.resumed + done.lines - known.resumed
         return Done(
             files=1,
@@ -142,8 +142,8 @@ class _Task(msgspec.Struct, eq=False):
         )
 
 
-class _Placed(msgspec.Struct, eq=False):
-    """One hand, from its placement to its end."""
+class _PlacedWorker(msgspec.Struct, eq=False):
+    """One worker, from its placement to its end."""
 
     actor: Any
     node: str = ""
@@ -157,8 +157,8 @@ class _Placed(msgspec.Struct, eq=False):
     bytes_done: int = 0
 
 
-class Spread:
-    """The driver: as many hands as the cluster has room for, until every archive is written."""
+class BackfillDriver:
+    """The driver: as many workers as the cluster has room for, until every archive is written."""
 
     def __init__(
         self,
@@ -173,11 +173,11 @@ class Spread:
         self._ray = library()
         actor = self._ray.remote(
             num_cpus=settings.ray.cpus, max_restarts=0, scheduling_strategy="SPREAD"
-        )(Hand)
+        )(BackfillWorker)
         self._actor_class: Any = actor
         self._arguments = (str(config.resolve()) if config else None, fingerprint(settings), day)
         self._waiting: deque[_Task] = deque()
-        self._hands: list[_Placed] = []
+        self._workers: list[_PlacedWorker] = []
         self._finished = Done()
         self._starts_failed = 0
         self._bytes_before = 0
@@ -186,84 +186,86 @@ class Spread:
 
     @property
     def bytes_done(self) -> int:
-        """Stored bytes of the archives that have been read, as far as hands have said so."""
-        return self._bytes_before + sum(hand.bytes_done for hand in self._hands if hand.task)
+        """Stored bytes of the archives that have been read, as far as workers have reported."""
+        return self._bytes_before + sum(
+            worker.bytes_done for worker in self._workers if worker.task
+        )
 
     @property
     def done(self) -> Done:
-        """What all hands did, as far as they have said so; lines."""
+        """What all workers did, as far as they have reported; lines."""
         parts = [self._finished, *(task.with_known(Done()) for task in self._waiting)]
-        parts += [hand.task.with_known(hand.done) for hand in self._hands if hand.task]
+        parts += [worker.task.with_known(worker.done) for worker in self._workers if worker.task]
         return _sum(parts)
 
     @property
     def nodes(self) -> set[str]:
-        """Addresses of the nodes that hands work on."""
-        return {hand.node for hand in self._hands if hand.node and hand.task}
+        """Addresses of the nodes that workers work on."""
+        return {worker.node for worker in self._workers if worker.node and worker.task}
 
     async def run(self, paths: Sequence[str]) -> Done:
         """Write the lines of every archive under `paths` that no run has finished.
 
-        Of a hand that died the counts are those it last reported. Raises what a hand ended by, as
-        `Backfill.run`; SettingsError `node_path` where a node cannot read a path. May be repeated,
-        and goes on where it ended.
+        The counts of a worker that died are those it last reported. Raises the fault that ended a
+        worker, as `Backfill.run`; SettingsError `node_path` where a node cannot read a path. May be
+        repeated, and goes on where it ended.
         """
         found = await asyncio.to_thread(archives.find_all, _absolute(paths), self._store)
         self.bytes_total = sum(one.size for one in found)
         self._waiting.extend(_Task(one) for one in found)
         try:
-            while self._waiting or any(hand.task for hand in self._hands):
+            while self._waiting or any(worker.task for worker in self._workers):
                 self._place()
-                self._hand_out()
+                self._assign()
                 await self._listen()
         finally:
-            await self._let_go()
+            await self._end_workers()
         return self.done
 
     def _place(self) -> None:
-        """Have a hand for every archive, as far as the cluster and PostgreSQL have room."""
-        if any(not hand.node for hand in self._hands):
-            return  # while one waits for a place, another would wait too
+        """Place a worker for every archive, as far as the cluster and PostgreSQL have room."""
+        if any(not worker.node for worker in self._workers):
+            return  # one waits for a place; another would wait, too
         ours = self._settings.ray
         cpus = self._ray.cluster_resources().get("CPU", 0.0)
         room = max(1, min(ours.consumers_max, int(cpus / ours.cpus)))
-        wanted = min(room, len(self._waiting) + sum(1 for hand in self._hands if hand.task))
-        for _ in range(wanted - len(self._hands)):
-            self._hands.append(_Placed(self._actor_class.remote(*self._arguments)))
+        wanted = min(room, len(self._waiting) + sum(1 for worker in self._workers if worker.task))
+        for _ in range(wanted - len(self._workers)):
+            self._workers.append(_PlacedWorker(self._actor_class.remote(*self._arguments)))
 
-    def _hand_out(self) -> None:
-        for hand in self._hands:
-            if hand.node and hand.task is None and self._waiting:
-                hand.task, hand.done, hand.bytes_done = self._waiting.popleft(), Done(), 0
-                given = hand.actor.write.remote(hand.task.archive)
-                hand.ending = asyncio.ensure_future(answer_of(given))
+    def _assign(self) -> None:
+        for worker in self._workers:
+            if worker.node and worker.task is None and self._waiting:
+                worker.task, worker.done, worker.bytes_done = self._waiting.popleft(), Done(), 0
+                given = worker.actor.write.remote(worker.task.archive)
+                worker.ending = asyncio.ensure_future(answer_of(given))
 
     async def _listen(self) -> None:
-        """Wait for the next word of any hand, and take it in."""
+        """Wait for the next answer of any worker, and take it in."""
         every_s, now = self._settings.ray.every_s, time.monotonic()
-        for hand in self._hands:
-            if hand.asked is None and (not hand.node or now - hand.asked_at >= every_s):
-                hand.asked = asyncio.ensure_future(answer_of(hand.actor.state.remote()))
-                hand.asked_at = now
-        words = [one for hand in self._hands for one in (hand.asked, hand.ending) if one]
-        await asyncio.wait(words, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
-        for hand in list(self._hands):
-            if hand.asked is not None and hand.asked.done():
-                state, hand.asked = hand.asked.result(), None
-                self._note(hand, state)
-            if hand.ending is not None and hand.ending.done():
-                ended, hand.ending = hand.ending.result(), None
-                self._end(hand, ended)
+        for worker in self._workers:
+            if worker.asked is None and (not worker.node or now - worker.asked_at >= every_s):
+                worker.asked = asyncio.ensure_future(answer_of(worker.actor.state.remote()))
+                worker.asked_at = now
+        answers = [one for worker in self._workers for one in (worker.asked, worker.ending) if one]
+        await asyncio.wait(answers, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
+        for worker in list(self._workers):
+            if worker.asked is not None and worker.asked.done():
+                state, worker.asked = worker.asked.result(), None
+                self._note(worker, state)
+            if worker.ending is not None and worker.ending.done():
+                ended, worker.ending = worker.ending.result(), None
+                self._end(worker, ended)
 
-    def _note(self, hand: _Placed, state: dict[str, Any] | None) -> None:
+    def _note(self, worker: _PlacedWorker, state: dict[str, Any] | None) -> None:
         if state is not None:
-            hand.node, self._starts_failed = state["node"], 0
-            if hand.task and hand.task.archive.name == state["name"]:  # not of the one before
-                hand.done, hand.bytes_done = Done(**state["done"]), state["bytes"]
-        elif hand.task is None:
-            # With an archive in hand, `ending` says the same.
-            self._starts_failed += 0 if hand.node else 1
-            self._lose(hand)
+            worker.node, self._starts_failed = state["node"], 0
+            if worker.task and worker.task.archive.name == state["name"]:  # not of the one before
+                worker.done, worker.bytes_done = Done(**state["done"]), state["bytes"]
+        elif worker.task is None:
+            # With an archive, `ending` says the same.
+            self._starts_failed += 0 if worker.node else 1
+            self._lose(worker)
             if self._starts_failed >= STARTS_MAX:
                 raise FatalFault(
                     "no node of the cluster starts a consumer",
@@ -271,12 +273,12 @@ class Spread:
                     hint="install the same sqs2pg[ray] on every node; its log says more",
                 )
 
-    def _end(self, hand: _Placed, ended: dict[str, Any] | None) -> None:
-        assert hand.task is not None
-        task = hand.task
+    def _end(self, worker: _PlacedWorker, ended: dict[str, Any] | None) -> None:
+        assert worker.task is not None
+        task = worker.task
         if ended is None:
-            task.known, task.losses = task.with_known(hand.done), task.losses + 1
-            self._lose(hand)
+            task.known, task.losses = task.with_known(worker.done), task.losses + 1
+            self._lose(worker)
             self._waiting.appendleft(task)
             if task.losses >= LOSSES_MAX:
                 raise FatalFault(
@@ -285,19 +287,19 @@ class Spread:
                     hint="look for what ended them (memory?), or backfill it without --ray",
                 )
             return
-        hand.task = None
+        worker.task = None
         task.archive = task.archive._replace(digest=ended["digest"])
         if ended["fault"] is None:
             self._finish(task, Done(**ended["done"]))
-        elif ended["fault"]["code"] == "backfill_twice" and self._others_first(hand):
+        elif ended["fault"]["code"] == "backfill_twice" and self._others_first(worker):
             task.refused = True
             self._waiting.append(task)
         else:
             raise as_fault(ended["fault"])
 
-    def _others_first(self, hand: _Placed) -> bool:
-        """Whether there is other work, after which an archive of another run may be free."""
-        at_work = any(one.task for one in self._hands if one is not hand)
+    def _others_first(self, worker: _PlacedWorker) -> bool:
+        """Whether there is other work. After it, the archive of another run may be free."""
+        at_work = any(one.task for one in self._workers if one is not worker)
         return at_work or any(not task.refused for task in self._waiting)
 
     def _finish(self, task: _Task, done: Done) -> None:
@@ -307,30 +309,32 @@ class Spread:
             self._bytes_before += task.archive.size
         self._finished = _sum([self._finished, task.with_known(done)])
         for other in self._waiting:
-            other.refused = False  # it may have had the same content
+            other.refused = False  # it may have the same content
 
-    def _lose(self, hand: _Placed) -> None:
-        self._hands.remove(hand)
-        if hand.asked is not None:
-            hand.asked.cancel()
-        self._ray.kill(hand.actor)
+    def _lose(self, worker: _PlacedWorker) -> None:
+        self._workers.remove(worker)
+        if worker.asked is not None:
+            worker.asked.cancel()
+        self._ray.kill(worker.actor)
         left = len(self._waiting)
-        logger.warning("a hand is gone; another goes on where it ended", where=hand.node, left=left)
+        logger.warning(
+            "a worker is gone; another goes on where it ended", where=worker.node, left=left
+        )
 
-    async def _let_go(self) -> None:
-        """End the hands; connections are closed first where nothing is in hand."""
+    async def _end_workers(self) -> None:
+        """End the workers; those without an archive close their connections first."""
         closing = [
-            asyncio.ensure_future(answer_of(hand.actor.close.remote()))
-            for hand in self._hands
-            if hand.node and hand.task is None
+            asyncio.ensure_future(answer_of(worker.actor.close.remote()))
+            for worker in self._workers
+            if worker.node and worker.task is None
         ]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_S)
-        for hand in self._hands:
-            for one in (hand.asked, hand.ending):
+        for worker in self._workers:
+            for one in (worker.asked, worker.ending):
                 if one is not None:
                     one.cancel()
-            self._ray.kill(hand.actor)
+            self._ray.kill(worker.actor)
 
 
 def _absolute(paths: Sequence[str]) -> list[str]:

@@ -35,7 +35,7 @@ from sqs2pg.errors import (
     unforeseen,
 )
 from sqs2pg.pipeline.consumer import Totals
-from sqs2pg.runners.autoscaler import Reading, Scaler
+from sqs2pg.runners.autoscaler import Load, Scaler
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
@@ -136,7 +136,7 @@ def library() -> Any:
     return ray
 
 
-class _Placed(msgspec.Struct, eq=False):
+class _PlacedConsumer(msgspec.Struct, eq=False):
     """One actor, from its placement to its end."""
 
     number: int
@@ -194,7 +194,7 @@ class FleetDriver:
             most=max(settings.ray.consumers_min, settings.ray.consumers_max),
             catch_up_s=settings.ray.catch_up_s,
         )
-        self._placed: list[_Placed] = []
+        self._placed: list[_PlacedConsumer] = []
         self._past: list[dict[str, Any]] = []  # totals of those that ended
         self._fault: Sqs2pgError | None = None
         self._stopping = asyncio.Event()
@@ -257,7 +257,7 @@ class FleetDriver:
         working = [one for one in going if one.node]
         rates = [one.rate for one in working if one.rate is not None]
         rate = sum(rates) / len(rates) if rates else None
-        reading = Reading(backlog, rate, time.monotonic(), len(working))
+        reading = Load(backlog, rate, time.monotonic(), len(working))
         wanted = self._scaler.wanted(reading, len(going))
         if wanted > len(going) > len(working):
             wanted = len(going)  # while one waits for a place, another would wait too
@@ -268,7 +268,7 @@ class FleetDriver:
         for one in self._superfluous(going, len(going) - wanted):
             self._retire(one)
 
-    def _superfluous(self, going: list[_Placed], count: int) -> list[_Placed]:
+    def _superfluous(self, going: list[_PlacedConsumer], count: int) -> list[_PlacedConsumer]:
         """Choose who goes: who waits for a place, then the youngest on the fullest node."""
         counts = self.nodes
         order = sorted(going, key=lambda one: (bool(one.node), -counts.get(one.node, 0)))
@@ -278,9 +278,9 @@ class FleetDriver:
         self._numbers += 1
         actor = self._actor_class.remote(self._config, fingerprint(self._settings))
         ended = asyncio.ensure_future(answer_of(actor.run.remote()))
-        self._placed.append(_Placed(self._numbers, actor, ended, {}))
+        self._placed.append(_PlacedConsumer(self._numbers, actor, ended, {}))
 
-    def _retire(self, one: _Placed) -> None:
+    def _retire(self, one: _PlacedConsumer) -> None:
         one.stopped_at = time.monotonic()
         one.actor.stop.remote()
 
@@ -307,7 +307,7 @@ class FleetDriver:
                 self._take_leave(one)
         self._on_change(len(self._placed))
 
-    def _take_leave(self, one: _Placed) -> None:
+    def _take_leave(self, one: _PlacedConsumer) -> None:
         self._placed.remove(one)
         if one.asked is not None:
             one.asked.cancel()

@@ -11,7 +11,7 @@ import pytest
 from sqs2pg.cli.doctor.check_basics import check_settings
 from sqs2pg.cli.doctor.check_keys import check_keys
 from sqs2pg.cli.doctor.context import Context, NotChecked
-from sqs2pg.cli.doctor.finding import Check, Finding, fail, ok, warn
+from sqs2pg.cli.doctor.finding import DoctorCheck, Finding, fail, ok, warn
 from sqs2pg.cli.doctor.runner import run
 from sqs2pg.errors import FatalFault
 
@@ -43,19 +43,19 @@ async def not_made(_context: Context) -> NoReturn:
     raise NotChecked("something else is missing")
 
 
-async def findings(*checks: Check) -> list[Finding]:
+async def findings(*checks: DoctorCheck) -> list[Finding]:
     async with Context() as context:
         return [finding async for finding in run(checks, context)]
 
 
 async def test_each_check_is_made_whatever_the_others_found() -> None:
     found = await findings(
-        Check("refused", refused),
-        Check("unforeseen", unforeseen),
-        Check("stuck", stuck, limit_s=0.05),
-        Check("not made", not_made),
-        Check("several", several),
-        Check("fine", fine),
+        DoctorCheck("refused", refused),
+        DoctorCheck("unforeseen", unforeseen),
+        DoctorCheck("stuck", stuck, limit_s=0.05),
+        DoctorCheck("not made", not_made),
+        DoctorCheck("several", several),
+        DoctorCheck("fine", fine),
     )
     assert [(f.name, f.status) for f in found] == [
         ("refused", "fail"),
@@ -81,7 +81,7 @@ async def test_wrong_settings_are_told_once(
     file = tmp_path / "sqs2pg.toml"
     file.write_text("[source]\nqueeu = 'a'\n")
     async with Context(file) as context:
-        checks = [Check("settings", check_settings), Check("keys", check_keys)]
+        checks = [DoctorCheck("settings", check_settings), DoctorCheck("keys", check_keys)]
         found = [finding async for finding in run(checks, context)]
     assert [(f.name, f.status) for f in found] == [("settings", "fail"), ("keys", "warn")]
     assert "did you mean source.queue?" in found[0].remedy

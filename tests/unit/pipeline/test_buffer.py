@@ -1,9 +1,9 @@
-"""The intake's bound: when pollers are to wait, and when to go on."""
+"""The buffer's bound: when pollers are to wait, and when to go on."""
 
 from __future__ import annotations
 
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.pipeline.buffer import Intake
+from sqs2pg.pipeline.buffer import Buffer
 
 
 def messages(count: int, group: str | None = None) -> list[Message]:
@@ -12,34 +12,34 @@ def messages(count: int, group: str | None = None) -> list[Message]:
 
 
 async def test_it_is_full_until_half_of_it_was_taken() -> None:
-    intake = Intake(full_at=20)
-    intake.put(messages(10))
-    assert not intake.full
-    assert not intake.would_fill(9)
-    assert intake.would_fill(10)
-    intake.put(messages(12))
-    assert intake.full
-    await intake.take(11, 0)
-    assert intake.full, "eleven are left"
-    assert intake.would_fill(1)
-    await intake.take(1, 0)
-    assert not intake.full
-    await intake.room()
+    buffer = Buffer(full_at=20)
+    buffer.put(messages(10))
+    assert not buffer.full
+    assert not buffer.would_fill(9)
+    assert buffer.would_fill(10)
+    buffer.put(messages(12))
+    assert buffer.full
+    await buffer.take(11, 0)
+    assert buffer.full, "eleven are left"
+    assert buffer.would_fill(1)
+    await buffer.take(1, 0)
+    assert not buffer.full
+    await buffer.room()
 
 
 async def test_nothing_is_refused() -> None:
-    intake = Intake(full_at=10)
-    intake.put(messages(25))
-    assert len(await intake.take(50, 0)) == 25
+    buffer = Buffer(full_at=10)
+    buffer.put(messages(25))
+    assert len(await buffer.take(50, 0)) == 25
 
 
 async def test_a_busy_group_does_not_keep_it_full_for_ever() -> None:
-    intake = Intake(full_at=10)
+    buffer = Buffer(full_at=10)
     first = messages(5, "g")
-    intake.put(first)
-    assert await intake.take(5, 0) == first
-    intake.put(messages(12, "g"))
-    assert intake.full
-    intake.done(first)
-    await intake.take(7, 0)
-    assert not intake.full
+    buffer.put(first)
+    assert await buffer.take(5, 0) == first
+    buffer.put(messages(12, "g"))
+    assert buffer.full
+    buffer.done(first)
+    await buffer.take(7, 0)
+    assert not buffer.full

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqs2pg.runners.autoscaler import Reading, Scaler
+from sqs2pg.runners.autoscaler import Load, Scaler
 
 
 def follow(scaler: Scaler, readings: list[tuple[int, int, float]], running: int) -> list[int]:
@@ -13,7 +13,7 @@ def follow(scaler: Scaler, readings: list[tuple[int, int, float]], running: int)
         rate = None
         if before is not None and at_s > before[1]:
             rate = (settled - before[0]) / (at_s - before[1]) / running
-        running = scaler.wanted(Reading(backlog, rate, at_s, running), running)
+        running = scaler.wanted(Load(backlog, rate, at_s, running), running)
         answers.append(running)
         before = settled, at_s
     return answers
@@ -71,9 +71,9 @@ def test_idle_consumers_are_not_taken_for_slow_ones() -> None:
 def test_without_a_rate_it_stays_as_it_is() -> None:
     scaler = Scaler(least=1, most=8, catch_up_s=10)
     # Nobody has answered twice yet; later, nobody answers in time: what was known goes on.
-    assert scaler.wanted(Reading(10_000, None, 1, 0), 1) == 1
-    assert scaler.wanted(Reading(10_000, 100.0, 2, 1), 1) == 2
-    assert scaler.wanted(Reading(10_000, None, 3, 2), 2) == 4
+    assert scaler.wanted(Load(10_000, None, 1, 0), 1) == 1
+    assert scaler.wanted(Load(10_000, 100.0, 2, 1), 1) == 2
+    assert scaler.wanted(Load(10_000, None, 3, 2), 2) == 4
     assert scaler.rate == 100
 
 

@@ -63,7 +63,7 @@ class Progress(msgspec.Struct):
     sampled: int = 0
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class SearchResult(msgspec.Struct, frozen=True):
     """What a search found."""
 
     space: str
@@ -123,7 +123,7 @@ def _told_by_form(name: str, values: list[str]) -> Finding:
     )
 
 
-def _told(name: str, algorithm: str, sampled: int, found: Outcome) -> Finding:
+def _told(name: str, algorithm: str, sampled: int, found: SearchResult) -> Finding:
     seconds = f"{found.seconds:.1f} seconds"
     if found.reversed:
         size = SPACES[found.space].size
@@ -148,7 +148,7 @@ def _told(name: str, algorithm: str, sampled: int, found: Outcome) -> Finding:
 
 async def _search(
     algorithm: str, targets: frozenset[bytes], limit_s: float, progress: Progress
-) -> Outcome:
+) -> SearchResult:
     """Try the spaces in turns, then the one that gave a hit, until enough or out of time."""
     began = time.monotonic()
     left: dict[str, Iterator[list[str]]] = {name: tasks(name) for name in SPACES}
@@ -186,7 +186,7 @@ async def _search(
                 future.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
     best = max(hits, key=lambda name: len(hits[name]))
-    return Outcome(best, len(hits[best]), time.monotonic() - began, tried)
+    return SearchResult(best, len(hits[best]), time.monotonic() - began, tried)
 
 
 def _turns(

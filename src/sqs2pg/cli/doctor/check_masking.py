@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, ok, warn
-from sqs2pg.cli.doctor.propose_mapping import snake_case
+from sqs2pg.cli.doctor.personal_names import mentions_personal
 from sqs2pg.mask.registry import KEYED, properties
 from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import Field, Settings
 
-_PERSONAL = re.compile(
-    r"(^|[._-])(e?mail|phone|mobile|msisdn|ip|ip_?addr(ess)?|ssn|passport|iban|card|pan|"
-    r"(first|last|full|sur)_?name|birth(day|date)?|dob|address|street|lat|lon|imei|idfa|gaid)"
-    r"($|[._-])",
-    re.IGNORECASE,
-)
-"""Names that usually hold personal data; a guess, for people to judge."""
-
 
 async def check_masking(context: Context) -> list[Finding]:
-    """Say of each masked field what its mask is worth; warn of what looks personal and is kept."""
+    """Report what each mask is worth; warn of fields that look personal and are kept."""
     settings = context.settings
     fields = settings.fields
     needs_key = any(field.mask in KEYED for field in fields)
@@ -30,7 +20,7 @@ async def check_masking(context: Context) -> list[Finding]:
     masked = [field for field in fields if field.mask != "keep"]
     findings = [_masked(field) for field in masked]
     kept = [field.name for field in fields if field.mask == "keep"]
-    personal = [name for name in kept if _PERSONAL.search(snake_case(name))]
+    personal = [name for name in kept if mentions_personal(name)]
     if personal:
         findings.append(
             warn(
@@ -70,7 +60,7 @@ def _erasure(settings: Settings) -> list[Finding]:
     return [
         warn(
             "masking subject",
-            f"no column of {', '.join(lost)} tells by {subject} (vault.subject) whose a row is: "
+            f"no column of {', '.join(lost)} tells by {subject} (vault.subject) whose row it is: "
             "`sqs2pg forget` will refuse to erase anybody",
             f'keep {subject}, or mask it with "pseudonymize", whose masks are found again',
         )

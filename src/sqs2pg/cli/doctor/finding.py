@@ -29,7 +29,7 @@ class Finding(msgspec.Struct, frozen=True):
     """What to do; empty where nothing is to be done."""
 
 
-class Check(msgspec.Struct, frozen=True):
+class DoctorCheck(msgspec.Struct, frozen=True):
     """One check: its name, the function, and how long it may take."""
 
     name: str

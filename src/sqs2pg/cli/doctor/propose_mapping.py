@@ -1,7 +1,8 @@
-"""Proposal: a settings file worked out from an existing table, from messages, or from both.
+"""Propose a settings file from an existing table, from messages, or from both.
 
 A guess, for people to read: types and names are taken from what was seen, and what looks like
-personal data is masked and pointed out. Holds no value of a message: names, types and counts only.
+personal data is masked and pointed out. It holds no value of a message, only names, types and
+counts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from sqs2pg.cli.doctor.personal_names import is_personal
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES, type_of_column
@@ -23,19 +25,7 @@ from sqs2pg.settings import load
 from sqs2pg.settings.mask_rules import MASKABLE
 
 DEPTH_MAX = 5
-"""Objects in objects that get columns of their own; what is deeper is one jsonb column."""
-PERSONAL = re.compile(
-    r"(^|[._-])(e?mail(_?addr(ess)?)?|phone(_?(no|number))?|mobile|msisdn|(client_?|source_?|remote_?)?"
-    r"ip(v[46])?|ip_?addr(ess)?|ssn|passport|iban|card(_?(no|number))?|pan|tax_?id|"
-    r"(first|last|full|sur|user|given|family|nick|display|maiden)_?name|birth(day|date|_?date)?|dob|address|street|"
-    r"zip|postcode|postal_?code|lat(itude)?|lon(gitude)?|imei|idfa|gaid|"
-    r"(user|device|customer|person|patient|member|account|session|visitor)([._]?(id|uuid|guid))?)$",
-    re.IGNORECASE,
-)
-"""Names that usually hold personal data, at the end of a path."""
-_PERSONS_NAME = re.compile(
-    r"^name$|(^|[._-])(user|customer|person|patient|contact|member|guest)[._-]?name$", re.IGNORECASE
-)
+"""How deep an object may lie to get columns of its own; a deeper one becomes one jsonb column."""
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z")
 _VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3}){1,2}\Z")
 _KINDS = {"email": ("mail",), "ip": ("ip", "ipv4", "ipv6"), "phone": ("phone", "mobile", "msisdn")}
@@ -50,7 +40,7 @@ class Proposed(msgspec.Struct):
     """Shown, but as a comment."""
 
 
-class Seen(msgspec.Struct):
+class PathStats(msgspec.Struct):
     """What was seen at one path; no value."""
 
     types: set[str] = set()
@@ -68,7 +58,7 @@ def of_documents(
     documents: Sequence[Any], columns: Mapping[str, Column] | None = None
 ) -> list[Proposed]:
     """Return a field for each value that documents have; with `columns`, of those columns alone."""
-    seen: dict[str, Seen] = {}
+    seen: dict[str, PathStats] = {}
     for document in documents:
         _look(document, "", seen, 0)
     named = _column_names(seen)
@@ -94,7 +84,7 @@ def _missing(column: Column) -> Proposed:
     return found
 
 
-def _of_column(column: Column, source: str, seen: Seen | None) -> Proposed:
+def _of_column(column: Column, source: str, seen: PathStats | None) -> Proposed:
     field: dict[str, Any] = {"source": source.removeprefix("masked_"), "column": column.name}
     if not re.fullmatch(r"[^.\[\]'\"\\]+", field["source"]) and seen is None:
         field["source"] = f"['{source}']"
@@ -113,7 +103,7 @@ def _of_column(column: Column, source: str, seen: Seen | None) -> Proposed:
         field["required"] = True
     if column.length_max:
         field["length_max"] = column.length_max
-    if not (_is_personal(source) or column.name.startswith("masked_")):
+    if not (is_personal(source) or column.name.startswith("masked_")):
         return Proposed(field)
     if type_ not in MASKABLE or column.type not in TEXT_TYPES:
         return _masked_otherwise(field, column)
@@ -132,12 +122,12 @@ def _masked_otherwise(field: dict[str, Any], column: Column) -> Proposed:
     return Proposed(field, f"{no_token}, which is NOT NULL: KEPT AS IT IS")
 
 
-def _of_path(path: str, column: str, seen: Seen) -> Proposed:
+def _of_path(path: str, column: str, seen: PathStats) -> Proposed:
     field: dict[str, Any] = {"source": path, "column": column}
     type_ = _type(seen)
     if type_ != "text":
         field["type"] = type_
-    if _is_personal(path) or seen.types & {"ip", "email"}:
+    if is_personal(path) or seen.types & {"ip", "email"}:
         if type_ == "inet":
             del field["type"]
             type_ = "text"
@@ -150,7 +140,7 @@ def _of_path(path: str, column: str, seen: Seen) -> Proposed:
 
 
 def _masked(
-    field: dict[str, Any], source: str, seen: Seen | None, length_max: int | None
+    field: dict[str, Any], source: str, seen: PathStats | None, length_max: int | None
 ) -> Proposed:
     kind = _kind(source, seen)
     if kind != "text" and field.get("type", "text") == "text":
@@ -162,17 +152,7 @@ def _masked(
     return Proposed(field, note, left_out=True)
 
 
-def snake_case(name: str) -> str:
-    """Return a name with its words apart: `homePhone`, `home phone` -> `home_phone`, case kept."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[\s'\"\[\]]+", "_", name).strip("_")
-
-
-def _is_personal(path: str) -> bool:
-    path = snake_case(path.removeprefix("masked_"))
-    return bool(PERSONAL.search(path) or _PERSONS_NAME.search(path))
-
-
-def _kind(source: str, seen: Seen | None) -> str:
+def _kind(source: str, seen: PathStats | None) -> str:
     if seen is not None and seen.types == {"ip"}:
         return "ip"
     if seen is not None and seen.types == {"email"}:
@@ -183,7 +163,7 @@ def _kind(source: str, seen: Seen | None) -> str:
     return next((k for k, names in _KINDS.items() if k != "phone" and last in names), "text")
 
 
-def _look(value: Any, path: str, seen: dict[str, Seen], depth: int) -> None:
+def _look(value: Any, path: str, seen: dict[str, PathStats], depth: int) -> None:
     if type(value) is dict and value and depth < DEPTH_MAX:
         for name, inner in value.items():
             if step := _step(name):
@@ -196,7 +176,7 @@ def _look(value: Any, path: str, seen: dict[str, Seen], depth: int) -> None:
         return
     if not path:
         return
-    one = seen.setdefault(path, Seen(set()))
+    one = seen.setdefault(path, PathStats(set()))
     if value is None:
         return
     one.count += 1
@@ -253,7 +233,7 @@ def _is_ip(value: str) -> bool:
     return True
 
 
-def _type(seen: Seen) -> str:
+def _type(seen: PathStats) -> str:
     types = seen.types
     if not types:
         return "text"

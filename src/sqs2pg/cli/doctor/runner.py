@@ -10,18 +10,18 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from sqs2pg.cli.doctor.context import Context, NotChecked
-from sqs2pg.cli.doctor.finding import Check, Finding, fail, warn
+from sqs2pg.cli.doctor.finding import DoctorCheck, Finding, fail, warn
 from sqs2pg.errors import Sqs2pgError
 
 
-async def run(checks: Sequence[Check], context: Context) -> AsyncIterator[Finding]:
+async def run(checks: Sequence[DoctorCheck], context: Context) -> AsyncIterator[Finding]:
     """Yield the findings of each check, in order, as they come."""
     for check in checks:
         for finding in await _run_one(check, context):
             yield finding
 
 
-async def _run_one(check: Check, context: Context) -> list[Finding]:
+async def _run_one(check: DoctorCheck, context: Context) -> list[Finding]:
     name = check.name
     try:
         async with asyncio.timeout(check.limit_s):

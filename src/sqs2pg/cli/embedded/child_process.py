@@ -26,6 +26,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -178,12 +179,53 @@ class Child:
         return kept
 
 
+class LocalServer(ABC):
+    """A server on a port of 127.0.0.1, started in two steps: `begin`, and `finish` to wait."""
+
+    _child: Child
+    _port: socket.socket
+
+    @property
+    def pid(self) -> int:
+        """Process id. Raises FatalFault when it is not running."""
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the server is running."""
+        return self._child.running
+
+    @property
+    def port(self) -> int:
+        """TCP port on 127.0.0.1."""
+        port: int = self._port.getsockname()[1]
+        return port
+
+    def start(self) -> None:
+        """Start the server and return when it answers.
+
+        Raises:
+            FatalFault: it ended at once or did not answer in 60 seconds.
+            SettingsError: not on the main thread.
+        """
+        self.begin()
+        self.finish()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start what has to be started; return at once."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Wait until the server that `begin` started answers."""
+
+
 def reserve_port() -> socket.socket:
     """Return a socket that holds a free port of 127.0.0.1 without listening on it.
 
     On Linux a server of ours can listen on the port while we hold it, because both sides set
     SO_REUSEADDR and only one listens; nobody else is given it meanwhile, not even between a stop
-    and a start. Source: socket(7), SO_REUSEADDR. Elsewhere the hold is let go at once.
+    and a start. Source: socket(7), SO_REUSEADDR. Elsewhere the hold is released at once.
     """
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -25,7 +25,7 @@ from typing import Final, Literal
 
 import psycopg
 
-from sqs2pg.cli.embedded.child_process import Child, require_main_thread, reserve_port
+from sqs2pg.cli.embedded.child_process import Child, LocalServer, require_main_thread, reserve_port
 from sqs2pg.cli.embedded.postgres_binaries import find_binaries, reachable_binaries
 from sqs2pg.cli.embedded.run_folder import RunFolder
 from sqs2pg.errors import SettingsError
@@ -43,7 +43,7 @@ _OPTIONS: Mapping[str, str] = {
 }
 
 
-class Postgres:
+class Postgres(LocalServer):
     """One PostgreSQL server in the run folder; the same port, password and data over restarts.
 
     `options` are server settings (name to value) written to postgresql.conf after ours. `durable`
@@ -77,22 +77,6 @@ class Postgres:
         self._initdb = self._make_child("initdb", signal.SIGKILL)
 
     @property
-    def pid(self) -> int:
-        """Process id of the postmaster. Raises FatalFault when it is not running."""
-        return self._child.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the postmaster is running."""
-        return self._child.running
-
-    @property
-    def port(self) -> int:
-        """TCP port on 127.0.0.1."""
-        port: int = self._port.getsockname()[1]
-        return port
-
-    @property
     def log_file(self) -> Path:
         """The server's log, 0600. It may quote values: it never leaves the run folder by itself."""
         return self._folder.path / "postgres.log"
@@ -111,16 +95,6 @@ class Postgres:
     def url(self) -> str:
         """`postgresql://user:password@127.0.0.1:port/postgres`, the superuser's."""
         return f"postgresql://{USER}:{self._password}@127.0.0.1:{self.port}/{DATABASE}"
-
-    def start(self) -> None:
-        """Start the server and return when it answers a query; after `stop`, on the same data.
-
-        Raises:
-            FatalFault: it ended at once or did not answer in 60 seconds.
-            SettingsError: not on the main thread.
-        """
-        self.begin()
-        self.finish()
 
     def begin(self) -> None:
         """Start initdb or, where the data is there already, the server; return at once."""
@@ -171,7 +145,7 @@ class Postgres:
         self._child.stop(ending, grace_s=_STOP_S_MAX)
 
     def close(self) -> None:
-        """Stop for good: crash the server, whose data is about to go, and let go of the port."""
+        """Stop for good: crash the server, whose data is about to go, and release the port."""
         self.stop("immediate")
         self._port.close()
 

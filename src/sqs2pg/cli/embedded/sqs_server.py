@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from sqs2pg.cli.embedded.child_process import Child, require_main_thread, reserve_port
+from sqs2pg.cli.embedded.child_process import Child, LocalServer, require_main_thread, reserve_port
 from sqs2pg.cli.embedded.postgres_binaries import INSTALL_HINT
 from sqs2pg.cli.embedded.run_folder import RunFolder
 from sqs2pg.errors import SettingsError
@@ -36,7 +36,7 @@ _ATTEMPTS_MAX = 5
 _PASSED_ON = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONNOUSERSITE")
 
 
-class SqsServer:
+class SqsServer(LocalServer):
     """One SQS-compatible server; the same port over restarts, but queues do not survive one.
 
     Raises:
@@ -55,22 +55,6 @@ class SqsServer:
         self._child = self._make_child()
 
     @property
-    def pid(self) -> int:
-        """Process id. Raises FatalFault when it is not running."""
-        return self._child.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the server is running."""
-        return self._child.running
-
-    @property
-    def port(self) -> int:
-        """TCP port on 127.0.0.1."""
-        port: int = self._port.getsockname()[1]
-        return port
-
-    @property
     def log_file(self) -> Path:
         """The server's log, 0600, warnings only."""
         return self._folder.path / "sqs.log"
@@ -79,16 +63,6 @@ class SqsServer:
     def endpoint(self) -> str:
         """`http://127.0.0.1:port`, for AWS_ENDPOINT_URL."""
         return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start the server, empty, and return when it answers ListQueues.
-
-        Raises:
-            FatalFault: it ended at once or did not answer in 60 seconds.
-            SettingsError: not on the main thread.
-        """
-        self.begin()
-        self.finish()
 
     def begin(self) -> None:
         """Start the server; return at once."""
@@ -116,7 +90,7 @@ class SqsServer:
         self._child.stop(signal.SIGKILL, grace_s=5)
 
     def close(self) -> None:
-        """Stop for good, and let go of the port."""
+        """Stop for good, and release the port."""
         self.stop()
         self._port.close()
 
