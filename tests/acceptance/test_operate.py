@@ -132,7 +132,7 @@ def test_demo_keep_leaves_the_status_page_up(bare_shell: Any) -> None:
         page = next(line for line in demo.stdout if line.startswith("status page: "))
         address = page.split()[-1]
         with urllib.request.urlopen(address, timeout=60) as answer:
-            assert "The way of a message" in answer.read().decode()
+            assert "Message flow" in answer.read().decode()
         wait_for_answer(f"{address}/readyz", lambda text: '"ok":true' in text)
     finally:
         demo.terminate()

@@ -1,5 +1,5 @@
-// Shows what /events sends. Draws text with textContent only; keeps what it knew while a pipeline
-// is started again. The numbers in a point are those of recorder.py's Point, in its order.
+// Shows what /events sends. Writes text with textContent only. Keeps its data while a pipeline
+// restarts. A point has the fields of Point in recorder.py, in the same order.
 "use strict";
 (() => {
   const { compact, span, percent } = Charts;
@@ -24,7 +24,7 @@
     const first = fresh[0][0];
     points = points.filter((p) => p[0] < first);
     const last = points.length ? points[points.length - 1][0] : null;
-    if (last != null && first - last > 3) points.push([last + 1]); // a gap is a gap in the lines
+    if (last != null && first - last > 3) points.push([last + 1]); // shown as a gap in the lines
     points.push(...fresh);
     points = points.slice(-KEPT);
   };
@@ -35,7 +35,7 @@
     let [state, text] = ["good", "running"];
     const bad = snapshot && Object.entries(snapshot.ready).find(([, check]) => !check.ok);
     if (!opened) [state, text] = ["waiting", "connecting"];
-    else if (silent) [state, text] = ["bad", "no answer, trying again"];
+    else if (silent) [state, text] = ["bad", "no answer, retrying"];
     else if (snapshot.processes === 0) [state, text] = ["warn", "workers are starting"];
     else if (!snapshot.well) [state, text] = ["bad", "stalled"];
     else if (snapshot.paused) [state, text] = ["bad", "paused: the database is away"];
@@ -51,7 +51,7 @@
   };
 
   const stages = () => {
-    // Of the last ten seconds where there was work in them, else since the start.
+    // Over the last ten seconds if there was work in them, else since the start.
     const now = snapshot.stages, past = stages.past || (stages.past = []);
     past.push({ at: snapshot.at, stages: now });
     while (past.length > 2 && past[0].at < snapshot.at - 10) past.shift();
@@ -93,7 +93,7 @@
     put("c-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
     const last = points.length ? points[points.length - 1][13] || {} : {};
     put("c-busy", percent((last.decode || 0) + (last.mask || 0) + (last.write || 0)));
-    id("chart-rate").setAttribute("aria-label", `Messages a second over time, now ${compact(mean(2))} written`);
+    id("chart-rate").setAttribute("aria-label", `Messages per second over time, now ${compact(mean(2))} written`);
     id("chart-lag").setAttribute("aria-label", `Lag over time, now ${span(latest(8))} at the 95th percentile`);
     id("chart-depth").setAttribute("aria-label", `Messages waiting over time, now ${compact(gauges.queue_visible_messages)}`);
   };
@@ -110,7 +110,7 @@
     }
     id("stack").setAttribute("aria-label", names.map((name) => `${name} ${full(counts[name])}`).join(", "));
     put("l-ext", full(counts.lease_extensions)); put("l-lost", full(counts.leases_lost)); put("l-del", full(counts.deletes_failed));
-    put("l-dlq", gauges.dlq_visible_messages == null ? "no queue for them" : full(gauges.dlq_visible_messages));
+    put("l-dlq", gauges.dlq_visible_messages == null ? "no dead-letter queue" : full(gauges.dlq_visible_messages));
   };
 
   const checks = () => {
@@ -155,12 +155,12 @@
       cell.append(make("span", full(recent), recent ? "hot" : ""));
       tr.append(cell);
       return tr;
-    }), "no fault so far");
+    }), "no faults so far");
   };
 
   let quarantineShown = "";
   const quarantine = () => {
-    // Only when it changed, so that a button keeps its focus.
+    // Only if it changed, so that a button keeps its focus.
     const now = JSON.stringify(snapshot.quarantine.map((q) => [q.reason, q.messages]));
     if (now === quarantineShown) return;
     quarantineShown = now;
@@ -175,8 +175,8 @@
         setTimeout(() => { button.textContent = "copy"; }, 1500);
       });
       command.append(make("code", text), button);
-      return row(make("code", q.reason), [full(q.messages)], [span(Math.max(0, Math.round(snapshot.at - q.latest_at)))], command);
-    }), "nothing is waiting in quarantine");
+      return row(make("code", q.reason), [full(q.messages)], [ago(Math.max(0, snapshot.at - q.latest_at))], command);
+    }), "no messages to replay");
   };
 
   const workers = () => {
@@ -215,7 +215,7 @@
     });
     events.addEventListener("error", () => {
       pill();
-      // The browser tries again by itself, but for an answer that is no stream (a token, too many).
+      // The browser reconnects by itself, unless the answer was an error (no token, too many clients).
       if (events.readyState === EventSource.CLOSED) { events.close(); setTimeout(listen, 2000); }
     });
   };

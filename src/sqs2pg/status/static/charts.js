@@ -1,4 +1,5 @@
-// The four charts, by uPlot (MIT, see uPlot.LICENSE.txt). Points come once a second; see recorder.py.
+// The four charts, drawn by uPlot (MIT, see uPlot.LICENSE.txt). A point comes every second; see
+// recorder.py.
 "use strict";
 const Charts = (() => {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -27,7 +28,7 @@ const Charts = (() => {
   };
   const percent = (s) => (s == null ? "–" : `${(s * 100).toFixed(s < 0.1 ? 1 : 0)} %`);
 
-  // name, label, place in a point (or a function of it), drawn over the ones before (stacked)
+  // Each series: colour, label, value in a point. Stacked series are drawn on top of each other.
   const KINDS = {
     rate: { show: compact, stacked: true, series: [["written", "written", (p) => p[2]], ["duplicate", "duplicate", (p) => p[3]], ["quarantined", "quarantined", (p) => p[4]]] },
     lag: { show: span, log: true, series: [["quarantined", "p95", (p) => (p[8] == null ? null : Math.max(p[8], 0.001))], ["written", "p50", (p) => (p[7] == null ? null : Math.max(p[7], 0.001))]] },
@@ -79,11 +80,11 @@ const Charts = (() => {
       made[kind].plain = plain;
       const plot = made[kind].plot;
       plot.setData(columns, false);
-      // Of the moment under the cursor, else of the last one that has a value.
+      // The legend shows the moment under the cursor, else the last one that has a value.
       let shown = columns[0].length - 1;
       while (shown > 0 && plain[1][shown] == null) shown -= 1;
       plot.setLegend({ idx: plot.cursor.idx ?? shown }, false);
-      // A pipeline that is younger than the span fills the chart all the same.
+      // The data of a young pipeline fills the whole chart.
       plot.setScale("x", { min: Math.max(last - range, Math.min(first, last - 60)), max: last });
     }
   };

@@ -1,4 +1,4 @@
-// The colours, before anything is drawn: as the system's, or as was chosen here before.
+// Sets the colours before anything is drawn: those of the system, or the ones chosen on this page.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -17,7 +17,7 @@
     const button = document.getElementById("theme");
     if (!button) return;
     const signs = { auto: "◐ auto", light: "☀ light", dark: "☾ dark" };
-    const names = { auto: "as the system", light: "light", dark: "dark" };
+    const names = { auto: "same as the system", light: "light", dark: "dark" };
     const show = () => {
       button.textContent = signs[now];
       button.setAttribute("aria-label", `Colours: ${names[now]}`);
@@ -25,7 +25,7 @@
     show();
     button.addEventListener("click", () => {
       now = order[(order.indexOf(now) + 1) % order.length];
-      try { localStorage.setItem("theme", now); } catch { /* private mode: for this visit only */ }
+      try { localStorage.setItem("theme", now); } catch { /* private mode: kept for this visit only */ }
       apply(now);
       show();
       document.dispatchEvent(new Event("themechange"));
