@@ -80,7 +80,11 @@ _KMS = frozenset({
 })  # fmt: skip
 
 _TRANSIENT = (
-    (THROTTLED, "aws_throttled", "the account or queue asks for fewer requests a second"),
+    (
+        THROTTLED,
+        "aws_throttled",
+        "AWS asks for fewer requests per second from this account or queue",
+    ),
     (_TIMED_OUT, "aws_timeout", ""),
     (_OVER_LIMIT, "aws_over_limit", "too many messages in flight on the queue (120,000)"),
     (EXPIRED, "aws_expired_credentials", "renew the session: aws sso login, or a new token"),

@@ -26,7 +26,7 @@ from sqs2pg.status.snapshot import TakeSnapshot, encode
 
 _REQUEST_S = 5.0  # a silent client holds its thread no longer than this
 CLIENTS_MAX = 64
-"""Requests at a time, streams to open pages included; others are told to come again."""
+"""Requests at a time, including streams to open pages; others get status 503."""
 STREAMS_MAX = 40
 """Streams to open pages; fewer, so that there is always room for probes and scrapes."""
 _LOGIN_BYTES_MAX = 4096
@@ -91,7 +91,7 @@ def status_server(
         yield ""
         return
     site = Site(registry, health, ready or health, access or Access(), take, recorder)
-    server = _listen(bind, _handler(site))
+    server = _listen(bind, site)
     thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
     thread.start()
     host, port = server.server_address[:2]
@@ -107,11 +107,11 @@ def status_server(
         server.server_close()
 
 
-def _listen(bind: str, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+def _listen(bind: str, site: Site) -> ThreadingHTTPServer:
     host, _, port = bind.rpartition(":")
     for candidate in (int(port), 0):
         try:
-            return _Server((host.strip("[]"), candidate), handler)
+            return _Server((host.strip("[]"), candidate), site)
         except OSError as error:
             failure = error
     raise SettingsError(
@@ -122,21 +122,22 @@ def _listen(bind: str, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPSe
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # Without it two pipelines could share a port and each scrape would meet a random one.
+    # If allowed, two pipelines could share a port, and a scrape would reach a random one of them.
     allow_reuse_port = False
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, address: tuple[str, int], site: Site) -> None:
+        self.site = site
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.room = threading.BoundedSemaphore(CLIENTS_MAX)
         self.streams = threading.BoundedSemaphore(STREAMS_MAX)
-        super().__init__(address, handler)
+        super().__init__(address, _Handler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that went away is not news, and a traceback may quote it."""
+        """Log nothing: clients often go away, and a traceback may quote what they sent."""
 
 
 def _asset(path: str) -> tuple[str, bytes] | None:
-    """Return type and text of a file of the page. Only names that are there are looked at."""
+    """Return the type and content of one of the page's files; None for any other path."""
     name = "index.html" if path == "/" else path.removeprefix("/static/")
     folder = resources.files("sqs2pg.status") / "static"
     if path != "/" and (not path.startswith("/static/") or "/" in name):
@@ -147,134 +148,134 @@ def _asset(path: str) -> tuple[str, bytes] | None:
     return None
 
 
-def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _REQUEST_S
-        server: _Server
-        server_version = "sqs2pg"
-        sys_version = ""
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _REQUEST_S
+    server: _Server
+    server_version = "sqs2pg"
+    sys_version = ""
 
-        def do_GET(self) -> None:
-            with _place(self.server.room) as room:
-                if room:
-                    self._get()
-                else:
-                    self._turn_away()
+    def do_GET(self) -> None:
+        with _place(self.server.room) as room:
+            if room:
+                self._get()
+            else:
+                self._turn_away()
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
-        def do_POST(self) -> None:
-            with _place(self.server.room) as room:
-                if room:
-                    self._log_in()
+    def do_POST(self) -> None:
+        with _place(self.server.room) as room:
+            if room:
+                self._log_in()
 
-        def _headers(self) -> dict[str, str]:
-            # Names are case-insensitive (RFC 9110, section 5.1); proxies write them in lower case.
-            return {name.title(): value for name, value in self.headers.items()}
+    def _headers(self) -> dict[str, str]:
+        # Names are case-insensitive (RFC 9110, section 5.1); proxies write them in lower case.
+        return {name.title(): value for name, value in self.headers.items()}
 
-        def _get(self) -> None:
-            path = self.path.partition("?")[0]
-            if refusal := site.access.refuse(path, self._headers()):
-                self._refuse(path, *refusal)
-                return
-            match path:
-                case "/metrics":
-                    encode_all, content_type = choose_encoder(self.headers.get("Accept", ""))
-                    self._answer(200, content_type, encode_all(site.registry))
-                case "/livez":
-                    self._report(site.health)
-                case "/readyz":
-                    self._report(site.ready)
-                case "/state" if site.recorder:
-                    self._answer(200, _JSON, encode(site.recorder.moment))
-                case "/state" if site.take:
-                    self._answer(200, _JSON, encode({"snapshot": site.take()}))
-                case "/history" if site.recorder:
-                    self._answer(200, _JSON, encode(site.recorder.history()))
-                case "/events" if site.recorder:
-                    with _place(self.server.streams) as room:
-                        if room:
-                            self._stream(site.recorder)
-                        else:
-                            self._turn_away()
-                case _ if site.recorder and (asset := _asset(path)):
-                    self._answer(200, *asset)
-                case _:
-                    known = b"/, /metrics, /livez, /readyz, /state, /history, /events\n"
-                    self._answer(404, "text/plain", known)
+    def _get(self) -> None:
+        site = self.server.site
+        path = self.path.partition("?")[0]
+        if refusal := site.access.refuse(path, self._headers()):
+            self._refuse(path, *refusal)
+            return
+        match path:
+            case "/metrics":
+                encode_all, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(200, content_type, encode_all(site.registry))
+            case "/livez":
+                self._report(site.health)
+            case "/readyz":
+                self._report(site.ready)
+            case "/state" if site.recorder:
+                self._answer(200, _JSON, encode(site.recorder.moment))
+            case "/state" if site.take:
+                self._answer(200, _JSON, encode({"snapshot": site.take()}))
+            case "/history" if site.recorder:
+                self._answer(200, _JSON, encode(site.recorder.history()))
+            case "/events" if site.recorder:
+                with _place(self.server.streams) as room:
+                    if room:
+                        self._stream(site.recorder)
+                    else:
+                        self._turn_away()
+            case _ if site.recorder and (asset := _asset(path)):
+                self._answer(200, *asset)
+            case _:
+                known = b"/, /metrics, /livez, /readyz, /state, /history, /events\n"
+                self._answer(404, "text/plain", known)
 
-        def _turn_away(self) -> None:
-            self._answer(503, "text/plain", b"too many clients\n", {"Retry-After": "5"})
+    def _turn_away(self) -> None:
+        self._answer(503, "text/plain", b"too many clients\n", {"Retry-After": "5"})
 
-        def _report(self, health: Health) -> None:
-            ok, body = health()
-            self._answer(200 if ok else 503, _JSON, body + b"\n")
+    def _report(self, health: Health) -> None:
+        ok, body = health()
+        self._answer(200 if ok else 503, _JSON, body + b"\n")
 
-        def _refuse(self, path: str, status: int, what: str) -> None:
-            if status == 401 and path.startswith("/static/") and (asset := _asset(path)):
-                self._answer(200, *asset)  # the style and icon of the login form; they hold no data
-                return
-            page = status == 401 and "text/html" in self.headers.get("Accept", "")
-            if page and not site.access.closed and (asset := _asset("/static/login.html")):
-                self._answer(401, *asset)
-                return
-            headers = {"WWW-Authenticate": 'Bearer realm="sqs2pg"'} if status == 401 else {}
-            self._answer(status, "text/plain", f"{what}\n".encode(), headers)
+    def _refuse(self, path: str, status: int, what: str) -> None:
+        access = self.server.site.access
+        if status == 401 and path.startswith("/static/") and (asset := _asset(path)):
+            self._answer(200, *asset)  # the style and icon of the login form; they hold no data
+            return
+        page = status == 401 and "text/html" in self.headers.get("Accept", "")
+        if page and not access.closed and (asset := _asset("/static/login.html")):
+            self._answer(401, *asset)
+            return
+        headers = {"WWW-Authenticate": 'Bearer realm="sqs2pg"'} if status == 401 else {}
+        self._answer(status, "text/plain", f"{what}\n".encode(), headers)
 
-        def _log_in(self) -> None:
-            """Check the token from the form, and answer with a cookie."""
-            path = self.path.partition("?")[0]
-            # The form has no cookie yet, so a 401 does not count; Host and Origin are checked.
-            refusal = site.access.refuse(path, self._headers())
-            length = self.headers.get("Content-Length", "")
-            small = length.isdigit() and int(length) <= _LOGIN_BYTES_MAX
-            if path != "/login" or not small or (refusal and refusal.status != 401):
-                self._answer(403, "text/plain", b"refused\n")
-                return
-            form = parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace"))
-            if not site.access.matches(form.get("token", [""])[0]):
-                self._answer(303, "text/plain", b"", {"Location": "/?wrong"})
-                return
-            headers = {"Location": "/", "Set-Cookie": site.access.cookie()}
-            self._answer(303, "text/plain", b"", headers)
+    def _log_in(self) -> None:
+        """Check the token from the form, and answer with a cookie."""
+        access = self.server.site.access
+        path = self.path.partition("?")[0]
+        # The form has no cookie yet, so a 401 does not count; Host and Origin are checked.
+        refusal = access.refuse(path, self._headers())
+        length = self.headers.get("Content-Length", "")
+        small = length.isdigit() and int(length) <= _LOGIN_BYTES_MAX
+        if path != "/login" or not small or (refusal and refusal.status != 401):
+            self._answer(403, "text/plain", b"refused\n")
+            return
+        form = parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace"))
+        if not access.matches(form.get("token", [""])[0]):
+            self._answer(303, "text/plain", b"", {"Location": "/?wrong"})
+            return
+        headers = {"Location": "/", "Set-Cookie": access.cookie()}
+        self._answer(303, "text/plain", b"", headers)
 
-        def _stream(self, recorder: Recorder) -> None:
-            """Send the history, then every new moment, until either side closes."""
-            self._begin(200, "text/event-stream", {})
-            self.wfile.write(b"retry: 1000\n\n")
-            moment: Moment | None = recorder.moment
-            self._event("hello", {"history": recorder.history(), "now": moment})
-            while not recorder.closed:
-                fresh = recorder.wait(moment, _REQUEST_S)
-                if fresh is None:
-                    self.wfile.write(b": still here\n\n")
-                else:
-                    moment = fresh
-                    self._event("moment", fresh)
+    def _stream(self, recorder: Recorder) -> None:
+        """Send the history, then every new moment, until either side closes."""
+        self._begin(200, "text/event-stream", {})
+        self.wfile.write(b"retry: 1000\n\n")
+        moment: Moment | None = recorder.moment
+        self._event("hello", {"history": recorder.history(), "now": moment})
+        while not recorder.closed:
+            fresh = recorder.wait(moment, _REQUEST_S)
+            if fresh is None:
+                self.wfile.write(b": still here\n\n")
+            else:
+                moment = fresh
+                self._event("moment", fresh)
 
-        def _event(self, name: str, value: object) -> None:
-            self.wfile.write(b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value)))
-            self.wfile.flush()
+    def _event(self, name: str, value: object) -> None:
+        self.wfile.write(b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value)))
+        self.wfile.flush()
 
-        def _answer(
-            self, status: int, content_type: str, body: bytes, more: dict[str, str] | None = None
-        ) -> None:
-            self._begin(status, content_type, {"Content-Length": str(len(body)), **(more or {})})
-            if self.command != "HEAD":
-                self.wfile.write(body)
+    def _answer(
+        self, status: int, content_type: str, body: bytes, more: dict[str, str] | None = None
+    ) -> None:
+        self._begin(status, content_type, {"Content-Length": str(len(body)), **(more or {})})
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-        def _begin(self, status: int, content_type: str, more: dict[str, str]) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            for name, value in (*_HEADERS.items(), *more.items()):
-                self.send_header(name, value)
-            self.end_headers()
+    def _begin(self, status: int, content_type: str, more: dict[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        for name, value in (*_HEADERS.items(), *more.items()):
+            self.send_header(name, value)
+        self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Log nothing: there is a probe every few seconds."""
-
-    return Handler
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Log nothing: there is a probe every few seconds."""
 
 
 @contextmanager

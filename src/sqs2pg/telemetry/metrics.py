@@ -72,7 +72,7 @@ class RequestMetrics(Collector):
             "sqs2pg_messages_deleted", "Messages deleted from the queue", float(self.deleted)
         )
         family = HistogramMetricFamily(
-            "sqs2pg_batch_seconds", "Time of a batch, or of a request, by stage", labels=["stage"]
+            "sqs2pg_batch_seconds", "Time of a batch or a request, by stage", labels=["stage"]
         )
         for stage in STAGES:
             counts = accumulate(tuple(self._counts[stage]))
@@ -108,58 +108,69 @@ class Metrics:
         self.outcomes = counter("messages_outcome", "Deliveries by how they ended", "outcome")
         self.faults = counter("faults", "Faults by stage and code", "stage", "code")
         self.fields_dropped = counter(
-            "fields_dropped", "Fields declared as dropped that were there, by source", "field"
+            "fields_dropped",
+            "Fields that were present and are declared as dropped, by source",
+            "field",
         )
-        self.batch_rows = histogram("batch_rows", "Messages a batch", _ROWS)
+        self.batch_rows = histogram("batch_rows", "Messages per batch", _ROWS)
         self.commit_seconds = histogram("commit_seconds", "Time of COMMIT", SECONDS)
         self.lag_seconds = histogram(
-            "lag_seconds", "SentTimestamp to commit, the oldest message of each batch", LAG_SECONDS
+            "lag_seconds",
+            "From SentTimestamp to commit, of each batch's oldest message",
+            LAG_SECONDS,
         )
         self.in_flight_messages = gauge("in_flight_messages", "Messages held under lease")
         self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of bodies held")
         self.lease_extensions = counter("lease_extensions", "Visibility timeouts extended")
-        self.leases_lost = counter("leases_lost", "Leases that ended before their message did")
-        self.deletes_failed = counter("deletes_failed", "Deletes given up; the ledger covers them")
+        self.leases_lost = counter(
+            "leases_lost", "Leases that ended while their message was in hand"
+        )
+        self.deletes_failed = counter(
+            "deletes_failed", "Deletes that were given up; the ledger covers them"
+        )
         self.last_poll = gauge("last_poll_timestamp_seconds", "Last completed poll")
         self.last_commit = gauge("last_commit_timestamp_seconds", "Last commit")
         self.receiving_paused = gauge(
-            "receiving_paused", "1 while nothing is received because the database is away"
+            "receiving_paused", "1 while receiving is paused because the database is away"
         )
         self.queue_visible = gauge("queue_visible_messages", "Messages waiting on the queue")
         self.queue_in_flight = gauge(
-            "queue_in_flight_messages", "Messages in flight, whoever received them"
+            "queue_in_flight_messages", "Messages in flight, of all consumers"
         )
         self.queue_delayed = gauge("queue_delayed_messages", "Messages not yet due")
         self.queue_oldest_age = gauge(
             "queue_oldest_age_seconds",
-            "Age of the oldest message on the queue: CloudWatch's, else by SentTimestamps seen",
+            "Age of the oldest message on the queue, from CloudWatch or else estimated",
         )
         self.dlq_visible = gauge(
             "dlq_visible_messages", "Messages waiting on the dead-letter queue; NaN without one"
         )
         self.credential_expiry = gauge(
-            "credential_expiry_timestamp_seconds", "When the AWS credentials expire; +Inf: never"
+            "credential_expiry_timestamp_seconds", "When the AWS credentials expire; +Inf if never"
         )
         self.certificate_expiry = gauge(
             "certificate_expiry_timestamp_seconds",
             "When the database server's certificate expires; NaN without TLS",
         )
-        self.database_up = gauge("database_up", "1 where the last reading of the database worked")
+        self.database_up = gauge("database_up", "1 if the last reading of the database worked")
         self.database_connections = gauge(
-            "database_connections", "Connections the database server has, of whoever"
+            "database_connections", "Connections to the database server, of all clients"
         )
         self.database_connections_max = gauge(
-            "database_connections_max", "Connections that roles like ours may have there"
+            "database_connections_max",
+            "Connections that the database server allows to ordinary roles",
         )
         self.database_bytes = gauge("database_size_bytes", "Size of the database")
         self.quarantine_open = gauge(
-            "quarantine_open_messages", "Quarantined and not replayed, by reason", "reason"
+            "quarantine_open_messages",
+            "Messages that are quarantined and not replayed, by reason",
+            "reason",
         )
         self.fleet_workers = gauge(
             "fleet_workers", "Worker processes of this pipeline with a fresh heartbeat"
         )
         self.watched = gauge(
-            "watch_timestamp_seconds", "Last time that each reading of the watch worked", "what"
+            "watch_timestamp_seconds", "When each periodic reading last worked", "what"
         )
         self.oldest_sent_ms = 0
         """SentTimestamp of the last batch's oldest message: to estimate the queue's oldest age."""
