@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Metric
 from sqs2pg import __version__
 from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.settings import TelemetrySettings
-from sqs2pg.telemetry.traces import EXPORT_S, missing_extra, resource_of
+from sqs2pg.telemetry.traces import EXPORT_S, endpoint_of, missing_extra, resource_of
 
 if TYPE_CHECKING:
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -143,6 +143,5 @@ def start_export(
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     except ImportError:
         raise missing_extra() from None
-    endpoint = f"{settings.endpoint.rstrip('/')}/v1/metrics" if settings.endpoint else None
-    exporter = OTLPMetricExporter(endpoint=endpoint, timeout=EXPORT_S)
+    exporter = OTLPMetricExporter(endpoint=endpoint_of(settings, "metrics"), timeout=EXPORT_S)
     return MetricsExport(registry, started_at, pipeline, exporter)

@@ -198,9 +198,13 @@ def start_traces(
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
         raise missing_extra() from None
-    endpoint = f"{settings.endpoint.rstrip('/')}/v1/traces" if settings.endpoint else None
-    exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_S)
+    exporter = OTLPSpanExporter(endpoint=endpoint_of(settings, "traces"), timeout=EXPORT_S)
     return Traces(queue, table, exporter, resource_of(pipeline))
+
+
+def endpoint_of(settings: TelemetrySettings, signal: str) -> str | None:
+    """Return the URL for `traces` or `metrics`; None leaves it to OpenTelemetry's environment."""
+    return f"{settings.endpoint.rstrip('/')}/v1/{signal}" if settings.endpoint else None
 
 
 def resource_of(pipeline: str) -> Resource:
