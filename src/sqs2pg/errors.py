@@ -21,8 +21,6 @@ class Stage(StrEnum):
     MASK = "mask"
     WRITE = "write"
     ACKNOWLEDGE = "acknowledge"
-    KEYS = "keys"
-    SETTINGS = "settings"
     STATUS = "status"
 
 

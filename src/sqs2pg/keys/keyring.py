@@ -159,6 +159,11 @@ def root_from_base64(text: str, where: str) -> Secret:
     raise KeyFault(f"{where} is not base64", code="key_encoding", hint=_MAKE_ROOT)
 
 
+def root_to_base64(root: bytes) -> str:
+    """Return a root as `root_from_base64` reads it: standard base64, padded."""
+    return base64.b64encode(root).decode()
+
+
 def _refuse_bad_roots(labelled: Mapping[str, bytes]) -> None:
     seen: dict[bytes, str] = {}
     for label, root in labelled.items():

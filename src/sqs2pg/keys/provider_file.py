@@ -11,14 +11,13 @@ the file safely.
 
 from __future__ import annotations
 
-import base64
 import secrets
 from pathlib import Path
 from typing import Any
 
 from sqs2pg.keys import key_file
 from sqs2pg.keys.derive import ROOT_BYTES, Secret
-from sqs2pg.keys.keyring import SERIES, Keyring, root_from_base64
+from sqs2pg.keys.keyring import SERIES, Keyring, root_from_base64, root_to_base64
 
 FORMAT = "sqs2pg-keys/1"
 
@@ -64,7 +63,7 @@ def create(path: Path, *, development: bool = False) -> Keyring:
     if development:
         content["development"] = True
     for series, root in roots.items():
-        content[series] = {"1": _text(root)}
+        content[series] = {"1": root_to_base64(root)}
     key_file.write_new(path, content)
     return keyring
 
@@ -75,9 +74,5 @@ def add(path: Path, series: str, version: int) -> Secret:
     Raises what `key_file.add` raises.
     """
     root = Secret(secrets.token_bytes(ROOT_BYTES))
-    key_file.add(path, FORMAT, series, version, _text(root))
+    key_file.add(path, FORMAT, series, version, root_to_base64(root))
     return root
-
-
-def _text(root: bytes) -> str:
-    return base64.b64encode(root).decode()

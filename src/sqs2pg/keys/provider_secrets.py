@@ -7,7 +7,6 @@ may read the secret gets the roots in cleartext: KMS is the better choice.
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any
 from sqs2pg.errors import KeyFault, SettingsError
 from sqs2pg.keys import key_file
 from sqs2pg.keys.derive import ROOT_BYTES, Secret
-from sqs2pg.keys.keyring import SERIES, Keyring, root_from_base64
+from sqs2pg.keys.keyring import SERIES, Keyring, root_from_base64, root_to_base64
 from sqs2pg.keys.provider_file import FORMAT
 from sqs2pg.keys.provider_kms import aws_client, call
 
@@ -44,7 +43,7 @@ def create(secret: str, client: Any = None) -> Keyring:
     """Make a secret with version 1 of both series; never replace an existing one."""
     roots = {series: secrets.token_bytes(ROOT_BYTES) for series in SERIES}
     keyring = Keyring({1: roots["pseudonym"]}, {1: roots["vault"]}, provider=NAME)
-    content = {"format": FORMAT, **{s: {"1": _text(root)} for s, root in roots.items()}}
+    content = {"format": FORMAT, **{s: {"1": root_to_base64(root)} for s, root in roots.items()}}
     manager = client or aws_client("secretsmanager")
     call(
         "secretsmanager",
@@ -63,7 +62,7 @@ def add(secret: str, series: str, version: int, client: Any = None) -> Secret:
     manager = client or aws_client("secretsmanager")
     content = _read(manager, _name(secret))
     root = Secret(secrets.token_bytes(ROOT_BYTES))
-    content.setdefault(series, {})[str(version)] = _text(root)
+    content.setdefault(series, {})[str(version)] = root_to_base64(root)
     call(
         "secretsmanager",
         "PutSecretValue",
@@ -96,7 +95,3 @@ def _read(manager: Any, secret: str) -> dict[str, Any]:
             hint="`sqs2pg keys init` makes one; docs/reference/masking.md shows the format",
         )
     return dict(content)
-
-
-def _text(root: bytes) -> str:
-    return base64.b64encode(root).decode()

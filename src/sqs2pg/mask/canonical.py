@@ -155,12 +155,3 @@ def shown(kind: str, canonical: bytes) -> str:
         digits = canonical.hex()
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
     return canonical.decode()
-
-
-def of_kind(kind: str) -> Canonical | None:
-    """Return the function that refuses values of another kind; None for `text`, which takes all.
-
-    A value of another kind is a fault for every operator, so that changing the operator changes no
-    message's outcome.
-    """
-    return None if kind == "text" else CANONICAL[kind]

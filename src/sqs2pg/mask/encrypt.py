@@ -13,9 +13,8 @@ from sqs2pg.errors import Sqs2pgError
 from sqs2pg.keys.aead import OVERHEAD_BYTES, open_sealed, seal
 from sqs2pg.keys.derive import operator_key
 from sqs2pg.mask import token
-from sqs2pg.mask.canonical import of_kind
 from sqs2pg.mask.domain import Roots, active_root
-from sqs2pg.mask.operator import Declaration, Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties, of_kind
 
 PROPERTIES = Properties(
     deterministic=False,
@@ -36,16 +35,13 @@ def encrypt(version: int, key: bytes, domain: str, kind: str) -> Operator:
     Its mask raises PermanentFault `bad_unicode`, and what refuses a value that is not of its kind.
     The mask is not a function of the value alone: the transform calls it for every row.
     """
-    check = of_kind(kind)
     bound = [_PURPOSE, token.domain_bytes(domain)]
 
     def mask(value: str) -> str:
-        if check is not None:
-            check(value)
         sealed = seal(key, token.pad(token.utf8(value)), bound)
         return token.format_token(LETTER, version, sealed)
 
-    return Operator("encrypt", PROPERTIES, mask)
+    return Operator("encrypt", PROPERTIES, of_kind(kind, mask))
 
 
 def decrypt(key: bytes, domain: str, sealed: bytes) -> str:

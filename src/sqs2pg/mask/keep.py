@@ -5,22 +5,14 @@ The only operator that returns cleartext, and only under its own name in the set
 
 from __future__ import annotations
 
-from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Declaration, Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties, of_kind
 
 PROPERTIES = Properties(deterministic=True, reversible=True, joinable=True, format_preserving=True)
 
 
 def keep(kind: str) -> Operator:
     """Return the operator for a kind. Its mask raises PermanentFault for another kind of value."""
-    check = of_kind(kind)
-
-    def mask(value: str) -> str:
-        if check is not None:
-            check(value)
-        return value
-
-    return Operator("keep", PROPERTIES, mask)
+    return Operator("keep", PROPERTIES, of_kind(kind, lambda value: value))
 
 
 DECLARATION = Declaration(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Declaration, Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties, of_kind
 
 PROPERTIES = Properties(
     deterministic=True, reversible=False, joinable=False, format_preserving=False
@@ -12,13 +11,7 @@ PROPERTIES = Properties(
 
 def nullify(kind: str) -> Operator:
     """Return the operator for a kind. Its mask raises PermanentFault for another kind of value."""
-    check = of_kind(kind)
-
-    def mask(value: str) -> None:
-        if check is not None:
-            check(value)
-
-    return Operator("nullify", PROPERTIES, mask)
+    return Operator("nullify", PROPERTIES, of_kind(kind, lambda _: None))
 
 
 DECLARATION = Declaration(

@@ -10,12 +10,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.domain import Roots
 
 Mask = Callable[[str], str | None]
 
 KINDS = ("email", "ip", "phone", "text", "uuid")
 """Kinds of value; `mask/canonical.py` has the canonical form of each."""
+
+
+def of_kind(kind: str, mask: Mask) -> Mask:
+    """Return the mask with a check before it that the value is of its kind; all are of `text`.
+
+    A value of another kind is a fault for every operator, so that changing the operator changes no
+    message's outcome. For masks that do not need the canonical form.
+    """
+    if kind == "text":
+        return mask
+    canonical = CANONICAL[kind]
+
+    def checked(value: str) -> str | None:
+        canonical(value)
+        return mask(value)
+
+    return checked
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from sqs2pg.errors import PermanentFault, Stage
-from sqs2pg.mask.canonical import of_kind
-from sqs2pg.mask.operator import Declaration, Operator, Properties
+from sqs2pg.mask.operator import Declaration, Operator, Properties, of_kind
 
 PROPERTIES = Properties(
     deterministic=True,
@@ -28,18 +27,15 @@ def sha256(kind: str) -> Operator:
 
     Its mask raises PermanentFault `bad_unicode`, and what refuses a value that is not of its kind.
     """
-    check = of_kind(kind)
 
     def mask(value: str) -> str:
-        if check is not None:
-            check(value)
         try:
             return hashlib.sha256(value.encode()).hexdigest()
         except UnicodeEncodeError:
             pass  # raised below, since its context would have the value
         raise PermanentFault("bad_unicode", stage=Stage.MASK)
 
-    return Operator("sha256", PROPERTIES, mask)
+    return Operator("sha256", PROPERTIES, of_kind(kind, mask))
 
 
 DECLARATION = Declaration(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mask.canonical import CANONICAL, MARKS_MAX, email, ip, of_kind, phone, shown, text, uuid
+from sqs2pg.mask.canonical import CANONICAL, MARKS_MAX, email, ip, phone, shown, text, uuid
+from sqs2pg.mask.operator import of_kind
 
 MIB = 1024 * 1024
 
@@ -102,6 +103,15 @@ def test_a_canonical_form_can_be_shown(kind: str, value: str) -> None:
     assert shown(kind, CANONICAL[kind](value)) == value
 
 
-def test_every_text_is_text() -> None:
-    assert of_kind("text") is None
-    assert of_kind("ip") is ip
+def test_only_a_value_of_its_kind_reaches_a_mask() -> None:
+    seen: list[str] = []
+
+    def mask(value: str) -> str:
+        seen.append(value)
+        return "masked"
+
+    assert of_kind("text", mask) is mask
+    assert of_kind("ip", mask)("::FFFF:1.2.3.4") == "masked"
+    with pytest.raises(PermanentFault, match="bad_ip"):
+        of_kind("ip", mask)("1.2.3")
+    assert seen == ["::FFFF:1.2.3.4"]
