@@ -92,17 +92,17 @@ def spans() -> dict[str, float]:
 def lines() -> dict[str, float]:
     """Return the cost of the log, µs per batch: with a log line, and beyond the limit of lines."""
     now = 0.0
-    journal, noted = BatchLog(clock=lambda: now), report(0)
+    batch_log, noted = BatchLog(clock=lambda: now), report(0)
 
     def alone() -> None:
         nonlocal now
         now += 1.0
-        journal.committed(noted)
+        batch_log.committed(noted)
 
     found = {"log_line": cpu_us(alone)}
     for _ in range(20):
-        journal.committed(noted)
-    return found | {"batch_without_line": cpu_us(lambda: journal.committed(noted))}
+        batch_log.committed(noted)
+    return found | {"batch_without_line": cpu_us(lambda: batch_log.committed(noted))}
 
 
 def numbers() -> dict[str, float]:
@@ -110,15 +110,15 @@ def numbers() -> dict[str, float]:
     metrics, noted, now = Metrics(), report(0), time.time()
     for code in ("not_json", "wrong_type", "missing"):
         metrics.count_fault(Stage.DECODE, code)
-    pulse, seen, registry = Liveness(Settings()), ProbeResults(), metrics.registry
-    before = take_snapshot(registry, 0.0, About(), pulse, seen)
+    liveness, results, registry = Liveness(Settings()), ProbeResults(), metrics.registry
+    before = take_snapshot(registry, 0.0, About(), liveness, results)
     moment = Moment(before, point_between(before, before))
     export = start_export(TelemetrySettings(metrics=True), registry, now, "p")
     assert export is not None
     collected, emf = export.collect(), EmfLines(registry, "p")
     return {
         "batch_counted": cpu_us(lambda: metrics.observe_batch(noted, now)),
-        "snapshot": cpu_us(lambda: take_snapshot(registry, 0.0, About(), pulse, seen)),
+        "snapshot": cpu_us(lambda: take_snapshot(registry, 0.0, About(), liveness, results)),
         "point": cpu_us(lambda: point_between(before, before)),
         "stream_frame": cpu_us(lambda: encode(moment)),
         "scrape": cpu_us(lambda: generate_latest(registry)),

@@ -282,8 +282,8 @@ async def test_the_database_away_holds_messages_and_resumes_by_itself(
         run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
         await until(lambda: metric(ready, "faults_total", stage="write", code="postgres_25006") > 1)
         assert ready.source.held_count == 10
-        assert ready.consumer.pulse.paused
-        assert ready.consumer.pulse.report().ok, "starting again would not bring it back"
+        assert ready.consumer.liveness.paused
+        assert ready.consumer.liveness.report().ok, "starting again would not bring it back"
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
@@ -447,7 +447,7 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
 async def test_metrics_and_liveness_over_http(pipeline: Assemble) -> None:
     async with pipeline() as ready:
         await send(ready, [login(1), "not json"])
-        health = ready.consumer.pulse.health
+        health = ready.consumer.liveness.health
         with status_server("127.0.0.1:0", ready.metrics.registry, health) as address:
             await ready.consumer.run(drain_settle_s=0.3)
             text = await asyncio.to_thread(fetch, f"{address}/metrics")
@@ -459,7 +459,7 @@ async def test_metrics_and_liveness_over_http(pipeline: Assemble) -> None:
                 assert re.search(rf"^sqs2pg_{name}\b", text, re.MULTILINE), name
             live = json.loads(await asyncio.to_thread(fetch, f"{address}/livez"))
             assert live["ok"] is True
-            ready.consumer.pulse.polled -= 3600
+            ready.consumer.liveness.polled -= 3600
             with pytest.raises(urllib.error.HTTPError, match="503"):
                 await asyncio.to_thread(fetch, f"{address}/livez")
 

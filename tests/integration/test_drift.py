@@ -58,7 +58,7 @@ async def test_every_message_is_accounted_for(
         await asyncio.to_thread(alter, database, there)
         await send(ready, [login(i) for i in range(MESSAGES // 2, MESSAGES)])
         if back:
-            await until(lambda: consumer.pulse.paused or consumer.totals.settled == MESSAGES)
+            await until(lambda: consumer.liveness.paused or consumer.totals.settled == MESSAGES)
             await asyncio.to_thread(alter, database, back)
         await until(lambda: consumer.totals.settled == MESSAGES)
         consumer.stop()

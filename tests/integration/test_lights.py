@@ -56,20 +56,20 @@ def queue_server(monkeypatch: pytest.MonkeyPatch, aws_environment: None) -> Iter
 async def test_a_stalled_poller(queue_server: QueueServer, pipeline: Assemble) -> None:
     source = {"queue": "stalls", "wait_time_s": 1, "receivers_max": 1}
     async with pipeline(source=source, status=SOON, shutdown_grace_s=5) as ready:
-        pulse = ready.consumer.pulse
-        pulse._poll_max_s = 2.5  # of a minute and more
+        liveness = ready.consumer.liveness
+        liveness._poll_max_s = 2.5  # of a minute and more
 
         def last_poll() -> float:
             return gauge(ready, "last_poll_timestamp_seconds") or 0.0
 
         async with consuming(ready):
-            await until(lambda: not math.isnan(last_poll()) and pulse.report().ok)
+            await until(lambda: not math.isnan(last_poll()) and liveness.report().ok)
             queue_server.set_faults("ReceiveMessage", latency_ms=6_000)
-            await until(lambda: not pulse.report().ok)
+            await until(lambda: not liveness.report().ok)
             assert not ready.snapshot().well
             stalled = last_poll()
             queue_server.set_faults("ReceiveMessage", reset=True)
-            await until(lambda: last_poll() > stalled and pulse.report().ok)
+            await until(lambda: last_poll() > stalled and liveness.report().ok)
             await until(lambda: ready.snapshot().well)
 
 
@@ -156,7 +156,7 @@ async def test_thirty_thousand_faults_are_a_few_lines(
         async with pipeline(source={"queue": "stalls"}, status=SOON) as ready:
             async with ready.periodic:
                 totals = await ready.consumer.run(drain_settle_s=0.2)
-            ready.journal.flush(end=True)
+            ready.batch_log.flush(end=True)
     assert totals.quarantined == 30_000
     told = [line for line in said if line["event"] == "message quarantined"]
     assert 5 <= len(told) < 300

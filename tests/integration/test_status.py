@@ -56,7 +56,7 @@ async def serving(ready: Pipeline, access: Access | None = None) -> AsyncIterato
         status_server(
             "127.0.0.1:0",
             ready.metrics.registry,
-            ready.consumer.pulse.health,
+            ready.consumer.liveness.health,
             ready=ready.probes.ready,
             access=access,
             take=ready.snapshot,
@@ -153,7 +153,7 @@ async def test_readiness_turns_with_the_database_and_clears_by_itself(
             monkeypatch.setattr(ready.probes, "_connect", connect)
             await until(lambda: fetch(f"{address}/readyz")[0] == 200)
             assert gauge(ready, "database_up") == 1
-            ready.consumer.pulse.paused = True
+            ready.consumer.liveness.paused = True
             assert fetch(f"{address}/readyz")[0] == 503
             assert gauge(ready, "receiving_paused") == 1
 

@@ -42,7 +42,7 @@ async def consume(
         _spare_the_collector()
         logger.info("consuming", queue=settings.source.queue, table=settings.sink.table)
         if view:
-            pipeline.journal.batch_lines = verbose
+            pipeline.batch_log.batch_lines = verbose
         return await run_process(
             pipeline,
             status=StatusOutput(

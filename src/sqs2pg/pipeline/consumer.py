@@ -83,14 +83,16 @@ class Consumer:
     ) -> None:
         self._source = source
         self._upkeep = upkeep
-        self.pulse = Liveness(settings)
+        self.liveness = Liveness(settings)
         self._suspects = Suspects(SUSPECT_RECEIVES)
         self._processors = processors
         self._settings = settings
         self._metrics = metrics
         self._buffer = Buffer(2 * settings.sink.batch_rows_max)
         self._stopping = asyncio.Event()
-        self._pollers = Pollers(source, self._buffer, settings, metrics, self.pulse, self._arrived)
+        self._pollers = Pollers(
+            source, self._buffer, settings, metrics, self.liveness, self._arrived
+        )
         self._busy = 0
         self._receiving = True
         self._idle = asyncio.Event()  # set whenever something came to its end
@@ -172,7 +174,7 @@ class Consumer:
             )
 
     async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
-        self.pulse.begin_write()
+        self.liveness.begin_write()
         self._busy += 1
         try:
             for part in self._suspects.split(batch):
@@ -180,7 +182,7 @@ class Consumer:
             self._buffer.done(batch)
         finally:
             self._busy -= 1
-            self.pulse.writing -= 1
+            self.liveness.writing -= 1
             self._idle.set()
 
     async def _settle(self, processor: Processor, batch: list[Message]) -> None:
@@ -188,7 +190,7 @@ class Consumer:
         attempt = 0
         while True:
             outcomes = await self._suspects.process(processor, batch)
-            self.pulse.wrote = time.monotonic()
+            self.liveness.wrote = time.monotonic()
             if self._count(outcomes) == len(batch):
                 self._source.acknowledge(batch)
                 break
@@ -197,7 +199,7 @@ class Consumer:
             batch = [message for message, o in ended if not o.settled]
             attempt += 1
             self._pollers.gate.close()
-            self.pulse.paused = True
+            self.liveness.paused = True
             fault = processor.last_fault
             log.warning(
                 "write failed; messages are held",
@@ -208,7 +210,7 @@ class Consumer:
             )
             await asyncio.sleep(backoff_s(attempt))
         self._pollers.gate.open()
-        self.pulse.paused = False
+        self.liveness.paused = False
 
     def _arrived(self, count: int) -> None:
         self.totals.received += count

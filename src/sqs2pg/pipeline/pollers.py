@@ -44,14 +44,14 @@ class Pollers:
         buffer: Buffer,
         settings: Settings,
         metrics: Metrics,
-        pulse: Liveness,
+        liveness: Liveness,
         arrived: Callable[[int], None],
     ) -> None:
         """`arrived` is told how many messages each poll brought, redeliveries too."""
         self._source = source
         self._buffer = buffer
         self._metrics = metrics
-        self._pulse = pulse
+        self._liveness = liveness
         self._arrived = arrived
         self._receivers_max = settings.source.receivers_max
         self._buffer_enough = settings.sink.batch_rows_max
@@ -147,7 +147,7 @@ class Pollers:
         return count
 
     def _took(self, messages: list[Message], count: int) -> None:
-        self._pulse.polled = time.monotonic()
+        self._liveness.polled = time.monotonic()
         self._arrived(count)
         self.empty_polls = 0 if count else self.empty_polls + 1
         self._buffer.put(messages, more=count == BATCH)
@@ -171,7 +171,7 @@ class Pollers:
         attempt = 0
         while True:
             attempt += 1
-            now = self._pulse.polled = time.monotonic()
+            now = self._liveness.polled = time.monotonic()
             self._metrics.count_fault(Stage.RECEIVE, fault.code)
             if now - began > AWS_AWAY_MAX_S:
                 raise FatalFault(

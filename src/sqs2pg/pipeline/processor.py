@@ -101,7 +101,7 @@ class Processor:
         plan: Plan,
         sink: Sink,
         metrics: Metrics,
-        journal: BatchLog | None = None,
+        batch_log: BatchLog | None = None,
         trace: Trace | None = None,
         follow: Follow | None = None,
     ) -> None:
@@ -113,7 +113,7 @@ class Processor:
         self.sink = sink
         """The sink it writes through, for nobody else while it processes."""
         self._metrics = metrics
-        self._journal = journal or BatchLog()
+        self._batch_log = batch_log or BatchLog()
         self._trace = trace
         self._decoded = 0.0
         self.batch_id = ""
@@ -209,7 +209,7 @@ class Processor:
         """Process a batch under the present keys and columns. `again`: the columns were read again
         for it.
         """
-        report = BatchReport(self._journal.next_id(), time.time(), len(messages))
+        report = BatchReport(self._batch_log.next_id(), time.time(), len(messages))
         self.batch_id = report.id
         if self._trace:
             self._trace.begin(report, messages)
@@ -459,7 +459,7 @@ class Processor:
 
     def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         self._metrics.count_fault(fault.stage, fault.code)
-        self._journal.set_aside(message.message_id, self.batch_id, fault)
+        self._batch_log.set_aside(message.message_id, self.batch_id, fault)
         return self._plan.seal(key, message, fault)
 
     def release(self, fault: TransientFault, report: BatchReport | None = None) -> None:
@@ -468,7 +468,7 @@ class Processor:
         self._metrics.count_fault(fault.stage, fault.code)
         if report is not None:
             report.released, report.code = report.messages, fault.code
-            self._journal.released(report, fault)
+            self._batch_log.released(report, fault)
             if self._trace:
                 self._trace.end(report)
 
@@ -494,4 +494,4 @@ class Processor:
         metrics.observe_batch(report, now)
         if self._trace:
             self._trace.end(report)
-        self._journal.committed(report)
+        self._batch_log.committed(report)

@@ -41,7 +41,7 @@ class Processing(msgspec.Struct):
     keyring: Keyring
     metrics: Metrics
     sink_plan: SinkPlan
-    journal: BatchLog
+    batch_log: BatchLog
     rotation: KeyRotation
 
 
@@ -101,7 +101,7 @@ async def assemble_processors(
             async with connected(settings) as session:
                 return await compiler.compile_checked(session, fresh)
 
-        metrics, journal = metrics or Metrics(), BatchLog()
+        metrics, batch_log = metrics or Metrics(), BatchLog()
         rotation = KeyRotation(compiled, compile_again)
         streak = Streak()
         sink_plan = compiled.sink_plan
@@ -110,10 +110,10 @@ async def assemble_processors(
             for session in sessions
         ]
         processors = [
-            Processor(compiled.plan, sink, metrics, journal, traces, follow=rotation.follow)
+            Processor(compiled.plan, sink, metrics, batch_log, traces, follow=rotation.follow)
             for sink in sinks
         ]
-        yield Processing(processors, compiled.keyring, metrics, sink_plan, journal, rotation)
+        yield Processing(processors, compiled.keyring, metrics, sink_plan, batch_log, rotation)
     finally:
         if traces:
             await asyncio.to_thread(traces.close)

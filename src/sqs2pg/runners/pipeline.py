@@ -49,7 +49,7 @@ class Pipeline:
     consumer: Consumer
     keyring: Keyring
     sink_plan: SinkPlan
-    journal: BatchLog
+    batch_log: BatchLog
     probes: Probes
     periodic: PeriodicReadings
 
@@ -126,7 +126,7 @@ class Pipeline:
         """
         async with self.periodic:
             totals = await self.consumer.run(drain_settle_s=drain_settle_s)
-        self.journal.flush(end=True)
+        self.batch_log.flush(end=True)
         await self.probes.leave()
         return totals
 
@@ -166,7 +166,7 @@ class Pipeline:
 
     def health(self) -> tuple[bool, bytes]:
         """Return whether it gets on with its work, and the report as JSON (/livez)."""
-        return self.consumer.pulse.health()
+        return self.consumer.liveness.health()
 
     def ready(self) -> tuple[bool, bytes]:
         """Return whether messages can be written now, and the report as JSON (/readyz)."""
@@ -174,15 +174,15 @@ class Pipeline:
 
     def snapshot(self) -> Snapshot:
         """Return the present moment for the status page, which calls it from its own thread."""
-        metrics, pulse = self.metrics, self.consumer.pulse
+        metrics, liveness = self.metrics, self.consumer.liveness
         return take_snapshot(
-            metrics.registry, metrics.started_at, self.about, pulse, self.probes.results
+            metrics.registry, metrics.started_at, self.about, liveness, self.probes.results
         )
 
     def _put_together(self, made: Processing, queue_url: str) -> None:
         settings, metrics = self.settings, self.metrics
         self.processors, self.keyring = made.processors, made.keyring
-        self.sink_plan, self.journal = made.sink_plan, made.journal
+        self.sink_plan, self.batch_log = made.sink_plan, made.batch_log
         number = made.sink_plan.id
         self.source = QueueSource(
             self.client,
@@ -202,8 +202,8 @@ class Pipeline:
             self.source,
             self.client,
             metrics,
-            self.consumer.pulse,
-            self.journal,
+            self.consumer.liveness,
+            self.batch_log,
             Roster(number, metrics.started_at),
             self.consumer.totals,
             connect=lambda: connect(settings),

@@ -67,7 +67,7 @@ class Probes:
         source: QueueSource,
         client: SqsClient,
         metrics: Metrics,
-        pulse: Liveness,
+        liveness: Liveness,
         batch_log: BatchLog,
         roster: Roster,
         counts: ConsumerCounts,
@@ -83,7 +83,7 @@ class Probes:
         self._source = source
         self._client = client
         self._metrics = metrics
-        self._pulse = pulse
+        self._liveness = liveness
         self._batch_log = batch_log
         self._roster = roster
         self._counts = counts
@@ -99,7 +99,7 @@ class Probes:
         self._settled_before = 0
         self._beat_before = time.monotonic()
         self.results = ProbeResults()
-        metrics.receiving_paused.set_function(lambda: float(pulse.paused))
+        metrics.receiving_paused.set_function(lambda: float(liveness.paused))
 
     def all(self) -> list[PeriodicReading]:
         """Return the readings, with how often each is due."""
@@ -215,7 +215,7 @@ class Probes:
 
     def ready(self) -> tuple[bool, bytes]:
         """Return whether messages can be written now, and each check's result, as JSON."""
-        checks = self.results.checks(paused=self._pulse.paused)
+        checks = self.results.checks(paused=self._liveness.paused)
         ok = all(check.ok for check in checks.values())
         return ok, msgspec.json.encode({"ok": ok, **checks})
 
@@ -227,7 +227,7 @@ class Probes:
         self._settled_before, self._beat_before = settled, now
         recent = self._batch_log.recent
         return Beat(
-            state="paused" if self._pulse.paused else "running",
+            state="paused" if self._liveness.paused else "running",
             received=counts.received,
             written=counts.written,
             duplicate=counts.duplicate,

@@ -96,7 +96,7 @@ def take_snapshot(
     registry: CollectorRegistry,
     started_at: float,
     about: About,
-    pulse: Liveness,
+    liveness: Liveness,
     results: ProbeResults,
 ) -> Snapshot:
     """Return the present moment of one process."""
@@ -107,9 +107,9 @@ def take_snapshot(
     for family in registry.collect():
         for sample in family.samples:
             _add_sample(snapshot, sample.name, sample.labels, sample.value)
-    snapshot.paused = pulse.paused
-    snapshot.well = pulse.report().ok
-    snapshot.ready = results.checks(paused=pulse.paused)
+    snapshot.paused = liveness.paused
+    snapshot.well = liveness.report().ok
+    snapshot.ready = results.checks(paused=liveness.paused)
     snapshot.workers, snapshot.quarantine = results.workers, results.quarantine
     return snapshot
 

@@ -50,12 +50,12 @@ def test_a_batch_is_one_line_with_counts_and_times():
 
 
 def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_committed():
-    journal = BatchLog(batch_lines=False)
+    batch_log = BatchLog(batch_lines=False)
     with capture_logs() as lines:
-        journal.set_aside("m-1", "b-1", FAULT)
+        batch_log.set_aside("m-1", "b-1", FAULT)
         assert not lines, "not before: the batch may come back"
-        journal.committed(report())
-        journal.committed(report())
+        batch_log.committed(report())
+        batch_log.committed(report())
     assert lines == [
         {
             "event": "message quarantined",
@@ -70,30 +70,30 @@ def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_comm
 
 
 def test_what_was_not_set_aside_is_not_told_as_if_it_were():
-    journal = BatchLog(batch_lines=False)
+    batch_log = BatchLog(batch_lines=False)
     away = TransientFault("away", code="postgres_08006")
     with capture_logs() as lines:
-        journal.set_aside("m-1", "b-1", FAULT)
-        journal.released(report(), away)
-        journal.committed(report())
-        journal.set_aside("m-1", "b-1", FAULT)
-        journal.committed(report(written=9, duplicate=1, quarantined=0))
+        batch_log.set_aside("m-1", "b-1", FAULT)
+        batch_log.released(report(), away)
+        batch_log.committed(report())
+        batch_log.set_aside("m-1", "b-1", FAULT)
+        batch_log.committed(report(written=9, duplicate=1, quarantined=0))
         for number in range(1_000):  # tried again under other keys: neither committed nor released
-            journal.set_aside("m-1", f"c-{number}", FAULT)
-        journal.committed(BatchReport("c-0", 0.0, 10, written=9, quarantined=1))
+            batch_log.set_aside("m-1", f"c-{number}", FAULT)
+        batch_log.committed(BatchReport("c-0", 0.0, 10, written=9, quarantined=1))
     assert lines == []
 
 
 def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
     clock = Clock()
-    journal = BatchLog(batch_lines=False, clock=clock)
+    batch_log = BatchLog(batch_lines=False, clock=clock)
     with capture_logs() as lines:
         for number in range(100_000):
             clock.now = 100.0 + number / 100_000 * 60
-            journal.set_aside(f"m-{number}", "b-1", FAULT)
+            batch_log.set_aside(f"m-{number}", "b-1", FAULT)
             if number % 1_000 == 999:
-                journal.committed(report(quarantined=1_000))
-        journal.flush(end=True)
+                batch_log.committed(report(quarantined=1_000))
+        batch_log.flush(end=True)
     assert len(lines) < 50
     told = sum(line["event"] == "message quarantined" for line in lines)
     more = sum(line.get("count", 0) for line in lines)
@@ -103,12 +103,12 @@ def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
 
 def test_many_small_batches_share_a_line():
     clock = Clock()
-    journal = BatchLog(clock=clock)
+    batch_log = BatchLog(clock=clock)
     with capture_logs() as lines:
         for _ in range(BATCH_LINES_MAX + 5):
-            journal.committed(report())
+            batch_log.committed(report())
         clock.now += 1
-        journal.flush()
+        batch_log.flush()
     assert [line["event"] for line in lines] == ["batch"] * BATCH_LINES_MAX + ["more batches"]
     assert lines[-1]["count"] == 5
     assert lines[-1]["messages"] == 50
@@ -116,30 +116,30 @@ def test_many_small_batches_share_a_line():
 
 
 def test_with_a_live_view_batches_have_no_line_and_faults_have():
-    journal = BatchLog(batch_lines=False)
+    batch_log = BatchLog(batch_lines=False)
     with capture_logs() as lines:
-        journal.set_aside("m-1", "b-1", FAULT)
-        journal.committed(report())
+        batch_log.set_aside("m-1", "b-1", FAULT)
+        batch_log.committed(report())
     assert [line["event"] for line in lines] == ["message quarantined"]
 
 
 def test_batches_have_ids_of_their_own():
     one, other = BatchLog(), BatchLog()
-    ids = {journal.next_id() for journal in (one, other) for _ in range(5)}
+    ids = {batch_log.next_id() for batch_log in (one, other) for _ in range(5)}
     assert len(ids) == 10
 
 
 @pytest.mark.parametrize("count", [1, 200])
 def test_the_latest_codes_are_kept_and_bounded(count: int):
-    journal = BatchLog()
+    batch_log = BatchLog()
     fault = TransientFault("away", code="postgres_57P01")
     with capture_logs():
         for _ in range(count):
-            journal.released(report(), fault)
-        journal.set_aside("m-1", "b-1", FAULT)
-        journal.committed(report())
-    assert len(journal.recent) == min(count + 1, 50)
-    assert [(r.stage, r.code) for r in journal.recent][-2:] == [
+            batch_log.released(report(), fault)
+        batch_log.set_aside("m-1", "b-1", FAULT)
+        batch_log.committed(report())
+    assert len(batch_log.recent) == min(count + 1, 50)
+    assert [(r.stage, r.code) for r in batch_log.recent][-2:] == [
         (Stage.WRITE, "postgres_57P01"),
         (Stage.DECODE, "not_json"),
     ]
