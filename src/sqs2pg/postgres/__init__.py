@@ -1,1 +1,1 @@
-"""The PostgreSQL side: writing batches, and the books that make each message count once."""
+"""The PostgreSQL side: write batches, and keep the books that make each message count once."""

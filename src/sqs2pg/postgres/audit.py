@@ -1,9 +1,9 @@
-"""The audit: record an act on sealed things, and prove that the record was not rewritten.
+"""The audit: record an act on sealed data, and prove that the record was not rewritten.
 
-Beside the flow of messages: unseal, replay, purge and key acts pass here. Each row's hash covers
-its fields and the hash of the row before it. The chain alone shows a clumsy change; an *anchor*,
-the sequence and hash of a row that was noted elsewhere, shows a rewritten chain as well. So the
-anchor of every act goes to the log.
+Beside the flow of messages: reveals, unseals, erasures, replays, purges and key acts are recorded
+here. Each row's hash covers its fields and the hash of the row before it. The chain alone shows a
+clumsy change. An *anchor*, which is the sequence and hash of a row, noted outside the database,
+also shows a chain that was rewritten. So the anchor of every act goes to the log.
 
 Promises: an act is committed durably before `record` returns. Must never do: put a value of a
 message into an act; its subject is ids and counts.
@@ -29,7 +29,7 @@ logger = structlog.get_logger(__name__)
 REASON_CHARACTERS_MAX = 500
 TICKET_CHARACTERS_MAX = 100
 DIFFERENCES_MAX = 20
-"""Differences told one by one; a chain broken early would name every row after it."""
+"""Differences that are reported one by one; a chain broken early would name every row after it."""
 
 _FORMAT = b"sqs2pg/1/audit"
 _GENESIS = bytes(32)  # the hash before the first row
@@ -43,17 +43,17 @@ _ROWS = """SELECT sequence,
        CASE WHEN isfinite(at) THEN (extract(epoch FROM at) * 1000000)::bigint END,
        role, act, subject, reason, ticket, previous_hash, hash
 FROM sqs2pg.audit WHERE sequence > %s AND sequence <= %s ORDER BY sequence LIMIT %s"""
-# One statement, one snapshot: an act recorded meanwhile has moved the head along.
+# One statement, one snapshot: an act that is recorded meanwhile also moves the head.
 _BEYOND = """SELECT count(*) FROM sqs2pg.audit a
 WHERE a.sequence > coalesce((SELECT max(h.sequence) FROM sqs2pg.audit_head h), 0)
 OR a.sequence < 1"""
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """A row of the audit by its sequence and hash; as text `SEQUENCE:HASH`."""
+    """The sequence and hash of a row of the audit; as text `SEQUENCE:HASH`."""
 
     sequence: int
-    """From 1; 0 stands for the empty audit, which every other one continues."""
+    """From 1; 0 is the anchor of the empty audit."""
     hash: bytes
 
     def __str__(self) -> str:
@@ -78,9 +78,9 @@ async def record(
 ) -> Anchor:
     """Record an act, committed durably, and log its anchor; return the anchor.
 
-    To be called outside a transaction. `act` is snake_case, at most 32 characters; `subject` is
-    ids and counts, at most 500; `reason` and `ticket` are the operator's own words, checked by
-    `operator_text`. Raises FatalFault where the act cannot be recorded: do not go on then.
+    Call it outside a transaction. `act` is snake_case, at most 32 characters. `subject` is ids and
+    counts, at most 500 characters. `reason` and `ticket` are the operator's own words, checked by
+    `stated_reason`. Raises FatalFault where the act cannot be recorded: do not go on then.
     """
     with explained():
         anchor = await append(session, act, subject=subject, reason=reason, ticket=ticket)
@@ -93,7 +93,7 @@ async def append(
 ) -> Anchor:
     """Record an act in the caller's transaction, which then commits durably.
 
-    Call it last, for it makes other acts wait until COMMIT, and `announce` after that. Raises
+    Call it last, because other acts wait until COMMIT, and call `announce` after COMMIT. Raises
     psycopg.Error.
     """
     [(sequence, digest)] = await session.execute(_RECORD, [act, subject, reason, ticket])
@@ -147,10 +147,10 @@ async def head(session: Session) -> Anchor:
 async def check_chain(session: Session, anchor: str | None = None) -> list[str]:
     """Recompute the chain from its first row; return what is wrong with it, in words.
 
-    Without an anchor that shows rows edited, removed or moved by someone who did not rewrite
-    every row after them. With one (`SEQUENCE:HASH`, as logged) it also shows a chain that was
-    rewritten or cut short at or before the anchor. Empty where nothing is wrong. At most
-    `DIFFERENCES_MAX` differences are told one by one. May run inside or outside a transaction.
+    Without an anchor this shows rows that were edited, removed or moved by somebody who did not
+    rewrite every row after them. With one (`SEQUENCE:HASH`, as logged) it also shows a chain that
+    was rewritten or cut short at or before the anchor. Empty where nothing is wrong. At most
+    `DIFFERENCES_MAX` differences are reported one by one. May run inside or outside a transaction.
 
     Raises SettingsError for an anchor of another form, FatalFault where the audit cannot be read.
     """
@@ -167,7 +167,7 @@ async def check_chain(session: Session, anchor: str | None = None) -> list[str]:
 
 
 async def _differences(session: Session, wanted: Anchor | None) -> AsyncIterator[str]:
-    # The anchor first: it is the answer that was asked for, and the list may be cut short.
+    # The anchor first: the caller asked for it, and the list may be cut short.
     if wanted is not None and wanted.sequence > 0:
         rows = await session.execute(_HASH, [wanted.sequence])
         if not rows:
@@ -182,7 +182,7 @@ async def _differences(session: Session, wanted: Anchor | None) -> AsyncIterator
             yield f"rows {before.sequence + 1} to {sequence - 1} are missing"
         elif previous != before.hash:
             yield f"row {sequence} does not follow the row before it"
-        # Computed here and not by the database, where whoever edits rows can edit functions too.
+        # Computed here, because somebody who edits rows in the database can edit functions too.
         if digest != _hash(row):
             yield f"row {sequence} was changed after it was recorded"
         before = Anchor(sequence, digest)
@@ -196,7 +196,7 @@ async def _differences(session: Session, wanted: Anchor | None) -> AsyncIterator
 
 
 async def _rows(session: Session, last: int) -> AsyncIterator[tuple[Any, ...]]:
-    """Yield the rows up to `last` in order, a page in memory at a time."""
+    """Yield the rows up to `last` in order, one page in memory at a time."""
     after = 0
     while page := await session.execute(_ROWS, [after, last, _PAGE]):
         for row in page:

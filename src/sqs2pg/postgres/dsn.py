@@ -37,7 +37,10 @@ def hosts(dsn: str, environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def dsn_keywords(dsn: str) -> dict[str, str]:
-    """Return the parts of a connection string by name, secrets included; none where it is wrong."""
+    """Return the keywords and values of a connection string, secrets included.
+
+    Empty where it cannot be parsed.
+    """
     try:
         return {name: str(value) for name, value in _parts(dsn).items()}
     except SettingsError:

@@ -1,8 +1,7 @@
 """The keys on record in the database: fingerprints and the active version, never a key.
 
-At start the keyring is held against the record: a root whose fingerprint is not the recorded one
-would silently give every device a second token, so it stops the process. A first start records
-what it has.
+Each start compares the keyring with the record. A root with another fingerprint would silently give
+every device a second token, so it stops the process. The first start records the keys it has.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ WHERE k.fingerprint = excluded.fingerprint RETURNING 1"""
 
 
 async def verify_fingerprints(session: Session, keyring: Keyring) -> Keyring:
-    """Return the keyring with the active versions of the database.
+    """Compare the keyring with the record; return it with the active versions of the database.
 
-    A series that has no record yet is recorded, its primary version as the active one. Raises
+    A series without a record is recorded, with its primary version as the active one. Raises
     KeyFault where a fingerprint differs from the recorded one, or where the active version is
     not in the keyring.
     """
@@ -78,25 +77,27 @@ async def activate(session: Session, keyring: Keyring, series: str, version: int
     One transaction: a batch sees the old version or the new one. Raises KeyFault where another
     root is on record under that version, FatalFault where the role may not change the record.
     """
-    mark = keyring.fingerprints(series)[version]
+    fingerprint = keyring.fingerprints(series)[version]
     with explained():
         async with session.transaction():
             await session.execute("SELECT pg_advisory_xact_lock(hashtext('sqs2pg.key'))")
             await session.execute(_RETIRE, [series])
-            if not await session.execute(_ACTIVATE, [series, version, mark]):
+            if not await session.execute(_ACTIVATE, [series, version, fingerprint]):
                 raise KeyFault(
                     f"another {series} root is on record as version {version}",
                     code="key_fingerprint",
                     hint="number the new root with a version that was never used",
                 )
             anchor = await audit.append(
-                session, "keys_rotate", subject=f"{series} root v{version}, fingerprint {mark}"
+                session,
+                "keys_rotate",
+                subject=f"{series} root v{version}, fingerprint {fingerprint}",
             )
     audit.announce("keys_rotate", anchor)
 
 
 async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
-    """Return the fingerprint, and whether it is active, of each series and version on record.
+    """Return the fingerprint of each series and version on record, and whether it is active.
 
     Raises SettingsError where the database has no such record.
     """
@@ -110,9 +111,9 @@ async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
 
 
 async def oldest(session: Session, series: str) -> int:
-    """Return the lowest version of a series on record; new ones are always numbered higher.
+    """Return the lowest version of a series on record; new versions always have higher numbers.
 
-    The series has a record. Raises FatalFault.
+    The series must have a record. Raises FatalFault.
     """
     with explained():
         return min(version for name, version in await _read(session) if name == series)
@@ -120,10 +121,10 @@ async def oldest(session: Session, series: str) -> int:
 
 async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
     rows = await session.execute("SELECT series, version, fingerprint, active FROM sqs2pg.key")
-    return {(series, version): (mark, active) for series, version, mark, active in rows}
+    return {(series, version): (digest, active) for series, version, digest, active in rows}
 
 
 async def _record_primary(session: Session, keyring: Keyring, series: str) -> None:
-    if marks := keyring.fingerprints(series):
+    if fingerprints := keyring.fingerprints(series):
         version = keyring.active(series)
-        await session.execute(_RECORD, [series, version, marks[version], series])
+        await session.execute(_RECORD, [series, version, fingerprints[version], series])

@@ -1,9 +1,8 @@
 """Hourly upkeep of the books by a running pipeline: days ahead, days past retention, the tally.
 
-Each step is one short transaction of its own, by functions of the schema's owner, so that the
-ingest role owns nothing. Any number of workers may run it; a lock lets one at a time. A step that
-fails is tried again at the next turn: nothing here is needed for a message to be written, since
-the sink attaches a day that is missing by itself.
+Each step is one short transaction by a function of the schema's owner, so that the ingest role owns
+nothing. Any number of workers may run it; a lock lets one in at a time. A step that fails is tried
+again an hour later. No message depends on it: the sink attaches a missing day by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _UNDATED_AT_ONCE = 10_000
 
 
 async def maintain(session: Session, settings: Settings, pipeline: int) -> dict[str, int]:
-    """Do one turn; return what was done: days attached and dropped, entries forgotten.
+    """Run every step once; return how many of each thing were attached, dropped or merged.
 
     Raises TransientFault where a step failed. May be repeated at any time.
     """

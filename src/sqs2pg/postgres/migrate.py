@@ -1,8 +1,8 @@
 """Create or upgrade our tables, the target table and the ledger's days.
 
 Each file of `sql/migrations` is applied once, in order, in one transaction, and recorded with its
-checksum. Never drops or alters the target: a table that is there already is only measured
-against the mapping.
+checksum. Never drops or alters a target, except to add columns on request: a table that exists
+already is only compared with the mapping.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DAYS_AHEAD = 7
 """Day partitions attached ahead of today, so that a day's first message never waits for one."""
 
 ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
-"""Of the whole cluster; see sql/roles.sql for what each may do."""
+"""They belong to the whole cluster; sql/roles.sql says what each may do."""
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('sqs2pg.migrate'))"
 _REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
@@ -81,7 +81,7 @@ def table_ddl(target: Target, settings: Settings | None = None) -> str:
 
 
 async def _add_columns(session: Session, target: Target, *, apply: bool) -> list[str]:
-    """Add the columns that the mapping has and the table lacks, or say how."""
+    """Add the columns that the mapping has and the table lacks; without `apply` say how to."""
     found = await read_columns(session, quote_table(target.table))
     missing = [field for field in target.fields if field.column not in found]
     if not missing:
@@ -103,7 +103,7 @@ async def _add_columns(session: Session, target: Target, *, apply: bool) -> list
 
 
 async def migrate(session: Session, settings: Settings, *, additive: bool = False) -> list[str]:
-    """Bring the database up to this version; return a line for each thing that was done.
+    """Bring the database to this version; return one line for each thing that was done.
 
     `additive`: columns that the mapping has and a target lacks are added to it.
 
@@ -169,11 +169,11 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
         if position == 0 and settings.sink.partition_by:
             await note_partitions(session, settings, resolved)
         if resolved in registered or (registered and position == 0):
-            continue  # a pipeline of another table is told so when it starts
-        # Counted while nobody can write: rows that come in between would belong to nobody.
+            continue  # a pipeline that is registered for another table is refused at its start
+        # Counted while nobody can write: no book would account for rows that come in between.
         await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
         name = settings.pipeline_name
-        escaped = table.replace("%", "%%")  # stands in a query with parameters
+        escaped = table.replace("%", "%%")  # for a query with parameters
         if position == 0:
             await session.execute(_REGISTER.format(table=escaped), [name, resolved, resolved])
         await session.execute(
@@ -191,7 +191,7 @@ def roles_sql() -> str:
 def target_grants(settings: Settings) -> list[str]:
     """Return the grants on the targets: ingest adds rows, analysts read them."""
     schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
-    schemas.pop("public", None)  # open to everybody, as it comes
+    schemas.pop("public", None)  # everybody may use it by default
     return [
         f"GRANT USAGE ON SCHEMA {quote_table(schema)} TO {role}"
         for schema in schemas
@@ -203,7 +203,7 @@ def target_grants(settings: Settings) -> list[str]:
     ]
 
 
-# Those that columns of a target take their defaults from: an insert asks for them too.
+# The sequences of a target's defaults: an insert needs a privilege on them, too.
 _SEQUENCES = """SELECT DISTINCT s.oid::regclass::text FROM pg_catalog.pg_attrdef a
 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = a.oid
 JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
@@ -211,7 +211,7 @@ WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND a.adrelid = pg_catalog.
 
 
 async def _grant(session: Session, settings: Settings) -> list[str]:
-    """Make the roles and grant; return a line for what is new, or could not be done."""
+    """Create roles and grant privileges; return one line for each thing done or not possible."""
     before = await _missing_roles(session)
     await session.execute(roles_sql())
     missing = await _missing_roles(session)
@@ -268,7 +268,7 @@ async def _missing_roles(session: Session) -> set[str]:
 
 
 def check_partition_column(settings: Settings) -> None:
-    """Raise SettingsError where no field goes to the column that the first target is parted by."""
+    """Raise SettingsError where no field goes to the partition column of the first target."""
     by, first = settings.sink.partition_by, settings.targets[0]
     if by and by not in {field.column for field in first.fields}:
         raise SettingsError(
@@ -278,7 +278,7 @@ def check_partition_column(settings: Settings) -> None:
 
 
 async def note_partitions(session: Session, settings: Settings, target: str) -> None:
-    """Note how a target is partitioned, if it is; a plain one waits for `partition --convert`."""
+    """Note how a target is partitioned. A plain table is not noted until `partition --convert`."""
     sink = settings.sink
     how = [sink.partition_by, sink.partition_every, sink.partitions_ahead]
     await session.execute(_NOTE_PARTITIONS, [target, *how, sink.partition_retention_days, target])
@@ -334,7 +334,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
 async def target_tables(
     session: Session, settings: Settings, *, narrowed: bool = False
 ) -> tuple[list[TargetTable], list[list[Column]]]:
-    """Return each target, and the columns its fields go to as the catalog has them now.
+    """Return each target, and the columns of its fields as the catalog describes them now.
 
     `narrowed`: as `columns.match` takes it.
 

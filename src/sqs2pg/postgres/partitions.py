@@ -1,9 +1,9 @@
-"""Partitions of a target: made for new tables, attached ahead, dropped when they are old enough,
-and an existing plain table turned into a partitioned one while it is written to.
+"""Partitions of a target: attach periods ahead, drop old ones, and turn an existing plain table
+into a partitioned one while rows are written to it.
 
-Each step is one transaction of a definer function (`sql/migrations/0001_initial.sql`), so that the
-ingest role can do the upkeep and owns nothing, and a run that is killed goes on where it ended.
-What retention drops goes to the tally, so that `verify` stays clean.
+Each step is one transaction of a definer function (`sql/migrations`), so that the ingest role can
+do the upkeep without owning anything, and a run that was killed goes on where it ended. The rows
+that retention drops are counted in the tally, so that `verify` finds no difference.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sqs2pg.settings import Index, Settings
 _ALL = """SELECT target, every, ahead, retention_days, column_name FROM sqs2pg.partitioned
 WHERE pg_catalog.to_regclass(target) IS NOT NULL"""
 _KIND = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
-# What a plain table may have that would not move with its name, or that partitions cannot have:
-# left unsaid, row security or a foreign key would be gone without a word.
+# What a plain table may have that would not move with its name, or that partitions cannot have.
+# Without this check row security or a foreign key would be lost without a message.
 _OBSTACLES = """SELECT 'foreign key ' || conname || ' refers to it' FROM pg_catalog.pg_constraint
   WHERE confrelid = %s::regclass AND contype = 'f'
 UNION ALL SELECT 'its ' || CASE contype WHEN 'p' THEN 'primary key ' ELSE 'unique constraint ' END
@@ -82,13 +82,13 @@ class Converted(msgspec.Struct):
     rows: int = 0
     """Rows that moved to a period of their own."""
     left: int = 0
-    """Rows that stay in the default partition: without a date, or of no year from 1 to 9999."""
+    """Rows that stay in the default partition: without a date, or of a year outside 1 to 9999."""
 
 
 async def extend(session: Session) -> tuple[int, int]:
-    """Attach the periods ahead of every partitioned target and drop what is too old.
+    """Attach the periods ahead of every partitioned target, and drop the periods that are too old.
 
-    Returns how many of each. Raises TransientFault.
+    Returns how many were attached and dropped. Raises TransientFault.
     """
     attached = dropped = 0
     with retryable(
@@ -111,7 +111,7 @@ async def extend(session: Session) -> tuple[int, int]:
 
 
 def _days(every: str, ahead: int) -> list[date]:
-    """Return a day of the last period, of this one and of each one ahead."""
+    """Return one day of each period: the last one, this one and the ones ahead."""
     if every == "day":
         return [today() + timedelta(days=n) for n in range(-1, ahead + 1)]
     first = today().replace(day=1)
@@ -122,12 +122,12 @@ def _days(every: str, ahead: int) -> list[date]:
 async def convert(
     session: Session, settings: Settings, table: str, report: Callable[[Converted], None]
 ) -> Converted:
-    """Turn a plain table into a partitioned one, while rows come; return what was done.
+    """Turn a plain table into a partitioned one while rows are written; return what was done.
 
-    The table becomes the default partition of a new one of its name, at once; then the rows of one
-    period after the other, the newest first, move to a partition of their own, each in one
-    transaction. May be repeated, and goes on where it ended. Raises SettingsError for what stands
-    in the way.
+    First the table becomes the default partition of a new table with its name. Then the rows of one
+    period after the other, the newest first, move to a partition of their own, each period in one
+    transaction. May be repeated, and goes on where it ended. Raises SettingsError where the table
+    has something that stands in the way.
     """
     check_partition_column(settings)
     by, done = settings.sink.partition_by, Converted()
@@ -187,9 +187,9 @@ async def _move(
     [(fallback,)] = await session.execute(_DEFAULT, [table])
     column = quote_identifier(by)
     while True:
-        # The newest first: once the present period is moved, new rows go past the default
-        # partition, and nobody waits for the moves of the older ones.
-        # As text, and of the years that have four digits: the driver has no date for others.
+        # The newest first: once the present period has moved, new rows no longer go to the default
+        # partition, and nobody waits while older periods move.
+        # As text, and of the years with four digits: the driver has no date for others.
         [(day,)] = await session.execute(
             f"SELECT max({column})::date::text FROM ONLY {fallback}"
             f" WHERE {column} >= '0001-01-01' AND {column} < '10000-01-01'"
@@ -200,8 +200,8 @@ async def _move(
             "SELECT sqs2pg.attach_period(%s, %s::date)", [table, day]
         )
         if moved is None:
-            # The period is there, and rows of it are in the default partition: not possible but
-            # where somebody has attached a partition of that name and other bounds.
+            # The period is there, and rows of it are in the default partition: somebody attached a
+            # partition with that name and other bounds.
             raise SettingsError(
                 f"a partition of {table} for {day} is there with other bounds",
                 hint="detach or rename it, then run the same command again",
@@ -213,10 +213,10 @@ async def _move(
 
 
 async def build_indexes(session: Session, settings: Settings) -> list[str]:
-    """Build the declared indexes that are missing, without holding up writers; return their names.
+    """Build the declared indexes that are missing, without blocking writers; return their names.
 
-    CREATE INDEX CONCURRENTLY runs in no transaction. On a partitioned table each partition's index
-    is built so, and then attached to the parent's. Raises FatalFault.
+    CREATE INDEX CONCURRENTLY cannot run in a transaction. On a partitioned table each partition's
+    index is built this way and then attached to the parent's. Raises FatalFault.
     """
     built: list[str] = []
     with explained():

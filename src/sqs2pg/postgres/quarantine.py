@@ -1,9 +1,9 @@
-"""Set a message aside: seal its body; read the quarantine table back; open and purge its rows.
+"""Quarantine: seal a message's body, list the entries, open and purge them.
 
-Reasons are codes and details are names; the body is sealed under its own derived key before it
+Reasons are codes and details are names. The body is sealed under its own derived key before it
 comes near SQL, so that neither the table nor the server's log can quote it.
 
-Promises: a body is opened only after an audit row that says so is committed; a purged row is
+Promises: a body is opened only after an audit row that says so is committed. A purged row is
 counted in the same transaction, so that the books still balance. Replay is `pipeline/replay.py`.
 """
 
@@ -29,7 +29,7 @@ Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
 
 PURGE_BATCH = 5_000
-"""Rows a transaction of a purge deletes, at most."""
+"""Rows that one transaction of a purge deletes, at most."""
 
 _ENTRY = """SELECT q.id, q.message_id, q.reason, q.detail, q.attempts, q.received_at, q.sent_at,
        q.replayed_at, octet_length(q.body), q.sealed_under
@@ -39,8 +39,8 @@ _EXTENT = """SELECT count(*), count(*) FILTER (WHERE q.replayed_at IS NULL), coa
 FROM sqs2pg.quarantine q WHERE q.pipeline = %s"""
 _BODY = """SELECT key::text, message_id, sealed_under, body
 FROM sqs2pg.quarantine WHERE pipeline = %s AND id = %s"""
-# Rows that a replay holds are left to it. `purged` counts the ledger entries that lose their row:
-# none for a message that was replayed since, nor for one whose ledger day is gone.
+# Rows that a replay has locked are skipped. `purged` counts the ledger entries that lose their row:
+# not those of messages that were replayed since, nor those whose ledger day was dropped.
 _PURGE = """WITH doomed AS MATERIALIZED (
     SELECT q.id FROM sqs2pg.quarantine q WHERE q.pipeline = %s {which}
     ORDER BY q.id LIMIT %s FOR UPDATE SKIP LOCKED),
@@ -76,22 +76,22 @@ class Entry(msgspec.Struct, frozen=True):
     sent_at: datetime
     replayed_at: datetime | None
     body_bytes: int
-    """Of the sealed body."""
+    """The size of the sealed body."""
     sealed_under: str
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which entries are meant: those that every given filter lets through."""
+    """Selects the entries that match every given filter."""
 
     ids: tuple[int, ...] = ()
     reason: str | None = None
     message_id: str | None = None
     since: datetime | None = None
-    """Set aside from then on."""
+    """Quarantined from then on."""
     older_than_days: int | None = None
-    """Set aside more than so many times 24 hours ago."""
+    """Quarantined more than so many times 24 hours ago."""
     open_only: bool = False
-    """Not replayed."""
+    """Only entries that were not replayed."""
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the conditions as SQL on the alias `q`, each led by AND, and their values."""
@@ -107,7 +107,7 @@ class Selection(msgspec.Struct, frozen=True):
         return "".join(f" AND {clause}" for clause in clauses), list(given.values())
 
     def __str__(self) -> str:
-        """The filters in words, at most a few hundred characters, for the audit."""
+        """Return the filters in words, at most a few hundred characters, for the audit."""
         shown = ", ".join(map(str, self.ids[:12])) + (", …" if len(self.ids) > 12 else "")
         parts = [
             f"ids {shown}" if self.ids else "",
@@ -118,13 +118,13 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How far a selection reaches at one instant."""
+    """What a selection matches at one instant."""
 
     entries: int
     open: int
-    """Of the entries, those not replayed."""
+    """Entries that were not replayed."""
     last_id: int
-    """0 where there is none. Entries set aside later have higher ones."""
+    """0 where nothing matches. Messages that are quarantined later get higher ids."""
 
 
 class Purged(msgspec.Struct):
@@ -208,7 +208,7 @@ def open_attributes(
 
 
 def associated_data(ledger_key: str, message_id: str, what: bytes = _BODIES) -> tuple[bytes, ...]:
-    """Return what is sealed with: it opens in its own row and as what it is only."""
+    """Return what binds sealed bytes to their row and to `what` they are."""
     return (what, ledger_key.encode(), message_id.encode())
 
 
@@ -222,7 +222,7 @@ async def entries(
 
 
 async def entry(session: Session, pipeline: int, number: int) -> Entry:
-    """Return one entry. Raises SettingsError where there is none of that number."""
+    """Return one entry. Raises SettingsError where there is no entry with that number."""
     found = await entries(session, pipeline, Selection(ids=(number,)))
     if not found:
         raise no_entry(number)
@@ -240,14 +240,14 @@ def no_entry(*numbers: int) -> SettingsError:
 
 
 async def counts(session: Session, pipeline: int, selection: Selection) -> dict[str, int]:
-    """Return how many entries of the selection there are, by reason, the most frequent first."""
+    """Return how many entries the selection has per reason, the most frequent reason first."""
     which, values = selection.where()
     query = f"{_COUNTS}{which} GROUP BY q.reason ORDER BY 2 DESC, 1"
     return dict(await _read(session, query, [pipeline, *values]))
 
 
 async def measure(session: Session, pipeline: int, selection: Selection) -> Extent:
-    """Return how far the selection reaches now. Raises SettingsError for ids not there."""
+    """Return what the selection matches now. Raises SettingsError for ids that do not exist."""
     which, values = selection.where()
     [row] = await _read(session, _EXTENT + which, [pipeline, *values])
     extent = Extent(*row)
@@ -264,7 +264,7 @@ async def unseal(
     """Return the body of one entry as it was received.
 
     An audit row with the reason (1 to 500 characters) and ticket (at most 100) is committed
-    durably before the body is fetched. Raises SettingsError for an entry that is not there or a
+    durably before the body is fetched. Raises SettingsError for an entry that does not exist or a
     reason that cannot be recorded, KeyFault where the key is missing, Sqs2pgError where the body
     does not open.
     """
@@ -296,7 +296,7 @@ async def purge(
     """Delete the entries of a selection for good, up to `last_id`; return how many.
 
     In transactions of `PURGE_BATCH` rows, each with its tally row and its audit row. `report` is
-    counted up as they commit. Entries that a replay has locked are left. May be repeated.
+    updated as they commit. Entries that a replay has locked are skipped. May be repeated.
 
     Raises FatalFault where the database refuses.
     """
@@ -337,7 +337,7 @@ async def _purge(
 
 
 async def purge_expired(session: Session, pipeline: int, retention_days: int) -> int:
-    """Delete entries set aside more than `retention_days` ago; return how many.
+    """Delete entries that were quarantined more than `retention_days` ago; return how many.
 
     For the pipeline's maintenance: several processes may call it at once. Raises TransientFault
     where the database is away or refuses; nothing is lost by trying again later.

@@ -1,11 +1,11 @@
 """The search for rows that the database rejects, inside one transaction, in few statements.
 
 A COPY that fails says at most which line it stopped at, and for a deferred constraint not even
-that. So the first bad row is searched for: try a prefix; where it holds, the bad row is behind
-it, where it fails, inside. A try that holds costs one statement and one that fails two (COPY and
-ROLLBACK TO), so prefixes are cut at 0.382 of the rest, not at half: the cost of either answer,
-in statements, is then the same (the argument of Fibonacci search), and one bad row among 5,000
-costs at most 19 statements to find, or 3 where the error names a line that proves right.
+that. So the first bad row is searched for by trying prefixes: if a prefix is accepted, the bad row
+comes after it; if it fails, the bad row is inside. An accepted try costs one statement, a failed
+one two (COPY and ROLLBACK TO). So a prefix is 0.382 of the rest, not half: both answers then cost
+the same in statements (the argument of Fibonacci search). Among 5,000 rows one bad row costs at
+most 19 statements to find, or 3 where the error names the right line.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sqs2pg.postgres.target_copy import TargetCopy
 _CUT = 0.382  # 1 - 1/golden ratio
 SUPPRESSED = DatabaseFault(Verdict.BAD_ROW, "", "row_suppressed")
 """A trigger returned NULL: the server took the row and kept nothing."""
-_KEEP_ROWS = 256  # placed rows worth a savepoint, once rows are known to be bad
+_KEEP_ROWS = 256  # so many accepted rows are worth a savepoint, once bad rows are known
 COLUMN_STATES = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
 """SQLSTATEs of rows that a column takes no more, or not yet: too long, out of range, not of its
 type, NULL. They may say that the table has changed."""
 SAME_FAULT_MAX = 50
-"""Rows rejected alike with none accepted, after which a batch's search ends early."""
+"""A batch's search ends early after so many rows that were rejected alike, with none accepted."""
 
 
 async def find_rejected(
@@ -36,14 +36,14 @@ async def find_rejected(
     rows: Sequence[Row],
     suspected: DatabaseFault | None = None,
 ) -> dict[int, tuple[Row, DatabaseFault]]:
-    """Write the rows the database takes; return the others, by index, with the reason.
+    """Write the rows that the database takes; return the others, by index, with the fault.
 
-    Runs inside the caller's transaction, deferred constraints already immediate. `suspected` is
-    the fault that just these rows, all at once, have met before: it saves trying that again.
-    Rows rejected with one of `COLUMN_STATES` were all tried against one state of the tables, which
-    lasts until the transaction ends: a column that changes meanwhile must not part a batch in two.
-    Ends early, with every row counted as rejected, once `SAME_FAULT_MAX` rows from the first on
-    are rejected alike. Raises psycopg.Error for any fault that is not a row's.
+    Runs inside the caller's transaction, with deferred constraints already immediate. `suspected`
+    is the fault that exactly these rows, all at once, have met before: it saves one try.
+    Rows that are rejected with one of `COLUMN_STATES` were all tried against the same state of the
+    tables, which lasts until the transaction ends: a column that changes meanwhile must not split
+    a batch. Ends early, with every row counted as rejected, once the first `SAME_FAULT_MAX` rows
+    are rejected alike. Raises psycopg.Error for any error that does not speak of a row.
     """
     if not rows:
         return {}
@@ -74,10 +74,10 @@ class _Search:
         self._targets = targets
         self._rows = rows
         self._rejected: dict[int, tuple[Row, DatabaseFault]] = {}
-        self._saved = 0  # rows below it are in, and a savepoint stands there
-        self._placed = 0  # rows below it are in
+        self._saved = 0  # rows below this index are written, and a savepoint follows them
+        self._placed = 0  # rows below this index are written
         self._copied_from = 0  # where the last COPY began
-        self._good = 0  # rows below it are known to hold, or are rejected
+        self._good = 0  # rows below this index are known to be accepted, or are rejected
         self._locked = False
 
     async def run(self, suspected: DatabaseFault | None) -> dict[int, tuple[Row, DatabaseFault]]:
@@ -95,7 +95,7 @@ class _Search:
     async def _first_bad(
         self, fault: DatabaseFault, *, proven: bool
     ) -> tuple[int, DatabaseFault | None]:
-        """Return the first bad row's index and its fault; None where a suspicion proves wrong."""
+        """Return the first bad row's index and its fault; no fault where a suspicion was wrong."""
         low, high = self._good, len(self._rows)
         guess = self._row_of_line(fault.line)
         while high - low > 1:
@@ -113,7 +113,7 @@ class _Search:
         return low, fault if proven else await self._try_upto(high)
 
     def _row_of_line(self, line: int | None) -> int | None:
-        """The row that line `line` of the last COPY, from 1, belonged to."""
+        """Return the index of the row that line `line` of the last COPY belonged to, from 1."""
         if line is None:
             return None
         for index in range(self._copied_from, len(self._rows)):
@@ -124,7 +124,7 @@ class _Search:
         return None
 
     async def _try_upto(self, end: int) -> DatabaseFault | None:
-        """Place the rows not yet in, up to `end`; on a fault go back to the savepoint."""
+        """Write the rows before `end` that are not written yet; undo them where one is bad."""
         rows = [self._rows[i] for i in range(self._placed, end) if i not in self._rejected]
         if not rows:
             self._placed = end
@@ -152,7 +152,7 @@ class _Search:
         return None
 
     async def _lock(self) -> None:
-        # Outside of the savepoint: going back to it gives up the locks that were taken after it.
+        # Outside the savepoint: going back to it releases the locks that were taken after it.
         await self._session.execute("RELEASE SAVEPOINT sqs2pg_rows")
         await self._targets.lock(self._session, self._rows)
         await self._session.execute("SAVEPOINT sqs2pg_rows")

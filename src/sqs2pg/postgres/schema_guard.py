@@ -1,8 +1,8 @@
-"""Remains: a database in which a part of what `migrate` made is gone, or was never ours.
+"""Detect a database in which a part of what `migrate` created is gone, or was never ours.
 
-Looked at before anything is applied, and at every start: without it the server's own answer would
-be that a schema exists already, or does not. Says what is gone, what is left, and what to do.
-Must never drop, or make anew, what somebody may still need.
+Runs before anything is applied, and at every start. Otherwise the server's own answer would be that
+a schema exists already, or does not. Says what is gone, what is left, and what to do. Must never
+drop, or create again, what somebody may still need.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection
 from sqs2pg.errors import FatalFault
 from sqs2pg.postgres.connection import Session
 
-# By the catalog, which every role may read, whatever the schemas allow.
+# From the catalog, which every role may read, whatever privileges it has on the schemas.
 _THERE = """SELECT to_regnamespace('sqs2pg') IS NOT NULL, to_regnamespace('pii') IS NOT NULL,
        count(*) FILTER (WHERE n.nspname = 'pii') = 2
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -17,7 +17,7 @@ from sqs2pg.message import Row, TargetLines
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier
 
-# Made once and run by map and join: a generator costs a Python call a row.
+# Made once and run by map and join: a generator costs one Python call per row.
 _count, _text, _dropped = attrgetter("count"), attrgetter("text"), attrgetter("dropped")
 
 
@@ -29,20 +29,20 @@ class TargetTable(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
     """Its columns, in the order of a line's cells."""
     name: str = ""
-    """`schema.table` as the catalog has it and the books call it."""
+    """`schema.table` as the catalog and the books have it."""
 
     def copy_statement(self) -> str:
-        """Return the COPY that its lines go in by."""
+        """Return the COPY statement for its lines."""
         names = ", ".join(map(quote_identifier, self.columns))
         return f"COPY {self.table} ({names}) FROM STDIN"
 
 
 class RowCounts(NamedTuple):
-    """Rows by target."""
+    """How many rows went to each target."""
 
     first: int
     others: list[tuple[str, int]]
-    """Of the further targets that got any: name and rows."""
+    """Name and rows of each further target that got any."""
     dropped: int
 
 
@@ -53,7 +53,7 @@ class TargetCopy:
         self._statements = [target.copy_statement() for target in targets]
         self._names = [target.name for target in targets]
         self.at = 0
-        """The target of the last COPY: the one that an error speaks of."""
+        """The index of the target of the last COPY, which an error speaks of."""
 
     async def copy(self, session: Session, rows: Sequence[Row]) -> bool:
         """COPY the rows; return whether the server kept every one. Raises psycopg.Error."""
@@ -74,15 +74,15 @@ class TargetCopy:
     async def lock(self, session: Session, rows: Sequence[Row]) -> None:
         """Keep the rows' tables as they are until the transaction ends. Raises psycopg.Error.
 
-        By a COPY of nothing: it takes the lock that rows take, and needs no right that they do
-        not need (LOCK TABLE needs one on the whole table).
+        An empty COPY takes the same lock as rows, and needs no privilege that rows do not need.
+        LOCK TABLE needs one on the whole table.
         """
         for target in sorted({part.target for row in rows for part in _parts(row)}):
             self.at = target
             await session.copy(self._statements[target], "")
 
     async def copy_text(self, session: Session, text: str | bytes, count: int) -> bool:
-        """As `copy`, of `count` lines for the first target."""
+        """As `copy`, for a text of `count` lines for the first target."""
         return await self._copy(session, 0, text, count)
 
     async def _copy(self, session: Session, target: int, text: str | bytes, count: int) -> bool:

@@ -1,9 +1,9 @@
-"""Verify: hold the books against each other, in one snapshot.
+"""Verify: compare the books with each other, in one snapshot.
 
-Four books are written by each batch's transaction and by nothing else: the tally counts what was
-done, the ledger names each message, the quarantine holds what was set aside, the target has the
-rows. A row deleted, added or changed in one of them shows as a difference to another. Runs in
-one REPEATABLE READ transaction, so that a running pipeline does not blur it.
+Each batch's transaction writes four books: the tally counts what was done, the ledger names each
+message, the quarantine holds the bad ones, the target has the rows. A row that is deleted, added or
+changed in one of them shows as a difference to another. Runs in one REPEATABLE READ transaction, so
+that a running pipeline does not disturb it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _FORGED = """SELECT count(*) FROM sqs2pg.delivery d
 WHERE d.pipeline = %s
   AND d.message_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){2}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$'
   AND substr(d.key::text, 16) <> substr(d.message_id, 16)"""
-# By message id, both ways: set aside in one book and not in the other. Of days that were dropped
-# the ledger knows nothing any more.
+# By message id, both ways: quarantined in one book and not in the other. The ledger no longer knows
+# anything about the days that were dropped.
 _FIRST_DAY = """SELECT sqs2pg.day_key(min(to_date(right(c.relname, 8), 'YYYYMMDD')))::text
 FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'sqs2pg.delivery'::regclass AND c.relname ~ '^delivery_[0-9]{8}$'"""
@@ -54,7 +54,7 @@ FROM sqs2pg.target mine WHERE mine.pipeline = %s ORDER BY mine.position"""
 
 
 class VerifyReport(msgspec.Struct):
-    """What was compared; messages."""
+    """What was compared. The numbers count messages."""
 
     written: int
     duplicate: int
@@ -63,7 +63,7 @@ class VerifyReport(msgspec.Struct):
 
     @property
     def ok(self) -> bool:
-        """Whether every book agrees with every other."""
+        """Whether all books agree."""
         return not self.differences
 
 
@@ -78,8 +78,8 @@ async def verify(
     """Compare the books of one pipeline; return every difference in words and counts.
 
     `since` limits the comparison by message id to messages sent from then on; counts that only
-    exist as totals are then left out. `dedupe`: keys name events, so they say nothing of the
-    MessageId. `anchor`, `SEQUENCE:HASH` as logged after an act, holds the audit to it.
+    exist as totals are then left out. `dedupe`: keys name events, so they do not depend on the
+    MessageId. `anchor`, `SEQUENCE:HASH` as logged after an act, must be in the audit.
 
     Raises FatalFault where a book cannot be read, SettingsError for an anchor of another form.
     """
@@ -116,7 +116,7 @@ async def _compare(
         compare("messages written, ledger against tally", written, tally_written)
         compare("messages quarantined, ledger against tally", quarantined, tally_quarantined)
         for table, baseline, added in await session.execute(_TARGETS, [pipeline]):
-            # The name comes from the catalog, quoted by the server itself when it was registered.
+            # The server itself quoted the name when it was registered.
             [[rows]] = await session.execute(f"SELECT count(*) FROM {table}")
             compare(f"rows of {table}, counted against tally and baseline", rows, baseline + added)
     [[first_day]] = await session.execute(_FIRST_DAY)

@@ -1,7 +1,7 @@
-"""What the database says of the whole: workers by heartbeat, quarantine by reason, head-room.
+"""The workers of a pipeline by their heartbeats, and what the status shows of the database.
 
-Place in the flow: beside it; asked by the watch on a connection of its own, every few seconds.
-Nothing here is needed for a message to be written. Must never read a body.
+Place in the flow: beside it. The status asks every few seconds, on a connection of its own. No
+message depends on it. Must never read a body.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import retryable
 
 STALE_S = 60.0
-"""A worker whose last heartbeat is older is not counted any more."""
+"""A worker whose last heartbeat is older than this is not counted."""
 FORGET_S = 3600.0
-"""And after this long its row is removed."""
+"""The row of a worker whose last heartbeat is older than this is removed."""
 WORKERS_MAX = 200
 REASONS_MAX = 50
 QUARANTINE_MAX = 100_000
-"""Quarantined messages looked at, the latest ones first: a poisoned queue must not be slow here."""
+"""The latest quarantined messages that are counted: a queue full of bad messages must not make this
+slow."""
 
 _BEAT = """INSERT INTO sqs2pg.worker AS w (id, pipeline, host, pid, version, started_at, state,
     received, written, duplicate, quarantined, in_flight, per_second, last_fault, batch_s_max)
@@ -60,7 +61,7 @@ _HEAD_ROOM = """SELECT (SELECT sum(numbackends) FROM pg_catalog.pg_stat_database
 
 
 class Worker(msgspec.Struct):
-    """One worker process, as its last heartbeat says. Counts are messages since it began."""
+    """One worker process as of its last heartbeat. Counts are messages since it started."""
 
     id: str
     host: str
@@ -81,29 +82,29 @@ class Worker(msgspec.Struct):
 
 
 class Reason(msgspec.Struct):
-    """The quarantined messages of one reason that were not replayed."""
+    """How many quarantined messages have one reason and were not replayed."""
 
     reason: str
     messages: int
     latest_at: float
-    """When the latest one was set aside, seconds since the epoch."""
+    """When the latest one was quarantined, seconds since the epoch."""
 
 
 class HeadRoom(msgspec.Struct):
-    """What the database server has left."""
+    """What the database server uses and allows."""
 
     connections: int
     connections_max: int
-    """What roles like ours may have."""
+    """Of the server, without those reserved for superusers."""
     size_bytes: int
     key_version: int | None
     """The active version of the pseudonym root."""
     migrations: int
-    """How many migrations the database has."""
+    """How many migrations the database has had."""
 
 
-class Beat(msgspec.Struct):
-    """What a worker says of itself with a heartbeat."""
+class Heartbeat(msgspec.Struct):
+    """What a worker reports with a heartbeat."""
 
     state: str
     received: int
@@ -114,11 +115,11 @@ class Beat(msgspec.Struct):
     per_second: float
     last_fault: str
     batch_s_max: float
-    """Its longest batch so far, from taking it up to its COMMIT."""
+    """Its longest batch so far, from its start to its COMMIT, in seconds."""
 
 
-class Roster:
-    """This process among the workers of its pipeline."""
+class WorkerRegistry:
+    """The workers of one pipeline, and this process's row among them."""
 
     def __init__(self, pipeline: int, started_at: float) -> None:
         self._pipeline = pipeline
@@ -126,28 +127,28 @@ class Roster:
         self.id = str(uuid.uuid4())
         self._host = socket.gethostname()
 
-    async def beat(self, session: Session, beat: Beat) -> None:
-        """Renew our row, and remove those of workers long gone. Raises TransientFault."""
+    async def beat(self, session: Session, heartbeat: Heartbeat) -> None:
+        """Renew our row, and remove the rows of workers long gone. Raises TransientFault."""
         row = [self.id, self._pipeline, self._host, os.getpid(), __version__, self._started_at]
-        await _run(session, _BEAT, [*row, *msgspec.structs.astuple(beat)])
+        await _run(session, _BEAT, [*row, *msgspec.structs.astuple(heartbeat)])
         await _run(session, _FORGET, [self._pipeline, FORGET_S])
 
     async def leave(self, session: Session) -> None:
-        """Remove our row: this worker ends in good order. Raises TransientFault."""
+        """Remove our row, because this worker ends normally. Raises TransientFault."""
         await _run(session, "DELETE FROM sqs2pg.worker WHERE id = %s", [self.id])
 
     async def workers(self, session: Session) -> list[Worker]:
-        """Return the workers with a fresh heartbeat, this one among them."""
+        """Return the workers with a recent heartbeat, including this one."""
         rows = await _run(session, _WORKERS, [self._pipeline, STALE_S, WORKERS_MAX])
         return [Worker(*row) for row in rows]
 
     async def quarantine(self, session: Session) -> list[Reason]:
-        """Return what waits in quarantine, by reason, the most frequent first."""
+        """Return how many messages are in quarantine per reason, the most frequent reason first."""
         rows = await _run(session, _QUARANTINE, [self._pipeline, QUARANTINE_MAX, REASONS_MAX])
         return [Reason(*row) for row in rows]
 
     async def head_room(self, session: Session) -> HeadRoom:
-        """Return what the server has left, and the active key version."""
+        """Return what the server uses and allows, and the active key version."""
         [row] = await _run(session, _HEAD_ROOM, None)
         return HeadRoom(*row)
 
@@ -160,9 +161,9 @@ async def _run(session: Session, statement: str, values: list[Any] | None) -> li
 async def certificate_expiry(host: str, port: int, timeout_s: float = 5.0) -> float | None:
     """Return when a PostgreSQL server's certificate expires, seconds since the epoch.
 
-    None where it does not speak TLS (SSLRequest of the protocol's message flow, section 54.2.11),
-    or does not answer. The certificate is looked at, not trusted: the pipeline's own connection
-    verifies it, as sslmode says.
+    None where the server does not speak TLS (SSLRequest of the protocol's message flow, section
+    54.2.11) or does not answer. The certificate is read without being trusted: the pipeline's own
+    connection verifies it, as sslmode says.
     """
     try:
         return await asyncio.wait_for(

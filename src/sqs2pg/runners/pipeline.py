@@ -25,7 +25,7 @@ from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.batch import SinkPlan
 from sqs2pg.postgres.dsn import network_address, resolve_dsn
 from sqs2pg.postgres.migrations import migrations
-from sqs2pg.postgres.workers import Roster
+from sqs2pg.postgres.workers import WorkerRegistry
 from sqs2pg.runners.assembly import Processing, about_of, assemble_processors, upkeep
 from sqs2pg.runners.connect import connect, endpoint_hosts
 from sqs2pg.settings import Settings
@@ -204,7 +204,7 @@ class Pipeline:
             metrics,
             self.consumer.liveness,
             self.batch_log,
-            Roster(number, metrics.started_at),
+            WorkerRegistry(number, metrics.started_at),
             self.consumer.totals,
             connect=lambda: connect(settings),
             key_version=lambda: made.rotation.key_version,

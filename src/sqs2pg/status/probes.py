@@ -16,7 +16,7 @@ import msgspec
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.workers import Beat, Reason, Roster, Worker, certificate_expiry
+from sqs2pg.postgres.workers import Heartbeat, Reason, Worker, WorkerRegistry, certificate_expiry
 from sqs2pg.sqs.backlog import DeadLetterQueue, OldestMessage, has_cloudwatch
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.queue import QueueSource
@@ -69,7 +69,7 @@ class Probes:
         metrics: Metrics,
         liveness: Liveness,
         batch_log: BatchLog,
-        roster: Roster,
+        workers: WorkerRegistry,
         counts: ConsumerCounts,
         *,
         connect: Callable[[], Awaitable[Session]],
@@ -85,7 +85,7 @@ class Probes:
         self._metrics = metrics
         self._liveness = liveness
         self._batch_log = batch_log
-        self._roster = roster
+        self._workers = workers
         self._counts = counts
         self._connect = connect
         self._key_version = key_version
@@ -172,14 +172,14 @@ class Probes:
 
     async def read_database(self) -> None:
         """Send a heartbeat; read the fleet, the quarantine, head-room, schema and keys."""
-        metrics, results, roster = self._metrics, self.results, self._roster
+        metrics, results, workers = self._metrics, self.results, self._workers
         try:
             session = await self._connect()
             try:
-                await roster.beat(session, self._beat())
-                results.workers = await roster.workers(session)
-                results.quarantine = await roster.quarantine(session)
-                room = await roster.head_room(session)
+                await workers.beat(session, self._beat())
+                results.workers = await workers.workers(session)
+                results.quarantine = await workers.quarantine(session)
+                room = await workers.head_room(session)
             finally:
                 await session.close()
         except (TransientFault, FatalFault) as fault:
@@ -207,7 +207,7 @@ class Probes:
         try:
             session = await self._connect()
             try:
-                await self._roster.leave(session)
+                await self._workers.leave(session)
             finally:
                 await session.close()
         except Sqs2pgError:
@@ -219,14 +219,14 @@ class Probes:
         ok = all(check.ok for check in checks.values())
         return ok, msgspec.json.encode({"ok": ok, **checks})
 
-    def _beat(self) -> Beat:
+    def _beat(self) -> Heartbeat:
         counts, now = self._counts, time.monotonic()
         settled = counts.written + counts.duplicate + counts.quarantined
         elapsed_s = max(0.001, now - self._beat_before)
         per_second = (settled - self._settled_before) / elapsed_s
         self._settled_before, self._beat_before = settled, now
         recent = self._batch_log.recent
-        return Beat(
+        return Heartbeat(
             state="paused" if self._liveness.paused else "running",
             received=counts.received,
             written=counts.written,
