@@ -16,9 +16,11 @@ from typing import Any, Self
 
 import psycopg
 
-from sqs2pg.postgres.dsn import describe
+from sqs2pg.postgres.dsn import describe, dsn_keywords
 from sqs2pg.postgres.sqlstate import connect_fault, unreachable
 
+CONNECT_TIMEOUT_S = 10
+"""For each address, unless the connection string has its own connect_timeout."""
 READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 """For `transaction`: each statement sees what was committed before it, whatever the role's default
 is."""
@@ -43,11 +45,10 @@ class Session:
         cls,
         dsn: str,
         *,
-        timeout_s: int = 10,
         application_name: str = "sqs2pg",
         password: str | None = None,
     ) -> Self:
-        """Connect. `password` wins over the string's own.
+        """Connect. `password` wins over the string's own; its connect_timeout wins over ours.
 
         Raises TransientFault, or FatalFault where trying again will not help.
         """
@@ -57,7 +58,7 @@ class Session:
                 dsn,
                 autocommit=True,
                 prepare_threshold=None,
-                connect_timeout=timeout_s,
+                connect_timeout=dsn_keywords(dsn).get("connect_timeout", CONNECT_TIMEOUT_S),
                 application_name=application_name,
                 client_encoding="UTF8",
                 keepalives_idle=30,

@@ -29,7 +29,7 @@ async def connect(settings: Settings) -> Session:
     if settings.sink.iam_auth:
         # In a thread: providers of credentials do blocking I/O.
         password = await asyncio.to_thread(login_token, *login_of(dsn))
-    return await Session.connect(dsn, timeout_s=settings.sink.connect_timeout_s, password=password)
+    return await Session.connect(dsn, password=password)
 
 
 @asynccontextmanager

@@ -98,7 +98,6 @@ class SinkSettings(Section, frozen=True):
         int, Meta(ge=0, le=10_000, description="longest wait for a batch to fill up")
     ] = 20
     statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
-    connect_timeout_s: Annotated[int, Meta(ge=1, le=300)] = 10
     iam_auth: Annotated[
         bool,
         Meta(

@@ -224,7 +224,6 @@ RANGES = [
     ("sink", "statement_timeout_s", 1, 3_600),
     ("status", "poll_s", 0.1, 600),
     ("telemetry", "every_s", 1, 3_600),
-    ("sink", "connect_timeout_s", 1, 300),
     ("quarantine", "retention_days", 1, 3_650),
     ("ledger", "retention_days", 15, 3_650),
     ("", "shutdown_grace_s", 0, 900),
