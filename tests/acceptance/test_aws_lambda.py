@@ -40,9 +40,8 @@ def batch(users: dict[str, str], **attributes: Any) -> Any:
 
 
 @pytest.fixture
-def start(shell: Shell, tmp_path: Path) -> Start:
+def start(shell: Shell, tmp_path: Path, migrated_database: str) -> Start:
     """Start a sandbox on a migrated database; arguments are variables of its environment."""
-    shell("migrate")
 
     def begin(**environment: str) -> AbstractContextManager[Sandbox]:
         return sandbox(

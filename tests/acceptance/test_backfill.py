@@ -34,8 +34,8 @@ def archive(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: Path):
-    shell("migrate")
     query(STOP)
     query("SELECT pg_advisory_lock(4711)")
     with shell.running("backfill", str(archive), SQS2PG_SINK__BATCH_ROWS_MAX="500") as running:
@@ -63,8 +63,8 @@ def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: P
     assert query("SELECT count(*) FROM user_logins") == [(LINES - 30,)]
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_two_runs_do_not_write_one_archive_at_once(shell: Shell, query: Query, archive: Path):
-    shell("migrate")
     query(STOP)
     query("SELECT pg_advisory_lock(4711)")
     with shell.running("backfill", str(archive), SQS2PG_SINK__BATCH_ROWS_MAX="500") as running:
@@ -132,8 +132,8 @@ def test_what_came_over_the_queue_too_is_one_event_under_a_dedupe_key(
     assert query("SELECT count(*) FROM user_logins") == [(20,)]
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_path_that_names_nothing_and_a_damaged_archive(shell: Shell, archive: Path):
-    shell("migrate")
     shell.error("backfill", "nowhere.jsonl", code=2)
     archive.write_bytes(archive.read_bytes()[:-100])
     shell.error("backfill", str(archive), code=1)

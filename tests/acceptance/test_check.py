@@ -18,8 +18,8 @@ def statuses(checks: list[dict[str, str]]) -> dict[str, str]:
     return {check["name"]: check["status"] for check in checks}
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_working_pipeline_passes(shell: Shell) -> None:
-    shell("migrate")
     report = shell("check", "--json").last
     assert report["ok"] is True
     found = statuses(report["checks"])
@@ -50,8 +50,8 @@ def test_what_is_wrong_is_told_with_a_remedy_and_hides_nothing(shell: Shell) -> 
     assert all(check["remedy"] for check in report["checks"] if check["status"] != "ok")
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_other_keys_than_those_on_record_are_told(shell: Shell, tmp_path: Path) -> None:
-    shell("migrate")
     shell("run", "--drain")
     shell("keys", "init", "--file", str(tmp_path / "others"))
     report = shell("check", "--json", code=1, SQS2PG_KEYS__FILE=str(tmp_path / "others")).last
@@ -83,8 +83,8 @@ def test_fields_that_look_personal_and_are_kept_are_to_be_looked_at(
     assert "reversible by anyone" in found["masking ip"]["detail"]
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_the_attack_is_told_for_each_masked_field(shell: Shell) -> None:
-    shell("migrate")
     report = shell("check", "--attack", "--json").last
     found = {check["name"]: check for check in report["checks"]}
     assert report["ok"]

@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.shell import Shell
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -19,10 +21,10 @@ def found(shell: Shell, *arguments: str, code: int = 0) -> dict[str, dict[str, s
     return {one["name"]: one for one in report["checks"]}
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_pipeline_that_can_run_and_a_table_that_changed(
     shell: Shell, query: Query, sqs: Any, queue_url: str
 ):
-    shell("migrate")
     checks = found(shell)
     for name in (
         *("queue redrive", "queue retention", "queue encryption", "queue visibility timeout"),
@@ -107,10 +109,10 @@ def arn(sqs: Any, queue_url: str) -> str:
     return str(found["Attributes"]["QueueArn"])
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_sample_is_masked_and_leaves_everything_as_it_was(
     shell: Shell, query: Query, sqs: Any, queue_url: str, send: Send
 ):
-    shell("migrate")
     logins = [
         {"user_id": f"u{i}", "ip": f"198.51.100.{i}", "device_id": "d-4711"} for i in range(3)
     ]

@@ -102,8 +102,8 @@ def test_table_in_a_schema_that_is_not_there(shell: Any) -> None:
     assert "CREATE SCHEMA" in shell.error("migrate", code=1, SQS2PG_SINK__TABLE="nowhere.logins")
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_queue_missing_or_out_of_reach(shell: Any, closed_port: int) -> None:
-    shell("migrate")
     said = shell.error("run", "--drain", code=1, SQS2PG_SOURCE__QUEUE="no-such-queue")
     assert "queue" in said
     said = shell.error("run", "--drain", code=1, AWS_MAX_ATTEMPTS="1",
@@ -111,6 +111,7 @@ def test_queue_missing_or_out_of_reach(shell: Any, closed_port: int) -> None:
     assert "AWS_ENDPOINT_URL" in said or "endpoint" in said
 
 
+@pytest.mark.usefixtures("migrated_database")
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -126,13 +127,12 @@ def test_queue_missing_or_out_of_reach(shell: Any, closed_port: int) -> None:
     ],
 )
 def test_target_that_does_not_fit(shell: Any, query: Query, change: str, word: str) -> None:
-    shell("migrate")
     query(change)
     assert word in shell.error("run", "--drain", code=2)
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_drain_that_does_not_end_in_time(shell: Any, sqs: Any, queue_url: str) -> None:
-    shell("migrate")
     sqs.send_message(QueueUrl=queue_url, MessageBody="{}")
     held = sqs.receive_message(QueueUrl=queue_url, VisibilityTimeout=600)
     assert len(held["Messages"]) == 1, "another consumer holds the only message"

@@ -24,10 +24,10 @@ def versions(query: Query) -> list[str]:
     return [token[:3] for (token,) in query("SELECT masked_ip FROM user_logins ORDER BY 1")]
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_rotation_keeps_joins_or_is_told_not_to(
     shell: Shell, send: Send, query: Query, tmp_path: Path
 ) -> None:
-    shell("migrate")
     send([LOGIN])
     shell("run", "--drain")
     said = shell.error("keys", "rotate", code=2)
@@ -58,11 +58,11 @@ def test_rotation_keeps_joins_or_is_told_not_to(
     assert shell("check", "--json").last["ok"]
 
 
+@pytest.mark.usefixtures("migrated_database")
 @pytest.mark.parametrize("role", ["sqs2pg_ingest", "sqs2pg_revealer"])
 def test_a_login_that_may_not_rotate_adds_no_root(
     shell: Shell, database: str, tmp_path: Path, role: str
 ) -> None:
-    shell("migrate")
     shell("keys", "list")
     shell("run", "--drain")
     kept = (tmp_path / "sqs2pg.keys").read_bytes()
@@ -72,10 +72,10 @@ def test_a_login_that_may_not_rotate_adds_no_root(
     assert (tmp_path / "sqs2pg.keys").read_bytes() == kept
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_another_root_than_the_one_on_record_is_listed_as_such(
     shell: Shell, tmp_path: Path
 ) -> None:
-    shell("migrate")
     shell("run", "--drain")
     [before] = [r for r in shell("keys", "list", "--json").last if r["series"] == "pseudonym"]
     assert before["fingerprint"] == before["recorded_fingerprint"]

@@ -100,10 +100,10 @@ def test_demo_refuses_a_mapping_that_logins_do_not_fit(
     assert "hint: start it with `sqs2pg run --local -c" in said
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_drain_writes_rows_quarantines_bad_ones_and_empties_the_queue(
     shell: Any, query: Query, send: Send, sqs: Any, queue_url: str
 ) -> None:
-    shell("migrate")
     bodies = [recurring_login(i) for i in range(120)]
     bodies[7:7] = [
         "not json",
@@ -162,10 +162,10 @@ def test_existing_target_with_rows_is_left_as_it_is(shell: Any, query: Query, se
     assert shell("verify", "--json").last["ok"] is True
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_tokens_follow_the_key_and_nothing_else(
     shell: Any, query: Query, send: Send, tmp_path: Path
 ) -> None:
-    shell("migrate")
     send([recurring_login(1)])
     shell("run", "--drain")
     send([recurring_login(1)])
@@ -186,8 +186,8 @@ def test_tokens_follow_the_key_and_nothing_else(
     assert device != again[0][1]
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_another_key_than_the_recorded_one_is_refused(shell: Any, tmp_path: Path) -> None:
-    shell("migrate")
     shell("run", "--drain")
     other = {"SQS2PG_KEYS__FILE": str(tmp_path / "other.keys")}
     shell("keys", "init", **other)
@@ -313,16 +313,16 @@ def test_sha256_with_consent_is_the_old_output(
     assert "reversible" in shell.error("run", "--drain", code=2)
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_workers_share_one_queue(shell: Any, query: Query, send: Send) -> None:
-    shell("migrate")
     send([recurring_login(i) for i in range(300)])
     result = shell("run", "--drain", "--workers", "2", "--json").last
     assert result["received"] == result["written"] == 300
     assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(300, 300)]
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
-    shell("migrate")
     hold = reserve_port()
     address = f"127.0.0.1:{hold.getsockname()[1]}"
     command = subprocess.Popen(
@@ -347,18 +347,18 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
     assert command.returncode == 0, errors
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_fault_of_keys_has_its_exit_code_with_workers_too(shell: Any, tmp_path: Path) -> None:
-    shell("migrate")
     missing = {"SQS2PG_KEYS__FILE": str(tmp_path / "missing.keys")}
     said = shell("run", "--workers", "2", "--drain", code=2, **missing).err
     assert re.search(r"^error: worker [01] stopped with exit code 2$", said, re.MULTILINE)
 
 
+@pytest.mark.usefixtures("migrated_database")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_process_is_two(
     shell: Any, query: Query, send: Send, sqs: Any, queue_url: str, workers: int
 ) -> None:
-    shell("migrate")
     query("BEGIN")
     query("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
     command = subprocess.Popen(

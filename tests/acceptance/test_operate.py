@@ -22,9 +22,8 @@ TOKEN = "a-secret-token-of-ours"
 
 
 @pytest.fixture
-def address(shell: Any, send: Send) -> Iterator[str]:
+def address(shell: Any, send: Send, migrated_database: str) -> Iterator[str]:
     """The status address of a pipeline that has done ten messages, two of them bad."""
-    shell("migrate")
     hold = reserve_port()
     port = hold.getsockname()[1]
     shell.environment |= {

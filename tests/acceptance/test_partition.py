@@ -52,10 +52,10 @@ def test_a_new_table_has_its_partitions_and_loses_old_ones(
     partitioned("verify", "--json")
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
     shell: Shell, query: Query, send: Send
 ):
-    shell("migrate")
     days = ["2023-01-31", "2023-02-01", "2023-02-28", "2024-02-29", None]
     send([login(i, create_date=days[i % 5]) for i in range(50)])
     shell("run", "--drain")

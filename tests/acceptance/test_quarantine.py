@@ -25,11 +25,10 @@ WAIT_S = 60
 
 
 @pytest.fixture
-def set_aside(shell: Any, send: Send) -> Callable[[list[str]], None]:
+def set_aside(shell: Any, send: Send, migrated_database: str) -> Callable[[list[str]], None]:
     """Quarantine bodies that are bad, or that are only while unknown fields are."""
 
     def put(bodies: list[str]) -> None:
-        shell("migrate")
         send(bodies)
         assert shell("run", "--drain", "--json", **STRICT).last["quarantined"] == len(bodies)
 
@@ -176,8 +175,8 @@ def test_what_is_meant_must_be_said_once(bare_shell: Any, arguments: tuple[str, 
     assert ended.err.startswith("error:")
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_replay_and_purge_of_entries_that_are_not_there(shell: Any) -> None:
-    shell("migrate")
     assert "no entry 7" in shell.error("quarantine", "replay", "7", code=2)
     assert "no entry 7, 8" in shell.error("quarantine", "purge", "7", "8", "--yes", code=2)
     nothing = shell("quarantine", "replay", "--all", "--json").last
