@@ -1,11 +1,11 @@
-"""Archives: files and S3 objects of JSON lines, one line after another, each with its time.
+"""Archives: files and S3 objects of JSON lines, read line by line, each line with its time.
 
-Layouts, told by what is there: plain, gzip and zstd; a JSON document a line; documents one behind
-the other without line feeds (Firehose); `2026-01-02T03:04:05.678Z {…}` lines (CloudWatch export);
-CloudWatch subscription envelopes (`DATA_MESSAGE`), whose events are lines of their own.
+The layout is recognised from the content: plain, gzip and zstd; one JSON document per line;
+documents one after the other without line feeds (Firehose); `2026-01-02T03:04:05.678Z {…}` lines
+(CloudWatch export); CloudWatch subscription envelopes (`DATA_MESSAGE`), whose events become lines.
 
-Bounded: a piece at a time, one line in memory. A line may be of any form otherwise: what is no
-JSON is the decoder's to refuse.
+Bounded: one piece and one line in memory at a time. A line that is no JSON is passed on; the
+decoder refuses it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ else:
     from backports import zstd
 
 LINE_BYTES_MAX = 256 * 2**20
-"""Of one line: Firehose makes objects of up to 128 MiB, which may be one line."""
+"""The longest line: Firehose makes objects of up to 128 MiB, which may be one line."""
 _PIECE = 2**20
 _PACKED = 2**15
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -40,18 +40,18 @@ _DAY_MS = 86_400_000
 _EXPORTED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)Z[ \t](?=\s*[{\[])")
 _SUBSCRIPTION = re.compile(rb'\s*\{\s*"messageType"\s*:\s*"(DATA|CONTROL)_MESSAGE"')
 _GLUED = re.compile(rb"\}[ \t]*\{")
-# What matters to where a document ends: strings, which may hold braces, and braces.
+# What decides where a document ends: braces, and strings, which may contain braces.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
-# In the names that Firehose, CloudWatch and partitioned tables give: 2026/01/02, 2026-01-02.
+# As in the names that Firehose, CloudWatch and partitioned tables give: 2026/01/02, 2026-01-02.
 _DATED = re.compile(r"(?<!\d)(20\d\d)([-/_])(\d\d)\2(\d\d)(?!\d)")
 
 
 class Line(NamedTuple):
-    """One record, as it is archived."""
+    """One record, as it was archived."""
 
     body: bytes
     sent_ms: int | None
-    """When it was sent, milliseconds since the epoch, where the archive says so."""
+    """When it was sent, in milliseconds since the epoch; None where the archive does not say."""
 
     def __repr__(self) -> str:
         return "Line(…)"
@@ -62,11 +62,11 @@ class Archive(NamedTuple):
 
     name: str
     digest: str
-    """Of its content: the same for the same lines. Empty until `identify` has read it."""
+    """Digest of its content, the same for the same lines. Empty until `identify` has read it."""
     size: int
-    """Bytes as they are stored."""
+    """Stored bytes."""
     date: date
-    """Its own: of its name, else when it was last changed."""
+    """The date in its name, else the date of its last change."""
 
 
 class ArchiveDamaged(Sqs2pgError):
@@ -85,17 +85,17 @@ class _Stored(Protocol):
 
 
 class Objects(Protocol):
-    """What is asked of an object store; both block."""
+    """What archives need of an object store. Both methods block."""
 
     def listing(self, bucket: str, prefix: str, /) -> Iterable[_Stored]:
-        """Yield what is under a prefix."""
+        """Yield the objects under a prefix."""
 
     def pieces(self, bucket: str, key: str, etag: str, /) -> Iterator[bytes]:
         """Yield the bytes of one object."""
 
 
 class Reader:
-    """The archive's lines, and how many of its stored bytes have been read."""
+    """Reads one archive; knows how many of its stored bytes have been read."""
 
     def __init__(self, archive: Archive, pieces: Iterator[bytes]) -> None:
         self.archive = archive
@@ -109,7 +109,7 @@ class Reader:
         for raw in chain([next(raws, b"").removeprefix(BOM_UTF8)], raws):
             line = raw.strip()
             if line[:1] == b"{" and not _GLUED.search(line) and not _SUBSCRIPTION.match(line):
-                yield Line(line, None)  # as nearly all are
+                yield Line(line, None)  # the usual case
             elif line:
                 yield from _records(line)
 
@@ -122,7 +122,7 @@ class Reader:
 def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
     """Yield the archives that paths name, in order: files, folders, and s3:// prefixes.
 
-    Files are not read: they have no digest yet. Blocking. Raises SettingsError for a path that
+    Files are not read yet, so they have no digest. Blocking. Raises SettingsError for a path that
     names nothing.
     """
     for path in paths:
@@ -140,9 +140,9 @@ def find_all(paths: Iterable[str], store: Objects | None) -> list[Archive]:
 
 
 def identify(archive: Archive) -> Archive:
-    """Return an archive that `find` has found, with its digest: a file is read for it, whole.
+    """Return an archive that `find` found, with its digest. A file is read from start to end.
 
-    Blocking. Raises SettingsError where it cannot be read, or is another one than was found.
+    Blocking. Raises SettingsError where it cannot be read, or has changed since it was found.
     """
     if archive.digest:
         return archive
@@ -154,7 +154,7 @@ def identify(archive: Archive) -> Archive:
     if size != archive.size:
         raise SettingsError(
             f"{archive.name} has {size:,} bytes, and had {archive.size:,} when it was found",
-            hint="backfill files that nobody writes to any more, and every node sees alike",
+            hint="backfill files that nobody writes to any more, the same ones on every node",
         )
     return archive._replace(digest=f"sha256:{digest.hexdigest()}")
 
@@ -181,7 +181,7 @@ def _in_files(path: Path) -> Iterator[Archive]:
 
 
 def _is_meant(file: Path, folder: Path) -> bool:
-    """Whether a folder's name stands for a file: hidden ones may hold keys or settings."""
+    """Whether a folder's name includes a file. Hidden files may hold keys or settings."""
     inside = file.relative_to(folder).parts
     return not any(part.startswith(".") for part in inside) and file.is_file()
 
@@ -195,7 +195,7 @@ def _in_s3(url: str, store: Objects | None) -> Iterator[Archive]:
         if stored.size:
             name = f"s3://{bucket}/{stored.key}"
             own = _date_in(stored.key) or stored.modified.astimezone(UTC).date()
-            # An ETag is no digest of the content where an upload had parts: the key belongs to it.
+            # The ETag of an upload in parts is no digest of the content, so the key is added.
             yield Archive(name, f"etag:{stored.etag}:{bucket}/{stored.key}", stored.size, own)
 
 
@@ -233,7 +233,7 @@ def _decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
         yield first
         yield from pieces
         return
-    # In small pieces: what lies behind a member is copied, and Firehose puts many into an object.
+    # In small pieces: what follows a member is copied, and Firehose puts many into one object.
     cut = (piece[at : at + _PACKED] for piece in chain([first], pieces) for at in _starts(piece))
     yield from _unpacked(make, next(cut), cut, name)
 
@@ -260,7 +260,7 @@ def _unpacked(make: Any, first: bytes, pieces: Iterator[bytes], name: str) -> It
                 return
             member = make()
             continue
-        # zlib gives back what it did not get to; zstd keeps it, and says whether it wants more.
+        # zlib returns the input that it did not use; zstd keeps it, and says if it needs more.
         left = getattr(member, "unconsumed_tail", b"")
         if not left and (not hasattr(member, "needs_input") or member.needs_input):
             left = next(pieces, b"")
@@ -318,7 +318,7 @@ def _of_subscription(line: bytes) -> Iterator[Line]:
 
 
 def _split(line: bytes) -> Iterator[bytes]:
-    """Yield the documents of a line that has several, one behind the other."""
+    """Yield the documents of a line that has several, one after the other."""
     depth = start = 0
     for token in _TOKEN.finditer(line):
         if token[0] == b"{":

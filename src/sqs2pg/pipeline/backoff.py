@@ -1,4 +1,4 @@
-"""How long to wait before trying again what failed for a passing reason."""
+"""How long to wait before the next try after a transient fault."""
 
 from __future__ import annotations
 

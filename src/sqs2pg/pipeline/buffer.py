@@ -1,7 +1,7 @@
 """The buffer: messages between the pollers that bring them and the writers that take them.
 
-Place in the flow: after receive, before decode. In memory, bounded by the source's budget. Order is
-that of arrival; on FIFO queues one batch is in flight a message group. No I/O.
+Place in the flow: after receive, before decode. In memory, bounded by the source's budget, in order
+of arrival. On FIFO queues one batch per message group is in flight. No I/O.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from sqs2pg.sqs.gate import Gate
 class Buffer:
     """Messages between pollers and writers, in order of arrival.
 
-    On a FIFO queue one batch is in flight a message group: messages of a group that a writer has
-    in hand wait here until it is `done` with them.
+    On a FIFO queue one batch per message group is in flight: while a writer has messages of a
+    group, the group's other messages wait here until the writer is `done`.
     """
 
     def __init__(self, full_at: int = 4_000) -> None:
-        """`full_at`: messages at which it has enough; it has room again at half of it."""
+        """`full_at`: it is full from so many messages on, and has room again at half of them."""
         self._full_at = full_at
         self._room = Gate()
         self.messages: deque[Message] = deque()
-        """Those that wait; to read only."""
+        """Those that wait; only to be read."""
         self._busy_groups: set[str] = set()
         self._under_way = 0
         self._changed = asyncio.Event()
@@ -37,7 +37,7 @@ class Buffer:
         return len(self.messages)
 
     def put(self, messages: Sequence[Message], *, more: bool = False) -> None:
-        """Add messages at the end; `more`: the reply was full, so the queue holds more."""
+        """Add messages at the end. `more`: the reply was full, so the queue holds more."""
         self.messages.extend(messages)
         self._more = more
         if len(self.messages) >= self._enough or not self._worth_waiting():
@@ -47,7 +47,7 @@ class Buffer:
 
     @property
     def full(self) -> bool:
-        """Whether more would only wait: writing is what limits. Nothing is refused."""
+        """Whether more messages would only wait, because writing is the limit. None is refused."""
         return not self._room.is_open
 
     def would_fill(self, count: int) -> bool:
@@ -59,10 +59,10 @@ class Buffer:
         await self._room.wait()
 
     async def take(self, rows_max: int, linger_s: float) -> list[Message]:
-        """Wait for a message, linger for more unless the batch is full; return 1 to rows_max.
+        """Wait for a message, then for more while the batch is not full; return 1 to rows_max.
 
-        A message that comes alone to an idle pipeline is written at once. Where more are coming,
-        or other batches are under way, a larger batch costs less and nobody waits for longer.
+        A message that comes alone to an idle pipeline is written at once. If more are coming, or
+        other batches are under way, a larger batch costs less and delays no message.
         """
         while True:
             while not self.messages:
@@ -113,7 +113,7 @@ class Buffer:
         return batch
 
     def done(self, batch: Sequence[Message]) -> None:
-        """Let the next messages of the batch's groups be taken, and who lingers go on."""
+        """Free the batch's groups for the next writer, and wake a writer that lingers."""
         self._under_way -= 1
         self._changed.set()
         if self._busy_groups:

@@ -1,11 +1,11 @@
-"""The whole story: receive, decode, mask, write, acknowledge.
+"""The stream consumer: receive, decode, mask, write, acknowledge.
 
     SQS -poll-> held messages -buffer-> process (decode, mask, write) -outcomes-> acknowledge
                                             | RELEASED: hold under lease, back off, again
 
-Pollers fill the buffer, writers empty it, the lease keeper keeps what is in hand. Each is a task
-of one group: one that dies takes the process down, loudly. `stop` ends receiving, finishes what
-is in hand inside the grace period and releases the rest.
+Pollers fill the buffer, writers empty it, and the lease keeper extends the leases of the messages
+held. All are tasks of one group: if one dies, the consumer ends with its error. `stop` ends
+receiving, settles the messages held within the grace period, and releases the rest.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Totals(msgspec.Struct):
     quarantined: int = 0
     released: int = 0
     seconds: float = 0.0
-    """The whole run, the wait for the queue to stay empty included."""
+    """The whole run, including the wait for the queue to stay empty."""
     busy_seconds: float = 0.0
     """From the start to the last message settled."""
 
@@ -65,7 +65,7 @@ class Totals(msgspec.Struct):
 
     @property
     def messages_per_second(self) -> float:
-        """Settled messages a second, from the start to the last one settled."""
+        """Settled messages per second, from the start to the last one settled."""
         return round(self.settled / self.busy_seconds, 1) if self.busy_seconds else 0.0
 
 
@@ -95,18 +95,18 @@ class Consumer:
         )
         self._busy = 0
         self._receiving = True
-        self._idle = asyncio.Event()  # set whenever something came to its end
+        self._idle = asyncio.Event()  # set whenever a poll, a batch or a delete ends
         self._began = time.monotonic()
         self.totals = Totals()
 
     def stop(self) -> None:
-        """End receiving; `run` returns when what is in hand is settled or released."""
+        """End receiving; `run` returns when the messages held are settled or released."""
         self._stopping.set()
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Consume until `stop`, or until the queue has been empty for `drain_settle_s` seconds.
 
-        Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
+        Raises FatalFault or KeyFault where going on is wrong; the messages held are released first.
         """
         self._suspects.receives = await self._source.max_receives()
         began = self._began = time.monotonic()
@@ -131,8 +131,8 @@ class Consumer:
     async def _abandon(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         """End what is still under way, without waiting for a database that does not answer.
 
-        A driver that is cancelled first asks the server, for seconds, to cancel too. What the
-        server makes of the batch is no matter: the ledger will know.
+        A driver that is cancelled first asks the server, for seconds, to cancel too. Whether the
+        server commits the batch does not matter: the ledger will tell.
         """
         for task in tasks:
             task.cancel()
@@ -143,7 +143,7 @@ class Consumer:
             await asyncio.wait(stuck, timeout=CANCEL_S)
         for task in tasks:
             if task.done() and not task.cancelled():
-                task.exception()  # seen; the first one has been raised already
+                task.exception()  # retrieved; the first one has been raised already
 
     async def _work(self, *, draining: bool) -> None:
         try:
@@ -168,7 +168,7 @@ class Consumer:
     async def _write(self, processor: Processor) -> None:
         sink = self._settings.sink
         while True:
-            # Not kept in a variable: a writer that waits must not hold its last batch in memory.
+            # Not in a variable: a writer that waits must not keep its last batch in memory.
             await self._write_batch(
                 processor, await self._buffer.take(sink.batch_rows_max, sink.linger_ms / 1000)
             )
@@ -186,7 +186,7 @@ class Consumer:
             self._idle.set()
 
     async def _settle(self, processor: Processor, batch: list[Message]) -> None:
-        """Process a batch until every message of it is settled; hold it through faults."""
+        """Process a batch until each of its messages is settled; hold them through faults."""
         attempt = 0
         while True:
             outcomes = await self._suspects.process(processor, batch)
@@ -216,9 +216,9 @@ class Consumer:
         self.totals.received += count
 
     def _count(self, outcomes: Sequence[Outcome]) -> int:
-        """Add up what ended, and return how many did.
+        """Add up the messages that ended; return how many.
 
-        What was released is held, and counted when it is let go.
+        A message of outcome RELEASED is still held: it is counted when it is given back.
         """
         totals = self.totals
         totals.busy_seconds = round(time.monotonic() - self._began, 3)
@@ -233,7 +233,7 @@ class Consumer:
         return ended
 
     async def _keep_books(self) -> None:
-        """Do the hourly upkeep; what fails is tried again at the next turn, sooner."""
+        """Do the hourly upkeep; after a failure the next turn comes sooner."""
         while True:
             wait_s = UPKEEP_EVERY_S
             try:
@@ -242,13 +242,13 @@ class Consumer:
                 self._metrics.count_fault(fault.stage, fault.code)
                 log.warning("upkeep failed; it will be tried again", code=fault.code)
                 wait_s /= 12
-            # Spread, so that fifty pipelines started together do not come together.
+            # Spread, so that fifty pipelines started together do not do it together.
             await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
 
     # -- the end ---------------------------------------------------------------------------
 
     async def _drained(self, settle_s: float) -> None:
-        """Return once the queue and our hands have been empty for `settle_s` seconds."""
+        """Return once the queue was empty and no message was held for `settle_s` seconds."""
         empty_since: float | None = None
         while True:
             await asyncio.sleep(min(0.25, settle_s / 4) if settle_s else 0.05)
@@ -263,20 +263,20 @@ class Consumer:
                 return
 
     async def _looks_empty(self) -> bool:
-        if self._in_hand():
+        if self._holds_messages():
             return False
         try:
             counts = await self._source.depth()
         except TransientFault as fault:
             self._metrics.count_fault(Stage.RECEIVE, fault.code)
             return False
-        return not (any(counts) or self._in_hand())
+        return not (any(counts) or self._holds_messages())
 
-    def _in_hand(self) -> bool:
+    def _holds_messages(self) -> bool:
         return bool(self._source.held_count or self._buffer or self._busy)
 
     async def _finish(self) -> None:
-        """Settle what is in hand, inside the grace period, less a second to release the rest."""
+        """Settle the messages held within the grace period, less a second to release the rest."""
         try:
             async with asyncio.timeout(max(0.1, self._settings.shutdown_grace_s - 1)):
                 while self._receiving or self._buffer or self._busy:
@@ -287,7 +287,7 @@ class Consumer:
             log.warning("the grace period is over", messages=self._source.held_count)
 
     async def _release_held(self) -> None:
-        """Release what is still in hand, once the deletes under way have had their second."""
+        """Release the messages still held, after the deletes under way had one more second."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._source.acknowledged(), 1.0)
         with contextlib.suppress(TimeoutError):

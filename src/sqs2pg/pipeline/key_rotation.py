@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.pipeline.processor import Plan
+from sqs2pg.pipeline.plan import Plan
 from sqs2pg.postgres.batch import SinkPlan
 from sqs2pg.vault.seal import ValueSealer
 

@@ -1,9 +1,9 @@
-"""Payloads: the objects that messages point to, fetched before decoding, deleted after commit.
+"""Payloads: the objects that messages point to. Fetched before decoding, deleted after commit.
 
 Place in the flow: between receive and decode, where the envelope has S3 pointers. Bounded: a batch
 is processed in parts whose payloads fit in memory together.
 
-Must never do: delete an object whose message is not durably written, or set a message aside for a
+Must never do: delete an object whose message is not durably written, or quarantine a message for a
 fault of S3.
 """
 
@@ -22,14 +22,14 @@ from sqs2pg.message import Message, Outcome
 from sqs2pg.settings import POINTER_SIZES, EnvelopeSettings
 
 AT_ONCE_BYTES_MAX = 128 * 2**20
-"""Payloads of one part of a batch together; one alone may be larger, up to `s3_bytes_max`."""
+"""Payloads of one part of a batch together. A single one may be larger: up to `s3_bytes_max`."""
 _FETCHES_MAX = 8
 
 log = structlog.get_logger(__name__)
 
 
 class Store(Protocol):
-    """What is asked of an object store."""
+    """What payloads need of an object store."""
 
     async def fetch(self, bucket: str, key: str, bytes_max: int, /) -> bytes:
         """Return an object. Raises PermanentFault or TransientFault."""
@@ -39,7 +39,7 @@ class Store(Protocol):
 
 
 class Payloads:
-    """Fetches what messages point to."""
+    """Fetches the objects that messages point to."""
 
     def __init__(self, store: Store, settings: EnvelopeSettings) -> None:
         self._store = store
@@ -69,8 +69,9 @@ class Payloads:
         return 0 if self._envelope.pointer(message) is None else self._settings.s3_bytes_max
 
     async def fetch(self, messages: Sequence[Message]) -> dict[str, PermanentFault]:
-        """Fetch what the messages point to; return the faults of those that cannot be, by
-        MessageId. Raises TransientFault or FatalFault of the store.
+        """Fetch the payloads of messages; return the faults of those that have none, by MessageId.
+
+        Raises TransientFault or FatalFault of the store.
         """
         pointing = [(m, p) for m in messages if (p := self._envelope.pointer(m)) is not None]
         found = await asyncio.gather(
@@ -89,9 +90,9 @@ class Payloads:
         return None
 
     async def settle(self, messages: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
-        """Let payloads go; delete the objects of what is written, where the settings say so.
+        """Release the payloads; delete the objects of written messages if the settings say so.
 
-        Best effort: an object that stays is an object too many, never one too few. Those of
+        Best effort: an object may be left over, but none is deleted too early. Objects of
         quarantined messages stay for their replay.
         """
         done = (Outcome.WRITTEN, Outcome.DUPLICATE)

@@ -1,9 +1,9 @@
 """Receive: as many long polls as bring messages, one when the queue is empty.
 
-Place in the flow: the beginning; from the queue into the buffer. A poller is a loop of its own. A
-full reply means that there is more, and starts another one, unless the buffer holds more than a
-writer takes: then writing is what limits. An empty reply ends every poller but the last, so that
-an idle pipeline asks for one long poll at a time.
+Place in the flow: the beginning; from the queue into the buffer. Each poller is a loop. A full
+reply means that the queue holds more, so it starts another poller, unless the buffer holds more
+than a writer takes: then writing is the limit. An empty reply ends every poller but the last, so
+that an idle pipeline makes one long poll at a time.
 
 Must never do: receive while the database is away, or after a stop.
 """
@@ -28,7 +28,7 @@ from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 
 AWS_AWAY_MAX_S = 300.0
-"""How long the queue may be out of reach, with no poll answered, before the process stops."""
+"""How long the queue may be out of reach, with no poll answered, before the consumer ends."""
 LAST_POLLS_S = 2.0
 """How long a stop waits for long polls that may be bringing messages; see docs/decisions."""
 
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 
 class Pollers:
-    """The long polls of one process."""
+    """The long polls of one consumer."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Pollers:
         liveness: Liveness,
         arrived: Callable[[int], None],
     ) -> None:
-        """`arrived` is told how many messages each poll brought, redeliveries too."""
+        """`arrived` is called with the number of messages of each poll, redeliveries included."""
         self._source = source
         self._buffer = buffer
         self._metrics = metrics
@@ -58,9 +58,9 @@ class Pollers:
         self._pollers: set[asyncio.Task[None]] = set()
         self._stopped = False
         self.gate = Gate()
-        """Open while receiving makes sense: the database is there."""
+        """Open while messages may be received: the database is there."""
         self.empty_polls = 0
-        """Polls in a row that brought nothing."""
+        """Empty replies in a row."""
 
     async def run(self, stopping: asyncio.Event, wait_s: int | None) -> None:
         """Receive until `stopping` is set and the last polls have come back.
@@ -81,9 +81,9 @@ class Pollers:
     async def _last_polls(self) -> None:
         """Wait for long polls that may be bringing messages.
 
-        Not for their whole time when nothing is in hand. But while something is that may have to
-        be released, until they end or the grace period does: SQS could hand what we release to a
-        poll of ours that we have left.
+        While no message is held, only a short time. While one is held that may have to be released,
+        until the polls end or the grace period does: SQS could give a message that we release to a
+        poll of ours that nobody reads any more.
         """
         waited = 0.0
         while self._pollers and (waited < LAST_POLLS_S or self._source.held_count):
@@ -119,17 +119,17 @@ class Pollers:
         self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     def _at_once(self) -> int:
-        """Return how many polls at once fill a batch while another one is written."""
+        """Return how many polls at once fill a batch while another batch is written."""
         wanted = self._source.receiving.concurrency(-(-self._buffer_enough // BATCH))
         return min(self._receivers_max, wanted)
 
     def _wants_another(self) -> bool:
-        """Whether a full reply is to start another poller: there is more, and writing waits."""
+        """Whether a full reply is to start another poller: the queue has more, and writers wait."""
         waiting = len(self._buffer.messages)
         return waiting < self._buffer_enough and len(self._pollers) < self._at_once()
 
     def _go_on(self, count: int) -> bool:
-        """Whether a reply of `count` changes nothing: its poller would just poll again."""
+        """Whether a poller would just poll again after a reply of `count` messages."""
         return (
             not self._stopped
             and self.gate.is_open
@@ -138,9 +138,9 @@ class Pollers:
         )
 
     async def _bring(self, wait_s: int | None) -> int:
-        """Put what polls bring into the buffer; return how many messages came with the last.
+        """Put the messages of polls into the buffer; return how many came with the last poll.
 
-        A frame of its own, so that no poller keeps its last reply while it waits for the next.
+        In a frame of its own, so that no poller keeps its last reply while it waits for the next.
         """
         messages, count = await self._poll(wait_s)
         self._took(messages, count)

@@ -1,61 +1,40 @@
 """The one path of a message: decode, mask, write.
 
 `Processor.process(messages) -> outcomes` serves every front door: the stream consumer, `--drain`,
-the Lambda handler, backfill and replay. It never deletes and never retries for long: the caller
-settles each message by its outcome.
+the Lambda handler and backfill. It never deletes and does not retry for long: the caller settles
+each message by its outcome.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Protocol, cast
 
-import msgspec
-
-from sqs2pg.errors import (
-    FatalFault,
-    KeyFault,
-    PermanentFault,
-    TransientFault,
-)
-from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import Decoded, MessageMapping
+from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, TransientFault
+from sqs2pg.mapping.compile import Decoded
 from sqs2pg.mapping.fast_path import FastPath
-from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
-from sqs2pg.pipeline.large_payloads import Payloads
-from sqs2pg.postgres.batch import SinkPlan
-from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.quarantine import Seal
+from sqs2pg.pipeline.plan import Columns, Follow, Plan
 from sqs2pg.postgres.sink import Packed, Sink
 from sqs2pg.postgres.sqlstate import DatabaseFault
 from sqs2pg.telemetry.batch_log import BatchLog, BatchReport
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.vault.seal import ValueSealer
-
-DedupeKey = Callable[[str], str]
-"""The ledger key of an event by the name its producer gave it."""
 
 
 class Trace(Protocol):
-    """Who makes spans of batches (`telemetry/traces.py`)."""
+    """What makes spans of batches (`telemetry/traces.py`)."""
 
     def begin(self, report: BatchReport, messages: Sequence[Message]) -> None:
-        """Give a batch that begins its trace id, and note who produced its messages."""
+        """Give a new batch its trace id, and note the producers of its messages."""
 
     def end(self, report: BatchReport) -> None:
-        """Take a batch that has ended, to be exported."""
+        """Export a batch that has ended."""
 
-
-Columns = Sequence[Sequence[Column]]
-"""The targets' columns that the fields go to, by target."""
-Refresh = Callable[[Session], Awaitable[tuple[MessageMapping, Columns]]]
-"""Compile the mapping against the tables as they are. Raises TransientFault."""
 
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
@@ -65,32 +44,8 @@ NONE_TO_QUARANTINE: Mapping[str, PermanentFault] = MappingProxyType({})
 _CHANGED = "target_changed"
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """How messages become rows: compiled once at start, shared by all processors."""
-
-    mapping: MessageMapping
-    seal: Seal
-    fifo: bool = False
-    """Keys leave the timestamp out, and rows go in SequenceNumber order."""
-    dedupe: DedupeKey | None = None
-    payloads: Payloads | None = None
-    """Fetches the bodies that messages only point to."""
-    refresh: Refresh | None = None
-    """Compiles the mapping again, against the tables as they are by then."""
-    columns: Columns | None = None
-    """What the mapping was compiled against at first."""
-    recovers: bool = False
-    """What is masked is kept for the vault to seal."""
-    fast_path: FastPath | None = None
-    """Makes the line of an ordinary body in C (`mapping/fast_path.py`)."""
-    fast_path_originals: FastPathOriginals | None = None
-    """Reads what the vault needs from the messages that take the fast path."""
-
-
-Follow = Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]
-"""What to go on with once another key version is active (`key_rotation.py`)."""
 ROTATIONS_MAX = 3
-"""Key versions that one batch follows: another rotation may come while it does."""
+"""Rotations that one batch follows: another may come while it does."""
 
 
 class Processor:
@@ -126,7 +81,7 @@ class Processor:
         messages: Sequence[Message],
         to_quarantine: Mapping[str, PermanentFault] = NONE_TO_QUARANTINE,
     ) -> list[Outcome]:
-        """Return one Outcome a Message, in order; every settled one is durably committed.
+        """Return one Outcome per Message, in order; every settled one is durably committed.
 
         RELEASED means that nothing of the message is known to be committed and it may be given
         again. A message that stands twice in the batch is written once. `to_quarantine` has the
@@ -142,7 +97,7 @@ class Processor:
         return await work(messages, to_quarantine)
 
     async def process_noting(self, messages: Sequence[Message], note: str) -> list[Outcome]:
-        """As `process`, with a statement of the caller's in the transaction that commits the last
+        """As `process`; the caller's statement `note` runs in the transaction that commits the last
         of the messages.
         """
         self.sink.note = note
@@ -154,8 +109,8 @@ class Processor:
     async def _process_fetched(
         self, messages: Sequence[Message], to_quarantine: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
-        """As `_process`, in parts whose payloads fit in memory, each fetched before and let go
-        after. What comes behind a part that is released is released too, so that order is kept.
+        """As `_process`, in parts whose payloads fit in memory: each part is fetched, processed and
+        freed. After a part that is released the rest is released too, so that the order is kept.
         """
         payloads = self._plan.payloads
         assert payloads is not None
@@ -206,8 +161,8 @@ class Processor:
         *,
         again: bool = False,
     ) -> list[Outcome]:
-        """Process a batch under the present keys and columns. `again`: the columns were read again
-        for it.
+        """Process a batch under the present keys and columns. `again`: the columns have been read
+        again for this batch.
         """
         report = BatchReport(self._batch_log.next_id(), time.time(), len(messages))
         self.batch_id = report.id
@@ -249,7 +204,7 @@ class Processor:
             if fault.code == _CHANGED and not again:
                 return await self._try(messages, to_quarantine, again=True)
             report.write_s = time.perf_counter() - masked
-            # Class 42: a table is not what it was, or a privilege is gone.
+            # Class 42: a table has changed, or a privilege is gone.
             self._stale = self._stale or fault.code.startswith("postgres_42")
             self.release(fault, report)
             return [Outcome.RELEASED] * len(messages)
@@ -263,21 +218,21 @@ class Processor:
                 return [Outcome.RELEASED] * len(messages)
             if again:
                 raise
-            # The table may have been mended between the batch and the look at it.
+            # The table may have been changed between the batch and this look at it.
             return await self._try(messages, to_quarantine, again=True)
         self.last_fault = None
         report.write_s, report.slow = time.perf_counter() - masked, result.slow
         if len(rows) == len(messages) and not result.slow:
             outcomes = [Outcome.WRITTEN] * len(messages)
         else:
-            # Of a key that stands twice the first is what the sink was given.
+            # Of a repeated key, the sink was given the first message.
             left = dict(result.outcomes)
             outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
         self._observe(report, messages, outcomes)
         return outcomes
 
     async def _confirm(self) -> None:
-        """Raise TransientFault unless the tables are those that the rows were made for."""
+        """Raise TransientFault if the tables are not those that the rows were made for."""
         try:
             changed = await self._renew()
         except TransientFault:
@@ -289,7 +244,7 @@ class Processor:
     async def _renew(self) -> bool:
         """Compile the mapping against the tables as they are now; return whether they changed.
 
-        Raises TransientFault where the mapping does not fit them: messages are held until it does.
+        Raises TransientFault where the mapping does not fit them; messages are held until it does.
         """
         if self._plan.refresh is None:
             return False
@@ -320,8 +275,8 @@ class Processor:
         to_quarantine: Mapping[str, PermanentFault],
         originals: Originals | None,
     ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
-        """Decode and mask; return each message's key, the first message of each key, its row or
-        its dead letter.
+        """Decode and mask; return each message's key, the first message of each key, the rows and
+        the dead letters.
         """
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
@@ -334,7 +289,7 @@ class Processor:
             try:
                 records = self._mapping.decode_all(messages)
             except PermanentFault:
-                pass  # one at a time, below
+                pass  # below, one at a time
             else:
                 self._decoded = time.perf_counter()
                 return keys, firsts, *self._mask(keys, messages, records, originals)
@@ -346,7 +301,7 @@ class Processor:
         to_quarantine: Mapping[str, PermanentFault],
         originals: Originals | None,
     ) -> Packed | None:
-        """Return a batch of which nothing is odd, and nothing is kept, as the texts to COPY."""
+        """Return the batch as texts to COPY; None unless the fast path takes every message."""
         plan, fast_path = self._plan, self._fast_path()
         if fast_path is None or to_quarantine or plan.fifo or plan.dedupe or originals is not None:
             return None
@@ -354,7 +309,7 @@ class Processor:
         return Packed(len(messages), *packed) if packed else None
 
     def _fast_path(self) -> FastPath | None:
-        # Compiled against the columns of the start: not taken once they have been read again.
+        # It was compiled against the columns of the start; once they are read again it is not used.
         return self._plan.fast_path if self._columns is None else None
 
     def _use_fast_path(
@@ -399,7 +354,7 @@ class Processor:
         to_quarantine: Mapping[str, PermanentFault],
         originals: Originals | None,
     ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
-        """As `_transform`, message by message: for batches with a bad, named or repeated one."""
+        """As `_transform`, for batches with a bad, a named or a repeated message: one by one."""
         keys: list[str] = []
         firsts: dict[str, Message] = {}
         dead: list[DeadLetter] = []
@@ -415,8 +370,8 @@ class Processor:
                 try:
                     record = mapping.decode(message)
                 except PermanentFault as found:
-                    # Its traceback holds this frame, and the frame would hold it: a whole batch
-                    # that only the cyclic collector could free.
+                    # The traceback refers to this frame, and the frame to the fault: only the
+                    # cyclic collector could free the batch.
                     fault = found.with_traceback(None)
                 else:
                     if dedupe and (name := mapping.event(record)):
@@ -479,7 +434,7 @@ class Processor:
         outcomes: list[Outcome],
         oldest_ms: int | None = None,
     ) -> None:
-        """Tell metrics, log and trace of a batch that is committed; `oldest_ms` where known."""
+        """Report a committed batch to metrics, log and trace; `oldest_ms` where it is known."""
         metrics, now = self._metrics, time.time()
         # By count and not by Counter: an Enum's hash is a Python function.
         report.written = outcomes.count(Outcome.WRITTEN)

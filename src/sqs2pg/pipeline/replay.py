@@ -24,7 +24,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.compile import Decoded
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, SystemAttributes
-from sqs2pg.pipeline.processor import Plan
+from sqs2pg.pipeline.plan import Plan
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.batch import BatchTransactions, SinkPlan
 from sqs2pg.postgres.connection import READ_COMMITTED, Session

@@ -26,7 +26,7 @@ from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
 from sqs2pg.pipeline.key_rotation import Compiled
 from sqs2pg.pipeline.large_payloads import Payloads
-from sqs2pg.pipeline.processor import Columns, DedupeKey, Plan
+from sqs2pg.pipeline.plan import Columns, DedupeKey, Plan
 from sqs2pg.postgres.batch import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import oldest, verify_fingerprints
