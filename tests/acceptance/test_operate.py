@@ -58,7 +58,7 @@ def address(shell: Any, send: Send, migrated_database: str) -> Iterator[str]:
 
 
 def test_top_shows_a_running_pipeline(shell: Any, address: str) -> None:
-    shown = shell("top", address).out
+    shown = shell.afresh("top", address).out
     assert "user_logins" in shown
     assert "COMMIT" in shown
     assert "not_json" in shown
