@@ -35,7 +35,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("migrated_database")
-def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: Path):
+def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: Path) -> None:
     query(STOP)
     query("SELECT pg_advisory_lock(4711)")
     with shell.running("backfill", str(archive), SQS2PG_SINK__BATCH_ROWS_MAX="500") as running:
@@ -64,7 +64,9 @@ def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: P
 
 
 @pytest.mark.usefixtures("migrated_database")
-def test_two_runs_do_not_write_one_archive_at_once(shell: Shell, query: Query, archive: Path):
+def test_two_runs_do_not_write_one_archive_at_once(
+    shell: Shell, query: Query, archive: Path
+) -> None:
     query(STOP)
     query("SELECT pg_advisory_lock(4711)")
     with shell.running("backfill", str(archive), SQS2PG_SINK__BATCH_ROWS_MAX="500") as running:
@@ -88,7 +90,7 @@ def _second_run_is_refused(shell: Shell, query: Query, archive: Path) -> None:
 
 def test_objects_of_a_bucket_and_a_date(
     shell: Shell, query: Query, sqs_endpoint: str, aws_environment: dict[str, str]
-):
+) -> None:
     bucket = boto3.resource("s3", endpoint_url=sqs_endpoint).create_bucket(Bucket="archive-4711")
     bucket.put_object(Key="logs/1", Body=b'{"user_id": "a"}{"user_id": "b"}')
     bucket.put_object(Key="logs/2", Body=gzip.compress(b'{"user_id": "c"}\n'))
@@ -101,7 +103,9 @@ def test_objects_of_a_bucket_and_a_date(
     assert shell("backfill", "s3://archive-4711/logs/", "--json").last["skipped"] == 2
 
 
-def test_two_pipelines_each_write_the_whole_archive(shell: Shell, query: Query, tmp_path: Path):
+def test_two_pipelines_each_write_the_whole_archive(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
     archive = tmp_path / "logins-2023-05-06.jsonl"
     archive.write_text("".join(f'{{"user_id": "u{i}"}}\n' for i in range(300)) + "not json\n")
     for name in ("first", "second"):
@@ -119,7 +123,7 @@ def test_two_pipelines_each_write_the_whole_archive(shell: Shell, query: Query, 
 
 def test_what_came_over_the_queue_too_is_one_event_under_a_dedupe_key(
     shell: Shell, query: Query, tmp_path: Path, send: Callable[[list[str]], list[str]]
-):
+) -> None:
     shell.environment["SQS2PG_LEDGER__DEDUPE_KEY"] = "event"
     bodies = [json.dumps({"user_id": f"u{i}", "event": f"e{i}"}) for i in range(20)]
     shell("migrate")
@@ -133,7 +137,7 @@ def test_what_came_over_the_queue_too_is_one_event_under_a_dedupe_key(
 
 
 @pytest.mark.usefixtures("migrated_database")
-def test_a_path_that_names_nothing_and_a_damaged_archive(shell: Shell, archive: Path):
+def test_a_path_that_names_nothing_and_a_damaged_archive(shell: Shell, archive: Path) -> None:
     shell.error("backfill", "nowhere.jsonl", code=2)
     archive.write_bytes(archive.read_bytes()[:-100])
     shell.error("backfill", str(archive), code=1)

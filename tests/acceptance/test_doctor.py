@@ -24,7 +24,7 @@ def found(shell: Shell, *arguments: str, code: int = 0) -> dict[str, dict[str, s
 @pytest.mark.usefixtures("migrated_database")
 def test_a_pipeline_that_can_run_and_a_table_that_changed(
     shell: Shell, query: Query, sqs: Any, queue_url: str
-):
+) -> None:
     checks = found(shell)
     for name in (
         *("queue redrive", "queue retention", "queue encryption", "queue visibility timeout"),
@@ -70,7 +70,9 @@ BEAT = """INSERT INTO sqs2pg.worker (id, pipeline, host, pid, version, started_a
     'running', %s FROM sqs2pg.pipeline"""
 
 
-def test_the_visibility_timeout_is_held_against_the_longest_batch(shell: Shell, query: Query):
+def test_the_visibility_timeout_is_held_against_the_longest_batch(
+    shell: Shell, query: Query
+) -> None:
     assert found(shell, code=1)["queue batch time"]["status"] == "warn"  # nothing is migrated yet
     shell("migrate")
     assert "no worker runs" in found(shell)["queue batch time"]["detail"]
@@ -87,7 +89,9 @@ def test_the_visibility_timeout_is_held_against_the_longest_batch(shell: Shell, 
     assert found(shell)["queue batch time"]["status"] == "ok"
 
 
-def test_people_whose_names_a_column_takes_for_one_or_cannot_replace(shell: Shell, query: Query):
+def test_people_whose_names_a_column_takes_for_one_or_cannot_replace(
+    shell: Shell, query: Query
+) -> None:
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
     shell("migrate")
     assert "target user_logins people" not in found(shell)
@@ -112,7 +116,7 @@ def arn(sqs: Any, queue_url: str) -> str:
 @pytest.mark.usefixtures("migrated_database")
 def test_a_sample_is_masked_and_leaves_everything_as_it_was(
     shell: Shell, query: Query, sqs: Any, queue_url: str, send: Send
-):
+) -> None:
     logins = [
         {"user_id": f"u{i}", "ip": f"198.51.100.{i}", "device_id": "d-4711"} for i in range(3)
     ]
@@ -134,7 +138,7 @@ def test_a_sample_is_masked_and_leaves_everything_as_it_was(
     assert waiting["Attributes"]["ApproximateNumberOfMessages"] == "4"
 
 
-def test_what_is_to_be_granted(shell: Shell, sqs: Any, queue_url: str):
+def test_what_is_to_be_granted(shell: Shell, sqs: Any, queue_url: str) -> None:
     policy = json.loads(shell("check", "--emit-iam").out)
     [statement] = policy["Statement"]
     assert statement["Resource"] == arn(sqs, queue_url)
@@ -153,7 +157,7 @@ def test_what_is_to_be_granted(shell: Shell, sqs: Any, queue_url: str):
 
 def test_the_grants_are_enough_for_a_table_in_a_schema_with_a_sequence(
     shell: Shell, query: Query, database: str, send: Send
-):
+) -> None:
     query("CREATE SCHEMA logs")
     query("CREATE TABLE logs.visit (id bigserial, user_id text)")
     (shell.folder / "sqs2pg.toml").write_text(

@@ -55,7 +55,7 @@ def checked(shell: Shell, text: str) -> dict[str, Any]:
     return report
 
 
-def test_from_a_table(shell: Shell, query: Query):
+def test_from_a_table(shell: Shell, query: Query) -> None:
     query(TABLE)
     text = shell("init", "--from-table", "visit").out
     checked(shell, text)
@@ -74,7 +74,7 @@ def test_from_a_table(shell: Shell, query: Query):
     assert 'column = "birthday"\ntype = "date"\nmask = "nullify"' in text
 
 
-def test_a_view_is_no_target_that_check_passes(shell: Shell, query: Query):
+def test_a_view_is_no_target_that_check_passes(shell: Shell, query: Query) -> None:
     query(TABLE)
     query("CREATE VIEW visit_ids AS SELECT visit_id FROM visit")
     (shell.folder / "proposed.toml").write_text(shell("init", "--from-table", "visit_ids").out)
@@ -87,7 +87,7 @@ def test_a_view_is_no_target_that_check_passes(shell: Shell, query: Query):
     )
 
 
-def test_from_messages(shell: Shell, query: Query, send: Send, sqs: Any, queue_url: str):
+def test_from_messages(shell: Shell, query: Query, send: Send, sqs: Any, queue_url: str) -> None:
     send([json.dumps(visit) for visit in VISITS])
     text = shell("init", "--sample", "50").out
     for canary in ("user3@example.org", "198.51.100.3", "u3", "Ulm"):
@@ -113,7 +113,7 @@ def test_from_messages(shell: Shell, query: Query, send: Send, sqs: Any, queue_u
     assert (done["written"], done["quarantined"]) == (12, 0)
 
 
-def test_from_both_and_out_of_an_envelope(shell: Shell, query: Query, send: Send):
+def test_from_both_and_out_of_an_envelope(shell: Shell, query: Query, send: Send) -> None:
     query(TABLE)
     shell("migrate")
     wrapped = [
@@ -144,7 +144,7 @@ def test_what_is_asked_must_make_sense(shell: Shell, arguments: tuple[str, ...],
     assert what in shell.error("init", *arguments, code=2)
 
 
-def test_a_queue_without_messages_and_a_file_that_is_there(shell: Shell, query: Query):
+def test_a_queue_without_messages_and_a_file_that_is_there(shell: Shell, query: Query) -> None:
     assert "no JSON object" in shell.error("init", "--sample", "5", code=2)
     query(TABLE)
     shell("init", "--from-table", "visit", "-o", "new.toml")

@@ -30,7 +30,7 @@ def partitioned(shell: Shell) -> Shell:
 
 def test_a_new_table_has_its_partitions_and_loses_old_ones(
     partitioned: Shell, query: Query, send: Send
-):
+) -> None:
     partitioned("migrate")
     assert len(query(PARTS)) == 5  # the default, last month, this one, two ahead
     days = [None, None, "2021-03-05", "2021-03-06", "2021-04-01"]
@@ -55,7 +55,7 @@ def test_a_new_table_has_its_partitions_and_loses_old_ones(
 @pytest.mark.usefixtures("migrated_database")
 def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
     shell: Shell, query: Query, send: Send
-):
+) -> None:
     days = ["2023-01-31", "2023-02-01", "2023-02-28", "2024-02-29", None]
     send([login(i, create_date=days[i % 5]) for i in range(50)])
     shell("run", "--drain")
@@ -83,7 +83,9 @@ def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
     assert shell("verify", "--json").last["ok"]
 
 
-def test_what_stands_in_the_way_is_told_and_nothing_is_changed(partitioned: Shell, query: Query):
+def test_what_stands_in_the_way_is_told_and_nothing_is_changed(
+    partitioned: Shell, query: Query
+) -> None:
     query("CREATE TABLE user_logins (user_id varchar(128) PRIMARY KEY, device_type varchar(32),"
           " masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32),"
           " app_version integer, create_date date)")  # fmt: skip
@@ -107,7 +109,9 @@ CREATE TABLE inherits () INHERITS (user_logins);
 """
 
 
-def test_what_would_be_lost_without_a_word_stands_in_the_way(partitioned: Shell, query: Query):
+def test_what_would_be_lost_without_a_word_stands_in_the_way(
+    partitioned: Shell, query: Query
+) -> None:
     query(OBSTACLES)
     partitioned("migrate")
     told = partitioned.error("partition", "--convert", code=2)
@@ -125,7 +129,7 @@ def test_what_would_be_lost_without_a_word_stands_in_the_way(partitioned: Shell,
 
 def test_a_table_with_generated_columns_and_dates_out_of_this_world_is_converted(
     partitioned: Shell, query: Query, send: Send
-):
+) -> None:
     partitioned.environment["SQS2PG_SINK__PARTITION_BY"] = ""
     partitioned("migrate")
     query("ALTER TABLE user_logins ADD month text GENERATED ALWAYS AS (locale || '!') STORED")
@@ -144,7 +148,7 @@ def test_a_table_with_generated_columns_and_dates_out_of_this_world_is_converted
 
 def test_declared_indexes_are_built_on_plain_and_partitioned_tables(
     shell: Shell, query: Query, tmp_path: Path
-):
+) -> None:
     file = tmp_path / "sqs2pg.toml"
     indexes = """
 [[index]]
@@ -168,7 +172,7 @@ method = "brin"
 
 def test_columns_that_the_mapping_gained_are_proposed_or_added(
     shell: Shell, query: Query, tmp_path: Path
-):
+) -> None:
     query("CREATE TABLE user_logins (user_id text)")
     told = shell.error("migrate", code=2)
     assert 'ADD COLUMN "device_type" varchar(32)' in told

@@ -29,7 +29,7 @@ def filled(shell: Shell, send: Send) -> Shell:
     return shell
 
 
-def test_the_vault_without_the_books(filled: Shell, query: Query, send: Send):
+def test_the_vault_without_the_books(filled: Shell, query: Query, send: Send) -> None:
     query("DROP SCHEMA sqs2pg CASCADE")
     kept = query("SELECT subject, field, token, sealed FROM pii.value ORDER BY 3")
     said = filled.error("migrate", code=1)
@@ -59,7 +59,9 @@ def test_the_vault_without_the_books(filled: Shell, query: Query, send: Send):
     assert filled("verify", "--json").last["ok"]
 
 
-def test_the_books_without_the_vault(filled: Shell, query: Query, send: Send, database: str):
+def test_the_books_without_the_vault(
+    filled: Shell, query: Query, send: Send, database: str
+) -> None:
     query("DROP SCHEMA pii CASCADE")
     for command in (("migrate",), ("run", "--drain")):
         said = filled.error(*command, code=1)
@@ -97,7 +99,7 @@ def test_the_books_without_the_vault(filled: Shell, query: Query, send: Send, da
 
 
 @pytest.mark.parametrize("schema", ["pii", "sqs2pg"])
-def test_a_schema_of_our_name_that_is_another_s(shell: Shell, query: Query, schema: str):
+def test_a_schema_of_our_name_that_is_another_s(shell: Shell, query: Query, schema: str) -> None:
     query(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.theirs ()")
     said = shell.error("migrate", code=1)
     assert f"this database has a schema {schema} that sqs2pg has not made" in said
@@ -107,7 +109,7 @@ def test_a_schema_of_our_name_that_is_another_s(shell: Shell, query: Query, sche
     assert query("SELECT count(*) FROM theirs.theirs") == [(0,)]
 
 
-def test_books_that_have_lost_their_migrations(filled: Shell, query: Query):
+def test_books_that_have_lost_their_migrations(filled: Shell, query: Query) -> None:
     query("DROP TABLE sqs2pg.migration")
     said = filled.error("migrate", code=1)
     assert "has lost its table of migrations, while schema pii" in said
@@ -130,7 +132,9 @@ def test_books_that_have_lost_their_migrations(filled: Shell, query: Query):
     ],
     ids=["sixteen", "without a vault", "another day", "no first one"],
 )
-def test_a_database_of_an_unreleased_checkout(filled: Shell, query: Query, send: Send, record: str):
+def test_a_database_of_an_unreleased_checkout(
+    filled: Shell, query: Query, send: Send, record: str
+) -> None:
     query(record)
     kept = query("SELECT version, checksum FROM sqs2pg.migration ORDER BY 1")
     for command in (("migrate",), ("run", "--drain"), ("quarantine", "list"), ("verify",)):
@@ -156,7 +160,7 @@ def test_a_database_of_an_unreleased_checkout(filled: Shell, query: Query, send:
     assert filled("verify", "--json").last["ok"]
 
 
-def test_a_database_of_a_newer_version(filled: Shell, query: Query, send: Send):
+def test_a_database_of_a_newer_version(filled: Shell, query: Query, send: Send) -> None:
     query("INSERT INTO sqs2pg.migration (version, name, checksum) VALUES (9999, 'newer', 'x')")
     said = filled.error("migrate", code=1)
     assert "has migration 9999, which this version does not know" in said

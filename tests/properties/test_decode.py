@@ -68,14 +68,14 @@ def expected(value: Any, *, strict: bool) -> dict[str, Any] | None:
 @given(good, st.booleans(), st.sampled_from([None, 2]))
 def test_a_good_record_comes_back_however_it_is_written(
     value: dict[str, Any], ascii_only: bool, indent: int | None
-):
+) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     assert outcome(DROP, body) == outcome(STRICT, body) == {**dict.fromkeys(SOURCES), **value}
 
 
 @unhurried
 @given(objects | anything, st.booleans())
-def test_the_rules_decide_and_nothing_else(value: Any, ascii_only: bool):
+def test_the_rules_decide_and_nothing_else(value: Any, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only)
     for decoder, strict in ((DROP, False), (STRICT, True)):
         found = outcome(decoder, body)
@@ -85,7 +85,7 @@ def test_the_rules_decide_and_nothing_else(value: Any, ascii_only: bool):
 
 @unhurried
 @given(texts)
-def test_any_text_is_a_record_or_a_fault(body: str):
+def test_any_text_is_a_record_or_a_fault(body: str) -> None:
     try:
         value = json.loads(body, parse_constant=lambda _: math.nan)
     except ValueError:
@@ -100,7 +100,7 @@ def test_any_text_is_a_record_or_a_fault(body: str):
 @given(good, st.data())
 def test_a_body_cut_or_changed_anywhere_is_a_record_or_a_fault(
     value: dict[str, Any], data: st.DataObject
-):
+) -> None:
     body = json.dumps(value)
     at = data.draw(st.integers(0, len(body) - 1))
     assert isinstance(outcome(DROP, body[:at]), PermanentFault)
@@ -118,7 +118,7 @@ def test_a_body_cut_or_changed_anywhere_is_a_record_or_a_fault(
         ["`", "at `$.", "field `", "Expected `str`", "Object missing required field `", ""]
     ),
 )
-def test_an_unknown_name_is_never_quoted(value: dict[str, Any], name: str, disguise: str):
+def test_an_unknown_name_is_never_quoted(value: dict[str, Any], name: str, disguise: str) -> None:
     value = {f"{disguise}{CANARY}{name}": CANARY, **value}
     for decoder in (DROP, STRICT):
         found = outcome(decoder, json.dumps(value))
@@ -139,7 +139,7 @@ def test_an_unknown_name_is_never_quoted(value: dict[str, Any], name: str, disgu
     ),
     st.data(),
 )
-def test_any_names_make_a_mapping(sources: list[str], data: st.DataObject):
+def test_any_names_make_a_mapping(sources: list[str], data: st.DataObject) -> None:
     required = data.draw(st.lists(st.booleans(), min_size=len(sources), max_size=len(sources)))
     pairs = list(zip(sources, required, strict=True))
     fields = [Field(source=s, column=f"c{i}", required=r) for i, (s, r) in enumerate(pairs)]

@@ -7,7 +7,7 @@ import random
 from sqs2pg.mapping.ledger_key import delivery_key
 
 
-def test_a_million_ids_of_one_millisecond_do_not_collide():
+def test_a_million_ids_of_one_millisecond_do_not_collide() -> None:
     bits = random.Random(7).randbytes(9 * 900_000).hex()
     tails = (bits[i : i + 18] for i in range(0, len(bits), 18))
     ids = [f"5fea7756-0ea4-4{tail[:3]}-a{tail[3:6]}-{tail[6:]}" for tail in tails]

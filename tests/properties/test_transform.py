@@ -118,7 +118,7 @@ def expected(values: dict[str, str | None], sent_ms: int) -> list[str | None] | 
 @given(st.lists(st.tuples(rows, stamps), max_size=12))
 def test_each_line_reads_back_as_its_record_or_is_its_fault(
     batch: list[tuple[dict[str, str | None], int]],
-):
+) -> None:
     found = transformed(batch)
     assert len(found) == len(batch)
     for line, (values, sent_ms) in zip(found, batch, strict=True):
@@ -135,7 +135,7 @@ def test_each_line_reads_back_as_its_record_or_is_its_fault(
 @given(st.lists(st.tuples(rows, stamps), max_size=8))
 def test_a_record_s_line_does_not_depend_on_its_batch(
     batch: list[tuple[dict[str, str | None], int]],
-):
+) -> None:
     alone = [line for one in batch for line in transformed([one])]
     assert transformed(batch) == alone
     assert transformed([*batch, *batch]) == alone * 2
@@ -144,7 +144,7 @@ def test_a_record_s_line_does_not_depend_on_its_batch(
 
 @unhurried
 @given(st.lists(texts, min_size=1, max_size=8))
-def test_nothing_but_tabs_between_cells_and_a_newline_at_the_end(values: list[str | None]):
+def test_nothing_but_tabs_between_cells_and_a_newline_at_the_end(values: list[str | None]) -> None:
     for line in transformed([({"a": v, "b": None, "c": v, "d": None}, 0) for v in values]):
         if isinstance(line, str):
             assert line.count("\t") == len(FIELDS) - 1
@@ -157,7 +157,7 @@ versions = st.tuples(st.integers(0, MAJOR_MAX), parts, parts)
 
 @unhurried
 @given(versions, versions)
-def test_versions_keep_their_order(one: tuple[int, ...], other: tuple[int, ...]):
+def test_versions_keep_their_order(one: tuple[int, ...], other: tuple[int, ...]) -> None:
     first, second = (int(version(".".join(map(str, v)))) for v in (one, other))
     assert (first < second, first == second) == (one < other, one == other)
     assert 0 <= first < 2**31
@@ -165,7 +165,7 @@ def test_versions_keep_their_order(one: tuple[int, ...], other: tuple[int, ...])
 
 @unhurried
 @given(st.text() | st.from_regex(r"[0-9]{1,5}(\.[0-9]{1,5}){0,3}", fullmatch=True))
-def test_any_text_is_a_version_or_a_fault(value: str):
+def test_any_text_is_a_version_or_a_fault(value: str) -> None:
     found = attempt(version, value)
     if isinstance(found, PermanentFault):
         assert found.code in ("bad_version", "version_range")
@@ -184,13 +184,13 @@ aware = st.datetimes(
 
 @unhurried
 @given(aware, st.sampled_from("Tt "))
-def test_a_timestamp_is_its_day_in_utc(moment: datetime, separator: str):
+def test_a_timestamp_is_its_day_in_utc(moment: datetime, separator: str) -> None:
     assert date(moment.isoformat(sep=separator)) == moment.astimezone(UTC).date().isoformat()
 
 
 @unhurried
 @given(st.text() | st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?"))
-def test_any_text_is_a_date_or_a_fault(value: str):
+def test_any_text_is_a_date_or_a_fault(value: str) -> None:
     found = attempt(date, value)
     if isinstance(found, PermanentFault):
         assert found.code == "bad_date"
@@ -199,7 +199,7 @@ def test_any_text_is_a_date_or_a_fault(value: str):
         assert value.isascii()
 
 
-def test_the_strategies_reach_what_they_are_for():
+def test_the_strategies_reach_what_they_are_for() -> None:
     # Should one of these never come up, the properties above would hold for want of trying.
     seen: set[str] = set()
 

@@ -59,13 +59,13 @@ THREE = section(
 )
 
 
-def test_rates_and_ratios_are_of_medians():
+def test_rates_and_ratios_are_of_medians() -> None:
     assert THREE.rate("plain") == pytest.approx(100)
     assert THREE.ratio("sqs2pg", "plain") == pytest.approx(150)
     assert THREE.cpu_us("sqs2pg", "pipeline") == pytest.approx(20)
 
 
-def test_a_ratio_needs_both_sides_of_one_section():
+def test_a_ratio_needs_both_sides_of_one_section() -> None:
     alone = section(run("sqs2pg", 20_000), missing={"plain": "not installed: boto3"})
     assert alone.ratio("sqs2pg", "plain") is None
     assert "times the" not in report.table(alone)
@@ -78,14 +78,14 @@ def test_a_ratio_needs_both_sides_of_one_section():
     }
 
 
-def test_a_contender_that_failed_is_out_with_all_its_runs():
+def test_a_contender_that_failed_is_out_with_all_its_runs() -> None:
     mixed = section(run("vector", 5), run("sqs2pg", 100))
     mixed.fail("vector", "exit 1\nits last words")
     assert [one.contender for one in mixed.runs] == ["sqs2pg"]
     assert "Vector: not measured, failed: exit 1." in report.table(mixed)
 
 
-def test_cpu_that_is_not_known_is_not_zero():
+def test_cpu_that_is_not_known_is_not_zero() -> None:
     unknown = section(run("sqs2pg", 100, postgres_cpu_s=None))
     assert unknown.cpu_us("sqs2pg", "postgres") is None
     assert "20.0 + ? + 5.0" in describe(unknown.runs[0])
@@ -93,18 +93,18 @@ def test_cpu_that_is_not_known_is_not_zero():
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 2), (0.75, 3), (0.99, 4), (1.0, 4), (0.01, 1)])
-def test_percentiles_are_by_nearest_rank(share: float, value: float):
+def test_percentiles_are_by_nearest_rank(share: float, value: float) -> None:
     assert percentile([4, 1, 3, 2], share) == value
 
 
-def test_a_page_without_results_says_so_in_every_part():
+def test_a_page_without_results_says_so_in_every_part() -> None:
     page = report.RESULTS.read_text(encoding="utf-8")
     names = re.findall(r"<!-- bench:(\w+) -->", page)
     assert sorted(names) == sorted([*SECTIONS, "machine"])
     assert report.fill_in(page, {}).count("Not measured yet") >= len(names)
 
 
-def test_filling_in_changes_marked_parts_only_and_may_be_repeated():
+def test_filling_in_changes_marked_parts_only_and_may_be_repeated() -> None:
     page = "by hand\n<!-- bench:drain -->\nold\n<!-- /bench:drain -->\nby hand too\n"
     once = report.fill_in(page, {"drain": THREE})
     assert once.startswith("by hand\n<!-- bench:drain -->\n|")
@@ -115,11 +115,11 @@ def test_filling_in_changes_marked_parts_only_and_may_be_repeated():
     assert report.fill_in(once, {"drain": THREE}) == once
 
 
-def test_a_run_cut_by_the_time_limit_says_so():
+def test_a_run_cut_by_the_time_limit_says_so() -> None:
     assert "| plain script (time limit) |" in report.table(section(run("plain", 9, complete=False)))
 
 
-def test_machine_is_shown_once_for_alike_sections_and_apart_for_others():
+def test_machine_is_shown_once_for_alike_sections_and_apart_for_others() -> None:
     elsewhere = dataclasses.replace(THREE, name="tls", stamp=STAMP | {"machine": "another"})
     same_disk_later = dataclasses.replace(THREE, name="bad", stamp=STAMP | {"fsync_ms": 0.9})
     alike = report.machine({"drain": THREE, "bad": same_disk_later})
@@ -129,7 +129,7 @@ def test_machine_is_shown_once_for_alike_sections_and_apart_for_others():
     assert "For tls:" in apart
 
 
-def test_latency_tables_show_every_percentile():
+def test_latency_tables_show_every_percentile() -> None:
     shares = {"p50": 1.0, "p95": 2.0, "p99": 3.0, "p99.9": 4.0, "p100": 5.0}
     idle = section(name="idle", figures={"commit_ms": None, "delete_ms": shares})
     assert "| sent to deleted | 1.0 | 2.0 | 3.0 | 4.0 | 5.0 |" in report.table(idle)
@@ -145,18 +145,18 @@ def growth() -> ResultSection:
     return section(*runs, name="ledger")
 
 
-def test_growth_compares_the_first_tenth_with_the_last():
+def test_growth_compares_the_first_tenth_with_the_last() -> None:
     assert "| 0 to 2,000 | 995 (990 to 1,000) |" in report.table(growth())
     assert "-18.1% throughput" in report.table(growth())
 
 
-def test_results_survive_their_files(tmp_path: Path):
+def test_results_survive_their_files(tmp_path: Path) -> None:
     for one in (THREE, growth()):
         results.save(one, tmp_path)
     assert results.load(tmp_path) == {"drain": THREE, "ledger": growth()}
 
 
-def test_picture_has_a_bar_in_proportion_for_each_contender_measured():
+def test_picture_has_a_bar_in_proportion_for_each_contender_measured() -> None:
     tree = ET.fromstring(plot.draw({"drain": THREE, "ledger": growth()}))
     name = {"svg": "http://www.w3.org/2000/svg"}
     widths = [float(bar.attrib["width"]) for bar in tree.findall("svg:rect", name)]
@@ -167,7 +167,7 @@ def test_picture_has_a_bar_in_proportion_for_each_contender_measured():
     assert len(tree.findall("svg:polyline", name)) == 1
 
 
-def test_picture_without_results_is_one_sentence():
+def test_picture_without_results_is_one_sentence() -> None:
     tree = ET.fromstring(plot.draw({}))
     texts = [node.text for node in tree.iter() if node.tag.endswith("}text")]
     assert texts == ["Not measured yet: run make bench"]
@@ -185,14 +185,16 @@ def test_picture_without_results_is_one_sentence():
         ["--profile", "gdb"],
     ],
 )
-def test_wrong_options_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+def test_wrong_options_exit_with_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
         parse(arguments)
     assert left.value.code == 2
     assert "error:" in capsys.readouterr().err
 
 
-def test_options_reach_the_plan():
+def test_options_reach_the_plan() -> None:
     options = parse(["--only", "drain,tls", "--messages", "plain=7", "--setting", "SINK__X=1"])
     assert options.only == ("drain", "tls")
     assert options.messages == [("plain", 7)]
@@ -201,7 +203,7 @@ def test_options_reach_the_plan():
     assert parse(["--profile"]).profile == "cprofile"
 
 
-def test_every_workload_names_contenders_that_are_there():
+def test_every_workload_names_contenders_that_are_there() -> None:
     for workload in DRAINS:
         assert set(workload.contenders) <= set(CONTENDERS)
     picked = SuitePlan(only=("plain", "sqs2pg")).pick(DRAINS[0].contenders)
@@ -235,7 +237,9 @@ def drained(monkeypatch: pytest.MonkeyPatch, rig: Any, fails: str = "") -> Resul
     return workloads.run_drains(rig, DRAINS[0], plan, lambda _: None)
 
 
-def test_contenders_take_turns_with_backlogs_sized_by_a_trial(monkeypatch: pytest.MonkeyPatch):
+def test_contenders_take_turns_with_backlogs_sized_by_a_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rig = Rig()
     found = drained(monkeypatch, rig)
     assert [one.contender for one in found.runs] == ["plain", "sqs2pg"] * 3
@@ -244,7 +248,7 @@ def test_contenders_take_turns_with_backlogs_sized_by_a_trial(monkeypatch: pytes
     assert rig.stands == 7, "a fresh stand each run, and one for the trial"
 
 
-def test_a_contender_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch):
+def test_a_contender_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     found = drained(monkeypatch, Rig(), fails="plain")
     assert [one.contender for one in found.runs] == ["sqs2pg"] * 3
     assert found.failed == ["plain"]
@@ -274,7 +278,7 @@ class Counted:
 )
 def test_a_run_with_a_row_too_many_or_too_few_is_void(
     count: int, backlog: Backlog, complete: bool, good: bool
-):
+) -> None:
     stand: Any = Counted(count, rows=100)
     measured = run("sqs2pg", 1, complete=complete)
     if good:
@@ -285,7 +289,7 @@ def test_a_run_with_a_row_too_many_or_too_few_is_void(
             check_rows(stand, backlog, 0, measured)
 
 
-def test_both_scripts_make_the_same_row():
+def test_both_scripts_make_the_same_row() -> None:
     login = {
         "user_id": "u",
         "device_type": "iOS",
@@ -302,7 +306,7 @@ def test_both_scripts_make_the_same_row():
 
 def test_a_contender_sees_its_target_and_nothing_of_the_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     for name in ("AWS_PROFILE", "PGHOST", "SQS2PG_SINK__DSN", "BENCH_DATABASE_URL"):
         monkeypatch.setenv(name, "the user's")
     target = RunTarget("http://127.0.0.1:1", "u", "postgresql://db/x", tmp_path, tmp_path / "keys")
@@ -318,7 +322,7 @@ def test_a_contender_sees_its_target_and_nothing_of_the_users(
     "dsn",
     ["postgresql://u:p%40@h:5/a?sslmode=disable", "host=h port=5 user=u password=p@ dbname=a"],
 )
-def test_another_database_on_the_same_server(dsn: str):
+def test_another_database_on_the_same_server(dsn: str) -> None:
     parts = conninfo_to_dict(with_database(dsn, "b"))
     assert (parts["host"], parts["port"], parts["password"]) == ("h", "5", "p@")
     assert parts["dbname"] == "b"
@@ -327,7 +331,7 @@ def test_another_database_on_the_same_server(dsn: str):
 BURN = "import time\nwhile time.process_time() < 0.1: pass\nprint('done', flush=True)\ninput()"
 
 
-def test_cpu_of_a_tree_counts_living_and_ended_children():
+def test_cpu_of_a_tree_counts_living_and_ended_children() -> None:
     pid = processes.PROC.joinpath("self").resolve().name
     before = processes.cpu_s(int(pid))
     child = subprocess.Popen(

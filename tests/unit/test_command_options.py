@@ -23,7 +23,7 @@ def _commands(group: click.Group, names: str = "") -> Iterator[tuple[str, click.
             yield names + name, command
 
 
-def test_every_command_takes_a_settings_file():
+def test_every_command_takes_a_settings_file() -> None:
     found = dict(_commands(cli))
     assert len(found) >= len(COMMANDS)
     assert {"demo", "quarantine list", "keys init", "config schema"} <= set(found)
@@ -38,6 +38,6 @@ def test_every_command_takes_a_settings_file():
 @pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x1e"])
 def test_a_name_of_stdin_ends_at_the_end_of_its_line_alone(
     monkeypatch: pytest.MonkeyPatch, mark: str
-):
+) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"a{mark}b\r\nc\n".encode())))
     assert stdin_lines(most=2) == [f"a{mark}b", "c"]

@@ -96,7 +96,7 @@ def validator() -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
-def test_what_is_shown_by_default_loads_to_the_same_settings(tmp_path: Path):
+def test_what_is_shown_by_default_loads_to_the_same_settings(tmp_path: Path) -> None:
     text = shown()
     again = load(file_of(tmp_path, text), {})
     assert again.fields == USER_LOGINS
@@ -105,7 +105,7 @@ def test_what_is_shown_by_default_loads_to_the_same_settings(tmp_path: Path):
     assert "\nfield = " not in text
 
 
-def test_what_is_shown_of_everything_loads_to_the_same_settings(tmp_path: Path):
+def test_what_is_shown_of_everything_loads_to_the_same_settings(tmp_path: Path) -> None:
     file = file_of(tmp_path, EVERYTHING.replace("\u007f", "\\u007f"))
     settings = load(file, {})
     text = shown("-c", str(file))
@@ -117,19 +117,19 @@ def test_what_is_shown_of_everything_loads_to_the_same_settings(tmp_path: Path):
 @pytest.mark.parametrize(
     "code_point", [*range(1, 0x20), 0x22, 0x27, 0x5C, 0x7F, 0x85, 0xFEFF, 0x1F511]
 )
-def test_any_character_of_a_text_comes_back(tmp_path: Path, code_point: int):
+def test_any_character_of_a_text_comes_back(tmp_path: Path, code_point: int) -> None:
     file = file_of(tmp_path, f'[source]\nqueue = "a\\U{code_point:08x}b"')
     again = file_of(tmp_path, shown("-c", str(file)), "again.toml")
     assert load(again, {}).source.queue == f"a{chr(code_point)}b"
 
 
-def test_a_setting_without_a_value_is_a_comment():
+def test_a_setting_without_a_value_is_a_comment() -> None:
     assert "# drain_settle_s is not set" in shown().splitlines()
 
 
 def test_the_file_and_the_environment_are_in_what_is_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     file_of(tmp_path, "[source]\nqueue = 'file'\nwait_time_s = 7", "sqs2pg.toml")
     monkeypatch.setenv("SQS2PG_SOURCE__QUEUE", "environment")
     monkeypatch.setenv("SQS2PG_SINK__DSN", f"password={SECRET}")
@@ -142,7 +142,7 @@ def test_the_file_and_the_environment_are_in_what_is_shown(
     assert SECRET not in text
 
 
-def test_as_json_it_says_the_same(tmp_path: Path):
+def test_as_json_it_says_the_same(tmp_path: Path) -> None:
     file = str(file_of(tmp_path, EVERYTHING.replace("\u007f", "\\u007f")))
     [line] = shown("-c", file, "--json").splitlines()
     found = json.loads(line)
@@ -152,7 +152,7 @@ def test_as_json_it_says_the_same(tmp_path: Path):
     ]
 
 
-def test_a_password_is_in_neither_form(tmp_path: Path):
+def test_a_password_is_in_neither_form(tmp_path: Path) -> None:
     file = str(file_of(tmp_path, f"[sink]\ndsn = 'postgresql://u:{SECRET}@h/db'"))
     for arguments in (["-c", file], ["-c", file, "--json"]):
         text = shown(*arguments)
@@ -223,7 +223,7 @@ LIBPQ_SECRETS += ["scram_client_key", "scram_server_key"]
 
 
 @pytest.mark.parametrize(("dsn", "visible"), CONNECTION_STRINGS)
-def test_a_connection_string_is_shown_without_its_secrets(dsn: str, visible: str | None):
+def test_a_connection_string_is_shown_without_its_secrets(dsn: str, visible: str | None) -> None:
     found = hide_password(dsn)
     if visible is not None:
         assert found == visible
@@ -232,7 +232,7 @@ def test_a_connection_string_is_shown_without_its_secrets(dsn: str, visible: str
         assert HIDDEN in found
 
 
-def test_what_libpq_takes_for_a_secret_is_never_shown():
+def test_what_libpq_takes_for_a_secret_is_never_shown() -> None:
     found = 0
     for dsn, _ in CONNECTION_STRINGS:
         parts = libpq(dsn)
@@ -243,7 +243,7 @@ def test_what_libpq_takes_for_a_secret_is_never_shown():
     assert found > 15
 
 
-def test_what_is_shown_connects_to_the_same_place():
+def test_what_is_shown_connects_to_the_same_place() -> None:
     for dsn, visible in CONNECTION_STRINGS:
         if visible:
             before, after = libpq(dsn), libpq(hide_password(dsn))
@@ -289,12 +289,12 @@ def cpu_s(dsn: str) -> float:
         "[[field]]\nsource='a'\ncolumn='b'",
     ],
 )
-def test_the_schema_takes_what_loads(validator: Any, tmp_path: Path, text: str):
+def test_the_schema_takes_what_loads(validator: Any, tmp_path: Path, text: str) -> None:
     load(file_of(tmp_path, text), {})
     validator.validate(tomllib.loads(text))
 
 
-def test_the_schema_takes_what_is_shown(validator: Any):
+def test_the_schema_takes_what_is_shown(validator: Any) -> None:
     validator.validate(tomllib.loads(shown()))
     validator.validate(json.loads(shown("--json")))
 
@@ -322,13 +322,13 @@ def test_the_schema_takes_what_is_shown(validator: Any):
         "[[field]]\nsource = 'a\"'\ncolumn = 'a'",
     ],
 )
-def test_the_schema_refuses_what_does_not_load(validator: Any, tmp_path: Path, text: str):
+def test_the_schema_refuses_what_does_not_load(validator: Any, tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError):
         load(file_of(tmp_path, text), {})
     assert not validator.is_valid(tomllib.loads(text))
 
 
-def test_the_schema_describes_every_section():
+def test_the_schema_describes_every_section() -> None:
     schema = json.loads(invoke("schema").stdout)
     names = {"Settings", "SourceSettings", "SinkSettings", "KeysSettings", "VaultSettings"}
     names |= {"QuarantineSettings", "AwsLambdaSettings", "RaySettings", "LedgerSettings"}

@@ -288,15 +288,15 @@ def _arrow_ends(imported: Import, known: dict[str, Source]) -> Iterator[str]:
         yield from [end for end in ends if end in known][:1]
 
 
-def test_every_module_keeps_to_its_floor():
+def test_every_module_keeps_to_its_floor() -> None:
     assert violations(PACKAGE) == []
 
 
-def test_no_import_goes_round_in_a_circle():
+def test_no_import_goes_round_in_a_circle() -> None:
     assert circle(PACKAGE) == []
 
 
-def test_the_top_of_the_package_is_read_at_a_glance():
+def test_the_top_of_the_package_is_read_at_a_glance() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     assert len(folders) <= FOLDERS_MAX
@@ -304,7 +304,7 @@ def test_the_top_of_the_package_is_read_at_a_glance():
     assert folders | files | {"__main__"} == set(FLOOR)
 
 
-def test_the_rules_are_about_modules_that_are_there():
+def test_the_rules_are_about_modules_that_are_there() -> None:
     # A rule about a module that was renamed would hold for ever.
     names = {source.name for source in read(PACKAGE)}
     assert len(names) > 40
@@ -328,7 +328,7 @@ def test_the_rules_are_about_modules_that_are_there():
         ("cli", "importlib.import_module(…)"),
     ],
 )
-def test_imports_that_are_there_are_seen(name: str, target: str):
+def test_imports_that_are_there_are_seen(name: str, target: str) -> None:
     [source] = [source for source in read(PACKAGE) if source.name == name]
     assert target in {found for imported in source.imports for found in imported.targets()}
 
@@ -454,14 +454,14 @@ def plant(root: Path, files: dict[str, str]) -> Path:
     return root / US
 
 
-def test_a_tree_that_keeps_the_rules_has_no_violation(tmp_path: Path):
+def test_a_tree_that_keeps_the_rules_has_no_violation(tmp_path: Path) -> None:
     root = plant(tmp_path, GOOD)
     assert violations(root) == []
     assert circle(root) == []
 
 
 @pytest.mark.parametrize(("name", "text", "rule"), BROKEN)
-def test_a_tree_that_breaks_a_rule_has_one(tmp_path: Path, name: str, text: str, rule: str):
+def test_a_tree_that_breaks_a_rule_has_one(tmp_path: Path, name: str, text: str, rule: str) -> None:
     found = violations(plant(tmp_path, {**GOOD, name: text}))
     module = name.removesuffix(".py").removesuffix("__init__").replace("/", ".").rstrip(".")
     assert any(line.startswith(module) and rule in line for line in found), found
@@ -482,7 +482,7 @@ def test_a_tree_that_breaks_a_rule_has_one(tmp_path: Path, name: str, text: str,
         },
     ],
 )
-def test_a_circle_is_found(tmp_path: Path, files: dict[str, str]):
+def test_a_circle_is_found(tmp_path: Path, files: dict[str, str]) -> None:
     found = circle(plant(tmp_path, {**GOOD, **files}))
     assert {f"{US}/{name}" for name in files} <= {
         f"{module.replace('.', '/')}.py".replace("settings.py", "settings/__init__.py")

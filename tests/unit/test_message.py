@@ -65,7 +65,7 @@ HIDDEN = {
 }
 
 
-def test_a_message_as_sqs_sends_it():
+def test_a_message_as_sqs_sends_it() -> None:
     message = received()
     assert message.message_id == MESSAGE_ID
     assert message.receipt_handle == f"AQEB{CANARY}"
@@ -82,7 +82,7 @@ def test_a_message_as_sqs_sends_it():
     assert message.message_attributes["trace"].string_value == CANARY
 
 
-def test_the_least_a_queue_must_send():
+def test_the_least_a_queue_must_send() -> None:
     least = {
         "MessageId": "m",
         "ReceiptHandle": "r",
@@ -96,45 +96,45 @@ def test_the_least_a_queue_must_send():
     assert message.sequence == 0
 
 
-def test_sequence_numbers_of_any_length_compare_as_numbers():
+def test_sequence_numbers_of_any_length_compare_as_numbers() -> None:
     numbers = ["9", "10", "18849496460467696128", "18849496460467696129", "9" * 38]
     found = [received(Attributes={"SentTimestamp": "1", "SequenceNumber": n}) for n in numbers]
     assert [message.sequence for message in found] == sorted(map(int, numbers))
 
 
-def test_without_a_sent_timestamp_it_is_no_message():
+def test_without_a_sent_timestamp_it_is_no_message() -> None:
     with pytest.raises(msgspec.ValidationError):
         received(Attributes={"ApproximateReceiveCount": "1"})
 
 
-def test_a_later_delivery_brings_a_newer_handle():
+def test_a_later_delivery_brings_a_newer_handle() -> None:
     message = received()
     message.receipt_handle = "newer"
     assert message.receipt_handle == "newer"
 
 
 @pytest.mark.parametrize("value", HIDDEN.values(), ids=HIDDEN)
-def test_no_way_of_printing_shows_content(value: Any):
+def test_no_way_of_printing_shows_content(value: Any) -> None:
     nested = {"a": [value, (value,)]}
     shown = [str(value), repr(value), f"{value}", f"{value!r}", "%s %r" % (value, value)]  # noqa: UP031
     shown += [str(nested), pprint.pformat(nested), pretty_repr(value), pretty_repr(nested)]
     assert not [text for text in shown if "4711" in text or "canary" in text]
 
 
-def test_what_is_shown_names_the_message_and_the_type():
+def test_what_is_shown_names_the_message_and_the_type() -> None:
     assert repr(HIDDEN["message"]) == f"Message({MESSAGE_ID})"
     assert pretty_repr(HIDDEN["message"]) == f"Message({MESSAGE_ID!r})"
     assert repr(HIDDEN["attribute"]) == "MessageAttribute(String)"
     assert repr(HIDDEN["record"]) == "Record(…)"
 
 
-def test_every_outcome_but_released_is_settled():
+def test_every_outcome_but_released_is_settled() -> None:
     settled = {outcome for outcome in Outcome if outcome.settled}
     assert settled == {Outcome.WRITTEN, Outcome.DUPLICATE, Outcome.QUARANTINED}
     assert set(Outcome) - settled == {Outcome.RELEASED}
 
 
-def test_the_fault_tree_is_small_and_has_one_root():
+def test_the_fault_tree_is_small_and_has_one_root() -> None:
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
     assert len(classes) <= 10
     assert all(issubclass(c, Sqs2pgError) for c in classes)
@@ -150,7 +150,7 @@ def test_the_fault_tree_is_small_and_has_one_root():
         (TransientFault("what", code="postgres_57P01", hint="hint"), 1),
     ],
 )
-def test_a_fault_carries_code_words_and_exit_code(error: Sqs2pgError, exit_code: int):
+def test_a_fault_carries_code_words_and_exit_code(error: Sqs2pgError, exit_code: int) -> None:
     assert (str(error), error.what, error.hint, error.exit_code) == (
         "what",
         "what",
@@ -160,7 +160,7 @@ def test_a_fault_carries_code_words_and_exit_code(error: Sqs2pgError, exit_code:
     assert error.code
 
 
-def test_faults_of_messages_know_their_stage():
+def test_faults_of_messages_know_their_stage() -> None:
     assert PermanentFault("bad_ip", "ip").stage is Stage.DECODE
     assert PermanentFault("bad_ip", "ip", stage=Stage.MASK).stage is Stage.MASK
     assert TransientFault("what", code="c").stage is Stage.WRITE

@@ -52,18 +52,18 @@ def good(count: int, seed: int = 1) -> list[dict[str, Any]]:
     return [json.loads(body) for body in logins(count, seed=seed, bad_share=0)]
 
 
-def test_a_seed_gives_the_same_bodies_and_another_seed_others():
+def test_a_seed_gives_the_same_bodies_and_another_seed_others() -> None:
     assert list(logins(500, seed=1)) == list(logins(500, seed=1))
     for one, other in ((1, 2), (None, None)):
         bodies = set(logins(500, seed=one, bad_share=0)) & set(logins(500, seed=other, bad_share=0))
         assert not bodies
 
 
-def test_a_smaller_count_gives_the_first_of_them():
+def test_a_smaller_count_gives_the_first_of_them() -> None:
     assert list(logins(50, seed=1)) == list(islice(logins(5_000, seed=1), 50))
 
 
-def test_none_are_none():
+def test_none_are_none() -> None:
     assert list(logins(0)) == []
 
 
@@ -76,18 +76,18 @@ def test_none_are_none():
         *((1, 1.0, 1), (3, 1 / 3, 0), (4, 1 / 3, 1)),
     ],
 )
-def test_the_share_of_bad_bodies_is_the_one_asked_for(count: int, share: float, bad: int):
+def test_the_share_of_bad_bodies_is_the_one_asked_for(count: int, share: float, bad: int) -> None:
     assert sum(map(bool, map(verdict, logins(count, seed=3, bad_share=share)))) == bad
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
-def test_bad_bodies_are_evenly_spread(share: float):
+def test_bad_bodies_are_evenly_spread(share: float) -> None:
     bad = [bool(verdict(body)) for body in logins(1_000, seed=4, bad_share=share)]
     for start in range(0, 1_000, 100):
         assert abs(sum(bad[start : start + 100]) - 100 * share) <= 1
 
 
-def test_the_bad_kinds_take_turns_and_each_is_refused_for_its_reason():
+def test_the_bad_kinds_take_turns_and_each_is_refused_for_its_reason() -> None:
     reasons = [verdict(body) for body in logins(12 * len(BAD), seed=5, bad_share=0.5)]
     assert [reason for reason in reasons if reason] == [
         "missing_field user_id",
@@ -99,7 +99,7 @@ def test_the_bad_kinds_take_turns_and_each_is_refused_for_its_reason():
     ] * 6
 
 
-def test_devices_recur_with_their_people():
+def test_devices_recur_with_their_people() -> None:
     found = good(3_000)
     devices = Counter(login["device_id"] for login in found)
     assert 0.28 < 1 - len(devices) / len(found) < 0.38
@@ -108,7 +108,7 @@ def test_devices_recur_with_their_people():
     assert len(owners) == len(devices)
 
 
-def test_people_who_may_come_back_are_bounded(monkeypatch: pytest.MonkeyPatch):
+def test_people_who_may_come_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_logins, "PEOPLE_MAX", 10)
     last_seen: dict[str, int] = {}
     absences = []
@@ -121,7 +121,7 @@ def test_people_who_may_come_back_are_bounded(monkeypatch: pytest.MonkeyPatch):
     assert max(absences) < 500  # but not once they have been replaced
 
 
-def test_a_good_login_is_like_those_of_the_field():
+def test_a_good_login_is_like_those_of_the_field() -> None:
     found = good(1_000)
     fields = {"user_id", "device_type", "device_id", "ip", "app_version", "locale"}
     assert all(set(login) == fields for login in found)

@@ -257,7 +257,9 @@ async def test_ipv6(listen: Listen, call: Caller) -> None:
 class Tunneller:
     """An HTTP proxy that answers CONNECT with `head` and, where it says 200, carries bytes."""
 
-    def __init__(self, port: int, head: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n"):
+    def __init__(
+        self, port: int, head: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n"
+    ) -> None:
         self.port = port
         self.head = head
         self.asked: list[tuple[str, dict[str, str]]] = []

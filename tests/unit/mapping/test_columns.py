@@ -48,25 +48,25 @@ def refused(field: Field, *columns: Column) -> SettingsError:
     return error
 
 
-def test_the_built_in_mapping_fits_the_table_its_users_have():
+def test_the_built_in_mapping_fits_the_table_its_users_have() -> None:
     assert match(USER_LOGINS, table(*TARGET), "user_logins") == TARGET
 
 
-def test_columns_come_in_the_order_of_the_fields_and_others_may_be_there():
+def test_columns_come_in_the_order_of_the_fields_and_others_may_be_there() -> None:
     extra = [Column("id", "int8", nullable=False, filled=True), Column("note", "text")]
     columns = table(*extra, *reversed(TARGET))
     assert match(USER_LOGINS, columns, "t") == TARGET
 
 
 @pytest.mark.parametrize("missing", [column.name for column in TARGET])
-def test_a_missing_column_is_named(missing: str):
+def test_a_missing_column_is_named(missing: str) -> None:
     columns = table(*(column for column in TARGET if column.name != missing))
     with pytest.raises(SettingsError, match=f"table t has no column '{missing}'"):
         match(USER_LOGINS, columns, "t")
 
 
 @pytest.mark.parametrize("narrow", [column.name for column in TARGET if column.length_max])
-def test_a_narrower_column_is_named_with_both_lengths(narrow: str):
+def test_a_narrower_column_is_named_with_both_lengths(narrow: str) -> None:
     columns = table(*TARGET)
     length = columns[narrow].length_max or 0
     columns[narrow] = Column(narrow, "varchar", length - 1)
@@ -78,12 +78,12 @@ def test_a_narrower_column_is_named_with_both_lengths(narrow: str):
 
 
 @pytest.mark.parametrize("wide", [column.name for column in TARGET if column.length_max])
-def test_a_wider_column_or_text_is_fine(wide: str):
+def test_a_wider_column_or_text_is_fine(wide: str) -> None:
     for column in (Column(wide, "varchar", 10_000), Column(wide, "varchar"), Column(wide, "text")):
         assert column in match(USER_LOGINS, table(*TARGET) | {wide: column}, "t")
 
 
-def test_a_column_that_must_be_filled_needs_a_field():
+def test_a_column_that_must_be_filled_needs_a_field() -> None:
     field = Field(source="a", column="a")
     full = Column("b", "text", nullable=False)
     assert "'b' of table t is NOT NULL" in refused(field, Column("a", "text"), full).what
@@ -91,7 +91,7 @@ def test_a_column_that_must_be_filled_needs_a_field():
     assert len(match([field], table(Column("a", "text"), filled), "t")) == 1
 
 
-def test_a_generated_column_takes_nothing():
+def test_a_generated_column_takes_nothing() -> None:
     column = Column("a", "text", filled=True, generated=True)
     assert "is generated" in refused(Field(source="a", column="a"), column).what
 
@@ -100,7 +100,7 @@ MASKS = [name for name in OPERATORS if name not in ("keep", "nullify")]
 
 
 @pytest.mark.parametrize("mask", MASKS)
-def test_a_mask_goes_to_text_only(mask: str):
+def test_a_mask_goes_to_text_only(mask: str) -> None:
     field = Field(source="a", column="a", mask=mask)
     for other in (*INTEGER_RANGES, "date", "numeric", "uuid", "inet", "jsonb", "bytea"):
         if (mask, other) == ("truncate_ip", "inet"):
@@ -113,14 +113,14 @@ def test_a_mask_goes_to_text_only(mask: str):
 @pytest.mark.parametrize(
     ("mask", "type_"), [("truncate_ip", "inet"), ("fpe_ff1", "inet"), ("fpe_ff1", "uuid")]
 )
-def test_a_mask_of_the_value_s_form_goes_to_its_type(mask: str, type_: str):
+def test_a_mask_of_the_value_s_form_goes_to_its_type(mask: str, type_: str) -> None:
     kind: Any = "ip" if type_ == "inet" else "uuid"
     field = Field(source="a", column="a", mask=mask, kind=kind)
     assert match([field], table(Column("a", type_)), "t")
 
 
 @pytest.mark.parametrize("type_", ["text", "int4", "uuid", "date"])
-def test_null_goes_anywhere_but_to_not_null(type_: str):
+def test_null_goes_anywhere_but_to_not_null(type_: str) -> None:
     for kind in ("text", "version", "date"):
         field = Field(source="a", column="a", mask="nullify", type=kind)  # type: ignore[arg-type]
         assert match([field], table(Column("a", type_)), "t")
@@ -146,7 +146,7 @@ LONGEST = {
         and (mask, kind) not in {("fpe_ff1", "text"), ("truncate_ip", "text")}
     ],
 )
-def test_a_column_must_hold_the_longest_mask(mask: str, kind: Any):
+def test_a_column_must_hold_the_longest_mask(mask: str, kind: Any) -> None:
     operator = compile_operator(mask, kind=kind, domain="d", keyring=Roots())
     needed = max(len(operator(value) or "") for value in LONGEST[kind])
     longest = mask_length(mask, kind)
@@ -161,7 +161,7 @@ def test_a_column_must_hold_the_longest_mask(mask: str, kind: Any):
 
 
 @pytest.mark.parametrize("type_", ["version", "major"])
-def test_versions_go_to_numbers(type_: str):
+def test_versions_go_to_numbers(type_: str) -> None:
     field = Field(source="a", column="a", type=type_)  # type: ignore[arg-type]
     for number in (*INTEGER_RANGES, "numeric", "float4", "float8"):
         assert match([field], table(Column("a", number)), "t")
@@ -172,7 +172,7 @@ def test_versions_go_to_numbers(type_: str):
         )
 
 
-def test_dates_go_to_dates_and_texts_of_ten_characters():
+def test_dates_go_to_dates_and_texts_of_ten_characters() -> None:
     field = Field(source="a", column="a", type="date")
     for type_ in ("date", "timestamp", "timestamptz", *TEXT_TYPES):
         assert match([field], table(Column("a", type_)), "t")
@@ -182,11 +182,11 @@ def test_dates_go_to_dates_and_texts_of_ten_characters():
 
 
 @pytest.mark.parametrize("type_", ["text", "int4", "uuid", "jsonb", "timestamptz", "bool"])
-def test_a_kept_text_goes_anywhere(type_: str):
+def test_a_kept_text_goes_anywhere(type_: str) -> None:
     assert match([Field(source="a", column="a")], table(Column("a", type_)), "t")
 
 
-def test_names_are_shown_and_nothing_else():
+def test_names_are_shown_and_nothing_else() -> None:
     secret = base64.b64encode(bytes(32)).decode()
     field = Field(source="a", column="missing", default=secret)
     assert secret not in f"{refused(field, Column('a', 'text'))!r}"

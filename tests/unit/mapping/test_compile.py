@@ -120,7 +120,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("type_", "given", "cell"), VALUES)
-def test_a_value_of_each_type(type_: str, given: str, cell: str):
+def test_a_value_of_each_type(type_: str, given: str, cell: str) -> None:
     assert cells(one_field(type_), f'{{"a": {{"v": {given}}}}}') == [[cell]]
 
 
@@ -157,22 +157,24 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("type_", "given", "code"), WRONG)
-def test_what_is_not_of_the_type_is_a_fault_and_names_the_field(type_: str, given: str, code: str):
+def test_what_is_not_of_the_type_is_a_fault_and_names_the_field(
+    type_: str, given: str, code: str
+) -> None:
     assert refused(one_field(type_), f'{{"a": {{"v": {given}}}}}') == (code, "a.v")
 
 
-def test_an_escaped_backslash_before_u0000_is_no_nul():
+def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
     assert cells(one_field("jsonb"), r'{"a": {"v": "\\u0000"}}') == [[r'"\\\\u0000"']]
 
 
 @pytest.mark.parametrize("type_", sorted(FIELD_TYPES))
-def test_a_missing_value_is_null_or_a_fault_where_it_is_required(type_: str):
+def test_a_missing_value_is_null_or_a_fault_where_it_is_required(type_: str) -> None:
     for body in ({}, {"a": None}, {"a": {}}, {"a": {"v": None}}):
         assert cells(one_field(type_), body) == [[r"\N"]]
         assert refused(one_field(type_, required=True), body) == ("missing_field", "a.v")
 
 
-def test_flattening_takes_values_from_wherever_they_are():
+def test_flattening_takes_values_from_wherever_they_are() -> None:
     fields = [
         {"source": "user.address.city", "column": "city"},
         {"source": "items[0].sku", "column": "first_sku"},
@@ -203,7 +205,7 @@ CONSTANTS = [
 
 
 @pytest.mark.parametrize(("type_", "default", "cell"), CONSTANTS)
-def test_a_default_stands_for_a_missing_value(type_: str, default: Any, cell: str):
+def test_a_default_stands_for_a_missing_value(type_: str, default: Any, cell: str) -> None:
     alone = mapping(field=[{"column": "v", "type": type_, "default": default}])
     assert cells(alone, {}, tenant="blue", shard="12") == [[cell]]
     if default != "record_index":
@@ -211,7 +213,7 @@ def test_a_default_stands_for_a_missing_value(type_: str, default: Any, cell: st
         assert cells(beside, {"a": {}}, tenant="blue", shard="12") == [[cell]]
 
 
-def test_an_attribute_that_is_missing_or_of_another_type():
+def test_an_attribute_that_is_missing_or_of_another_type() -> None:
     field = {"column": "v", "type": "integer", "default": "attribute:shard"}
     assert cells(mapping(field=[field]), {}) == [[r"\N"]]
     assert refused(mapping(field=[field]), {}, shard=CANARY) == ("bad_number", "v")
@@ -219,7 +221,7 @@ def test_an_attribute_that_is_missing_or_of_another_type():
     assert settings().message_attributes == ()
 
 
-def test_over_length_is_set_aside_or_cut():
+def test_over_length_is_set_aside_or_cut() -> None:
     long = {"a": {"v": "abcdé\n"}}
     assert refused(one_field("text", length_max=5), long) == ("too_long", "a.v")
     assert cells(one_field("text", length_max=5, over_length="truncate"), long) == [["abcdé"]]
@@ -241,7 +243,7 @@ LINES = {
 }
 
 
-def test_an_array_becomes_a_row_an_element():
+def test_an_array_becomes_a_row_an_element() -> None:
     compiled = mapping(**LINES)
     assert cells(compiled, ORDER) == [
         ["o1", "0", "a", "1"],
@@ -253,7 +255,7 @@ def test_an_array_becomes_a_row_an_element():
     assert (nothing.text, nothing.count, nothing.dropped) == ("", 0, 0)
 
 
-def test_a_bad_record_sets_the_message_aside_and_is_named():
+def test_a_bad_record_sets_the_message_aside_and_is_named() -> None:
     compiled = mapping(**LINES)
     for bad, fault in (
         ({"sku": "b", "qty": "2"}, ("wrong_type", "record 1 lines[].qty")),
@@ -268,7 +270,7 @@ def test_a_bad_record_sets_the_message_aside_and_is_named():
     assert refused(compiled, {"id": "o1"}) == ("missing_field", "record 0 lines")
 
 
-def test_too_many_records_are_too_many():
+def test_too_many_records_are_too_many() -> None:
     body = {"id": "o", "lines": [{"sku": "s"}] * 100_001}
     assert refused(mapping(**LINES), body)[0] == "too_many_records"
 
@@ -298,7 +300,7 @@ def parts(row: Row | PermanentFault) -> dict[int, tuple[str, int]]:
     return {part.target: (part.text, part.count) for part in (row, *row.also) if part.count}
 
 
-def test_a_record_goes_to_every_route_whose_condition_holds():
+def test_a_record_goes_to_every_route_whose_condition_holds() -> None:
     compiled = mapping(route=ROUTES)
     assert parts(result(compiled, {"type": "login", "user": {"id": 7}})) == {0: ("7\n", 1)}
     assert parts(result(compiled, {"type": "return", "id": "r"})) == {1: ("r\n", 1)}
@@ -307,21 +309,21 @@ def test_a_record_goes_to_every_route_whose_condition_holds():
 
 
 @pytest.mark.parametrize("kind", ["other", None, 1, True, ["login"], {"login": 1}, ""])
-def test_what_no_route_takes_is_set_aside_or_dropped_and_counted(kind: Any):
+def test_what_no_route_takes_is_set_aside_or_dropped_and_counted(kind: Any) -> None:
     assert refused(mapping(route=ROUTES), {"type": kind}) == ("unmatched", "record 0")
     row = result(mapping(route=ROUTES, unmatched="drop"), {"type": kind})
     assert isinstance(row, Row)
     assert (row.text, row.count, row.dropped) == ("", 0, 1)
 
 
-def test_a_route_without_a_condition_takes_what_is_left():
+def test_a_route_without_a_condition_takes_what_is_left() -> None:
     rest = {"table": "rest", "field": [{"source": "$", "column": "body", "type": "jsonb"}]}
     compiled = mapping(route=[ROUTES[0], rest])
     assert parts(result(compiled, {"type": "login", "user": {"id": 7}})) == {0: ("7\n", 1)}
     assert parts(result(compiled, {"x": 1})) == {1: ('{"x":1}\n', 1)}
 
 
-def test_conditions_compare_json_values():
+def test_conditions_compare_json_values() -> None:
     def takes(when: dict[str, Any], body: dict[str, Any]) -> bool:
         route = {"table": "t", "when": when, "field": [{"source": "x", "column": "x"}]}
         return isinstance(result(mapping(route=[route]), body), Row)
@@ -338,7 +340,7 @@ def test_conditions_compare_json_values():
     assert takes({"field": "a", "exists": True, "any_of": ["x", 2]}, {"a": 2})
 
 
-def test_unknown_fields_are_looked_for_where_the_mapping_looks():
+def test_unknown_fields_are_looked_for_where_the_mapping_looks() -> None:
     fields = [
         {"source": "user.id", "column": "id"},
         {"source": "items[0].sku", "column": "sku"},
@@ -371,11 +373,11 @@ def test_unknown_fields_are_looked_for_where_the_mapping_looks():
         ('{"other": %s}' % ("9" * 5_000), "out_of_range"),
     ],
 )
-def test_what_is_no_document_is_a_fault(body: str, code: str):
+def test_what_is_no_document_is_a_fault(body: str, code: str) -> None:
     assert refused(one_field("text"), body) == (code, "")
 
 
-def test_an_event_s_name_may_be_nested_and_a_number():
+def test_an_event_s_name_may_be_nested_and_a_number() -> None:
     field = [{"source": "a.b", "column": "b"}]
     compiled = mapping(field=field, ledger={"dedupe_key": "meta.id"})
     for body, name in (
@@ -388,7 +390,7 @@ def test_an_event_s_name_may_be_nested_and_a_number():
     assert refused(compiled, {"meta": {"id": [CANARY]}}) == ("wrong_type", "meta.id")
 
 
-def test_which_way_a_mapping_goes():
+def test_which_way_a_mapping_goes() -> None:
     flat = {"source": "a", "column": "a"}
     assert isinstance(mapping(), FlatMapping)
     assert isinstance(mapping(field=[flat, {**flat, "column": "b", "type": "uuid"}]), FlatMapping)
@@ -423,14 +425,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("tree", "what"), REFUSED)
-def test_a_mapping_that_cannot_be_is_told_at_start(tree: dict[str, Any], what: str):
+def test_a_mapping_that_cannot_be_is_told_at_start(tree: dict[str, Any], what: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings(**tree)
     assert what in caught.value.what
     assert caught.value.hint
 
 
-def test_one_value_has_one_json_type():
+def test_one_value_has_one_json_type() -> None:
     fields = [
         {"source": "a", "column": "a", "type": "jsonb"},
         {"source": "a", "column": "b", "type": "text"},
@@ -439,7 +441,7 @@ def test_one_value_has_one_json_type():
         mapping(field=fields)
 
 
-def test_a_number_may_be_masked_as_its_text():
+def test_a_number_may_be_masked_as_its_text() -> None:
     chosen = settings(
         field=[{"source": "id", "column": "id", "type": "bigint", "mask": "pseudonymize"}]
     )

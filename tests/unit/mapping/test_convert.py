@@ -36,7 +36,7 @@ INT4_MAX = 2**31 - 1
         ("0" * 5_000 + "2.3", 2_003_000),
     ],
 )
-def test_a_version_is_an_integer(value: str, number: int):
+def test_a_version_is_an_integer(value: str, number: int) -> None:
     assert version(value) == str(number)
     assert number <= INT4_MAX
 
@@ -56,7 +56,7 @@ def test_a_version_is_an_integer(value: str, number: int):
         "2147483648",
     ],
 )
-def test_a_part_or_major_over_its_limit_is_out_of_range(value: str):
+def test_a_part_or_major_over_its_limit_is_out_of_range(value: str) -> None:
     with pytest.raises(PermanentFault) as caught:
         version(value)
     assert (caught.value.code, caught.value.stage) == ("version_range", Stage.MASK)
@@ -107,21 +107,21 @@ BAD_VERSIONS = [
 
 
 @pytest.mark.parametrize("value", BAD_VERSIONS)
-def test_any_other_form_is_no_version(value: str):
+def test_any_other_form_is_no_version(value: str) -> None:
     for convert in (version, major):
         with pytest.raises(PermanentFault) as caught:
             convert(value)
         assert (caught.value.code, caught.value.stage) == ("bad_version", Stage.MASK)
 
 
-def test_the_order_of_versions_is_kept():
+def test_the_order_of_versions_is_kept() -> None:
     limits = (0, 1, 2, 9, 10, 99, 100, PART_MAX - 1, PART_MAX)
     parts = itertools.product((0, 1, 9, 10, 100, MAJOR_MAX - 1, MAJOR_MAX), limits, limits)
     numbers = [int(version(f"{a}.{b}.{c}")) for a, b, c in parts]  # product comes in order
     assert numbers == sorted(set(numbers))
 
 
-def test_missing_parts_are_zero():
+def test_missing_parts_are_zero() -> None:
     assert version("7") == version("7.0") == version("7.0.0")
     assert version("7.5") == version("7.5.0")
 
@@ -137,12 +137,12 @@ def test_missing_parts_are_zero():
         ("120.0.6099", "120"),  # a browser's: what this encoding is for
     ],
 )
-def test_major_is_the_first_number(value: str, number: str):
+def test_major_is_the_first_number(value: str, number: str) -> None:
     assert major(value) == number
 
 
 @pytest.mark.parametrize("value", ["2147", "99999999999999999999.1"])
-def test_a_major_over_its_limit_is_out_of_range(value: str):
+def test_a_major_over_its_limit_is_out_of_range(value: str) -> None:
     with pytest.raises(PermanentFault, match="version_range"):
         major(value)
 
@@ -187,7 +187,7 @@ def test_a_major_over_its_limit_is_out_of_range(value: str):
         ("1990-12-31T15:59:60-08:00", "1990-12-31"),
     ],
 )
-def test_a_date_is_the_utc_day(value: str, utc_day: str):
+def test_a_date_is_the_utc_day(value: str, utc_day: str) -> None:
     assert date(value) == utc_day
 
 
@@ -230,20 +230,20 @@ BAD_DATES = [
 
 
 @pytest.mark.parametrize("value", BAD_DATES)
-def test_anything_else_is_no_date(value: str):
+def test_anything_else_is_no_date(value: str) -> None:
     with pytest.raises(PermanentFault) as caught:
         date(value)
     assert (caught.value.code, caught.value.stage) == ("bad_date", Stage.MASK)
 
 
-def test_every_day_of_four_years_is_taken_as_it_is():
+def test_every_day_of_four_years_is_taken_as_it_is() -> None:
     first = day(1999, 1, 1)
     days = [(first + timedelta(days=n)).isoformat() for n in range(1_461)]
     assert [date(value) for value in days] == days
 
 
 @pytest.mark.parametrize("value", ["", " x ", "\x00", "\ud800", "\\N", "a\tb"])
-def test_text_is_itself(value: str):
+def test_text_is_itself(value: str) -> None:
     assert text(value) is value
 
 
@@ -258,7 +258,7 @@ def test_text_is_itself(value: str):
         ("date", "9999-12-31T23:59:59-01:00"),
     ],
 )
-def test_a_fault_holds_nothing_of_the_value(name: str, value: str):
+def test_a_fault_holds_nothing_of_the_value(name: str, value: str) -> None:
     with pytest.raises(PermanentFault) as caught:
         FIELD_TYPES[name].convert(value)
     fault: BaseException | None = caught.value

@@ -54,19 +54,19 @@ def refused(decoder: Decoder, body: str) -> PermanentFault:
     return fault
 
 
-def test_a_login_as_its_users_send_it(drop: Decoder, strict: Decoder):
+def test_a_login_as_its_users_send_it(drop: Decoder, strict: Decoder) -> None:
     for decoder in (drop, strict):
         assert values(decoder, decoder.decode(whole_login())) == {**WHOLE, "create_date": None}
 
 
 @pytest.mark.parametrize("source", OPTIONAL)
-def test_a_missing_or_null_field_is_none(drop: Decoder, source: str):
+def test_a_missing_or_null_field_is_none(drop: Decoder, source: str) -> None:
     for body in ('{"user_id": "u"}', f'{{"user_id": "u", "{source}": null}}'):
         assert values(drop, drop.decode(body))[source] is None
 
 
 @pytest.mark.parametrize("source", OPTIONAL)
-def test_an_empty_text_is_not_null(drop: Decoder, source: str):
+def test_an_empty_text_is_not_null(drop: Decoder, source: str) -> None:
     assert values(drop, drop.decode(f'{{"user_id": "u", "{source}": ""}}'))[source] == ""
 
 
@@ -83,19 +83,21 @@ def test_an_empty_text_is_not_null(drop: Decoder, source: str):
         *((f'{{"user_id": {wrong}}}', "wrong_type") for wrong in WRONG.values()),
     ],
 )
-def test_user_id_is_required_and_a_text_that_is_not_empty(drop: Decoder, body: str, code: str):
+def test_user_id_is_required_and_a_text_that_is_not_empty(
+    drop: Decoder, body: str, code: str
+) -> None:
     fault = refused(drop, body)
     assert (fault.code, fault.detail) == (code, "user_id")
 
 
 @pytest.mark.parametrize("user_id", [" ", "0", "null", "\u0000", "é", "x" * 100_000])
-def test_any_text_that_is_not_empty_is_a_user_id(drop: Decoder, user_id: str):
+def test_any_text_that_is_not_empty_is_a_user_id(drop: Decoder, user_id: str) -> None:
     body = json.dumps({"user_id": user_id})
     assert values(drop, drop.decode(body))["user_id"] == user_id
 
 
 @pytest.mark.parametrize("source", OPTIONAL)
-def test_every_field_is_a_text_or_null(drop: Decoder, source: str):
+def test_every_field_is_a_text_or_null(drop: Decoder, source: str) -> None:
     for wrong in WRONG.values():
         fault = refused(drop, f'{{"user_id": "{CANARY}", "{source}": {wrong}}}')
         assert (fault.code, fault.detail) == ("wrong_type", source), wrong
@@ -117,7 +119,7 @@ def test_every_field_is_a_text_or_null(drop: Decoder, source: str):
         " [1] ",
     ],
 )
-def test_another_shape_is_not_an_object(drop: Decoder, body: str):
+def test_another_shape_is_not_an_object(drop: Decoder, body: str) -> None:
     fault = refused(drop, body)
     assert (fault.code, fault.detail) == ("not_an_object", "")
 
@@ -170,14 +172,14 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-def test_what_is_not_json(drop: Decoder, strict: Decoder, body: str):
+def test_what_is_not_json(drop: Decoder, strict: Decoder, body: str) -> None:
     fault = refused(drop, body)
     assert (fault.code, fault.detail) == ("not_json", "")
     # The strict one may meet an unknown name before it meets what is not JSON.
     assert refused(strict, body).code in ("not_json", "unknown_field")
 
 
-def test_a_lone_surrogate_in_the_body_itself(drop: Decoder):
+def test_a_lone_surrogate_in_the_body_itself(drop: Decoder) -> None:
     assert refused(drop, f'{{"user_id": "{CANARY}\ud800"}}').code == "bad_unicode"
 
 
@@ -185,22 +187,22 @@ def test_a_lone_surrogate_in_the_body_itself(drop: Decoder):
 @pytest.mark.parametrize(
     "nest", ["[" * 50_000 + "]" * 50_000, '{"a":' * 50_000 + "1" + "}" * 50_000]
 )
-def test_nesting_without_end_is_too_deep(drop: Decoder, opening: str, nest: str):
+def test_nesting_without_end_is_too_deep(drop: Decoder, opening: str, nest: str) -> None:
     assert refused(drop, opening % nest).code == "too_deep"
 
 
-def test_nesting_that_never_closes_is_a_fault(drop: Decoder, strict: Decoder):
+def test_nesting_that_never_closes_is_a_fault(drop: Decoder, strict: Decoder) -> None:
     for body in ("[" * 200_000, '{"a":' * 200_000, '{"user_id":' + "[" * 200_000):
         assert refused(drop, body).code in ("not_an_object", "too_deep", "wrong_type")
         assert refused(strict, body).code in ("not_an_object", "unknown_field", "wrong_type")
 
 
-def test_moderate_nesting_in_a_dropped_field_is_fine(drop: Decoder):
+def test_moderate_nesting_in_a_dropped_field_is_fine(drop: Decoder) -> None:
     nest = "[" * 50 + "]" * 50
     assert values(drop, drop.decode(f'{{"x": {nest}, "user_id": "u"}}'))["user_id"] == "u"
 
 
-def test_faults_do_not_use_up_the_stack(drop: Decoder):
+def test_faults_do_not_use_up_the_stack(drop: Decoder) -> None:
     body = '{"user_id": "u", "x": ' + "[" * 50_000 + "]" * 50_000 + "}"
     for _ in range(50):
         assert refused(drop, body).code == "too_deep"
@@ -220,7 +222,7 @@ def test_faults_do_not_use_up_the_stack(drop: Decoder):
 )
 def test_of_a_name_that_stands_twice_the_last_counts_and_each_must_be_right(
     drop: Decoder, body: str, user_id: str | None
-):
+) -> None:
     if user_id is None:
         refused(drop, body)
     else:
@@ -240,12 +242,12 @@ def test_of_a_name_that_stands_twice_the_last_counts_and_each_must_be_right(
         (r"\\u0041", r"\u0041"),
     ],
 )
-def test_texts_arrive_as_they_were_sent(drop: Decoder, text: str, value: str):
+def test_texts_arrive_as_they_were_sent(drop: Decoder, text: str, value: str) -> None:
     assert values(drop, drop.decode(f'{{"user_id": "{text}"}}'))["user_id"] == value
 
 
 @pytest.mark.parametrize("space", ["\n", "\t", "\r\n", "  "])
-def test_white_space_around_is_fine(drop: Decoder, space: str):
+def test_white_space_around_is_fine(drop: Decoder, space: str) -> None:
     assert values(drop, drop.decode(space + GOOD + space))["user_id"] == CANARY
 
 
@@ -268,7 +270,7 @@ UNKNOWN = {
 @pytest.mark.parametrize("name", UNKNOWN.values(), ids=UNKNOWN)
 def test_fields_not_named_are_dropped_or_quarantined_without_their_names(
     drop: Decoder, strict: Decoder, name: str
-):
+) -> None:
     for value in ('"x"', "1", "null", '{"a": [1, {"b": null}]}', "1e999"):
         record = drop.decode(f'{{"{name}": {value}, "user_id": "u", "ip": "i"}}')
         assert values(drop, record) == {**dict.fromkeys(OPTIONAL), "user_id": "u", "ip": "i"}
@@ -280,7 +282,7 @@ NAMES = ["a.b", "a b", "a`b", "`", "$", "__class__", "__init__", "f1", "é", "�
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_source_may_be_any_name(name: str):
+def test_a_source_may_be_any_name(name: str) -> None:
     decoder = Decoder([Field(source=name, column="c", required=True)], "quarantine")
     assert values(decoder, decoder.decode(json.dumps({name: "v"}))) == {name: "v"}
     for body, code in (("{}", "missing_field"), ("1", "wrong_type"), ('""', "empty_field")):
@@ -288,7 +290,7 @@ def test_a_source_may_be_any_name(name: str):
         assert (fault.code, fault.detail) == (code, name)
 
 
-def test_one_source_may_go_to_two_columns_and_is_required_if_one_says_so():
+def test_one_source_may_go_to_two_columns_and_is_required_if_one_says_so() -> None:
     fields = [
         Field(source="id", column="a"),
         Field(source="other", column="b"),
@@ -301,7 +303,7 @@ def test_one_source_may_go_to_two_columns_and_is_required_if_one_says_so():
 
 
 @pytest.mark.parametrize("source", ["event_id", "user_id", "ip"])  # of its own, or a field's too
-def test_the_name_of_an_event_is_read_beside_the_mapping(source: str):
+def test_the_name_of_an_event_is_read_beside_the_mapping(source: str) -> None:
     decoder = Decoder(USER_LOGINS, "quarantine", source)
     body = {"user_id": "u", "ip": "i", source: "e"}
     record = decoder.decode(json.dumps(body))
@@ -310,29 +312,29 @@ def test_the_name_of_an_event_is_read_beside_the_mapping(source: str):
 
 
 @pytest.mark.parametrize("value", ["", ', "event_id": null'])
-def test_an_event_need_not_have_a_name(value: str):
+def test_an_event_need_not_have_a_name(value: str) -> None:
     decoder = Decoder(USER_LOGINS, "drop", "event_id")
     assert decoder.dedupe_value(decoder.decode(f'{{"user_id": "u"{value}}}')) is None
 
 
-def test_a_name_of_another_type_is_a_fault_and_a_required_field_stays_required():
+def test_a_name_of_another_type_is_a_fault_and_a_required_field_stays_required() -> None:
     decoder = Decoder(USER_LOGINS, "drop", "event_id")
     found = refused(decoder, f'{{"user_id": "u", "event_id": ["{CANARY}"]}}')
     assert (found.code, found.detail) == ("wrong_type", "event_id")
     assert refused(Decoder(USER_LOGINS, "drop", "user_id"), "{}").code == "missing_field"
 
 
-def test_without_a_key_for_it_no_event_has_a_name(drop: Decoder):
+def test_without_a_key_for_it_no_event_has_a_name(drop: Decoder) -> None:
     assert drop.dedupe_value(drop.decode(GOOD)) is None
 
 
-def test_a_record_shows_nothing(drop: Decoder):
+def test_a_record_shows_nothing(drop: Decoder) -> None:
     record = drop.decode(GOOD)
     assert CANARY not in f"{record} {record!r} {[record]} {{'r': {record}}}"
 
 
 @pytest.mark.parametrize("value", ["1", '"x"', "null", '{"deep": [1, {"er": "canary"}]}', "[]"])
-def test_a_dropped_field_may_hold_anything_and_is_counted(value: str):
+def test_a_dropped_field_may_hold_anything_and_is_counted(value: str) -> None:
     decoder = Decoder(USER_LOGINS, "quarantine", dropped=["extra", "other", "event"])
     bodies = [f'{{"user_id": "u", "extra": {value}}}', '{"user_id": "u"}']
     records = [decoder.decode(body) for body in bodies]
@@ -342,7 +344,7 @@ def test_a_dropped_field_may_hold_anything_and_is_counted(value: str):
     assert refused(decoder, '{"user_id": "u", "extra": }').code == "not_json"
 
 
-def test_the_event_s_name_may_be_dropped_from_the_rows():
+def test_the_event_s_name_may_be_dropped_from_the_rows() -> None:
     decoder = Decoder(USER_LOGINS, "quarantine", "event", dropped=["event"])
     record = decoder.decode('{"user_id": "u", "event": "e1"}')
     assert decoder.dedupe_value(record) == "e1"

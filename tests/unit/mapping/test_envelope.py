@@ -105,7 +105,7 @@ def b64(raw: bytes) -> str:
 
 
 @pytest.mark.parametrize("layer", ["sns", "auto"])
-def test_an_sns_notification(layer: str):
+def test_an_sns_notification(layer: str) -> None:
     inner = {"order": 1}
     attributes = {
         "tenant": {"Type": "String", "Value": "blue"},
@@ -128,7 +128,7 @@ def test_an_sns_notification(layer: str):
 
 
 @pytest.mark.parametrize("layer", ["eventbridge", "auto"])
-def test_an_eventbridge_event(layer: str):
+def test_an_eventbridge_event(layer: str) -> None:
     found = opened(EVENT, layer)
     assert [str(found.documents[0]["price"]), *found.documents[0]] == [
         "1.10",
@@ -142,7 +142,7 @@ def test_an_eventbridge_event(layer: str):
 
 @pytest.mark.parametrize("layer", ["s3", "auto"])
 @pytest.mark.parametrize("body", [JAVA, OLDER], ids=["Java", "older"])
-def test_an_s3_pointer(layer: str, body: Any):
+def test_an_s3_pointer(layer: str, body: Any) -> None:
     envelope = Envelope(EnvelopeSettings(layers=(layer,)))  # type: ignore[arg-type]
     place = body[1]
     assert envelope.pointer(message(body)) == Pointer(place["s3BucketName"], place["s3Key"])
@@ -154,7 +154,7 @@ def test_an_s3_pointer(layer: str, body: Any):
     assert opened({"a": 1}, layer).documents == [{"a": 1}]  # small ones come as they are
 
 
-def test_a_pointer_inside_of_sns_is_found():
+def test_a_pointer_inside_of_sns_is_found() -> None:
     body = sns(json.dumps(JAVA))
     for layers in (("sns", "s3"), ("auto",)):
         envelope = Envelope(EnvelopeSettings(layers=layers))  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ PACKED = {
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_compressed_bodies(name: str):
+def test_compressed_bodies(name: str) -> None:
     raw = b'{"a": "' + b"x" * 1000 + b'"}'
     body = b64(PACKED[name](raw))
     expected = [json.loads(raw)]
@@ -185,7 +185,7 @@ def test_compressed_bodies(name: str):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_a_bomb_is_stopped_at_its_limit(name: str):
+def test_a_bomb_is_stopped_at_its_limit(name: str) -> None:
     bomb = b64(PACKED[name](b"[" + b" " * 50_000_000 + b"]"))
     assert len(bomb) < 100_000
     for layers in ((name,), ("auto",)):
@@ -196,7 +196,7 @@ def test_a_bomb_is_stopped_at_its_limit(name: str):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_members_one_behind_the_other_are_one_body_up_to_a_number(name: str):
+def test_members_one_behind_the_other_are_one_body_up_to_a_number(name: str) -> None:
     pack = PACKED[name]
     many = b64(pack(b"[0") + pack(b",1") * 5000 + pack(b"]") + pack(b""))
     assert opened(many, name).documents == [[0] + [1] * 5000]
@@ -206,7 +206,7 @@ def test_members_one_behind_the_other_are_one_body_up_to_a_number(name: str):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_damaged_bodies_are_told(name: str):
+def test_damaged_bodies_are_told(name: str) -> None:
     packed = PACKED[name](b'{"a": 1}' * 100)
     for damaged in (packed[:-5], packed[:10], packed + b"x", b"x" + packed, b"", b"\xff" * 20):
         assert refused(b64(damaged), name)[0] in (f"not_{name}", "not_json")
@@ -214,7 +214,7 @@ def test_damaged_bodies_are_told(name: str):
     assert refused("{}", name)[0] == "not_base64"
 
 
-def test_base64_of_json():
+def test_base64_of_json() -> None:
     body = b64(b'{"a": 1}')
     for layers in (("base64",), ("auto",)):
         assert opened(body, *layers).documents == [{"a": 1}]
@@ -223,7 +223,7 @@ def test_base64_of_json():
     assert refused("YWJj", "auto") == ("not_json", "")  # "abc": no guess
 
 
-def test_layers_in_layers():
+def test_layers_in_layers() -> None:
     detail = {"order": 7}
     body = sns(event(detail))
     for layers in (("sns", "eventbridge"), ("auto",)):
@@ -243,7 +243,7 @@ def test_layers_in_layers():
     assert refused(deep, "auto") == ("too_many_layers", "")
 
 
-def test_auto_takes_nothing_for_an_envelope_that_could_be_something_else():
+def test_auto_takes_nothing_for_an_envelope_that_could_be_something_else() -> None:
     for plain in (
         {"Type": "Notification", "Message": "x"},
         {"detail": {"a": 1}, "source": "web"},
@@ -256,7 +256,7 @@ def test_auto_takes_nothing_for_an_envelope_that_could_be_something_else():
     assert opened(other, "auto").documents == [other]
 
 
-def test_auto_refuses_what_is_half_an_envelope():
+def test_auto_refuses_what_is_half_an_envelope() -> None:
     for name in ("Type", "MessageId", "TopicArn", "Message", "Timestamp"):
         lacking = {k: v for k, v in {**SNS, "Message": "{}"}.items() if k != name}
         assert refused(lacking, "auto") == ("ambiguous_envelope", "sns")
@@ -268,7 +268,7 @@ def test_auto_refuses_what_is_half_an_envelope():
     assert refused({**event({}), CANARY: 1}, "auto") == ("ambiguous_envelope", "eventbridge")
 
 
-def test_what_is_declared_must_be_there():
+def test_what_is_declared_must_be_there() -> None:
     assert refused({"a": 1}, "sns") == ("not_sns", "")
     assert refused(sns(5, Message=5), "sns") == ("not_sns", "")
     assert refused({"a": 1}, "eventbridge") == ("not_eventbridge", "")
@@ -281,7 +281,7 @@ def test_what_is_declared_must_be_there():
 LINES = '{"a": 1}\n\n{"a": "\u2028"}\r\n'
 
 
-def test_lines_and_arrays_are_several_records():
+def test_lines_and_arrays_are_several_records() -> None:
     lines = opened(LINES, records="lines")
     assert (lines.documents, lines.several) == ([{"a": 1}, {"a": "\u2028"}], True)
     assert refused(LINES + CANARY, records="lines") == ("not_json", "record 2")
@@ -291,7 +291,7 @@ def test_lines_and_arrays_are_several_records():
     assert opened([], records="array").documents == []
 
 
-def test_records_are_found_where_there_is_no_doubt():
+def test_records_are_found_where_there_is_no_doubt() -> None:
     assert opened(LINES, records="auto").documents == [{"a": 1}, {"a": "\u2028"}]
     assert opened([{"a": 1}], records="auto").documents == [{"a": 1}]
     assert opened('{\n"a":\n1}', records="auto").documents == [{"a": 1}]
@@ -301,12 +301,12 @@ def test_records_are_found_where_there_is_no_doubt():
 
 
 @pytest.mark.parametrize("records", ["array", "lines"])
-def test_too_many_records(records: str):
+def test_too_many_records(records: str) -> None:
     body = f"[{'1,' * 100_000}1]" if records == "array" else "1\n" * 100_001
     assert refused(body, records=records) == ("too_many_records", "")
 
 
-def test_settings_that_leave_a_doubt_are_refused():
+def test_settings_that_leave_a_doubt_are_refused() -> None:
     for tree, code in (
         ({"envelope": {"layers": ["auto", "sns"]}}, "settings"),
         (
@@ -323,7 +323,7 @@ def test_settings_that_leave_a_doubt_are_refused():
         assert caught.value.hint
 
 
-def test_attributes_are_only_asked_for_where_they_are_needed():
+def test_attributes_are_only_asked_for_where_they_are_needed() -> None:
     def asked(**envelope: Any) -> tuple[str, ...]:
         tree = {
             "envelope": envelope,

@@ -36,12 +36,12 @@ def of(example: dict[str, Any], **tree: Any) -> list[str]:
     return differences(load(environ={}, overrides={**tree, "example": [example]}, discover=False))
 
 
-def test_there_are_five_worked_examples():
+def test_there_are_five_worked_examples() -> None:
     assert len(WORKED) >= 5
 
 
 @pytest.mark.parametrize("name", WORKED)
-def test_a_worked_example_does_what_it_says(name: str):
+def test_a_worked_example_does_what_it_says(name: str) -> None:
     settings = load(FOLDER / name / "sqs2pg.toml", {})
     assert settings.example
     assert any(one.fault for one in settings.example) or settings.unmatched == "drop"
@@ -52,7 +52,7 @@ GOOD = {"id": "x", "n": 1.5, "ip": "198.51.100.7", "all": {"a": [1]}}
 ROW = {"id": "x", "n": 1.5, "ip": "masked", "all": {"a": [1]}}
 
 
-def test_what_is_as_expected():
+def test_what_is_as_expected() -> None:
     assert of({"input": GOOD, "row": ROW}) == []
     assert of({"input": json.dumps(GOOD), "rows": [ROW]}) == []
     assert of({"input": {"n": 1}, "fault": "missing_field"}) == []
@@ -78,12 +78,12 @@ def test_what_is_as_expected():
         ({"input": {}, "fault": "bad_ip"}, "expected fault bad_ip, got fault missing_field id"),
     ],
 )
-def test_what_differs_is_told(example: dict[str, Any], what: str):
+def test_what_differs_is_told(example: dict[str, Any], what: str) -> None:
     [found] = of(example)
     assert found.startswith(what)
 
 
-def test_a_token_may_be_compared_under_the_test_key():
+def test_a_token_may_be_compared_under_the_test_key() -> None:
     [told] = of({"input": GOOD, "row": {**ROW, "ip": "v1_0"}})
     token = told.rsplit("'", 2)[1]
     assert token.startswith("v1_")
@@ -91,7 +91,7 @@ def test_a_token_may_be_compared_under_the_test_key():
     assert of({"input": {**GOOD, "ip": "198.51.100.8"}, "row": {**ROW, "ip": token}}) != []
 
 
-def test_an_example_that_asks_for_what_cannot_be_is_refused():
+def test_an_example_that_asks_for_what_cannot_be_is_refused() -> None:
     with pytest.raises(SettingsError, match="expects column 'idd'"):
         of({"input": GOOD, "row": {"idd": "x"}})
     with pytest.raises(SettingsError, match="expects a row of table 'other'"):

@@ -42,22 +42,22 @@ NOT_UUIDS = [
 ]
 
 
-def test_the_key_of_a_uuid_is_frozen():
+def test_the_key_of_a_uuid_is_frozen() -> None:
     assert delivery_key(MESSAGE_ID, SENT_MS) == "018bcfe5-687b-751a-a703-a558b933e274"
 
 
-def test_the_key_of_another_id_is_frozen():
+def test_the_key_of_another_id_is_frozen() -> None:
     assert delivery_key("not-a-uuid", SENT_MS) == "018bcfe5-687b-7218-a32a-3bae6ad756d7"
 
 
-def test_a_uuid_keeps_its_last_74_random_bits():
+def test_a_uuid_keeps_its_last_74_random_bits() -> None:
     ours, theirs = uuid.UUID(delivery_key(MESSAGE_ID, SENT_MS)), uuid.UUID(MESSAGE_ID)
     kept = (0xFFF << 64) | (2**64 - 1)
     assert ours.int & kept == theirs.int & kept
 
 
 @pytest.mark.parametrize("message_id", NOT_UUIDS)
-def test_another_id_gives_the_leading_bits_of_its_sha256(message_id: str):
+def test_another_id_gives_the_leading_bits_of_its_sha256(message_id: str) -> None:
     digest = int(hashlib.sha256(message_id.encode("utf-8", "surrogatepass")).hexdigest()[:20], 16)
     key = uuid.UUID(delivery_key(message_id, SENT_MS)).int
     assert (key >> 64) & 0xFFF == digest >> 68
@@ -65,7 +65,7 @@ def test_another_id_gives_the_leading_bits_of_its_sha256(message_id: str):
 
 
 @pytest.mark.parametrize("message_id", [MESSAGE_ID, *NOT_UUIDS])
-def test_every_key_has_the_layout_of_version_7(message_id: str):
+def test_every_key_has_the_layout_of_version_7(message_id: str) -> None:
     for sent_ms in (0, 1, SENT_MS, 253_402_300_799_999, 2**48 - 1):
         text = delivery_key(message_id, sent_ms)
         key = uuid.UUID(text)
@@ -75,7 +75,7 @@ def test_every_key_has_the_layout_of_version_7(message_id: str):
         assert key.int >> 80 == sent_ms == sent_ms_of(text)
 
 
-def test_redeliveries_have_one_key_and_other_messages_or_times_another():
+def test_redeliveries_have_one_key_and_other_messages_or_times_another() -> None:
     key = delivery_key(MESSAGE_ID, SENT_MS)
     assert key == delivery_key(MESSAGE_ID, SENT_MS)
     assert key != delivery_key(MESSAGE_ID, SENT_MS + 1)
@@ -84,14 +84,14 @@ def test_redeliveries_have_one_key_and_other_messages_or_times_another():
 
 
 @pytest.mark.parametrize("version", range(16))
-def test_only_the_version_and_variant_bits_of_a_uuid_are_lost(version: int):
+def test_only_the_version_and_variant_bits_of_a_uuid_are_lost(version: int) -> None:
     # Two UUIDs that differ in the first 48 bits or the version alone share a tail: SQS makes
     # version 4 ones, of which 74 random bits are left.
     message_id = f"00000000-0000-{version:x}51a-a703-a558b933e274"
     assert delivery_key(message_id, SENT_MS)[15:] == MESSAGE_ID[15:]
 
 
-def test_keys_sort_by_time_as_text_and_as_uuids():
+def test_keys_sort_by_time_as_text_and_as_uuids() -> None:
     rng = random.Random(11)
     times = [*range(SENT_MS, SENT_MS + 50), *(2**exponent for exponent in range(48))]
     stamped = [(ms, delivery_key(str(rng.random()), ms)) for ms in times]
@@ -100,7 +100,7 @@ def test_keys_sort_by_time_as_text_and_as_uuids():
     assert by_text == sorted(stamped, key=lambda pair: uuid.UUID(pair[1]).int)
 
 
-def test_a_day_s_keys_lie_between_its_bounds():
+def test_a_day_s_keys_lie_between_its_bounds() -> None:
     midnight = SENT_MS // DAY_MS * DAY_MS
     low, high = (
         f"{ms:012x}"[:8] + f"-{ms:012x}"[0] + f"{ms:012x}"[8:] + "-0000-0000-000000000000"
@@ -129,11 +129,11 @@ def test_a_day_s_keys_lie_between_its_bounds():
         (253_402_300_799_999, date(9999, 12, 31)),
     ],
 )
-def test_the_day_is_the_utc_day(sent_ms: int, day: date):
+def test_the_day_is_the_utc_day(sent_ms: int, day: date) -> None:
     assert day_of(sent_ms) == day
 
 
-def test_a_fifo_key_leaves_the_time_out():
+def test_a_fifo_key_leaves_the_time_out() -> None:
     key = delivery_key(MESSAGE_ID, UNDATED_MS)
     assert key == "00000000-0000-751a-a703-a558b933e274"
     assert sent_ms_of(key) == UNDATED_MS
@@ -142,7 +142,7 @@ def test_a_fifo_key_leaves_the_time_out():
 SECRET = bytes(range(32))
 
 
-def test_the_key_of_a_named_event_is_frozen():
+def test_the_key_of_a_named_event_is_frozen() -> None:
     mark = hmac.digest(SECRET, b"7\0order-1", "sha256").hex()
     key = dedupe_key(SECRET, 7, "order-1")
     assert key[:19] == f"00000000-0000-7{mark[:3]}-"
@@ -151,7 +151,7 @@ def test_the_key_of_a_named_event_is_frozen():
 
 
 @pytest.mark.parametrize("name", ["", "a", "é" * 300, "\x00", "\ud800", MESSAGE_ID])
-def test_a_named_event_s_key_has_the_layout_of_version_7_without_a_time(name: str):
+def test_a_named_event_s_key_has_the_layout_of_version_7_without_a_time(name: str) -> None:
     text = dedupe_key(SECRET, 1, name)
     key = uuid.UUID(text)
     assert (str(key), key.version, key.variant) == (text, 7, uuid.RFC_4122)
@@ -159,7 +159,7 @@ def test_a_named_event_s_key_has_the_layout_of_version_7_without_a_time(name: st
     assert text not in (delivery_key(name, UNDATED_MS), delivery_key(name, SENT_MS))
 
 
-def test_one_event_has_one_key_and_another_name_pipeline_or_secret_another():
+def test_one_event_has_one_key_and_another_name_pipeline_or_secret_another() -> None:
     key = dedupe_key(SECRET, 1, "order-1")
     assert key == dedupe_key(SECRET, 1, "order-1")
     others = [dedupe_key(SECRET, 1, "order-2"), dedupe_key(SECRET, 2, "order-1")]
@@ -168,13 +168,13 @@ def test_one_event_has_one_key_and_another_name_pipeline_or_secret_another():
     assert dedupe_key(SECRET, 1, "1\x00a") != dedupe_key(SECRET, 11, "\x00a")
 
 
-def test_today_is_the_utc_day():
+def test_today_is_the_utc_day() -> None:
     before = datetime.now(UTC).date()
     found = today()
     assert before <= found <= datetime.now(UTC).date()
 
 
-def test_a_batch_of_keys_is_the_keys_one_by_one():
+def test_a_batch_of_keys_is_the_keys_one_by_one() -> None:
     ids = ["c2d2536d-3c4a-42c0-9c16-e1c2ed7da37f", "0ed29c78-dba6-40ab-bcad-34457c55b24a"]
     odd = ["", "C2D2536D-3C4A-42C0-9C16-E1C2ED7DA37F", "x" * 36, ids[0][:-1], ids[0] + "0"]
     for batch in ([], ids, ids * 3, [*ids, *odd], odd, [ids[0][:-1], "0" + ids[1]]):

@@ -120,7 +120,7 @@ def pseudonym(domain: str, canonical: bytes) -> str:
     return "v1_" + hmac.digest(key, canonical, "sha256")[:16].hex()
 
 
-def test_a_login_as_its_users_send_it():
+def test_a_login_as_its_users_send_it() -> None:
     assert row(
         user_id="424cdd21-063a-43a7-b91b-7ca1a833afae",
         app_version="2.3.0",
@@ -139,33 +139,33 @@ def test_a_login_as_its_users_send_it():
     }
 
 
-def test_a_missing_or_null_field_is_null_but_the_date():
+def test_a_missing_or_null_field_is_null_but_the_date() -> None:
     nothing = {column.name: None for column in TARGET}
     expected = {**nothing, "user_id": "u", "create_date": SENT_DAY}
     assert row() == expected
     assert row(**{f.source: None for f in USER_LOGINS if not f.required}) == expected
 
 
-def test_an_empty_text_is_not_null():
+def test_an_empty_text_is_not_null() -> None:
     found = row(device_type="", locale="", device_id="")
     assert (found["device_type"], found["locale"]) == ("", "")
     assert found["masked_device_id"] == pseudonym("device_id", b"")
 
 
 @pytest.mark.parametrize("character", ["x", "é", "漢", "😀", "\\", "\t", "\u0301"])
-def test_a_text_s_length_is_counted_in_characters(character: str):
+def test_a_text_s_length_is_counted_in_characters(character: str) -> None:
     for source, limit in (("user_id", 128), ("device_type", 32), ("locale", 32)):
         assert row(**{source: character * limit})[source] == character * limit
         found = fault(**{source: character * (limit + 1)})
         assert (found.code, found.detail) == ("too_long", source)
 
 
-def test_a_masked_value_may_be_of_any_length():
+def test_a_masked_value_may_be_of_any_length() -> None:
     assert row(device_id="x" * 300)["masked_device_id"] == pseudonym("device_id", b"x" * 300)
 
 
 @pytest.mark.parametrize("source", ["ip", "device_id"])
-def test_a_field_s_value_is_in_no_cell_but_its_mask(source: str):
+def test_a_field_s_value_is_in_no_cell_but_its_mask(source: str) -> None:
     value = "199.172.111.135"
     assert not any(value in (cell or "") for cell in row(**{source: value}).values())
 
@@ -184,7 +184,7 @@ IPS = [
 
 
 @pytest.mark.parametrize(("ip", "canonical"), IPS)
-def test_equal_addresses_have_equal_masks_however_they_are_spelt(ip: str, canonical: bytes):
+def test_equal_addresses_have_equal_masks_however_they_are_spelt(ip: str, canonical: bytes) -> None:
     assert row(ip=ip)["masked_ip"] == pseudonym("ip", canonical)
 
 
@@ -215,7 +215,7 @@ def test_equal_addresses_have_equal_masks_however_they_are_spelt(ip: str, canoni
         *("\u0661.2.3.4", "1\u30022\u30023\u30024", "\U0001f511", "android"),
     ],
 )
-def test_an_ip_that_inet_pton_refuses_is_a_fault(ip: str):
+def test_an_ip_that_inet_pton_refuses_is_a_fault(ip: str) -> None:
     found = fault(ip=ip)
     assert (found.code, found.detail) == ("bad_ip", "ip")
 
@@ -223,7 +223,7 @@ def test_an_ip_that_inet_pton_refuses_is_a_fault(ip: str):
 @pytest.mark.parametrize(
     ("value", "number"), [("2", "2000000"), ("2.3", "2003000"), ("2146.999.999", "2146999999")]
 )
-def test_app_version_is_an_integer(value: str, number: str):
+def test_app_version_is_an_integer(value: str, number: str) -> None:
     assert row(app_version=value)["app_version"] == number
 
 
@@ -238,7 +238,7 @@ def test_app_version_is_an_integer(value: str, number: str):
         ("2147", "version_range"),
     ],
 )
-def test_another_app_version_is_a_fault(value: str, code: str):
+def test_another_app_version_is_a_fault(value: str, code: str) -> None:
     found = fault(app_version=value)
     assert (found.code, found.detail) == (code, "app_version")
 
@@ -254,7 +254,7 @@ def test_another_app_version_is_a_fault(value: str, code: str):
         (0, "1970-01-01"),
     ],
 )
-def test_the_date_is_the_utc_day_it_was_sent(sent_ms: int, day: str):
+def test_the_date_is_the_utc_day_it_was_sent(sent_ms: int, day: str) -> None:
     assert row(sent_ms)["create_date"] == day
     assert row(sent_ms, create_date=None)["create_date"] == day
 
@@ -263,19 +263,19 @@ def test_the_date_is_the_utc_day_it_was_sent(sent_ms: int, day: str):
     ("value", "day"),
     [("2020-02-29", "2020-02-29"), ("2020-01-01T00:30:00+01:00", "2019-12-31")],
 )
-def test_or_the_day_the_message_gives(value: str, day: str):
+def test_or_the_day_the_message_gives(value: str, day: str) -> None:
     assert row(create_date=value)["create_date"] == day
 
 
 @pytest.mark.parametrize(
     "value", ["", "2023-02-29", "2023-W18-6", "20230506", "sent_date", "today"]
 )
-def test_another_date_is_a_fault(value: str):
+def test_another_date_is_a_fault(value: str) -> None:
     found = fault(create_date=value)
     assert (found.code, found.detail) == ("bad_date", "create_date")
 
 
-def test_each_message_of_a_batch_has_its_own_day():
+def test_each_message_of_a_batch_has_its_own_day() -> None:
     decoder, transformer = BUILT_IN
     times = [0, 86_400_000, 2 * 86_400_000]
     records = [decoder.decode('{"user_id": "u"}') for _ in times]
@@ -304,13 +304,13 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("value", AWKWARD)
-def test_a_text_comes_back_from_copy_as_it_was(value: str):
+def test_a_text_comes_back_from_copy_as_it_was(value: str) -> None:
     for source in ("user_id", "device_type", "locale"):
         if value or source != "user_id":
             assert row(**{source: value})[source] == value
 
 
-def test_awkward_texts_of_one_batch_come_back_each_in_its_row():
+def test_awkward_texts_of_one_batch_come_back_each_in_its_row() -> None:
     batch = [{"user_id": f"u{i}", "locale": value} for i, value in enumerate(AWKWARD)]
     found = [read_copy(line) for line in lines(*batch)]
     assert [(cells[0], cells[4]) for cells in found] == [
@@ -320,13 +320,13 @@ def test_awkward_texts_of_one_batch_come_back_each_in_its_row():
 
 @pytest.mark.parametrize("source", ["user_id", "device_type", "locale"])
 @pytest.mark.parametrize("value", ["\x00", "a\x00b", "\x00\\"])
-def test_a_nul_cannot_be_stored(source: str, value: str):
+def test_a_nul_cannot_be_stored(source: str, value: str) -> None:
     found = fault(**{source: value})
     assert (found.code, found.detail) == ("nul_character", source)
 
 
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\udc00\ud800", "\ud800\\"])
-def test_a_lone_surrogate_cannot_be_stored(value: str):
+def test_a_lone_surrogate_cannot_be_stored(value: str) -> None:
     # The decoder refuses them already; here is the second gate, for records of other makes.
     decoder, transformer = BUILT_IN
     for source in ("user_id", "device_id"):
@@ -337,7 +337,7 @@ def test_a_lone_surrogate_cannot_be_stored(value: str):
         assert (found.code, found.detail) == ("bad_unicode", source)
 
 
-def test_two_halves_of_a_pair_in_two_rows_are_both_faults():
+def test_two_halves_of_a_pair_in_two_rows_are_both_faults() -> None:
     decoder, transformer = BUILT_IN
     records = [decoder.decode('{"user_id": "u"}') for _ in range(2)]
     for record, half in zip(records, ("\ud83d", "\ude00"), strict=True):
@@ -346,7 +346,7 @@ def test_two_halves_of_a_pair_in_two_rows_are_both_faults():
     assert [getattr(line, "code", line) for line in found] == ["bad_unicode"] * 2
 
 
-def test_a_fault_stays_in_its_row():
+def test_a_fault_stays_in_its_row() -> None:
     good = {"user_id": "good", "ip": "1.2.3.4", "app_version": "1"}
     found = lines(good, {"user_id": "bad", "ip": "x"}, good, {"user_id": "bad", "app_version": "x"})
     assert found[0] == found[2]
@@ -354,15 +354,15 @@ def test_a_fault_stays_in_its_row():
     assert [getattr(line, "detail", None) for line in found] == [None, "ip", None, "app_version"]
 
 
-def test_of_several_faults_in_a_row_the_first_column_s_is_told():
+def test_of_several_faults_in_a_row_the_first_column_s_is_told() -> None:
     assert fault(locale="x" * 33, ip="x", app_version="x", create_date="x").detail == "ip"
 
 
-def test_an_empty_batch_has_no_lines():
+def test_an_empty_batch_has_no_lines() -> None:
     assert lines() == []
 
 
-def test_a_fault_holds_nothing_of_the_value():
+def test_a_fault_holds_nothing_of_the_value() -> None:
     canary = "canary-4711\x00" + "x" * 128
     for source in ("user_id", "locale", "device_type", "ip", "app_version", "create_date"):
         found = fault(**{source: canary})
@@ -381,7 +381,9 @@ def one(
     ("type_", "low", "high"),
     [("int2", -(2**15), 2**15 - 1), ("int4", -(2**31), 2**31 - 1), ("int8", -(2**63), 2**63 - 1)],
 )
-def test_a_number_s_range_is_checked_before_the_database_sees_it(type_: str, low: int, high: int):
+def test_a_number_s_range_is_checked_before_the_database_sees_it(
+    type_: str, low: int, high: int
+) -> None:
     field, column = Field(source="a", column="a"), Column("a", type_)
     for number in (low, high, 0, 1, -1):
         assert one(str(number), field, column) == str(number)
@@ -394,13 +396,13 @@ def test_a_number_s_range_is_checked_before_the_database_sees_it(type_: str, low
 @pytest.mark.parametrize(
     "value", ["", " 1", "1 ", "1.0", "0x10", "1_000", "\u0661", "--1", "1\n", "x"]
 )
-def test_what_is_no_integer_does_not_go_to_an_integer_column(value: str):
+def test_what_is_no_integer_does_not_go_to_an_integer_column(value: str) -> None:
     found = one(value, Field(source="a", column="a"), Column("a", "int4"))
     assert isinstance(found, PermanentFault)
     assert found.code == "bad_integer"
 
 
-def test_the_narrower_of_field_and_column_decides():
+def test_the_narrower_of_field_and_column_decides() -> None:
     for field_max, column_max in ((3, None), (None, 3), (3, 9), (9, 3)):
         field = Field(source="a", column="a", length_max=field_max)
         column = Column("a", "varchar", column_max)
@@ -410,7 +412,7 @@ def test_the_narrower_of_field_and_column_decides():
         assert found.code == "too_long"
 
 
-def test_a_default_stands_for_a_missing_value_masked_and_escaped_like_any_other():
+def test_a_default_stands_for_a_missing_value_masked_and_escaped_like_any_other() -> None:
     column = Column("a", "text")
     assert one(None, Field(source="a", column="a", default="x\ty"), column) == "x\ty"
     assert one(None, Field(source="a", column="a", default=7), column, given=False) == "7"
@@ -435,12 +437,12 @@ def test_a_default_stands_for_a_missing_value_masked_and_escaped_like_any_other(
         (Field(source="a", column="a", default="x", mask="redact", kind="ip"), Column("a", "text")),
     ],
 )
-def test_a_default_that_does_not_fit_is_told_at_start(field: Field, column: Column):
+def test_a_default_that_does_not_fit_is_told_at_start(field: Field, column: Column) -> None:
     with pytest.raises(SettingsError, match="the default of field 'a' cannot be written"):
         compiled([field], [column])
 
 
-def test_a_column_that_is_not_null_wants_a_value_or_a_default():
+def test_a_column_that_is_not_null_wants_a_value_or_a_default() -> None:
     column = Column("a", "text", nullable=False)
     found = one(None, Field(source="a", column="a"), column)
     assert isinstance(found, PermanentFault)
@@ -451,13 +453,13 @@ def test_a_column_that_is_not_null_wants_a_value_or_a_default():
     assert one(None, sent, Column("a", "date", nullable=False)) == SENT_DAY
 
 
-def test_a_mask_that_gives_nothing_gives_null():
+def test_a_mask_that_gives_nothing_gives_null() -> None:
     field, decoder = Field(source="a", column="a"), Decoder([Field(source="a", column="a")], "drop")
     plan = Transformer([field], [Column("a", "text")], decoder.attributes, [lambda _: None])
     assert plan.lines([message()], [decoder.decode('{"a": "x"}')]) == ["\\N\n"]
 
 
-def test_each_distinct_value_of_a_batch_is_masked_once():
+def test_each_distinct_value_of_a_batch_is_masked_once() -> None:
     seen: list[str] = []
 
     def mask(value: str) -> str:
@@ -473,7 +475,7 @@ def test_each_distinct_value_of_a_batch_is_masked_once():
     assert sorted(seen) == ["x", "y", "z"]
 
 
-def test_a_fault_of_a_mask_is_not_passed_by():
+def test_a_fault_of_a_mask_is_not_passed_by() -> None:
     def broken(_value: str) -> str:
         raise RuntimeError
 
@@ -484,7 +486,7 @@ def test_a_fault_of_a_mask_is_not_passed_by():
         plan.lines([message()], [decoder.decode('{"a": "x"}')])
 
 
-def test_fields_that_share_a_domain_join_and_others_do_not():
+def test_fields_that_share_a_domain_join_and_others_do_not() -> None:
     fields = [
         Field(source="a", column="a", mask="pseudonymize", domain="person"),
         Field(source="b", column="b", mask="pseudonymize", domain="person"),
@@ -497,7 +499,7 @@ def test_fields_that_share_a_domain_join_and_others_do_not():
     assert c == pseudonym("c", b"x")
 
 
-def test_sha256_is_that_of_the_raw_text():
+def test_sha256_is_that_of_the_raw_text() -> None:
     field = Field(source="a", column="a", mask="sha256", kind="ip")
     for ip in ("1.2.3.4", "::FFFF:1.2.3.4"):
         assert one(ip, field, Column("a", "text")) == hashlib.sha256(ip.encode()).hexdigest()
@@ -514,7 +516,7 @@ def encrypted(**values: Any) -> tuple[Decoder, Transformer]:
     return decoder, Transformer([field], [column], decoder.attributes, [operator])
 
 
-def test_a_mask_that_draws_a_nonce_is_made_for_every_row():
+def test_a_mask_that_draws_a_nonce_is_made_for_every_row() -> None:
     got = lines({"a": "x"}, {"a": "x"}, {"a": None}, {}, plan=encrypted())
     tokens = [str(line).rstrip("\n") for line in got]
     assert tokens[2:] == ["\\N", "\\N"]
@@ -523,7 +525,7 @@ def test_a_mask_that_draws_a_nonce_is_made_for_every_row():
         assert open_mask(token, kind="text", domain="d", keyring=Roots()) == "x"
 
 
-def test_a_default_is_encrypted_apart_for_every_row_too():
+def test_a_default_is_encrypted_apart_for_every_row_too() -> None:
     got = lines({}, {"a": None}, {"a": "x"}, plan=encrypted(default="x"))
     tokens = [str(line).rstrip("\n") for line in got]
     assert len(set(tokens)) == 3
@@ -531,14 +533,14 @@ def test_a_default_is_encrypted_apart_for_every_row_too():
     assert opened == {"x"}
 
 
-def test_what_cannot_be_encrypted_or_does_not_fit_is_a_fault_of_its_row_alone():
+def test_what_cannot_be_encrypted_or_does_not_fit_is_a_fault_of_its_row_alone() -> None:
     got = lines({"a": "ok"}, {"a": "x" * 200}, {"a": "ok"}, plan=encrypted())
     assert [getattr(line, "code", "") for line in got] == ["", "too_long", ""]
     assert isinstance(got[1], PermanentFault)
     assert got[1].detail == "a"
 
 
-def test_a_mask_of_null_writes_null_whatever_the_column():
+def test_a_mask_of_null_writes_null_whatever_the_column() -> None:
     field = Field(source="a", column="a", mask="nullify", type="version")
     decoder = Decoder([field], "drop")
     operator = compile_operator("nullify", kind="text", domain="d", keyring=None)

@@ -54,41 +54,41 @@ def bodies(tmp_path: Path, content: bytes) -> list[bytes]:
     ],
     ids=["plain", "feeds", "crlf", "gzip", "members", "zstd", "frames", "glued", "glued gzip"],
 )
-def test_every_layout_gives_the_same_lines(tmp_path: Path, packed: bytes):
+def test_every_layout_gives_the_same_lines(tmp_path: Path, packed: bytes) -> None:
     assert bodies(tmp_path, packed) == DOCUMENTS
 
 
-def test_an_empty_archive_has_no_lines(tmp_path: Path):
+def test_an_empty_archive_has_no_lines(tmp_path: Path) -> None:
     for content in (b"", b"\n\n", gzip.compress(b""), zstd.compress(b"")):
         assert bodies(tmp_path, content) == []
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path):
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
     marked = b'\xef\xbb\xbf{"v": 1}\r\n\r\n{"v": 2}'
     for content in (marked, gzip.compress(marked)):
         assert bodies(tmp_path, content) == [b'{"v": 1}', b'{"v": 2}']
 
 
-def test_many_members_are_one_archive(tmp_path: Path):
+def test_many_members_are_one_archive(tmp_path: Path) -> None:
     packed = b"".join(gzip.compress(b'{"v": %d}\n' % n) for n in range(3000)) + gzip.compress(b"")
     assert bodies(tmp_path, packed) == [b'{"v": %d}' % n for n in range(3000)]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
-def test_a_damaged_archive_is_told_after_its_lines(tmp_path: Path, pack: Any):
+def test_a_damaged_archive_is_told_after_its_lines(tmp_path: Path, pack: Any) -> None:
     packed = pack(os.urandom(3_000_000).hex().encode() + b"\n" + LINES)
     for damaged in (packed[: len(packed) // 2], packed[:-1], packed[:-20], packed[:100_000] + b"x"):
         with pytest.raises(ArchiveDamaged, match="damaged or cut off"):
             lines(tmp_path, damaged)
 
 
-def test_a_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "LINE_BYTES_MAX", 3 * 2**20)
     with pytest.raises(Exception, match="a line of more than 3 MiB"):
         lines(tmp_path, gzip.compress(b" " * 50_000_000))
 
 
-def test_exported_lines_say_when(tmp_path: Path):
+def test_exported_lines_say_when(tmp_path: Path) -> None:
     content = b'2023-05-06T07:08:09.123Z {"a": 1}\n2023-05-06T07:08:10Z\t[1]\nno time {"a": 2}\n'
     moment = round(datetime(2023, 5, 6, 7, 8, 9, 123_000, UTC).timestamp() * 1000)
     assert lines(tmp_path, content) == [
@@ -98,7 +98,7 @@ def test_exported_lines_say_when(tmp_path: Path):
     ]
 
 
-def test_events_of_a_log_subscription_are_lines(tmp_path: Path):
+def test_events_of_a_log_subscription_are_lines(tmp_path: Path) -> None:
     def batch(kind: str, *messages: str) -> dict[str, Any]:
         events = [
             {"id": str(i), "timestamp": 1_000 + i, "message": message}
@@ -128,7 +128,7 @@ def test_events_of_a_log_subscription_are_lines(tmp_path: Path):
         ("x-12023-05-067", None),
     ],
 )
-def test_an_archive_s_own_date(tmp_path: Path, name: str, day: date | None):
+def test_an_archive_s_own_date(tmp_path: Path, name: str, day: date | None) -> None:
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"{}")
@@ -137,7 +137,7 @@ def test_an_archive_s_own_date(tmp_path: Path, name: str, day: date | None):
     assert found.date == (day or date(1970, 1, 1))
 
 
-def test_folders_are_walked_in_order_and_equal_content_has_one_digest(tmp_path: Path):
+def test_folders_are_walked_in_order_and_equal_content_has_one_digest(tmp_path: Path) -> None:
     for name, content in (("b/2", b"x"), ("a/1", b"y"), ("b/1", b"y")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
@@ -159,7 +159,7 @@ def test_folders_are_walked_in_order_and_equal_content_has_one_digest(tmp_path: 
             list(find([str(path)], None))
 
 
-def test_a_file_that_is_another_than_was_found_is_told(tmp_path: Path):
+def test_a_file_that_is_another_than_was_found_is_told(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes(b"{}")
     [found] = find([str(file)], None)

@@ -18,7 +18,7 @@ from sqs2pg.pipeline.backfill import LINES_MAX, Backfill, line_mark, message_id
 DAY_MS = 1_683_331_200_000  # 2023-05-06: where archives tell no time, their lines share one
 
 
-def test_archives_of_one_day_and_pipelines_over_one_archive_have_keys_of_their_own():
+def test_archives_of_one_day_and_pipelines_over_one_archive_have_keys_of_their_own() -> None:
     names = [
         message_id(line_mark(pipeline, f"sha256:{number:064x}"), 0)
         for pipeline in (1, 2)
@@ -29,7 +29,7 @@ def test_archives_of_one_day_and_pipelines_over_one_archive_have_keys_of_their_o
     assert keys[:99] == [delivery_key(name, DAY_MS) for name in names[:99]]
 
 
-def test_the_key_keeps_forty_bits_of_the_mark_and_the_number_of_the_line():
+def test_the_key_keeps_forty_bits_of_the_mark_and_the_number_of_the_line() -> None:
     mark = "0123456789abcdef" * 4
     for line in (0, 1, 0xABCDEF, LINES_MAX - 1):
         name = message_id(mark, line)
@@ -38,7 +38,7 @@ def test_the_key_keeps_forty_bits_of_the_mark_and_the_number_of_the_line():
         assert kept == f"{mark[12:15]}8{mark[15:22]}{line:08x}"
 
 
-def test_names_rise_within_an_archive_and_its_lines_have_an_end():
+def test_names_rise_within_an_archive_and_its_lines_have_an_end() -> None:
     mark = line_mark(1, "sha256:00")
     lines = [0, 1, 9, 10, 0xFFFF, 0x10000, LINES_MAX - 1]
     names = [message_id(mark, line) for line in lines]

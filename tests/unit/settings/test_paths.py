@@ -48,13 +48,13 @@ DOCUMENT: dict[str, Any] = {
         ("items[-4]", None),
     ],
 )
-def test_a_path_names_a_value(path: str, value: Any):
+def test_a_path_names_a_value(path: str, value: Any) -> None:
     steps = compile_sources([path])[path].steps
     assert read(DOCUMENT, steps) == value
 
 
 @pytest.mark.parametrize("path", ["a[0]", "items.sku", "a.b.c.d", "grid[0].x", "a.b[0]"])
-def test_another_shape_is_a_fault_and_not_a_missing_value(path: str):
+def test_another_shape_is_a_fault_and_not_a_missing_value(path: str) -> None:
     with pytest.raises(PermanentFault) as caught:
         read(DOCUMENT, compile_sources([path])[path].steps)
     assert caught.value.code == "wrong_type"
@@ -79,14 +79,14 @@ def test_another_shape_is_a_fault_and_not_a_missing_value(path: str):
         "a['b]",
     ],
 )
-def test_what_is_no_path_is_told_at_start(path: str):
+def test_what_is_no_path_is_told_at_start(path: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse(path)
     assert caught.value.code == "bad_path"
     assert caught.value.hint
 
 
-def test_each_element_is_for_the_array_that_is_exploded():
+def test_each_element_is_for_the_array_that_is_exploded() -> None:
     assert parse("items[].sku") == ("items", EACH, "sku")
     found = compile_sources(["items[].sku", "a.b.c", "items[]", "items[0].sku"], "items")
     assert [(one.depth, one.steps) for one in found.values()] == [
@@ -101,7 +101,7 @@ def test_each_element_is_for_the_array_that_is_exploded():
             compile_sources(["other[].sku"], explode)
 
 
-def test_arrays_in_arrays_are_exploded_together():
+def test_arrays_in_arrays_are_exploded_together() -> None:
     steps = explode_steps("orders[].lines")
     document = {"orders": [{"id": 1, "lines": ["a", "b"]}, {"id": 2, "lines": []}]}
     found = list(scopes(document, steps))
@@ -119,18 +119,18 @@ def test_arrays_in_arrays_are_exploded_together():
         ({"items": "x"}, "wrong_type"),
     ],
 )
-def test_an_array_to_explode_must_be_there(document: Any, code: str):
+def test_an_array_to_explode_must_be_there(document: Any, code: str) -> None:
     with pytest.raises(PermanentFault) as caught:
         list(scopes(document, explode_steps("items")))
     assert caught.value.code == code
 
 
-def test_a_plain_name_is_one_without_steps():
+def test_a_plain_name_is_one_without_steps() -> None:
     assert all(map(is_plain, ("a", "a b", "it's", "é", "`", "$a")))
     assert not any(map(is_plain, ("", "a.b", "a[0]", "$", "['a']", "a[]")))
 
 
-def test_what_is_above_holds_what_is_below():
+def test_what_is_above_holds_what_is_below() -> None:
     for outer, inner in (("$", "a"), ("a", "a"), ("a", "a.b"), ("a[0]", "a[1].b"), ("a", "a[].b")):
         assert contains(outer, inner)
     for outer, inner in (("a.b", "a"), ("a", "b.a"), ("a.b", "a.c"), ("a", "ab")):

@@ -98,7 +98,7 @@ def refused(
     return error
 
 
-def test_without_anything_the_defaults_are_those_of_the_design():
+def test_without_anything_the_defaults_are_those_of_the_design() -> None:
     settings = load(environ={})
     assert settings == Settings()
     assert (settings.source.queue, settings.sink.table) == ("login-queue", "user_logins")
@@ -110,7 +110,7 @@ def test_without_anything_the_defaults_are_those_of_the_design():
     assert settings.pipeline_name == "user_logins"
 
 
-def test_the_built_in_mapping_is_that_of_the_design():
+def test_the_built_in_mapping_is_that_of_the_design() -> None:
     assert [(f.source, f.column, f.type, f.mask) for f in USER_LOGINS] == [
         ("user_id", "user_id", "text", "keep"),
         ("device_type", "device_type", "text", "keep"),
@@ -124,7 +124,7 @@ def test_the_built_in_mapping_is_that_of_the_design():
     assert [f.source for f in USER_LOGINS if f.kind == "ip"] == ["ip"]
 
 
-def test_the_names_that_others_rely_on():
+def test_the_names_that_others_rely_on() -> None:
     known = {".".join(filter(None, pair)) for pair in keys()}
     assert known >= {
         *("source.queue", "source.visibility_timeout_s", "sink.dsn", "sink.table"),
@@ -136,21 +136,21 @@ def test_the_names_that_others_rely_on():
     assert set(Field.__struct_fields__) >= of_fields | {"recover"}
 
 
-def test_environment_over_file_and_options_over_both(write: Write):
+def test_environment_over_file_and_options_over_both(write: Write) -> None:
     file = write("[source]\nqueue = 'file'\nwait_time_s = 1\nreceivers_max = 1")
     environ = {"SQS2PG_SOURCE__QUEUE": "environment", "SQS2PG_SOURCE__WAIT_TIME_S": "2"}
     settings = load(file, environ, overrides={"source": {"queue": "option"}})
     assert settings.source == SourceSettings(queue="option", wait_time_s=2, receivers_max=1)
 
 
-def test_options_do_not_change_what_they_were_given(write: Write):
+def test_options_do_not_change_what_they_were_given(write: Write) -> None:
     overrides = {"source": {"queue": "option"}, "keys": {"provider": "development"}}
     before = json.dumps(overrides)
     load(write(""), {"SQS2PG_SOURCE__WAIT_TIME_S": "2"}, overrides=overrides)
     assert json.dumps(overrides) == before
 
 
-def test_the_file_is_the_option_s_else_the_variable_s_else_the_one_here(tmp_path: Path):
+def test_the_file_is_the_option_s_else_the_variable_s_else_the_one_here(tmp_path: Path) -> None:
     for name in ("option", "variable", str(DEFAULT_FILE)):
         (tmp_path / name).write_text(f"[source]\nqueue = '{name}'")
     environ = {"SQS2PG_CONFIG": str(tmp_path / "variable")}
@@ -164,7 +164,7 @@ def test_the_file_is_the_option_s_else_the_variable_s_else_the_one_here(tmp_path
 @pytest.mark.parametrize(("section", "key"), KEYS)
 def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     write: Write, section: str, key: str
-):
+) -> None:
     default = get(Settings(), section, key)
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
     choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
@@ -187,7 +187,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
 
 
 @pytest.mark.parametrize("value", ["true", "false", "null", "1", "007", "1.5", "yes", " x ", ""])
-def test_a_text_in_the_environment_is_that_text(value: str):
+def test_a_text_in_the_environment_is_that_text(value: str) -> None:
     assert load(None, {"SQS2PG_SINK__DSN": value}).sink.dsn == value
 
 
@@ -195,12 +195,12 @@ def test_a_text_in_the_environment_is_that_text(value: str):
     ("value", "expected"),
     [("true", True), ("TRUE", True), ("1", True), ("False", False), ("0", False)],
 )
-def test_a_switch_in_the_environment(value: str, expected: bool):
+def test_a_switch_in_the_environment(value: str, expected: bool) -> None:
     assert load(None, {"SQS2PG_KEYS__ALLOW_DEVELOPMENT": value}).keys.allow_development is expected
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "", "2", CANARY])
-def test_no_other_word_is_a_switch(value: str):
+def test_no_other_word_is_a_switch(value: str) -> None:
     # Fails closed: what is not understood must not let a development key through.
     refused(environ={"SQS2PG_KEYS__ALLOW_DEVELOPMENT": value})
 
@@ -239,7 +239,7 @@ RANGES = [
 @pytest.mark.parametrize(("section", "key", "low", "high"), RANGES)
 def test_the_ends_of_a_range_are_in_it_and_beyond_them_is_told(
     write: Write, section: str, key: str, low: int, high: int | None
-):
+) -> None:
     name = ".".join(filter(None, (section, key)))
     for value in (low, high):
         if value is not None:
@@ -254,20 +254,20 @@ def test_the_ends_of_a_range_are_in_it_and_beyond_them_is_told(
         assert f"setting {name} in {name_of_variable}: Expected" in error.what
 
 
-def test_every_number_has_a_tested_range():
+def test_every_number_has_a_tested_range() -> None:
     numbers = {(s, k) for s, k in keys() if type(get(Settings(), s, k)) in (int, float, type(None))}
     assert numbers == {(section, key) for section, key, *_ in RANGES}
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("name", ["shutdown_grace_s", "source.drain_settle_s"])
-def test_no_number_is_out_of_this_world(write: Write, name: str, value: str):
+def test_no_number_is_out_of_this_world(write: Write, name: str, value: str) -> None:
     refused(write(f"{name} = {value}"))
     refused(environ={"SQS2PG_" + name.upper().replace(".", "__"): value})
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
-def test_a_wrong_type_is_told_without_the_value(write: Write, section: str, key: str):
+def test_a_wrong_type_is_told_without_the_value(write: Write, section: str, key: str) -> None:
     wrong = [f'["{CANARY}"]', f'{{a = "{CANARY}"}}', f'[["{CANARY}"]]', "2020-01-01"]
     if takes_any_text(section, key):
         assert get(load(write(toml(section, key, f'"{CANARY}"')), {}), section, key) == CANARY
@@ -281,7 +281,9 @@ def test_a_wrong_type_is_told_without_the_value(write: Write, section: str, key:
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
-def test_a_wrong_value_in_the_environment_is_told_by_the_variable_s_name(section: str, key: str):
+def test_a_wrong_value_in_the_environment_is_told_by_the_variable_s_name(
+    section: str, key: str
+) -> None:
     name = variable(section, key)
     if takes_any_text(section, key):
         assert get(load(None, {name: CANARY}), section, key) == CANARY
@@ -290,7 +292,9 @@ def test_a_wrong_value_in_the_environment_is_told_by_the_variable_s_name(section
 
 
 @pytest.mark.parametrize("section", ["source", "sink", "keys", "vault", "ledger", "status"])
-def test_a_section_that_is_none_is_told_whatever_the_environment_says(write: Write, section: str):
+def test_a_section_that_is_none_is_told_whatever_the_environment_says(
+    write: Write, section: str
+) -> None:
     key = next(key for s, key in keys() if s == section)
     for value in ("5", f'"{CANARY}"', f'["{CANARY}"]', f'[{{queue = "{CANARY}"}}]'):
         file = write(f"{section} = {value}")
@@ -336,7 +340,7 @@ def test_a_section_that_is_none_is_told_whatever_the_environment_says(write: Wri
         ('[source]\nqueue = ""', "source.queue"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_place(write: Write, text: str, place: str):
+def test_a_wrong_value_is_told_by_its_place(write: Write, text: str, place: str) -> None:
     file = write(text)
     assert refused(file).what.startswith(f"setting {place} in {file}: Expected") or (
         refused(file).what.startswith(
@@ -348,7 +352,7 @@ def test_a_wrong_value_is_told_by_its_place(write: Write, text: str, place: str)
     )
 
 
-def test_a_wrong_value_is_told_with_what_its_key_is_for(write: Write):
+def test_a_wrong_value_is_told_with_what_its_key_is_for(write: Write) -> None:
     refusal = refused(write('[status]\nbind = "9465"'))
     assert refusal.hint.startswith("status.bind: host:port of the status page")
     for port in ("0", "9465", "59999", "64999", "65535"):
@@ -357,7 +361,7 @@ def test_a_wrong_value_is_told_with_what_its_key_is_for(write: Write):
 
 
 @pytest.mark.parametrize("name", ["a.b", "é", "🔑", "$ref", "with space", "__class__", "'"])
-def test_a_source_may_be_any_other_name(write: Write, name: str):
+def test_a_source_may_be_any_other_name(write: Write, name: str) -> None:
     file = write(f'[[field]]\nsource = "{name}"\ncolumn = "{name}"')
     assert load(file, {}).fields == (Field(source=name, column=name),)
 
@@ -386,7 +390,7 @@ def test_a_source_may_be_any_other_name(write: Write, name: str):
 )
 def test_an_unknown_key_of_the_file_names_the_nearest_known_one(
     write: Write, text: str, unknown: str, hint: str
-):
+) -> None:
     file = write(text.replace("'x'", f"'{CANARY}'"))
     error = refused(file)
     if unknown:
@@ -416,14 +420,14 @@ def test_an_unknown_key_of_the_file_names_the_nearest_known_one(
         ("SQS2PG_1__2__3", "known: SQS2PG_"),
     ],
 )
-def test_an_unknown_variable_names_the_nearest_known_one(name: str, hint: str):
+def test_an_unknown_variable_names_the_nearest_known_one(name: str, hint: str) -> None:
     error = refused(environ={name: CANARY})
     assert error.what == f"unknown setting {name} in the environment"
     assert error.code == "unknown_setting"
     assert error.hint.startswith(hint)
 
 
-def test_variables_of_others_and_key_roots_are_not_settings():
+def test_variables_of_others_and_key_roots_are_not_settings() -> None:
     others = {
         "SQS2PG_KEYS__PSEUDONYM_ROOT": CANARY,
         "SQS2PG_KEYS__PSEUDONYM_ROOT_V2": CANARY,
@@ -439,7 +443,7 @@ def test_variables_of_others_and_key_roots_are_not_settings():
     assert CANARY not in f"{settings}"
 
 
-def test_a_key_root_in_the_file_is_refused_unquoted(write: Write):
+def test_a_key_root_in_the_file_is_refused_unquoted(write: Write) -> None:
     refused(write(f'[keys]\npseudonym_root = "{CANARY}"'))
     refused(write(f'[keys]\nvault_root = "{CANARY}"'))
 
@@ -468,19 +472,19 @@ def test_a_key_root_in_the_file_is_refused_unquoted(write: Write):
         f"a = {'{x = ' * 5_000}",
     ],
 )
-def test_what_is_not_toml_is_told_unquoted(write: Write, text: str):
+def test_what_is_not_toml_is_told_unquoted(write: Write, text: str) -> None:
     file = write(text)
     error = refused(file)
     assert error.what.startswith(f"settings file {file} is ")
     assert "x" * 100 not in error.what
 
 
-def test_where_the_toml_is_wrong_is_told(write: Write):
+def test_where_the_toml_is_wrong_is_told(write: Write) -> None:
     file = write("[sink]\nconnections = 2\ndsn = nope\n")
     assert refused(file).what == f"settings file {file} is not valid TOML at line 3, column 7"
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing, folder, binary = tmp_path / "no.toml", tmp_path, tmp_path / "binary"
     binary.write_bytes(b'[sink]\ndsn = "\xff' + CANARY.encode())
     assert refused(missing).what == f"settings file {missing} does not exist"
@@ -491,7 +495,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
     assert refused(binary).what == f"settings file {binary} cannot be read: it is not UTF-8 text"
 
 
-def test_a_file_that_may_not_be_read_is_named(write: Write, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_may_not_be_read_is_named(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write(f'[sink]\ndsn = "{CANARY}"')
 
     def forbidden(*_: Any, **__: Any) -> None:
@@ -501,12 +507,12 @@ def test_a_file_that_may_not_be_read_is_named(write: Write, monkeypatch: pytest.
     assert refused(file).what == f"settings file {file} cannot be read: Permission denied"
 
 
-def test_a_bad_value_of_an_option_is_told():
+def test_a_bad_value_of_an_option_is_told() -> None:
     error = refused(None, {}, overrides={"source": {"wait_time_s": 99}})
     assert error.what == "setting source.wait_time_s in the settings: Expected `int` <= 20"
 
 
-def test_no_way_of_printing_shows_the_connection_string():
+def test_no_way_of_printing_shows_the_connection_string() -> None:
     settings = load(None, {"SQS2PG_SINK__DSN": f"postgresql://u:{CANARY}@h/db"})
     shown = [repr(settings), str(settings), f"{settings.sink}", f"{[settings.sink]!r}"]
     shown += [pretty_repr(settings), pretty_repr(settings.sink)]
@@ -514,7 +520,7 @@ def test_no_way_of_printing_shows_the_connection_string():
     assert CANARY in settings.sink.dsn
 
 
-def test_settings_are_frozen():
+def test_settings_are_frozen() -> None:
     settings = load(None, {})
     for target, name in ((settings, "name"), (settings.sink, "dsn"), (USER_LOGINS[0], "mask")):
         with pytest.raises(AttributeError):
@@ -567,7 +573,7 @@ def test_settings_are_frozen():
         ),
     ],
 )
-def test_settings_that_do_not_fit_together(write: Write, text: str, what: str):
+def test_settings_that_do_not_fit_together(write: Write, text: str, what: str) -> None:
     assert what in refused(write(text)).what
 
 
@@ -622,12 +628,12 @@ def test_settings_that_fit_together_are_taken_as_they_are_written(
     assert (settings.vault.subject if settings.vault.enabled else "") == subject
 
 
-def test_consent_may_come_from_the_environment(write: Write):
+def test_consent_may_come_from_the_environment(write: Write) -> None:
     file = write(FIELD + "mask = 'sha256'")
     assert load(file, {"SQS2PG_I_ACCEPT_REVERSIBLE": "true"}).field[0].mask == "sha256"
 
 
-def test_a_mapping_of_one_s_own_replaces_the_built_in_one(write: Write):
+def test_a_mapping_of_one_s_own_replaces_the_built_in_one(write: Write) -> None:
     settings = load(write("name = 'orders'\n[sink]\ntable = 'shop.orders'\n" + FIELD), {})
     assert settings.fields == (Field(source="a", column="a"),)
     assert settings.pipeline_name == "orders"
@@ -635,18 +641,18 @@ def test_a_mapping_of_one_s_own_replaces_the_built_in_one(write: Write):
 
 
 @pytest.mark.parametrize("value", ["007", "null", "true", "1", ""])
-def test_a_default_that_is_a_text_stays_one(write: Write, value: str):
+def test_a_default_that_is_a_text_stays_one(write: Write, value: str) -> None:
     assert load(write(FIELD + f'default = "{value}"'), {}).field[0].default == value
 
 
-def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SQS2PG_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SQS2PG_SOURCE__QUEUE", "from-the-process")
     assert load().source.queue == "from-the-process"
 
 
-def test_dropped_fields_are_known_and_go_nowhere(write: Write):
+def test_dropped_fields_are_known_and_go_nowhere(write: Write) -> None:
     settings = load(write(DROPPED), {})
     assert settings.dropped == ("a",)
     assert settings.fields == USER_LOGINS, "what is dropped beside them leaves the built-in fields"

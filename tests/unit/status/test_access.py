@@ -36,7 +36,7 @@ def refused(access: Access, path: str, headers: dict[str, str]) -> int:
         ("127.0.0.1@evil.example", 403),
     ],
 )
-def test_the_host_must_be_a_name_of_this_address(host: str, status: int):
+def test_the_host_must_be_a_name_of_this_address(host: str, status: int) -> None:
     access = Access(hosts="etl.internal, other")
     assert refused(access, "/metrics", {"Host": host}) == status
     assert refused(access, "/livez", {"Host": host}) == 200
@@ -53,11 +53,11 @@ def test_the_host_must_be_a_name_of_this_address(host: str, status: int):
         ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
     ],
 )
-def test_what_another_site_s_page_asks_for_is_refused(headers: dict[str, str], status: int):
+def test_what_another_site_s_page_asks_for_is_refused(headers: dict[str, str], status: int) -> None:
     assert refused(Access(), "/events", LOCAL | headers) == status
 
 
-def test_with_a_token_all_but_the_probes_want_it():
+def test_with_a_token_all_but_the_probes_want_it() -> None:
     access = Access(TOKEN)
     for path in ("/", "/metrics", "/state", "/events", "/static/app.js"):
         assert refused(access, path, LOCAL) == 401
@@ -66,7 +66,7 @@ def test_with_a_token_all_but_the_probes_want_it():
     assert refused(access, "/livez", LOCAL) == refused(access, "/readyz", LOCAL) == 200
 
 
-def test_the_cookie_stands_for_the_token_and_is_not_it():
+def test_the_cookie_stands_for_the_token_and_is_not_it() -> None:
     access = Access(TOKEN)
     cookie = access.cookie()
     assert TOKEN not in cookie
@@ -79,12 +79,12 @@ def test_the_cookie_stands_for_the_token_and_is_not_it():
     assert refused(access, "/", {"Host": "evil.example", "Cookie": pair}) == 403
 
 
-def test_a_bearer_token_proves_more_than_a_host_name():
+def test_a_bearer_token_proves_more_than_a_host_name() -> None:
     headers = {"Host": "sqs2pg.monitoring.svc:9465", "Authorization": f"Bearer {TOKEN}"}
     assert refused(Access(TOKEN, loopback=False), "/metrics", headers) == 200
 
 
-def test_off_loopback_without_a_token_only_the_probes_are_served():
+def test_off_loopback_without_a_token_only_the_probes_are_served() -> None:
     access = Access.from_settings(StatusSettings(bind="0.0.0.0:9465"))
     assert access.closed
     assert refused(access, "/metrics", LOCAL) == 401
@@ -94,16 +94,16 @@ def test_off_loopback_without_a_token_only_the_probes_are_served():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_loopback_addresses(host: str):
+def test_loopback_addresses(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "", "host"])
-def test_addresses_that_others_reach(host: str):
+def test_addresses_that_others_reach(host: str) -> None:
     assert not is_loopback(host)
 
 
-def test_the_token_may_come_from_a_file(tmp_path: Path):
+def test_the_token_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
     assert Access.from_settings(StatusSettings(token_file=str(file))).matches(TOKEN)
@@ -112,11 +112,11 @@ def test_the_token_may_come_from_a_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("token", ["short", "0123456789abcdef\u00e9", "0123456789\nabcdef"])
-def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused(token: str):
+def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused(token: str) -> None:
     with pytest.raises(SettingsError, match="printable ASCII") as refusal:
         Access.from_settings(StatusSettings(token=token))
     assert token not in str(refusal.value) + refusal.value.hint
 
 
-def test_the_token_does_not_show():
+def test_the_token_does_not_show() -> None:
     assert TOKEN not in repr(StatusSettings(token=TOKEN))

@@ -21,12 +21,12 @@ PAGES = [name for name in OURS if name.endswith(".html")]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_vendored_file_is_the_published_one(name: str):
+def test_a_vendored_file_is_the_published_one(name: str) -> None:
     assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_nothing_comes_from_elsewhere(name: str):
+def test_nothing_comes_from_elsewhere(name: str) -> None:
     text = (STATIC / name).read_text(encoding="utf-8")
     text = text.replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?://|//cdn|@import|url\(", text)
@@ -35,7 +35,7 @@ def test_nothing_comes_from_elsewhere(name: str):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_inline(name: str):
+def test_nothing_is_inline(name: str) -> None:
     text = (STATIC / name).read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\bsrc=)", text)
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)
@@ -43,7 +43,7 @@ def test_nothing_is_inline(name: str):
         assert _asset(path), f"{path} is served"
 
 
-def test_the_policy_allows_nothing_inline():
+def test_the_policy_allows_nothing_inline() -> None:
     assert "unsafe" not in _POLICY
     assert "default-src 'none'" in _POLICY
 
@@ -51,5 +51,5 @@ def test_the_policy_allows_nothing_inline():
 @pytest.mark.parametrize(
     "path", ["/static/../server.py", "/static/", "/static/none.js", "/static/uPlot.LICENSE.txt"]
 )
-def test_no_other_file_is_served(path: str):
+def test_no_other_file_is_served(path: str) -> None:
     assert _asset(path) is None

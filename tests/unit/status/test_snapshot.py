@@ -34,7 +34,7 @@ def taken(metrics: Metrics, **seen: Any) -> Snapshot:
     )
 
 
-def test_a_snapshot_says_what_the_metrics_say():
+def test_a_snapshot_says_what_the_metrics_say() -> None:
     metrics = Metrics()
     metrics.requests.reply(10, 0.5)
     metrics.requests.delete(7, 0.25)
@@ -59,7 +59,7 @@ def test_a_snapshot_says_what_the_metrics_say():
     assert decoded == snapshot
 
 
-def test_fault_codes_are_bounded():
+def test_fault_codes_are_bounded() -> None:
     metrics = Metrics()
     for number in range(1_000):
         metrics.count_fault(Fault.DECODE, f"code{number}")
@@ -73,7 +73,7 @@ def worker(at: float, **changes: Any) -> Snapshot:
     return msgspec.structs.replace(made, **changes)
 
 
-def test_workers_add_up():
+def test_workers_add_up() -> None:
     one = worker(100, gauges={"queue_visible_messages": 7.0, "in_flight_messages": 3.0})
     other = worker(
         101,
@@ -105,12 +105,14 @@ def test_workers_add_up():
         ("sqs2pg_dlq_visible_messages", [math.nan], None),
     ],
 )
-def test_gauges_join_by_what_they_mean(name: str, values: list[float], joined: float | None):
+def test_gauges_join_by_what_they_mean(
+    name: str, values: list[float], joined: float | None
+) -> None:
     result = join_gauge(name, values)
     assert math.isnan(result) if joined is None else result == joined
 
 
-def test_a_point_is_the_difference_over_the_time_between():
+def test_a_point_is_the_difference_over_the_time_between() -> None:
     before = worker(100)
     after = worker(102, counts={"received": 25.0}, stages={"write": StageTime(2.5, 4)})
     point = point_between(before, after)
@@ -121,7 +123,7 @@ def test_a_point_is_the_difference_over_the_time_between():
     assert point_between(after, restarted).received == 0, "never below nought"
 
 
-def test_quantiles_are_linear_within_a_bucket():
+def test_quantiles_are_linear_within_a_bucket() -> None:
     before = [0.0] * len(LAG_BOUNDS)
     after = [float(bound >= 0.5) * 10 for bound in LAG_BOUNDS]
     assert lag_quantile(before, after, 0.5) == pytest.approx(0.375)  # between 0.25 and 0.5

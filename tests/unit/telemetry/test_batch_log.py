@@ -26,7 +26,7 @@ def report(**changes: Any) -> BatchReport:
     return BatchReport("b-1", 0.0, 10, **({"written": 9, "quarantined": 1} | times | changes))
 
 
-def test_a_batch_is_one_line_with_counts_and_times():
+def test_a_batch_is_one_line_with_counts_and_times() -> None:
     with capture_logs() as lines:
         BatchLog().committed(report(lag_s=1.5, trace_id="ab"))
     assert lines == [
@@ -49,7 +49,7 @@ def test_a_batch_is_one_line_with_counts_and_times():
     assert set(lines[0]) - {"log_level"} <= ALLOWED, "what is not on the list would be dropped"
 
 
-def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_committed():
+def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_committed() -> None:
     batch_log = BatchLog(batch_lines=False)
     with capture_logs() as lines:
         batch_log.set_aside("m-1", "b-1", FAULT)
@@ -69,7 +69,7 @@ def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_comm
     assert set(lines[0]) - {"log_level"} <= ALLOWED
 
 
-def test_what_was_not_set_aside_is_not_told_as_if_it_were():
+def test_what_was_not_set_aside_is_not_told_as_if_it_were() -> None:
     batch_log = BatchLog(batch_lines=False)
     away = TransientFault("away", code="postgres_08006")
     with capture_logs() as lines:
@@ -84,7 +84,7 @@ def test_what_was_not_set_aside_is_not_told_as_if_it_were():
     assert lines == []
 
 
-def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
+def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted() -> None:
     clock = Clock()
     batch_log = BatchLog(batch_lines=False, clock=clock)
     with capture_logs() as lines:
@@ -101,7 +101,7 @@ def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted():
     assert {line["event"] for line in lines} == {"message quarantined", "more like this"}
 
 
-def test_many_small_batches_share_a_line():
+def test_many_small_batches_share_a_line() -> None:
     clock = Clock()
     batch_log = BatchLog(clock=clock)
     with capture_logs() as lines:
@@ -115,7 +115,7 @@ def test_many_small_batches_share_a_line():
     assert lines[-1]["quarantined"] == 5
 
 
-def test_with_a_live_view_batches_have_no_line_and_faults_have():
+def test_with_a_live_view_batches_have_no_line_and_faults_have() -> None:
     batch_log = BatchLog(batch_lines=False)
     with capture_logs() as lines:
         batch_log.set_aside("m-1", "b-1", FAULT)
@@ -123,14 +123,14 @@ def test_with_a_live_view_batches_have_no_line_and_faults_have():
     assert [line["event"] for line in lines] == ["message quarantined"]
 
 
-def test_batches_have_ids_of_their_own():
+def test_batches_have_ids_of_their_own() -> None:
     one, other = BatchLog(), BatchLog()
     ids = {batch_log.next_id() for batch_log in (one, other) for _ in range(5)}
     assert len(ids) == 10
 
 
 @pytest.mark.parametrize("count", [1, 200])
-def test_the_latest_codes_are_kept_and_bounded(count: int):
+def test_the_latest_codes_are_kept_and_bounded(count: int) -> None:
     batch_log = BatchLog()
     fault = TransientFault("away", code="postgres_57P01")
     with capture_logs():

@@ -18,7 +18,7 @@ def line(lines: EmfLines) -> dict[str, Any]:
     return made
 
 
-def test_a_line_has_what_came_since_the_one_before():
+def test_a_line_has_what_came_since_the_one_before() -> None:
     metrics = Metrics()
     lines = EmfLines(metrics.registry, "logins")
     metrics.requests.reply(10, 0.1)
@@ -35,7 +35,7 @@ def test_a_line_has_what_came_since_the_one_before():
     assert "lag_seconds" not in second, "no batch since"
 
 
-def test_every_metric_of_a_line_is_declared_with_a_unit():
+def test_every_metric_of_a_line_is_declared_with_a_unit() -> None:
     made = line(EmfLines(Metrics().registry, "logins"))
     [directive] = made["_aws"]["CloudWatchMetrics"]
     declared = {metric["Name"] for metric in directive["Metrics"]}

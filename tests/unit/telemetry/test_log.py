@@ -51,7 +51,7 @@ def events(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_off_a_terminal_a_line_is_one_json_object(monkeypatch: pytest.MonkeyPatch):
+def test_off_a_terminal_a_line_is_one_json_object(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = configured(monkeypatch)
     structlog.get_logger().info("drained", written=3, seconds=0.5)
     [event] = events(stream)
@@ -59,7 +59,7 @@ def test_off_a_terminal_a_line_is_one_json_object(monkeypatch: pytest.MonkeyPatc
     assert event == {"event": "drained", "level": "info", "written": 3, "seconds": 0.5}
 
 
-def test_on_a_terminal_a_line_is_short(monkeypatch: pytest.MonkeyPatch):
+def test_on_a_terminal_a_line_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = configured(monkeypatch, terminal=True)
     structlog.get_logger().warning("released", code="postgres_57P01", messages=7)
     structlog.get_logger().warn("again")
@@ -71,7 +71,7 @@ def test_on_a_terminal_a_line_is_short(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_field_that_is_not_on_the_list_is_dropped(
     monkeypatch: pytest.MonkeyPatch, terminal: bool
-):
+) -> None:
     stream = configured(monkeypatch, terminal=terminal)
     logger = structlog.get_logger().bind(user_id=CANARY)
     logger.info("event", ip=CANARY, body=CANARY, device_id=CANARY, error=CANARY, code="kept")
@@ -80,7 +80,7 @@ def test_a_field_that_is_not_on_the_list_is_dropped(
     assert "kept" in stream.getvalue()
 
 
-def test_the_list_has_no_field_of_the_mapping_and_no_body():
+def test_the_list_has_no_field_of_the_mapping_and_no_body() -> None:
     assert not log.ALLOWED & {"user_id", "ip", "device_id", "locale", "body", "value", "exc_info"}
     assert not log.ALLOWED & {"exception", "error", "message", "row", "record", "receipt_handle"}
 
@@ -88,7 +88,7 @@ def test_the_list_has_no_field_of_the_mapping_and_no_body():
 @pytest.mark.parametrize("terminal", [False, True])
 def test_an_exception_s_text_and_trace_do_not_get_out(
     monkeypatch: pytest.MonkeyPatch, terminal: bool
-):
+) -> None:
     stream = configured(monkeypatch, terminal=terminal)
     try:
         raise ValueError(CANARY)
@@ -101,7 +101,7 @@ def test_an_exception_s_text_and_trace_do_not_get_out(
     assert len(stream.getvalue().splitlines()) == 3
 
 
-def test_a_message_in_an_allowed_field_hides_its_body(monkeypatch: pytest.MonkeyPatch):
+def test_a_message_in_an_allowed_field_hides_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = configured(monkeypatch)
     message = Message("id", CANARY, CANARY, SystemAttributes(0))
     structlog.get_logger().info("odd", where=message, count=[message])
@@ -113,7 +113,7 @@ def test_a_message_in_an_allowed_field_hides_its_body(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_of_a_library_s_line_only_name_and_level_get_out(
     monkeypatch: pytest.MonkeyPatch, name: str
-):
+) -> None:
     stream = configured(monkeypatch)
     logger = logging.getLogger(name)
     logger.warning("detail: %s", CANARY)
@@ -128,7 +128,7 @@ def test_of_a_library_s_line_only_name_and_level_get_out(
 
 def test_a_library_s_debug_lines_stay_in_even_when_its_logger_is_set_to_debug(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     logger = logging.getLogger("botocore.endpoint")
     monkeypatch.setattr(logger, "level", logging.DEBUG)
     for verbose in (False, True):
@@ -139,7 +139,9 @@ def test_a_library_s_debug_lines_stay_in_even_when_its_logger_is_set_to_debug(
 
 
 @pytest.mark.parametrize("level", [1, 5, 15, 25, 35, 45, 55, 1_000])
-def test_a_level_of_a_library_s_own_is_no_trouble(monkeypatch: pytest.MonkeyPatch, level: int):
+def test_a_level_of_a_library_s_own_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
     stream = configured(monkeypatch, verbose=True)
     logger = logging.getLogger("own.level")
     monkeypatch.setattr(logger, "level", 1)
@@ -149,7 +151,9 @@ def test_a_level_of_a_library_s_own_is_no_trouble(monkeypatch: pytest.MonkeyPatc
     assert CANARY not in stream.getvalue()
 
 
-def test_a_task_that_fails_unseen_is_told_without_its_words(monkeypatch: pytest.MonkeyPatch):
+def test_a_task_that_fails_unseen_is_told_without_its_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stream = configured(monkeypatch)
 
     async def fail() -> None:
@@ -166,7 +170,7 @@ def test_a_task_that_fails_unseen_is_told_without_its_words(monkeypatch: pytest.
     assert CANARY not in stream.getvalue()
 
 
-def test_verbose_says_more(monkeypatch: pytest.MonkeyPatch):
+def test_verbose_says_more(monkeypatch: pytest.MonkeyPatch) -> None:
     for verbose in (False, True):
         stream = configured(monkeypatch, verbose=verbose)
         structlog.get_logger().debug("detail")
@@ -174,7 +178,7 @@ def test_verbose_says_more(monkeypatch: pytest.MonkeyPatch):
         assert [e["event"] for e in events(stream)] == ["detail", "news"][not verbose :]
 
 
-def test_setting_up_twice_does_not_say_things_twice(monkeypatch: pytest.MonkeyPatch):
+def test_setting_up_twice_does_not_say_things_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     configured(monkeypatch)
     stream = configured(monkeypatch)
     logging.getLogger("any").warning(CANARY)
@@ -184,7 +188,7 @@ def test_setting_up_twice_does_not_say_things_twice(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", log.PINNED)
 def test_a_library_that_was_turned_up_is_turned_down_again(
     monkeypatch: pytest.MonkeyPatch, name: str
-):
+) -> None:
     logger = logging.getLogger(name)
     monkeypatch.setattr(logger, "level", logging.DEBUG)
     stream = configured(monkeypatch, verbose=True)
@@ -192,7 +196,7 @@ def test_a_library_that_was_turned_up_is_turned_down_again(
     assert stream.getvalue() == ""
 
 
-def test_a_handler_hung_on_a_library_s_logger_is_taken_off(monkeypatch: pytest.MonkeyPatch):
+def test_a_handler_hung_on_a_library_s_logger_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     logger, aside = logging.getLogger("botocore.parsers"), io.StringIO()
     monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(aside)])
     monkeypatch.setattr(logger, "propagate", False)
@@ -202,7 +206,7 @@ def test_a_handler_hung_on_a_library_s_logger_is_taken_off(monkeypatch: pytest.M
     assert [event["logger"] for event in events(stream)] == ["botocore.parsers"]
 
 
-def test_a_warning_s_text_does_not_get_out(monkeypatch: pytest.MonkeyPatch):
+def test_a_warning_s_text_does_not_get_out(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = configured(monkeypatch)
     try:
         with warnings.catch_warnings():
@@ -215,7 +219,9 @@ def test_a_warning_s_text_does_not_get_out(monkeypatch: pytest.MonkeyPatch):
     assert CANARY not in stream.getvalue()
 
 
-def test_a_warning_in_a_loop_is_counted_and_told_as_a_number(monkeypatch: pytest.MonkeyPatch):
+def test_a_warning_in_a_loop_is_counted_and_told_as_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stream = configured(monkeypatch)
     for number in range(1_000):
         structlog.get_logger().warning("receive failed", code="aws_away", attempt=number)
@@ -239,14 +245,14 @@ def test_a_warning_in_a_loop_is_counted_and_told_as_a_number(monkeypatch: pytest
     assert more[0]["code"] == "aws_away"
 
 
-def test_kinds_of_warning_are_told_apart(monkeypatch: pytest.MonkeyPatch):
+def test_kinds_of_warning_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = configured(monkeypatch)
     for number in range(100):
         structlog.get_logger().warning("failed", code=f"code{number % 4}")
     assert len(events(stream)) == 4 * log.WARNINGS_MAX
 
 
-def test_a_worker_s_line_is_as_short_as_one_s_own():
+def test_a_worker_s_line_is_as_short_as_one_s_own() -> None:
     line = '{"event": "receive failed", "level": "warning", "code": "aws_away", "timestamp": "%s"}'
     shown = log.short_line(json.loads(line % "2026-11-25T15:22:43.213215Z"))
     assert shown == "15:22:43 warning receive failed code=aws_away"

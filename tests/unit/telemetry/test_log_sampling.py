@@ -12,7 +12,7 @@ class Clock:
         return self.now
 
 
-def test_the_first_few_are_told_and_the_rest_counted():
+def test_the_first_few_are_told_and_the_rest_counted() -> None:
     clock = Clock()
     repeats = RepeatLimiter(lines_max=3, window_s=10, clock=clock)
     told = [repeats.admit("kind") for _ in range(503)]
@@ -23,7 +23,7 @@ def test_the_first_few_are_told_and_the_rest_counted():
     assert repeats.admit("kind") == 0, "a new window has begun"
 
 
-def test_what_is_overdue_is_told_once():
+def test_what_is_overdue_is_told_once() -> None:
     clock = Clock()
     repeats = RepeatLimiter(lines_max=1, window_s=10, clock=clock)
     for _ in range(4):
@@ -38,7 +38,7 @@ def test_what_is_overdue_is_told_once():
     assert repeats.overdue(everything=True) == [("kind", 1)]
 
 
-def test_kinds_are_bounded():
+def test_kinds_are_bounded() -> None:
     repeats = RepeatLimiter(lines_max=1, clock=Clock())
     told = [repeats.admit(number) for number in range(2 * KINDS_MAX)]
     assert told.count(0) == KINDS_MAX + 1

@@ -52,7 +52,7 @@ def without_span_ids(request: ExportTraceServiceRequest) -> ExportTraceServiceRe
     [[PLAIN], [SHORT_CUT], [LINKED], [EMPTY], [RELEASED], [LINKED, PLAIN, RELEASED, SHORT_CUT]],
     ids=lambda reports: " ".join(report.id for report in reports),
 )
-def test_it_is_what_opentelemetrys_encoder_gives(reports: list[BatchReport]):
+def test_it_is_what_opentelemetrys_encoder_gives(reports: list[BatchReport]) -> None:
     maker = SpanMaker("q", "t", Resource.create({"service.name": "s"}))
     spans = [span for report in reports for span in maker.spans_of(report)]
     encoded = SpanEncoder(maker).encode(reports)
@@ -61,7 +61,7 @@ def test_it_is_what_opentelemetrys_encoder_gives(reports: list[BatchReport]):
     assert found.resource_spans[0].scope_spans[0].spans, "nothing was compared"
 
 
-def test_the_sample_leaves_nothing_behind():
+def test_the_sample_leaves_nothing_behind() -> None:
     encoder = SpanEncoder(SpanMaker("q", "t", Resource.create({})))
     encoder.encode([LINKED])
     request = ExportTraceServiceRequest.FromString(encoder.encode([PLAIN]))

@@ -43,7 +43,7 @@ def message(traceparent: str | None = None, header: str | None = None, **more: s
         message(W3C + "-what a later version adds"),
     ],
 )
-def test_a_producer_is_found_in_either_spelling_and_w3c_comes_first(given: Message):
+def test_a_producer_is_found_in_either_spelling_and_w3c_comes_first(given: Message) -> None:
     assert producer_of(given) == (int(TRACE, 16), int(SPAN, 16), True)
 
 
@@ -61,11 +61,11 @@ def test_a_producer_is_found_in_either_spelling_and_w3c_comes_first(given: Messa
         message(other="canary"),
     ],
 )
-def test_what_is_malformed_is_no_producer(given: Message):
+def test_what_is_malformed_is_no_producer(given: Message) -> None:
     assert producer_of(given) is None
 
 
-def test_not_sampled_is_kept():
+def test_not_sampled_is_kept() -> None:
     expected = (int(TRACE, 16), int(SPAN, 16), False)
     assert producer_of(message(f"00-{TRACE}-{SPAN}-00")) == expected
     assert producer_of(message(header=XRAY.replace("Sampled=1", "Sampled=0"))) == expected
@@ -82,7 +82,7 @@ def spans_of(report: BatchReport, messages: list[Message]) -> tuple[str, dict[st
     return report.trace_id, spans
 
 
-def test_a_batch_is_a_span_with_links_and_a_child_a_stage():
+def test_a_batch_is_a_span_with_links_and_a_child_a_stage() -> None:
     report = BatchReport(
         "b-1", 1000.0, 3, written=2, quarantined=1, decode_s=0.5, mask_s=0.25, write_s=2.0
     )
@@ -105,28 +105,30 @@ def test_a_batch_is_a_span_with_links_and_a_child_a_stage():
     assert "canary" not in "".join(span.to_json() for span in spans.values())
 
 
-def test_a_batch_that_was_released_is_an_error_with_its_code():
+def test_a_batch_that_was_released_is_an_error_with_its_code() -> None:
     _, spans = spans_of(BatchReport("b", 0.0, 1, released=1, code="postgres_57P01"), [message()])
     for name in ("process q", "COPY t"):
         assert spans[name].status.status_code is StatusCode.ERROR
         assert spans[name].attributes["error.type"] == "postgres_57P01"
 
 
-def test_links_are_bounded():
+def test_links_are_bounded() -> None:
     many = [message(f"00-{n:032x}-{n:016x}-01") for n in range(1, 2 * LINKS_MAX)]
     _, spans = spans_of(BatchReport("b", 0.0, len(many)), many)
     assert len(spans["process q"].links) == LINKS_MAX
 
 
 @pytest.mark.parametrize("sampler", ["always_off", "parentbased_always_off"])
-def test_the_sampler_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch, sampler: str):
+def test_the_sampler_is_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
     trace_id, spans = spans_of(BatchReport("b", 0.0, 1), [message(W3C)])
     assert not spans
     assert int(trace_id, 16)
 
 
-def test_the_environment_can_turn_it_off(monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_can_turn_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     assert start_traces(TelemetrySettings(traces=True), "q", "t", "p") is None
 
@@ -162,7 +164,7 @@ def take(traces: Traces, numbers: Iterable[int]) -> None:
 
 def test_too_many_that_wait_push_out_the_oldest_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch,
-):
+) -> None:
     monkeypatch.setattr(traces_module, "WAITING_MAX", 4)
     exporter = Slow(SpanExportResult.SUCCESS)
     with structlog.testing.capture_logs() as lines:
@@ -177,7 +179,9 @@ def test_too_many_that_wait_push_out_the_oldest_and_the_log_says_so(
     assert line["count"] == 10 - len(told)
 
 
-def test_the_end_waits_for_one_export_that_fails_and_for_no_other(monkeypatch: pytest.MonkeyPatch):
+def test_the_end_waits_for_one_export_that_fails_and_for_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(traces_module, "BATCHES_MAX", 2)
     exporter = Slow(SpanExportResult.FAILURE)
     exporter.go_on.set()
@@ -192,7 +196,7 @@ class Broken(SpanExporter):
         raise RuntimeError("canary")
 
 
-def test_an_exporter_that_raises_is_told_by_its_kind():
+def test_an_exporter_that_raises_is_told_by_its_kind() -> None:
     with structlog.testing.capture_logs() as lines:
         noted(Broken(), 1).close()
     assert [line["code"] for line in lines] == ["RuntimeError"]

@@ -13,7 +13,7 @@ from sqs2pg.vault.batching import BATCH_ROWS_MAX, BatchSize, overlapped, parts
 Rows = Sequence[tuple[int, int]]
 
 
-def test_batches_grow_while_they_are_quick_and_shrink_where_they_are_slow():
+def test_batches_grow_while_they_are_quick_and_shrink_where_they_are_slow() -> None:
     size = BatchSize(1_000)
     for _ in range(3):
         size.observe(0.2)
