@@ -117,7 +117,7 @@ async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
     task = asyncio.create_task(work.run([str(folder)]))
 
     def at_work() -> int:
-        return sum(1 for hand in work._hands if hand.task)
+        return sum(1 for worker in work._workers if worker.task)
 
     # Four at once, all nearly done, on both nodes; the fifth waits for room.
     await until(lambda: admin.execute(WAITING).fetchone() == (4,), during=task)

@@ -1,15 +1,15 @@
-"""The AWS Lambda front door: an event of SQS records in, the ones to give back out.
+"""The AWS Lambda front door: takes an event of SQS records, returns the ones to give back.
 
     event -> Messages -> process (decode, mask, write) -> batchItemFailures: what was RELEASED
 
-Lambda's event source mapping receives and deletes; this never speaks to the queue. What is not in
-`batchItemFailures` Lambda deletes, so a message is left out only once its outcome is committed. On
-a FIFO queue the failed one and all after it in its group are given back.
+Lambda's event source mapping receives and deletes; this module never calls the queue. Lambda
+deletes every message that is not in `batchItemFailures`, so a message is left out only after its
+outcome is committed. On a FIFO queue the failed message and all later ones of its group go back.
 
-Promises: the connection, the keys and the compiled mapping stay warm between invocations. Nothing
-is started inside the margin before the function's timeout, and what is under way then is cut and
-given back: the ledger makes a batch that was committed all the same a duplicate. Where going on
-would be wrong (a key, the settings, the table) it raises, and the whole batch goes back.
+Promises: the connection, the keys and the compiled mapping stay warm between invocations. No batch
+is started inside the margin before the function's timeout. A batch that is under way shortly before
+it is cut and given back; if it was committed after all, the ledger makes it a duplicate. Where
+going on would be wrong (a key, the settings, the table) it raises, and the whole event goes back.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from sqs2pg.telemetry.emf import EmfLines
 from sqs2pg.telemetry.metrics import Metrics
 
 CUT_S = 1.0
-"""Before the function's timeout: when work under way is cut, so that an answer still gets out."""
+"""Work under way is cut so long before the function's timeout, so that an answer still gets out."""
 SUSPECT_RECEIVES = 10
-"""Deliveries that make a message a suspect where `source.max_receives` is not set; the queue is
-not asked, since a function in a private network may have no way to it."""
+"""Deliveries that make a message a suspect if `source.max_receives` is not set. The queue is not
+asked, since a function in a private network may not reach it."""
 UPKEEP_EVENT = "Scheduled Event"
-"""`detail-type` of an EventBridge rule's event: one turn of the books' upkeep."""
+"""`detail-type` of an EventBridge rule's event, which means one turn of the books' upkeep."""
 
 # SQLSTATE classes and codes that may be about one row of a batch: a lock or a deadlock with
-# another transaction, a statement that took too long. Halving the batch finds it; where the
-# connection or the server is at fault, every half would fail too.
+# another transaction, a statement that took too long. Halving the batch finds the row. With a
+# fault of the connection or the server, every half would fail, too.
 _ONE_ROW = ("postgres_55P03", "postgres_57014", "postgres_40")
 _CONNECTION = ("postgres_08", "postgres_25", "postgres_57P", "postgres_no_answer")
 
@@ -59,7 +59,7 @@ class _Attribute(msgspec.Struct, rename="camel"):
 
 
 class _Record(msgspec.Struct, rename="camel"):
-    """One record of the event, as Lambda spells it; the system attributes are SQS's own names."""
+    """One record of the event, in Lambda's spelling. The system attributes have SQS's own names."""
 
     message_id: str
     receipt_handle: str
@@ -76,12 +76,12 @@ class _Event(msgspec.Struct, rename="pascal"):
 def messages_of(event: object) -> tuple[list[Message], bool]:
     """Return the event's messages, and whether they come from a FIFO queue.
 
-    Raises FatalFault where it is no event of an SQS event source mapping.
+    Raises FatalFault if it is not the event of an SQS event source mapping.
     """
     try:
         records = msgspec.convert(event, _Event, strict=False).records
     except msgspec.ValidationError:
-        # The validator's words may quote the event.
+        # The validator's text may quote the event.
         raise FatalFault(
             "the event is not one of an SQS event source mapping",
             code="not_an_sqs_event",
@@ -116,7 +116,7 @@ class Invocation:
         self._batch_rows_max = settings.sink.batch_rows_max
         self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES)
         self.outcomes: dict[str, Outcome] = {}
-        self._blocked: set[str] = set()  # message groups of which one was given back
+        self._blocked: set[str] = set()  # groups with a message that was given back
 
     async def settle(self, messages: Sequence[Message]) -> list[str]:
         """Process the messages; return the MessageIds to give back, in the event's order.
@@ -135,9 +135,9 @@ class Invocation:
                 yield part[start : start + self._batch_rows_max]
 
     async def _settle(self, batch: Sequence[Message]) -> None:
-        """Process a batch; one released as a whole for what may be one message's fault, by halves.
+        """Process a batch. If all of it is released for what may be one message's fault, halve it.
 
-        The first half is done before the second is begun, so that a group's order is kept.
+        The second half begins after the first one's end, so that a group's order is kept.
         """
         blocked = [m for m in batch if m.attributes.message_group_id in self._blocked]
         self._give_back(blocked)
@@ -155,7 +155,7 @@ class Invocation:
             await self._settle(batch[half:])
             return
         for message, outcome in zip(batch, outcomes, strict=True):
-            # Lambda keeps a group's order only if all after the failed one go back with it.
+            # Lambda keeps a group's order only if all messages after the failed one go back, too.
             if outcome.settled and message.attributes.message_group_id not in self._blocked:
                 self.outcomes[message.message_id] = outcome
             else:
@@ -168,14 +168,14 @@ class Invocation:
                 self._blocked.add(group)
 
     async def _process(self, batch: list[Message]) -> list[Outcome]:
-        """Process until the cut; what is not done by then is released."""
+        """Process a batch; release it if it is not done by the cut."""
         work = asyncio.ensure_future(self._process_connected(batch))
         await asyncio.wait([work], timeout=self._remaining_s() - CUT_S)
         if work.done():
             return work.result()
         work.cancel()
         await asyncio.wait([work], timeout=CUT_S / 4)
-        # Cancelled gently, the driver waits for the server's word; without a connection it ends.
+        # A cancelled driver waits for the server's answer; without a connection it ends.
         await self._processor.reconnect()
         await asyncio.wait([work], timeout=CUT_S / 4)
         logger.warning("cut before the function's timeout", messages=len(batch))
@@ -184,7 +184,7 @@ class Invocation:
     async def _process_connected(self, batch: list[Message]) -> list[Outcome]:
         outcomes = await self._suspects.process(self._processor, batch)
         if set(outcomes) == {Outcome.RELEASED} and self._fault_code().startswith(_CONNECTION):
-            # Closed while the function was frozen, as a proxy does after half an hour.
+            # Closed while the function was frozen: a proxy does that after half an hour.
             outcomes = await self._suspects.process(self._processor, batch)
         return outcomes
 
@@ -197,7 +197,7 @@ class Function:
     """What stays warm between invocations: the event loop, keys, mapping and connection."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
-        # One invocation at a time: a second connection would only be held open.
+        # One invocation at a time: a second connection would only stay open.
         self._settings = msgspec.structs.replace(
             settings, sink=msgspec.structs.replace(settings.sink, connections=1)
         )
@@ -214,16 +214,16 @@ class Function:
     def handle(
         self, event: object, remaining_s: Callable[[], float]
     ) -> dict[str, list[dict[str, str]]]:
-        """Return Lambda's partial batch response. Raises what the whole batch must go back for."""
+        """Return Lambda's partial batch response. Raises where the whole event must go back."""
         if isinstance(event, Mapping) and event.get("detail-type") == UPKEEP_EVENT:
             self._runner.run(self._upkeep())
             return {"batchItemFailures": []}
         messages, fifo = messages_of(event)
-        failed = [message.message_id for message in messages]  # all of them, where this raises
+        failed = [message.message_id for message in messages]  # all of them, if this raises
         try:
             failed = self._runner.run(self._settle(messages, fifo, remaining_s))
         finally:
-            self._tell(len(messages), len(failed))
+            self._print_metrics(len(messages), len(failed))
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
     def close(self) -> None:
@@ -252,7 +252,7 @@ class Function:
             except KeyFault as fault:
                 if last_try or fault.code != "key_version":
                     raise
-                # Keys were rotated while the function was warm: read them again, and go on.
+                # The keys were rotated while the function was warm: read them again, and go on.
                 await self._cool_down()
             else:
                 self._report(len(messages), invocation)
@@ -283,7 +283,7 @@ class Function:
         await upkeep(self._settings, processing.sink_plan.id)
 
     def _queue_host(self) -> str:
-        """Where the messages come from: AWS, unless its endpoint was set to somewhere else."""
+        """Return the queue's host: AWS's, unless its endpoint is set to another one."""
         names = ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
         url = next(filter(None, map(self._environ.get, names)), "")
         return urlsplit(url).hostname or "amazonaws.com"
@@ -294,10 +294,10 @@ class Function:
         counts = {outcome.value: ended.count(outcome) for outcome in Outcome}
         logger.info("batch settled", received=received, **counts)
 
-    def _tell(self, received: int, released: int) -> None:
-        """Print what this invocation did as a line of metrics, where the settings ask for it.
+    def _print_metrics(self, received: int, released: int) -> None:
+        """Print this invocation's metrics as one line, if the settings ask for it.
 
-        After each one: between two the sandbox is frozen, and nothing tells which is the last.
+        After each invocation: the sandbox is frozen between two, and any may be the last.
         """
         self._metrics.requests.received += received
         self._metrics.count_released(released)
@@ -305,7 +305,7 @@ class Function:
             print(self._lines.next_line(), flush=True)
 
     def discard(self) -> None:
-        """Forget what is warm after a fault, so that the next invocation begins afresh."""
+        """Close what is warm after a fault, so that the next invocation starts afresh."""
         self._runner.run(self._cool_down())
 
 
@@ -315,9 +315,9 @@ _function: Function | None = None
 def handler(event: object, context: Any) -> dict[str, list[dict[str, str]]]:
     """Handle one invocation; the function's `Handler` is `sqs2pg.aws_lambda.handler`.
 
-    `context` is Lambda's: `get_remaining_time_in_millis()` is asked. Returns
+    Of `context`, which is Lambda's, `get_remaining_time_in_millis()` is called. Returns
     `{"batchItemFailures": [{"itemIdentifier": MessageId}, …]}`. Raises an Sqs2pgError where going
-    on would be wrong, and the whole batch returns to the queue; its text quotes no message.
+    on would be wrong; then the whole event returns to the queue. Its text quotes no message.
     """
     global _function  # noqa: PLW0603  what Lambda keeps warm is the module
     try:

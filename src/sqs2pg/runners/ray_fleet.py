@@ -2,13 +2,13 @@
 
     driver ─ place ─▶ actor on a node: a whole pipeline, as `run` has it
            ◀─ state ─ every second or so: what it did, what it holds
-    backlog, rates ─▶ scaling ─▶ place one more, or stop one and let it drain
+    backlog, rates ─▶ autoscaler ─▶ place one more, or stop one and let it drain
 
-SQS spreads the messages and the ledger makes an overlap a duplicate, so the actors need no word
-between them, and a node that dies loses nothing: what its actor held comes back by its lease.
+SQS spreads the messages and the ledger makes an overlap a duplicate, so the actors need not talk to
+each other. A node that dies loses nothing: what its actor held comes back when the leases end.
 
-Secrets do not travel through Ray: an actor reads settings, keys and credentials from its own
-node, and one whose settings are others than the driver's is refused. Faults come back as codes.
+Secrets do not travel through Ray: an actor reads settings, keys and credentials from its own node.
+It is refused if its settings differ from the driver's. Faults come back as codes.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ from sqs2pg.telemetry import log
 
 INSTALL_HINT = "pip install 'sqs2pg[ray]'"
 ANSWER_S = 1.0
-"""How long a look waits for the consumers' answers; one that is late is counted as it was last, and
-its answer, when it comes, by a later look."""
+"""How long a look waits for the consumers' answers. A late consumer counts as it last answered; a
+later look takes its answer."""
 STOP_MARGIN_S = 15.0
-"""On top of the grace period: a consumer that has not stopped by then is killed."""
+"""Added to the grace period: a consumer that has not stopped by then is killed."""
 PROBE_S = 10.0
+"""How long the cluster may take to accept a connection."""
 _COUNTED = ("received", "written", "duplicate", "quarantined", "released")
 
 logger = structlog.get_logger(__name__)
@@ -56,7 +57,7 @@ logger = structlog.get_logger(__name__)
 def fingerprint(settings: Settings) -> str:
     """Return a digest of the settings that all consumers of a fleet must share.
 
-    Not of where a node's own keys, database or status address are, nor of the driver's own.
+    It leaves out where a node's keys, database and status address are, and the driver's own.
     """
     tree = msgspec.to_builtins(settings)
     for section, name in (("sink", "dsn"), ("keys", "file"), ("source", "drain_settle_s")):
@@ -66,7 +67,7 @@ def fingerprint(settings: Settings) -> str:
 
 
 def load_as(config: Path | None, expected: str) -> Settings:
-    """Return this node's settings. Raises SettingsError where they are not the fleet's."""
+    """Return this node's settings. Raises SettingsError if they differ from the fleet's."""
     settings = load(config)
     if fingerprint(settings) != expected:
         raise SettingsError(
@@ -101,7 +102,7 @@ class FleetConsumer:
         return {"totals": self._totals(), "fault": fault}
 
     async def stop(self) -> None:
-        """End receiving; `run` returns when what is in hand is settled or released."""
+        """End receiving; `run` returns when the messages held are settled or released."""
         self._stopping = True
         if self._pipeline is not None:
             self._pipeline.request_stop()
@@ -148,14 +149,14 @@ class _PlacedConsumer(msgspec.Struct, eq=False):
     """Empty while it waits for a place."""
     stopped_at: float | None = None
     asked: asyncio.Future[Any] | None = None
-    """Its state, while it owes us the answer: one question at a time."""
+    """The answer it still owes us: one question at a time."""
     at_s: float | None = None
-    """When it answered last, by its own clock."""
+    """When it last answered, by its own clock."""
     rate: float | None = None
-    """Messages a second between its last two answers; None where this look brought none."""
+    """Messages per second between its last two answers; None if this look brought no answer."""
 
     def note(self, state: dict[str, Any]) -> None:
-        """Take in what it says of itself."""
+        """Take in its answer."""
         before_s, before = self.at_s, _settled(self.totals)
         self.totals, self.held, self.node = state["totals"], state["held"], state["node"]
         self.at_s = state["at_s"]
@@ -185,7 +186,7 @@ class FleetDriver:
         self._ray = library()
         self._actor_class = self._ray.remote(
             num_cpus=settings.ray.cpus,
-            # The driver places a new one itself: where there is room now, if the backlog wants it.
+            # The driver places a new one itself, if the backlog wants one and where there is room.
             max_restarts=0,
             scheduling_strategy="SPREAD",
         )(FleetConsumer)
@@ -217,8 +218,8 @@ class FleetDriver:
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Keep the fleet until a stop is requested, a fault, or the queue was empty for so long.
 
-        Returns the totals of all consumers; of one that died what it last reported. Raises what a
-        consumer ended by.
+        Returns the totals of all consumers; a consumer that died counts as it last reported.
+        Raises the fault that ended a consumer.
         """
         self._queue_url = await self._client.queue_url(self._settings.source.queue)
         began = time.monotonic()
@@ -244,7 +245,7 @@ class FleetDriver:
 
     @property
     def totals(self) -> Totals:
-        """The sum of what all consumers did, those included that have ended."""
+        """The sum of what all consumers did, including those that have ended."""
         total = Totals()
         for part in (*self._past, *(one.totals for one in self._placed)):
             for name in _COUNTED:
@@ -257,10 +258,10 @@ class FleetDriver:
         working = [one for one in going if one.node]
         rates = [one.rate for one in working if one.rate is not None]
         rate = sum(rates) / len(rates) if rates else None
-        reading = Load(backlog, rate, time.monotonic(), len(working))
-        wanted = self._scaler.wanted(reading, len(going))
+        load = Load(backlog, rate, time.monotonic(), len(working))
+        wanted = self._scaler.wanted(load, len(going))
         if wanted > len(going) > len(working):
-            wanted = len(going)  # while one waits for a place, another would wait too
+            wanted = len(going)  # one waits for a place; another would wait, too
         if wanted != len(going):
             logger.info("scaling", workers=wanted, left=backlog)
         for _ in range(wanted - len(going)):
@@ -269,7 +270,7 @@ class FleetDriver:
             self._retire(one)
 
     def _superfluous(self, going: list[_PlacedConsumer], count: int) -> list[_PlacedConsumer]:
-        """Choose who goes: who waits for a place, then the youngest on the fullest node."""
+        """Choose which to stop: those that wait for a place, then those on the fullest node."""
         counts = self.nodes
         order = sorted(going, key=lambda one: (bool(one.node), -counts.get(one.node, 0)))
         return order[: max(0, count)]
@@ -285,7 +286,7 @@ class FleetDriver:
         one.actor.stop.remote()
 
     async def _look(self) -> None:
-        """Ask everyone for its state; take leave of those that ended, whichever way."""
+        """Ask every consumer for its state; remove those that ended, in whatever way."""
         for one in self._placed:
             one.rate = None
             if one.asked is None:
@@ -304,10 +305,10 @@ class FleetDriver:
             if overdue:
                 self._ray.kill(one.actor)
             if one.ended.done() or overdue:
-                self._take_leave(one)
+                self._remove(one)
         self._on_change(len(self._placed))
 
-    def _take_leave(self, one: _PlacedConsumer) -> None:
+    def _remove(self, one: _PlacedConsumer) -> None:
         self._placed.remove(one)
         if one.asked is not None:
             one.asked.cancel()
@@ -338,7 +339,7 @@ class FleetDriver:
             await self._look()
 
     async def _depth(self) -> int | None:
-        """Messages on the queue, in flight and delayed ones included; None if not known now."""
+        """Return the messages on the queue, in flight and delayed included; None if not known."""
         names = [
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesNotVisible",
@@ -353,17 +354,17 @@ class FleetDriver:
 
 
 async def answer_of(reference: Any) -> Any:
-    """Return a remote call's answer; None where its actor died. Ray's words are left out."""
+    """Return a remote call's answer; None if its actor died. Ray's error text is dropped."""
     try:
         return await reference
     except asyncio.CancelledError:
         raise
-    except Exception:  # noqa: BLE001  RayActorError and its kin, which quote the node's words
+    except Exception:  # noqa: BLE001  RayActorError and the like, which quote the node
         return None
 
 
 def fault_of(error: Exception) -> dict[str, Any]:
-    """Return what an error may say to the driver: of one that is not ours only its type."""
+    """Return what an error may tell the driver; if it is not ours, only its type."""
     if isinstance(error, Sqs2pgError):
         kind, what, code, hint = type(error).__name__, error.what, error.code, error.hint
     else:
@@ -373,7 +374,7 @@ def fault_of(error: Exception) -> dict[str, Any]:
 
 
 def as_fault(fault: dict[str, Any]) -> Sqs2pgError:
-    """Return the error to raise for a fault that a node sent; its exit code is that of the kind."""
+    """Return the error to raise for a fault that a node sent, with the exit code of its class."""
     classes: dict[str, type[Sqs2pgError]] = {
         one.__name__: one for one in (SettingsError, KeyFault, FatalFault)
     }
@@ -402,12 +403,12 @@ def join(address: str) -> None:
 
 
 def _probe(address: str) -> None:
-    """Raise OSError where nobody listens: Ray itself would try for minutes."""
+    """Raise OSError if nothing listens there: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
 
 
 def leave() -> None:
-    """Leave the cluster; actors that are left end with us."""
+    """Leave the cluster. The actors that are left end with this process."""
     library().shutdown()
