@@ -123,11 +123,11 @@ class Row(msgspec.Struct, gc=False, eq=False):
     """Index of the target among the mapping's targets."""
     also: tuple[TargetLines, ...] = ()
     dropped: int = 0
-    """Records of the message that no target wants."""
+    """Number of the message's records that no target takes."""
 
 
 class DeadLetter(msgspec.Struct, gc=False, eq=False):
-    """One message set aside: its reason and its sealed body, ready for the quarantine table."""
+    """One message for the quarantine table: its reason and its sealed body."""
 
     key: str
     message_id: str

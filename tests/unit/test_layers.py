@@ -79,7 +79,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "re": None,
     "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},
     "sqs2pg.settings": {
-        *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "attribute_key"),
+        *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "attribute_key", "required_sources"),
         *("EnvelopeSettings", "Example", "Field", "Settings", "Target", "When", "paths"),
     },
     "string": None,

@@ -20,7 +20,7 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.decode import Decoder
-from sqs2pg.mapping.documents import DocumentReader, Unit, located
+from sqs2pg.mapping.documents import DecodedMessage, DocumentReader, located
 from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.originals import Originals
@@ -142,11 +142,11 @@ class DocumentMapping:
             )
         ]
 
-    def decode_all(self, messages: Sequence[Message]) -> list[Unit]:
+    def decode_all(self, messages: Sequence[Message]) -> list[DecodedMessage]:
         """See MessageMapping."""
         return list(map(self.decode, messages))
 
-    def decode(self, message: Message) -> Unit:
+    def decode(self, message: Message) -> DecodedMessage:
         """See MessageMapping."""
         opened = self.envelope.open(message)
         unit = self.reader.read(opened.documents, several=opened.several)
@@ -154,11 +154,11 @@ class DocumentMapping:
             unit.message = _with_attributes(message, opened.attributes)
         return unit
 
-    def event(self, decoded: Unit) -> str | None:
+    def event(self, decoded: DecodedMessage) -> str | None:
         """See MessageMapping."""
         return decoded.event
 
-    def count_dropped(self, decoded: Sequence[Unit]) -> Counter[str]:
+    def count_dropped(self, decoded: Sequence[DecodedMessage]) -> Counter[str]:
         """See MessageMapping."""
         return Counter(name for unit in decoded for name in unit.dropped_fields)
 
@@ -166,7 +166,7 @@ class DocumentMapping:
         self,
         keys: Sequence[str],
         messages: Sequence[Message],
-        decoded: Sequence[Unit],
+        decoded: Sequence[DecodedMessage],
         originals: Originals | None = None,
     ) -> list[Row | PermanentFault]:
         """See MessageMapping."""

@@ -17,7 +17,7 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.message import Record
-from sqs2pg.settings import Field
+from sqs2pg.settings import Field, required_sources
 
 # Every field here is a JSON string; the transform converts it to the column's type. A required
 # one must be present and not empty.
@@ -53,9 +53,8 @@ class Decoder:
         dropped: Iterable[str] = (),
     ) -> None:
         """`dropped` are the names of known fields that go to no column."""
-        required: dict[str, bool] = {dedupe_key: False} if dedupe_key else {}
-        for field in fields:
-            required[field.source] = required.get(field.source, False) or field.required
+        required = {dedupe_key: False} if dedupe_key else {}
+        required.update(required_sources(fields))
         # Attribute names are ours (f0, f1, …): a source may be any JSON key, `__class__` too.
         self.attributes = {source: f"f{index}" for index, source in enumerate(required)}
         """Source name -> attribute of the record."""

@@ -20,7 +20,15 @@ from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.decode import UNREADABLE, unreadable
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.message import Message, Record
-from sqs2pg.settings import RECORD_INDEX, Field, Target, When, attribute_key, paths
+from sqs2pg.settings import (
+    RECORD_INDEX,
+    Field,
+    Target,
+    When,
+    attribute_key,
+    paths,
+    required_sources,
+)
 
 RECORDS_MAX = 100_000
 """Most records of one message: a megabyte of `1,1,1,…` must not become a million rows."""
@@ -29,7 +37,7 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-class Extract(msgspec.Struct, gc=False, eq=False):
+class ExtractedRecord(msgspec.Struct, gc=False, eq=False):
     """One record and where it goes."""
 
     target: int
@@ -39,16 +47,16 @@ class Extract(msgspec.Struct, gc=False, eq=False):
     record: Record
 
     def __repr__(self) -> str:
-        return f"Extract({self.target}, {self.index})"
+        return f"ExtractedRecord({self.target}, {self.index})"
 
     def __rich_repr__(self) -> Any:
         yield self.index
 
 
-class Unit(msgspec.Struct, gc=False, eq=False):
+class DecodedMessage(msgspec.Struct, gc=False, eq=False):
     """The records of one message: written as a whole or quarantined as a whole."""
 
-    extracts: list[Extract]
+    extracts: list[ExtractedRecord]
     dropped: int = 0
     """Number of records that no route takes, where the settings drop those."""
     dropped_fields: list[str] = msgspec.field(default_factory=list)
@@ -92,14 +100,14 @@ class DocumentReader:
             _known_names(targets, dedupe_key, dropped) if unknown_fields == "quarantine" else None
         )
 
-    def read(self, documents: Sequence[Any], *, several: bool = False) -> Unit:
+    def read(self, documents: Sequence[Any], *, several: bool = False) -> DecodedMessage:
         """Return the unit of a message's documents, each a decoded JSON value.
 
         `several`: the envelope allows any number of documents. Raises PermanentFault:
         `not_an_object`, `missing_field`, `empty_field`, `wrong_type`, `unknown_field`,
         `unmatched`, `too_many_records`.
         """
-        unit = Unit([], several=several or len(documents) > 1)
+        unit = DecodedMessage([], several=several or len(documents) > 1)
         unit.several = unit.several or any(e.explodes for e in self._extractors)
         index = 0
         names: list[str | None] = []
@@ -120,7 +128,7 @@ class DocumentReader:
             unit.event = "\x1f".join(name for name in names if name)
         return unit
 
-    def _extract(self, document: Any, unit: Unit, first: int) -> int:
+    def _extract(self, document: Any, unit: DecodedMessage, first: int) -> int:
         """Add the document's records; return the index of the next one."""
         taken = [
             *self._always,
@@ -136,7 +144,7 @@ class DocumentReader:
         for target in taken:
             records = self._extractors[target].records(document, first, unit.several)
             unit.extracts += [
-                Extract(target, first + i, record) for i, record in enumerate(records)
+                ExtractedRecord(target, first + i, record) for i, record in enumerate(records)
             ]
             most = max(most, len(records))
         return first + max(most, 1)
@@ -185,11 +193,10 @@ class _Extractor:
         self._explode = paths.explode_steps(target.explode)
         self._explode_name = target.explode
         self.explodes = bool(self._explode)
-        required: dict[str, bool] = {}
+        required = required_sources(target.fields)
         kinds: dict[str, str] = {}
         for field in target.fields:
             source = attribute_key(field)
-            required[source] = required.get(source, False) or field.required
             kind = _kind(field)
             if kinds.setdefault(source, kind) != kind:
                 raise SettingsError(

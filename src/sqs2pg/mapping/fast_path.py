@@ -20,7 +20,7 @@ from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.mask.pseudonymize import TOKEN_HEX_DIGITS
 from sqs2pg.message import Message
-from sqs2pg.settings import Field, Settings
+from sqs2pg.settings import Field, Settings, required_sources
 
 
 class FastPath(Protocol):
@@ -41,7 +41,7 @@ class FastPath(Protocol):
 _TEXT, _VERSION, _DATE, _TOKEN_IP, _TOKEN_TEXT = range(5)
 _SOURCES_MAX, _COLUMNS_MAX = 64, 128
 _VERSION_DIGITS_MAX = 10
-_Column = tuple[int, int, bool, bool, int, bytes, bytes]
+_NativeColumn = tuple[int, int, bool, bool, int, bytes, bytes]
 
 
 def compile_fast_path(
@@ -59,9 +59,7 @@ def compile_fast_path(
     if settings.ledger.dedupe_key or settings.dropped:
         return None  # both need a decoded record
     [target] = settings.targets
-    required: dict[str, bool] = {}
-    for field in target.fields:
-        required[field.source] = required.get(field.source, False) or field.required
+    required = required_sources(target.fields)
     places = {source: place for place, source in enumerate(required)}
     compiled = [
         _column(field, column, mask, places[field.source])
@@ -76,7 +74,7 @@ def compile_fast_path(
 
 def _column(
     field: Field, column: Column, mask: Operator | Mask | None, place: int
-) -> _Column | None:
+) -> _NativeColumn | None:
     """Return one column as the extension takes it; None where the C code cannot do it."""
     dated = field.type == "date" and field.default == "sent_date"
     if not field.source or (field.default is not None and not dated):

@@ -63,11 +63,11 @@ class FastPathOriginals:
         whole = [line for line in kept if line is not None]
         part = originals.part(taken, list(map(self._subject, records)), self._fields_id)
         for source, column, read in self._places:
-            part.add(source, list(map(read, records)), _Column(whole, column))
+            part.add(source, list(map(read, records)), _LineColumn(whole, column))
         return kept
 
 
-class _Column(Sequence[str]):
+class _LineColumn(Sequence[str]):
     """One column of COPY lines, cut out of a line when it is read."""
 
     def __init__(self, lines: Sequence[str], index: int) -> None:

@@ -105,7 +105,7 @@ class Declaration:
     widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """By kind of field, where it is not `width`."""
     column_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """By kind of field: a column type beside the text types that takes its masks, as
+    """By kind of field: a column type besides the text types that takes its masks, as
     pg_type.typname."""
     shows: str = ""
     """What everybody learns from the mask, for `check --attack`; "" if an attacker would try

@@ -80,5 +80,5 @@ DECLARATION = Declaration(
     lambda kind, _domain, _roots: partial(kind),
     width=len(HIDDEN) + SHOWN_MAX,
     widths={"ip": len("ffff:ffff:" + HIDDEN)},
-    shows="shows a part of the value, whoever looks; people with a list can match it",
+    shows="shows a part of the value to anyone; people with a list can match it",
 )

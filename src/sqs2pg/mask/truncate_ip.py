@@ -44,5 +44,5 @@ DECLARATION = Declaration(
     lambda _kind, _domain, _roots: truncate_ip(),
     width=len("ffff:ffff:ffff::"),
     column_types={"ip": "inet", "text": "inet"},
-    shows="names a network of 256 addresses (IPv4), whoever looks",
+    shows="shows the network, 256 addresses of IPv4, to anyone",
 )

@@ -24,6 +24,7 @@ from sqs2pg.settings.fields import (
     Target,
     When,
     attribute_key,
+    required_sources,
 )
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
 from sqs2pg.settings.rules import cross_check
@@ -61,5 +62,6 @@ __all__ = [
     "attribute_key",
     "cross_check",
     "load",
+    "required_sources",
     "write_limit_s",
 ]

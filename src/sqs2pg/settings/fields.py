@@ -6,6 +6,7 @@ declared here; `load.py` reads them and `rules.py` checks them together. No I/O.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -218,6 +219,15 @@ _NOWHERE = "\x00nowhere"
 def attribute_key(field: Field) -> str:
     """Return the key of a field among a record's attributes: its source, or a stand-in."""
     return field.source or (RECORD_INDEX if field.default == "record_index" else _NOWHERE)
+
+
+def required_sources(fields: Iterable[Field]) -> dict[str, bool]:
+    """Return the attribute keys of fields in their order, and whether any field requires each."""
+    required: dict[str, bool] = {}
+    for field in fields:
+        source = attribute_key(field)
+        required[source] = required.get(source, False) or field.required
+    return required
 
 
 USER_LOGINS: tuple[Field, ...] = (

@@ -85,7 +85,7 @@ def compile_sources(sources: Sequence[str], explode: str = "") -> dict[str, Sour
                 code="bad_path",
                 hint=f"explode is {explode!r}"
                 if explode
-                else "set `explode` to the array, beside the fields, or name one element: [0]",
+                else "set `explode` to the array, next to the fields, or name one element: [0]",
             )
         rest = steps[ends[depth] :]
         found[text] = SourcePath(depth, tuple(step for step in rest if step is not EACH))

@@ -198,7 +198,7 @@ def _check_default(field: Field) -> None:
         )
     if default == "record_index" and field.source:
         raise SettingsError(
-            f'{where}: default = "record_index" beside a source',
+            f'{where}: default = "record_index" and a source',
             hint="every record has an index: remove the source, or the default",
         )
     text = str(default).lower() if isinstance(default, bool) else str(default)

@@ -552,7 +552,7 @@ def test_settings_are_frozen() -> None:
         (FIELD + "mask = 'pseudonymize'\ntype = 'date'", "gives text, but its type is 'date'"),
         (FIELD + "required = true\ndefault = 'x'", "field 'a' is required and has a default"),
         (FIELD + "default = 'attribute:'", "names no attribute"),
-        (FIELD + "default = 'record_index'", 'default = "record_index" beside a source'),
+        (FIELD + "default = 'record_index'", 'default = "record_index" and a source'),
         (
             FIELD + "type = 'timestamptz'\ndefault = 'sent_date'",
             "not a value of type 'timestamptz'",
