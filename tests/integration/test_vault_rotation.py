@@ -477,7 +477,7 @@ async def test_a_person_is_found_by_the_name_in_the_message_and_the_one_in_the_t
         reveal_command._reveal(chosen, None, "no such", 5, "a test", ""),
         forget_command._forget(chosen, ["no such"], "a test", "", delete_rows=False),
     ):
-        with pytest.raises(SettingsError, match="no person can have") as refused:
+        with pytest.raises(SettingsError, match="no person can have such a name") as refused:
             await ask
         assert refused.value.hint
 

@@ -14,7 +14,7 @@ from sqs2pg.postgres.connection import DURABLE, Session, Transaction
 from sqs2pg.postgres.target_copy import TargetTable
 
 # `{timeout_ms}` bounds each statement. Dates without a zone mean UTC. The last column is the active
-# key. For this transaction alone, since a pooler may give the session to somebody else.
+# key. The settings are this transaction's: a pooler may give the session to somebody else.
 _SETTINGS = (
     f"SELECT {DURABLE},"
     """
@@ -31,7 +31,7 @@ class SinkPlan(msgspec.Struct, frozen=True):
 
     id: int
     targets: tuple[TargetTable, ...]
-    """Where rows go, in the order that a row counts them in."""
+    """Where rows go; a row names its target by the position here."""
     key_version: int
     """The version of the pseudonym root that the rows were masked under."""
     statement_timeout_s: int = 60
@@ -52,7 +52,8 @@ class Sealer(Protocol):
     """The vault as a batch sees it (`vault/seal.py`): part of each transaction."""
 
     open_statements: str
-    """Are sent when a transaction opens, joined by `;`. The rows of the last one are checked."""
+    """What a transaction opens with, joined by `;`. The last one returns what `check_epoch` takes,
+    and the active pseudonym version."""
 
     def check_epoch(self, epoch: int, version: int | None) -> None:
         """Check keys and caches against what `open_statements` returned. Raises KeyFault."""
@@ -75,7 +76,7 @@ class BatchTransactions:
         self._vault = vault
         self._mode = mode
         self.opening = [_SETTINGS.format(timeout_ms=plan.statement_timeout_s * 1000)]
-        """What a transaction of the sink's is opened with, also one that writes no rows."""
+        """The statements that open a transaction, also one that writes no rows."""
         if vault is not None:
             self.opening.append(vault.open_statements)
 

@@ -87,7 +87,7 @@ class Session:
         """
         self.statements += _count(statement)
         async with self._checked(), self._connection.cursor() as cursor:
-            # The package's own text: what stands in it was quoted by `identifiers`.
+            # The package's own text; `identifiers` has quoted every name and text in it.
             await cursor.execute(statement, parameters)
             rows: list[tuple[Any, ...]] = []
             while True:
@@ -109,8 +109,8 @@ class Session:
         """Run the body in one transaction: COMMIT at its end, ROLLBACK where it raises.
 
         `first` are statements that are sent together with BEGIN. `mode` is what BEGIN takes:
-        isolation level, READ ONLY. Where the body is cancelled the connection is closed, since
-        nobody knows what the server is doing by then. Raises psycopg.Error.
+        isolation level, READ ONLY. Where the body is cancelled the connection is closed, because
+        it is unknown what the server is doing. Raises psycopg.Error.
         """
         transaction = Transaction(self)
         try:
@@ -127,10 +127,10 @@ class Session:
 
     @asynccontextmanager
     async def _checked(self) -> AsyncIterator[None]:
-        """Make one kind of error of every way in which a connection can end.
+        """Raise psycopg.Error for every way in which a connection can end.
 
-        A server that ends COPY and session at once (it met the end of our stream) makes psycopg
-        raise ValueError, which would pass for a fault of ours.
+        Where the server ends COPY and session at once (it met the end of our stream) psycopg raises
+        ValueError, which would look like a fault of this package.
         """
         try:
             yield

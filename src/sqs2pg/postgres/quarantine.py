@@ -89,7 +89,7 @@ class Selection(msgspec.Struct, frozen=True):
     since: datetime | None = None
     """Quarantined from then on."""
     older_than_days: int | None = None
-    """Quarantined more than so many times 24 hours ago."""
+    """Quarantined more than this many times 24 hours ago."""
     open_only: bool = False
     """Only entries that were not replayed."""
 

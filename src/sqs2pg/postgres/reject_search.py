@@ -22,12 +22,12 @@ from sqs2pg.postgres.target_copy import TargetCopy
 _CUT = 0.382  # 1 - 1/golden ratio
 SUPPRESSED = DatabaseFault(Verdict.BAD_ROW, "", "row_suppressed")
 """A trigger returned NULL: the server took the row and kept nothing."""
-_KEEP_ROWS = 256  # so many accepted rows are worth a savepoint, once bad rows are known
+_KEEP_ROWS = 256  # once bad rows are known, this many accepted ones are worth a savepoint
 COLUMN_STATES = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
 """SQLSTATEs of rows that a column takes no more, or not yet: too long, out of range, not of its
 type, NULL. They may say that the table has changed."""
 SAME_FAULT_MAX = 50
-"""A batch's search ends early after so many rows that were rejected alike, with none accepted."""
+"""A batch's search ends early after this many rows that were rejected alike, none accepted."""
 
 
 async def find_rejected(

@@ -15,7 +15,7 @@ from sqs2pg.message import Row
 from sqs2pg.postgres.sqlstate import DatabaseFault
 
 ALL_REJECTED_MIN = 10
-"""So many rows in a row, all rejected with one detail, stop the process."""
+"""This many rows in a row, all rejected with one detail, stop the process."""
 
 
 class Rejections(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from sqs2pg.postgres.target_copy import RowCounts
 
 BATCH_MAX = 500
 BATCH_BYTES_MAX = 32 * 2**20
-"""Sealed bodies in memory at once; one body alone may be larger."""
+"""Bytes of sealed bodies in memory at once; a single body may be larger."""
 
 _LABELS = "SELECT DISTINCT q.sealed_under FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
 # Read committed: an entry that another replay holds is waited for, and left out if that one has
@@ -48,7 +48,7 @@ _DONE = "UPDATE sqs2pg.quarantine SET replayed_at = now() WHERE id = ANY(%s)"
 _STILL_BAD = """UPDATE sqs2pg.quarantine q
 SET reason = e.reason, detail = e.detail, attempts = q.attempts + 1
 FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (id, reason, detail) WHERE q.id = e.id"""
-# Messages as the ledger's own counts change, rows as they were added.
+# Messages by how the ledger's counts change, rows by how many were added.
 _TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, target_rows, dropped)
 VALUES (%s, 'replay', %s, %s, %s, %s)"""
 _TALLY_OTHER = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)

@@ -103,7 +103,7 @@ class _Batch(NamedTuple):
 
 
 class Sink:
-    """Writes batches through one session, one at a time; connects anew when it is gone."""
+    """Writes batches through one session, one at a time; connects again when it is gone."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Sink:
         """`streak`: shared by the sinks of a process."""
         self.session = session
         self.note = ""
-        """A statement of the caller's for the transactions of the batch: a backfill's progress."""
+        """A statement that the caller adds to the batch's transactions: a backfill's progress."""
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
         self._connect = connect
@@ -233,7 +233,7 @@ class Sink:
                 return SUPPRESSED
             marks = None
             if self._vault is not None and batch.originals is not None and rows:
-                # Without dead letters no record was left out: the originals are all of the rows'.
+                # Without dead letters all originals belong to rows that are written.
                 chosen = {row.message_id for row in rows} if dead else None
                 marks = await self._vault.seal(self.session, batch.originals, chosen)
             await copy_dead_letters(self.session, dead, self._plan.id)
@@ -317,7 +317,7 @@ class Sink:
         duplicate: int = 0,
         first: str = "",
     ) -> None:
-        """Enter the batch in the tally and commit, in one exchange; `first`: a statement before."""
+        """Enter the batch in the tally and commit, in one exchange that begins with `first`."""
         began = time.perf_counter()
         tally = _TALLY.format(
             pipeline=self._plan.id,

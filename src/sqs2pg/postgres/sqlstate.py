@@ -170,7 +170,7 @@ def retryable(what: str, *, hint: str = "", stage: Stage = Stage.WRITE) -> Itera
 def connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
     """Return why no connection came about. `where` is the server, fit to print.
 
-    libpq gives no SQLSTATE for most failures before the session stands, and its text is in the
+    libpq gives no SQLSTATE for most failures before a session exists, and its text is in the
     server's language. The few words looked for are protocol codes, or the English of libpq and
     PgBouncer. Their order matters: a path or a name in the text may hold the words of a later one.
     """

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.aead import SealingKey, associated
 from sqs2pg.keys.derive import Secret, hkdf_sha256
 from sqs2pg.keys.hmac_state import KeyedHash
@@ -63,6 +64,19 @@ def subject_references(reference_key: bytes) -> Callable[[str], str]:
         return hexdigest(text(subject))[: 2 * REFERENCE_BYTES]
 
     return reference
+
+
+def reference_of(reference: Callable[[str], str], name: str, *, hint: str) -> str:
+    """Return the reference of a person whom an operator names.
+
+    Raises SettingsError, which does not quote the name, where no person can have it.
+    """
+    try:
+        return reference(name)
+    except PermanentFault as fault:
+        code = fault.code
+    # Outside the handler: the fault's traceback would hold the name.
+    raise SettingsError(f"no person can have such a name ({code})", code=code, hint=hint)
 
 
 def wrap_data_key(kek: SealingKey, data_key: bytes, subject: str, generation: int) -> bytes:

@@ -19,12 +19,12 @@ from uuid import UUID
 
 import msgspec
 
-from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.vault.crypto import reference_of
 from sqs2pg.vault.target_rows import (
     Leaf,
     PersonColumns,
@@ -68,7 +68,7 @@ _RECORD = """SELECT act.sequence, act.hash FROM unnest(%s::text[]) WITH ORDINALI
 LATERAL sqs2pg.record_act(%s, s.subject, %s, %s) act ORDER BY s.i"""
 _PSEUDONYMS = """SELECT subject, pseudonym FROM pii.erasure
 WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL"""
-# `m`: what stands in the column, the subject that it means, and what will replace it.
+# `m`: what the column has now, the subject that it means, and what replaces it.
 _CHANGE = """WITH m AS MATERIALIZED (
     SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[]) m (spelling, subject, name)),
 changed AS ({change} RETURNING m.subject),
@@ -129,7 +129,8 @@ class Eraser:
         refuses.
         """
         reason, ticket = audit.stated_reason(reason, ticket, hint="say why the person is erased")
-        subjects = {name: self._reference_of(name) for name in names}
+        hint = "give ids as the messages have them: nobody was erased"
+        subjects = {name: reference_of(self._reference, name, hint=hint) for name in names}
         with explained():
             self._places = [await with_column_types(self._session, where) for where in self._places]
             people = list(subjects.items())
@@ -140,17 +141,6 @@ class Eraser:
                 await self._finish(sorted(set(part.values())), reason, ticket)
             await self._report_leftovers()
         return self.report
-
-    def _reference_of(self, name: str) -> str:
-        try:
-            return self._reference(name)
-        except PermanentFault as fault:
-            code = fault.code
-        raise SettingsError(
-            f"no person can have one of the names ({code})",
-            code=code,
-            hint="give ids as the messages have them: nobody was erased",
-        )
 
     async def _destroy(self, subjects: list[str], reason: str, ticket: str) -> None:
         """Make everything that is sealed of these people unreadable, in one transaction."""

@@ -69,7 +69,7 @@ FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ','), string_to_ta
                 string_to_table(%s, ','), string_to_table(%s, ','))
      AS n (subject, generation, field, token, sealed)
 ORDER BY 1, 3, 4 ON CONFLICT DO NOTHING"""
-# For the hash table of a large map, which every statement that applies it builds anew.
+# For the hash table of a large map, which every statement that applies it builds again.
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
 _ANALYZE_MAP = "ANALYZE pii.token_map"

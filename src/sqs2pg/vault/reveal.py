@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from sqs2pg.errors import FatalFault, PermanentFault, SettingsError
+from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.convert import Converter, text
 from sqs2pg.postgres import audit
@@ -28,6 +28,7 @@ from sqs2pg.vault.crypto import (
     KeyEncryptionKeys,
     open_subject,
     open_value,
+    reference_of,
     subject_references,
     unwrap_data_key,
 )
@@ -133,15 +134,9 @@ async def _request(session: Session, parameters: list[Any]) -> Anchor:
 
 async def _reference(session: Session, keyring: Keyring, user: str, named: Converter) -> str:
     key = await reference_key(session, keyring, make=False)
-    try:
-        return subject_references(key)(named(user))
-    except PermanentFault as fault:
-        code = fault.code
-    raise SettingsError(
-        f"no person can have this name ({code})",
-        code=code,
-        hint="give the id as the messages have it",
-    )
+    reference = subject_references(key)
+    hint = "give the id as the messages have it"
+    return reference_of(lambda name: reference(named(name)), user, hint=hint)
 
 
 async def _nothing(session: Session, reference: str | None) -> FatalFault:

@@ -39,7 +39,7 @@ OPEN = """SELECT pii.lock_shared();
 SELECT (SELECT epoch FROM pii.state),
        (SELECT version FROM sqs2pg.key WHERE series = 'vault' AND active),
        (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
-"""Are sent when a batch's transaction opens. The second statement reads once the lock is taken. Its
+"""What a batch's transaction opens with. The second statement reads once the lock is taken; its
 last column is the active pseudonym version, as without the vault."""
 
 _MISSING = """SELECT entry, generation, wrapped_key, key_version
