@@ -23,7 +23,8 @@ from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.buffer import Buffer
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.gate import Gate
-from sqs2pg.sqs.queue import BATCH, QueueSource
+from sqs2pg.sqs.queue import QueueSource
+from sqs2pg.sqs.wire import BATCH_MAX
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -107,7 +108,7 @@ class Pollers:
                 await self._buffer.room()
                 continue
             count = await self._bring(wait_s)
-            if count == BATCH:
+            if count == BATCH_MAX:
                 if self._wants_another() and not self._stopped:
                     self._start_one(group, wait_s)
             elif count == 0 and len(self._pollers) > 1:
@@ -120,7 +121,7 @@ class Pollers:
 
     def _at_once(self) -> int:
         """Return how many polls at once fill a batch while another batch is written."""
-        wanted = self._source.receiving.concurrency(-(-self._buffer_enough // BATCH))
+        wanted = self._source.receiving.concurrency(-(-self._buffer_enough // BATCH_MAX))
         return min(self._receivers_max, wanted)
 
     def _wants_another(self) -> bool:
@@ -128,13 +129,13 @@ class Pollers:
         waiting = len(self._buffer.messages)
         return waiting < self._buffer_enough and len(self._pollers) < self._at_once()
 
-    def _go_on(self, count: int) -> bool:
+    def _keep_polling(self, count: int) -> bool:
         """Whether a poller would just poll again after a reply of `count` messages."""
         return (
             not self._stopped
             and self.gate.is_open
             and not self._buffer.would_fill(count)
-            and (count < BATCH or not self._wants_another())
+            and (count < BATCH_MAX or not self._wants_another())
         )
 
     async def _bring(self, wait_s: int | None) -> int:
@@ -143,14 +144,14 @@ class Pollers:
         In a frame of its own, so that no poller keeps its last reply while it waits for the next.
         """
         messages, count = await self._poll(wait_s)
-        self._took(messages, count)
+        self._on_messages(messages, count)
         return count
 
-    def _took(self, messages: list[Message], count: int) -> None:
+    def _on_messages(self, messages: list[Message], count: int) -> None:
         self._liveness.polled = time.monotonic()
         self._arrived(count)
         self.empty_polls = 0 if count else self.empty_polls + 1
-        self._buffer.put(messages, more=count == BATCH)
+        self._buffer.put(messages, more=count == BATCH_MAX)
 
     def _is_stopped(self) -> bool:
         return self._stopped
@@ -159,7 +160,10 @@ class Pollers:
         """Poll, through transient faults."""
         try:
             return await self._source.poll(
-                wait_s=wait_s, go_on=self._go_on, took=self._took, stopped=self._is_stopped
+                wait_s=wait_s,
+                keep_polling=self._keep_polling,
+                on_messages=self._on_messages,
+                stopped=self._is_stopped,
             )
         except TransientFault as fault:
             return await self._poll_again(wait_s, fault)

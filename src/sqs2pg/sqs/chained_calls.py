@@ -76,8 +76,9 @@ class DeleteBatches(Protocol):
 class DeleteChain:
     """Batch after batch, as long as every entry is deleted and there is another batch."""
 
-    def __init__(self, batches: DeleteBatches) -> None:
+    def __init__(self, batches: DeleteBatches, answers: wire.DeleteAnswers) -> None:
         self._batches = batches
+        self._answers = answers
         native = extension()
         self._write: WriteDelete | None = native.write_delete if native else None
         self._head = wire.delete_head(batches.queue_url)
@@ -90,4 +91,5 @@ class DeleteChain:
 
     def advance(self, answer: bytes) -> bool:
         """Return whether all entries were deleted and another batch is present."""
-        return wire.are_all_done(answer, len(self._batches.handles)) and self._batches.advance()
+        batches = self._batches
+        return self._answers.are_all_done(answer, len(batches.handles)) and batches.advance()

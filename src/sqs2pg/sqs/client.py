@@ -68,6 +68,7 @@ class SqsClient:
         self._skew_s = 0.0
         self._requests = _SignedRequests(environment, self._credentials.keys)
         self._poll_bodies: dict[_Poll, bytes] = {}
+        self._delete_answers = wire.DeleteAnswers()
         self._closed = False
         dialer = _make_dialer(environment)
         self._polls = ConnectionPool(dialer.dial, connections_max=max_connections)
@@ -201,7 +202,7 @@ class SqsClient:
         Returns the failed entries of the last batch, which is the present one of `batches`; a fault
         that is raised is its own. Every batch before it is deleted.
         """
-        answer = await self._call(wire.DELETE, DeleteChain(batches))
+        answer = await self._call(wire.DELETE, DeleteChain(batches, self._delete_answers))
         return wire.read_failures(answer, len(batches.handles), wire.DELETE)
 
     async def change_visibility(

@@ -27,8 +27,6 @@ from sqs2pg.sqs.leases import Lease, Leases
 from sqs2pg.sqs.wire import BATCH_MAX
 from sqs2pg.telemetry.metrics import Metrics
 
-BATCH = BATCH_MAX
-"""Entries of one receive, delete or visibility request."""
 LEASE_TOTAL_S = 43_200
 """How long one receive can be extended in all: SQS's limit of twelve hours."""
 SUSPECT_RECEIVES = 10
@@ -39,7 +37,7 @@ _FIRST_POLL_BYTES = 2**20
 
 
 class QueueSource:
-    """One queue, shared by all pollers and writers of the process."""
+    """One queue, shared by all pollers and writers of a pipeline."""
 
     def __init__(
         self,
@@ -90,8 +88,8 @@ class QueueSource:
         self,
         *,
         wait_s: int | None = None,
-        go_on: Callable[[int], bool] = lambda _count: False,
-        took: Callable[[list[Message], int], None] = lambda _messages, _count: None,
+        keep_polling: Callable[[int], bool] = lambda _count: False,
+        on_messages: Callable[[list[Message], int], None] = lambda _messages, _count: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> tuple[list[Message], int]:
         """Receive up to ten messages that are not in hand yet; wait for budget first.
@@ -99,9 +97,9 @@ class QueueSource:
         Returns the new messages, which are now in hand, and how many messages came in all. If a
         message was in hand already (its lease had run out), only its newer receipt handle is kept.
 
-        After each reply, as long as there is budget and `go_on(count)` is true, the new messages
-        and the count go to `took` instead, and the next poll is sent at once on the same
-        connection. If `stopped()` is true after the wait for budget, no poll is sent.
+        After each reply, as long as there is budget and `keep_polling(count)` is true, the new
+        messages and the count go to `on_messages` instead, and the next poll is sent at once on
+        the same connection. If `stopped()` is true after the wait for budget, no poll is sent.
         Raises the client's TransientFault or FatalFault for the last poll.
         """
         while not self._has_room():
@@ -110,7 +108,7 @@ class QueueSource:
             if stopped():
                 return [], 0
         reserved = self._poll_bytes
-        self._reserved_messages += BATCH
+        self._reserved_messages += BATCH_MAX
         self._reserved_bytes += reserved
 
         began = time.monotonic()
@@ -118,9 +116,9 @@ class QueueSource:
         def take(messages: list[Message]) -> bool:
             nonlocal began
             # The reservation of this poll serves the next one.
-            if not (go_on(len(messages)) and self._has_room()):
+            if not (keep_polling(len(messages)) and self._has_room()):
                 return False
-            took(self._receive(messages, began), len(messages))
+            on_messages(self._receive(messages, began), len(messages))
             began = time.monotonic()
             return True
 
@@ -128,14 +126,14 @@ class QueueSource:
             messages = await self._client.receive_while(
                 take,
                 self.queue_url,
-                max_messages=BATCH,
+                max_messages=BATCH_MAX,
                 wait_s=self._settings.wait_time_s if wait_s is None else wait_s,
                 visibility_timeout_s=self._settings.visibility_timeout_s,
                 message_attributes=self._message_attributes,
             )
             return self._receive(messages, began), len(messages)
         finally:
-            self._reserved_messages -= BATCH
+            self._reserved_messages -= BATCH_MAX
             self._reserved_bytes -= reserved
             self._signal_room()
 
@@ -146,7 +144,7 @@ class QueueSource:
             return messages
         now = time.monotonic()
         count = len(messages)
-        if count == BATCH:
+        if count == BATCH_MAX:
             self.receiving.observe(now - began, now)
         self._metrics.requests.reply(count, now - began)
         leases = self._leases
@@ -154,12 +152,12 @@ class QueueSource:
         if fresh is not messages:
             self._metrics.leases_lost.inc(count - len(fresh))
         # Up at once, down slowly: the next poll reserves what a large reply would need.
-        self._poll_bytes = max(BATCH * max(leases.largest, 1024), self._poll_bytes * 7 // 8)
+        self._poll_bytes = max(BATCH_MAX * max(leases.largest, 1024), self._poll_bytes * 7 // 8)
         return fresh
 
     def _has_room(self) -> bool:
         leases = self._leases
-        messages = len(leases.by_id) + self._reserved_messages + BATCH
+        messages = len(leases.by_id) + self._reserved_messages + BATCH_MAX
         size = leases.bytes + self._reserved_bytes + self._poll_bytes
         # One poll is always allowed: a budget below one reply must not stop the pipeline.
         return (
@@ -194,7 +192,7 @@ class QueueSource:
 
         Best effort: where SQS cannot be told, the lease runs out by itself.
         """
-        batches = [messages[i : i + BATCH] for i in range(0, len(messages), BATCH)]
+        batches = [messages[i : i + BATCH_MAX] for i in range(0, len(messages), BATCH_MAX)]
 
         async def make_visible(batch: list[Message]) -> None:
             handles = [message.receipt_handle for message in batch]

@@ -134,7 +134,6 @@ class _AttributesAnswer(msgspec.Struct, rename="pascal", gc=False):
 _IDS = tuple(str(index) for index in range(BATCH_MAX))
 _ID_LISTS = [list(_IDS[:count]) for count in range(BATCH_MAX + 1)]
 _ALL_DONE_BYTES_MAX = 4096
-_all_done = [b""] * (BATCH_MAX + 1)  # by batch size: the last answer that reported no failure
 _Answer = TypeVar("_Answer")
 _encode = msgspec.json.Encoder().encode
 _receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers arrive as text
@@ -239,22 +238,28 @@ def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFa
     return _failures(answer, count)
 
 
-def are_all_done(body: bytes, count: int) -> bool:
-    """Return whether every entry of a batch of `count` succeeded.
+class DeleteAnswers:
+    """Recognises the answers to deletes in which every entry succeeded.
 
     The answers to the same entry ids are the same bytes, so each is read once and then compared.
     """
-    if body == _all_done[count]:
+
+    def __init__(self) -> None:
+        self._all_done = [b""] * (BATCH_MAX + 1)  # by batch size: the last such answer
+
+    def are_all_done(self, body: bytes, count: int) -> bool:
+        """Return whether every entry of a batch of `count` succeeded."""
+        if body == self._all_done[count]:
+            return True
+        try:
+            answer = _batch_answer.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+        if answer.failed or [entry.id for entry in answer.successful or ()] != _ID_LISTS[count]:
+            return False
+        if len(body) <= _ALL_DONE_BYTES_MAX:
+            self._all_done[count] = body
         return True
-    try:
-        answer = _batch_answer.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    if answer.failed or [entry.id for entry in answer.successful or ()] != _ID_LISTS[count]:
-        return False
-    if len(body) <= _ALL_DONE_BYTES_MAX:
-        _all_done[count] = body
-    return True
 
 
 def read_sent(body: bytes, count: int) -> SendResult:
