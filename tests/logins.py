@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sqs2pg.mapping.columns import Column
+
 WHOLE: Mapping[str, str] = {
     "user_id": "424cdd21-063a-43a7-b91b-7ca1a833afae",
     "app_version": "2.3.0",
@@ -18,6 +20,17 @@ WHOLE: Mapping[str, str] = {
 
 CANARIES = ("canary-user", "203.0.113.77", "593-47-5928")
 """User, address and device of a canary login: values to search for in what is put out."""
+
+TARGET = (
+    Column("user_id", "varchar", 128),
+    Column("device_type", "varchar", 32),
+    Column("masked_ip", "varchar", 256),
+    Column("masked_device_id", "varchar", 256),
+    Column("locale", "varchar", 32),
+    Column("app_version", "int4"),
+    Column("create_date", "date"),
+)
+"""The columns of `user_logins` as the built-in mapping makes them."""
 
 
 def login(user: Any, **changes: Any) -> str:

@@ -19,19 +19,10 @@ from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Settings
-from tests.logins import whole_login
+from tests.logins import TARGET, whole_login
 
 SENT_MS = 1_795_384_388_351
 KEY = b"k" * 32
-BUILT_IN = (
-    Column("user_id", "varchar", 128),
-    Column("device_type", "varchar", 32),
-    Column("masked_ip", "varchar", 256),
-    Column("masked_device_id", "varchar", 256),
-    Column("locale", "varchar", 32),
-    Column("app_version", "int4"),
-    Column("create_date", "date"),
-)
 
 
 BY_DEFAULT = Settings()
@@ -61,9 +52,7 @@ def masks_of(settings: Settings, key: bytes = KEY) -> list[Operator | None]:
 class Both:
     """One mapping, both ways."""
 
-    def __init__(
-        self, settings: Settings = BY_DEFAULT, columns: Sequence[Column] = BUILT_IN
-    ) -> None:
+    def __init__(self, settings: Settings = BY_DEFAULT, columns: Sequence[Column] = TARGET) -> None:
         self.slow = FlatMapping(settings, columns, masks_of(settings))
         lines = fast_path.compile_fast_path(settings, columns, masks_of(settings), extension())
         assert lines is not None

@@ -27,6 +27,14 @@ ONE_WRITER = {"connections": 1}
 QUICK = {"connections": 1, "statement_timeout_s": 1}
 
 
+COUNT_LOGINS = """CREATE TABLE account (id int PRIMARY KEY, logins int);
+INSERT INTO account VALUES (1, 0);
+CREATE FUNCTION count_login() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    UPDATE account SET logins = logins + 1 WHERE id = 1; RETURN NULL; END $$;
+CREATE TRIGGER count_login AFTER INSERT ON user_logins
+    FOR EACH STATEMENT EXECUTE FUNCTION count_login()"""
+
+
 @contextmanager
 def holding(world: World, statement: str) -> Iterator[psycopg.Connection[Any]]:
     """A transaction of somebody else that has run `statement` and is open."""
@@ -37,14 +45,7 @@ def holding(world: World, statement: str) -> Iterator[psycopg.Connection[Any]]:
 
 async def test_a_deadlock_victim_tries_again(world: World, met: Met) -> None:
     """A trigger of the users' takes a lock; somebody takes two locks the other way round."""
-    world.sql(
-        "CREATE TABLE account (id int PRIMARY KEY, logins int);"
-        "INSERT INTO account VALUES (1, 0);"
-        "CREATE FUNCTION count_login() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " UPDATE account SET logins = logins + 1 WHERE id = 1; RETURN NULL; END $$;"
-        "CREATE TRIGGER count_login AFTER INSERT ON user_logins"
-        " FOR EACH STATEMENT EXECUTE FUNCTION count_login()"
-    )
+    world.sql(COUNT_LOGINS)
     world.administer("ALTER DATABASE {name} SET deadlock_timeout = '50ms'")
     world.send_logins(users(COUNT))
     # The consumer holds the target's lock as soon as its COPY has begun.
@@ -70,14 +71,7 @@ async def test_a_deadlock_victim_tries_again(world: World, met: Met) -> None:
 
 
 async def test_a_serialization_failure_tries_again(world: World, met: Met) -> None:
-    world.sql(
-        "CREATE TABLE account (id int PRIMARY KEY, logins int);"
-        "INSERT INTO account VALUES (1, 0);"
-        "CREATE FUNCTION count_login() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " UPDATE account SET logins = logins + 1 WHERE id = 1; RETURN NULL; END $$;"
-        "CREATE TRIGGER count_login AFTER INSERT ON user_logins"
-        " FOR EACH STATEMENT EXECUTE FUNCTION count_login()"
-    )
+    world.sql(COUNT_LOGINS)
     world.administer("ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
     world.send_logins(users(COUNT))
     # The transaction has its snapshot; the row that it is about to update changes under it.

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import psycopg
 
 from sqs2pg.message import Message
+from sqs2pg.postgres.connection import Session
+from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.settings import Settings
 from sqs2pg.sqs.wire import OutgoingMessage
 
 Assemble = Callable[..., AbstractAsyncContextManager[Pipeline]]
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Session]:
+    """A session of the pipeline's database, closed at the end of the block."""
+    session = await connect(settings)
+    try:
+        yield session
+    finally:
+        await session.close()
 
 
 async def send(ready: Pipeline, bodies: Sequence[str | OutgoingMessage]) -> None:

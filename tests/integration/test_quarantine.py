@@ -28,9 +28,9 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Purged, Selection
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import assemble_replay
-from sqs2pg.runners.connect import connect, keyring_of
 from sqs2pg.settings import Settings
-from tests.integration.support import Assemble, rows
+from tests.integration.support import Assemble, opened, rows
+from tests.integration.vault_support import keys_of
 from tests.logins import login
 
 MakeSettings = Callable[..., Settings]
@@ -65,19 +65,6 @@ def set_aside(pipeline: Assemble) -> Callable[..., Any]:
         return bad
 
     return put
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Session]:
-    session = await connect(settings)
-    try:
-        yield session
-    finally:
-        await session.close()
-
-
-def keys_of(settings: Settings) -> Keyring:
-    return keyring_of(settings, ["127.0.0.1"])
 
 
 async def assert_books_balance(settings: Settings, **expected: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -17,11 +17,9 @@ from sqs2pg.cli import forget as forget_command
 from sqs2pg.cli import reveal as reveal_command
 from sqs2pg.errors import FatalFault, KeyFault, SettingsError, Sqs2pgError
 from sqs2pg.message import Message, Outcome
-from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.postgres.verify import verify
-from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.runners.subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.settings import Settings
@@ -31,22 +29,13 @@ from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from sqs2pg.vault.reveal import Revealed, reveal
 from sqs2pg.vault.rewrap import Rewrapper
-from tests.integration.support import Assemble, rows
+from tests.integration.support import Assemble, opened, rows
 from tests.integration.vault_support import ON, keys_of, message, rotate, write
 
 MakeSettings = Callable[..., Settings]
 TOKENS = "SELECT user_id, masked_ip, masked_device_id FROM user_logins ORDER BY user_id, 2, 3"
 VALUES = """SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrapped_key, k.key_version
 FROM pii.value v JOIN pii.subject_key k USING (subject, generation)"""
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Session]:
-    session = await connect(settings)
-    try:
-        yield session
-    finally:
-        await session.close()
 
 
 async def look(settings: Settings, **what: Any) -> list[Revealed]:

@@ -30,8 +30,8 @@ from sqs2pg.native import extension as usable
 from sqs2pg.settings import Field, LedgerSettings, Settings
 from sqs2pg.sqs import wire
 from sqs2pg.sqs.signer import AwsKeys, RequestTemplate, Signer
-from tests.logins import whole_login
-from tests.native import BUILT_IN, KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, masks_of
+from tests.logins import TARGET, whole_login
+from tests.native import KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, masks_of
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 
@@ -242,9 +242,9 @@ def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
 
 def test_nor_have_event_names_or_another_build() -> None:
     settings = Settings(ledger=LedgerSettings(dedupe_key="e"))
-    assert fast_path.compile_fast_path(settings, BUILT_IN, masks_of(settings), extension()) is None
+    assert fast_path.compile_fast_path(settings, TARGET, masks_of(settings), extension()) is None
     masks = masks_of(Settings())
-    assert fast_path.compile_fast_path(Settings(), BUILT_IN, masks, None) is None
+    assert fast_path.compile_fast_path(Settings(), TARGET, masks, None) is None
 
 
 def test_an_older_build_and_one_turned_off_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from sqs2pg.mapping.decode import Decoder
 from sqs2pg.mapping.transform import Transformer
 from sqs2pg.message import Message, Record, SystemAttributes
 from sqs2pg.settings import Field
+from tests.copy_text import read_copy
 
 FIELDS = [
     Field(source="a", column="a"),
@@ -73,26 +74,6 @@ def transformed(
     return [
         (line.code, line.detail) if isinstance(line, PermanentFault) else line for line in found
     ]
-
-
-def read_copy(line: str) -> list[str | None]:
-    """PostgreSQL documentation, COPY, "Text Format"."""
-    assert line.endswith("\n")
-    assert not re.search(r"[\n\r\x00]", line[:-1])
-    line.encode()
-    return [None if cell == r"\N" else unescape(cell) for cell in line[:-1].split("\t")]
-
-
-def unescape(cell: str) -> str:
-    named = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-
-    def meaning(found: re.Match[str]) -> str:
-        octal, hexadecimal, other = found.groups()
-        if octal or hexadecimal:
-            return chr(int(octal, 8) if octal else int(hexadecimal, 16))
-        return named.get(other, other)
-
-    return re.sub(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", meaning, cell, flags=re.DOTALL)
 
 
 def expected(values: dict[str, str | None], sent_ms: int) -> list[str | None] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Sequence
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
@@ -24,16 +23,9 @@ from sqs2pg.mask.opening import open_mask
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import USER_LOGINS, Field
+from tests.copy_text import read_copy
+from tests.logins import TARGET
 
-TARGET = (
-    Column("user_id", "varchar", 128),
-    Column("device_type", "varchar", 32),
-    Column("masked_ip", "varchar", 256),
-    Column("masked_device_id", "varchar", 256),
-    Column("locale", "varchar", 32),
-    Column("app_version", "int4"),
-    Column("create_date", "date"),
-)
 SENT_MS = 1_683_356_889_000  # 2023-05-06T07:08:09Z
 SENT_DAY = "2023-05-06"
 ROOT = bytes(range(32))
@@ -78,27 +70,6 @@ def lines(
     bodies = [json.dumps(record) for record in records]
     messages = [message(body, sent_ms) for body in bodies]
     return transformer.lines(messages, [decoder.decode(body) for body in bodies])
-
-
-def read_copy(line: str | PermanentFault) -> list[str | None]:
-    """PostgreSQL documentation, COPY, "Text Format", for one line."""
-    assert isinstance(line, str), line
-    assert line.endswith("\n")
-    assert not re.search(r"[\n\r\x00]", line[:-1])
-    return [None if cell == r"\N" else unescape(cell) for cell in line[:-1].split("\t")]
-
-
-def unescape(cell: str) -> str:
-    named = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-
-    def meaning(found: re.Match[str]) -> str:
-        octal, hexadecimal, other = found.groups()
-        if octal or hexadecimal:
-            return chr(int(octal, 8) if octal else int(hexadecimal, 16))
-        return named.get(other, other)
-
-    assert not re.search(r"(?<!\\)(\\\\)*\\\Z", cell)  # it would swallow the delimiter
-    return re.sub(r"\\(?:([0-7]{1,3})|x([0-9a-fA-F]{1,2})|(.))", meaning, cell, flags=re.DOTALL)
 
 
 def row(sent_ms: int = SENT_MS, **values: Any) -> dict[str, str | None]:
