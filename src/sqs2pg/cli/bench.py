@@ -35,6 +35,7 @@ from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys import provider_file
 from sqs2pg.postgres.dsn import resolve_dsn
+from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.runners.connect import connected
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
@@ -184,11 +185,11 @@ async def _scratch_database(dsn: str) -> AsyncIterator[str]:
                 hint="ALTER ROLE … CREATEDB, or leave out --database configured",
             )
         name = f"sqs2pg_bench_{secrets.token_hex(4)}"
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        await admin.execute(f"CREATE DATABASE {quote_identifier(name)} TEMPLATE template0")
         try:
             yield _with_database(dsn, name)
         finally:
-            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await admin.execute(f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
 
 
 def _with_database(dsn: str, name: str) -> str:

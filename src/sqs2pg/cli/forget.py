@@ -69,9 +69,9 @@ async def _forget(
     settings: Settings, names: list[str], reason: str, ticket: str, *, delete_rows: bool
 ) -> Erased:
     async with database_and_keys(settings) as (session, pipeline, keyring):
-        places = person_columns_of(settings, keyring)
+        targets = person_columns_of(settings, keyring)
         reference = references_of(settings, await reference_key(session, keyring))
-        eraser = Eraser(session, pipeline, places, reference, delete_rows=delete_rows)
+        eraser = Eraser(session, pipeline, targets, reference, delete_rows=delete_rows)
 
         def state() -> tuple[int, int | None, dict[str, int]]:
             report = eraser.report

@@ -107,14 +107,14 @@ class Eraser:
         self,
         session: Session,
         pipeline: int,
-        places: Sequence[PersonColumns],
+        targets: Sequence[PersonColumns],
         reference: Callable[[str], str],
         *,
         delete_rows: bool = False,
     ) -> None:
         self._session = session
         self._pipeline = pipeline
-        self._places = places
+        self._targets = targets
         self._reference = reference
         self._delete_rows = delete_rows
         self.report = Erased()
@@ -132,7 +132,9 @@ class Eraser:
         hint = "give ids as the messages have them: nobody was erased"
         subjects = {name: reference_of(self._reference, name, hint=hint) for name in names}
         with explained():
-            self._places = [await with_column_types(self._session, where) for where in self._places]
+            self._targets = [
+                await with_column_types(self._session, target) for target in self._targets
+            ]
             people = list(subjects.items())
             for start in range(0, len(people), PEOPLE_AT_ONCE):
                 part = dict(people[start : start + PEOPLE_AT_ONCE])
@@ -163,43 +165,45 @@ class Eraser:
     async def _change_rows(self, subjects: dict[str, str]) -> None:
         found = await self._session.execute(_PSEUDONYMS, [sorted(set(subjects.values()))])
         pseudonyms = {subject.hex: pseudonym for subject, pseudonym in found}
-        for where in self._places:
+        for target in self._targets:
             pairs = [
-                (spelling, subjects[name], random_name(where, pseudonyms[subjects[name]]))
-                for name, spelling in spellings(where, subjects)
+                (spelling, subjects[name], random_name(target, pseudonyms[subjects[name]]))
+                for name, spelling in spellings(target, subjects)
             ]
             columns = [list(column) for column in zip(*pairs, strict=True)]
             for _ in range(PASSES_MAX if pairs else 0):
-                if not await self._change_table(where, columns):
+                if not await self._change_table(target, columns):
                     break
 
-    async def _change_table(self, where: PersonColumns, columns: list[list[Any]]) -> int:
+    async def _change_table(self, target: PersonColumns, columns: list[list[Any]]) -> int:
         """Pass over a target once; return how many rows were changed."""
         changed = 0
-        for leaf in await leaves(self._session, where.table, where.column):
+        for leaf in await leaves(self._session, target.table, target.column):
             for part in leaf.ranges(indexed=leaf.indexed):
-                changed += await self._change_part(where, leaf, part, columns)
+                changed += await self._change_part(target, leaf, part, columns)
             self.pages += leaf.pages
         return changed
 
     async def _change_part(
-        self, where: PersonColumns, leaf: Leaf, part: str, columns: list[list[Any]]
+        self, target: PersonColumns, leaf: Leaf, part: str, columns: list[list[Any]]
     ) -> int:
-        column = quote_identifier(where.column)
-        cleared = {quote_identifier(name): where.fillers.get(name, "NULL") for name in where.masked}
-        sets = {column: f"m.name::{where.type}", **cleared}
+        column = quote_identifier(target.column)
+        cleared = {
+            quote_identifier(name): target.fillers.get(name, "NULL") for name in target.masked
+        }
+        sets = {column: f"m.name::{target.type}", **cleared}
         template = _DELETE_ROWS if self._delete_rows else _FORGET_ROWS
         change = template.format(
             leaf=leaf.table,
             sets=", ".join(f"{name} = {value}" for name, value in sets.items()),
             column=column,
-            type=where.type,
+            type=target.type,
             range=part,
         )
         async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
             [(changed,)] = await self._session.execute(_CHANGE.format(change=change), columns)
             if changed and self._delete_rows:
-                name = await resolve_table(self._session, where.table) if where.named else None
+                name = await resolve_table(self._session, target.table) if target.named else None
                 await self._session.execute(_TALLY, [self._pipeline, -changed, name])
         if self._delete_rows:
             self.report.rows_deleted += changed

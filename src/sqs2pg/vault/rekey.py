@@ -76,10 +76,10 @@ _ANALYZE_MAP = "ANALYZE pii.token_map"
 # The rows found decide whether another pass is needed, not the rows changed: a row that others
 # change meanwhile has moved, and the next pass takes it.
 _CHANGE = """WITH n AS MATERIALIZED (
-    SELECT t.ctid AS place, {found} FROM {leaf} t {joins}
+    SELECT t.ctid AS address, {found} FROM {leaf} t {joins}
     WHERE coalesce({mapped}) IS NOT NULL{range}),
 changed AS (
-    UPDATE {leaf} t SET {sets} FROM n WHERE t.ctid = n.place{range} RETURNING 1)
+    UPDATE {leaf} t SET {sets} FROM n WHERE t.ctid = n.address{range} RETURNING 1)
 SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
 _JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
 _LEFT = "SELECT {counts} FROM {table} t"
@@ -115,7 +115,7 @@ class Rekeyed(msgspec.Struct):
 class _Moved(NamedTuple):
     """What one part of a batch writes, as columns of equal length."""
 
-    places: list[str]
+    addresses: list[str]
     """Addresses of the values that get new tokens; values that do not open are not among them."""
     subjects: list[str]
     generations: list[str]
@@ -190,15 +190,15 @@ class Rekeyer:
 
         async def move(part: _Moved) -> None:
             nonlocal moved
-            if part.places:
+            if part.addresses:
                 # One old token has one new one, and may stand for many people.
                 pairs = dict(zip(part.before, part.now, strict=True))
                 columns = part.subjects, part.generations, part.fields, part.now, part.sealed
                 texts = map(",".join, (pairs, pairs.values(), *columns))
-                places = '{"' + '","'.join(part.places) + '"}'
+                addresses = '{"' + '","'.join(part.addresses) + '"}'
                 before, now, *rest = texts
-                await session.execute(_MOVE, [places, before, now, self._fields, *rest])
-            moved += len(part.places)
+                await session.execute(_MOVE, [addresses, before, now, self._fields, *rest])
+            moved += len(part.addresses)
 
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
             rows = await session.execute(_NEXT, [*after, self._fields, self._current, size])
@@ -217,7 +217,7 @@ class Rekeyer:
         numbers = {field: str(number) for number, field in enumerate(self._fields, 1)}
         known: tuple[Any, ...] = ()
         key: SealingKey | None = None
-        for place, subject, generation, field, token, sealed, wrapped, version in rows:
+        for address, subject, generation, field, token, sealed, wrapped, version in rows:
             if known != (subject, generation):  # they come by subject
                 known, key = (subject, generation), None
                 try:
@@ -235,7 +235,7 @@ class Rekeyer:
                 continue
             if new is not None:
                 again = seal_value(key, value, field, new, subject).hex()
-                row = place, subject, str(generation), numbers[field], token, new, again
+                row = address, subject, str(generation), numbers[field], token, new, again
                 for column, cell in zip(moved, row, strict=True):
                     column.append(cell)
         return moved

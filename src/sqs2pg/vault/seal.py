@@ -161,24 +161,30 @@ class ValueSealer:
     async def _store(
         self, session: Session, entries: dict[_ValueKey, tuple[str, str]], marks: Marks
     ) -> None:
-        places = sorted(entries)  # every batch stores its values in this order
-        rows = await session.execute(_MISSING, list(map(_array, zip(*places, strict=True))))
+        value_keys = sorted(entries)  # every batch stores its values in this order
+        rows = await session.execute(_MISSING, list(map(_array, zip(*value_keys, strict=True))))
         if not rows:
             return
-        wanted = [(places[row[0] - 1], row) for row in rows]
-        keyless = {place[0]: (row[1], entries[place][0]) for place, row in wanted if row[2] is None}
+        wanted = [(value_keys[row[0] - 1], row) for row in rows]
+        keyless = {
+            value_key[0]: (row[1], entries[value_key][0])
+            for value_key, row in wanted
+            if row[2] is None
+        }
         if keyless:
             await self._open_subjects(session, keyless, marks)
         generations: list[str] = []
         sealed: list[bytes] = []
-        for place, (_, generation, wrapped, version) in wanted:
-            subject, field, token = place
+        for value_key, (_, generation, wrapped, version) in wanted:
+            subject, field, token = value_key
             known = marks.data_keys.get(subject) or self._data_key(
                 subject, generation, wrapped, version, marks
             )
             generations.append(str(known[0]))
-            sealed.append(seal_value(known[1], entries[place][1], field, token, subject))
-        subjects, fields, tokens = map(_array, zip(*(place for place, _ in wanted), strict=True))
+            sealed.append(seal_value(known[1], entries[value_key][1], field, token, subject))
+        subjects, fields, tokens = map(
+            _array, zip(*(value_key for value_key, _ in wanted), strict=True)
+        )
         await session.execute(
             _STORE, [subjects, _array(generations), fields, tokens, _bytes_array(sealed)]
         )

@@ -167,31 +167,31 @@ def _forms(name: str) -> list[str]:
     return list(dict.fromkeys([name, *forms]))
 
 
-async def with_column_types(session: Session, where: PersonColumns) -> PersonColumns:
+async def with_column_types(session: Session, target: PersonColumns) -> PersonColumns:
     """Return the columns, completed with what the catalog says of them.
 
     Raises psycopg.Error, SettingsError where the column is missing or takes no random name.
     """
-    rows = await session.execute(_COLUMNS, [where.table])
+    rows = await session.execute(_COLUMNS, [target.table])
     known = {row[0]: _Known(*row[1:]) for row in rows}
-    if where.column not in known:
+    if target.column not in known:
         raise SettingsError(
-            f"table {where.table} has no column {where.column!r}",
+            f"table {target.table} has no column {target.column!r}",
             code="target_column",
             hint="correct the mapping, or the table",
         )
-    found = known[where.column]
-    require_replaceable(where.column, found.base, where.table)
+    found = known[target.column]
+    require_replaceable(target.column, found.base, target.table)
     return msgspec.structs.replace(
-        where,
-        masked=tuple(column for column in where.masked if column in known),
+        target,
+        masked=tuple(column for column in target.masked if column in known),
         type=found.type,
         base=found.base,
         length_max=found.length_max,
         digits=found.digits,
         fillers={
             column: _filler(known[column])
-            for column in where.masked
+            for column in target.masked
             if column in known and known[column].not_null
         },
     )
@@ -223,20 +223,20 @@ async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
     return [Leaf(*row) for row in rows]
 
 
-def random_name(where: PersonColumns, pseudonym: UUID) -> str:
+def random_name(target: PersonColumns, pseudonym: UUID) -> str:
     """Return the random name of an erased person, by the column's type and length."""
-    if where.base in ("int2", "int4", "int8", "numeric"):
-        bits = {"int2": 15, "int4": 31}.get(where.base, 63)
+    if target.base in ("int2", "int4", "int8", "numeric"):
+        bits = {"int2": 15, "int4": 31}.get(target.base, 63)
         number = pseudonym.int & ((1 << bits) - 1)
-        return str(number if where.digits is None else number % 10 ** max(where.digits, 0))
+        return str(number if target.digits is None else number % 10 ** max(target.digits, 0))
     text = str(pseudonym)
     return (
         text
-        if not where.length_max or where.length_max >= len(text)
-        else (pseudonym.hex[: where.length_max])
+        if not target.length_max or target.length_max >= len(text)
+        else (pseudonym.hex[: target.length_max])
     )
 
 
-def spellings(where: PersonColumns, names: Iterable[str]) -> list[tuple[str, str]]:
+def spellings(target: PersonColumns, names: Iterable[str]) -> list[tuple[str, str]]:
     """Return (name, spelling) pairs: every text that may stand for a name in the column."""
-    return [(name, spelling) for name in names for spelling in where.spellings(name)]
+    return [(name, spelling) for name in names for spelling in target.spellings(name)]

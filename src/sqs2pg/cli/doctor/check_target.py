@@ -56,7 +56,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 f"{name} durability",
                 "the table is UNLOGGED: a crash of the server empties it, and the ledger says "
                 "that its messages were written",
-                f"ALTER TABLE {target.table} SET LOGGED",
+                f"ALTER TABLE {table} SET LOGGED",
             )
         )
     if triggers:
