@@ -19,7 +19,7 @@ import psycopg
 
 from sqs2pg.cli import COMMANDS, cli
 from sqs2pg.cli.embedded import servers
-from sqs2pg.fault_codes import FAULT_CODES, Route
+from sqs2pg.fault_codes import FAULT_CODES, FaultRoute
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import ENVIRONMENT_PREFIX, Settings, load
@@ -205,10 +205,10 @@ def faults_page() -> str:
 
 def quarantine_reasons() -> str:
     """Return the table of quarantine reasons, which `reference/quarantine.md` includes."""
-    return "\n".join(_codes(Route.QUARANTINE)) + "\n"
+    return "\n".join(_codes(FaultRoute.QUARANTINE)) + "\n"
 
 
-def _codes(route: Route) -> Iterator[str]:
+def _codes(route: FaultRoute) -> Iterator[str]:
     yield from ("| code | meaning | what to do |", "|---|---|---|")
     for code, (meaning, remedy) in FAULT_CODES[route].items():
         yield f"| `{code}` | {_escape(meaning)} | {_escape(remedy)} |"

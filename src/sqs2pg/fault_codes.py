@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Route(StrEnum):
+class FaultRoute(StrEnum):
     """What happens to the message or the process."""
 
     QUARANTINE = "The message is quarantined"
@@ -37,8 +37,8 @@ _DOCTOR: Final = "Run `sqs2pg check`: it prints the ALTER or GRANT that is missi
 _RESTORE: Final = "Restore the schema from a backup, as the hint says."
 _REPORT: Final = "This is a bug in sqs2pg: please report it with the line of the error."
 
-FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
-    Route.QUARANTINE: {
+FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
+    FaultRoute.QUARANTINE: {
         "ambiguous_envelope": (
             "It is not clear which layers to remove.",
             "Set `envelope.layers`.",
@@ -101,7 +101,7 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
         "version_range": ("A part of the version is over 999, or the major over 2,146.", _MAPPING),
         "wrong_type": ("The value has another JSON type than its field.", _MAPPING),
     },
-    Route.RETRY: {
+    FaultRoute.RETRY: {
         "aws_5xx": ("AWS answered with a server error.", _WAIT),
         "aws_clock_skew": ("The clock of this machine is wrong.", "Set the clock (NTP)."),
         "aws_connection": ("The connection to AWS closed before the answer.", _WAIT),
@@ -136,7 +136,7 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
         "s3_unreachable": ("S3 cannot be reached.", _NETWORK),
         "target_changed": ("The target table was altered; its columns are read again.", _DOCTOR),
     },
-    Route.STOP: {
+    FaultRoute.STOP: {
         "all_rejected": (
             "The database rejects every row of a batch for the same reason.",
             "Correct the table or the mapping. The messages stay on the queue.",
@@ -221,7 +221,7 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
         "verify": ("The books do not balance.", "Run `sqs2pg verify`."),
         "worker_failed": ("A worker process failed.", "See the worker's own lines above."),
     },
-    Route.REFUSE: {
+    FaultRoute.REFUSE: {
         "ambiguous_envelope": ("A field reads a layer that `auto` removes.", _SETTING),
         "bad_anchor": ("The anchor is not `SEQUENCE:HASH`.", _ARGUMENT),
         "bad_column": ("`--column` names no column.", _ARGUMENT),
@@ -285,7 +285,7 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
             "The queue delivered no JSON object.",
             "Send messages, or use `--from-table`.",
         ),
-        "no_subject_column": ("No column says whose a row is.", "Map `vault.subject` to one."),
+        "no_subject_column": ("No column has the person's id.", "Map `vault.subject` to one."),
         "node_path": ("A node cannot read the archive.", "Use shared storage or S3."),
         "node_settings": ("A node has other settings.", "Give every node the same settings."),
         "not_a_token": ("The argument does not look like a token.", _ARGUMENT),
@@ -330,7 +330,7 @@ FAULT_CODES: Final[dict[Route, dict[str, tuple[str, str]]]] = {
             "Run the pipeline with the vault on first.",
         ),
     },
-    Route.COUNT: {
+    FaultRoute.COUNT: {
         "cut": (
             "A Lambda invocation ran out of time before its batch began.",
             "Raise its timeout.",

@@ -16,16 +16,16 @@ from typing import NamedTuple
 import pytest
 
 import sqs2pg
-from sqs2pg.fault_codes import FAULT_CODES, Route
+from sqs2pg.fault_codes import FAULT_CODES, FaultRoute
 
 PACKAGE = Path(sqs2pg.__file__).parent
 ROUTES = {
-    "PermanentFault": Route.QUARANTINE,
-    "TransientFault": Route.RETRY,
-    "FatalFault": Route.STOP,
-    "Sqs2pgError": Route.STOP,
-    "KeyFault": Route.REFUSE,
-    "SettingsError": Route.REFUSE,
+    "PermanentFault": FaultRoute.QUARANTINE,
+    "TransientFault": FaultRoute.RETRY,
+    "FatalFault": FaultRoute.STOP,
+    "Sqs2pgError": FaultRoute.STOP,
+    "KeyFault": FaultRoute.REFUSE,
+    "SettingsError": FaultRoute.REFUSE,
 }
 COUNTER = "count_fault"
 OPEN = "…"  # what stands in a code for a part that is filled in at run time
@@ -62,17 +62,17 @@ class Sources:
                     if known := [base for base in bases if base in ROUTES]:
                         self.classes.setdefault(node.name, ROUTES[known[0]])
 
-    def codes(self) -> set[tuple[Route, str]]:
+    def codes(self) -> set[tuple[FaultRoute, str]]:
         """Every (route, code) of the sources. Raises Unclear."""
-        found: set[tuple[Route, str]] = set()
+        found: set[tuple[FaultRoute, str]] = set()
         for call in self.calls:
             if route := self.classes.get(call.name):
                 found |= {(route, code) for code in self.of_fault(call)}
             elif call.name == COUNTER and call.node.args[1:]:
                 counted = self.resolve(call.node.args[1], call)
-                found |= {(Route.COUNT, code) for code in counted}
+                found |= {(FaultRoute.COUNT, code) for code in counted}
         # `count_fault` itself replaces one code too many.
-        found |= {(Route.COUNT, code) for code in self.assigned_in(COUNTER, "code")}
+        found |= {(FaultRoute.COUNT, code) for code in self.assigned_in(COUNTER, "code")}
         return found
 
     def of_fault(self, call: Call) -> set[str]:
@@ -237,7 +237,7 @@ def bindings(
                     yield node.iter, index
 
 
-def of_package() -> set[tuple[Route, str]]:
+def of_package() -> set[tuple[FaultRoute, str]]:
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 50
     return Sources(
@@ -259,7 +259,7 @@ def test_the_native_module_raises_no_fault_of_its_own() -> None:
 
 
 def test_the_table_is_complete_sorted_and_plain() -> None:
-    assert list(FAULT_CODES) == list(Route)
+    assert list(FAULT_CODES) == list(FaultRoute)
     for codes in FAULT_CODES.values():
         assert list(codes) == sorted(codes, key=str.lower)
         for code, (meaning, remedy) in codes.items():
