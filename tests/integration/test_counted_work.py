@@ -90,7 +90,7 @@ async def test_one_reply_follows_another_without_a_task(
         return await exchange(*arguments)
 
     monkeypatch.setattr(HttpConnection, "exchange", counted)
-    # One batch, so that neither a full buffer nor the pace of the database ends a conversation.
+    # One batch, so that neither a full buffer nor the pace of the database ends a chain of calls.
     one_batch = {"connections": 1, "batch_rows_max": MESSAGES, "linger_ms": 10_000}
     async with pipeline(source={"queue": "counted"}, sink=one_batch) as ready:
         await drain(ready)

@@ -91,7 +91,7 @@ async def test_an_error_answer_is_tried_again_as_of_a_single_call(bench: Bench) 
     assert take.took == [["a"]]
 
 
-async def test_each_call_of_a_conversation_has_all_its_attempts(bench: Bench) -> None:
+async def test_each_call_of_a_chain_has_all_its_attempts(bench: Bench) -> None:
     take = Taker(9)
     failing = [error("InternalError", 500)] * 2
     script = (brought("a"), brought("b"), *failing, brought("c"))
