@@ -65,7 +65,7 @@ def test_bench_on_embedded_servers_says_that_the_emulator_is_the_limit(
 ) -> None:
     said = bare_shell(*QUICK, **wheel(tmp_path)).out
     assert "one worker: " in said
-    assert "µs CPU of the pipeline a message" in said
+    assert "µs CPU of the pipeline per message" in said
     assert "the SQS emulator is the limit" in said
     assert "times the" not in said
 

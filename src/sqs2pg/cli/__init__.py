@@ -1,4 +1,4 @@
-"""The command line: one file a command, loaded only when it is called.
+"""The command line: one file per command, loaded only when it is called.
 
 Output rules: results on stdout; `error: …` then `hint: …` on stderr, no traceback. Exit codes:
 0 done, 1 the check or the work failed, 2 wrong usage or settings.
@@ -55,7 +55,7 @@ class _LazyGroup(click.Group):
             )
         from sqs2pg.telemetry import log  # not at the top: `--help` must be quick
 
-        log.configure()  # a command that says more with --verbose sets it up again
+        log.configure()  # a command with --verbose sets it up again
         name = cmd_name.replace("-", "_")
         module = importlib.import_module(f"sqs2pg.cli.{name}")
         command = getattr(module, name)
@@ -108,12 +108,12 @@ def fail(what: str, hint: str, code: int) -> NoReturn:
 
 
 def _install_hooks() -> None:
-    """Let no exception that nobody catches print its text: of the process, a thread, a finalizer.
+    """Keep uncaught exceptions of the process, a thread or a finalizer from printing their text.
 
     Tracebacks quote values in their last line (`ValueError: invalid literal … '593-47-5928'`).
     """
 
-    def tell(error: BaseException | None) -> None:
+    def report(error: BaseException | None) -> None:
         if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
             what, hint = unforeseen(error)
             print(f"error: {what}\nhint: {hint}", file=sys.stderr)
@@ -121,8 +121,8 @@ def _install_hooks() -> None:
     def excepthook(
         _kind: type[BaseException], error: BaseException, _trace: TracebackType | None
     ) -> None:
-        tell(error)
+        report(error)
 
     sys.excepthook = excepthook
-    threading.excepthook = lambda failed: tell(failed.exc_value)
-    sys.unraisablehook = lambda failed: tell(failed.exc_value)
+    threading.excepthook = lambda failed: report(failed.exc_value)
+    sys.unraisablehook = lambda failed: report(failed.exc_value)

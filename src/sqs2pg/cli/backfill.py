@@ -28,7 +28,7 @@ from sqs2pg.telemetry import log
     "--date",
     "day",
     type=click.DateTime(formats=["%Y-%m-%d"]),
-    help="Day of lines that say none; else the archive's own.",
+    help="Day of lines without a time; else the archive's own.",
 )
 @click.option("--ray", metavar="ADDRESS", help="Over a Ray cluster: `auto`, host:port, ray://….")
 @json_option
@@ -43,8 +43,8 @@ def backfill(
 ) -> int:
     """Write archived JSON lines: files, folders or s3:// prefixes; plain, gzip or zstd.
 
-    A run that is stopped, however it is stopped, goes on where it ended when it is repeated. What
-    also came over the queue is written twice unless ledger.dedupe_key is set.
+    A run that was stopped, in whatever way, goes on where it ended when you repeat it. Lines that
+    also came over the queue are written twice unless ledger.dedupe_key is set.
     """
     log.configure(verbose=verbose)
     began = time.monotonic()
@@ -81,7 +81,7 @@ async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> 
 async def _run_over(
     address: str, settings: Settings, config: Path | None, paths: tuple[str, ...], day: date | None
 ) -> Done | None:
-    """Return what was done; None where SIGTERM ended it. Ray's own handler would print a trace."""
+    """Return what was done; None if SIGTERM ended it. Ray's own handler would print a traceback."""
     from sqs2pg.runners import ray_backfill, ray_fleet
 
     ray_fleet.join(address)
@@ -119,7 +119,7 @@ class _Work(Protocol):
 
 
 def _state(work: _Work) -> tuple[int, int | None, dict[str, int]]:
-    """Lines so far, and as many in all as the share of bytes read makes likely."""
+    """Return the lines so far, and an estimate of all lines from the share of bytes read."""
     counts = work.done
     done = counts.lines + counts.resumed
     share = work.bytes_done / work.bytes_total if work.bytes_total else 0.0

@@ -1,11 +1,11 @@
 """`sqs2pg bench`: a short benchmark, on this machine and, if asked for, on the user's database.
 
-In a checkout the suite in `benchmarks/` does it, in a process of its own: its queue server is
-fast enough not to be the limit, and the scripts that ratios are made of are there. Elsewhere the
-SQS emulator of the extra `local` is the queue. It is slower than the pipeline, so there the
-throughput says little, the CPU time much, and there are no ratios.
+In a checkout the suite in `benchmarks/` measures, in a process of its own: its queue server is fast
+enough not to be the limit, and it has the scripts to compare with. Elsewhere the SQS emulator of
+the extra `local` is the queue. It is slower than the pipeline, so the throughput says little and
+the CPU time says much; there are no ratios.
 
-A database of the user's is only ever touched in a scratch database, made and dropped here.
+On the user's server it works only in a scratch database, which it makes and drops.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from sqs2pg.sqs.producer import send_all
 from sqs2pg.telemetry import log
 
 _UNAVAILABLE = 69  # the suite cannot run here: no C compiler
-_EMULATED_MESSAGES = 3_000  # more of a backlog slows the emulator down
+_EMULATED_MESSAGES = 3_000  # a longer backlog slows the emulator down
 _FROM_ENVIRONMENT = "application_name=sqs2pg"  # libpq's PG* variables say the rest
 _CHECK_S = 0.005
 
@@ -96,7 +96,7 @@ def bench(config: Path | None, database: str, runs: int, seconds: float, as_json
 def _in_words(result: BenchResult, *, emulated: bool) -> str:
     lines = [f"one worker: {result.messages_per_second or 0:,.0f} messages/s"]
     if result.cpu_us_per_message is not None:
-        lines[0] += f", {result.cpu_us_per_message:.1f} µs CPU of the pipeline a message"
+        lines[0] += f", {result.cpu_us_per_message:.1f} µs CPU of the pipeline per message"
     for title, ratio in (
         ("plain", result.ratio_plain_script),
         ("tuned", result.ratio_tuned_script),
@@ -115,7 +115,7 @@ def _in_words(result: BenchResult, *, emulated: bool) -> str:
 
 
 def _in_checkout(dsn: str, runs: int, seconds: float) -> BenchResult | None:
-    """Run the suite's short form; None where there is no suite, or it cannot run."""
+    """Run the short form of the suite; None if there is no suite, or it cannot run."""
     root = Path(sqs2pg.__file__).resolve().parents[2]
     if not (root / "benchmarks" / "run.py").is_file():
         return None
@@ -135,7 +135,7 @@ def _in_checkout(dsn: str, runs: int, seconds: float) -> BenchResult | None:
     if done.returncode == _UNAVAILABLE:
         return None
     if done.returncode:
-        raise FatalFault("the benchmark failed", code="bench", hint="its own words are above")
+        raise FatalFault("the benchmark failed", code="bench", hint="its own error is above")
     return msgspec.convert(json.loads(done.stdout.strip().splitlines()[-1]), BenchResult)
 
 
@@ -143,7 +143,7 @@ def _in_checkout(dsn: str, runs: int, seconds: float) -> BenchResult | None:
 
 
 def _on_emulator(dsn: str, runs: int) -> BenchResult:
-    """Measure the pipeline between the SQS emulator and a database; without ratios."""
+    """Measure the pipeline between the SQS emulator and a database, without ratios."""
     with tempfile.TemporaryDirectory(prefix="sqs2pg-bench-") as folder, _pointed_at(dsn) as url:
         key_file = Path(folder) / "sqs2pg.keys"
         provider_file.create(key_file)
@@ -199,7 +199,7 @@ def _with_database(dsn: str, name: str) -> str:
 
 
 async def _drain(settings: Settings, seed: int) -> tuple[float, float]:
-    """Drain a small backlog in this process; return messages/s and CPU µs a message, from the
+    """Drain a small backlog in this process; return messages/s and CPU µs per message, from the
     first receive to the last delete.
     """
     count = _EMULATED_MESSAGES

@@ -31,8 +31,7 @@ from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
 from sqs2pg.telemetry import log
 
-# In this order: the cause before what follows from it. Each has its own limit; none stops the
-# others.
+# In this order: causes before consequences. Each has its own limit; none stops the others.
 CHECKS = (
     DoctorCheck("settings", check_basics.check_settings),
     DoctorCheck("versions", check_basics.check_versions),
@@ -53,13 +52,15 @@ CHECKS = (
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-# What `--column` needs of the others; it may be asked of a database that is not ours yet.
+# What `--column` needs of them. It may be used on a database that we have not migrated.
 _FOR_A_COLUMN = ("settings", "database")
 
 
 @click.command()
 @config_option
-@click.option("--attack", "with_attack", is_flag=True, help="Say how long each mask withstands.")
+@click.option(
+    "--attack", "with_attack", is_flag=True, help="Report how long each mask withstands an attack."
+)
 @click.option("--column", "place", help="Attack an existing column, `table.column`, for real.")
 @click.option(
     "--limit-s",
@@ -75,8 +76,8 @@ _FOR_A_COLUMN = ("settings", "database")
     type=click.IntRange(1, 100),
     help="Show what N messages would become, masked; nothing is written or deleted.",
 )
-@click.option("--emit-iam", is_flag=True, help="Print the IAM policy it needs, and no more.")
-@click.option("--emit-sql", is_flag=True, help="Print the SQL grants it needs, and no more.")
+@click.option("--emit-iam", is_flag=True, help="Print only the IAM policy it needs.")
+@click.option("--emit-sql", is_flag=True, help="Print only the SQL grants it needs.")
 @json_option
 def check(
     config: Path | None,
@@ -138,7 +139,7 @@ def _sample_check(count: int, taken: list[dry_run.Sample]) -> DoctorCheck:
 
 
 async def _emit(context: Context, iam: bool, sql: bool) -> None:
-    """Print what is to be granted; the queue is asked for its ARN where it can be reached."""
+    """Print the grants that are needed, with the queue's ARN if the queue can be reached."""
     async with context:
         settings = context.load_settings()
         if iam:
@@ -183,7 +184,7 @@ async def _run(checks: list[DoctorCheck], context: Context, *, quiet: bool) -> l
 
 
 def show(finding: Finding) -> None:
-    """Print a finding for people: the remedy stands under what it is for."""
+    """Print a finding for people, with its remedy below."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(
         Text(f"{finding.status:4}", style=_COLOURS[finding.status]),

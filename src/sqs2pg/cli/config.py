@@ -20,7 +20,7 @@ from sqs2pg.runners.compile_plan import masks_of
 HIDDEN = "***"
 
 # PostgreSQL documentation, 32.1.1 "Connection Strings" and 32.1.2 "Parameter Key Words". Both
-# forms must match to the end: what is not understood is hidden whole, never shown in part.
+# forms must match to the end: a string that is not understood is hidden, never shown in part.
 _URL = re.compile(
     r"(?P<scheme>postgres(?:ql)?://)(?:(?P<user>[^:@/]*)(?P<password>:[^@/]*)?@)?"
     r"(?P<hosts>(?:(?:\[[^\]@/]*\]|[^:@/?#\[\],]*)(?::[0-9]*)?(?:,|(?=[/?]|\Z)))+)"
@@ -163,7 +163,7 @@ def _line(key: str, value: Any) -> str:
         return f"{key} = [{', '.join(_inline(one) for one in value)}]"
     if isinstance(value, dict):
         return f"{key} = {_inline(value)}"
-    # JSON's strings, numbers and booleans are TOML's too, but for escaped surrogates, which are
+    # JSON's strings, numbers and booleans are valid TOML, except escaped surrogates, which are
     # therefore not made, and DEL, which TOML wants escaped.
     return f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}".replace(
         "\x7f", "\\u007f"

@@ -42,8 +42,8 @@ _DEVICE_COUNTS = """SELECT count(*), count(*) FILTER (WHERE logins > 1)
 FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
       GROUP BY masked_device_id) AS devices"""
 
-# What a settings file decides in a demo; all else (queue, database, keys, vault, status) is the
-# demo's own. Words and numbers only: the consumer of --chaos gets them by its environment.
+# What a settings file decides in a demo. Everything else (queue, database, keys, vault, status) is
+# the demo's own. Words and numbers only: the consumer of --chaos gets them in its environment.
 _TAKEN = {
     "sink": ("table", "connections", "batch_rows_max", "linger_ms"),
     "quarantine": ("retention_days",),
@@ -69,8 +69,8 @@ def demo(
 ) -> int:
     """Start embedded servers, send logins, drain, verify and show the result.
 
-    No settings file is looked for. Of one given with -c the names, the table and the batches count;
-    its mapping must be that of the generated logins.
+    It looks for no settings file. Of a file given with -c it uses the names, the table and the
+    batches; the file's mapping must be that of the generated logins.
     """
     log.configure()
     taken = _taken(config) if config else {}
@@ -94,7 +94,7 @@ def demo(
             say("draining the queue …")
         totals = run_async(consume(settings, drain=Drain(drain_settle_s(settings))))
         report = run_async(check(settings))
-        if chaos:  # the killed one took its numbers with it: the books have them
+        if chaos:  # the killed consumer's counts are lost; take them from the books
             totals.written, totals.quarantined = report.written, report.quarantined
             totals.received = totals.settled + totals.released
         result = {"sent": sent, **as_flat(totals)}
@@ -122,21 +122,22 @@ def demo(
 
 
 def _quiet(*_: Any) -> None:
-    """Say nothing: with --json stdout carries the result alone."""
+    """Print nothing: with --json stdout holds the result alone."""
 
 
 def _settings(taken: dict[str, Any], *, recover: bool) -> Settings:
-    """The built-in settings, with what was taken from a file given by name: the demo is the same
-    in any folder, whatever lies there.
+    """Return the built-in settings with what was taken from the given file.
+
+    The demo is the same in every folder: no other file counts.
     """
     overrides = {**taken, "keys": {"provider": "development"}, "vault": {"enabled": recover}}
     return load(environ={}, overrides=overrides, discover=False)
 
 
 def _taken(file: Path) -> dict[str, Any]:
-    """Return what a settings file decides, nested; {} is nothing.
+    """Return what a settings file decides, as nested overrides.
 
-    Raises SettingsError for a file that cannot be used, or whose mapping logins do not fit.
+    Raises SettingsError for a file that cannot be used, or whose mapping does not fit logins.
     """
     given, built_in = load(file, environ={}), load(environ={}, discover=False)
     if _mapping(given) != _mapping(built_in):
@@ -153,7 +154,7 @@ def _taken(file: Path) -> dict[str, Any]:
 
 
 def _mapping(settings: Settings) -> tuple[object, ...]:
-    """How a body becomes rows, but for the table's name."""
+    """Return what decides how a body becomes rows, except the table's name."""
     return (
         tuple(map(msgspec.to_builtins, settings.fields)),
         settings.dropped,
@@ -165,7 +166,7 @@ def _mapping(settings: Settings) -> tuple[object, ...]:
 
 
 def _as_variables(taken: dict[str, Any]) -> dict[str, str]:
-    """What was taken from a file, as environment variables of another process."""
+    """Return what was taken from a file as environment variables for another process."""
     variables: dict[str, str] = {}
     for name, value in taken.items():
         if isinstance(value, dict):
@@ -226,7 +227,7 @@ def _print_table(
 
 
 def _keep(settings: Settings, say: Any) -> None:
-    """Go on consuming, so that the status page is live, until stopped."""
+    """Go on consuming until stopped, so that the status page is live."""
     say(f"\nservers stay up; `source {ENV_FILE}` in another shell, Ctrl-C here to stop")
 
     def started(address: str) -> None:

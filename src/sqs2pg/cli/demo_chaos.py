@@ -13,8 +13,8 @@ from sqs2pg.errors import FatalFault
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings
 
-# Short, so that what the killed consumer held comes back while one watches; small batches, so
-# that there is a midway.
+# A short timeout, so that the messages of the killed consumer come back while you watch; small
+# batches, so that it can be killed between two of them.
 OVERRIDES = {
     "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "5",
     "SQS2PG_SINK__BATCH_ROWS_MAX": "100",
@@ -28,8 +28,8 @@ _PATIENCE_S = 60.0
 async def kill_midway(settings: Settings, sent: int, variables: Mapping[str, str]) -> int:
     """Start a consumer, kill it -9 when a third is written; return how many were by then.
 
-    `variables` are the settings that are not the built-in ones, as of the environment.
-    Raises FatalFault where it ends by itself, or does not get that far.
+    `variables` are the settings that differ from the built-in ones, as environment variables.
+    Raises FatalFault if it ends by itself, or does not get that far.
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "-c", os.devnull]
     environment = {**os.environ, **variables, **OVERRIDES}

@@ -19,14 +19,14 @@ from sqs2pg.vault.reveal import reveal
 Say = Callable[[str], Any]
 
 _KEPT = "SELECT (SELECT count(*) FROM pii.subject_key), (SELECT count(*) FROM pii.value)"
-# Somebody who came more than once, and somebody else who stays.
+# Somebody with several logins, and somebody else who is not erased.
 _PEOPLE = """SELECT user_id, max(masked_ip), max(masked_device_id), count(*) FROM {table}
 WHERE masked_ip IS NOT NULL AND masked_device_id IS NOT NULL GROUP BY user_id
 ORDER BY 4 DESC, 1 LIMIT 2"""
 
 
 async def show_recovery(settings: Settings, say: Say) -> None:
-    """Show what the vault is for, on the demo's own rows. Raises FatalFault where it is not so."""
+    """Show what the vault is for, on the demo's own rows. Raises FatalFault if it does not work."""
     async with database_and_keys(settings) as (session, pipeline, keyring):
         [(people, values)] = await session.execute(_KEPT)
         say(f"\nthe vault: {values:,} sealed values of {people:,} people, a data key for each")
@@ -62,7 +62,7 @@ async def show_recovery(settings: Settings, say: Say) -> None:
 async def _reveal(
     session: Session, keyring: Keyring, settings: Settings, token: str, user: str | None = None
 ) -> str:
-    """Return a token's value, once masking it again has given the same token."""
+    """Return a token's value, after checking that masking it gives the same token."""
     [found] = await reveal(session, keyring, token=token, user=user, reason="demo")
     [column] = [
         column for column in recoverable_columns(settings, keyring) if column.field == found.field

@@ -20,14 +20,16 @@ from sqs2pg.vault.erase import Erased, Eraser
 from sqs2pg.vault.reference_key import reference_key
 
 PEOPLE_MAX = 100_000
-"""Names read from stdin at most."""
+"""The most ids that are read from stdin."""
 
 
 @click.command()
 @click.argument("user_id")
 @config_option
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
-@click.option("--ticket", default="", metavar="T", help="A reference to what asked for it.")
+@click.option(
+    "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
+)
 @click.option("--delete-rows", is_flag=True, help="Remove the rows instead of clearing them.")
 @json_option
 def forget(
@@ -38,16 +40,16 @@ def forget(
     delete_rows: bool,
     as_json: bool,
 ) -> None:
-    """Erase a person, or with - those whose ids stdin gives, one a line. An audited act.
+    """Erase a person; with - all those whose ids stdin gives, one per line. An audited act.
 
-    Their keys are destroyed and what they sealed is removed; their rows lose their tokens and get
-    a random user id. Safe to repeat; run it again to its end if it was interrupted.
+    Their keys are destroyed and the values that they sealed are removed. Their rows lose their
+    tokens and get a random user id. It may be repeated; if it was interrupted, run it again.
     """
     log.configure()
     settings = load(config)
     names = stdin_lines(most=PEOPLE_MAX) if user_id == "-" else [user_id]
     if not all(names):
-        raise SettingsError("a user id is empty", hint="give one id a line")
+        raise SettingsError("a user id is empty", hint="give one id per line")
     report = run_async(_forget(settings, names, reason, ticket, delete_rows=delete_rows))
     remains = _remains(report, settings)
     if as_json:
@@ -96,7 +98,7 @@ def _until(report: Erased, settings: Settings) -> str | None:
 
 
 def _remains(report: Erased, settings: Settings) -> list[str]:
-    """Say what an erasure here cannot reach."""
+    """Return what this erasure cannot reach."""
     lines = []
     if report.quarantine_unreadable:
         lines.append(
@@ -105,7 +107,7 @@ def _remains(report: Erased, settings: Settings) -> list[str]:
         )
     return [
         *lines,
-        "messages in flight on the queue: what comes of them is a new generation; forget again",
+        "messages in flight on the queue: their rows will be new ones; forget again afterwards",
         "backups and WAL archives made before, which hold values and wrapped keys: let them expire",
         "replicas, until they have replayed this; dead row versions, until VACUUM",
         "copies that were made elsewhere of rows or revealed values",

@@ -37,7 +37,7 @@ from sqs2pg.telemetry import log
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A file to write that is not there yet; else stdout.",
+    help="A new file to write; else stdout.",
 )
 def init(
     config: Path | None,
@@ -96,7 +96,7 @@ async def _peek(queue: str, count: int) -> list[Message]:
 
 
 def _documents(messages: list[Message], queue: str) -> tuple[list[Any], dict[str, Any]]:
-    """Return what the messages hold, and the settings of the envelope that says how."""
+    """Return the documents of the messages, and the envelope settings that open them."""
     plain = Envelope(EnvelopeSettings(records="auto"))
     auto = Envelope(EnvelopeSettings(layers=("auto",), records="auto"))
     documents: list[Any] = []

@@ -41,7 +41,9 @@ keys.add_command(keys_rotation.rekey)
 
 @keys.command()
 @config_option
-@click.option("--file", type=click.Path(path_type=Path, dir_okay=False), help="Where to.")
+@click.option(
+    "--file", type=click.Path(path_type=Path, dir_okay=False), help="The key file to make."
+)
 @click.option(
     "--provider",
     type=click.Choice(["file", "environment", "aws-kms", "secrets-manager"]),
@@ -76,7 +78,7 @@ def init(
 
 
 class _KeyLocation:
-    """Where keys are made: the options, else the settings, else a file here."""
+    """Where keys are made: by the options, else the settings, else in a file here."""
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class _KeyLocation:
         return f"{self.file}, wrapped by KMS" if self.provider == "aws-kms" else str(self.file)
 
     def how_to_use(self) -> list[str]:
-        """Return the lines that say what the settings still lack; none where nothing."""
+        """Return lines that tell what the settings still lack."""
         lines = []
         if self.provider != "secrets-manager" and not self._keys.file:
             lines.append(
@@ -137,9 +139,9 @@ def rotate(
 ) -> None:
     """Add a version of the pseudonym root (or the vault root) and make it the active one.
 
-    Running pipelines take it up with their next batch. Old versions stay: what they made still
-    opens. Where keys are copied to several hosts: --prepare, copy, then rotate. A root that was
-    prepared and is not active yet is taken; none is added beside it.
+    Running pipelines use it from their next batch on. Old versions stay, so that what they made
+    still opens. If keys are copied to several hosts: --prepare, copy, then rotate. A root that was
+    prepared and is not active yet is used; no other one is added.
     """
     log.configure()
     settings = load(config)
@@ -151,7 +153,7 @@ def rotate(
     if prepare:
         print(f"{version}, is prepared; v{result['active']} stays active until you rotate again")
         return
-    print(f"{version}, is active; running pipelines take it up with their next batch")
+    print(f"{version}, is active; running pipelines use it from their next batch on")
     if series == "vault":
         print("bring the data keys under it with `sqs2pg keys rewrap`")
     elif not break_joins:
@@ -167,7 +169,7 @@ async def _rotate(
         keyring = checked
         known = [version for name, version in await recorded(session) if name == series]
         if not prepare:
-            await require_activation(session)  # before a root is added that would lie idle
+            await require_activation(session)  # before a root is added that could not be activated
         prepared = [
             version for version in keyring.versions(series) if version > max(known, default=0)
         ]
@@ -208,7 +210,7 @@ def _file_of(settings: Settings) -> Path:
 
 
 def refuse_broken_joins(settings: Settings) -> None:
-    """Refuse where rows written before a rotation could never again join with later ones."""
+    """Raise SettingsError if rows from before a rotation could never join with later ones."""
     lost = [
         field.name
         for field in settings.fields

@@ -1,4 +1,4 @@
-"""`sqs2pg keys rewrap` and `keys rekey`: bring what is stored after a rotation."""
+"""`sqs2pg keys rewrap` and `keys rekey`: bring stored data under the new keys of a rotation."""
 
 from __future__ import annotations
 

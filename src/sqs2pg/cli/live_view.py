@@ -1,4 +1,4 @@
-"""The live view of `run` on a terminal: a frame a second below the log, gone at the end."""
+"""The live view of `run` on a terminal: below the log while it runs, gone at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WIDTH_MIN = 60
 
 
 def wanted() -> bool:
-    """Whether stderr is a terminal that a view fits on."""
+    """Whether stderr is a terminal that is wide enough for the view."""
     return sys.stderr.isatty() and Console(stderr=True).width >= _WIDTH_MIN
 
 
@@ -32,7 +32,7 @@ def live_view(recorder: Recorder, *, verbose: bool) -> Iterator[None]:
 
     try:
         with Live(console=console, get_renderable=draw, refresh_per_second=_FRAMES_PER_S):
-            log.configure(verbose=verbose)  # anew: stderr is now what writes above the view
+            log.configure(verbose=verbose)  # again: stderr is now what writes above the view
             yield
     finally:
         log.configure(verbose=verbose)

@@ -1,4 +1,4 @@
-"""What commands share: `-c FILE`, `--json`, and running a coroutine to its end."""
+"""What commands share: options such as `-c FILE` and `--json`, input, and running coroutines."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ json_option = click.option(
 MOMENT = click.DateTime(
     ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 )
-"""A time as people write it, and as listings show it."""
+"""A time as people write it and as listings show it."""
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")
 
 
 def stdin_lines(*, most: int) -> list[str]:
-    """Return stdin's lines, without their ends, blank ones left out: 1 to `most`.
+    """Return stdin's lines without line ends, blank lines left out: 1 to `most`.
 
     Raises SettingsError, which quotes none of them.
     """
-    # Not splitlines(): U+2028, U+0085 and the like may stand in a name, which would become two.
+    # Not splitlines(): a name with U+2028, U+0085 or the like would become two.
     lines = [line for line in sys.stdin.read().split("\n") if line.strip()]
     if not 1 <= len(lines) <= most:
         count = "1" if most == 1 else f"1 to {most:,}"
         raise SettingsError(
-            f"stdin has {len(lines):,} lines", hint=f"give {count}, one name a line"
+            f"stdin has {len(lines):,} lines", hint=f"give {count}, one name per line"
         )
     return lines
 
 
 def terminal_text(text: str) -> str:
-    """Return a text as it is for a pipe; for a terminal without what the terminal would obey."""
+    """Return a text unchanged for a pipe; for a terminal with its control characters escaped."""
     if not sys.stdout.isatty():
         return text
     return "".join(

@@ -21,8 +21,9 @@ from sqs2pg.telemetry import log
 @click.option("--convert", is_flag=True, help="Turn the plain target into a partitioned one.")
 @json_option
 def partition(config: Path | None, convert: bool, as_json: bool) -> None:
-    """Attach the partitions ahead and drop those past their retention; with --convert, first turn
-    the plain table into a partitioned one, online, period by period.
+    """Attach the partitions to come, and drop those past their retention.
+
+    With --convert, first turn the plain table into a partitioned one, online, period by period.
     """
     log.configure()
     settings = load(config)

@@ -31,7 +31,7 @@ _all_option = click.option("--all", "everything", is_flag=True, help="Every entr
 
 @click.group()
 def quarantine() -> None:
-    """List messages that were set aside; look into, replay and purge them."""
+    """List, show, replay and purge messages that were set aside."""
 
 
 @quarantine.command("list")
@@ -83,9 +83,9 @@ def list_(
 @quarantine.command()
 @click.argument("number", metavar="ID", type=_number)
 @config_option
-@click.option("--unseal", is_flag=True, help="Print the body, alone; an audited act.")
+@click.option("--unseal", is_flag=True, help="Print only the body; an audited act.")
 @click.option("--reason", metavar="TEXT", help="Why it is opened; required with --unseal.")
-@click.option("--ticket", metavar="T", help="A reference to what asked for it.")
+@click.option("--ticket", metavar="T", help="A reference to the request, such as a ticket.")
 @json_option
 def show(
     config: Path | None,
@@ -130,9 +130,10 @@ def replay(
     everything: bool,
     as_json: bool,
 ) -> None:
-    """Send entries the same way again: ids, those of one reason code, or all open ones.
+    """Process entries again: by id, by reason code, or all open ones.
 
-    What fails again stays in the quarantine with its new reason. Safe to interrupt and to repeat.
+    Entries that fail again stay in the quarantine with their new reason. Safe to interrupt and to
+    repeat.
     """
     if sum((bool(numbers), reason is not None, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE, or --all")
@@ -153,10 +154,13 @@ def replay(
 @config_option
 @_reason_option
 @click.option(
-    "--older-than-days", metavar="N", type=click.IntRange(1, 36_500), help="Set aside before that."
+    "--older-than-days",
+    metavar="N",
+    type=click.IntRange(1, 36_500),
+    help="Entries set aside more than N days ago.",
 )
 @_all_option
-@click.option("--yes", is_flag=True, help="Delete; without it they are only counted.")
+@click.option("--yes", is_flag=True, help="Delete them; without it they are only counted.")
 @json_option
 def purge(
     config: Path | None,
@@ -167,7 +171,7 @@ def purge(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Delete entries and their bodies for good, replayed ones too: ids, by filter, or all."""
+    """Delete entries and their bodies for good, replayed ones too: by id, by filter, or all."""
     filtered = reason is not None or older_than_days is not None
     if sum((bool(numbers), filtered, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE and --older-than-days N, or --all")
@@ -234,7 +238,7 @@ async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purg
 
 
 def _code(reason: str | None) -> str | None:
-    """Check the form of a reason code, which goes to the audit as it stands."""
+    """Check the form of a reason code, which goes into the audit unchanged."""
     if reason is not None and not (reason.isidentifier() and len(reason) <= 64):
         raise click.UsageError("--reason takes a reason code, such as missing_field")
     return reason
@@ -257,7 +261,7 @@ def _when(instant: datetime | None) -> str:
 
 
 def _print_body(body: str) -> None:
-    """Print a body as it is into a pipe; on a terminal without what the terminal would obey."""
+    """Print a body unchanged into a pipe; on a terminal with its control characters escaped."""
     if sys.stdout.isatty():
         shown = (c if c.isprintable() or c in "\n\t" else _escaped(c) for c in body)
         print("".join(shown))

@@ -1,8 +1,8 @@
-"""What may be shown to anybody: settings without their texts, sentences without their names.
+"""What may be shown to anybody: settings without their texts, sentences without names.
 
-For `support-bundle`. Settings are chosen by what they are (a number, a switch, a default, a word of
-a fixed set), not filtered by what they look like. Sentences are struck of every text that settings
-and environment hold, and of what looks like an address or a path.
+For `support-bundle`. Settings are shown for what they are (a number, a switch, a default, a word of
+a fixed set), not hidden for what they look like. From sentences, every text of the settings and the
+environment is removed, and everything that looks like an address or a path.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqs2pg.settings import Settings
 SET, HIDDEN = "(set)", "(hidden)"
 _ALWAYS_SHOWN = frozenset({"mask", "type", "kind"})  # words of fixed sets, as text in the settings
 _SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSWORD|_ROOT|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
-_SECRET_MIN = 6  # a shorter one stands in too many words, and is guessed anyway
+_SECRET_MIN = 6  # a shorter one is part of too many words, and is easily guessed
 _LOOKS_LIKE = (
     re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"',;)]+", re.IGNORECASE),
     re.compile(r"\barn:[^\s\"',;)]+"),
@@ -68,7 +68,7 @@ def _shown(value: Any, default: Any, name: str, hint: Any) -> Any:
 
 
 def strike(text: str, private: list[str]) -> str:
-    """Return a sentence without the texts that are private, and without what looks like one."""
+    """Return a sentence without private texts and what looks like one."""
     for pattern in _LOOKS_LIKE:
         text = pattern.sub(HIDDEN, text)
     for word in private:
@@ -77,7 +77,7 @@ def strike(text: str, private: list[str]) -> str:
 
 
 def private_texts(settings: Settings | None) -> Iterator[str]:
-    """Yield names and addresses of this place that a sentence may hold."""
+    """Yield names and addresses of this machine that a sentence may contain."""
     if settings:
         yield from _free_texts(settings)
         dsn = settings.sink.dsn or os.environ.get("DATABASE_URL", "")
@@ -113,7 +113,7 @@ def _free_texts(section: msgspec.Struct) -> Iterator[str]:
 
 
 def secrets(settings: Settings | None) -> Iterator[str]:
-    """Yield what must be in no file: the secrets of settings and environment."""
+    """Yield what no file may contain: the secrets of settings and environment."""
     candidates = [value for name, value in os.environ.items() if _SECRET_NAMES.search(name)]
     if settings:
         candidates.append(settings.status.token)

@@ -37,7 +37,9 @@ USER_LIMIT = 20
     help=f"Values at most: 1 of a token, {USER_LIMIT} of a person.",
 )
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
-@click.option("--ticket", default="", metavar="T", help="A reference to what asked for it.")
+@click.option(
+    "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
+)
 @json_option
 def reveal(
     token: str | None,
@@ -50,7 +52,7 @@ def reveal(
 ) -> None:
     """Open the value behind a TOKEN, or a person's values with --user. An audited act.
 
-    The value goes to stdout alone; redirect it, and mind where to.
+    Only the value goes to stdout. Mind where you redirect it.
     """
     if token is None and user is None:
         raise click.UsageError("say what: a TOKEN, or --user USER_ID, or both")
@@ -96,8 +98,8 @@ async def _reveal(
 
 
 def _whose(settings: Settings, one: Revealed) -> str:
-    """Say whose value it is: by name to a person at a terminal, where the target has it in clear;
-    by reference to what may be a log.
+    """Return whose value it is: by id on a terminal if the target holds the id in clear, else by
+    reference, since stderr may be a log.
     """
     in_clear = any(f.source == settings.vault.subject and f.mask == "keep" for f in settings.fields)
     named = in_clear and sys.stderr.isatty() and one.subject.isprintable()

@@ -25,7 +25,7 @@ from sqs2pg.telemetry import log
 @click.option(
     "--drain-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Exit 1 when it is not empty by then.",
+    help="Exit 1 if it is not empty by then.",
 )
 @click.option("--workers", default="1", show_default=True, help="Processes; `auto`: one per core.")
 @click.option("--ray", metavar="ADDRESS", help="Over a Ray cluster: `auto`, host:port, ray://….")
@@ -56,7 +56,7 @@ def run(
         if local:
             run_async(prepare(settings))
         until_empty = None
-        if drain and count == 1:  # several workers each find out for themselves
+        if drain and count == 1:  # each of several workers finds out for itself
             until_empty = Drain(drain_settle_s(settings), drain_timeout_s)
         if ray:
             totals = run_async(_run_over(ray, settings, config, until_empty))

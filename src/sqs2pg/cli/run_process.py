@@ -46,7 +46,7 @@ class Work(Protocol):
         """Work until a stop is requested, or the queue was empty for so long."""
 
     def request_stop(self) -> None:
-        """End receiving; `run` returns when what is in hand is settled or released."""
+        """End receiving; `run` returns when the messages held are settled or released."""
 
 
 class Served(Protocol):
@@ -222,7 +222,7 @@ def _stopping_on_signals(
                 return
             if abort:
                 abort()
-            os._exit(1)  # what is in hand comes back when its lease ends
+            os._exit(1)  # the messages held come back when their leases end
         asked = loop.time()
         logger.info("stopping", signal=signal.Signals(number).name)
         work.request_stop()

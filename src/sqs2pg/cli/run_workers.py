@@ -210,7 +210,7 @@ def _last_line(lines: IO[str]) -> str:
 
 
 def _pass_on(lines: IO[str]) -> None:
-    """Print a worker's log above the view, short, less what the view shows: batches, progress."""
+    """Print a worker's log above the view, in short lines, without what the view shows."""
     for line in lines:
         try:
             event = json.loads(line)

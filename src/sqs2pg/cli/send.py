@@ -20,7 +20,7 @@ from sqs2pg.telemetry import log
 @click.command()
 @config_option
 @click.option("--count", type=click.IntRange(min=1), help="Generated logins to send.  [1000]")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages a second.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages per second.")
 @click.option(
     "--file",
     "file",

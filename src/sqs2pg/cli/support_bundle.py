@@ -1,11 +1,11 @@
 """`sqs2pg support-bundle`: one zip file that is safe to attach to a public issue.
 
-What is in it is chosen, not filtered: numbers, codes, versions, and settings that are numbers,
-switches, words of a fixed set, or defaults. A free text (a name, an address, a path, a secret) is
-told as set or not set. The check report's sentences may name things, so every text that the
-settings or the environment hold is struck from them, and what looks like an address. Before the
-file is written, all of it is searched for the secrets of this environment: one that is found stops
-it.
+Its content is chosen, not filtered: numbers, codes, versions, and settings that are numbers,
+switches, words of a fixed set, or defaults. Of a free text (a name, an address, a path, a secret)
+it says only whether it is set. The check report's sentences may name things, so every text of the
+settings and the environment is removed from them, and what looks like an address. Before the file
+is written, its whole content is searched for the secrets of this environment; if one is found, no
+file is written.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ No message, no value of a message, no key, no password, no host name is in it. L
 
 @click.command("support-bundle")
 @click.argument("url", required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="The zip file to write."
+)
 @config_option
 @json_option
 def support_bundle(url: str | None, out: Path | None, config: Path | None, as_json: bool) -> None:
@@ -82,8 +84,8 @@ def support_bundle(url: str | None, out: Path | None, config: Path | None, as_js
 def collect(url: str | None, config: Path | None) -> dict[str, str]:
     """Return the bundle's files by name.
 
-    What cannot be had (no pipeline answers, wrong settings) is told in its file by a code, so that
-    a broken installation has a bundle too. Raises FatalFault where a secret were in it.
+    A file whose content cannot be had (no pipeline answers, wrong settings) holds a code instead,
+    so that a broken installation gets a bundle, too. Raises FatalFault if a secret were in it.
     """
     settings, problem = _load(config)
     status, answered = _status(url, config)

@@ -23,7 +23,7 @@ _STYLES = {"receive": "cyan", "decode": "green", "mask": "magenta", "write": "bl
 
 
 def frame(snapshot: Snapshot, points: Sequence[Point], *, width: int, lost: bool = False) -> Group:
-    """Return one frame, `width` columns wide. `lost`: what it shows is old, nobody answers."""
+    """Return one frame, `width` columns wide. `lost`: nobody answers, so it shows old data."""
     parts: list[RenderableType] = [
         _head(snapshot, lost=lost),
         Text(""),
@@ -39,7 +39,7 @@ def frame(snapshot: Snapshot, points: Sequence[Point], *, width: int, lost: bool
 
 
 def state_of(snapshot: Snapshot, *, lost: bool = False) -> tuple[str, str]:
-    """Return in a few words how it is, and the style that says so."""
+    """Return the state in a few words, and its style."""
     bad = [name for name, check in snapshot.ready.items() if not check.ok]
     if lost:
         return "no answer, trying again", "bold red"
@@ -177,7 +177,7 @@ def mean(points: Sequence[Point], name: str) -> float:
 
 
 def latest(points: Sequence[Point], name: str) -> float | None:
-    """Return the latest value that is known, of the last minute."""
+    """Return the latest known value of the last minute."""
     for point in reversed(points[-60:]):
         value = getattr(point, name)
         if value is not None:
@@ -186,7 +186,7 @@ def latest(points: Sequence[Point], name: str) -> float | None:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Return the last `width` values as bars, the highest of them full."""
+    """Return the last `width` values as bars; the highest value is a full bar."""
     shown = values[-width:]
     top = max(shown, default=0.0)
     if top <= 0:

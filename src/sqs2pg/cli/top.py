@@ -43,7 +43,7 @@ class StatusClient:
         self._token = token
 
     def read(self, path: str) -> bytes:
-        """Return what is served at a path. Raises FatalFault where it cannot be had."""
+        """Return what is served at a path. Raises FatalFault if it cannot be read."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         request = urllib.request.Request(self.address + path, headers=headers)  # noqa: S310  http(s), see above
         try:
@@ -71,7 +71,7 @@ class StatusClient:
             ) from None
 
     def history(self) -> list[Point]:
-        """Return the points of the last half hour; none where they cannot be had."""
+        """Return the points of the last half hour; none if they cannot be read."""
         try:
             return msgspec.json.decode(self.read("/history"), type=list[Point])
         except (FatalFault, msgspec.DecodeError):
@@ -101,7 +101,7 @@ def status_at(address: str | None, config: Path | None) -> StatusClient:
 
 @click.command()
 @click.argument("url", required=False)
-@click.option("--once", is_flag=True, help="Show one frame and end; so it is off a terminal.")
+@click.option("--once", is_flag=True, help="Show one frame and end, as it does off a terminal.")
 @config_option
 @json_option
 def top(url: str | None, once: bool, config: Path | None, as_json: bool) -> None:

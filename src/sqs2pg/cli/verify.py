@@ -23,7 +23,7 @@ from sqs2pg.settings import Settings, load
     help="Compare only messages sent from then on; UTC unless it says otherwise.",
 )
 @click.option("--anchor", help="SEQUENCE:HASH from the log: the audit must still hold it.")
-@click.option("--audit", is_flag=True, help="The audit alone; an auditor's role is enough.")
+@click.option("--audit", is_flag=True, help="Verify only the audit; an auditor's role is enough.")
 @json_option
 def verify(
     config: Path | None, since: datetime | None, anchor: str | None, audit: bool, as_json: bool

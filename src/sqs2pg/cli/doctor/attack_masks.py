@@ -1,8 +1,8 @@
 """The attack: how long each mask holds against somebody who has the table.
 
-Trying all values is the attack that matters: addresses, phone numbers and ids are few. The rate
-of this machine is measured now; that of one GPU is published. Without the key a keyed mask can
-only be met by trying keys, of which there are 2**256.
+Trying all values is the attack that matters: there are few addresses, phone numbers and ids. The
+rate of this machine is measured; the rate of one GPU is published. Without the key, the only attack
+on a keyed mask is to try keys, of which there are 2**256.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sqs2pg.mask.registry import KEYED, OPERATORS, compile_operator, properties
 from sqs2pg.settings import Field
 
 GPU_HASHES_PER_S = 21_975_500_000
-"""SHA-256 a second of one NVIDIA RTX 4090: hashcat 6.2.6, mode 1400, in the benchmark that
-Chick3nman published in October 2022. Newer ones are faster; ten cost what one costs to rent."""
+"""SHA-256 per second of one NVIDIA RTX 4090: hashcat 6.2.6, mode 1400, in the benchmark that
+Chick3nman published in October 2022. Newer ones are faster, and more can be rented."""
 GPU = "one GPU (RTX 4090: 22 billion SHA-256/s, hashcat 6.2.6)"
 
 POSSIBLE_VALUES = {
@@ -32,7 +32,7 @@ POSSIBLE_VALUES = {
     "uuid": (2**122, "random UUIDs"),
     "text": (10**9, "assumed; set possible_values"),
 }
-"""By kind, where the field does not declare them."""
+"""By kind, if the field does not declare them."""
 
 _MEASURE_S = 0.1
 _SAMPLES = {
@@ -45,7 +45,7 @@ _SAMPLES = {
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What trying all values of one field costs; seconds, None where it is not the way."""
+    """What trying all values of one field costs, in seconds; None if that is not the attack."""
 
     field: str
     column: str
@@ -58,7 +58,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 async def check_attack(context: Context, estimates: list[Estimate]) -> list[Finding]:
-    """Say for each masked field how long it holds; note the figures in `estimates`."""
+    """Report how long each masked field holds; append the figures to `estimates`."""
     settings = context.settings
     fields = [field for field in settings.fields if field.mask != "keep"]
     keyring = context.keyring() if any(f.mask in KEYED for f in fields) else None
@@ -89,7 +89,7 @@ def _sample(field: Field) -> str:
 
 
 def _rate(operator: Operator, sample: str) -> float:
-    """Return masks a second of one core."""
+    """Return masks per second on one core."""
     count, began = 0, time.perf_counter()
     mask: Callable[[str], str | None] = operator.mask
     while (spent := time.perf_counter() - began) < _MEASURE_S:
@@ -115,7 +115,7 @@ def _estimate(field: Field, rate: float) -> Estimate:
         return msgspec.structs.replace(
             made,
             seconds_with_key=values / rate,
-            # HMAC with the key absorbed is two of SHA-256's compressions, where a hash is one.
+            # HMAC with its key absorbed takes two compressions of SHA-256; a hash takes one.
             seconds_with_key_gpu=2 * values / GPU_HASHES_PER_S,
         )
     if declared.recoverable:

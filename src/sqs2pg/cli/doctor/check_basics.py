@@ -36,7 +36,7 @@ async def check_settings(context: Context) -> Finding:
 
 
 async def check_versions(_context: Context) -> Finding:
-    """Which versions of what are at work; a package newer than what was tested is no failure."""
+    """Report the versions in use; a package newer than the tested one is no failure."""
     parts = [f"sqs2pg {__version__}", f"Python {platform.python_version()}"]
     native = EXTENSION.SHA256 if EXTENSION else "none"
     parts += [f"native extension {native}"]

@@ -1,7 +1,7 @@
-"""A column that exists: does it hold unkeyed hashes of something that can be tried out?
+"""An existing column: does it hold unkeyed hashes of values that can be tried out?
 
-Samples its values, tells what they look like, and where they are hashes tries IPv4 addresses and
-ids until enough are reversed or the time is over. Says how many, never which.
+It samples the values and reports what they look like. If they are hashes, it tries IPv4 addresses
+and ids until enough are reversed or the time is over. It reports how many, never which.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sqs2pg.mask.brute_force import cores, duration
 from sqs2pg.postgres.identifiers import quote_identifier
 
 SAMPLE_VALUES = 10_000
-"""Each one more is one more that any try may hit."""
+"""Each further value is one more that any try may hit."""
 ENOUGH = 20
-"""Reversed values that prove it; the rest would only take longer."""
+"""So many reversed values are proof; more would only take longer."""
 
-# As many rows as are cheap to read, then as many of their values as are looked for.
+# As many rows as are cheap to read, then as many of their values as are searched for.
 _SAMPLE = """SELECT value FROM (
     SELECT DISTINCT {value} AS value FROM (
         SELECT {column} FROM {table} WHERE {column} IS NOT NULL LIMIT 100000) AS rows_read
@@ -67,14 +67,14 @@ class SearchResult(msgspec.Struct, frozen=True):
     """What a search found."""
 
     space: str
-    """Where it found any; else the last that was tried."""
+    """The space of the hits; else the last one that was tried."""
     reversed: int
     seconds: float
     tried: dict[str, int]
 
 
 async def check_column(context: Context, place: str, limit_s: float, progress: Progress) -> Finding:
-    """Tell what a column `table.column` holds, and how many of its values could be reversed."""
+    """Report what a column `table.column` holds, and how many of its values were reversed."""
     values = await _sample(context, place)
     name = f"column {place}"
     if not values:

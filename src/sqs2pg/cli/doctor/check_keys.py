@@ -1,4 +1,4 @@
-"""Checks of the keyring: that the keys are there, are those on record, and where they come from."""
+"""Checks of the keyring: the keys are there, they are those on record, and their provider."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqs2pg.postgres.key_registry import recorded
 
 
 async def check_keys(context: Context) -> list[Finding]:
-    """Whether the keys can be loaded and pass the self-test; what their provider is worth."""
+    """Whether the keys can be loaded and pass the self-test; how good their provider is."""
     keyring = context.load_keyring()
     detail = f"{keyring!r}"
     if keyring.development:

@@ -14,10 +14,10 @@ from sqs2pg.postgres.workers import STALE_S
 RECEIVES_MIN = 5
 """maxReceiveCount below which a few restarts or a short outage send good messages to the DLQ."""
 RETENTION_S_MIN = 4 * 86_400
-"""SQS's default. Less leaves little time to mend a database over a long weekend."""
+"""SQS's default. Less leaves little time to repair a database over a long weekend."""
 BATCHES_MIN = 6
-"""Times that the longest batch fits into the visibility timeout: a lease is extended at a third of
-it, behind a batch that is being decoded, and may have to be tried again."""
+"""How often the longest batch must fit into the visibility timeout. A lease is extended after a
+third of it, maybe behind a batch that is being decoded, and the call may have to be repeated."""
 _LONGEST = """SELECT count(*), coalesce(max(w.batch_s_max), 0)::float8
 FROM sqs2pg.worker w JOIN sqs2pg.pipeline p ON p.id = w.pipeline
 WHERE p.name = %s AND w.heartbeat_at > now() - make_interval(secs => %s)"""
@@ -76,9 +76,9 @@ def _visibility(found: dict[str, str], ours_s: int) -> Finding:
 
 
 async def check_batch_time(context: Context) -> Finding:
-    """Compare what receives ask for with the longest batch of the workers that run.
+    """Compare the visibility timeout with the longest batch of the running workers.
 
-    They say it with their heartbeats; of one that has ended in good order nothing is known.
+    Workers report it in their heartbeats; nothing is known of workers that ended in good order.
     """
     name = "queue batch time"
     if not await context.query(_KNOWS_BATCHES):
@@ -146,9 +146,9 @@ def _long_polling(found: dict[str, str], ours_s: int) -> Finding:
 async def check_queue_permissions(context: Context) -> Finding:
     """Whether the credentials may do what the pipeline does; each missing action by its name.
 
-    Asked by calls that change nothing: deleting and hiding a message that there is not.
+    It tries calls that change nothing: to delete and to hide a message that does not exist.
     sqs:ReceiveMessage is not tried, since a receive counts against maxReceiveCount; `--sample`
-    does.
+    tries it.
     """
     client, url = await context.queue()
 

@@ -18,7 +18,7 @@ _COUNTS = (
 
 
 async def check_queue(context: Context) -> Finding:
-    """Whether the queue answers; how much is on it."""
+    """Whether the queue answers, and how many messages it holds."""
     url = await context.find_queue()
     client, _ = await context.queue()
     counts = await client.attributes(url, list(_COUNTS))

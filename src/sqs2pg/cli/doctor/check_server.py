@@ -1,4 +1,4 @@
-"""Checks of the database server: what would make a commit less than durable, or a start fail."""
+"""Checks of the database server: durable commits, clock, TLS and free connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqs2pg.keys.provider_development import is_loopback
 from sqs2pg.postgres.dsn import describe, hosts, resolve_dsn
 
 SKEW_S_MAX = 60.0
-"""Days of the ledger and of `sent_date` are UTC's; AWS refuses requests five minutes off."""
+"""The ledger's days and `sent_date` are in UTC; AWS refuses requests five minutes off."""
 
 _STATE = """SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
        current_setting('synchronous_commit'), current_setting('fsync'),
@@ -27,7 +27,7 @@ _TLS = "SELECT ssl, version FROM pg_catalog.pg_stat_ssl WHERE pid = pg_backend_p
 
 
 async def check_server(context: Context) -> list[Finding]:
-    """Say whether the server takes writes durably, whether its clock is ours, and TLS."""
+    """Report whether writes are durable, the clocks agree, and the connection is encrypted."""
     [(standby, read_only, sync, fsync, pages, _, server_s)] = await context.query(_STATE)
     findings = []
     if standby or read_only:
@@ -90,7 +90,7 @@ async def check_connections(context: Context) -> Finding:
     """Whether there is room for the pipeline's connections, and whether a pooler is between."""
     name = "database connections"
     settings = context.settings
-    wanted = settings.sink.connections + 2  # upkeep, and a command beside
+    wanted = settings.sink.connections + 2  # one for upkeep, one for a command
     [(used, role_limit, of_role)] = await context.query(_CONNECTIONS)
     [(*_, limit, _now)] = await context.query(_STATE)
     pooled = await _pooler(context)
@@ -109,8 +109,8 @@ async def check_connections(context: Context) -> Finding:
 
 
 async def _pooler(context: Context) -> str:
-    """Return what the session shows of a pooler between: in transaction mode another server process
-    may answer each statement, and a session's own settings are lost.
+    """Return what the session shows of a pooler: in transaction mode another server process may
+    answer each statement, and the session's own settings are lost.
     """
     pids = {(await context.query("SELECT pg_backend_pid()"))[0][0] for _ in range(4)}
     [(application,)] = await context.query("SELECT current_setting('application_name')")

@@ -1,4 +1,4 @@
-"""Checks of the target tables: against the mapping, and what they do to rows by themselves."""
+"""Checks of the target tables: whether the mapping fits, and what they do to new rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
 
 async def check_targets(context: Context) -> list[Finding]:
-    """Say of each target whether the mapping fits it, and what people should know of it."""
+    """Report whether the mapping fits each target, and what people should know of the table."""
     findings: list[Finding] = []
     for target in context.settings.targets:
         findings += await _target(context, target)
@@ -81,7 +81,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
 def _spellings(
     name: str, settings: Settings, target: Target, found: Mapping[str, Column]
 ) -> list[Finding]:
-    """Say where the table makes one number of names that the vault takes for several people."""
+    """Warn where the table makes one number of ids that are several people to the vault."""
     if not settings.vault.enabled:
         return []
     return [

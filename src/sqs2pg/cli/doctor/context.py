@@ -1,6 +1,6 @@
-"""Context: what checks share, each part made at its first use and closed at the end.
+"""Context: what checks share. Each part is made at its first use and closed at the end.
 
-A part that cannot be had is told once, by the check it belongs to; for every other check that
+A part that cannot be had is reported once, by the check it belongs to. For every other check that
 needs it the Context raises NotChecked, so that one cause does not fill the report.
 """
 
@@ -21,7 +21,7 @@ from sqs2pg.sqs.client import SqsClient
 
 
 class NotChecked(Exception):
-    """A check could not be made, because of what another check tells."""
+    """A check could not be made, for a reason that another check reports."""
 
 
 class Context:
@@ -64,7 +64,7 @@ class Context:
         with self._noting("keys"):
             try:
                 hosts = endpoint_hosts(settings)
-            except Sqs2pgError:  # the queue's or the database's check will tell
+            except Sqs2pgError:  # the queue's or the database's check reports it
                 hosts = ["(unknown)"]  # as of another machine, where a development key is refused
             self._keyring = keyring_of(settings, hosts)
         return self._keyring
@@ -140,14 +140,14 @@ class Context:
 
 
 class _Noting:
-    """Notes that a part cannot be had, whatever the reason, and lets the reason pass."""
+    """Notes that a part cannot be had, and lets the reason pass."""
 
     def __init__(self, failed: set[str], part: str) -> None:
         self._failed = failed
         self._part = part
 
     def __enter__(self) -> None:
-        self._failed.add(self._part)  # a check that is cut off by its limit has failed as well
+        self._failed.add(self._part)  # also if the check is cut off by its limit
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object

@@ -1,6 +1,6 @@
-"""Sample: decode and mask peeked messages in memory, and show what would be written.
+"""Dry run: decode and mask peeked messages in memory, and show what would be written.
 
-Nothing is written and nothing deleted; a look counts as a receive. Only masked rows are shown.
+Nothing is written or deleted, but a look counts as a receive. Only masked rows are shown.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Sample(msgspec.Struct):
 
     messages: int
     rows: list[dict[str, str | None]]
-    """Of the columns, masked; with `table` where there are several."""
+    """Masked cells by column; with `table` if there are several."""
     faults: dict[str, int]
-    """Quarantine reasons, and how many messages would be set aside for each."""
+    """How many messages would be quarantined, by reason."""
 
 
 async def take_sample(context: Context, count: int) -> Sample:

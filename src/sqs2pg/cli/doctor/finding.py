@@ -1,4 +1,4 @@
-"""Finding: what one check says, fit to print, to log and to send to somebody else.
+"""Finding: what one check reports, fit to print, to log and to send to somebody else.
 
 A finding holds codes, counts, names from settings or catalog, versions and times: never a value,
 a password or a driver's text.
@@ -20,13 +20,13 @@ class Finding(msgspec.Struct, frozen=True):
     """One line of the doctor's report."""
 
     name: str
-    """Of the check, a few words; of one field or table: `masking ip`."""
+    """The check in a few words, with the field or table: `masking ip`."""
     status: Status
     """`warn` is for people to judge; any `fail` makes the command exit 1."""
     detail: str
-    """What is, in one sentence without its full stop."""
+    """What was found, in one sentence without a full stop."""
     remedy: str = ""
-    """What to do; empty where nothing is to be done."""
+    """What to do; empty if nothing is to be done."""
 
 
 class DoctorCheck(msgspec.Struct, frozen=True):

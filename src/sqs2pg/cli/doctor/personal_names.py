@@ -18,11 +18,11 @@ _DATA = (
     r"address|street|zip|postcode|postal_?code|lat(itude)?|lon(gitude)?",
     r"imei|idfa|gaid",
 )
-"""What a person or a device is like: warned of where it is kept."""
+"""Properties of a person or a device. `check` warns if such a field is kept."""
 _IDS = (
     r"(user|device|customer|person|patient|member|account|session|visitor)([._]?(id|uuid|guid))?",
 )
-"""What a person or a device is called: masked by a proposal, and often kept on purpose."""
+"""Ids of a person or a device. `init` masks them; they are often kept on purpose."""
 _MENTIONED = re.compile(rf"(^|[._-])({'|'.join(_DATA)})($|[._-])", re.IGNORECASE)
 _AT_THE_END = re.compile(rf"(^|[._-])({'|'.join(_DATA + _IDS)})$", re.IGNORECASE)
 _PERSONS_NAME = re.compile(

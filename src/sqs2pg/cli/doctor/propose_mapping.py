@@ -57,7 +57,7 @@ def of_table(columns: Iterable[Column]) -> list[Proposed]:
 def of_documents(
     documents: Sequence[Any], columns: Mapping[str, Column] | None = None
 ) -> list[Proposed]:
-    """Return a field for each value that documents have; with `columns`, of those columns alone."""
+    """Return a field for each value that documents have; with `columns`, only for those columns."""
     seen: dict[str, PathStats] = {}
     for document in documents:
         _look(document, "", seen, 0)
@@ -111,7 +111,7 @@ def _of_column(column: Column, source: str, seen: PathStats | None) -> Proposed:
 
 
 def _masked_otherwise(field: dict[str, Any], column: Column) -> Proposed:
-    """Propose for a personal column that is no text, and so can hold no token."""
+    """Return a proposal for a personal column that is not text and so can hold no token."""
     if column.type == "inet":
         cut = {name: value for name, value in field.items() if name != "type"}
         note = "looks personal: cut to its network; judge for yourself"
@@ -210,7 +210,7 @@ def _type_of(value: Any) -> str:
         return "jsonb"
     for type_ in ("uuid", "date", "timestamptz"):
         if len(value) < 64 and _converts(type_, value):
-            # A date of the ISO form alone: a timestamp is one too.
+            # Only a date in ISO form: a timestamp converts to a date, too.
             return type_ if type_ != "date" or len(value) == 10 else "timestamptz"
     if len(value) < 64 and _is_ip(value):
         return "ip"
@@ -270,9 +270,9 @@ def write_toml(
     envelope: Mapping[str, Any],
     origin: str,
 ) -> str:
-    """Return the settings file; checked by reading it as `sqs2pg` would.
+    """Return the settings file, checked by reading it as `sqs2pg` would.
 
-    Raises SettingsError where it would not be taken, which is a fault of ours.
+    Raises SettingsError if it would be refused, which is a fault of ours.
     """
     tree = {
         "source": {"queue": queue},

@@ -1,4 +1,4 @@
-"""What the pipeline needs to be granted: the smallest IAM policy and SQL, to paste."""
+"""The grants that the pipeline needs: the smallest IAM policy and SQL, to paste."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def iam_policy(settings: Settings, queue_arn: str) -> dict[str, Any]:
 
 
 def sql_grants(settings: Settings, role: str = "pipeline") -> list[str]:
-    """Return the SQL that makes a login of the least privilege, once `migrate` has been run."""
+    """Return the SQL that makes a login with the least privilege, after `migrate` has run."""
     return [
         f"CREATE ROLE {role} LOGIN",
         f"GRANT sqs2pg_ingest TO {role}",

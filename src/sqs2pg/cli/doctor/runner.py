@@ -1,7 +1,7 @@
 """Run the checks one after the other, each within its own limit, whatever the others found.
 
-Never stops at a failure: the report is whole. An error of ours is a finding, with its hint as the
-remedy; of an unforeseen one only the type is told.
+It does not stop at a failure, so the report is complete. An error of ours becomes a finding with
+the hint as its remedy. Of an unforeseen error only the type is reported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def _run_one(check: DoctorCheck, context: Context) -> list[Finding]:
         return [warn(name, f"not checked: {why}", "put that right first")]
     except Sqs2pgError as error:
         return [fail(name, error.what, error.hint)]
-    except Exception as error:  # noqa: BLE001  its text may quote a value, so only its type is told
+    except Exception as error:  # noqa: BLE001  its text may quote a value, so only its type is reported
         remedy = "this is a fault of sqs2pg: please report it with this line"
         return [fail(name, f"the check itself failed: {type(error).__name__}", remedy)]
     return found if isinstance(found, list) else [found]

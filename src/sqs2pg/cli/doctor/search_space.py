@@ -1,8 +1,7 @@
 """Search spaces: all IPv4 addresses, all ids, hashed in blocks, for the attack on a column.
 
-What an attacker does first, so done here as well: every value is hashed and looked up among the
-sampled hashes. It runs in processes of its own; only hashes come back, never the value that was
-found.
+It does what an attacker does first: every value is hashed and looked up among the sampled hashes.
+It runs in processes of its own. Only hashes come back, never a value that was found.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ import random
 from collections.abc import Callable, Iterator
 
 ALGORITHMS = {"SHA-256": "sha256", "SHA-1": "sha1", "MD5": "md5"}
-"""By the name shown; the digest's length tells them apart."""
+"""By the name that is shown; the length of a digest tells which one it is."""
 
 BLOCKS_A_TASK = 8
-"""Half a second or so: short enough to stop soon after the last hit."""
+"""About half a second of work: short enough to stop soon after the last hit."""
 
 
 class Space:
@@ -37,7 +36,7 @@ class Space:
 
 
 def _ipv4_prefixes() -> list[str]:
-    # Neither "this network", loopback, multicast nor what is reserved (RFC 6890) is anyone's.
+    # Nobody has an address in "this network", loopback, multicast or reserved ranges (RFC 6890).
     return [f"{a}.{b}." for a in range(1, 224) if a != 127 for b in range(256)]
 
 

@@ -3,12 +3,12 @@
 `demo`, `run --local` and the tests start both with one `with servers() as local:`. No Docker, as
 root or not, on free ports of 127.0.0.1; ready when they answer, in about a second.
 
-They are gone when we exit, however we exit. On a return, an exception, Ctrl-C, SIGTERM or SIGHUP
+They are gone when we exit, in whatever way. On a return, an exception, Ctrl-C, SIGTERM or SIGHUP
 the servers are stopped and their folder is removed. On kill -9 the kernel ends them, and the next
 start removes the folder. Linux is tested; elsewhere kill -9 may leave the servers running.
 
-Must never do: use a fixed port, listen beyond loopback, or write outside the temp folder, but for
-the environment file that it is asked for.
+Must never do: use a fixed port, listen beyond loopback, or write outside the temp folder, except
+the environment file that a caller asks for.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ OVERRIDING: Final = (
     "PGSERVICE",
     "PGSERVICEFILE",
 )
-"""Variables that would lead a program elsewhere in spite of `Servers.environment`: unset them."""
+"""Variables that would lead a program elsewhere despite `Servers.environment`: unset them."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Servers:
     def environment(self) -> dict[str, str]:
         """Return the variables that lead us, libpq, psql, the AWS CLI and SDKs to these servers.
 
-        Variables of `OVERRIDING` must be unset beside.
+        The variables of `OVERRIDING` must be unset as well.
         """
         variables: dict[str, str] = {}
         if self.postgres is not None:
@@ -124,11 +124,10 @@ def servers(
 ) -> Iterator[Servers]:
     """Start the servers in parallel, and end them and remove their folder when the block is left.
 
-    `durable` makes PostgreSQL survive a crash of the machine (fsync), for figures that mean
-    something. `postgres_options` are server settings, name to value; `postgres_binaries` is a
-    folder with `initdb` and `postgres`, by default the one `find_binaries` finds. `base` is the
-    folder to make the run folder in, by default the temp folder; `memory_folder` may know a faster
-    one.
+    `durable` makes PostgreSQL survive a crash of the machine (fsync), for realistic figures.
+    `postgres_options` are server settings, name to value. `postgres_binaries` is a folder with
+    `initdb` and `postgres`, by default the one `find_binaries` finds. `base` is the folder to make
+    the run folder in, by default the temp folder; `memory_folder` may know a faster one.
 
     While the block runs, SIGTERM and SIGHUP raise SystemExit(128 + number), unless the caller
     handles them; a signal that arrives during the clean-up waits for it.
@@ -201,10 +200,10 @@ def remove_env_file(local: Servers, path: Path = ENV_FILE) -> None:
 
 
 def _mark(local: Servers) -> str:
-    """Return the first line of the environment file, which says whose it is."""
+    """Return the first line of the environment file, which tells whose file it is."""
     return f"# the local servers of {local.folder}"
 
 
 def _quoted(value: str) -> str:
-    """Quote for a POSIX shell, always: what is inside single quotes is never read."""
+    """Quote for a POSIX shell, always: it takes text inside single quotes literally."""
     return "'" + value.replace("'", "'\\''") + "'"

@@ -1,4 +1,4 @@
-"""One server process as our child: it lives on loopback, and ends when we end, however we end.
+"""One server process as our child, on loopback; it ends when we end, in whatever way.
 
 Every child starts through a short Python program that drops root, asks the kernel to signal it
 when its parent dies (PR_SET_PDEATHSIG), checks that the parent has not died before that, and
@@ -11,7 +11,7 @@ start on the main thread only.
 
 A child has its own session: Ctrl-C on the terminal reaches us, not the servers, so a consumer can
 still finish its batch. It inherits the lock on the run folder, so that nobody removes the folder
-while a server of a killed run is still on its way out.
+while a server of a killed run has not ended yet.
 
 Must never do: signal a process it did not start, or put a server's output into an exception.
 """
@@ -169,7 +169,7 @@ class Child:
         )
 
     def _keep_log(self) -> Path:
-        """Copy the end of the log out of the run folder, which goes when we leave."""
+        """Copy the end of the log out of the run folder, which is removed when we leave."""
         kept = self._folder.path.with_name(f"{self._folder.path.name}.{self.log_file.name}")
         with contextlib.suppress(OSError):
             text = self.log_file.read_bytes()[-_LAST_WORDS_BYTES_MAX:]
@@ -224,7 +224,7 @@ def reserve_port() -> socket.socket:
     """Return a socket that holds a free port of 127.0.0.1 without listening on it.
 
     On Linux a server of ours can listen on the port while we hold it, because both sides set
-    SO_REUSEADDR and only one listens; nobody else is given it meanwhile, not even between a stop
+    SO_REUSEADDR and only one listens. Nobody else gets the port meanwhile, not even between a stop
     and a start. Source: socket(7), SO_REUSEADDR. Elsewhere the hold is released at once.
     """
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -253,7 +253,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Put off SIGINT, SIGTERM and SIGHUP until the block is left; then their handlers run.
+    """Delay SIGINT, SIGTERM and SIGHUP until the block is left; then their handlers run.
 
     Python's handlers are swapped instead of blocking the signals, because a block covers one
     thread only and would be inherited by the child. A handler is called, not the signal raised

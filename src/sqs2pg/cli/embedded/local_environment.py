@@ -1,4 +1,4 @@
-"""The embedded servers as commands use them: started, pointed at, announced, gone at the end."""
+"""The embedded servers for commands: start them, point the environment at them, end them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqs2pg.sqs.client import SqsClient
 def pointed_at(running: Servers, keeps: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
     """Point this process's environment at the servers, while the block runs.
 
-    Variables that would lead elsewhere are unset, but for those that `keeps` names.
+    Variables that would lead elsewhere are unset, except those for which `keeps` is true.
     """
     before = dict(os.environ)
     for name in OVERRIDING:

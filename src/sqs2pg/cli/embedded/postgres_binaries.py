@@ -20,7 +20,7 @@ from sqs2pg.cli.embedded.run_folder import Account, RunFolder, readable
 from sqs2pg.errors import SettingsError
 
 INSTALL_HINT = "pip install 'sqs2pg[local]'"
-# Debian and its kin keep one folder a major version, off the PATH.
+# Debian and its derivatives have one folder per major version, not on the PATH.
 _VERSIONED = Path("/usr/lib/postgresql")
 _UNNEEDED = shutil.ignore_patterns("include", "pkgconfig", "pgxs", "*.a")
 
@@ -42,8 +42,8 @@ def find_binaries() -> Path:
 def reachable_binaries(binaries: Path, folder: RunFolder) -> Path:
     """Return `binaries`, or a copy in the run folder where the account cannot read them.
 
-    That is so where the environment lives under a private home, or was made with umask 077. Only
-    the wheel can be moved: its programs find their libraries relative to themselves.
+    It cannot if the environment is in a private home, or was made with umask 077. Only the wheel
+    can be copied: its programs find their libraries relative to themselves.
 
     Raises:
         SettingsError: not readable, and not the wheel's.
@@ -63,7 +63,7 @@ def reachable_binaries(binaries: Path, folder: RunFolder) -> Path:
 
 
 def usable(binaries: Path, account: Account) -> bool:
-    """Whether `account` can read all it takes to start a server; one file of each kind is asked."""
+    """Whether `account` can read what a server needs; one file of each kind is tested."""
     install = binaries.parent
     samples = [binaries / "initdb", binaries / "postgres"]
     samples += [

@@ -4,9 +4,9 @@ One way in: TCP on 127.0.0.1 with scram-sha-256 and a random password. `trust` w
 user of the machine a superuser. There is no Unix socket at all, so neither its permissions nor
 the limit on the length of its path matter.
 
-It keeps what a program relies on: transactions, `synchronous_commit` and crash recovery are
-PostgreSQL's own. Unless `durable`, it does not survive a crash of the *machine* (fsync off),
-which no test can tell; a crash of the server it always survives.
+Transactions, `synchronous_commit` and crash recovery work as in any PostgreSQL. Unless `durable`,
+it does not survive a crash of the *machine* (fsync is off), which no test can notice. It always
+survives a crash of the server.
 
 Must never do: touch `synchronous_commit`; listen beyond loopback; start the server through
 pg_ctl, which would leave it without a parent.
@@ -126,7 +126,7 @@ class Postgres(LocalServer):
             if self._child.wait_until(self._answers, deadline=deadline):
                 self._answered = True
                 return
-            # The port was taken under our hands, or a killed server's last processes linger.
+            # Somebody took the port, or the last processes of a killed server are still there.
             if not self._answered:
                 self._port.close()
                 self._port = reserve_port()
@@ -145,13 +145,13 @@ class Postgres(LocalServer):
         self._child.stop(ending, grace_s=_STOP_S_MAX)
 
     def close(self) -> None:
-        """Stop for good: crash the server, whose data is about to go, and release the port."""
+        """Stop for good: crash the server, whose data is removed next, and release the port."""
         self.stop("immediate")
         self._port.close()
 
     def _make_child(self, name: str, death_signal: signal.Signals) -> Child:
-        # TZ spares initdb its search through all time zones. Nothing of ours is passed on but
-        # what programs need to run at all: PGDATA, PGOPTIONS and the like would change the server.
+        # TZ spares initdb a search through all time zones. Of our environment only what programs
+        # need to run is passed on: PGDATA, PGOPTIONS and the like would change the server.
         environment = {"TZ": "UTC", "LC_ALL": "C"}
         for name_kept in ("PATH", "LD_LIBRARY_PATH"):
             if name_kept in os.environ:
@@ -186,7 +186,7 @@ class Postgres(LocalServer):
     def _answers(self) -> bool:
         """Whether the server answers a query."""
         try:
-            # Everything is named, so that no PG* variable of the caller bends the connection.
+            # All parameters are given, so that no PG* variable changes the connection.
             with psycopg.connect(
                 host="127.0.0.1",
                 hostaddr="127.0.0.1",

@@ -1,4 +1,4 @@
-"""The run folder: one private folder a run, and the user that owns the database in it.
+"""The run folder: one private folder per run, and the user that owns the database in it.
 
     <base>/sqs2pg-local-XXXXXXXX/   ours, locked for as long as we or a server of ours lives
       postgres/                     the database user's, 0700: password file, then data
@@ -6,7 +6,7 @@
       postgres.log, sqs.log         0600
     <base>/sqs2pg-local-XXXXXXXX.*.log   0600, only where a server did not start: its log, kept
 
-The folder goes when the run ends. Where the run is killed, the lock dies with its last process,
+The folder is removed when the run ends. If the run is killed, the lock ends with its last process,
 and the next start removes every unlocked folder of the same user.
 
 PostgreSQL refuses to run as root. As root we give it to an unprivileged user that exists, because
@@ -100,10 +100,9 @@ def new_run_folder(base: Path | None = None) -> Iterator[RunFolder]:
 def memory_folder(need_bytes: int) -> Path | None:
     """Return a base in memory with room for `need_bytes`, or None where there is none.
 
-    Making a database is the making of 300 files: 15 ms in memory, and up to half a second on a
-    disk. For tests and small data; what outgrows it fails as on a full disk. Only half of the
-    memory that is free is ever counted on, and a folder that forbids programs is left alone,
-    because a copy of PostgreSQL may have to live in it.
+    A new database is 300 files: 15 ms in memory, and up to half a second on a disk. For tests and
+    small data; more data fails as on a full disk. Only half of the free memory is counted on. A
+    folder that forbids programs is not used, because a copy of PostgreSQL may have to run in it.
     """
     try:
         room = os.statvfs(_MEMORY)
@@ -137,7 +136,7 @@ def remove_leftovers(base: Path) -> None:
 def readable(path: Path, account: Account) -> bool:
     """Whether the permission bits let `account` pass every parent of `path` and read it.
 
-    A folder must be passable too. Access lists are not read: they are taken to give nothing.
+    A folder must be passable, too. Access lists are not read; they are assumed to grant nothing.
     """
     path = path.resolve()
     if not all(_grants(parent, account, stat.S_IXOTH) for parent in path.parents):
@@ -161,7 +160,7 @@ def _unprivileged_account() -> Account:
     entries.sort(key=lambda entry: (entry.pw_name not in _PREFERRED, -entry.pw_uid))
     with tempfile.NamedTemporaryFile(prefix="sqs2pg-owner-") as probe:
         for entry in entries:
-            # In a user namespace some ids do not exist, and chown is where that shows.
+            # In a user namespace some ids do not exist; chown shows it.
             with contextlib.suppress(OSError):
                 os.chown(probe.name, entry.pw_uid, entry.pw_gid)
                 return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
@@ -173,7 +172,7 @@ def _unprivileged_account() -> Account:
 
 
 def _reachable_base(bases: tuple[Path, ...], account: Account | None) -> Path:
-    """Return the first base that the account can pass, one that allows programs if there is."""
+    """Return the first base that the account can pass, if possible one that allows programs."""
     if account is None:
         return bases[0]
     passable = [

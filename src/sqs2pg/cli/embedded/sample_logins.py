@@ -16,15 +16,15 @@ LOCALES = ("RU", "US", "DE", "IN", "BR", "JP", "FR")
 BAD_SHARE = 0.02
 RECURRING_SHARE = 1 / 3
 PEOPLE_MAX = 10_000
-"""People who may come back; bounds the memory of a long run."""
+"""The most people who may come back; bounds the memory of a long run."""
 
 
 def logins(count: int, *, seed: int | None = None, bad_share: float = BAD_SHARE) -> Iterator[str]:
     """Yield `count` message bodies.
 
     About one login in three is by a device seen before. `bad_share` (0 to 1) of the bodies are
-    bad, rounded down, evenly spread and each time in the next of the ways of `BAD`. Equal
-    arguments with a seed give equal bodies, and a smaller count the first of them.
+    bad, rounded down and evenly spread, in the kinds of `BAD` by turns. Equal arguments with a seed
+    give equal bodies; a smaller count gives the first of them.
     """
     rng = random.Random(seed)  # noqa: S311  test data, not a secret
     people: list[dict[str, str]] = []

@@ -1,6 +1,6 @@
 """A throwaway SQS: ministack as our child, on loopback, its state in memory only.
 
-ministack speaks for S3, SNS, KMS, Secrets Manager, STS and IAM on the same port, for tests of
+ministack also serves S3, SNS, KMS, Secrets Manager, STS and IAM on the same port, for tests of
 those. Everything else it would start is off: the MQTT and SFTP listeners bind every interface on
 fixed ports, persistence writes to disk, and its container reaper would remove containers from the
 user's Docker.
@@ -78,7 +78,7 @@ class SqsServer(LocalServer):
             if self._child.wait_until(self._answers, deadline=deadline):
                 self._answered = True
                 return
-            if not self._answered:  # the port was taken under our hands
+            if not self._answered:  # somebody took the port
                 self._port.close()
                 self._port = reserve_port()
                 self._child = self._make_child()
@@ -103,7 +103,7 @@ class SqsServer(LocalServer):
         environment |= {
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
-            "MINISTACK_HOST": "127.0.0.1",  # in URLs it makes up; its default has to be looked up
+            "MINISTACK_HOST": "127.0.0.1",  # for its URLs; its default needs a name lookup
             "MINISTACK_REGION": REGION,
             "MINISTACK_EDITION": self._identity,
             "SERVICES": _SERVICES,
@@ -128,7 +128,7 @@ class SqsServer(LocalServer):
         """Whether the server on the port is ours and lists its queues."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
-            # The edition is free text that it reports: here, who it is.
+            # The edition is free text that it reports; here it identifies the server.
             connection.request("GET", "/_ministack/health")
             health = json.loads(connection.getresponse().read())
             if not isinstance(health, dict) or health.get("edition") != self._identity:
