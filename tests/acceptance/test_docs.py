@@ -20,7 +20,7 @@ import click
 import pytest
 
 from sqs2pg.cli import cli
-from sqs2pg.fault_codes import FAULT_CODES, Route
+from sqs2pg.fault_codes import FAULT_CODES, FaultRoute
 from sqs2pg.settings import load
 from tests.shell import Shell
 from tests.unit.test_layers import FLOORS
@@ -284,7 +284,7 @@ def test_the_generated_reference_names_everything_there_is(tmp_path: Path) -> No
         assert f"## {route}\n" in pages["faults"]
         assert all(f"| `{code}` |" in pages["faults"] for code in codes)
     reasons = (tmp_path / "quarantine-reasons.inc").read_text()
-    assert reasons.count("\n| `") == len(FAULT_CODES[Route.QUARANTINE])
+    assert reasons.count("\n| `") == len(FAULT_CODES[FaultRoute.QUARANTINE])
     included = "{include} generated/quarantine-reasons.inc"
     assert included in (ROOT / "docs/reference/quarantine.md").read_text()
     assert "sqs2pg_ingest" in pages["tables"]
