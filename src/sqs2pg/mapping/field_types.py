@@ -27,7 +27,8 @@ INTEGER_RANGES = {
 TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext", "name"})
 """Catalog names of types that hold any text."""
 _FRACTION_TYPES = frozenset({"numeric", "float4", "float8"})
-_NUMBER_TYPES = _FRACTION_TYPES | INTEGER_RANGES.keys()
+NUMBER_TYPES = _FRACTION_TYPES | INTEGER_RANGES.keys()
+"""Catalog names of types that hold numbers."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,10 +60,10 @@ FIELD_TYPES: dict[str, FieldType] = {
             convert.integer,
             "integer",
             ("int4", "int2"),
-            _NUMBER_TYPES | TEXT_TYPES,
+            NUMBER_TYPES | TEXT_TYPES,
         ),
         FieldType(
-            "bigint", "number", convert.bigint, "bigint", ("int8",), _NUMBER_TYPES | TEXT_TYPES
+            "bigint", "number", convert.bigint, "bigint", ("int8",), NUMBER_TYPES | TEXT_TYPES
         ),
         FieldType(
             "numeric",
@@ -110,8 +111,8 @@ FIELD_TYPES: dict[str, FieldType] = {
             ("jsonb", "json"),
             TEXT_TYPES | {"json", "jsonb"},
         ),
-        FieldType("version", "string", convert.version, "integer", ("int4",), _NUMBER_TYPES),
-        FieldType("major", "string", convert.major, "integer", ("int4",), _NUMBER_TYPES),
+        FieldType("version", "string", convert.version, "integer", ("int4",), NUMBER_TYPES),
+        FieldType("major", "string", convert.major, "integer", ("int4",), NUMBER_TYPES),
     )
 }
 """By name. Where two have a catalog name, `init` proposes the first one."""

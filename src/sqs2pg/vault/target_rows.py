@@ -16,7 +16,7 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import require_replaceable
-from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, NUMBER_TYPES
 from sqs2pg.mapping.transform import masked
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_TYPE, OF_COLUMNS
@@ -46,7 +46,7 @@ ORDER BY 1"""
 # What fills a NOT NULL column, for the types other than text that a mask, or another column of the
 # person's name, may go to. Text is filled with the random name.
 _FILLERS = {"inet": "'0.0.0.0'::inet", "uuid": "gen_random_uuid()"} | dict.fromkeys(
-    ("int2", "int4", "int8", "numeric", "float4", "float8"), "0"
+    NUMBER_TYPES, "0"
 )
 
 Spellings = Callable[[str], list[str]]
@@ -225,9 +225,9 @@ async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
 
 def random_name(target: PersonColumns, pseudonym: UUID) -> str:
     """Return the random name of an erased person, by the column's type and length."""
-    if target.base in ("int2", "int4", "int8", "numeric"):
-        bits = {"int2": 15, "int4": 31}.get(target.base, 63)
-        number = pseudonym.int & ((1 << bits) - 1)
+    if target.base in INTEGER_RANGES or target.base == "numeric":
+        _, highest = INTEGER_RANGES.get(target.base, INTEGER_RANGES["int8"])
+        number = pseudonym.int & highest  # one less than a power of two
         return str(number if target.digits is None else number % 10 ** max(target.digits, 0))
     text = str(pseudonym)
     return (
