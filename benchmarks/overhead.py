@@ -34,7 +34,7 @@ from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.periodic import PeriodicReadings
 
 # Code for the drain's process. The modules' names come from the classes, so that none goes stale.
-_TIMED = f"""
+TIMED = f"""
 import time
 from pathlib import Path
 from {Consumer.__module__} import Consumer
@@ -48,7 +48,7 @@ async def timed(self, **options):
 Consumer.run = timed
 """
 _RUN = "from sqs2pg.cli import main; main(['run', '--drain', '--json', '-c', '/dev/null'])"
-_NO_MONITORING = f"""
+NO_MONITORING = f"""
 from {BatchLog.__module__} import BatchLog
 from {PeriodicReadings.__module__} import PeriodicReadings
 PeriodicReadings.__init__ = lambda self, readings, metrics: setattr(self, '_tasks', [])
@@ -56,7 +56,7 @@ async def nothing(self, *_): return self
 PeriodicReadings.__aenter__ = PeriodicReadings.__aexit__ = nothing
 BatchLog.committed = BatchLog.flush = lambda self, *_, **__: None
 """
-_NO_FAULT_LINES = f"""
+NO_FAULT_LINES = f"""
 from {BatchLog.__module__} import BatchLog
 BatchLog.set_aside = lambda self, *_: None
 """
@@ -84,7 +84,7 @@ def drain(
     log_file = folder / "log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", _TIMED + patch + _RUN],
+            [sys.executable, "-c", TIMED + patch + _RUN],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -161,7 +161,7 @@ def compare(messages: int, rounds: int, *, flood: bool) -> dict[str, float]:
         if flood:
             on = base | {"SQS2PG_STATUS__BIND": ""}
         off = base | {"SQS2PG_STATUS__BIND": ""}
-        patch = _NO_FAULT_LINES if flood else _NO_MONITORING
+        patch = NO_FAULT_LINES if flood else NO_MONITORING
         drain(queue, off, folder, patch, options | {"count": messages / 10})  # warm up
         for turn in range(rounds):
             # The order alternates, so that the growing ledger affects both alike.

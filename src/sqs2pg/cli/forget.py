@@ -50,7 +50,7 @@ def forget(
     names = stdin_lines(most=PEOPLE_MAX) if user_id == "-" else [user_id]
     if not all(names):
         raise SettingsError("a user id is empty", hint="give one id per line")
-    report = run_async(_forget(settings, names, reason, ticket, delete_rows=delete_rows))
+    report = run_async(erase_people(settings, names, reason, ticket, delete_rows=delete_rows))
     remains = _remains(report, settings)
     if as_json:
         print_json({**_flat(report, settings), "remains": remains})
@@ -67,9 +67,10 @@ def forget(
         print(f"- {line}")
 
 
-async def _forget(
+async def erase_people(
     settings: Settings, names: list[str], reason: str, ticket: str, *, delete_rows: bool
 ) -> Erased:
+    """Erase the people of these names, with a progress line. Raises as `Eraser.run`."""
     async with database_and_keys(settings) as (session, pipeline, keyring):
         targets = person_columns_of(settings, keyring)
         reference = references_of(settings, await reference_key(session, keyring))

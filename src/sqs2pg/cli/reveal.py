@@ -62,7 +62,7 @@ def reveal(
         [user] = stdin_lines(most=1)
     many = limit is not None or token is None
     chosen = limit or (1 if token is not None else USER_LIMIT)
-    found = run_async(_reveal(settings, token, user, chosen, reason, ticket))
+    found = run_async(reveal_values(settings, token, user, chosen, reason, ticket))
     if as_json:
         listed = [msgspec.to_builtins(one) for one in found]
         print_json(listed if many else listed[0])
@@ -75,7 +75,7 @@ def reveal(
             print(_whose(settings, one), file=sys.stderr)
 
 
-async def _reveal(
+async def reveal_values(
     settings: Settings,
     token: str | None,
     user: str | None,
@@ -83,6 +83,7 @@ async def _reveal(
     reason: str,
     ticket: str,
 ) -> list[Revealed]:
+    """Return what the command shows. Raises as `sqs2pg.vault.reveal.reveal`."""
     async with database_and_keys(settings) as (session, _, keyring):
         return await work.reveal(
             session,

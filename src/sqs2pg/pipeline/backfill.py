@@ -131,11 +131,11 @@ class Backfill:
         self.done.resumed += line
         self._reader = archives.read(archive, self._store)
         lines = self._reader.lines()
-        batch = await asyncio.to_thread(self._next, archive, islice(lines, line, None), line)
+        batch = await asyncio.to_thread(self.read_batch, archive, islice(lines, line, None), line)
         while batch:
             # The next one is read while this one is written.
             after = line + len(batch)
-            reading = asyncio.create_task(asyncio.to_thread(self._next, archive, lines, after))
+            reading = asyncio.create_task(asyncio.to_thread(self.read_batch, archive, lines, after))
             try:
                 await self._write_batch(progress, batch, line)
             except BaseException:
@@ -148,8 +148,12 @@ class Backfill:
         self._bytes_before += archive.size
         self._reader = None
 
-    def _next(self, archive: Archive, lines: Iterator[Line], first: int) -> list[Message]:
-        """Read the next batch. `first` is the number of its first line in the archive."""
+    def read_batch(self, archive: Archive, lines: Iterator[Line], first: int) -> list[Message]:
+        """Read the next batch; it is empty at the end of the archive. May block.
+
+        `first` is the number of its first line in the archive. Raises FatalFault for a number of
+        `LINES_MAX` or more.
+        """
         day = SystemAttributes(archives.day_ms(self._day or archive.date))
         mark = line_mark(self._pipeline, archive.digest)
         name = message_id(mark, 0)[:-_NUMBER_DIGITS]

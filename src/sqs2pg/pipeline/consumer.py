@@ -90,7 +90,7 @@ class Consumer:
         self._metrics = metrics
         self._buffer = Buffer(2 * settings.sink.batch_rows_max)
         self._stopping = asyncio.Event()
-        self._pollers = Pollers(
+        self.pollers = Pollers(
             source, self._buffer, settings, metrics, self.liveness, self._arrived
         )
         self._busy = 0
@@ -160,7 +160,7 @@ class Consumer:
 
     async def _receive(self, wait_s: int | None) -> None:
         try:
-            await self._pollers.run(self._stopping, wait_s)
+            await self.pollers.run(self._stopping, wait_s)
         finally:
             self._receiving = False
             self._idle.set()
@@ -198,7 +198,7 @@ class Consumer:
             self._source.acknowledge([message for message, o in ended if o.settled])
             batch = [message for message, o in ended if not o.settled]
             attempt += 1
-            self._pollers.gate.close()
+            self.pollers.gate.close()
             self.liveness.paused = True
             fault = processor.last_fault
             log.warning(
@@ -209,7 +209,7 @@ class Consumer:
                 batch=processor.batch_id,
             )
             await asyncio.sleep(backoff_s(attempt))
-        self._pollers.gate.open()
+        self.pollers.gate.open()
         self.liveness.paused = False
 
     def _arrived(self, count: int) -> None:
@@ -253,13 +253,13 @@ class Consumer:
         while True:
             await asyncio.sleep(min(0.25, settle_s / 4) if settle_s else 0.05)
             if empty_since is None:
-                self._pollers.empty_polls = 0
+                self.pollers.empty_polls = 0
             asked = time.monotonic()
             if not await self._looks_empty():
                 empty_since = None
             elif empty_since is None:
                 empty_since = asked
-            elif asked - empty_since >= settle_s and self._pollers.empty_polls:
+            elif asked - empty_since >= settle_s and self.pollers.empty_polls:
                 return
 
     async def _looks_empty(self) -> bool:

@@ -57,11 +57,17 @@ class Pollers:
         self._receivers_max = settings.source.receivers_max
         self._buffer_enough = settings.sink.batch_rows_max
         self._pollers: set[asyncio.Task[None]] = set()
-        self._stopped = False
+        self.stopped = False
+        """Whether no poll is sent any more. Read only."""
         self.gate = Gate()
         """Open while messages may be received: the database is there."""
         self.empty_polls = 0
         """Empty replies in a row."""
+
+    @property
+    def running(self) -> int:
+        """How many pollers there are."""
+        return len(self._pollers)
 
     async def run(self, stopping: asyncio.Event, wait_s: int | None) -> None:
         """Receive until `stopping` is set and the last polls have come back.
@@ -72,7 +78,7 @@ class Pollers:
             async with asyncio.TaskGroup() as group:
                 self._start_one(group, wait_s)
                 await stopping.wait()
-                self._stopped = True
+                self.stopped = True
                 await self._last_polls()
                 for poller in self._pollers:
                     poller.cancel()
@@ -97,7 +103,7 @@ class Pollers:
         poller.add_done_callback(self._pollers.discard)
 
     async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
-        while not self._stopped:
+        while not self.stopped:
             await self.gate.wait()
             if self._is_stopped():
                 return
@@ -109,7 +115,7 @@ class Pollers:
                 continue
             count = await self._bring(wait_s)
             if count == BATCH_MAX:
-                if self._wants_another() and not self._stopped:
+                if self._wants_another() and not self.stopped:
                     self._start_one(group, wait_s)
             elif count == 0 and len(self._pollers) > 1:
                 self._leave()
@@ -132,7 +138,7 @@ class Pollers:
     def _keep_polling(self, count: int) -> bool:
         """Whether a poller would just poll again after a reply of `count` messages."""
         return (
-            not self._stopped
+            not self.stopped
             and self.gate.is_open
             and not self._buffer.would_fill(count)
             and (count < BATCH_MAX or not self._wants_another())
@@ -154,7 +160,7 @@ class Pollers:
         self._buffer.put(messages, more=count == BATCH_MAX)
 
     def _is_stopped(self) -> bool:
-        return self._stopped
+        return self.stopped
 
     async def _poll(self, wait_s: int | None) -> tuple[list[Message], int]:
         """Poll, through transient faults."""

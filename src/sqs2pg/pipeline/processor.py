@@ -60,7 +60,8 @@ class Processor:
         trace: Trace | None = None,
         follow: Follow | None = None,
     ) -> None:
-        self._plan = plan
+        self.plan = plan
+        """What it does to messages. A rotation replaces it; read only."""
         self._follow = follow
         self._mapping = plan.mapping
         self._columns: Columns | None = None
@@ -88,8 +89,8 @@ class Processor:
         faults of messages to quarantine unread, by MessageId. Raises FatalFault or KeyFault where
         going on would be wrong; then nothing of the batch is committed. May be repeated.
         """
-        work = self._process if self._plan.payloads is None else self._process_fetched
-        if self._plan.fifo:
+        work = self._process if self.plan.payloads is None else self._process_fetched
+        if self.plan.fifo:
             order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)
             sorted_outcomes = await work([messages[i] for i in order], to_quarantine)
             by_index = dict(zip(order, sorted_outcomes, strict=True))
@@ -112,7 +113,7 @@ class Processor:
         """As `_process`, in parts whose payloads fit in memory: each part is fetched, processed and
         freed. After a part that is released the rest is released too, so that the order is kept.
         """
-        payloads = self._plan.payloads
+        payloads = self.plan.payloads
         assert payloads is not None
         outcomes: list[Outcome] = []
         note, self.sink.note = self.sink.note, ""
@@ -145,9 +146,9 @@ class Processor:
                 if fault.code != "key_version" or self._follow is None:
                     raise
             try:
-                self._plan, sink_plan, vault = await self._follow(self._plan)
+                self.plan, sink_plan, vault = await self._follow(self.plan)
                 # Against the columns as they were at the start: they may have changed since.
-                self._mapping, self._stale = self._plan.mapping, self._columns is not None
+                self._mapping, self._stale = self.plan.mapping, self._columns is not None
             except TransientFault as fault_of_the_world:
                 self.release(fault_of_the_world)
                 return [Outcome.RELEASED] * len(messages)
@@ -169,7 +170,7 @@ class Processor:
         if self._trace:
             self._trace.begin(report, messages)
         began = self._decoded = time.perf_counter()
-        originals = Originals() if self._plan.recovers else None
+        originals = Originals() if self.plan.recovers else None
         if self._stale:
             try:
                 await self._renew()
@@ -246,11 +247,11 @@ class Processor:
 
         Raises TransientFault where the mapping does not fit them; messages are held until it does.
         """
-        if self._plan.refresh is None:
+        if self.plan.refresh is None:
             return False
-        mapping, columns = await self._plan.refresh(await self.sink.connected())
+        mapping, columns = await self.plan.refresh(await self.sink.connected())
         self._stale = False
-        if columns == (self._columns or self._plan.columns):
+        if columns == (self._columns or self.plan.columns):
             if self._columns is not None:
                 # A key rotation has put the mapping back to the columns of the start.
                 self._mapping = mapping
@@ -263,7 +264,7 @@ class Processor:
         return self._keys([message])[0]
 
     def _keys(self, messages: Sequence[Message]) -> list[str]:
-        if self._plan.fifo:
+        if self.plan.fifo:
             sent_ms = [UNDATED_MS] * len(messages)
         else:
             sent_ms = list(map(_sent_timestamp, messages))
@@ -280,7 +281,7 @@ class Processor:
         """
         keys = self._keys(messages)
         firsts = dict(zip(keys, messages, strict=True))
-        if not to_quarantine and self._plan.dedupe is None and len(firsts) == len(messages):
+        if not to_quarantine and self.plan.dedupe is None and len(firsts) == len(messages):
             if (fast_path := self._fast_path()) and (
                 done := self._use_fast_path(fast_path, messages, keys, originals)
             ):
@@ -302,7 +303,7 @@ class Processor:
         originals: Originals | None,
     ) -> Packed | None:
         """Return the batch as texts to COPY; None unless the fast path takes every message."""
-        plan, fast_path = self._plan, self._fast_path()
+        plan, fast_path = self.plan, self._fast_path()
         if fast_path is None or to_quarantine or plan.fifo or plan.dedupe or originals is not None:
             return None
         packed = fast_path.pack(messages, self.sink.ledger_tail("written").encode())
@@ -310,7 +311,7 @@ class Processor:
 
     def _fast_path(self) -> FastPath | None:
         # It was compiled against the columns of the start; once they are read again it is not used.
-        return self._plan.fast_path if self._columns is None else None
+        return self.plan.fast_path if self._columns is None else None
 
     def _use_fast_path(
         self,
@@ -324,14 +325,14 @@ class Processor:
         None where it leaves many, or their order matters: then Python does the whole batch.
         """
         lines = fast_path.lines(messages)
-        if originals is not None and self._plan.fast_path_originals is not None:
-            lines = self._plan.fast_path_originals.take(messages, lines, originals)
+        if originals is not None and self.plan.fast_path_originals is not None:
+            lines = self.plan.fast_path_originals.take(messages, lines, originals)
         left = lines.count(None)
         if not left:
             self._decoded = time.perf_counter()
             names = map(_message_id, messages)
             return list(map(Row, keys, names, cast("list[str]", lines))), []
-        if self._plan.fifo or left * _ODD_SHARE > len(messages):
+        if self.plan.fifo or left * _ODD_SHARE > len(messages):
             if originals is not None:
                 originals.parts.clear()
             return None
@@ -361,7 +362,7 @@ class Processor:
         row_keys: list[str] = []
         decoded: list[Message] = []
         records: list[Decoded] = []
-        mapping, dedupe = self._mapping, self._plan.dedupe
+        mapping, dedupe = self._mapping, self.plan.dedupe
         for message, plain_key in zip(messages, plain_keys, strict=True):
             key = plain_key
             fault = to_quarantine.get(message.message_id) if to_quarantine else None
@@ -415,7 +416,7 @@ class Processor:
     def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         self._metrics.count_fault(fault.stage, fault.code)
         self._batch_log.set_aside(message.message_id, self.batch_id, fault)
-        return self._plan.seal(key, message, fault)
+        return self.plan.seal(key, message, fault)
 
     def release(self, fault: TransientFault, report: BatchReport | None = None) -> None:
         """Note why a batch was released; with `report`, its record is closed."""

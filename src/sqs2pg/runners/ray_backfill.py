@@ -203,6 +203,11 @@ class BackfillDriver:
         """Addresses of the nodes that workers work on."""
         return {worker.node for worker in self._workers if worker.node and worker.task}
 
+    @property
+    def at_work(self) -> int:
+        """How many workers have an archive."""
+        return sum(1 for worker in self._workers if worker.task)
+
     async def run(self, paths: Sequence[str]) -> Done:
         """Write the lines of every archive under `paths` that no run has finished.
 
@@ -229,7 +234,7 @@ class BackfillDriver:
         ours = self._settings.ray
         cpus = self._ray.cluster_resources().get("CPU", 0.0)
         room = max(1, min(ours.consumers_max, int(cpus / ours.cpus)))
-        wanted = min(room, len(self._waiting) + sum(1 for worker in self._workers if worker.task))
+        wanted = min(room, len(self._waiting) + self.at_work)
         for _ in range(wanted - len(self._workers)):
             self._workers.append(_PlacedWorker(self._actor_class.remote(*self._arguments)))
 

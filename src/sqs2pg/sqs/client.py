@@ -26,7 +26,7 @@ from sqs2pg.sqs.dialer import Dialer, make_tls
 from sqs2pg.sqs.endpoint import split_queue
 from sqs2pg.sqs.environment import AwsEnvironment, read_environment
 from sqs2pg.sqs.errors import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
-from sqs2pg.sqs.pool import IDLE_S, ConnectionPool
+from sqs2pg.sqs.pool import IDLE_S, SWEEP_S, ConnectionPool
 from sqs2pg.sqs.retries import NOT_TAKEN, Retries
 from sqs2pg.sqs.signer import USER_AGENT, AwsKeys, RepeatedRequest, RequestTemplate, Signer
 from sqs2pg.sqs.wire import EntryFailure, Operation, OutgoingMessage, SendResult
@@ -59,11 +59,16 @@ class SqsClient:
         *,
         max_connections: int = CONNECTIONS_MAX,
         silence_s: float = SILENCE_S,
+        sweep_s: float = SWEEP_S,
+        retries: Retries | None = None,
     ) -> None:
-        """Raises SettingsError if the CA bundle cannot be read."""
+        """`sweep_s` is the precision of `silence_s`. Without `retries` the environment's are used.
+
+        Raises SettingsError if the CA bundle cannot be read.
+        """
         self._environment = environment
         self._credentials = environment.credentials
-        self._retries = Retries(environment.retries)
+        self._retries = retries or Retries(environment.retries)
         self._silence_s = silence_s
         self._skew_s = 0.0
         self._requests = _SignedRequests(environment, self._credentials.keys)
@@ -71,8 +76,10 @@ class SqsClient:
         self._delete_answers = wire.DeleteAnswers()
         self._closed = False
         dialer = _make_dialer(environment)
-        self._polls = ConnectionPool(dialer.dial, connections_max=max_connections)
-        self._calls = ConnectionPool(dialer.dial, connections_max=max_connections)
+        self.polls = ConnectionPool(dialer.dial, connections_max=max_connections, sweep_s=sweep_s)
+        """The connections of receive calls."""
+        self.calls = ConnectionPool(dialer.dial, connections_max=max_connections, sweep_s=sweep_s)
+        """The connections of all other calls."""
 
     @classmethod
     def from_environment(
@@ -99,7 +106,7 @@ class SqsClient:
     async def close(self) -> None:
         """Close every connection; calls in flight fail. May be repeated."""
         self._closed = True
-        await asyncio.gather(self._polls.close(), self._calls.close(), self._credentials.close())
+        await asyncio.gather(self.polls.close(), self.calls.close(), self._credentials.close())
 
     @property
     def region(self) -> str:
@@ -292,7 +299,7 @@ class SqsClient:
         """Return one answer, of any status; of a chain, its last."""
         if time.time() >= self._credentials.refresh_at:
             await self._credentials.renew()
-        pool = self._polls if operation is wire.RECEIVE else self._calls
+        pool = self.polls if operation is wire.RECEIVE else self.calls
         silence_s = wait_s + self._silence_s
         idle_s = IDLE_S if repeatable else _SURE_IDLE_S
         next_request = None

@@ -38,7 +38,8 @@ class ConnectionPool:
         self._idle_s = idle_s
         self._sweep_s = sweep_s
         self._idle: list[HttpConnection] = []
-        self._open: set[HttpConnection] = set()
+        self.connections: set[HttpConnection] = set()
+        """Those that are open, lent or idle."""
         self._dialling = 0
         self.waiters: deque[asyncio.Future[None]] = deque()
         """Calls that wait for a connection. While there are any, a chain of calls should end."""
@@ -48,7 +49,7 @@ class ConnectionPool:
     @property
     def size(self) -> int:
         """Connections open or being opened."""
-        return len(self._open) + self._dialling
+        return len(self.connections) + self._dialling
 
     def acquire_idle(self, idle_s: float = IDLE_S) -> HttpConnection | None:
         """Return the idle connection used last, unless that was `idle_s` or more ago. No wait."""
@@ -93,12 +94,12 @@ class ConnectionPool:
             self._timer = None
         while self.waiters:
             self._wake()
-        leaving = [connection.closed for connection in self._open]
-        for connection in list(self._open):
+        leaving = [connection.closed for connection in self.connections]
+        for connection in list(self.connections):
             connection.close()
         if leaving:
             await asyncio.wait(leaving, timeout=_CLOSE_S)
-            for connection in list(self._open):
+            for connection in list(self.connections):
                 connection.abort()
             await asyncio.wait(leaving, timeout=_CLOSE_S)
 
@@ -115,7 +116,7 @@ class ConnectionPool:
             connection.abort()
             raise _closed()
         if not connection.closed.done():
-            self._open.add(connection)
+            self.connections.add(connection)
         if self._timer is None:
             self._timer = loop.call_later(self._sweep_s, self._sweep, loop)
         return connection
@@ -139,12 +140,12 @@ class ConnectionPool:
                 return
 
     def _forget(self, connection: HttpConnection) -> None:
-        self._open.discard(connection)
+        self.connections.discard(connection)
         self._wake()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for connection in list(self._open):
+        for connection in list(self.connections):
             connection.expire(now)
         keep = []
         for connection in self._idle:
@@ -153,7 +154,9 @@ class ConnectionPool:
             else:
                 connection.close()
         self._idle = keep
-        self._timer = loop.call_later(self._sweep_s, self._sweep, loop) if self._open else None
+        self._timer = (
+            loop.call_later(self._sweep_s, self._sweep, loop) if self.connections else None
+        )
 
 
 def _closed() -> TransientFault:

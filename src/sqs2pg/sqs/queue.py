@@ -59,7 +59,8 @@ class QueueSource:
         self._reserved_messages = 0
         self._reserved_bytes = 0
         self._poll_bytes = _FIRST_POLL_BYTES
-        self._room = Gate()
+        self.room = Gate()
+        """Closed while a poll waits for room in the budget. Read only."""
         self.deleter = Deleter(
             client,
             queue_url,
@@ -103,8 +104,8 @@ class QueueSource:
         Raises the client's TransientFault or FatalFault for the last poll.
         """
         while not self._has_room():
-            self._room.close()
-            await self._room.wait()
+            self.room.close()
+            await self.room.wait()
             if stopped():
                 return [], 0
         reserved = self._poll_bytes
@@ -166,13 +167,13 @@ class QueueSource:
         ) or not (leases.by_id or self._reserved_messages)
 
     def _signal_room(self) -> None:
-        if not self._room.is_open and self._has_room():
-            self._room.open()
+        if not self.room.is_open and self._has_room():
+            self.room.open()
 
     def _stop_holding(self, messages: list[Message]) -> None:
         """Take messages out of hand and budget. Sends nothing to SQS."""
         self._leases.release(messages)
-        if not self._room.is_open:
+        if not self.room.is_open:
             self._signal_room()
 
     def acknowledge(self, messages: list[Message]) -> None:

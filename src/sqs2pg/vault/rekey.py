@@ -162,7 +162,7 @@ class Rekeyer:
                 await self._record("keys_rekey", f"{self.total:,} values to get new tokens")
                 after: tuple[str, str, str] | None = (FIRST_SUBJECT, "", "")
                 while after is not None:
-                    after = await self._next_values(after)
+                    after = await self.rekey_next(after)
                 await self._session.execute(_ANALYZE_MAP)
                 for table in self._tables():
                     await self._apply_map(table)
@@ -183,8 +183,11 @@ class Rekeyer:
         subject = f"pseudonym version {self._version}: {what}"
         await audit.record(self._session, act, subject=subject)
 
-    async def _next_values(self, after: tuple[str, str, str]) -> tuple[str, str, str] | None:
-        """Give the next values new tokens; return the last one's key, None at the end."""
+    async def rekey_next(self, after: tuple[str, str, str]) -> tuple[str, str, str] | None:
+        """Give the next values in the vault new tokens; return the last one's key, None at the end.
+
+        The targets keep the old tokens until `run` applies the map. Raises as `run`.
+        """
         session = self._session
         began, size, moved = time.monotonic(), self._batch_size.rows, 0
 

