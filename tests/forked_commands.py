@@ -159,8 +159,9 @@ def _become(arguments: list[str], folder: str, environment: dict[str, Any]) -> N
     except SystemExit as ended:
         code = ended.code
     finally:
-        threading._shutdown()  # joins them, as the end of the interpreter does
-        atexit._run_exitfuncs()
+        # What the end of the interpreter does; os._exit does not.
+        threading._shutdown()  # noqa: SLF001  Python has no public name for it
+        atexit._run_exitfuncs()  # noqa: SLF001  Python has no public name for it
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(ValueError):  # closed
                 stream.flush()

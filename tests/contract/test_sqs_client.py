@@ -19,6 +19,7 @@ from sqs2pg.errors import FatalFault, SettingsError, TransientFault
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.environment import read_environment
+from sqs2pg.sqs.retries import Retries
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 
 BODIES = [
@@ -266,7 +267,7 @@ async def test_change_visibility(sqs: Any, ours: SqsClient) -> None:
 
 async def under_way(client: SqsClient) -> None:
     """Return once a poll has dialled."""
-    while not client._polls._open:
+    while not client.polls.connections:
         await asyncio.sleep(0)
 
 
@@ -362,7 +363,7 @@ async def test_many_at_once(sqs: Any, make: Callable[..., SqsClient]) -> None:
 
         await asyncio.gather(*(consume() for _ in range(16)))
         assert received == sent
-        assert client._polls.size <= 8
+        assert client.polls.size <= 8
 
 
 # The benchmarks' queue server can misbehave when asked to.
@@ -372,8 +373,9 @@ async def test_many_at_once(sqs: Any, make: Callable[..., SqsClient]) -> None:
 async def faulty(
     queue_server: QueueServer, aws_environment: dict[str, str]
 ) -> AsyncIterator[tuple[QueueServer, SqsClient, str]]:
-    endpoint_url = queue_server.endpoint_url
-    async with SqsClient.from_environment(endpoint_url=endpoint_url, silence_s=5) as client:
+    environment = read_environment(endpoint_url=queue_server.endpoint_url)
+    retries = Retries(environment.retries, draw=lambda: 0.0)
+    async with SqsClient(environment, silence_s=5, retries=retries) as client:
         url = await client.create_queue(f"faulty-{secrets.token_hex(8)}")
         yield queue_server, client, url
         queue_server.set_faults(reset=True)
@@ -384,7 +386,6 @@ async def test_faults_that_pass_are_retried(
     faulty: tuple[QueueServer, SqsClient, str], fault: str
 ) -> None:
     server, client, url = faulty
-    client._retries._draw = lambda: 0.0
     assert await client.send(url, ["body"]) == []
     for call in ("ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
         server.set_faults(call, **{fault: 1.0, "times": 1})
@@ -398,7 +399,6 @@ async def test_faults_that_pass_are_retried(
 
 async def test_faults_that_last_are_told(faulty: tuple[QueueServer, SqsClient, str]) -> None:
     server, client, url = faulty
-    client._retries._draw = lambda: 0.0
     for fault, code in (
         ("throttle_share", "aws_throttled"),
         ("error_share", "aws_5xx"),

@@ -228,12 +228,12 @@ async def test_a_poller_that_waits_for_the_database_receives_no_more_after_a_sto
 ) -> None:
     async with pipeline() as ready:
         await send(ready, [login(1)])
-        pollers = ready.consumer._pollers
+        pollers = ready.consumer.pollers
         pollers.gate.close()
         run = asyncio.create_task(ready.consumer.run())
-        await until(lambda: bool(pollers._pollers))
+        await until(lambda: pollers.running > 0)
         ready.consumer.stop()
-        await until(lambda: pollers._stopped)
+        await until(lambda: pollers.stopped)
         pollers.gate.open()
         assert (await run).received == 0
         assert await ready.source.depth() == (1, 0, 0)
@@ -245,7 +245,7 @@ async def test_a_poll_that_waits_for_room_is_not_sent_after_a_stop(pipeline: Ass
         messages = await held(ready, 10)
         stopped = asyncio.Event()
         poll = asyncio.create_task(ready.source.poll(wait_s=1, stopped=stopped.is_set))
-        await until(lambda: not ready.source._room.is_open)
+        await until(lambda: not ready.source.room.is_open)
         stopped.set()
         await ready.source.release(messages)
         assert await poll == ([], 0)

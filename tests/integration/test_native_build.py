@@ -127,7 +127,7 @@ async def test_the_pipeline_writes_the_same_with_it_and_without(
     bodies = [login(i) for i in range(40)]
     odd = [*(f'{{"user_id":"é{i}"}}' for i in range(2)), "not json"]
     async with pipeline() as ready:
-        assert (ready.processors[0]._plan.fast_path is not None) is (on == "1")
+        assert (ready.processors[0].plan.fast_path is not None) is (on == "1")
         await send(ready, [*bodies, *odd])
         totals = await ready.consumer.run(drain_settle_s=0.2)
     assert (totals.written, totals.quarantined) == (42, 1)

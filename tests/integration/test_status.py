@@ -137,20 +137,19 @@ async def test_readiness_turns_with_the_database_and_clears_by_itself(
         assert (status, json.loads(text)["ok"]) == (503, False), "nothing was read yet"
         async with ready.periodic:
             await until(lambda: fetch(f"{address}/readyz")[0] == 200)
-            connect = ready.probes._connect
 
-            async def refuse() -> Session:
+            async def refuse(*_: Any, **__: Any) -> Session:
                 raise TransientFault("away", code="postgres_08001")
 
-            monkeypatch.setattr(ready.probes, "_connect", refuse)
-            await until(lambda: fetch(f"{address}/readyz")[0] == 503)
-            report = json.loads(fetch(f"{address}/readyz")[1])
-            assert report["database"] == {"ok": False, "detail": "postgres_08001"}
-            assert report["keys"]["ok"]
-            assert report["schema"]["ok"]
-            assert gauge(ready, "database_up") == 0
-            assert gauge(ready, "faults_total", stage="status", code="postgres_08001") >= 1
-            monkeypatch.setattr(ready.probes, "_connect", connect)
+            with monkeypatch.context() as away:
+                away.setattr(Session, "connect", refuse)
+                await until(lambda: fetch(f"{address}/readyz")[0] == 503)
+                report = json.loads(fetch(f"{address}/readyz")[1])
+                assert report["database"] == {"ok": False, "detail": "postgres_08001"}
+                assert report["keys"]["ok"]
+                assert report["schema"]["ok"]
+                assert gauge(ready, "database_up") == 0
+                assert gauge(ready, "faults_total", stage="status", code="postgres_08001") >= 1
             await until(lambda: fetch(f"{address}/readyz")[0] == 200)
             assert gauge(ready, "database_up") == 1
             ready.consumer.liveness.paused = True

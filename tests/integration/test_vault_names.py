@@ -38,11 +38,11 @@ async def prepare(chosen: Settings) -> None:
 
 
 async def erase(chosen: Settings, name: str, *, delete_rows: bool = False) -> Any:
-    return await forget_command._forget(chosen, [name], "a test", "", delete_rows=delete_rows)
+    return await forget_command.erase_people(chosen, [name], "a test", "", delete_rows=delete_rows)
 
 
 async def value_of(chosen: Settings, name: str) -> str:
-    [found] = await reveal_command._reveal(chosen, None, name, 5, "a test", "")
+    [found] = await reveal_command.reveal_values(chosen, None, name, 5, "a test", "")
     return found.value
 
 
@@ -83,7 +83,7 @@ async def test_a_person_is_erased_whatever_holds_the_name(
     async with Pipeline(chosen) as ready:
         await write(ready, [message(theirs), message(theirs, "192.0.2.1"), message(other)])
     name = str(theirs)
-    assert len(await reveal_command._reveal(chosen, None, name, 5, "a test", "")) == 2
+    assert len(await reveal_command.reveal_values(chosen, None, name, 5, "a test", "")) == 2
     report = await erase(chosen, name, delete_rows=delete)
     assert (report.keys_destroyed, report.rows_changed + report.rows_deleted) == (1, 2)
     left = rows(database, "SELECT trim(who::text), ip FROM logins ORDER BY ip")
@@ -147,7 +147,7 @@ async def test_text_in_a_uuid_column_is_refused_since_it_has_several_spellings(
     async with Pipeline(chosen) as ready:
         await write(ready, [message(ANN.upper()), message(ANN, "192.0.2.1"), message(BOB)])
     for name in (ANN, ANN.upper()):
-        assert len(await reveal_command._reveal(chosen, None, name, 5, "a test", "")) == 2
+        assert len(await reveal_command.reveal_values(chosen, None, name, 5, "a test", "")) == 2
     report = await erase(chosen, ANN.upper())
     assert (report.keys_destroyed, report.rows_changed) == (1, 2)
     left = {who for (who,) in rows(database, "SELECT who FROM logins")}
@@ -177,7 +177,7 @@ async def test_all_spellings_that_have_one_mask_are_one_person(
         await write(ready, [message(name, f"10.0.0.{n}") for n, name in enumerate(named)])
     [(people,)] = rows(chosen.sink.dsn, "SELECT count(*) FROM pii.subject_key")
     assert people == 2
-    found = await reveal_command._reveal(chosen, None, asked, 5, "a test", "")
+    found = await reveal_command.reveal_values(chosen, None, asked, 5, "a test", "")
     assert {one.value for one in found} == {"10.0.0.0", "10.0.0.1"}
 
     report = await erase(chosen, asked)

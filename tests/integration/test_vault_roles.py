@@ -15,6 +15,7 @@ from sqs2pg.postgres.audit import Anchor, check_chain, head
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import migrate, roles_sql
 from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import upkeep
 from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
@@ -161,7 +162,7 @@ async def test_the_pipeline_runs_as_a_member_of_ingest_alone(
             await write(ready, [repeated], sink=1)
             batch = [repeated, message("bob", locale="XX"), message("eve"), message("")]
             outcomes = await ready.processors[0].process(batch)
-            await ready.consumer._upkeep()
+            await upkeep(chosen, ready.sink_plan.id)
     assert [outcome.value for outcome in outcomes] == [
         "duplicate",
         "quarantined",

@@ -29,6 +29,7 @@ from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from sqs2pg.vault.reveal import Revealed, reveal
 from sqs2pg.vault.rewrap import Rewrapper
+from sqs2pg.vault.seal import ValueSealer
 from tests.integration.support import Assemble, opened, rows
 from tests.integration.vault_support import ON, keys_of, message, rotate, write
 
@@ -193,13 +194,12 @@ async def test_a_worker_takes_up_another_vault_root_with_its_next_batch(
 
 
 async def test_a_vault_refuses_a_batch_under_a_root_that_is_no_longer_active(
-    pipeline: Assemble, database: str
+    settings: MakeSettings,
 ) -> None:
-    async with pipeline(**ON) as ready:
-        vault = ready.processors[0].sink._vault
-        assert vault is not None
-        with pytest.raises(KeyFault, match="vault version 1, but version 2") as caught:
-            vault.check_epoch(1, 2)
+    vault = ValueSealer(keys_of(settings(**ON)), reference_key=bytes(32))
+    vault.check_epoch(1, 1)
+    with pytest.raises(KeyFault, match="vault version 1, but version 2") as caught:
+        vault.check_epoch(1, 2)
     assert caught.value.code == "key_version"
 
 
@@ -273,7 +273,7 @@ async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     async with opened(chosen) as session:
         keyring = await verify_fingerprints(session, keys_of(chosen))
         work = Rekeyer(session, keyring, recoverable_columns(chosen, keyring))
-        await work._next_values(("00000000-0000-0000-0000-000000000000", "", ""))
+        await work.rekey_next(("00000000-0000-0000-0000-000000000000", "", ""))
     joined = rows(
         database,
         "SELECT array_agg(DISTINCT user_id ORDER BY user_id) FROM user_logins LEFT JOIN"
@@ -456,15 +456,15 @@ async def test_a_person_is_found_by_the_name_in_the_message_and_the_one_in_the_t
     assert rows(database, "SELECT count(*) FROM pii.subject_key") == [(2,)]
     [(known, _), _] = rows(database, "SELECT who::text, count(*) FROM logins GROUP BY 1 ORDER BY 1")
     name = str(theirs[0]) if asked == "as in the message" else known
-    [found] = await reveal_command._reveal(chosen, None, name, 5, "a test", "")
+    [found] = await reveal_command.reveal_values(chosen, None, name, 5, "a test", "")
     assert (found.value, found.subject) == ("198.51.100.7", known)
-    report = await forget_command._forget(chosen, [name], "a test", "", delete_rows=False)
+    report = await forget_command.erase_people(chosen, [name], "a test", "", delete_rows=False)
     assert (report.keys_destroyed, report.rows_changed, report.quarantine_removed) == (1, 2, 2)
     left = rows(database, "SELECT who::text FROM logins WHERE masked_ip IS NOT NULL")
     assert left == [(str(others[0]).lower(),)]
     for ask in (
-        reveal_command._reveal(chosen, None, "no such", 5, "a test", ""),
-        forget_command._forget(chosen, ["no such"], "a test", "", delete_rows=False),
+        reveal_command.reveal_values(chosen, None, "no such", 5, "a test", ""),
+        forget_command.erase_people(chosen, ["no such"], "a test", "", delete_rows=False),
     ):
         with pytest.raises(SettingsError, match="no person can have such a name") as refused:
             await ask

@@ -82,7 +82,7 @@ async def test_what_takes_the_native_short_cut_is_sealed_like_what_does_not(
     for extension in (native.extension(), None):
         monkeypatch.setattr("sqs2pg.native.EXTENSION", extension)
         async with pipeline(**ON) as ready:
-            assert (ready.processors[0]._plan.fast_path is None) == (extension is None)
+            assert (ready.processors[0].plan.fast_path is None) == (extension is None)
             outcomes = await process(ready, [*batch[:30], *odd, *batch[30:]])
         assert outcomes.count(Outcome.WRITTEN) == 62
         found.append(rows(database, "SELECT subject, field, token FROM pii.value ORDER BY 1, 2, 3"))

@@ -116,15 +116,12 @@ async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
     work = ray_backfill.BackfillDriver(load(discover=False), None)
     task = asyncio.create_task(work.run([str(folder)]))
 
-    def at_work() -> int:
-        return sum(1 for worker in work._workers if worker.task)
-
     # Four at once, all nearly done, on both nodes; the fifth waits for room.
     await until(lambda: admin.execute(WAITING).fetchone() == (4,), during=task)
-    assert at_work() == 4
+    assert work.at_work == 4
     assert admin.execute("SELECT line FROM sqs2pg.backfill").fetchall() == [(AT - 1,)] * 4
     cluster.remove_node(second, allow_graceful=False)
-    await until(lambda: at_work() == 2, during=task)
+    await until(lambda: work.at_work == 2, during=task)
     admin.execute("SELECT pg_advisory_unlock(4711)")
     done = await asyncio.wait_for(task, WAIT_S)
     assert done.lines == FILES * LINES

@@ -41,9 +41,12 @@ CREATE TRIGGER slow AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCT
 class Driver:
     """A fleet that runs while the block lasts."""
 
-    def __init__(self, fleet: engine.FleetDriver, task: asyncio.Task[Totals]) -> None:
+    def __init__(
+        self, fleet: engine.FleetDriver, task: asyncio.Task[Totals], looked: asyncio.Event
+    ) -> None:
         self.fleet = fleet
         self.task = task
+        self.looked = looked
 
     async def until(
         self, holds: Callable[[], bool], what: str, feed: Callable[[], None] | None = None
@@ -58,9 +61,8 @@ class Driver:
 
     async def turn(self) -> None:
         """Wait for the driver's next look."""
-        looked = asyncio.Event()
-        self.fleet._on_change = lambda _: looked.set()
-        waiting = asyncio.ensure_future(looked.wait())
+        self.looked.clear()
+        waiting = asyncio.ensure_future(self.looked.wait())
         await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
 
@@ -72,10 +74,11 @@ class Driver:
 @asynccontextmanager
 async def driving(**run: Any) -> AsyncIterator[Driver]:
     client = SqsClient.from_environment()
-    fleet = engine.FleetDriver(load(discover=False), None, client)
+    looked = asyncio.Event()
+    fleet = engine.FleetDriver(load(discover=False), None, client, on_change=lambda _: looked.set())
     task = asyncio.create_task(fleet.run(**run))
     try:
-        yield Driver(fleet, task)
+        yield Driver(fleet, task, looked)
     finally:
         fleet.request_stop()
         await asyncio.wait({task}, timeout=WAIT_S)

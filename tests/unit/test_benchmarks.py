@@ -381,7 +381,7 @@ def test_results_of_another_form_are_left_alone(tmp_path: Path) -> None:
 def test_the_patches_that_turn_monitoring_off_name_what_exists() -> None:
     patched_classes = (overhead.Consumer, overhead.BatchLog, overhead.PeriodicReadings)
     classes = {one.__name__: one for one in patched_classes}
-    patches = overhead._TIMED + overhead._NO_MONITORING + overhead._NO_FAULT_LINES
+    patches = overhead.TIMED + overhead.NO_MONITORING + overhead.NO_FAULT_LINES
     patched = set(re.findall(r"(Consumer|BatchLog|PeriodicReadings)\.(\w+) =", patches))
     assert len(patched) == 7
     assert all(attribute in vars(classes[name]) for name, attribute in patched)

@@ -84,6 +84,8 @@ class Bench:
         self.port = port
         self.queue = queue
         self.clients: list[SqsClient] = []
+        self.credentials: CredentialKeeper
+        """The keeper of the client made last."""
 
     def client(
         self,
@@ -92,19 +94,20 @@ class Bench:
         attempts_max: int = 3,
         provide: Callable[[], Provided] = lambda: (AwsKeys("AK", "sk"), None),
         resolve: Callable[[], Provided] | None = None,
+        draw: Callable[[], float] = lambda: 0.0,
         **options: Any,
     ) -> SqsClient:
         self.queue.script = list(script)
         settings = RetrySettings(mode, attempts_max)
+        self.credentials = CredentialKeeper(provide, resolve)
         made = SqsClient(
             AwsEnvironment(
                 region="us-east-1",
                 endpoint=Endpoint("http", "127.0.0.1", self.port),
-                credentials=CredentialKeeper(provide, resolve),
-                retries=settings,
+                credentials=self.credentials,
             ),
+            retries=Retries(settings, draw=draw),
             **options,
         )
-        made._retries = Retries(settings, draw=lambda: 0.0)
         self.clients.append(made)
         return made

@@ -123,7 +123,7 @@ async def test_credentials_that_are_due_end_it(bench: Bench) -> None:
     def take(messages: list[Message]) -> bool:
         nonlocal seen
         seen += 1
-        client._credentials.refresh_at = 0.0
+        bench.credentials.refresh_at = 0.0
         return True
 
     [last] = await client.receive_while(take, URL)

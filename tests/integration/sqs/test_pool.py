@@ -16,6 +16,14 @@ from .loopback import Listen, answer, read_request
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
 
 
+async def at_once() -> None:
+    """Let a dial go on."""
+
+
+async def fail() -> None:
+    raise TransientFault("down", code="aws_unreachable")
+
+
 class House:
     """A server that answers at once, and the pools that dial it."""
 
@@ -23,12 +31,11 @@ class House:
         self.port = port
         self.dialled = 0
         self.pools: list[ConnectionPool] = []
-        self.fail = False
+        self.before_dial = at_once
 
     async def dial(self, on_close: Callable[[HttpConnection], None]) -> HttpConnection:
         self.dialled += 1
-        if self.fail:
-            raise TransientFault("down", code="aws_unreachable")
+        await self.before_dial()
         loop = asyncio.get_running_loop()
         _, made = await loop.create_connection(
             lambda: HttpConnection(on_close), "127.0.0.1", self.port
@@ -134,26 +141,25 @@ async def test_a_cancelled_waiter_passes_its_turn_on(house: House) -> None:
 
 async def test_a_failed_dial_gives_its_room_back(house: House) -> None:
     pool = house.pool(1)
-    house.fail = True
+    house.before_dial = fail
     for _ in range(3):
         with pytest.raises(TransientFault):
             await pool.acquire()
     assert pool.size == 0
-    house.fail = False
+    house.before_dial = at_once
     assert (await pool.acquire()).usable
 
 
 async def test_a_failed_dial_wakes_the_next(house: House) -> None:
     pool = house.pool(1)
     go = asyncio.Event()
-    dial = pool._dial
 
-    async def fail_once(_: object) -> HttpConnection:
-        pool._dial = dial
+    async def fail_once() -> None:
+        house.before_dial = at_once
         await go.wait()
-        raise TransientFault("down", code="aws_unreachable")
+        await fail()
 
-    pool._dial = fail_once
+    house.before_dial = fail_once
     first, second = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
     await settle()
     go.set()
@@ -167,12 +173,11 @@ async def test_a_cancelled_dial_gives_its_room_back(house: House) -> None:
     never = asyncio.Event()
     dialling = asyncio.Event()
 
-    async def hang(_: object) -> HttpConnection:
+    async def hang() -> None:
         dialling.set()
         await never.wait()
-        raise AssertionError
 
-    house_dial, pool._dial = pool._dial, hang
+    house.before_dial = hang
     task = asyncio.create_task(pool.acquire())
     await dialling.wait()
     assert pool.size == 1
@@ -180,7 +185,7 @@ async def test_a_cancelled_dial_gives_its_room_back(house: House) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert pool.size == 0
-    pool._dial = house_dial
+    house.before_dial = at_once
     assert (await pool.acquire()).usable
 
 
@@ -241,13 +246,11 @@ async def test_close(house: House) -> None:
 async def test_close_ends_a_dial_under_way(house: House) -> None:
     pool = house.pool(2)
     go = asyncio.Event()
-    dial = pool._dial
 
-    async def slow(on_close: Callable[[HttpConnection], None]) -> HttpConnection:
+    async def slow() -> None:
         await go.wait()
-        return await dial(on_close)
 
-    pool._dial = slow
+    house.before_dial = slow
     task = asyncio.create_task(pool.acquire())
     await settle()
     await pool.close()

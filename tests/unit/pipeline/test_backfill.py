@@ -56,7 +56,7 @@ def test_a_batch_ends_with_its_lines_or_its_bytes(monkeypatch: pytest.MonkeyPatc
     lines = iter([Line(b"x" * size, 7 if size == 5 else None) for size in sizes])
     batches: list[list[Message]] = []
     first = 5
-    while batch := work._next(archive, lines, first):
+    while batch := work.read_batch(archive, lines, first):
         batches.append(batch)
         first += len(batch)
     assert [len(batch) for batch in batches] == [10, 10, 6, 2, 1]
@@ -74,8 +74,8 @@ def test_the_last_number_is_a_line_and_the_next_is_none() -> None:
     archive = Archive("a", "sha256:0", 1, date(2024, 5, 6))
     work = Backfill(cast("Any", None), cast("Any", None), 1, batch_lines=2)
     lines = iter([Line(b"{}", None)] * 3)
-    [one] = work._next(archive, islice(lines, 1), LINES_MAX - 1)
+    [one] = work.read_batch(archive, islice(lines, 1), LINES_MAX - 1)
     assert one.message_id == message_id(line_mark(1, archive.digest), LINES_MAX - 1)
-    assert work._next(archive, islice(lines, 0), LINES_MAX) == []
+    assert work.read_batch(archive, islice(lines, 0), LINES_MAX) == []
     with pytest.raises(FatalFault):
-        work._next(archive, lines, LINES_MAX - 1)
+        work.read_batch(archive, lines, LINES_MAX - 1)

@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
@@ -66,6 +66,11 @@ def keeper(
     return CredentialKeeper(provider, resolve, clock=clock), provider
 
 
+def renewals() -> list[asyncio.Task[Any]]:
+    """Return the renewals under way."""
+    return [task for task in asyncio.all_tasks() if task.get_name() == "aws-credentials"]
+
+
 def test_lasting_keys_are_never_renewed(clock: Clock) -> None:
     made, _ = keeper(clock, (OLD, None))
     assert (made.keys, made.expiry, made.refresh_at) == (OLD, None, math.inf)
@@ -82,8 +87,8 @@ async def test_renewed_ahead_without_waiting(clock: Clock) -> None:
     assert made.refresh_at == clock.now + RETRY_AFTER_S
     await made.renew()
     provider.gate.set()
-    assert made._task is not None
-    await made._task
+    [renewal] = renewals()
+    await renewal
     assert made.keys is NEW
     assert made.refresh_at == clock.now + 2 * HOUR - REFRESH_AHEAD_S
     assert provider.calls == 2
@@ -171,9 +176,9 @@ async def test_close_does_not_wait_for_a_provider(clock: Clock) -> None:
     clock.now += HOUR - REFRESH_AHEAD_S
     provider.gate.clear()
     await made.renew()
+    [renewal] = renewals()
     await made.close()
-    assert made._task is not None
-    assert made._task.cancelled()
+    assert renewal.cancelled()
     provider.gate.set()
 
 

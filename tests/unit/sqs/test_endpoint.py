@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import botocore.auth
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint, split_queue
@@ -27,7 +29,8 @@ from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint, spl
 def test_endpoint(url: str, endpoint: Endpoint, host_header: str) -> None:
     assert parse_endpoint(url) == endpoint
     assert parse_endpoint(url).host_header == host_header
-    assert botocore.auth._host_from_url(url) == host_header
+    signer = SigV4Auth(Credentials("AK", "sk"), "sqs", "us-east-1")
+    assert signer.headers_to_sign(AWSRequest("POST", url))["host"] == host_header
 
 
 @pytest.mark.parametrize(
