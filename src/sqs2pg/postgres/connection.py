@@ -78,6 +78,11 @@ class Session:
         """Whether the connection is gone and must be replaced."""
         return self._connection.closed or self._connection.broken
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, a failed one included. Costs no round trip."""
+        return bool(self._connection.pgconn.transaction_status)
+
     async def execute(
         self, statement: str, parameters: Sequence[Any] | None = None
     ) -> list[tuple[Any, ...]]:
