@@ -26,7 +26,7 @@ async def session(database: str) -> AsyncIterator[Session]:
 
 async def idle(session: Session) -> bool:
     """Whether the session is open and outside a transaction."""
-    return not session.broken and not session._connection.pgconn.transaction_status
+    return not session.broken and not session.in_transaction
 
 
 async def test_what_opens_and_what_ends_go_with_begin_and_commit(
