@@ -16,7 +16,7 @@ from sqs2pg.cli.quarantine import _replay
 from sqs2pg.errors import KeyFault
 from sqs2pg.keys import provider_file
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.postgres.key_registry import activate, recorded
+from sqs2pg.postgres.key_registry import activate, recorded_keys
 from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.runners.connect import connect, keyring_of
 from sqs2pg.settings import Settings
@@ -133,7 +133,7 @@ async def test_a_rotation_is_on_record_and_audited(pipeline: Any, settings: Make
         await rotate(chosen, "pseudonym", 2)
         session = await connect(chosen)
         try:
-            record = await recorded(session)
+            record = await recorded_keys(session)
             acts = await session.execute("SELECT act, subject FROM sqs2pg.audit")
         finally:
             await session.close()
@@ -157,7 +157,9 @@ async def test_another_root_cannot_take_a_version_s_place(
             with pytest.raises(KeyFault) as caught:
                 await activate(session, other, "pseudonym", 2)
             assert caught.value.code == "key_fingerprint"
-            active = {key for key, (_, is_active) in (await recorded(session)).items() if is_active}
+            active = {
+                key for key, (_, is_active) in (await recorded_keys(session)).items() if is_active
+            }
         finally:
             await session.close()
     assert ("pseudonym", 2) in active

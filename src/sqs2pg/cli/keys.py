@@ -17,7 +17,7 @@ from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
 from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
 from sqs2pg.mask.registry import KEYED, properties
-from sqs2pg.postgres.key_registry import activate, recorded, require_activation
+from sqs2pg.postgres.key_registry import activate, recorded_keys, require_activation
 from sqs2pg.runners.connect import (
     connected,
     database_and_keys,
@@ -167,7 +167,7 @@ async def _rotate(
         refuse_broken_joins(settings)
     async with database_and_keys(settings) as (session, _, checked):
         keyring = checked
-        known = [version for name, version in await recorded(session) if name == series]
+        known = [version for name, version in await recorded_keys(session) if name == series]
         if not prepare:
             await require_activation(session)  # before a root is added that could not be activated
         prepared = [
@@ -192,7 +192,7 @@ async def _rotate(
             await activate(session, keyring, series, version)
         before = [
             v
-            for (name, v), (_, active) in (await recorded(session)).items()
+            for (name, v), (_, active) in (await recorded_keys(session)).items()
             if name == series and active
         ]
     return {
@@ -247,7 +247,7 @@ def list_(config: Path | None, as_json: bool) -> None:
 async def _list(settings: Settings) -> list[dict[str, object]]:
     async with connected(settings) as session:
         keyring = keyring_of(settings, endpoint_hosts(settings))
-        on_record = await recorded(session)
+        on_record = await recorded_keys(session)
     held = {
         (series, version): mark
         for series in ("pseudonym", "vault")

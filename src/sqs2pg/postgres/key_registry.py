@@ -96,7 +96,7 @@ async def activate(session: Session, keyring: Keyring, series: str, version: int
     audit.announce("keys_rotate", anchor)
 
 
-async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
+async def recorded_keys(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
     """Return the fingerprint of each series and version on record, and whether it is active.
 
     Raises SettingsError where the database has no such record.
@@ -110,7 +110,7 @@ async def recorded(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
         ) from None
 
 
-async def oldest(session: Session, series: str) -> int:
+async def oldest_version(session: Session, series: str) -> int:
     """Return the lowest version of a series on record; new versions always have higher numbers.
 
     The series must have a record. Raises FatalFault.

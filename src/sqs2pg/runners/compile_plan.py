@@ -29,7 +29,7 @@ from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.pipeline.plan import Columns, DedupeKey, Plan
 from sqs2pg.postgres.batch import SinkPlan
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.key_registry import oldest, verify_fingerprints
+from sqs2pg.postgres.key_registry import oldest_version, verify_fingerprints
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.target_copy import TargetTable
@@ -174,7 +174,7 @@ async def dedupe_of(
     """
     if not settings.ledger.dedupe_key:
         return None
-    version = await oldest(session, "pseudonym")
+    version = await oldest_version(session, "pseudonym")
     if version not in keyring.versions("pseudonym"):
         raise KeyFault(
             f"the database's oldest pseudonym root, version {version}, is not in the keyring: "

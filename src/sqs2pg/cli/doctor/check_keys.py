@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.keys.keyring import SERIES
-from sqs2pg.postgres.key_registry import recorded
+from sqs2pg.postgres.key_registry import recorded_keys
 
 
 async def check_keys(context: Context) -> list[Finding]:
@@ -28,7 +28,7 @@ async def check_key_record(context: Context) -> Finding:
     """Whether the keys are those that the database was filled with, its active versions held."""
     name = "keys on record"
     keyring = context.keyring()
-    record = await recorded(await context.session())
+    record = await recorded_keys(await context.session())
     if not record:
         return ok(name, "none yet: the first start records these")
     for series in SERIES:
