@@ -41,7 +41,6 @@ from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.producer import send_all
-from sqs2pg.telemetry import log
 
 _UNAVAILABLE = 69  # the suite cannot run here: no C compiler
 _EMULATED_MESSAGES = 3_000  # a longer backlog slows the emulator down
@@ -78,7 +77,6 @@ class BenchResult(msgspec.Struct):
 @json_option
 def bench(config: Path | None, database: str, runs: int, seconds: float, as_json: bool) -> int:
     """Measure throughput and CPU on this machine, in a few minutes."""
-    log.configure()
     dsn = ""
     if database == "configured":
         dsn = resolve_dsn(load(config).sink.dsn) or _FROM_ENVIRONMENT

@@ -29,7 +29,6 @@ from sqs2pg.cli.doctor.runner import run
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.telemetry import log
 
 # In this order: causes before consequences. Each has its own limit; none stops the others.
 CHECKS = (
@@ -90,7 +89,6 @@ def check(
     as_json: bool,
 ) -> int:
     """Examine settings, keys, masking, queue and database; exit 1 where something fails."""
-    log.configure()
     if emit_iam or emit_sql:
         run_async(_emit(Context(config), emit_iam, emit_sql))
         return 0

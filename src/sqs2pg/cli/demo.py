@@ -30,7 +30,6 @@ from sqs2pg.postgres import verify as verification
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 
 logger = structlog.get_logger(__name__)
 
@@ -72,7 +71,6 @@ def demo(
     It looks for no settings file. Of a file given with -c it uses the names, the table and the
     batches; the file's mapping must be that of the generated logins.
     """
-    log.configure()
     taken = _taken(config) if config else {}
     settings = _settings(taken, recover=recover)
     say = _quiet if as_json else partial(print, flush=True)

@@ -15,7 +15,6 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.runners.subjects import person_columns_of, references_of
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 from sqs2pg.vault.erase import Erased, Eraser
 from sqs2pg.vault.reference_key import reference_key
 
@@ -45,7 +44,6 @@ def forget(
     Their keys are destroyed and the values that they sealed are removed. Their rows lose their
     tokens and get a random user id. It may be repeated; if it was interrupted, run it again.
     """
-    log.configure()
     settings = load(config)
     names = stdin_lines(most=PEOPLE_MAX) if user_id == "-" else [user_id]
     if not all(names):

@@ -20,7 +20,6 @@ from sqs2pg.runners.connect import connected
 from sqs2pg.settings import EnvelopeSettings, Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.peek import peek
-from sqs2pg.telemetry import log
 
 
 @click.command()
@@ -47,7 +46,6 @@ def init(
     output: Path | None,
 ) -> None:
     """Propose a settings file from an existing table or from messages of the queue."""
-    log.configure()
     if from_table is None and sample is None:
         raise click.UsageError("give --from-table T, or --sample N, or both")
     if output is not None and output.exists():

@@ -27,7 +27,6 @@ from sqs2pg.runners.connect import (
     provider_of,
 )
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 
 
 @click.group()
@@ -143,7 +142,6 @@ def rotate(
     still opens. If keys are copied to several hosts: --prepare, copy, then rotate. A root that was
     prepared and is not active yet is used; no other one is added.
     """
-    log.configure()
     settings = load(config)
     result = run_async(_rotate(settings, series, break_joins=break_joins, prepare=prepare))
     if as_json:

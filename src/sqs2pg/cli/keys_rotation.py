@@ -12,7 +12,6 @@ from sqs2pg.cli.progress import Ticker
 from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.runners.subjects import recoverable_columns
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from sqs2pg.vault.rewrap import Bodies, Rewrapper
 
@@ -25,7 +24,6 @@ def rewrap(config: Path | None, as_json: bool) -> None:
 
     Safe to interrupt and to repeat, and to run while messages come in.
     """
-    log.configure()
     count, bodies = run_async(_rewrap(load(config)))
     if as_json:
         needed = [body.sealed_under for body in bodies]
@@ -47,7 +45,6 @@ def rekey(config: Path | None, as_json: bool) -> None:
 
     Safe to interrupt and to repeat, and to run while messages come in.
     """
-    log.configure()
     report = run_async(_rekey(load(config)))
     if as_json:
         print_json(msgspec.to_builtins(report))

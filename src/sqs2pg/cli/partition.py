@@ -13,7 +13,6 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.postgres import partitions as work
 from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 
 
 @click.command()
@@ -25,7 +24,6 @@ def partition(config: Path | None, convert: bool, as_json: bool) -> None:
 
     With --convert, first turn the plain table into a partitioned one, online, period by period.
     """
-    log.configure()
     settings = load(config)
     if not settings.sink.partition_by:
         raise SettingsError(

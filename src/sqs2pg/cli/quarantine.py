@@ -21,7 +21,6 @@ from sqs2pg.postgres.quarantine import Entry, Purged, Selection
 from sqs2pg.runners.assembly import assemble_replay
 from sqs2pg.runners.connect import database, database_and_keys
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 
 _number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 _numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
@@ -100,7 +99,6 @@ def show(
         raise click.UsageError("--unseal needs --reason TEXT, which goes to the audit")
     if not unseal and (reason is not None or ticket is not None):
         raise click.UsageError("--reason and --ticket go with --unseal")
-    log.configure()
     settings = load(config)
     if unseal:
         body = run_async(_unseal(settings, number, reason or "", ticket or ""))
@@ -137,7 +135,6 @@ def replay(
     """
     if sum((bool(numbers), reason is not None, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE, or --all")
-    log.configure()
     selection = Selection(ids=numbers, reason=_code(reason))
     report = run_async(_replay(load(config), selection))
     if as_json:
@@ -175,7 +172,6 @@ def purge(
     filtered = reason is not None or older_than_days is not None
     if sum((bool(numbers), filtered, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE and --older-than-days N, or --all")
-    log.configure()
     selection = Selection(ids=numbers, reason=_code(reason), older_than_days=older_than_days)
     report = run_async(_purge(load(config), selection, yes=yes))
     if as_json:

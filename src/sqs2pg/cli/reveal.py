@@ -19,7 +19,6 @@ from sqs2pg.cli.options import (
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 from sqs2pg.vault import reveal as work
 from sqs2pg.vault.reveal import Revealed
 
@@ -56,7 +55,6 @@ def reveal(
     """
     if token is None and user is None:
         raise click.UsageError("say what: a TOKEN, or --user USER_ID, or both")
-    log.configure()
     settings = load(config)
     if user == "-":
         [user] = stdin_lines(most=1)

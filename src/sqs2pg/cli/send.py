@@ -14,7 +14,6 @@ from sqs2pg.errors import Sqs2pgError
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.producer import Sent, read_lines, send_all
-from sqs2pg.telemetry import log
 
 
 @click.command()
@@ -40,7 +39,6 @@ def send(
     """Put generated logins, or a file's lines, on the queue."""
     if file is not None and count is not None:
         raise click.UsageError("--count and --file exclude each other")
-    log.configure()
     bodies = read_lines(file) if file is not None else logins(count or 1000, seed=seed)
     total = None if file is not None else count or 1000
     result = run_async(send_bodies(load(config), bodies, total, rate))

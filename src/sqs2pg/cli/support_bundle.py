@@ -32,7 +32,6 @@ from sqs2pg.cli.top import StatusClient, status_at
 from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.settings import Settings, load
 from sqs2pg.status.snapshot import Snapshot
-from sqs2pg.telemetry import log
 
 _OURS = (
     *("botocore", "click", "cryptography", "httptools", "msgspec", "prometheus-client"),
@@ -63,7 +62,6 @@ def support_bundle(url: str | None, out: Path | None, config: Path | None, as_js
 
     URL is the status address of the running pipeline; by default that of the settings.
     """
-    log.configure()
     path = out or Path(f"sqs2pg-support-{time.strftime('%Y%m%d-%H%M%S')}.zip")
     files = collect(url, config)
     try:

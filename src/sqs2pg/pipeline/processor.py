@@ -171,12 +171,8 @@ class Processor:
             self._trace.begin(report, messages)
         began = self._decoded = time.perf_counter()
         originals = Originals() if self.plan.recovers else None
-        if self._stale:
-            try:
-                await self._renew()
-            except TransientFault as fault:
-                self.release(fault, report)
-                return [Outcome.RELEASED] * len(messages)
+        if self._stale and not await self._renewed(report):
+            return [Outcome.RELEASED] * len(messages)
         met: DatabaseFault | None = None
         masked = began
         try:
@@ -212,10 +208,7 @@ class Processor:
         except FatalFault as fault:
             if fault.code != "all_rejected":
                 raise
-            try:
-                await self._confirm()
-            except TransientFault as moved:
-                self.release(moved, report)
+            if not await self._confirmed(report):
                 return [Outcome.RELEASED] * len(messages)
             if again:
                 raise
@@ -232,6 +225,15 @@ class Processor:
         self._observe(report, messages, outcomes)
         return outcomes
 
+    async def _confirmed(self, report: BatchReport) -> bool:
+        """Whether `_confirm` finds the tables unchanged; if not, the batch is released."""
+        try:
+            await self._confirm()
+        except TransientFault as changed:
+            self.release(changed, report)
+            return False
+        return True
+
     async def _confirm(self) -> None:
         """Raise TransientFault if the tables are not those that the rows were made for."""
         try:
@@ -241,6 +243,15 @@ class Processor:
             raise
         if changed:
             raise TransientFault("the target table has changed", code=_CHANGED)
+
+    async def _renewed(self, report: BatchReport) -> bool:
+        """Whether `_renew` succeeds; if not, the batch is released."""
+        try:
+            await self._renew()
+        except TransientFault as fault:
+            self.release(fault, report)
+            return False
+        return True
 
     async def _renew(self) -> bool:
         """Compile the mapping against the tables as they are now; return whether they changed.
