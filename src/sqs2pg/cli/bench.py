@@ -36,10 +36,9 @@ from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys import provider_file
 from sqs2pg.postgres.dsn import resolve_dsn
 from sqs2pg.postgres.identifiers import quote_identifier
-from sqs2pg.runners.connect import connected
+from sqs2pg.runners.connect import connected, queue_client
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.producer import send_all
 
 _UNAVAILABLE = 69  # the suite cannot run here: no C compiler
@@ -201,21 +200,18 @@ async def _drain(settings: Settings, seed: int) -> tuple[float, float]:
     first receive to the last delete.
     """
     count = _EMULATED_MESSAGES
-    client = SqsClient.from_environment()
-    try:
+    async with queue_client() as client:
         queue_url = await client.queue_url(settings.source.queue)
         await send_all(client, queue_url, logins(count, seed=seed, bad_share=0.0))
-    finally:
-        await client.close()
-    async with Pipeline(settings) as ready:
-        totals = ready.consumer.totals
-        running = asyncio.create_task(ready.consumer.run())
+    async with Pipeline(settings) as pipeline:
+        totals = pipeline.consumer.totals
+        running = asyncio.create_task(pipeline.consumer.run())
         await _reach(running, lambda: totals.received > 0)
         began, cpu_began = time.perf_counter(), time.process_time()
         await _reach(running, lambda: totals.settled >= count)
-        await ready.source.acknowledged()
+        await pipeline.source.acknowledged()
         took_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-        await _stop(ready, running)
+        await _stop(pipeline, running)
     return count / took_s, cpu_s * 1e6 / count
 
 
@@ -227,6 +223,6 @@ async def _reach(running: asyncio.Task[object], there: Callable[[], bool]) -> No
         await asyncio.sleep(_CHECK_S)
 
 
-async def _stop(ready: Pipeline, running: asyncio.Task[object]) -> None:
-    ready.consumer.stop()
+async def _stop(pipeline: Pipeline, running: asyncio.Task[object]) -> None:
+    pipeline.consumer.stop()
     await running

@@ -16,9 +16,8 @@ from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.message import Message
 from sqs2pg.postgres.catalog import read_columns
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.runners.connect import connected
+from sqs2pg.runners.connect import connected, queue_client
 from sqs2pg.settings import EnvelopeSettings, Settings, load
-from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.peek import peek
 
 
@@ -85,12 +84,8 @@ async def _propose(settings: Settings, table: str | None, sample: int | None, qu
 
 
 async def _peek(queue: str, count: int) -> list[Message]:
-    client = SqsClient.from_environment()
-    try:
-        url = await client.queue_url(queue)
-        return await peek(client, url, count)
-    finally:
-        await client.close()
+    async with queue_client() as client:
+        return await peek(client, await client.queue_url(queue), count)
 
 
 def _documents(messages: list[Message], queue: str) -> tuple[list[Any], dict[str, Any]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from sqs2pg.cli.run_process import Drain, run_process
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.runners import ray_fleet
+from sqs2pg.runners.connect import queue_client
 from sqs2pg.settings import Settings
-from sqs2pg.sqs.client import SqsClient
 
 
 async def run_fleet(
@@ -20,12 +20,11 @@ async def run_fleet(
     `run_process`, and what ended a consumer.
     """
     ray_fleet.join(address)
-    client = SqsClient.from_environment()
-    fleet = ray_fleet.FleetDriver(settings, config, client)
     try:
-        return await run_process(
-            fleet, drain=drain, progress=lambda: {"workers": sum(fleet.nodes.values())}
-        )
+        async with queue_client() as client:
+            fleet = ray_fleet.FleetDriver(settings, config, client)
+            return await run_process(
+                fleet, drain=drain, progress=lambda: {"workers": sum(fleet.nodes.values())}
+            )
     finally:
-        await client.close()
         ray_fleet.leave()

@@ -11,8 +11,8 @@ from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
+from sqs2pg.runners.connect import queue_client
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.producer import Sent, read_lines, send_all
 
 
@@ -61,16 +61,13 @@ async def send_bodies(
     settings: Settings, bodies: Iterable[str], total: int | None, rate: float | None = None
 ) -> Sent:
     """Send bodies to the settings' queue, with progress; `total`: how many, where it is known."""
-    client = SqsClient.from_environment()
     done = 0
 
     def progress(count: int) -> None:
         nonlocal done
         done = count
 
-    try:
+    async with queue_client() as client:
         queue_url = await client.queue_url(settings.source.queue)
         async with Ticker("sending", lambda: (done, total, {})):
             return await send_all(client, queue_url, bodies, rate=rate, progress=progress)
-    finally:
-        await client.close()

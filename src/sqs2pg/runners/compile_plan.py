@@ -129,6 +129,21 @@ async def compile_plan(
     return compiler, compiler.compile(keyring, subject_key)
 
 
+async def read_mapping(
+    session: Session,
+    settings: Settings,
+    masks: Sequence[Sequence[Operator | None]],
+    *,
+    narrowed: bool = False,
+) -> tuple[MessageMapping, Columns]:
+    """Compile the mapping alone against the tables as they are now; return it and their columns.
+
+    `narrowed` as of `target_tables`. Raises SettingsError where the tables do not fit the mapping.
+    """
+    _, columns = await target_tables(session, settings, narrowed=narrowed)
+    return compile_mapping(settings, columns, masks), columns
+
+
 def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]]:
     """Return each field's operator, compiled, by target, in the order of fields; None keeps."""
     return [
@@ -201,9 +216,8 @@ async def _refresh(
     another mapping; the messages are held meanwhile.
     """
     try:
-        _, columns = await target_tables(session, settings, narrowed=True)
-        mapping = compile_mapping(settings, columns, masks)
+        found = await read_mapping(session, settings, masks, narrowed=True)
     except SettingsError as error:
         raise TransientFault(error.what, code=error.code, hint=error.hint) from None
     logger.info("the target's columns were read again", table=settings.table_names)
-    return mapping, columns
+    return found

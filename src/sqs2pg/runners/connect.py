@@ -1,4 +1,4 @@
-"""Reach what settings name: the database, and the keys that belong to it.
+"""Reach what settings name: the database, the keys that belong to it, and SQS.
 
 The order is keys first, then the database: a wrong key is reported before anything is touched.
 """
@@ -60,6 +60,16 @@ async def database_and_keys(settings: Settings) -> AsyncIterator[tuple[Session, 
     keyring = keyring_of(settings, database_hosts(settings))
     async with database(settings) as (session, pipeline):
         yield session, pipeline, await verify_fingerprints(session, keyring)
+
+
+@asynccontextmanager
+async def queue_client() -> AsyncIterator[SqsClient]:
+    """Yield a client of the environment's SQS; close it at the end. Raises SettingsError."""
+    client = SqsClient.from_environment()
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 def database_hosts(settings: Settings) -> list[str]:

@@ -12,11 +12,9 @@ import msgspec
 
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.copy_text import values
 from sqs2pg.message import Message, Row, TargetLines
-from sqs2pg.postgres.migrate import target_tables
-from sqs2pg.runners.compile_plan import masks_of, payloads_of
+from sqs2pg.runners.compile_plan import masks_of, payloads_of, read_mapping
 from sqs2pg.sqs.peek import peek
 
 
@@ -39,8 +37,7 @@ async def take_sample(context: Context, count: int) -> Sample:
     settings = context.settings
     keyring = context.keyring()
     client, url = await context.queue()
-    _, matched = await target_tables(await context.session(), settings)
-    mapping = compile_mapping(settings, matched, masks_of(settings, keyring))
+    mapping, _ = await read_mapping(await context.session(), settings, masks_of(settings, keyring))
     names = tuple(settings.message_attributes)
     messages = await peek(client, url, count, message_attributes=names)
     payloads = payloads_of(settings)

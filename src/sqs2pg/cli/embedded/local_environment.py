@@ -9,9 +9,8 @@ from contextlib import contextmanager
 
 from sqs2pg.cli.embedded import OVERRIDING, Servers, remove_env_file, servers, write_env_file
 from sqs2pg.postgres.migrate import migrate
-from sqs2pg.runners.connect import connected
+from sqs2pg.runners.connect import connected, queue_client
 from sqs2pg.settings import Settings
-from sqs2pg.sqs.client import SqsClient
 
 
 @contextmanager
@@ -53,13 +52,10 @@ def local_environment(*, keep_file: bool) -> Iterator[None]:
 
 async def prepare(settings: Settings) -> None:
     """Make the queue and migrate the database of embedded servers that have just started."""
-    client = SqsClient.from_environment()
-    try:
+    async with queue_client() as client:
         await client.create_queue(
             settings.source.queue,
             {"VisibilityTimeout": str(settings.source.visibility_timeout_s)},
         )
-    finally:
-        await client.close()
     async with connected(settings) as session:
         await migrate(session, settings)
