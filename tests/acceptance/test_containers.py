@@ -199,7 +199,7 @@ def test_ports_are_published_on_loopback_only() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_who_is_waited_for_can_be_waited_for() -> None:
+def test_services_that_others_wait_for_have_a_health_check_or_end() -> None:
     for service in SERVICES.values():
         waits = service.get("depends_on", {})
         for name, how in waits.items() if isinstance(waits, dict) else ():
@@ -254,7 +254,7 @@ def test_everything_is_installed_from_hashes() -> None:
     assert files == {"requirements/runtime.txt", "requirements/build.txt"}
 
 
-def test_what_is_copied_is_let_through_and_nothing_else() -> None:
+def test_the_dockerignore_admits_exactly_what_is_copied() -> None:
     copied = [
         word for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]
     ]

@@ -89,7 +89,7 @@ def test_the_visibility_timeout_is_held_against_the_longest_batch(
     assert found(shell)["queue batch time"]["status"] == "ok"
 
 
-def test_people_whose_names_a_column_takes_for_one_or_cannot_replace(
+def test_doctor_warns_of_a_column_that_merges_people_or_cannot_hold_a_random_id(
     shell: Shell, query: Query
 ) -> None:
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"

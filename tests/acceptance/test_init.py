@@ -55,7 +55,7 @@ def checked(shell: Shell, text: str) -> dict[str, Any]:
     return report
 
 
-def test_from_a_table(shell: Shell, query: Query) -> None:
+def test_init_proposes_a_mapping_from_a_table(shell: Shell, query: Query) -> None:
     query(TABLE)
     text = shell("init", "--from-table", "visit").out
     checked(shell, text)
@@ -87,7 +87,9 @@ def test_a_view_is_no_target_that_check_passes(shell: Shell, query: Query) -> No
     )
 
 
-def test_from_messages(shell: Shell, query: Query, send: Send, sqs: Any, queue_url: str) -> None:
+def test_init_proposes_a_mapping_from_messages(
+    shell: Shell, query: Query, send: Send, sqs: Any, queue_url: str
+) -> None:
     send([json.dumps(visit) for visit in VISITS])
     text = shell("init", "--sample", "50").out
     for canary in ("user3@example.org", "198.51.100.3", "u3", "Ulm"):
@@ -113,7 +115,9 @@ def test_from_messages(shell: Shell, query: Query, send: Send, sqs: Any, queue_u
     assert (done["written"], done["quarantined"]) == (12, 0)
 
 
-def test_from_both_and_out_of_an_envelope(shell: Shell, query: Query, send: Send) -> None:
+def test_init_combines_a_table_with_enveloped_messages(
+    shell: Shell, query: Query, send: Send
+) -> None:
     query(TABLE)
     shell("migrate")
     wrapped = [
@@ -140,7 +144,9 @@ def test_from_both_and_out_of_an_envelope(shell: Shell, query: Query, send: Send
     ("arguments", "what"),
     [((), "--from-table T"), (("--sample", "0"), "'--sample'")],
 )
-def test_what_is_asked_must_make_sense(shell: Shell, arguments: tuple[str, ...], what: str) -> None:
+def test_init_refuses_options_that_make_no_sense(
+    shell: Shell, arguments: tuple[str, ...], what: str
+) -> None:
     assert what in shell.error("init", *arguments, code=2)
 
 

@@ -83,9 +83,7 @@ def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
     assert shell("verify", "--json").last["ok"]
 
 
-def test_what_stands_in_the_way_is_told_and_nothing_is_changed(
-    partitioned: Shell, query: Query
-) -> None:
+def test_convert_names_an_obstacle_and_changes_nothing(partitioned: Shell, query: Query) -> None:
     query("CREATE TABLE user_logins (user_id varchar(128) PRIMARY KEY, device_type varchar(32),"
           " masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32),"
           " app_version integer, create_date date)")  # fmt: skip
@@ -109,7 +107,7 @@ CREATE TABLE inherits () INHERITS (user_logins);
 """
 
 
-def test_what_would_be_lost_without_a_word_stands_in_the_way(
+def test_convert_refuses_to_lose_constraints_rules_and_grants(
     partitioned: Shell, query: Query
 ) -> None:
     query(OBSTACLES)
@@ -127,7 +125,7 @@ def test_what_would_be_lost_without_a_word_stands_in_the_way(
     assert query("SELECT relkind FROM pg_class WHERE relname = 'user_logins'") == [("r",)]
 
 
-def test_a_table_with_generated_columns_and_dates_out_of_this_world_is_converted(
+def test_a_table_with_generated_columns_and_extreme_dates_is_converted(
     partitioned: Shell, query: Query, send: Send
 ) -> None:
     partitioned.environment["SQS2PG_SINK__PARTITION_BY"] = ""

@@ -170,7 +170,7 @@ def test_replay_after_the_mapping_was_mended(
         ("purge", "--yes", "--older-than-days", "0"),
     ],
 )
-def test_what_is_meant_must_be_said_once(bare_shell: Any, arguments: tuple[str, ...]) -> None:
+def test_contradictory_selections_are_refused(bare_shell: Any, arguments: tuple[str, ...]) -> None:
     ended = bare_shell("quarantine", *arguments, code=2)
     assert ended.err.startswith("error:")
 

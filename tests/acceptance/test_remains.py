@@ -29,7 +29,9 @@ def filled(shell: Shell, send: Send) -> Shell:
     return shell
 
 
-def test_the_vault_without_the_books(filled: Shell, query: Query, send: Send) -> None:
+def test_commands_refuse_a_database_without_the_sqs2pg_schema(
+    filled: Shell, query: Query, send: Send
+) -> None:
     query("DROP SCHEMA sqs2pg CASCADE")
     kept = query("SELECT subject, field, token, sealed FROM pii.value ORDER BY 3")
     said = filled.error("migrate", code=1)
@@ -59,7 +61,7 @@ def test_the_vault_without_the_books(filled: Shell, query: Query, send: Send) ->
     assert filled("verify", "--json").last["ok"]
 
 
-def test_the_books_without_the_vault(
+def test_commands_refuse_a_database_without_the_vault_schema(
     filled: Shell, query: Query, send: Send, database: str
 ) -> None:
     query("DROP SCHEMA pii CASCADE")
@@ -109,7 +111,9 @@ def test_a_schema_of_our_name_that_is_another_s(shell: Shell, query: Query, sche
     assert query("SELECT count(*) FROM theirs.theirs") == [(0,)]
 
 
-def test_books_that_have_lost_their_migrations(filled: Shell, query: Query) -> None:
+def test_migrate_refuses_a_schema_that_lost_its_migration_table(
+    filled: Shell, query: Query
+) -> None:
     query("DROP TABLE sqs2pg.migration")
     said = filled.error("migrate", code=1)
     assert "has lost its table of migrations, while schema pii" in said

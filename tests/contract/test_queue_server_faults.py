@@ -197,7 +197,7 @@ def test_a_share_is_delivered_twice_even_after_its_delete(
     assert {line.message_id: line.deletes for line in lines} == dict(seen)
 
 
-def test_a_twin_may_come_while_the_first_is_held(
+def test_a_duplicate_may_arrive_while_the_first_copy_is_in_flight(
     server: QueueServer, client: Any, url: str
 ) -> None:
     server.fill(name_of(url), 100)

@@ -236,7 +236,7 @@ def test_it_listens_on_loopback_only(server: QueueServer) -> None:
 
 
 @pytest.mark.parametrize("start", ["server.start()", "Thread(target=server.start).start()"])
-def test_it_ends_with_a_parent_that_was_killed(start: str) -> None:
+def test_the_server_ends_when_its_parent_is_killed(start: str) -> None:
     code = f"""
 import sys, time
 from threading import Thread
@@ -279,7 +279,7 @@ def test_stop_ends_it_and_may_be_repeated() -> None:
     assert server.stop() is None
 
 
-def test_it_survives_what_is_no_request() -> None:
+def test_the_server_survives_malformed_requests() -> None:
     found = fuzz.run(seed=20260101, cases=4000)
     assert found.answered > 1000
     assert found.refused > 100
@@ -302,7 +302,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Queue
         yield server, ca
 
 
-def test_it_speaks_tls(tls_server: tuple[QueueServer, Path]) -> None:
+def test_the_server_speaks_tls(tls_server: tuple[QueueServer, Path]) -> None:
     server, ca = tls_server
     client = boto3.client(
         "sqs",

@@ -212,7 +212,7 @@ def failures_of(answer: dict[str, Any]) -> list[EntryFailure]:
     ]
 
 
-async def test_delete(sqs: Any, ours: SqsClient) -> None:
+async def test_delete_gives_the_answers_that_boto3_gives(sqs: Any, ours: SqsClient) -> None:
     url = sqs.queue()
     for number in range(10):
         sqs.send(url, f"body {number}")

@@ -250,7 +250,7 @@ def test_down_refuses_and_up_serves_on_the_same_port(proxy: FaultProxy) -> None:
         assert read_all(client) == (b"", True)
 
 
-def test_a_target_that_is_away_resets_who_comes(proxy: FaultProxy) -> None:
+def test_connections_are_reset_while_the_target_is_away(proxy: FaultProxy) -> None:
     with socket.socket() as unused:  # held, so that nobody comes to listen there
         unused.bind(("127.0.0.1", 0))
         proxy.target = unused.getsockname()

@@ -313,7 +313,7 @@ async def test_a_suspect_is_tried_alone_and_set_aside_only_if_it_killed_before(
         assert rows(database, "SELECT count(*) FROM sqs2pg.suspect") == [(0,)]
 
 
-async def test_a_trial_that_a_stop_cuts_short_leaves_no_note(
+async def test_a_trial_interrupted_by_a_stop_leaves_no_marker(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline(shutdown_grace_s=2, source={"max_receives": 2}) as ready:

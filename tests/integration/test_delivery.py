@@ -200,7 +200,7 @@ async def test_rows_rejected_alike_are_counted_over_all_writers(
         "ALTER DATABASE {name} SET default_transaction_read_only = on",
     ],
 )
-async def test_a_fault_of_the_world_releases_and_never_sets_aside(
+async def test_a_systemic_fault_releases_and_never_quarantines(
     pipeline: Assemble, database: str, breakage: str
 ) -> None:
     async with pipeline() as ready:
@@ -281,7 +281,7 @@ async def test_a_suspect_that_the_table_stopped_is_not_quarantined_for_its_marke
         assert await Suspects(8).try_alone(processor, delivered(suspect, 9)) == Outcome.WRITTEN
 
 
-async def test_a_killers_marker_stays_until_it_is_quarantined(
+async def test_the_marker_of_a_message_that_crashes_workers_stays_until_it_is_quarantined(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:

@@ -116,7 +116,7 @@ async def test_few_rows_are_held_while_a_column_wants_what_they_lack(
         assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
 
 
-async def test_a_column_mended_in_mid_search_does_not_part_a_batch(
+async def test_a_column_repaired_during_the_search_does_not_split_a_batch(
     pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table waits for the transaction that is being searched, and not the other way round."""

@@ -21,7 +21,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_of_an_uncaught_exception_only_type_and_place_are_told(case: str) -> None:
+def test_only_the_type_and_place_of_an_uncaught_exception_are_printed(case: str) -> None:
     text = CASES[case].replace("{canary!r}", repr(CANARY))
     done = subprocess.run(
         [sys.executable, "-c", HOOKS + text], capture_output=True, text=True, check=False

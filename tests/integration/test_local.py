@@ -239,7 +239,9 @@ def client(endpoint: str) -> Any:
         (signal.SIGHUP, 128 + signal.SIGHUP),
     ],
 )
-def test_nothing_is_left_behind(person: Person, ending: str | signal.Signals, status: int) -> None:
+def test_no_process_or_folder_is_left_behind(
+    person: Person, ending: str | signal.Signals, status: int
+) -> None:
     with running(person) as (process, local), watching(local["pids"]) as wait:
         if ROOT:
             assert local["uid"] == person.identity.get("user", 0)
@@ -636,7 +638,9 @@ def show(url: str, *names: str) -> dict[str, tuple[str, str]]:
         return {row[0]: (row[1], row[2]) for row in connection.execute(query, [list(names)])}
 
 
-def test_settings(servers: Servers, open_folder: Path) -> None:
+def test_the_embedded_server_has_the_settings_it_should_have(
+    servers: Servers, open_folder: Path
+) -> None:
     names = ("fsync", "full_page_writes", "synchronous_commit", "shared_buffers", "work_mem")
     quick = show(servers.database_url, *names, "max_connections", "unix_socket_directories")
     assert (quick["fsync"][0], quick["full_page_writes"][0]) == ("off", "off")

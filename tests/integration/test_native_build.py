@@ -105,13 +105,13 @@ def build(folder: Path, **environment: str) -> list[str]:
     return [wheel.name, *zipfile.ZipFile(wheel).namelist()]
 
 
-def test_the_wheel_has_it(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_extension(tmp_path: Path) -> None:
     name, *files = build(tmp_path, SQS2PG_NATIVE="1")
     assert f"sqs2pg/{NAME}" in files
     assert not name.endswith("-any.whl")
 
 
-def test_the_wheel_is_whole_without_it(tmp_path: Path) -> None:
+def test_the_wheel_is_complete_without_the_extension(tmp_path: Path) -> None:
     name, *files = build(tmp_path, SQS2PG_NATIVE="0")
     assert name.endswith("-py3-none-any.whl")
     assert "sqs2pg/native.py" in files

@@ -553,7 +553,7 @@ async def test_a_rotation_during_a_replay_stops_it(
         "CREATE TRIGGER refuse BEFORE INSERT ON user_logins EXECUTE FUNCTION refuse()",
     ],
 )
-async def test_a_fault_of_the_world_leaves_everything_as_it_was(
+async def test_a_systemic_fault_leaves_everything_as_it_was(
     set_aside: Any, settings: MakeSettings, database: str, breakage: str
 ) -> None:
     await set_aside([strange(1), "not json"])

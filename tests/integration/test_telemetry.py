@@ -109,7 +109,7 @@ async def test_emf_has_no_effect_outside_lambda_and_one_warning_says_so(
     assert told == [("warning", "telemetry.emf has no effect outside AWS Lambda")]
 
 
-def test_off_imports_nothing_of_it() -> None:
+def test_opentelemetry_is_not_imported_if_it_is_off() -> None:
     code = (
         "import sys, sqs2pg.runners.pipeline, sqs2pg.cli.run\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"

@@ -73,7 +73,7 @@ async def test_slow_path_seals_what_is_written_and_nothing_else(
     assert rows(database, COUNTS) == [(2, 4, 2)]
 
 
-async def test_what_takes_the_native_short_cut_is_sealed_like_what_does_not(
+async def test_the_fast_path_seals_what_python_seals(
     pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [message(f"u{i}", f"192.0.2.{i % 7}", str(i % 5)) for i in range(60)]
@@ -94,7 +94,7 @@ async def test_what_takes_the_native_short_cut_is_sealed_like_what_does_not(
     assert found[0] == found[1]
 
 
-async def test_a_value_known_of_one_field_is_sealed_of_another(
+async def test_a_value_stored_for_one_field_is_also_sealed_for_another(
     pipeline: Assemble, database: str
 ) -> None:
     secret = {"column": "ip", "mask": "pseudonymize", "kind": "ip", "recover": True}

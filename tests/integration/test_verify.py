@@ -43,7 +43,7 @@ async def check(database: str, pipeline: int) -> VerifyReport:
 
 
 @pytest.mark.parametrize("tampering", TAMPERING)
-async def test_a_tampered_book_does_not_balance(
+async def test_verify_fails_after_tampering(
     pipeline: Assemble, database: str, tampering: str
 ) -> None:
     async with pipeline() as ready:

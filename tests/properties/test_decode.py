@@ -75,7 +75,7 @@ def test_a_good_record_comes_back_however_it_is_written(
 
 @unhurried
 @given(objects | anything, st.booleans())
-def test_the_rules_decide_and_nothing_else(value: Any, ascii_only: bool) -> None:
+def test_decoding_follows_the_rules_for_any_json_value(value: Any, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only)
     for decoder, strict in ((DROP, False), (STRICT, True)):
         found = outcome(decoder, body)
@@ -118,7 +118,9 @@ def test_a_body_cut_or_changed_anywhere_is_a_record_or_a_fault(
         ["`", "at `$.", "field `", "Expected `str`", "Object missing required field `", ""]
     ),
 )
-def test_an_unknown_name_is_never_quoted(value: dict[str, Any], name: str, disguise: str) -> None:
+def test_a_fault_never_quotes_an_unknown_field_name(
+    value: dict[str, Any], name: str, disguise: str
+) -> None:
     value = {f"{disguise}{CANARY}{name}": CANARY, **value}
     for decoder in (DROP, STRICT):
         found = outcome(decoder, json.dumps(value))

@@ -51,7 +51,7 @@ def test_plain_bodies_are_taken(body: str) -> None:
 
 
 @pytest.mark.parametrize("body", LEFT)
-def test_what_is_odd_is_left_to_python(body: str) -> None:
+def test_an_unusual_body_is_left_to_python(body: str) -> None:
     assert both().check(body) is None
 
 
@@ -189,7 +189,7 @@ NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
         Message("ffffffff-ffff-1" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS)),
     ],
 )
-def test_a_batch_with_an_odd_one_is_not_packed(odd: Message) -> None:
+def test_a_batch_with_an_unusual_message_is_not_packed(odd: Message) -> None:
     twin = Message("00000000-0000-4" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS))
     assert both().fast.pack([twin], b"\n")
     assert both().fast.pack([twin, odd], b"\n") is None
@@ -240,14 +240,16 @@ def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
     assert fast_path.compile_fast_path(settings, [column], masks_of(settings), extension()) is None
 
 
-def test_nor_have_event_names_or_another_build() -> None:
+def test_there_is_no_fast_path_with_a_dedupe_key_or_without_the_extension() -> None:
     settings = Settings(ledger=LedgerSettings(dedupe_key="e"))
     assert fast_path.compile_fast_path(settings, TARGET, masks_of(settings), extension()) is None
     masks = masks_of(Settings())
     assert fast_path.compile_fast_path(Settings(), TARGET, masks, None) is None
 
 
-def test_an_older_build_and_one_turned_off_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extension_that_is_older_or_turned_off_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
     assert usable({}) is extension()
     assert usable({"SQS2PG_NATIVE": "0"}) is None
@@ -270,12 +272,14 @@ def test_an_older_build_and_one_turned_off_are_none(monkeypatch: pytest.MonkeyPa
         ((("a", False),) * 65, ((0, 0, False, True, -1, b"", b""),), ValueError),
     ],
 )
-def test_what_it_is_given_is_checked(sources: Any, columns: Any, error: type[Exception]) -> None:
+def test_the_arguments_of_a_fast_path_are_checked(
+    sources: Any, columns: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         extension().FastPath(sources, columns, False)
 
 
-def test_a_message_that_is_none_raises() -> None:
+def test_an_object_that_is_not_a_message_raises() -> None:
     with pytest.raises(AttributeError):
         both().fast.lines([object()])  # type: ignore[list-item]
 

@@ -280,7 +280,7 @@ def first_process(process: subprocess.Popen[str]) -> int:
     raise AssertionError("unshare made no process")
 
 
-def test_the_entrypoint_is_healthy_and_heeds_sigterm_as_process_one(
+def test_the_entrypoint_is_healthy_and_stops_on_sigterm_as_process_one(
     image: Image, shell: Shell, database: str, sqs_client: Any, queue_url: str
 ) -> None:
     assert image.final.of("STOPSIGNAL") == ["SIGTERM"]

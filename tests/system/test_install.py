@@ -55,7 +55,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "bin")
 
 
-def test_nothing_is_said_or_done_where_all_is_there(machine: Machine) -> None:
+def test_nothing_is_installed_or_printed_if_everything_is_there(machine: Machine) -> None:
     machine.put("there", "")
     done = machine.install(user=1000)
     assert (done.returncode, done.stdout, done.stderr, machine.calls) == (0, "", "", [])

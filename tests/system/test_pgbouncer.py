@@ -115,7 +115,7 @@ def test_migrate_drain_and_verify(
     assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
 
 
-def test_a_backfill_s_claim_is_of_its_transaction_and_gone_with_it(
+def test_a_backfill_claim_ends_with_its_transaction(
     make_shell: Callable[[str], Any], pgbouncer: str, pooler: Any, tmp_path: Path
 ) -> None:
     shell = make_shell(pgbouncer)

@@ -194,7 +194,7 @@ def test_wrong_options_exit_with_2(
     assert "error:" in capsys.readouterr().err
 
 
-def test_options_reach_the_plan() -> None:
+def test_the_options_are_parsed() -> None:
     options = parse(["--only", "drain,tls", "--messages", "plain=7", "--setting", "SINK__X=1"])
     assert options.only == ("drain", "tls")
     assert options.messages == [("plain", 7)]
@@ -322,7 +322,7 @@ def test_a_contender_sees_its_target_and_nothing_of_the_users(
     "dsn",
     ["postgresql://u:p%40@h:5/a?sslmode=disable", "host=h port=5 user=u password=p@ dbname=a"],
 )
-def test_another_database_on_the_same_server(dsn: str) -> None:
+def test_with_database_changes_only_the_database_name(dsn: str) -> None:
     parts = conninfo_to_dict(with_database(dsn, "b"))
     assert (parts["host"], parts["port"], parts["password"]) == ("h", "5", "p@")
     assert parts["dbname"] == "b"

@@ -31,7 +31,7 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("value", ["203.113.77.41", "canary0a1b2c3d4e5f60", 'a"b\\c é/+?'])
-def test_every_form_is_found(form: str, value: str) -> None:
+def test_a_canary_is_found_in_every_encoding(form: str, value: str) -> None:
     canary = Canary(value, "ip")
     if form in ("in capitals", "escapes") and not value.isascii():
         return
@@ -47,7 +47,7 @@ def test_base64_of_a_longer_text_is_found(before: int, after: int) -> None:
         assert find([canary], coded)
 
 
-def test_what_is_not_there_is_not_found() -> None:
+def test_no_canary_is_found_where_there_is_none() -> None:
     canaries = [text_canary("a"), text_canary("b")]
     assert find(canaries, canaries[0].value[:-1] + " " + canaries[1].value[1:]) == []
     assert find(canaries, b"") == []

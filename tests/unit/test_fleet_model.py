@@ -42,7 +42,7 @@ def test_twice_the_rate_is_twice_the_fleet(times: int) -> None:
         ({"round_trip_s": 0.1}, "in_flight"),
     ],
 )
-def test_each_assumption_counts(change: dict[str, float], what: str) -> None:
+def test_doubling_an_assumption_doubles_its_result(change: dict[str, float], what: str) -> None:
     before = getattr(fleet(1e6, Assumptions()), what)
     after = getattr(fleet(1e6, dataclasses.replace(Assumptions(), **change)), what)
     assert after == pytest.approx(2 * before, rel=0.001)

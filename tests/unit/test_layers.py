@@ -304,7 +304,7 @@ def test_the_top_of_the_package_is_read_at_a_glance() -> None:
     assert folders | files | {"__main__"} == set(FLOOR)
 
 
-def test_the_rules_are_about_modules_that_are_there() -> None:
+def test_every_rule_names_a_module_that_exists() -> None:
     # A rule about a module that was renamed would hold for ever.
     names = {source.name for source in read(PACKAGE)}
     assert len(names) > 40
@@ -482,7 +482,7 @@ def test_a_tree_that_breaks_a_rule_has_one(tmp_path: Path, name: str, text: str,
         },
     ],
 )
-def test_a_circle_is_found(tmp_path: Path, files: dict[str, str]) -> None:
+def test_circular_imports_are_reported(tmp_path: Path, files: dict[str, str]) -> None:
     found = circle(plant(tmp_path, {**GOOD, **files}))
     assert {f"{US}/{name}" for name in files} <= {
         f"{module.replace('.', '/')}.py".replace("settings.py", "settings/__init__.py")

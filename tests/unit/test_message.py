@@ -82,7 +82,7 @@ def test_a_message_as_sqs_sends_it() -> None:
     assert message.message_attributes["trace"].string_value == CANARY
 
 
-def test_the_least_a_queue_must_send() -> None:
+def test_a_message_with_only_the_required_attributes_is_read() -> None:
     least = {
         "MessageId": "m",
         "ReceiptHandle": "r",

@@ -64,7 +64,7 @@ def test_no_unit_includes_itself_by_way_of_others() -> None:
     assert order[-1] == "main"
 
 
-def test_a_circle_is_found(tmp_path: Path) -> None:
+def test_circular_includes_are_reported(tmp_path: Path) -> None:
     (tmp_path / "http.h").write_text("", encoding="utf-8")
     (tmp_path / "http.c").write_text('#include "http.h"\n#include "calls.h"\n', encoding="utf-8")
     (tmp_path / "calls.h").write_text('#include "http.h"\n', encoding="utf-8")
@@ -79,7 +79,7 @@ def test_only_main_knows_the_handlers() -> None:
     assert knowing == {"main"}
 
 
-def test_the_bottom_includes_nothing_of_ours() -> None:
+def test_the_lowest_units_include_none_of_our_files() -> None:
     includes = read_includes(SOURCES)
 
     assert {unit for unit, used in includes.items() if not used} == BOTTOM

@@ -63,7 +63,7 @@ def test_a_smaller_count_gives_the_first_of_them() -> None:
     assert list(logins(50, seed=1)) == list(islice(logins(5_000, seed=1), 50))
 
 
-def test_none_are_none() -> None:
+def test_zero_logins_are_an_empty_list() -> None:
     assert list(logins(0)) == []
 
 

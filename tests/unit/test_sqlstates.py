@@ -22,5 +22,5 @@ from sqs2pg.postgres.sqlstate import is_row_state
         ("U0001", True),  # a trigger's own class
     ],
 )
-def test_a_state_is_of_the_row_or_of_the_world(sqlstate: str, of_the_row: bool) -> None:
+def test_an_sqlstate_is_about_the_row_or_systemic(sqlstate: str, of_the_row: bool) -> None:
     assert is_row_state(sqlstate) is of_the_row

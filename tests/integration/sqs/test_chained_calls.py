@@ -115,7 +115,7 @@ async def test_a_connection_that_closes_in_between_is_no_attempt_spent(bench: Be
     assert bench.queue.connections == 2
 
 
-async def test_credentials_that_are_due_end_it(bench: Bench) -> None:
+async def test_credentials_due_for_renewal_end_a_chain(bench: Bench) -> None:
     provided: list[Provided] = [(AwsKeys("OLD", "sk"), None), (AwsKeys("NEW", "sk"), None)]
     client = bench.client(brought("a"), provide=lambda: provided[0])
     seen = 0
@@ -131,7 +131,7 @@ async def test_credentials_that_are_due_end_it(bench: Bench) -> None:
     assert len(bench.queue.requests) == 2
 
 
-async def test_who_waits_for_the_connection_has_its_turn(bench: Bench) -> None:
+async def test_a_call_that_waits_for_the_connection_gets_its_turn(bench: Bench) -> None:
     client = bench.client(brought("a"), max_connections=1)
     others: list[asyncio.Task[list[Message]]] = []
 
@@ -193,7 +193,7 @@ async def test_a_batch_that_failed_in_part_is_the_last(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("again", [CLOSE, error("InternalError", 500)])
-async def test_it_is_the_present_batch_that_is_sent_again(bench: Bench, again: bytes) -> None:
+async def test_a_retry_sends_the_current_batch_again(bench: Bench, again: bytes) -> None:
     handles = Handles(["h1"], ["h2"])
     client = bench.client(done("0"), again, done("0"))
     assert await client.delete_batches(handles) == []
@@ -201,7 +201,7 @@ async def test_it_is_the_present_batch_that_is_sent_again(bench: Bench, again: b
     assert sent == ["h1", "h2", "h2"]
 
 
-async def test_a_fault_in_the_end_is_the_present_batch_s(bench: Bench) -> None:
+async def test_a_final_fault_belongs_to_the_current_batch(bench: Bench) -> None:
     handles = Handles(["h1"], ["h2"], ["h3"])
     client = bench.client(done("0"), error("InternalError", 500), attempts_max=2)
     with pytest.raises(TransientFault):

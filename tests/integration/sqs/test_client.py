@@ -201,7 +201,7 @@ async def test_create_and_describe(bench: Bench) -> None:
     ]
 
 
-async def test_tries_again(bench: Bench) -> None:
+async def test_throttling_and_server_errors_are_retried(bench: Bench) -> None:
     client = bench.client(
         error("RequestThrottled"), error("InternalError", 500), ok(Messages=[MESSAGE])
     )
@@ -220,7 +220,9 @@ async def test_tries_again(bench: Bench) -> None:
         ("AccessDeniedException", 400, "aws_access_denied", 1),
     ],
 )
-async def test_gives_up(bench: Bench, name: str, status: int, code: str, requests: int) -> None:
+async def test_an_error_that_is_not_retried_or_lasts_is_raised(
+    bench: Bench, name: str, status: int, code: str, requests: int
+) -> None:
     client = bench.client(error(name, status))
     with pytest.raises((TransientFault, FatalFault)) as caught:
         await client.delete(URL, ["h"])
@@ -500,7 +502,7 @@ async def test_keys_that_expire_unrenewed(bench: Bench) -> None:
     assert bench.queue.requests == []
 
 
-async def test_nobody_listens(bench: Bench, listen: Listen) -> None:
+async def test_a_refused_connection_is_a_transient_fault(bench: Bench, listen: Listen) -> None:
     server = await asyncio.start_server(bench.queue, "127.0.0.1", 0)
     bench.port = server.sockets[0].getsockname()[1]
     server.close()

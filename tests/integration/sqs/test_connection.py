@@ -97,7 +97,7 @@ INTERIM = b"HTTP/1.1 100 Continue\r\nx-amzn-requestid: no\r\n\r\n" + WHOLE
 
 
 @pytest.mark.parametrize("stream", [WHOLE, CHUNKED, INTERIM], ids=["length", "chunked", "interim"])
-async def test_split_at_every_byte(listen: Listen, stream: bytes) -> None:
+async def test_a_reply_may_be_split_at_every_byte(listen: Listen, stream: bytes) -> None:
     server = Server()
     server.client, gone = await connect(await listen(server))
     for at in range(1, len(stream)):
@@ -132,7 +132,7 @@ async def test_body_until_close(listen: Listen) -> None:
 
 
 @pytest.mark.parametrize("header", ["Connection: close", "connection: CLOSE"])
-async def test_connection_close_is_obeyed(listen: Listen, header: str) -> None:
+async def test_connection_close_ends_the_connection(listen: Listen, header: str) -> None:
     server = Server(b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: 2\r\n\r\n{}" % header.encode())
     server.client, gone = await connect(await listen(server))
     assert (await server.client.exchange(REQUEST, 30)).body == b"{}"
@@ -187,7 +187,7 @@ async def test_early_close_of_chunks(listen: Listen, at: int) -> None:
         answer() + SECRET,
     ],
 )
-async def test_garbage(listen: Listen, garbage: bytes) -> None:
+async def test_a_reply_that_is_not_http_is_a_fault(listen: Listen, garbage: bytes) -> None:
     assert (await fault_of(listen, garbage)).code == "aws_garbled_reply"
 
 
@@ -332,7 +332,7 @@ async def test_a_large_request_is_sent_whole(listen: Listen) -> None:
     await client.closed
 
 
-async def test_stale_only_where_it_closed_before_any_answer_of_a_later_exchange(
+async def test_a_connection_is_stale_only_if_it_closed_before_any_byte_of_a_later_answer(
     listen: Listen,
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

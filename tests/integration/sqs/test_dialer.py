@@ -68,13 +68,13 @@ def server_tls(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     return context
 
 
-async def test_plain(listen: Listen, call: Caller) -> None:
+async def test_plain_http_reaches_the_server(listen: Listen, call: Caller) -> None:
     endpoint = Endpoint("http", "127.0.0.1", await listen(serve))
     assert await call(Dialer(endpoint, tls=None)) == b"hello"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_tls(
+async def test_tls_reaches_a_server_with_a_trusted_certificate(
     listen: Listen, call: Caller, authority: trustme.CA, bundle: str, host: str
 ) -> None:
     versions: list[str] = []
@@ -121,7 +121,7 @@ async def test_wrong_name(listen: Listen, authority: trustme.CA, bundle: str) ->
     assert caught.value.code == "aws_tls_untrusted"
 
 
-async def test_no_tls_there(listen: Listen, bundle: str) -> None:
+async def test_a_server_without_tls_is_a_tls_fault(listen: Listen, bundle: str) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -167,7 +167,7 @@ def test_tls_is_never_left_out(bundle: str) -> None:
     assert context.check_hostname
 
 
-async def test_refused(unused_port: int) -> None:
+async def test_a_refused_connection_is_a_transient_fault(unused_port: int) -> None:
     with pytest.raises(TransientFault, match="ECONNREFUSED") as caught:
         await Dialer(Endpoint("http", "127.0.0.1", unused_port), tls=None).dial(print)
     assert caught.value.code == "aws_unreachable"
@@ -181,7 +181,9 @@ def unused_port() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
-async def test_no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_that_does_not_resolve_is_named_in_the_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def resolve(*_: object, **__: object) -> list[Any]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -192,7 +194,7 @@ async def test_no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.hint
 
 
-async def test_no_name_at_all() -> None:
+async def test_an_impossible_host_name_is_a_transient_fault() -> None:
     with pytest.raises(TransientFault) as caught:
         await Dialer(Endpoint("http", "x" * 64 + ".example", 80), tls=None).dial(print)
     assert caught.value.code == "aws_dns"

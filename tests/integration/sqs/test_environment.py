@@ -32,7 +32,7 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_plain(aws: pytest.MonkeyPatch) -> None:
+def test_the_environment_s_variables_are_read(aws: pytest.MonkeyPatch) -> None:
     found = read_environment()
     assert found.region == "eu-west-1"
     assert found.endpoint.host_header == "sqs.eu-west-1.amazonaws.com"
@@ -98,7 +98,7 @@ def test_retries(
     assert read_environment().retries == settings
 
 
-def test_profile(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_profile_is_read(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config").write_text(
         "[profile p]\nregion=ap-south-1\nretry_mode=standard\nca_bundle=/somewhere.pem\n"
         "services=s\n[services s]\nsqs=\n  endpoint_url=https://sqs.internal:8443\n"
@@ -143,7 +143,7 @@ def test_proxy_and_bundle(aws: pytest.MonkeyPatch) -> None:
         ({"AWS_ACCESS_KEY_ID": "AKID\n"}, "newline"),
     ],
 )
-def test_what_is_missing_or_wrong(
+def test_a_missing_or_wrong_variable_is_named(
     aws: pytest.MonkeyPatch, variables: dict[str, str], hint: str
 ) -> None:
     for name, value in variables.items():

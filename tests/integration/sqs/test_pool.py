@@ -226,7 +226,7 @@ async def test_the_sweep_ends_an_exchange_that_is_silent(listen: Listen) -> None
     await pool.close()
 
 
-async def test_close(house: House) -> None:
+async def test_close_ends_every_connection_and_every_wait(house: House) -> None:
     pool = house.pool(2)
     idle, held = await pool.acquire(), await pool.acquire()
     pool.release(idle)

@@ -25,13 +25,15 @@ def parts(token: str) -> tuple[str, dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("user", ["etl", "an odd/user+name"])
-def test_it_is_the_token_that_boto3_makes(aws_environment: dict[str, str], user: str) -> None:
+def test_the_token_equals_the_one_that_boto3_makes(
+    aws_environment: dict[str, str], user: str
+) -> None:
     rds = boto3.client("rds", region_name=aws_environment["AWS_REGION"])
     theirs = rds.generate_db_auth_token("proxy.example.com", 5433, user)
     assert parts(login_token("proxy.example.com", 5433, user)) == parts(theirs)
 
 
-async def test_it_is_the_password_of_each_connection(
+async def test_the_token_is_the_password_of_each_connection(
     database: str, aws_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, int, str]] = []

@@ -64,7 +64,7 @@ def test_what_is_encrypted_opens_at_once_with_the_key(mask: str) -> None:
 
 
 @pytest.mark.parametrize("mask", sorted(set(OPERATORS) - {"keep"}))
-def test_something_is_told_of_every_mask_and_kind(mask: str) -> None:
+def test_every_mask_and_kind_has_a_finding(mask: str) -> None:
     for kind in OPERATORS[mask].properties.kinds:
         told = _told(field(mask, kind), estimate(mask, kind), RATE)
         assert told.detail

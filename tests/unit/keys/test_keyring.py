@@ -29,7 +29,7 @@ def test_the_highest_version_is_active_until_told_otherwise() -> None:
     assert older.with_active("vault", 7).active("pseudonym") == 1
 
 
-def test_with_active_keeps_what_else_is_known() -> None:
+def test_with_active_keeps_the_provider_and_the_development_mark() -> None:
     ring = Keyring({1: root(1)}, provider="file", development=True).with_active("pseudonym", 1)
     assert (ring.provider, ring.development) == ("file", True)
 

@@ -20,7 +20,7 @@ def test_the_key_is_made_once_and_stays(tmp_path: Path) -> None:
     assert stat.S_IMODE((folder / "dev.keys").stat().st_mode) == 0o600
 
 
-def test_the_one_who_comes_second_takes_the_first_ones_key(
+def test_the_second_of_two_concurrent_starts_takes_the_first_one_s_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load_or_create(tmp_path)

@@ -55,7 +55,7 @@ def test_a_made_file_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o600
 
 
-def test_nothing_is_ever_replaced(tmp_path: Path) -> None:
+def test_create_never_replaces_a_file(tmp_path: Path) -> None:
     there = write(tmp_path / "keys", "something")
     dangling = tmp_path / "link"
     dangling.symlink_to(tmp_path / "nowhere")
@@ -69,7 +69,7 @@ def test_nothing_is_ever_replaced(tmp_path: Path) -> None:
     assert {entry.name for entry in tmp_path.iterdir()} == {"keys", "link", "folder"}
 
 
-def test_of_two_that_make_it_at_once_one_wins_whole(tmp_path: Path) -> None:
+def test_of_several_concurrent_creates_exactly_one_succeeds(tmp_path: Path) -> None:
     path, barrier, faults = tmp_path / "keys", threading.Barrier(8), []
 
     def make() -> None:
@@ -95,7 +95,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert str(tmp_path) in caught.value.what
 
 
-def test_versions_vault_and_mark_are_read(tmp_path: Path) -> None:
+def test_versions_the_vault_and_the_development_mark_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "keys", valid(pseudonym={"2": ROOT, "10": OTHER}, vault={}))
     ring = provider_file.load(path)
     assert ring.versions("pseudonym") == (2, 10)

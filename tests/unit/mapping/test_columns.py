@@ -177,7 +177,7 @@ def test_a_kept_text_goes_anywhere(type_: str) -> None:
     assert match([Field(source="a", column="a")], table(Column("a", type_)), "t")
 
 
-def test_names_are_shown_and_nothing_else() -> None:
+def test_a_refusal_shows_names_but_no_default() -> None:
     secret = base64.b64encode(bytes(32)).decode()
     field = Field(source="a", column="missing", default=secret)
     assert secret not in f"{refused(field, Column('a', 'text'))!r}"

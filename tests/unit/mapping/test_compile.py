@@ -373,7 +373,7 @@ def test_unknown_fields_are_looked_for_where_the_mapping_looks() -> None:
         ('{"other": %s}' % ("9" * 5_000), "out_of_range"),
     ],
 )
-def test_what_is_no_document_is_a_fault(body: str, code: str) -> None:
+def test_a_value_that_is_not_a_json_document_is_a_fault(body: str, code: str) -> None:
     assert refused(one_field("text"), body) == (code, "")
 
 
@@ -390,7 +390,7 @@ def test_an_event_s_name_may_be_nested_and_a_number() -> None:
     assert refused(compiled, {"meta": {"id": [CANARY]}}) == ("wrong_type", "meta.id")
 
 
-def test_which_way_a_mapping_goes() -> None:
+def test_only_a_plain_mapping_is_flat() -> None:
     flat = {"source": "a", "column": "a"}
     assert isinstance(mapping(), FlatMapping)
     assert isinstance(mapping(field=[flat, {**flat, "column": "b", "type": "uuid"}]), FlatMapping)
@@ -432,7 +432,7 @@ def test_a_mapping_that_cannot_be_is_told_at_start(tree: dict[str, Any], what: s
     assert caught.value.hint
 
 
-def test_one_value_has_one_json_type() -> None:
+def test_two_fields_cannot_read_one_source_as_different_json_types() -> None:
     fields = [
         {"source": "a", "column": "a", "type": "jsonb"},
         {"source": "a", "column": "b", "type": "text"},

@@ -107,7 +107,7 @@ BAD_VERSIONS = [
 
 
 @pytest.mark.parametrize("value", BAD_VERSIONS)
-def test_any_other_form_is_no_version(value: str) -> None:
+def test_text_of_any_other_form_is_refused_as_a_version(value: str) -> None:
     for convert in (version, major):
         with pytest.raises(PermanentFault) as caught:
             convert(value)
@@ -230,7 +230,7 @@ BAD_DATES = [
 
 
 @pytest.mark.parametrize("value", BAD_DATES)
-def test_anything_else_is_no_date(value: str) -> None:
+def test_any_other_value_is_refused_as_a_date(value: str) -> None:
     with pytest.raises(PermanentFault) as caught:
         date(value)
     assert (caught.value.code, caught.value.stage) == ("bad_date", Stage.MASK)

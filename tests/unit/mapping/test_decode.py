@@ -220,7 +220,7 @@ def test_faults_do_not_use_up_the_stack(drop: Decoder) -> None:
         ('{"\\u0075ser_id": "a", "user_id": "b"}', "b"),
     ],
 )
-def test_of_a_name_that_stands_twice_the_last_counts_and_each_must_be_right(
+def test_of_a_repeated_name_the_last_value_counts_and_each_must_be_valid(
     drop: Decoder, body: str, user_id: str | None
 ) -> None:
     if user_id is None:

@@ -196,7 +196,7 @@ def test_a_bomb_is_stopped_at_its_limit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_members_one_behind_the_other_are_one_body_up_to_a_number(name: str) -> None:
+def test_concatenated_members_are_one_body_up_to_a_limit(name: str) -> None:
     pack = PACKED[name]
     many = b64(pack(b"[0") + pack(b",1") * 5000 + pack(b"]") + pack(b""))
     assert opened(many, name).documents == [[0] + [1] * 5000]
@@ -243,7 +243,7 @@ def test_layers_in_layers() -> None:
     assert refused(deep, "auto") == ("too_many_layers", "")
 
 
-def test_auto_takes_nothing_for_an_envelope_that_could_be_something_else() -> None:
+def test_auto_opens_nothing_that_may_not_be_an_envelope() -> None:
     for plain in (
         {"Type": "Notification", "Message": "x"},
         {"detail": {"a": 1}, "source": "web"},
@@ -268,7 +268,7 @@ def test_auto_refuses_what_is_half_an_envelope() -> None:
     assert refused({**event({}), CANARY: 1}, "auto") == ("ambiguous_envelope", "eventbridge")
 
 
-def test_what_is_declared_must_be_there() -> None:
+def test_a_declared_layer_that_is_missing_is_a_fault() -> None:
     assert refused({"a": 1}, "sns") == ("not_sns", "")
     assert refused(sns(5, Message=5), "sns") == ("not_sns", "")
     assert refused({"a": 1}, "eventbridge") == ("not_eventbridge", "")

@@ -52,7 +52,7 @@ GOOD = {"id": "x", "n": 1.5, "ip": "198.51.100.7", "all": {"a": [1]}}
 ROW = {"id": "x", "n": 1.5, "ip": "masked", "all": {"a": [1]}}
 
 
-def test_what_is_as_expected() -> None:
+def test_nothing_is_reported_if_the_result_is_as_expected() -> None:
     assert of({"input": GOOD, "row": ROW}) == []
     assert of({"input": json.dumps(GOOD), "rows": [ROW]}) == []
     assert of({"input": {"n": 1}, "fault": "missing_field"}) == []
@@ -78,7 +78,7 @@ def test_what_is_as_expected() -> None:
         ({"input": {}, "fault": "bad_ip"}, "expected fault bad_ip, got fault missing_field id"),
     ],
 )
-def test_what_differs_is_told(example: dict[str, Any], what: str) -> None:
+def test_a_difference_is_reported(example: dict[str, Any], what: str) -> None:
     [found] = of(example)
     assert found.startswith(what)
 

@@ -45,7 +45,7 @@ def found(originals: Originals, chosen: set[str] | None = None) -> set[tuple[str
     }
 
 
-def test_what_is_glimpsed_is_what_the_long_way_finds() -> None:
+def test_the_fast_path_finds_the_originals_that_python_finds() -> None:
     overrides = {"field": FIELDS, "vault": {"enabled": True}}
     settings = load(environ={}, discover=False, overrides=overrides)
     columns = [Column(field.column, "text") for field in settings.fields]
@@ -72,7 +72,7 @@ def test_what_is_glimpsed_is_what_the_long_way_finds() -> None:
     ("kind", "enabled", "taken"),
     [("version", True, False), ("version", False, True), ("text", True, True)],
 )
-def test_no_short_cut_where_the_name_is_converted(
+def test_there_is_no_fast_path_if_the_vault_s_subject_is_converted(
     kind: str, enabled: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())

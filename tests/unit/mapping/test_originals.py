@@ -37,7 +37,7 @@ def batch() -> Originals:
     return originals
 
 
-def test_records_alike_are_one_and_what_is_missing_has_no_original() -> None:
+def test_equal_originals_are_kept_once_and_missing_values_not_at_all() -> None:
     [part] = batch().parts
     found = part.hashes(1, None)
     assert len(found) == 3
@@ -55,7 +55,7 @@ def test_only_chosen_messages_count_and_the_salt_changes_every_hash() -> None:
     assert part.hashes(1, None).keys().isdisjoint(part.hashes(2, None))
 
 
-def test_what_is_known_of_one_place_is_not_known_of_another() -> None:
+def test_two_fields_share_an_original_only_if_they_mask_alike() -> None:
     field = Field(column="c", source="ip", mask="pseudonymize", kind="ip", recover=True)
     others = [
         {"source": "client_ip"},
@@ -75,7 +75,7 @@ def test_what_is_known_of_one_place_is_not_known_of_another() -> None:
     assert found[-1] == found[0], "the column a token stands in is not the vault's"
 
 
-def test_nothing_is_shown_of_them() -> None:
+def test_originals_hide_their_values_in_repr() -> None:
     assert "ann" not in repr(batch()) + repr(batch().parts[0])
 
 
@@ -102,7 +102,7 @@ def test_nothing_is_shown_of_them() -> None:
         (json.dumps({"user_id": "\ud800"}), "user_id", None),
     ],
 )
-def test_whose_a_body_is(body: str, source: str, name: str | None) -> None:
+def test_the_subject_of_a_body_is_read(body: str, source: str, name: str | None) -> None:
     assert subject_reader(lambda text: text.encode().decode(), source)(body) == name
 
 

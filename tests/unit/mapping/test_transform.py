@@ -225,7 +225,7 @@ def test_another_app_version_is_a_fault(value: str, code: str) -> None:
         (0, "1970-01-01"),
     ],
 )
-def test_the_date_is_the_utc_day_it_was_sent(sent_ms: int, day: str) -> None:
+def test_without_a_date_create_date_is_the_utc_day_of_sending(sent_ms: int, day: str) -> None:
     assert row(sent_ms)["create_date"] == day
     assert row(sent_ms, create_date=None)["create_date"] == day
 
@@ -234,7 +234,7 @@ def test_the_date_is_the_utc_day_it_was_sent(sent_ms: int, day: str) -> None:
     ("value", "day"),
     [("2020-02-29", "2020-02-29"), ("2020-01-01T00:30:00+01:00", "2019-12-31")],
 )
-def test_or_the_day_the_message_gives(value: str, day: str) -> None:
+def test_create_date_is_the_day_that_the_message_gives(value: str, day: str) -> None:
     assert row(create_date=value)["create_date"] == day
 
 
@@ -275,7 +275,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("value", AWKWARD)
-def test_a_text_comes_back_from_copy_as_it_was(value: str) -> None:
+def test_text_survives_copy_unchanged(value: str) -> None:
     for source in ("user_id", "device_type", "locale"):
         if value or source != "user_id":
             assert row(**{source: value})[source] == value
@@ -308,7 +308,7 @@ def test_a_lone_surrogate_cannot_be_stored(value: str) -> None:
         assert (found.code, found.detail) == ("bad_unicode", source)
 
 
-def test_two_halves_of_a_pair_in_two_rows_are_both_faults() -> None:
+def test_surrogate_halves_in_two_rows_are_both_faults() -> None:
     decoder, transformer = BUILT_IN
     records = [decoder.decode('{"user_id": "u"}') for _ in range(2)]
     for record, half in zip(records, ("\ud83d", "\ude00"), strict=True):
@@ -325,7 +325,7 @@ def test_a_fault_stays_in_its_row() -> None:
     assert [getattr(line, "detail", None) for line in found] == [None, "ip", None, "app_version"]
 
 
-def test_of_several_faults_in_a_row_the_first_column_s_is_told() -> None:
+def test_of_several_faults_in_a_row_the_first_column_s_is_raised() -> None:
     assert fault(locale="x" * 33, ip="x", app_version="x", create_date="x").detail == "ip"
 
 

@@ -11,7 +11,7 @@ def messages(count: int, group: str | None = None) -> list[Message]:
     return [Message(f"m{i}", "h", "{}", attributes) for i in range(count)]
 
 
-async def test_it_is_full_until_half_of_it_was_taken() -> None:
+async def test_a_full_buffer_stays_full_until_half_is_taken() -> None:
     buffer = Buffer(full_at=20)
     buffer.put(messages(10))
     assert not buffer.full
@@ -27,7 +27,7 @@ async def test_it_is_full_until_half_of_it_was_taken() -> None:
     await buffer.room()
 
 
-async def test_nothing_is_refused() -> None:
+async def test_a_full_buffer_still_takes_messages() -> None:
     buffer = Buffer(full_at=10)
     buffer.put(messages(25))
     assert len(await buffer.take(50, 0)) == 25

@@ -19,13 +19,13 @@ def follow(scaler: Scaler, readings: list[tuple[int, int, float]], running: int)
     return answers
 
 
-def test_it_begins_with_the_least_and_with_one_where_there_is_work() -> None:
+def test_scaling_starts_at_the_minimum_or_at_one_if_there_is_work() -> None:
     assert follow(Scaler(least=0, most=8, catch_up_s=10), [(0, 0, 0)], 0) == [0]
     assert follow(Scaler(least=0, most=8, catch_up_s=10), [(5, 0, 0)], 0) == [1]
     assert follow(Scaler(least=3, most=8, catch_up_s=10), [(0, 0, 0)], 0) == [3]
 
 
-def test_it_grows_to_what_the_measured_rate_asks_for_and_at_most_doubles() -> None:
+def test_scaling_grows_to_what_the_measured_rate_needs_but_at_most_doubles() -> None:
     scaler = Scaler(least=1, most=100, catch_up_s=10)
     # One consumer settles 100 a second; 9,000 are left: nine consumers for ten seconds.
     answers = follow(scaler, [(10_000, 0, 0), (9_900, 100, 1), (9_700, 300, 2)], 1)
@@ -34,7 +34,7 @@ def test_it_grows_to_what_the_measured_rate_asks_for_and_at_most_doubles() -> No
     assert follow(scaler, [(9_000, 700, 3), (8_000, 1_500, 4)], 4) == [8, 8]
 
 
-def test_it_keeps_to_its_bounds() -> None:
+def test_scaling_stays_within_its_bounds() -> None:
     scaler = Scaler(least=2, most=3, catch_up_s=1)
     assert follow(scaler, [(10**9, 0, 0), (10**9, 10, 1), (10**9, 20, 2)], 2) == [2, 3, 3]
     assert follow(scaler, [(0, 20, 3), (0, 20, 99), (0, 20, 999), (0, 20, 9_999)], 3) == [
@@ -45,7 +45,7 @@ def test_it_keeps_to_its_bounds() -> None:
     ]
 
 
-def test_it_shrinks_one_at_a_time_and_only_after_a_quiet() -> None:
+def test_scaling_shrinks_one_at_a_time_and_only_after_a_quiet_period() -> None:
     scaler = Scaler(least=1, most=8, catch_up_s=10, quiet_s=5)
     follow(scaler, [(8_000, 0, 0), (8_000, 400, 1)], 4)
     answers = follow(scaler, [(0, 8_000, t) for t in range(10, 22)], 4)

@@ -13,18 +13,18 @@ def task(**known: int) -> _Task:
     return _Task(Archive("/shared/x", "", 1, date(2023, 5, 6)), Done(**known))
 
 
-def test_one_hand_s_counts_are_the_archive_s() -> None:
+def test_the_counts_of_a_single_worker_are_the_archive_s() -> None:
     done = Done(files=1, lines=700, written=690, quarantined=10, resumed=300)
     assert task().with_known(done) == done
     assert task().with_known(Done(skipped=1)) == Done(skipped=1)
 
 
-def test_a_hand_that_was_lost_before_it_said_anything_leaves_its_lines_as_resumed() -> None:
+def test_lines_of_a_worker_lost_before_its_first_report_count_as_resumed() -> None:
     rest = Done(files=1, lines=600, written=600, resumed=400)
     assert task().with_known(rest) == rest
 
 
-def test_lines_that_a_lost_hand_committed_after_its_last_word_are_counted_once() -> None:
+def test_lines_committed_after_a_lost_worker_s_last_report_are_counted_once() -> None:
     lost = task(files=1, lines=200, written=190, quarantined=10, resumed=100)
     # It had reached line 300 when it last spoke, and 450 when it died.
     assert lost.with_known(Done()) == lost.known
@@ -34,7 +34,7 @@ def test_lines_that_a_lost_hand_committed_after_its_last_word_are_counted_once()
     assert (whole.written, whole.quarantined) == (735, 15)
 
 
-def test_a_third_hand_goes_on_from_what_both_before_it_said() -> None:
+def test_a_third_worker_adds_to_the_reports_of_both_before_it() -> None:
     lost = task(files=1, lines=200, written=200, resumed=100)
     lost.known = lost.with_known(Done(files=1, lines=50, written=50, resumed=300))
     assert (lost.known.lines, lost.known.resumed) == (250, 100)
@@ -42,6 +42,6 @@ def test_a_third_hand_goes_on_from_what_both_before_it_said() -> None:
     assert (whole.lines, whole.resumed, whole.written) == (900, 100, 890)
 
 
-def test_an_archive_that_a_lost_hand_had_finished_is_not_counted_as_done_before() -> None:
+def test_an_archive_that_a_lost_worker_finished_is_not_counted_as_skipped() -> None:
     lost = task(files=1, lines=900, written=900, resumed=100)
     assert lost.with_known(Done(skipped=1)) == lost.known

@@ -130,7 +130,7 @@ def test_a_plain_name_is_one_without_steps() -> None:
     assert not any(map(is_plain, ("", "a.b", "a[0]", "$", "['a']", "a[]")))
 
 
-def test_what_is_above_holds_what_is_below() -> None:
+def test_a_path_contains_itself_and_the_paths_below_it() -> None:
     for outer, inner in (("$", "a"), ("a", "a"), ("a", "a.b"), ("a[0]", "a[1].b"), ("a", "a[].b")):
         assert contains(outer, inner)
     for outer, inner in (("a.b", "a"), ("a", "b.a"), ("a.b", "a.c"), ("a", "ab")):

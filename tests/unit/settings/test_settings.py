@@ -195,12 +195,12 @@ def test_a_text_in_the_environment_is_that_text(value: str) -> None:
     ("value", "expected"),
     [("true", True), ("TRUE", True), ("1", True), ("False", False), ("0", False)],
 )
-def test_a_switch_in_the_environment(value: str, expected: bool) -> None:
+def test_the_environment_can_set_a_boolean(value: str, expected: bool) -> None:
     assert load(None, {"SQS2PG_KEYS__ALLOW_DEVELOPMENT": value}).keys.allow_development is expected
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "", "2", CANARY])
-def test_no_other_word_is_a_switch(value: str) -> None:
+def test_any_other_word_for_a_boolean_is_refused(value: str) -> None:
     # Fails closed: what is not understood must not let a development key through.
     refused(environ={"SQS2PG_KEYS__ALLOW_DEVELOPMENT": value})
 
@@ -261,7 +261,7 @@ def test_every_number_has_a_tested_range() -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("name", ["shutdown_grace_s", "source.drain_settle_s"])
-def test_no_number_is_out_of_this_world(write: Write, name: str, value: str) -> None:
+def test_numbers_out_of_every_range_are_refused(write: Write, name: str, value: str) -> None:
     refused(write(f"{name} = {value}"))
     refused(environ={"SQS2PG_" + name.upper().replace(".", "__"): value})
 
@@ -292,7 +292,7 @@ def test_a_wrong_value_in_the_environment_is_told_by_the_variable_s_name(
 
 
 @pytest.mark.parametrize("section", ["source", "sink", "keys", "vault", "ledger", "status"])
-def test_a_section_that_is_none_is_told_whatever_the_environment_says(
+def test_a_value_in_place_of_a_section_is_reported_whatever_the_environment_says(
     write: Write, section: str
 ) -> None:
     key = next(key for s, key in keys() if s == section)
@@ -641,7 +641,7 @@ def test_a_mapping_of_one_s_own_replaces_the_built_in_one(write: Write) -> None:
 
 
 @pytest.mark.parametrize("value", ["007", "null", "true", "1", ""])
-def test_a_default_that_is_a_text_stays_one(write: Write, value: str) -> None:
+def test_a_default_given_as_text_stays_text(write: Write, value: str) -> None:
     assert load(write(FIELD + f'default = "{value}"'), {}).field[0].default == value
 
 

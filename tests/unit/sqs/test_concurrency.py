@@ -21,7 +21,7 @@ def test_more_at_once_where_one_takes_longer(took_s: float, at_once: int) -> Non
     assert learnt(took_s).concurrency(200) == at_once
 
 
-def test_the_least_counts_not_what_our_own_work_adds() -> None:
+def test_the_minimum_leaves_out_what_our_own_work_adds() -> None:
     assert learnt(0.03, 0.01, 0.09, 0.04).minimum_s == 0.01
 
 

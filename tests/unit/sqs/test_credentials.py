@@ -76,7 +76,7 @@ def test_lasting_keys_are_never_renewed(clock: Clock) -> None:
     assert (made.keys, made.expiry, made.refresh_at) == (OLD, None, math.inf)
 
 
-async def test_renewed_ahead_without_waiting(clock: Clock) -> None:
+async def test_keys_are_renewed_ahead_without_waiting(clock: Clock) -> None:
     made, provider = keeper(clock, (OLD, clock.now + HOUR))
     assert made.refresh_at == clock.now + HOUR - REFRESH_AHEAD_S
     clock.now = made.refresh_at
@@ -95,7 +95,7 @@ async def test_renewed_ahead_without_waiting(clock: Clock) -> None:
     assert len(provider.threads) == 2  # the second one not on the event loop's thread
 
 
-async def test_waited_for_near_the_end(clock: Clock) -> None:
+async def test_requests_wait_for_renewal_near_the_expiry(clock: Clock) -> None:
     made, provider = keeper(clock, (OLD, clock.now + HOUR))
     clock.now += HOUR - 30
     provider.next = (NEW, clock.now + HOUR)
@@ -191,7 +191,7 @@ def test_keys_unfit_for_a_header(access_key: str, secret_key: str, token: str | 
         check_keys(access_key, secret_key, token)
 
 
-def test_an_empty_token_is_none() -> None:
+def test_an_empty_session_token_counts_as_absent() -> None:
     assert check_keys("A", "s", "") == AwsKeys("A", "s", None)
 
 
@@ -214,7 +214,7 @@ class BotocoreLike:
         return Frozen("A", "s", "t")
 
 
-def test_wrap() -> None:
+def test_botocore_credentials_are_wrapped() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     assert provider_of(BotocoreLike(), LookupError)() == (AwsKeys("A", "s", "t"), None)
     assert provider_of(BotocoreLike(expiry=moment), LookupError)()[1] == moment.timestamp()
@@ -223,7 +223,7 @@ def test_wrap() -> None:
 @pytest.mark.parametrize(
     "error", [LookupError("secret"), RuntimeError("secret"), OSError("secret")]
 )
-def test_wrap_hides_what_the_provider_says(error: Exception) -> None:
+def test_a_fault_hides_the_provider_s_message(error: Exception) -> None:
     with pytest.raises(SettingsError) as caught:
         provider_of(BotocoreLike(error), LookupError)()
     assert "secret" not in str(caught.value)

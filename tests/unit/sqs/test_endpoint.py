@@ -50,7 +50,7 @@ def test_endpoint(url: str, endpoint: Endpoint, host_header: str) -> None:
         "http://[::1",
     ],
 )
-def test_not_an_endpoint(url: str) -> None:
+def test_a_malformed_endpoint_url_is_refused(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_endpoint(url)
     assert "AWS_ENDPOINT_URL" in caught.value.hint
@@ -113,7 +113,7 @@ def test_loopback_needs_no_proxy(no_proxies: pytest.MonkeyPatch, host: str) -> N
 @pytest.mark.parametrize(
     "url", ["https://proxy:3128", "socks5://proxy:1080", "http://", "http://h:x"]
 )
-def test_not_a_proxy(no_proxies: pytest.MonkeyPatch, url: str) -> None:
+def test_a_malformed_proxy_url_is_refused(no_proxies: pytest.MonkeyPatch, url: str) -> None:
     no_proxies.setenv("HTTPS_PROXY", url)
     with pytest.raises(SettingsError) as caught:
         find_proxy(AWS)
@@ -154,6 +154,6 @@ def test_queue(queue: str, parts: tuple[str, str, str]) -> None:
 @pytest.mark.parametrize(
     "queue", ["", "a b", "q" * 81, "arn:aws:sns:eu-west-1:123456789012:q", "ftp://h/q", "q.fif"]
 )
-def test_not_a_queue(queue: str) -> None:
+def test_a_malformed_queue_name_is_refused(queue: str) -> None:
     with pytest.raises(SettingsError):
         split_queue(queue)

@@ -35,7 +35,7 @@ def reply(name: str = "", status: int = 400, headers: str = "x-amzn-RequestId: r
         ("", 509, "aws_throttled"),
     ],
 )
-def test_transient(name: str, status: int, code: str) -> None:
+def test_passing_errors_are_transient(name: str, status: int, code: str) -> None:
     fault = read_fault(reply(name, status), "DeleteMessageBatch", Stage.ACKNOWLEDGE)
     assert isinstance(fault, TransientFault)
     assert (fault.code, fault.stage) == (code, Stage.ACKNOWLEDGE)
@@ -57,7 +57,7 @@ def test_transient(name: str, status: int, code: str) -> None:
         ("", "aws_request_refused"),
     ],
 )
-def test_fatal(name: str, code: str) -> None:
+def test_errors_of_configuration_are_fatal(name: str, code: str) -> None:
     fault = read_fault(reply(name), "ReceiveMessage", Stage.RECEIVE)
     assert isinstance(fault, FatalFault)
     assert fault.code == code
@@ -90,7 +90,7 @@ def test_says_what_happened_and_quotes_nothing() -> None:
         (Reply(400, b"", b""), "Unknown"),
     ],
 )
-def test_code(answer: Reply, code: str) -> None:
+def test_the_code_is_read_from_the_answer(answer: Reply, code: str) -> None:
     assert read_code(answer) == code
 
 

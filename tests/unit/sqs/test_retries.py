@@ -19,7 +19,7 @@ def retries(mode: str = "standard", attempts_max: int = 3) -> Retries:
 
 
 @pytest.mark.parametrize("code", sorted(RETRIED))
-def test_retried(code: str) -> None:
+def test_transient_faults_are_retried(code: str) -> None:
     assert retries().plan(transient(code), 1) is not None
 
 
@@ -33,12 +33,12 @@ def test_retried(code: str) -> None:
         FatalFault("x", code="aws_5xx"),
     ],
 )
-def test_not_retried(fault: Sqs2pgError) -> None:
+def test_other_faults_are_not_retried(fault: Sqs2pgError) -> None:
     assert retries().plan(fault, 1) is None
 
 
 @pytest.mark.parametrize(("mode", "attempts_max"), [("legacy", 5), ("standard", 3)])
-def test_attempts(mode: str, attempts_max: int) -> None:
+def test_a_call_is_attempted_at_most_attempts_max_times(mode: str, attempts_max: int) -> None:
     plans = [retries(mode, attempts_max).plan(transient(), n) for n in range(1, attempts_max + 1)]
     assert [plan is not None for plan in plans] == [True] * (attempts_max - 1) + [False]
 

@@ -26,7 +26,7 @@ def test_a_vendored_file_is_the_published_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_nothing_comes_from_elsewhere(name: str) -> None:
+def test_assets_refer_to_no_other_site(name: str) -> None:
     text = (STATIC / name).read_text(encoding="utf-8")
     text = text.replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?://|//cdn|@import|url\(", text)
@@ -35,7 +35,7 @@ def test_nothing_comes_from_elsewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_inline(name: str) -> None:
+def test_pages_have_no_inline_script_or_style(name: str) -> None:
     text = (STATIC / name).read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\bsrc=)", text)
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)

@@ -73,7 +73,7 @@ def worker(at: float, **changes: Any) -> Snapshot:
     return msgspec.structs.replace(made, **changes)
 
 
-def test_workers_add_up() -> None:
+def test_merging_workers_adds_their_counts() -> None:
     one = worker(100, gauges={"queue_visible_messages": 7.0, "in_flight_messages": 3.0})
     other = worker(
         101,

@@ -69,7 +69,7 @@ def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_comm
     assert set(lines[0]) - {"log_level"} <= ALLOWED
 
 
-def test_what_was_not_set_aside_is_not_told_as_if_it_were() -> None:
+def test_a_quarantine_that_did_not_commit_is_not_logged() -> None:
     batch_log = BatchLog(batch_lines=False)
     away = TransientFault("away", code="postgres_08006")
     with capture_logs() as lines:

@@ -111,7 +111,7 @@ def test_a_message_in_an_allowed_field_hides_its_body(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_of_a_library_s_line_only_name_and_level_get_out(
+def test_only_the_logger_and_level_of_a_library_s_line_are_logged(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     stream = configured(monkeypatch)

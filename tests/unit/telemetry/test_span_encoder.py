@@ -52,7 +52,7 @@ def without_span_ids(request: ExportTraceServiceRequest) -> ExportTraceServiceRe
     [[PLAIN], [SHORT_CUT], [LINKED], [EMPTY], [RELEASED], [LINKED, PLAIN, RELEASED, SHORT_CUT]],
     ids=lambda reports: " ".join(report.id for report in reports),
 )
-def test_it_is_what_opentelemetrys_encoder_gives(reports: list[BatchReport]) -> None:
+def test_the_encoder_gives_what_opentelemetry_s_gives(reports: list[BatchReport]) -> None:
     maker = SpanMaker("q", "t", Resource.create({"service.name": "s"}))
     spans = [span for report in reports for span in maker.spans_of(report)]
     encoded = SpanEncoder(maker).encode(reports)

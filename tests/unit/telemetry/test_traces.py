@@ -61,7 +61,7 @@ def test_a_producer_is_found_in_either_spelling_and_w3c_comes_first(given: Messa
         message(other="canary"),
     ],
 )
-def test_what_is_malformed_is_no_producer(given: Message) -> None:
+def test_a_malformed_trace_header_names_no_producer(given: Message) -> None:
     assert producer_of(given) is None
 
 
@@ -128,7 +128,7 @@ def test_the_sampler_is_that_of_the_environment(
     assert int(trace_id, 16)
 
 
-def test_the_environment_can_turn_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_turn_traces_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     assert start_traces(TelemetrySettings(traces=True), "q", "t", "p") is None
 

@@ -44,7 +44,7 @@ def test_parts_are_of_about_one_size(
     assert [row for part in found for row in part] == rows
 
 
-def test_no_part_ends_within_what_stays_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_never_splits_rows_that_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "PART_ROWS", 4)
     for ends in ([5, 6, 12], [1, 12], [12], [4, 8, 12]):
         rows = [(at, sum(at >= end for end in ends)) for at in range(12)]

@@ -86,7 +86,7 @@ def test_wrapped_keys(kek: SealingKey) -> None:
 
 
 @pytest.mark.parametrize("known", VECTORS["values"], ids=lambda known: known["value"])
-def test_values(known: dict[str, Any]) -> None:
+def test_sealed_values_open_and_are_bound_to_their_place(known: dict[str, Any]) -> None:
     field, token, value, sealed = (known[x] for x in ("field", "token", "value", "sealed"))
     key = SealingKey(DATA_KEY)
     assert crypto.open_value(key, bytes.fromhex(sealed), field, token, SUBJECT) == value
