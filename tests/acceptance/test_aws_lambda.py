@@ -165,7 +165,7 @@ def test_a_crash_in_the_middle_loses_nothing_and_doubles_nothing(
     assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u'") == [(5,)]
 
 
-def test_nothing_is_started_inside_the_margin(start: Start, query: Query) -> None:
+def test_nothing_is_started_if_less_than_the_margin_is_left(start: Start, query: Query) -> None:
     names = ids(3)
     with start(SQS2PG_AWS_LAMBDA__MARGIN_S="10") as function:
         assert function.invoke(batch(dict.fromkeys(names, "u")), timeout_s=9).failures == names
@@ -191,7 +191,7 @@ def test_what_is_under_way_is_cut_before_the_timeout_and_given_back(
         assert "cut before the function's timeout" in function.log
 
 
-def test_on_fifo_the_failed_one_and_all_after_it_in_its_group_go_back(
+def test_on_fifo_a_failed_message_and_the_later_ones_of_its_group_are_returned(
     start: Start, database: str, query: Query
 ) -> None:
     groups = ["a", "b", "a", "b", "a", "b"]

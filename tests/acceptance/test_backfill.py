@@ -88,7 +88,7 @@ def _second_run_is_refused(shell: Shell, query: Query, archive: Path) -> None:
     assert query("SELECT line, moved_at FROM sqs2pg.backfill") == before
 
 
-def test_objects_of_a_bucket_and_a_date(
+def test_backfill_reads_a_bucket_with_a_given_date(
     shell: Shell, query: Query, sqs_endpoint: str, aws_environment: dict[str, str]
 ) -> None:
     bucket = boto3.resource("s3", endpoint_url=sqs_endpoint).create_bucket(Bucket="archive-4711")

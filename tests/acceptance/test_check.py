@@ -19,7 +19,7 @@ def statuses(checks: list[dict[str, str]]) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("migrated_database")
-def test_a_working_pipeline_passes(shell: Shell) -> None:
+def test_check_passes_on_a_working_pipeline(shell: Shell) -> None:
     report = shell("check", "--json").last
     assert report["ok"] is True
     found = statuses(report["checks"])
@@ -39,7 +39,7 @@ def test_a_working_pipeline_passes(shell: Shell) -> None:
     assert "ok   masking ip: pseudonymize into masked_ip: deterministic, joinable" in shown
 
 
-def test_what_is_wrong_is_told_with_a_remedy_and_hides_nothing(shell: Shell) -> None:
+def test_what_is_wrong_is_reported_with_a_remedy_and_hides_nothing(shell: Shell) -> None:
     report = shell("check", "--json", code=1, SQS2PG_SOURCE__QUEUE="nowhere").last
     assert report["ok"] is False
     found = {check["name"]: check for check in report["checks"]}
@@ -51,7 +51,7 @@ def test_what_is_wrong_is_told_with_a_remedy_and_hides_nothing(shell: Shell) -> 
 
 
 @pytest.mark.usefixtures("migrated_database")
-def test_other_keys_than_those_on_record_are_told(shell: Shell, tmp_path: Path) -> None:
+def test_other_keys_than_those_on_record_are_reported(shell: Shell, tmp_path: Path) -> None:
     shell("run", "--drain")
     shell("keys", "init", "--file", str(tmp_path / "others"))
     report = shell("check", "--json", code=1, SQS2PG_KEYS__FILE=str(tmp_path / "others")).last
@@ -60,7 +60,7 @@ def test_other_keys_than_those_on_record_are_told(shell: Shell, tmp_path: Path) 
     assert "not the one on record" in check["detail"]
 
 
-def test_a_database_that_is_away_is_told_once(shell: Shell) -> None:
+def test_a_database_that_is_away_is_reported_once(shell: Shell) -> None:
     report = shell("check", "--json", code=1, DATABASE_URL="postgresql://127.0.0.1:1/x").last
     found = statuses(report["checks"])
     assert [name for name, status in found.items() if status == "fail"] == ["database"]
@@ -84,7 +84,7 @@ def test_fields_that_look_personal_and_are_kept_are_to_be_looked_at(
 
 
 @pytest.mark.usefixtures("migrated_database")
-def test_the_attack_is_told_for_each_masked_field(shell: Shell) -> None:
+def test_the_attack_is_reported_for_each_masked_field(shell: Shell) -> None:
     report = shell("check", "--attack", "--json").last
     found = {check["name"]: check for check in report["checks"]}
     assert report["ok"]
@@ -129,7 +129,7 @@ def test_a_column_of_plain_hashes_is_found_out(shell: Shell, query: Query) -> No
     ("mask", "found"),
     [("keep", True), ("pseudonymize", True), ("encrypt", False), ("partial", False)],
 )
-def test_people_who_could_not_be_erased_are_told_before_it_is_too_late(
+def test_people_who_could_not_be_erased_are_reported_before_it_is_too_late(
     shell: Shell, tmp_path: Path, mask: str, found: bool
 ) -> None:
     (tmp_path / "sqs2pg.toml").write_text(

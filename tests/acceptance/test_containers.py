@@ -128,7 +128,7 @@ def test_the_image_runs_the_pipeline_by_default() -> None:
     assert parse_command(exec_form("CMD")) == "run"
 
 
-def test_the_services_run_commands_we_have() -> None:
+def test_the_services_run_commands_that_exist() -> None:
     commands = {name: parse_command(words_of(service)) for name, service in OURS.items()}
     assert commands == {
         "keys": "keys init",
@@ -151,7 +151,7 @@ def test_every_variable_of_ours_is_a_setting(name: str) -> None:
     assert settings.fields == USER_LOGINS
 
 
-def test_the_services_meet() -> None:
+def test_the_services_have_each_other_s_addresses() -> None:
     for service in OURS.values():
         environment = service["environment"]
         port = SERVICES["sqs"]["environment"]["GATEWAY_PORT"]
@@ -219,7 +219,7 @@ def test_the_pipeline_has_its_whole_grace_period() -> None:
     assert int(granted[1]) > Settings().shutdown_grace_s
 
 
-def test_one_service_builds_and_the_others_never_pull() -> None:
+def test_one_service_builds_the_image_and_the_others_never_pull_it() -> None:
     policies = {
         name: (service.get("build"), service["pull_policy"]) for name, service in OURS.items()
     }
@@ -244,7 +244,7 @@ def test_the_final_stage_installs_nothing() -> None:
     assert not re.search(r"\b(pip|apt-get|apt|curl|gcc)\b", re.sub(r"#.*", "", final))
 
 
-def test_everything_is_installed_from_hashes() -> None:
+def test_every_package_is_installed_by_its_hash() -> None:
     runs = [command for run in instructions("RUN") for command in run.split("&& ")]
     installs = [command for command in runs if " install " in command and "pip" in command]
     assert len(installs) == 3

@@ -230,7 +230,7 @@ RUNNING = [page for page in PAGES if any("run" in mark for mark, _ in blocks(pag
 
 
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_can_run_here_runs(page: Path, shell: Shell, tmp_path: Path) -> None:
+def test_commands_marked_as_runnable_run(page: Path, shell: Shell, tmp_path: Path) -> None:
     lines = [
         command
         for mark, text in blocks(page, "console")

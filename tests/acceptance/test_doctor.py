@@ -138,7 +138,7 @@ def test_a_sample_is_masked_and_leaves_everything_as_it_was(
     assert waiting["Attributes"]["ApproximateNumberOfMessages"] == "4"
 
 
-def test_what_is_to_be_granted(shell: Shell, sqs: Any, queue_url: str) -> None:
+def test_check_prints_the_iam_policy_that_is_needed(shell: Shell, sqs: Any, queue_url: str) -> None:
     policy = json.loads(shell("check", "--emit-iam").out)
     [statement] = policy["Statement"]
     assert statement["Resource"] == arn(sqs, queue_url)

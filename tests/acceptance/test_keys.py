@@ -25,7 +25,7 @@ def versions(query: Query) -> list[str]:
 
 
 @pytest.mark.usefixtures("migrated_database")
-def test_rotation_keeps_joins_or_is_told_not_to(
+def test_rotation_keeps_joins_unless_told_to_break_them(
     shell: Shell, send: Send, query: Query, tmp_path: Path
 ) -> None:
     send([LOGIN])
@@ -149,7 +149,7 @@ def test_keys_in_aws(
         assert not (tmp_path / "wrapped.keys").exists()
 
 
-def test_keys_in_aws_that_are_not_there_are_told(shell: Shell, tmp_path: Path) -> None:
+def test_keys_in_aws_that_are_not_there_are_reported(shell: Shell, tmp_path: Path) -> None:
     shell.environment["SQS2PG_KEYS__FILE"] = str(tmp_path / "none.keys")
     said = shell.error("keys", "init", code=2, SQS2PG_KEYS__PROVIDER="aws-kms")
     assert "keys.kms_key" in said

@@ -240,7 +240,9 @@ def dump(database: str) -> str:
     return "".join(parts)
 
 
-def test_another_mapping_from_toml(shell: Any, query: Query, send: Send, tmp_path: Path) -> None:
+def test_a_mapping_of_one_s_own_is_read_from_toml(
+    shell: Any, query: Query, send: Send, tmp_path: Path
+) -> None:
     (tmp_path / "sqs2pg.toml").write_text(
         """
 unknown_fields = "quarantine"

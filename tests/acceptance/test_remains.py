@@ -101,7 +101,9 @@ def test_commands_refuse_a_database_without_the_vault_schema(
 
 
 @pytest.mark.parametrize("schema", ["pii", "sqs2pg"])
-def test_a_schema_of_our_name_that_is_another_s(shell: Shell, query: Query, schema: str) -> None:
+def test_a_schema_of_our_name_that_we_did_not_make_is_refused(
+    shell: Shell, query: Query, schema: str
+) -> None:
     query(f"CREATE SCHEMA {schema}; CREATE TABLE {schema}.theirs ()")
     said = shell.error("migrate", code=1)
     assert f"this database has a schema {schema} that sqs2pg has not made" in said

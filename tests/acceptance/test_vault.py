@@ -125,7 +125,7 @@ def test_a_body_that_does_not_say_whose_it_is_remains_and_is_reported(
         (("verify", "--audit", "--since", "2026-01-01"), "leave out --since"),
     ],
 )
-def test_wrong_usage_is_said(vault: Any, command: tuple[str, ...], says: str) -> None:
+def test_wrong_usage_is_reported(vault: Any, command: tuple[str, ...], says: str) -> None:
     assert says in vault.error(*command, code=2)
 
 

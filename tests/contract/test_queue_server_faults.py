@@ -110,7 +110,7 @@ def test_latency_holds_answers_back_without_holding_up_others(
     ("share", "fault", "ways"),
     [("throttle_share", "throttle", THROTTLED), ("error_share", "error", FAILED)],
 )
-def test_refusals_come_in_every_way_aws_has_and_do_nothing(
+def test_refusals_take_every_form_of_aws_and_have_no_effect(
     server: QueueServer, client: Any, url: str, share: str, fault: str, ways: set[tuple[int, str]]
 ) -> None:
     before = fired(server, "SendMessage")[fault]
@@ -150,7 +150,7 @@ def test_a_lost_receive_keeps_its_messages_hidden(
     assert again["Attributes"]["ApproximateReceiveCount"] == "2"
 
 
-def test_failed_entries_are_told_and_not_worked_on(
+def test_failed_entries_are_reported_and_not_worked_on(
     server: QueueServer, client: Any, url: str
 ) -> None:
     for body in ("a", "b", "c"):
@@ -251,7 +251,7 @@ def test_faults_fall_on_the_named_call_only(server: QueueServer, client: Any, ur
     )
 
 
-def test_the_in_flight_limit_is_told(client: Any, server: QueueServer, url: str) -> None:
+def test_the_in_flight_limit_is_reported(client: Any, server: QueueServer, url: str) -> None:
     server.fill(name_of(url), 510)
     taken = 0
     for _ in range(50):
@@ -410,7 +410,9 @@ def test_a_long_manifest_comes_whole(server: QueueServer, client: Any, url: str)
     assert len({line.message_id for line in lines}) == len(lines) == 20_000
 
 
-def test_wait_tells_when_a_counter_gets_there(server: QueueServer, client: Any, url: str) -> None:
+def test_wait_returns_when_a_counter_reaches_its_value(
+    server: QueueServer, client: Any, url: str
+) -> None:
     name = name_of(url)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(server.wait, "visible", at_least=2, queue=name)

@@ -285,7 +285,7 @@ def test_the_server_survives_malformed_requests() -> None:
     assert found.refused > 100
 
 
-def test_what_was_compiled_is_compiled_once() -> None:
+def test_the_server_is_compiled_once() -> None:
     assert build() == build()
 
 

@@ -81,7 +81,7 @@ def test_an_expired_message_comes_back_before_later_ones(sqs: Any) -> None:
     assert bodies(sqs.receive(url, wait=20)) == ["a1", "a2"]
 
 
-def test_what_follows_a_message_in_flight_waits_for_it(sqs: Any) -> None:
+def test_messages_after_one_in_flight_wait_for_it(sqs: Any) -> None:
     url = sqs.queue(fifo=True, VisibilityTimeout="60")
     send(sqs, url, "a1", "a2", "a3")
     first, second, _ = sqs.receive(url)

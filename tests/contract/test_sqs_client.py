@@ -344,7 +344,9 @@ async def test_a_missing_queue(sqs: Any, ours: SqsClient) -> None:
         assert "QueueDoesNotExist" in caught.value.what
 
 
-async def test_many_at_once(sqs: Any, make: Callable[..., SqsClient]) -> None:
+async def test_many_tasks_send_and_receive_over_few_connections(
+    sqs: Any, make: Callable[..., SqsClient]
+) -> None:
     url = sqs.queue()
     async with make(max_connections=8) as client:
         bodies = [f"body {number}" for number in range(200)]
@@ -397,7 +399,7 @@ async def test_faults_that_pass_are_retried(
     assert await client.delete(url, handles) == []
 
 
-async def test_faults_that_last_are_told(faulty: tuple[QueueServer, SqsClient, str]) -> None:
+async def test_faults_that_last_are_reported(faulty: tuple[QueueServer, SqsClient, str]) -> None:
     server, client, url = faulty
     for fault, code in (
         ("throttle_share", "aws_throttled"),

@@ -227,13 +227,15 @@ def test_times_bounds_the_firings_over_all_connections(proxy: FaultProxy) -> Non
     assert armed.count == 2
 
 
-async def test_a_fault_that_does_not_fire_is_told(proxy: FaultProxy) -> None:
+async def test_a_fault_that_does_not_fire_is_reported(proxy: FaultProxy) -> None:
     armed = proxy.arm(Fault(act=Act.RESET, after=b"never"))
     with pytest.raises(TimeoutError, match="fired 0 times, not 1"):
         await armed.fired(timeout_s=0.01)
 
 
-def test_down_refuses_and_up_serves_on_the_same_port(proxy: FaultProxy) -> None:
+def test_after_down_connections_are_refused_and_after_up_served_on_the_same_port(
+    proxy: FaultProxy,
+) -> None:
     with connect(proxy) as client:
         client.sendall(b"x")
         assert read(client, 1) == b"x"

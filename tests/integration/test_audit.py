@@ -361,7 +361,7 @@ async def test_a_row_rewritten_with_a_hash_that_fits_it_breaks_the_chain_behind_
     assert await audit.check_chain(session, str(anchors[1])) == [difference]
 
 
-async def test_a_row_added_past_the_head_shows(session: Session, owner: Connection) -> None:
+async def test_a_row_added_past_the_head_is_reported(session: Session, owner: Connection) -> None:
     anchor = await act(session, 1)
     owner.execute(
         "INSERT INTO sqs2pg.audit SELECT 2, at, role, act, 'forged', '', '', hash, hash"
@@ -370,7 +370,7 @@ async def test_a_row_added_past_the_head_shows(session: Session, owner: Connecti
     assert await audit.check_chain(session, str(anchor)) == ["audit: 1 rows are outside the chain"]
 
 
-async def test_what_an_anchor_says_of_its_own_row_comes_first_and_the_rest_is_bounded(
+async def test_the_anchor_s_row_is_reported_first_and_the_other_findings_are_bounded(
     session: Session, owner: Connection
 ) -> None:
     owner.execute("SELECT sqs2pg.record_act('unseal', n::text) FROM generate_series(1, 50) n")

@@ -76,7 +76,7 @@ def generated(count: int) -> list[str]:
     return drawn
 
 
-async def test_every_body_is_written_or_set_aside(pipeline: Assemble, database: str) -> None:
+async def test_every_body_is_written_or_quarantined(pipeline: Assemble, database: str) -> None:
     drawn = generated(AT_LEAST // 40)
     mebibyte = 2**20
     for character in ("x", "é", "\\", '"', "\U0001f600"):

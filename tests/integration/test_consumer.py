@@ -78,7 +78,7 @@ async def test_receiving_stops_at_the_budget_while_the_database_stands_still(
         assert (await run).written == 80
 
 
-async def test_bytes_are_bounded_too(pipeline: Assemble, database: str) -> None:
+async def test_the_bytes_in_flight_are_bounded(pipeline: Assemble, database: str) -> None:
     source = {"in_flight_bytes_max": 2**20}
     async with pipeline(source=source) as ready:
         large = [json.dumps({"user_id": f"u{i}", "more": "x" * 90_000}) for i in range(40)]

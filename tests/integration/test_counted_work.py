@@ -53,7 +53,7 @@ async def drain(
 
 
 @pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 11, 10), ("0", 18.5, 27.5)])
-async def test_calls_a_message(
+async def test_python_calls_per_message_are_bounded(
     queue_server: QueueServer,
     pipeline: Assemble,
     monkeypatch: pytest.MonkeyPatch,

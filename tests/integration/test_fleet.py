@@ -192,7 +192,7 @@ def asked(folder: Path, way: str) -> list[WorkerProcess]:
         ("os.kill(os.getpid(), signal.SIGKILL)", 1, "worker 1 was killed by SIGKILL"),
     ],
 )
-def test_a_worker_that_fails_while_it_stops_is_told_and_gives_the_exit_code(
+def test_a_worker_that_fails_while_it_stops_is_reported_and_gives_the_exit_code(
     tmp_path: Path, way: str, code: int, says: str
 ) -> None:
     with pytest.raises(FatalFault, match=says) as failed:
@@ -202,5 +202,5 @@ def test_a_worker_that_fails_while_it_stops_is_told_and_gives_the_exit_code(
 
 
 @pytest.mark.parametrize("way", ["sys.exit(0)", "sys.exit(130)"])
-def test_a_worker_that_was_asked_to_stop_and_did_is_no_failure(tmp_path: Path, way: str) -> None:
+def test_a_worker_that_stops_when_asked_to_is_no_failure(tmp_path: Path, way: str) -> None:
     assert run_to_the_end(asked(tmp_path, way)).received == 0

@@ -175,7 +175,7 @@ def held(settings: Settings, *versions: int) -> None:
     path.write_text(json.dumps(content))
 
 
-async def test_an_event_keeps_its_name_whichever_roots_are_held(
+async def test_an_event_keeps_its_dedupe_key_whichever_roots_are_held(
     pipeline: Any, settings: Make, database: str
 ) -> None:
     dedupe = {"ledger": {"dedupe_key": "user_id"}}

@@ -32,7 +32,7 @@ def test_only_the_type_and_place_of_an_uncaught_exception_are_printed(case: str)
     assert "Traceback" not in done.stderr
 
 
-def test_without_the_hooks_it_would_be_printed() -> None:
+def test_without_the_hooks_python_prints_the_value() -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"int({CANARY!r})"], capture_output=True, text=True, check=False
     )

@@ -383,7 +383,7 @@ def test_the_usual_ports_may_be_taken(open_folder: Path) -> None:
         assert local.sqs_endpoint == f"http://127.0.0.1:{local.sqs.port}"
 
 
-def test_they_listen_on_loopback_only_on_one_port_each(servers: Servers) -> None:
+def test_each_server_listens_on_one_loopback_port_only(servers: Servers) -> None:
     assert servers.postgres is not None
     assert servers.sqs is not None
     for server in (servers.postgres, servers.sqs):

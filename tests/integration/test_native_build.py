@@ -49,7 +49,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return binary
 
 
-def test_no_body_makes_it_touch_what_is_not_its_own(sanitized: Path) -> None:
+def test_no_body_makes_the_extension_leave_its_buffers(sanitized: Path) -> None:
     draw = random.Random(7)
     bodies = [*TAKEN, *LEFT, *(changed(draw, body) for body in logins(4_000, seed=3))]
     plain = [body for body in bodies if body.isascii()]
@@ -78,7 +78,7 @@ def damaged(draw: random.Random, text: bytes) -> bytes:
     return bytes(raw)
 
 
-def test_no_reply_and_no_id_makes_it_touch_what_is_not_its_own(sanitized: Path) -> None:
+def test_no_reply_or_message_id_makes_the_extension_leave_its_buffers(sanitized: Path) -> None:
     draw = random.Random(11)
     name = b"0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
     texts = [REPLY, name, b"", *(damaged(draw, draw.choice([REPLY, name])) for _ in range(4_000))]

@@ -567,7 +567,7 @@ async def test_a_systemic_fault_leaves_everything_as_it_was(
     assert rows(database, USERS) == []
 
 
-async def test_an_event_that_its_name_now_tells_is_written_once(
+async def test_a_replay_under_a_new_dedupe_key_writes_each_event_once(
     set_aside: Any, settings: MakeSettings, database: str, pipeline: Assemble
 ) -> None:
     dedupe = {"dedupe_key": "event"}
@@ -722,7 +722,7 @@ async def test_retention_that_cannot_be_audited_deletes_nothing(
     assert tally(database, "purge") == []
 
 
-def test_a_selection_in_words_is_short_however_many_ids_it_has() -> None:
+def test_the_text_of_a_selection_is_short_however_many_ids_it_has() -> None:
     assert str(ALL) == "all"
     assert str(Selection(reason="bad_ip", older_than_days=3)) == (
         "reason bad_ip and older than 3 days"

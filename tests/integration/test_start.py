@@ -38,7 +38,7 @@ class Cut:
 
 
 @pytest.mark.parametrize("overrides", [{}, {"vault": {"enabled": True}}], ids=["plain", "vault"])
-async def test_a_database_that_goes_away_while_we_start_is_foreseen(
+async def test_a_database_that_goes_away_at_any_statement_of_the_start_is_a_known_fault(
     settings: Any, monkeypatch: pytest.MonkeyPatch, overrides: dict[str, Any]
 ) -> None:
     chosen = settings(**overrides)
@@ -56,7 +56,7 @@ async def test_a_database_that_goes_away_while_we_start_is_foreseen(
     assert 5 < at < 99, "every statement was met, and then none"
 
 
-async def test_a_target_that_cannot_be_read_again_is_foreseen(
+async def test_a_target_that_cannot_be_read_again_is_a_known_fault(
     pipeline: Assemble, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a running pipeline does it when a table may have changed."""

@@ -282,7 +282,7 @@ async def test_a_server_without_tls_has_no_certificate(database: str) -> None:
     assert await certificate_expiry("127.0.0.1", 1) is None
 
 
-async def test_names_of_headers_have_no_case(pipeline: Assemble) -> None:
+async def test_header_names_are_compared_without_case(pipeline: Assemble) -> None:
     def status(address: str, headers: dict[str, str]) -> int:
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
         connection.putrequest("GET", "/metrics", skip_host=True)

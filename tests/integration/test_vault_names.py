@@ -107,7 +107,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-async def test_a_column_that_no_other_name_fits_is_refused(
+async def test_a_column_that_cannot_hold_a_random_id_is_refused(
     settings: MakeSettings, database: str, kind: str
 ) -> None:
     name, named = REFUSED[kind]

@@ -279,7 +279,7 @@ def test_an_expired_request_is_refused(
         revealer.execute(FETCH, [number])
 
 
-def test_a_request_gives_what_it_asked_for_and_no_more(
+def test_a_request_yields_only_the_values_it_asked_for(
     revealer: psycopg.Connection[Any], token: str
 ) -> None:
     [(number,)] = revealer.execute(REQUEST, [token]).fetchall()
@@ -298,14 +298,14 @@ def test_a_request_gives_what_it_asked_for_and_no_more(
         "SELECT pii.request_reveal('v1_x', NULL, 1, NULL)",
     ],
 )
-def test_a_request_says_what_how_many_and_why(
+def test_a_request_needs_a_target_a_limit_and_a_reason(
     revealer: psycopg.Connection[Any], request_: str
 ) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         revealer.execute(request_)
 
 
-def test_a_search_path_trap_catches_nobody(
+def test_objects_of_the_caller_never_stand_in_for_ours(
     revealer: psycopg.Connection[Any], filled: str, token: str
 ) -> None:
     """Objects of the caller's own, first on its path, do not stand in for ours."""
@@ -346,7 +346,7 @@ def test_every_definer_function_has_a_safe_path_and_is_not_public(filled: str) -
         assert not public, name
 
 
-async def test_a_role_has_its_share_of_the_hour_and_the_refusal_is_on_record(
+async def test_reveals_per_role_and_hour_are_limited_and_a_refusal_is_recorded(
     filled: str, settings: MakeSettings, token: str
 ) -> None:
     rows(filled, "UPDATE pii.state SET reveals_per_hour_max = 3")

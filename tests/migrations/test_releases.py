@@ -145,7 +145,9 @@ def test_a_dump_is_never_made_again(tmp_path: Path) -> None:
     assert (tmp_path / "1.0.0.sql").read_text() == "-- as it was\n"
 
 
-async def test_the_comparison_sees_what_differs(today: str, database: str, fresh: str) -> None:
+async def test_the_schema_comparison_detects_every_change(
+    today: str, database: str, fresh: str
+) -> None:
     restore(today, database)
     await bring_up(database)
     before = schema(fresh)

@@ -141,7 +141,7 @@ def test_a_fault_never_quotes_an_unknown_field_name(
     ),
     st.data(),
 )
-def test_any_names_make_a_mapping(sources: list[str], data: st.DataObject) -> None:
+def test_a_field_may_have_any_name(sources: list[str], data: st.DataObject) -> None:
     required = data.draw(st.lists(st.booleans(), min_size=len(sources), max_size=len(sources)))
     pairs = list(zip(sources, required, strict=True))
     fields = [Field(source=s, column=f"c{i}", required=r) for i, (s, r) in enumerate(pairs)]

@@ -36,7 +36,7 @@ from tests.native import KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, masks
 VECTORS = Path(__file__).parents[1] / "vectors"
 
 
-def test_a_usual_login_is_taken() -> None:
+def test_the_extension_takes_a_usual_login() -> None:
     ip = hmac.digest(KEY, bytes([199, 172, 111, 135]), "sha256").hex()[:32]
     device = hmac.digest(KEY, b"593-47-5928", "sha256").hex()[:32]
     assert both().check(whole_login()) == (
@@ -59,12 +59,12 @@ def test_an_unusual_body_is_left_to_python(body: str) -> None:
 @example(951_782_400_000)  # 2000-02-29
 @example(4_107_542_399_999)  # the last of 2100-02-28, which is followed by March
 @example(0)
-def test_the_day_a_message_was_sent(sent_ms: int) -> None:
+def test_the_extension_and_python_agree_on_the_day_of_sending(sent_ms: int) -> None:
     assert both().check('{"user_id":"u"}', sent_ms)
 
 
 @pytest.mark.parametrize("sent_ms", [-1, 253_402_300_800_000, 2**63])
-def test_a_day_that_no_date_has_is_left(sent_ms: int) -> None:
+def test_a_time_beyond_every_date_is_left_to_python(sent_ms: int) -> None:
     [line] = both().fast.lines([Message("m", "h", '{"user_id":"u"}', SystemAttributes(sent_ms))])
     assert line is None
 
@@ -389,7 +389,7 @@ def test_signed_in_c_or_in_python_is_the_same(monkeypatch: pytest.MonkeyPatch, b
     assert sign() == in_python
 
 
-def test_what_is_to_be_signed_is_checked() -> None:
+def test_the_arguments_of_sign_are_checked() -> None:
     with pytest.raises(TypeError):
         extension().sign(b"")
     with pytest.raises(TypeError):

@@ -180,7 +180,7 @@ def test_any_text_is_a_date_or_a_fault(value: str) -> None:
         assert value.isascii()
 
 
-def test_the_strategies_reach_what_they_are_for() -> None:
+def test_the_strategies_draw_every_case_they_are_meant_for() -> None:
     # Should one of these never come up, the properties above would hold for want of trying.
     seen: set[str] = set()
 

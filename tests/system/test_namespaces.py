@@ -99,7 +99,7 @@ def namespaces() -> Iterator[list[str]]:
         yield names
 
 
-def test_consumers_with_addresses_of_their_own_share_one_queue(
+def test_consumers_with_different_addresses_share_one_queue(
     namespaces: list[str], database: str, sqs_endpoint: str, queue_url: str, tmp_path: Path
 ) -> None:
     at = urlsplit(database)

@@ -85,7 +85,7 @@ def test_a_contender_that_failed_is_out_with_all_its_runs() -> None:
     assert "Vector: not measured, failed: exit 1." in report.table(mixed)
 
 
-def test_cpu_that_is_not_known_is_not_zero() -> None:
+def test_an_unknown_cpu_time_is_not_shown_as_zero() -> None:
     unknown = section(run("sqs2pg", 100, postgres_cpu_s=None))
     assert unknown.cpu_us("sqs2pg", "postgres") is None
     assert "20.0 + ? + 5.0" in describe(unknown.runs[0])
@@ -104,7 +104,7 @@ def test_a_page_without_results_says_so_in_every_part() -> None:
     assert report.fill_in(page, {}).count("Not measured yet") >= len(names)
 
 
-def test_filling_in_changes_marked_parts_only_and_may_be_repeated() -> None:
+def test_fill_in_changes_only_the_marked_parts_and_may_be_repeated() -> None:
     page = "by hand\n<!-- bench:drain -->\nold\n<!-- /bench:drain -->\nby hand too\n"
     once = report.fill_in(page, {"drain": THREE})
     assert once.startswith("by hand\n<!-- bench:drain -->\n|")
@@ -289,7 +289,7 @@ def test_a_run_with_a_row_too_many_or_too_few_is_void(
             check_rows(stand, backlog, 0, measured)
 
 
-def test_both_scripts_make_the_same_row() -> None:
+def test_the_plain_and_the_tuned_script_make_the_same_row() -> None:
     login = {
         "user_id": "u",
         "device_type": "iOS",

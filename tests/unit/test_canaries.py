@@ -53,7 +53,7 @@ def test_no_canary_is_found_where_there_is_none() -> None:
     assert find(canaries, b"") == []
 
 
-def test_a_report_names_places_and_no_values() -> None:
+def test_a_finding_names_the_place_but_not_the_value() -> None:
     canary = text_canary("device_id of a written message")
     [found] = find([canary], f"x{canary.value}x")
     assert found == "device_id of a written message as raw"

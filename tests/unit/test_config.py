@@ -127,7 +127,7 @@ def test_a_setting_without_a_value_is_a_comment() -> None:
     assert "# drain_settle_s is not set" in shown().splitlines()
 
 
-def test_the_file_and_the_environment_are_in_what_is_shown(
+def test_config_show_includes_the_file_and_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file_of(tmp_path, "[source]\nqueue = 'file'\nwait_time_s = 7", "sqs2pg.toml")
@@ -142,7 +142,7 @@ def test_the_file_and_the_environment_are_in_what_is_shown(
     assert SECRET not in text
 
 
-def test_as_json_it_says_the_same(tmp_path: Path) -> None:
+def test_config_show_as_json_gives_the_same_settings(tmp_path: Path) -> None:
     file = str(file_of(tmp_path, EVERYTHING.replace("\u007f", "\\u007f")))
     [line] = shown("-c", file, "--json").splitlines()
     found = json.loads(line)

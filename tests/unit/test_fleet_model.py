@@ -48,7 +48,7 @@ def test_doubling_an_assumption_doubles_its_result(change: dict[str, float], wha
     assert after == pytest.approx(2 * before, rel=0.001)
 
 
-def test_a_slow_way_to_the_database_needs_more_queues() -> None:
+def test_a_longer_round_trip_to_the_database_needs_more_queues() -> None:
     assert fleet(1e6, Assumptions(round_trip_s=1.0)).queues == 9
     with pytest.raises(ValueError, match="above 0"):
         fleet(0, Assumptions())

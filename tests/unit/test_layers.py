@@ -461,7 +461,9 @@ def test_a_tree_that_keeps_the_rules_has_no_violation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "rule"), BROKEN)
-def test_a_tree_that_breaks_a_rule_has_one(tmp_path: Path, name: str, text: str, rule: str) -> None:
+def test_a_broken_rule_is_reported_with_its_module(
+    tmp_path: Path, name: str, text: str, rule: str
+) -> None:
     found = violations(plant(tmp_path, {**GOOD, name: text}))
     module = name.removesuffix(".py").removesuffix("__init__").replace("/", ".").rstrip(".")
     assert any(line.startswith(module) and rule in line for line in found), found

@@ -102,7 +102,7 @@ def test_sequence_numbers_of_any_length_compare_as_numbers() -> None:
     assert [message.sequence for message in found] == sorted(map(int, numbers))
 
 
-def test_without_a_sent_timestamp_it_is_no_message() -> None:
+def test_a_message_needs_a_sent_timestamp() -> None:
     with pytest.raises(msgspec.ValidationError):
         received(Attributes={"ApproximateReceiveCount": "1"})
 

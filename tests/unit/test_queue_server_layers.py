@@ -107,7 +107,7 @@ def test_no_source_declares_a_symbol_of_another() -> None:
         assert re.search(r"\bextern\b", text) is None, source.name
 
 
-def test_a_symbol_declared_and_defined_elsewhere_is_found() -> None:
+def test_a_symbol_defined_elsewhere_than_declared_is_reported() -> None:
     header = (
         "extern int loop_fd;\nvoid call_error(int status,\n                const char *text);\n"
     )

@@ -108,7 +108,7 @@ def test_devices_recur_with_their_people() -> None:
     assert len(owners) == len(devices)
 
 
-def test_people_who_may_come_back_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_recurring_people_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_logins, "PEOPLE_MAX", 10)
     last_seen: dict[str, int] = {}
     absences = []

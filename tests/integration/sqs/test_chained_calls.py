@@ -144,7 +144,7 @@ async def test_a_call_that_waits_for_the_connection_gets_its_turn(bench: Bench) 
     assert await others[0]
 
 
-async def test_what_goes_wrong_in_the_taker_is_raised(bench: Bench) -> None:
+async def test_an_exception_of_the_callback_is_raised(bench: Bench) -> None:
     def take(messages: list[Message]) -> bool:
         raise ZeroDivisionError
 
@@ -154,7 +154,7 @@ async def test_what_goes_wrong_in_the_taker_is_raised(bench: Bench) -> None:
     assert [message.message_id for message in await client.receive(URL)] == ["a"]
 
 
-async def test_nothing_is_taken_once_it_is_cancelled(bench: Bench) -> None:
+async def test_after_a_cancellation_no_reply_is_taken(bench: Bench) -> None:
     client = bench.client(brought("a"))
     took = 0
 

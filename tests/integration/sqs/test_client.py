@@ -77,7 +77,7 @@ async def test_receive_out_of_range(bench: Bench, max_messages: int, wait_s: int
     assert bench.queue.requests == []
 
 
-async def test_many_different_polls(bench: Bench) -> None:
+async def test_signed_polls_are_remembered_up_to_a_bound(bench: Bench) -> None:
     client = bench.client(ok())
     for timeout_s in range(200):
         await client.receive(URL, visibility_timeout_s=timeout_s)
@@ -122,7 +122,7 @@ async def test_delete_says_which_failed(bench: Bench) -> None:
     [b"{}", b'{"Successful":[],"Failed":[]}', b'{"Successful":[{"Id":"7"}]}',
      b'{"Successful":[{"Id":"0"},{"Id":"0"}]}'],
 )  # fmt: skip
-async def test_an_entry_unmentioned_has_failed(bench: Bench, body: bytes) -> None:
+async def test_an_entry_that_the_answer_leaves_out_has_failed(bench: Bench, body: bytes) -> None:
     failures = await bench.client(answer(body)).delete(URL, ["a", "b"])
     assert EntryFailure(1, "Unanswered", False) in failures
 
@@ -294,7 +294,7 @@ async def test_a_long_poll_is_waited_for(bench: Bench) -> None:
         await task
 
 
-async def test_an_unknown_fate_of_a_send_is_told_not_repeated(bench: Bench) -> None:
+async def test_a_send_whose_fate_is_unknown_is_raised_and_not_repeated(bench: Bench) -> None:
     for said in (CLOSE, error("InternalError", 500)):
         bench.queue.requests.clear()
         client = bench.client(said, ok(Successful=[{"Id": "0", "MessageId": "m"}]))
@@ -390,7 +390,7 @@ async def test_long_polls_leave_room_for_deletes(bench: Bench) -> None:
             await poll
 
 
-async def test_close_is_not_retried_into(bench: Bench) -> None:
+async def test_close_ends_retries(bench: Bench) -> None:
     client = bench.client(SILENCE, attempts_max=100, draw=lambda: 1.0)
     task = asyncio.create_task(client.receive(URL))
     await bench.queue.asked.wait()
@@ -465,7 +465,7 @@ async def test_expired_keys_are_replaced(bench: Bench) -> None:
     assert second["x-amz-security-token"] == "tok"
 
 
-async def test_expired_keys_without_others(bench: Bench) -> None:
+async def test_expired_keys_that_cannot_be_replaced_are_a_transient_fault(bench: Bench) -> None:
     client = bench.client(error("ExpiredTokenException", 403))
     with pytest.raises(TransientFault) as caught:
         await client.delete(URL, ["h"])

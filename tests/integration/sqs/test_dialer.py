@@ -106,7 +106,9 @@ async def test_tls_closes_in_order(
     await call.made[0].closed
 
 
-async def test_unknown_authority(listen: Listen, authority: trustme.CA, bundle: str) -> None:
+async def test_a_certificate_of_an_unknown_authority_is_refused(
+    listen: Listen, authority: trustme.CA, bundle: str
+) -> None:
     port = await listen(serve, tls=server_tls(trustme.CA(), "127.0.0.1"))
     with pytest.raises(FatalFault) as caught:
         await Dialer(Endpoint("https", "127.0.0.1", port), tls=make_tls(bundle)).dial(print)
@@ -114,7 +116,9 @@ async def test_unknown_authority(listen: Listen, authority: trustme.CA, bundle: 
     assert "AWS_CA_BUNDLE" in caught.value.hint
 
 
-async def test_wrong_name(listen: Listen, authority: trustme.CA, bundle: str) -> None:
+async def test_a_certificate_for_another_name_is_refused(
+    listen: Listen, authority: trustme.CA, bundle: str
+) -> None:
     port = await listen(serve, tls=server_tls(authority, "sqs.example"))
     with pytest.raises(FatalFault) as caught:
         await Dialer(Endpoint("https", "127.0.0.1", port), tls=make_tls(bundle)).dial(print)

@@ -90,7 +90,7 @@ def test_endpoint_is_where_botocore_sends(
         ({"AWS_MAX_ATTEMPTS": "1", "AWS_RETRY_MODE": "standard"}, RetrySettings("standard", 1)),
     ],
 )
-def test_retries(
+def test_the_retry_settings_are_read(
     aws: pytest.MonkeyPatch, variables: dict[str, str], settings: RetrySettings
 ) -> None:
     for name, value in variables.items():
@@ -117,7 +117,7 @@ def test_a_profile_is_read(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert found.credentials.keys == AwsKeys("PROFILE", "s", "t")
 
 
-def test_arguments_win(aws: pytest.MonkeyPatch) -> None:
+def test_arguments_override_the_environment(aws: pytest.MonkeyPatch) -> None:
     found = read_environment(region="us-west-2", endpoint_url="http://127.0.0.1:1")
     assert (found.region, found.endpoint.port) == ("us-west-2", 1)
 

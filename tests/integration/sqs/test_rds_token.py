@@ -65,7 +65,7 @@ async def test_the_token_is_the_password_of_each_connection(
     assert asked == [("127.0.0.1", port, "by_token")]
 
 
-def test_without_a_host_or_a_user_it_says_what_is_missing() -> None:
+def test_a_token_needs_a_host_and_a_user() -> None:
     assert login_of("postgresql://u@h/d", {}) == ("h", 5432, "u")
     assert login_of("", {"PGHOST": "h", "PGUSER": "u", "PGPORT": "6"}) == ("h", 6, "u")
     for dsn in ("postgresql://u@/d", "postgresql://h/d", ""):

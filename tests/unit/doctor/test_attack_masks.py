@@ -74,7 +74,7 @@ def test_every_mask_and_kind_has_a_finding(mask: str) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_a_space_is_searched_whole_and_once(space: str) -> None:
+def test_a_space_is_searched_completely_and_once(space: str) -> None:
     prefixes = [prefix for task in tasks(space) for prefix in task]
     assert len(prefixes) == len(set(prefixes))
     assert len(prefixes) * block_size(space) == SPACES[space].size

@@ -74,7 +74,7 @@ async def test_each_check_is_made_whatever_the_others_found() -> None:
     assert CANARY not in f"{found}"
 
 
-async def test_wrong_settings_are_told_once(
+async def test_wrong_settings_are_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

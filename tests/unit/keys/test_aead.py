@@ -33,7 +33,7 @@ def test_equal_bodies_are_sealed_unequally() -> None:
     assert len({one[25:] for one in sealed}) == 1000
 
 
-def test_no_bit_can_change() -> None:
+def test_a_change_of_any_bit_is_detected() -> None:
     sealed = seal(KEY, b"a body of some length", FIELDS)
     for index, bit in itertools.product(range(1, len(sealed)), range(8)):
         changed = bytearray(sealed)
@@ -55,7 +55,7 @@ def test_another_key_or_place_does_not_open() -> None:
         assert_damaged(sealed, fields=fields)
 
 
-def test_fields_cannot_run_into_each_other() -> None:
+def test_no_two_lists_of_fields_encode_alike() -> None:
     lists = [
         (),
         (b"",),

@@ -16,7 +16,7 @@ def test_a_secret_never_shows_itself(shown: object) -> None:
     assert shown(Secret(ROOT)) in ("Secret(…)", "[Secret(…)]")
 
 
-def test_a_secret_is_still_bytes() -> None:
+def test_a_secret_equals_its_bytes() -> None:
     assert Secret(ROOT) == ROOT
     assert hash(Secret(ROOT)) == hash(ROOT)
 

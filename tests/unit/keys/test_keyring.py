@@ -75,7 +75,7 @@ def assert_absent(secret: bytes, shown: str) -> None:
         assert repr(secret) not in shown
 
 
-def test_an_absent_version_is_named() -> None:
+def test_a_fault_names_the_absent_version() -> None:
     ring = Keyring({1: root(1)})
     for attempt in (
         lambda: ring.with_active("pseudonym", 2),

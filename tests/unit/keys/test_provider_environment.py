@@ -16,7 +16,7 @@ def text(number: int) -> str:
     return base64.b64encode(hashlib.sha256(b"root %d" % number).digest()).decode()
 
 
-def test_a_bare_name_is_version_1_and_a_suffix_its_number() -> None:
+def test_a_variable_without_a_suffix_is_version_1() -> None:
     ring = provider_environment.load(
         {
             PSEUDONYM: text(1),

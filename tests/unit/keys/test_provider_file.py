@@ -146,7 +146,7 @@ def test_what_is_not_a_file_is_refused_without_waiting(tmp_path: Path) -> None:
         assert caught.value.code == "key_file_format"
 
 
-def test_a_missing_file_is_told_how_to_make(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(KeyFault) as caught:
         provider_file.load(tmp_path / "keys")
     assert caught.value.code == "key_missing"

@@ -79,7 +79,7 @@ def test_derived_keys_are_the_frozen_ones(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", DERIVATION, ids=lambda v: v["purpose"])
-def test_another_hkdf_derives_the_frozen_keys(vector: dict[str, Any]) -> None:
+def test_an_independent_hkdf_derives_the_frozen_keys(vector: dict[str, Any]) -> None:
     root, info, key = (bytes.fromhex(vector[part]) for part in ("root", "info", "key"))
     assert rfc5869(root, info, len(key)) == key
 

@@ -120,7 +120,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("type_", "given", "cell"), VALUES)
-def test_a_value_of_each_type(type_: str, given: str, cell: str) -> None:
+def test_each_type_gives_its_cell(type_: str, given: str, cell: str) -> None:
     assert cells(one_field(type_), f'{{"a": {{"v": {given}}}}}') == [[cell]]
 
 
@@ -221,7 +221,7 @@ def test_an_attribute_that_is_missing_or_of_another_type() -> None:
     assert settings().message_attributes == ()
 
 
-def test_over_length_is_set_aside_or_cut() -> None:
+def test_text_over_its_length_is_refused_or_cut() -> None:
     long = {"a": {"v": "abcdé\n"}}
     assert refused(one_field("text", length_max=5), long) == ("too_long", "a.v")
     assert cells(one_field("text", length_max=5, over_length="truncate"), long) == [["abcdé"]]
@@ -243,7 +243,7 @@ LINES = {
 }
 
 
-def test_an_array_becomes_a_row_an_element() -> None:
+def test_an_exploded_array_gives_one_row_per_element() -> None:
     compiled = mapping(**LINES)
     assert cells(compiled, ORDER) == [
         ["o1", "0", "a", "1"],
@@ -425,7 +425,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("tree", "what"), REFUSED)
-def test_a_mapping_that_cannot_be_is_told_at_start(tree: dict[str, Any], what: str) -> None:
+def test_an_impossible_mapping_is_refused_at_start(tree: dict[str, Any], what: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings(**tree)
     assert what in caught.value.what

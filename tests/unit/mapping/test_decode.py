@@ -119,7 +119,7 @@ def test_every_field_is_a_text_or_null(drop: Decoder, source: str) -> None:
         " [1] ",
     ],
 )
-def test_another_shape_is_not_an_object(drop: Decoder, body: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused(drop: Decoder, body: str) -> None:
     fault = refused(drop, body)
     assert (fault.code, fault.detail) == ("not_an_object", "")
 
@@ -303,7 +303,7 @@ def test_one_source_may_go_to_two_columns_and_is_required_if_one_says_so() -> No
 
 
 @pytest.mark.parametrize("source", ["event_id", "user_id", "ip"])  # of its own, or a field's too
-def test_the_name_of_an_event_is_read_beside_the_mapping(source: str) -> None:
+def test_the_dedupe_key_is_read_beside_the_mapping(source: str) -> None:
     decoder = Decoder(USER_LOGINS, "quarantine", source)
     body = {"user_id": "u", "ip": "i", source: "e"}
     record = decoder.decode(json.dumps(body))
@@ -312,7 +312,7 @@ def test_the_name_of_an_event_is_read_beside_the_mapping(source: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", ', "event_id": null'])
-def test_an_event_need_not_have_a_name(value: str) -> None:
+def test_a_message_may_lack_the_dedupe_key(value: str) -> None:
     decoder = Decoder(USER_LOGINS, "drop", "event_id")
     assert decoder.dedupe_value(decoder.decode(f'{{"user_id": "u"{value}}}')) is None
 
@@ -324,7 +324,7 @@ def test_a_name_of_another_type_is_a_fault_and_a_required_field_stays_required()
     assert refused(Decoder(USER_LOGINS, "drop", "user_id"), "{}").code == "missing_field"
 
 
-def test_without_a_key_for_it_no_event_has_a_name(drop: Decoder) -> None:
+def test_without_a_dedupe_key_setting_there_is_no_dedupe_value(drop: Decoder) -> None:
     assert drop.dedupe_value(drop.decode(GOOD)) is None
 
 
@@ -344,7 +344,7 @@ def test_a_dropped_field_may_hold_anything_and_is_counted(value: str) -> None:
     assert refused(decoder, '{"user_id": "u", "extra": }').code == "not_json"
 
 
-def test_the_event_s_name_may_be_dropped_from_the_rows() -> None:
+def test_the_dedupe_key_may_be_a_dropped_field() -> None:
     decoder = Decoder(USER_LOGINS, "quarantine", "event", dropped=["event"])
     record = decoder.decode('{"user_id": "u", "event": "e1"}')
     assert decoder.dedupe_value(record) == "e1"

@@ -206,7 +206,7 @@ def test_concatenated_members_are_one_body_up_to_a_limit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_damaged_bodies_are_told(name: str) -> None:
+def test_damaged_bodies_are_reported(name: str) -> None:
     packed = PACKED[name](b'{"a": 1}' * 100)
     for damaged in (packed[:-5], packed[:10], packed + b"x", b"x" + packed, b"", b"\xff" * 20):
         assert refused(b64(damaged), name)[0] in (f"not_{name}", "not_json")
@@ -223,7 +223,7 @@ def test_base64_of_json() -> None:
     assert refused("YWJj", "auto") == ("not_json", "")  # "abc": no guess
 
 
-def test_layers_in_layers() -> None:
+def test_nested_envelopes_are_opened() -> None:
     detail = {"order": 7}
     body = sns(event(detail))
     for layers in (("sns", "eventbridge"), ("auto",)):

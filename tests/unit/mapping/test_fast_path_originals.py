@@ -51,20 +51,20 @@ def test_the_fast_path_finds_the_originals_that_python_finds() -> None:
     columns = [Column(field.column, "text") for field in settings.fields]
     masks = [None, lambda v: f"ip\\{v}", None, lambda v: f"<{v}>"]
     mapping = FlatMapping(settings, columns, masks)
-    long_way, glimpsed = Originals(), Originals()
+    by_python, by_fast_path = Originals(), Originals()
     decoded = mapping.decode_all(MESSAGES)
     keys = [m.message_id for m in MESSAGES]
-    rows = mapping.rows(keys, MESSAGES, decoded, long_way)
+    rows = mapping.rows(keys, MESSAGES, decoded, by_python)
     lines = [row.text if isinstance(row, Row) else None for row in rows]
     assert [line is None for line in lines] == [False] * 4 + [True, False]
 
-    kept = FastPathOriginals(settings.fields, "user_id").take(MESSAGES, lines, glimpsed)
+    kept = FastPathOriginals(settings.fields, "user_id").take(MESSAGES, lines, by_fast_path)
     # A message whose id needs a closer look, or that has none, is left to Python.
     assert [line is None for line in kept] == [False] * 3 + [True, True, False]
-    assert found(glimpsed) == found(long_way, {"m0", "m1", "m2", "m5"})
-    assert ("ann", "ip", "ip\\192.0.2.1", "192.0.2.1") in found(glimpsed)
-    assert len(found(glimpsed)) == 3
-    [short], [long] = glimpsed.parts, long_way.parts
+    assert found(by_fast_path) == found(by_python, {"m0", "m1", "m2", "m5"})
+    assert ("ann", "ip", "ip\\192.0.2.1", "192.0.2.1") in found(by_fast_path)
+    assert len(found(by_fast_path)) == 3
+    [short], [long] = by_fast_path.parts, by_python.parts
     assert short.hashes(1, None).keys() < long.hashes(1, None).keys(), "known of one, of the other"
 
 

@@ -408,7 +408,7 @@ def test_a_default_stands_for_a_missing_value_masked_and_escaped_like_any_other(
         (Field(source="a", column="a", default="x", mask="redact", kind="ip"), Column("a", "text")),
     ],
 )
-def test_a_default_that_does_not_fit_is_told_at_start(field: Field, column: Column) -> None:
+def test_a_default_that_does_not_fit_is_reported_at_start(field: Field, column: Column) -> None:
     with pytest.raises(SettingsError, match="the default of field 'a' cannot be written"):
         compiled([field], [column])
 

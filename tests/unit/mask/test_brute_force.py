@@ -46,7 +46,7 @@ def test_the_cores_are_those_this_process_may_use() -> None:
         os.sched_setaffinity(0, before)
 
 
-def test_the_cost_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_reversal_is_given_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brute_force, "hashes_per_second", lambda: 1e6)
     monkeypatch.setattr(brute_force, "cores", lambda: 4)
     text = cost_to_reverse()
@@ -69,5 +69,5 @@ def test_the_cost_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         (31_557_600 * 3e20, "3e20 years"),
     ],
 )
-def test_durations_are_told_in_words(seconds: float, words: str) -> None:
+def test_durations_are_given_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words

@@ -69,7 +69,7 @@ def test_a_very_long_value_of_a_kind_is_refused(form: Callable[[str], bytes], va
     assert caught.value.code in {"bad_email", "bad_phone", "bad_uuid"}
 
 
-def test_an_address_of_mail_goes_by_no_case_and_no_form() -> None:
+def test_an_email_address_is_compared_without_case_or_unicode_form() -> None:
     spellings = ["Jos\xe9.O@EXAMPLE.com", "jose\u0301.o@example.COM", "JOS\xc9.O@example.com"]
     assert {email(value) for value in spellings} == {"jos\xe9.o@example.com".encode()}
     assert email("a+b@c") != email("a@c")
@@ -99,7 +99,7 @@ def test_a_uuid_is_its_bits() -> None:
         ("text", "😀"),
     ],
 )
-def test_a_canonical_form_can_be_shown(kind: str, value: str) -> None:
+def test_shown_gives_the_text_of_a_canonical_form(kind: str, value: str) -> None:
     assert shown(kind, CANONICAL[kind](value)) == value
 
 

@@ -81,11 +81,11 @@ def test_a_token_opens_only_where_it_belongs(name: str) -> None:
     ["", "a", "e1_", "e0_AAAA", "e01_AAAA", "e10000_AAAA", "E1_AAAA", "e1_A", "e1_AAA=", "e1_AB",
      "e1_AA\n", "e1_😀", "v1_00112233445566778899aabbccddeeff", "x1_AAAA", "[redacted]"],
 )  # fmt: skip
-def test_what_is_no_token_is_told(token: str) -> None:
+def test_text_that_is_no_token_is_refused(token: str) -> None:
     assert refused(token) == "not_a_mask"
 
 
-def test_a_version_that_is_not_held_is_told() -> None:
+def test_a_version_that_is_not_held_is_reported() -> None:
     with pytest.raises(KeyFault) as caught:
         open_mask(
             masked("encrypt", "a").replace("e1_", "e3_"), kind="text", domain="d", keyring=RING
@@ -112,7 +112,7 @@ def test_padding_comes_off_again(length: int) -> None:
 
 
 @pytest.mark.parametrize("padded", [b"", b"\0" * 32, b"x" * 32, b"x" * 30 + b"\x80x"])
-def test_what_was_not_padded_is_refused(padded: bytes) -> None:
+def test_a_value_without_padding_is_refused(padded: bytes) -> None:
     with pytest.raises(Sqs2pgError) as caught:
         unpad(padded)
     assert caught.value.code == "mask_damaged"

@@ -68,7 +68,7 @@ def test_canonical_forms_are_the_frozen_ones(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", [v for v in CANONICAL_VECTORS if "canonical" in v], ids=name)
-def test_another_implementation_gives_the_frozen_forms(vector: dict[str, Any]) -> None:
+def test_an_independent_implementation_gives_the_frozen_forms(vector: dict[str, Any]) -> None:
     assert canonical(vector["kind"], vector["value"]).hex() == vector["canonical"]
 
 

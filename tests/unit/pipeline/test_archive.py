@@ -54,7 +54,7 @@ def bodies(tmp_path: Path, content: bytes) -> list[bytes]:
     ],
     ids=["plain", "feeds", "crlf", "gzip", "members", "zstd", "frames", "glued", "glued gzip"],
 )
-def test_every_layout_gives_the_same_lines(tmp_path: Path, packed: bytes) -> None:
+def test_every_layout_of_json_documents_gives_the_same_lines(tmp_path: Path, packed: bytes) -> None:
     assert bodies(tmp_path, packed) == DOCUMENTS
 
 
@@ -75,7 +75,7 @@ def test_many_members_are_one_archive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd.compress], ids=["gzip", "zstd"])
-def test_a_damaged_archive_is_told_after_its_lines(tmp_path: Path, pack: Any) -> None:
+def test_a_damaged_archive_is_reported_after_its_lines(tmp_path: Path, pack: Any) -> None:
     packed = pack(os.urandom(3_000_000).hex().encode() + b"\n" + LINES)
     for damaged in (packed[: len(packed) // 2], packed[:-1], packed[:-20], packed[:100_000] + b"x"):
         with pytest.raises(ArchiveDamaged, match="damaged or cut off"):
@@ -128,7 +128,9 @@ def test_events_of_a_log_subscription_are_lines(tmp_path: Path) -> None:
         ("x-12023-05-067", None),
     ],
 )
-def test_an_archive_s_own_date(tmp_path: Path, name: str, day: date | None) -> None:
+def test_an_archive_is_dated_by_its_path_or_its_modification_time(
+    tmp_path: Path, name: str, day: date | None
+) -> None:
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"{}")
@@ -159,7 +161,7 @@ def test_folders_are_walked_in_order_and_equal_content_has_one_digest(tmp_path: 
             list(find([str(path)], None))
 
 
-def test_a_file_that_is_another_than_was_found_is_told(tmp_path: Path) -> None:
+def test_a_file_replaced_since_it_was_found_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes(b"{}")
     [found] = find([str(file)], None)

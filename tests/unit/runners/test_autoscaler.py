@@ -68,7 +68,7 @@ def test_idle_consumers_are_not_taken_for_slow_ones() -> None:
     assert scaler.rate == 100
 
 
-def test_without_a_rate_it_stays_as_it_is() -> None:
+def test_scaling_without_a_new_rate_uses_the_last_one() -> None:
     scaler = Scaler(least=1, most=8, catch_up_s=10)
     # Nobody has answered twice yet; later, nobody answers in time: what was known goes on.
     assert scaler.wanted(Load(10_000, None, 1, 0), 1) == 1

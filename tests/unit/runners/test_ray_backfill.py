@@ -1,4 +1,4 @@
-"""What is counted of an archive over the hands that it took; no cluster is needed for that."""
+"""How the counts of an archive add up over the workers that wrote it; no cluster is needed."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_text_goes_to_text(name: str, type_: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_what_is_to_be_recovered_must_be_found_again(name: str) -> None:
+def test_a_recoverable_mask_must_give_one_token_per_value(name: str) -> None:
     kind = OPERATORS[name].properties.kinds[0]
     found = name in ("pseudonymize", "encrypt_deterministic", "fpe_ff1", "sha256")
     if found:
@@ -77,7 +77,7 @@ def test_what_is_to_be_recovered_must_be_found_again(name: str) -> None:
         assert refused(field(name, kind=kind, recover=True)).code == "mask_not_recoverable"
 
 
-def test_what_is_kept_is_not_sealed_under_itself() -> None:
+def test_keep_cannot_be_recoverable() -> None:
     error = refused(field("keep", recover=True))
     assert error.code == "mask_not_recoverable"
     assert "cleartext value as its own token" in error.what

@@ -54,7 +54,7 @@ def test_a_path_names_a_value(path: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["a[0]", "items.sku", "a.b.c.d", "grid[0].x", "a.b[0]"])
-def test_another_shape_is_a_fault_and_not_a_missing_value(path: str) -> None:
+def test_a_path_through_another_shape_is_a_fault_and_not_a_missing_value(path: str) -> None:
     with pytest.raises(PermanentFault) as caught:
         read(DOCUMENT, compile_sources([path])[path].steps)
     assert caught.value.code == "wrong_type"
@@ -79,7 +79,7 @@ def test_another_shape_is_a_fault_and_not_a_missing_value(path: str) -> None:
         "a['b]",
     ],
 )
-def test_what_is_no_path_is_told_at_start(path: str) -> None:
+def test_a_malformed_path_is_refused_at_start(path: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse(path)
     assert caught.value.code == "bad_path"

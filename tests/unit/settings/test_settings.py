@@ -98,7 +98,7 @@ def refused(
     return error
 
 
-def test_without_anything_the_defaults_are_those_of_the_design() -> None:
+def test_without_file_or_environment_the_documented_defaults_hold() -> None:
     settings = load(environ={})
     assert settings == Settings()
     assert (settings.source.queue, settings.sink.table) == ("login-queue", "user_logins")
@@ -124,7 +124,7 @@ def test_the_built_in_mapping_is_that_of_the_design() -> None:
     assert [f.source for f in USER_LOGINS if f.kind == "ip"] == ["ip"]
 
 
-def test_the_names_that_others_rely_on() -> None:
+def test_the_published_setting_names_exist() -> None:
     known = {".".join(filter(None, pair)) for pair in keys()}
     assert known >= {
         *("source.queue", "source.visibility_timeout_s", "sink.dsn", "sink.table"),
@@ -143,7 +143,7 @@ def test_environment_over_file_and_options_over_both(write: Write) -> None:
     assert settings.source == SourceSettings(queue="option", wait_time_s=2, receivers_max=1)
 
 
-def test_options_do_not_change_what_they_were_given(write: Write) -> None:
+def test_load_leaves_the_given_overrides_unchanged(write: Write) -> None:
     overrides = {"source": {"queue": "option"}, "keys": {"provider": "development"}}
     before = json.dumps(overrides)
     load(write(""), {"SQS2PG_SOURCE__WAIT_TIME_S": "2"}, overrides=overrides)
@@ -237,7 +237,7 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("section", "key", "low", "high"), RANGES)
-def test_the_ends_of_a_range_are_in_it_and_beyond_them_is_told(
+def test_values_up_to_the_ends_of_a_range_are_accepted_and_others_reported(
     write: Write, section: str, key: str, low: int, high: int | None
 ) -> None:
     name = ".".join(filter(None, (section, key)))
@@ -267,7 +267,7 @@ def test_numbers_out_of_every_range_are_refused(write: Write, name: str, value: 
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
-def test_a_wrong_type_is_told_without_the_value(write: Write, section: str, key: str) -> None:
+def test_a_wrong_type_is_reported_without_the_value(write: Write, section: str, key: str) -> None:
     wrong = [f'["{CANARY}"]', f'{{a = "{CANARY}"}}', f'[["{CANARY}"]]', "2020-01-01"]
     if takes_any_text(section, key):
         assert get(load(write(toml(section, key, f'"{CANARY}"')), {}), section, key) == CANARY
@@ -281,7 +281,7 @@ def test_a_wrong_type_is_told_without_the_value(write: Write, section: str, key:
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
-def test_a_wrong_value_in_the_environment_is_told_by_the_variable_s_name(
+def test_a_wrong_value_in_the_environment_is_reported_by_the_variable_s_name(
     section: str, key: str
 ) -> None:
     name = variable(section, key)
@@ -340,7 +340,7 @@ def test_a_value_in_place_of_a_section_is_reported_whatever_the_environment_says
         ('[source]\nqueue = ""', "source.queue"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_place(write: Write, text: str, place: str) -> None:
+def test_a_wrong_value_is_reported_by_its_place(write: Write, text: str, place: str) -> None:
     file = write(text)
     assert refused(file).what.startswith(f"setting {place} in {file}: Expected") or (
         refused(file).what.startswith(
@@ -352,7 +352,7 @@ def test_a_wrong_value_is_told_by_its_place(write: Write, text: str, place: str)
     )
 
 
-def test_a_wrong_value_is_told_with_what_its_key_is_for(write: Write) -> None:
+def test_a_wrong_value_is_reported_with_what_its_key_is_for(write: Write) -> None:
     refusal = refused(write('[status]\nbind = "9465"'))
     assert refusal.hint.startswith("status.bind: host:port of the status page")
     for port in ("0", "9465", "59999", "64999", "65535"):
@@ -472,14 +472,14 @@ def test_a_key_root_in_the_file_is_refused_unquoted(write: Write) -> None:
         f"a = {'{x = ' * 5_000}",
     ],
 )
-def test_what_is_not_toml_is_told_unquoted(write: Write, text: str) -> None:
+def test_text_that_is_not_toml_is_reported_without_quoting_it(write: Write, text: str) -> None:
     file = write(text)
     error = refused(file)
     assert error.what.startswith(f"settings file {file} is ")
     assert "x" * 100 not in error.what
 
 
-def test_where_the_toml_is_wrong_is_told(write: Write) -> None:
+def test_invalid_toml_is_reported_with_its_place(write: Write) -> None:
     file = write("[sink]\nconnections = 2\ndsn = nope\n")
     assert refused(file).what == f"settings file {file} is not valid TOML at line 3, column 7"
 
@@ -507,7 +507,7 @@ def test_a_file_that_may_not_be_read_is_named(
     assert refused(file).what == f"settings file {file} cannot be read: Permission denied"
 
 
-def test_a_bad_value_of_an_option_is_told() -> None:
+def test_a_bad_value_of_an_option_is_reported() -> None:
     error = refused(None, {}, overrides={"source": {"wait_time_s": 99}})
     assert error.what == "setting source.wait_time_s in the settings: Expected `int` <= 20"
 

@@ -17,7 +17,7 @@ def learnt(*took_s: float, every_s: float = 0.01) -> RoundTripTime:
 @pytest.mark.parametrize(
     ("took_s", "at_once"), [(0.0002, CONCURRENCY_MIN + 2), (0.01, 108), (0.05, 508)]
 )
-def test_more_at_once_where_one_takes_longer(took_s: float, at_once: int) -> None:
+def test_concurrency_grows_with_the_round_trip_time(took_s: float, at_once: int) -> None:
     assert learnt(took_s).concurrency(200) == at_once
 
 
@@ -30,5 +30,5 @@ def test_a_queue_that_has_become_slower_is_noticed() -> None:
     assert trip.minimum_s == 0.05
 
 
-def test_a_guess_before_the_first_answer() -> None:
+def test_concurrency_is_guessed_before_the_first_answer() -> None:
     assert CONCURRENCY_MIN <= RoundTripTime().concurrency(200) <= 64

@@ -146,7 +146,7 @@ async def test_one_callers_cancellation_leaves_the_renewal_alone(clock: Clock) -
     assert made.keys is NEW
 
 
-async def test_refused_keys_are_replaced_by_the_whole_chain(clock: Clock) -> None:
+async def test_refused_keys_are_replaced_from_the_whole_provider_chain(clock: Clock) -> None:
     made, provider = keeper(clock, (OLD, None), lambda: (NEW, clock.now + HOUR))
     assert await asyncio.gather(made.replace(OLD), made.replace(OLD)) == [True, True]
     assert (made.keys, made.expiry) == (NEW, clock.now + HOUR)

@@ -26,7 +26,7 @@ from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint, spl
         ("https://[2001:db8::1]", Endpoint("https", "2001:db8::1", 443), "[2001:db8::1]"),
     ],
 )
-def test_endpoint(url: str, endpoint: Endpoint, host_header: str) -> None:
+def test_an_endpoint_url_is_parsed(url: str, endpoint: Endpoint, host_header: str) -> None:
     assert parse_endpoint(url) == endpoint
     assert parse_endpoint(url).host_header == host_header
     signer = SigV4Auth(Credentials("AK", "sk"), "sqs", "us-east-1")
@@ -77,7 +77,9 @@ AWS = parse_endpoint("https://sqs.us-east-1.amazonaws.com")
         ("http://u%40x:p%3A@proxy:1", Proxy("proxy", 1, "Basic dUB4OnA6")),
     ],
 )
-def test_proxy(no_proxies: pytest.MonkeyPatch, url: str, proxy: Proxy) -> None:
+def test_the_proxy_of_the_environment_is_found(
+    no_proxies: pytest.MonkeyPatch, url: str, proxy: Proxy
+) -> None:
     assert find_proxy(AWS) is None
     no_proxies.setenv("HTTPS_PROXY", url)
     assert find_proxy(AWS) == proxy
@@ -147,7 +149,7 @@ def test_a_proxy_hides_its_password() -> None:
         ("http://sqs.eu-west-1.amazonaws.com.evil.example/1/q", ("", "", "")),
     ],
 )
-def test_queue(queue: str, parts: tuple[str, str, str]) -> None:
+def test_a_queue_name_url_or_arn_is_split(queue: str, parts: tuple[str, str, str]) -> None:
     assert split_queue(queue) == parts
 
 

@@ -64,7 +64,7 @@ def test_errors_of_configuration_are_fatal(name: str, code: str) -> None:
     assert fault.hint
 
 
-def test_says_what_happened_and_quotes_nothing() -> None:
+def test_a_fault_names_the_call_and_the_error_but_quotes_no_text() -> None:
     fault = read_fault(
         reply("com.amazonaws.sqs#QueueDoesNotExist"), "ReceiveMessage", Stage.RECEIVE
     )
@@ -95,7 +95,7 @@ def test_the_code_is_read_from_the_answer(answer: Reply, code: str) -> None:
 
 
 @given(st.binary(), st.binary(), st.integers(100, 599))
-def test_any_answer_is_a_plain_fault(head: bytes, body: bytes, status: int) -> None:
+def test_any_answer_gives_a_fault_in_printable_ascii(head: bytes, body: bytes, status: int) -> None:
     fault = read_fault(Reply(status, head, body), "ReceiveMessage", Stage.RECEIVE)
     assert fault.what.isascii()
     assert fault.what.isprintable()

@@ -62,7 +62,7 @@ def test_a_message_that_comes_twice_in_a_reply_is_one(leases: Leases) -> None:
     assert (leases.by_id, leases.by_expiry, leases.bytes) == ({}, {}, 0)
 
 
-def test_what_is_due_comes_soonest_first_and_what_is_left_out_never(leases: Leases) -> None:
+def test_due_leases_come_in_order_of_expiry(leases: Leases) -> None:
     for number in range(4):
         leases.hold([message(number)], float(number), 30.0 + number)
     lost, first, second, late = leases.by_expiry
@@ -89,7 +89,7 @@ def test_a_moved_message_is_under_its_new_lease_alone(leases: Leases) -> None:
     assert list(leases.by_expiry) == [new]
 
 
-def test_both_passes_say_the_same() -> None:
+def test_the_native_and_the_python_leases_agree() -> None:
     draw = random.Random(5)
     native = extension()
     lease = [Lease([], 0.0, 0.0), Lease([], 0.0, 0.0)]
@@ -109,14 +109,14 @@ def test_both_passes_say_the_same() -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ({},), ([], []), ({}, ()), ({}, [], None, None)])
-def test_the_native_passes_refuse_what_is_not_theirs(arguments: tuple[object, ...]) -> None:
+def test_the_native_functions_refuse_wrong_types(arguments: tuple[object, ...]) -> None:
     native = extension()
     for of in (native.hold_messages, native.release_messages):
         with pytest.raises(TypeError):
             of(*arguments)
 
 
-def test_the_native_passes_pass_on_what_a_message_raises() -> None:
+def test_the_native_functions_raise_what_a_message_raises() -> None:
     class Odd:
         message_id = 7
         body = b""

@@ -125,7 +125,7 @@ keys = st.builds(
     body=st.binary(min_size=1),
     epoch_s=st.integers(0, 2**32),
 )
-def test_same_as_botocore(
+def test_a_signature_equals_botocore_s(
     keys: AwsKeys, region: str, host: str, target: str, path: str, body: bytes, epoch_s: int
 ) -> None:
     headers = {

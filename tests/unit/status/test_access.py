@@ -99,7 +99,7 @@ def test_loopback_addresses(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "", "host"])
-def test_addresses_that_others_reach(host: str) -> None:
+def test_addresses_that_others_reach_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 

@@ -8,7 +8,7 @@ from sqs2pg.status.counter_history import CounterHistory
 from sqs2pg.status.snapshot import Snapshot, StageTime, add_counts
 
 
-def test_each_worker_that_was_counts_once() -> None:
+def test_every_past_worker_counts_once() -> None:
     past: CounterHistory[int] = CounterHistory(add)
     assert past.update({"0": (1.0, 10), "1": (1.0, 20)}) == []
     assert past.update({"0": None, "1": (1.0, 21)}) == [10], "silent: its last counts stand"

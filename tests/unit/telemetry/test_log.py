@@ -80,7 +80,7 @@ def test_a_field_that_is_not_on_the_list_is_dropped(
     assert "kept" in stream.getvalue()
 
 
-def test_the_list_has_no_field_of_the_mapping_and_no_body() -> None:
+def test_the_allow_list_has_no_field_of_the_mapping_and_no_body() -> None:
     assert not log.ALLOWED & {"user_id", "ip", "device_id", "locale", "body", "value", "exc_info"}
     assert not log.ALLOWED & {"exception", "error", "message", "row", "record", "receipt_handle"}
 
@@ -151,7 +151,7 @@ def test_a_level_of_a_library_s_own_is_no_trouble(
     assert CANARY not in stream.getvalue()
 
 
-def test_a_task_that_fails_unseen_is_told_without_its_words(
+def test_a_task_that_fails_unseen_is_reported_without_its_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = configured(monkeypatch)
@@ -170,7 +170,7 @@ def test_a_task_that_fails_unseen_is_told_without_its_words(
     assert CANARY not in stream.getvalue()
 
 
-def test_verbose_says_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbose_logs_debug_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     for verbose in (False, True):
         stream = configured(monkeypatch, verbose=verbose)
         structlog.get_logger().debug("detail")
@@ -252,7 +252,7 @@ def test_kinds_of_warning_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(events(stream)) == 4 * log.WARNINGS_MAX
 
 
-def test_a_worker_s_line_is_as_short_as_one_s_own() -> None:
+def test_a_worker_s_json_line_is_shown_as_a_short_line() -> None:
     line = '{"event": "receive failed", "level": "warning", "code": "aws_away", "timestamp": "%s"}'
     shown = log.short_line(json.loads(line % "2026-11-25T15:22:43.213215Z"))
     assert shown == "15:22:43 warning receive failed code=aws_away"

@@ -12,7 +12,7 @@ class Clock:
         return self.now
 
 
-def test_the_first_few_are_told_and_the_rest_counted() -> None:
+def test_the_first_few_are_logged_and_the_rest_counted() -> None:
     clock = Clock()
     repeats = RepeatLimiter(lines_max=3, window_s=10, clock=clock)
     told = [repeats.admit("kind") for _ in range(503)]
@@ -23,7 +23,7 @@ def test_the_first_few_are_told_and_the_rest_counted() -> None:
     assert repeats.admit("kind") == 0, "a new window has begun"
 
 
-def test_what_is_overdue_is_told_once() -> None:
+def test_overdue_counts_are_returned_once() -> None:
     clock = Clock()
     repeats = RepeatLimiter(lines_max=1, window_s=10, clock=clock)
     for _ in range(4):

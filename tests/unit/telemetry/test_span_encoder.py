@@ -23,13 +23,13 @@ PLAIN = BatchReport(
     commit_s=0.125,
     trace_id=TRACE,
 )
-SHORT_CUT = BatchReport("b-2", 1001.0, 2000, written=2000, decode_s=0.01, write_s=0.02)
+FAST_PATH = BatchReport("b-2", 1001.0, 2000, written=2000, decode_s=0.01, write_s=0.02)
 LINKED = BatchReport("b-3", 1.0, 2, duplicate=2, mask_s=0.01, slow=True, producers=PRODUCERS)
 EMPTY = BatchReport("b-4", 0.0, 0)
 RELEASED = BatchReport(
     "b-5", 5.0, 1, released=1, write_s=0.5, code="postgres_57P01", producers=PRODUCERS
 )
-for number, made in enumerate((SHORT_CUT, LINKED, EMPTY, RELEASED), 1):
+for number, made in enumerate((FAST_PATH, LINKED, EMPTY, RELEASED), 1):
     made.trace_id = f"{number:032x}"
 
 
@@ -49,7 +49,7 @@ def without_span_ids(request: ExportTraceServiceRequest) -> ExportTraceServiceRe
 
 @pytest.mark.parametrize(
     "reports",
-    [[PLAIN], [SHORT_CUT], [LINKED], [EMPTY], [RELEASED], [LINKED, PLAIN, RELEASED, SHORT_CUT]],
+    [[PLAIN], [FAST_PATH], [LINKED], [EMPTY], [RELEASED], [LINKED, PLAIN, RELEASED, FAST_PATH]],
     ids=lambda reports: " ".join(report.id for report in reports),
 )
 def test_the_encoder_gives_what_opentelemetry_s_gives(reports: list[BatchReport]) -> None:

@@ -162,7 +162,7 @@ def take(traces: Traces, numbers: Iterable[int]) -> None:
         traces.end(report)
 
 
-def test_too_many_that_wait_push_out_the_oldest_and_the_log_says_so(
+def test_too_many_waiting_spans_push_out_the_oldest_and_a_log_line_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(traces_module, "WAITING_MAX", 4)
@@ -196,7 +196,7 @@ class Broken(SpanExporter):
         raise RuntimeError("canary")
 
 
-def test_an_exporter_that_raises_is_told_by_its_kind() -> None:
+def test_an_exporter_that_raises_is_reported_by_its_kind() -> None:
     with structlog.testing.capture_logs() as lines:
         noted(Broken(), 1).close()
     assert [line["code"] for line in lines] == ["RuntimeError"]

@@ -76,7 +76,7 @@ async def test_a_part_is_worked_while_the_one_before_is_written(
 
 
 @pytest.mark.parametrize("who", ["work", "write", "both"])
-async def test_a_failure_ends_it_when_the_thread_is_done(
+async def test_a_failure_is_raised_once_the_thread_is_done(
     monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
     monkeypatch.setattr(batching, "PART_ROWS", 1)

@@ -63,7 +63,7 @@ def kek() -> SealingKey:
 
 
 @pytest.mark.parametrize("known", VECTORS["references"], ids=lambda known: known["name"])
-def test_references(known: dict[str, str]) -> None:
+def test_subject_references_equal_the_frozen_ones(known: dict[str, str]) -> None:
     key = bytes.fromhex(VECTORS["reference_key"])
     assert crypto.subject_references(key)(known["name"]) == known["reference"]
     canonical = unicodedata.normalize("NFC", known["name"]).encode()
