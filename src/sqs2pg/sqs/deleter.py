@@ -48,7 +48,7 @@ class _Batches:
         self._deleter = deleter
         self.queue_url = queue_url
         self.messages: list[Message] = []
-        """The present batch. Its messages are in hand until SQS has answered."""
+        """The present batch. Its messages are held until SQS has answered."""
         self.left: list[Message] = []
         """Those of the present batch that are not known to be deleted."""
         self.handles: list[str] = []

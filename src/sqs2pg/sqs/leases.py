@@ -1,8 +1,9 @@
-"""The messages in hand: which lease each is under, and how many bytes they count for. No I/O.
+"""Held messages: which lease each is under, and how many bytes they count for. No I/O.
 
-A message is in hand from the reply that brought it until it is deleted, released or given up. The
-messages of one reply share a lease. The native extension makes the hot path's two passes over a
-reply where it is built; the functions at the end of this module do the same in Python.
+A message is held from the reply that brought it until it is deleted, released or given up. The
+messages of one reply share a lease. On the hot path, each reply is walked twice: to hold its
+messages and to release them. The native extension does both if it is built; the functions at the
+end of this module do the same in Python.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqs2pg.native import extension
 
 
 class Lease(msgspec.Struct, eq=False, gc=False):
-    """What the messages of one reply share while they are in hand."""
+    """What the messages of one reply share while they are held."""
 
     messages: list[Message]
     received: float
@@ -26,21 +27,21 @@ class Lease(msgspec.Struct, eq=False, gc=False):
     share: int = 0
     """Bytes that each message counts for in the budget: the mean body size, an upper bound."""
     left: int = 0
-    """How many of its messages are still in hand."""
+    """How many of its messages are still held."""
     extending: bool = False
     """Whether a request to extend it is under way."""
 
 
 class Leases:
-    """The messages in hand and their leases. Only its own methods may change it."""
+    """The held messages and their leases. Only its own methods may change it."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, Lease] = {}
         """The lease of each message, by MessageId."""
         self.by_expiry: dict[Lease, None] = {}
-        """The leases that can be extended and have messages in hand, soonest to expire first."""
+        """The leases that can be extended and hold messages, soonest to expire first."""
         self.bytes = 0
-        """What the messages in hand count for in the budget."""
+        """What the held messages count for in the budget."""
         self.largest = 0
         """The largest body of the last reply: UTF-8 bytes, an upper bound."""
         native = extension()
@@ -50,18 +51,18 @@ class Leases:
         )
 
     def messages(self) -> list[Message]:
-        """Return all messages in hand."""
+        """Return all held messages."""
         leases = dict.fromkeys(self.by_id.values())
         return [message for lease in leases for message in self.under(lease)]
 
     def under(self, lease: Lease) -> list[Message]:
-        """Return the messages that are in hand under this lease."""
+        """Return the messages that are held under this lease."""
         return [m for m in lease.messages if self.by_id.get(m.message_id) is lease]
 
     def hold(self, messages: list[Message], received: float, expires: float) -> list[Message]:
-        """Take a reply in hand; return the messages that were not in hand before.
+        """Hold a reply's messages; return those that were not held before.
 
-        If no message was in hand before, the result is the list that was given.
+        If none was held before, the result is the list that was given.
         """
         lease = Lease(messages, received, expires)
         all_new, size, self.largest = self._hold_messages(self.by_id, messages, lease)
@@ -75,7 +76,7 @@ class Leases:
         return messages
 
     def _hold_again(self, lease: Lease) -> list[Message]:
-        """Take a reply in hand that brings a message again, because its old lease ran out."""
+        """Hold a reply that brings a held message again, because its old lease ran out."""
         fresh: list[Message] = []
         together: list[Message] = []
         for message in lease.messages:
@@ -101,13 +102,13 @@ class Leases:
         lease.left += 1
 
     def move(self, message: Message, lease: Lease) -> None:
-        """Put a message that is in hand under another lease."""
+        """Put a held message under another lease."""
         self.release([message])
         lease.messages.append(message)
         self._put(message, lease)
 
     def release(self, messages: list[Message]) -> None:
-        """Hold these messages no longer. Messages that are not in hand are ignored."""
+        """Hold these messages no longer. Messages that are not held are ignored."""
         for lease, count in self._release_messages(self.by_id, messages):
             self.bytes -= lease.share * count
             lease.left -= count
@@ -127,12 +128,12 @@ class Leases:
         del self.by_expiry[lease]
 
     def move_last(self, lease: Lease) -> None:
-        """This lease now expires after all others."""
+        """Put a lease that now expires after all others at the end."""
         del self.by_expiry[lease]
         self.by_expiry[lease] = None
 
     def move_first(self, lease: Lease) -> None:
-        """This lease is now due before all others."""
+        """Put a lease that is now due before all others at the start."""
         self.by_expiry = {lease: None} | self.by_expiry
 
 

@@ -1,8 +1,8 @@
 """The queue as the pipeline sees it: poll, hold under lease, acknowledge, release.
 
-A message is in hand, or held, from the reply that brought it until it is deleted, released or given
-up. While it is held, its visibility timeout is extended before it ends, the newest receipt handle
-wins, and its count and bytes count against the budget for polls.
+A message is held from the reply that brought it until it is deleted, released or given up. While it
+is held, its visibility timeout is extended before it ends, its newest receipt handle is kept, and
+its bytes count against the budget for polls.
 
 Must never delete on its own: the pipeline calls `acknowledge`, after COMMIT.
 """
@@ -69,7 +69,7 @@ class QueueSource:
             on_end=self._stop_holding,
         )
         self.receiving = RoundTripTime()
-        """Of polls that came back full. Other polls wait for messages, so they tell nothing."""
+        """The round-trip time of full polls. Other polls wait for messages, so their time says nothing."""
         self._last_poll = math.nan
         # Computed when a scrape asks for them: they change far more often than that.
         metrics.in_flight_messages.set_function(lambda: self.held_count)
@@ -78,11 +78,11 @@ class QueueSource:
 
     @property
     def held_count(self) -> int:
-        """Messages in hand."""
+        """How many messages are held."""
         return len(self._leases.by_id)
 
     def held(self) -> list[Message]:
-        """Return the messages in hand."""
+        """Return the held messages."""
         return self._leases.messages()
 
     async def poll(
@@ -93,10 +93,10 @@ class QueueSource:
         on_messages: Callable[[list[Message], int], None] = lambda _messages, _count: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> tuple[list[Message], int]:
-        """Receive up to ten messages that are not in hand yet; wait for budget first.
+        """Receive up to ten messages that are not held yet; wait for budget first.
 
-        Returns the new messages, which are now in hand, and how many messages came in all. If a
-        message was in hand already (its lease had run out), only its newer receipt handle is kept.
+        Returns the new messages, which are now held, and how many messages came in all. If a message
+        was held already (its lease had run out), only its newer receipt handle is kept.
 
         After each reply, as long as there is budget and `keep_polling(count)` is true, the new
         messages and the count go to `on_messages` instead, and the next poll is sent at once on
@@ -139,7 +139,7 @@ class QueueSource:
             self._signal_room()
 
     def _receive(self, messages: list[Message], began: float) -> list[Message]:
-        """Take a poll's messages in hand; return those that were not in hand before."""
+        """Hold a poll's messages; return those that were not held before."""
         self._last_poll = time.time()
         if not messages:
             return messages
@@ -171,7 +171,7 @@ class QueueSource:
             self.room.open()
 
     def _stop_holding(self, messages: list[Message]) -> None:
-        """Take messages out of hand and budget. Sends nothing to SQS."""
+        """Hold these messages no longer: they leave the budget. Sends nothing to SQS."""
         self._leases.release(messages)
         if not self.room.is_open:
             self._signal_room()
@@ -179,7 +179,7 @@ class QueueSource:
     def acknowledge(self, messages: list[Message]) -> None:
         """Delete messages whose outcome is durable, in the background.
 
-        They stay in hand and in the budget until SQS has answered. A delete that fails in the end
+        They stay held and in the budget until SQS has answered. A delete that fails in the end
         is harmless: SQS delivers the message again, and the ledger knows it.
         """
         self.deleter.delete(messages)
@@ -191,7 +191,7 @@ class QueueSource:
     async def release(self, messages: list[Message]) -> None:
         """Make messages visible on the queue again at once and hold them no longer.
 
-        Best effort: where SQS cannot be told, the lease runs out by itself.
+        Best effort: if SQS cannot be reached, the lease runs out by itself.
         """
         batches = [messages[i : i + BATCH_MAX] for i in range(0, len(messages), BATCH_MAX)]
 

@@ -1,4 +1,4 @@
-"""The books of the messages in hand, by the native passes and by their twins."""
+"""The books of the held messages, in C and in Python."""
 
 from __future__ import annotations
 
