@@ -20,8 +20,8 @@ from sqs2pg.message import Message, Outcome
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.compile_subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.runners.pipeline import Pipeline
-from sqs2pg.runners.subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.settings import Settings
 from sqs2pg.vault.crypto import key_encryption_key, open_value, unwrap_data_key
 from sqs2pg.vault.erase import Eraser

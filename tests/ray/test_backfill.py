@@ -20,7 +20,7 @@ from ray.cluster_utils import Cluster
 
 from sqs2pg.cli.embedded import Servers
 from sqs2pg.errors import SettingsError
-from sqs2pg.pipeline import archive
+from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.backfill import BATCHES_AT_ONCE, Done
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners import ray_backfill
@@ -185,9 +185,9 @@ async def test_the_command_says_over_a_cluster_what_it_says_here(
         assert "error" not in said.lower(), said
 
     # What the driver sees and a node does not: storage that is not shared.
-    [seen] = archive.find_all([str(tmp_path / "one.jsonl")], None)
+    [seen] = archive_reader.find_all([str(tmp_path / "one.jsonl")], None)
     unseen = seen._replace(name="/only/here.jsonl")
-    monkeypatch.setattr(archive, "find_all", lambda *_: [unseen])
+    monkeypatch.setattr(archive_reader, "find_all", lambda *_: [unseen])
     with pytest.raises(
         SettingsError, match=r"/only/here.jsonl cannot be read: .*, on node "
     ) as told:

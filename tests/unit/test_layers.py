@@ -45,7 +45,7 @@ FILES_MAX = 6
 # Values in, values out: no file, no socket, no clock.
 PURE = {"errors", "fault_codes", "message", "mapping.*", "mask.*"}
 PURE |= {"keys.aead", "keys.derive", "keys.hmac_state", "keys.keyring", "keys.self_test"}
-PURE |= {"settings.fields", "settings.mask_rules", "settings.paths", "settings.sections"}
+PURE |= {"settings.fields", "settings.mask_rules", "settings.source_paths", "settings.sections"}
 IMPURE = {"mask.brute_force"}
 """Beside pure ones: measures how fast this machine hashes."""
 # A list of what is allowed, so that no new way of doing I/O slips in. Names, where given, are all
@@ -80,7 +80,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},
     "sqs2pg.settings": {
         *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "attribute_key", "required_sources"),
-        *("EnvelopeSettings", "Example", "Field", "Settings", "Target", "When", "paths"),
+        *("EnvelopeSettings", "Example", "Field", "Settings", "Target", "When", "source_paths"),
     },
     "string": None,
     "sys": {"version_info"},

@@ -9,8 +9,8 @@ from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
+from sqs2pg.runners.compile_subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.runners.connect import database_and_keys
-from sqs2pg.runners.subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.settings import Settings
 from sqs2pg.vault.erase import Eraser
 from sqs2pg.vault.reference_key import reference_key

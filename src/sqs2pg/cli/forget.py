@@ -12,8 +12,8 @@ import msgspec
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, stdin_lines
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
+from sqs2pg.runners.compile_subjects import person_columns_of, references_of
 from sqs2pg.runners.connect import database_and_keys
-from sqs2pg.runners.subjects import person_columns_of, references_of
 from sqs2pg.settings import Settings, load
 from sqs2pg.vault.erase import Erased, Eraser
 from sqs2pg.vault.reference_key import reference_key

@@ -9,8 +9,8 @@ import msgspec
 
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
+from sqs2pg.runners.compile_subjects import recoverable_columns
 from sqs2pg.runners.connect import database_and_keys
-from sqs2pg.runners.subjects import recoverable_columns
 from sqs2pg.settings import Settings, load
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from sqs2pg.vault.rewrap import Bodies, Rewrapper

@@ -27,7 +27,7 @@ from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.transform import Transformer
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, MessageAttribute, Record, Row, TargetLines
-from sqs2pg.settings import Settings, Target, paths
+from sqs2pg.settings import Settings, Target, source_paths
 
 _message_id = attrgetter("message_id")
 
@@ -236,10 +236,10 @@ def is_flat(settings: Settings) -> bool:
         and not targets[0].explode
         and not settings.envelope.layers
         and settings.envelope.records == "one"
-        and (not dedupe_key or paths.is_plain(dedupe_key))
-        and all(map(paths.is_plain, settings.dropped))
+        and (not dedupe_key or source_paths.is_plain(dedupe_key))
+        and all(map(source_paths.is_plain, settings.dropped))
         and all(
-            FIELD_TYPES[field.type].json_kind == "string" and paths.is_plain(field.source)
+            FIELD_TYPES[field.type].json_kind == "string" and source_paths.is_plain(field.source)
             for field in targets[0].fields
         )
     )

@@ -26,8 +26,8 @@ from sqs2pg.settings import (
     Target,
     When,
     attribute_key,
-    paths,
     required_sources,
+    source_paths,
 )
 
 RECORDS_MAX = 100_000
@@ -190,7 +190,7 @@ class _Extractor:
     def __init__(self, target: Target) -> None:
         self.when = target.when
         self._condition = _condition(target.when) if target.when else None
-        self._explode = paths.explode_steps(target.explode)
+        self._explode = source_paths.explode_steps(target.explode)
         self._explode_name = target.explode
         self.explodes = bool(self._explode)
         required = required_sources(target.fields)
@@ -205,7 +205,7 @@ class _Extractor:
                     hint="a value has one JSON type: give both fields types of one kind",
                 )
         self.attributes = {source: f"f{index}" for index, source in enumerate(required)}
-        compiled = paths.compile_sources(
+        compiled = source_paths.compile_sources(
             [s for s in required if kinds[s] != "none"], target.explode
         )
         self._readers: list[tuple[str, int, tuple[str | int, ...], _Normalize, bool]] = [
@@ -245,7 +245,7 @@ class _Extractor:
 
     def _scopes(self, document: Any) -> list[tuple[Any, ...]] | PermanentFault:
         try:
-            found = list(islice(paths.scopes(document, self._explode), RECORDS_MAX + 1))
+            found = list(islice(source_paths.scopes(document, self._explode), RECORDS_MAX + 1))
         except PermanentFault as fault:
             return fault.with_traceback(None)
         return found if len(found) <= RECORDS_MAX else PermanentFault("too_many_records")
@@ -272,7 +272,7 @@ def _normalized(
     # Returned, not raised: a fault raised while another is handled would keep that one, and the
     # value with it, as its context.
     try:
-        value = paths.read(scope, steps)
+        value = source_paths.read(scope, steps)
         return None if value is None else normalize(value)
     except PermanentFault as fault:
         return fault.with_traceback(None)
@@ -333,7 +333,7 @@ def _condition(when: When) -> Callable[[Any], bool]:
 
     def holds(document: Any) -> bool:
         try:
-            value = paths.read(document, steps)
+            value = source_paths.read(document, steps)
         except PermanentFault:
             value = None
         if exists is not None and (value is not None) is not exists:
@@ -345,7 +345,7 @@ def _condition(when: When) -> Callable[[Any], bool]:
 
 def _steps(text: str) -> tuple[str | int, ...]:
     """Return the steps of a path from the document's top, through no exploded array."""
-    return paths.compile_sources([text])[text].steps
+    return source_paths.compile_sources([text])[text].steps
 
 
 def _same(value: Any, wanted: Any) -> bool:
@@ -360,7 +360,7 @@ class _KnownNames(msgspec.Struct):
 
 
 def _member_names(path: str) -> list[str]:
-    return [step for step in paths.parse(path) if isinstance(step, str)]
+    return [step for step in source_paths.parse(path) if isinstance(step, str)]
 
 
 def _exists(value: Any, names: Sequence[str]) -> bool:

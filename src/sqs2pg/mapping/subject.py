@@ -17,7 +17,7 @@ from sqs2pg.mapping.convert import Converter
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
-from sqs2pg.settings import Field, paths
+from sqs2pg.settings import Field, source_paths
 
 SubjectReader = Callable[[str], str | None]
 """From a body to the reference of the person it is about, or None."""
@@ -49,11 +49,11 @@ def stored_form(fields: Iterable[Field], subject: str) -> Converter:
 def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReader:
     """Return the function that finds a body's subject.
 
-    `source` is the field with the person's id, a path of `settings/paths.py`; a member of just that
-    name comes first. `reference` makes the reference of an id.
+    `source` is the field with the person's id, a path of `settings/source_paths.py`; a member of
+    just that name comes first. `reference` makes the reference of an id.
     """
     # Without `[]`: an array is read as it is, and is no id, so its many people give None.
-    steps = [step for step in paths.parse(source) if step is not paths.EACH]
+    steps = [step for step in source_paths.parse(source) if step is not source_paths.EACH]
 
     def read(body: str) -> str | None:
         try:
@@ -61,7 +61,7 @@ def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReade
             id_ = (
                 document[source]
                 if isinstance(document, dict) and source in document
-                else paths.read(document, steps)
+                else source_paths.read(document, steps)
             )
             if not isinstance(id_, (str, int, Decimal)) or isinstance(id_, bool) or id_ == "":
                 return None

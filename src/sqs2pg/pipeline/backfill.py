@@ -24,8 +24,8 @@ import structlog
 
 from sqs2pg.errors import FatalFault, TransientFault
 from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.pipeline import archive as archives
-from sqs2pg.pipeline.archive import Archive, Line, Objects
+from sqs2pg.pipeline import archive_reader
+from sqs2pg.pipeline.archive_reader import Archive, Line, Objects
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.backfill_progress import BackfillProgress
@@ -91,7 +91,7 @@ class Backfill:
         self.bytes_total = 0
         """Stored bytes of the archives that are not done yet, or were done by this run."""
         self._bytes_before = 0
-        self._reader: archives.Reader | None = None
+        self._reader: archive_reader.Reader | None = None
 
     @property
     def bytes_done(self) -> int:
@@ -104,7 +104,7 @@ class Backfill:
         Raises SettingsError for a path that names nothing, Sqs2pgError for a damaged archive, and
         what the processor raises. May be repeated, and goes on where it ended.
         """
-        found = await asyncio.to_thread(archives.find_all, paths, self._store)
+        found = await asyncio.to_thread(archive_reader.find_all, paths, self._store)
         self.bytes_total = sum(one.size for one in found)
         for one in found:
             await self.write(one)
@@ -115,7 +115,7 @@ class Backfill:
 
         Raises as `run`; FatalFault `backfill_twice` where another run has it.
         """
-        archive = await asyncio.to_thread(archives.identify, archive)
+        archive = await asyncio.to_thread(archive_reader.identify, archive)
         progress = BackfillProgress(self._session, self._pipeline, archive.digest, archive.name)
         async with progress.claimed(archive.size, self._claim_wait_s):
             await self._write_claimed(archive, progress)
@@ -129,7 +129,7 @@ class Backfill:
             return
         self.done.files += 1
         self.done.resumed += line
-        self._reader = archives.read(archive, self._store)
+        self._reader = archive_reader.read(archive, self._store)
         lines = self._reader.lines()
         batch = await asyncio.to_thread(self.read_batch, archive, islice(lines, line, None), line)
         while batch:
@@ -154,7 +154,7 @@ class Backfill:
         `first` is the number of its first line in the archive. Raises FatalFault for a number of
         `LINES_MAX` or more.
         """
-        day = SystemAttributes(archives.day_ms(self._day or archive.date))
+        day = SystemAttributes(archive_reader.day_ms(self._day or archive.date))
         mark = line_mark(self._pipeline, archive.digest)
         name = message_id(mark, 0)[:-_NUMBER_DIGITS]
         messages: list[Message] = []

@@ -16,7 +16,7 @@ import structlog
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.pipeline.plan import Plan
-from sqs2pg.postgres.batch import SinkPlan
+from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.vault.seal import ValueSealer
 
 log = structlog.get_logger(__name__)

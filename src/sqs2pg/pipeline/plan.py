@@ -15,7 +15,7 @@ from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.fast_path import FastPath
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.pipeline.large_payloads import Payloads
-from sqs2pg.postgres.batch import SinkPlan
+from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Seal
 from sqs2pg.vault.seal import ValueSealer

@@ -26,7 +26,7 @@ from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, SystemAttributes
 from sqs2pg.pipeline.plan import Plan
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.batch import BatchTransactions, SinkPlan
+from sqs2pg.postgres.batch_transaction import BatchTransactions, SinkPlan
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.quarantine import Selection, measure, open_attributes, open_body
 from sqs2pg.postgres.reject_search import find_every_rejected

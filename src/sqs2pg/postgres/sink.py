@@ -26,7 +26,7 @@ import psycopg
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Outcome, Row
-from sqs2pg.postgres.batch import BatchTransactions, Sealer, SinkPlan
+from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import Session, Transaction
 from sqs2pg.postgres.identifiers import quote_literal
 from sqs2pg.postgres.ledger import Claim, Ledger, attach_days

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Row
-from sqs2pg.postgres.batch import Sealer
+from sqs2pg.postgres.batch_transaction import Sealer
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import DatabaseFault
 

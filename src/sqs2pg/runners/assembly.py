@@ -19,7 +19,7 @@ from sqs2pg.pipeline.backfill import Backfill
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.replay import Replayer
-from sqs2pg.postgres.batch import SinkPlan
+from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session, wait_closed
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import pipeline_id

@@ -24,8 +24,8 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.pipeline import archive as archives
-from sqs2pg.pipeline.archive import Archive, Objects
+from sqs2pg.pipeline import archive_reader
+from sqs2pg.pipeline.archive_reader import Archive, Objects
 from sqs2pg.pipeline.backfill import Backfill, Done
 from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.runners.ray_fleet import answer_of, as_fault, fault_of, fingerprint, library, load_as
@@ -101,7 +101,7 @@ class BackfillWorker:
 
 def _identify(archive: Archive) -> Archive:
     try:
-        return archives.identify(archive)
+        return archive_reader.identify(archive)
     except SettingsError as error:
         raise SettingsError(
             f"{error.what}, on node {_node()}",
@@ -215,7 +215,7 @@ class BackfillDriver:
         worker, as `Backfill.run`; SettingsError `node_path` where a node cannot read a path. May be
         repeated, and goes on where it ended.
         """
-        found = await asyncio.to_thread(archives.find_all, _absolute(paths), self._store)
+        found = await asyncio.to_thread(archive_reader.find_all, _absolute(paths), self._store)
         self.bytes_total = sum(one.size for one in found)
         self._waiting.extend(_Task(one) for one in found)
         try:

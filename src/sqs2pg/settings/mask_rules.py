@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.domain import check_domain
 from sqs2pg.mask.registry import properties
-from sqs2pg.settings import paths
+from sqs2pg.settings import source_paths
 from sqs2pg.settings.fields import DROP, Field
 
 MASKABLE = ("text", "integer", "bigint", "uuid")
@@ -96,7 +96,7 @@ def _check_together(fields: list[Field]) -> None:
         for other in fields:
             if other.mask in ("keep", "partial", DROP) or not other.source:
                 continue
-            if field.source and paths.contains(field.source, other.source):
+            if field.source and source_paths.contains(field.source, other.source):
                 raise SettingsError(
                     f"field {other.source!r} is masked for one column and kept for another"
                     + ("" if field.source == other.source else f", inside {field.source!r}"),

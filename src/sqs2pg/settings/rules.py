@@ -10,7 +10,7 @@ import msgspec
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.brute_force import cost_to_reverse
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
-from sqs2pg.settings import paths
+from sqs2pg.settings import source_paths
 from sqs2pg.settings.fields import ATTRIBUTE, DROP, Field
 from sqs2pg.settings.mask_rules import check_fields
 from sqs2pg.settings.sections import Settings
@@ -34,7 +34,7 @@ def cross_check(settings: Settings) -> None:
                 )
         for field in target.fields:
             _check_field(field)
-        paths.compile_sources(
+        source_paths.compile_sources(
             [field.source for field in target.fields if field.source], target.explode
         )
     if settings.vault.enabled and settings.vault.subject not in {f.source for f in settings.fields}:
@@ -83,7 +83,8 @@ def _check_envelope(settings: Settings) -> None:
         )
     marks = {"TopicArn", "Message", "detail", "detail-type"}
     for field in settings.fields:
-        if field.source and paths.parse(field.source)[:1] and paths.parse(field.source)[0] in marks:
+        steps = source_paths.parse(field.source) if field.source else ()
+        if steps and steps[0] in marks:
             raise SettingsError(
                 f'field {field.source!r} reads an envelope that layers = "auto" would take off',
                 code="ambiguous_envelope",
@@ -145,7 +146,7 @@ def _check_dropped(settings: Settings) -> None:
                 hint="the field is written nowhere: remove the other keys, or use another mask",
             )
         for other in settings.fields:
-            if other.source and paths.contains(field.source, other.source):
+            if other.source and source_paths.contains(field.source, other.source):
                 raise SettingsError(
                     f"field {field.source!r} is dropped, and {other.source!r} goes to a column",
                     code="dropped_and_mapped",

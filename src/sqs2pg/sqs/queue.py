@@ -69,7 +69,7 @@ class QueueSource:
             on_end=self._stop_holding,
         )
         self.receiving = RoundTripTime()
-        """The round-trip time of full polls. Other polls wait for messages, so their time says nothing."""
+        """Of polls that came back full. The time of other polls depends on when messages come."""
         self._last_poll = math.nan
         # Computed when a scrape asks for them: they change far more often than that.
         metrics.in_flight_messages.set_function(lambda: self.held_count)
@@ -95,8 +95,8 @@ class QueueSource:
     ) -> tuple[list[Message], int]:
         """Receive up to ten messages that are not held yet; wait for budget first.
 
-        Returns the new messages, which are now held, and how many messages came in all. If a message
-        was held already (its lease had run out), only its newer receipt handle is kept.
+        Returns the new messages, which are now held, and how many messages came in all. If one was
+        held already (its lease had run out), only its newer receipt handle is kept.
 
         After each reply, as long as there is budget and `keep_polling(count)` is true, the new
         messages and the count go to `on_messages` instead, and the next poll is sent at once on

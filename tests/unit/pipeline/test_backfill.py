@@ -12,7 +12,7 @@ import pytest
 from sqs2pg.errors import FatalFault
 from sqs2pg.mapping.ledger_key import delivery_key, delivery_keys
 from sqs2pg.message import Message
-from sqs2pg.pipeline.archive import Archive, Line
+from sqs2pg.pipeline.archive_reader import Archive, Line
 from sqs2pg.pipeline.backfill import LINES_MAX, Backfill, line_mark, message_id
 
 DAY_MS = 1_683_331_200_000  # 2023-05-06: where archives tell no time, their lines share one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from sqs2pg.pipeline.archive import Archive
+from sqs2pg.pipeline.archive_reader import Archive
 from sqs2pg.pipeline.backfill import Done
 from sqs2pg.runners.ray_backfill import _Task
 

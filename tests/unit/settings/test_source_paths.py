@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.settings.paths import (
+from sqs2pg.settings.source_paths import (
     EACH,
     compile_sources,
     contains,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.pipeline import archive
-from sqs2pg.pipeline.archive import ArchiveDamaged, Line, find, identify, read
+from sqs2pg.pipeline import archive_reader
+from sqs2pg.pipeline.archive_reader import ArchiveDamaged, Line, find, identify, read
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -83,7 +83,7 @@ def test_a_damaged_archive_is_reported_after_its_lines(tmp_path: Path, pack: Any
 
 
 def test_a_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "LINE_BYTES_MAX", 3 * 2**20)
+    monkeypatch.setattr(archive_reader, "LINE_BYTES_MAX", 3 * 2**20)
     with pytest.raises(Exception, match="a line of more than 3 MiB"):
         lines(tmp_path, gzip.compress(b" " * 50_000_000))
 

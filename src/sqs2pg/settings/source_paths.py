@@ -1,4 +1,4 @@
-"""Paths: where a field's value is in a document, written `user.address.city` or `items[0].sku`.
+"""Source paths: where a field's value is in a document, as in `user.address.city`, `items[0].sku`.
 
     name            a member of an object
     a.b             a member of a member
