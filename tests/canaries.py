@@ -1,4 +1,4 @@
-"""Canaries: values that occur nowhere else, and the search for them in whatever was put out.
+"""Canaries: values that occur nowhere else, and the search for them in any output.
 
 A canary is found in any of the forms a leak could take: raw, in either case, hex, base64 (standard
 and URL-safe, at each of the three alignments), JSON's and URL's escapes, UTF-16, reversed, and as

@@ -1,4 +1,4 @@
-"""A reader of COPY's text format, written from PostgreSQL's documentation and from nothing of ours.
+"""A reader of COPY's text format, written from PostgreSQL's documentation alone, not from our code.
 
 Source: PostgreSQL documentation, COPY, "Text Format".
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def read_copy(line: Any) -> list[str | None]:
-    """The cells of one line, None for NULL. Fails where it is no line, or not UTF-8."""
+    """The cells of one line, None for NULL. Fails if it is not one line of UTF-8."""
     assert isinstance(line, str), line
     assert line.endswith("\n")
     assert not re.search(r"[\n\r\x00]", line[:-1])

@@ -1,4 +1,4 @@
-"""The native extension, compiled from the checkout whatever is installed, beside Python's way."""
+"""The native extension, always compiled from the checkout, beside the Python executor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BY_DEFAULT = Settings()
 
 @functools.cache
 def extension() -> ModuleType:
-    """Compile and load it, once a process."""
+    """Compile and load it, once per process."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / NAME
         assert not compile_extension(made, find_compiler())
@@ -50,7 +50,7 @@ def masks_of(settings: Settings, key: bytes = KEY) -> list[Operator | None]:
 
 
 class Both:
-    """One mapping, both ways."""
+    """One mapping in both executors, C and Python."""
 
     def __init__(self, settings: Settings = BY_DEFAULT, columns: Sequence[Column] = TARGET) -> None:
         self.slow = FlatMapping(settings, columns, masks_of(settings))
@@ -66,7 +66,7 @@ class Both:
         return None if isinstance(row, PermanentFault) else row.text
 
     def check(self, body: str, sent_ms: int = SENT_MS) -> str | None:
-        """Return the native line, having seen that it is Python's or none."""
+        """Return the native line, after checking that it is None or equals Python's."""
         message = Message("m", "h", body, SystemAttributes(sent_ms))
         [line] = self.fast.lines([message])
         assert line is None or line == self.python(message)
@@ -75,7 +75,7 @@ class Both:
 
 @functools.cache
 def both() -> Both:
-    """The built-in mapping, both ways."""
+    """The built-in mapping in both executors."""
     return Both()
 
 

@@ -1,4 +1,4 @@
-"""The Lambda runtime API, as a stub: hands out events, takes answers; AWS's own client drives it.
+"""A stub of the Lambda runtime API, for AWS's own client: it gives events and takes answers.
 
 `/2018-06-01/runtime/invocation/next` blocks until there is an event, `…/ID/response` and
 `…/ID/error` take what the function made of it. Source: AWS Lambda developer guide, "Using the

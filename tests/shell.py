@@ -33,7 +33,7 @@ class Ended:
 
 @dataclass
 class Shell:
-    """One user's shell: folder, environment, interpreter, and the identity where not ours."""
+    """One user's shell: folder, environment, interpreter, and an identity that may not be ours."""
 
     folder: Path
     environment: dict[str, str]

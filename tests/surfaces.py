@@ -1,4 +1,4 @@
-"""Every place that output of sqs2pg can end in: where the canary test looks.
+"""Every place that output of sqs2pg can reach, for the canary test to search.
 
 A surface that is new (a command, a page, a front door) is one entry of SURFACES: how to read all of
 it, and how to plant a leak there, by which the test proves that it would find one. What commands
@@ -56,7 +56,7 @@ sys.exit(code)
 
 @dataclass
 class World:
-    """One pipeline with its database, and all that was put out on its behalf."""
+    """One pipeline with its database and all of its output."""
 
     shell: Shell
     database: str
@@ -68,7 +68,7 @@ class World:
     planted: list[str] = field(default_factory=list)
 
     def loud(self, *arguments: str, patch: str = "", code: int = 0, **environment: str) -> Ended:
-        """Run a command with everything logging all it can; its output joins the transcript.
+        """Run a command with all logging at its most verbose; its output joins the transcript.
 
         Several commands with ";" between them run one after the other in one process.
         """

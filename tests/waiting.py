@@ -1,4 +1,4 @@
-"""Waits for what another task, process or server brings about: asked for again and again."""
+"""Polling waits for what another task, process or server brings about."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wait_until(
 
 
 def answer_of(url: str, **headers: str) -> str | None:
-    """The text at `url`; None while nobody answers there, or with an error."""
+    """The text at `url`; None while there is no answer, or an error."""
     request = urllib.request.Request(url, headers=headers)
     with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
         return str(answer.read().decode())
@@ -49,7 +49,7 @@ def answer_of(url: str, **headers: str) -> str | None:
 
 
 def wait_for_answer(url: str, enough: Callable[[str], bool], **headers: str) -> str:
-    """Ask `url` until its answer is the one waited for; return it."""
+    """Ask `url` until its answer is the expected one; return it."""
     answers: list[str] = []
 
     def answered() -> bool:

@@ -54,7 +54,7 @@ def start(shell: Shell, tmp_path: Path, migrated_database: str) -> Start:
 
 @contextmanager
 def holding(database: str, statement: str) -> Iterator[psycopg.Connection[Any]]:
-    """Another transaction that has done `statement` and is not at its end."""
+    """Another transaction that has run `statement` and is still open."""
     with psycopg.connect(database) as other:
         other.execute(statement)
         yield other
@@ -87,7 +87,7 @@ def test_ten_with_two_bad_and_one_transient_give_back_exactly_the_transient_one(
 
 
 def told(function: Sandbox) -> list[dict[str, Any]]:
-    """The counts of each line of metrics, less those that are zero."""
+    """The counts of each metrics line, without those that are zero."""
     lines = [json.loads(line) for line in function.log.splitlines() if '"_aws"' in line]
     for line in lines:
         [directive] = line["_aws"]["CloudWatchMetrics"]

@@ -1,4 +1,4 @@
-"""`sqs2pg backfill`: killed and started again it gives the same table; S3; what is told."""
+"""`sqs2pg backfill`: the same table after a kill and a second start; S3; what it reports."""
 
 from __future__ import annotations
 

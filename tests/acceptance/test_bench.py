@@ -1,5 +1,5 @@
-"""`sqs2pg bench` and the suite behind it, in their smallest runs: the figures are not looked at,
-but what is on record beside them is.
+"""`sqs2pg bench` and the suite behind it, in their smallest runs: the figures are not checked,
+but what is recorded beside them is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""No value of a message is found anywhere but where the mapping sends it, whatever happens to it.
+"""A message's values appear only where the mapping sends them, whatever happens to the message.
 
 Every message carries canaries, unique values, in all of its fields. The messages take every path
 that there is (PATHS), while everything logs as much as it can and PostgreSQL logs every statement
@@ -254,7 +254,7 @@ def _address(world: World) -> str:
 
 @contextmanager
 def visited(world: World) -> Iterator[None]:
-    """Ask the status address for all of its pages, over and over, while a command runs."""
+    """Keep requesting every page of the status address while a command runs."""
     address = _address(world)
     done = threading.Event()
 
@@ -364,7 +364,7 @@ COMMANDS = (
 
 
 def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
-    """What people do to a pipeline that runs: look at the page, `top`, collect a bundle."""
+    """Do what operators do with a running pipeline: open the page, run `top`, collect a bundle."""
     address, earlier = _address(world), len(world.pages)
     running = subprocess.Popen(
         [world.shell.python, "-m", "sqs2pg", "run", "--verbose"],

@@ -1,4 +1,4 @@
-"""Dockerfile and compose.yaml, as far as they can be held to account without an engine.
+"""Dockerfile and compose.yaml, as far as they can be checked without a container engine.
 
 Both linters run, and then what no linter knows: that the commands, options and settings in them
 are ours, that the table is the one its users have, and that nothing is published off loopback.
@@ -75,7 +75,7 @@ def parse_command(arguments: Sequence[str]) -> str:
 
 
 def words_of(service: dict[str, Any]) -> list[str]:
-    """What a service gives to `sqs2pg`: its command, or the last one of its shell line."""
+    """A service's arguments of `sqs2pg`: its command's, or its shell line's last command's."""
     if "entrypoint" not in service:
         return list(service.get("command", exec_form("CMD")))
     assert service["entrypoint"] == ["/bin/sh", "-c"]

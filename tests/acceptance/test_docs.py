@@ -70,7 +70,7 @@ def parse_command(arguments: list[str]) -> None:
 
 
 def fault_of(command: str) -> str:
-    """Why a command of a page is wrong; empty where it is not."""
+    """Why a command of a page is wrong; empty if it is right."""
     words = shlex.split(command, comments=True)
     if "|" in words:  # each program of a pipe by itself
         parts = command.partition(" #")[0].split("|")
@@ -167,7 +167,7 @@ def words_of_the_program() -> list[str]:
 
 
 def missing_words(quotes: list[str], words: list[str]) -> list[str]:
-    """Parts of quotes, between ellipses, that no text of the program has."""
+    """Parts of quotes, between ellipses, that occur in no text of the program."""
     parts = [part.strip() for quote in quotes for part in quote.split("…")]
     return [part for part in parts if part and not any(part in text for text in words)]
 

@@ -1,4 +1,4 @@
-"""`sqs2pg check` on queue, server and tables: what it finds wrong, what it leaves alone."""
+"""`sqs2pg check` on queue, server and tables: what it reports, and what it accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that can be wrong at the start: one error line, one hint, the designed exit code."""
+"""Each thing that can be wrong at the start gives one error line, one hint and its exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A loopback port that nobody listens on, nor can while the test lasts."""
+    """A loopback port that nobody listens on, or can listen on, during the test."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]

@@ -1,7 +1,7 @@
 """The worked examples, run: tables made, their inputs on a real queue, drained, rows compared.
 
-Each input takes the way the example is about: SNS and EventBridge wrap and deliver it, S3 keeps it.
-What is expected stands beside the mapping, as `config test` reads it; it is read here anew.
+Each input takes the route of its example: SNS and EventBridge wrap and deliver it, S3 keeps it.
+The expected rows stand beside the mapping, where `config test` also reads them.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def assert_faults(query: Query, expected: list[str]) -> None:
 
 
 def prepared(shell: Shell, example: Example) -> tuple[str, str]:
-    """Make the tables and let the doctor look; return the options that name the settings."""
+    """Make the tables and run `check`; return the options that name the settings."""
     options = ("-c", str(example.file))
     shell("migrate", *options)
     report = shell("check", "--json", *options).last

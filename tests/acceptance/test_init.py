@@ -1,4 +1,4 @@
-"""`sqs2pg init`: on a table and a queue it has not seen it proposes what `check` passes."""
+"""`sqs2pg init`: for an unknown table and queue, it proposes a file that `check` accepts."""
 
 from __future__ import annotations
 

@@ -397,7 +397,7 @@ def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_pr
 
 
 def _in_flight(sqs: Any, queue_url: str) -> int:
-    """How many messages of the queue are in hand."""
+    """How many messages of the queue are in flight."""
     name = "ApproximateNumberOfMessagesNotVisible"
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
     return int(answer["Attributes"][name])

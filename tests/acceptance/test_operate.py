@@ -1,4 +1,4 @@
-"""Commands for whoever operates it: `top`, `support-bundle`, and what both must not say."""
+"""The operator's commands `top` and `support-bundle`, and what neither may show."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKEN = "a-secret-token-of-ours"
 
 @pytest.fixture
 def address(shell: Any, send: Send, migrated_database: str) -> Iterator[str]:
-    """The status address of a pipeline that has done ten messages, two of them bad."""
+    """The status address of a pipeline that has processed ten messages, two of them bad."""
     hold = reserve_port()
     port = hold.getsockname()[1]
     shell.environment |= {

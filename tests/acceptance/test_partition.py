@@ -1,4 +1,4 @@
-"""Partitions: of a new table, ahead and dropped; of an old one, converted while it is used."""
+"""Partitions: made ahead and dropped for a new table; an existing table converted while in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was set aside, as its operators see it: commands in, bodies only when asked for."""
+"""The quarantine as operators see it: its commands, which show a body only when asked to."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAIT_S = 60
 
 @pytest.fixture
 def set_aside(shell: Any, send: Send, migrated_database: str) -> Callable[[list[str]], None]:
-    """Quarantine bodies that are bad, or that are only while unknown fields are."""
+    """Quarantine bodies that are bad, or bad only as long as unknown fields are refused."""
 
     def put(bodies: list[str]) -> None:
         send(bodies)

@@ -1,6 +1,6 @@
-"""kill -9 in the middle of rewrap, rekey and forget: run again to the end, all is as it should be.
+"""kill -9 in the middle of rewrap, rekey and forget: a second run completes the work.
 
-Each is stopped where it is half done by a lock that the test holds, killed there, and run again.
+A lock that the test holds stops each command halfway; it is killed there, and run again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def filled(shell: Any, aws_environment: None, queue_url: str, database: st
 
 @contextmanager
 def half_done(shell: Any, database: str, lock: str, *command: str) -> Iterator[None]:
-    """Run a command until it waits for what `lock` holds, then kill it; let go after that."""
+    """Run a command until it waits for what `lock` holds, kill it, then release the lock."""
     with psycopg.connect(database) as holder, psycopg.connect(database, autocommit=True) as watch:
         held = holder.execute(lock.encode()).fetchall()
         assert held

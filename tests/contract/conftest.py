@@ -1,4 +1,4 @@
-"""The SQS-compatible servers that the contract suite holds to one behaviour, AWS's.
+"""The SQS-compatible servers, which the contract suite checks for the behaviour of AWS.
 
 `sqs` runs a test once against each: `ministack`, which users get by default, and the queue server
 of the benchmarks. Where ministack is known to differ from AWS, a test says precisely what it does
@@ -24,7 +24,7 @@ from benchmarks.queue_server import QueueServer
 
 
 def connect(endpoint_url: str, **options: Any) -> Any:
-    """A client that never retries, so that every answer is seen as it came."""
+    """A client that never retries, so that a test sees every answer."""
     return boto3.client(
         "sqs",
         endpoint_url=endpoint_url,

@@ -1,4 +1,4 @@
-"""The queue server's own part: every fault fires when asked for, and only then; the books balance.
+"""The queue server's faults: each fires if and only if asked for, and the counters balance.
 
 The soak and the fault tests believe what `stats` and `manifest` say, so both are checked here
 against what a client saw.

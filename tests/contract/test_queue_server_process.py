@@ -84,7 +84,7 @@ def queue(server: QueueServer, request: pytest.FixtureRequest) -> str:
 def test_pipelined_requests_are_answered_in_order(
     server: QueueServer, wire: Wire, queue: str
 ) -> None:
-    """A long poll in the middle holds back the send that would end it, so its time runs out."""
+    """A long poll in the middle delays the send that would end it, so it times out."""
     wire.socket.sendall(
         request("SendMessage", {"QueueUrl": queue, "MessageBody": "first"})
         + request("ReceiveMessage", {"QueueUrl": queue})

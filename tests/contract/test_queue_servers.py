@@ -1,4 +1,4 @@
-"""What a consumer relies on in a standard SQS queue, held against each local server.
+"""What a consumer relies on in a standard SQS queue, checked on each local server.
 
 No test sleeps: a receive with WaitTimeSeconds returns when a message becomes visible, and how long
 that took is the evidence.

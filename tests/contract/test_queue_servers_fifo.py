@@ -1,6 +1,6 @@
 """What a consumer relies on in a FIFO queue: order and locking of groups, no duplicates.
 
-Held against each local server, as in test_queue_servers.py. "AWS was seen" marks behaviour that
+Checked on each local server, as in test_queue_servers.py. "AWS was seen" marks behaviour that
 its documentation leaves open and that others recorded against the service itself.
 """
 
@@ -21,7 +21,7 @@ def code(caught: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def send(sqs: Any, url: str, *labels: str) -> list[Any]:
-    """Send one message a label; its group is the label's first letter."""
+    """Send one message per label; its group is the label's first letter."""
     return [
         sqs.send(url, label, MessageGroupId=label[0], MessageDeduplicationId=label)
         for label in labels

@@ -84,7 +84,7 @@ def same(ours: Message, theirs: dict[str, Any]) -> None:
 async def receive_both(
     client: SqsClient, sqs: Any, url: str, count: int
 ) -> list[tuple[Message, dict[str, Any]]]:
-    """The queue's `count` messages as each client receives them, hidden by neither."""
+    """The queue's `count` messages as each client receives them, hidden from neither."""
     ours: dict[str, Message] = {}
     theirs: dict[str, dict[str, Any]] = {}
     while len(ours) < count:

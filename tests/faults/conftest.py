@@ -1,4 +1,4 @@
-"""Fixtures of the fault suite: a world a test, and a record of the faults that were met."""
+"""Fixtures of the fault suite: one world per test, and a record of the faults that it met."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ async def world(
 
 @pytest.fixture
 def met(monkeypatch: pytest.MonkeyPatch) -> Met:
-    """What the consumer in this process met."""
+    """The faults that the consumer in this process met."""
     return Met(monkeypatch)

@@ -113,7 +113,7 @@ class Armed:
 
     @property
     def spent(self) -> bool:
-        """Whether it fires no more."""
+        """Whether it has fired as often as it may."""
         times = self.fault.times
         return self.released.is_set() or (times is not None and self._count >= times)
 
@@ -152,7 +152,7 @@ class _Watch:
         self._left: int | None = None if armed.fault.after else armed.fault.at
 
     def place(self, data: bytes) -> int | None:
-        """The offset in `data` to strike at, or None where it does not strike here."""
+        """The offset in `data` to strike at, or None if it does not strike here."""
         if self.armed.spent:
             return None
         left = self._left
@@ -195,7 +195,7 @@ class _Stream:
         """Faults of the other stream that strike when this one answers."""
 
     async def deliver(self, data: bytes) -> bool:
-        """Pass bytes on, struck as planned; False when this stream has come to its end."""
+        """Pass bytes on, with the faults in force; False at the end of this stream."""
         while data:
             while self.on_first_byte:
                 if not await self._strike(self.on_first_byte.pop()):
@@ -392,7 +392,7 @@ class FaultProxy:
         self.call(stop())
 
     def up(self) -> None:
-        """Accept connections, on the same port as ever."""
+        """Accept connections again, on the same port."""
 
         async def start() -> None:
             if self._server is None:
@@ -434,7 +434,7 @@ class FaultProxy:
 
 
 async def _end_tasks() -> None:
-    """Cancel what still dials or says goodbye, so that the loop may close."""
+    """Cancel connects and closes that are under way, so that the loop can close."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL, brought about for real: work resumes by itself, nothing is set aside.
+"""Real faults of PostgreSQL: work resumes by itself and nothing is quarantined.
 
 Each test asserts the SQLSTATE that the consumer met. Where a fault must fall into a transaction,
 the proxy holds the transaction at a statement while the test brings the fault about.
@@ -37,14 +37,14 @@ CREATE TRIGGER count_login AFTER INSERT ON user_logins
 
 @contextmanager
 def holding(world: World, statement: str) -> Iterator[psycopg.Connection[Any]]:
-    """A transaction of somebody else that has run `statement` and is open."""
+    """Another transaction that has run `statement` and is still open."""
     with psycopg.connect(world.database) as other:
         other.execute(statement)
         yield other
 
 
 async def test_a_deadlock_victim_tries_again(world: World, met: Met) -> None:
-    """A trigger of the users' takes a lock; somebody takes two locks the other way round."""
+    """A user's trigger takes a lock; another session takes two locks in the opposite order."""
     world.sql(COUNT_LOGINS)
     world.administer("ALTER DATABASE {name} SET deadlock_timeout = '50ms'")
     world.send_logins(users(COUNT))
@@ -113,7 +113,7 @@ async def test_a_statement_timeout_is_waited_out(world: World, met: Met) -> None
 
 
 async def test_too_many_connections_are_waited_out(world: World, met: Met) -> None:
-    """As a role that may own its database but is no superuser, which no limit would hold."""
+    """Runs as a role that owns its database: a limit does not apply to a superuser."""
     role = f"limited_{secrets.token_hex(4)}"
     world.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'secret' IN ROLE sqs2pg_ingest")
     world.sql(f"GRANT ALL ON SCHEMA sqs2pg TO {role}")
@@ -154,7 +154,7 @@ async def test_an_admin_shutdown_in_a_batch_is_survived(
 async def test_a_failover_to_a_read_only_standby_and_back_is_followed(
     world: World, met: Met
 ) -> None:
-    """Back, without a word to the sessions: a consumer must leave a standby by itself."""
+    """Sessions are not told of the failover back: a consumer must leave a standby by itself."""
     world.send_logins(users(COUNT))
     async with world.consuming() as running:
         await running.until(world.deleted(COUNT))

@@ -1,4 +1,4 @@
-"""PostgreSQL crashes (immediate stop) under a batch, and comes back on its data."""
+"""PostgreSQL crashes (immediate stop) during a batch and comes back with its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Message groups under faults: each written once, and in its order, whatever breaks on the way."""
+"""Message groups under faults: each message is written once and in order, whatever breaks."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ async def test_kill_in_mid_copy_leaves_nothing_behind(world: World, past: int) -
 
 
 async def test_kill_while_commit_is_under_way_is_decided_by_the_ledger(world: World) -> None:
-    """COMMIT arrived and its reply did not: the rows are there, and nobody alive knows."""
+    """COMMIT arrived but its reply did not: the rows are there, and the consumer does not know."""
     held = world.postgres.arm(Fault(act=Act.STALL, after=LAST_STATEMENTS, on_reply=True))
     world.send_logins(users(COUNT))
     killed = world.spawn(**ONE_BATCH)

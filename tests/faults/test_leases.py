@@ -56,7 +56,7 @@ async def test_receiving_stops_while_the_database_is_away(world: World, met: Met
 async def test_a_database_away_for_long_costs_no_receive_and_no_memory(
     world: World, backlog: int
 ) -> None:
-    """A process with a backlog behind it, so that its memory can be seen."""
+    """The consumer is a process with a backlog, so that its memory can be measured."""
     policy = {"deadLetterTargetArn": arn(world.queue("dead")), "maxReceiveCount": 2}
     attributes = {"RedrivePolicy": json.dumps(policy)}
     world.server.call("SetQueueAttributes", {"QueueUrl": QUEUE, "Attributes": attributes})

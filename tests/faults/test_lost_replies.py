@@ -1,4 +1,4 @@
-"""Calls that were done and never answered, and leases that ran out: twice begun, once written."""
+"""Calls that took effect but were never answered, and leases that ran out: still written once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE_WRITER = {"connections": 1}
 
 
 async def test_a_commit_whose_reply_is_lost_is_recognised(world: World, met: Met) -> None:
-    """The rows are there and the consumer cannot know: the ledger tells it on the next try."""
+    """The consumer cannot know that the rows are there; the next try learns it from the ledger."""
     lost = world.postgres.arm(Fault(act=Act.RESET, after=LAST_STATEMENTS, on_reply=True))
     world.send_logins(users(COUNT))
     async with world.consuming(sink=ONE_WRITER) as running:
@@ -26,7 +26,7 @@ async def test_a_commit_whose_reply_is_lost_is_recognised(world: World, met: Met
 
 
 async def test_a_commit_that_never_arrives_is_done_again(world: World, met: Met) -> None:
-    """The opposite case, which looks the same to the consumer: nothing was committed."""
+    """The opposite case, which the consumer cannot tell apart: nothing was committed."""
     cut = world.postgres.arm(Fault(act=Act.RESET, after=LAST_STATEMENTS))
     world.send_logins(users(COUNT))
     async with world.consuming(sink=ONE_WRITER) as running:
@@ -53,7 +53,7 @@ async def test_a_delete_whose_reply_is_lost_is_repeated(world: World) -> None:
 async def test_a_delete_that_is_given_up_comes_again_and_changes_nothing(
     world: World, met: Met
 ) -> None:
-    """No delete gets through for a while: messages are delivered again, and known."""
+    """No delete gets through for a while: messages are delivered again and recognised."""
     cut = world.sqs.arm(Fault(act=Act.RESET, after=DELETE, times=None))
     world.send_logins(users(COUNT))
     async with world.consuming() as running:
@@ -101,7 +101,7 @@ async def test_a_visibility_expiry_mid_batch_is_written_once(world: World, momen
     stuck = world.postgres.arm(Fault(act=Act.STALL, after=moment))
     unrenewed = world.sqs.arm(Fault(act=Act.STALL, after=EXTEND, times=None))
     world.send_logins(users(10))
-    # Its hands are full with these ten, so it does not take them again by itself.
+    # These ten fill its budget, so it does not receive them again itself.
     full = {"in_flight_messages_max": 10}
     async with world.consuming(sink=ONE_WRITER, source=full) as first:
         await first.until(stuck.fired())

@@ -1,4 +1,4 @@
-"""The fault proxy's own part: each fault strikes at its byte, once, and is counted."""
+"""The fault proxy: each fault strikes once, at its byte, and is counted."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def read(client: socket.socket, size: int) -> bytes:
 
 
 def read_all(client: socket.socket) -> tuple[bytes, bool]:
-    """What came until the end, and whether the end was a reset."""
+    """The bytes up to the end of the stream, and whether it ended with a reset."""
     data = bytearray()
     try:
         while part := client.recv(65536):

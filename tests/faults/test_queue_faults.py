@@ -1,4 +1,4 @@
-"""Faults of SQS and of the way to it: waited out by themselves, or told and given up in time."""
+"""Faults of SQS and of the network: waited out, or reported and given up in time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_entries_that_fail_in_a_batch_are_done_again(world: World, met: Me
 
 @pytest.mark.parametrize("queue_server", [("--in-flight-limit", "50")], indirect=True)
 async def test_over_limit_is_waited_out(world: World, met: Met) -> None:
-    """Another consumer holds all that the queue lets be in flight, until ours has met that."""
+    """Another consumer holds as many messages as may be in flight, until ours meets the limit."""
     world.send_logins(users(COUNT))
     handles: list[str] = []
     for _ in range(5):
@@ -93,7 +93,7 @@ async def test_an_endpoint_that_refuses_connections_is_waited_out(world: World, 
 async def test_a_name_that_stops_resolving_is_waited_out(
     world: World, met: Met, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The resolver is a fake: no name server of the machine's may be broken for a test."""
+    """The resolver is a fake: a test must not break the machine's name server."""
     world.send_logins(users(COUNT))
     resolve = socket.getaddrinfo
 
@@ -161,7 +161,7 @@ async def test_a_queue_that_is_deleted_stops_the_process(world: World) -> None:
 
 
 async def test_access_that_is_denied_stops_the_process(world: World) -> None:
-    """Denied by a server that knows nothing else: the queue server grants everything."""
+    """A stub denies every call, because the queue server grants everything."""
     world.send_logins(users(COUNT))
     process = world.spawn()
     await world.deleted(COUNT)
@@ -173,7 +173,7 @@ async def test_access_that_is_denied_stops_the_process(world: World) -> None:
 
 
 async def test_a_queue_deleted_under_a_batch_leaves_the_rows_and_stops(world: World) -> None:
-    """What is in hand when the queue goes: committed, and its delete fails for good."""
+    """Messages in flight when the queue is deleted are committed; their deletes fail for good."""
     held = world.sqs.arm(Fault(act=Act.STALL, after=DELETE, times=None))
     world.send_logins(users(COUNT))
     process = world.spawn()

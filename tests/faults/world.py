@@ -1,4 +1,4 @@
-"""One pipeline's world, with a fault proxy before each server: what a fault test stands on.
+"""One pipeline's world for the fault tests: its servers, with a fault proxy before each.
 
 The consumer reaches PostgreSQL and SQS through the proxies; the test itself goes around them. The
 queue server's manifest and counters are the sender's book: what was sent, how often each message
@@ -59,7 +59,7 @@ EXTEND = b"AmazonSQS.ChangeMessageVisibilityBatch"
 
 
 def users(count: int, prefix: str = "u") -> list[str]:
-    """`count` user ids, one a message."""
+    """`count` user ids, one per message."""
     return [f"{prefix}{number}" for number in range(count)]
 
 
@@ -125,7 +125,7 @@ class Running:
         return self.ready.consumer.totals
 
     async def until(self, event: Awaitable[T]) -> T:
-        """Wait for an event; a consumer that ends before it raises what it died of."""
+        """Wait for an event; if the consumer ends first, raise its exception."""
         waiting = asyncio.ensure_future(event)
         await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
@@ -137,7 +137,7 @@ class Running:
 
 @dataclass
 class World:
-    """Servers, proxies, and the words to steer and to check them."""
+    """Servers and proxies, with methods to control and check them."""
 
     folder: Path
     database: str
@@ -168,7 +168,7 @@ class World:
         }
 
     def settings(self, **overrides: Any) -> Settings:
-        """Settings of this world; arguments are keys or sections that win over ours."""
+        """Settings of this world; arguments are keys or sections that override ours."""
         tree: dict[str, Any] = {
             "shutdown_grace_s": 10,
             "source": {
@@ -232,7 +232,7 @@ class World:
         return process
 
     def stderr_of(self, number: int) -> Path:
-        """The file that holds what the process spawned as number `number`, from 0, said."""
+        """The file with the stderr of the process spawned as number `number`, from 0."""
         return self.folder / f"stderr-{number}"
 
     def finish(self, process: subprocess.Popen[str], timeout_s: float = WAIT_S) -> dict[str, Any]:
@@ -344,7 +344,7 @@ class World:
         assert report.ok, report.differences
 
     def check_queue_empty(self) -> None:
-        """Nothing is left on the queue, in whatever state."""
+        """No message is left on the queue, in any state."""
         stats = self.server.stats()
         assert (stats["visible"], stats["in_flight"], stats["delayed"]) == (0, 0, 0)
 

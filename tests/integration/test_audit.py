@@ -1,4 +1,4 @@
-"""The audit: append-only, chained, durable, and tampering shows against an anchor."""
+"""The audit: append-only, chained, durable; an anchor reveals tampering."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def owner(database: str, session: Session) -> Iterator[Connection]:
 
 @pytest.fixture
 def other_role(owner: Connection, database: str) -> Iterator[Callable[[], Connection]]:
-    """Log in as a role that owns nothing and was granted nothing but to connect."""
+    """Log in as a role that owns nothing and may only connect."""
     [(name,)] = owner.execute("SELECT 'r_' || substr(md5(random()::text), 1, 12)")
     owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'only-here'")
     opened: list[Connection] = []
@@ -65,7 +65,7 @@ def rows(owner: Connection) -> list[tuple[Any, ...]]:
 
 
 def digest(row: tuple[Any, ...]) -> bytes:
-    """The hash as docs/reference/quarantine.md says it, by other means than the package's."""
+    """The hash as docs/reference/quarantine.md defines it, computed without the package."""
     sequence, at, role, name, subject, reason, ticket, previous, _ = row
     since = at - datetime(1970, 1, 1, tzinfo=UTC)
     micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
@@ -270,7 +270,7 @@ async def test_an_act_is_durable_whatever_the_roles_default(
 
 
 def tamper(owner: Connection, *statements: str) -> None:
-    """Change the audit as its owner can: with the triggers out of the way."""
+    """Change the audit as its owner can: with the triggers disabled."""
     for switch, wanted in (("DISABLE", statements), ("ENABLE ALWAYS", ())):
         for table in ("audit", "audit_head"):
             for trigger in ("append_only", "append_only_truncate"):
@@ -280,7 +280,7 @@ def tamper(owner: Connection, *statements: str) -> None:
 
 
 def rehash(owner: Connection, first: int) -> None:
-    """Make the chain fit again from a row on, as a careful owner would."""
+    """Recompute the chain's hashes from a row on, as a careful forger would."""
     previous = bytes(32)
     for row in rows(owner):
         if row[0] >= first:

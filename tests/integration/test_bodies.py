@@ -1,4 +1,4 @@
-"""Ten thousand generated bodies through the whole path: each written or set aside, none lost."""
+"""Ten thousand generated bodies through the whole path: each is written or quarantined."""
 
 from __future__ import annotations
 

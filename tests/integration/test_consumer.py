@@ -147,7 +147,7 @@ async def test_what_several_batches_settle_is_deleted_by_ten(pipeline: Assemble)
 
 
 async def held(ready: Pipeline, count: int) -> list[Message]:
-    """Take messages in hand."""
+    """Receive messages and hold them."""
     messages: list[Message] = []
     while len(messages) < count:
         messages += (await ready.source.poll(wait_s=1))[0]

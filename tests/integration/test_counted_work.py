@@ -1,7 +1,7 @@
-"""The hot path's work, counted and not timed: a guard against costs that creep in.
+"""The hot path's work, counted and not timed: a guard against creeping costs.
 
 Bounds lie a tenth above the most that was counted when they were set, beside other tests, so that
-a call a message more is noticed and a poll more or less is not. Raise one only for something that
+one more call per message is noticed, but one more poll is not. Raise one only for something that
 is worth it, and say so in benchmarks/RESULTS.md.
 """
 
@@ -80,7 +80,7 @@ async def test_python_calls_per_message_are_bounded(
 async def test_one_reply_follows_another_without_a_task(
     queue_server: QueueServer, pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Most replies are dealt with in the callback that brought them."""
+    """Most replies are handled in the callback that brought them."""
     exchanges = 0
     exchange = HttpConnection.exchange
 

@@ -1,4 +1,4 @@
-"""Delivery on real servers: what is committed, what is a duplicate, what is set aside."""
+"""Delivery on real servers: what is written, what is a duplicate, what is quarantined."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_a_table_that_rejects_every_row_stops_the_process(
 async def test_a_table_that_rejects_row_after_row_stops_a_slow_queue_too(
     pipeline: Assemble, database: str
 ) -> None:
-    """Batches of one, as a slow queue gives: a row that is taken begins the count anew."""
+    """Batches of one, as a slow queue gives: an accepted row restarts the count."""
     async with pipeline() as ready:
         processor = ready.processors[0]
         with psycopg.connect(database, autocommit=True) as connection:

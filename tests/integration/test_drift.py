@@ -1,4 +1,4 @@
-"""Drift: the target table is altered while messages come; every one of them is accounted for."""
+"""Drift: the target table is altered while messages arrive, and none of them is lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CHANGES = {
 async def test_every_message_is_accounted_for(
     pipeline: Assemble, database: str, change: str
 ) -> None:
-    """Messages come all the time; the table is changed under them, and changed back."""
+    """Messages arrive while the table is changed, and changed back."""
     there, back = CHANGES[change]
     async with pipeline(sink={"batch_rows_max": 20, "linger_ms": 0}) as ready:
         consumer = ready.consumer
@@ -101,7 +101,7 @@ async def test_a_narrowed_column_sets_aside_what_no_longer_fits(
 async def test_few_rows_are_held_while_a_column_wants_what_they_lack(
     pipeline: Assemble, database: str, count: int
 ) -> None:
-    """Too few, all rejected alike, to tell by their number that the table is at fault."""
+    """These are all rejected alike, but too few to blame the table."""
     async with pipeline() as ready:
         processor = ready.processors[0]
         await send(ready, [login(i) for i in range(count)])

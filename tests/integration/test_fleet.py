@@ -72,7 +72,7 @@ def test_a_worker_that_is_unwell_or_does_not_answer_makes_the_fleet_unwell(tmp_p
 
 
 def gone_on(text: str) -> CollectorRegistry:
-    """A worker that counted, and began at the time that is given."""
+    """A worker with counts, which began at the given time."""
     registry = worker(int(text), 100.0, 900.0)
     Gauge("sqs2pg_started_timestamp_seconds", "…", registry=registry).set(int(text))
     return registry
@@ -159,7 +159,7 @@ def test_the_last_line_of_a_worker_is_its_totals_and_none_of_its_lines_reaches_o
 
 
 class Asked(WorkerProcess):
-    """Ends in its own way when all are asked to stop, which is when all are ready for that."""
+    """Ends in its own way once all workers are ready and are asked to stop."""
 
     def __init__(self, number: int, folder: Path, way: str, ready: threading.Barrier) -> None:
         self._ready = ready

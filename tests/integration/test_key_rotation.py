@@ -1,4 +1,4 @@
-"""`keys rotate` under a pipeline that runs: its next batch is masked under the new version."""
+"""`keys rotate` while a pipeline runs: its next batch is masked under the new version."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def message(number: int) -> Message:
 
 
 async def rotate(settings: Settings, series: str, version: int, *, add: bool = True) -> None:
-    """As the command does, and as another host's command does where `add` is false."""
+    """Rotate as the command does; without `add`, as a command on another host does."""
     file = Path(settings.keys.file)
     if add:
         provider_file.add(file, series, version)

@@ -1,4 +1,4 @@
-"""The embedded servers: ready, on loopback, by any user, and gone however their parent ends.
+"""The embedded servers start for any user, on loopback, and end however their parent ends.
 
 The ends are tested on a program in a process of its own, which starts the servers, prints what it
 has as JSON and waits. Nothing sleeps: the end of a process is a readable pidfd, and the end of all
@@ -439,7 +439,7 @@ def test_only_our_own_unlocked_folders_are_leftovers(open_folder: Path) -> None:
 
 
 def test_each_server_holds_the_lock_on_the_run_folder(servers: Servers) -> None:
-    """So that a server of a killed run that still winds down keeps its folder."""
+    """So a server of a killed run keeps its folder until it has ended."""
     assert servers.postgres is not None
     assert servers.sqs is not None
     for server in (servers.postgres, servers.sqs):

@@ -1,4 +1,4 @@
-"""The native extension as it is built: by the wheel's hook, with sanitizers, and left out."""
+"""Builds of the native extension: by the wheel's hook, with sanitizers, and without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quarantine on a real server: what unseal, replay and purge do to the books, and in what order."""
+"""Quarantine on a real server: what unseal, replay and purge change, and in what order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def message(body: str, sent_ms: int | None = None) -> Message:
 
 
 def strange(number: int, **changes: Any) -> str:
-    """A login that is set aside while unknown fields are, and is fine when they are dropped."""
+    """A login with an unknown field: quarantined or accepted, as the setting says."""
     return login(number, extra=True, **changes)
 
 
@@ -182,7 +182,7 @@ async def test_a_body_opens_as_it_was_received(set_aside: Any, settings: MakeSet
 
 
 class Watched(Session):
-    """A session that looks, from outside, at what is committed when a body is asked for."""
+    """A session that notes, over another connection, what is committed when a body is requested."""
 
     database: str
     seen: list[list[tuple[Any, ...]]]
@@ -277,7 +277,7 @@ async def test_replay_flips_the_outcome_and_a_repetition_changes_nothing(
 async def test_an_entry_that_lost_its_note_is_still_written_once(
     set_aside: Any, settings: MakeSettings, database: str
 ) -> None:
-    """As when the quarantine alone is restored from a backup: the ledger knows better."""
+    """As if the quarantine alone was restored from a backup: the ledger decides."""
     await set_aside([strange(1)])
     await _replay(settings(), ALL)
     rows(database, "UPDATE sqs2pg.quarantine SET replayed_at = NULL RETURNING 1")
@@ -409,7 +409,7 @@ async def test_batches_are_bounded_by_count_and_by_bytes(
 async def test_two_entries_of_one_message_are_written_once(
     set_aside: Any, settings: MakeSettings, database: str
 ) -> None:
-    """As when a message came again long after the ledger forgot it."""
+    """As if a message came again long after the ledger forgot it."""
     await set_aside([strange(1), strange(2)])
     rows(
         database,
@@ -464,7 +464,7 @@ async def test_two_replays_at_once_need_no_ledger_to_write_once(
 async def test_an_entry_that_the_ledger_lacks_though_its_day_is_kept_is_left(
     set_aside: Any, settings: MakeSettings, database: str
 ) -> None:
-    """Writing it could double it: somebody removed what would tell."""
+    """Writing it could duplicate it: the entry that would tell was removed."""
     one, two, _ = await set_aside([strange(1), strange(2), strange(3)])
     rows(database, f"DELETE FROM sqs2pg.delivery WHERE message_id = '{one.message_id}' RETURNING 1")
     rows(

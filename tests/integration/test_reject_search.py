@@ -1,4 +1,4 @@
-"""One bad row among five thousand: found, set aside, and what that cost in statements."""
+"""One bad row among five thousand: found and quarantined, and the statements that takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status of a pipeline on real servers: gauges, probes, the fleet's rows, who may ask."""
+"""The status of a pipeline on real servers: gauges, probes, the fleet's rows, access."""
 
 from __future__ import annotations
 

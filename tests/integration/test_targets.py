@@ -1,4 +1,4 @@
-"""Several targets and records a message, on real servers: one transaction, books that balance."""
+"""Several targets, and several records per message: one transaction, and `verify` agrees."""
 
 from __future__ import annotations
 

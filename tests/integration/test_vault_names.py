@@ -1,4 +1,4 @@
-"""People found by their names in columns of other types than text: erased, revealed, or refused."""
+"""People whose id column has another type than text: erased, revealed, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: each role does its work, and every attempt beyond it is refused."""
+"""What each role may do: it can do its work, and every attempt beyond that is refused."""
 
 from __future__ import annotations
 

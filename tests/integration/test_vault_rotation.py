@@ -545,7 +545,7 @@ async def test_a_worker_with_a_full_cache_starts_a_new_generation_after_forget(
 async def test_the_database_takes_no_value_under_a_destroyed_key(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:
-    """Whatever a writer's cache says, and however it came to write."""
+    """The database refuses it, whatever the writer's cache says."""
     async with pipeline(**ON) as ready:
         await write(ready, PEOPLE)
     await forget(settings(**ON), "ann")

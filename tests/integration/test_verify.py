@@ -1,4 +1,4 @@
-"""Verify fails after a row is deleted, added or changed in any one of the books."""
+"""`verify` fails after a row is deleted, added or changed in any of our tables or the target."""
 
 from __future__ import annotations
 

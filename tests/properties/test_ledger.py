@@ -1,4 +1,4 @@
-"""The ledger's key over a million messages, which takes longer than a unit test may."""
+"""The ledger's key over a million messages: too slow for a unit test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of masking for every value, not only for the vectors."""
+"""Masking properties that hold for every value, not only for the vectors."""
 
 from __future__ import annotations
 

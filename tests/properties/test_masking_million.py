@@ -1,4 +1,4 @@
-"""What holds of tokens, of over a million generated values: in batches, for they take a second.
+"""Properties of the tokens of over a million generated values, in batches of about a second each.
 
 The values are drawn anew each time from a seed that a failure names.
 """

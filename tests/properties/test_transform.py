@@ -1,4 +1,4 @@
-"""Transform: any batch gives a line a record that reads back as it was, or its own fault."""
+"""Transform: each record of any batch gives a line that reads back unchanged, or its own fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cluster of several nodes on this machine, and what its nodes find in their environment.
+"""A cluster of several nodes on this machine, and their environment.
 
 Ray tests run in an environment of their own: `make test-ray`. Elsewhere they are not there. Nodes
 are Ray's own (`ray.cluster_utils`): each a raylet with processes of its own.

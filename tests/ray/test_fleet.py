@@ -51,7 +51,7 @@ class Driver:
     async def until(
         self, holds: Callable[[], bool], what: str, feed: Callable[[], None] | None = None
     ) -> None:
-        """Wait until something holds of the fleet; look, and feed it, at each of its turns."""
+        """Wait until `holds` is true; check it, and call `feed`, at each look of the driver."""
         async with asyncio.timeout(WAIT_S):
             while not holds():
                 assert not self.task.done() or holds(), (what, self.task.exception())
@@ -94,13 +94,13 @@ async def prepare() -> Settings:
 
 
 def make_slow() -> None:
-    """Let no consumer settle more than RATE_MAX a second."""
+    """Let no consumer settle more than RATE_MAX messages per second."""
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         connection.execute(SLOW)
 
 
 async def books(settings: Settings, server: QueueServer, sent: int, malformed: int) -> None:
-    """Every message of the sender's book has its effect once, and the books balance."""
+    """Every message that was sent has its effect once, and `verify` agrees."""
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
 
         def one(query: str) -> Any:

@@ -1,8 +1,8 @@
-"""What production has and the embedded default has not: PostgreSQL 15 with TLS, and PgBouncer.
+"""What production has and the embedded default lacks: PostgreSQL 15 with TLS, and PgBouncer.
 
-One cluster and one pooler a pytest process, of the system's own programs, on free ports and on
-data of their own; a fresh database a test. The pipeline's role owns its databases and nothing else,
-and gets in by TLS only. Where a program is missing, the tests fail: a skipped one proves nothing.
+One cluster and one pooler per pytest process, of the system's own programs, on free ports and on
+data of their own; a fresh database per test. The pipeline's role owns its databases and nothing
+else, and gets in by TLS only. If a program is missing, the tests fail: a skipped one proves nothing.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def cluster(system_folder: RunFolder, tls: Tls) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def pooler(cluster: Cluster, system_folder: RunFolder) -> Iterator[Pooler]:
-    """PgBouncer before the cluster, with what transaction mode needs and no further allowance.
+    """PgBouncer before the cluster, with only the settings that transaction mode needs.
 
     Neither `ignore_startup_parameters` nor `max_prepared_statements` is set. `server_round_robin`
     hands the transactions of one client to each server connection in turn, so that whatever is

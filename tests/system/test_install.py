@@ -1,4 +1,4 @@
-"""install.sh: silent where all is there, one apt call where not, else which packages to install.
+"""install.sh: silent if nothing is missing, else one apt call, or the packages to install.
 
 `id` and `apt-get` are stand-ins, so that each branch runs for any user and nothing is installed.
 """

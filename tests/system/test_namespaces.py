@@ -1,4 +1,4 @@
-"""Consumers with addresses of their own: each in a network namespace, one queue, one database.
+"""Consumers with different addresses, each in a network namespace, on one queue and database.
 
 Each namespace has an address on a bridge of its own network and no other way out. The servers stay
 on loopback; a relay on the bridge's address leads to them, and notes who came.

@@ -1,4 +1,4 @@
-"""The main job by a user who is not root: in a home of its own, from a checkout it can only read.
+"""The main job as an ordinary user, in a home of its own, from a read-only checkout.
 
 As root the commands run as `nobody`. What that user cannot read (an interpreter or a checkout under
 a private home) is copied to where it can. As an ordinary user they run as ourselves.

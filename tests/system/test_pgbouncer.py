@@ -1,4 +1,4 @@
-"""The pipeline through PgBouncer in transaction mode, which needs no setting of its own for it.
+"""The pipeline through PgBouncer in transaction mode, which needs no special setting.
 
 Each transaction may get another server connection, and the fixture's pooler sees to it that it
 does: nothing may be left in a session, be it a setting, a lock, a prepared statement or a
@@ -50,7 +50,7 @@ def query(postgres15: str) -> Callable[..., list[tuple[Any, ...]]]:
 
 
 def left_in_sessions(pgbouncer: str, pooler: Any) -> set[tuple[Any, ...]]:
-    """What the pooler's server sessions hold beyond their transactions; each is asked twice."""
+    """What the pooler's server sessions keep beyond their transactions; each is queried twice."""
     found: set[tuple[Any, ...]] = set()
     with psycopg.connect(pgbouncer) as connection:
         for _ in range(2 * pooler.size):

@@ -1,4 +1,4 @@
-"""A PostgreSQL 15 with TLS that the pipeline did not start: the same rows, or one plain error."""
+"""An external PostgreSQL 15 with TLS: the same rows as on the embedded one, or one plain error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def rows_of(dsn: str, statement: str) -> list[Row]:
 
 
 def without_days(rows: list[Row], days: tuple[date, date]) -> list[Row]:
-    """The rows in order, the days of sending taken for one: midnight may lie between the runs."""
+    """The sorted rows, all days of sending made equal: midnight may fall between the runs."""
     return sorted(((*row[:-1], "sent" if row[-1] in days else row[-1]) for row in rows), key=repr)
 
 

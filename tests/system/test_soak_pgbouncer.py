@@ -1,4 +1,4 @@
-"""The soak's short form through PgBouncer in transaction mode, the server behind it restarted."""
+"""The short soak through PgBouncer in transaction mode, with restarts of the server behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status page in a real browser: it shows the run, goes on by itself, and says no value."""
+"""The status page in a real browser: it shows the run, updates itself, and shows no value."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Running:
 
 @dataclass
 class Seen:
-    """A page, and what it complained of or asked for elsewhere."""
+    """A page, with its console errors and its requests to other sites."""
 
     page: Page
     errors: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the benchmarks make of their measurements: rates, ratios, tables, the picture."""
+"""What the benchmarks compute from measurements: rates, ratios, tables, the picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command takes, whichever it is."""
+"""The options that every command has."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def test_a_connection_string_twice_as_long_takes_twice_as_long(start: str, piece
 
 
 def cpu_s(dsn: str) -> float:
-    """Return the CPU time of hiding its password, in seconds: the least of several runs."""
+    """Return the CPU time of hiding its password, in seconds: the minimum of several runs."""
     spent = []
     for _ in range(5):
         began = time.process_time()

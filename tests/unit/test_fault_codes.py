@@ -1,4 +1,4 @@
-"""The table of fault codes against the sources: every code that is raised, and none besides.
+"""The table of fault codes has every code that the sources raise, and no other.
 
 The sources are read, not run. A code is a literal in the call that makes the fault, or reaches it
 through what `Sources.resolve` follows: a parameter, a local or a module's constant, a table that a

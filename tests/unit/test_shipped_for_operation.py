@@ -1,4 +1,4 @@
-"""What is shipped for operating it names only metrics that there are; alerts have a runbook."""
+"""Dashboards and alert rules name only metrics that exist; every alert has a runbook."""
 
 from __future__ import annotations
 

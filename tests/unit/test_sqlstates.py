@@ -1,4 +1,4 @@
-"""What an SQLSTATE speaks of: the row, which may be set aside, or the world, which is not."""
+"""Whether an SQLSTATE is about one row, which may be quarantined, or systemic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the loopback servers: reading a request, writing an answer."""
+"""What the loopback servers share: reading a request, writing an answer."""
 
 from __future__ import annotations
 

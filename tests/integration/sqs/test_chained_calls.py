@@ -1,6 +1,6 @@
 """Calls that follow each other on one connection, against a scripted server.
 
-Whatever is odd ends them, and is dealt with as after a single call; what was taken stays taken.
+Anything unusual ends the chain and is handled as after a single call; what was taken stays taken.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def done(*ids: str, failed: list[dict[str, Any]] | None = None) -> bytes:
 
 
 class Taker:
-    """Takes so many replies, then no more."""
+    """Takes a number of replies, then refuses."""
 
     def __init__(self, replies: int) -> None:
         self.replies = replies

@@ -337,7 +337,7 @@ async def test_a_send_takes_no_connection_that_waited(
 
 
 async def test_cancelling_a_receive_never_gives_its_answer_to_the_next(bench: Bench) -> None:
-    """The answer of each request names it; a cancelled one's must not turn up later."""
+    """Each answer names its request; that of a cancelled request must not turn up later."""
     release, asked = asyncio.Event(), asyncio.Event()
 
     async def numbered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""One connection against a server of crafted bytes: every reply is whole and ours, or a fault."""
+"""One connection against a server of crafted bytes: a reply is complete and ours, or a fault."""
 
 from __future__ import annotations
 

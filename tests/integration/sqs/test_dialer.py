@@ -179,7 +179,7 @@ async def test_a_refused_connection_is_a_transient_fault(unused_port: int) -> No
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """Held, so that nobody comes to listen on it."""
+    """A port that the fixture holds, so that nobody can listen on it."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]

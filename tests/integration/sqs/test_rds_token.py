@@ -1,4 +1,4 @@
-"""The login token against the one that boto3 makes, and on its way into a connection."""
+"""The login token equals the one that boto3 makes, and becomes a connection's password."""
 
 from __future__ import annotations
 

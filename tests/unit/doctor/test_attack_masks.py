@@ -1,4 +1,4 @@
-"""How long masks hold: figures that follow from rates and domain sizes."""
+"""How long masks withstand an attack: figures from hash rates and domain sizes."""
 
 from __future__ import annotations
 

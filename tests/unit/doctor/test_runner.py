@@ -1,4 +1,4 @@
-"""The doctor goes through all of its checks, whatever happens in one of them."""
+"""`check` runs all of its checks, whatever happens in one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key derivation and sealing against the frozen vectors, and the vectors against others' code."""
+"""Key derivation and sealing match the frozen vectors, and the vectors match independent code."""
 
 from __future__ import annotations
 

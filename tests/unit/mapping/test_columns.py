@@ -1,4 +1,4 @@
-"""Columns: a mapping is refused at start where the table could not take what it gives."""
+"""Columns: a mapping whose values the table cannot take is refused at start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mapping: documents of any shape become rows of any targets, or one named fault a message."""
+"""Mapping: documents of any shape become rows of any targets, or one fault per message."""
 
 from __future__ import annotations
 

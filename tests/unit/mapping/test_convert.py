@@ -1,4 +1,4 @@
-"""Convert: versions, dates and text, by tables of what is taken and what is refused."""
+"""Convert: versions, dates and text, with tables of accepted and refused values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode: what is a record of the mapping, what is a fault, and that no fault quotes the body."""
+"""Decode: which bodies are records and which are faults; no fault quotes the body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Envelopes, against bodies as AWS documents them; combinations; what `auto` takes off.
+"""Envelopes as AWS documents them, combinations of them, and what `auto` opens.
 
 SNS: developer guide, "Parsing Amazon SNS message formats", HTTP/HTTPS notification JSON format.
 EventBridge: user guide, "Event structure reference". S3 pointer: as the extended client libraries

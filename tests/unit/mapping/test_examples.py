@@ -1,4 +1,4 @@
-"""Examples beside a mapping, and the worked ones of the project."""
+"""The examples of a settings file, and the project's worked examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of messages that took the fast path, the vault gets the same originals as from Python."""
+"""The vault gets the same originals from the fast path as from Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Field types: one record each, and what is read from it."""
+"""Field types: one record per type, and what is derived from it."""
 
 from __future__ import annotations
 

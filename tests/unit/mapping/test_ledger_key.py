@@ -1,4 +1,4 @@
-"""The ledger's key: RFC 9562's layout, one for every delivery of a message, one each."""
+"""The ledger's key: RFC 9562's layout, and the same key for every delivery of a message."""
 
 from __future__ import annotations
 

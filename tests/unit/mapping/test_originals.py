@@ -1,4 +1,4 @@
-"""Originals: what is kept of a batch for the vault, and whose a body is."""
+"""Originals: what is kept of a batch for the vault, and the subject of a body."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_marks_are_bounded_by_the_run_not_by_the_text() -> None:
 
 
 def test_a_megabyte_of_marks_costs_no_more_than_looking_at_it() -> None:
-    """Normalizing it would take most of an hour."""
+    """Normalising it would take most of an hour."""
     began = time.process_time()
     with pytest.raises(PermanentFault):
         text("\u0316\u0301" * (MIB // 4))

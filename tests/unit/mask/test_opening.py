@@ -1,4 +1,4 @@
-"""What opens a mask, and what does not."""
+"""Opening reversible masks: which key opens which value, and what is refused."""
 
 from __future__ import annotations
 

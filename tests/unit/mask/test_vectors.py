@@ -1,4 +1,4 @@
-"""Masks against the frozen vectors, and the vectors against an implementation of others' parts."""
+"""Masks match the frozen vectors, and the vectors match an independent implementation."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_independent_implementation_gives_the_frozen_forms(vector: dict[str, 
 
 
 def canonical(kind: str, value: str) -> bytes:
-    """The documented forms, by other means than the package's."""
+    """The documented canonical forms, computed without the package."""
     match kind:
         case "text":
             return unicodedata.normalize("NFC", value).encode()

@@ -1,4 +1,4 @@
-"""Archives: each layout gives its lines; what is damaged is told, and bounded."""
+"""Archives: each layout gives its lines; damage is reported, and sizes are bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of archived lines, and what of them the ledger's key keeps."""
+"""The message ids of archived lines, and the part of them in the ledger's key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The buffer's bound: when pollers are to wait, and when to go on."""
+"""The buffer's bound: when pollers wait, and when they continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suspects stand alone in their batches."""
+"""A suspect is alone in its batch."""
 
 from __future__ import annotations
 

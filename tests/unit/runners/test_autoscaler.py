@@ -1,4 +1,4 @@
-"""How many consumers a backlog wants."""
+"""How many consumers a backlog needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which masks a mapping may use for what, and what a refusal says."""
+"""Which masks a mapping may use for which field, and what a refusal says."""
 
 from __future__ import annotations
 

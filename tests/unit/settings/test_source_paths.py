@@ -1,4 +1,4 @@
-"""Paths: what names which value, and what is no path."""
+"""Paths: which value each names, and what is refused as a path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many requests at once, learnt from the time that they take."""
+"""How many concurrent requests, learnt from their round-trip times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Credentials: renewed ahead in a thread, waited for only near their end, never shown."""
+"""Credentials: renewed ahead in a thread, waited for only near their expiry, never shown."""
 
 from __future__ import annotations
 

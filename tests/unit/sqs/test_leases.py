@@ -1,4 +1,4 @@
-"""The books of the held messages, in C and in Python."""
+"""The leases of the held messages, in C and in Python."""
 
 from __future__ import annotations
 

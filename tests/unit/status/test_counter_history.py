@@ -1,4 +1,4 @@
-"""What workers counted before they ended, were replaced or fell silent."""
+"""The counts of workers that ended, were replaced or stopped answering."""
 
 from __future__ import annotations
 

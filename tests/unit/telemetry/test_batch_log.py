@@ -1,4 +1,4 @@
-"""One line a batch and one a fault, in the log's own words, and never a flood."""
+"""One log line per batch and one per fault, of allowed fields only, and never a flood."""
 
 from __future__ import annotations
 

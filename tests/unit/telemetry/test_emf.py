@@ -1,4 +1,4 @@
-"""CloudWatch's lines: what came since the one before, in the format it reads."""
+"""CloudWatch's lines: the counts since the previous line, in its embedded metric format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs: only what is on the list gets out, whoever logs."""
+"""Logs: only fields of the allow-list are logged, whoever logs."""
 
 from __future__ import annotations
 

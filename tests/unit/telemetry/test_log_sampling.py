@@ -1,4 +1,4 @@
-"""RepeatLimiter of a line are counted, and told as one number."""
+"""Repeats of a line are counted, and logged as one number."""
 
 from __future__ import annotations
 

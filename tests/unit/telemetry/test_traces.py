@@ -134,7 +134,7 @@ def test_the_environment_can_turn_traces_off(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Slow(SpanExporter):
-    """Takes nothing before it is told to, and then what it is told to take."""
+    """Exports only once `go_on` is set, with the result it was given."""
 
     def __init__(self, result: SpanExportResult) -> None:
         self.result = result

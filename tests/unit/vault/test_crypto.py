@@ -1,4 +1,4 @@
-"""The vault's cryptography: frozen answers, by our functions and by the specification's words."""
+"""The vault's cryptography: frozen answers, by our functions and from the specification."""
 
 from __future__ import annotations
 

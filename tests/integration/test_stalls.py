@@ -1,4 +1,4 @@
-"""What goes wrong turns the right light, by itself, and so does its end.
+"""A failure turns the right status indicator red, and its end turns it green again.
 
 The alerts on these metrics are tested in `deploy/prometheus/rules_test.yml`.
 """
@@ -34,7 +34,7 @@ def gauge(ready: Pipeline, name: str, **labels: str) -> float | None:
 
 @asynccontextmanager
 async def consuming(ready: Pipeline) -> AsyncIterator[None]:
-    """The pipeline and its watch run."""
+    """Run the pipeline with its periodic readings."""
     async with ready.periodic:
         run = asyncio.create_task(ready.consumer.run())
         try:
@@ -46,7 +46,7 @@ async def consuming(ready: Pipeline) -> AsyncIterator[None]:
 
 @pytest.fixture
 def queue_server(monkeypatch: pytest.MonkeyPatch, aws_environment: None) -> Iterator[QueueServer]:
-    """A queue that can be made to stall."""
+    """A queue server that can be made to stall."""
     with QueueServer() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint_url)
         boto3.client("sqs", endpoint_url=server.endpoint_url).create_queue(QueueName="stalls")

@@ -1,4 +1,4 @@
-"""A part of what `migrate` made is gone: said by name, nothing touched, and the hint leads out."""
+"""If part of what `migrate` made is gone, it is named, nothing is changed, and a hint helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A start that loses its database at any statement ends by a fault that it foresaw."""
+"""A start that loses its database at any statement ends with one of our own faults."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_database_that_goes_away_at_any_statement_of_the_start_is_a_know
 async def test_a_target_that_cannot_be_read_again_is_a_known_fault(
     pipeline: Assemble, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a running pipeline does it when a table may have changed."""
+    """A running pipeline reads a target again when the table may have changed."""
     async with pipeline():
         chosen = settings()
         for at in range(20):
