@@ -56,7 +56,7 @@ def _forms(value: str) -> Iterator[tuple[str, bytes]]:
     yield "reversed", raw[::-1].lower()
     yield "utf-16", value.encode("utf-16-le")
     for shift in range(3):
-        # What does not depend on the neighbours: without the characters that share a neighbour's
+        # The part that does not depend on the neighbours: without the characters that share their
         # bits, at either end.
         coded = base64.b64encode(bytes(shift) + raw)
         start = -(-shift * 8 // 6)

@@ -26,7 +26,7 @@ from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load
 
-# How long a draw or an example takes says how busy the machine is, and nothing of what is tested.
+# The time of a draw or an example depends on the load of the machine, not on the tested code.
 settings.register_profile(
     "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

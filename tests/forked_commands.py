@@ -119,7 +119,7 @@ def _await_end(answer: socket.socket, arguments: list[str], timeout_s: float) ->
 def _serve(requests: socket.socket) -> None:
     """Fork for each request until the tests are gone; return in the command's process only."""
     _import_everything()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks for the end of those that wait
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the end of these
     gc.collect()
     gc.freeze()  # a collection of a fork would copy every page
     while True:

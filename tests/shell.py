@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.forked_commands import ForkServer, fits
 
-RUN_S_MAX = 300  # one command, on a machine that does much else
+RUN_S_MAX = 300  # one command, on a busy machine
 
 
 @dataclass

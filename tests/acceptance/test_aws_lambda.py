@@ -70,7 +70,7 @@ def test_ten_with_two_bad_and_one_transient_give_back_exactly_the_transient_one(
     records[6]["body"] = login("u6", ip="not an address")
     with start() as function:
         query("CREATE UNIQUE INDEX one_each ON user_logins (user_id)")
-        # Someone else is about to write the row of u4, and has not said yet whether.
+        # Another transaction has written the row of u4 and has not committed yet.
         with holding(database, "INSERT INTO user_logins (user_id) VALUES ('u4')"):
             answer = function.invoke({"Records": records})
         assert answer.failures == [names[4]]
@@ -106,7 +106,7 @@ def test_each_invocation_tells_cloudwatch_what_it_did_where_it_is_asked_to(
     records = [record(name, login(at, ip=SECRET)) for at, name in enumerate(names)]
     records[1]["body"] = "not json"
     with start(SQS2PG_TELEMETRY__EMF="true") as function:
-        # One that raises gives everything back; the counts go on after it.
+        # An invocation that raises returns every message; the counts continue after it.
         query("ALTER TABLE user_logins RENAME TO elsewhere")
         assert function.invoke({"Records": records}).kind == "error"
         query("ALTER TABLE elsewhere RENAME TO user_logins")
@@ -118,7 +118,7 @@ def test_each_invocation_tells_cloudwatch_what_it_did_where_it_is_asked_to(
         assert raised == {"received": 4, "released": 4}
         assert first.pop("faults") > 0
         assert first == {"received": 4, "written": 2, "quarantined": 1, "released": 1}
-        # The one that is no JSON is met again, and known.
+        # The message that is not JSON comes again, and is a duplicate.
         assert second == {"received": 4, "written": 1, "duplicate": 3, "faults": 1}
     away = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
     with start(SQS2PG_TELEMETRY__EMF="true", **away) as function:
@@ -234,7 +234,7 @@ def test_a_fault_of_the_settings_raises_and_says_so_without_a_value(
         assert answer.body["errorType"] == "SettingsError"
         assert "user_logins does not exist" in answer.body["errorMessage"]
         assert SECRET not in json.dumps(answer.body)
-        # Mended, the same sandbox goes on.
+        # After the repair the same sandbox continues.
         query("ALTER TABLE elsewhere RENAME TO user_logins")
         assert function.invoke(event).failures == []
 

@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 LINES = 30_000
-# The transaction that brings this row waits, until the test has killed who sent it.
+# The transaction that writes this row waits until the test has killed its process.
 STOP = """CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF NEW.user_id = 'u15001' THEN PERFORM pg_advisory_xact_lock(4711); END IF; RETURN NEW; END $$;
 CREATE TRIGGER wait BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION wait()"""

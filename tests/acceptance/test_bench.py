@@ -94,7 +94,7 @@ def test_the_suite_keeps_its_runs_and_writes_the_tables(
     command += ["--messages", "plain=20", "--messages", "sqs2pg=500", "--seconds", "0.3"]
     command += ["--rate", "500", "--ledger-rows", "600", "--ledger-step", "300"]
     command += ["--results", str(tmp_path)]
-    environment = bare_environment() | {"PATH": os.defpath}  # without a tool that may be there
+    environment = bare_environment() | {"PATH": os.defpath}  # as if an optional tool were absent
     before = report.RESULTS.read_bytes()
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400

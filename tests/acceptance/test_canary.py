@@ -115,7 +115,7 @@ REASONS: dict[str, dict[str, Any]] = {
     "nul_character": {"device_type": "\0"},
     "rejected_by_database": {"device_type": "reject"},
 }
-# SQLSTATEs that speak of the world: each is raised once by a trigger whose message quotes the row.
+# Systemic SQLSTATEs: a trigger raises each once, with a message that quotes the row.
 TRANSIENT = [
     "40001",
     "40P01",
@@ -263,7 +263,7 @@ def visited(world: World) -> Iterator[None]:
             for page in ("", "metrics", "livez", "readyz", "state", "history", "events"):
                 try:
                     with urllib.request.urlopen(f"http://{address}/{page}", timeout=5) as answer:
-                        # The stream does not end: its first events hold all there is.
+                        # The stream does not end: its first events hold everything.
                         body = answer.read1(2**20) if page == "events" else answer.read()
                 except urllib.error.HTTPError as error:
                     body = error.read()
@@ -312,7 +312,7 @@ Processor._transform = transform
 """
 
 
-# As a worker leaves it that is killed while it tries the message alone.
+# The state that a worker leaves if it is killed while it tries the message alone.
 KILLED_BEFORE = """
 from sqs2pg.pipeline.poison import Suspects
 alone = Suspects.try_alone
@@ -341,7 +341,7 @@ def _run_every_path(world: World, flock: Flock, send: Send) -> None:
         assert f"postgres_{state}" in done.err
 
     send([json.dumps(flock.message("crash", written=True))])
-    soon = {"SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "2"}  # what crashed comes back to the next run
+    soon = {"SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "2"}  # the next run gets them
     said = world.loud("run", "--drain", patch=CRASH, code=1, **soon).err
     assert "unexpected RuntimeError" in said
     send([json.dumps(flock.message("crash of a thread, a task, a finalizer", written=True))])

@@ -204,7 +204,7 @@ def test_services_that_others_wait_for_have_a_health_check_or_end() -> None:
         waits = service.get("depends_on", {})
         for name, how in waits.items() if isinstance(waits, dict) else ():
             if how["condition"] == "service_healthy":
-                # Ours has that of the image.
+                # Our services use the image's health check.
                 assert "healthcheck" in SERVICES[name] or (
                     name in OURS and HEALTH.search(DOCKERFILE)
                 )

@@ -33,7 +33,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
 SOURCE = "src/sqs2pg"
-# Programs of others that a page may call; what they do is theirs, and is not run here.
+# Other programs that a page may call; they are not run here.
 OTHERS = {"aws", "cat", "cut", "docker", "echo", "export", "git", "helm", "kubectl", "openssl"}
 OTHERS |= {"pip", "printf", "psql", "python", "sam", "source", "tr", "."}
 RUN_S_MAX = 300
@@ -83,7 +83,7 @@ def fault_of(command: str) -> str:
         return ""
     if words[0] == "sqs2pg" or words[:3] == ["python", "-m", "sqs2pg"]:
         rest = words[1:] if words[0] == "sqs2pg" else words[3:]
-        # A pipe or a redirection ends what is ours.
+        # Our command ends at a pipe or a redirection.
         end = next((i for i, word in enumerate(rest) if word in ("|", ">", "<", "&&", ";")), None)
         try:
             parse_command(rest[:end])
@@ -135,7 +135,7 @@ def test_settings_in_the_docs_load(page: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{index}.toml"
         if (
             "[[field]]" in text and 'source = "user_id"' not in text
-        ):  # a fragment of a mapping: of whom it is
+        ):  # a fragment of a mapping needs a subject
             text += '\n[[field]]\nsource = "user_id"\ncolumn = "user_id"\nrequired = true\n'
         file.write_text(text)
         load(file, {})

@@ -80,7 +80,7 @@ def test_the_visibility_timeout_is_held_against_the_longest_batch(
     assert "none has committed" in found(shell)["queue batch time"]["detail"]
     for longest in (1.0, 11.25):
         query(BEAT, "0 s", longest)
-    query(BEAT, "90 s", 500.0)  # of a worker that is gone
+    query(BEAT, "90 s", 500.0)  # left by a worker that is gone
     slow = found(shell)["queue batch time"]
     assert slow["status"] == "warn"
     assert "the longest batch of 3 workers took 11.2 s; receives ask for 60 s" in slow["detail"]

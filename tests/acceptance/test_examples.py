@@ -180,7 +180,7 @@ def test_inputs_become_the_rows_that_stand_beside_them(
     for table in example.tables:
         expected = example.expected(table)
         if table == "login":
-            # Its day is that of the sending, which an example states and a queue does not.
+            # Its day is the day of sending: an example can fix that, a queue cannot.
             [(day,)] = query("SELECT day FROM login")
             assert before <= day <= datetime.now(UTC).date()
             expected = [row | {"day": str(day)} for row in expected]
@@ -218,7 +218,7 @@ def test_orders_come_through_a_topic(
     expected = [row | {"published_at": published} for row in good["rows"]]
     assert_rows(query, example, "order_line", expected)
     assert_faults(query, example.faults)
-    # The very body that the example states, as AWS documents it, beside those of the endpoint.
+    # The example's own body, as AWS documents it, beside those that the endpoint made.
     send([example.body(good)])
     drained(shell, options, 1, quarantined=0)
     assert_rows(query, example, "order_line", [*expected, *good["rows"]])

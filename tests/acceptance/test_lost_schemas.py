@@ -129,10 +129,10 @@ def test_migrate_refuses_a_schema_that_lost_its_migration_table(
         "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
         " INSERT INTO sqs2pg.migration (version, name, checksum)"
         " SELECT version, 'of old', repeat('1', 64) FROM generate_series(2, 16) version",
-        # From before the vault: it never had a schema pii.
+        # From before the vault: there never was a schema pii.
         "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
         " DROP SCHEMA pii CASCADE",
-        # The same file, as it was on another day before the release.
+        # The same file with another content, from before the release.
         "UPDATE sqs2pg.migration SET checksum = repeat('0', 64)",
         "UPDATE sqs2pg.migration SET version = 2",
     ],
@@ -157,7 +157,7 @@ def test_a_database_of_an_unreleased_checkout(
     assert query("SELECT version, checksum FROM sqs2pg.migration ORDER BY 1") == kept
     assert query("SELECT count(*) FROM sqs2pg.delivery") == [(1,)]
 
-    # What the hint says leads out, and the target keeps its rows.
+    # Following the hint helps, and the target keeps its rows.
     query("DROP SCHEMA IF EXISTS sqs2pg, pii CASCADE")
     filled("migrate")
     send([LOGIN.replace("ann", "bob")])
@@ -171,7 +171,7 @@ def test_a_database_of_a_newer_version(filled: Shell, query: Query, send: Send) 
     said = filled.error("migrate", code=1)
     assert "has migration 9999, which this version does not know" in said
     assert "hint: upgrade sqs2pg" in said
-    # An older process goes on while the newer version rolls out.
+    # An older process keeps running while the newer version rolls out.
     send([LOGIN.replace("ann", "bob")])
     filled("run", "--drain")
     assert query("SELECT count(*) FROM user_logins") == [(2,)]

@@ -380,7 +380,7 @@ def test_one_interrupt_of_the_group_is_one_request_and_a_second_one_to_a_lone_pr
             os.killpg(command.pid, signal.SIGTERM)
             assert command.wait(timeout=20) == 1, "asked twice: at once"
             return
-        # Bounded by an event that must not come: an end with messages in hand.
+        # Bounded by an event that must not happen: an end with messages still held.
         with pytest.raises(subprocess.TimeoutExpired):
             command.wait(timeout=1.5)
         query("ROLLBACK")

@@ -208,7 +208,7 @@ def test_purge_asks_first_and_the_books_balance_after_it(
     assert acts[2][1] == "pipeline 1, 3 quarantine entries, 1 never replayed: all"
 
 
-# Where a replay of 600, in batches of 500, is killed: there it waits for a lock of the test's.
+# A replay of 600, in batches of 500, is killed where it waits for a lock of the test.
 _WAIT = """CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF (SELECT count(*) FROM sqs2pg.quarantine WHERE replayed_at IS NOT NULL) = {replayed} THEN
         PERFORM pg_advisory_xact_lock(42);

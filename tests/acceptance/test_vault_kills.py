@@ -62,7 +62,7 @@ def half_done(shell: Any, database: str, lock: str, *command: str) -> Iterator[N
             running.send_signal(signal.SIGKILL)
         assert running.returncode == -signal.SIGKILL
         yield
-    # The killed one's backend ends when it finds nobody there.
+    # The killed process's backend ends once it notices that its client is gone.
     with psycopg.connect(database, autocommit=True) as watch:
         wait_until(lambda: watch.execute(THERE).fetchone() == (0,))
 
@@ -105,7 +105,7 @@ def test_rekey(filled: Any, database: str, query: Query, lock: str) -> None:
     assert query(values) == [("v2_", total)]
     after = query("SELECT user_id, masked_ip, masked_device_id FROM user_logins")
     assert {t[:3] for row in after for t in row[1:]} == {"v2_"}
-    # One old token, one new one, everywhere and both ways.
+    # Old and new tokens correspond one to one, everywhere.
     for column in (1, 2):
         groups = [
             sorted(sorted(r[0] for r in found if r[column] == token) for token in tokens)
@@ -125,7 +125,7 @@ def test_forget(filled: Any, database: str, query: Query, delete: tuple[str, ...
     command = ("forget", "u00007", "--reason", "test", *delete)
     lock = "SELECT 1 FROM user_logins WHERE user_id = 'u00007' FOR UPDATE"
     with half_done(filled, database, lock, *command):
-        # The keys are gone already: what stands in the rows opens for nobody.
+        # The keys are gone already: nobody can open the tokens in the rows.
         assert "erased" in filled.error("reveal", "--user", "u00007", "--reason", "x", code=1)
         assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u00007'") == [(31,)]
     report = filled(*command, "--json").last

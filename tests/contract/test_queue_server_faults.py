@@ -191,7 +191,7 @@ def test_a_share_is_delivered_twice_even_after_its_delete(
         assert twice == count
     elif share:
         assert count * share * 0.7 < twice < count * share * 1.3
-    assert bool(together) is bool(share)  # some twins come in the same answer
+    assert bool(together) is bool(share)  # some duplicates come in the same answer
     lines = [line for line in server.manifest() if line.queue == name_of(url)]
     assert {line.message_id: line.receives for line in lines} == dict(seen)
     assert {line.message_id: line.deletes for line in lines} == dict(seen)

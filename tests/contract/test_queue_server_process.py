@@ -193,7 +193,7 @@ def test_a_poll_whose_client_left_takes_no_message(
     with Wire(server) as left:
         left.socket.sendall(poll)
         assert server.wait("waiting", at_least=1, queue=queue)["reached"]
-    # It came before ours, so it would get the message if it were still in line.
+    # Its poll came before ours, so it would get the message if it were still waiting.
     wire.socket.sendall(poll)
     server.call("SendMessage", {"QueueUrl": queue, "MessageBody": "kept"})
     assert json.loads(wire.answer()[2])["Messages"][0]["Body"] == "kept"
@@ -265,7 +265,7 @@ sys.stdin.read()
         assert held.recv(1) == b""  # the server's end of it closes when the server is gone
     parent.stdin.close()
     parent.stdout.close()
-    # Refused, or reset where it came between the closing of the one socket and the other.
+    # Refused; or reset, if it came after one socket was closed and before the other was.
     with (
         pytest.raises((ConnectionRefusedError, ConnectionResetError)),
         socket.create_connection(("127.0.0.1", port), 10) as late,

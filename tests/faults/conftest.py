@@ -43,7 +43,7 @@ async def world(
             monkeypatch.delenv(name)
         for name, value in made.aws().items():
             monkeypatch.setenv(name, value)
-        # Away for minutes in production, for a second or two here: waits shrink alike.
+        # Outages last minutes in production and a second or two here; waits shrink accordingly.
         monkeypatch.setattr("sqs2pg.pipeline.backoff.BACKOFF_MAX_S", 0.4)
         await prepare(made)
         try:

@@ -293,7 +293,7 @@ class _Connection:
                 pump.cancel()
             ends = await asyncio.gather(*pumps, return_exceptions=True)
             if any(isinstance(end, ConnectionError) for end in ends):
-                self.reset()  # one end is gone in a hurry: so the other learns it
+                self.reset()  # one end was reset: reset the other, too
             self.close()
 
     def reset(self) -> None:
@@ -314,7 +314,7 @@ class _Connection:
         while data := await reader.read(_CHUNK):
             if not await stream.deliver(data):
                 while await reader.read(_CHUNK):
-                    pass  # the sender is to find out by itself
+                    pass  # the sender must find out by itself
                 return
         if not stream.writer.is_closing():
             stream.writer.write_eof()

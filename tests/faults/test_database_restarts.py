@@ -45,7 +45,7 @@ async def test_a_crash_in_a_batch_loses_and_doubles_nothing(
         await running.until(inside.fired())
         server.stop("immediate")
         inside.release()
-        await running.until(met("postgres_08001"))  # it tried to connect in vain
+        await running.until(met("postgres_08001"))  # it tried to connect, without success
         server.start()
         await running.until(world.deleted(COUNT))
     assert running.totals.written == COUNT

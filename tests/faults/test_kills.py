@@ -42,7 +42,7 @@ async def test_kill_in_mid_copy_leaves_nothing_behind(world: World, past: int) -
     """The server has the ledger's rows and half of the target's when the stream ends."""
     inside = world.postgres.arm(Fault(act=Act.STALL, after=COPY_TARGET, at=200 + past))
     world.send_logins(users(COUNT))
-    # A batch short enough would end before the byte.
+    # A batch that is too short would end before the byte.
     killed = world.spawn(**ONE_BATCH)
     await inside.fired()
     [(state,)] = world.sql(

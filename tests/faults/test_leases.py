@@ -24,7 +24,7 @@ async def test_a_batch_held_three_times_its_timeout_is_delivered_once(world: Wor
     async with world.consuming(sink={"connections": 1}) as running:
         await running.until(stuck.fired())
         assert await running.until(world.reached("in_flight", COUNT))
-        # Bounded by an event that must not come: a message that is visible again.
+        # Bounded by an event that must not happen: a message becomes visible again.
         held_s = 3 * VISIBILITY_S + 0.5
         assert not await running.until(world.reached("visible", 1, timeout_s=held_s))
         assert world.server.stats()["in_flight"] == COUNT
@@ -68,12 +68,12 @@ async def test_a_database_away_for_long_costs_no_receive_and_no_memory(
     away = [resident_bytes(process.pid)]
     received = world.server.stats()["received"]
     for _ in range(AWAY_TIMEOUTS):
-        # Never reached: it is the clock of this test, and an alarm.
+        # Never reached: it serves as the clock of this test and as an alarm.
         assert not await world.reached("moved", 1, timeout_s=VISIBILITY_S)
         away.append(resident_bytes(process.pid))
         assert process.poll() is None
     stats = world.server.stats()
-    # Receiving stops: what comes while it is away is what was under way already.
+    # Receiving stops: only polls that were already under way still bring messages.
     assert stats["received"] - received <= IN_HAND
     assert stats["in_flight"] <= IN_HAND
     assert max(away) <= away[0] * GROWTH_MAX, away

@@ -138,7 +138,7 @@ def test_a_cut_downwards_lets_the_server_have_it_all(
         client.sendall(b"0123456789")
         data, reset = read_all(client)
     assert reset == is_reset
-    # A reset may overtake what was passed on before it; a FIN may not.
+    # A reset may overtake bytes that were passed on before it; a FIN may not.
     assert data == b"0123456" or (is_reset and b"0123456".startswith(data))
     assert echo.seen() == b"0123456789"
     assert armed.count == 1
@@ -212,7 +212,7 @@ def test_a_throttled_stream_takes_its_time(proxy: FaultProxy, echo: Echo) -> Non
         began = time.monotonic()
         client.sendall(BLOCK[:400])
         assert read(client, 400) == BLOCK[:400]
-    assert time.monotonic() - began >= 0.25  # 300 bytes at 1,000 a second
+    assert time.monotonic() - began >= 0.25  # 300 bytes at 1,000 per second
     assert armed.count == 1
 
 
@@ -253,7 +253,7 @@ def test_after_down_connections_are_refused_and_after_up_served_on_the_same_port
 
 
 def test_connections_are_reset_while_the_target_is_away(proxy: FaultProxy) -> None:
-    with socket.socket() as unused:  # held, so that nobody comes to listen there
+    with socket.socket() as unused:  # held, so that nobody can listen on it
         unused.bind(("127.0.0.1", 0))
         proxy.target = unused.getsockname()
         with connect(proxy) as client:

@@ -40,8 +40,8 @@ async def test_a_burst_of_refusals_is_waited_out(
 
 
 async def test_entries_that_fail_in_a_batch_are_done_again(world: World, met: Met) -> None:
-    # All of one batch and half of the next, or of the same again: no entry more than twice, for a
-    # third time would give it up.
+    # All of one batch and half of the next, or of the same one again. No entry fails more than
+    # twice, because after a third time it is given up.
     world.server.set_faults("DeleteMessageBatch", fail_entry_share=1, times=15)
     world.send_logins(users(COUNT))
     async with world.consuming() as running:
@@ -137,7 +137,7 @@ async def test_an_answer_that_is_broken_is_asked_for_again(world: World, fault: 
     await world.check(users(COUNT))
 
 
-# ---- what trying again will not mend ----
+# ---- faults that a retry does not repair ----
 
 
 def assert_ended(world: World, process: Any, *words: str) -> None:

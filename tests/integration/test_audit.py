@@ -202,7 +202,7 @@ async def test_the_login_is_recorded_whatever_role_is_set_and_no_search_path_mat
         "CREATE TEMP TABLE audit_head (sequence bigint, hash bytea);"
         "SET search_path = trap, pg_temp, pg_catalog; SET ROLE pg_monitor"
     )
-    # EXECUTE is checked for the role set, so it is granted to that one too.
+    # EXECUTE is checked for the role that is set, so that role has it, too.
     owner.execute(
         "GRANT USAGE ON SCHEMA sqs2pg TO pg_monitor;"
         "GRANT EXECUTE ON FUNCTION sqs2pg.record_act TO pg_monitor"
@@ -253,7 +253,7 @@ async def test_an_act_is_durable_whatever_the_roles_default(
 ) -> None:
     [(name,)] = owner.execute("SELECT quote_ident(current_database())")
     owner.execute(f"ALTER DATABASE {name} SET synchronous_commit = {level}")
-    # What the act's own transaction ran under is written down by a trigger in it.
+    # A trigger in the act's transaction records the setting that it ran under.
     owner.execute(
         "CREATE TABLE seen (level text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql"
         " AS $$ BEGIN INSERT INTO public.seen VALUES (current_setting('synchronous_commit'));"

@@ -54,7 +54,7 @@ async def test_a_batch_held_three_times_its_visibility_timeout_is_delivered_once
         await send(ready, [login(i) for i in range(25)])
         async with table_locked(database):
             run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
-            # Each extension is asked for at a third of the timeout: nine spans three timeouts.
+            # A lease is extended at a third of its timeout, so nine extensions span three timeouts.
             await until(lambda: metric(ready, "lease_extensions_total") >= 9 * 25, 120)
         totals = await run
         assert (totals.received, totals.written, totals.duplicate) == (25, 25, 0)
@@ -87,7 +87,7 @@ async def test_the_bytes_in_flight_are_bounded(pipeline: Assemble, database: str
         async with table_locked(database):
             run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
             await until(lambda: ready.source.held_count >= 10)
-            # One reply of ten above the budget at the most: the first, its size not yet known.
+            # At most one reply of ten above the budget: the first, whose size was not known.
             assert metric(ready, "in_flight_bytes") <= 2**20 + 10 * 90_100
         assert (await run).written == 40
 
@@ -123,7 +123,7 @@ async def test_what_is_settled_just_as_the_last_delete_ends_is_deleted_too(
         async def then_settle_the_second(*arguments: Any) -> Any:
             failures = await delete(*arguments)
             monkeypatch.setattr(ready.client, "delete_batches", delete)
-            # Runs after the task's last step and before its end is told to anybody.
+            # Runs after the task's last step, before its done callbacks.
             asyncio.get_running_loop().call_soon(ready.source.acknowledge, [second])
             return failures
 
@@ -183,7 +183,7 @@ async def test_a_lease_that_sqs_failed_to_extend_is_asked_for_again_and_a_lost_o
         asked = fail_once(ready, monkeypatch, sender_fault=sender_fault)
         keeping = asyncio.create_task(ready.source.keep_leases())
         first = messages[0].receipt_handle
-        # Every lease a second time at the least.
+        # Every lease at least a second time.
         await until(lambda: sum(len(handles) for handles in asked) >= 7)
         keeping.cancel()
         assert asked[0][0] == first
@@ -262,7 +262,7 @@ async def test_a_poll_that_failed_is_not_tried_again_after_a_stop(
         async def away(*_: Any, **__: Any) -> list[Message]:
             nonlocal tries
             tries += 1
-            ready.consumer.stop()  # so it comes while the poller waits to try again
+            ready.consumer.stop()  # so the stop comes while the poller waits to retry
             raise TransientFault("no answer", code="connect")
 
         monkeypatch.setattr(ready.client, "receive_while", away)
@@ -300,7 +300,7 @@ async def test_a_suspect_is_tried_alone_and_set_aside_only_if_it_killed_before(
         killer, innocent = await receive(ready, 2)
         await ready.source.release([killer, innocent])
         again = {m.message_id: m for m in await receive(ready, 2)}
-        # The first is being tried alone when its process dies: the note stays.
+        # The process dies while it tries the first message alone: the marker stays.
         assert not await processor.sink.note_suspect(
             processor.key_of(killer), again[killer.message_id].attributes.approximate_receive_count
         )
@@ -436,7 +436,7 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
         report = await verify(session, ready.sink_plan.id)
         assert report.ok, report.differences
         assert (await maintain(session, chosen, ready.sink_plan.id))["days_dropped"] == 0
-        # What is older than the kept days is still recognised, or written once and remembered.
+        # A message older than the kept days is still recognised, or written once and remembered.
         late = Message("0b9b2b5e-1111-4c4c-8d8d-0000000fade0", "-", login(99),
                        SystemAttributes(now_ms - 90 * 86_400_000))  # fmt: skip
         assert await ready.processors[0].process([late]) == [Outcome.WRITTEN]
@@ -490,7 +490,7 @@ async def test_a_part_that_dies_takes_the_process_down_and_gives_back_what_it_he
         else:
             poll = ready.source.poll
             if part == "poll":
-                # The second poll dies, while the first one's message is still in hand.
+                # The second poll dies while the first one's message is still held.
                 polls = iter([poll, die])
                 monkeypatch.setattr(ready.source, "poll", lambda **k: next(polls, die)(**k))
             else:

@@ -53,7 +53,7 @@ async def test_a_message_twice_in_one_batch_is_written_once(
         assert rows(database, "SELECT count(*) FROM user_logins") == [(2,)]
         again = await ready.processors[0].process([one, one, two])
         assert again == [Outcome.DUPLICATE] * 3
-        # Every delivery is in the books, whichever path its batch took.
+        # Every delivery is recorded, whichever path its batch took.
         tallied = "SELECT written, duplicate FROM sqs2pg.tally ORDER BY id"
         assert rows(database, tallied) == [(2, 1), (0, 3)]
 
@@ -315,7 +315,7 @@ async def test_commits_are_durable_whatever_the_roles_default(
         name = database.rsplit("/", 1)[1]
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = {level}')
-            # What the batch's own transaction ran under is written down by a trigger in it.
+            # A trigger in the batch's transaction records the setting that it ran under.
             connection.execute(
                 "CREATE TABLE seen (level text); CREATE FUNCTION note() RETURNS trigger LANGUAGE"
                 " plpgsql AS $$ BEGIN"

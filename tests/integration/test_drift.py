@@ -68,7 +68,7 @@ async def test_every_message_is_accounted_for(
         aside = rows(database, "SELECT DISTINCT reason, split_part(detail, ' ', 1)"
                                " FROM sqs2pg.quarantine")  # fmt: skip
         if change == "a column narrowed":
-            # u0 to u999: what has four characters still fits.
+            # u0 to u999: four characters still fit.
             assert totals.quarantined == 0
         assert aside == []
         session = await Session.connect(database)
@@ -89,7 +89,7 @@ async def test_a_narrowed_column_sets_aside_what_no_longer_fits(
         await send(ready, bodies)
         outcomes = await processor.process(await receive(ready, 35))
         assert outcomes.count(Outcome.QUARANTINED) == 5
-        # Every row too long: not the queue's fault, and not set aside by the database's word.
+        # Every row is too long: that is not the queue's fault, so nothing is quarantined.
         await send(ready, [login(5000 + i) for i in range(20)])
         outcomes = await processor.process(await receive(ready, 20))
         assert set(outcomes) == {Outcome.QUARANTINED}
@@ -131,7 +131,7 @@ async def test_a_column_repaired_during_the_search_does_not_split_a_batch(
 
         async def mended_meanwhile(self: TargetCopy, session: Session, rows: Sequence[Row]) -> bool:
             tries.append(len(rows))
-            if len(tries) == 4:  # the whole batch, then twice the first of them, locked now
+            if len(tries) == 4:  # the batch, then a part of it twice
                 mend = "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0"
                 mending.append(asyncio.create_task(asyncio.to_thread(alter, database, mend)))
                 await until(lambda: waits_for_a_lock(database))

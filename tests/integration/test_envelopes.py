@@ -59,10 +59,10 @@ async def test_payloads_of_five_mebibytes_are_fetched_written_and_deleted(
         assert (outcomes.count(Outcome.WRITTEN), outcomes.count(Outcome.QUARANTINED)) == (4, 1)
         found = rows(database, "SELECT id, length(text) FROM t ORDER BY id")
         assert found == [*((f"s{i}", 5 * MIB) for i in range(3)), ("small", None)]
-        # What is set aside keeps its object, for the replay.
+        # A quarantined message keeps its object, for a replay.
         assert [one.key for one in bucket.objects.all()] == ["bad"]
         assert all(message.payload is None for message in messages)
-        # A redelivery of what was deleted: the ledger knows it.
+        # A redelivery of a deleted message: the ledger knows it.
         again = await ready.processors[1].process(messages)
         assert set(again) == {Outcome.DUPLICATE}
 

@@ -112,7 +112,7 @@ def test_what_several_workers_count_is_well_formed_for_openmetrics_too(tmp_path:
         status_server("127.0.0.1:0", worker(5, 1.0, 2.0), lambda: (True, b"{}")) as address,
         published_address(tmp_path / "0.address", address),
     ):
-        # prometheus_client types neither of these two, and all the rest.
+        # prometheus_client gives all metrics but these two a type.
         text = exposition.generate_latest(fleet.registry).decode()  # type: ignore[no-untyped-call]
         families = list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
     assert "sqs2pg_faults" in {family.name for family in families}
@@ -134,7 +134,7 @@ def test_a_worker_that_is_started_again_during_a_stop_is_stopped_too(tmp_path: P
         def start(self) -> None:
             if hasattr(self, "process"):
                 os.kill(os.getpid(), signal.SIGTERM)
-                other.process.wait()  # it was told: the stop is under way
+                other.process.wait()  # it has the signal: the stop is under way
                 self._command = waits
             super().start()
 

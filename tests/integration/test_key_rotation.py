@@ -197,9 +197,9 @@ async def test_an_event_keeps_its_dedupe_key_whichever_roots_are_held(
         assert (fault.code, fault.exit_code) == ("key_missing", 2)
         assert "version 1," in fault.what
         assert "put that version back" in fault.hint
-    async with pipeline() as ready:  # nothing names events: the old root is not needed
+    async with pipeline() as ready:  # no dedupe keys: the old root is not needed
         assert await ready.processors[0].process([message(2)]) == [Outcome.WRITTEN]
-    # A root that was in the file and never in use names nothing.
+    # A root that was in the file but never in use made no dedupe keys.
     shutil.copy2(both, chosen.keys.file)
     with psycopg.connect(database, autocommit=True) as owner:
         owner.execute("DELETE FROM sqs2pg.key WHERE series = 'pseudonym' AND version = 1")

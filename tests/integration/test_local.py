@@ -55,7 +55,7 @@ BASE = memory_folder(2**30) or Path("/tmp")
 ROOT = os.geteuid() == 0
 USERS = ("root", "ordinary") if ROOT else ("ordinary",)
 
-# Reads one word from stdin and does it: return, raise, or answer (and read the next).
+# Reads one word from stdin and obeys it: return, raise, or answer (and read the next).
 PROGRAM = """
 import json, os, signal, sys
 import psycopg
@@ -371,7 +371,7 @@ def test_the_usual_ports_may_be_taken(open_folder: Path) -> None:
     with contextlib.ExitStack() as stack:
         for port in (5432, 4566, 8883):
             taken = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):  # taken by somebody else is as good
+            with contextlib.suppress(OSError):  # it may also be taken by somebody else
                 taken.bind(("127.0.0.1", port))
                 taken.listen()
         local = stack.enter_context(start_servers(base=open_folder))

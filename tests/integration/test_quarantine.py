@@ -575,7 +575,7 @@ async def test_a_replay_under_a_new_dedupe_key_writes_each_event_once(
         strange(1, event="e1"),  # the event of a message that was written
         strange(2, event="e2"),  # twice in the quarantine
         strange(3, event="e2"),
-        strange(4),  # no name
+        strange(4),  # no dedupe key
         strange(5, event="e5", ip="bad"),  # still bad
         strange(6, event="e6", device_type="fridge"),  # rejected below
     ]

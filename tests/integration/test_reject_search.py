@@ -13,7 +13,7 @@ from tests.integration.support import Assemble, rows
 from tests.logins import login
 
 SIZE = 5_000
-MORE_MAX = 30  # statements on top of a clean batch's; the project's own promise
+MORE_MAX = 30  # statements more than a clean batch takes; the project promises this
 
 CHECK = "ALTER TABLE user_logins ADD CONSTRAINT known CHECK (device_type <> 'fridge')"
 DEFERRED = """CREATE TABLE device (name varchar PRIMARY KEY); INSERT INTO device VALUES ('phone');

@@ -113,13 +113,13 @@ async def test_a_poisoned_queue(pipeline: Assemble, database: str) -> None:
         before = ready.snapshot()
         await send(ready, ["not json"] * 30)
         await until(lambda: gauge(ready, "quarantine_open_messages", reason="not_json") == 30)
-        # The watch may see a commit before its own writer has the answer.
+        # The readings may see a commit before its own writer has the answer.
         await until(lambda: gauge(ready, "messages_outcome_total", outcome="quarantined") == 30)
         point = point_between(before, ready.snapshot())
         assert point.quarantined > 0
         assert point.faults > 0
         assert [(r.reason, r.messages) for r in ready.snapshot().quarantine] == [("not_json", 30)]
-        # Clean again: nothing more comes, and what was set aside goes.
+        # Well again: nothing more comes, and the quarantine is emptied.
         clean = ready.snapshot()
         await send(ready, [login(i) for i in range(20)])
         await until(lambda: ready.consumer.totals.written == 20)

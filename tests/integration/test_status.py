@@ -104,7 +104,7 @@ async def test_the_watch_reads_queue_dead_letters_database_and_fleet(
                     == [(9, 7, 2, "running")]
                 )
             )
-        # Its longest batch, no longer than all of them together.
+        # The longest batch took no longer than all of them together.
         [(longest_s,)] = rows(database, "SELECT batch_s_max::float8 FROM sqs2pg.worker")
         stages = [gauge(ready, "batch_seconds_sum", stage=s) for s in ("decode", "mask", "write")]
         assert 0 < longest_s <= sum(stages) + 0.001

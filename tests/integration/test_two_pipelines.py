@@ -111,7 +111,7 @@ async def test_one_of_two_pipelines_stops_and_the_other_goes_on(
     await until(lambda: second.totals.written == 35)
     assert rows(database, "SELECT count(*) FROM user_logins") == [(25,)]
 
-    # The first one again, beside the second, as after a change of its settings.
+    # The first pipeline again, beside the second, as after a change of its settings.
     again = Pipeline(logins)
     await again.start()
     await send(again, [login(f"u{i}") for i in range(25, 30)])

@@ -589,7 +589,7 @@ async def test_forget_while_four_workers_ingest_the_same_person(
     assert destroyed == 6
     assert set(outcomes) == {Outcome.WRITTEN}
     assert_every_value_opens(chosen, database)
-    # Whoever still stands there by name came after, and is sealed whole.
+    # A person still in the table came after the erasure, and is sealed completely.
     unsealed = rows(
         database,
         "SELECT count(*) FROM user_logins, unnest(ARRAY[masked_ip, masked_device_id]) t"

@@ -29,7 +29,7 @@ from tests.migrations.dump import (
 )
 
 KEPT = {file.stem: file.read_text(encoding="utf-8") for file in sorted(RELEASES.glob("*.sql"))}
-CHANGES = [  # and the statements of the dump that show each of them
+CHANGES = [  # and the statements of the dump that show each change
     ("ALTER TABLE sqs2pg.tally ADD COLUMN more integer", "CREATE TABLE sqs2pg.tally"),
     ("ALTER TABLE sqs2pg.worker ALTER state SET DEFAULT ''", "CREATE TABLE sqs2pg.worker"),
     ("ALTER TABLE sqs2pg.worker RESET (fillfactor)", "CREATE TABLE sqs2pg.worker"),

@@ -185,7 +185,7 @@ NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
         ),
         Message(NAME, "h", whole_login(), SystemAttributes(-1)),
         Message(NAME, "h", whole_login(create_date="2026-01-01"), SystemAttributes(2**48)),
-        # Another message of the same key: what stands before its last 74 bits is not in it.
+        # Another message with the same key: only the last 74 bits of the id are in it.
         Message("ffffffff-ffff-1" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS)),
     ],
 )

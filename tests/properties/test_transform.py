@@ -181,7 +181,7 @@ def test_any_text_is_a_date_or_a_fault(value: str) -> None:
 
 
 def test_the_strategies_draw_every_case_they_are_meant_for() -> None:
-    # Should one of these never come up, the properties above would hold for want of trying.
+    # If one of these never came up, the properties above would hold without being tested.
     seen: set[str] = set()
 
     @settings(unhurried, max_examples=500, derandomize=True)

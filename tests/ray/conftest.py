@@ -74,7 +74,7 @@ def environment(
         "SQS2PG_SOURCE__QUEUE": QUEUE,
         "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": "5",
         "SQS2PG_SOURCE__WAIT_TIME_S": "1",
-        # Slow on purpose, so that the load outlasts what is done to the nodes.
+        # Slow on purpose, so that the load outlasts the changes of nodes.
         "SQS2PG_SINK__CONNECTIONS": "1",
         "SQS2PG_SINK__BATCH_ROWS_MAX": str(BATCH_ROWS),
         "SQS2PG_SOURCE__IN_FLIGHT_MESSAGES_MAX": "200",

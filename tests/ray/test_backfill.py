@@ -30,14 +30,14 @@ from tests.ray.conftest import NODE, WAIT_S
 from tests.waiting import until, wait_until
 
 FILES, LINES, BATCH = 5, 2_000, 100
-# The last but one batch of each of the first four files waits, until the test lets them go on.
+# The last but one batch of each of the first four files waits until the test releases it.
 AT = LINES - 2 * BATCH + 1
 STOP = f"""CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF NEW.user_id ~ '-{AT}$' THEN PERFORM pg_advisory_xact_lock_shared(4711); END IF;
     RETURN NEW; END $$;
 CREATE TRIGGER wait BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION wait()"""
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-# What is in the tables, less the times of writing.
+# The tables' content without the times of writing.
 TABLES = {
     "user_logins": "SELECT user_logins::text FROM user_logins ORDER BY 1",
     "delivery": "SELECT message_id FROM sqs2pg.delivery ORDER BY 1",
@@ -172,7 +172,7 @@ async def test_the_command_says_over_a_cluster_what_it_says_here(
         assert [line.split(":")[0] for line in ended.stderr.splitlines()[-2:]] == ["error", "hint"]
         assert path in ended.stderr
 
-    # Stopped by SIGTERM it leaves the cluster, and without a word of Ray's.
+    # After SIGTERM it leaves the cluster, with no output of Ray's.
     (tmp_path / "more.jsonl").write_text('{"user_id": "e"}\n')
     with psycopg.connect(os.environ["DATABASE_URL"]) as other:
         other.execute("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
@@ -184,7 +184,7 @@ async def test_the_command_says_over_a_cluster_what_it_says_here(
         assert stopped.returncode == 128 + signal.SIGTERM
         assert "error" not in said.lower(), said
 
-    # What the driver sees and a node does not: storage that is not shared.
+    # A path that the driver can read and a node cannot: storage that is not shared.
     [seen] = archive_reader.find_all([str(tmp_path / "one.jsonl")], None)
     unseen = seen._replace(name="/only/here.jsonl")
     monkeypatch.setattr(archive_reader, "find_all", lambda *_: [unseen])

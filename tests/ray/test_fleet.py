@@ -139,12 +139,12 @@ async def test_two_nodes_to_four_to_one_under_load_and_one_killed(
     second = cluster.add_node(**NODE)
     async with driving(drain_settle_s=1.0) as driver:
         fleet = driver.fleet
-        # It grows over the two nodes that are there, and wants more than they hold.
+        # It grows over the two nodes, and wants more consumers than they hold.
         await driver.until(lambda: len(fleet.nodes) == 2, "two nodes at work", feed)
         third, fourth = cluster.add_node(**NODE), cluster.add_node(**NODE)
         await driver.until(lambda: len(fleet.nodes) == 4, "four nodes at work", feed)
         assert driver.consumers <= 6
-        # Killed, not drained: what its consumers held comes back when the leases end.
+        # Killed, not drained: the messages of its consumers come back when their leases end.
         cluster.remove_node(fourth, allow_graceful=False)
         await driver.until(lambda: len(fleet.nodes) == 3, "one node gone", feed)
         for node in (second, third):

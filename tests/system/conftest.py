@@ -2,7 +2,7 @@
 
 One cluster and one pooler per pytest process, of the system's own programs, on free ports and on
 data of their own; a fresh database per test. The pipeline's role owns its databases and nothing
-else, and gets in by TLS only. If a program is missing, the tests fail: a skipped one proves nothing.
+else, and gets in by TLS only. If a program is missing, the tests fail: a skip proves nothing.
 """
 
 from __future__ import annotations

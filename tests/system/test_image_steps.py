@@ -39,7 +39,7 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 BUILD_S_MAX, WAIT_S = 400, 60
 SENT = 3_000
-# A container's: a root that cannot be written, PID 1, no capability, no way to get one.
+# As in a container: a read-only root, PID 1, no capabilities and no way to get one.
 CONTAINED = """mount -o remount,ro,bind / && exec setpriv --reuid {user} --regid {group} \
 --clear-groups --no-new-privs --bounding-set=-all "$@" """
 

@@ -30,7 +30,7 @@ SEED = 6432
 DAYS = """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'sqs2pg.delivery'::regclass"""
 
-# PgBouncer itself sets what every client may say when it connects, the two that are left out.
+# Without the two that PgBouncer sets itself, as every client may send them.
 SESSION = """SELECT (SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings
         WHERE source = 'session' AND name NOT IN ('application_name', 'client_encoding')),
        (SELECT count(*) FROM pg_prepared_statements),

@@ -201,7 +201,7 @@ def test_a_restart_of_the_pipeline_is_survived(
     expect(page.locator("#pill")).to_have_attribute("data-state", "good")
     send([canary_login(i) for i in range(10, 17)])
     expect(page.locator("#legend [data-k=written] dd")).to_have_text(re.compile("^7"))
-    # What the browser says of an address that does not answer is its own; ours had no trouble.
+    # The browser itself reports an address that does not answer; our page reports no error.
     assert [e for e in seen.errors if "Failed to load resource" not in e] == []
 
 

@@ -160,7 +160,7 @@ def test_a_password_is_in_neither_form(tmp_path: Path) -> None:
         assert "postgresql://u:***@h/db" in text
 
 
-# Each with what must still be seen of it.
+# Each with the part that must still be shown.
 CONNECTION_STRINGS = [
     ("", ""),
     ("host=h user=u dbname=db", "host=h user=u dbname=db"),
@@ -199,7 +199,7 @@ CONNECTION_STRINGS = [
     (f"postgresql://u:a:{SECRET}@h/db", f"postgresql://u:{HIDDEN}@h/db"),
     (f"postgresql://u:a?{SECRET}#@h/db", f"postgresql://u:{HIDDEN}@h/db"),
     ("postgresql://h/db?application_name=a@b", "postgresql://h/db?application_name=a@b"),
-    # libpq refuses the rest, or reads it otherwise than it was meant: nothing of it is shown.
+    # libpq refuses the rest, or reads it in another way than intended: none of it is shown.
     (f"postgresql://u:a@{SECRET}@h/db", None),
     (f"postgresql://u:a/{SECRET}@h/db", None),
     (f"postgresql://u:{SECRET}/db", None),

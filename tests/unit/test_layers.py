@@ -93,7 +93,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
 NARROW_IN = {"ffx": {"mask.fpe_ff1"}, "os": {"keys.aead"}, "socket": {"mask.*"}}
 IO_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
 
-# A library -> who knows it.
+# A library -> the modules that may import it.
 KNOWN_TO = {
     "botocore": {"sqs.*", "keys.provider_kms", "keys.provider_secrets"},
     "boto3": {"sqs.*"},

@@ -23,9 +23,9 @@ FUNCTION = re.compile(r"^(?!static|typedef)\w[\w \*]*?(\w+)\([^;{]*;", re.MULTIL
 VARIABLES = re.compile(r"^extern ([^;()]*);", re.MULTILINE)
 VARIABLE = re.compile(r"(\w+)(?:\[\w*\])?(?=,|$)")
 
-# Handlers may use everything below them; nothing below may know a handler.
+# Handlers may use everything below them; nothing below may include a handler.
 HANDLERS = {"calls", "control"}
-# Facts, without a queue or a connection.
+# Definitions that need no queue and no connection.
 BOTTOM = {"buffer", "digest", "server", "transport", "wheel"}
 
 Includes = dict[str, set[str]]

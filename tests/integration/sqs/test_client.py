@@ -397,7 +397,7 @@ async def test_close_ends_retries(bench: Bench) -> None:
     await client.close()
     await client.close()
     with pytest.raises(TransientFault) as caught:
-        await asyncio.wait_for(task, 10)  # and not after an hour of retries
+        await asyncio.wait_for(task, 10)  # not after an hour of retries
     assert caught.value.code == "aws_connection"
     assert len(bench.queue.requests) == 1
     with pytest.raises(TransientFault):

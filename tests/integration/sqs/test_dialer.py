@@ -230,7 +230,7 @@ async def test_addresses_are_tried_in_turn(
     monkeypatch.setattr(loop, "getaddrinfo", resolve)
     assert await call(dialer) == b"hello"
     assert await call(dialer) == b"hello"
-    assert asked == ["two.example"] * 2  # each connection asks anew
+    assert asked == ["two.example"] * 2  # each connection resolves the name again
 
 
 async def test_the_last_address_says_why(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +256,7 @@ async def test_the_last_address_says_why(unused_port: int, monkeypatch: pytest.M
 async def test_ipv6(listen: Listen, call: Caller) -> None:
     try:
         port = await listen(serve, host="::1")
-    except OSError:  # a machine without IPv6: then that is what the fault says
+    except OSError:  # without IPv6 on the machine, the fault says so
         with pytest.raises(TransientFault):
             await call(Dialer(Endpoint("http", "::1", 9), tls=None))
         return

@@ -24,7 +24,7 @@ def test_the_second_of_two_concurrent_starts_takes_the_first_one_s_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load_or_create(tmp_path)
-    monkeypatch.setattr(Path, "exists", lambda _path: False)  # looked before the first had made it
+    monkeypatch.setattr(Path, "exists", lambda _path: False)  # the first is not there yet
     assert load_or_create(tmp_path).root("vault", 1) == first.root("vault", 1)
 
 

@@ -141,7 +141,7 @@ def test_a_column_must_hold_the_longest_mask(mask: str, kind: Any) -> None:
     operator = compile_operator(mask, kind=kind, domain="d", keyring=Roots())
     needed = max(len(operator(value) or "") for value in LONGEST[kind])
     longest = mask_length(mask, kind)
-    # An encrypted address or UUID is as long as its mask is drawn: no value tells the longest.
+    # The length of an encrypted address or UUID varies with each draw: no value gives the longest.
     assert longest == needed or (mask, kind) in {("fpe_ff1", "ip"), ("encrypt", "phone")}
     assert longest >= needed
     field = Field(source="a", column="a", mask=mask, kind=kind)

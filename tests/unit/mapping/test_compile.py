@@ -62,7 +62,7 @@ def result(compiled: MessageMapping, body: Any, **attributes: str) -> Row | Perm
     else:
         [row] = compiled.rows(["key"], [one], [decoded])
         return row
-    assert found.__context__ is None  # it would hold the body
+    assert found.__context__ is None  # it would keep the body alive
     return found
 
 

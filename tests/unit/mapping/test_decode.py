@@ -175,7 +175,7 @@ NOT_JSON = {
 def test_what_is_not_json(drop: Decoder, strict: Decoder, body: str) -> None:
     fault = refused(drop, body)
     assert (fault.code, fault.detail) == ("not_json", "")
-    # The strict one may meet an unknown name before it meets what is not JSON.
+    # The strict decoder may meet an unknown name before the part that is not JSON.
     assert refused(strict, body).code in ("not_json", "unknown_field")
 
 
@@ -302,7 +302,7 @@ def test_one_source_may_go_to_two_columns_and_is_required_if_one_says_so() -> No
     assert values(decoder, decoder.decode('{"id": "x"}')) == {"id": "x", "other": None}
 
 
-@pytest.mark.parametrize("source", ["event_id", "user_id", "ip"])  # of its own, or a field's too
+@pytest.mark.parametrize("source", ["event_id", "user_id", "ip"])  # its own, or also a field's
 def test_the_dedupe_key_is_read_beside_the_mapping(source: str) -> None:
     decoder = Decoder(USER_LOGINS, "quarantine", source)
     body = {"user_id": "u", "ip": "i", source: "e"}

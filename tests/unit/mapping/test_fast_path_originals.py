@@ -59,7 +59,7 @@ def test_the_fast_path_finds_the_originals_that_python_finds() -> None:
     assert [line is None for line in lines] == [False] * 4 + [True, False]
 
     kept = FastPathOriginals(settings.fields, "user_id").take(MESSAGES, lines, by_fast_path)
-    # A message whose id needs a closer look, or that has none, is left to Python.
+    # A message with an unusual id, or without one, is left to Python.
     assert [line is None for line in kept] == [False] * 3 + [True, True, False]
     assert found(by_fast_path) == found(by_python, {"m0", "m1", "m2", "m5"})
     assert ("ann", "ip", "ip\\192.0.2.1", "192.0.2.1") in found(by_fast_path)

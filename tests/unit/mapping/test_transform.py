@@ -298,7 +298,7 @@ def test_a_nul_cannot_be_stored(source: str, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\udc00\ud800", "\ud800\\"])
 def test_a_lone_surrogate_cannot_be_stored(value: str) -> None:
-    # The decoder refuses them already; here is the second gate, for records of other makes.
+    # The decoder already refuses them; this second check is for records made otherwise.
     decoder, transformer = BUILT_IN
     for source in ("user_id", "device_id"):
         record = decoder.decode('{"user_id": "u"}')

@@ -23,7 +23,7 @@ def test_the_rate_is_what_was_hashed_over_the_time_it_took(
         hashed.append(data)
         return hashlib.sha256(data)
 
-    # A clock that moves on by a hundredth of a second whenever it is looked at.
+    # A clock that advances by a hundredth of a second at each reading.
     monkeypatch.setattr(
         brute_force, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 100)
     )

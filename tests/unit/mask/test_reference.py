@@ -61,7 +61,7 @@ def test_the_page_s_derivation_gives_the_tokens(vector: dict[str, Any]) -> None:
         for v in vectors("canonical.json", "vectors")
         if (v["kind"], v["value"]) == (vector["kind"], vector["value"]) and "canonical" in v
     } or {None}
-    if canonical is None:  # a value that only the tokens' vectors have
+    if canonical is None:  # only the vectors of tokens have a value
         canonical = unicodedata.normalize("NFC", vector["value"]).encode().hex()
     mac = hmac.digest(key, bytes.fromhex(canonical), "sha256")
     assert "lower-case hex of mac[0:16]" in PAGE

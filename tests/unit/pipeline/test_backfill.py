@@ -15,7 +15,7 @@ from sqs2pg.message import Message
 from sqs2pg.pipeline.archive_reader import Archive, Line
 from sqs2pg.pipeline.backfill import LINES_MAX, Backfill, line_mark, message_id
 
-DAY_MS = 1_683_331_200_000  # 2023-05-06: where archives tell no time, their lines share one
+DAY_MS = 1_683_331_200_000  # 2023-05-06: lines of an archive without times share one
 
 
 def test_archives_of_one_day_and_pipelines_over_one_archive_have_keys_of_their_own() -> None:

@@ -27,7 +27,7 @@ def test_scaling_starts_at_the_minimum_or_at_one_if_there_is_work() -> None:
 
 def test_scaling_grows_to_what_the_measured_rate_needs_but_at_most_doubles() -> None:
     scaler = Scaler(least=1, most=100, catch_up_s=10)
-    # One consumer settles 100 a second; 9,000 are left: nine consumers for ten seconds.
+    # One consumer settles 100 per second and 9,000 are left: nine consumers for ten seconds.
     answers = follow(scaler, [(10_000, 0, 0), (9_900, 100, 1), (9_700, 300, 2)], 1)
     assert answers == [1, 2, 4]
     assert scaler.rate == 100
@@ -63,14 +63,14 @@ def test_idle_consumers_are_not_taken_for_slow_ones() -> None:
     scaler = Scaler(least=1, most=8, catch_up_s=10)
     follow(scaler, [(10_000, 0, 0), (10_000, 400, 1)], 4)
     assert scaler.rate == 100
-    # Ten messages a second come in and are settled at once.
+    # Ten messages per second come in and are settled at once.
     follow(scaler, [(0, 400 + 10 * t, 1 + t) for t in range(1, 60)], 4)
     assert scaler.rate == 100
 
 
 def test_scaling_without_a_new_rate_uses_the_last_one() -> None:
     scaler = Scaler(least=1, most=8, catch_up_s=10)
-    # Nobody has answered twice yet; later, nobody answers in time: what was known goes on.
+    # No consumer has answered twice yet; later none answers in time: the last rate stays in use.
     assert scaler.wanted(Load(10_000, None, 1, 0), 1) == 1
     assert scaler.wanted(Load(10_000, 100.0, 2, 1), 1) == 2
     assert scaler.wanted(Load(10_000, None, 3, 2), 2) == 4

@@ -26,7 +26,7 @@ def test_lines_of_a_worker_lost_before_its_first_report_count_as_resumed() -> No
 
 def test_lines_committed_after_a_lost_worker_s_last_report_are_counted_once() -> None:
     lost = task(files=1, lines=200, written=190, quarantined=10, resumed=100)
-    # It had reached line 300 when it last spoke, and 450 when it died.
+    # It had reached line 300 at its last report, and 450 when it died.
     assert lost.with_known(Done()) == lost.known
     rest = Done(files=1, lines=550, written=545, quarantined=5, resumed=450)
     whole = lost.with_known(rest)

@@ -201,7 +201,7 @@ def test_the_environment_can_set_a_boolean(value: str, expected: bool) -> None:
 
 @pytest.mark.parametrize("value", ["yes", "on", "", "2", CANARY])
 def test_any_other_word_for_a_boolean_is_refused(value: str) -> None:
-    # Fails closed: what is not understood must not let a development key through.
+    # Fails closed: a word that is not understood must not admit a development key.
     refused(environ={"SQS2PG_KEYS__ALLOW_DEVELOPMENT": value})
 
 

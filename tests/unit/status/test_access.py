@@ -75,7 +75,7 @@ def test_the_cookie_stands_for_the_token_and_is_not_it() -> None:
     assert refused(access, "/", LOCAL | {"Cookie": f"other=1; {pair}"}) == 200
     assert refused(access, "/", LOCAL | {"Cookie": pair + "0"}) == 401
     assert refused(Access(TOKEN + "x"), "/", LOCAL | {"Cookie": pair}) == 401
-    # A cookie is sent by browsers of their own accord, so Host and Origin count all the same.
+    # Browsers send a cookie by themselves, so Host and Origin are checked all the same.
     assert refused(access, "/", {"Host": "evil.example", "Cookie": pair}) == 403
 
 

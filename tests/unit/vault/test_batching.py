@@ -68,7 +68,7 @@ async def test_a_part_is_worked_while_the_one_before_is_written(
 
     async def write(number: int) -> None:
         if number < 2:
-            assert begun[number + 1].wait(30)  # else it would be begun after this
+            assert begun[number + 1].wait(30)  # else it would begin after this
         written.append(number)
 
     await overlapped([(number, 0) for number in range(6)], work, write)
