@@ -91,7 +91,7 @@ def test_the_attack_is_reported_for_each_masked_field(shell: Shell) -> None:
     assert "million SHA-256/s on" in found["attack rate"]["detail"]
     assert "one GPU (RTX 4090" in found["attack rate"]["detail"]
     for name, values in (("ip", 2**32), ("device_id", 10**9)):
-        assert "without the key not by trying values" in found[f"attack {name}"]["detail"]
+        assert "not reversed by trying values without the key" in found[f"attack {name}"]["detail"]
         [estimate] = [made for made in report["attack"] if made["field"] == name]
         assert estimate["possible_values"] == values
         assert estimate["seconds_without_key"] is None

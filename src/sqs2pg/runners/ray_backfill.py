@@ -287,7 +287,7 @@ class BackfillDriver:
             self._waiting.appendleft(task)
             if task.losses >= LOSSES_MAX:
                 raise FatalFault(
-                    f"{task.losses} nodes or processes ended over {task.archive.name}",
+                    f"{task.losses} nodes or processes ended while writing {task.archive.name}",
                     code="node_losses",
                     hint="look for what ended them (memory?), or backfill it without --ray",
                 )

@@ -137,14 +137,14 @@ def _told(field: Field, estimate: Estimate, rate: float) -> Finding:
     if with_key is not None and with_key > 0:
         return ok(
             name,
-            f"{head}without the key not by trying values (2^256 keys); with it in "
+            f"{head}not reversed by trying values without the key (2^256 keys); with it, in "
             f"{duration(with_key)} here, {duration(gpu or 0)} on one GPU",
         )
     if with_key is not None:
         return ok(
             name,
-            f"{head}without the key not by trying values (2^256 keys); with it each is opened at "
-            f"once, {1e6 / rate:.0f} us here",
+            f"{head}not reversed by trying values without the key (2^256 keys); with it, each is "
+            f"opened at once, {1e6 / rate:.0f} µs here",
         )
     rest = OPERATORS[field.mask].shows
     if field.mask == "partial":

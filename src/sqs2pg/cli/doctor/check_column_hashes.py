@@ -78,7 +78,7 @@ async def check_column(context: Context, place: str, limit_s: float, progress: P
     values = await _sample(context, place)
     name = f"column {place}"
     if not values:
-        return warn(name, "there is no value in it", "name a column that has some")
+        return warn(name, "the column holds no values", "name a column with values")
     progress.sampled = len(values)
     digests = [value for value in values if _DIGEST.match(value)]
     if 2 * len(digests) < len(values):
@@ -131,7 +131,7 @@ def _told(name: str, algorithm: str, sampled: int, found: SearchResult) -> Findi
         return fail(
             name,
             f"looks like unkeyed {algorithm} of {found.space}: {found.reversed:,} of {sampled:,} "
-            f"sampled values reversed in {seconds}; all there are would take "
+            f"sampled values reversed in {seconds}; trying all would take "
             f"{duration(size / rate)} here, {duration(size / GPU_HASHES_PER_S)} on one GPU",
             "move it to pseudonyms: docs/howto/move-from-sha256.md",
         )
@@ -140,8 +140,8 @@ def _told(name: str, algorithm: str, sampled: int, found: SearchResult) -> Findi
     )
     return warn(
         name,
-        f"looks like {algorithm}; 0 of {sampled:,} sampled values reversed in {seconds}, having "
-        f"tried {shares}",
+        f"looks like {algorithm}; 0 of {sampled:,} sampled values reversed in {seconds}, after "
+        f"trying {shares}",
         "that is no proof of a key: try longer with --limit-s, or look at what fills it",
     )
 

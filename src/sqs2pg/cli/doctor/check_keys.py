@@ -13,7 +13,7 @@ async def check_keys(context: Context) -> list[Finding]:
     keyring = context.load_keyring()
     detail = f"{keyring!r}"
     if keyring.development:
-        remedy = "for anything but a try, make a key with `sqs2pg keys init`"
+        remedy = "for real data, make a key with `sqs2pg keys init`"
         return [warn("keys", f"{detail}: a development key", remedy)]
     if keyring.provider == "environment":
         remedy = "a file or KMS is a better place: environments are inherited and can be read"

@@ -60,7 +60,7 @@ def _erasure(settings: Settings) -> list[Finding]:
     return [
         warn(
             "masking subject",
-            f"no column of {', '.join(lost)} tells by {subject} (vault.subject) whose row it is: "
+            f"no column of {', '.join(lost)} shows by {subject} (vault.subject) whose row it is: "
             "`sqs2pg forget` will refuse to erase anybody",
             f'keep {subject}, or mask it with "pseudonymize", whose masks are found again',
         )

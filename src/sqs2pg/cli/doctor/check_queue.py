@@ -50,8 +50,8 @@ def _redrive(found: dict[str, str]) -> Finding:
         return warn(
             name,
             "the queue has no redrive policy",
-            "none is needed: bad messages go to the quarantine; one with maxReceiveCount 10 keeps "
-            "what kills its workers from coming for ever",
+            "none is needed: bad messages go to the quarantine; but one with maxReceiveCount 10 "
+            "stops messages that kill their workers from coming back for ever",
         )
     if receives < RECEIVES_MIN:
         return warn(
@@ -111,8 +111,8 @@ def _retention(found: dict[str, str]) -> Finding:
         return warn(
             name,
             f"messages are dropped after {kept_s / 86_400:.1f} days",
-            "set MessageRetentionPeriod to 1209600 (14 days): what the database cannot take waits "
-            "on the queue",
+            "set MessageRetentionPeriod to 1209600 (14 days): messages wait on the queue while the "
+            "database is away",
         )
     return ok(name, f"messages are kept for {kept_s / 86_400:.0f} days")
 

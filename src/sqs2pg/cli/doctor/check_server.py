@@ -87,7 +87,7 @@ async def _tls(context: Context) -> Finding:
 
 
 async def check_connections(context: Context) -> Finding:
-    """Whether there is room for the pipeline's connections, and whether a pooler is between."""
+    """Whether there is room for the pipeline's connections, and whether a pooler is in between."""
     name = "database connections"
     settings = context.settings
     wanted = settings.sink.connections + 2  # one for upkeep, one for a command
@@ -115,5 +115,5 @@ async def _pooler(context: Context) -> str:
     pids = {(await context.query("SELECT pg_backend_pid()"))[0][0] for _ in range(4)}
     [(application,)] = await context.query("SELECT current_setting('application_name')")
     if len(pids) > 1:
-        return "a pooler in transaction mode is between, which is fine"
-    return "a pooler seems to be between" if application != "sqs2pg" else ""
+        return "a pooler in transaction mode is in between, which is fine"
+    return "a pooler seems to be in between" if application != "sqs2pg" else ""

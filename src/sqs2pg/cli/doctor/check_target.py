@@ -87,9 +87,9 @@ def _spellings(
     return [
         warn(
             f"{name} people",
-            f"{field.column} (vault.subject) is a number, and its names come as text: 7 and 007 "
-            "are one there, and two people to the vault",
-            "if one person is written in several ways, forget each of them; or keep the name in a "
+            f"{field.column} (vault.subject) is a number, and its ids come as text: 7 and 007 "
+            "are one there, but two people to the vault",
+            "if a person's id has several spellings, forget each of them; or keep the id in a "
             "column of text",
         )
         for field in target.fields
