@@ -58,7 +58,7 @@ BatchLog.committed = BatchLog.flush = lambda self, *_, **__: None
 """
 NO_FAULT_LINES = f"""
 from {BatchLog.__module__} import BatchLog
-BatchLog.set_aside = lambda self, *_: None
+BatchLog.quarantined = lambda self, *_: None
 """
 
 

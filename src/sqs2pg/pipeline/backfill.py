@@ -177,7 +177,7 @@ class Backfill:
         after = line + len(messages)
         note = progress.move_statement(line, after)
         for attempt in range(1, TRIES_MAX + 1):
-            outcomes = await self._processor.process_noting(messages, note)
+            outcomes = await self._processor.process_with_statement(messages, note)
             if Outcome.RELEASED not in outcomes:
                 break
             fault = self._processor.last_fault
@@ -195,7 +195,7 @@ class Backfill:
             )
         reached, _ = await progress.read()
         if reached != after:
-            raise progress.taken()
+            raise progress.already_running()
         done = self.done
         done.lines += len(messages)
         done.written += outcomes.count(Outcome.WRITTEN)

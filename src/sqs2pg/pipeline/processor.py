@@ -1,6 +1,6 @@
 """The one path of a message: decode, mask, write.
 
-`Processor.process(messages) -> outcomes` serves every front door: the stream consumer, `--drain`,
+`Processor.process(messages) -> outcomes` serves every runner: the stream consumer, `--drain`,
 the Lambda handler and backfill. It never deletes and does not retry for long: the caller settles
 each message by its outcome.
 """
@@ -97,11 +97,11 @@ class Processor:
             return [by_index[i] for i in range(len(messages))]
         return await work(messages, to_quarantine)
 
-    async def process_noting(self, messages: Sequence[Message], note: str) -> list[Outcome]:
-        """As `process`; the caller's statement `note` runs in the transaction that commits the last
-        of the messages.
-        """
-        self.sink.note = note
+    async def process_with_statement(
+        self, messages: Sequence[Message], statement: str
+    ) -> list[Outcome]:
+        """As `process`; the transaction that commits the last message runs the statement, too."""
+        self.sink.note = statement
         try:
             return await self.process(messages)
         finally:
@@ -149,8 +149,8 @@ class Processor:
                 self.plan, sink_plan, vault = await self._follow(self.plan)
                 # Against the columns as they were at the start: they may have changed since.
                 self._mapping, self._stale = self.plan.mapping, self._columns is not None
-            except TransientFault as fault_of_the_world:
-                self.release(fault_of_the_world)
+            except TransientFault as transient:
+                self.release(transient)
                 return [Outcome.RELEASED] * len(messages)
             self.sink.use(sink_plan, vault)
         return await self._try(messages, to_quarantine)
@@ -191,7 +191,7 @@ class Processor:
             result = await self.sink.write(
                 rows,
                 dead,
-                lambda key, fault: self._set_aside(key, firsts[key], fault),
+                lambda key, fault: self._quarantine(key, firsts[key], fault),
                 originals,
                 met,
                 self._confirm,
@@ -219,7 +219,7 @@ class Processor:
         if len(rows) == len(messages) and not result.slow:
             outcomes = [Outcome.WRITTEN] * len(messages)
         else:
-            # Of a repeated key, the sink was given the first message.
+            # The sink was given the first message of each key; the others are its duplicates.
             left = dict(result.outcomes)
             outcomes = [left.pop(key, Outcome.DUPLICATE) for key in keys]
         self._observe(report, messages, outcomes)
@@ -397,7 +397,7 @@ class Processor:
                 decoded.append(message)
                 records.append(record)
             elif fault is not None:
-                dead.append(self._set_aside(key, message, fault))
+                dead.append(self._quarantine(key, message, fault))
         self._decoded = time.perf_counter()
         rows, unmasked = self._mask(row_keys, decoded, records, originals)
         return keys, firsts, rows, dead + unmasked
@@ -421,12 +421,12 @@ class Processor:
             if isinstance(row, Row):
                 rows.append(row)
             else:
-                dead.append(self._set_aside(key, message, row))
+                dead.append(self._quarantine(key, message, row))
         return rows, dead
 
-    def _set_aside(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
+    def _quarantine(self, key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         self._metrics.count_fault(fault.stage, fault.code)
-        self._batch_log.set_aside(message.message_id, self.batch_id, fault)
+        self._batch_log.quarantined(message.message_id, self.batch_id, fault)
         return self.plan.seal(key, message, fault)
 
     def release(self, fault: TransientFault, report: BatchReport | None = None) -> None:

@@ -65,7 +65,7 @@ class BackfillProgress:
                     name = f"sqs2pg.backfill:{self._pipeline}:{self._digest}"
                     await self._session.execute(_LOCK, [name])
                 except LockNotAvailable:
-                    raise self.taken() from None
+                    raise self.already_running() from None
                 yield
 
     async def read(self) -> tuple[int, datetime | None]:
@@ -83,7 +83,7 @@ class BackfillProgress:
         """Note that the archive ends after `line` lines."""
         await self._execute(_FINISH, [self._pipeline, self._digest, line])
 
-    def taken(self) -> FatalFault:
+    def already_running(self) -> FatalFault:
         """Return the fault of an archive that another run is writing."""
         return FatalFault(
             f"another run is at work on {self._source}",

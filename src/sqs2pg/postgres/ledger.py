@@ -1,6 +1,6 @@
 """The ledger as a batch of the sink sees it: its keys go in once, and only once.
 
-The fast path copies the keys in, and a key that is there already fails the whole COPY. The slow
+The sink's COPY path copies the keys in: a key that is there already fails the whole COPY. Its slow
 path claims them one by one: what another batch has claimed before is a duplicate.
 """
 
@@ -22,7 +22,7 @@ SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
                      %s::sqs2pg.delivery_outcome[], %s::timestamptz[])
 ON CONFLICT (key) DO NOTHING RETURNING key::text"""
 _HELD = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
-_SET_ASIDE = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
+_MARK_QUARANTINED = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
 _ATTACH_DAYS = "SELECT sqs2pg.attach_days(%s, %s)"
 
 # Made once and run by map: a generator costs one Python call per row.
@@ -93,9 +93,9 @@ class Ledger:
                     )
         return fresh
 
-    async def set_aside(self, session: Session, keys: Iterable[str]) -> None:
+    async def mark_quarantined(self, session: Session, keys: Iterable[str]) -> None:
         """Turn entries of this transaction from written to quarantined."""
-        await session.execute(_SET_ASIDE, [list(keys)])
+        await session.execute(_MARK_QUARANTINED, [list(keys)])
 
 
 class Claim:
@@ -115,7 +115,7 @@ class Claim:
 
     async def put_back(self, session: Session, keys: Collection[str]) -> None:
         """Enter messages that were taken, but whose rows are rejected, as quarantined."""
-        await self._ledger.set_aside(session, keys)
+        await self._ledger.mark_quarantined(session, keys)
 
 
 async def attach_days(session: Session, keys: Iterable[str]) -> None:

@@ -1,15 +1,15 @@
 """Write: rows and dead letters -> PostgreSQL, in one transaction with their ledger entries.
 
-Fast path: COPY the ledger, the rows and the quarantine straight in, sorted by key. Slow path,
-taken when the fast one fails: claim the keys (what the ledger has already is a duplicate), find
-the rows that the database rejects, quarantine them, commit the rest.
+COPY path: copy the ledger entries, the rows and the quarantine straight in, sorted by key. Slow
+path, taken when the COPY path fails: claim the keys (what the ledger has already is a duplicate),
+find the rows that the database rejects, quarantine them, commit the rest.
 
 Promises: after `write` returns, every row of the batch is durably committed as WRITTEN, was
 there already (DUPLICATE), or is durably QUARANTINED. When it raises, nothing of the batch is
-committed, or its COMMIT's reply was lost and the ledger will say so on the next try.
+committed; or its COMMIT's reply was lost, and the ledger will show that on the next try.
 
-Must never do: report an outcome before COMMIT, quarantine a row for a fault of the world, or let
-the database's words out.
+Must never do: report an outcome before COMMIT, quarantine a row for a transient fault, or pass on
+the text of a database error.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Sink:
         batch = _Batch(rows, dead, seal_rejected, originals, confirm, repeated)
         fault = before
         slow = [self._write_slow] * 2
-        for path in [self._write_fast, *slow] if before is None else slow:
+        for path in [self._write_by_copy, *slow] if before is None else slow:
             if fault and fault.verdict is Verdict.NO_PARTITION:
                 await self._attach_days(batch)
             done = await self._try(path(batch, fault))
@@ -222,7 +222,7 @@ class Sink:
         self._streak.note(Rejections())
         return None
 
-    async def _write_fast(
+    async def _write_by_copy(
         self, batch: _Batch, _before: DatabaseFault | None
     ) -> BatchResult | DatabaseFault:
         rows, dead = batch.rows, batch.dead

@@ -1,5 +1,5 @@
-"""The slow path: take messages in the ledger, find the rows that the database rejects, write the
-others and seal what they hide. All in the caller's transaction.
+"""The sink's slow path: take messages in the ledger, find the rows that the database rejects, write
+the others and seal what they hide. All in the caller's transaction.
 
 A strategy says how messages are taken. The sink claims their keys (`ledger.Claim`); a replay flips
 their entries from quarantined to written (`replay_ledger.Flip`).
@@ -17,7 +17,7 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import DatabaseFault
 
 CONSTRAIN = "SET CONSTRAINTS ALL IMMEDIATE"
-"""What is deferred is checked before COMMIT: an error of COMMIT says nothing of rows."""
+"""Deferred constraints are checked before COMMIT: an error of COMMIT does not name a row."""
 
 Search = Callable[[Sequence[Row]], Awaitable[dict[str, DatabaseFault]]]
 """Write the rows that the database takes; return why it rejects the others, by ledger key."""
@@ -30,7 +30,7 @@ class Strategy(Protocol):
         """Enter the rows' messages as written; return the rows that are ours to write."""
 
     async def put_back(self, session: Session, keys: Collection[str]) -> None:
-        """Undo that for messages whose rows the database rejects."""
+        """Undo `take` for messages whose rows the database rejects."""
 
 
 class SlowWrite(NamedTuple):

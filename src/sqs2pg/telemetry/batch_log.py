@@ -84,7 +84,8 @@ class BatchLog:
         self._second = 0.0
         self._lines = 0
         self._summary: Counter[str] = Counter()
-        self._aside: dict[str, list[tuple[str, Stage, str]]] = {}  # by batch that is not committed
+        # By the id of a batch that is not committed yet.
+        self._quarantined: dict[str, list[tuple[str, Stage, str]]] = {}
         self.recent: deque[RecentFault] = deque(maxlen=RECENT_MAX)
         """The latest faults that had a line."""
 
@@ -93,24 +94,24 @@ class BatchLog:
         self._batches += 1
         return f"{self._prefix}-{self._batches}"
 
-    def set_aside(self, message_id: str, batch: str, fault: PermanentFault) -> None:
+    def quarantined(self, message_id: str, batch: str, fault: PermanentFault) -> None:
         """Note a message that goes to quarantine; it is logged when its batch is committed."""
-        if batch not in self._aside and len(self._aside) >= _OPEN_BATCHES_MAX:
+        if batch not in self._quarantined and len(self._quarantined) >= _OPEN_BATCHES_MAX:
             # Its batch began again under another id, so it will be neither committed nor released.
-            del self._aside[next(iter(self._aside))]
-        self._aside.setdefault(batch, []).append((message_id, fault.stage, fault.code))
+            del self._quarantined[next(iter(self._quarantined))]
+        self._quarantined.setdefault(batch, []).append((message_id, fault.stage, fault.code))
 
     def released(self, report: BatchReport, fault: TransientFault) -> None:
         """Note a batch that is released because of a transient fault."""
-        self._aside.pop(report.id, None)
+        self._quarantined.pop(report.id, None)
         self.recent.append(RecentFault(time.time(), fault.stage.value, fault.code))
 
     def committed(self, report: BatchReport) -> None:
         """Log a batch that is committed, and its quarantined messages."""
         self.flush()
-        aside = self._aside.pop(report.id, ())
+        quarantined = self._quarantined.pop(report.id, ())
         if report.quarantined:  # else all of them were duplicates
-            for noted in aside:
+            for noted in quarantined:
                 self._log_quarantined(report.id, *noted)
         if not self.batch_lines:
             return
