@@ -1,6 +1,6 @@
 """Every place that output of sqs2pg can reach, for the canary test to search.
 
-A surface that is new (a command, a page, a front door) is one entry of SURFACES: how to read all of
+A surface that is new (a command, a page, a runner) is one entry of SURFACES: how to read all of
 it, and how to plant a leak there, by which the test proves that it would find one. What commands
 print is covered without an entry: run them in `tests/acceptance/test_canary.py`, and their output
 is part of the transcript.

@@ -68,7 +68,7 @@ def demo(
 ) -> int:
     """Start embedded servers, send logins, drain, verify and show the result.
 
-    It looks for no settings file. Of a file given with -c it uses the names, the table and the
+    It looks for no settings file. From a file given with -c it takes the names, the table and the
     batches; the file's mapping must be that of the generated logins.
     """
     taken = _taken(config) if config else {}

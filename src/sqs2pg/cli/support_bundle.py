@@ -1,7 +1,7 @@
 """`sqs2pg support-bundle`: one zip file that is safe to attach to a public issue.
 
 Its content is chosen, not filtered: numbers, codes, versions, and settings that are numbers,
-switches, words of a fixed set, or defaults. Of a free text (a name, an address, a path, a secret)
+switches, words of a fixed set, or defaults. For a free text (a name, an address, a path, a secret)
 it says only whether it is set. The check report's sentences may name things, so every text of the
 settings and the environment is removed from them, and what looks like an address. Before the file
 is written, its whole content is searched for the secrets of this environment; if one is found, no

@@ -2,7 +2,7 @@
 
 Promises: every body gives either a Record of the mapping's fields or a PermanentFault. The fault
 has a code and at most the name of a field of the mapping, never a value or a producer's field name.
-Of the JSON library's own messages only the kind is used.
+Only the kind of the JSON library's own error is used, never its text.
 
 No I/O here.
 """

@@ -13,7 +13,7 @@ from sqs2pg.errors import KeyFault, SettingsError
 from sqs2pg.keys.derive import Secret
 
 DOMAIN_BYTES_MAX = 255
-"""Of UTF-8. Some HKDF implementations bound the info string (OpenSSL 1.1 at 1,024 bytes)."""
+"""Bytes of UTF-8. Some HKDF implementations bound the info string (OpenSSL 1.1 at 1,024 bytes)."""
 
 
 class Roots(Protocol):

@@ -80,7 +80,7 @@ class Operator:
     mask: Mask = dataclasses.field(repr=False)
     """The compiled closure; may be called from several threads at once."""
     token: Token | None = dataclasses.field(default=None, repr=False)
-    """Of a pseudonym: what other code needs to make the same one (`mapping/fast_path.py`)."""
+    """For a pseudonym: what other code needs to make the same one (`mapping/fast_path.py`)."""
 
     def __call__(self, value: str) -> str | None:
         """Return the value's mask. Raises PermanentFault if it cannot be masked."""

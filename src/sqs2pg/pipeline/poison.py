@@ -1,9 +1,10 @@
-"""Suspects: messages delivered so often that they may have killed the workers that had them.
+"""Poison messages: those that crash their worker. They are found among the suspects.
 
-Place in the flow: between the buffer and the processor. A suspect stands alone in its batch. Before
-it is tried, a marker is committed for it. If a marker from an earlier delivery is still there, that
-delivery crashed its worker: the message is quarantined unread, as `kills_worker`. Otherwise the
-marker is deleted, however this delivery ends.
+Place in the flow: between the buffer and the processor. A suspect is a message delivered so often
+that it may have crashed the workers that had it. It stands alone in its batch. Before it is tried,
+a marker is committed for it. If a marker from an earlier delivery is still there, that delivery
+crashed its worker: the message is quarantined unread, as `kills_worker`. Otherwise the marker is
+deleted, however this delivery ends.
 
 Must never do: quarantine a message for a crash that another message may have caused. So one suspect
 is tried at a time in a process.
@@ -73,7 +74,7 @@ class Suspects:
     async def try_alone(self, processor: Processor, message: Message) -> Outcome:
         """Process a suspect under a marker; quarantine it if it crashed its worker before.
 
-        RELEASED, FatalFault and KeyFault as of `Processor.process`.
+        Returns RELEASED and raises FatalFault and KeyFault as `Processor.process` does.
         """
         sink, key = processor.sink, processor.key_of(message)
         attempt = message.attributes.approximate_receive_count
@@ -85,8 +86,8 @@ class Suspects:
                     await sink.clear_suspect(key)
                 return outcome
             return await self._try_first(processor, message, key)
-        except TransientFault as fault_of_the_world:
-            processor.release(fault_of_the_world)
+        except TransientFault as transient:
+            processor.release(transient)
             return Outcome.RELEASED
 
     async def clear_interrupted(self) -> None:

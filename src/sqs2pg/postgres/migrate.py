@@ -20,7 +20,7 @@ from sqs2pg.postgres.catalog import read_columns, readable, require_table, resol
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
-from sqs2pg.postgres.schema_guard import check_remains
+from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.settings import Settings, Target
@@ -120,7 +120,7 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
     await session.execute(_LOCK)
     applied = await read_record(session)
     check_record(applied)
-    await check_remains(session, applied)
+    await check_schemas(session, applied)
     for migration in migrations():
         if migration.version in applied:
             continue
@@ -294,7 +294,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
     with explained():
         applied = await read_record(session)
         check_record(applied)
-        await check_remains(session, applied)
+        await check_schemas(session, applied)
         if len(applied) < len(migrations()):
             raise SettingsError(
                 "the database has not been migrated to this version", code="migrate", hint=hint

@@ -1,8 +1,8 @@
 """Detect a database in which a part of what `migrate` created is gone, or was never ours.
 
-Runs before anything is applied, and at every start. Otherwise the server's own answer would be that
-a schema exists already, or does not. Says what is gone, what is left, and what to do. Must never
-drop, or create again, what somebody may still need.
+Runs before anything is applied, and at every start. Otherwise the server would only answer that a
+schema exists already, or does not. The fault says what is gone, what is left, and what to do. Must
+never drop, or create again, what somebody may still need.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _VAULT = "the vault: people's keys and sealed values"
 _BOOKS = "ledger, quarantine, tally, keys on record and audit"
 
 
-async def check_remains(session: Session, applied: Collection[int]) -> None:
-    """Raise FatalFault where one of our two schemas is gone, or its name is taken by another's.
+async def check_schemas(session: Session, applied: Collection[int]) -> None:
+    """Raise FatalFault where one of our two schemas is gone, or somebody else's has its name.
 
     `applied` are the migrations that the database has on record. Raises psycopg.Error.
     """

@@ -1,7 +1,7 @@
 """SQLSTATE: what an error of PostgreSQL means, and the fault that we raise instead of it.
 
-The only place that reads a driver's error. It decides whether the error speaks of a row (the
-message goes to quarantine), of the ledger's own key (a duplicate) or of the world (try again).
+The only place that reads a driver's error. It decides what the error is about: a row (the message
+goes to quarantine), the ledger's own key (a duplicate), or the server and the network (try again).
 
 Must never do: let a driver's message out. It may quote the row. Only SQLSTATE and the names of
 schema, table, column and constraint leave this module.

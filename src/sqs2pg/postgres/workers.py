@@ -95,7 +95,7 @@ class HeadRoom(msgspec.Struct):
 
     connections: int
     connections_max: int
-    """Of the server, without those reserved for superusers."""
+    """Connections of the server, without those reserved for superusers."""
     size_bytes: int
     key_version: int | None
     """The active version of the pseudonym root."""

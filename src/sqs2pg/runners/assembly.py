@@ -1,7 +1,7 @@
 """Put what processes messages together from settings: keys, database, plan, sinks.
 
-The order is the order of blame: settings and keys first, so that a wrong one is reported before
-anything is touched; then the database, then the queue. Front doors call this and nothing below.
+Settings and keys come first, so that a wrong one is reported before anything is touched; then the
+database, then the queue. Commands and runners call this and build no part themselves.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ async def assemble_processors(
     archive: bool = False,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[Processing]:
-    """Yield the processors alone, for front doors that have no queue to poll; close them after.
+    """Yield the processors alone, for callers that poll no queue; close them after.
 
     `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` and `archive` are those of
     `compile_plan`. `metrics`: the caller's, where they outlive the processors.

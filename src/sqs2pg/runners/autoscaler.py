@@ -21,10 +21,10 @@ class Load(msgspec.Struct, frozen=True):
     """What was seen at one moment."""
 
     backlog: int
-    """Messages on the queue: visible and delayed, and those in hand."""
+    """Messages on the queue: visible, delayed, and held by consumers."""
     rate: float | None
     """Messages per second that one consumer settled of late: the mean of those that answered, each
-    by its own clock. None where none answered."""
+    by its own clock. None if none answered."""
     at_s: float
     """A clock that only rises; seconds."""
     consumers: int

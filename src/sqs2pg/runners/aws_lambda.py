@@ -1,4 +1,4 @@
-"""The AWS Lambda front door: takes an event of SQS records, returns the ones to give back.
+"""The AWS Lambda handler: takes an event of SQS records, returns the ones to give back.
 
     event -> Messages -> process (decode, mask, write) -> batchItemFailures: what was RELEASED
 

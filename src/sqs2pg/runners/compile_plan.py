@@ -1,6 +1,6 @@
 """The compiler: settings, keys and the tables as they are, compiled to a plan.
 
-Every door that reads messages uses it: the stream consumer, Lambda, backfill and replay.
+Everything that processes messages uses it: the stream consumer, Lambda, backfill and replay.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ logger = structlog.get_logger(__name__)
 
 
 class PlanCompiler(msgspec.Struct, frozen=True):
-    """What was read of the database for one pipeline: all that a plan is made of, but the keys."""
+    """What was read from the database for one pipeline: all that a plan needs, except the keys."""
 
     settings: Settings
     pipeline: int
@@ -168,9 +168,9 @@ def fast_path_of(
     masks: Sequence[Sequence[Operator | None]],
     environ: Mapping[str, str] = os.environ,
 ) -> FastPath | None:
-    """Return the native fast path; None where there is none.
+    """Return the native fast path; None if there is none for these settings.
 
-    None too where the vault is on and the person's id is converted on its way to the table: what
+    There is none if the vault is on and the person's id is converted on its way to the table: what
     FastPathOriginals reads from the body would not be the stored id.
     """
     if settings.vault.enabled and stored_form(settings.fields, settings.vault.subject) is not text:
@@ -181,10 +181,10 @@ def fast_path_of(
 async def dedupe_of(
     session: Session, settings: Settings, keyring: Keyring, pipeline: int
 ) -> DedupeKey | None:
-    """Return the function from an event's name to its ledger key; None where nothing names events.
+    """Return the function from an event's name to its ledger key; None without `ledger.dedupe_key`.
 
-    It uses the oldest pseudonym root on record, whichever is active and whichever are held: neither
-    a rotation nor the removal of a root may make old events new. Raises KeyFault `key_missing`
+    It uses the oldest pseudonym root on record, not the active one: neither a rotation nor the
+    removal of a root may make old events new. Raises KeyFault `key_missing`
     where the keyring does not hold that root.
     """
     if not settings.ledger.dedupe_key:
@@ -203,7 +203,7 @@ async def dedupe_of(
 
 
 def payloads_of(settings: Settings) -> Payloads | None:
-    """Return what fetches the bodies that messages point to; None where none do."""
+    """Return what fetches the bodies that messages point to; None if no message can."""
     return Payloads(ObjectStore(), settings.envelope) if settings.envelope.has_pointers else None
 
 

@@ -1,4 +1,4 @@
-"""Whose data it is, worked out from settings: the persons of messages and rows.
+"""Who a message or a row is about, compiled from the settings.
 
 For the quarantine, which keeps each body under its person's reference, and for the commands that
 erase a person or give old rows new tokens.

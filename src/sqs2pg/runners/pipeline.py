@@ -82,7 +82,7 @@ class Pipeline:
     async def stop(self) -> Totals:
         """Stop a started pipeline in good order, and close it; return its totals.
 
-        Waits until everything in hand is settled or released: `shutdown_grace_s` and a few seconds
+        Waits until every held message is settled or released: `shutdown_grace_s` and a few seconds
         at most. Raises what ended the pipeline, if a fault did. May be repeated.
         """
         self.request_stop()
@@ -122,7 +122,7 @@ class Pipeline:
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Consume until a stop is requested, or until the queue was empty for `drain_settle_s`.
 
-        Raises FatalFault or KeyFault where going on is wrong; what is in hand is released first.
+        Raises FatalFault or KeyFault where going on is wrong; the messages held are released first.
         """
         async with self.periodic:
             totals = await self.consumer.run(drain_settle_s=drain_settle_s)
@@ -131,7 +131,7 @@ class Pipeline:
         return totals
 
     def request_stop(self) -> None:
-        """End receiving. `run` returns when everything in hand is settled or released."""
+        """End receiving. `run` returns when the messages held are settled or released."""
         self._stopping = True
         if self.opened:
             self.consumer.stop()

@@ -1,8 +1,8 @@
 """The backlog: the dead-letter queue's depth, and the age of the queue's oldest message.
 
-Place in the flow: beside it. The watch asks every few seconds, the pipeline never. The age comes
-from CloudWatch, if the role may read it; it is a minute or two old there. Must never show a
-library's text.
+Place in the flow: beside it. The periodic readings ask every few seconds, the pipeline never. The
+age comes from CloudWatch, if the role may read it; it is a minute or two old there.
+Must never show a library's text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A gate that is open or closed; whoever comes to a closed gate waits.
+"""A gate that is open or closed. A task that comes to a closed gate waits until it opens.
 
 It is an asyncio.Event whose state is a plain attribute, because the hot path reads it with every
 request.

@@ -1,7 +1,7 @@
 """S3 objects: the payloads that messages point to, and archives. botocore's client, in threads.
 
 Not on the hot path: one large object is fetched at a time, while the queue's calls are many and
-small. Of an error answer, only the status and the error code are read.
+small. Only the status and the error code of an error answer are read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Periodic readings of the world around the pipeline, each on a slow loop of its own.
+"""Periodic readings of what surrounds the pipeline, such as queue and server: each has a slow loop.
 
 Place in the flow: beside it, in the event loop. Readings set gauges. A reading that fails or hangs
 is counted, logged and tried again sooner. It delays neither the pipeline nor another reading, and

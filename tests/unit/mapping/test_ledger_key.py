@@ -86,7 +86,7 @@ def test_redeliveries_have_one_key_and_other_messages_or_times_another() -> None
 @pytest.mark.parametrize("version", range(16))
 def test_only_the_version_and_variant_bits_of_a_uuid_are_lost(version: int) -> None:
     # Two UUIDs that differ in the first 48 bits or the version alone share a tail: SQS makes
-    # version 4 ones, of which 74 random bits are left.
+    # version 4 ones, and 74 of their random bits are left.
     message_id = f"00000000-0000-{version:x}51a-a703-a558b933e274"
     assert delivery_key(message_id, SENT_MS)[15:] == MESSAGE_ID[15:]
 

@@ -155,7 +155,9 @@ IPS = [
 
 
 @pytest.mark.parametrize(("ip", "canonical"), IPS)
-def test_equal_addresses_have_equal_masks_however_they_are_spelt(ip: str, canonical: bytes) -> None:
+def test_equal_addresses_have_equal_masks_however_they_are_written(
+    ip: str, canonical: bytes
+) -> None:
     assert row(ip=ip)["masked_ip"] == pseudonym("ip", canonical)
 
 

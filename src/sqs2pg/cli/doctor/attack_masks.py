@@ -2,7 +2,7 @@
 
 Trying all values is the attack that matters: there are few addresses, phone numbers and ids. The
 rate of this machine is measured; the rate of one GPU is published. Without the key, the only attack
-on a keyed mask is to try keys, of which there are 2**256.
+on a keyed mask is to try all 2**256 keys.
 """
 
 from __future__ import annotations

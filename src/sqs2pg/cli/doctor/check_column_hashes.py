@@ -82,11 +82,11 @@ async def check_column(context: Context, place: str, limit_s: float, progress: P
     progress.sampled = len(values)
     digests = [value for value in values if _DIGEST.match(value)]
     if 2 * len(digests) < len(values):
-        return _told_by_form(name, values)
+        return _finding_by_form(name, values)
     algorithm = _HEX[max({len(d) for d in digests}, key=[len(d) for d in digests].count)]
     targets = frozenset(bytes.fromhex(d) for d in digests if _HEX[len(d)] == algorithm)
     found = await _search(algorithm, targets, limit_s, progress)
-    return _told(name, algorithm, len(values), found)
+    return _finding(name, algorithm, len(values), found)
 
 
 async def _sample(context: Context, place: str) -> list[str]:
@@ -109,7 +109,7 @@ async def _sample(context: Context, place: str) -> list[str]:
     return [value for (value,) in sampled]
 
 
-def _told_by_form(name: str, values: list[str]) -> Finding:
+def _finding_by_form(name: str, values: list[str]) -> Finding:
     for form, pattern in _FORMS.items():
         if 2 * sum(bool(pattern.match(value)) for value in values) >= len(values):
             detail = f"looks like {form}, by {len(values):,} sampled values"
@@ -123,7 +123,7 @@ def _told_by_form(name: str, values: list[str]) -> Finding:
     )
 
 
-def _told(name: str, algorithm: str, sampled: int, found: SearchResult) -> Finding:
+def _finding(name: str, algorithm: str, sampled: int, found: SearchResult) -> Finding:
     seconds = f"{found.seconds:.1f} seconds"
     if found.reversed:
         size = SPACES[found.space].size

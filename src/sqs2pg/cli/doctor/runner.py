@@ -1,7 +1,7 @@
 """Run the checks one after the other, each within its own limit, whatever the others found.
 
 It does not stop at a failure, so the report is complete. An error of ours becomes a finding with
-the hint as its remedy. Of an unforeseen error only the type is reported.
+the hint as its remedy. For an unforeseen error only its type is reported.
 """
 
 from __future__ import annotations
