@@ -136,7 +136,7 @@ def replay(
     if sum((bool(numbers), reason is not None, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE, or --all")
     selection = Selection(ids=numbers, reason=_code(reason))
-    report = run_async(_replay(load(config), selection))
+    report = run_async(replay_selected(load(config), selection))
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:
@@ -198,7 +198,8 @@ async def _unseal(settings: Settings, number: int, reason: str, ticket: str) -> 
         return await work.unseal(session, pipeline, number, keyring, reason=reason, ticket=ticket)
 
 
-async def _replay(settings: Settings, selection: Selection) -> Replayed:
+async def replay_selected(settings: Settings, selection: Selection) -> Replayed:
+    """Replay the selected messages, with a progress line. Raises as `Replayer.run`."""
     async with database_and_keys(settings) as (session, pipeline, keyring):
         replayer = await assemble_replay(session, settings, keyring, pipeline)
 

@@ -114,7 +114,7 @@ def _node() -> str:
     return str(library().util.get_node_ip_address())
 
 
-class _Task(msgspec.Struct, eq=False):
+class ArchiveTask(msgspec.Struct, eq=False):
     """One archive until it is written, over as many workers as it takes."""
 
     archive: Archive
@@ -150,7 +150,7 @@ class _PlacedWorker(msgspec.Struct, eq=False):
     """Empty while it waits for a place."""
     asked: asyncio.Future[Any] | None = None
     asked_at: float = 0.0
-    task: _Task | None = None
+    task: ArchiveTask | None = None
     ending: asyncio.Future[Any] | None = None
     """What becomes of the task."""
     done: Done = msgspec.field(default_factory=Done)
@@ -176,7 +176,7 @@ class BackfillDriver:
         )(BackfillWorker)
         self._actor_class: Any = actor
         self._arguments = (str(config.resolve()) if config else None, fingerprint(settings), day)
-        self._waiting: deque[_Task] = deque()
+        self._waiting: deque[ArchiveTask] = deque()
         self._workers: list[_PlacedWorker] = []
         self._finished = Done()
         self._starts_failed = 0
@@ -217,7 +217,7 @@ class BackfillDriver:
         """
         found = await asyncio.to_thread(archive_reader.find_all, _absolute(paths), self._store)
         self.bytes_total = sum(one.size for one in found)
-        self._waiting.extend(_Task(one) for one in found)
+        self._waiting.extend(ArchiveTask(one) for one in found)
         try:
             while self._waiting or any(worker.task for worker in self._workers):
                 self._place()
@@ -307,7 +307,7 @@ class BackfillDriver:
         at_work = any(one.task for one in self._workers if one is not worker)
         return at_work or any(not task.refused for task in self._waiting)
 
-    def _finish(self, task: _Task, done: Done) -> None:
+    def _finish(self, task: ArchiveTask, done: Done) -> None:
         if done.skipped:
             self.bytes_total -= task.archive.size
         else:

@@ -35,12 +35,12 @@ Health = Callable[[], tuple[bool, bytes]]
 """Returns whether all is well, and the report as JSON."""
 
 # Scripts, styles and data from this server only, nothing inline, not in a frame.
-_POLICY = (
+CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": CONTENT_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",  # "no-referrer" would make the form's Origin null
@@ -136,7 +136,7 @@ class _Server(ThreadingHTTPServer):
         """Log nothing: clients often go away, and a traceback may quote what they sent."""
 
 
-def _asset(path: str) -> tuple[str, bytes] | None:
+def find_asset(path: str) -> tuple[str, bytes] | None:
     """Return the type and content of one of the page's files; None for any other path."""
     name = "index.html" if path == "/" else path.removeprefix("/static/")
     folder = resources.files("sqs2pg.status") / "static"
@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
                         self._stream(site.recorder)
                     else:
                         self._turn_away()
-            case _ if site.recorder and (asset := _asset(path)):
+            case _ if site.recorder and (asset := find_asset(path)):
                 self._answer(200, *asset)
             case _:
                 known = b"/, /metrics, /livez, /readyz, /state, /history, /events\n"
@@ -214,11 +214,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, path: str, status: int, what: str) -> None:
         access = self.server.site.access
-        if status == 401 and path.startswith("/static/") and (asset := _asset(path)):
+        if status == 401 and path.startswith("/static/") and (asset := find_asset(path)):
             self._answer(200, *asset)  # the style and icon of the login form; they hold no data
             return
         page = status == 401 and "text/html" in self.headers.get("Accept", "")
-        if page and not access.closed and (asset := _asset("/static/login.html")):
+        if page and not access.closed and (asset := find_asset("/static/login.html")):
             self._answer(401, *asset)
             return
         headers = {"WWW-Authenticate": 'Bearer realm="sqs2pg"'} if status == 401 else {}

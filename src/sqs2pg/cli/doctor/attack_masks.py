@@ -78,9 +78,9 @@ async def check_attack(context: Context, estimates: list[Estimate]) -> list[Find
             keyring=keyring,
         )
         rate = await asyncio.to_thread(_rate, operator, _sample(field))
-        estimate = _estimate(field, rate * cores())
+        estimate = estimate_mask(field, rate * cores())
         estimates.append(estimate)
-        findings.append(_told(field, estimate, rate))
+        findings.append(finding_of(field, estimate, rate))
     return findings
 
 
@@ -99,7 +99,8 @@ def _rate(operator: Operator, sample: str) -> float:
     return count / spent
 
 
-def _estimate(field: Field, rate: float) -> Estimate:
+def estimate_mask(field: Field, rate: float) -> Estimate:
+    """Return how long the mask withstands a search at `rate` masks per second, on all cores."""
     values = field.possible_values or POSSIBLE_VALUES[field.kind][0]
     declared = properties(field.mask)
     made = Estimate(field.name, field.column, field.mask, values)
@@ -123,7 +124,8 @@ def _estimate(field: Field, rate: float) -> Estimate:
     return made
 
 
-def _told(field: Field, estimate: Estimate, rate: float) -> Finding:
+def finding_of(field: Field, estimate: Estimate, rate: float) -> Finding:
+    """Return the finding on one field; `rate` is in masks per second on one core."""
     name = f"attack {field.name}"
     basis = "declared" if field.possible_values else POSSIBLE_VALUES[field.kind][1]
     values = f"{_count(estimate.possible_values)} possible values ({basis})"

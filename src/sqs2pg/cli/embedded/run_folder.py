@@ -84,7 +84,7 @@ def new_run_folder(base: Path | None = None) -> Iterator[RunFolder]:
     """
     account = _unprivileged_account() if os.geteuid() == 0 else None
     first = (base or Path(tempfile.gettempdir())).resolve()
-    chosen = _reachable_base((first, *_SHARED), account)
+    chosen = reachable_base((first, *_SHARED), account)
     for place in {chosen, Path(tempfile.gettempdir()), _MEMORY}:
         remove_leftovers(place)
     path, lock = _claim(chosen)
@@ -171,7 +171,7 @@ def _unprivileged_account() -> Account:
     )
 
 
-def _reachable_base(bases: tuple[Path, ...], account: Account | None) -> Path:
+def reachable_base(bases: tuple[Path, ...], account: Account | None) -> Path:
     """Return the first base that the account can pass, if possible one that allows programs."""
     if account is None:
         return bases[0]
