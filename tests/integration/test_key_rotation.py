@@ -12,7 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
-from sqs2pg.cli.quarantine import _replay
+from sqs2pg.cli.quarantine import replay_selected
 from sqs2pg.errors import KeyFault
 from sqs2pg.keys import provider_file
 from sqs2pg.message import Message, Outcome, SystemAttributes
@@ -192,7 +192,7 @@ async def test_an_event_keeps_its_dedupe_key_whichever_roots_are_held(
         async with pipeline(**dedupe):
             pass
     with pytest.raises(KeyFault) as of_replay:
-        await _replay(chosen, Selection())
+        await replay_selected(chosen, Selection())
     for fault in (caught.value, of_replay.value):
         assert (fault.code, fault.exit_code) == ("key_missing", 2)
         assert "version 1," in fault.what

@@ -44,7 +44,7 @@ from sqs2pg.cli.embedded import servers as start_servers
 from sqs2pg.cli.embedded.run_folder import (
     PREFIX,
     Account,
-    _reachable_base,
+    reachable_base,
     readable,
     remove_leftovers,
 )
@@ -520,10 +520,10 @@ def test_a_temp_folder_that_the_account_cannot_reach_is_passed_over(open_folder:
     private = open_folder / "private"
     private.mkdir(mode=0o700)
     account = Account("somebody", 54_321, 54_321)
-    assert _reachable_base((private, open_folder), account) == open_folder
-    assert _reachable_base((private, open_folder), None) == private
+    assert reachable_base((private, open_folder), account) == open_folder
+    assert reachable_base((private, open_folder), None) == private
     with pytest.raises(SettingsError) as caught:
-        _reachable_base((private,), account)
+        reachable_base((private,), account)
     assert "TMPDIR" in caught.value.hint
 
 

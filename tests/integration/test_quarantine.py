@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from sqs2pg.cli.quarantine import _replay
+from sqs2pg.cli.quarantine import replay_selected
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, SettingsError, TransientFault
 from sqs2pg.keys import provider_file
 from sqs2pg.keys.keyring import Keyring
@@ -245,7 +245,7 @@ async def test_a_replayed_message_is_what_its_first_delivery_would_have_been(
     changes = {"ip": "::ffff:198.51.100.9", "device_id": "Zoë\t\\", "app_version": "2.3"}
     yesterday = (time.time_ns() // 1_000_000) - DAY_MS
     await set_aside([message(strange(1, **changes), yesterday)])
-    assert await _replay(settings(), ALL) == Replayed(replayed=1)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=1)
     async with pipeline() as ready:
         await ready.processors[0].process([message(login(1, **changes), yesterday)])
     first, second = rows(database, "SELECT user_logins::text FROM user_logins")
@@ -259,13 +259,13 @@ async def test_replay_flips_the_outcome_and_a_repetition_changes_nothing(
 ) -> None:
     bad = await set_aside([strange(i) for i in range(12)], fine=[login(100)])
     assert ledger(database) == {"written": 1, "quarantined": 12}
-    assert await _replay(settings(), ALL) == Replayed(replayed=12)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=12)
     assert ledger(database) == {"written": 13}
     assert tally(database, "replay") == [(12, -12, 0, 12, 0)]
     after = rows(database, USERS)
     assert len(after) == 13
-    assert await _replay(settings(), ALL) == Replayed()
-    assert await _replay(settings(), Selection(ids=(1, 2, 3))) == Replayed(already_done=3)
+    assert await replay_selected(settings(), ALL) == Replayed()
+    assert await replay_selected(settings(), Selection(ids=(1, 2, 3))) == Replayed(already_done=3)
     async with pipeline() as ready:
         assert set(await ready.processors[0].process(bad)) == {Outcome.DUPLICATE}
     assert rows(database, USERS) == after
@@ -279,9 +279,9 @@ async def test_an_entry_that_lost_its_note_is_still_written_once(
 ) -> None:
     """As if the quarantine alone was restored from a backup: the ledger decides."""
     await set_aside([strange(1)])
-    await _replay(settings(), ALL)
+    await replay_selected(settings(), ALL)
     rows(database, "UPDATE sqs2pg.quarantine SET replayed_at = NULL RETURNING 1")
-    assert await _replay(settings(), ALL) == Replayed(already_done=1)
+    assert await replay_selected(settings(), ALL) == Replayed(already_done=1)
     assert rows(database, USERS) == [("u1",)]
     assert rows(database, OPEN) == []
     await assert_books_balance(settings(), written=1, quarantined=0)
@@ -291,7 +291,7 @@ async def test_what_fails_again_stays_with_its_new_reason(
     set_aside: Any, settings: MakeSettings, database: str
 ) -> None:
     await set_aside([strange(1), strange(2, ip="300.1.1.1"), "not json", strange(4, user_id="")])
-    assert await _replay(settings(), ALL) == Replayed(replayed=1, still_bad=3)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=1, still_bad=3)
     assert rows(database, OPEN) == [
         (2, "bad_ip", "ip", 2),
         (3, "not_json", "", 2),
@@ -306,12 +306,14 @@ async def test_a_selection_is_replayed_and_nothing_else(
     set_aside: Any, settings: MakeSettings, database: str
 ) -> None:
     await set_aside([strange(1), "not json", strange(3), strange(4)])
-    assert await _replay(settings(), Selection(ids=(3, 1))) == Replayed(replayed=2)
+    assert await replay_selected(settings(), Selection(ids=(3, 1))) == Replayed(replayed=2)
     assert rows(database, USERS) == [("u1",), ("u3",)]
     with pytest.raises(SettingsError, match="no entry 77"):
-        await _replay(settings(), Selection(ids=(4, 77)))
-    assert await _replay(settings(), Selection(reason="not_json")) == Replayed(still_bad=1)
-    assert await _replay(settings(), Selection(reason="unknown_field")) == Replayed(replayed=1)
+        await replay_selected(settings(), Selection(ids=(4, 77)))
+    assert await replay_selected(settings(), Selection(reason="not_json")) == Replayed(still_bad=1)
+    assert await replay_selected(settings(), Selection(reason="unknown_field")) == Replayed(
+        replayed=1
+    )
     assert [subject for _, subject, _, _ in rows(database, ACTS)] == [
         "pipeline 1, 2 quarantine entries: ids 3, 1",
         "pipeline 1, 1 quarantine entries: reason not_json",
@@ -332,14 +334,14 @@ async def test_rows_that_the_database_rejects_stay_and_all_others_are_written(
         database,
         "ALTER TABLE user_logins ADD CONSTRAINT phones CHECK (device_type = 'phone') NOT VALID",
     )
-    assert await _replay(settings(), ALL) == Replayed(replayed=20, still_bad=count)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=20, still_bad=count)
     assert {row[1:] for row in rows(database, OPEN)} == {
         ("rejected_by_database", "23514 phones", 2)
     }
     assert ledger(database) == {"written": 20, "quarantined": count}
     await assert_books_balance(settings(), written=20, quarantined=count)
     rows(database, "ALTER TABLE user_logins DROP CONSTRAINT phones")
-    assert await _replay(settings(), ALL) == Replayed(replayed=count)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=count)
     assert len(rows(database, USERS)) == count + 20
     await assert_books_balance(settings(), written=count + 20, quarantined=0)
 
@@ -349,7 +351,7 @@ async def test_two_replays_at_once_write_each_message_once(
 ) -> None:
     monkeypatch.setattr(replay_ledger, "BATCH_MAX", 7)
     await set_aside([strange(i) for i in range(60)])
-    reports = await asyncio.gather(*(_replay(settings(), ALL) for _ in range(4)))
+    reports = await asyncio.gather(*(replay_selected(settings(), ALL) for _ in range(4)))
     assert sum(report.replayed for report in reports) == 60
     assert all(report.replayed + report.already_done <= 60 for report in reports)
     assert len(rows(database, USERS)) == 60
@@ -382,7 +384,7 @@ async def test_a_commit_whose_reply_is_lost_is_not_done_again(
         await replayer.run(ALL)
     assert replayer.report == Replayed(replayed=4)
     assert len(rows(database, USERS)) == 8, "the second batch is in, though nobody was told"
-    assert await _replay(settings(), Selection(ids=tuple(range(1, 11)))) == Replayed(
+    assert await replay_selected(settings(), Selection(ids=tuple(range(1, 11)))) == Replayed(
         replayed=2, already_done=8
     )
     assert len(rows(database, USERS)) == 10
@@ -394,15 +396,17 @@ async def test_batches_are_bounded_by_count_and_by_bytes(
 ) -> None:
     await set_aside([strange(i, locale="x" * 20) for i in range(20)])
     monkeypatch.setattr(replay_ledger, "BATCH_MAX", 8)
-    assert await _replay(settings(), Selection(ids=tuple(range(1, 11)))) == Replayed(replayed=10)
+    assert await replay_selected(settings(), Selection(ids=tuple(range(1, 11)))) == Replayed(
+        replayed=10
+    )
     assert [row[0] for row in tally(database, "replay")] == [8, 2]
     [(size,)] = rows(database, "SELECT max(octet_length(body)) FROM sqs2pg.quarantine")
     monkeypatch.setattr(replay_ledger, "BATCH_BYTES_MAX", 3 * size)
-    assert await _replay(settings(), ALL) == Replayed(replayed=10)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=10)
     assert [row[0] for row in tally(database, "replay")] == [8, 2, 3, 3, 3, 1]
     monkeypatch.setattr(replay_ledger, "BATCH_BYTES_MAX", 1)
     await set_aside([strange(30), strange(31)])
-    assert await _replay(settings(), ALL) == Replayed(replayed=2)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=2)
     assert rows(database, "SELECT count(*) FROM sqs2pg.audit") == [(3,)], "one act a run"
 
 
@@ -417,7 +421,7 @@ async def test_two_entries_of_one_message_are_written_once(
         " sent_at, body, sealed_under) SELECT key, message_id, pipeline, reason, detail, attempts,"
         " sent_at, body, sealed_under FROM sqs2pg.quarantine WHERE id = 1 RETURNING 1",
     )
-    assert await _replay(settings(), ALL) == Replayed(replayed=2, already_done=1)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=2, already_done=1)
     assert rows(database, USERS) == [("u1",), ("u2",)]
     assert rows(database, OPEN) == []
 
@@ -428,10 +432,10 @@ async def test_once_the_ledgers_day_is_gone_the_entrys_own_note_guards_it(
     await set_aside([*two_days_apart()], fine=[login(3)])
     drop_days_before_the_newest(database)
     assert ledger(database) == {"written": 1, "quarantined": 1}
-    assert await _replay(settings(), ALL) == Replayed(replayed=2)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=2)
     assert rows(database, USERS) == [("u1",), ("u2",), ("u3",)]
     assert tally(database, "replay") == [(1, -1, 0, 2, 0)]
-    assert await _replay(settings(), Selection(ids=(1, 2))) == Replayed(already_done=2)
+    assert await replay_selected(settings(), Selection(ids=(1, 2))) == Replayed(already_done=2)
     assert len(rows(database, USERS)) == 3
     await assert_books_balance(settings(), written=2, quarantined=0)
 
@@ -451,7 +455,7 @@ async def test_two_replays_at_once_need_no_ledger_to_write_once(
     )
     with psycopg.connect(database) as holder:
         holder.execute("SELECT pg_advisory_xact_lock(42)")
-        both = asyncio.gather(*(_replay(settings(), Selection(ids=(1,))) for _ in range(2)))
+        both = asyncio.gather(*(replay_selected(settings(), Selection(ids=(1,))) for _ in range(2)))
         while rows(database, BLOCKED) != [(2,)]:
             await asyncio.sleep(0)
         holder.rollback()
@@ -474,7 +478,7 @@ async def test_an_entry_that_the_ledger_lacks_though_its_day_is_kept_is_left(
     )
     before = rows(database, OPEN)
     with capture_logs() as logs:
-        assert await _replay(settings(), ALL) == Replayed(replayed=1, still_bad=2)
+        assert await replay_selected(settings(), ALL) == Replayed(replayed=1, still_bad=2)
     noted = [line["message_id"] for line in logs if line["log_level"] == "error"]
     assert noted == [one.message_id, two.message_id]
     assert rows(database, USERS) == [("u3",)]
@@ -495,7 +499,7 @@ async def test_a_damaged_body_stays_and_the_others_are_written(
         "UPDATE sqs2pg.quarantine q SET body = o.body FROM sqs2pg.quarantine o"
         " WHERE q.id = 2 AND o.id = 3 RETURNING 1",
     )
-    assert await _replay(settings(), ALL) == Replayed(replayed=1, still_bad=2)
+    assert await replay_selected(settings(), ALL) == Replayed(replayed=1, still_bad=2)
     assert rows(database, OPEN) == [
         (1, "sealed_body_damaged", "", 2),
         (2, "sealed_body_damaged", "", 2),
@@ -509,9 +513,9 @@ async def test_a_missing_key_stops_a_replay_before_it_begins(
     await set_aside([strange(1), strange(2)])
     rows(database, "UPDATE sqs2pg.quarantine SET sealed_under = 'vault:7' WHERE id = 2 RETURNING 1")
     with pytest.raises(KeyFault, match="vault root version 7 is not in the keyring"):
-        await _replay(settings(), ALL)
+        await replay_selected(settings(), ALL)
     assert rows(database, USERS) == rows(database, ACTS) == []
-    assert await _replay(settings(), Selection(ids=(1,))) == Replayed(replayed=1)
+    assert await replay_selected(settings(), Selection(ids=(1,))) == Replayed(replayed=1)
 
 
 async def test_another_key_than_the_one_on_record_is_refused(
@@ -520,7 +524,7 @@ async def test_another_key_than_the_one_on_record_is_refused(
     await set_aside([strange(1)])
     provider_file.create(tmp_path / "other.keys")
     with pytest.raises(KeyFault, match="not the one on record"):
-        await _replay(settings(keys={"file": str(tmp_path / "other.keys")}), ALL)
+        await replay_selected(settings(keys={"file": str(tmp_path / "other.keys")}), ALL)
     assert rows(database, USERS) == rows(database, ACTS) == []
 
 
@@ -538,7 +542,7 @@ async def test_a_rotation_during_a_replay_stops_it(
         "CREATE TRIGGER rotate AFTER INSERT ON user_logins EXECUTE FUNCTION rotate()",
     )
     with pytest.raises(KeyFault, match="version 2 is the active one"):
-        await _replay(settings(), ALL)
+        await replay_selected(settings(), ALL)
     assert len(rows(database, USERS)) == 2
     assert len(rows(database, OPEN)) == 2
     await assert_books_balance(settings(), written=2, quarantined=2)
@@ -560,7 +564,7 @@ async def test_a_systemic_fault_leaves_everything_as_it_was(
     before = rows(database, OPEN)
     rows(database, breakage)
     with pytest.raises(TransientFault) as caught:
-        await _replay(settings(), ALL)
+        await replay_selected(settings(), ALL)
     assert "canary" not in caught.value.what
     assert rows(database, OPEN) == before
     assert ledger(database) == {"quarantined": 2}
@@ -582,12 +586,12 @@ async def test_a_replay_under_a_new_dedupe_key_writes_each_event_once(
     await set_aside(bodies, fine=[login(9, event="e1")], ledger=dedupe)
     rows(database, "ALTER TABLE user_logins ADD CONSTRAINT no CHECK (device_type <> 'fridge')")
     chosen = settings(ledger=dedupe)
-    assert await _replay(chosen, ALL) == Replayed(replayed=2, still_bad=2, already_done=2)
+    assert await replay_selected(chosen, ALL) == Replayed(replayed=2, still_bad=2, already_done=2)
     assert rows(database, USERS) == [("u2",), ("u4",), ("u9",)]
     assert [row[:2] for row in rows(database, OPEN)] == [(5, "bad_ip"), (6, "rejected_by_database")]
     await assert_books_balance(chosen, quarantined=2)
     rows(database, "ALTER TABLE user_logins DROP CONSTRAINT no")
-    assert await _replay(chosen, ALL) == Replayed(replayed=1, still_bad=1)
+    assert await replay_selected(chosen, ALL) == Replayed(replayed=1, still_bad=1)
     async with pipeline(ledger=dedupe) as ready:
         again = [message(login(7, event=name)) for name in ("e1", "e2", "e6")]
         assert set(await ready.processors[0].process(again)) == {Outcome.DUPLICATE}
@@ -601,7 +605,7 @@ async def test_purge_deletes_and_the_books_still_balance(
     set_aside: Any, settings: MakeSettings, database: str
 ) -> None:
     await set_aside([strange(1), "not json", "nor this", strange(4)], fine=[login(9)])
-    await _replay(settings(), Selection(ids=(1,)))
+    await replay_selected(settings(), Selection(ids=(1,)))
     async with opened(settings()) as session:
         done = await quarantine.purge(session, 1, Selection(ids=(1, 2)), because="tidy")
         assert done == Purged(purged=2, never_replayed=1)

@@ -10,8 +10,8 @@ from sqs2pg.cli.doctor.attack_masks import (
     GPU_HASHES_PER_S,
     POSSIBLE_VALUES,
     Estimate,
-    _estimate,
-    _told,
+    estimate_mask,
+    finding_of,
 )
 from sqs2pg.cli.doctor.search_space import SPACES, block_size, search, tasks
 from sqs2pg.mask.operator import KINDS
@@ -32,7 +32,7 @@ def field(mask: str, kind: str = "text", possible_values: int | None = None) -> 
 
 
 def estimate(mask: str, kind: str = "text", possible_values: int | None = None) -> Estimate:
-    return _estimate(field(mask, kind, possible_values), RATE)
+    return estimate_mask(field(mask, kind, possible_values), RATE)
 
 
 def test_a_plain_hash_falls_without_the_key() -> None:
@@ -40,7 +40,7 @@ def test_a_plain_hash_falls_without_the_key() -> None:
     assert made.possible_values == 2**32
     assert made.seconds_without_key == pytest.approx(4294.967, rel=1e-3)
     assert made.seconds_without_key_gpu == pytest.approx(2**32 / GPU_HASHES_PER_S)
-    told = _told(field("sha256", "ip"), made, RATE)
+    told = finding_of(field("sha256", "ip"), made, RATE)
     assert told.status == "warn"
     assert "reverses all of it in 72 minutes here, 0.2 s on one GPU" in told.detail
 
@@ -50,7 +50,7 @@ def test_a_pseudonym_falls_only_with_the_key() -> None:
     assert made.seconds_without_key is None
     assert made.seconds_with_key == 1_000
     assert made.seconds_with_key_gpu == pytest.approx(2 * 10**9 / GPU_HASHES_PER_S)
-    told = _told(field("pseudonymize", possible_values=10**9), made, RATE)
+    told = finding_of(field("pseudonymize", possible_values=10**9), made, RATE)
     assert told.status == "ok"
     assert "not reversed by trying values without the key" in told.detail
     assert "1,000,000,000 possible values (declared)" in told.detail
@@ -60,13 +60,13 @@ def test_a_pseudonym_falls_only_with_the_key() -> None:
 def test_what_is_encrypted_opens_at_once_with_the_key(mask: str) -> None:
     made = estimate(mask)
     assert (made.seconds_without_key, made.seconds_with_key) == (None, 0.0)
-    assert "with it, each is opened at once" in _told(field(mask), made, RATE).detail
+    assert "with it, each is opened at once" in finding_of(field(mask), made, RATE).detail
 
 
 @pytest.mark.parametrize("mask", sorted(set(OPERATORS) - {"keep"}))
 def test_every_mask_and_kind_has_a_finding(mask: str) -> None:
     for kind in OPERATORS[mask].properties.kinds:
-        told = _told(field(mask, kind), estimate(mask, kind), RATE)
+        told = finding_of(field(mask, kind), estimate(mask, kind), RATE)
         assert told.detail
         assert (told.status == "ok") is (mask not in ("sha256", "partial"))
         assert bool(told.remedy) is (told.status != "ok")

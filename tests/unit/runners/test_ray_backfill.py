@@ -6,11 +6,11 @@ from datetime import date
 
 from sqs2pg.pipeline.archive_reader import Archive
 from sqs2pg.pipeline.backfill import Done
-from sqs2pg.runners.ray_backfill import _Task
+from sqs2pg.runners.ray_backfill import ArchiveTask
 
 
-def task(**known: int) -> _Task:
-    return _Task(Archive("/shared/x", "", 1, date(2023, 5, 6)), Done(**known))
+def task(**known: int) -> ArchiveTask:
+    return ArchiveTask(Archive("/shared/x", "", 1, date(2023, 5, 6)), Done(**known))
 
 
 def test_the_counts_of_a_single_worker_are_the_archive_s() -> None:

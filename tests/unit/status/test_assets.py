@@ -8,7 +8,7 @@ from importlib import resources
 
 import pytest
 
-from sqs2pg.status.server import _POLICY, _asset
+from sqs2pg.status.server import CONTENT_POLICY, find_asset
 
 STATIC = resources.files("sqs2pg.status") / "static"
 PUBLISHED = {  # of the npm package uplot 1.6.32; decision 0021
@@ -40,16 +40,16 @@ def test_pages_have_no_inline_script_or_style(name: str) -> None:
     assert not re.search(r"<script(?![^>]*\bsrc=)", text)
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)
     for path in re.findall(r'(?:src|href)="(/static/[^"]+)"', text):
-        assert _asset(path), f"{path} is served"
+        assert find_asset(path), f"{path} is served"
 
 
 def test_the_policy_allows_nothing_inline() -> None:
-    assert "unsafe" not in _POLICY
-    assert "default-src 'none'" in _POLICY
+    assert "unsafe" not in CONTENT_POLICY
+    assert "default-src 'none'" in CONTENT_POLICY
 
 
 @pytest.mark.parametrize(
     "path", ["/static/../server.py", "/static/", "/static/none.js", "/static/uPlot.LICENSE.txt"]
 )
 def test_no_other_file_is_served(path: str) -> None:
-    assert _asset(path) is None
+    assert find_asset(path) is None
