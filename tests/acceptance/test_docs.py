@@ -129,15 +129,16 @@ def test_a_wrong_command_would_be_noticed() -> None:
     assert not fault_of("A=b sqs2pg send --count 3 | cat")
 
 
+SUBJECT = '\n[[field]]\nsource = "user_id"\ncolumn = "user_id"\nrequired = true\n'
+"""What a fragment of a mapping lacks to load: the vault's subject."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_settings_in_the_docs_load(page: Path, tmp_path: Path) -> None:
     for index, (_, text) in enumerate(blocks(page, "toml")):
         file = tmp_path / f"{index}.toml"
-        if (
-            "[[field]]" in text and 'source = "user_id"' not in text
-        ):  # a fragment of a mapping needs a subject
-            text += '\n[[field]]\nsource = "user_id"\ncolumn = "user_id"\nrequired = true\n'
-        file.write_text(text)
+        fragment = "[[field]]" in text and 'source = "user_id"' not in text
+        file.write_text(text + SUBJECT if fragment else text)
         load(file, {})
 
 

@@ -126,12 +126,16 @@ def test_migrate_refuses_a_schema_that_lost_its_migration_table(
 @pytest.mark.parametrize(
     "record",
     [
-        "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
-        " INSERT INTO sqs2pg.migration (version, name, checksum)"
-        " SELECT version, 'of old', repeat('1', 64) FROM generate_series(2, 16) version",
+        (
+            "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
+            " INSERT INTO sqs2pg.migration (version, name, checksum)"
+            " SELECT version, 'of old', repeat('1', 64) FROM generate_series(2, 16) version"
+        ),
         # From before the vault: there never was a schema pii.
-        "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
-        " DROP SCHEMA pii CASCADE",
+        (
+            "UPDATE sqs2pg.migration SET name = 'books', checksum = repeat('0', 64);"
+            " DROP SCHEMA pii CASCADE"
+        ),
         # The same file with another content, from before the release.
         "UPDATE sqs2pg.migration SET checksum = repeat('0', 64)",
         "UPDATE sqs2pg.migration SET version = 2",

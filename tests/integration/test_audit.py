@@ -144,11 +144,15 @@ CHANGES = [
     "TRUNCATE sqs2pg.audit",
     "SET session_replication_role = replica; DELETE FROM sqs2pg.audit",
     "SET session_replication_role = replica; TRUNCATE sqs2pg.audit",
-    "INSERT INTO sqs2pg.audit SELECT * FROM sqs2pg.audit ON CONFLICT (sequence)"
-    " DO UPDATE SET reason = 'another'",
+    (
+        "INSERT INTO sqs2pg.audit SELECT * FROM sqs2pg.audit ON CONFLICT (sequence)"
+        " DO UPDATE SET reason = 'another'"
+    ),
     "MERGE INTO sqs2pg.audit a USING (SELECT 1) ON a.sequence = 1 WHEN MATCHED THEN DELETE",
-    "CREATE TABLE parent (reason text NOT NULL); ALTER TABLE sqs2pg.audit INHERIT parent;"
-    " UPDATE parent SET reason = 'another'",
+    (
+        "CREATE TABLE parent (reason text NOT NULL); ALTER TABLE sqs2pg.audit INHERIT parent;"
+        " UPDATE parent SET reason = 'another'"
+    ),
     "DELETE FROM sqs2pg.audit_head",
     "TRUNCATE sqs2pg.audit_head",
 ]
@@ -282,9 +286,10 @@ def tamper(owner: Connection, *statements: str) -> None:
 def rehash(owner: Connection, first: int) -> None:
     """Recompute the chain's hashes from a row on, as a careful forger would."""
     previous = bytes(32)
-    for row in rows(owner):
+    for old in rows(owner):
+        row = old
         if row[0] >= first:
-            row = (*row[:7], previous, None)
+            row = (*old[:7], previous, None)
             owner.execute(
                 "UPDATE sqs2pg.audit SET previous_hash = %s, hash = %s WHERE sequence = %s",
                 [previous, digest(row), row[0]],

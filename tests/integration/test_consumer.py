@@ -492,7 +492,7 @@ async def test_a_part_that_dies_takes_the_process_down_and_gives_back_what_it_he
             if part == "poll":
                 # The second poll dies while the first one's message is still held.
                 polls = iter([poll, die])
-                monkeypatch.setattr(ready.source, "poll", lambda **k: next(polls, die)(**k))
+                monkeypatch.setattr(ready.source, "poll", lambda **k: next(polls, die)(**k))  # noqa: PLW0108  one for each call
             else:
                 monkeypatch.setattr(ready.source, "keep_leases", die)
             monkeypatch.setattr(ready.consumer, "_write", lambda _: asyncio.Event().wait())

@@ -72,7 +72,9 @@ async def test_python_calls_per_message_are_bounded(
 
     async with pipeline(source={"queue": "counted"}) as ready:
         await drain(ready, count)
-    print(f"calls per message: {calls['call'] / MESSAGES:.1f}, of C {calls['c_call'] / MESSAGES:.1f}")
+    print(
+        f"calls per message: {calls['call'] / MESSAGES:.1f}, of C {calls['c_call'] / MESSAGES:.1f}"
+    )
     assert calls["call"] / MESSAGES <= calls_max
     assert calls["c_call"] / MESSAGES <= c_calls_max
 

@@ -21,8 +21,10 @@ MESSAGES = 400
 CHANGES = {
     "a column added": ("ALTER TABLE user_logins ADD COLUMN note text DEFAULT 'x'", ""),
     "a column added that must be filled": (
-        "ALTER TABLE user_logins ADD COLUMN n integer; UPDATE user_logins SET n = 1;"
-        "ALTER TABLE user_logins ALTER COLUMN n SET NOT NULL",
+        (
+            "ALTER TABLE user_logins ADD COLUMN n integer; UPDATE user_logins SET n = 1;"
+            "ALTER TABLE user_logins ALTER COLUMN n SET NOT NULL"
+        ),
         "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0",
     ),
     "a column dropped": (

@@ -552,9 +552,11 @@ async def test_a_rotation_during_a_replay_stops_it(
     "breakage",
     [
         "ALTER TABLE sqs2pg.tally RENAME TO away",
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " RAISE EXCEPTION 'canary' USING ERRCODE = '53100'; END $$;"
-        "CREATE TRIGGER refuse BEFORE INSERT ON user_logins EXECUTE FUNCTION refuse()",
+        (
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'canary' USING ERRCODE = '53100'; END $$;"
+            "CREATE TRIGGER refuse BEFORE INSERT ON user_logins EXECUTE FUNCTION refuse()"
+        ),
     ],
 )
 async def test_a_systemic_fault_leaves_everything_as_it_was(

@@ -120,8 +120,10 @@ async def test_no_role_changes_what_it_must_not(filled: str, change: str) -> Non
         "COPY pii.value TO STDOUT",
         "INSERT INTO pii.value SELECT * FROM pii.value",
         "INSERT INTO pii.value VALUES (gen_random_uuid(), 1, 'f', 't', '') RETURNING sealed",
-        "INSERT INTO pii.value VALUES (gen_random_uuid(), 1, 'f', 't', '')"
-        " ON CONFLICT (subject, field, token) DO UPDATE SET sealed = pii.value.sealed",
+        (
+            "INSERT INTO pii.value VALUES (gen_random_uuid(), 1, 'f', 't', '')"
+            " ON CONFLICT (subject, field, token) DO UPDATE SET sealed = pii.value.sealed"
+        ),
     ],
 )
 async def test_ingest_cannot_read_a_value(filled: str, read: str) -> None:

@@ -15,16 +15,22 @@ TAMPERING = [
     "DELETE FROM user_logins WHERE user_id = 'u3'",
     "INSERT INTO user_logins (user_id) VALUES ('extra')",
     "DELETE FROM sqs2pg.delivery WHERE key = (SELECT key FROM sqs2pg.delivery LIMIT 1)",
-    f"INSERT INTO sqs2pg.delivery VALUES ({_OTHER}, 'x', (SELECT min(id) FROM sqs2pg.pipeline),"
-    " 'written')",
-    "UPDATE sqs2pg.delivery SET message_id = 'c2d2536d-3c4a-42c0-9c16-e1c2ed7da37f'"
-    " WHERE key = (SELECT key FROM sqs2pg.delivery WHERE outcome = 'written' LIMIT 1)",
+    (
+        f"INSERT INTO sqs2pg.delivery VALUES ({_OTHER}, 'x', (SELECT min(id) FROM sqs2pg.pipeline),"
+        " 'written')"
+    ),
+    (
+        "UPDATE sqs2pg.delivery SET message_id = 'c2d2536d-3c4a-42c0-9c16-e1c2ed7da37f'"
+        " WHERE key = (SELECT key FROM sqs2pg.delivery WHERE outcome = 'written' LIMIT 1)"
+    ),
     "UPDATE sqs2pg.delivery SET outcome = 'written' WHERE outcome = 'quarantined'",
     "UPDATE sqs2pg.delivery SET pipeline = 77",
     "DELETE FROM sqs2pg.quarantine",
-    "INSERT INTO sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at,"
-    f" body, sealed_under) SELECT {_OTHER}, 'y', pipeline, reason, detail, 1, now(), body,"
-    " sealed_under FROM sqs2pg.quarantine",
+    (
+        "INSERT INTO sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts,"
+        f" sent_at, body, sealed_under) SELECT {_OTHER}, 'y', pipeline, reason, detail, 1, now(),"
+        " body, sealed_under FROM sqs2pg.quarantine"
+    ),
     "UPDATE sqs2pg.quarantine SET message_id = 'c2d2536d-3c4a-42c0-9c16-e1c2ed7da37f'",
     "UPDATE sqs2pg.quarantine SET replayed_at = now()",
     "DELETE FROM sqs2pg.tally",

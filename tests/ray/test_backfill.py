@@ -90,6 +90,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=WAIT_S,
+        check=False,
     )
 
 

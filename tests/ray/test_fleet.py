@@ -218,6 +218,7 @@ async def test_faults_end_the_fleet_with_their_words_and_the_command_says_them(
             capture_output=True,
             text=True,
             timeout=WAIT_S,
+            check=False,
         )
 
     done = await asyncio.to_thread(run, "--ray", cluster.address, "--drain", "--json")

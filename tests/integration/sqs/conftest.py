@@ -37,7 +37,7 @@ async def listen() -> AsyncIterator[Listen]:
                 await handler(reader, writer)
             except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 pass  # the client went away, or the test is over
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  raised when the test ends
                 failures.append(error)
             finally:
                 tasks.discard(task)

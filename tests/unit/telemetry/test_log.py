@@ -91,7 +91,7 @@ def test_an_exception_s_text_and_trace_do_not_get_out(
 ) -> None:
     stream = configured(monkeypatch, terminal=terminal)
     try:
-        raise ValueError(CANARY)
+        raise ValueError(CANARY)  # noqa: TRY301  the traceback must show this line
     except ValueError as error:
         structlog.get_logger().exception("failed", code="bug")
         structlog.get_logger().error("failed", exc_info=error, exception=str(error))
