@@ -23,7 +23,7 @@ from sqs2pg.cli import cli
 from sqs2pg.fault_codes import FAULT_CODES, FaultRoute
 from sqs2pg.settings import load
 from tests.shell import Shell
-from tests.unit.test_layers import FLOORS
+from tests.unit.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -201,10 +201,10 @@ def test_install_lists_the_extras_that_there_are() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == extras.keys()
 
 
-def test_contributing_shows_the_floors_that_the_layers_test_enforces() -> None:
+def test_contributing_shows_the_layers_that_the_test_enforces() -> None:
     rows = re.findall(r"^\| \d+ \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    floors = [{name.removesuffix(".py") for name in re.findall(r"`(\w+)", row)} for row in rows]
-    assert floors == [set(floor) for floor in FLOORS if floor != {"__main__"}]
+    layers = [{name.removesuffix(".py") for name in re.findall(r"`(\w+)", row)} for row in rows]
+    assert layers == [set(layer) for layer in LAYERS if layer != {"__main__"}]
 
 
 def test_the_readme_is_short_and_shows_the_five_hops_in_order() -> None:

@@ -1,8 +1,8 @@
 """Layers: which folder may import which, read from the sources without importing them.
 
-The package is a house of floors. A folder imports from the floors below it and from itself, never
-from its own floor's other folders and never from above. `FLOORS` is the whole plan; each rule is
-shown below to fail on a tree that breaks it.
+A folder imports from the layers below it and from itself, never from its own layer's other folders
+and never from above. `LAYERS` lists all of them; each rule is shown below to fail on a tree that
+breaks it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import sqs2pg
 PACKAGE = Path(sqs2pg.__file__).parent
 US = "sqs2pg"
 
-# From the ground up. The package itself (its version) and `_native` (compiled from native/) lie
+# From the bottom up. The package itself (its version) and `_native` (compiled from native/) lie
 # below all of them.
-FLOORS: tuple[frozenset[str], ...] = (
+LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "fault_codes", "message", "native"}),
     frozenset({"keys"}),
     frozenset({"mask"}),
@@ -37,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"aws_lambda", "cli"}),
     frozenset({"__main__"}),
 )
-FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {part: height for height, parts in enumerate(LAYERS) for part in parts}
 FOLDERS_MAX = 12
 FILES_MAX = 6
 """At the top of the package, beside `__init__` and `__main__`."""
@@ -122,10 +122,10 @@ class Import(NamedTuple):
         """Every module the statement may load: `from a import b` may load a.b."""
         return {self.module, *(f"{self.module}.{name}" for name in self.names)}
 
-    def rooms(self) -> set[str]:
-        """The rooms of ours that it enters: a folder's or a file's name at the top."""
+    def parts(self) -> set[str]:
+        """The parts of the package that it imports from: names of folders and files at the top."""
         return {target.split(".")[1] for target in self.targets() if is_of(target, f"{US}.")} & {
-            *FLOOR
+            *LAYER
         }
 
 
@@ -136,7 +136,7 @@ class Source(NamedTuple):
     calls: set[str]
 
     @property
-    def room(self) -> str:
+    def part(self) -> str:
         return self.name.split(".")[0]
 
 
@@ -209,8 +209,8 @@ def violations(root: Path) -> list[str]:
     """Return what breaks a rule, one line each: module, line, what is imported, the rule."""
     found = []
     for source in read(root):
-        if source.name and source.room not in FLOOR:
-            found.append(f"{source.name}: not on any floor")
+        if source.name and source.part not in LAYER:
+            found.append(f"{source.name}: in no layer")
             continue
         for imported in source.imports:
             found += [
@@ -224,13 +224,13 @@ def violations(root: Path) -> list[str]:
 
 def _broken_rules(source: Source, imported: Import) -> Iterator[str]:
     name, targets = source.name, imported.targets()
-    for room in sorted(imported.rooms() - {source.room}):
+    for part in sorted(imported.parts() - {source.part}):
         if not name:
             yield "the package itself imports nothing of ours"
-        elif FLOOR[source.room] == 0:
-            yield "the ground floor imports nothing of ours"
-        elif FLOOR[room] >= FLOOR[source.room]:
-            yield f"{source.room} stands on what is below it, and {room} is not"
+        elif LAYER[source.part] == 0:
+            yield "the lowest layer imports nothing of ours"
+        elif LAYER[part] >= LAYER[source.part]:
+            yield f"{source.part} may import only from layers below it, and {part} is not"
     if is_pure(name) and not _is_pure_import(name, imported):
         yield "no I/O here"
     for library, knowers in KNOWN_TO.items():
@@ -288,7 +288,7 @@ def _arrow_ends(imported: Import, known: dict[str, Source]) -> Iterator[str]:
         yield from [end for end in ends if end in known][:1]
 
 
-def test_every_module_keeps_to_its_floor() -> None:
+def test_every_module_keeps_to_its_layer() -> None:
     assert violations(PACKAGE) == []
 
 
@@ -301,7 +301,7 @@ def test_the_top_of_the_package_is_read_at_a_glance() -> None:
     files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     assert len(folders) <= FOLDERS_MAX
     assert len(files) <= FILES_MAX
-    assert folders | files | {"__main__"} == set(FLOOR)
+    assert folders | files | {"__main__"} == set(LAYER)
 
 
 def test_every_rule_names_a_module_that_exists() -> None:
@@ -360,14 +360,14 @@ GOOD = {
 }
 
 BROKEN = [
-    ("message.py", "from sqs2pg.errors import Stage", "ground floor"),
-    ("message.py", "from . import errors", "ground floor"),
-    ("errors.py", "import sqs2pg.message", "ground floor"),
-    ("errors.py", "def f():\n    from sqs2pg import message", "ground floor"),
-    ("native.py", "from sqs2pg.keys import aead", "ground floor"),
+    ("message.py", "from sqs2pg.errors import Stage", "lowest layer"),
+    ("message.py", "from . import errors", "lowest layer"),
+    ("errors.py", "import sqs2pg.message", "lowest layer"),
+    ("errors.py", "def f():\n    from sqs2pg import message", "lowest layer"),
+    ("native.py", "from sqs2pg.keys import aead", "lowest layer"),
     ("__init__.py", "from sqs2pg.errors import Stage", "package itself"),
-    ("archive.py", "", "not on any floor"),
-    ("source/queue.py", "", "not on any floor"),
+    ("archive.py", "", "in no layer"),
+    ("source/queue.py", "", "in no layer"),
     ("keys/aead.py", "from sqs2pg.mask import canonical", "mask is not"),
     ("mask/canonical.py", "from ..settings import Field", "settings is not"),
     ("settings/__init__.py", "from sqs2pg.mapping.decode import decode", "mapping is not"),
