@@ -1,4 +1,4 @@
-"""`sqs2pg check`: the doctor."""
+"""`sqs2pg check`: run the doctor's checks (`cli/doctor/`) in order and print their findings."""
 
 from __future__ import annotations
 

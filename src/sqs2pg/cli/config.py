@@ -1,4 +1,7 @@
-"""`sqs2pg config show | schema | test`."""
+"""`sqs2pg config show | schema | test`: the settings in effect, their schema, their examples.
+
+Must never do: print a secret.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`sqs2pg forget`."""
+"""`sqs2pg forget`: erase a person, through `vault/erase.py`.
+
+Must never do: print or log a person's id.
+"""
 
 from __future__ import annotations
 

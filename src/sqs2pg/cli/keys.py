@@ -1,4 +1,7 @@
-"""`sqs2pg keys init | list | rotate`."""
+"""`sqs2pg keys init | list | rotate`: make, list and rotate the roots.
+
+Prints roots only for the provider `environment`, once: nothing else stores them.
+"""
 
 from __future__ import annotations
 

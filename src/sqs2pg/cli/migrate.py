@@ -1,4 +1,4 @@
-"""`sqs2pg migrate`."""
+"""`sqs2pg migrate`: create or upgrade the tables, through `postgres/migrate.py`."""
 
 from __future__ import annotations
 

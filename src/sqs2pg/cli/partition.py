@@ -1,4 +1,4 @@
-"""`sqs2pg partition`: the target's partitions."""
+"""`sqs2pg partition`: the target's partitions, through `postgres/partitions.py`."""
 
 from __future__ import annotations
 

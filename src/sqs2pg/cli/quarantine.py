@@ -1,4 +1,7 @@
-"""`sqs2pg quarantine list | show | replay | purge`."""
+"""`sqs2pg quarantine list | show | replay | purge`: the quarantine for its operators.
+
+Must never do: show a body without `--unseal` and a reason on record.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`sqs2pg reveal`."""
+"""`sqs2pg reveal`: show the value behind a token, or a person's values, through `vault/reveal.py`.
+
+Must never do: write a value anywhere but to stdout.
+"""
 
 from __future__ import annotations
 

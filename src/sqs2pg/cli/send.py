@@ -1,4 +1,4 @@
-"""`sqs2pg send`."""
+"""`sqs2pg send`: put messages on the queue, for trials and tests."""
 
 from __future__ import annotations
 

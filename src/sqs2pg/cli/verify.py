@@ -1,4 +1,4 @@
-"""`sqs2pg verify`."""
+"""`sqs2pg verify`: compare the books, through `postgres/verify.py`."""
 
 from __future__ import annotations
 
