@@ -15,8 +15,8 @@ from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
 FieldsId = tuple[tuple[str, ...], ...]
-"""Identifies the recoverable fields of one target. For each: its name in the vault, and everything
-besides value and key that its token depends on."""
+"""Identifies the recoverable fields of one target. For each field: its name in the vault, and what
+its token depends on besides value and key."""
 
 _message_id = attrgetter("message_id")
 
@@ -52,7 +52,7 @@ class OriginalColumns:
     def hashes(self, salt: int, chosen: Collection[str] | None) -> dict[int, int]:
         """Return a hash of each chosen record's fields, subject and values, with a record's index.
 
-        Records with equal hashes tell the vault the same, so one index of them is enough.
+        Equal hashes mean the same values of the same person: one index stands for them.
         `chosen` are MessageIds; None means all.
         """
         rows = zip(repeat(hash((salt, self._fields_id))), self._subjects, *self._values)

@@ -1,9 +1,9 @@
 """Key rotation: another key version becomes active while the pipeline runs.
 
-`keys rotate` makes a version active in the database, and every batch asks which one is. A batch
-that was masked under another version is not written: the keys are read again, its messages are
-masked again, and it goes on. So nothing is lost, two versions are never mixed, and nobody restarts
-anything. The process stops only where the new version cannot be had.
+`keys rotate` makes a version active in the database, and every batch's transaction reads which one
+is. A batch that was masked under another version is not written: the keys are read again, and its
+messages are masked and written under the active one. So nothing is lost, two versions are never
+mixed, and nothing needs a restart. The process stops only if it cannot get the new version.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Compiled(msgspec.Struct, frozen=True):
 
 
 class KeyRotation:
-    """What all processors of one pipeline mask and seal with now."""
+    """The keys and plan that all processors of one pipeline use now."""
 
     def __init__(self, first: Compiled, compile_again: Callable[[], Awaitable[Compiled]]) -> None:
         self.current = first
@@ -40,10 +40,10 @@ class KeyRotation:
         self._lock = asyncio.Lock()
 
     async def follow(self, plan: Plan) -> tuple[Plan, SinkPlan, ValueSealer | None]:
-        """Return what to go on with, for a processor whose batch under `plan` was refused.
+        """Return the present plans and vault, after a batch under `plan` was refused.
 
-        The first processor that asks reads the keys again; the others get what it found. Raises
-        KeyFault where the active version cannot be had, TransientFault where the database is away.
+        The first processor that asks reads the keys again; the others get the same result. Raises
+        KeyFault if the active version cannot be had, TransientFault if the database is away.
         """
         async with self._lock:
             if self.current.plan is plan:

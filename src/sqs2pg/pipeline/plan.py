@@ -21,7 +21,7 @@ from sqs2pg.postgres.quarantine import Seal
 from sqs2pg.vault.seal import ValueSealer
 
 DedupeKey = Callable[[str], str]
-"""Returns the ledger key of an event, from the name that its producer gave it."""
+"""Returns the ledger key of an event, from the id that its producer gave it."""
 Columns = Sequence[Sequence[Column]]
 """The targets' columns that the fields go to, by target."""
 Refresh = Callable[[Session], Awaitable[tuple[MessageMapping, Columns]]]
@@ -51,4 +51,4 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 Follow = Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]
-"""Returns what to go on with once another key version is active (`key_rotation.py`)."""
+"""Returns plan, sink plan and vault once another key version is active (`key_rotation.py`)."""

@@ -2,12 +2,12 @@
 
 In batches, each one transaction: lock the entries, open and transform them, flip their ledger
 entries from quarantined to written, write their rows, note in the quarantine what became of each.
-Under `ledger.dedupe_key` an entry that could not be read before may now prove to be an event that
-the ledger knows by its name: it is done then, like a redelivery.
+Under `ledger.dedupe_key` an entry that could not be read before may now turn out to be an event
+that the ledger has already: it is done then, like a redelivery.
 
 Promises: an entry's rows are written once, however often and by however many processes it is
-replayed, and wherever a run is killed. The ledger's flip sees to that, and the entry's own
-`replayed_at` where the ledger has dropped the day. What fails again stays quarantined, with its
+replayed, and wherever a run is killed. The ledger's entry ensures that, or the quarantine entry's
+`replayed_at` if the ledger has dropped the day. What fails again stays quarantined, with its
 new reason. The run is on record in the audit before it begins.
 """
 
@@ -106,8 +106,8 @@ class Replayer:
             while after is not None:
                 with retryable(
                     "PostgreSQL could not take a batch of the replay",
-                    hint="mend it and run the same command again: what was written is not written "
-                    "twice",
+                    hint="put the database right and run the same command again: nothing is "
+                    "written twice",
                 ):
                     after = await self._next_batch(selection, after, extent.last_id)
         done = self.report.replayed + self.report.still_bad

@@ -57,7 +57,7 @@ async def find_every_rejected(
 ) -> dict[str, DatabaseFault]:
     """As `find_rejected`, by ledger key, but tries every row: the search never ends early.
 
-    For rows that were rejected before: many with one fault may be followed by one that was mended.
+    For rows that were rejected before: after many with one fault there may be one that is good now.
     """
     rejected: dict[str, DatabaseFault] = {}
     size = SAME_FAULT_MAX - 1  # one fewer than would end a search early

@@ -2,8 +2,8 @@
 became of them.
 
 A message counts once: its ledger entry turns from quarantined to written in the transaction of its
-rows, and an entry that is not quarantined any more was replayed already. Where the ledger has
-dropped the message's day, the quarantine's own `replayed_at` says so.
+rows, and an entry that is not quarantined any more was replayed already. If the ledger has
+dropped the message's day, the quarantine entry's `replayed_at` tells whether it was replayed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BATCH_BYTES_MAX = 32 * 2**20
 """Bytes of sealed bodies in memory at once; a single body may be larger."""
 
 _LABELS = "SELECT DISTINCT q.sealed_under FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
-# Read committed: an entry that another replay holds is waited for, and left out if that one has
-# written it.
+# Read committed: an entry that another replay has locked is waited for, and left out if that replay
+# has written it.
 _LOCK = """SELECT q.id, q.key::text, octet_length(q.body) FROM sqs2pg.quarantine q
 WHERE q.pipeline = %s AND q.id > %s AND q.id <= %s {which} ORDER BY q.id LIMIT %s FOR UPDATE"""
 _FETCH = """SELECT id, key::text, message_id, attempts, sent_at, sealed_under, body, attributes

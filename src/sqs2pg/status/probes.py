@@ -1,8 +1,8 @@
-"""The periodic readings of one pipeline: its queue, its dead letters, its database, its fleet.
+"""The probes of one pipeline: periodic readings of its queue, dead letters, database and workers.
 
-Each reading sets gauges and keeps in `ProbeResults` what the status page and `/readyz` show. The
-database is read on a connection that is opened for the reading and closed after it, so that a large
-fleet does not hold connections for this.
+Place in the flow: beside it. Each reading sets gauges and keeps in `ProbeResults` what the status
+page and `/readyz` show. The database is read on a connection that is opened for the reading and
+closed after it, so that a large fleet does not hold connections for this.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ProbeResults(msgspec.Struct):
 
 
 class Probes:
-    """The readings of one pipeline."""
+    """The periodic readings of one pipeline."""
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ of 10**-13."""
 DATA_KEYS_MAX = 10_000
 """The latest unwrapped data keys: about 10 MB."""
 
-# Every value is there, and none has a character that means something in an array literal.
+# No value is empty, and none has a character that means something in an array literal.
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]+(?:,[A-Za-z0-9_.:-]+)*\Z")
 
 
@@ -125,9 +125,9 @@ class ValueSealer:
         entries: dict[_ValueKey, tuple[str, str]] = {}
         stored: set[int] = set()
         for part in originals.parts:
-            at = part.hashes(self._salt, chosen)
-            new = at.keys() - self._stored - self._stored_before
-            self._collect(part.originals([at[mark] for mark in new]), entries)
+            indexes = part.hashes(self._salt, chosen)
+            new = indexes.keys() - self._stored - self._stored_before
+            self._collect(part.originals([indexes[hash_] for hash_ in new]), entries)
             stored |= new
         marks.stored = stored
         if entries:
