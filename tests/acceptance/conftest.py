@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psycopg
 import pytest
 
 from sqs2pg.cli.embedded import Servers
 from tests import logins
 from tests.forked_commands import ForkServer
+from tests.local_aws import aws_client, aws_variables
 from tests.shell import Shell, bare_environment
 
 
@@ -52,10 +52,7 @@ def shell(
         bare_environment()
         | {
             "DATABASE_URL": database,
-            "AWS_ENDPOINT_URL": sqs_endpoint,
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            **aws_variables(sqs_endpoint),
             "SQS2PG_SOURCE__QUEUE": queue_url.rsplit("/", 1)[-1],
             "SQS2PG_KEYS__FILE": str(tmp_path / "sqs2pg.keys"),
         },
@@ -80,12 +77,9 @@ def query(database: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
 @pytest.fixture
 def sqs(sqs_endpoint: str) -> Any:
     """A boto3 client of the test's SQS server."""
-    return boto3.client(
+    return aws_client(
         "sqs",
-        endpoint_url=sqs_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        sqs_endpoint,
     )
 
 
@@ -99,12 +93,9 @@ def send(sqs: Any, queue_url: str) -> Callable[[list[str]], list[str]]:
 @pytest.fixture
 def kms_key(sqs_endpoint: str) -> str:
     """The id of a KMS key of the test's own."""
-    kms = boto3.client(
+    kms = aws_client(
         "kms",
-        endpoint_url=sqs_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        sqs_endpoint,
     )
     key_id: str = kms.create_key()["KeyMetadata"]["KeyId"]
     return key_id

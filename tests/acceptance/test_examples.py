@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import boto3
 import pytest
 
+from tests.local_aws import aws_client
 from tests.shell import Shell
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*/sqs2pg.toml"))
@@ -79,12 +79,9 @@ def bucket(sqs_endpoint: str, local_aws: Callable[[str], Any]) -> Iterator[str]:
 @pytest.fixture
 def local_aws(sqs_endpoint: str) -> Callable[[str], Any]:
     """Make a boto3 client of a service of the local server."""
-    return lambda service: boto3.client(
+    return lambda service: aws_client(
         service,
-        endpoint_url=sqs_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        sqs_endpoint,
     )
 
 

@@ -14,23 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `benchmarks` is not installed
 
 from benchmarks.queue_server import QueueServer
+from tests.local_aws import aws_client
 
 
 def connect(endpoint_url: str, **options: Any) -> Any:
     """A client that never retries, so that a test sees every answer."""
-    return boto3.client(
+    return aws_client(
         "sqs",
-        endpoint_url=endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        endpoint_url,
         config=Config(
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=32,

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from benchmarks.queue_server import QueueServer, build
+from tests.local_aws import aws_client
 
 THROTTLED = {(400, "RequestThrottled"), (403, "RequestThrottled"), (400, "ThrottlingException")}
 FAILED = {(500, "InternalFailure"), (503, "ServiceUnavailable"), (503, "503")}
@@ -29,12 +29,9 @@ FAILED = {(500, "InternalFailure"), (503, "ServiceUnavailable"), (503, "503")}
 
 
 def connect(server: QueueServer) -> Any:
-    return boto3.client(
+    return aws_client(
         "sqs",
-        endpoint_url=server.endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        server.endpoint_url,
         config=Config(
             retries={"total_max_attempts": 1, "mode": "standard"}, max_pool_connections=16
         ),

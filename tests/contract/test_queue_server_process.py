@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import trustme
 
 from benchmarks.queue_server import QueueServer, build, fuzz
+from tests.local_aws import aws_client
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -304,12 +304,9 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Queue
 
 def test_the_server_speaks_tls(tls_server: tuple[QueueServer, Path]) -> None:
     server, ca = tls_server
-    client = boto3.client(
+    client = aws_client(
         "sqs",
-        endpoint_url=server.endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        server.endpoint_url,
         verify=str(ca),
     )
     url = client.create_queue(QueueName="tls")["QueueUrl"]

@@ -36,6 +36,7 @@ from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
+from tests.local_aws import aws_variables
 from tests.logins import login, send_in_batches
 
 from .proxy import FaultProxy
@@ -157,10 +158,7 @@ class World:
     def aws(self) -> dict[str, str]:
         """The AWS environment that leads through the proxy. A call is tried twice."""
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.sqs.port}",
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            **aws_variables(f"http://127.0.0.1:{self.sqs.port}"),
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -39,6 +39,14 @@ VALUES = """SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrappe
 FROM pii.value v JOIN pii.subject_key k USING (subject, generation)"""
 
 
+@pytest.fixture
+async def chosen(pipeline: Assemble, settings: MakeSettings) -> Settings:
+    """Settings with the vault on, for a database in which PEOPLE are written."""
+    async with pipeline(**ON) as ready:
+        await write(ready, PEOPLE)
+    return settings(**ON)
+
+
 async def look(settings: Settings, **what: Any) -> list[Revealed]:
     async with opened(settings) as session:
         keyring = await verify_fingerprints(session, keys_of(settings))
@@ -113,11 +121,8 @@ SWAPS = {
 
 @pytest.mark.parametrize("swapped", SWAPS)
 async def test_a_ciphertext_opens_in_its_own_place_only(
-    pipeline: Assemble, settings: MakeSettings, database: str, swapped: str
+    chosen: Settings, database: str, swapped: str
 ) -> None:
-    chosen = settings(**ON)
-    async with pipeline(**ON) as ready:
-        await write(ready, PEOPLE)
     [(token,)] = rows(
         database,
         f"SELECT token FROM ({VALUES}) v WHERE field = 'ip' GROUP BY 1 HAVING count(*) = 2",
@@ -155,11 +160,8 @@ async def test_rewrap_changes_every_wrapping_and_no_value(
 
 
 async def test_rewrap_waits_for_batches_that_began_under_the_old_root(
-    pipeline: Assemble, settings: MakeSettings, database: str
+    chosen: Settings, database: str
 ) -> None:
-    chosen = settings(**ON)
-    async with pipeline(**ON) as ready:
-        await write(ready, PEOPLE)
     [(subject, wrapped)] = rows(
         database, "SELECT subject, wrapped_key FROM pii.subject_key ORDER BY subject LIMIT 1"
     )
@@ -204,11 +206,8 @@ async def test_a_vault_refuses_a_batch_under_a_root_that_is_no_longer_active(
 
 
 async def test_rekey_gives_old_rows_the_tokens_of_new_ones(
-    pipeline: Assemble, settings: MakeSettings, database: str
+    chosen: Settings, pipeline: Assemble, database: str
 ) -> None:
-    chosen = settings(**ON)
-    async with pipeline(**ON) as ready:
-        await write(ready, PEOPLE)
     async with pipeline() as ready:
         await write(ready, [message("zoe", "203.0.113.9", None)])  # not sealed
     old = {t for row in rows(database, TOKENS) for t in row[1:]}
@@ -261,12 +260,9 @@ async def test_old_rows_of_converted_values_join_with_new_ones_and_are_found(
 
 
 async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
-    pipeline: Assemble, settings: MakeSettings, database: str
+    chosen: Settings, database: str
 ) -> None:
     """The state between its two steps: values have new tokens, the rows still have old ones."""
-    chosen = settings(**ON)
-    async with pipeline(**ON) as ready:
-        await write(ready, PEOPLE)
     rotate(chosen, database, "pseudonym")
     async with Pipeline(chosen) as ready:
         await write(ready, [message("eve")])
@@ -508,12 +504,7 @@ async def test_forget_fills_columns_that_are_not_null_with_what_fits(
     assert len(rows(database, f"{masked} device <> '{device}'")) == 1
 
 
-async def test_forget_is_done_again_without_harm(
-    pipeline: Assemble, settings: MakeSettings, database: str
-) -> None:
-    chosen = settings(**ON)
-    async with pipeline(**ON) as ready:
-        await write(ready, PEOPLE)
+async def test_forget_is_done_again_without_harm(chosen: Settings, database: str) -> None:
     await forget(chosen, "ann")
     before = rows(database, TOKENS)
     report = (await forget(chosen, "ann")).report

@@ -18,6 +18,7 @@ import pytest
 from benchmarks.queue_server import QueueServer
 from sqs2pg.keys import provider_file
 from sqs2pg.runners import ray_fleet as engine
+from tests.local_aws import aws_variables
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -58,10 +59,7 @@ def environment(
     for name in [n for n in os.environ if n.startswith(("AWS_", "PG", "SQS2PG_"))]:
         monkeypatch.delenv(name)
     variables = {
-        "AWS_ENDPOINT_URL": server.endpoint_url,
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        **aws_variables(server.endpoint_url),
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "DATABASE_URL": database,

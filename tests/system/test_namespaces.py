@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from tests.local_aws import aws_variables
 from tests.shell import Shell, bare_environment
 
 pytestmark = pytest.mark.system
@@ -108,16 +109,14 @@ def test_consumers_with_different_addresses_share_one_queue(
     to_queue = Relay(f"{NETWORK}.1", urlsplit(sqs_endpoint).port or 0)
     where = at.netloc.rpartition("@")[0] + f"@{NETWORK}.1:{to_database.port}"
     common: dict[str, Any] = bare_environment() | {
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        **aws_variables(sqs_endpoint),
         "SQS2PG_SOURCE__QUEUE": queue_url.rsplit("/", 1)[-1],
         "SQS2PG_SOURCE__DRAIN_SETTLE_S": "1",
         "SQS2PG_SOURCE__IN_FLIGHT_MESSAGES_MAX": "200",
         "SQS2PG_SINK__BATCH_ROWS_MAX": "100",
         "SQS2PG_KEYS__FILE": str(tmp_path / "sqs2pg.keys"),
     }
-    here = Shell(tmp_path, common | {"DATABASE_URL": database, "AWS_ENDPOINT_URL": sqs_endpoint})
+    here = Shell(tmp_path, common | {"DATABASE_URL": database})
     here("keys", "init")
     here("migrate")
     here("send", "--count", str(SENT))

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 
 from benchmarks.contenders.pipeline import command
 from benchmarks.pictures import find_chromium
 from sqs2pg.cli.embedded.child_process import reserve_port
+from tests.local_aws import aws_client, aws_variables
 from tests.logins import CANARIES, canary_login
 from tests.logins import send as send_bodies
 from tests.shell import Shell, bare_environment
@@ -80,10 +80,7 @@ def running(tmp_path: Any, database: str, sqs_endpoint: str, queue_url: str) -> 
     """One pipeline with its status page."""
     environment = bare_environment() | {
         "DATABASE_URL": database,
-        "AWS_ENDPOINT_URL": sqs_endpoint,
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        **aws_variables(sqs_endpoint),
         "SQS2PG_SOURCE__QUEUE": queue_url.rsplit("/", 1)[-1],
         "SQS2PG_SOURCE__WAIT_TIME_S": "1",
         "SQS2PG_KEYS__FILE": str(tmp_path / "sqs2pg.keys"),
@@ -105,12 +102,9 @@ def running(tmp_path: Any, database: str, sqs_endpoint: str, queue_url: str) -> 
 
 @pytest.fixture
 def send(sqs_endpoint: str, queue_url: str) -> Callable[[list[str]], None]:
-    sqs = boto3.client(
+    sqs = aws_client(
         "sqs",
-        endpoint_url=sqs_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        sqs_endpoint,
     )
 
     return lambda bodies: send_bodies(sqs, queue_url, bodies)

@@ -12,7 +12,7 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.sqs import connection as module
 from sqs2pg.sqs.connection import HttpConnection, Reply
 
-from .loopback import Listen, answer, read_request
+from .loopback import Handler, Listen, answer, read_request
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"
 SECRET = b"424cdd21-secret-value"
@@ -277,6 +277,15 @@ async def test_each_piece_moves_the_deadline(listen: Listen) -> None:
     await client.closed
 
 
+async def assert_oversize(listen: Listen, handler: Handler) -> None:
+    """The handler's reply is too long, and its connection is closed."""
+    client, _ = await connect(await listen(handler))
+    with pytest.raises(TransientFault) as caught:
+        await client.exchange(REQUEST, 30)
+    assert caught.value.code == "aws_oversize_reply"
+    await client.closed
+
+
 async def test_endless_headers(listen: Listen) -> None:
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -285,11 +294,7 @@ async def test_endless_headers(listen: Listen) -> None:
             writer.write(b"X-More: " + SECRET * 40 + b"\r\n")
             await writer.drain()
 
-    client, _ = await connect(await listen(flood))
-    with pytest.raises(TransientFault) as caught:
-        await client.exchange(REQUEST, 30)
-    assert caught.value.code == "aws_oversize_reply"
-    await client.closed
+    await assert_oversize(listen, flood)
 
 
 async def test_endless_body(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,11 +307,7 @@ async def test_endless_body(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> 
             writer.write(b"3e8\r\n" + b"x" * 1000 + b"\r\n")
             await writer.drain()
 
-    client, _ = await connect(await listen(flood))
-    with pytest.raises(TransientFault) as caught:
-        await client.exchange(REQUEST, 30)
-    assert caught.value.code == "aws_oversize_reply"
-    await client.closed
+    await assert_oversize(listen, flood)
 
 
 async def test_ten_messages_of_a_mebibyte_all_escaped(listen: Listen) -> None:

@@ -106,23 +106,19 @@ async def test_tls_closes_in_order(
     await call.made[0].closed
 
 
-async def test_a_certificate_of_an_unknown_authority_is_refused(
-    listen: Listen, authority: trustme.CA, bundle: str
+@pytest.mark.parametrize("wrong", ["unknown authority", "another name"])
+async def test_a_certificate_that_cannot_be_trusted_is_refused(
+    listen: Listen, authority: trustme.CA, bundle: str, wrong: str
 ) -> None:
-    port = await listen(serve, tls=server_tls(trustme.CA(), "127.0.0.1"))
+    signer, name = {
+        "unknown authority": (trustme.CA(), "127.0.0.1"),
+        "another name": (authority, "sqs.example"),
+    }[wrong]
+    port = await listen(serve, tls=server_tls(signer, name))
     with pytest.raises(FatalFault) as caught:
         await Dialer(Endpoint("https", "127.0.0.1", port), tls=make_tls(bundle)).dial(print)
     assert caught.value.code == "aws_tls_untrusted"
     assert "AWS_CA_BUNDLE" in caught.value.hint
-
-
-async def test_a_certificate_for_another_name_is_refused(
-    listen: Listen, authority: trustme.CA, bundle: str
-) -> None:
-    port = await listen(serve, tls=server_tls(authority, "sqs.example"))
-    with pytest.raises(FatalFault) as caught:
-        await Dialer(Endpoint("https", "127.0.0.1", port), tls=make_tls(bundle)).dial(print)
-    assert caught.value.code == "aws_tls_untrusted"
 
 
 async def test_a_server_without_tls_is_a_tls_fault(listen: Listen, bundle: str) -> None:
