@@ -287,6 +287,21 @@ def test_a_message_that_kills_its_sandbox_alone_is_set_aside(start: Start, query
     assert query("SELECT message_id, reason FROM sqs2pg.quarantine") == [(name, "kills_worker")]
 
 
+def test_a_suspect_that_was_cut_before_the_timeout_is_not_taken_for_a_killer(
+    start: Start, database: str, query: Query
+) -> None:
+    [name] = ids(1)
+    event = batch({name: "u"}, ApproximateReceiveCount=9)
+    with start(SQS2PG_SINK__STATEMENT_TIMEOUT_S="60", SQS2PG_SOURCE__MAX_RECEIVES="9") as function:
+        assert function.invoke(batch(dict.fromkeys(ids(1), "before"))).failures == []
+        with holding(database, "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE"):
+            assert function.invoke(event, timeout_s=8).failures == [name]
+        event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "10"
+        assert function.invoke(event).failures == []
+    assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u'") == [(1,)]
+    assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+
+
 def test_a_scheduled_event_does_the_books_upkeep(start: Start, query: Query) -> None:
     days = (
         "SELECT inhrelid::regclass::text FROM pg_inherits"
