@@ -177,7 +177,7 @@ def test_nothing_is_started_if_less_than_the_margin_is_left(start: Start, query:
         assert query("SELECT count(*) FROM user_logins") == [(3,)]
 
 
-def test_what_is_under_way_is_cut_before_the_timeout_and_given_back(
+def test_a_batch_under_way_is_ended_before_the_timeout_and_returned(
     start: Start, database: str, query: Query
 ) -> None:
     names = ids(3)

@@ -121,7 +121,7 @@ def test_two_pipelines_each_write_the_whole_archive(
         assert (report["written"], report["quarantined"]) == (300, 1)
 
 
-def test_what_came_over_the_queue_too_is_one_event_under_a_dedupe_key(
+def test_with_a_dedupe_key_an_event_is_written_once_from_queue_and_archive(
     shell: Shell, query: Query, tmp_path: Path, send: Callable[[list[str]], list[str]]
 ) -> None:
     shell.environment["SQS2PG_LEDGER__DEDUPE_KEY"] = "event"

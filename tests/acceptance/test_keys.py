@@ -122,7 +122,7 @@ def test_keys_of_the_environment_are_added_there_first(shell: Shell, query: Quer
 
 
 @pytest.mark.parametrize("provider", ["aws-kms", "secrets-manager"])
-def test_keys_in_aws(
+def test_keys_can_be_kept_in_aws(
     shell: Shell, send: Send, query: Query, tmp_path: Path, provider: str, kms_key: str
 ) -> None:
     shell.environment |= {

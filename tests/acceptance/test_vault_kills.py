@@ -71,7 +71,7 @@ def look(shell: Any, *what: str) -> Any:
     return shell("reveal", *what, "--reason", "test", "--json").last
 
 
-def test_rewrap(filled: Any, database: str, query: Query) -> None:
+def test_a_killed_rewrap_completes_when_run_again(filled: Any, database: str, query: Query) -> None:
     rotate(filled.settings, database, "vault")
     last = "SELECT 1 FROM pii.subject_key ORDER BY subject DESC LIMIT 1 FOR UPDATE"
     versions = "SELECT key_version, count(*) FROM pii.subject_key GROUP BY 1 ORDER BY 1"
@@ -91,7 +91,9 @@ def test_rewrap(filled: Any, database: str, query: Query) -> None:
     ],
     ids=["values", "rows"],
 )
-def test_rekey(filled: Any, database: str, query: Query, lock: str) -> None:
+def test_a_killed_rekey_completes_when_run_again(
+    filled: Any, database: str, query: Query, lock: str
+) -> None:
     values = "SELECT left(token, 3), count(*) FROM pii.value GROUP BY 1 ORDER BY 1"
     total = query("SELECT count(*) FROM pii.value")[0][0]
     before = query("SELECT user_id, masked_ip, masked_device_id FROM user_logins")
@@ -120,7 +122,9 @@ def test_rekey(filled: Any, database: str, query: Query, lock: str) -> None:
 
 
 @pytest.mark.parametrize("delete", [(), ("--delete-rows",)], ids=["clear", "delete"])
-def test_forget(filled: Any, database: str, query: Query, delete: tuple[str, ...]) -> None:
+def test_a_killed_forget_completes_when_run_again(
+    filled: Any, database: str, query: Query, delete: tuple[str, ...]
+) -> None:
     others = query("SELECT * FROM user_logins WHERE user_id <> 'u00007' ORDER BY user_id")
     command = ("forget", "u00007", "--reason", "test", *delete)
     lock = "SELECT 1 FROM user_logins WHERE user_id = 'u00007' FOR UPDATE"

@@ -156,7 +156,9 @@ def test_a_faulty_request_is_refused_and_the_connection_closed(
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{", b'{"a":}', b'{"a":1,}', b'"\xff', b"{}x", b"[" * 1000, b'{"a":"\n"}']
 )
-def test_what_is_no_json_object_is_refused_and_the_connection_kept(wire: Wire, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused_and_the_connection_kept(
+    wire: Wire, body: bytes
+) -> None:
     head = f"POST / HTTP/1.1\r\nX-Amz-Target: AmazonSQS.ListQueues\r\nContent-Length: {len(body)}"
     for _ in range(2):
         wire.socket.sendall(head.encode() + b"\r\n\r\n" + body)
@@ -225,7 +227,7 @@ def test_polls_on_a_deleted_queue_end(server: QueueServer, wire: Wire) -> None:
 # ---- process ----
 
 
-def test_it_listens_on_loopback_only(server: QueueServer) -> None:
+def test_the_server_listens_on_loopback_only(server: QueueServer) -> None:
     listening = [
         line.split()[1]
         for table in ("/proc/net/tcp", "/proc/net/tcp6")

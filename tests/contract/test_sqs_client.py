@@ -99,7 +99,7 @@ async def receive_both(
     return [(ours[key], theirs[key]) for key in ours]
 
 
-async def test_receive(sqs: Any, ours: SqsClient) -> None:
+async def test_receive_gives_the_messages_that_boto3_gives(sqs: Any, ours: SqsClient) -> None:
     url = sqs.queue()
     for body in BODIES:
         sqs.send(
@@ -157,7 +157,7 @@ async def test_any_text_survives(sqs: Any, aws_environment: dict[str, str]) -> N
     await asyncio.to_thread(check)
 
 
-async def test_send(sqs: Any, ours: SqsClient) -> None:
+async def test_send_puts_texts_and_attributes_on_the_queue(sqs: Any, ours: SqsClient) -> None:
     url = sqs.queue()
     full = OutgoingMessage("full", attributes={"kind": "login", "note": "é"})
     result = await ours.send_for_ids(url, ["text", full])
@@ -172,7 +172,7 @@ async def test_send(sqs: Any, ours: SqsClient) -> None:
     assert sqs.attribute(url, "ApproximateNumberOfMessagesDelayed") == "1"
 
 
-async def test_send_fifo(sqs: Any, ours: SqsClient) -> None:
+async def test_a_fifo_send_is_deduplicated(sqs: Any, ours: SqsClient) -> None:
     url = sqs.queue(fifo=True)
     entries = [OutgoingMessage(f"b{n}", group_id="g-007", deduplication_id=f"d{n}") for n in "123"]
     first = await ours.send_for_ids(url, entries)
@@ -251,7 +251,9 @@ async def test_entries_fail_alike(sqs: Any, ours: SqsClient) -> None:
     assert all(failure.sender_fault for failure in changed + deleted)
 
 
-async def test_change_visibility(sqs: Any, ours: SqsClient) -> None:
+async def test_change_visibility_zero_makes_a_message_visible_again(
+    sqs: Any, ours: SqsClient
+) -> None:
     url = sqs.queue(VisibilityTimeout="600")
     sqs.send(url, "body")
     [first] = await ours.receive(url, wait_s=0)
@@ -296,7 +298,7 @@ async def test_a_cancelled_poll_leaves_the_client_sound(sqs: Any, ours: SqsClien
     assert message.body == "body"
 
 
-async def test_attributes(sqs: Any, ours: SqsClient) -> None:
+async def test_attributes_equal_those_that_boto3_reads(sqs: Any, ours: SqsClient) -> None:
     url = sqs.queue(VisibilityTimeout="77")
     sqs.send(url, "body")
     theirs = sqs.client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
@@ -304,7 +306,7 @@ async def test_attributes(sqs: Any, ours: SqsClient) -> None:
     assert await ours.attributes(url, ["VisibilityTimeout"]) == {"VisibilityTimeout": "77"}
 
 
-async def test_queue_url(sqs: Any, ours: SqsClient) -> None:
+async def test_queue_url_finds_a_queue_by_name_or_arn(sqs: Any, ours: SqsClient) -> None:
     url = sqs.queue()
     name = url.rpartition("/")[2]
     theirs = sqs.client.get_queue_url(QueueName=name)["QueueUrl"]
@@ -315,7 +317,7 @@ async def test_queue_url(sqs: Any, ours: SqsClient) -> None:
         await ours.queue_url(f"arn:aws:sqs:mars-north-1:000000000000:{name}")
 
 
-async def test_create_queue(sqs: Any, ours: SqsClient) -> None:
+async def test_create_queue_may_be_repeated(sqs: Any, ours: SqsClient) -> None:
     name = f"made-{secrets.token_hex(8)}"
     url = await ours.create_queue(name, {"VisibilityTimeout": "42"})
     sqs.urls.append(url)

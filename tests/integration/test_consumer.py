@@ -112,7 +112,7 @@ async def test_nothing_of_a_settled_message_stays_in_memory(pipeline: Assemble) 
         assert kept < 400_000, "while pollers and writers wait for more"
 
 
-async def test_what_is_settled_just_as_the_last_delete_ends_is_deleted_too(
+async def test_messages_settled_as_the_last_delete_ends_are_deleted_too(
     pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with pipeline(source={"receivers_max": 1}) as ready:
@@ -133,7 +133,7 @@ async def test_what_is_settled_just_as_the_last_delete_ends_is_deleted_too(
         assert await ready.source.depth() == (0, 0, 0)
 
 
-async def test_what_several_batches_settle_is_deleted_by_ten(pipeline: Assemble) -> None:
+async def test_messages_of_several_batches_are_deleted_ten_at_a_time(pipeline: Assemble) -> None:
     async with pipeline() as ready:
         await send(ready, [login(i) for i in range(12)])
         messages = await held(ready, 12)

@@ -78,7 +78,7 @@ def gone_on(text: str) -> CollectorRegistry:
     return registry
 
 
-def test_what_a_worker_counted_stays_when_it_is_silent_and_after_its_end(tmp_path: Path) -> None:
+def test_a_worker_s_counts_stay_while_it_is_silent_and_after_its_end(tmp_path: Path) -> None:
     fleet = WorkerGroup(tmp_path)
 
     def read() -> list[float | None]:
@@ -106,7 +106,7 @@ def test_what_a_worker_counted_stays_when_it_is_silent_and_after_its_end(tmp_pat
     assert read() == [62, 3, None]
 
 
-def test_what_several_workers_count_is_well_formed_for_openmetrics_too(tmp_path: Path) -> None:
+def test_the_counts_of_several_workers_are_well_formed_openmetrics(tmp_path: Path) -> None:
     fleet = WorkerGroup(tmp_path)
     with (
         status_server("127.0.0.1:0", worker(5, 1.0, 2.0), lambda: (True, b"{}")) as address,

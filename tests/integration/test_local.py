@@ -495,7 +495,7 @@ def test_an_environment_under_a_private_home_works_and_stays_private(
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-def test_what_another_user_can_read(open_folder: Path) -> None:
+def test_readable_tells_what_another_user_can_read(open_folder: Path) -> None:
     account = Account("somebody", 54_321, 54_321)
     parent, inner = open_folder / "parent", open_folder / "parent" / "inner"
     inner.mkdir(parents=True)

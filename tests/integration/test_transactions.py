@@ -29,7 +29,7 @@ async def idle(session: Session) -> bool:
     return not session.broken and not session.in_transaction
 
 
-async def test_what_opens_and_what_ends_go_with_begin_and_commit(
+async def test_opening_statements_go_with_begin_and_final_ones_with_commit(
     session: Session, database: str
 ) -> None:
     before = session.statements

@@ -126,5 +126,5 @@ def test_two_hundred_thousand_values_share_no_token() -> None:
 
 
 @given(st.binary(max_size=2_000), roots, st.lists(st.binary(max_size=50), max_size=4))
-def test_what_is_sealed_opens_to_itself(body: bytes, key: bytes, fields: list[bytes]) -> None:
+def test_a_sealed_body_opens_to_itself(body: bytes, key: bytes, fields: list[bytes]) -> None:
     assert open_sealed(key, seal(key, body, fields), fields) == body

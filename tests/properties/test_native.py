@@ -107,7 +107,7 @@ def test_many_generated_logins() -> None:
     assert None in lines
 
 
-def test_frozen_pseudonyms() -> None:
+def test_the_extension_gives_the_frozen_pseudonyms() -> None:
     frozen = json.loads((VECTORS / "pseudonym.json").read_text())
     ring = Keyring({int(version): bytes.fromhex(r) for version, r in frozen["roots"].items()})
     taken = 0

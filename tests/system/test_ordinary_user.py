@@ -97,7 +97,7 @@ def ordinary_shell(
     return shell
 
 
-def test_demo(ordinary_shell: Any, home: Path) -> None:
+def test_an_ordinary_user_can_run_the_demo(ordinary_shell: Any, home: Path) -> None:
     result = ordinary_shell("demo", "--messages", "300", "--seed", "3", "--json").last
     assert result["sent"] == result["received"] == 300
     assert (result["written"], result["quarantined"]) == (294, 6)

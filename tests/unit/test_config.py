@@ -232,7 +232,7 @@ def test_a_connection_string_is_shown_without_its_secrets(dsn: str, visible: str
         assert HIDDEN in found
 
 
-def test_what_libpq_takes_for_a_secret_is_never_shown() -> None:
+def test_values_that_libpq_reads_as_secrets_are_never_shown() -> None:
     found = 0
     for dsn, _ in CONNECTION_STRINGS:
         parts = libpq(dsn)

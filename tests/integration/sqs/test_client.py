@@ -27,7 +27,7 @@ from .loopback import Listen, answer, read_request
 from .scripted import CLOSE, MESSAGE, SECRET, SILENCE, URL, Bench, Queue, error, ok
 
 
-async def test_receive(bench: Bench) -> None:
+async def test_receive_sends_its_options_and_reads_the_message(bench: Bench) -> None:
     client = bench.client(ok(Messages=[MESSAGE]))
     [message] = await client.receive(
         URL, max_messages=7, wait_s=3, visibility_timeout_s=60, message_attributes=["All"]
@@ -65,12 +65,14 @@ async def test_receive(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"Messages":[]}', b'{"Messages":null}'])
-async def test_receive_nothing(bench: Bench, body: bytes) -> None:
+async def test_an_empty_answer_is_no_message(bench: Bench, body: bytes) -> None:
     assert await bench.client(answer(body)).receive(URL) == []
 
 
 @pytest.mark.parametrize(("max_messages", "wait_s"), [(0, 0), (11, 0), (1, -1), (1, 21)])
-async def test_receive_out_of_range(bench: Bench, max_messages: int, wait_s: int) -> None:
+async def test_receive_refuses_options_out_of_range(
+    bench: Bench, max_messages: int, wait_s: int
+) -> None:
     client = bench.client(ok())
     with pytest.raises(ValueError, match="max_messages"):
         await client.receive(URL, max_messages=max_messages, wait_s=wait_s)
@@ -89,7 +91,9 @@ async def test_signed_polls_are_remembered_up_to_a_bound(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("handles", [[], ["h"] * 11])
-async def test_batch_out_of_range(bench: Bench, handles: list[str]) -> None:
+async def test_calls_refuse_a_batch_of_none_or_more_than_ten(
+    bench: Bench, handles: list[str]
+) -> None:
     client = bench.client(ok())
     for call in (
         client.delete(URL, handles),
@@ -127,7 +131,7 @@ async def test_an_entry_that_the_answer_leaves_out_has_failed(bench: Bench, body
     assert EntryFailure(1, "Unanswered", False) in failures
 
 
-async def test_change_visibility(bench: Bench) -> None:
+async def test_change_visibility_sends_its_entries_and_returns_the_failures(bench: Bench) -> None:
     client = bench.client(ok(Successful=[{"Id": "0"}], Failed=[{"Id": "1", "Code": "bad code!"}]))
     assert await client.change_visibility(URL, ["a", "b"], 30) == [
         EntryFailure(1, "Unknown", False)
@@ -136,7 +140,7 @@ async def test_change_visibility(bench: Bench) -> None:
     assert [entry["VisibilityTimeout"] for entry in entries] == [30, 30]
 
 
-async def test_send(bench: Bench) -> None:
+async def test_send_returns_ids_and_failures_by_entry(bench: Bench) -> None:
     sent = ok(
         Successful=[{"Id": "1", "MessageId": "m-b", "MD5OfMessageBody": "x"}],
         Failed=[{"Id": "0", "Code": "InvalidMessageContents", "SenderFault": True}],
@@ -163,7 +167,7 @@ async def test_send(bench: Bench) -> None:
     assert repr(full) == "OutgoingMessage(…)"
 
 
-async def test_send_too_much(bench: Bench) -> None:
+async def test_send_refuses_more_than_a_mebibyte(bench: Bench) -> None:
     client = bench.client(ok(Successful=[{"Id": "0", "MessageId": "m"}, {"Id": "1"}]))
     half = "é" * 262_144
     assert await client.send(URL, [half, half]) == []
@@ -173,7 +177,7 @@ async def test_send_too_much(bench: Bench) -> None:
         await client.send(URL, [OutgoingMessage(half * 2, attributes={"k": "v"})])
 
 
-async def test_queue_url(bench: Bench) -> None:
+async def test_only_a_name_or_an_arn_is_looked_up(bench: Bench) -> None:
     client = bench.client(ok(QueueUrl=URL))
     assert await client.queue_url("q") == URL
     assert await client.queue_url("arn:aws:sqs:us-east-1:123456789012:q") == URL

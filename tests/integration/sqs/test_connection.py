@@ -116,16 +116,16 @@ async def test_a_reply_may_be_split_at_every_byte(listen: Listen, stream: bytes)
     assert gone == [server.client]
 
 
-async def test_byte_by_byte(listen: Listen) -> None:
+async def test_a_reply_may_arrive_byte_by_byte(listen: Listen) -> None:
     pieces = [WHOLE[at : at + 1] for at in range(len(WHOLE))]
     assert (await exchange(listen, *pieces)).body == '{"a":"é"}'.encode()
 
 
-async def test_empty_body(listen: Listen) -> None:
+async def test_an_empty_body_is_read(listen: Listen) -> None:
     assert (await exchange(listen, answer(b""))).body == b""
 
 
-async def test_body_until_close(listen: Listen) -> None:
+async def test_a_body_without_a_length_ends_with_the_connection(listen: Listen) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: x\r\n\r\n"
     reply = await exchange(listen, head + b"one ", b"two", then_close=True)
     assert (reply.status, reply.body) == (200, b"one two")
@@ -153,7 +153,7 @@ async def test_old_http_is_closed(listen: Listen) -> None:
 
 
 @pytest.mark.parametrize("at", range(len(WHOLE) + 1))
-async def test_early_close_at_every_byte(listen: Listen, at: int) -> None:
+async def test_a_close_at_any_byte_is_a_fault(listen: Listen, at: int) -> None:
     if at == len(WHOLE):
         assert (await exchange(listen, WHOLE, then_close=True)).status == 200
         return
@@ -163,7 +163,7 @@ async def test_early_close_at_every_byte(listen: Listen, at: int) -> None:
 
 
 @pytest.mark.parametrize("at", range(0, len(CHUNKED), 7))
-async def test_early_close_of_chunks(listen: Listen, at: int) -> None:
+async def test_a_close_within_chunks_is_a_fault(listen: Listen, at: int) -> None:
     pieces = (CHUNKED[:at],) if at else ()
     fault = await fault_of(listen, *pieces, then_close=True)
     assert fault.code == "aws_connection"
@@ -286,7 +286,7 @@ async def assert_oversize(listen: Listen, handler: Handler) -> None:
     await client.closed
 
 
-async def test_endless_headers(listen: Listen) -> None:
+async def test_headers_over_their_limit_are_a_fault(listen: Listen) -> None:
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n")
@@ -297,7 +297,9 @@ async def test_endless_headers(listen: Listen) -> None:
     await assert_oversize(listen, flood)
 
 
-async def test_endless_body(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_over_its_limit_is_a_fault(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BODY_BYTES_MAX", 100_000)
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

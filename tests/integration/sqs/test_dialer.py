@@ -133,7 +133,7 @@ async def test_a_server_without_tls_is_a_tls_fault(listen: Listen, bundle: str) 
     assert caught.value.code == "aws_tls"
 
 
-async def test_closed_during_the_handshake(listen: Listen, bundle: str) -> None:
+async def test_a_close_during_the_handshake_is_a_fault(listen: Listen, bundle: str) -> None:
     async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
 
@@ -143,7 +143,7 @@ async def test_closed_during_the_handshake(listen: Listen, bundle: str) -> None:
     assert caught.value.code in ("aws_unreachable", "aws_tls")
 
 
-async def test_silent_handshake_is_bounded(listen: Listen, bundle: str) -> None:
+async def test_a_silent_handshake_times_out(listen: Listen, bundle: str) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1000):
             pass
@@ -155,7 +155,7 @@ async def test_silent_handshake_is_bounded(listen: Listen, bundle: str) -> None:
     assert caught.value.code == "aws_unreachable"
 
 
-def test_tls_is_never_left_out(bundle: str) -> None:
+def test_tls_and_the_scheme_must_agree(bundle: str) -> None:
     for endpoint, tls in (
         (Endpoint("https", "h", 443), None),
         (Endpoint("http", "h", 80), make_tls(bundle)),
@@ -249,7 +249,7 @@ async def test_the_last_address_says_why(unused_port: int, monkeypatch: pytest.M
     assert len(tried) == ADDRESSES_MAX
 
 
-async def test_ipv6(listen: Listen, call: Caller) -> None:
+async def test_ipv6_addresses_are_reached(listen: Listen, call: Caller) -> None:
     try:
         port = await listen(serve, host="::1")
     except OSError:  # without IPv6 on the machine, the fault says so
@@ -295,7 +295,9 @@ class Tunneller:
             await asyncio.wait(tasks)
 
 
-async def test_tunnel(listen: Listen, call: Caller, authority: trustme.CA, bundle: str) -> None:
+async def test_tls_goes_through_the_tunnel_of_a_proxy(
+    listen: Listen, call: Caller, authority: trustme.CA, bundle: str
+) -> None:
     port = await listen(serve, tls=server_tls(authority, "sqs.example"))
     tunneller = Tunneller(port)
     proxy = Proxy("127.0.0.1", await listen(tunneller), "Basic dTpw")

@@ -122,7 +122,7 @@ def test_arguments_override_the_environment(aws: pytest.MonkeyPatch) -> None:
     assert (found.region, found.endpoint.port) == ("us-west-2", 1)
 
 
-def test_proxy_and_bundle(aws: pytest.MonkeyPatch) -> None:
+def test_the_proxy_and_the_ca_bundle_are_read(aws: pytest.MonkeyPatch) -> None:
     aws.setenv("HTTPS_PROXY", "http://proxy:3128")
     aws.setenv("AWS_CA_BUNDLE", "/aws.pem")
     found = read_environment()

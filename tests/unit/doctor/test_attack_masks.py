@@ -57,7 +57,7 @@ def test_a_pseudonym_falls_only_with_the_key() -> None:
 
 
 @pytest.mark.parametrize("mask", ["encrypt", "encrypt_deterministic", "fpe_ff1"])
-def test_what_is_encrypted_opens_at_once_with_the_key(mask: str) -> None:
+def test_encrypted_values_open_at_once_with_the_key(mask: str) -> None:
     made = estimate(mask)
     assert (made.seconds_without_key, made.seconds_with_key) == (None, 0.0)
     assert "with it, each is opened at once" in finding_of(field(mask), made, RATE).detail

@@ -84,7 +84,7 @@ def test_the_self_test_passes_here() -> None:
         (aead, "encrypt", lambda *_: 1 / 0, "AES-GCM"),
     ],
 )
-def test_no_key_is_loaded_where_a_library_computes_something_else(
+def test_no_key_is_loaded_if_a_library_fails_the_self_test(
     monkeypatch: pytest.MonkeyPatch, module: object, function: str, broken: object, named: str
 ) -> None:
     monkeypatch.setattr(module, function, broken)

@@ -157,7 +157,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("type_", "given", "code"), WRONG)
-def test_what_is_not_of_the_type_is_a_fault_and_names_the_field(
+def test_a_value_of_the_wrong_type_is_a_fault_that_names_the_field(
     type_: str, given: str, code: str
 ) -> None:
     assert refused(one_field(type_), f'{{"a": {{"v": {given}}}}}') == (code, "a.v")
@@ -309,7 +309,7 @@ def test_a_record_goes_to_every_route_whose_condition_holds() -> None:
 
 
 @pytest.mark.parametrize("kind", ["other", None, 1, True, ["login"], {"login": 1}, ""])
-def test_what_no_route_takes_is_set_aside_or_dropped_and_counted(kind: Any) -> None:
+def test_a_record_that_no_route_takes_is_refused_or_dropped_and_counted(kind: Any) -> None:
     assert refused(mapping(route=ROUTES), {"type": kind}) == ("unmatched", "record 0")
     row = result(mapping(route=ROUTES, unmatched="drop"), {"type": kind})
     assert isinstance(row, Row)

@@ -172,7 +172,7 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON)
-def test_what_is_not_json(drop: Decoder, strict: Decoder, body: str) -> None:
+def test_a_body_that_is_not_json_is_refused(drop: Decoder, strict: Decoder, body: str) -> None:
     fault = refused(drop, body)
     assert (fault.code, fault.detail) == ("not_json", "")
     # The strict decoder may meet an unknown name before the part that is not JSON.

@@ -506,7 +506,7 @@ def test_a_default_is_encrypted_apart_for_every_row_too() -> None:
     assert opened == {"x"}
 
 
-def test_what_cannot_be_encrypted_or_does_not_fit_is_a_fault_of_its_row_alone() -> None:
+def test_an_encrypted_value_that_does_not_fit_is_a_fault_of_its_row_alone() -> None:
     got = lines({"a": "ok"}, {"a": "x" * 200}, {"a": "ok"}, plan=encrypted())
     assert [getattr(line, "code", "") for line in got] == ["", "too_long", ""]
     assert isinstance(got[1], PermanentFault)

@@ -163,7 +163,7 @@ def test_an_operator_is_frozen_and_tells_only_its_name(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in MASKING if OPERATORS[name].properties.deterministic]
 )
-def test_what_is_declared_deterministic_is(name: str) -> None:
+def test_an_operator_declared_deterministic_gives_equal_results(name: str) -> None:
     for kind, value in OF_KIND.items():
         if kind in OPERATORS[name].properties.kinds and (name, kind) != ("truncate_ip", "text"):
             assert operator(name, kind=kind)(value) == operator(name, kind=kind)(value)

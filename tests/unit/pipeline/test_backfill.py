@@ -70,7 +70,7 @@ def test_a_batch_ends_with_its_lines_or_its_bytes(monkeypatch: pytest.MonkeyPatc
     assert {message.attributes.sent_timestamp for message in read} == {day, 7}
 
 
-def test_the_last_number_is_a_line_and_the_next_is_none() -> None:
+def test_lines_beyond_the_last_number_are_refused() -> None:
     archive = Archive("a", "sha256:0", 1, date(2024, 5, 6))
     work = Backfill(cast("Any", None), cast("Any", None), 1, batch_lines=2)
     lines = iter([Line(b"{}", None)] * 3)

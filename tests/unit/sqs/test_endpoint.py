@@ -99,7 +99,7 @@ def test_the_proxy_of_the_environment_is_found(
         ("us-east-1.amazonaws", True),
     ],
 )
-def test_no_proxy(no_proxies: pytest.MonkeyPatch, no_proxy: str, used: bool) -> None:
+def test_no_proxy_excludes_hosts(no_proxies: pytest.MonkeyPatch, no_proxy: str, used: bool) -> None:
     no_proxies.setenv("HTTPS_PROXY", "http://proxy:3128")
     no_proxies.setenv("NO_PROXY", no_proxy)
     assert (find_proxy(AWS) is not None) is used

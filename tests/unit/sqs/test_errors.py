@@ -102,7 +102,7 @@ def test_any_answer_gives_a_fault_in_printable_ascii(head: bytes, body: bytes, s
 
 
 @given(st.text())
-def test_plain_name(text: str) -> None:
+def test_an_error_name_is_ascii_without_punctuation(text: str) -> None:
     name = plain_name(text)
     assert name in (text, "Unknown")
     assert name.isascii()
@@ -118,5 +118,5 @@ def test_plain_name(text: str) -> None:
         ("Sun, 99 Aug 2015 12:36:00 GMT", None),
     ],
 )
-def test_date(value: str, epoch_s: float | None) -> None:
+def test_the_date_of_an_answer_is_read(value: str, epoch_s: float | None) -> None:
     assert read_date(reply("x", headers=f"Date: {value}\r\n")) == epoch_s

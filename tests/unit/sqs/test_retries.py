@@ -50,7 +50,7 @@ def test_delays_double_up_to_the_bound() -> None:
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 60))
-def test_full_jitter(drawn: float, attempt: int) -> None:
+def test_delays_have_full_jitter_up_to_their_bound(drawn: float, attempt: int) -> None:
     plan = Retries(RetrySettings("standard", 100), draw=lambda: drawn).plan(transient(), attempt)
     assert plan is not None
     assert 0 <= plan[0] <= min(2.0 ** (attempt - 1), BACKOFF_S_MAX)

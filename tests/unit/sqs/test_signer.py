@@ -85,7 +85,7 @@ SCOPE = "AKIDEXAMPLE/20150830/us-east-1/service/aws4_request"
         ),
     ],
 )
-def test_published_vectors(
+def test_signatures_equal_the_published_vectors(
     method: str, signed: tuple[tuple[str, str], ...], body: bytes, names: str, signature: str
 ) -> None:
     assert example(method, signed, body) == (
@@ -175,7 +175,7 @@ def test_request_on_the_wire() -> None:
     assert "x-amz-date: 19700101T000000Z" in fields
 
 
-def test_key_changes_at_midnight_utc() -> None:
+def test_the_signing_key_changes_at_midnight_utc() -> None:
     midnight = calendar.timegm((2026, 3, 1, 0, 0, 0))
     signer = Signer(EXAMPLE, region="us-east-1", host="h")
     template = RequestTemplate(signer)

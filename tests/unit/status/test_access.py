@@ -53,7 +53,9 @@ def test_the_host_must_be_a_name_of_this_address(host: str, status: int) -> None
         ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
     ],
 )
-def test_what_another_site_s_page_asks_for_is_refused(headers: dict[str, str], status: int) -> None:
+def test_requests_from_another_site_s_page_are_refused(
+    headers: dict[str, str], status: int
+) -> None:
     assert refused(Access(), "/events", LOCAL | headers) == status
 
 

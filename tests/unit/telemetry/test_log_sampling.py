@@ -38,7 +38,7 @@ def test_overdue_counts_are_returned_once() -> None:
     assert repeats.overdue(everything=True) == [("kind", 1)]
 
 
-def test_kinds_are_bounded() -> None:
+def test_the_number_of_kinds_is_bounded() -> None:
     repeats = RepeatLimiter(lines_max=1, clock=Clock())
     told = [repeats.admit(number) for number in range(2 * KINDS_MAX)]
     assert told.count(0) == KINDS_MAX + 1

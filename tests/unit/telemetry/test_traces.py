@@ -65,7 +65,7 @@ def test_a_malformed_trace_header_names_no_producer(given: Message) -> None:
     assert producer_of(given) is None
 
 
-def test_not_sampled_is_kept() -> None:
+def test_a_producer_s_decision_not_to_sample_is_kept() -> None:
     expected = (int(TRACE, 16), int(SPAN, 16), False)
     assert producer_of(message(f"00-{TRACE}-{SPAN}-00")) == expected
     assert producer_of(message(header=XRAY.replace("Sampled=1", "Sampled=0"))) == expected

@@ -70,7 +70,7 @@ def test_subject_references_equal_the_frozen_ones(known: dict[str, str]) -> None
     assert hmac.digest(key, canonical, "sha256")[:16].hex() == known["reference"]
 
 
-def test_wrapped_keys(kek: SealingKey) -> None:
+def test_wrapped_keys_equal_the_frozen_ones(kek: SealingKey) -> None:
     wrapped = VECTORS["wrapped_reference_key"]
     key = crypto.unwrap_reference_key(kek, bytes.fromhex(wrapped))
     assert key.hex() == VECTORS["reference_key"]
