@@ -13,12 +13,12 @@ from rich.text import Text
 
 from sqs2pg.status.recorder import Point
 from sqs2pg.status.snapshot import Snapshot, StageTime
+from sqs2pg.telemetry.metrics import STAGES
 
 _BARS = "▁▂▃▄▅▆▇█"
 _MEAN_S = 5.0
 FAULTS_MAX = 6
 WORKERS_MAX = 8
-_STAGES = ("receive", "decode", "mask", "write", "acknowledge")
 _STYLES = {"receive": "cyan", "decode": "green", "mask": "magenta", "write": "blue"}
 
 
@@ -106,9 +106,9 @@ def _rate(points: Sequence[Point], name: str) -> str:
 
 def _stages(snapshot: Snapshot, points: Sequence[Point]) -> Table:
     table = Table.grid(padding=(0, 2), pad_edge=False)
-    busy = {name: _busy(points, name) for name in _STAGES}
+    busy = {name: _busy(points, name) for name in STAGES}
     inside = sum(busy[name] for name in ("decode", "mask", "write"))
-    for name in _STAGES:
+    for name in STAGES:
         stage = snapshot.stages.get(name, StageTime())
         each = stage.seconds / stage.count if stage.count else None
         unit = "a batch" if name in {"decode", "mask", "write"} else "a request"

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from sqs2pg.errors import SettingsError, Sqs2pgError
+from sqs2pg.mapping.ledger_key import DAY_MS
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -35,7 +36,6 @@ LINE_BYTES_MAX = 256 * 2**20
 _PIECE = 2**20
 _PACKED = 2**15
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_DAY_MS = 86_400_000
 
 _EXPORTED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)Z[ \t](?=\s*[{\[])")
 _SUBSCRIPTION = re.compile(rb'\s*\{\s*"messageType"\s*:\s*"(DATA|CONTROL)_MESSAGE"')
@@ -334,7 +334,7 @@ def _split(line: bytes) -> Iterator[bytes]:
 
 def day_ms(day: date) -> int:
     """Return the first millisecond of a UTC day, since the epoch."""
-    return (day - date(1970, 1, 1)).days * _DAY_MS
+    return (day - date(1970, 1, 1)).days * DAY_MS
 
 
 def _damaged(name: str) -> ArchiveDamaged:

@@ -21,8 +21,8 @@ _CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, see
 SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
                      %s::sqs2pg.delivery_outcome[], %s::timestamptz[])
 ON CONFLICT (key) DO NOTHING RETURNING key::text"""
-_HELD = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
-_MARK_QUARANTINED = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
+MESSAGE_OF_KEY = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
+MARK_QUARANTINED = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
 _ATTACH_DAYS = "SELECT sqs2pg.attach_days(%s, %s)"
 
 # Made once and run by map: a generator costs one Python call per row.
@@ -84,7 +84,7 @@ class Ledger:
         fresh = {key for (key,) in claimed}
         held = {entry.key: entry.message_id for entry in entries if entry.key not in fresh}
         if held and not self._dedupe:
-            for key, message_id in await session.execute(_HELD, [list(held)]):
+            for key, message_id in await session.execute(MESSAGE_OF_KEY, [list(held)]):
                 if held[key] != message_id:
                     raise FatalFault(
                         f"messages {message_id} and {held[key]} have one ledger key",
@@ -95,7 +95,7 @@ class Ledger:
 
     async def mark_quarantined(self, session: Session, keys: Iterable[str]) -> None:
         """Turn entries of this transaction from written to quarantined."""
-        await session.execute(_MARK_QUARANTINED, [list(keys)])
+        await session.execute(MARK_QUARANTINED, [list(keys)])
 
 
 class Claim:

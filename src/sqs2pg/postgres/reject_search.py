@@ -16,16 +16,13 @@ import psycopg
 
 from sqs2pg.message import Row
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sqlstate import DatabaseFault, Verdict, diagnose
+from sqs2pg.postgres.sqlstate import COLUMN_STATES, DatabaseFault, Verdict, diagnose
 from sqs2pg.postgres.target_copy import TargetCopy
 
 _CUT = 0.382  # 1 - 1/golden ratio
 SUPPRESSED = DatabaseFault(Verdict.BAD_ROW, "", "row_suppressed")
 """A trigger returned NULL: the server took the row and kept nothing."""
 _KEEP_ROWS = 256  # once bad rows are known, this many accepted ones are worth a savepoint
-COLUMN_STATES = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
-"""SQLSTATEs of rows that a column takes no more, or not yet: too long, out of range, not of its
-type, NULL. They may say that the table has changed."""
 SAME_FAULT_MAX = 50
 """A batch's search ends early after this many rows that were rejected alike, none accepted."""
 
@@ -43,7 +40,7 @@ async def find_rejected(
     Rows that are rejected with one of `COLUMN_STATES` were all tried against the same state of the
     tables, which lasts until the transaction ends: a column that changes meanwhile must not split
     a batch. Ends early, with every row counted as rejected, once the first `SAME_FAULT_MAX` rows
-    are rejected alike. Raises psycopg.Error for any error that does not speak of a row.
+    are rejected alike. Raises psycopg.Error for any error that is not about a row.
     """
     if not rows:
         return {}
@@ -81,15 +78,15 @@ class _Search:
         self._locked = False
 
     async def run(self, suspected: DatabaseFault | None) -> dict[int, tuple[Row, DatabaseFault]]:
-        fault = suspected or await self._try_upto(len(self._rows))
+        fault = suspected or await self._try_up_to(len(self._rows))
         while fault is not None:
             index, fault = await self._first_bad(fault, proven=fault is not suspected)
             if fault is not None:
                 self._rejected[index] = (self._rows[index], fault)
                 self._good = index + 1
-                if self._hopeless():
+                if self._all_alike():
                     return {i: (row, fault) for i, row in enumerate(self._rows)}
-            fault = await self._try_upto(len(self._rows))
+            fault = await self._try_up_to(len(self._rows))
         return self._rejected
 
     async def _first_bad(
@@ -105,12 +102,12 @@ class _Search:
                 guess = guess if guess > low else None
             else:
                 end = low + max(1, round((high - low) * _CUT))
-            tried = await self._try_upto(end)
+            tried = await self._try_up_to(end)
             if tried is None:
                 low = end
             else:
                 high, fault, proven = end, tried, True
-        return low, fault if proven else await self._try_upto(high)
+        return low, fault if proven else await self._try_up_to(high)
 
     def _row_of_line(self, line: int | None) -> int | None:
         """Return the index of the row that line `line` of the last COPY belonged to, from 1."""
@@ -123,7 +120,7 @@ class _Search:
                     return index
         return None
 
-    async def _try_upto(self, end: int) -> DatabaseFault | None:
+    async def _try_up_to(self, end: int) -> DatabaseFault | None:
         """Write the rows before `end` that are not written yet; undo them where one is bad."""
         rows = [self._rows[i] for i in range(self._placed, end) if i not in self._rejected]
         if not rows:
@@ -143,7 +140,7 @@ class _Search:
             self._placed = self._saved
             if fault.sqlstate in COLUMN_STATES and not self._locked:
                 await self._lock()
-                return await self._try_upto(end)
+                return await self._try_up_to(end)
             return fault
         self._placed = end
         if self._rejected and end - self._saved > _KEEP_ROWS and end < len(self._rows):
@@ -158,7 +155,8 @@ class _Search:
         await self._session.execute("SAVEPOINT sqs2pg_rows")
         self._locked = True
 
-    def _hopeless(self) -> bool:
+    def _all_alike(self) -> bool:
+        """Whether the first `SAME_FAULT_MAX` rows are all rejected alike."""
         found = self._rejected
         return (
             len(found) == SAME_FAULT_MAX

@@ -17,6 +17,7 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping import ledger_key
 from sqs2pg.message import Row
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.ledger import MARK_QUARANTINED, MESSAGE_OF_KEY
 from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.postgres.target_copy import RowCounts
@@ -36,8 +37,6 @@ _FLIP = """UPDATE sqs2pg.delivery d SET outcome = 'written'
 FROM unnest(%s::uuid[], %s::text[]) AS e (key, message_id)
 WHERE d.key = e.key AND d.message_id = e.message_id AND d.outcome = 'quarantined'
 AND d.key = ANY(%s::uuid[]) RETURNING d.key::text"""
-_FLIP_BACK = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
-_KNOWN = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
 _DAYS = "SELECT name FROM unnest(%s::text[]) name WHERE to_regclass('sqs2pg.' || name) IS NOT NULL"
 _CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
 SELECT key, message_id, %s, 'written', now()
@@ -139,7 +138,7 @@ class Flip:
         ids = [row.message_id for row in rows]
         self.flipped = {key for (key,) in await session.execute(_FLIP, [keys, ids, keys])}
         if rest := [key for key in keys if key not in self.flipped]:
-            known = dict(await session.execute(_KNOWN, [rest]))
+            known = dict(await session.execute(MESSAGE_OF_KEY, [rest]))
             days = {key: _partition(key) for key in rest}
             kept = {name for (name,) in await session.execute(_DAYS, [[*days.values()]])}
             for key in rest:
@@ -164,7 +163,7 @@ class Flip:
 
     async def put_back(self, session: Session, keys: Collection[str]) -> None:
         """Flip back the entries of rows that are rejected, and give up their events."""
-        await session.execute(_FLIP_BACK, [[key for key in keys if key in self.flipped]])
+        await session.execute(MARK_QUARANTINED, [[key for key in keys if key in self.flipped]])
         self.flipped.difference_update(keys)
         given_up = [self.claimed.pop(key) for key in keys if key in self.claimed]
         await session.execute(_GIVE_UP_CLAIM, [given_up])

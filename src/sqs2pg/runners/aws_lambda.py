@@ -31,15 +31,13 @@ from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
 from sqs2pg.settings import Settings, load
+from sqs2pg.sqs.queue import SUSPECT_RECEIVES
 from sqs2pg.telemetry import log
 from sqs2pg.telemetry.emf import EmfLines
 from sqs2pg.telemetry.metrics import Metrics
 
 CUT_S = 1.0
 """Work under way is cut so long before the function's timeout, so that an answer still gets out."""
-SUSPECT_RECEIVES = 10
-"""Deliveries that make a message a suspect if `source.max_receives` is not set. The queue is not
-asked, since a function in a private network may not reach it."""
 UPKEEP_EVENT = "Scheduled Event"
 """`detail-type` of an EventBridge rule's event, which means one turn of the books' upkeep."""
 
@@ -114,6 +112,8 @@ class Invocation:
         self._remaining_s = remaining_s
         self._margin_s = settings.aws_lambda.margin_s
         self._batch_rows_max = settings.sink.batch_rows_max
+        # The queue is not asked for its redrive policy: a function in a private network may not
+        # reach it.
         self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES)
         self.outcomes: dict[str, Outcome] = {}
         self._blocked: set[str] = set()  # groups with a message that was given back
