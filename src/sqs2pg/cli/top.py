@@ -37,7 +37,7 @@ class StatusClient:
         if not address.startswith(("http://", "https://")):
             raise SettingsError(
                 "the status address is not a URL of http or https",
-                hint="such as http://127.0.0.1:9465; the log of `run` says it",
+                hint="such as http://127.0.0.1:9465; the log of `run` shows it",
             )
         self.address = address.rstrip("/")
         self._token = token

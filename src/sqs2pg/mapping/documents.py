@@ -70,7 +70,7 @@ class DecodedMessage(msgspec.Struct, gc=False, eq=False):
 
 
 class DocumentReader:
-    """Compiled from the mapping's targets: documents in, units out."""
+    """Compiled from the mapping's targets: documents in, decoded messages out."""
 
     def __init__(
         self,
@@ -101,34 +101,34 @@ class DocumentReader:
         )
 
     def read(self, documents: Sequence[Any], *, several: bool = False) -> DecodedMessage:
-        """Return the unit of a message's documents, each a decoded JSON value.
+        """Decode one message from its documents, each a decoded JSON value.
 
         `several`: the envelope allows any number of documents. Raises PermanentFault:
         `not_an_object`, `missing_field`, `empty_field`, `wrong_type`, `unknown_field`,
         `unmatched`, `too_many_records`.
         """
-        unit = DecodedMessage([], several=several or len(documents) > 1)
-        unit.several = unit.several or any(e.explodes for e in self._extractors)
+        decoded = DecodedMessage([], several=several or len(documents) > 1)
+        decoded.several = decoded.several or any(e.explodes for e in self._extractors)
         index = 0
         names: list[str | None] = []
         for document in documents:
             if type(document) is not dict:
-                raise located(PermanentFault("not_an_object"), index, unit.several)
+                raise located(PermanentFault("not_an_object"), index, decoded.several)
             if self._known is not None:
-                self._refuse_unknown(document, self._known, index, unit.several)
+                self._refuse_unknown(document, self._known, index, decoded.several)
             for name, steps in self._dropped.items():
                 if _exists(document, steps):
-                    unit.dropped_fields.append(name)
+                    decoded.dropped_fields.append(name)
             if self._dedupe:
-                names.append(self._event_name(document, index, unit.several))
-            index = self._extract(document, unit, index)
+                names.append(self._event_name(document, index, decoded.several))
+            index = self._extract(document, decoded, index)
             if index > RECORDS_MAX:
                 raise PermanentFault("too_many_records")
         if names and None not in names:
-            unit.event = "\x1f".join(name for name in names if name)
-        return unit
+            decoded.event = "\x1f".join(name for name in names if name)
+        return decoded
 
-    def _extract(self, document: Any, unit: DecodedMessage, first: int) -> int:
+    def _extract(self, document: Any, decoded: DecodedMessage, first: int) -> int:
         """Add the document's records; return the index of the next one."""
         taken = [
             *self._always,
@@ -137,13 +137,13 @@ class DocumentReader:
         taken = taken or self._otherwise
         if not taken:
             if not self._drop_unmatched:
-                raise located(PermanentFault("unmatched"), first, unit.several)
-            unit.dropped += 1
+                raise located(PermanentFault("unmatched"), first, decoded.several)
+            decoded.dropped += 1
             return first + 1
         most = 0
         for target in taken:
-            records = self._extractors[target].records(document, first, unit.several)
-            unit.extracts += [
+            records = self._extractors[target].records(document, first, decoded.several)
+            decoded.extracts += [
                 ExtractedRecord(target, first + i, record) for i, record in enumerate(records)
             ]
             most = max(most, len(records))

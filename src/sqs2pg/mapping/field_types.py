@@ -2,7 +2,7 @@
 
 A record says what the field's JSON value must be, how it is converted, which column `migrate`
 makes for it, and which columns it can be written to. Everything that depends on a field's type
-reads it here. What the settings alone need to know of types is in `settings/mask_rules.py` (which
+reads it here. What the settings need to know about types is in `settings/mask_rules.py` (which
 can be masked) and `settings/rules.py` (which take a default from the message). No I/O here.
 """
 

@@ -89,7 +89,7 @@ class Operator:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Declaration:
-    """All that the package knows of one operator; each operator's module has its own."""
+    """All that the package knows about one operator. Each operator's module declares it."""
 
     name: str
     """The value of `mask` in the settings."""

@@ -32,7 +32,7 @@ from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
 
 TRIES_MAX = 12
-"""Attempts at one batch, over some minutes, before a run ends. Repeated, it goes on from there."""
+"""Attempts at one batch, over some minutes, before a run ends. The next run goes on from there."""
 BATCHES_AT_ONCE = 5
 """A backfill's batch is as large as this many of the queue's: no line has to be visible soon, and
 each batch costs a commit."""

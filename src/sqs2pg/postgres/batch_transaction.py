@@ -27,7 +27,7 @@ _SETTINGS = (
 
 
 class SinkPlan(msgspec.Struct, frozen=True):
-    """What the sink needs to know of the pipeline it writes for."""
+    """What the sink needs to know about the pipeline it writes for."""
 
     id: int
     targets: tuple[TargetTable, ...]

@@ -341,15 +341,15 @@ class Sink:
             raise await self._give_up(diagnose(error)) from None
 
     async def note_suspect(self, key: str, attempt: int) -> bool:
-        """Note durably that a message is being tried alone, at its delivery number `attempt`.
+        """Commit a marker: a message is being tried alone, at its delivery number `attempt`.
 
-        Returns whether an earlier delivery left such a note. Raises TransientFault.
+        Returns whether an earlier delivery left a marker. Raises TransientFault.
         """
         [(before,)] = await self._run_alone(_NOTE_SUSPECT, [key, key, self._plan.id, attempt])
         return before is not None and before < attempt
 
     async def clear_suspect(self, key: str) -> None:
-        """Remove the note: the message came to its end. Raises TransientFault."""
+        """Delete the marker that `note_suspect` made. Raises TransientFault."""
         await self._run_alone(_CLEAR_SUSPECT, [key])
 
     async def _run_alone(

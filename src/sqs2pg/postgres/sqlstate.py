@@ -19,12 +19,12 @@ import psycopg
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, Stage, TransientFault
 
-# PostgreSQL documentation, appendix A. These classes speak of a row's data, or a trigger or a
-# constraint raises them. Everything else (08, 25, 40, 42, 53, 55, 57, 58, XX, …) speaks of the
-# world, and must never send a message to quarantine.
+# PostgreSQL documentation, appendix A. These classes are about a row's data, or a trigger or a
+# constraint raises them. Everything else (08, 25, 40, 42, 53, 55, 57, 58, XX, …) is about the
+# server, and must never send a message to quarantine.
 _ROW_CLASSES = frozenset({"20", "21", "22", "23", "27", "2F", "38", "39", "44", "P0"})
 # The only one of class 54: a value too large for its index or its type. 54001, 54011 and 54023
-# speak of the server and of the statement.
+# are about the server and the statement.
 _ROW_TOO_LARGE = "54000"
 # A trigger may raise classes of its own: appendix A leaves those that begin with I to Z or 5 to 9
 # to implementations, except for the ones that PostgreSQL itself has taken.
@@ -113,7 +113,7 @@ def diagnose(error: psycopg.Error) -> DatabaseFault:
 
 
 def is_row_state(sqlstate: str) -> bool:
-    """Whether an SQLSTATE, raised while writing to the target, speaks of the row."""
+    """Whether an SQLSTATE, raised while writing to the target, is about the row."""
     family = sqlstate[:2]
     return (
         family in _ROW_CLASSES

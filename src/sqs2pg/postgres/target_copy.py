@@ -53,7 +53,7 @@ class TargetCopy:
         self._statements = [target.copy_statement() for target in targets]
         self._names = [target.name for target in targets]
         self.at = 0
-        """The index of the target of the last COPY, which an error speaks of."""
+        """The index of the target of the last COPY, which an error is about."""
 
     async def copy(self, session: Session, rows: Sequence[Row]) -> bool:
         """COPY the rows; return whether the server kept every one. Raises psycopg.Error."""

@@ -1,7 +1,7 @@
 """`backfill --ray`: archives over a Ray cluster. Each worker writes one archive at a time.
 
     driver ─ find ─▶ archives ─ one ─▶ worker on a node: read, mask, write, as `backfill` has it
-           ◀─ state, every second or so; what it came to, at the end ┘
+           ◀─ state, every second or so; its result, at the end      ┘
 
 The progress is in the table, as without a cluster. A worker that dies has committed whole batches;
 another worker goes on with its archive at the next line. PostgreSQL's lock keeps two workers from
@@ -303,7 +303,7 @@ class BackfillDriver:
             raise as_fault(ended["fault"])
 
     def _others_first(self, worker: _PlacedWorker) -> bool:
-        """Whether there is other work. After it, the archive of another run may be free."""
+        """Whether to do other work first: after it, another run may have freed the archive."""
         at_work = any(one.task for one in self._workers if one is not worker)
         return at_work or any(not task.refused for task in self._waiting)
 

@@ -286,7 +286,7 @@ class FleetDriver:
         one.actor.stop.remote()
 
     async def _look(self) -> None:
-        """Ask every consumer for its state; remove those that ended, in whatever way."""
+        """Ask every consumer for its state; remove those that ended, for whatever reason."""
         for one in self._placed:
             one.rate = None
             if one.asked is None:

@@ -296,7 +296,7 @@ class SqsClient:
         repeatable: bool,
         chain: CallChain | None,
     ) -> Reply:
-        """Return one answer, of any status; of a chain, its last."""
+        """Return one answer, of any status. For a chain, return its last one."""
         if time.time() >= self._credentials.refresh_at:
             await self._credentials.renew()
         pool = self.polls if operation is wire.RECEIVE else self.calls

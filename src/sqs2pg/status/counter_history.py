@@ -1,7 +1,7 @@
 """The last counts of workers that no longer answer, so that the sum over all never falls.
 
-Prometheus takes a counter that falls for one that started again, and counts its whole value as new.
-If one worker of ten were killed, that would show as a burst of nine workers' messages.
+If a counter falls, Prometheus assumes that it started again at 0, and adds its whole value. So if
+one worker of ten were killed, the counts of the other nine would show as a burst of messages.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 `demo`, `run --local` and the tests start both with one `with servers() as local:`. No Docker, as
 root or not, on free ports of 127.0.0.1; ready when they answer, in about a second.
 
-They are gone when we exit, in whatever way. On a return, an exception, Ctrl-C, SIGTERM or SIGHUP
-the servers are stopped and their folder is removed. On kill -9 the kernel ends them, and the next
-start removes the folder. Linux is tested; elsewhere kill -9 may leave the servers running.
+They are gone when we exit, however that happens. On a return, an exception, Ctrl-C, SIGTERM or
+SIGHUP the servers are stopped and their folder is removed. On kill -9 the kernel ends them, and
+the next start removes the folder. Linux is tested; elsewhere kill -9 may leave the servers running.
 
 Must never do: use a fixed port, listen beyond loopback, or write outside the temp folder, except
 the environment file that a caller asks for.

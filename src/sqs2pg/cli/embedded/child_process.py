@@ -1,4 +1,4 @@
-"""One server process as our child, on loopback; it ends when we end, in whatever way.
+"""One server process as our child, on loopback; it ends when we end, however that happens.
 
 Every child starts through a short Python program that drops root, asks the kernel to signal it
 when its parent dies (PR_SET_PDEATHSIG), checks that the parent has not died before that, and
