@@ -428,7 +428,7 @@ def test_no_canary_is_found_anywhere_and_a_planted_one_is(world: World, send: Se
     assert [leak for surface in SURFACES for leak in leaks(surface, world, flock)] == []
 
     target = world.sql("SELECT user_id FROM events")
-    assert find(flock.kept, str(target)), "what is kept is written: the messages did arrive"
+    assert find(flock.kept, str(target)), "kept fields are written, so the messages did arrive"
     for surface in SURFACES:
         planted = text_canary("planted")
         surface.plant(world, planted.value)

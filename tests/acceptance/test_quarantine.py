@@ -247,7 +247,7 @@ def test_a_replay_killed_midway_and_run_again_doubles_nothing(
     assert verified["differences"] == []
     assert (verified["written"], verified["quarantined"]) == (600, 0)
     acts = query("SELECT subject FROM sqs2pg.audit ORDER BY sequence")
-    assert acts[0] == ("pipeline 1, 600 quarantine entries: all",), "on record though it was killed"
+    assert acts[0] == ("pipeline 1, 600 quarantine entries: all",), "recorded, though it was killed"
 
 
 def blocked(query: Query) -> bool:
@@ -270,6 +270,8 @@ def test_the_anchor_of_an_act_is_logged_and_verify_holds_the_audit_to_it(
     query("TRUNCATE sqs2pg.audit")
     query("ALTER TABLE sqs2pg.audit_head DISABLE TRIGGER ALL")
     query("UPDATE sqs2pg.audit_head SET sequence = 0, hash = decode(repeat('00', 32), 'hex')")
-    assert shell("verify", "--json").last["ok"] is True, "rewritten so that only an anchor tells"
+    assert shell("verify", "--json").last["ok"] is True, (
+        "rewritten so that only an anchor reveals it"
+    )
     [difference] = shell("verify", "--anchor", anchor, "--json", code=1).last["differences"]
     assert "row 1, which the anchor names, is missing" in difference

@@ -327,7 +327,7 @@ async def test_a_trial_interrupted_by_a_stop_leaves_no_marker(
             await until(lambda: rows(database, noted) == [(1,)])
             ready.consumer.stop()
             assert (await run).released == 1
-            assert rows(database, noted) == [(0,)], "it has killed nobody"
+            assert rows(database, noted) == [(0,)], "it has not crashed a worker"
 
 
 async def test_the_queues_redrive_policy_sets_the_suspect_limit(
@@ -365,7 +365,7 @@ async def test_fifo_rows_go_in_in_the_order_of_their_group(
         ]
         await send(ready, bodies)
         totals = await ready.consumer.run(drain_settle_s=0.5)
-        assert (totals.written, totals.quarantined) == (59, 1), "a bad one blocks nobody"
+        assert (totals.written, totals.quarantined) == (59, 1), "a bad message blocks no other"
         for group in range(3):
             order = rows(
                 database,
@@ -394,7 +394,9 @@ async def test_an_event_sent_twice_by_its_producer_is_written_once(
     async with pipeline(ledger={"dedupe_key": "event"}) as ready:
         await send(ready, [login(1, event="event-one"), login(1, event="event-one"), login(3)])
         second = await ready.consumer.run(drain_settle_s=0.3)
-        assert (second.written, second.duplicate) == (1, 2), "one without a name is its own event"
+        assert (second.written, second.duplicate) == (1, 2), (
+            "a message without a dedupe key is its own event"
+        )
         session = await Session.connect(database)
         report = await verify(session, ready.sink_plan.id, dedupe=True)
         await session.close()

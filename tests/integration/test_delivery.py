@@ -10,9 +10,11 @@ from sqs2pg.errors import FatalFault
 from sqs2pg.mapping.ledger_key import DAY_MS
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline.poison import Suspects
+from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.reject_streak import ALL_REJECTED_MIN
 from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.pipeline import Pipeline
 from tests.integration.support import Assemble, receive, rows, send
 from tests.logins import login
 
@@ -226,13 +228,18 @@ def delivered(message: Message, times: int) -> Message:
     )
 
 
+async def one_message(ready: Pipeline) -> tuple[Processor, Message]:
+    """Send a login and receive it; return the pipeline's first processor, too."""
+    await send(ready, [login(1)])
+    [message] = await receive(ready, 1)
+    return ready.processors[0], message
+
+
 async def test_a_suspect_that_was_released_is_not_quarantined_for_its_marker(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:
-        processor = ready.processors[0]
-        await send(ready, [login(1)])
-        [message] = await receive(ready, 1)
+        processor, message = await one_message(ready)
         rows(database, "ALTER TABLE user_logins RENAME TO moved")
         assert await Suspects(8).try_alone(processor, delivered(message, 8)) == Outcome.RELEASED
         fault = processor.last_fault
@@ -247,9 +254,7 @@ async def test_a_suspect_is_released_too_where_its_marker_cannot_be_deleted(
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:
-        processor = ready.processors[0]
-        await send(ready, [login(1)])
-        [message] = await receive(ready, 1)
+        processor, message = await one_message(ready)
         rows(
             database,
             "ALTER TABLE user_logins RENAME TO moved;"
@@ -261,7 +266,7 @@ async def test_a_suspect_is_released_too_where_its_marker_cannot_be_deleted(
         assert await Suspects(8).try_alone(processor, delivered(message, 8)) == Outcome.RELEASED
         fault = processor.last_fault
         assert fault is not None
-        assert fault.code == "postgres_42P01", "the reason is not covered up"
+        assert fault.code == "postgres_42P01", "the first fault is reported"
         assert rows(database, "SELECT attempt FROM sqs2pg.suspect") == [(8,)]
 
 
@@ -285,9 +290,7 @@ async def test_the_marker_of_a_message_that_crashes_workers_stays_until_it_is_qu
     pipeline: Assemble, database: str
 ) -> None:
     async with pipeline() as ready:
-        processor = ready.processors[0]
-        await send(ready, [login(1)])
-        [message] = await receive(ready, 1)
+        processor, message = await one_message(ready)
         assert not await processor.sink.note_suspect(processor.key_of(message), 7)
         rows(database, "ALTER TABLE sqs2pg.quarantine RENAME TO moved")
         assert await Suspects(8).try_alone(processor, delivered(message, 8)) == Outcome.RELEASED

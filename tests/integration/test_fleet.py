@@ -54,7 +54,7 @@ def test_counters_add_up_and_times_are_the_latest_or_the_soonest(tmp_path: Path)
         assert read("sqs2pg_batch_rows_bucket", {"le": "10.0"}) == 1
         assert read("sqs2pg_batch_rows_count") == 2
         assert fleet.health() == (True, b'{"ok":true,"workers":[{"ok":true},{"ok":true}]}')
-    assert list(tmp_path.iterdir()) == [], "one that ended took its address back"
+    assert list(tmp_path.iterdir()) == [], "a worker that ended withdrew its address"
     assert fleet.health() == (True, b'{"ok":true,"workers":[]}')
 
 
@@ -95,14 +95,14 @@ def test_a_worker_s_counts_stay_while_it_is_silent_and_after_its_end(tmp_path: P
         with status_server("127.0.0.1:0", gone_on("5"), well) as first:
             (tmp_path / "0.address").write_text(first.removeprefix("http://"))
             assert read() == [55, 2, 55]
-        assert read() == [55, 2, 50], "killed: its address is left, and nothing answers there"
+        assert read() == [55, 2, 50], "killed: its address stays, and nothing answers there"
         with (
             status_server("127.0.0.1:0", gone_on("7"), well) as again,
             published_address(tmp_path / "0.address", again),
         ):
             assert read() == [62, 3, 57]
             assert read() == [62, 3, 57]
-        assert read() == [62, 3, 50], "at its end it took its address back"
+        assert read() == [62, 3, 50], "at its end it withdrew its address"
     assert read() == [62, 3, None]
 
 

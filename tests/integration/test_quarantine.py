@@ -383,7 +383,9 @@ async def test_a_commit_whose_reply_is_lost_is_not_done_again(
     with pytest.raises(TransientFault, match="08006"):
         await replayer.run(ALL)
     assert replayer.report == Replayed(replayed=4)
-    assert len(rows(database, USERS)) == 8, "the second batch is in, though nobody was told"
+    assert len(rows(database, USERS)) == 8, (
+        "the second batch is committed, though its reply was lost"
+    )
     assert await replay_selected(settings(), Selection(ids=tuple(range(1, 11)))) == Replayed(
         replayed=2, already_done=8
     )
@@ -407,7 +409,7 @@ async def test_batches_are_bounded_by_count_and_by_bytes(
     monkeypatch.setattr(replay_ledger, "BATCH_BYTES_MAX", 1)
     await set_aside([strange(30), strange(31)])
     assert await replay_selected(settings(), ALL) == Replayed(replayed=2)
-    assert rows(database, "SELECT count(*) FROM sqs2pg.audit") == [(3,)], "one act a run"
+    assert rows(database, "SELECT count(*) FROM sqs2pg.audit") == [(3,)], "one act per run"
 
 
 async def test_two_entries_of_one_message_are_written_once(

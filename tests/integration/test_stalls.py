@@ -165,4 +165,4 @@ async def test_thirty_thousand_faults_are_a_few_lines(
     assert len(said) < 600
     assert sum(len(short_line(line)) for line in said) < 200_000
     more = sum(line["count"] for line in said if line["event"] == "more like this")
-    assert len(told) + more == 30_000, "every one is told of, or counted"
+    assert len(told) + more == 30_000, "every one is logged or counted"

@@ -125,7 +125,7 @@ async def test_a_worker_that_is_gone_is_not_counted_and_its_row_goes(
             " unnest(ARRAY[interval '90 s', interval '2 h', interval '1 s']) AS late",
         )
         await ready.probes.read_database()
-        assert gauge(ready, "fleet_workers") == 2, "ours, and the one of a second ago"
+        assert gauge(ready, "fleet_workers") == 2, "ours, and the one seen a second ago"
         assert rows(database, "SELECT count(*) FROM sqs2pg.worker") == [(3,)]
 
 

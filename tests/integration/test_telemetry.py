@@ -55,7 +55,7 @@ async def test_spans_and_metrics_reach_a_collector_and_hold_no_value(
     lag = metrics["sqs2pg_lag_seconds"].histogram.data_points[0]
     assert lag.count == sum(lag.bucket_counts) >= 1
     assert len(lag.bucket_counts) == len(lag.explicit_bounds) + 1
-    assert "sqs2pg_dlq_visible_messages" not in metrics, "not known is not nought"
+    assert "sqs2pg_dlq_visible_messages" not in metrics, "unknown is not zero"
     for _, body in collector.bodies:
         for value in CANARIES:
             assert value.encode() not in body

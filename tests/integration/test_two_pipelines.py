@@ -97,7 +97,7 @@ async def test_one_of_two_pipelines_stops_and_the_other_goes_on(
     counts = "SELECT written FROM sqs2pg.tally ORDER BY pipeline"
     assert sum(written for (written,) in rows(database, counts)) == 40
     numbers = {first.sink_plan.id, second.sink_plan.id}
-    assert len(numbers) == 2, "each has books of its own"
+    assert len(numbers) == 2, "each has its own ledger and tally"
     received = "sqs2pg_messages_received_total"
     assert first.registry.get_sample_value(received) == 25
     assert second.registry.get_sample_value(received) == 15

@@ -72,7 +72,7 @@ def test_equal_values_have_equal_tokens_and_unequal_ones_unequal(kind: str) -> N
     assert list(map(mask, pairs.values())) == tokens, f"seed {SEED}"
     assert len(set(tokens)) == len(pairs) > 0.99 * COUNT, f"seed {SEED}"
     joined = "".join(map(str, tokens))
-    assert len(joined) == 35 * len(tokens), "one length, whatever the value's"
+    assert len(joined) == 35 * len(tokens), "the same length for every value"
     assert TOKEN.sub("", joined) == ""
 
 

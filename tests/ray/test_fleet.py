@@ -182,7 +182,7 @@ async def test_it_shrinks_when_it_is_quiet_and_what_goes_is_drained(
         )
     totals = driver.task.result()
     assert (totals.written, totals.quarantined) == (sent, 0)
-    assert totals.released == 0, "those that went had settled what they held"
+    assert totals.released == 0, "consumers that left had settled what they held"
     await books(settings, server, sent, 0)
 
 

@@ -184,7 +184,7 @@ def test_the_commands_build_the_program_from_sources_they_cannot_change(image: I
     assert "none-any" not in wheel.name, "the native extension is in it"
     left = {path.relative_to(image.root / "build") for path in files - {wheel}}
     made = {path for path in left if path.suffix != ".pyc" and not (ROOT / path).is_file()}
-    assert made == set(), "nothing is written beside the sources"
+    assert made == set(), "no file is written beside the sources"
     programs = {path.name for path in (image.root / "opt/sqs2pg/bin").iterdir()}
     assert "sqs2pg" in programs
     assert not programs & {"pip", "pip3"}
@@ -309,7 +309,7 @@ def test_the_entrypoint_is_healthy_and_stops_on_sigterm_as_process_one(
         assert process.returncode == 0, output
         counts = sqs_client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])
         held = counts["Attributes"]["ApproximateNumberOfMessagesNotVisible"]
-        assert held == "0", "what was in hand is settled, or given back"
+        assert held == "0", "the messages held are settled or released"
     assert health(image, port) != 0
     report = shell("verify", "--json").last
     assert report["ok"] is True

@@ -154,7 +154,7 @@ def test_consumers_with_different_addresses_share_one_queue(
     for relay in (to_database, to_queue):
         assert relay.peers == {f"{NETWORK}.{10 + number}" for number in range(CONSUMERS)}
         relay.close()
-    assert all(one["received"] > 0 for one in totals), "each had its share"
+    assert all(one["received"] > 0 for one in totals), "each had a share of the messages"
     assert sum(one["written"] + one["quarantined"] for one in totals) == SENT
     with psycopg.connect(database) as connection:
         [rows] = connection.execute("SELECT count(*) FROM user_logins").fetchone() or [0]

@@ -245,7 +245,7 @@ def test_contenders_take_turns_with_backlogs_sized_by_a_trial(
     assert [one.contender for one in found.runs] == ["plain", "sqs2pg"] * 3
     assert {one.messages for one in found.of("plain")} == {50}
     assert {one.messages for one in found.of("sqs2pg")} == {6 * CONTENDERS["sqs2pg"].trial // 2}
-    assert rig.stands == 7, "a fresh stand each run, and one for the trial"
+    assert rig.stands == 7, "a fresh stand for each run, and one for the trial"
 
 
 def test_a_contender_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

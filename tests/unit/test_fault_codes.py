@@ -248,8 +248,8 @@ def of_package() -> set[tuple[FaultRoute, str]]:
 def test_every_code_that_is_raised_is_in_the_table_and_no_other() -> None:
     table = {(route, code) for route, codes in FAULT_CODES.items() for code in codes}
     raised = of_package()
-    assert raised - table == set(), "raised, and not in the table"
-    assert table - raised == set(), "in the table, and raised nowhere"
+    assert raised - table == set(), "raised, but not in the table"
+    assert table - raised == set(), "in the table, but raised nowhere"
 
 
 def test_the_native_module_raises_no_fault_of_its_own() -> None:

@@ -87,7 +87,9 @@ async def test_a_large_reply_is_not_shown(bench: Bench) -> None:
 async def test_an_error_answer_is_tried_again_as_of_a_single_call(bench: Bench) -> None:
     take = Taker(9)
     script = (brought("a"), error("InternalError", 500), brought("b"), brought("c"))
-    assert await receive_while(bench, take, *script) == ["b"], "a call tried again stands alone"
+    assert await receive_while(bench, take, *script) == ["b"], (
+        "a retried call does not continue the chain"
+    )
     assert take.took == [["a"]]
 
 

@@ -65,7 +65,7 @@ def test_the_fast_path_finds_the_originals_that_python_finds() -> None:
     assert ("ann", "ip", "ip\\192.0.2.1", "192.0.2.1") in found(by_fast_path)
     assert len(found(by_fast_path)) == 3
     [short], [long] = by_fast_path.parts, by_python.parts
-    assert short.hashes(1, None).keys() < long.hashes(1, None).keys(), "known of one, of the other"
+    assert short.hashes(1, None).keys() < long.hashes(1, None).keys(), "both executors hash alike"
 
 
 @pytest.mark.parametrize(

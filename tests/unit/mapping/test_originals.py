@@ -72,7 +72,7 @@ def test_two_fields_share_an_original_only_if_they_mask_alike() -> None:
         [mark] = part.hashes(1, None)
         found.append(mark)
     assert len(set(found)) == len(fields)
-    assert found[-1] == found[0], "the column a token stands in is not the vault's"
+    assert found[-1] == found[0], "the vault ignores a token's column"
 
 
 def test_originals_hide_their_values_in_repr() -> None:

@@ -120,7 +120,7 @@ def test_a_point_is_the_difference_over_the_time_between() -> None:
     assert point.busy == {"write": 0.75}
     assert point.lag_p50 is None
     restarted = worker(103, counts={"received": 1.0})
-    assert point_between(after, restarted).received == 0, "never below nought"
+    assert point_between(after, restarted).received == 0, "never below zero"
 
 
 def test_quantiles_are_linear_within_a_bucket() -> None:

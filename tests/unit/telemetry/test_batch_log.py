@@ -46,7 +46,9 @@ def test_a_batch_is_one_line_with_counts_and_times() -> None:
             "trace_id": "ab",
         }
     ]
-    assert set(lines[0]) - {"log_level"} <= ALLOWED, "what is not on the list would be dropped"
+    assert set(lines[0]) - {"log_level"} <= ALLOWED, (
+        "fields that are not on the list would be dropped"
+    )
 
 
 def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_committed() -> None:

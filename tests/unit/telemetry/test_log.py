@@ -231,7 +231,7 @@ def test_a_warning_in_a_loop_is_counted_and_told_as_a_number(
     told = [event["event"] for event in found]
     assert told.count("receive failed") == log.WARNINGS_MAX
     assert told.count("library log line, text withheld") == log.WARNINGS_MAX
-    assert told.count("news") == 1_000, "what is news is no repeat"
+    assert told.count("news") == 1_000, "info lines are not repeats"
     # When its ten seconds are over, the number is logged once.
     for window in log._sampler._repeats._windows.values():  # noqa: SLF001  a log has no clock to set
         window.ends = 0.0
