@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sqs2pg.cli import cli
+from sqs2pg.cli import COMMANDS, cli
 from sqs2pg.fault_codes import FAULT_CODES, FaultRoute
 from sqs2pg.settings import load
 from tests.shell import Shell
@@ -118,6 +118,20 @@ def test_commands_in_the_docs_are_ours_and_parse(page: Path) -> None:
         if (fault := fault_of(command))
     ]
     assert faults == []
+
+
+def unknown_names(text: str) -> set[str]:
+    """The commands that a text names in the middle of a sentence and that do not exist."""
+    return set(re.findall(r"`sqs2pg ([a-z][a-z-]*)", text)) - set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_named_in_sentences_exist(page: Path) -> None:
+    assert unknown_names(page.read_text()) == set()
+
+
+def test_a_wrong_name_in_a_sentence_would_be_noticed() -> None:
+    assert unknown_names("run `sqs2pg pause` first, then `sqs2pg run --drain`") == {"pause"}
 
 
 def test_a_wrong_command_would_be_noticed() -> None:
@@ -271,7 +285,6 @@ def test_the_generated_reference_names_everything_there_is(tmp_path: Path) -> No
     )
     pages = {page.stem: page.read_text() for page in tmp_path.glob("*.md")}
     assert set(pages) == {"settings", "commands", "metrics", "faults", "tables"}
-    from sqs2pg.cli import COMMANDS
     from sqs2pg.telemetry.metrics import Metrics
 
     assert all(f"## sqs2pg {name}\n" in pages["commands"] for name in COMMANDS)
