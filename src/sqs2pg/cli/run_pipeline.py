@@ -14,10 +14,10 @@ from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 
 _ECHO_S = 10.0
-"""A worker that is asked twice to stop within this time was asked once: by the terminal, and by its
-parent.
+"""A second request to stop within this time is the first one again: the terminal sends it to the
+worker, and so does the worker's parent.
 
-Long enough for a parent on a busy machine. Who asks the parent twice makes it send SIGKILL.
+Long enough for a parent on a busy machine. A second request to the parent makes it send SIGKILL.
 """
 
 logger = structlog.get_logger(__name__)

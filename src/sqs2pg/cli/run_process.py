@@ -50,7 +50,7 @@ class Work(Protocol):
 
 
 class Served(Protocol):
-    """What the status server tells of the work."""
+    """What the status server shows of the work."""
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -209,7 +209,7 @@ async def _progress_shown(
 def _stopping_on_signals(
     work: Work, abort: Callable[[], None] | None, echo_s: float
 ) -> Iterator[None]:
-    """Stop the work on a signal, and leave at once on a second one that is no echo."""
+    """Stop the work on a signal, and leave at once on a second one that is not its echo."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in signals}

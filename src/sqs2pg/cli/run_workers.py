@@ -81,7 +81,7 @@ class Workers:
     """Several worker processes as one piece of work, each watched by a thread."""
 
     def __init__(self, workers: Sequence[WorkerProcess]) -> None:
-        """They have been started."""
+        """`workers` are processes that have been started."""
         self._workers = workers
         self._stopping = threading.Event()
         self._failed: list[tuple[int, int]] = []  # (exit code, worker)
@@ -127,7 +127,7 @@ class Workers:
         while (code := worker.wait()) < 0 and not self._stopping.is_set():
             logger.warning("worker was killed; starting it again", worker=worker.number)
             worker.start()
-            if self._stopping.is_set():  # meanwhile: the signal went to the process before
+            if self._stopping.is_set():  # the stop came too early to reach the new process
                 worker.process.send_signal(signal.SIGTERM)
         if self._stopping.is_set():
             if code not in _STOPPED:

@@ -78,7 +78,7 @@ async def assemble_processors(
     """Yield the processors alone, for callers that poll no queue; close them after.
 
     `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` and `archive` are those of
-    `compile_plan`. `metrics`: the caller's, where they outlive the processors.
+    `compile_plan`. `metrics`: the caller's, if they outlive the processors.
     """
     sessions: list[Session] = []
     sinks: list[Sink] = []

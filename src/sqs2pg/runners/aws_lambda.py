@@ -318,7 +318,7 @@ _function: Function | None = None
 def handler(event: object, context: Any) -> dict[str, list[dict[str, str]]]:
     """Handle one invocation; the function's `Handler` is `sqs2pg.aws_lambda.handler`.
 
-    Of `context`, which is Lambda's, `get_remaining_time_in_millis()` is called. Returns
+    Calls `get_remaining_time_in_millis()` of Lambda's `context`. Returns
     `{"batchItemFailures": [{"itemIdentifier": MessageId}, …]}`. Raises an Sqs2pgError where going
     on would be wrong; then the whole event returns to the queue. Its text quotes no message.
     """
@@ -333,7 +333,7 @@ def handler(event: object, context: Any) -> dict[str, list[dict[str, str]]]:
         if _function is not None:
             _function.discard()
         raise
-    except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
+    except Exception as error:  # noqa: BLE001  no text of an exception may leave it
         what, hint = unforeseen(error)
         logger.error("the whole batch goes back", code="unexpected")  # noqa: TRY400  no traceback
         if _function is not None:

@@ -41,7 +41,7 @@ from sqs2pg.telemetry.traces import TRACEPARENT
 
 
 class Pipeline:
-    """Consumes one queue. What it is made of is there from `open` on; it is opened once."""
+    """Consumes one queue. Its parts exist once it is open, and it can be opened once."""
 
     client: SqsClient
     source: QueueSource
@@ -54,7 +54,7 @@ class Pipeline:
     periodic: PeriodicReadings
 
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
-        """`metrics`: the caller's, where they outlive the pipeline; else it has its own."""
+        """`metrics`: the caller's, if they outlive the pipeline; by default it has its own."""
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.about = about_of(settings)
@@ -64,7 +64,7 @@ class Pipeline:
         self._owned = AsyncExitStack()
         self._running: asyncio.Task[Totals] | None = None
 
-    # -- one that runs in a task of its own ------------------------------------------------
+    # -- as a task -------------------------------------------------------------------------
 
     async def start(self, *, drain_settle_s: float | None = None) -> None:
         """Open it, and consume in a task of its own until `stop`, or until the queue is empty.
@@ -152,7 +152,7 @@ class Pipeline:
     ) -> None:
         await self.close()
 
-    # -- what it says of itself ------------------------------------------------------------
+    # -- its state -------------------------------------------------------------------------
 
     @property
     def totals(self) -> Totals:

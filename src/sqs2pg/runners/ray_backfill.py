@@ -34,8 +34,8 @@ from sqs2pg.sqs.s3 import ObjectStore
 from sqs2pg.telemetry import log
 
 CLAIM_WAIT_S = 30.0
-"""How long a worker waits for another run's archive: longer than PostgreSQL needs to miss a machine
-that lost its power (`pipeline/backfill.py`)."""
+"""How long a worker waits for another run's archive: longer than PostgreSQL needs to notice that
+a machine has lost its power (`pipeline/backfill.py`)."""
 LOSSES_MAX = 5
 """Workers that one archive may cost before it is blamed for killing them."""
 STARTS_MAX = 10
@@ -69,14 +69,14 @@ class BackfillWorker:
             store = self._store_for(archive)
             self._work = begin(day=self._day, store=store, claim_wait_s=CLAIM_WAIT_S)
             await self._work.write(archive)
-        except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
+        except Exception as error:  # noqa: BLE001  no text of an exception may leave the node
             fault = fault_of(error)
             await self.close()  # the next archive begins with fresh connections
         done = self._work.done if self._work else Done()
         return {"done": msgspec.to_builtins(done), "digest": archive.digest, "fault": fault}
 
     async def state(self) -> dict[str, Any]:
-        """Return what it did so far of its archive, the archive's `name`, and the `node`."""
+        """Return what it has done of its archive so far, the archive's `name`, and the `node`."""
         work = self._work
         done = msgspec.to_builtins(work.done if work else Done())
         read = work.bytes_done if work else 0
@@ -119,7 +119,7 @@ class ArchiveTask(msgspec.Struct, eq=False):
 
     archive: Archive
     known: Done = msgspec.field(default_factory=Done)
-    """What lost workers had reported of it."""
+    """What lost workers reported about it."""
     losses: int = 0
     refused: bool = False
     """Whether another run had it at the last try."""

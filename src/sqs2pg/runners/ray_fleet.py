@@ -43,8 +43,8 @@ from sqs2pg.telemetry import log
 
 INSTALL_HINT = "pip install 'sqs2pg[ray]'"
 ANSWER_S = 1.0
-"""How long a look waits for the consumers' answers. A late consumer counts as it last answered; a
-later look takes its answer."""
+"""How long a look waits for the consumers' answers. A consumer that is late counts as it last
+answered; a later look takes in its answer."""
 STOP_MARGIN_S = 15.0
 """Added to the grace period: a consumer that has not stopped by then is killed."""
 PROBE_S = 10.0
@@ -97,7 +97,7 @@ class FleetConsumer:
                 pipeline.request_stop()
             async with pipeline:
                 await pipeline.run()
-        except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
+        except Exception as error:  # noqa: BLE001  no text of an exception may leave the node
             fault = fault_of(error)
         return {"totals": self._totals(), "fault": fault}
 
