@@ -130,7 +130,7 @@ async def run_process(
     """Run the work to its end; return its totals.
 
     `progress` returns counts to show beside the settled messages; without it none are shown.
-    `echo_s`: a second signal within so many seconds repeats the first. `abort` is called before a
+    `echo_s`: a second signal within these seconds repeats the first. `abort` is called before a
     process that is asked twice leaves. `logs_end`: the totals are logged. Raises what the work
     raises, and FatalFault `drain_timeout` when the queue is not empty in time.
     """

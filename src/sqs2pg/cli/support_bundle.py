@@ -82,7 +82,7 @@ def support_bundle(url: str | None, out: Path | None, config: Path | None, as_js
 def collect(url: str | None, config: Path | None) -> dict[str, str]:
     """Return the bundle's files by name.
 
-    A file whose content cannot be had (no pipeline answers, wrong settings) holds a code instead,
+    A file whose content is missing (no pipeline answers, wrong settings) holds a code instead,
     so that a broken installation gets a bundle, too. Raises FatalFault if a secret were in it.
     """
     settings, problem = _load(config)

@@ -22,7 +22,7 @@ class Buffer:
     """
 
     def __init__(self, full_at: int = 4_000) -> None:
-        """`full_at`: it is full from so many messages on, and has room again at half of them."""
+        """`full_at`: with this many messages it is full; at half of them it has room again."""
         self._full_at = full_at
         self._room = Gate()
         self.messages: deque[Message] = deque()

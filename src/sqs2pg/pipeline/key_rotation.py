@@ -43,7 +43,7 @@ class KeyRotation:
         """Return the present plans and vault, after a batch under `plan` was refused.
 
         The first processor that asks reads the keys again; the others get the same result. Raises
-        KeyFault if the active version cannot be had, TransientFault if the database is away.
+        KeyFault if the active version is not available, TransientFault if the database is away.
         """
         async with self._lock:
             if self.current.plan is plan:

@@ -23,7 +23,7 @@ class Load(msgspec.Struct, frozen=True):
     backlog: int
     """Messages on the queue: visible, delayed, and held by consumers."""
     rate: float | None
-    """Messages per second that one consumer settled of late: the mean of those that answered, each
+    """Messages per second that one consumer settled recently: the mean of those that answered, each
     by its own clock. None if none answered."""
     at_s: float
     """A clock that only rises; seconds."""
@@ -34,7 +34,7 @@ class Load(msgspec.Struct, frozen=True):
 class Scaler:
     """Turns loads into a number of consumers.
 
-    It grows at once, to as many as work off the backlog in `catch_up_s` seconds at the measured
+    It grows at once, to the number that clears the backlog in `catch_up_s` seconds at the measured
     rate, but at most doubles each time. It shrinks by one at a time, after `quiet_s` seconds in
     which fewer would have been enough.
     """

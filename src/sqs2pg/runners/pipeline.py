@@ -165,7 +165,7 @@ class Pipeline:
         return self.metrics.registry
 
     def health(self) -> tuple[bool, bytes]:
-        """Return whether it gets on with its work, and the report as JSON (/livez)."""
+        """Return whether it makes progress, and the report as JSON (/livez)."""
         return self.consumer.liveness.health()
 
     def ready(self) -> tuple[bool, bytes]:

@@ -1,6 +1,6 @@
 """`backfill --ray`: archives over a Ray cluster. Each worker writes one archive at a time.
 
-    driver ─ find ─▶ archives ─ one ─▶ worker on a node: read, mask, write, as `backfill` has it
+    driver ─ find ─▶ archives ─ one ─▶ worker on a node: read, mask, write, like `backfill`
            ◀─ state, every second or so; its result, at the end      ┘
 
 The progress is in the table, as without a cluster. A worker that dies has committed whole batches;
@@ -343,7 +343,7 @@ class BackfillDriver:
 
 
 def _absolute(paths: Sequence[str]) -> list[str]:
-    """A node's current folder is not ours."""
+    """Return the paths as every node reads them: a node has another current folder."""
     return [one if one.startswith("s3://") else str(Path(one).resolve()) for one in paths]
 
 

@@ -1,6 +1,6 @@
 """`run --ray`: consumers as actors over a Ray cluster, placed, scaled, healed and drained.
 
-    driver ─ place ─▶ actor on a node: a whole pipeline, as `run` has it
+    driver ─ place ─▶ actor on a node: a whole pipeline, as in `run`
            ◀─ state ─ every second or so: what it did, what it holds
     backlog, rates ─▶ autoscaler ─▶ place one more, or stop one and let it drain
 
@@ -149,7 +149,7 @@ class _PlacedConsumer(msgspec.Struct, eq=False):
     """Empty while it waits for a place."""
     stopped_at: float | None = None
     asked: asyncio.Future[Any] | None = None
-    """The answer it still owes us: one question at a time."""
+    """The answer that is still due: one question at a time."""
     at_s: float | None = None
     """When it last answered, by its own clock."""
     rate: float | None = None

@@ -1,4 +1,4 @@
-"""How many requests to have under way at once: as many as the time of a round trip asks for.
+"""How many requests to have under way at once, by the time that a round trip takes.
 
 Place in the flow: polls and deletes. With too few, the network is idle. More than needed are only
 connections to look after, and each of them brings or takes just ten messages a time. No I/O.

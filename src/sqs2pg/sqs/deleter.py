@@ -136,7 +136,7 @@ class Deleter:
         self._on_end(batches.messages)
 
     def _tasks_wanted(self) -> int:
-        """Return how many tasks to start: as many concurrent requests as the latency asks for.
+        """Return how many tasks to start: the latency decides how many requests run at once.
 
         More would only be more connections to look after. Tasks under way count as long as
         answers come.

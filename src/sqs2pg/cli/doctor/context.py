@@ -1,6 +1,6 @@
 """Context: what checks share. Each part is made at its first use and closed at the end.
 
-A part that cannot be had is reported once, by the check it belongs to. For every other check that
+A part that is missing is reported once, by the check it belongs to. For every other check that
 needs it the Context raises NotChecked, so that one cause does not fill the report.
 """
 
@@ -140,7 +140,7 @@ class Context:
 
 
 class _Noting:
-    """Notes that a part cannot be had, and lets the reason pass."""
+    """Notes that a part is not available, and lets the error through."""
 
     def __init__(self, failed: set[str], part: str) -> None:
         self._failed = failed

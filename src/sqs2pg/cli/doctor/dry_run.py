@@ -31,7 +31,7 @@ class Sample(msgspec.Struct):
 async def take_sample(context: Context, count: int) -> Sample:
     """Return what up to `count` messages of the queue would become.
 
-    Raises NotChecked where settings, keys, queue or table cannot be had, and what the client
+    Raises NotChecked if settings, keys, queue or table are not available, and what the client
     raises.
     """
     settings = context.settings

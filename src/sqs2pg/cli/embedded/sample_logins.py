@@ -23,7 +23,7 @@ def logins(count: int, *, seed: int | None = None, bad_share: float = BAD_SHARE)
     """Yield `count` message bodies.
 
     About one login in three is by a device seen before. `bad_share` (0 to 1) of the bodies are
-    bad, rounded down and evenly spread, in the kinds of `BAD` by turns. Equal arguments with a seed
+    bad, rounded down and evenly spread, in the kinds of `BAD` in turn. Equal arguments with a seed
     give equal bodies; a smaller count gives the first of them.
     """
     rng = random.Random(seed)  # noqa: S311  test data, not a secret
