@@ -462,7 +462,7 @@ async def test_a_person_is_found_by_the_name_in_the_message_and_the_one_in_the_t
         reveal_command.reveal_values(chosen, None, "no such", 5, "a test", ""),
         forget_command.erase_people(chosen, ["no such"], "a test", "", delete_rows=False),
     ):
-        with pytest.raises(SettingsError, match="no person can have such a name") as refused:
+        with pytest.raises(SettingsError, match="no person can have such an id") as refused:
             await ask
         assert refused.value.hint
 

@@ -48,10 +48,10 @@ def forget(
     tokens and get a random user id. It may be repeated; if it was interrupted, run it again.
     """
     settings = load(config)
-    names = stdin_lines(most=PEOPLE_MAX) if user_id == "-" else [user_id]
-    if not all(names):
+    ids = stdin_lines(most=PEOPLE_MAX) if user_id == "-" else [user_id]
+    if not all(ids):
         raise SettingsError("a user id is empty", hint="give one id per line")
-    report = run_async(erase_people(settings, names, reason, ticket, delete_rows=delete_rows))
+    report = run_async(erase_people(settings, ids, reason, ticket, delete_rows=delete_rows))
     remains = _remains(report, settings)
     if as_json:
         print_json({**_flat(report, settings), "remains": remains})
@@ -69,9 +69,9 @@ def forget(
 
 
 async def erase_people(
-    settings: Settings, names: list[str], reason: str, ticket: str, *, delete_rows: bool
+    settings: Settings, ids: list[str], reason: str, ticket: str, *, delete_rows: bool
 ) -> Erased:
-    """Erase the people of these names, with a progress line. Raises as `Eraser.run`."""
+    """Erase the people with these ids, with a progress line. Raises as `Eraser.run`."""
     async with database_and_keys(settings) as (session, pipeline, keyring):
         targets = person_columns_of(settings, keyring)
         reference = references_of(settings, await reference_key(session, keyring))
@@ -80,10 +80,10 @@ async def erase_people(
         def state() -> tuple[int, int | None, dict[str, int]]:
             report = eraser.report
             rows = report.rows_changed + report.rows_deleted
-            return report.subjects, len(names), {"rows": rows, "pages": eraser.pages}
+            return report.subjects, len(ids), {"rows": rows, "pages": eraser.pages}
 
         async with Ticker("erasing", state):
-            return await eraser.run(names, reason, ticket)
+            return await eraser.run(ids, reason, ticket)
 
 
 def _flat(report: Erased, settings: Settings) -> dict[str, Any]:

@@ -53,10 +53,10 @@ class KeyEncryptionKeys:
 
 
 def subject_references(reference_key: bytes) -> Callable[[str], str]:
-    """Return the function from a subject's name to its reference, 32 hex digits.
+    """Return the function from a subject's id to its reference, 32 hex digits.
 
     The function takes the canonical form that masking has for `text`, and raises PermanentFault for
-    the same names.
+    the same ids.
     """
     hexdigest = KeyedHash(reference_key).hexdigest
 
@@ -66,17 +66,17 @@ def subject_references(reference_key: bytes) -> Callable[[str], str]:
     return reference
 
 
-def reference_of(reference: Callable[[str], str], name: str, *, hint: str) -> str:
+def reference_of(reference: Callable[[str], str], id_: str, *, hint: str) -> str:
     """Return the reference of a person whom an operator names.
 
-    Raises SettingsError, which does not quote the name, where no person can have it.
+    Raises SettingsError, which does not quote the id, if no person can have it.
     """
     try:
-        return reference(name)
+        return reference(id_)
     except PermanentFault as fault:
         code = fault.code
-    # Outside the handler: the fault's traceback would hold the name.
-    raise SettingsError(f"no person can have such a name ({code})", code=code, hint=hint)
+    # Outside the handler: the fault's traceback would hold the id.
+    raise SettingsError(f"no person can have such an id ({code})", code=code, hint=hint)
 
 
 def wrap_data_key(kek: SealingKey, data_key: bytes, subject: str, generation: int) -> bytes:
@@ -132,12 +132,12 @@ def _value_field(field: str) -> bytes:
 
 
 def seal_subject(data_key: SealingKey, name: str, subject: str) -> bytes:
-    """Return a subject's name sealed under its data key, so that a reveal can say whose it is."""
+    """Return a subject's id sealed under its data key, so that a reveal can say whose it is."""
     return data_key.seal(_bytes(name), _SUBJECT + bytes.fromhex(subject))
 
 
 def open_subject(data_key: SealingKey, sealed: bytes, subject: str) -> str:
-    """Return a subject's name. Raises Sqs2pgError where anything differs."""
+    """Return a subject's id. Raises Sqs2pgError where anything differs."""
     return _text(data_key.open(sealed, _SUBJECT + bytes.fromhex(subject)))
 
 

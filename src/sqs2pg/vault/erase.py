@@ -1,5 +1,5 @@
 """Erase people: destroy their keys, remove their values and quarantined bodies. Then clear the
-tokens and randomise the names in their rows, or remove the rows.
+tokens and put random ids into their rows, or remove the rows.
 
 First, in one short transaction that no batch overlaps: keys, values, bodies, the epoch that empties
 every cache, and the audit. From then on nothing of theirs can be opened, and a later message about
@@ -7,7 +7,7 @@ them starts a new generation. Then the rows, one part of a table at a time. An e
 killed stays open, and goes on when it is started again.
 
 Promises: safe to repeat and to kill at any instant; the books still balance. Must never do: write
-a person's name anywhere; what is recorded is its reference.
+a person's id anywhere; its reference is recorded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sqs2pg.vault.target_rows import (
     Leaf,
     PersonColumns,
     leaves,
-    random_name,
+    random_id,
     spellings,
     with_column_types,
 )
@@ -121,16 +121,16 @@ class Eraser:
         self.pages = 0
         """Pages of the targets scanned so far."""
 
-    async def run(self, names: Sequence[str], reason: str, ticket: str = "") -> Erased:
-        """Erase the people of these names, each once; return what was done and what remains.
+    async def run(self, ids: Sequence[str], reason: str, ticket: str = "") -> Erased:
+        """Erase the people with these ids, each once; return what was done and what remains.
 
         May be repeated, and must be after a kill, until it ends. Raises SettingsError for a reason
-        that cannot be recorded or a name that no person can have, FatalFault where the database
+        that cannot be recorded or an id that no person can have, FatalFault where the database
         refuses.
         """
         reason, ticket = audit.stated_reason(reason, ticket, hint="say why the person is erased")
         hint = "give ids as the messages have them: nobody was erased"
-        subjects = {name: reference_of(self._reference, name, hint=hint) for name in names}
+        subjects = {id_: reference_of(self._reference, id_, hint=hint) for id_ in ids}
         with explained():
             self._targets = [
                 await with_column_types(self._session, target) for target in self._targets
@@ -167,8 +167,8 @@ class Eraser:
         pseudonyms = {subject.hex: pseudonym for subject, pseudonym in found}
         for target in self._targets:
             pairs = [
-                (spelling, subjects[name], random_name(target, pseudonyms[subjects[name]]))
-                for name, spelling in spellings(target, subjects)
+                (spelling, subjects[id_], random_id(target, pseudonyms[subjects[id_]]))
+                for id_, spelling in spellings(target, subjects)
             ]
             columns = [list(column) for column in zip(*pairs, strict=True)]
             for _ in range(PASSES_MAX if pairs else 0):
@@ -212,7 +212,7 @@ class Eraser:
         return int(changed)
 
     async def _finish(self, subjects: list[str], reason: str, ticket: str) -> None:
-        """Close the erasures: from now on nothing links the random names to the people."""
+        """Close the erasures: from now on nothing links the random ids to the people."""
         what = "deleted" if self._delete_rows else "changed"
         async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
             rows = await self._session.execute(_FINISH, [subjects])

@@ -136,7 +136,7 @@ async def _reference(session: Session, keyring: Keyring, user: str, named: Conve
     key = await reference_key(session, keyring, make=False)
     reference = subject_references(key)
     hint = "give the id as the messages have it"
-    return reference_of(lambda name: reference(named(name)), user, hint=hint)
+    return reference_of(lambda id_: reference(named(id_)), user, hint=hint)
 
 
 async def _nothing(session: Session, reference: str | None) -> FatalFault:

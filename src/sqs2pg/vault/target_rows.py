@@ -44,13 +44,13 @@ WHERE c.relkind = 'r' AND (c.oid = pg_catalog.to_regclass(%s) OR c.oid IN (
 ORDER BY 1"""
 
 # What fills a NOT NULL column, for the types other than text that a mask, or another column of the
-# person's name, may go to. Text is filled with the random name.
+# person's id, may go to. Text is filled with the random id.
 _FILLERS = {"inet": "'0.0.0.0'::inet", "uuid": "gen_random_uuid()"} | dict.fromkeys(
     NUMBER_TYPES, "0"
 )
 
 Spellings = Callable[[str], list[str]]
-"""The function from a person's name to every text that may stand for it in the target's column."""
+"""The function from a person's id to every text that may stand for it in the target's column."""
 
 
 class PersonColumns(msgspec.Struct):
@@ -74,7 +74,7 @@ class PersonColumns(msgspec.Struct):
     """How many digits it has before the point, for a `numeric` with bounds."""
     fillers: dict[str, str] = {}
     """What fills a masked column that cannot be NULL, in SQL, by the column's name. In it `m.name`
-    is the random name of the erased person."""
+    is the random id of the erased person."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -127,11 +127,11 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
     convert = FIELD_TYPES[field.type].convert
     if field.mask == "keep":
 
-        def kept(name: str) -> list[str]:
+        def kept(id_: str) -> list[str]:
             try:
-                stored = convert(name)
+                stored = convert(id_)
             except PermanentFault:
-                return []  # such a name was never stored
+                return []  # such an id was never stored
             return _forms(stored)
 
         return kept
@@ -151,26 +151,26 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
 
     masks = [masked(field, operator.mask) for operator in operators]
 
-    def spellings(name: str) -> list[str]:
+    def spellings(id_: str) -> list[str]:
         try:
-            found = (mask(form) for mask in masks for form in _forms(name))
+            found = (mask(form) for mask in masks for form in _forms(id_))
             return list(dict.fromkeys(token for token in found if token is not None))
         except PermanentFault:
-            return []  # such a name was never stored
+            return []  # such an id was never stored
 
     return spellings
 
 
-def _forms(name: str) -> list[str]:
-    """Return a name's canonically equivalent spellings: all of them have one reference."""
-    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-    return list(dict.fromkeys([name, *forms]))
+def _forms(id_: str) -> list[str]:
+    """Return an id's canonically equivalent spellings: all of them have one reference."""
+    forms = (unicodedata.normalize(form, id_) for form in ("NFC", "NFD"))
+    return list(dict.fromkeys([id_, *forms]))
 
 
 async def with_column_types(session: Session, target: PersonColumns) -> PersonColumns:
     """Return the columns, completed with what the catalog says of them.
 
-    Raises psycopg.Error, SettingsError where the column is missing or takes no random name.
+    Raises psycopg.Error, SettingsError where the column is missing or takes no random id.
     """
     rows = await session.execute(_COLUMNS, [target.table])
     known = {row[0]: _Known(*row[1:]) for row in rows}
@@ -223,8 +223,8 @@ async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
     return [Leaf(*row) for row in rows]
 
 
-def random_name(target: PersonColumns, pseudonym: UUID) -> str:
-    """Return the random name of an erased person, by the column's type and length."""
+def random_id(target: PersonColumns, pseudonym: UUID) -> str:
+    """Return the random id of an erased person, by the column's type and length."""
     if target.base in INTEGER_RANGES or target.base == "numeric":
         _, highest = INTEGER_RANGES.get(target.base, INTEGER_RANGES["int8"])
         number = pseudonym.int & highest  # one less than a power of two
@@ -237,6 +237,6 @@ def random_name(target: PersonColumns, pseudonym: UUID) -> str:
     )
 
 
-def spellings(target: PersonColumns, names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (name, spelling) pairs: every text that may stand for a name in the column."""
-    return [(name, spelling) for name in names for spelling in target.spellings(name)]
+def spellings(target: PersonColumns, ids: Iterable[str]) -> list[tuple[str, str]]:
+    """Return (id, spelling) pairs: every text that may stand for an id in the column."""
+    return [(id_, spelling) for id_ in ids for spelling in target.spellings(id_)]
