@@ -47,7 +47,8 @@ def load(
         path = DEFAULT_FILE
     tree = _read(path) if path else {}
     origin = str(path) if path else "the settings"
-    _check_names(tree, Settings, origin, ())
+    if tree:  # describing the settings' types is most of the work here
+        _check_names(tree, Settings, origin, ())
     variables, variable_tree = _from_environment(environ)
     _merge(tree, variable_tree)
     _merge(tree, overrides or {})
@@ -115,11 +116,11 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[
     """Return the variable of each setting, by its dotted name, and the tree of their values."""
     variables: dict[str, str] = {}
     tree: dict[str, Any] = {}
-    sections = _sections()
     owner: type[msgspec.Struct]
     for variable, value in environ.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or _NOT_SETTINGS.match(variable):
             continue
+        sections = _sections()
         parts = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         if len(parts) == 1:
             target, owner, prefix = tree, Settings, ENVIRONMENT_PREFIX
@@ -140,6 +141,8 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[
 
 def _split_lists(tree: dict[str, Any]) -> None:
     """Split a text into a list at commas: a variable can give a list in no other way."""
+    if not tree:
+        return
     for section, kind in _sections().items():
         values = tree.get(section)
         if not isinstance(values, dict):
