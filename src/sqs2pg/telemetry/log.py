@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from typing import Any
-
-import structlog
-from structlog.typing import EventDict, Processor
+from typing import TYPE_CHECKING, Any
 
 from sqs2pg.telemetry.log_sampling import RepeatLimiter
+from sqs2pg.telemetry.plain_structlog import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
 
 # What a log line may contain: codes, counts, names from settings or catalog, times. Adding to this
 # list is a decision about personal data: see docs/decisions.
