@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import botocore.session
@@ -9,7 +10,7 @@ import pytest
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.endpoint import Proxy
+from sqs2pg.sqs.endpoint import Proxy, parse_endpoint
 from sqs2pg.sqs.environment import read_environment
 from sqs2pg.sqs.retries import RetrySettings
 from sqs2pg.sqs.signer import AwsKeys
@@ -18,8 +19,6 @@ from sqs2pg.sqs.signer import AwsKeys
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """An environment with a region and keys, and none of this machine's."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("AWS_") or name.lower().endswith("_proxy") or "CA_BUNDLE" in name:
             monkeypatch.delenv(name)
@@ -96,6 +95,56 @@ def test_the_retry_settings_are_read(
     for name, value in variables.items():
         aws.setenv(name, value)
     assert read_environment().retries == settings
+
+
+LOCAL = "http://127.0.0.1:4566"
+
+
+@pytest.mark.parametrize(
+    ("variables", "config"),
+    [
+        # An emulator's, which are read without botocore.
+        ({}, ""),
+        ({"AWS_ENDPOINT_URL_SQS": "http://sqs.local:9324/"}, ""),
+        ({"AWS_ENDPOINT_URL_SQS": ""}, ""),
+        ({"AWS_SESSION_TOKEN": "token"}, ""),
+        ({"AWS_SESSION_TOKEN": ""}, ""),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "ap-south-1"}, ""),
+        ({"AWS_DEFAULT_REGION": "ap-south-1"}, ""),
+        ({"AWS_CA_BUNDLE": "/aws.pem"}, ""),
+        # What looks like it.
+        ({"AWS_ENDPOINT_URL": "http://LocalHost"}, ""),
+        ({"AWS_SECURITY_TOKEN": "a", "AWS_SESSION_TOKEN": "b"}, ""),
+        ({"AWS_MAX_ATTEMPTS": "7"}, ""),
+        ({"AWS_RETRY_MODE": "standard"}, ""),
+        ({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}, ""),
+        ({"AWS_REGION": "us-east-1-fips"}, ""),
+        ({"AWS_PROFILE": "p"}, "[profile p]\nretry_mode=standard\n"),
+        ({}, "[default]\nretry_mode=standard\nregion=ap-south-1\n"),
+        ({"AWS_REGION": ""}, "[default]\nregion=ap-south-1\n"),
+    ],
+)
+def test_an_emulators_environment_is_what_botocore_finds(
+    aws: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], config: str
+) -> None:
+    for name, value in ({"AWS_ENDPOINT_URL": LOCAL} | variables).items():
+        aws.setenv(name, value)
+    if config:
+        (tmp_path / "config").write_text(config)
+    session = botocore.session.Session()
+    client = session.create_client("sqs", region_name=os.environ["AWS_REGION"] or None)
+    keys = session.get_credentials().get_frozen_credentials()
+    retries = client.meta.config.retries
+    mode = retries.get("mode") or "legacy"
+    attempts = retries.get("total_max_attempts") or (5 if mode == "legacy" else 3)
+
+    found = read_environment()
+    assert found.region == client.meta.region_name
+    assert found.endpoint == parse_endpoint(client.meta.endpoint_url)
+    assert found.credentials.keys == AwsKeys(keys.access_key, keys.secret_key, keys.token)
+    assert found.credentials.expiry is None
+    assert found.retries == RetrySettings(mode, attempts)
+    assert found.proxy is None
 
 
 def test_a_profile_is_read(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
