@@ -1,5 +1,8 @@
 """The command line: one file per command, loaded only when it is called.
 
+A command's functions import the driver, AWS and what stands on them themselves, so that its
+`--help` and its usage errors load none of it.
+
 Output rules: results on stdout; `error: …` then `hint: …` on stderr, no traceback. Exit codes:
 0 done, 1 the check or the work failed, 2 wrong usage or settings.
 """

@@ -7,18 +7,19 @@ import signal
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 import msgspec
 
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.pipeline.backfill import Done
-from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.s3 import ObjectStore
 from sqs2pg.telemetry import log
+
+if TYPE_CHECKING:
+    from sqs2pg.pipeline.backfill import Done
+    from sqs2pg.sqs.s3 import ObjectStore
 
 
 @click.command()
@@ -72,6 +73,8 @@ def backfill(
 
 
 async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> Done:
+    from sqs2pg.runners.assembly import assemble_backfill
+
     async with assemble_backfill(settings) as begin:
         work = begin(day=day, store=_store_for(paths))
         async with Ticker("backfilling", lambda: _state(work)):
@@ -103,6 +106,8 @@ async def _run_over(
 
 
 def _store_for(paths: tuple[str, ...]) -> ObjectStore | None:
+    from sqs2pg.sqs.s3 import ObjectStore
+
     return ObjectStore() if any(path.startswith("s3://") for path in paths) else None
 
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -34,12 +35,10 @@ from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys import provider_file
-from sqs2pg.postgres.dsn import resolve_dsn
-from sqs2pg.postgres.identifiers import quote_identifier
-from sqs2pg.runners.connect import connected, queue_client
-from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.producer import send_all
+
+if TYPE_CHECKING:
+    from sqs2pg.runners.pipeline import Pipeline
 
 _UNAVAILABLE = 69  # the suite cannot run here: no C compiler
 _EMULATED_MESSAGES = 3_000  # a longer backlog slows the emulator down
@@ -76,6 +75,8 @@ class BenchResult(msgspec.Struct):
 @json_option
 def bench(config: Path | None, database: str, runs: int, seconds: float, as_json: bool) -> int:
     """Measure throughput and CPU on this machine, in a few minutes."""
+    from sqs2pg.postgres.dsn import resolve_dsn
+
     dsn = ""
     if database == "configured":
         dsn = resolve_dsn(load(config).sink.dsn) or _FROM_ENVIRONMENT
@@ -170,6 +171,9 @@ async def _measure(url: str, key_file: Path, runs: int) -> list[tuple[float, flo
 @asynccontextmanager
 async def _scratch_database(dsn: str) -> AsyncIterator[str]:
     """Yield the connection string of a fresh database beside the given one; drop it after."""
+    from sqs2pg.postgres.identifiers import quote_identifier
+    from sqs2pg.runners.connect import connected
+
     settings = load(environ={}, overrides={"sink": {"dsn": dsn}}, discover=False)
     async with connected(settings) as admin:
         [(may_create,)] = await admin.execute(
@@ -199,6 +203,10 @@ async def _drain(settings: Settings, seed: int) -> tuple[float, float]:
     """Drain a small backlog in this process; return messages/s and CPU µs per message, from the
     first receive to the last delete.
     """
+    from sqs2pg.runners.connect import queue_client
+    from sqs2pg.runners.pipeline import Pipeline
+    from sqs2pg.sqs.producer import send_all
+
     count = _EMULATED_MESSAGES
     async with queue_client() as client:
         queue_url = await client.queue_url(settings.source.queue)

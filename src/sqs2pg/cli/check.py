@@ -4,49 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
-from rich.text import Text
 
-from sqs2pg.cli.doctor import (
-    attack_masks,
-    check_basics,
-    check_column_hashes,
-    check_keys,
-    check_masking,
-    check_queue,
-    check_reachability,
-    check_server,
-    check_target,
-    dry_run,
-    required_grants,
-)
-from sqs2pg.cli.doctor.context import Context
-from sqs2pg.cli.doctor.finding import DoctorCheck, Finding, ok, warn
-from sqs2pg.cli.doctor.runner import run
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
 
-# In this order: causes before consequences. Each has its own limit; none stops the others.
-CHECKS = (
-    DoctorCheck("settings", check_basics.check_settings),
-    DoctorCheck("versions", check_basics.check_versions),
-    DoctorCheck("keys", check_keys.check_keys),
-    DoctorCheck("masking policy", check_masking.check_masking),
-    DoctorCheck("queue", check_reachability.check_queue),
-    DoctorCheck("queue attributes", check_queue.check_queue_attributes),
-    DoctorCheck("queue permissions", check_queue.check_queue_permissions),
-    DoctorCheck("database", check_reachability.check_database),
-    DoctorCheck("server", check_server.check_server),
-    DoctorCheck("database connections", check_server.check_connections),
-    DoctorCheck("schema", check_reachability.check_schema),
-    DoctorCheck("queue batch time", check_queue.check_batch_time),
-    DoctorCheck("targets", check_target.check_targets),
-    DoctorCheck("keys on record", check_keys.check_key_record),
-)
+if TYPE_CHECKING:
+    from sqs2pg.cli.doctor import attack_masks, dry_run
+    from sqs2pg.cli.doctor.context import Context
+    from sqs2pg.cli.doctor.finding import DoctorCheck, Finding
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -89,6 +59,11 @@ def check(
     as_json: bool,
 ) -> int:
     """Examine settings, keys, masking, queue and database; exit 1 where something fails."""
+    from sqs2pg.cli.doctor import attack_masks
+    from sqs2pg.cli.doctor.checks import CHECKS
+    from sqs2pg.cli.doctor.context import Context
+    from sqs2pg.cli.doctor.finding import DoctorCheck
+
     if emit_iam or emit_sql:
         run_async(_emit(Context(config), emit_iam, emit_sql))
         return 0
@@ -123,6 +98,9 @@ def check(
 
 
 def _sample_check(count: int, taken: list[dry_run.Sample]) -> DoctorCheck:
+    from sqs2pg.cli.doctor import dry_run
+    from sqs2pg.cli.doctor.finding import DoctorCheck, ok, warn
+
     async def look(context: Context) -> Finding:
         found = await dry_run.take_sample(context, count)
         taken.append(found)
@@ -138,6 +116,8 @@ def _sample_check(count: int, taken: list[dry_run.Sample]) -> DoctorCheck:
 
 async def _emit(context: Context, iam: bool, sql: bool) -> None:
     """Print the grants that are needed, with the queue's ARN if the queue can be reached."""
+    from sqs2pg.cli.doctor import required_grants
+
     async with context:
         settings = context.load_settings()
         if iam:
@@ -159,6 +139,9 @@ async def _arn(context: Context) -> str:
 
 
 def _column_check(place: str, limit_s: float) -> DoctorCheck:
+    from sqs2pg.cli.doctor import check_column_hashes
+    from sqs2pg.cli.doctor.finding import DoctorCheck
+
     async def look(context: Context) -> Finding:
         progress = check_column_hashes.Progress()
 
@@ -172,6 +155,8 @@ def _column_check(place: str, limit_s: float) -> DoctorCheck:
 
 
 async def _run(checks: list[DoctorCheck], context: Context, *, quiet: bool) -> list[Finding]:
+    from sqs2pg.cli.doctor.runner import run
+
     findings = []
     async with context:
         async for finding in run(checks, context):
@@ -183,6 +168,9 @@ async def _run(checks: list[DoctorCheck], context: Context, *, quiet: bool) -> l
 
 def show(finding: Finding) -> None:
     """Print a finding for people, with its remedy below."""
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(soft_wrap=True, highlight=False)
     console.print(
         Text(f"{finding.status:4}", style=_COLOURS[finding.status]),

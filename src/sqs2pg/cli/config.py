@@ -18,7 +18,6 @@ from sqs2pg import settings as settings_module
 from sqs2pg.cli.options import config_option, json_option, print_json
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import examples
-from sqs2pg.runners.compile_plan import masks_of
 
 HIDDEN = "***"
 
@@ -67,6 +66,8 @@ def show(config: Path | None, as_json: bool) -> None:
 @json_option
 def test(config: Path | None, as_json: bool) -> int:
     """Run the mapping's own [[example]]s: input to rows or fault; exit 1 on a difference."""
+    from sqs2pg.runners.compile_plan import masks_of
+
     settings = settings_module.load(config)
     if not settings.example:
         raise SettingsError(

@@ -6,30 +6,26 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 import structlog
-from rich.console import Console
-from rich.table import Table
 
-from sqs2pg.cli.demo_chaos import kill_midway
-from sqs2pg.cli.demo_recovery import show_recovery
 from sqs2pg.cli.embedded import ENV_FILE
 from sqs2pg.cli.embedded.local_environment import local_environment, prepare
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
-from sqs2pg.cli.run_pipeline import consume
-from sqs2pg.cli.run_process import Drain, as_flat, drain_settle_s, summary
 from sqs2pg.cli.send import send_bodies
 from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.pipeline.consumer import Totals
-from sqs2pg.postgres import verify as verification
-from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sqs2pg.pipeline.consumer import Totals
+    from sqs2pg.postgres import verify as verification
 
 logger = structlog.get_logger(__name__)
 
@@ -71,6 +67,11 @@ def demo(
     It looks for no settings file. From a file given with -c it takes the names, the table and the
     batches; the file's mapping must be that of the generated logins.
     """
+    from sqs2pg.cli.demo_chaos import kill_midway
+    from sqs2pg.cli.demo_recovery import show_recovery
+    from sqs2pg.cli.run_pipeline import consume
+    from sqs2pg.cli.run_process import Drain, as_flat
+
     taken = _taken(config) if config else {}
     settings = _settings(taken, recover=recover)
     say = _quiet if as_json else partial(print, flush=True)
@@ -90,7 +91,7 @@ def demo(
             say("starting it again; what it held comes back when its leases end, in 5 s …")
         else:
             say("draining the queue …")
-        totals = run_async(consume(settings, drain=Drain(drain_settle_s(settings))))
+        totals = run_async(consume(settings, drain=Drain()))
         report = run_async(check(settings))
         if chaos:  # the killed consumer's counts are lost; take them from the books
             totals.written, totals.quarantined = report.written, report.quarantined
@@ -183,6 +184,12 @@ async def _send(settings: Settings, count: int, seed: int | None) -> int:
 
 
 async def _show(settings: Settings, totals: Totals, report: verification.VerifyReport) -> None:
+    from rich.console import Console
+
+    from sqs2pg.cli.run_process import summary
+    from sqs2pg.postgres.identifiers import quote_table
+    from sqs2pg.runners.connect import connected
+
     table = quote_table(settings.sink.table)
     async with connected(settings) as session:
         sample = await session.execute(_SAMPLE.format(table=table))
@@ -217,6 +224,8 @@ async def _show(settings: Settings, totals: Totals, report: verification.VerifyR
 def _print_table(
     console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
 ) -> None:
+    from rich.table import Table
+
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*("NULL" if value is None else str(value) for value in row))
@@ -226,6 +235,8 @@ def _print_table(
 
 def _keep(settings: Settings, say: Any) -> None:
     """Go on consuming until stopped, so that the status page is live."""
+    from sqs2pg.cli.run_pipeline import consume
+
     say(f"\nservers stay up; `source {ENV_FILE}` in another shell, Ctrl-C here to stop")
 
     def started(address: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -15,11 +15,10 @@ import msgspec
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, stdin_lines
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
-from sqs2pg.runners.compile_subjects import person_columns_of, references_of
-from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.settings import Settings, load
-from sqs2pg.vault.erase import Erased, Eraser
-from sqs2pg.vault.reference_key import reference_key
+
+if TYPE_CHECKING:
+    from sqs2pg.vault.erase import Erased
 
 PEOPLE_MAX = 100_000
 """The most ids that are read from stdin."""
@@ -72,6 +71,11 @@ async def erase_people(
     settings: Settings, ids: list[str], reason: str, ticket: str, *, delete_rows: bool
 ) -> Erased:
     """Erase the people with these ids, with a progress line. Raises as `Eraser.run`."""
+    from sqs2pg.runners.compile_subjects import person_columns_of, references_of
+    from sqs2pg.runners.connect import database_and_keys
+    from sqs2pg.vault.erase import Eraser
+    from sqs2pg.vault.reference_key import reference_key
+
     async with database_and_keys(settings) as (session, pipeline, keyring):
         targets = person_columns_of(settings, keyring)
         reference = references_of(settings, await reference_key(session, keyring))

@@ -8,17 +8,12 @@ from typing import Any
 
 import click
 
-from sqs2pg.cli.doctor.propose_mapping import of_documents, of_table, write_toml
 from sqs2pg.cli.options import config_option, run_async
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.message import Message
-from sqs2pg.postgres.catalog import read_columns
-from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.runners.connect import connected, queue_client
 from sqs2pg.settings import EnvelopeSettings, Settings, load
-from sqs2pg.sqs.peek import peek
 
 
 @click.command()
@@ -59,6 +54,11 @@ def init(
 
 
 async def _propose(settings: Settings, table: str | None, sample: int | None, queue: str) -> str:
+    from sqs2pg.cli.doctor.propose_mapping import of_documents, of_table, write_toml
+    from sqs2pg.postgres.catalog import read_columns
+    from sqs2pg.postgres.identifiers import quote_table
+    from sqs2pg.runners.connect import connected
+
     columns: dict[str, Column] | None = None
     origins: list[str] = []
     if table is not None:
@@ -84,6 +84,9 @@ async def _propose(settings: Settings, table: str | None, sample: int | None, qu
 
 
 async def _peek(queue: str, count: int) -> list[Message]:
+    from sqs2pg.runners.connect import queue_client
+    from sqs2pg.sqs.peek import peek
+
     async with queue_client() as client:
         return await peek(client, await client.queue_url(queue), count)
 

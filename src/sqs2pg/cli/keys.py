@@ -20,15 +20,6 @@ from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
 from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
 from sqs2pg.mask.registry import KEYED, properties
-from sqs2pg.postgres.key_registry import activate, recorded_keys, require_activation
-from sqs2pg.runners.connect import (
-    connected,
-    database_and_keys,
-    database_hosts,
-    endpoint_hosts,
-    keyring_of,
-    provider_of,
-)
 from sqs2pg.settings import Settings, load
 
 
@@ -164,6 +155,9 @@ def rotate(
 async def _rotate(
     settings: Settings, series: str, *, break_joins: bool, prepare: bool
 ) -> dict[str, object]:
+    from sqs2pg.postgres.key_registry import activate, recorded_keys, require_activation
+    from sqs2pg.runners.connect import database_and_keys, database_hosts, keyring_of, provider_of
+
     if series == "pseudonym" and not break_joins:
         refuse_broken_joins(settings)
     async with database_and_keys(settings) as (session, _, checked):
@@ -205,6 +199,8 @@ async def _rotate(
 
 
 def _file_of(settings: Settings) -> Path:
+    from sqs2pg.runners.connect import provider_of
+
     if provider_of(settings) == "development":
         return provider_development.FOLDER / provider_development.FILE_NAME
     return Path(settings.keys.file) if settings.keys.file else DEFAULT_FILE
@@ -246,6 +242,9 @@ def list_(config: Path | None, as_json: bool) -> None:
 
 
 async def _list(settings: Settings) -> list[dict[str, object]]:
+    from sqs2pg.postgres.key_registry import recorded_keys
+    from sqs2pg.runners.connect import connected, endpoint_hosts, keyring_of
+
     async with connected(settings) as session:
         keyring = keyring_of(settings, endpoint_hosts(settings))
         on_record = await recorded_keys(session)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.runners.compile_subjects import recoverable_columns
-from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.settings import Settings, load
-from sqs2pg.vault.rekey import Rekeyed, Rekeyer
-from sqs2pg.vault.rewrap import Bodies, Rewrapper
+
+if TYPE_CHECKING:
+    from sqs2pg.vault.rekey import Rekeyed
+    from sqs2pg.vault.rewrap import Bodies
 
 
 @click.command()
@@ -60,6 +61,9 @@ def rekey(config: Path | None, as_json: bool) -> None:
 
 
 async def _rewrap(settings: Settings) -> tuple[int, list[Bodies]]:
+    from sqs2pg.runners.connect import database_and_keys
+    from sqs2pg.vault.rewrap import Rewrapper
+
     async with database_and_keys(settings) as (session, _, keyring):
         work = Rewrapper(session, keyring)
         async with Ticker("rewrapping", lambda: (work.rewrapped, work.total, {})):
@@ -67,6 +71,10 @@ async def _rewrap(settings: Settings) -> tuple[int, list[Bodies]]:
 
 
 async def _rekey(settings: Settings) -> Rekeyed:
+    from sqs2pg.runners.compile_subjects import recoverable_columns
+    from sqs2pg.runners.connect import database_and_keys
+    from sqs2pg.vault.rekey import Rekeyer
+
     async with database_and_keys(settings) as (session, _, keyring):
         work = Rekeyer(session, keyring, recoverable_columns(settings, keyring))
 

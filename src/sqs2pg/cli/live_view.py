@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.live import Live
-
-from sqs2pg.cli.terminal_frame import frame
-from sqs2pg.status.recorder import Recorder
 from sqs2pg.telemetry import log
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sqs2pg.status.recorder import Recorder
 
 _FRAMES_PER_S = 2
 _WIDTH_MIN = 60
@@ -19,12 +20,21 @@ _WIDTH_MIN = 60
 
 def wanted() -> bool:
     """Whether stderr is a terminal that is wide enough for the view."""
-    return sys.stderr.isatty() and Console(stderr=True).width >= _WIDTH_MIN
+    if not sys.stderr.isatty():
+        return False
+    from rich.console import Console
+
+    return Console(stderr=True).width >= _WIDTH_MIN
 
 
 @contextmanager
 def live_view(recorder: Recorder, *, verbose: bool) -> Iterator[None]:
     """Show the pipeline until closed. Log lines go above the view, which stays at the end."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from sqs2pg.cli.terminal_frame import frame
+
     console = Console(stderr=True)
 
     def draw() -> RenderableType:

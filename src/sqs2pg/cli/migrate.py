@@ -7,10 +7,6 @@ from pathlib import Path
 import click
 
 from sqs2pg.cli.options import config_option, run_async
-from sqs2pg.postgres import migrate as work
-from sqs2pg.postgres import partitions
-from sqs2pg.postgres.migrations import migrations
-from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
 
 
@@ -20,6 +16,9 @@ from sqs2pg.settings import Settings, load
 @click.option("--apply-additive", is_flag=True, help="Add columns that a target lacks.")
 def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
     """Create or upgrade our tables, the target table and the ledger's days."""
+    from sqs2pg.postgres import migrate as work
+    from sqs2pg.postgres.migrations import migrations
+
     settings = load(config)
     if sql:
         for migration in migrations():
@@ -34,6 +33,10 @@ def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
 
 
 async def _migrate(settings: Settings, *, additive: bool) -> list[str]:
+    from sqs2pg.postgres import migrate as work
+    from sqs2pg.postgres import partitions
+    from sqs2pg.runners.connect import connected
+
     async with connected(settings) as session:
         done = await work.migrate(session, settings, additive=additive)
         attached, _ = await partitions.extend(session)

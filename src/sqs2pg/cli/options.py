@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import uvloop
 
 from sqs2pg.errors import SettingsError
 
@@ -59,6 +58,8 @@ def terminal_text(text: str) -> str:
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on uvloop; return its result."""
+    import uvloop
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -10,9 +11,10 @@ import msgspec
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
-from sqs2pg.postgres import partitions as work
-from sqs2pg.runners.connect import connected
 from sqs2pg.settings import Settings, load
+
+if TYPE_CHECKING:
+    from sqs2pg.postgres import partitions as work
 
 
 @click.command()
@@ -50,6 +52,9 @@ def partition(config: Path | None, convert: bool, as_json: bool) -> None:
 
 
 async def _convert(settings: Settings, table: str) -> work.Converted:
+    from sqs2pg.postgres import partitions as work
+    from sqs2pg.runners.connect import connected
+
     latest = work.Converted()
 
     def note(done: work.Converted) -> None:
@@ -64,5 +69,8 @@ async def _convert(settings: Settings, table: str) -> work.Converted:
 
 
 async def _extend(settings: Settings) -> tuple[int, int]:
+    from sqs2pg.postgres import partitions as work
+    from sqs2pg.runners.connect import connected
+
     async with connected(settings) as session:
         return await work.extend(session)

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from sqs2pg.mask.brute_force import duration
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _EVERY_S = 5.0
 _REFRESH_S = 0.2
@@ -64,6 +65,9 @@ class Ticker:
             before = done
 
     async def _show_live(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
         with Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),

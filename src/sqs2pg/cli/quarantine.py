@@ -8,22 +8,19 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
-from sqs2pg.pipeline.replay import Replayed
-from sqs2pg.postgres import quarantine as work
-from sqs2pg.postgres.quarantine import Entry, Purged, Selection
-from sqs2pg.runners.assembly import assemble_replay
-from sqs2pg.runners.connect import database, database_and_keys
 from sqs2pg.settings import Settings, load
+
+if TYPE_CHECKING:
+    from sqs2pg.pipeline.replay import Replayed
+    from sqs2pg.postgres.quarantine import Entry, Purged, Selection
 
 _number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 _numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
@@ -58,6 +55,12 @@ def list_(
     as_json: bool,
 ) -> None:
     """List open entries, newest first, and how many there are by reason."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sqs2pg.postgres.quarantine import Selection
+
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
     selection = Selection(
@@ -136,6 +139,8 @@ def replay(
     Entries that fail again stay in the quarantine with their new reason. Safe to interrupt and to
     repeat.
     """
+    from sqs2pg.postgres.quarantine import Selection
+
     if sum((bool(numbers), reason is not None, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE, or --all")
     selection = Selection(ids=numbers, reason=_code(reason))
@@ -172,6 +177,8 @@ def purge(
     as_json: bool,
 ) -> None:
     """Delete entries and their bodies for good, replayed ones too: by id, by filter, or all."""
+    from sqs2pg.postgres.quarantine import Selection
+
     filtered = reason is not None or older_than_days is not None
     if sum((bool(numbers), filtered, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE and --older-than-days N, or --all")
@@ -186,23 +193,35 @@ def purge(
 async def _list(
     settings: Settings, selection: Selection, limit: int
 ) -> tuple[list[Entry], dict[str, int]]:
+    from sqs2pg.postgres import quarantine as work
+    from sqs2pg.runners.connect import database
+
     async with database(settings) as (session, pipeline):
         found = await work.entries(session, pipeline, selection, limit=limit)
         return found, await work.counts(session, pipeline, selection)
 
 
 async def _show(settings: Settings, number: int) -> Entry:
+    from sqs2pg.postgres import quarantine as work
+    from sqs2pg.runners.connect import database
+
     async with database(settings) as (session, pipeline):
         return await work.entry(session, pipeline, number)
 
 
 async def _unseal(settings: Settings, number: int, reason: str, ticket: str) -> str:
+    from sqs2pg.postgres import quarantine as work
+    from sqs2pg.runners.connect import database_and_keys
+
     async with database_and_keys(settings) as (session, pipeline, keyring):
         return await work.unseal(session, pipeline, number, keyring, reason=reason, ticket=ticket)
 
 
 async def replay_selected(settings: Settings, selection: Selection) -> Replayed:
     """Replay the selected messages, with a progress line. Raises as `Replayer.run`."""
+    from sqs2pg.runners.assembly import assemble_replay
+    from sqs2pg.runners.connect import database_and_keys
+
     async with database_and_keys(settings) as (session, pipeline, keyring):
         replayer = await assemble_replay(session, settings, keyring, pipeline)
 
@@ -217,6 +236,10 @@ async def replay_selected(settings: Settings, selection: Selection) -> Replayed:
 
 
 async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purged:
+    from sqs2pg.postgres import quarantine as work
+    from sqs2pg.postgres.quarantine import Purged
+    from sqs2pg.runners.connect import database
+
     async with database(settings) as (session, pipeline):
         extent = await work.measure(session, pipeline, selection)
         if not yes:

@@ -17,7 +17,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from sqs2pg.postgres.dsn import dsn_keywords
 from sqs2pg.settings import Settings
 
 SET, HIDDEN = "(set)", "(hidden)"
@@ -78,6 +77,8 @@ def strike(text: str, private: list[str]) -> str:
 
 def private_texts(settings: Settings | None) -> Iterator[str]:
     """Yield names and addresses of this machine that a sentence may contain."""
+    from sqs2pg.postgres.dsn import dsn_keywords
+
     if settings:
         yield from _free_texts(settings)
         dsn = settings.sink.dsn or os.environ.get("DATABASE_URL", "")
@@ -114,6 +115,8 @@ def _free_texts(section: msgspec.Struct) -> Iterator[str]:
 
 def secrets(settings: Settings | None) -> Iterator[str]:
     """Yield what no file may contain: the secrets of settings and environment."""
+    from sqs2pg.postgres.dsn import dsn_keywords
+
     candidates = [value for name, value in os.environ.items() if _SECRET_NAMES.search(name)]
     if settings:
         candidates.append(settings.status.token)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -20,11 +21,13 @@ from sqs2pg.cli.options import (
     terminal_text,
 )
 from sqs2pg.mapping.subject import stored_form
-from sqs2pg.runners.connect import database_and_keys
 from sqs2pg.settings import Settings, load
-from sqs2pg.vault import reveal as work
-from sqs2pg.vault.reveal import Revealed
 
+if TYPE_CHECKING:
+    from sqs2pg.vault.reveal import Revealed
+
+LIMIT_MAX = 1_000
+"""Values of one request, at most; the database refuses more."""
 USER_LIMIT = 20
 """Values shown of a person unless --limit says otherwise."""
 
@@ -35,7 +38,7 @@ USER_LIMIT = 20
 @click.option("--user", metavar="USER_ID", help="Only values of this person; - reads stdin.")
 @click.option(
     "--limit",
-    type=click.IntRange(1, work.LIMIT_MAX),
+    type=click.IntRange(1, LIMIT_MAX),
     help=f"Values at most: 1 of a token, {USER_LIMIT} of a person.",
 )
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
@@ -85,6 +88,9 @@ async def reveal_values(
     ticket: str,
 ) -> list[Revealed]:
     """Return what the command shows. Raises as `sqs2pg.vault.reveal.reveal`."""
+    from sqs2pg.runners.connect import database_and_keys
+    from sqs2pg.vault import reveal as work
+
     async with database_and_keys(settings) as (session, _, keyring):
         return await work.reveal(
             session,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from sqs2pg.cli import live_view
-from sqs2pg.cli.embedded.local_environment import local_environment, prepare
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
-from sqs2pg.cli.run_pipeline import consume
-from sqs2pg.cli.run_process import Drain, as_flat, drain_settle_s, summary
-from sqs2pg.cli.run_workers import run_workers
-from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
+
+if TYPE_CHECKING:
+    from sqs2pg.cli.run_process import Drain
+    from sqs2pg.pipeline.consumer import Totals
 
 
 @click.command()
@@ -51,16 +50,25 @@ def run(
         raise click.UsageError(
             "--ray goes without --local and --workers: see [ray] in the settings"
         )
-    with local_environment(keep_file=True) if local else contextlib.nullcontext():
+    from sqs2pg.cli.run_process import Drain, as_flat, summary
+
+    servers: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if local:
+        from sqs2pg.cli.embedded.local_environment import local_environment, prepare
+
+        servers = local_environment(keep_file=True)
+    with servers:
         settings = load(config)
         if local:
             run_async(prepare(settings))
         until_empty = None
         if drain and count == 1:  # each of several workers finds out for itself
-            until_empty = Drain(drain_settle_s(settings), drain_timeout_s)
+            until_empty = Drain(drain_timeout_s)
         if ray:
             totals = run_async(_run_over(ray, settings, config, until_empty))
         elif count > 1:
+            from sqs2pg.cli.run_workers import run_workers
+
             totals = run_async(
                 run_workers(
                     count,
@@ -72,12 +80,15 @@ def run(
                 )
             )
         else:
+            from sqs2pg.cli.live_view import wanted
+            from sqs2pg.cli.run_pipeline import consume
+
             totals = run_async(
                 consume(
                     settings,
                     drain=until_empty,
                     address_file=status_file,
-                    view=live_view.wanted(),
+                    view=wanted(),
                     verbose=verbose,
                 )
             )

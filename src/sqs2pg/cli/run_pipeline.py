@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from sqs2pg.cli.run_process import Drain, StatusOutput, run_process
+from sqs2pg.cli.run_process import Drain, StatusOutput, run_process, settled
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
@@ -53,7 +53,7 @@ async def consume(
                 verbose=verbose,
                 started=started,
             ),
-            drain=drain,
+            drain=settled(drain, settings, pipeline.client.endpoint_host),
             progress=None if view else dict,
             echo_s=_ECHO_S if worker else 0.0,
             logs_end=True,

@@ -25,7 +25,6 @@ from sqs2pg.errors import FatalFault
 from sqs2pg.keys.provider_development import is_loopback
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.settings import Settings, StatusSettings
-from sqs2pg.sqs.client import SqsClient
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import published_address
 from sqs2pg.status.recorder import Recorder, recording
@@ -110,11 +109,11 @@ class StatusOutput(msgspec.Struct):
 class Drain(msgspec.Struct):
     """Work until the queue is empty."""
 
-    settle_s: float
-    """How long the queue must look empty."""
     timeout_s: float | None = None
     """The longest that it may take."""
     hint: str = "give it longer, more --workers, or look for what keeps sending"
+    settle_s: float = 0.0
+    """How long the queue must look empty."""
 
 
 async def run_process(
@@ -165,11 +164,17 @@ async def run_process(
     return totals
 
 
-def drain_settle_s(settings: Settings) -> float:
-    """Return how long the queue must look empty: AWS's counts lag by up to a minute."""
-    if settings.source.drain_settle_s is not None:
-        return settings.source.drain_settle_s
-    return 1.0 if is_loopback(SqsClient.from_environment().endpoint_host) else 60.0
+def settled(drain: Drain | None, settings: Settings, endpoint_host: str) -> Drain | None:
+    """Return the drain with its `settle_s`: the settings', else as long as the counts may lag.
+
+    AWS's counts lag by up to a minute, those of an emulator on this machine do not.
+    """
+    if drain is None:
+        return None
+    settle_s = settings.source.drain_settle_s
+    if settle_s is None:
+        settle_s = 1.0 if is_loopback(endpoint_host) else 60.0
+    return msgspec.structs.replace(drain, settle_s=settle_s)
 
 
 def as_flat(totals: Totals) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqs2pg.cli.run_process import Drain, run_process
+from sqs2pg.cli.run_process import Drain, run_process, settled
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.runners import ray_fleet
 from sqs2pg.runners.connect import queue_client
@@ -24,7 +24,9 @@ async def run_fleet(
         async with queue_client() as client:
             fleet = ray_fleet.FleetDriver(settings, config, client)
             return await run_process(
-                fleet, drain=drain, progress=lambda: {"workers": sum(fleet.nodes.values())}
+                fleet,
+                drain=settled(drain, settings, client.endpoint_host),
+                progress=lambda: {"workers": sum(fleet.nodes.values())},
             )
     finally:
         ray_fleet.leave()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +12,10 @@ from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.runners.connect import queue_client
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.producer import Sent, read_lines, send_all
+
+if TYPE_CHECKING:
+    from sqs2pg.sqs.producer import Sent
 
 
 @click.command()
@@ -37,6 +39,8 @@ def send(
     as_json: bool,
 ) -> int:
     """Put generated logins, or a file's lines, on the queue."""
+    from sqs2pg.sqs.producer import read_lines
+
     if file is not None and count is not None:
         raise click.UsageError("--count and --file exclude each other")
     bodies = read_lines(file) if file is not None else logins(count or 1000, seed=seed)
@@ -61,6 +65,9 @@ async def send_bodies(
     settings: Settings, bodies: Iterable[str], total: int | None, rate: float | None = None
 ) -> Sent:
     """Send bodies to the settings' queue, with progress; `total`: how many, where it is known."""
+    from sqs2pg.runners.connect import queue_client
+    from sqs2pg.sqs.producer import send_all
+
     done = 0
 
     def progress(count: int) -> None:

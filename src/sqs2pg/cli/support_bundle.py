@@ -17,21 +17,20 @@ import time
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from sqs2pg import __version__
-from sqs2pg.cli.check import CHECKS
-from sqs2pg.cli.doctor.context import Context
-from sqs2pg.cli.doctor.runner import run as run_checks
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.redaction import HIDDEN, private_texts, redacted, secrets, strike
 from sqs2pg.cli.top import StatusClient, status_at
 from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.settings import Settings, load
-from sqs2pg.status.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from sqs2pg.status.snapshot import Snapshot
 
 _OURS = (
     *("botocore", "click", "cryptography", "httptools", "msgspec", "prometheus-client"),
@@ -148,6 +147,10 @@ def _environment() -> list[str]:
 
 
 async def _check(config: Path | None, private: list[str]) -> list[dict[str, str]]:
+    from sqs2pg.cli.doctor.checks import CHECKS
+    from sqs2pg.cli.doctor.context import Context
+    from sqs2pg.cli.doctor.runner import run as run_checks
+
     context = Context(config)
     async with context:
         findings = [finding async for finding in run_checks(list(CHECKS), context)]

@@ -9,19 +9,20 @@ import urllib.error
 import urllib.request
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.live import Live
 
 from sqs2pg.cli.options import config_option, json_option, print_json
-from sqs2pg.cli.terminal_frame import frame
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.settings import load
 from sqs2pg.status.access import read_token
-from sqs2pg.status.recorder import POINTS_MAX, Moment, Point
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sqs2pg.status.recorder import Moment, Point
 
 _EVERY_S = 1.0
 _ANSWER_S = 5.0
@@ -61,6 +62,8 @@ class StatusClient:
 
     def moment(self) -> Moment:
         """Return the present moment. Raises FatalFault."""
+        from sqs2pg.status.recorder import Moment
+
         try:
             return msgspec.json.decode(self.read("/state"), type=Moment)
         except msgspec.DecodeError:
@@ -72,6 +75,8 @@ class StatusClient:
 
     def history(self) -> list[Point]:
         """Return the points of the last half hour; none if they cannot be read."""
+        from sqs2pg.status.recorder import Point
+
         try:
             return msgspec.json.decode(self.read("/history"), type=list[Point])
         except (FatalFault, msgspec.DecodeError):
@@ -106,6 +111,11 @@ def status_at(address: str | None, config: Path | None) -> StatusClient:
 @json_option
 def top(url: str | None, once: bool, config: Path | None, as_json: bool) -> None:
     """Attach to a running pipeline at URL, its status address; by default that of the settings."""
+    from rich.console import Console
+
+    from sqs2pg.cli.terminal_frame import frame
+    from sqs2pg.status.recorder import POINTS_MAX
+
     status = status_at(url, config)
     moment = status.moment()
     if as_json:
@@ -123,6 +133,10 @@ def top(url: str | None, once: bool, config: Path | None, as_json: bool) -> None
 
 
 def _follow(status: StatusClient, moment: Moment, points: deque[Point], console: Console) -> None:
+    from rich.live import Live
+
+    from sqs2pg.cli.terminal_frame import frame
+
     lost = False
     first = frame(moment.snapshot, list(points), width=console.width)
     with Live(first, console=console, auto_refresh=False, screen=True) as live:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
-from sqs2pg.postgres import verify as work
-from sqs2pg.postgres.audit import Anchor, check_chain, head
-from sqs2pg.runners.connect import connected, database
 from sqs2pg.settings import Settings, load
+
+if TYPE_CHECKING:
+    from sqs2pg.postgres import verify as work
+    from sqs2pg.postgres.audit import Anchor
 
 
 @click.command()
@@ -59,6 +61,9 @@ def _verify_audit(settings: Settings, anchor: str | None, *, as_json: bool) -> i
 
 
 async def _check_audit(settings: Settings, anchor: str | None) -> tuple[Anchor, list[str]]:
+    from sqs2pg.postgres.audit import check_chain, head
+    from sqs2pg.runners.connect import connected
+
     async with connected(settings) as session:
         return await head(session), await check_chain(session, anchor)
 
@@ -78,6 +83,9 @@ async def check(
     settings: Settings, since: datetime | None = None, anchor: str | None = None
 ) -> work.VerifyReport:
     """Verify the settings' pipeline."""
+    from sqs2pg.postgres import verify as work
+    from sqs2pg.runners.connect import database
+
     async with database(settings) as (session, pipeline):
         dedupe = bool(settings.ledger.dedupe_key)
         return await work.verify(session, pipeline, since=since, dedupe=dedupe, anchor=anchor)

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from cryptography import x509
 
 from sqs2pg import __version__
 from sqs2pg.errors import Stage
@@ -185,5 +184,7 @@ def _read_expiry(host: str, port: int, timeout_s: float) -> float | None:
             certificate = secure.getpeercert(binary_form=True)
     if not certificate:
         return None
+    from cryptography import x509  # many modules, and most connections need none
+
     expiry: datetime = x509.load_der_x509_certificate(certificate).not_valid_after_utc
     return expiry.astimezone(UTC).timestamp()

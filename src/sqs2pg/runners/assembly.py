@@ -10,15 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from sqs2pg.errors import FatalFault, TransientFault
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.pipeline.backfill import Backfill
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
-from sqs2pg.pipeline.replay import Replayer
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session, wait_closed
 from sqs2pg.postgres.maintenance import maintain
@@ -32,6 +31,10 @@ from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.traces import start_traces
+
+if TYPE_CHECKING:
+    from sqs2pg.pipeline.backfill import Backfill
+    from sqs2pg.pipeline.replay import Replayer
 
 
 class Processing(msgspec.Struct):
@@ -127,6 +130,8 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
 
     Its backfills share the connections made here, which are closed at the end: run one at a time.
     """
+    from sqs2pg.pipeline.backfill import Backfill
+
     # The queue is not used; an object store may be, and keys for development stay on loopback.
     endpoints = database_hosts(settings)
     one = msgspec.structs.replace(
@@ -152,5 +157,7 @@ async def assemble_replay(
 
     Raises as `compile_plan`.
     """
+    from sqs2pg.pipeline.replay import Replayer
+
     _, compiled = await compile_plan(session, settings, keyring, pipeline)
     return Replayer(session, compiled.sink_plan, compiled.plan, compiled.keyring, compiled.vault)

@@ -35,7 +35,6 @@ from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.runners.compile_subjects import subject_reader_of
 from sqs2pg.settings import Settings
-from sqs2pg.sqs.s3 import ObjectStore
 from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.seal import ValueSealer
 
@@ -204,7 +203,11 @@ async def dedupe_of(
 
 def payloads_of(settings: Settings) -> Payloads | None:
     """Return what fetches the bodies that messages point to; None if no message can."""
-    return Payloads(ObjectStore(), settings.envelope) if settings.envelope.has_pointers else None
+    if not settings.envelope.has_pointers:
+        return None
+    from sqs2pg.sqs.s3 import ObjectStore  # loads botocore
+
+    return Payloads(ObjectStore(), settings.envelope)
 
 
 async def _refresh(

@@ -19,7 +19,6 @@ from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.rds_token import login_token
 
 
 async def connect(settings: Settings) -> Session:
@@ -27,6 +26,8 @@ async def connect(settings: Settings) -> Session:
     dsn = resolve_dsn(settings.sink.dsn)
     password = None
     if settings.sink.iam_auth:
+        from sqs2pg.sqs.rds_token import login_token  # loads botocore
+
         # In a thread: providers of credentials do blocking I/O.
         password = await asyncio.to_thread(login_token, *login_of(dsn))
     return await Session.connect(dsn, password=password)

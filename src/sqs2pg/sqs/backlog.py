@@ -13,9 +13,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import botocore.config
-import botocore.exceptions
-import botocore.session
 import msgspec
 
 from sqs2pg.errors import Stage, TransientFault
@@ -77,6 +74,10 @@ class OldestMessage:
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> float | None:
+        import botocore.config  # slow to load, and an emulator has no CloudWatch
+        import botocore.exceptions
+        import botocore.session
+
         now = datetime.now(UTC)
         try:
             if self._client is None:

@@ -34,8 +34,6 @@ from sqs2pg.vault.crypto import (
 )
 from sqs2pg.vault.reference_key import reference_key
 
-LIMIT_MAX = 1_000
-"""Values of one request, at most; the database refuses more."""
 TOKEN_CHARACTERS_MAX = 1_024
 
 _TOKEN = re.compile(r"[ved][1-9][0-9]{0,3}_[A-Za-z0-9_-]+\Z|[0-9a-f]{64}\Z")

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqs2pg.cli.embedded import OVERRIDING, Servers, remove_env_file, servers, write_env_file
-from sqs2pg.postgres.migrate import migrate
-from sqs2pg.runners.connect import connected, queue_client
 from sqs2pg.settings import Settings
 
 
@@ -52,6 +50,9 @@ def local_environment(*, keep_file: bool) -> Iterator[None]:
 
 async def prepare(settings: Settings) -> None:
     """Make the queue and migrate the database of embedded servers that have just started."""
+    from sqs2pg.postgres.migrate import migrate
+    from sqs2pg.runners.connect import connected, queue_client
+
     async with queue_client() as client:
         await client.create_queue(
             settings.source.queue,

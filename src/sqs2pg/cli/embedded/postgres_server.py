@@ -23,8 +23,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
-import psycopg
-
 from sqs2pg.cli.embedded.child_process import Child, LocalServer, require_main_thread, reserve_port
 from sqs2pg.cli.embedded.postgres_binaries import find_binaries, reachable_binaries
 from sqs2pg.cli.embedded.run_folder import RunFolder
@@ -185,6 +183,8 @@ class Postgres(LocalServer):
 
     def _answers(self) -> bool:
         """Whether the server answers a query."""
+        import psycopg
+
         try:
             # All parameters are given, so that no PG* variable changes the connection.
             with psycopg.connect(

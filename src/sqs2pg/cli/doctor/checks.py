@@ -1,0 +1,32 @@
+"""Every check of `sqs2pg check`, in the order they run."""
+
+from __future__ import annotations
+
+from sqs2pg.cli.doctor import (
+    check_basics,
+    check_keys,
+    check_masking,
+    check_queue,
+    check_reachability,
+    check_server,
+    check_target,
+)
+from sqs2pg.cli.doctor.finding import DoctorCheck
+
+# In this order: causes before consequences. Each has its own limit; none stops the others.
+CHECKS = (
+    DoctorCheck("settings", check_basics.check_settings),
+    DoctorCheck("versions", check_basics.check_versions),
+    DoctorCheck("keys", check_keys.check_keys),
+    DoctorCheck("masking policy", check_masking.check_masking),
+    DoctorCheck("queue", check_reachability.check_queue),
+    DoctorCheck("queue attributes", check_queue.check_queue_attributes),
+    DoctorCheck("queue permissions", check_queue.check_queue_permissions),
+    DoctorCheck("database", check_reachability.check_database),
+    DoctorCheck("server", check_server.check_server),
+    DoctorCheck("database connections", check_server.check_connections),
+    DoctorCheck("schema", check_reachability.check_schema),
+    DoctorCheck("queue batch time", check_queue.check_batch_time),
+    DoctorCheck("targets", check_target.check_targets),
+    DoctorCheck("keys on record", check_keys.check_key_record),
+)

@@ -1,0 +1,71 @@
+"""A start is quick because it loads only what it uses. Held by what is loaded, not by time."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+_LOADED = re.compile(r"import time: .*\| +(\S+)$", re.MULTILINE)
+"""A line of -X importtime."""
+
+_EVERY_HELP = """
+import contextlib, io, json, sys
+import click
+from sqs2pg.cli import cli
+
+def helps(group, path):
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli.main([*path, "--help"], standalone_mode=False)
+    loaded[" ".join(path)] = list(sys.modules)
+    if isinstance(group, click.Group):
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            helps(group.get_command(context, name), [*path, name])
+
+loaded = {}
+helps(cli, [])
+print(json.dumps(loaded))
+"""
+
+DRIVER_AND_AWS = ("psycopg", "botocore", "boto3", "sqs2pg.postgres", "sqs2pg.sqs")
+FOR_WORK = (*DRIVER_AND_AWS, "sqs2pg.pipeline", "sqs2pg.runners", "rich", "uvloop")
+NOT_FOR_A_START = (
+    *("botocore", "boto3", "urllib3", "rich.console", "pygments", "opentelemetry", "ray"),
+    *("cryptography.x509", "sqs2pg.cli.embedded", "sqs2pg.pipeline.replay", "sqs2pg.sqs.s3"),
+)
+
+
+def _of(loaded: Iterable[str], unwanted: tuple[str, ...]) -> list[str]:
+    """Return what is one of the unwanted modules, or inside one."""
+    return [name for name in loaded if f"{name}.".startswith(tuple(f"{u}." for u in unwanted))]
+
+
+def test_no_help_loads_the_driver_aws_or_what_stands_on_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _EVERY_HELP], capture_output=True, text=True, check=True
+    )
+    loaded: dict[str, list[str]] = json.loads(done.stdout)
+    assert {"", "run", "verify", "quarantine list", "keys rotate", "check"} <= set(loaded)
+    # They run in one process, in this order: the first one that is named is the one to look at.
+    assert {name: found for name, m in loaded.items() if (found := _of(m, FOR_WORK))} == {}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_the_command_lines_own_help_loads_no_command(bare_shell: Any, arguments: list[str]) -> None:
+    loaded = _LOADED.findall(bare_shell.afresh(*arguments, PYTHONPROFILEIMPORTTIME="1").err)
+    assert "click" in loaded
+    assert _of(loaded, (*FOR_WORK, "sqs2pg.settings", "msgspec", "structlog", "asyncio")) == []
+
+
+def test_a_pipeline_loads_neither_botocore_nor_what_it_does_not_use(shell: Any) -> None:
+    shell("migrate")
+    ended = shell.afresh("run", "--drain", PYTHONPROFILEIMPORTTIME="1")
+    loaded = _LOADED.findall(ended.err)
+    assert {"psycopg", "sqs2pg.sqs.client", "sqs2pg.status.server"} <= set(loaded)
+    assert _of(loaded, NOT_FOR_A_START) == []
