@@ -162,9 +162,14 @@ const char *sha256_choose(void)
 
 void wipe(void *memory, size_t len)
 {
+#if defined(__GNUC__) || defined(__clang__)
+    memset(memory, 0, len);
+    __asm__ __volatile__("" : : "r"(memory) : "memory"); /* somebody may look: so it is not left out */
+#else
     volatile uint8_t *p = memory;
     while (len--)
         *p++ = 0;
+#endif
 }
 
 /* Finish a state that has absorbed `before` bytes: add the rest of the message, padding, length. */

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 from sqs2pg.message import Message
 from sqs2pg.sqs.leases import Lease
@@ -48,32 +49,44 @@ def sign(
     """
 
 class FastPath:
-    """The fast path of one mapping. Its keys are wiped from memory when it is freed."""
+    """The fast path of one mapping. Its keys are wiped from memory with it.
+
+    The structures and enumerations are those of native/plan.h; `mapping/fast_path.py` makes them.
+    """
 
     def __new__(
         cls,
-        sources: tuple[tuple[bytes, bool], ...],
-        columns: tuple[tuple[int, int, bool, bool, int, bytes, bytes], ...],
+        nodes: tuple[tuple[bytes, int, int, int, int, int, int, bool], ...],
+        groups: tuple[tuple[int, int], ...],
+        targets: tuple[tuple[Any, ...], ...],
+        layers: tuple[tuple[tuple[bytes, bool, int, int], ...], ...],
         forbid_unknown: bool,
+        drop_unmatched: bool,
+        records: int,
+        slots: int,
+        layer_slots: int,
         /,
     ) -> FastPath:
-        """Compile a mapping.
+        """`nodes`: name, index (-1: a member), slot, kind, first child, children, group, whether
+        any name below is known. `groups`: the node of an element, slots of its values. `targets`:
+        mode, group, slot and existence of the field in `when`, the values wanted, columns.
+        `layers`: of each envelope the names: whether it must be there, its use, its slot.
 
-        `sources`: name and whether required, 1 to 64. `columns`, 1 to 128: index of the source,
-        operation (`enum operation` of native/line.h), whether a missing value is the day the
-        message was sent, whether it may be NULL, longest text (-1: no limit), prefix of the token
-        (at most 8 bytes), HMAC key (at most 64 bytes).
-
-        Raises ValueError and TypeError for anything else.
+        Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """
 
-    def lines(self, messages: Sequence[Message], /) -> list[str | None]:
-        """Return each message's line, or None where Python must do it."""
+    def lines(
+        self, messages: Sequence[Message], /
+    ) -> list[tuple[tuple[int, str, int], ...] | None]:
+        """Return each message's lines: target, text, count; None where Python must do it."""
 
-    def pack(self, messages: Sequence[Message], tail: bytes, /) -> tuple[bytes, bytes, int] | None:
-        """Return the COPY texts of a batch, for the ledger and for the target, sorted by key, and
-        its oldest SentTimestamp, in milliseconds since the epoch.
+    def pack(
+        self, messages: Sequence[Message], tail: bytes, /
+    ) -> tuple[bytes, tuple[tuple[bytes, int], ...], int, int, tuple[int, ...]] | None:
+        """Return the COPY texts of a batch, sorted by key.
 
-        `tail` ends each line of the ledger, after key and MessageId. None if the batch is empty,
-        Python must do a line or an id, or two messages have the same key.
+        The ledger's, whose lines end in `tail` after key and MessageId; each target's with its
+        count of lines; the oldest SentTimestamp in milliseconds since the epoch; the records that
+        no target wants; the indexes of the messages that are not in the texts. None where there is
+        no message with lines, an id is not a queue's UUID, or two messages have one key.
         """

@@ -1,10 +1,10 @@
-"""The fast path: body -> masked line in C, for ordinary messages.
+"""The fast path: body -> masked lines in C, for ordinary messages.
 
 Place in the flow: before decode and transform, which do the messages that it leaves. It is compiled
 for a mapping at start. There is none if this installation lacks the extension, or if the mapping
 has something that the C code cannot do. No I/O here; the code is in native/ of the source tree.
 
-Promises: its lines are those that `FlatMapping` would give, byte for byte; for every other message
+Promises: its lines are those that the mapping would give, byte for byte; for every other message
 it returns None. So it raises no faults, and nothing depends on it.
 """
 
@@ -12,92 +12,322 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
+from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import is_flat
+from sqs2pg.mapping.copy_text import NULL
+from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
+from sqs2pg.mapping.transform import missing_cell
 from sqs2pg.mask.operator import Mask, Operator
-from sqs2pg.mask.pseudonymize import TOKEN_HEX_DIGITS
-from sqs2pg.message import Message
-from sqs2pg.settings import Field, Settings, required_sources
+from sqs2pg.message import Message, Row, TargetLines
+from sqs2pg.settings import ATTRIBUTE, Field, Settings, Target, When, required_sources
+from sqs2pg.settings.mask_rules import MASKABLE
+
+Part = tuple[int, str, int]
+"""Lines of one message for one target: the target's index, their text, how many they are."""
+
+
+class PackedTexts(NamedTuple):
+    """A batch as the texts of its COPYs, sorted by key."""
+
+    ledger: bytes
+    targets: tuple[tuple[bytes, int], ...]
+    """For each target its lines and how many they are."""
+    oldest_ms: int
+    """The oldest SentTimestamp, milliseconds since the epoch; of the messages left, too."""
+    dropped: int
+    """Records that no target wants."""
+    left: tuple[int, ...]
+    """Indexes of the messages that Python must do. They have a ledger key, but no lines."""
 
 
 class FastPath(Protocol):
     """The fast path of one mapping."""
 
-    def lines(self, messages: Sequence[Message], /) -> list[str | None]:
-        """Return each message's COPY line, newline included, or None where Python must do it."""
+    def lines(self, messages: Sequence[Message], /) -> list[tuple[Part, ...] | None]:
+        """Return each message's parts, by target, or None where Python must do it."""
 
-    def pack(self, messages: Sequence[Message], tail: bytes, /) -> tuple[bytes, bytes, int] | None:
-        """Return the texts of a whole batch's COPYs and the oldest SentTimestamp in milliseconds.
+    def pack(self, messages: Sequence[Message], tail: bytes, /) -> PackedTexts | None:
+        """Return a whole batch as texts; each line of the ledger's ends in `tail`.
 
-        The first text is the ledger's, each of its lines ending in `tail`, the second the target's;
-        both are sorted by key. None where Python must do any of the messages.
+        None where two messages have one key, an id is not that of a queue's message, or Python must
+        do every message.
         """
 
 
-# As `enum operation` in native/line.h.
-_TEXT, _VERSION, _DATE, _TOKEN_IP, _TOKEN_TEXT = range(5)
-_SOURCES_MAX, _COLUMNS_MAX = 64, 128
-_VERSION_DIGITS_MAX = 10
-_NativeColumn = tuple[int, int, bool, bool, int, bytes, bytes]
+# The enumerations of native/plan.h and native/mask.h.
+_NOWHERE, _DOCUMENT, _ELEMENT, _LAYER = range(4)
+_PYTHONS, _CELL, _DAY, _SENT_DAY, _SENT_TIME, _SENT_MS, _MESSAGE_ID, _RECORD_INDEX = range(8)
+_TYPES = {
+    name: number
+    for number, names in enumerate(
+        [
+            ("text",),
+            ("integer", "bigint"),
+            ("numeric",),
+            ("double",),
+            ("boolean",),
+            ("date",),
+            ("timestamptz",),
+            ("uuid",),
+            ("inet",),
+            ("jsonb",),
+            ("version",),
+            ("major",),
+        ]
+    )
+    for name in names
+}
+_WHOLE = {"integer": 2**31, "bigint": 2**63, "version": 2**63, "major": 2**63}
+"""The bound of the types whose text is a whole number: from -bound to bound - 1."""
+_OPERATORS = {
+    name: number
+    for number, name in enumerate(
+        ("", "keep", "pseudonymize", "sha256", "redact", "nullify", "truncate_ip")
+    )
+}
+_KINDS = {name: number for number, name in enumerate(("text", "ip", "email", "phone", "uuid"))}
+_RECORDS = {"one": 0, "array": 1, "lines": 2, "auto": 3}
+_ALWAYS, _CONDITIONAL, _OTHERWISE = range(3)
+_STRING, _NUMBER, _TRUE, _FALSE = 2, 3, 4, 5
+_NO_USE, _TEXT, _SLICE, _SNS_TYPE, _ATTRIBUTES = range(5)
+_TARGETS_MAX, _COLUMNS_MAX, _WANTED_MAX, _LAYERS_MAX, _PREFIX_MAX = 8, 128, 32, 4, 8
+
+_LAYERS: dict[str, dict[str, int]] = {
+    "s3": {},  # only to see that the body does not point to an object
+    "sns": {"Type": _SNS_TYPE, "Message": _TEXT}
+    | dict.fromkeys(("MessageId", "TopicArn", "Timestamp"), _NO_USE),
+    "eventbridge": {"detail": _SLICE}
+    | dict.fromkeys(
+        ("version", "id", "detail-type", "source", "account", "time", "region"), _NO_USE
+    ),
+}
+"""The names that an envelope must have (`envelope/formats.py`), and what each is for."""
+_SAID = {
+    "sns": ("MessageId", "TopicArn", "Timestamp", "Subject"),
+    "eventbridge": ("id", "detail-type", "source", "account", "time", "region"),
+}
+"""What an envelope says of the message inside, where it is a text."""
 
 
 def compile_fast_path(
     settings: Settings,
-    columns: Sequence[Column],
-    masks: Sequence[Operator | Mask | None],
+    columns: Sequence[Sequence[Column]],
+    masks: Sequence[Sequence[Operator | Mask | None]],
     extension: ModuleType | None,
 ) -> FastPath | None:
     """Return the fast path of a mapping; None without the extension, or where it cannot do it.
 
-    `columns` and `masks` are those of the one target's fields, in their order.
+    `columns[t]` and `masks[t]` are those of the fields of target t, in their order.
     """
-    if extension is None or not is_flat(settings):
+    if extension is None or settings.ledger.dedupe_key or settings.dropped:
+        return None  # the last two need a decoded record
+    try:
+        given = _compile(settings, columns, masks)
+    except NotFastError:
         return None
-    if settings.ledger.dedupe_key or settings.dropped:
-        return None  # both need a decoded record
-    [target] = settings.targets
-    required = required_sources(target.fields)
-    places = {source: place for place, source in enumerate(required)}
-    compiled = [
-        _column(field, column, mask, places[field.source])
-        for field, column, mask in zip(target.fields, columns, masks, strict=True)
-    ]
-    if None in compiled or len(compiled) > _COLUMNS_MAX or len(required) > _SOURCES_MAX:
-        return None
-    sources = tuple((source.encode(), must) for source, must in required.items())
-    made = extension.FastPath(sources, tuple(compiled), settings.unknown_fields == "quarantine")
-    return cast("FastPath", made)
+    return cast("FastPath", extension.FastPath(*given))
 
 
-def _column(
-    field: Field, column: Column, mask: Operator | Mask | None, place: int
-) -> _NativeColumn | None:
-    """Return one column as the extension takes it; None where the C code cannot do it."""
-    dated = field.type == "date" and field.default == "sent_date"
-    if not field.source or (field.default is not None and not dated):
-        return None
-    whole_number = column.type in INTEGER_RANGES
-    limits = [limit for limit in (field.length_max, column.length_max) if limit]
-    length_max = -1 if whole_number or not limits else min(limits)
-    prefix = key = b""
-    if mask is not None:
-        token = mask.token if isinstance(mask, Operator) else None
-        operation = {"ip": _TOKEN_IP, "text": _TOKEN_TEXT}.get(field.kind)
-        if token is None or operation is None or field.type != "text" or whole_number:
-            return None
-        prefix, key = token.prefix.encode(), token.key
-        least = len(prefix) + TOKEN_HEX_DIGITS
-    elif field.type == "text" and not whole_number:
-        operation, least = _TEXT, 0
-    elif field.type == "version" and column.type in ("int4", "int8", "numeric"):
-        operation, least = _VERSION, _VERSION_DIGITS_MAX
-    elif field.type == "date" and not whole_number:
-        operation, least = _DATE, FIELD_TYPES["date"].length
-    else:
-        return None
-    if 0 <= length_max < least:
-        return None
-    return place, operation, dated, column.nullable, length_max, prefix, key
+def row_of(key: str, message_id: str, parts: Sequence[Part]) -> Row:
+    """Return the row of a message from its parts."""
+    if len(parts) == 1:
+        [(target, text, count)] = parts
+        return Row(key, message_id, text, count, target)
+    (target, text, count), *also = parts or ((0, "", 0),)
+    return Row(key, message_id, text, count, target, tuple(TargetLines(*part) for part in also))
+
+
+def _compile(
+    settings: Settings,
+    columns: Sequence[Sequence[Column]],
+    masks: Sequence[Sequence[Operator | Mask | None]],
+) -> tuple[Any, ...]:
+    """Return the arguments of the extension's FastPath. Raises NotFastError."""
+    targets = settings.targets
+    tree = Tree(targets)
+    forbid_unknown = settings.unknown_fields == "quarantine"
+    if len(targets) > _TARGETS_MAX or (forbid_unknown and tree.has_indexes):
+        raise NotFastError
+    said = _said_by_layers(settings)
+    compiled = []
+    for number, target in enumerate(targets):
+        places = _Places(tree, target, number, said)
+        its_columns = tuple(map(places.column, target.fields, columns[number], masks[number]))
+        compiled.append(
+            (
+                _mode(target.when, routed=bool(settings.route)),
+                tree.groups_of[number],
+                tree.conditions[number],
+                *_condition(target.when),
+                its_columns,
+            )
+        )
+    if any(len(target.fields) > _COLUMNS_MAX for target in targets):
+        raise NotFastError
+    return (
+        tree.nodes(),
+        tree.groups(),
+        tuple(compiled),
+        _layers(settings.envelope.layers, said),
+        forbid_unknown,
+        settings.unmatched == "drop",
+        _RECORDS[settings.envelope.records],
+        tree.slots,
+        len(said),
+    )
+
+
+def _mode(when: When | None, *, routed: bool) -> int:
+    if when is not None:
+        return _CONDITIONAL
+    return _OTHERWISE if routed else _ALWAYS
+
+
+def _condition(when: When | None) -> tuple[int, tuple[tuple[int, bytes], ...]]:
+    """Return whether a route's field must exist (-1: not asked), and the values it may have."""
+    if when is None:
+        return -1, ()
+    wanted = [*when.any_of, *([] if when.equals is None else [when.equals])]
+    if len(wanted) > _WANTED_MAX:
+        raise NotFastError
+    return -1 if when.exists is None else int(when.exists), tuple(map(_wanted, wanted))
+
+
+def _wanted(value: str | float | bool) -> tuple[int, bytes]:
+    if isinstance(value, bool):
+        return (_TRUE if value else _FALSE), b""
+    if isinstance(value, str):
+        return _STRING, value.encode()
+    if isinstance(value, int):
+        return _NUMBER, str(value).encode()
+    raise NotFastError
+
+
+def _said_by_layers(settings: Settings) -> dict[str, int]:
+    """Return the attributes of the envelope that fields read, each with its slot."""
+    layers = settings.envelope.layers
+    if len(layers) > _LAYERS_MAX or not set(layers) <= _LAYERS.keys():
+        raise NotFastError
+    known = {f"{layer}.{name}" for layer in layers for name in _SAID.get(layer, ())}
+    read = dict.fromkeys(
+        field.default.removeprefix(ATTRIBUTE)
+        for field in settings.fields
+        if isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
+    )
+    return {name: slot for slot, name in enumerate(name for name in read if name in known)}
+
+
+def _layers(layers: Sequence[str], said: dict[str, int]) -> tuple[Any, ...]:
+    return tuple(
+        tuple(
+            (
+                name.encode(),
+                name in _LAYERS[layer],
+                use,
+                said.get(f"{layer}.{name}", -1),
+            )
+            for name, use in _names(layer, said).items()
+        )
+        for layer in layers
+    )
+
+
+def _names(layer: str, said: dict[str, int]) -> dict[str, int]:
+    names = dict(_LAYERS[layer])
+    if layer == "sns" and said:
+        names |= {"Subject": _NO_USE, "MessageAttributes": _ATTRIBUTES}
+    return names
+
+
+class _Places:
+    """Where the values of one target are found; makes its columns."""
+
+    def __init__(self, tree: Tree, target: Target, number: int, said: dict[str, int]) -> None:
+        """`number`: the target's index."""
+        self._tree = tree
+        self._target = number
+        self._said = said
+        self._required = required_sources(target.fields)
+
+    def column(self, field: Field, column: Column, mask: Operator | Mask | None) -> tuple[Any, ...]:
+        """Return one column as the extension takes it. Raises NotFastError."""
+        whole_number = INTEGER_RANGES.get(column.type)
+        if whole_number and (field.type not in _WHOLE if mask is None else not _is_null(mask)):
+            raise NotFastError
+        bound = _WHOLE.get(field.type, 0)
+        low, high = whole_number or (-(2**63), 2**63 - 1)
+        limits = [limit for limit in (field.length_max, column.length_max) if limit]
+        missing, cell = _missing(field, column, mask)
+        return (
+            *self._source(field),
+            bool(field.source) and self._required[field.source],
+            _TYPES[field.type],
+            max(low, -bound),
+            min(high, bound - 1),
+            missing,
+            cell,
+            -1 if whole_number or not limits else min(limits),
+            *_mask(field, mask),
+        )
+
+    def _source(self, field: Field) -> tuple[int, int]:
+        if field.source:
+            depth, slot = self._tree.slot(self._target, field.source)
+            return (_ELEMENT if depth else _DOCUMENT), slot
+        if not isinstance(field.default, str) or not field.default.startswith(ATTRIBUTE):
+            return _NOWHERE, 0
+        name = field.default.removeprefix(ATTRIBUTE)
+        if name not in self._said or FIELD_TYPES[field.type].json_kind != "string":
+            raise NotFastError
+        return _LAYER, self._said[name]
+
+
+def _missing(field: Field, column: Column, mask: Operator | Mask | None) -> tuple[int, bytes]:
+    """Return what a missing value becomes."""
+    default = field.default
+    null = (_CELL, NULL.encode()) if column.nullable else (_PYTHONS, b"")
+    if default is None:
+        return null
+    if default == "record_index" and field.source:
+        return null
+    if isinstance(default, str):
+        if default.startswith(ATTRIBUTE):
+            return _PYTHONS, b""
+        if default == "sent_date" and field.type == "date":
+            return _DAY, b""
+        said = {
+            "sent_date": _SENT_DAY,
+            "sent_time": _SENT_MS if field.type == "bigint" else _SENT_TIME,
+            "message_id": _MESSAGE_ID,
+            "record_index": _RECORD_INDEX,
+        }
+        if default in said:
+            number = said[default] in (_SENT_MS, _RECORD_INDEX)
+            if FIELD_TYPES[field.type].json_kind not in ("string", "number" if number else ""):
+                raise NotFastError
+            return said[default], b""
+    cell = missing_cell(field, column, mask)
+    return (_PYTHONS, b"") if isinstance(cell, PermanentFault) else (_CELL, cell.encode())
+
+
+def _is_null(mask: Operator | Mask) -> bool:
+    return isinstance(mask, Operator) and mask.name == "nullify"
+
+
+def _mask(field: Field, mask: Operator | Mask | None) -> tuple[int, int, bytes, bytes]:
+    """Return operator, kind, the token's prefix and key."""
+    if mask is None:
+        return _OPERATORS[""], 0, b"", b""
+    if not isinstance(mask, Operator) or mask.name not in _OPERATORS:
+        raise NotFastError
+    constant = mask.name in ("redact", "nullify") and field.kind == "text"
+    if field.type not in MASKABLE and not constant:
+        raise NotFastError  # a mask takes such a value as it is, not in the type's form
+    token = mask.token
+    prefix, key = (token.prefix.encode(), token.key) if token else (b"", b"")
+    if len(prefix) > _PREFIX_MAX or (mask.name == "pseudonymize" and token is None):
+        raise NotFastError
+    return _OPERATORS[mask.name], _KINDS[field.kind], prefix, bytes(key)

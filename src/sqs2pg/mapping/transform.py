@@ -130,20 +130,20 @@ class _ColumnPlan:
         self._length_max = min(limits) if limits and self._range is None else None
         self._dated = field.type == "date" and field.default == "sent_date"
         self._from_message = None if self._dated else _from_message(field)
-        self._missing: Cell = NULL
+        self.missing: Cell = NULL
         self._default: str | None = None
         if field.default is not None and not (self._dated or self._from_message):
             self._default = constant_text(field.default)
-            self._missing = self._cell(self._default)
-            if isinstance(self._missing, PermanentFault):
+            self.missing = self._cell(self._default)
+            if isinstance(self.missing, PermanentFault):
                 raise SettingsError(
                     f"the default of field {field.name!r} cannot be written to column "
-                    f"{column.name!r}: {self._missing.code}",
+                    f"{column.name!r}: {self.missing.code}",
                     code="bad_default",
                     hint="give the [[field]] a default of its type that the column can hold",
                 )
         elif not column.nullable and not self._dated:
-            self._missing = PermanentFault("missing_field", field.name, stage=Stage.MASK)
+            self.missing = PermanentFault("missing_field", field.name, stage=Stage.MASK)
 
     def cells(
         self,
@@ -186,7 +186,7 @@ class _ColumnPlan:
         cells: list[str] = []
         for index, value in enumerate(values):
             present = self._default if value is None else value
-            cell = self._missing if present is None else self._cell(present)
+            cell = self.missing if present is None else self._cell(present)
             if isinstance(cell, PermanentFault):
                 faults.setdefault(index, cell)
                 cell = ""
@@ -214,7 +214,7 @@ class _ColumnPlan:
         known: dict[str | None, Cell] = {}
         if None in distinct:
             distinct.discard(None)
-            known[None] = self._missing
+            known[None] = self.missing
         transform = self._mask or self._convert
         values = cast("set[str]", distinct)
         try:
@@ -274,6 +274,14 @@ class _ColumnPlan:
                 raise PermanentFault("bad_unicode", stage=Stage.MASK)
             return escaped(text)
         return text
+
+
+def missing_cell(field: Field, column: Column, mask: Operator | Mask | None) -> Cell:
+    """Return the cell of a missing value that has a constant default or none, or its fault.
+
+    Raises SettingsError `bad_default`.
+    """
+    return _ColumnPlan(field, column, "missing", mask).missing
 
 
 @overload

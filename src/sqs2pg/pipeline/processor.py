@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, TransientFault
 from sqs2pg.mapping.compile import Decoded
-from sqs2pg.mapping.fast_path import FastPath
+from sqs2pg.mapping.fast_path import FastPath, PackedTexts, Part, row_of
 from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
@@ -182,10 +182,12 @@ class Processor:
                 if met is None:
                     report.decode_s, report.write_s = masked - began, time.perf_counter() - masked
                     self.last_fault = None
-                    outcomes = [Outcome.WRITTEN] * len(messages)
-                    self._observe(report, messages, outcomes, packed.oldest_ms)
+                    outcomes = self._outcomes(messages, packed)
+                    self._observe(report, messages, outcomes, packed.texts.oldest_ms)
                     return outcomes
-            keys, firsts, rows, dead = self._transform(messages, to_quarantine, originals)
+                keys, firsts, rows, dead = self._unpack(messages, packed)
+            else:
+                keys, firsts, rows, dead = self._transform(messages, to_quarantine, originals)
             masked = time.perf_counter()
             report.decode_s, report.mask_s = self._decoded - began, masked - self._decoded
             result = await self.sink.write(
@@ -313,12 +315,48 @@ class Processor:
         to_quarantine: Mapping[str, PermanentFault],
         originals: Originals | None,
     ) -> Packed | None:
-        """Return the batch as texts to COPY; None unless the fast path takes every message."""
+        """Return the batch as texts to COPY, with what Python makes of the messages left to it.
+
+        None where the fast path cannot be taken for this batch.
+        """
         plan, fast_path = self.plan, self._fast_path()
         if fast_path is None or to_quarantine or plan.fifo or plan.dedupe or originals is not None:
             return None
         packed = fast_path.pack(messages, self.sink.ledger_tail("written").encode())
-        return Packed(len(messages), *packed) if packed else None
+        if packed is None:
+            return None
+        texts = PackedTexts(*packed)
+        left = [messages[index] for index in texts.left]
+        if not left:
+            return Packed(texts, len(messages))
+        *_, rows, dead = self._transform_each(left, self._keys(left), NONE_TO_QUARANTINE, None)
+        return Packed(texts, len(messages) - len(left), rows, dead)
+
+    def _outcomes(self, messages: Sequence[Message], packed: Packed) -> list[Outcome]:
+        """Return the outcomes of a packed batch that is committed."""
+        outcomes = [Outcome.WRITTEN] * len(messages)
+        dead = {letter.key for letter in packed.dead}
+        for index in packed.texts.left if dead else ():
+            if self.key_of(messages[index]) in dead:
+                outcomes[index] = Outcome.QUARANTINED
+        return outcomes
+
+    def _unpack(
+        self, messages: Sequence[Message], packed: Packed
+    ) -> tuple[list[str], dict[str, Message], list[Row], list[DeadLetter]]:
+        """As `_transform`, for a batch that could not be written by COPY alone.
+
+        What Python made of it is not made again: its faults are counted already.
+        """
+        fast_path = self._fast_path()
+        assert fast_path is not None
+        left = set(packed.texts.left)
+        keys = self._keys(messages)
+        packed_keys = [key for index, key in enumerate(keys) if index not in left]
+        theirs = [message for index, message in enumerate(messages) if index not in left]
+        rows, dead = self._rows_of(fast_path.lines(theirs), theirs, packed_keys, None)
+        firsts = dict(zip(keys, messages, strict=True))
+        return keys, firsts, [*rows, *packed.rows], [*dead, *packed.dead]
 
     def _fast_path(self) -> FastPath | None:
         # It was compiled against the columns of the start; once they are read again it is not used.
@@ -335,27 +373,38 @@ class Processor:
 
         None where it leaves many, or their order matters: then Python does the whole batch.
         """
-        lines = fast_path.lines(messages)
+        parts = fast_path.lines(messages)
         if originals is not None and self.plan.fast_path_originals is not None:
-            lines = self.plan.fast_path_originals.take(messages, lines, originals)
-        left = lines.count(None)
-        if not left:
-            self._decoded = time.perf_counter()
-            names = map(_message_id, messages)
-            return list(map(Row, keys, names, cast("list[str]", lines))), []
-        if self.plan.fifo or left * _ODD_SHARE > len(messages):
+            lines = [one[0][1] if one else None for one in parts]  # of a flat mapping: one line
+            kept = self.plan.fast_path_originals.take(messages, lines, originals)
+            parts = [one if line else None for one, line in zip(parts, kept, strict=True)]
+        left = parts.count(None)
+        if left and (self.plan.fifo or left * _ODD_SHARE > len(messages)):
             if originals is not None:
                 originals.parts.clear()
             return None
+        return self._rows_of(parts, messages, keys, originals)
+
+    def _rows_of(
+        self,
+        parts: Sequence[tuple[Part, ...] | None],
+        messages: Sequence[Message],
+        keys: Sequence[str],
+        originals: Originals | None,
+    ) -> tuple[list[Row], list[DeadLetter]]:
+        """Return rows and dead letters; `parts` are the fast path's, None where Python does it."""
+        self._decoded = time.perf_counter()
         rows: list[Row] = []
         odd: list[Message] = []
         odd_keys: list[str] = []
-        for key, message, line in zip(keys, messages, lines, strict=True):
-            if line is None:
+        for key, message, its_parts in zip(keys, messages, parts, strict=True):
+            if its_parts is None:
                 odd.append(message)
                 odd_keys.append(key)
             else:
-                rows.append(Row(key, message.message_id, line))
+                rows.append(row_of(key, message.message_id, its_parts))
+        if not odd:
+            return rows, []
         *_, more, dead = self._transform_each(odd, odd_keys, NONE_TO_QUARANTINE, originals)
         return rows + more, dead
 

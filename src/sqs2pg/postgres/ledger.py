@@ -49,16 +49,24 @@ class Ledger:
         self, session: Session, rows: Sequence[Row], dead: Sequence[DeadLetter], *, in_order: bool
     ) -> None:
         """Enter all keys at once. `in_order`: they come sorted."""
-        written, quarantined = self.line_end("written"), self.line_end("quarantined")
-        lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
-        lines += [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
+        lines = self._lines(rows, dead)
         if dead or not in_order:
             lines.sort()  # by key: two COPYs that meet then wait, and never deadlock
-        await self.copy_text(session, "".join(lines))
+        await session.copy(_COPY, "".join(lines))
 
-    async def copy_text(self, session: Session, text: str | bytes) -> None:
-        """As `copy`, of lines that are made already."""
+    async def copy_packed(
+        self, session: Session, text: bytes, rows: Sequence[Row], dead: Sequence[DeadLetter]
+    ) -> None:
+        """As `copy`, with lines that are made already and sorted."""
+        if rows or dead:
+            more = [line.encode() for line in self._lines(rows, dead)]
+            text = b"".join(sorted(text.splitlines(keepends=True) + more))
         await session.copy(_COPY, text)
+
+    def _lines(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> list[str]:
+        written, quarantined = self.line_end("written"), self.line_end("quarantined")
+        lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
+        return lines + [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
 
     async def claim(
         self, session: Session, rows: Sequence[Row], dead: Sequence[DeadLetter]

@@ -24,6 +24,7 @@ import msgspec
 import psycopg
 
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.mapping.fast_path import PackedTexts
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
@@ -79,13 +80,13 @@ class BatchResult(msgspec.Struct):
 
 
 class Packed(msgspec.Struct, frozen=True):
-    """A batch without anything unusual, as the texts of its two COPYs, sorted by key."""
+    """A batch as the fast path made it, and what Python made of the messages that it left."""
 
+    texts: PackedTexts
     count: int
-    ledger: bytes
-    rows: bytes
-    oldest_ms: int
-    """Its oldest SentTimestamp, milliseconds since the epoch."""
+    """Messages in the texts."""
+    rows: Sequence[Row] = ()
+    dead: Sequence[DeadLetter] = ()
 
 
 class _Batch(NamedTuple):
@@ -180,7 +181,7 @@ class Sink:
         raise await self._give_up(fault)
 
     async def write_packed(self, packed: Packed) -> DatabaseFault | None:
-        """Commit a whole batch as WRITTEN, by the fast path alone.
+        """Commit a whole batch by COPY alone: its dead letters QUARANTINED, all others WRITTEN.
 
         Returns None, or the fault that it met: nothing is committed then, and the caller goes on
         with `write`. Raises as `write` does.
@@ -213,12 +214,19 @@ class Sink:
 
     async def _write_packed(self, packed: Packed) -> DatabaseFault | None:
         async with self._transactions.open(self.session) as transaction:
-            await self._ledger.copy_text(self.session, packed.ledger)
-            if not await self._targets.copy_text(self.session, packed.rows, packed.count):
+            texts, rows, dead = packed.texts, packed.rows, packed.dead
+            await self._ledger.copy_packed(self.session, texts.ledger, rows, dead)
+            if not await self._targets.copy_packed(self.session, texts.targets, rows):
                 await transaction.rollback()
                 return SUPPRESSED
-            counts = RowCounts(packed.count, [], 0)
-            await self._commit(transaction, counts, packed.count, first=CONSTRAIN)
+            await copy_dead_letters(self.session, dead, self._plan.id)
+            await self._commit(
+                transaction,
+                self._targets.count_packed(texts.targets, texts.dropped, rows),
+                packed.count + len(rows),
+                quarantined=len(dead),
+                first=CONSTRAIN,
+            )
         self._streak.note(Rejections())
         return None
 

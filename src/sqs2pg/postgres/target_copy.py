@@ -58,7 +58,8 @@ class TargetCopy:
     async def copy(self, session: Session, rows: Sequence[Row]) -> bool:
         """COPY the rows; return whether the server kept every one. Raises psycopg.Error."""
         if len(self._statements) == 1:
-            return await self.copy_text(session, "".join(map(_text, rows)), sum(map(_count, rows)))
+            text = "".join(map(_text, rows))
+            return await self._copy(session, 0, text, sum(map(_count, rows)))
         texts: dict[int, list[str]] = {}
         counts = [0] * len(self._statements)
         for row in rows:
@@ -81,9 +82,20 @@ class TargetCopy:
             self.at = target
             await session.copy(self._statements[target], "")
 
-    async def copy_text(self, session: Session, text: str | bytes, count: int) -> bool:
-        """As `copy`, for a text of `count` lines for the first target."""
-        return await self._copy(session, 0, text, count)
+    async def copy_packed(
+        self, session: Session, packed: Sequence[tuple[bytes, int]], rows: Sequence[Row]
+    ) -> bool:
+        """As `copy`, with lines that are made already: for each target their text and count."""
+        texts = [[text] for text, _ in packed]
+        counts = [count for _, count in packed]
+        for row in rows:
+            for part in _parts(row):
+                texts[part.target].append(part.text.encode())
+                counts[part.target] += part.count
+        for target, pieces in enumerate(texts):
+            if not await self._copy(session, target, b"".join(pieces), counts[target]):
+                return False
+        return True
 
     async def _copy(self, session: Session, target: int, text: str | bytes, count: int) -> bool:
         self.at = target
@@ -97,7 +109,13 @@ class TargetCopy:
         """Return the rows' lines by target."""
         if len(self._statements) == 1:
             return RowCounts(sum(map(_count, rows)), [], sum(map(_dropped, rows)))
-        counts = [0] * len(self._statements)
+        return self.count_packed([(b"", 0)] * len(self._statements), 0, rows)
+
+    def count_packed(
+        self, packed: Sequence[tuple[bytes, int]], dropped: int, rows: Sequence[Row]
+    ) -> RowCounts:
+        """As `count`, with lines that are made already, and the records dropped beside them."""
+        counts = [count for _, count in packed]
         for row in rows:
             for part in _parts(row):
                 counts[part.target] += part.count
@@ -105,7 +123,7 @@ class TargetCopy:
         return RowCounts(
             counts[0],
             [(name, count) for name, count in others if count],
-            sum(map(_dropped, rows)),
+            dropped + sum(map(_dropped, rows)),
         )
 
 

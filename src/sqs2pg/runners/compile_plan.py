@@ -15,7 +15,7 @@ from sqs2pg.errors import KeyFault, SettingsError, TransientFault
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import MessageMapping, compile_mapping
+from sqs2pg.mapping.compile import MessageMapping, compile_mapping, is_flat
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.fast_path import FastPath, compile_fast_path
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
@@ -169,12 +169,14 @@ def fast_path_of(
 ) -> FastPath | None:
     """Return the native fast path; None if there is none for these settings.
 
-    There is none if the vault is on and the person's id is converted on its way to the table: what
-    FastPathOriginals reads from the body would not be the stored id.
+    There is none if the vault is on and the mapping is not flat, or converts the person's id on its
+    way to the table: FastPathOriginals would not find the stored id in the body.
     """
-    if settings.vault.enabled and stored_form(settings.fields, settings.vault.subject) is not text:
+    if settings.vault.enabled and not (
+        is_flat(settings) and stored_form(settings.fields, settings.vault.subject) is text
+    ):
         return None
-    return compile_fast_path(settings, columns[0], masks[0], extension(environ))
+    return compile_fast_path(settings, columns, masks, extension(environ))
 
 
 async def dedupe_of(

@@ -1,0 +1,11 @@
+/* Reads one JSON document: the values that the plan's paths lead to. */
+#ifndef SQS2PG_DOCUMENT_H
+#define SQS2PG_DOCUMENT_H
+
+#include "json.h"
+#include "plan.h"
+
+/* Read an object into the values of `work`; 0 where it is left to Python. */
+int document_read(const struct plan *plan, struct reader *in, struct work *work);
+
+#endif

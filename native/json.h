@@ -1,0 +1,68 @@
+/* Reads JSON (RFC 8259) without building a tree. It accepts only what msgspec accepts, too, and less:
+ * lone surrogates, NULs, very long numbers and deep nesting are left to Python. */
+#ifndef SQS2PG_JSON_H
+#define SQS2PG_JSON_H
+
+#include <stddef.h>
+
+#include "text.h"
+
+enum { DEPTH_MAX = 64, NUMBER_DIGITS_MAX = 18 };
+
+enum shape { ABSENT, NUL, STRING, NUMBER, TRUE, FALSE, CONTAINER };
+
+struct value {
+    const char *at; /* a string's characters, escapes decoded; else as in the JSON */
+    size_t len;
+    const char *raw; /* the JSON itself, a string's quotes included */
+    size_t raw_len;
+    unsigned char is;      /* enum shape */
+    unsigned char ascii;   /* a string of ASCII only */
+    unsigned char escaped; /* a string that had escapes: it may need COPY's, too */
+};
+
+struct reader {
+    const char *at, *end;
+    struct text *arena; /* where decoded strings go; it is never grown, so that they stay put */
+};
+
+static inline void json_space(struct reader *in)
+{
+    while (in->at < in->end &&
+           (*in->at == ' ' || *in->at == '\n' || *in->at == '\r' || *in->at == '\t'))
+        in->at++;
+}
+
+/* Take one character, after any space; 0 where another stands there. */
+static inline int json_take(struct reader *in, char wanted)
+{
+    json_space(in);
+    if (in->at == in->end || *in->at != wanted)
+        return 0;
+    in->at++;
+    return 1;
+}
+
+/* Whether only space is left. */
+int json_ended(struct reader *in);
+
+/* Read a string that begins here. */
+int json_string(struct reader *in, struct value *value);
+
+/* Read a string, a number, a boolean or null that begins here; or skip over a container. */
+int json_value(struct reader *in, struct value *value, int depth);
+
+/* Read `null`. */
+int json_null(struct reader *in);
+
+/* Whether a number is whole, of at most NUMBER_DIGITS_MAX digits, and not -0. */
+int json_is_whole(const char *at, size_t len);
+
+/* Whether a number is the text that Python's Decimal gives it back as. */
+int json_is_plain(const char *at, size_t len);
+
+/* Append a value's JSON without space, as msgspec would encode it once decoded; 0 where its text
+ * could be another: escapes, exponents, a name that stands twice. It must have been read before. */
+int json_compact(struct reader *in, struct text *out, int depth);
+
+#endif

@@ -1,0 +1,316 @@
+/* See plan.h. A document is read whole before its first line is written: values may come later in
+ * it than the array that it is exploded by. */
+#include "plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "convert.h"
+#include "document.h"
+#include "envelope.h"
+
+struct run {
+    const struct plan *plan;
+    const struct about *about;
+    struct work *work;
+    struct reader in;
+};
+
+/* A default that comes from the message, as a text; 0: there is none. */
+static int make_default(const struct run *run, const struct column *column, size_t index, char *room,
+                        size_t size, struct value *value)
+{
+    const struct about *about = run->about;
+    int len = 0;
+    switch (column->missing) {
+    case MISSING_IS_SENT_DAY:
+        len = format_moment(about->sent_ms, room) ? 10 : 0;
+        break;
+    case MISSING_IS_SENT_TIME:
+        len = format_moment(about->sent_ms, room) ? MOMENT_CHARS : 0;
+        break;
+    case MISSING_IS_SENT_MS:
+        len = about->sent_ms < 0 ? 0 : snprintf(room, size, "%lld", (long long)about->sent_ms);
+        break;
+    case MISSING_IS_RECORD_INDEX:
+        len = snprintf(room, size, "%zu", index);
+        break;
+    default:
+        break;
+    }
+    *value = (struct value){.at = room, .len = (size_t)len, .is = STRING, .ascii = 1};
+    if (column->missing == MISSING_IS_MESSAGE_ID) {
+        if (about->id == NULL || memchr(about->id, '\0', about->id_len) != NULL)
+            return 0;
+        value->at = about->id;
+        value->len = about->id_len;
+        value->escaped = 1; /* it may have anything in it */
+        return 1;
+    }
+    return len > 0;
+}
+
+static int convert(const struct column *column, const struct value *value, struct text *arena,
+                   struct text *out)
+{
+    char lower[UUID_CHARS];
+    switch (column->type) {
+    case TYPE_TEXT:
+        return write_escaped(value, out);
+    case TYPE_INTEGER:
+        return write_integer(value, column->low, column->high, out);
+    case TYPE_NUMERIC:
+        return write_numeric(value, out);
+    case TYPE_DOUBLE:
+        return write_double(value, out);
+    case TYPE_BOOLEAN:
+        return text_append(out, value->at, value->len);
+    case TYPE_DATE:
+        return write_date(value, out);
+    case TYPE_TIMESTAMPTZ:
+        return write_timestamp(value, out);
+    case TYPE_UUID:
+        return read_uuid(value, lower) && text_append(out, lower, sizeof lower);
+    case TYPE_INET:
+        return write_inet(value, out);
+    case TYPE_JSONB:
+        return write_jsonb(value, arena, out);
+    case TYPE_VERSION:
+        return write_version(value, column->low, column->high, out);
+    case TYPE_MAJOR:
+        return write_major(value, column->low, column->high, out);
+    default:
+        return 0;
+    }
+}
+
+/* What a mask takes: the value in the form that the field's type gives it. */
+static int convert_to_mask(const struct column *column, const struct value *value, struct text *arena,
+                           struct text *out)
+{
+    char lower[UUID_CHARS];
+    struct value form = *value;
+    size_t before = out->len;
+    if (column->type == TYPE_UUID) {
+        if (!read_uuid(value, lower))
+            return 0;
+        form.at = lower;
+    } else if (column->type == TYPE_INTEGER) { /* its text is the number's own */
+        if (!convert(column, value, arena, out))
+            return 0;
+        out->len = before;
+        form.ascii = 1;
+    }
+    return write_masked(&column->mask, &form, out);
+}
+
+static int write_value(const struct column *column, const struct value *value, struct text *arena,
+                       struct text *out)
+{
+    size_t before = out->len, characters;
+    if (column->mask.operator == MASK_NONE ? !convert(column, value, arena, out)
+                                           : !convert_to_mask(column, value, arena, out))
+        return 0;
+    if (column->length_max == SIZE_MAX || column->mask.operator == MASK_NULLIFY)
+        return 1;
+    int kept = column->mask.operator == MASK_NONE || column->mask.operator == MASK_KEEP;
+    if (kept && column->type == TYPE_TEXT) /* without the escapes */
+        characters = count_characters(value->at, value->len);
+    else
+        characters = count_characters(out->at + before, out->len - before);
+    return characters <= column->length_max;
+}
+
+static int write_cell(struct run *run, const struct column *column, const struct value *given,
+                      size_t index, struct text *out)
+{
+    char room[32];
+    struct value made;
+    if (given != NULL && given->is != ABSENT && given->is != NUL) {
+        if (column->required && given->is == STRING && given->len == 0)
+            return 0;
+        return write_value(column, given, &run->work->arena, out);
+    }
+    if (column->required || column->missing == MISSING_IS_PYTHONS)
+        return 0;
+    if (column->missing == MISSING_IS_CELL)
+        return text_append(out, column->cell, column->cell_len);
+    if (column->missing == MISSING_IS_DAY)
+        return write_day(run->about->sent_ms, out);
+    return make_default(run, column, index, room, sizeof room, &made) &&
+           write_value(column, &made, &run->work->arena, out);
+}
+
+static int write_line(struct run *run, int number, const struct value *element, size_t index)
+{
+    const struct target *target = &run->plan->target[number];
+    struct text *out = &run->work->lines[number];
+    const struct value *sources[SOURCE_COUNT] = {NULL, run->work->document, element,
+                                                 run->work->layer};
+    for (int i = 0; i < target->columns; i++) {
+        const struct column *column = &target->column[i];
+        const struct value *source = sources[column->source];
+        const char *after = i + 1 < target->columns ? "\t" : "\n";
+        if (!write_cell(run, column, source ? &source[column->slot] : NULL, index, out) ||
+            !text_append(out, after, 1))
+            return 0;
+    }
+    run->work->count[number]++;
+    return 1;
+}
+
+/* Whether a value is one of those that a route wants: 1, 0, or -1 where it is left to Python. */
+static int is_wanted(const struct target *target, const struct value *value)
+{
+    if (value->is == NUMBER && !json_is_whole(value->at, value->len))
+        return -1; /* 1.0 is 1 */
+    for (int i = 0; i < target->wanted; i++) {
+        const struct wanted *wanted = &target->wanteds[i];
+        if (wanted->is != value->is)
+            continue;
+        if (value->is == TRUE || value->is == FALSE ||
+            (wanted->len == value->len && memcmp(wanted->at, value->at, value->len) == 0))
+            return 1;
+    }
+    return 0;
+}
+
+/* Whether a target takes the document: 1, 0, or -1 where it is left to Python. */
+static int takes(const struct run *run, const struct target *target)
+{
+    const struct value *value = &run->work->document[target->slot];
+    int exists = value->is != ABSENT && value->is != NUL;
+    if (target->exists >= 0 && target->exists != exists)
+        return 0;
+    if (target->wanted == 0)
+        return 1;
+    return exists ? is_wanted(target, value) : 0;
+}
+
+/* The lines of the records that a target has of the document; -1 where it is left to Python. */
+static int write_records(struct run *run, int number, size_t first)
+{
+    int group = run->plan->target[number].group;
+    if (group < 0)
+        return write_line(run, number, NULL, first) ? 1 : -1;
+    const struct elements *elements = &run->work->elements[group];
+    size_t row = run->plan->group[group].slots ? (size_t)run->plan->group[group].slots : 1;
+    if (!elements->present || elements->count > RECORDS_MAX)
+        return -1;
+    for (size_t i = 0; i < elements->count; i++)
+        if (!write_line(run, number, &elements->at[i * row], first + i))
+            return -1;
+    return (int)elements->count;
+}
+
+/* The lines of all of the document's records; `index`: the first one's, then the next one's. */
+static int write_document(struct run *run, size_t *index)
+{
+    int most = 1, taken = 0;
+    for (int i = 0; i < run->plan->targets; i++) {
+        const struct target *target = &run->plan->target[i];
+        int wanted = target->mode == ALWAYS ? 1 : target->mode == CONDITIONAL ? takes(run, target) : 0;
+        if (wanted < 0)
+            return 0;
+        if (wanted == 0)
+            continue;
+        taken = 1;
+        int records = write_records(run, i, *index);
+        if (records < 0)
+            return 0;
+        most = records > most ? records : most;
+    }
+    for (int i = 0; !taken && i < run->plan->targets; i++) {
+        if (run->plan->target[i].mode != OTHERWISE)
+            continue;
+        int records = write_records(run, i, *index);
+        if (records < 0)
+            return 0;
+        most = records > most ? records : most;
+    }
+    if (!taken && !run->plan->otherwise) {
+        if (!run->plan->drop_unmatched)
+            return 0;
+        run->work->dropped++;
+    }
+    *index += (size_t)most;
+    return *index <= RECORDS_MAX;
+}
+
+static int read_document(struct run *run, size_t *index)
+{
+    return document_read(run->plan, &run->in, run->work) && write_document(run, index);
+}
+
+static int read_array(struct run *run, size_t *index)
+{
+    if (!json_take(&run->in, '['))
+        return 0;
+    if (json_take(&run->in, ']'))
+        return 1;
+    do
+        if (!read_document(run, index))
+            return 0;
+    while (json_take(&run->in, ','));
+    return json_take(&run->in, ']');
+}
+
+static int read_lines(struct run *run, size_t *index)
+{
+    const char *end = run->in.end;
+    while (run->in.at < end) {
+        const char *line = memchr(run->in.at, '\n', (size_t)(end - run->in.at));
+        run->in.end = line ? line : end;
+        if (!json_ended(&run->in) && (!read_document(run, index) || !json_ended(&run->in)))
+            return 0;
+        run->in.at = line ? line + 1 : end;
+    }
+    return 1;
+}
+
+static int read_records(struct run *run)
+{
+    size_t index = 0;
+    enum records records = run->plan->records;
+    if (records == RECORDS_LINES)
+        return read_lines(run, &index);
+    json_space(&run->in);
+    if (records == RECORDS_AUTO && run->in.at < run->in.end)
+        records = *run->in.at == '[' ? RECORDS_ARRAY : RECORDS_ONE;
+    int done = records == RECORDS_ARRAY ? read_array(run, &index) : read_document(run, &index);
+    return done && json_ended(&run->in);
+}
+
+int plan_write(const struct plan *plan, const char *body, size_t len, const struct about *about,
+               struct work *work)
+{
+    struct run run = {plan, about, work, {body, body + len, &work->arena}};
+    size_t before[TARGETS_MAX], count[TARGETS_MAX], dropped = work->dropped;
+    for (int i = 0; i < plan->targets; i++) {
+        before[i] = work->lines[i].len;
+        count[i] = work->count[i];
+    }
+    work->arena.len = 0; /* every decoded byte has its place: the envelopes' and the document's */
+    if (text_room(&work->arena, (len + 8) * ((size_t)plan->layers + 1)) != NULL &&
+        open_layers(plan, &run.in, work->layer) && read_records(&run))
+        return 1;
+    for (int i = 0; i < plan->targets; i++) {
+        work->lines[i].len = before[i];
+        work->count[i] = count[i];
+        work->failed |= work->lines[i].failed;
+    }
+    work->failed |= work->arena.failed;
+    work->dropped = dropped;
+    return 0;
+}
+
+void work_forget(struct work *work)
+{
+    for (int i = 0; i < TARGETS_MAX; i++)
+        text_forget(&work->lines[i]);
+    for (int i = 0; i < GROUPS_MAX; i++)
+        free(work->elements[i].at); /* pointers and lengths, no values */
+    text_forget(&work->arena);
+    memset(work, 0, sizeof *work);
+}

@@ -1,0 +1,182 @@
+/* A mapping, compiled: from a message's body to the lines of its targets.
+ *
+ * It only ever accepts: whatever it is not sure of it leaves to the Python code, which alone decides
+ * what is a fault and what the lines are then. So there is one meaning of a mapping, and this is the
+ * quick way to its usual answers. No Python here. */
+#ifndef SQS2PG_PLAN_H
+#define SQS2PG_PLAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "json.h"
+#include "mask.h"
+#include "text.h"
+
+enum {
+    NODES_MAX = 512,
+    CHILDREN_MAX = 64,
+    SLOTS_MAX = 128,
+    GROUPS_MAX = 4,
+    TARGETS_MAX = 8,
+    COLUMNS_MAX = 128,
+    WANTED_MAX = 32,
+    LAYERS_MAX = 4,
+    NAMES_MAX = 16,
+    RECORDS_MAX = 10000 /* of one message; with more Python takes it */
+};
+
+/* What a value must be in JSON. */
+enum wanted_kind { WANT_STRING, WANT_NUMBER, WANT_BOOLEAN, WANT_ANY, WANT_COUNT };
+
+/* A place in the document: a member of an object, or an element of an array. */
+struct node {
+    const char *name; /* of a member */
+    size_t len;
+    int index;        /* of an element; -1: a member */
+    int slot;         /* where its value goes, -1: nowhere */
+    enum wanted_kind kind;
+    int first, count; /* its children, which follow each other */
+    int group;        /* the array that is exploded here, -1: none */
+    int free;         /* names below it are known, whatever they are */
+};
+
+/* An array that is exploded: one record for each element. */
+struct group {
+    int root; /* the node of an element */
+    int slots;
+};
+
+enum source { FROM_NOWHERE, FROM_DOCUMENT, FROM_ELEMENT, FROM_LAYER, SOURCE_COUNT };
+
+/* What a missing value becomes. */
+enum missing {
+    MISSING_IS_PYTHONS,
+    MISSING_IS_CELL, /* NULL or a constant, as it stands in the line */
+    MISSING_IS_DAY,  /* the cell is the day that the message was sent */
+    MISSING_IS_SENT_DAY, /* these are values: they are converted and masked as if they were there */
+    MISSING_IS_SENT_TIME,
+    MISSING_IS_SENT_MS,
+    MISSING_IS_MESSAGE_ID,
+    MISSING_IS_RECORD_INDEX,
+    MISSING_COUNT
+};
+
+enum type {
+    TYPE_TEXT,
+    TYPE_INTEGER,
+    TYPE_NUMERIC,
+    TYPE_DOUBLE,
+    TYPE_BOOLEAN,
+    TYPE_DATE,
+    TYPE_TIMESTAMPTZ,
+    TYPE_UUID,
+    TYPE_INET,
+    TYPE_JSONB,
+    TYPE_VERSION,
+    TYPE_MAJOR,
+    TYPE_COUNT
+};
+
+struct column {
+    enum source source;
+    int slot;
+    int required; /* missing or empty is a fault */
+    enum type type;
+    int64_t low, high; /* of an integer */
+    enum missing missing;
+    const char *cell;
+    size_t cell_len;
+    size_t length_max; /* characters; SIZE_MAX: any */
+    struct mask mask;
+};
+
+/* One value of a route's `when`. */
+struct wanted {
+    enum shape is;
+    const char *at; /* a string, or a whole number in decimal */
+    size_t len;
+};
+
+enum mode { ALWAYS, CONDITIONAL, OTHERWISE, MODE_COUNT };
+
+struct target {
+    enum mode mode;
+    int group; /* -1: one record for each document */
+    int slot;  /* of the field in `when` */
+    int exists; /* -1: not asked */
+    int wanted, columns;
+    struct wanted wanteds[WANTED_MAX];
+    struct column *column;
+};
+
+/* A name of an envelope, and what it is for. */
+enum name_use {
+    USE_NONE,
+    USE_TEXT,       /* a string that holds the message inside */
+    USE_SLICE,      /* the message inside, as it stands */
+    USE_TYPE,       /* must be "Notification" */
+    USE_ATTRIBUTES, /* must not hide what the envelope itself says */
+    USE_COUNT
+};
+
+struct layer_name {
+    const char *name;
+    size_t len;
+    int required;
+    enum name_use use;
+    int slot; /* where its string goes, -1: nowhere */
+};
+
+struct layer {
+    int names; /* 0: a body that may point to S3 */
+    struct layer_name name[NAMES_MAX];
+};
+
+enum records { RECORDS_ONE, RECORDS_ARRAY, RECORDS_LINES, RECORDS_AUTO, RECORDS_COUNT };
+
+struct plan {
+    int forbid_unknown; /* a name that no path has is left to Python */
+    int otherwise;      /* a target takes what no other one took */
+    int drop_unmatched;
+    enum records records;
+    int nodes, slots, groups, targets, layers, layer_slots;
+    struct node *node;
+    struct group group[GROUPS_MAX];
+    struct target target[TARGETS_MAX];
+    struct layer layer[LAYERS_MAX];
+};
+
+/* What is known of a message besides its body. */
+struct about {
+    int64_t sent_ms;
+    const char *id;
+    size_t id_len;
+};
+
+struct elements { /* the values of an exploded array, `slots` for each element */
+    struct value *at;
+    size_t count, size;
+    int present;
+};
+
+/* The lines of a message and the room to work in, kept from one message to the next. */
+struct work {
+    struct text lines[TARGETS_MAX]; /* they are appended */
+    size_t count[TARGETS_MAX];
+    size_t dropped;
+    struct text arena;
+    struct value document[SLOTS_MAX], layer[NAMES_MAX];
+    struct elements elements[GROUPS_MAX];
+    int failed; /* no memory */
+};
+
+/* Append a message's lines, newlines included: 1; 0, with nothing appended, where it is left to
+ * Python. `body` is valid UTF-8. */
+int plan_write(const struct plan *plan, const char *body, size_t len, const struct about *about,
+               struct work *work);
+
+/* Wipe and free what `work` holds. */
+void work_forget(struct work *work);
+
+#endif

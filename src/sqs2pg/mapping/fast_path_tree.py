@@ -1,0 +1,204 @@
+"""The fast path's tree: the paths of a mapping as nodes that C code follows through a document.
+
+Each node is a member of an object or an element of an array. A node with a slot gives a value; an
+exploded array is a group, whose elements have a tree and slots of their own. No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.settings import Target, source_paths
+from sqs2pg.settings.source_paths import EACH, SourcePath, Step
+
+# As in native/plan.h.
+_KINDS = {"string": 0, "number": 1, "boolean": 2, "any": 3}
+_NODES_MAX, _CHILDREN_MAX, _SLOTS_MAX, _GROUPS_MAX = 512, 64, 128, 4
+
+Steps = tuple[Step, ...]
+NodeTuple = tuple[bytes, int, int, int, int, int, int, bool]
+"""A node as the extension takes it: name, index, slot, kind, first child, children, group, free."""
+
+
+class NotFastError(Exception):
+    """The mapping has something that the C code cannot do."""
+
+
+class _Node:
+    def __init__(self, step: str | int = "") -> None:
+        self.step = step
+        self.children: dict[str | int, _Node] = {}
+        self.slot = -1
+        self.kind = "any"
+        self.group = -1
+        self.free = False
+
+    def child(self, step: Step) -> _Node:
+        if step is EACH or (isinstance(step, int) and step < 0):
+            raise NotFastError
+        if any(isinstance(other, int) != isinstance(step, int) for other in self.children):
+            raise NotFastError  # no value is an object and an array
+        return self.children.setdefault(step, _Node(step))
+
+
+class _Scope:
+    """The document, or an element of an exploded array: where paths start."""
+
+    def __init__(self) -> None:
+        self.root = _Node()
+        self.slots = 0
+
+    def node(self, steps: Sequence[Step]) -> _Node:
+        node = self.root
+        for step in steps:
+            node = node.child(step)
+        return node
+
+    def slot(self, steps: Sequence[Step], kind: str) -> int:
+        node = self.node(steps)
+        if node.slot < 0:
+            node.slot, node.kind = self.slots, kind
+            self.slots += 1
+        elif node.kind != kind:
+            raise NotFastError
+        return node.slot
+
+
+class Tree:
+    """Compiled from the targets; knows the slot of each source."""
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        """Raises NotFastError where the C code cannot follow a path."""
+        self._document = _Scope()
+        self._groups: dict[Steps, _Scope] = {}
+        self.groups_of = [self._group(target.explode) for target in targets]
+        """For each target the group that it explodes, -1 for none."""
+        self._slots = [self._read_sources(target) for target in targets]
+        self.conditions = [self._condition(target) for target in targets]
+        """For each target the slot of the field in its `when`, 0 without one."""
+        self._free(targets)
+        self._check()
+
+    @property
+    def slots(self) -> int:
+        """The number of values of a document, those of exploded arrays apart."""
+        return self._document.slots
+
+    @property
+    def has_indexes(self) -> bool:
+        """Whether a path goes through one element of an array."""
+        return any(isinstance(node.step, int) for node in self._nodes())
+
+    def slot(self, target: int, source: str) -> tuple[int, int]:
+        """Return how many exploded arrays deep a source of a target is, and its slot."""
+        return self._slots[target][source]
+
+    def groups(self) -> tuple[tuple[int, int], ...]:
+        """Return each group's root among the nodes, and its slots."""
+        return tuple((1 + i, scope.slots) for i, scope in enumerate(self._groups.values()))
+
+    def nodes(self) -> tuple[NodeTuple, ...]:
+        """Return the nodes: the document's root, the groups' roots, then children after parents."""
+        nodes = self._nodes()
+        places = {id(node): place for place, node in enumerate(nodes)}
+        return tuple(
+            (
+                node.step.encode() if isinstance(node.step, str) else b"",
+                node.step if isinstance(node.step, int) else -1,
+                node.slot,
+                _KINDS[node.kind],
+                places[id(_children(node)[0])] if node.children else 0,
+                len(node.children),
+                node.group,
+                node.free,
+            )
+            for node in nodes
+        )
+
+    def _nodes(self) -> list[_Node]:
+        """Return all nodes; the children of one follow each other, elements by their index."""
+        found: list[_Node] = []
+        waiting = deque([self._document.root, *(scope.root for scope in self._groups.values())])
+        while waiting:
+            node = waiting.popleft()
+            found.append(node)
+            waiting.extend(_children(node))
+        return found
+
+    def _group(self, explode: str) -> int:
+        if not explode:
+            return -1
+        *steps, _ = whole = source_paths.explode_steps(explode)
+        array = self._document.node(steps)
+        self._groups.setdefault(whole, _Scope())
+        array.group = list(self._groups).index(whole)
+        return array.group
+
+    def _read_sources(self, target: Target) -> dict[str, tuple[int, int]]:
+        fields = [field for field in target.fields if field.source]
+        compiled = source_paths.compile_sources([field.source for field in fields], target.explode)
+        return {
+            field.source: self._slot(
+                target, compiled[field.source], FIELD_TYPES[field.type].json_kind
+            )
+            for field in fields
+        }
+
+    def _scope(self, target: Target, path: SourcePath) -> _Scope:
+        return (
+            self._groups[source_paths.explode_steps(target.explode)]
+            if path.depth
+            else self._document
+        )
+
+    def _slot(self, target: Target, path: SourcePath, kind: str) -> tuple[int, int]:
+        return path.depth, self._scope(target, path).slot(path.steps, kind)
+
+    def _condition(self, target: Target) -> int:
+        """Return the slot of a condition's field: that of a source, or one that takes any value."""
+        if target.when is None:
+            return 0
+        steps = source_paths.compile_sources([target.when.field])[target.when.field].steps
+        node = self._document.node(steps)
+        return node.slot if node.slot >= 0 else self._document.slot(steps, "any")
+
+    def _free(self, targets: Sequence[Target]) -> None:
+        """Mark what is below a path that takes whatever is there: all names there are known."""
+        for target in targets:
+            sources = [field.source for field in target.fields if field.source]
+            compiled = source_paths.compile_sources(sources, target.explode)
+            for field in target.fields:
+                if field.source and (field.type == "jsonb" or field.source == "$"):
+                    path = compiled[field.source]
+                    self._free_below(self._scope(target, path).node(path.steps))
+
+    def _free_below(self, node: _Node) -> None:
+        node.free = True
+        below = list(node.children.values())
+        if node.group >= 0:
+            below.append(list(self._groups.values())[node.group].root)
+        for child in below:
+            self._free_below(child)
+
+    def _check(self) -> None:
+        nodes = self._nodes()
+        sizes = [scope.slots for scope in (self._document, *self._groups.values())]
+        if (
+            len(nodes) > _NODES_MAX
+            or len(self._groups) > _GROUPS_MAX
+            or max(sizes) > _SLOTS_MAX
+            or any(len(node.children) > _CHILDREN_MAX for node in nodes)
+            or any(node.group >= 0 and node.children for node in nodes)
+        ):
+            raise NotFastError
+
+
+def _children(node: _Node) -> list[_Node]:
+    below = list(node.children.values())
+    return sorted(below, key=lambda child: child.step) if isinstance(_first(below), int) else below
+
+
+def _first(nodes: Sequence[_Node]) -> str | int:
+    return nodes[0].step if nodes else ""

@@ -1,0 +1,154 @@
+"""The fast path of a mapping: which mappings have one, and what the extension refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.settings import EnvelopeSettings, Field, LedgerSettings, Settings, When
+from sqs2pg.settings.fields import Route
+from tests.logins import TARGET
+from tests.native import extension, masks_of
+
+
+@pytest.mark.parametrize(
+    ("field", "column"),
+    [
+        (Field(source="a[-1]", column="a"), Column("a", "text")),
+        (Field(source="a", column="a"), Column("a", "int4")),
+        (Field(source="a", column="a", type="numeric"), Column("a", "int4")),
+        (Field(column="a", default="attribute:tenant"), Column("a", "text")),
+        (Field(source="a", column="a", mask="partial"), Column("a", "text")),
+        (Field(source="a", column="a", type="inet", kind="ip"), Column("a", "inet")),
+        (Field(source="a", column="a", type="date", mask="sha256"), Column("a", "text")),
+    ],
+)
+def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
+    field: Field, column: Column
+) -> None:
+    settings = Settings(field=(field,))
+    assert compile_fast_path(settings, [[column]], masks_of(settings), extension()) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(field=(Field(source="a[].b[].c", column="a"),), explode="a[].b"),
+        Settings(field=(Field(source="a[0]", column="a"),), explode="a"),
+        Settings(field=(Field(source="a[0]", column="a"),), unknown_fields="quarantine"),
+        Settings(
+            field=(Field(source="a", column="a"),), envelope=EnvelopeSettings(layers=("auto",))
+        ),
+        Settings(field=(Field(source="a", column="a"), Field(source="b", mask="drop"))),
+        Settings(
+            route=(
+                Route(table="t", field=(Field(source="a", column="a"),)),
+                Route(table="u", field=(Field(source="a", column="a", type="integer"),)),
+            )
+        ),
+        Settings(
+            route=(
+                Route(
+                    table="t",
+                    field=(Field(source="a", column="a"),),
+                    when=When(field="b", equals=1.5),
+                ),
+            )
+        ),
+    ],
+)
+def test_a_path_or_route_that_the_extension_cannot_follow_has_no_fast_path(
+    settings: Settings,
+) -> None:
+    columns = [[Column("a", "text")] for _ in settings.targets]
+    assert compile_fast_path(settings, columns, masks_of(settings), extension()) is None
+
+
+def test_there_is_no_fast_path_with_a_dedupe_key_or_without_the_extension() -> None:
+    settings = Settings(ledger=LedgerSettings(dedupe_key="e"))
+    assert compile_fast_path(settings, [TARGET], masks_of(settings), extension()) is None
+    masks = masks_of(Settings())
+    assert compile_fast_path(Settings(), [TARGET], masks, None) is None
+
+
+COLUMN = (1, 0, False, 0, 0, 0, 1, b"", -1, 0, 0, b"", b"")
+PLAN: dict[str, Any] = {
+    "nodes": ((b"", -1, -1, 3, 1, 1, -1, False), (b"a", -1, 0, 0, 0, 0, -1, False)),
+    "groups": (),
+    "targets": ((0, -1, 0, -1, (), (COLUMN,)),),
+    "layers": (),
+    "forbid_unknown": False,
+    "drop_unmatched": False,
+    "records": 0,
+    "slots": 1,
+    "layer_slots": 0,
+}
+
+
+def changed_at(given: tuple[Any, ...], *changes: tuple[int, Any]) -> tuple[Any, ...]:
+    made = list(given)
+    for place, value in changes:
+        made[place] = value
+    return tuple(made)
+
+
+NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nodes": ()},
+        {"nodes": (NODE,) * 513},
+        {"nodes": (changed_at(PLAN["nodes"][0], (4, 0)), NODE)},
+        {"nodes": (changed_at(PLAN["nodes"][0], (5, 2)), NODE)},
+        {"nodes": (changed_at(PLAN["nodes"][0], (5, 65)), *[NODE] * 65)},
+        {"nodes": (changed_at(PLAN["nodes"][0], (5, 2)), NODE, changed_at(NODE, (1, 0)))},
+        {"nodes": (PLAN["nodes"][0], changed_at(NODE, (2, 1)))},
+        {"nodes": (PLAN["nodes"][0], changed_at(NODE, (3, 4)))},
+        {"nodes": (PLAN["nodes"][0], changed_at(NODE, (6, 0)))},
+        {"groups": ((1, 0),)},
+        {"groups": ((2, 1),)},
+        {"groups": ((0, 1),)},
+        {"groups": ((1, 129),)},
+        {"groups": ((1, 1),) * 5},
+        {"groups": ((1, 1),), "nodes": (PLAN["nodes"][0], changed_at(NODE, (6, 0)))},
+        {"targets": ()},
+        {"targets": (ONE_TARGET,) * 9},
+        {"targets": (changed_at(ONE_TARGET, (0, 3)),)},
+        {"targets": (changed_at(ONE_TARGET, (1, 0)),)},
+        {"targets": (changed_at(ONE_TARGET, (0, 1), (2, 1)),)},
+        {"targets": (changed_at(ONE_TARGET, (4, ((2, b"x"),) * 33)),)},
+        {"targets": (changed_at(ONE_TARGET, (4, ((6, b"x"),))),)},
+        {"targets": (changed_at(ONE_TARGET, (5, ())),)},
+        {"targets": (changed_at(ONE_TARGET, (5, (COLUMN,) * 129)),)},
+        *(
+            {"targets": (changed_at(ONE_TARGET, (5, (changed_at(COLUMN, change),))),)}
+            for change in (
+                (0, 4), (0, 2), (0, 3), (1, 1), (1, -1), (3, 12), (6, 8), (9, 7), (10, 5),
+                (11, b"x" * 9), (12, b"x" * 65),
+            )
+        ),
+        {"layers": ((),) * 5},
+        {"layers": (((b"a", True, 0, -1),) * 17,)},
+        {"layers": (((b"a", True, 5, -1),),)},
+        {"layers": (((b"a", True, 0, 0),),)},
+        {"records": 4},
+        {"slots": 129},
+        {"slots": 0},
+        {"layer_slots": 17},
+    ],
+)  # fmt: skip
+def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> None:
+    assert extension().FastPath(*PLAN.values()).lines([]) == []
+    with pytest.raises(ValueError, match="bounds"):
+        extension().FastPath(*(PLAN | changes).values())
+
+
+@pytest.mark.parametrize("changes", [{"nodes": (b"a",)}, {"targets": ((0,),)}, {"layers": [()]}])
+def test_an_argument_that_is_no_tuple_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        extension().FastPath(*(PLAN | changes).values())
