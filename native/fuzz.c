@@ -1,57 +1,137 @@
-/* For the tests, built with sanitizers. Reads texts from stdin, each after its length in decimal
- * and a newline. Without an argument each text is a body: prints its line, or an empty one, by the
- * built-in mapping and a key of 32 times `k`. With an argument each text is an HTTP reply: prints
- * where its body begins, 0 if the reply is not plain; and makes a ledger key of the text, too. */
+/* A program for the tests, built with sanitizers. It reads texts from stdin, each after its length in
+ * decimal and a newline. Of each body it writes the lines it makes, or a newline alone; its mapping is
+ * the built-in one, that of an order with lines (`order`), or the same in an SNS notification (`sns`),
+ * under the key of 32 times `k`. With `replies` the texts are HTTP replies: it writes where the body
+ * begins, 0 where the reply is not plain, and makes the key of each, as if it were a MessageId. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "http.h"
 #include "key.h"
-#include "line.h"
+#include "plan.h"
+#include "sha256.h"
 
-static const struct source SOURCES[] = {{"user_id", 7, 1}, {"device_type", 11, 0},
-                                        {"ip", 2, 0},      {"device_id", 9, 0},
-                                        {"locale", 6, 0},  {"app_version", 11, 0},
-                                        {"create_date", 11, 0}};
+#define MEMBER(name, slot, kind) {name, sizeof name - 1, -1, slot, kind, 0, 0, -1, 0}
+#define INSIDE(name, first, count) {name, sizeof name - 1, -1, -1, WANT_ANY, first, count, -1, 0}
+
+static struct node login_nodes[] = {
+    INSIDE("", 1, 7),
+    MEMBER("user_id", 0, WANT_STRING),   MEMBER("device_type", 1, WANT_STRING),
+    MEMBER("ip", 2, WANT_STRING),        MEMBER("device_id", 3, WANT_STRING),
+    MEMBER("locale", 4, WANT_STRING),    MEMBER("app_version", 5, WANT_STRING),
+    MEMBER("create_date", 6, WANT_STRING)};
+
+static struct node order_nodes[] = {
+    INSIDE("", 2, 6), /* a document, and an element of `lines` */
+    INSIDE("", 8, 3),
+    MEMBER("id", 0, WANT_STRING),
+    INSIDE("user", 11, 2),
+    MEMBER("at", 3, WANT_STRING),
+    {"lines", 5, -1, -1, WANT_ANY, 0, 0, 0, 0},
+    MEMBER("doc", 4, WANT_ANY),
+    INSIDE("tags", 13, 1),
+    MEMBER("sku", 0, WANT_STRING),
+    MEMBER("n", 1, WANT_NUMBER),
+    MEMBER("price", 2, WANT_NUMBER),
+    MEMBER("id", 1, WANT_STRING),
+    MEMBER("ip", 2, WANT_STRING),
+    {"", 0, 1, 5, WANT_STRING, 0, 0, -1, 0}};
+
+#define COLUMN(from, at, of_type, most)                                                     \
+    {.source = from, .slot = at, .type = of_type, .length_max = most, .low = INT32_MIN,   \
+     .high = INT32_MAX, .missing = MISSING_IS_CELL, .cell = "\\N", .cell_len = 2}
+
+static struct column login_columns[] = {
+    COLUMN(FROM_DOCUMENT, 0, TYPE_TEXT, 128),         COLUMN(FROM_DOCUMENT, 1, TYPE_TEXT, 32),
+    COLUMN(FROM_DOCUMENT, 2, TYPE_TEXT, 256),         COLUMN(FROM_DOCUMENT, 3, TYPE_TEXT, 256),
+    COLUMN(FROM_DOCUMENT, 4, TYPE_TEXT, 32),          COLUMN(FROM_DOCUMENT, 5, TYPE_VERSION, SIZE_MAX),
+    COLUMN(FROM_DOCUMENT, 6, TYPE_DATE, SIZE_MAX)};
+
+static struct column order_columns[] = {
+    COLUMN(FROM_DOCUMENT, 0, TYPE_TEXT, SIZE_MAX),    COLUMN(FROM_DOCUMENT, 1, TYPE_TEXT, SIZE_MAX),
+    COLUMN(FROM_DOCUMENT, 2, TYPE_TEXT, SIZE_MAX),    COLUMN(FROM_DOCUMENT, 3, TYPE_TIMESTAMPTZ, SIZE_MAX),
+    COLUMN(FROM_DOCUMENT, 4, TYPE_JSONB, SIZE_MAX),   COLUMN(FROM_DOCUMENT, 5, TYPE_TEXT, SIZE_MAX),
+    COLUMN(FROM_ELEMENT, 0, TYPE_TEXT, 40),           COLUMN(FROM_ELEMENT, 1, TYPE_INTEGER, SIZE_MAX),
+    COLUMN(FROM_ELEMENT, 2, TYPE_NUMERIC, SIZE_MAX),  COLUMN(FROM_NOWHERE, 0, TYPE_INTEGER, SIZE_MAX)};
+
+static const struct layer SNS = {5, {{"Type", 4, 1, USE_TYPE, -1}, {"Message", 7, 1, USE_TEXT, -1},
+                                     {"MessageId", 9, 1, USE_NONE, -1}, {"TopicArn", 8, 1, USE_NONE, -1},
+                                     {"Timestamp", 9, 1, USE_NONE, -1}}};
+
+static void pseudonymize(struct column *column, enum kind kind)
+{
+    struct mask *mask = &column->mask;
+    mask->operator = MASK_PSEUDONYM;
+    mask->kind = kind;
+    memcpy(mask->prefix, "v1_", mask->prefix_len = 3);
+    hmac_key_set(&mask->key, (const uint8_t *)"kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk", 32);
+}
+
+static void set_login(struct plan *plan)
+{
+    plan->node = login_nodes;
+    plan->slots = 7;
+    plan->target[0] = (struct target){.group = -1, .exists = -1, .columns = 7, .column = login_columns};
+    login_columns[0].required = 1;
+    login_columns[6].missing = MISSING_IS_DAY;
+    pseudonymize(&login_columns[2], KIND_IP);
+    pseudonymize(&login_columns[3], KIND_TEXT);
+}
+
+static void set_order(struct plan *plan)
+{
+    plan->node = order_nodes;
+    plan->slots = 6;
+    plan->groups = 1;
+    plan->group[0] = (struct group){1, 3};
+    plan->target[0] = (struct target){.group = 0, .exists = -1, .columns = 10, .column = order_columns};
+    order_columns[0].required = 1;
+    order_columns[9].missing = MISSING_IS_RECORD_INDEX;
+    pseudonymize(&order_columns[1], KIND_TEXT);
+    pseudonymize(&order_columns[2], KIND_IP);
+}
+
+/* The lines of one body; `exact`: no byte is behind it that a sanitizer would not see. */
+static void write_body(const struct plan *plan, const char *exact, size_t len, struct work *work)
+{
+    struct about about = {1795384388351, "m", 1};
+    work->lines[0].len = 0;
+    if (plan_write(plan, exact, len, &about, work) && work->lines[0].len > 0)
+        fwrite(work->lines[0].at, 1, work->lines[0].len, stdout);
+    else
+        putchar('\n');
+}
+
+static void write_reply(const char *exact, size_t len)
+{
+    char key[KEY_CHARS];
+    printf("%zu%s\n", plain_body(exact, len), write_key(exact, len, 1, key) ? " key" : "");
+}
 
 int main(int argc, char **argv)
 {
-    (void)argv;
-    static struct plan plan;
-    struct text line = {NULL, 0, 0, 0};
+    static struct plan plan = {.targets = 1};
+    static struct work work;
+    const char *what = argc > 1 ? argv[1] : "login";
     size_t len;
     sha256_choose();
-    plan.sources = plan.columns = sizeof SOURCES / sizeof *SOURCES;
-    memcpy(plan.source, SOURCES, sizeof SOURCES);
-    static const enum operation OPS[] = {OP_TEXT, OP_TEXT,    OP_TOKEN_IP, OP_TOKEN_TEXT,
-                                         OP_TEXT, OP_VERSION, OP_DATE};
-    static const size_t LIMITS[] = {128, 32, 256, 256, 32, SIZE_MAX, SIZE_MAX};
-    for (size_t i = 0; i < plan.columns; i++) {
-        struct column *column = &plan.column[i];
-        column->source = (int)i;
-        column->op = OPS[i];
-        column->length_max = LIMITS[i];
-        column->nullable = 1;
-        column->dated = OPS[i] == OP_DATE;
-        memcpy(column->prefix, "v1_", column->prefix_len = 3);
-        hmac_key_set(&column->key, (const uint8_t *)"kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk", 32);
-    }
+    if (strcmp(what, "login") == 0)
+        set_login(&plan);
+    else
+        set_order(&plan);
+    if (strcmp(what, "sns") == 0)
+        plan.layer[plan.layers++] = SNS;
     while (scanf("%zu", &len) == 1 && getchar() == '\n') {
-        char *body = malloc(len + 1); /* exact, so that a sanitizer sees a read past the end */
-        char *exact = realloc(body, len ? len : 1);
+        char *exact = malloc(len ? len : 1);
         if (exact == NULL || fread(exact, 1, len, stdin) != len)
             return 1;
-        line.len = 0;
-        char key[KEY_CHARS];
-        if (argc > 1)
-            printf("%zu%s\n", plain_body(exact, len), write_key(exact, len, 1, key) ? " key" : "");
-        else if (write_line(&plan, exact, len, 1795384388351, &line))
-            fwrite(line.at, 1, line.len, stdout);
+        if (strcmp(what, "replies") == 0)
+            write_reply(exact, len);
         else
-            putchar('\n');
+            write_body(&plan, exact, len, &work);
         free(exact);
     }
-    free(line.at);
+    work_forget(&work);
     return 0;
 }

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from hatch_build import NAME, SOURCES, find_compiler
 from sqs2pg.cli.embedded.sample_logins import logins
+from sqs2pg.mapping.columns import column_for
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.settings import EnvelopeSettings, Field, Settings
 from tests.integration.support import Assemble, rows, send
 from tests.logins import login
-from tests.native import LEFT, TAKEN, both, extension
+from tests.native import LEFT, TAKEN, Both, both, extension
 
 ROOT = SOURCES.parent
+NEEDING_PYTHON = ("module", "fast_path", "compile", "holding")
 SANITIZED = ("-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror")
 
 
@@ -42,25 +47,118 @@ def changed(draw: random.Random, body: str) -> str:
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """native/fuzz.c with the sanitizers."""
     binary = tmp_path_factory.mktemp("native") / "fuzz"
-    units = [str(SOURCES / f"{name}.c") for name in ("fuzz", "http", "key", "line", "sha256")]
+    units = [str(unit) for unit in SOURCES.glob("*.c") if unit.stem not in NEEDING_PYTHON]
     compiler = find_compiler()
     command = [*compiler, *SANITIZED, *sanitizers(compiler), *units, "-o", str(binary)]
     subprocess.run(command, check=True)
     return binary
 
 
+def run_sanitized(sanitized: Path, what: str, texts: Sequence[bytes]) -> str:
+    """Give the program texts; return what it says of them."""
+    given = b"".join(b"%d\n%s" % (len(text), text) for text in texts)
+    done = subprocess.run([sanitized, what], input=given, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2_000:]
+    return done.stdout.decode()
+
+
+def hold_against_module(both: Both, said: str, bodies: Sequence[str]) -> int:
+    """See that the program made the extension's lines; return how many bodies had any."""
+    rows = [both.check(body) for body in bodies]
+    assert said == "".join(row or "\n" for row in rows)
+    return sum(row is not None for row in rows)
+
+
 def test_no_body_makes_the_extension_leave_its_buffers(sanitized: Path) -> None:
     draw = random.Random(7)
     bodies = [*TAKEN, *LEFT, *(changed(draw, body) for body in logins(4_000, seed=3))]
-    plain = [body for body in bodies if body.isascii()]
-    given = b"".join(b"%d\n%s" % (len(body), body.encode()) for body in plain)
-    done = subprocess.run([sanitized], input=given, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()[-2_000:]
-    lines = both().fast.lines(
-        [Message("m", "h", body, SystemAttributes(1795384388351)) for body in plain]
+    bodies = [body for body in bodies if "\ud800" not in body]
+    said = run_sanitized(sanitized, "login", [body.encode() for body in bodies])
+    assert hold_against_module(both(), said, bodies) > 1_000
+
+
+def order(draw: random.Random) -> str:
+    """The body of an order, its strings with escapes or without."""
+    lines = [
+        {"sku": draw.choice(["A1", "ä", 'q"\t\\']), "n": draw.randrange(99), "price": 19.9}
+        for _ in range(draw.randrange(4))
+    ]
+    document = draw.choice([None, {"a": [1, {"b": "ü"}], "c": False}, [], "text"])
+    user = {"id": draw.choice(["u1", "Zoë"]), "ip": "10.0.0.7"}
+    whole = {"id": "o-1", "user": user, "lines": lines, "doc": document, "tags": ["x", "y", {}]}
+    whole |= {"at": "2026-01-01T00:00:00.5+01:00", "more": {"deep": [[[]]]}}
+    return json.dumps(whole, ensure_ascii=draw.random() < 0.5, indent=draw.choice([None, 1]))
+
+
+ORDER_FIELDS = (
+    Field(source="id", column="id", required=True),
+    Field(source="user.id", column="user", mask="pseudonymize"),
+    Field(source="user.ip", column="ip", mask="pseudonymize", kind="ip"),
+    Field(source="at", column="at", type="timestamptz"),
+    Field(source="doc", column="doc", type="jsonb"),
+    Field(source="tags[1]", column="tag"),
+    Field(source="lines[].sku", column="sku", length_max=40),
+    Field(source="lines[].n", column="n", type="integer"),
+    Field(source="lines[].price", column="price", type="numeric"),
+    Field(column="line", type="integer", default="record_index"),
+)
+
+
+@pytest.mark.parametrize("what", ["order", "sns"])
+def test_no_order_makes_the_extension_leave_its_buffers(sanitized: Path, what: str) -> None:
+    draw = random.Random(5)
+    layers = EnvelopeSettings(layers=("sns",) if what == "sns" else ())
+    settings = Settings(field=ORDER_FIELDS, explode="lines", envelope=layers)
+    bodies = [changed(draw, order(draw)) for _ in range(4_000)]
+    if what == "sns":
+        envelope = {"Type": "Notification", "MessageId": "m", "TopicArn": "t", "Timestamp": "now"}
+        wrapped = [json.dumps(envelope | {"Message": body, "more": {}}) for body in bodies]
+        bodies = [changed(draw, body) for body in wrapped]
+    columns = [[column_for(field) for field in ORDER_FIELDS]]
+    said = run_sanitized(sanitized, what, [body.encode() for body in bodies])
+    assert hold_against_module(Both(settings, columns), said, bodies) > 300
+
+
+MADE_UP = """
+import sys
+from collections import Counter
+from random import Random
+import hatch_build
+from tests import native
+from tests.properties.test_native_mappings import check
+
+native.compile_extension = lambda made, compiler: hatch_build.compile_extension(
+    made, compiler, sys.argv[1:]
+)
+seen = Counter()
+for seed in range(1_000_000, 1_000_150):
+    check(Random(seed), seen)
+print(seen["taken"])
+"""
+
+
+def test_no_mapping_makes_the_extension_leave_its_buffers() -> None:
+    compiler = find_compiler()
+    runtimes = [
+        subprocess.run(
+            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    if not all(Path(runtime).is_absolute() for runtime in runtimes):
+        pytest.skip("this compiler has no sanitizers that Python could load")
+    flags = [*SANITIZED[:4], *sanitizers(compiler), "-fPIC", "-shared", "-fvisibility=hidden"]
+    environment = {"LD_PRELOAD": " ".join(runtimes), "PYTHONMALLOC": "malloc"}
+    done = subprocess.run(
+        [sys.executable, "-c", MADE_UP, *flags],
+        cwd=ROOT,
+        env=os.environ | environment | {"ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.stdout.decode() == "".join(line or "\n" for line in lines)
-    assert sum(line is not None for line in lines) > 1_000
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert int(done.stdout) > 150
 
 
 REPLY = (
@@ -82,10 +180,7 @@ def test_no_reply_or_message_id_makes_the_extension_leave_its_buffers(sanitized:
     draw = random.Random(11)
     name = b"0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
     texts = [REPLY, name, b"", *(damaged(draw, draw.choice([REPLY, name])) for _ in range(4_000))]
-    given = b"".join(b"%d\n%s" % (len(text), text) for text in texts)
-    done = subprocess.run([sanitized, "replies"], input=given, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()[-2_000:]
-    said = done.stdout.decode().splitlines()
+    said = run_sanitized(sanitized, "replies", texts).splitlines()
     assert said[:3] == [str(len(REPLY) - 15), "0 key", "0"]
     for text, line in zip(texts, said, strict=True):
         body = extension().read_plain(text)

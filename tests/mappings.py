@@ -1,0 +1,361 @@
+"""Made-up mappings, and messages for them: good ones, nearly good ones and hostile ones.
+
+Everything is drawn from a `random.Random`; Hypothesis has one that it can shrink, and a long run
+takes Python's own, which is faster.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.mask.registry import properties
+from sqs2pg.message import Message, MessageAttribute, SystemAttributes
+from sqs2pg.settings import EnvelopeSettings, Field, Settings, SinkSettings, When, source_paths
+from sqs2pg.settings.fields import Route
+from sqs2pg.settings.mask_rules import MASKABLE
+
+SENT_MS = 1_795_384_388_351
+_NAMES = ("a", "b", "c", "id", "kind", "naïve", "x y")
+_MASKS = ("pseudonymize", "pseudonymize", "sha256", "redact", "nullify", "keep", "truncate_ip")
+_LAYERS: tuple[tuple[str, ...], ...] = (
+    *[()] * 6, ("sns",), ("sns",), ("eventbridge",), ("s3",), ("sns", "eventbridge"), ("s3", "sns"),
+    ("auto",),
+)  # fmt: skip
+_EXPLODED = ("items", "a.items", "c[0].items[]", "items")
+_TEXTS = (
+    "", "x", "plain text", "café", "日本語", "a\tb", "line\nbreak", 'quo"te', "back\\slash", "\\N",
+    "\x7f", "e\u0301", "\U0001f600", "\u2028", "x" * 40, "\u017f", "\u00a0", "İ", "a\x1fb", "null",
+    "\u0345", "ΑΣ", "한국어", "Ω", "ẞ", "\u0958", "đặng", "/", "\b\f\r",
+)  # fmt: skip
+_VALUES: Mapping[str, tuple[Any, ...]] = {
+    "integer": (0, 7, -1, 2**31 - 1, -(2**31), 32767, 12),
+    "bigint": (0, 1_795_384_388_351, -(10**17), 10**18 - 1, 5),
+    "boolean": (True, False),
+    "date": ("2026-11-22", "2024-02-29", "2026-11-22T23:30:00-02:00", "0001-01-01"),
+    "uuid": ("424CDD21-063A-43A7-B91B-7CA1A833AFAE", "424cdd21-063a-43a7-b91b-7ca1a833afae"),
+    "inet": ("10.0.0.1", "192.0.2.0/24", "10.0.0.0/08"),
+    "version": ("2.3.0", "1", "0.10", "2146.999.999", "007.1"),
+    "major": ("2.3.0", "1", "12.10000.3"),
+    "timestamptz": (
+        "2026-03-01T12:00:00.25+01:00", "2026-03-01 12:00:00Z", "2024-02-29t23:59:59.1234567z",
+        "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-00:00", "2026-01-01T00:30:00+05:45",
+        "2000-02-29T23:59:59.999999-23:59",
+    ),
+    "ip": ("199.172.111.135", "0.0.0.0", "255.255.255.255"),
+    "email": ("Ada@Example.ORG", "a+b@c", "x@y@z.example"),
+    "phone": ("+49 30 1234", "(555) 123-4567", "0049/30.1"),
+}  # fmt: skip
+_NUMBERS = (
+    "0", "7", "-7", "1.50", "0.25", "-0.5", "19.90", "0.000001", "0.0000001", "123456789012345678",
+    "10.5", "100.0", "1e5", "-0", "-0.0", "0.0", "0.0000000", "1E-3", "12345678901234567890",
+    "1.7976931348623157e308", "1e400", "0.1", "3.14159265358979", "2.5e-9", "9007199254740993",
+    "0.30000000000000004", "1e22", "1e16", "123456.789e3", "5e-324", "0e0",
+)  # fmt: skip
+_ODD: tuple[Any, ...] = (
+    None, "", "odd", 5, -0.5, True, [], {}, [1, {"a": None}], {"a": 1, "b": {"c": [2]}},
+    "::1", "::ffff:1.2.3.4", "01.2.3.4", "1.2.3.4 ", "300.1.1.1", "2023-02-29", "2024-13-01",
+    "2026-12-31T23:59:60Z", "2026-01-01T24:00:00Z", "2026-01-01T00:00:00", "10000-01-01",
+    "2026-01-01T00:00:00+24:00", "9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+00:01",
+    "1.2.3.4.5", "1.", "2147.0", "1.1000", "10.0.0.1/33", "10.0.0.1/", "not@", "@x", "a b@c",
+    "{424cdd21-063a-43a7-b91b-7ca1a833afae}", "urn:uuid:424cdd21-063a-43a7-b91b-7ca1a833afae",
+    "424cdd21063a43a7b91b7ca1a833afae", "4" * 16, "+", "a\u0300\u0301", "\ud800", "a\x00b", 2**31,
+    2**63, -(2**63) - 1, "x" * 300, "é@example.org", "\u00a0555", "true", "7",
+)  # fmt: skip
+_HOSTILE = ('"', "\\", "{", "}", "[", "]", ",", ":", "null", "0", ".", " ", "", "\\u", "\\ud83d",
+            "\x00", "\x1f", "é", "e9", "-", "\ufeff", "\n")  # fmt: skip
+
+
+class Token(str):
+    """JSON as it stands."""
+
+    __slots__ = ()
+
+
+class MadeUp:
+    """A mapping and its columns."""
+
+    def __init__(self, draw: Random) -> None:
+        self._draw = draw
+        routed = draw.random() < 0.25
+        self._types: dict[str, str] = {}
+        self._layers = draw.choice(_LAYERS)
+        envelope = EnvelopeSettings(
+            layers=self._layers,
+            records=draw.choice(("one", "one", "one", "array", "lines", "auto")),
+        )
+        common: dict[str, Any] = {
+            "envelope": envelope,
+            "unknown_fields": draw.choice(("drop", "drop", "quarantine")),
+            "unmatched": draw.choice(("quarantine", "drop")),
+            "sink": SinkSettings(table="t0"),
+        }
+        if routed:
+            routes = tuple(self._route(number) for number in range(draw.randint(1, 3)))
+            self.settings = Settings(route=routes, **common)
+        else:
+            explode = draw.choice(_EXPLODED) if draw.random() < 0.4 else ""
+            self.settings = Settings(field=self._fields(explode), explode=explode, **common)
+        self.columns = [
+            [self._column(field) for field in target.fields] for target in self.settings.targets
+        ]
+
+    def _route(self, number: int) -> Route:
+        draw = self._draw
+        explode = draw.choice(_EXPLODED) if draw.random() < 0.3 else ""
+        when = None
+        if draw.random() < 0.8:
+            when = When(
+                field=draw.choice(("kind", "kind", "a.kind", "id", "items")),
+                equals=draw.choice((None, "x", 7, True, 1.5, "café")),
+                any_of=draw.choice(((), ("x", "odd"), (7, 5, 0), (False, 0))),
+                exists=draw.choice((None, None, True, False)),
+            )
+        return Route(table=f"t{number}", when=when, explode=explode, field=self._fields(explode))
+
+    def _fields(self, explode: str) -> tuple[Field, ...]:
+        return tuple(self._field(f"c{i}", explode) for i in range(self._draw.randint(1, 5)))
+
+    def _path(self, explode: str) -> str:
+        draw = self._draw
+        path = ""
+        if explode and draw.random() < 0.6:
+            path = explode.removesuffix("[]") + "[]"
+            if draw.random() < 0.1:
+                return path
+        for _ in range(draw.choice((1, 1, 1, 2, 2, 3))):
+            name = draw.choice(_NAMES)
+            if path and draw.random() < 0.15:
+                path += f"[{draw.randint(0, 2)}]" if draw.random() < 0.97 else "[-1]"
+            elif " " in name:
+                path += f"['{name}']"
+            else:
+                path += f".{name}" if path else name
+        return path
+
+    def _field(self, column: str, explode: str) -> Field:
+        draw = self._draw
+        type_ = draw.choice(tuple(FIELD_TYPES)) if draw.random() < 0.7 else "text"
+        source = self._path(explode) if draw.random() < 0.9 else ""
+        if source and draw.random() < 0.98:  # two types of one value are mostly an error
+            type_ = self._types.setdefault(source, type_)
+        if type_ == "jsonb" and draw.random() < 0.1:
+            source = "$"
+        mask, kind = "keep", "text"
+        if draw.random() < (0.4 if type_ in MASKABLE else 0.05):
+            mask = draw.choice(_MASKS)
+            kind = draw.choice(properties(mask).kinds)
+        return Field(
+            source=source,
+            column=column,
+            type=type_,
+            mask=mask,
+            kind=kind,
+            required=draw.random() < 0.15,
+            default=self._default(type_, source) if draw.random() < 0.35 or not source else None,
+            length_max=draw.choice((None, None, None, 3, 12, 64)),
+            over_length=draw.choice(("quarantine", "truncate")),
+        )
+
+    def _default(self, type_: str, source: str) -> Any:
+        if self._draw.random() < 0.3:
+            said = {
+                "text": ["sent_date", "sent_time", "message_id"],
+                "date": ["sent_date", "sent_date", "sent_time"],
+                "timestamptz": ["sent_time"],
+                "bigint": ["sent_time"],
+                "uuid": ["message_id"],
+            }.get(type_, [])
+            layers = self._layers
+            said += ["attribute:sns.Timestamp", "attribute:sns.Subject"] if "sns" in layers else []
+            said += ["attribute:eventbridge.id"] if "eventbridge" in layers else []
+            if type_ in ("text", "integer", "bigint", "numeric", "double") and not source:
+                said += ["record_index", "record_index"]
+            return self._draw.choice([*said, "attribute:tenant"] if source else said or [None])
+        if type_ == "jsonb":
+            return self._draw.choice(("[]", '{"a": 1}'))
+        value = self.value(Field(column="x", type=type_))
+        return str(value).lower() if isinstance(value, (Token, bool)) else value
+
+    def _column(self, field: Field) -> Column:
+        draw = self._draw
+        plain = FIELD_TYPES[field.type].catalog_names[0] if field.mask == "keep" else "text"
+        name = plain
+        if draw.random() < 0.25:
+            name = draw.choice(("text", "varchar", "varchar", "varchar", "int2"))
+        length = draw.choice((None, 8, 36)) if name == "varchar" else None
+        return Column(field.column, name, length, nullable=draw.random() < 0.85)
+
+    def value(self, field: Field) -> Any:
+        """Return a value that the field usually takes."""
+        draw = self._draw
+        kind = field.kind if field.mask != "keep" or field.kind != "text" else "text"
+        if field.type in ("numeric", "double"):
+            return Token(draw.choice(_NUMBERS[:12] if draw.random() < 0.8 else _NUMBERS))
+        if field.type == "jsonb":
+            return draw.choice((*_ODD[6:10], "text", Token("1.50"), {"n": "é", "m": Token("2.0")}))
+        if field.mask == "truncate_ip":
+            kind = "ip"
+        return draw.choice(_VALUES.get(kind if field.type == "text" else field.type, _TEXTS))
+
+    def body(self) -> str:
+        """Return the body of a message for the mapping, with its envelope."""
+        draw = self._draw
+        records = self.settings.envelope.records
+        several = {"one": 1, "auto": draw.choice((1, 1, 2, 3))}.get(records, draw.randint(0, 3))
+        documents = [self.write(self._document()) for _ in range(several)]
+        if records == "lines" or (records == "auto" and several > 1 and draw.random() < 0.3):
+            text = "\n".join(documents) + draw.choice(("", "\n", "\n \n"))
+        elif records == "array" or several > 1:
+            text = f"[{','.join(documents)}]"
+        else:
+            text = documents[0]
+        text = self.damaged(text, 0.12)
+        for layer in reversed(self.settings.envelope.layers):
+            text = self.damaged(self._wrapped(layer, text), 0.04)
+        return text
+
+    def _wrapped(self, layer: str, text: str) -> str:
+        draw = self._draw
+        odd = draw.random() < 0.1
+        if layer == "sns":
+            names: dict[str, Any] = {
+                "Type": "Notification" if not odd else draw.choice(("SubscriptionConfirmation", 1)),
+                "MessageId": draw.choice((draw.randbytes(4).hex(), 7)),
+                "TopicArn": "arn:aws:sns:eu-central-1:1:orders",
+                "Subject": draw.choice((None, "2026-01-01", "é")),
+                "Message": text,
+                "Timestamp": "2026-05-02T00:54:06.655Z",
+            }
+            if draw.random() < 0.3:
+                name = draw.choice(("tenant", "sns.Timestamp", "sns.Subject"))
+                names["MessageAttributes"] = {name: {"Type": "String", "Value": "2026-01-01"}}
+        elif layer == "eventbridge":
+            names = dict.fromkeys(("version", "detail-type", "account", "region"), "x")
+            names |= {"id": "6a7e8feb-b491-4cf7-a9f1-bf3703467718", "source": draw.choice(("s", 1))}
+            names |= {"time": "2017-12-22T18:43:48Z", "resources": [], "detail": Token(text)}
+        else:
+            return text
+        if draw.random() < 0.06:
+            del names[draw.choice(tuple(names))]
+        return self.write(names)
+
+    def _document(self) -> Any:
+        draw = self._draw
+        if draw.random() < 0.02:
+            return draw.choice(_ODD)
+        document: dict[str, Any] = {}
+        for target in self.settings.targets:
+            fields = [field for field in target.fields if field.source]
+            for field in draw.sample(fields, len(fields)):
+                self._put(document, field, target.explode)
+            if target.explode and draw.random() < 0.9:
+                self._set(
+                    document, source_paths.parse(target.explode.removesuffix("[]")), [], keep=True
+                )
+            if target.when is not None and draw.random() < 0.9:
+                wanted = [*target.when.any_of, target.when.equals, "x", 7]
+                self._set(
+                    document, source_paths.parse(target.when.field), draw.choice(wanted), keep=True
+                )
+        for _ in range(draw.choice((0, 0, 1, 3))):
+            document.setdefault(
+                draw.choice((*_NAMES, "more", "other")), copy.deepcopy(draw.choice(_ODD))
+            )
+        return document
+
+    def _put(self, document: dict[str, Any], field: Field, explode: str) -> None:
+        draw = self._draw
+        if draw.random() < 0.12:
+            return
+        steps = source_paths.parse(field.source)
+        if None in steps:
+            array = explode.removesuffix("[]")
+            at = steps.index(None)
+            rows = self._set(document, source_paths.parse(array), [], keep=True)
+            if not isinstance(rows, list):
+                return
+            while len(rows) < 3 and (not rows or draw.random() < 0.5):
+                rows.append({})
+            for row in rows:
+                if isinstance(row, dict) and draw.random() < 0.9 and steps[at + 1 :]:
+                    self._set(row, steps[at + 1 :], self._any_value(field))
+        elif steps:
+            self._set(document, steps, self._any_value(field))
+
+    def _any_value(self, field: Field) -> Any:
+        odd = self._draw.random()
+        if odd < 0.06:
+            return Token(self._draw.choice(_NUMBERS)) if odd < 0.02 else self._draw.choice(_ODD)
+        return self.value(field)
+
+    def _set(self, tree: Any, steps: Sequence[Any], value: Any, *, keep: bool = False) -> Any:
+        """Put a value at a path, making what leads there; `keep`: not over one that is there."""
+        for number, step in enumerate(steps):
+            last = number == len(steps) - 1
+            new = copy.deepcopy(value) if last else [] if isinstance(steps[number + 1], int) else {}
+            if isinstance(step, int) and isinstance(tree, list):
+                while len(tree) <= step:
+                    tree.append(None)
+                if (last and not keep) or tree[step] is None:
+                    tree[step] = new
+                tree = tree[step]
+            elif isinstance(step, str) and isinstance(tree, dict):
+                if (last and not keep) or tree.get(step) is None:
+                    tree[step] = new
+                tree = tree[step]
+            else:
+                return None
+        return tree
+
+    def write(self, value: Any) -> str:
+        """Return a value as JSON, in one of the ways that it can be written."""
+        draw = self._draw
+        if isinstance(value, Token):
+            return str(value)
+        space = draw.choice(("", "", "", " ", "\n", "\r\t"))
+        if isinstance(value, dict):
+            pairs = list(value.items())
+            if pairs and draw.random() < 0.02:
+                pairs.append((pairs[0][0], draw.choice(_ODD)))
+            inside = [f"{self._quoted(k)}{space}:{space}{self.write(v)}" for k, v in pairs]
+            return f"{{{space}{f',{space}'.join(inside)}{space}}}"
+        if isinstance(value, list):
+            return f"[{space}{','.join(map(self.write, value))}{space}]"
+        return self._quoted(value) if isinstance(value, str) else json.dumps(value)
+
+    def _quoted(self, text: str) -> str:
+        way = self._draw.random()
+        if way < 0.03 and text and all(c < "\ud800" for c in text):
+            return '"' + "".join(f"\\u{ord(c):04X}" for c in text) + '"'
+        if way < 0.05 and "/" in text:
+            return json.dumps(text).replace("/", "\\/")
+        return json.dumps(text, ensure_ascii=way < 0.5)
+
+    def damaged(self, text: str, share: float) -> str:
+        """Return the text, seldom changed at a few places."""
+        draw = self._draw
+        if draw.random() < share:
+            for _ in range(draw.randint(1, 2)):
+                at = draw.randint(0, len(text))
+                text = text[:at] + draw.choice(_HOSTILE) + text[at + draw.randint(0, 2) :]
+        return text
+
+    def message(self) -> Message:
+        """Return a message for the mapping."""
+        draw = self._draw
+        digits = draw.randbytes(16).hex()
+        name = f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
+        if draw.random() < 0.008:
+            name = draw.choice(("m", "a\tb\\", "\N{DIGIT ONE}é", "nul\x00", "x" * 36))
+        attributes = None
+        if draw.random() < 0.1:
+            said = MessageAttribute("String", draw.choice(("v", "2026-01-01")))
+            attributes = {draw.choice(("tenant", "sns.Subject")): said}
+        sent_ms = draw.choice((SENT_MS,) * 200 + (0, 1, -1, 253_402_300_799_999))
+        return Message(name, "-", self.body(), SystemAttributes(sent_ms), attributes)
