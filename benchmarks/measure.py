@@ -93,6 +93,11 @@ class Backlog:
     """Number of people who log in; 0: a third of the number of messages."""
     seed: int = 1
     """The same seed gives the same logins and people."""
+    template: str = ""
+    """What each login is put into (`QueueServer.fill`); empty: nothing."""
+    table: str = "user_logins"
+    rows: int = 1
+    """Rows of one message."""
 
 
 @contextlib.contextmanager
@@ -160,6 +165,7 @@ def fill(stand: Stand, backlog: Backlog) -> tuple[int, int]:
         pad_bytes=backlog.pad_bytes,
         people=backlog.people or max(1, backlog.messages // 3),
         seed=backlog.seed,
+        **({"template": backlog.template} if backlog.template else {}),
     )
     if backlog.latency_ms:
         stand.server.set_faults("*", latency_ms=backlog.latency_ms)
@@ -215,13 +221,13 @@ def _between(before: float | None, after: float | None) -> float | None:
 
 def check_rows(stand: Stand, backlog: Backlog, malformed: int, run: Run) -> None:
     """Compare the target's rows with the messages sent. Raises BenchmarkError if they differ."""
-    [(count,)] = stand.query("SELECT count(*) FROM user_logins")
-    rows, good = count - stand.rows, backlog.messages - malformed
+    [(count,)] = stand.query(f"SELECT count(*) FROM {backlog.table}")
+    rows, good = (count - stand.rows) / backlog.rows, backlog.messages - malformed
     exact = run.complete and not backlog.duplicate_share
     # If messages are delivered twice, some of the counted deletes repeat a message.
     least = good if exact else run.messages - malformed - 2 * backlog.duplicate_share * good
     if not least <= rows <= good:
         raise BenchmarkError(
-            f"{good:,} good messages sent, {run.messages:,} deleted, {rows:,} rows found"
+            f"{good:,} good messages sent, {run.messages:,} deleted, {rows:,g} rows found"
         )
     stand.rows = count

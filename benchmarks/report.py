@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import plot, recovery, results
+from . import plot, recovery, results, shapes
 from .contenders import CONTENDERS
 from .measure import Run
 from .workloads import ResultSection
@@ -21,7 +21,7 @@ from .workloads import ResultSection
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "bench.svg"
 NOT_YET = "Not measured yet: run `make bench`."
-LEDGER_NOT_YET = "Not measured yet: run `make bench BENCH_ARGS='--only ledger'`."
+NAMED_NOT_YET = "Not measured yet: run `make bench BENCH_ARGS='--only {}'`."
 _MARKED = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
 
 
@@ -54,7 +54,7 @@ def fill_in(text: str, sections: dict[str, ResultSection]) -> str:
         elif section := sections.get(name):
             body = f"{table(section)}\n\n{footer(section)}"
         else:
-            body = LEDGER_NOT_YET if name == "ledger" else NOT_YET
+            body = NAMED_NOT_YET.format(name) if name in ("ledger", "mappings") else NOT_YET
         return f"{match[1]}{body}\n{match[3]}"
 
     return _MARKED.sub(part, text)
@@ -67,6 +67,7 @@ def table(section: ResultSection) -> str:
         "steady": _steady,
         "ledger": _ledger,
         "recovery": _recovery,
+        "mappings": _mappings,
     }
     return special.get(section.name, _drain)(section)
 
@@ -183,6 +184,27 @@ def _recovery(section: ResultSection) -> str:
     head = ("", "messages/s, median (min to max)", "runs")
     table_ = _rows((*head, "pipeline, CPU µs", "PostgreSQL, CPU µs", "both"), rows)
     return "\n\n".join([table_, *recovery.says(section)])
+
+
+def _mappings(section: ResultSection) -> str:
+    rows = []
+    for native, title in (("1", "native"), ("0", "without the extension")):
+        first = shapes.name_of(shapes.SHAPES[0].name, native)
+        for shape in shapes.SHAPES:
+            name = shapes.name_of(shape.name, native)
+            if not (runs := section.of(name)):
+                continue
+            row = [f"{shape.title}, {title}", str(len(runs))]
+            row.append(_spread(shapes.shares(section, shape.name, native, first), 2))
+            row.append(_spread(shapes.shares(section, shape.name, native, _BUILT_IN), 2))
+            row += [_number(section.cpu_us(name, part), 1) for part in ("pipeline", "postgres")]
+            rows.append(row)
+    head = ("", "runs", "share of the built-in", "share of the native built-in")
+    cpu = ("pipeline, CPU µs", "PostgreSQL, CPU µs")
+    return "\n\n".join([_rows((*head, *cpu), rows), *shapes.says(section)])
+
+
+_BUILT_IN = shapes.name_of(shapes.SHAPES[0].name, "1")
 
 
 def growth_says(section: ResultSection) -> str:

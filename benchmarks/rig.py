@@ -140,10 +140,13 @@ class Rig:
         )
 
 
-def run_command(target: RunTarget, *arguments: str) -> str:
-    """Run a `sqs2pg` command on a target; return its stdout. Raises BenchmarkError."""
+def run_command(target: RunTarget, *arguments: str, settings: str = "/dev/null") -> str:
+    """Run a `sqs2pg` command on a target; return its stdout. Raises BenchmarkError.
+
+    `settings`: the settings file.
+    """
     done = subprocess.run(
-        ours.command(*arguments),
+        [*ours.command(*arguments)[:-1], settings],
         env=ours.environment(target),
         capture_output=True,
         text=True,

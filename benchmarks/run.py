@@ -21,15 +21,22 @@ import psycopg
 
 from sqs2pg.errors import Sqs2pgError
 
-from . import latency, machine, profiling, recovery, report, results
+from . import latency, machine, profiling, recovery, report, results, shapes
 from .contenders import CONTENDERS
 from .queue_server import BuildError, build
 from .rig import BenchmarkError, Rig, open_rig
 from .workloads import DRAINS, FULL_S, ResultSection, SuitePlan, run_drains, run_growth
 
 UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
-SECTIONS = (*(workload.name for workload in DRAINS), "recovery", "idle", "steady", "ledger")
-LONG = ("ledger",)
+SECTIONS = (
+    *(workload.name for workload in DRAINS),
+    "mappings",
+    "recovery",
+    "idle",
+    "steady",
+    "ledger",
+)
+LONG = ("ledger", "mappings")
 """Sections that run only if `--only` names them."""
 PROFILED = 200_000
 """Messages in a profiled drain."""
@@ -47,7 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=_names(SECTIONS),
         default=(),
         metavar="SECTION[,…]",
-        help=f"any of {', '.join(SECTIONS)}; ledger takes long and runs only if named",
+        help=f"any of {', '.join(SECTIONS)}; {' and '.join(LONG)} take long and run only if named",
     )
     add(
         "--contenders",
@@ -230,6 +237,8 @@ def _section(
             return latency.run_steady(rig, plan, _tell, options.rate, capacity)
         case "recovery":
             return recovery.run(rig, plan, options.recovery_people, _tell)
+        case "mappings":
+            return shapes.run(rig, plan, _tell)
         case "ledger":
             return run_growth(rig, plan, options.ledger_rows, options.ledger_step, _tell)
         case _:

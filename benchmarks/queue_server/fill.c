@@ -18,6 +18,7 @@ typedef struct Fill {
     Queue *queue;           /* NULL once the queue was deleted */
     Population population;
     Random random;
+    Buffer template;
     uint64_t count, done, malformed, body_bytes, start_ms;
     int64_t sent_ms_ago;
     uint32_t groups;
@@ -35,6 +36,7 @@ static bool get_real(const Json *json, const JsonNode *args, const char *name, d
 
 const char *fill_start(Connection *c, const Json *json, const JsonNode *args) {
     const JsonNode *name = json_get(json, args, "queue"), *background = json_get(json, args, "background");
+    const JsonNode *template = json_get(json, args, "template");
     Queue *q = name && name->type == JSON_STRING ? queue_find(name->text, name->len) : NULL;
     double count = -1, malformed = 0, people = 1000, pad = 0, groups = 1, rate = 0, ago = 0;
     double seed = (double)(random_next(&random_ids) >> 32);
@@ -47,10 +49,17 @@ const char *fill_start(Connection *c, const Json *json, const JsonNode *args) {
     if (!get_real(json, args, "rate_per_s", 1e7, &rate)) return "rate_per_s must be up to 1e7";
     if (!get_real(json, args, "sent_ms_ago", 1e12, &ago)) return "sent_ms_ago must be a number";
     if (!get_real(json, args, "seed", 1e15, &seed)) return "seed must be a number up to 1e15";
+    if (template && template->type != JSON_STRING) return "template must be a string";
     Fill *f = must_alloc(calloc(1, sizeof *f));
+    if (template && json_unescape(template->text, template->len, &f->template) != TEXT_OK) {
+        buffer_release(&f->template);
+        free(f);
+        return "template must be text";
+    }
     f->timer.kind = TIMER_FILL;
     f->queue = q;
-    f->population = (Population){(uint64_t)seed, (uint32_t)people, malformed, (uint32_t)pad};
+    f->population = (Population){(uint64_t)seed, (uint32_t)people, malformed, (uint32_t)pad,
+                                 f->template.len ? f->template.data : NULL, f->template.len};
     random_seed(&f->random, (uint64_t)seed);
     f->count = (uint64_t)count;
     f->groups = (uint32_t)groups;
@@ -115,6 +124,7 @@ static void finish(Fill *f) {
                       (unsigned long long)f->malformed, (unsigned long long)f->body_bytes);
         answer_end(c, 200, "application/json", NULL);
     }
+    buffer_release(&f->template);
     free(f);
     if (c) connection_resume(c);
 }

@@ -7,8 +7,8 @@
 #include "json.h"
 
 /* Starts a fill from {"queue": NAME, "count": N, "malformed_share": 0.01, "people": 1000, "seed": 1,
- * "pad_bytes": 0, "groups": N, "rate_per_s": R, "sent_ms_ago": 0, "background": false}. It
- * answers when all are sent, or at once if background is true. Returns NULL, or what is wrong. */
+ * "pad_bytes": 0, "groups": N, "rate_per_s": R, "sent_ms_ago": 0, "template": "$",
+ * "background": false}. It answers when all are sent, or at once if background is true. Returns NULL, or what is wrong. */
 const char *fill_start(Connection *c, const Json *json, const JsonNode *args);
 void fills_run(void);
 bool fills_are_busy(void);

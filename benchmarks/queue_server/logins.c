@@ -92,9 +92,23 @@ static void write_event(const Population *p, Random *r, int fault, Buffer *out) 
     if (fault != TRUNCATED) write_text(out, "}");
 }
 
+static void write_in_template(const Population *p, const Buffer *login, Buffer *out) {
+    for (size_t i = 0; i < p->template_len; i++) {
+        switch (p->template[i]) {
+        case '$': buffer_add(out, login->data, login->len); break;
+        case '%': buffer_escaped(out, login->data, login->len); break;
+        case '@': buffer_add(out, login->data + 1, login->len - 1); break;
+        default: buffer_add(out, &p->template[i], 1);
+        }
+    }
+}
+
 bool login_write(const Population *p, Random *r, Buffer *out) {
+    static Buffer login;
     if (!random_chance(r, p->malformed_share)) {
-        write_event(p, r, -1, out);
+        login.len = 0;
+        write_event(p, r, -1, p->template ? &login : out);
+        if (p->template) write_in_template(p, &login, out);
         return false;
     }
     uint32_t fault = random_below(r, MALFORMED_KINDS);

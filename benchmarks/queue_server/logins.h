@@ -11,6 +11,10 @@ typedef struct {
     uint32_t people;
     double malformed_share;
     uint32_t pad_bytes; /* length of an extra field that makes bodies large */
+    /* What to write for a login, or NULL for the login itself: `$` stands for the login, `%` for the
+     * login escaped for a JSON string, `@` for the login without its opening brace. */
+    const char *template;
+    size_t template_len;
 } Population;
 
 /* Appends one body as plain text. Returns true if it is malformed: not JSON, not an object, or an

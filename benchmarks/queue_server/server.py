@@ -199,11 +199,13 @@ class QueueServer:
         }
         return self._request("POST", "/", arguments, headers)
 
-    def fill(self, queue: str, count: int, **options: float | bool) -> Json:
+    def fill(self, queue: str, count: int, **options: float | bool | str) -> Json:
         """Put `count` generated logins on the named queue; return when they are there.
 
         Options: `malformed_share` (0 to 1), `people`, `seed`, `pad_bytes`, `groups` (FIFO),
-        `rate_per_s`, `sent_ms_ago`, `background`. Returns `messages, malformed, body_bytes`.
+        `rate_per_s`, `sent_ms_ago`, `background`, `template`: the body with `$` for the login, `%`
+        for it inside a JSON string, `@` for it without its opening brace. Returns `messages`,
+        `malformed`, `body_bytes`.
         """
         return self._call("POST", "fill", {"queue": queue, "count": count, **options})
 

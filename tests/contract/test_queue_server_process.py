@@ -339,3 +339,19 @@ def test_what_is_pipelined_behind_a_long_poll_is_not_forgotten_under_tls(
         while found.count(b'"QueueUrl"') < 100:
             found += answers.read1()
     assert found.count(b"HTTP/1.1 200") == 101
+
+
+def test_a_fill_puts_each_login_into_its_template(server: QueueServer) -> None:
+    client = aws_client("sqs", endpoint_url=server.endpoint_url)
+    url = client.create_queue(QueueName="templates")["QueueUrl"]
+    server.fill("templates", 5, template='{"ü": 7, "whole": $, "quoted": "%", @')
+    found = client.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    assert len(found) == 5
+    for message in found:
+        document = json.loads(message["Body"])
+        login = document["whole"]
+        assert login["user_id"]
+        assert document == {"ü": 7, "whole": login, "quoted": document["quoted"]} | login
+        assert json.loads(document["quoted"]) == login
+    with pytest.raises(ValueError, match="template"):
+        server.fill("templates", 1, template=7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -16,13 +17,17 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from benchmarks import overhead, plot, processes, report, results, workloads
+from benchmarks import overhead, plot, processes, report, results, shapes, workloads
 from benchmarks.contenders import CONTENDERS, RunTarget, plain_script, tuned_script
 from benchmarks.latency import percentile
 from benchmarks.measure import Backlog, Run, check_rows
 from benchmarks.rig import BenchmarkError, with_database
 from benchmarks.run import SECTIONS, parse, short_result
 from benchmarks.workloads import DRAINS, ResultSection, SuitePlan, describe
+from sqs2pg.mapping.columns import column_for
+from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.settings import load
+from tests import native
 
 STAMP = {
     "measured": "2026-01-02 03:04 UTC",
@@ -370,6 +375,37 @@ def test_recovery_shows_its_ratio_and_its_rotations() -> None:
     assert "With recovery on, a message costs 1.67 times the CPU: returning people." in shown
     assert "With recovery on, a message costs 3.00 times the CPU: every person new." in shown
     assert "`sqs2pg keys rewrap`: 2,000 in 1.5 s, 750.0 s per million." in shown
+
+
+def test_a_mappings_share_is_the_median_of_its_ratios_turn_by_turn() -> None:
+    rates = {
+        "login-native": (100, 50, 200),
+        "nested-native": (90, 40, 190),
+        "login-python": (50, 20, 80),
+        "ascii-native": (90, 50, 80),
+        "accents-native": (81, 50, 40),
+    }
+    runs = [run(name, rate) for name, found in rates.items() for rate in found]
+    shown = report.table(section(*runs, name="mappings"))
+    assert "| nested login, native | 3 | 0.90 (0.80 to 0.95) | 0.90 (0.80 to 0.95) |" in shown
+    assert "| login, built-in, without the extension | 3 | 1.00 (1.00 to 1.00) |" in shown
+    assert "| 0.40 (0.40 to 0.50) |" in shown
+    assert "Login and accented text: 0.90 of the ASCII twin." in shown
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES, ids=lambda shape: shape.name)
+def test_a_shapes_bodies_are_read_by_its_mapping(shape: shapes.Shape, tmp_path: Path) -> None:
+    login = '{"user_id": "u", "ip": "192.0.2.1", "device_id": "1"}'
+    quoted = json.dumps(login)[1:-1]
+    template = shape.template or "$"
+    body = template.replace("$", login).replace("%", quoted).replace("@", login[1:])
+    file = shapes.settings_file(shape, tmp_path)
+    settings = load(file, environ={})
+    columns = [[column_for(field) for field in target.fields] for target in settings.targets]
+    both = native.Both(settings, columns)
+    row = both.check_message(Message("m", "h", body, SystemAttributes(0)))
+    assert row is not None
+    assert row.count == shape.rows
 
 
 def test_results_of_another_form_are_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,195 @@
+"""Mappings side by side: how fast other shapes of messages are than the built-in one.
+
+Each shape is a mapping and the bodies for it, made of the same generated logins. Shapes take turns,
+with the native extension and without. A shape's share is the median of its ratios to the built-in
+one of the same turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+from .contenders import Contender, Launch, RunTarget
+from .contenders import pipeline as ours
+from .measure import Backlog, Run, drain
+from .rig import Rig, Stand, run_command
+from .workloads import ResultSection, SuitePlan
+
+Tell = Callable[[str], None]
+
+_LOGIN = {
+    "user_id": "required = true\nlength_max = 128",
+    "device_type": "length_max = 32",
+    "ip": 'mask = "pseudonymize"\nkind = "ip"',
+    "device_id": 'mask = "pseudonymize"',
+    "locale": "length_max = 32",
+    "app_version": 'type = "version"',
+    "create_date": 'type = "date"\ndefault = "sent_date"',
+}
+_NOTE = "Gr%s aus K%sln, wie an jedem Tag, an dem niemand etwas anderes schreibt"
+_LINES = [{"sku": f"A-{n}", "quantity": n, "price": 19.5} for n in (1, 2, 3)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A mapping, and bodies for it: a template of the queue server's fill."""
+
+    name: str
+    title: str
+    template: str = ""
+    mapping: str = ""
+    """TOML; empty: the built-in mapping."""
+    rows: int = 1
+    """Rows of one message."""
+
+    @property
+    def table(self) -> str:
+        """The table that its rows go to."""
+        return f"shape_{self.name}" if self.mapping else "user_logins"
+
+
+def _fields(prefix: str = "", **more: str) -> str:
+    """Return the login's fields as TOML, found under `prefix`; `more`: further sources."""
+    fields = {f"{prefix}{name}": options for name, options in _LOGIN.items()} | more
+    return "".join(
+        f'[[field]]\nsource = "{source}"\ncolumn = "{source.rpartition(".")[2]}"\n{options}\n'
+        for source, options in fields.items()
+    )
+
+
+_NOTED = _fields(note="")
+_SNS = json.dumps(
+    {
+        "Type": "Notification",
+        "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        "TopicArn": "arn:aws:sns:eu-central-1:123456789012:logins",
+        "Message": "MESSAGE",
+        "Timestamp": "2026-05-02T00:54:06.655Z",
+        "SignatureVersion": "1",
+        "Signature": "EXAMPLE",
+        "SigningCertURL": "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService.pem",
+    }
+)
+SHAPES: tuple[Shape, ...] = (
+    Shape("login", "login, built-in"),
+    Shape(
+        "number",
+        "login and a whole number",
+        '{"attempts": 17, @',
+        _fields(attempts='type = "integer"'),
+    ),
+    Shape("nested", "nested login", '{"v": 1, "event": {"login": $}}', _fields("event.login.")),
+    Shape(
+        "sns",
+        "nested, in SNS",
+        _SNS.replace("MESSAGE", '{\\"v\\": 1, \\"event\\": {\\"login\\": %}}'),
+        '[envelope]\nlayers = ["sns"]\n' + _fields("event.login."),
+    ),
+    Shape(
+        "order",
+        "order of three lines",
+        f'{{"buyer": $, "lines": {json.dumps(_LINES)}}}',
+        'explode = "lines"\n'
+        '[[field]]\nsource = "buyer.user_id"\ncolumn = "user_id"\nrequired = true\n'
+        '[[field]]\nsource = "buyer.ip"\ncolumn = "ip"\nmask = "pseudonymize"\nkind = "ip"\n'
+        '[[field]]\nsource = "lines[].sku"\ncolumn = "sku"\nrequired = true\nlength_max = 40\n'
+        '[[field]]\nsource = "lines[].quantity"\ncolumn = "quantity"\ntype = "integer"\n'
+        '[[field]]\nsource = "lines[].price"\ncolumn = "price"\ntype = "numeric"\n'
+        '[[field]]\ncolumn = "line"\ntype = "integer"\ndefault = "record_index"\n',
+        rows=3,
+    ),
+    Shape("ascii", "login and ASCII text", f'{{"note": "{_NOTE % ("ue", "oe")}", @', _NOTED),
+    Shape("accents", "login and accented text", f'{{"note": "{_NOTE % ("üß", "ö")}", @', _NOTED),
+    Shape(
+        "escapes",
+        "the same, escaped",
+        f'{{"note": {json.dumps(_NOTE % ("üß", "ö"))}, @',
+        _NOTED,
+    ),
+)
+TWINS = {"accents": "ascii", "escapes": "ascii"}
+"""Shapes that are compared with another one than the built-in, too."""
+TRIAL = 20_000
+
+
+def contenders() -> list[tuple[Shape, Contender]]:
+    """Return each shape with the native extension and without it."""
+    return [(shape, _contender(shape, native)) for native in ("1", "0") for shape in SHAPES]
+
+
+def name_of(shape: str, native: str) -> str:
+    """Return the name of a shape's runs."""
+    return f"{shape}-native" if native == "1" else f"{shape}-python"
+
+
+def _contender(shape: Shape, native: str) -> Contender:
+    def launch(target: RunTarget) -> Launch:
+        return Launch(
+            [*ours.command("run", "--drain")[:-1], str(settings_file(shape, target.folder))],
+            ours.environment(target) | {"SQS2PG_NATIVE": native},
+        )
+
+    return Contender(name_of(shape.name, native), shape.title, shape.title, TRIAL, launch)
+
+
+def settings_file(shape: Shape, folder: Path) -> Path:
+    """Write the settings of a shape's mapping into a folder; return the file."""
+    file = folder / f"{shape.name}.toml"
+    head, table = (
+        (shape.mapping, f'[sink]\ntable = "{shape.table}"\n') if shape.mapping else ("", "")
+    )
+    top, bracket, rest = head.partition("[")
+    file.write_text(f"{top}{table}{bracket}{rest}", encoding="utf-8")
+    return file
+
+
+def run(rig: Rig, plan: SuitePlan, tell: Tell) -> ResultSection:
+    """Drain every shape in turns. Raises BenchmarkError if a drain fails."""
+    section = ResultSection(
+        "mappings",
+        "Mappings",
+        "other shapes of the same logins, with the native extension and without, in turns",
+    )
+    sizes: dict[str, int] = {}
+    for turn in range(plan.runs):
+        for shape, contender in contenders():
+            if contender.name not in sizes:
+                trial = _drain(rig, shape, contender, max(10, round(TRIAL * plan.share)), plan)
+                sizes[contender.name] = max(10, round(trial.rate * plan.seconds))
+            done = _drain(rig, shape, contender, sizes[contender.name], plan)
+            section.runs.append(done)
+            tell(f"mappings {turn + 1}/{plan.runs} {contender.name}: {done.rate:,.0f} messages/s")
+    return section
+
+
+def _drain(rig: Rig, shape: Shape, contender: Contender, messages: int, plan: SuitePlan) -> Run:
+    with rig.stand() as stand:
+        if shape.mapping:
+            _migrate(stand, shape)
+        backlog = Backlog(messages, template=shape.template, table=shape.table, rows=shape.rows)
+        return drain(stand, contender, backlog, plan.limit_s)
+
+
+def _migrate(stand: Stand, shape: Shape) -> None:
+    file = str(settings_file(shape, stand.target.folder))
+    run_command(stand.target, "migrate", settings=file)
+
+
+def shares(section: ResultSection, shape: str, native: str, to: str) -> list[float]:
+    """Return the ratios of a shape's rate to that of `to`, turn by turn."""
+    pairs = zip(section.of(name_of(shape, native)), section.of(to), strict=False)
+    return [one.rate / other.rate for one, other in pairs]
+
+
+def says(section: ResultSection) -> list[str]:
+    """Return a sentence on each shape that has a twin."""
+    titles = {shape.name: shape.title for shape in SHAPES}
+    return [
+        f"{titles[shape].capitalize()}: {statistics.median(found):.2f} of the ASCII twin."
+        for shape, twin in TWINS.items()
+        if (found := shares(section, shape, "1", name_of(twin, "1")))
+    ]
