@@ -8,7 +8,9 @@ import subprocess
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -105,6 +107,34 @@ def test_a_support_bundle_is_safe_to_attach(
     checks = json.loads(files["check.json"])
     assert {check["status"] for check in checks} <= {"ok", "warn", "fail"}
     assert len(checks) >= 6
+
+
+def test_a_pipeline_that_ends_while_a_bundle_is_collected_is_noted(
+    shell: Any, address: str, tmp_path: Path
+) -> None:
+    class Ending(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path != "/state":
+                self.close_connection = True  # without an answer
+                return
+            request = urllib.request.Request(address + self.path)
+            request.add_header("Authorization", self.headers["Authorization"])
+            with urllib.request.urlopen(request) as answer:
+                body = answer.read()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ending) as ending:
+        Thread(target=ending.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{ending.server_port}"
+        shell("support-bundle", url, "-o", "bundle.zip")
+        ending.shutdown()
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as bundle:
+        assert bundle.read("metrics.txt") == b"# no pipeline answered: status_unreachable\n"
 
 
 def test_a_bundle_can_be_had_of_a_broken_installation(bare_shell: Any, tmp_path: Path) -> None:

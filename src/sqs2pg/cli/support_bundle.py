@@ -85,7 +85,6 @@ def collect(url: str | None, config: Path | None) -> dict[str, str]:
     so that a broken installation gets a bundle, too. Raises FatalFault if a secret were in it.
     """
     settings, problem = _load(config)
-    status, answered = _status(url, config)
     private = sorted(set(private_texts(settings)), key=len, reverse=True)
     files = {
         "README.txt": README,
@@ -93,9 +92,7 @@ def collect(url: str | None, config: Path | None) -> dict[str, str]:
         "versions.json": _json(_versions()),
         "environment.json": _json(_environment()),
         "check.json": _json(run_async(_check(config, private))),
-        "metrics.txt": _metrics(status) if status else f"# no pipeline answered: {answered}\n",
-        "state.json": _json(_state(status) if status else {"answered": answered}),
-    }
+    } | _status(url, config)
     for name, text in files.items():
         for secret in secrets(settings):
             if secret in text:
@@ -114,13 +111,16 @@ def _load(config: Path | None) -> tuple[Settings | None, str]:
         return None, error.code
 
 
-def _status(url: str | None, config: Path | None) -> tuple[StatusClient | None, str]:
+def _status(url: str | None, config: Path | None) -> dict[str, str]:
+    """Return the files about the running pipeline, which may end between two of our requests."""
     try:
         status = status_at(url, config)
-        status.moment()
+        return {"state.json": _json(_state(status)), "metrics.txt": _metrics(status)}
     except Sqs2pgError as error:
-        return None, error.code
-    return status, ""
+        return {
+            "state.json": _json({"answered": error.code}),
+            "metrics.txt": f"# no pipeline answered: {error.code}\n",
+        }
 
 
 def _versions() -> dict[str, Any]:
