@@ -11,8 +11,8 @@ static int is_hex(char c)
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
 }
 
-/* RFC 9562's text form in lower case, with the variant bits 10. */
-static int is_uuid(const char *id, size_t len)
+/* Version 4 of RFC 9562, section 5.4, in its text form and in lower case. */
+static int is_uuid_4(const char *id, size_t len)
 {
     if (len != KEY_CHARS)
         return 0;
@@ -21,13 +21,13 @@ static int is_uuid(const char *id, size_t len)
         if (dash ? id[i] != '-' : !is_hex(id[i]))
             return 0;
     }
-    return id[19] == '8' || id[19] == '9' || id[19] == 'a' || id[19] == 'b';
+    return id[14] == '4' && (id[19] == '8' || id[19] == '9' || id[19] == 'a' || id[19] == 'b');
 }
 
 int write_key(const char *message_id, size_t len, int64_t sent_ms, char key[KEY_CHARS])
 {
     static const char HEX[] = "0123456789abcdef";
-    if (sent_ms < 0 || sent_ms > KEY_MS_MAX || !is_uuid(message_id, len))
+    if (sent_ms < 0 || sent_ms > KEY_MS_MAX || !is_uuid_4(message_id, len))
         return 0;
     memcpy(key, message_id, KEY_CHARS);
     uint64_t stamp = (uint64_t)sent_ms;

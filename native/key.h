@@ -1,4 +1,5 @@
-/* A message's ledger key, equal to `sqs2pg.mapping.ledger_key.delivery_key` of a UUID. */
+/* A message's ledger key, equal to `sqs2pg.mapping.ledger_key.delivery_key` of a UUID of
+   version 4. */
 #ifndef SQS2PG_KEY_H
 #define SQS2PG_KEY_H
 

@@ -192,8 +192,13 @@ NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
         Message(NAME, "h", whole_login(), SystemAttributes(-1)),
         Message(NAME, "h", whole_login(create_date="2026-01-01"), SystemAttributes(2**48)),
         # Another message with the same key: only the last 74 bits of the id are in it.
-        Message("ffffffff-ffff-1" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS)),
-        Message("ffffffff-ffff-1" + NAME[15:], "h", "not json", SystemAttributes(SENT_MS)),
+        Message("ffffffff-ffff-4" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS)),
+        Message("ffffffff-ffff-4" + NAME[15:], "h", "not json", SystemAttributes(SENT_MS)),
+        # Versions whose last bits are not random: Python hashes the whole id.
+        *(
+            Message(f"ffffffff-ffff-{version}{NAME[15:]}", "h", whole_login(), SystemAttributes(1))
+            for version in "01235678f"
+        ),
     ],
 )
 def test_a_batch_with_an_unusual_message_id_is_not_packed(odd: Message) -> None:

@@ -15,13 +15,19 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
+from sqs2pg.errors import FatalFault
+
 DAY_MS = 86_400_000
 
-# RFC 9562 text form, lower case, with the variant bits 10: its last 74 random bits are kept as they
-# are. Every MessageId of SQS has this form; those of FIFO emulators and archives may not.
-_FORM = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-_UUID = re.compile(rf"{_FORM}\Z")
+# RFC 9562, section 5.4, in its text form and in lower case. The last 74 bits of version 4 are
+# random, so they are kept as they are; SQS gives such MessageIds. Emulators may give UUIDs of other
+# versions, whose last bits can be the same in every id: those are hashed, as any other text is.
+_UUID_4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 _UUID_CHARACTERS = b"0123456789abcdef-"
+
+LINES_MAX = 2**32
+"""Lines of one archive: their number has 32 bits in the ledger's key."""
+_NUMBER_DIGITS = 8
 
 UNDATED_MS = 0
 """The timestamp of a key without one, because the real one does not stay the same."""
@@ -32,10 +38,11 @@ def delivery_key(message_id: str, sent_ms: int) -> str:
 
     `sent_ms` is SentTimestamp, milliseconds since the epoch, 0 to 2**48 - 1; `UNDATED_MS` for
     FIFO queues, where a move to the dead-letter queue resets the timestamp. The 12 + 62 bits
-    after it are the MessageId's own where it is a UUID, else those of its SHA-256. Equal
-    arguments give equal keys; two messages of one millisecond collide with probability 2**-74.
+    after it are the MessageId's own where it is a UUID of version 4, else those of its SHA-256.
+    Equal arguments give equal keys; two messages of one millisecond collide with probability
+    2**-74.
     """
-    tail = message_id[15:] if _UUID.match(message_id) else _hashed_tail(message_id)
+    tail = message_id[15:] if _UUID_4.match(message_id) else _hashed_tail(message_id)
     return _stamp(sent_ms) + tail
 
 
@@ -45,14 +52,67 @@ def delivery_keys(message_ids: Sequence[str], sent_ms: Sequence[int]) -> list[st
     The form of all ids is checked in a few passes, and messages of one millisecond share the text
     of their stamp: a quarter of the cost of making one key at a time.
     """
-    if not _are_uuids(message_ids):
+    if not _are_uuids_4(message_ids):
         return list(map(delivery_key, message_ids, sent_ms))
+    return _keep_tails(message_ids, sent_ms)
+
+
+def line_keys(line_ids: Sequence[str], sent_ms: Sequence[int]) -> list[str]:
+    """Return the ledger keys of archived lines, in order. `line_ids` are names of `line_id`.
+
+    A key keeps 40 bits of the archive's mark and the number of the line. So the keys of one
+    archive rise with its lines, where the times do, and go to the edge of the ledger's index.
+    """
+    return _keep_tails(line_ids, sent_ms)
+
+
+def line_mark(pipeline: int, digest: str) -> str:
+    """Return what the names of an archive's lines begin with, under one pipeline: 64 hexadecimal
+    digits.
+
+    Ledger keys are one space for all pipelines, and each may write the archive to its own table.
+    """
+    return hashlib.sha256(f"{pipeline}\0{digest}".encode()).hexdigest()
+
+
+def line_id(mark: str, number: int) -> str:
+    """Return the name of an archived line: a UUID (version 8) of its archive's mark and its number,
+    0 to 2**32 - 1, rising within one archive.
+
+    Raises FatalFault for a higher number.
+    """
+    if number >= LINES_MAX:
+        raise FatalFault(
+            f"an archive has more than {LINES_MAX:,} lines",
+            code="too_many_lines",
+            hint="split it: each part is an archive of its own",
+        )
+    return f"{line_prefix(mark)}{number:0{_NUMBER_DIGITS}x}"
+
+
+def line_prefix(mark: str) -> str:
+    """Return the part of `line_id` before the number: 28 characters. The number has 8 digits."""
+    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{mark[18:22]}"
+
+
+def collision(message_id: str, other_id: str) -> FatalFault:
+    """Return the fault of two messages that have one ledger key: only one could be written."""
+    return FatalFault(
+        f"messages {message_id} and {other_id} have one ledger key",
+        code="key_collision",
+        hint="the queue server gives MessageIds that are not unique; report it",
+    )
+
+
+def _keep_tails(ids: Sequence[str], sent_ms: Sequence[int]) -> list[str]:
     stamps = {ms: _stamp(ms) for ms in set(sent_ms)}
-    return [stamps[ms] + name[15:] for name, ms in zip(message_ids, sent_ms, strict=True)]
+    return [stamps[ms] + name[15:] for name, ms in zip(ids, sent_ms, strict=True)]
 
 
-def _are_uuids(message_ids: Sequence[str]) -> bool:
-    """Whether every id matches _UUID. In the joined text, one position is every 36th character."""
+def _are_uuids_4(message_ids: Sequence[str]) -> bool:
+    """Whether every id matches _UUID_4. In the joined text, one position is every 36th
+    character.
+    """
     joined = "".join(message_ids)
     count = len(message_ids)
     return (
@@ -61,6 +121,7 @@ def _are_uuids(message_ids: Sequence[str]) -> bool:
         and not joined.encode().translate(None, _UUID_CHARACTERS)
         and joined.count("-") == 4 * count
         and all(joined[place::36] == "-" * count for place in (8, 13, 18, 23))
+        and joined[14::36] == "4" * count
         and set(joined[19::36]) <= set("89ab")
     )
 

@@ -14,7 +14,6 @@ covers that.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import date
 from itertools import islice
@@ -22,7 +21,8 @@ from itertools import islice
 import msgspec
 import structlog
 
-from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.errors import TransientFault
+from sqs2pg.mapping.ledger_key import line_id, line_mark, line_prefix
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_reader import Archive, Line, Objects
@@ -38,9 +38,6 @@ BATCHES_AT_ONCE = 5
 each batch costs a commit."""
 BATCH_BYTES_MAX = 32 * 2**20
 """Bodies of a batch; the line that reaches it is its last."""
-LINES_MAX = 2**32
-"""Lines of one archive: their number has 32 bits in the ledger's key."""
-_NUMBER_DIGITS = 8
 
 CLAIM_WAIT_S = 5.0
 """How long a run waits for one that has the archive: it may have been killed a moment ago."""
@@ -156,18 +153,18 @@ class Backfill:
         """
         day = SystemAttributes(archive_reader.day_ms(self._day or archive.date))
         mark = line_mark(self._pipeline, archive.digest)
-        name = message_id(mark, 0)[:-_NUMBER_DIGITS]
+        prefix = line_prefix(mark)
         messages: list[Message] = []
         size = 0
         for number, (body, sent_ms) in enumerate(islice(lines, self._batch_lines), first):
             attributes = day if sent_ms is None else SystemAttributes(sent_ms)
             text = body.decode("utf-8", "surrogateescape")
-            messages.append(Message(f"{name}{number:0{_NUMBER_DIGITS}x}", "", text, attributes))
+            messages.append(Message(f"{prefix}{number:08x}", "", text, attributes))
             size += len(body)
             if size >= BATCH_BYTES_MAX:
                 break
         if messages:
-            message_id(mark, first + len(messages) - 1)  # raises where the numbers end
+            line_id(mark, first + len(messages) - 1)  # raises where the numbers end
         return messages
 
     async def _write_batch(
@@ -201,27 +198,3 @@ class Backfill:
         done.written += outcomes.count(Outcome.WRITTEN)
         done.duplicate += outcomes.count(Outcome.DUPLICATE)
         done.quarantined += outcomes.count(Outcome.QUARANTINED)
-
-
-def line_mark(pipeline: int, digest: str) -> str:
-    """What the lines of one archive share under one pipeline: 64 hexadecimal digits. Ledger keys
-    are one space for all pipelines, and each may write the archive to its own table.
-    """
-    return hashlib.sha256(f"{pipeline}\0{digest}".encode()).hexdigest()
-
-
-def message_id(mark: str, line: int) -> str:
-    """The name of an archived line: a UUID of its archive's mark and its number, 0 to 2**32 - 1,
-    rising within one archive so that the ledger's index grows at its edge.
-
-    `ledger.delivery_key` keeps what comes after the 15th character: 40 bits of the mark, and the
-    number. Raises FatalFault for a higher number.
-    """
-    if line >= LINES_MAX:
-        raise FatalFault(
-            f"an archive has more than {LINES_MAX:,} lines",
-            code="too_many_lines",
-            hint="split it: each part is an archive of its own",
-        )
-    number = f"{line:0{_NUMBER_DIGITS}x}"
-    return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{mark[18:22]}{number}"

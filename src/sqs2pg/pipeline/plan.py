@@ -35,6 +35,8 @@ class Plan(msgspec.Struct, frozen=True):
     seal: Seal
     fifo: bool = False
     """Keys leave the timestamp out, and rows go in SequenceNumber order."""
+    archive: bool = False
+    """Messages are lines of archives (`ledger_key.line_id`), not of a queue."""
     dedupe: DedupeKey | None = None
     payloads: Payloads | None = None
     """Fetches the bodies that messages only point to."""

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from sqs2pg.errors import FatalFault, KeyFault, PermanentFault, TransientFault
 from sqs2pg.mapping.compile import Decoded
 from sqs2pg.mapping.fast_path import FastPath, PackedTexts, Part, row_of
-from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys
+from sqs2pg.mapping.ledger_key import UNDATED_MS, collision, delivery_keys, line_keys
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Message, Outcome, Row
 from sqs2pg.pipeline.plan import Columns, Follow, Plan
@@ -42,8 +42,6 @@ _ODD_SHARE = 8
 """If more than 1 in this many messages need Python, Python does the whole batch: that is faster."""
 NONE_TO_QUARANTINE: Mapping[str, PermanentFault] = MappingProxyType({})
 _CHANGED = "target_changed"
-
-
 ROTATIONS_MAX = 3
 """Rotations that one batch follows: another may come while it does."""
 
@@ -277,11 +275,14 @@ class Processor:
         return self._keys([message])[0]
 
     def _keys(self, messages: Sequence[Message]) -> list[str]:
+        names = list(map(_message_id, messages))
+        if self.plan.archive:
+            return line_keys(names, list(map(_sent_timestamp, messages)))
         if self.plan.fifo:
             sent_ms = [UNDATED_MS] * len(messages)
         else:
             sent_ms = list(map(_sent_timestamp, messages))
-        return delivery_keys(list(map(_message_id, messages)), sent_ms)
+        return delivery_keys(names, sent_ms)
 
     def _transform(
         self,
@@ -320,8 +321,10 @@ class Processor:
         None where the fast path cannot be taken for this batch.
         """
         plan, fast_path = self.plan, self._fast_path()
-        if fast_path is None or to_quarantine or plan.fifo or plan.dedupe or originals is not None:
+        if fast_path is None or to_quarantine or originals is not None:
             return None
+        if plan.fifo or plan.dedupe or plan.archive:
+            return None  # `pack` makes the keys of standard queues
         packed = fast_path.pack(messages, self.sink.ledger_tail("written").encode())
         if packed is None:
             return None
@@ -438,7 +441,9 @@ class Processor:
                     if dedupe and (name := mapping.event(record)):
                         key = dedupe(name)
             keys.append(key)
-            if key in firsts:
+            if (first := firsts.get(key)) is not None:
+                if not dedupe and first.message_id != message.message_id:
+                    raise collision(first.message_id, message.message_id)
                 continue
             firsts[key] = message
             if record is not None:

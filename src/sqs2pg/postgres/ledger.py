@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 
-from sqs2pg.errors import FatalFault
 from sqs2pg.mapping import ledger_key
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.message import DeadLetter, Row
@@ -94,11 +93,7 @@ class Ledger:
         if held and not self._dedupe:
             for key, message_id in await session.execute(MESSAGE_OF_KEY, [list(held)]):
                 if held[key] != message_id:
-                    raise FatalFault(
-                        f"messages {message_id} and {held[key]} have one ledger key",
-                        code="key_collision",
-                        hint="the queue server gives MessageIds that are not unique; report it",
-                    )
+                    raise ledger_key.collision(message_id, held[key])
         return fresh
 
     async def mark_quarantined(self, session: Session, keys: Iterable[str]) -> None:

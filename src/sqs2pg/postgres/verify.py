@@ -25,11 +25,27 @@ FROM sqs2pg.tally WHERE pipeline = %s"""
 _LEDGER = """SELECT count(*) FILTER (WHERE outcome = 'written'),
        count(*) FILTER (WHERE outcome = 'quarantined')
 FROM sqs2pg.delivery WHERE pipeline = %s"""
-# The key holds bits of the MessageId (mapping/ledger_key.py), so a changed id or key shows.
+# What the key keeps (mapping/ledger_key.py) must be its message's, so a changed id or key shows.
+# That is the tail of a MessageId of version 4 and of an archived line's name, else bits of the
+# SHA-256. Lines are known by the archives that `sqs2pg.backfill` lists: no id of a queue passes for
+# one.
 _FORGED = """SELECT count(*) FROM sqs2pg.delivery d
-WHERE d.pipeline = %s
-  AND d.message_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){2}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$'
-  AND substr(d.key::text, 16) <> substr(d.message_id, 16)"""
+CROSS JOIN LATERAL (
+    SELECT encode(substr(sha256(convert_to(d.message_id, 'UTF8')), 1, 10), 'hex') AS bits) hashed
+WHERE d.pipeline = %s AND right(d.key::text, 21) <> CASE
+    WHEN d.message_id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$'
+        OR left(d.message_id, 28) IN (
+            SELECT substr(a.mark, 1, 8) || '-' || substr(a.mark, 9, 4) || '-8' ||
+                   substr(a.mark, 13, 3) || '-8' || substr(a.mark, 16, 3) || '-' ||
+                   substr(a.mark, 19, 4)
+            FROM (SELECT encode(sha256(convert_to(b.pipeline::text, 'UTF8') || decode('00', 'hex')
+                                       || convert_to(b.digest, 'UTF8')), 'hex') AS mark
+                  FROM sqs2pg.backfill b) a)
+    THEN substr(d.message_id, 16)
+    ELSE substr(hashed.bits, 1, 3) || '-' ||
+         translate(substr(hashed.bits, 5, 1), '0123456789abcdef', '89ab89ab89ab89ab') ||
+         substr(hashed.bits, 6, 3) || '-' || substr(hashed.bits, 9)
+END"""
 # By message id, both ways: quarantined in one book and not in the other. The ledger no longer knows
 # anything about the days that were dropped.
 _FIRST_DAY = """SELECT sqs2pg.day_key(min(to_date(right(c.relname, 8), 'YYYYMMDD')))::text

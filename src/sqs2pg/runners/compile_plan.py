@@ -73,6 +73,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
             columns=self.columns,
             seal=sealer(keyring, subject_reader_of(settings, subject_key)),
             fifo=self.fifo,
+            archive=self.archive,
             dedupe=self.dedupe,
             recovers=vault is not None,
             fast_path=fast_path,

@@ -17,6 +17,9 @@ from sqs2pg.mapping.ledger_key import (
     dedupe_key,
     delivery_key,
     delivery_keys,
+    line_id,
+    line_keys,
+    line_mark,
     sent_ms_of,
     today,
 )
@@ -50,7 +53,7 @@ def test_the_key_of_another_id_is_frozen() -> None:
     assert delivery_key("not-a-uuid", SENT_MS) == "018bcfe5-687b-7218-a32a-3bae6ad756d7"
 
 
-def test_a_uuid_keeps_its_last_74_random_bits() -> None:
+def test_a_uuid_of_version_4_keeps_its_last_74_random_bits() -> None:
     ours, theirs = uuid.UUID(delivery_key(MESSAGE_ID, SENT_MS)), uuid.UUID(MESSAGE_ID)
     kept = (0xFFF << 64) | (2**64 - 1)
     assert ours.int & kept == theirs.int & kept
@@ -83,12 +86,38 @@ def test_redeliveries_have_one_key_and_other_messages_or_times_another() -> None
     assert key != delivery_key(MESSAGE_ID.upper(), SENT_MS)
 
 
-@pytest.mark.parametrize("version", range(16))
-def test_only_the_version_and_variant_bits_of_a_uuid_are_lost(version: int) -> None:
-    # Two UUIDs that differ in the first 48 bits or the version alone share a tail: SQS makes
-    # version 4 ones, and 74 of their random bits are left.
-    message_id = f"00000000-0000-{version:x}51a-a703-a558b933e274"
-    assert delivery_key(message_id, SENT_MS)[15:] == MESSAGE_ID[15:]
+def test_two_uuids_of_version_4_that_differ_before_their_last_74_bits_share_a_key() -> None:
+    other = "00000000-0000-4" + MESSAGE_ID[15:]
+    assert delivery_key(other, SENT_MS) == delivery_key(MESSAGE_ID, SENT_MS)
+
+
+@pytest.mark.parametrize("version", [v for v in range(16) if v != 4])
+def test_ids_of_another_version_that_differ_in_their_time_alone_have_keys_of_their_own(
+    version: int,
+) -> None:
+    # RFC 9562, section 5.1: the last bits of version 1 are a clock sequence and a node, the same
+    # for every id that one machine makes.
+    ids = [f"{ticks:08x}-0ea4-{version:x}51a-a703-a558b933e274" for ticks in range(40)]
+    keys = [delivery_key(message_id, SENT_MS) for message_id in ids]
+    assert len(set(keys)) == 40
+    assert delivery_keys(ids, [SENT_MS] * 40) == keys
+    assert delivery_keys([*ids, MESSAGE_ID], [SENT_MS] * 41)[:40] == keys
+
+
+def test_the_key_of_a_uuid_of_version_1_is_frozen() -> None:
+    key = delivery_key("c232ab00-9414-11ec-b3c8-9f6bdeced846", SENT_MS)
+    assert key == "018bcfe5-687b-70e2-8bfc-743a87af3d73"
+
+
+def test_the_key_of_an_archived_line_is_frozen() -> None:
+    mark = line_mark(1, "sha256:00")
+    assert line_keys([line_id(mark, 2)], [SENT_MS]) == ["018bcfe5-687b-7bd1-87d1-360f00000002"]
+
+
+def test_an_id_that_looks_like_an_archived_line_is_hashed_where_a_queue_gave_it() -> None:
+    looks = line_id(line_mark(1, "sha256:00"), 2)
+    assert delivery_keys([looks], [SENT_MS]) == [delivery_key(looks, SENT_MS)]
+    assert delivery_keys([looks], [SENT_MS]) != line_keys([looks], [SENT_MS])
 
 
 def test_keys_sort_by_time_as_text_and_as_uuids() -> None:
@@ -176,7 +205,8 @@ def test_today_is_the_utc_day() -> None:
 
 def test_a_batch_of_keys_is_the_keys_one_by_one() -> None:
     ids = ["c2d2536d-3c4a-42c0-9c16-e1c2ed7da37f", "0ed29c78-dba6-40ab-bcad-34457c55b24a"]
-    odd = ["", "C2D2536D-3C4A-42C0-9C16-E1C2ED7DA37F", "x" * 36, ids[0][:-1], ids[0] + "0"]
+    odd = ["c2d2536d-3c4a-12c0-9c16-e1c2ed7da37f"]
+    odd += ["", "C2D2536D-3C4A-42C0-9C16-E1C2ED7DA37F", "x" * 36, ids[0][:-1], ids[0] + "0"]
     for batch in ([], ids, ids * 3, [*ids, *odd], odd, [ids[0][:-1], "0" + ids[1]]):
         times = [1_795_381_566_306 + index // 2 for index in range(len(batch))]
         one_by_one = [delivery_key(name, ms) for name, ms in zip(batch, times, strict=True)]
