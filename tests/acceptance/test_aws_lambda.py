@@ -223,6 +223,21 @@ def test_on_fifo_a_failed_message_and_the_later_ones_of_its_group_are_returned(
         ]
 
 
+def test_on_a_standard_queue_a_group_goes_on_past_the_failed_one(
+    start: Start, database: str, query: Query
+) -> None:
+    names = ids(3)
+    records = [
+        record(name, login(f"u{at}", ip=SECRET), MessageGroupId="tenant")
+        for at, name in enumerate(names)
+    ]
+    with start() as function:
+        query("CREATE UNIQUE INDEX one_each ON user_logins (user_id)")
+        with holding(database, "INSERT INTO user_logins (user_id) VALUES ('u1')"):
+            assert function.invoke({"Records": records}).failures == [names[1]]
+        assert query("SELECT user_id FROM user_logins ORDER BY 1") == [("u0",), ("u2",)]
+
+
 def test_a_fault_of_the_settings_raises_and_says_so_without_a_value(
     start: Start, query: Query
 ) -> None:

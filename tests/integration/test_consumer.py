@@ -384,6 +384,32 @@ async def test_fifo_rows_go_in_in_the_order_of_their_group(
         ]
 
 
+async def test_a_slow_message_of_a_standard_queue_does_not_hold_its_groups_next_one(
+    pipeline: Assemble, database: str
+) -> None:
+    """AWS fair queues: a MessageGroupId names a tenant there, and no order."""
+    rows(
+        database,
+        """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               IF NEW.user_id = 'u0' THEN PERFORM pg_advisory_xact_lock(7); END IF;
+               RETURN NEW; END $$;
+           CREATE TRIGGER slow BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION slow()""",
+    )
+    async with pipeline(sink={"batch_rows_max": 10, "connections": 2}) as ready:
+        with psycopg.connect(database) as other:
+            other.execute("SELECT pg_advisory_xact_lock(7)")
+            run = asyncio.create_task(ready.consumer.run())
+            await send(ready, [OutgoingMessage(login(0), group_id="tenant")])
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            await until(lambda: rows(database, waiting) == [(1,)])
+            await send(ready, [OutgoingMessage(login(1), group_id="tenant")])
+            await until(lambda: rows(database, COUNT) == [(1,)])
+            assert {m.attributes.message_group_id for m in ready.source.held()} == {"tenant"}
+        await until(lambda: rows(database, COUNT) == [(2,)])
+        ready.consumer.stop()
+        await run
+
+
 async def test_an_event_sent_twice_by_its_producer_is_written_once(
     pipeline: Assemble, database: str
 ) -> None:

@@ -1,7 +1,8 @@
 """The buffer: messages between the pollers that bring them and the writers that take them.
 
 Place in the flow: after receive, before decode. In memory, bounded by the source's budget, in order
-of arrival. On FIFO queues one batch per message group is in flight. No I/O.
+of arrival. On FIFO queues one batch per message group is in flight. Messages of a standard queue
+may have a MessageGroupId too (fair queues), which says nothing of their order. No I/O.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ class Buffer:
     group, the group's other messages wait here until the writer is `done`.
     """
 
-    def __init__(self, full_at: int = 4_000) -> None:
-        """`full_at`: with this many messages it is full; at half of them it has room again."""
+    def __init__(self, full_at: int = 4_000, *, fifo: bool = False) -> None:
+        """`full_at`: with this many messages it is full; at half of them it has room again.
+        `fifo`: the messages come from a FIFO queue.
+        """
         self._full_at = full_at
+        self._fifo = fifo
         self._room = Gate()
         self.messages: deque[Message] = deque()
         """Those that wait; only to be read."""
@@ -95,7 +99,7 @@ class Buffer:
 
     def _pick(self, rows_max: int) -> list[Message]:
         messages = self.messages
-        if messages and messages[0].attributes.message_group_id is None:
+        if not self._fifo:
             if len(messages) > rows_max:
                 return [messages.popleft() for _ in range(rows_max)]
             whole = list(messages)

@@ -84,11 +84,11 @@ class Consumer:
         self._source = source
         self._upkeep = upkeep
         self.liveness = Liveness(settings)
-        self._suspects = Suspects(SUSPECT_RECEIVES)
+        self._suspects = Suspects(SUSPECT_RECEIVES, fifo=source.is_fifo)
         self._processors = processors
         self._settings = settings
         self._metrics = metrics
-        self._buffer = Buffer(2 * settings.sink.batch_rows_max)
+        self._buffer = Buffer(2 * settings.sink.batch_rows_max, fifo=source.is_fifo)
         self._stopping = asyncio.Event()
         self.pollers = Pollers(
             source, self._buffer, settings, metrics, self.liveness, self._arrived

@@ -35,9 +35,11 @@ _receive_count = attrgetter("attributes.approximate_receive_count")
 class Suspects:
     """Tries suspects alone, for the processors of one process."""
 
-    def __init__(self, receives: int) -> None:
+    def __init__(self, receives: int, *, fifo: bool = False) -> None:
+        """`fifo`: the messages come from a FIFO queue."""
         self.receives = receives
         """Deliveries that make a message a suspect."""
+        self._fifo = fifo
         self._trying = asyncio.Lock()
         self._interrupted: list[tuple[Processor, str]] = []
         """Ledger keys of trials that were cancelled while their marker stood."""
@@ -53,7 +55,7 @@ class Suspects:
         """
         if not batch:
             return []
-        fifo = batch[0].attributes.message_group_id is not None
+        fifo = self._fifo
         # By max and map: a call per message would cost as much as all the rest of this.
         if not fifo and max(map(_receive_count, batch)) < self.receives:
             return [list(batch)]

@@ -106,15 +106,22 @@ class Invocation:
     """One event's messages on their way to an outcome."""
 
     def __init__(
-        self, processor: Processor, settings: Settings, remaining_s: Callable[[], float]
+        self,
+        processor: Processor,
+        settings: Settings,
+        remaining_s: Callable[[], float],
+        *,
+        fifo: bool,
     ) -> None:
+        """`fifo`: the messages come from a FIFO queue."""
         self._processor = processor
+        self._fifo = fifo
         self._remaining_s = remaining_s
         self._margin_s = settings.aws_lambda.margin_s
         self._batch_rows_max = settings.sink.batch_rows_max
         # The queue is not asked for its redrive policy: a function in a private network may not
         # reach it.
-        self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES)
+        self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES, fifo=fifo)
         self.outcomes: dict[str, Outcome] = {}
         self._blocked: set[str] = set()  # groups with a message that was given back
 
@@ -139,8 +146,7 @@ class Invocation:
 
         The second half begins after the first one's end, so that a group's order is kept.
         """
-        blocked = [m for m in batch if m.attributes.message_group_id in self._blocked]
-        self._give_back(blocked)
+        self._give_back([m for m in batch if m.attributes.message_group_id in self._blocked])
         batch = [m for m in batch if m.attributes.message_group_id not in self._blocked]
         if not batch:
             return
@@ -164,7 +170,7 @@ class Invocation:
     def _give_back(self, messages: Sequence[Message]) -> None:
         for message in messages:
             self.outcomes[message.message_id] = Outcome.RELEASED
-            if group := message.attributes.message_group_id:
+            if self._fifo and (group := message.attributes.message_group_id):
                 self._blocked.add(group)
 
     async def _process(self, batch: list[Message]) -> list[Outcome]:
@@ -249,7 +255,9 @@ class Function:
                 self._metrics.count_fault(getattr(fault, "stage", Stage.WRITE), code)
                 logger.warning("not ready; the batch goes back", code=code)
                 break
-            invocation = Invocation(processing.processors[0], self._settings, remaining_s)
+            invocation = Invocation(
+                processing.processors[0], self._settings, remaining_s, fifo=fifo
+            )
             try:
                 failed = await invocation.settle(messages)
             except KeyFault as fault:

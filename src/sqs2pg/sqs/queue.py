@@ -77,6 +77,11 @@ class QueueSource:
         metrics.last_poll.set_function(lambda: self._last_poll)
 
     @property
+    def is_fifo(self) -> bool:
+        """Whether order within a message group counts. SQS: the name of a FIFO queue ends so."""
+        return self.queue_url.endswith(".fifo")
+
+    @property
     def held_count(self) -> int:
         """How many messages are held."""
         return len(self._leases.by_id)

@@ -34,7 +34,7 @@ async def test_a_full_buffer_still_takes_messages() -> None:
 
 
 async def test_a_busy_group_does_not_keep_it_full_for_ever() -> None:
-    buffer = Buffer(full_at=10)
+    buffer = Buffer(full_at=10, fifo=True)
     first = messages(5, "g")
     buffer.put(first)
     assert await buffer.take(5, 0) == first
@@ -43,3 +43,17 @@ async def test_a_busy_group_does_not_keep_it_full_for_ever() -> None:
     buffer.done(first)
     await buffer.take(7, 0)
     assert not buffer.full
+
+
+async def test_a_busy_group_of_a_fifo_queue_waits_and_of_a_standard_queue_does_not() -> None:
+    for fifo in (True, False):
+        buffer = Buffer(fifo=fifo)
+        first, second, other = messages(1, "g"), messages(1, "g"), messages(1, "h")
+        buffer.put(first)
+        assert await buffer.take(5, 0) == first
+        buffer.put(second)
+        buffer.put(other)
+        assert await buffer.take(5, 0) == (other if fifo else second + other)
+        buffer.done(first)
+        if fifo:
+            assert await buffer.take(5, 0) == second

@@ -34,5 +34,11 @@ def test_each_suspect_stands_alone_after_the_others() -> None:
 
 def test_on_a_fifo_queue_the_order_is_kept() -> None:
     batch = [message(n, 3 if n == 2 else 1, "g") for n in (3, 2, 1)]
-    assert names(Suspects(3).split(batch)) == [["m1"], ["m2"], ["m3"]]
-    assert names(Suspects(9).split(batch)) == [["m1", "m2", "m3"]]
+    assert names(Suspects(3, fifo=True).split(batch)) == [["m1"], ["m2"], ["m3"]]
+    assert names(Suspects(9, fifo=True).split(batch)) == [["m1", "m2", "m3"]]
+
+
+def test_groups_of_a_standard_queue_say_nothing_of_the_order() -> None:
+    batch = [message(n, 3 if n == 2 else 1, "g") for n in (3, 2, 1)]
+    assert names(Suspects(3).split(batch)) == [["m3", "m1"], ["m2"]]
+    assert names(Suspects(9).split(batch)) == [["m3", "m2", "m1"]]
