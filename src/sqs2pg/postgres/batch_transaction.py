@@ -63,6 +63,9 @@ class Sealer(Protocol):
     ) -> Any:
         """Store what the written rows hide. Raises psycopg.Error or KeyFault."""
 
+    async def rehearse(self, session: Session) -> None:
+        """Send the statements of `seal` without a value. Raises psycopg.Error."""
+
     def remember(self, marks: Any) -> None:
         """Take what `seal` returned, once it is committed."""
 

@@ -54,7 +54,7 @@ SELECT count(*), count(*) FILTER (WHERE replayed_at IS NULL),
 FROM gone"""
 _TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
 
-_COPY = (
+COPY = (
     "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at, body,"
     " sealed_under, subject, attributes) FROM STDIN"
 )
@@ -168,7 +168,7 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
 async def copy_dead_letters(session: Session, dead: Iterable[DeadLetter], pipeline: int) -> None:
     """Enter dead letters, in the caller's transaction. Raises psycopg.Error."""
     if lines := [_line(letter, pipeline) for letter in dead]:
-        await session.copy(_COPY, "".join(lines))
+        await session.copy(COPY, "".join(lines))
 
 
 def _line(letter: DeadLetter, pipeline: int) -> str:

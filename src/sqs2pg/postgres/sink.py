@@ -29,9 +29,9 @@ from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import Session, Transaction
-from sqs2pg.postgres.identifiers import quote_literal
 from sqs2pg.postgres.ledger import Claim, Ledger, attach_days
 from sqs2pg.postgres.quarantine import copy_dead_letters
+from sqs2pg.postgres.rehearsal import Refusal, rehearse
 from sqs2pg.postgres.reject_search import SUPPRESSED, find_rejected
 from sqs2pg.postgres.reject_streak import Rejections, Streak
 from sqs2pg.postgres.slow_path import CONSTRAIN, write_slowly
@@ -43,6 +43,7 @@ from sqs2pg.postgres.sqlstate import (
     diagnose,
     transient,
 )
+from sqs2pg.postgres.tally import enter_batch
 from sqs2pg.postgres.target_copy import RowCounts, TargetCopy
 from sqs2pg.settings import write_limit_s
 
@@ -55,11 +56,6 @@ TransientFault where they have changed."""
 Connect = Callable[[], Awaitable[Session]]
 
 _Done = TypeVar("_Done")
-
-_TALLY = """INSERT INTO sqs2pg.tally
-    (pipeline, written, quarantined, duplicate, target_rows, dropped, target)
-VALUES ({pipeline}, {written}, {quarantined}, {duplicate}, {target_rows}, {dropped}, NULL){also}"""
-_ALSO = ", ({pipeline}, 0, 0, 0, {target_rows}, 0, {target})"
 
 _NOTE_SUSPECT = """WITH before AS (SELECT attempt FROM sqs2pg.suspect WHERE key = %s)
 INSERT INTO sqs2pg.suspect AS s (key, pipeline, attempt) VALUES (%s, %s, %s)
@@ -192,19 +188,24 @@ class Sink:
     async def _try(self, path: Awaitable[_Done]) -> _Done | DatabaseFault:
         """Follow one path to its end; return its fault where another path may do better."""
         try:
+            return await self._limited(path)
+        except psycopg.Error as error:
+            fault = diagnose(error)
+            if fault.verdict is Verdict.TRANSIENT and fault.sqlstate != DEADLOCK_DETECTED:
+                raise await self._give_up(fault) from None
+            return fault
+
+    async def _limited(self, work: Awaitable[_Done]) -> _Done:
+        """Wait for work on the session, but not for longer than one attempt may take."""
+        try:
             async with asyncio.timeout(write_limit_s(self._plan.statement_timeout_s)):
-                return await path
+                return await work
         except TimeoutError:
             # The server's own timeouts did not come back to us: the connection is stuck.
             await self.session.close()
             raise TransientFault(
                 "PostgreSQL did not answer in time", code="postgres_no_answer"
             ) from None
-        except psycopg.Error as error:
-            fault = diagnose(error)
-            if fault.verdict is Verdict.TRANSIENT and fault.sqlstate != DEADLOCK_DETECTED:
-                raise await self._give_up(fault) from None
-            return fault
 
     async def _give_up(self, fault: DatabaseFault) -> TransientFault:
         """Return what to raise; close a session that cannot be used again."""
@@ -327,19 +328,10 @@ class Sink:
     ) -> None:
         """Enter the batch in the tally and commit, in one exchange that begins with `first`."""
         began = time.perf_counter()
-        tally = _TALLY.format(
-            pipeline=self._plan.id,
-            written=written,
-            quarantined=quarantined,
-            duplicate=duplicate,
-            target_rows=counts.first,
-            dropped=counts.dropped,
-            also="".join(
-                _ALSO.format(pipeline=self._plan.id, target=quote_literal(name), target_rows=n)
-                for name, n in counts.others
-            ),
+        entry = enter_batch(
+            self._plan.id, counts, written=written, quarantined=quarantined, duplicate=duplicate
         )
-        await transaction.commit(*filter(None, (first, self.note)), tally)
+        await transaction.commit(*filter(None, (first, self.note)), entry)
         self.commit_s = time.perf_counter() - began
 
     async def _attach_days(self, batch: _Batch) -> None:
@@ -347,6 +339,18 @@ class Sink:
             await attach_days(self.session, batch.keys())
         except psycopg.Error as error:
             raise await self._give_up(diagnose(error)) from None
+
+    async def rehearse(self) -> Refusal | None:
+        """Go through the statements of a batch without rows, and roll back.
+
+        Returns the first refusal, None where there is none. Raises TransientFault where no
+        connection comes about or the server does not answer, else as `connected` and `rehearse`.
+        """
+        await self.connected()
+        refusal = await self._limited(rehearse(self.session, self._plan, self._vault))
+        if refusal is not None and refusal.fault.closes_session:
+            await self.session.close()
+        return refusal
 
     async def note_suspect(self, key: str, attempt: int) -> bool:
         """Commit a marker: a message is being tried alone, at its delivery number `attempt`.

@@ -134,6 +134,15 @@ class ValueSealer:
             await self._store(session, entries, marks)
         return marks
 
+    async def rehearse(self, session: Session) -> None:
+        """Send the statements of `seal` without a value, so that a missing right shows.
+
+        In the caller's transaction. Raises psycopg.Error.
+        """
+        await session.execute(_MISSING, ["{}"] * 3)
+        await session.execute(_OPEN_SUBJECTS, ["{}", "{}", "{}", self._version, "{}"])
+        await session.execute(_STORE, ["{}"] * 5)
+
     def remember(self, marks: Marks) -> None:
         """Note what a committed transaction stored, unless somebody has been erased since."""
         if marks.epoch != self._epoch:
