@@ -63,11 +63,26 @@ class FatalFault(Sqs2pgError):
 
 
 class TransientFault(Sqs2pgError):
-    """AWS, PostgreSQL or the network fails for now: keep the messages under lease, try again."""
+    """AWS, PostgreSQL or the network fails for now: keep the messages under lease, try again.
 
-    def __init__(self, what: str, *, code: str, hint: str = "", stage: Stage = Stage.WRITE) -> None:
+    `table` is the one that was being written, `schema.table`, where there is one. `day` is the one
+    that the table has no partition for, as an ISO date.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        code: str,
+        hint: str = "",
+        stage: Stage = Stage.WRITE,
+        table: str = "",
+        day: str = "",
+    ) -> None:
         super().__init__(what, code=code, hint=hint)
         self.stage = stage
+        self.table = table
+        self.day = day
 
 
 class PermanentFault(Sqs2pgError):

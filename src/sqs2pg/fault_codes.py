@@ -169,6 +169,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "demo_recover": ("`demo --recover` revealed the wrong value.", _REPORT),
         "drain_timeout": ("The queue was not empty in time.", _COMMAND),
         "erased": ("This person was erased.", "Nothing: the values cannot be recovered."),
+        "isolated_messages": (
+            "`run --drain` left messages on the queue that PostgreSQL does not take.",
+            "Correct the cause that the log names (`messages are isolated`); run it again.",
+        ),
         "key_collision": (
             "Two messages have the same ledger key.",
             "Report it to the queue's vendor.",

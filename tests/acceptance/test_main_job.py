@@ -324,6 +324,28 @@ def test_workers_share_one_queue(shell: Any, query: Query, send: Send) -> None:
 
 
 @pytest.mark.usefixtures("migrated_database")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_drain_says_how_many_messages_are_left_isolated(
+    shell: Any, query: Query, send: Send, workers: int
+) -> None:
+    query("""CREATE FUNCTION reads() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.user_id = 'u7' THEN PERFORM FROM missing_table; END IF; RETURN NEW; END $$;
+        CREATE TRIGGER reads BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION reads()""")
+    send([json.dumps({"user_id": f"u{i}", "ip": "203.0.113.77"}) for i in range(20)])
+    ended = shell("run", "--drain", "--json", "--workers", str(workers), code=1)
+    assert (ended.last["written"], ended.last["isolated"]) == (19, 1)
+    assert "error: 1 messages are left that PostgreSQL does not take" in ended.err
+    assert "hint: the log names them" in ended.err
+    assert "203.0.113.77" not in ended.out + ended.err
+    [event] = [line for line in ended.err.splitlines() if "messages are isolated" in line][:1]
+    assert "postgres_42P01" in event
+    assert "public.user_logins" in event
+    assert query("SELECT count(*) FROM user_logins") == [(19,)]
+    assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+    assert shell("verify", "--json").last["ok"]
+
+
+@pytest.mark.usefixtures("migrated_database")
 def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
     hold = reserve_port()
     address = f"127.0.0.1:{hold.getsockname()[1]}"

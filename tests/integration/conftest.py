@@ -59,3 +59,11 @@ def pipeline(settings: Callable[..., Settings], migrated_database: str) -> Assem
             yield ready
 
     return make
+
+
+@pytest.fixture
+def fifo_url(sqs_client: Any, queue_url: str) -> str:
+    name = f"{queue_url.rsplit('/', 1)[-1]}.fifo"
+    created = sqs_client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})
+    url: str = created["QueueUrl"]
+    return url

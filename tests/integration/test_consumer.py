@@ -343,14 +343,6 @@ async def test_the_queues_redrive_policy_sets_the_suspect_limit(
         assert await ready.source.max_receives() == 5
 
 
-@pytest.fixture
-def fifo_url(sqs_client: Any, queue_url: str) -> str:
-    name = f"{queue_url.rsplit('/', 1)[-1]}.fifo"
-    created = sqs_client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})
-    url: str = created["QueueUrl"]
-    return url
-
-
 async def test_fifo_rows_go_in_in_the_order_of_their_group(
     pipeline: Assemble, database: str, fifo_url: str
 ) -> None:

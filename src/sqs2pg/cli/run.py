@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
+from sqs2pg.errors import FatalFault
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.option("--drain", is_flag=True, help="Exit 0 when the queue is empty.")
+@click.option(
+    "--drain", is_flag=True, help="Exit 0 when the queue is empty, 1 if isolated messages are left."
+)
 @click.option(
     "--drain-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -93,9 +96,19 @@ def run(
                 )
             )
     if as_json:
-        print_json(as_flat(totals))
+        # Several workers may have met the same message: their parent needs to know which.
+        names = {"isolated": totals.isolated} if status_file else {}
+        print_json(as_flat(totals) | names)
     elif drain:
         print(summary(totals))
+    # One of several workers leaves this to its parent: the others go on.
+    if drain and totals.isolated and status_file is None:
+        raise FatalFault(
+            f"{len(totals.isolated):,} messages are left that PostgreSQL does not take",
+            code="isolated_messages",
+            hint="the log names them (`messages are isolated`), with SQLSTATE and table; correct "
+            "the cause and run again",
+        )
     return 0
 
 

@@ -179,7 +179,7 @@ def settled(drain: Drain | None, settings: Settings, endpoint_host: str) -> Drai
 
 def as_flat(totals: Totals) -> dict[str, Any]:
     """Return totals as the flat object that `--json` prints."""
-    flat = msgspec.to_builtins(totals)
+    flat = msgspec.to_builtins(totals) | {"isolated": len(totals.isolated)}
     del flat["busy_seconds"]
     return {**flat, "messages_per_second": totals.messages_per_second}
 

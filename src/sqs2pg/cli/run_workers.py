@@ -196,6 +196,7 @@ def _sum(parts: Iterator[Totals]) -> Totals:
     for part in parts:
         for name in ("received", "written", "duplicate", "quarantined", "released"):
             setattr(total, name, getattr(total, name) + getattr(part, name))
+        total.isolated = sorted({*total.isolated, *part.isolated})
         total.seconds = max(total.seconds, part.seconds)
         total.busy_seconds = max(total.busy_seconds, part.busy_seconds)
     return total

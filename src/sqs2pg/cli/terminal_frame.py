@@ -81,7 +81,7 @@ def _rates(snapshot: Snapshot, points: Sequence[Point], width: int) -> Table:
             f"oldest {span(gauges.get('queue_oldest_age_seconds'))}",
             "cyan",
         ),
-        ("in hand", number(gauges.get("in_flight_messages")), _dead(gauges), ""),
+        ("in hand", number(gauges.get("in_flight_messages")), _left(gauges), ""),
     ]
     for _ in columns:
         table.add_column(no_wrap=True)
@@ -94,9 +94,11 @@ def _rates(snapshot: Snapshot, points: Sequence[Point], width: int) -> Table:
     return outer
 
 
-def _dead(gauges: dict[str, float | None]) -> str:
-    dead = gauges.get("dlq_visible_messages")
-    return "" if dead is None else f"dead letters {number(dead)}"
+def _left(gauges: dict[str, float | None]) -> str:
+    isolated, dead = gauges.get("isolated_messages"), gauges.get("dlq_visible_messages")
+    said = [f"isolated {number(isolated)}"] if isolated else []
+    said += [] if dead is None else [f"dead letters {number(dead)}"]
+    return ", ".join(said)
 
 
 def _rate(points: Sequence[Point], name: str) -> str:

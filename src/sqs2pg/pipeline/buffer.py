@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqs2pg.message import Message
 from sqs2pg.sqs.gate import Gate
@@ -115,6 +115,25 @@ class Buffer:
         self.messages = later
         self._busy_groups.update(m.attributes.message_group_id or "" for m in batch)
         return batch
+
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Add messages that were taken before: at the end, on a FIFO queue at the beginning."""
+        if self._fifo:
+            self.messages.extendleft(reversed(messages))
+        else:
+            self.messages.extend(messages)
+        self._changed.set()
+
+    def take_groups(self, groups: Collection[str]) -> list[Message]:
+        """Take the messages of these message groups that wait here; return them."""
+        taken = [m for m in self.messages if m.attributes.message_group_id in groups]
+        if taken:
+            self.messages = deque(
+                m for m in self.messages if m.attributes.message_group_id not in groups
+            )
+            if len(self.messages) <= self._full_at // 2:
+                self._room.open()
+        return taken
 
     def done(self, batch: Sequence[Message]) -> None:
         """Free the batch's groups for the next writer, and wake a writer that lingers."""

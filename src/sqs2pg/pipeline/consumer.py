@@ -1,7 +1,8 @@
 """The stream consumer: receive, decode, mask, write, acknowledge.
 
     SQS -poll-> held messages -buffer-> process (decode, mask, write) -outcomes-> acknowledge
-                                            | RELEASED: hold under lease, back off, again
+                                            | RELEASED: hold under lease, back off, again;
+                                            | what alone is refused again: isolate it
 
 Pollers fill the buffer, writers empty it, and the lease keeper extends the leases of the messages
 held. All are tasks of one group: if one dies, the consumer ends with its error. `stop` ends
@@ -24,6 +25,7 @@ from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.buffer import Buffer
+from sqs2pg.pipeline.isolation import Isolation
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
@@ -53,6 +55,10 @@ class Totals(msgspec.Struct):
     duplicate: int = 0
     quarantined: int = 0
     released: int = 0
+    isolated: list[str] = []
+    """At the end: MessageIds on the queue that PostgreSQL does not take (`isolation.py`). Each of
+    their deliveries counts as released.
+    """
     seconds: float = 0.0
     """The whole run, including the wait for the queue to stay empty."""
     busy_seconds: float = 0.0
@@ -89,6 +95,7 @@ class Consumer:
         self._settings = settings
         self._metrics = metrics
         self._buffer = Buffer(2 * settings.sink.batch_rows_max, fifo=source.is_fifo)
+        self._isolation = Isolation(source, self._suspects, metrics, self._buffer.take_groups)
         self._stopping = asyncio.Event()
         self.pollers = Pollers(
             source, self._buffer, settings, metrics, self.liveness, self._arrived
@@ -96,8 +103,13 @@ class Consumer:
         self._busy = 0
         self._receiving = True
         self._idle = asyncio.Event()  # set whenever a poll, a batch or a delete ends
+        self._mixed, self._mixed_at = 0, 0.0  # batches refused alike in a row, and when
         self._began = time.monotonic()
         self.totals = Totals()
+
+    def isolated(self) -> list[str]:
+        """Return the MessageIds of isolated messages that the queue does not deliver at present."""
+        return self._isolation.away()
 
     def stop(self) -> None:
         """End receiving; `run` returns when the messages held are settled or released."""
@@ -126,6 +138,7 @@ class Consumer:
             await self._abandon(watch)
             await self._release_held()
             self.totals.seconds = round(time.monotonic() - began, 3)
+            self.totals.isolated = self.isolated()
         return self.totals
 
     async def _abandon(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -176,34 +189,45 @@ class Consumer:
     async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
         self.liveness.begin_write()
         self._busy += 1
+        isolation = self._isolation
+        waiting: set[str] = set()  # message groups behind an isolated message
         try:
-            for part in self._suspects.split(batch):
-                await self._settle(processor, part)
+            for part in isolation.split(batch):
+                ready = await isolation.hold_back(part, waiting) if waiting else part
+                self._count_released(len(part) - len(ready))
+                if ready:
+                    waiting |= await self._settle(processor, ready)
             self._buffer.done(batch)
         finally:
             self._busy -= 1
             self.liveness.writing -= 1
             self._idle.set()
 
-    async def _settle(self, processor: Processor, batch: list[Message]) -> None:
-        """Process a batch until each of its messages is settled; hold them through faults."""
-        attempt = 0
-        while True:
-            outcomes = await self._suspects.process(processor, batch)
-            self.liveness.wrote = time.monotonic()
-            if self._count(outcomes) == len(batch):
-                self._source.acknowledge(batch)
-                break
-            ended = list(zip(batch, outcomes, strict=True))
-            self._source.acknowledge([message for message, o in ended if o.settled])
-            batch = [message for message, o in ended if not o.settled]
+    async def _settle(self, processor: Processor, batch: list[Message]) -> set[str]:
+        """Process a batch until each of its messages is settled or isolated; hold them through
+        faults. Returns the message groups of isolated ones.
+        """
+        waiting: set[str] = set()
+        attempt, alike, code, began = 0, 0, "", time.monotonic()
+        while batch := self._end(batch, await self._isolation.process(processor, batch)):
+            fault = processor.last_fault
+            before, code = code, fault.code if fault else ""
+            alike = alike + 1 if code == before else 1
+            if fault and self._isolation.is_due(batch, fault, alike):
+                found = await self._isolation.search(processor, batch, fault, self._end, began)
+                self._count_released(found.released)
+                waiting |= found.groups
+                batch = found.left
+                if found.alike:
+                    await self._mix(batch)
+                if found.alike or not batch:
+                    break
             attempt += 1
             self.pollers.gate.close()
             self.liveness.paused = True
-            fault = processor.last_fault
             log.warning(
                 "write failed; messages are held",
-                code=fault.code if fault else "released",
+                code=code or "released",
                 messages=len(batch),
                 attempt=attempt,
                 batch=processor.batch_id,
@@ -211,6 +235,35 @@ class Consumer:
             await asyncio.sleep(backoff_s(attempt))
         self.pollers.gate.open()
         self.liveness.paused = False
+        return waiting
+
+    async def _mix(self, batch: list[Message]) -> None:
+        """Let messages that are refused alike be tried again, later, together with others.
+
+        Receiving goes on: only other messages can show whose fault it is. The buffer bounds how
+        many come.
+        """
+        self._mixed = 1 if self._isolation.written_since(self._mixed_at) else self._mixed + 1
+        self._mixed_at = time.monotonic()
+        log.warning("all messages of a batch are refused alike; they are held", messages=len(batch))
+        self.pollers.gate.open()
+        await asyncio.sleep(backoff_s(self._mixed))
+        self._buffer.put_back(batch)
+
+    def _end(self, batch: list[Message], outcomes: Sequence[Outcome]) -> list[Message]:
+        """Count and acknowledge the messages that ended; return the others, which stay held."""
+        self.liveness.wrote = time.monotonic()
+        if self._count(outcomes) == len(batch):
+            self._source.acknowledge(batch)
+            return []
+        ended = list(zip(batch, outcomes, strict=True))
+        self._source.acknowledge([message for message, o in ended if o.settled])
+        return [message for message, o in ended if not o.settled]
+
+    def _count_released(self, messages: int) -> None:
+        if messages:
+            self.totals.released += messages
+            self._metrics.count_released(messages)
 
     def _arrived(self, count: int) -> None:
         self.totals.received += count
@@ -248,7 +301,10 @@ class Consumer:
     # -- the end ---------------------------------------------------------------------------
 
     async def _drained(self, settle_s: float) -> None:
-        """Return once the queue was empty and no message was held for `settle_s` seconds."""
+        """Return once the queue was empty and no message was held for `settle_s` seconds.
+
+        Isolated messages do not count: the queue has them, and nobody can write them.
+        """
         empty_since: float | None = None
         while True:
             await asyncio.sleep(min(0.25, settle_s / 4) if settle_s else 0.05)
@@ -270,7 +326,9 @@ class Consumer:
         except TransientFault as fault:
             self._metrics.count_fault(Stage.RECEIVE, fault.code)
             return False
-        return not (any(counts) or self._holds_messages())
+        visible, in_flight, delayed = counts
+        left = visible or delayed or in_flight > len(self.isolated())
+        return not (left or self._holds_messages())
 
     def _holds_messages(self) -> bool:
         return bool(self._source.held_count or self._buffer or self._busy)
@@ -294,8 +352,7 @@ class Consumer:
             async with asyncio.timeout(CLEAR_S):
                 await self._suspects.clear_interrupted()
         held = self._source.held()
-        self.totals.released += len(held)
-        self._metrics.count_released(len(held))
+        self._count_released(len(held))
         if held:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._source.release(held), 5.0)

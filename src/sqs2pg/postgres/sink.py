@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -116,16 +117,30 @@ class Sink:
         """A statement that the caller adds to the batch's transactions: a backfill's progress."""
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
+        self._probe_s: int | None = None
         self._connect = connect
         self._streak = streak or Streak()
         self.use(plan, vault)
 
     def use(self, plan: SinkPlan, vault: Sealer | None) -> None:
         """Write for a plan with other keys from now on."""
-        self._plan, self._vault = plan, vault
+        self._whole_plan, self._vault = plan, vault
+        limit_s = min(plan.statement_timeout_s, self._probe_s or plan.statement_timeout_s)
+        self._plan = plan = msgspec.structs.replace(plan, statement_timeout_s=limit_s)
         self._targets = TargetCopy(plan.targets)
         self._ledger = Ledger(plan.id, undated=plan.undated, dedupe=plan.dedupe)
         self._transactions = BatchTransactions(plan, vault)
+
+    @contextmanager
+    def probing(self, timeout_s: int) -> Iterator[None]:
+        """Limit each statement to `timeout_s` while the block runs, if the plan allows it more."""
+        self._probe_s = timeout_s
+        self.use(self._whole_plan, self._vault)
+        try:
+            yield
+        finally:
+            self._probe_s = None
+            self.use(self._whole_plan, self._vault)
 
     async def connected(self) -> Session:
         """Return the session, a new one where it is gone. Raises TransientFault or FatalFault."""
@@ -187,6 +202,7 @@ class Sink:
 
     async def _try(self, path: Awaitable[_Done]) -> _Done | DatabaseFault:
         """Follow one path to its end; return its fault where another path may do better."""
+        self._targets.writing = ""
         try:
             return await self._limited(path)
         except psycopg.Error as error:
@@ -211,7 +227,8 @@ class Sink:
         """Return what to raise; close a session that cannot be used again."""
         if fault.closes_session:
             await self.session.close()
-        return transient(fault, "PostgreSQL could not take the batch")
+        where = self._targets.writing
+        return transient(fault, "PostgreSQL could not take the batch", table=where)
 
     async def _write_packed(self, packed: Packed) -> DatabaseFault | None:
         async with self._transactions.open(self.session) as transaction:

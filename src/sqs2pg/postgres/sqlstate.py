@@ -75,6 +75,8 @@ class DatabaseFault(msgspec.Struct, frozen=True):
     """Constraint, column or table name, never a value."""
     line: int | None = None
     """The line of the COPY that the error names, from 1."""
+    table: str = ""
+    """`schema.table` where the error names one."""
 
     @property
     def reason(self) -> str:
@@ -101,15 +103,16 @@ def diagnose(error: psycopg.Error) -> DatabaseFault:
     line = int(match[1]) if match else None
     column = match[2] if match else None
     place = diag.constraint_name or diag.column_name or column or diag.table_name or ""
+    table = f"{diag.schema_name}.{diag.table_name}" if diag.table_name else ""
     if diag.schema_name in ("sqs2pg", "pii"):
         if state == "23505" and (diag.table_name or "").startswith("delivery"):
             return DatabaseFault(Verdict.DUPLICATE, state, place)
         if state == "23514" and not diag.constraint_name:
             return DatabaseFault(Verdict.NO_PARTITION, state, place)
-        return DatabaseFault(Verdict.TRANSIENT, state, place)
+        return DatabaseFault(Verdict.TRANSIENT, state, place, table=table)
     if is_row_state(state):
-        return DatabaseFault(Verdict.BAD_ROW, state, place, line)
-    return DatabaseFault(Verdict.TRANSIENT, state, place)
+        return DatabaseFault(Verdict.BAD_ROW, state, place, line, table)
+    return DatabaseFault(Verdict.TRANSIENT, state, place, table=table)
 
 
 def is_row_state(sqlstate: str) -> bool:
@@ -147,14 +150,23 @@ def explained() -> Iterator[None]:
 
 
 def transient(
-    fault: DatabaseFault, what: str, *, hint: str = "", stage: Stage = Stage.WRITE
+    fault: DatabaseFault,
+    what: str,
+    *,
+    hint: str = "",
+    stage: Stage = Stage.WRITE,
+    table: str = "",
 ) -> TransientFault:
-    """Return the fault of work that failed and may be tried again. `what` failed, in words."""
+    """Return the fault of work that failed and may be tried again. `what` failed, in words.
+
+    `table`: the one that was being written, for errors that name none.
+    """
     return TransientFault(
         f"{what} (SQLSTATE {fault.detail})",
         code=f"postgres_{fault.sqlstate}",
         hint=hint,
         stage=stage,
+        table=fault.table or table,
     )
 
 

@@ -54,6 +54,8 @@ class TargetCopy:
         self._names = [target.name for target in targets]
         self.at = 0
         """The index of the target of the last COPY, which an error is about."""
+        self.writing = ""
+        """The name of that target; empty before the first COPY of a transaction."""
 
     async def copy(self, session: Session, rows: Sequence[Row]) -> bool:
         """COPY the rows; return whether the server kept every one. Raises psycopg.Error."""
@@ -79,7 +81,7 @@ class TargetCopy:
         LOCK TABLE needs one on the whole table.
         """
         for target in sorted({part.target for row in rows for part in _parts(row)}):
-            self.at = target
+            self.at, self.writing = target, self._names[target]
             await session.copy(self._statements[target], "")
 
     async def copy_packed(
@@ -98,7 +100,7 @@ class TargetCopy:
         return True
 
     async def _copy(self, session: Session, target: int, text: str | bytes, count: int) -> bool:
-        self.at = target
+        self.at, self.writing = target, self._names[target]
         return not count or await session.copy(self._statements[target], text) == count
 
     def lines(self, row: Row) -> int:

@@ -119,6 +119,8 @@ class FleetConsumer:
     def _totals(self) -> dict[str, Any]:
         totals = self._pipeline.totals if self._pipeline else Totals()
         flat: dict[str, Any] = msgspec.to_builtins(totals)
+        if self._pipeline and self._pipeline.opened:
+            flat["isolated"] = self._pipeline.consumer.isolated()
         return flat
 
 
@@ -229,7 +231,8 @@ class FleetDriver:
             depth = await self._depth()
             if depth is not None:
                 self._scale(depth)
-                busy = depth or any(one.held for one in self._placed)
+                left = depth > len(self.totals.isolated)
+                busy = left or any(one.held for one in self._placed)
                 empty_since = None if busy else empty_since or time.monotonic()
             empty_s = time.monotonic() - empty_since if empty_since is not None else -1.0
             if drain_settle_s is not None and empty_s >= drain_settle_s:
@@ -250,6 +253,7 @@ class FleetDriver:
         for part in (*self._past, *(one.totals for one in self._placed)):
             for name in _COUNTED:
                 setattr(total, name, getattr(total, name) + part.get(name, 0))
+            total.isolated = sorted({*total.isolated, *part.get("isolated", [])})
             total.busy_seconds = max(total.busy_seconds, part.get("busy_seconds", 0.0))
         return total
 

@@ -193,8 +193,8 @@ class QueueSource:
         """Wait until no delete is under way."""
         await self.deleter.finished()
 
-    async def release(self, messages: list[Message]) -> None:
-        """Make messages visible on the queue again at once and hold them no longer.
+    async def release(self, messages: list[Message], visible_in_s: int = 0) -> None:
+        """Hold messages no longer, and make them visible on the queue again in so many seconds.
 
         Best effort: if SQS cannot be reached, the lease runs out by itself.
         """
@@ -204,7 +204,9 @@ class QueueSource:
             handles = [message.receipt_handle for message in batch]
             for _ in range(_RELEASE_ATTEMPTS_MAX):
                 try:
-                    failures = await self._client.change_visibility(self.queue_url, handles, 0)
+                    failures = await self._client.change_visibility(
+                        self.queue_url, handles, visible_in_s
+                    )
                 except (TransientFault, FatalFault) as fault:
                     self._metrics.count_fault(Stage.ACKNOWLEDGE, fault.code)
                     return

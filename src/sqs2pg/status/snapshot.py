@@ -32,6 +32,7 @@ GAUGES = (
     *("queue_delayed_messages", "queue_oldest_age_seconds", "dlq_visible_messages"),
     *("credential_expiry_timestamp_seconds", "certificate_expiry_timestamp_seconds"),
     *("database_connections", "database_connections_max", "database_size_bytes"),
+    "isolated_messages",
 )
 _NAMES = {
     "sqs2pg_messages_received_total": "received",

@@ -121,6 +121,10 @@ class Metrics:
         )
         self.in_flight_messages = gauge("in_flight_messages", "Messages held under lease")
         self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of bodies held")
+        self.isolated = gauge(
+            "isolated_messages",
+            "Messages that PostgreSQL refuses for no fault of theirs, returned to the queue alone",
+        )
         self.lease_extensions = counter("lease_extensions", "Visibility timeouts extended")
         self.leases_lost = counter(
             "leases_lost", "Leases that ended while their message was in hand"

@@ -110,6 +110,7 @@
     }
     id("stack").setAttribute("aria-label", names.map((name) => `${name} ${full(counts[name])}`).join(", "));
     put("l-ext", full(counts.lease_extensions)); put("l-lost", full(counts.leases_lost)); put("l-del", full(counts.deletes_failed));
+    put("l-isolated", full(gauges.isolated_messages));
     put("l-dlq", gauges.dlq_visible_messages == null ? "no dead-letter queue" : full(gauges.dlq_visible_messages));
   };
 
