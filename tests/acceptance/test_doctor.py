@@ -175,3 +175,42 @@ def test_the_grants_are_enough_for_a_table_in_a_schema_with_a_sequence(
         assert shell("run", "--drain", "--json", **as_login).last["written"] == 1
     finally:
         query(f"DROP ROLE {login}")
+
+
+PARTITIONED = """CREATE TABLE user_logins (
+    user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+    masked_device_id varchar(256), locale varchar(32), app_version integer, create_date {kind})
+    PARTITION BY RANGE (create_date)"""
+PART = """DO $$ BEGIN EXECUTE format(
+    'CREATE TABLE p{ahead} PARTITION OF user_logins FOR VALUES FROM (%L) TO (%L)',
+    (now() AT TIME ZONE 'UTC')::date + {ahead}, (now() AT TIME ZONE 'UTC')::date + {ahead} + 1);
+    END $$"""
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamptz", "timestamp"])
+def test_a_partitioned_table_without_a_partition_for_today_or_tomorrow(
+    shell: Shell, query: Query, kind: str
+) -> None:
+    query("SET timezone = 'UTC'; " + PARTITIONED.format(kind=kind))
+    shell("migrate")
+    [(today, tomorrow)] = query(
+        "SELECT d::text, (d + 1)::text FROM (SELECT (now() AT TIME ZONE 'UTC')::date AS d) t"
+    )
+    name = "target user_logins partitions"
+    without = found(shell)[name]
+    assert without["status"] == "warn"
+    assert f"no partition holds {today} and {tomorrow} (UTC)" in without["detail"]
+    assert f"FROM ('{today}')" in without["remedy"]
+    query("SET timezone = 'UTC'; " + PART.format(ahead=0))
+    assert f"no partition holds {tomorrow} (UTC)" in found(shell)[name]["detail"]
+    query("SET timezone = 'UTC'; " + PART.format(ahead=1))
+    assert name not in found(shell)
+    query("DROP TABLE p0; CREATE TABLE rest PARTITION OF user_logins DEFAULT")
+    assert name not in found(shell), "the default partition takes what no other does"
+
+
+@pytest.mark.usefixtures("migrated_database")
+def test_a_table_that_is_not_partitioned_by_days_is_let_be(shell: Shell, query: Query) -> None:
+    query("DROP TABLE user_logins")
+    query(PARTITIONED.format(kind="date").replace("(create_date)", "(user_id)"))
+    assert not [name for name in found(shell) if name.endswith("partitions")]

@@ -17,7 +17,10 @@ from structlog.testing import capture_logs
 
 from sqs2pg.pipeline import isolation
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.verify import verify
+from sqs2pg.runners.assembly import assemble_replay
+from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.sqs.wire import OutgoingMessage
 from tests.integration.support import Assemble, rows, send
@@ -262,3 +265,85 @@ async def test_on_a_fifo_queue_its_group_waits_behind_it_and_no_other(
             f" WHERE device_type = 'g{group}' ORDER BY ctid",
         )
         assert order == sorted(order)
+
+
+PARTITIONED = """DROP TABLE user_logins;
+CREATE TABLE user_logins (
+    user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+    masked_device_id varchar(256), locale varchar(32), app_version integer, create_date {type})
+    PARTITION BY RANGE (create_date);
+CREATE TABLE may PARTITION OF user_logins FOR VALUES FROM ('2024-05-01') TO ('2024-06-01')"""
+
+
+@pytest.mark.parametrize("kind", ["date", "text"])
+async def test_rows_without_a_partition_isolate_their_messages(
+    pipeline: Assemble, database: str, kind: str
+) -> None:
+    rows(database, PARTITIONED.format(type=kind))
+    async with pipeline() as ready:
+        late = {3, 11}
+        await send(
+            ready,
+            [
+                login(i, create_date="2024-06-09" if i in late else f"2024-05-{i + 1:02}")
+                for i in range(20)
+            ],
+        )
+        with capture_logs() as logs:
+            async with consuming(ready):
+                await until(lambda: rows(database, WRITTEN) == [(18,)], 30)
+                await until(lambda: isolated(ready) == 2)
+                rows(
+                    database,
+                    "CREATE TABLE june PARTITION OF user_logins"
+                    " FOR VALUES FROM ('2024-06-01') TO ('2024-07-01')",
+                )
+                await until(lambda: rows(database, WRITTEN) == [(20,)], 60)
+        [told] = [entry for entry in logs if entry["event"] == "messages are isolated"][:1]
+        assert (told["code"], told["table"]) == ("postgres_23514", "public.user_logins")
+        assert told["day"] == "2024-06-09"
+        assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+        assert isolated(ready) == 0
+        assert await balanced(database, ready)
+
+
+async def test_a_check_of_the_same_sqlstate_is_the_rows_fault_as_ever(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(database, "CREATE DOMAIN named AS varchar(128) CHECK (VALUE <> 'u3')")
+    rows(database, "ALTER TABLE user_logins ALTER user_id TYPE named")
+    spoil(database, "RAISE SQLSTATE '23514'")
+    async with pipeline() as ready:
+        await send(ready, [login(i) for i in range(20)])
+        totals = await ready.consumer.run(drain_settle_s=0.3)
+    assert (totals.written, totals.quarantined, totals.isolated) == (18, 2, [])
+
+
+async def test_a_replay_leaves_what_has_no_partition_in_the_quarantine(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(database, PARTITIONED.format(type="date"))
+    rows(database, "ALTER TABLE user_logins ADD CONSTRAINT not_yet CHECK (user_id <> 'u1')")
+    async with pipeline() as ready:
+        await send(ready, [login(i, create_date=f"2024-05-0{i + 1}") for i in range(3)])
+        totals = await ready.consumer.run(drain_settle_s=0.3)
+        assert (totals.written, totals.quarantined) == (2, 1)
+        rows(database, "ALTER TABLE user_logins DROP CONSTRAINT not_yet")
+        rows(database, "ALTER TABLE user_logins DETACH PARTITION may")
+
+        async def replay() -> tuple[int, int]:
+            session = await connect(ready.settings)
+            number = ready.sink_plan.id
+            replayer = await assemble_replay(session, ready.settings, ready.keyring, number)
+            done = await replayer.run(Selection())
+            await session.close()
+            return done.replayed, done.still_bad
+
+        assert await replay() == (0, 1)
+        assert rows(database, "SELECT detail FROM sqs2pg.quarantine") == [("23514 user_logins",)]
+        rows(
+            database,
+            "ALTER TABLE user_logins ATTACH PARTITION may"
+            " FOR VALUES FROM ('2024-05-01') TO ('2024-06-01')",
+        )
+        assert await replay() == (1, 0)

@@ -181,6 +181,8 @@ class Backfill:
             log.warning(
                 "write failed; it will be tried again",
                 code=fault.code if fault else "released",
+                table=fault.table if fault else "",
+                day=fault.day if fault else "",
                 attempt=attempt,
             )
             await asyncio.sleep(backoff_s(attempt))

@@ -10,7 +10,7 @@ most 19 statements to find, or 3 where the error names the right line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import psycopg
 
@@ -32,6 +32,8 @@ async def find_rejected(
     targets: TargetCopy,
     rows: Sequence[Row],
     suspected: DatabaseFault | None = None,
+    *,
+    rejecting: Collection[Verdict] = (Verdict.BAD_ROW,),
 ) -> dict[int, tuple[Row, DatabaseFault]]:
     """Write the rows that the database takes; return the others, by index, with the fault.
 
@@ -40,11 +42,12 @@ async def find_rejected(
     Rows that are rejected with one of `COLUMN_STATES` were all tried against the same state of the
     tables, which lasts until the transaction ends: a column that changes meanwhile must not split
     a batch. Ends early, with every row counted as rejected, once the first `SAME_FAULT_MAX` rows
-    are rejected alike. Raises psycopg.Error for any error that is not about a row.
+    are rejected alike. `rejecting`: what an error that is about a row may say. Raises
+    psycopg.Error for any other.
     """
     if not rows:
         return {}
-    search = _Search(session, targets, rows)
+    search = _Search(session, targets, rows, rejecting)
     await session.execute("SAVEPOINT sqs2pg_rows")
     return await search.run(suspected)
 
@@ -55,19 +58,29 @@ async def find_every_rejected(
     """As `find_rejected`, by ledger key, but tries every row: the search never ends early.
 
     For rows that were rejected before: after many with one fault there may be one that is good now.
+    A row that has no partition is rejected, too: it stays where it is.
     """
+    both = (Verdict.BAD_ROW, Verdict.NO_TARGET_PARTITION)
     rejected: dict[str, DatabaseFault] = {}
     size = SAME_FAULT_MAX - 1  # one fewer than would end a search early
     for start in range(0, len(rows), size):
-        found = await find_rejected(session, targets, rows[start : start + size])
+        some = rows[start : start + size]
+        found = await find_rejected(session, targets, some, rejecting=both)
         await session.execute("RELEASE SAVEPOINT sqs2pg_rows")
         rejected.update((row.key, fault) for row, fault in found.values())
     return rejected
 
 
 class _Search:
-    def __init__(self, session: Session, targets: TargetCopy, rows: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        targets: TargetCopy,
+        rows: Sequence[Row],
+        rejecting: Collection[Verdict],
+    ) -> None:
         self._session = session
+        self._rejecting = rejecting
         self._targets = targets
         self._rows = rows
         self._rejected: dict[int, tuple[Row, DatabaseFault]] = {}
@@ -133,7 +146,7 @@ class _Search:
                 fault = SUPPRESSED
         except psycopg.Error as error:
             fault = diagnose(error)
-            if fault.verdict is not Verdict.BAD_ROW:
+            if fault.verdict not in self._rejecting:
                 raise
         if fault is not None:
             await self._session.execute("ROLLBACK TO SAVEPOINT sqs2pg_rows")

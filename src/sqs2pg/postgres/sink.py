@@ -58,6 +58,9 @@ Connect = Callable[[], Awaitable[Session]]
 
 _Done = TypeVar("_Done")
 
+_NOT_OF_THE_SINK = {Verdict.TRANSIENT, Verdict.NO_TARGET_PARTITION}
+"""No other path of the sink writes the batch."""
+
 _NOTE_SUSPECT = """WITH before AS (SELECT attempt FROM sqs2pg.suspect WHERE key = %s)
 INSERT INTO sqs2pg.suspect AS s (key, pipeline, attempt) VALUES (%s, %s, %s)
 ON CONFLICT (key) DO UPDATE SET attempt = excluded.attempt, tried_at = now()
@@ -134,12 +137,12 @@ class Sink:
     @contextmanager
     def probing(self, timeout_s: int) -> Iterator[None]:
         """Limit each statement to `timeout_s` while the block runs, if the plan allows it more."""
-        self._probe_s = timeout_s
+        before, self._probe_s = self._probe_s, timeout_s
         self.use(self._whole_plan, self._vault)
         try:
             yield
         finally:
-            self._probe_s = None
+            self._probe_s = before
             self.use(self._whole_plan, self._vault)
 
     async def connected(self) -> Session:
@@ -207,7 +210,8 @@ class Sink:
             return await self._limited(path)
         except psycopg.Error as error:
             fault = diagnose(error)
-            if fault.verdict is Verdict.TRANSIENT and fault.sqlstate != DEADLOCK_DETECTED:
+            deadlock = fault.sqlstate == DEADLOCK_DETECTED
+            if fault.verdict in _NOT_OF_THE_SINK and not deadlock:
                 raise await self._give_up(fault) from None
             return fault
 

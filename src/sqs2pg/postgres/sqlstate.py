@@ -41,6 +41,10 @@ _GOING_AWAY = ("08", "25", "57")
 
 _COPY_LINE = re.compile(r"^COPY [^\n]*?, line (\d+)(?:, column ([^:\n]+):)?", re.MULTILINE)
 
+# "Partition key of the failing row contains (column) = (value).", in the server's language. It
+# quotes the row: nothing but the day of a date or timestamp, which is the whole key, is taken.
+_KEY_DAY = re.compile(r"\) = \((\d{4,}-\d\d-\d\d)(?: \d\d:\d\d:\d\d[0-9.:+-]*)?\)[.。]?\Z")
+
 _REFUSED = ("authentication failed", "no password supplied", "FATAL:  role ")
 # A certificate is missing, unreadable, not trusted or another host's; or one side insists on
 # encryption and the other does not offer it. A TLS connection that is cut ("SSL SYSCALL error") is
@@ -60,6 +64,8 @@ class Verdict(Enum):
     """The ledger has a key of the batch already: take the slow path."""
     NO_PARTITION = "no_partition"
     """The ledger lacks a day: attach it and try again."""
+    NO_TARGET_PARTITION = "no_target_partition"
+    """The target has no partition for a row: its owner makes one, and the row is good."""
     BAD_ROW = "bad_row"
     """The target rejects a row: take the slow path and find it."""
     TRANSIENT = "transient"
@@ -77,6 +83,9 @@ class DatabaseFault(msgspec.Struct, frozen=True):
     """The line of the COPY that the error names, from 1."""
     table: str = ""
     """`schema.table` where the error names one."""
+    day: str = ""
+    """The day, as an ISO date, that the table has no partition for, where it is partitioned by one
+    column of days or times. No other value of a row is ever taken from an error."""
 
     @property
     def reason(self) -> str:
@@ -110,6 +119,11 @@ def diagnose(error: psycopg.Error) -> DatabaseFault:
         if state == "23514" and not diag.constraint_name:
             return DatabaseFault(Verdict.NO_PARTITION, state, place)
         return DatabaseFault(Verdict.TRANSIENT, state, place, table=table)
+    if state == "23514" and diag.table_name and not (diag.constraint_name or diag.datatype_name):
+        # No CHECK of a table or a domain, nor a RAISE, which names neither: no partition.
+        found = _KEY_DAY.search(diag.message_detail or "")
+        day = found[1] if found else ""
+        return DatabaseFault(Verdict.NO_TARGET_PARTITION, state, place, None, table, day)
     if is_row_state(state):
         return DatabaseFault(Verdict.BAD_ROW, state, place, line, table)
     return DatabaseFault(Verdict.TRANSIENT, state, place, table=table)
@@ -167,6 +181,7 @@ def transient(
         hint=hint,
         stage=stage,
         table=fault.table or table,
+        day=fault.day,
     )
 
 

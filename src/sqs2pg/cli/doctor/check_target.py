@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sqs2pg.cli.doctor.check_partitions import check_partitions
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.errors import SettingsError
@@ -75,7 +76,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 "check the policies FOR INSERT of the pipeline's role",
             )
         )
-    return findings
+    return findings + await check_partitions(context, name, table)
 
 
 def _spellings(
