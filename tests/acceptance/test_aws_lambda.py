@@ -238,6 +238,25 @@ def test_on_a_standard_queue_a_group_goes_on_past_the_failed_one(
         assert query("SELECT user_id FROM user_logins ORDER BY 1") == [("u0",), ("u2",)]
 
 
+READS = """CREATE FUNCTION reads() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.user_id ~ '{who}' THEN PERFORM FROM missing_table; END IF; RETURN NEW; END $$;
+CREATE TRIGGER reads BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION reads()"""
+
+
+def test_a_trigger_that_fails_for_one_row_gives_one_message_back(
+    start: Start, query: Query
+) -> None:
+    names = ids(20)
+    records = [record(name, login(f"u{at}", ip=SECRET)) for at, name in enumerate(names)]
+    with start() as function:
+        query(READS.format(who="^u7$"))
+        assert function.invoke({"Records": records}).failures == [names[7]]
+        assert query("SELECT count(*) FROM user_logins") == [(19,)]
+        assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+        query("DROP TRIGGER reads ON user_logins")
+        assert function.invoke({"Records": [records[7]]}).failures == []
+
+
 def test_a_fault_of_the_settings_raises_and_says_so_without_a_value(
     start: Start, query: Query
 ) -> None:

@@ -347,3 +347,20 @@ async def test_a_replay_leaves_what_has_no_partition_in_the_quarantine(
             " FOR VALUES FROM ('2024-05-01') TO ('2024-06-01')",
         )
         assert await replay() == (1, 0)
+
+
+async def test_no_value_of_a_row_is_in_the_log(pipeline: Assemble, database: str) -> None:
+    spoil(
+        database,
+        "RAISE EXCEPTION 'no such user: %', NEW.user_id"
+        " USING ERRCODE = 'XX000', DETAIL = NEW::text, TABLE = 'Ada', HINT = NEW.user_id",
+        "Lovelace",
+    )
+    async with pipeline() as ready:
+        await send(ready, [*(login(i) for i in range(5)), login("Ada Lovelace")])
+        with capture_logs() as logs:
+            async with consuming(ready):
+                await until(lambda: isolated(ready) == 1)
+    told = [entry for entry in logs if entry["event"] == "messages are isolated"]
+    assert told
+    assert "Lovelace" not in str(logs)

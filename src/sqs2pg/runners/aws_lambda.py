@@ -26,6 +26,7 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
 from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
+from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
@@ -41,10 +42,6 @@ CUT_S = 1.0
 UPKEEP_EVENT = "Scheduled Event"
 """`detail-type` of an EventBridge rule's event, which means one turn of the books' upkeep."""
 
-# SQLSTATE classes and codes that may be about one row of a batch: a lock or a deadlock with
-# another transaction, a statement that took too long. Halving the batch finds the row. With a
-# fault of the connection or the server, every half would fail, too.
-_ONE_ROW = ("postgres_55P03", "postgres_57014", "postgres_40")
 _CONNECTION = ("postgres_08", "postgres_25", "postgres_57P", "postgres_no_answer")
 
 logger = structlog.get_logger(__name__)
@@ -123,6 +120,7 @@ class Invocation:
         # reach it.
         self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES, fifo=fifo)
         self.outcomes: dict[str, Outcome] = {}
+        self._rehearsed = False
         self._blocked: set[str] = set()  # groups with a message that was given back
 
     async def settle(self, messages: Sequence[Message]) -> list[str]:
@@ -155,10 +153,11 @@ class Invocation:
             return
         outcomes = await self._process(batch)
         released = [m for m, o in zip(batch, outcomes, strict=True) if not o.settled]
-        if len(batch) == len(released) > 1 and self._fault_code().startswith(_ONE_ROW):
+        if len(batch) == len(released) > 1 and await self._is_fault_of_a_row():
             half = len(batch) // 2
-            await self._settle(batch[:half])
-            await self._settle(batch[half:])
+            with self._processor.sink.probing(PROBE_TIMEOUT_S):
+                await self._settle(batch[:half])
+                await self._settle(batch[half:])
             return
         for message, outcome in zip(batch, outcomes, strict=True):
             # Lambda keeps a group's order only if all messages after the failed one go back, too.
@@ -196,6 +195,25 @@ class Invocation:
             # Closed while the function was frozen: a proxy does that after half an hour.
             outcomes = await self._suspects.process(self._processor, batch)
         return outcomes
+
+    async def _is_fault_of_a_row(self) -> bool:
+        """Whether some row of the released batch is at fault: without rows, PostgreSQL takes it.
+
+        As `pipeline/isolation.py`, but at once: there is no time for more attempts. The queue's
+        own visibility timeout isolates what is given back.
+        """
+        code = self._fault_code()
+        if not code.startswith("postgres_") or code.startswith(_CONNECTION):
+            return False
+        if not self._rehearsed and self._remaining_s() > self._margin_s:
+            sink = self._processor.sink
+            try:
+                with sink.probing(PROBE_TIMEOUT_S):
+                    async with asyncio.timeout(self._remaining_s() - CUT_S):
+                        self._rehearsed = await sink.rehearse() is None
+            except (TransientFault, TimeoutError):
+                await self._processor.reconnect()
+        return self._rehearsed
 
     def _fault_code(self) -> str:
         fault = self._processor.last_fault
