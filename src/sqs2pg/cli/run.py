@@ -53,7 +53,7 @@ def run(
         raise click.UsageError(
             "--ray goes without --local and --workers: see [ray] in the settings"
         )
-    from sqs2pg.cli.run_process import Drain, as_flat, summary
+    from sqs2pg.cli.run_process import Drain
 
     servers: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if local:
@@ -95,21 +95,28 @@ def run(
                     verbose=verbose,
                 )
             )
+    _report(totals, drain=drain, as_json=as_json, is_worker=status_file is not None)
+    return 0
+
+
+def _report(totals: Totals, *, drain: bool, as_json: bool, is_worker: bool) -> None:
+    """Print what was done. Raises FatalFault if a drain has left isolated messages."""
+    from sqs2pg.cli.run_process import as_flat, summary
+
     if as_json:
         # Several workers may have met the same message: their parent needs to know which.
-        names = {"isolated": totals.isolated} if status_file else {}
+        names = {"isolated": totals.isolated} if is_worker else {}
         print_json(as_flat(totals) | names)
     elif drain:
         print(summary(totals))
     # One of several workers leaves this to its parent: the others go on.
-    if drain and totals.isolated and status_file is None:
+    if drain and totals.isolated and not is_worker:
         raise FatalFault(
             f"{len(totals.isolated):,} messages are left that PostgreSQL does not take",
             code="isolated_messages",
             hint="the log names them (`messages are isolated`), with SQLSTATE and table; correct "
             "the cause and run again",
         )
-    return 0
 
 
 async def _run_over(
