@@ -67,7 +67,6 @@ def demo(
     It looks for no settings file. From a file given with -c it takes the names, the table and the
     batches; the file's mapping must be that of the generated logins.
     """
-    from sqs2pg.cli.demo_chaos import kill_midway
     from sqs2pg.cli.demo_recovery import show_recovery
     from sqs2pg.cli.run_pipeline import consume
     from sqs2pg.cli.run_process import Drain, as_flat
@@ -85,10 +84,7 @@ def demo(
         say(f"sending {messages:,} logins, about one in fifty malformed …")
         sent = run_async(_send(settings, messages, seed))
         if chaos:
-            say("starting a consumer, to kill it midway …")
-            before = run_async(kill_midway(settings, sent, _as_variables(taken)))
-            say(f"killed with SIGKILL, {before:,} messages written, some not yet deleted")
-            say("starting it again; what it held comes back when its leases end, in 5 s …")
+            _kill_consumer(settings, sent, taken, say)
         else:
             say("draining the queue …")
         totals = run_async(consume(settings, drain=Drain()))
@@ -96,7 +92,6 @@ def demo(
         if chaos:  # the killed consumer's counts are lost; take them from the books
             totals.written, totals.quarantined = report.written, report.quarantined
             totals.received = totals.settled + totals.released
-        result = {"sent": sent, **as_flat(totals)}
         ok = report.ok and report.written + report.quarantined == sent
         if not as_json:
             run_async(_show(settings, totals, report))
@@ -112,12 +107,22 @@ def demo(
         if keep:
             _keep(settings, say)
     if as_json:
-        print_json(result)
+        print_json({"sent": sent, **as_flat(totals)})
     if not ok:
         raise FatalFault(
             "the books do not balance", code="verify", hint="run `sqs2pg demo --keep`, then verify"
         )
     return 0
+
+
+def _kill_consumer(settings: Settings, sent: int, taken: dict[str, Any], say: Any) -> None:
+    """Start a consumer and kill it when some of the messages are written."""
+    from sqs2pg.cli.demo_chaos import kill_midway
+
+    say("starting a consumer, to kill it midway …")
+    before = run_async(kill_midway(settings, sent, _as_variables(taken)))
+    say(f"killed with SIGKILL, {before:,} messages written, some not yet deleted")
+    say("starting it again; what it held comes back when its leases end, in 5 s …")
 
 
 def _quiet(*_: Any) -> None:

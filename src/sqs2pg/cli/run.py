@@ -55,14 +55,11 @@ def run(
         )
     from sqs2pg.cli.run_process import Drain
 
-    servers: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if local:
-        from sqs2pg.cli.embedded.local_environment import local_environment, prepare
-
-        servers = local_environment(keep_file=True)
-    with servers:
+    with _local_servers() if local else contextlib.nullcontext():
         settings = load(config)
         if local:
+            from sqs2pg.cli.embedded.local_environment import prepare
+
             run_async(prepare(settings))
         until_empty = None
         if drain and count == 1:  # each of several workers finds out for itself
@@ -97,6 +94,13 @@ def run(
             )
     _report(totals, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
+
+
+def _local_servers() -> contextlib.AbstractContextManager[None]:
+    """Start embedded servers and point this process at them, until closed."""
+    from sqs2pg.cli.embedded.local_environment import local_environment
+
+    return local_environment(keep_file=True)
 
 
 def _report(totals: Totals, *, drain: bool, as_json: bool, is_worker: bool) -> None:
