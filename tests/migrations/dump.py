@@ -32,13 +32,15 @@ INSERT INTO sqs2pg.key (series, version, fingerprint, active)
 VALUES ('pseudonym', 1, 'ffffffffffffffff', true);
 INSERT INTO user_logins (user_id, create_date) VALUES ('u1', '2020-01-01');
 INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome)
-SELECT '00000000-0000-7000-8000-000000000001', 'm1', id, 'written' FROM sqs2pg.pipeline;
+SELECT '00000000-0000-7000-8000-000000000001', '00000000-0000-4000-8000-000000000001', id,
+    'written' FROM sqs2pg.pipeline;
 INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome)
-SELECT '00000000-0000-7000-8000-000000000002', 'm2', id, 'quarantined' FROM sqs2pg.pipeline;
+SELECT '00000000-0000-7000-8000-000000000002', '00000000-0000-4000-8000-000000000002', id,
+    'quarantined' FROM sqs2pg.pipeline;
 INSERT INTO sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at, body,
     sealed_under)
-SELECT '00000000-0000-7000-8000-000000000002', 'm2', id, 'not_json', '', 1, '1970-01-01', '\\x00',
-    'pseudonym:1' FROM sqs2pg.pipeline;
+SELECT '00000000-0000-7000-8000-000000000002', '00000000-0000-4000-8000-000000000002', id,
+    'not_json', '', 1, '1970-01-01', '\\x00', 'pseudonym:1' FROM sqs2pg.pipeline;
 INSERT INTO sqs2pg.tally (pipeline, written, quarantined, duplicate, target_rows)
 SELECT id, 1, 1, 0, 1 FROM sqs2pg.pipeline;
 """

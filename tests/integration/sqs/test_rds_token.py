@@ -10,7 +10,6 @@ import pytest
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.postgres.dsn import login_of
-from sqs2pg.runners import connect as reaching
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load
 from sqs2pg.sqs.rds_token import login_token
@@ -46,7 +45,7 @@ async def test_the_token_is_the_password_of_each_connection(
         asked.append(login)  # type: ignore[arg-type]  # compared below
         return "the token"
 
-    monkeypatch.setattr(reaching, "login_token", token)
+    monkeypatch.setattr("sqs2pg.sqs.rds_token.login_token", token)
     name = urlsplit(database).path
     settings = load(
         environ={},
