@@ -137,18 +137,22 @@ print(seen["taken"])
 """
 
 
-def test_no_mapping_makes_the_extension_leave_its_buffers() -> None:
-    compiler = find_compiler()
-    runtimes = [
+def sanitizer_runtimes(compiler: list[str]) -> str:
+    """The libraries that a sanitized extension needs, for LD_PRELOAD; none for ziglang's traps."""
+    if "ziglang" in compiler:
+        return ""
+    return " ".join(
         subprocess.run(
-            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=False
+            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
         ).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
-    ]
-    if not all(Path(runtime).is_absolute() for runtime in runtimes):
-        pytest.skip("this compiler has no sanitizers that Python could load")
+    )
+
+
+def test_no_mapping_makes_the_extension_leave_its_buffers() -> None:
+    compiler = find_compiler()
     flags = [*SANITIZED[:4], *sanitizers(compiler), "-fPIC", "-shared", "-fvisibility=hidden"]
-    environment = {"LD_PRELOAD": " ".join(runtimes), "PYTHONMALLOC": "malloc"}
+    environment = {"LD_PRELOAD": sanitizer_runtimes(compiler), "PYTHONMALLOC": "malloc"}
     done = subprocess.run(
         [sys.executable, "-c", MADE_UP, *flags],
         cwd=ROOT,
