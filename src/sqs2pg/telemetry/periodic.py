@@ -47,12 +47,15 @@ class PeriodicReadings:
         self._readings = readings
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = False
 
     async def __aenter__(self) -> Self:
+        self._ending = False
         self._tasks = [asyncio.create_task(self._repeat(reading)) for reading in self._readings]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._ending = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -63,6 +66,8 @@ class PeriodicReadings:
         while True:
             began = time.monotonic()
             ok = await self._read(reading)
+            if self._ending:
+                return  # the reading took the cancellation: asyncio.wait_for of 3.11 may
             took_s = time.monotonic() - began
             wait_s = reading.every_s if ok else min(AGAIN_S, reading.every_s)
             # Spread out, so that fifty pipelines started together do not all ask at once.
