@@ -78,6 +78,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             _PRODUCER,
         ),
         "object_changed": ("The S3 object was replaced after the message was sent.", _PRODUCER),
+        "odd_delivery": (
+            "An attribute that SQS always sends is missing or out of range; the detail names it.",
+            "Look at what stands between SQS and sqs2pg, such as an emulator; then replay.",
+        ),
         "out_of_range": ("The number is too large or has too many digits.", _MAPPING),
         "payload_missing": ("The S3 object that the message points to does not exist.", _PRODUCER),
         "payload_too_large": ("The S3 object is larger than the limit.", _ENVELOPE),

@@ -10,9 +10,16 @@ No I/O here, and no import of ours.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
+
+SENT_MS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999, since the epoch: neither Python nor an RFC 3339 time knows
+a later one."""
+RECEIVES_MAX = 2**31 - 1
+"""PostgreSQL's integer."""
 
 
 class Outcome(Enum):
@@ -39,11 +46,11 @@ class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
     Source: AWS SQS API reference, ReceiveMessage, MessageSystemAttributeNames.
     """
 
-    sent_timestamp: int
+    sent_timestamp: Annotated[int, Meta(ge=0, le=SENT_MS_MAX)]
     """Milliseconds since the epoch; the same over every redelivery."""
-    approximate_receive_count: int = 1
+    approximate_receive_count: Annotated[int, Meta(ge=0, le=RECEIVES_MAX)] = 1
     message_group_id: str | None = None
-    sequence_number: str | None = None
+    sequence_number: Annotated[str, Meta(pattern="^[0-9]{1,40}$")] | None = None
     """A number of at most 128 bits that rises within a message group of a FIFO queue."""
     aws_trace_header: str | None = msgspec.field(name="AWSTraceHeader", default=None)
 
@@ -51,9 +58,15 @@ class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
 class MessageAttribute(msgspec.Struct, rename="pascal", frozen=True, gc=False):
     """One producer-set message attribute."""
 
-    data_type: str
+    data_type: str = ""
     string_value: str | None = None
     binary_value: str | None = None
+    """Base64, as SQS sends it."""
+
+    @property
+    def text(self) -> str | None:
+        """The value of any data type: text, a number's text, or the base64 of binary data."""
+        return self.string_value if self.string_value is not None else self.binary_value
 
     def __repr__(self) -> str:
         return f"MessageAttribute({self.data_type})"
@@ -76,6 +89,8 @@ class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False
     message_attributes: dict[str, MessageAttribute] | None = None
     payload: bytes | None = msgspec.field(name="sqs2pg payload", default=None)
     """The object that the body points to, if fetched. Kept while the message is processed."""
+    odd: str = msgspec.field(name="sqs2pg odd", default="")
+    """The name of an attribute that was missing or out of its bound; "" for any usual message."""
 
     @property
     def sequence(self) -> int:

@@ -13,7 +13,7 @@ is tried at a time in a process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -30,6 +30,7 @@ from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.processor import NONE_TO_QUARANTINE, Processor
 
 _receive_count = attrgetter("attributes.approximate_receive_count")
+_odd = attrgetter("odd")
 
 
 class Suspects:
@@ -71,7 +72,7 @@ class Suspects:
         if len(part) == 1 and self.is_suspect(part[0]):
             async with self._trying:
                 return [await self.try_alone(processor, part[0])]
-        return await processor.process(part)
+        return await processor.process(part, _odd_ones(part))
 
     async def try_alone(self, processor: Processor, message: Message) -> Outcome:
         """Process a suspect under a marker; quarantine it if it crashed its worker before.
@@ -103,7 +104,7 @@ class Suspects:
         """Process a suspect that no earlier delivery left a marker of, and delete its own."""
         sink = processor.sink
         try:
-            [outcome] = await processor.process([message], NONE_TO_QUARANTINE)
+            [outcome] = await processor.process([message], _odd_ones([message]))
         except (FatalFault, KeyFault):
             with suppress(Sqs2pgError):
                 await sink.clear_suspect(key)
@@ -117,3 +118,14 @@ class Suspects:
             with suppress(TransientFault):  # the reason of the release is what counts
                 await sink.clear_suspect(key)
         return outcome
+
+
+def _odd_ones(part: Sequence[Message]) -> Mapping[str, PermanentFault]:
+    """Return the faults of messages that were not delivered as SQS delivers, by MessageId."""
+    if not any(map(_odd, part)):
+        return NONE_TO_QUARANTINE
+    return {
+        message.message_id: PermanentFault("odd_delivery", message.odd, stage=Stage.RECEIVE)
+        for message in part
+        if message.odd
+    }

@@ -32,6 +32,7 @@ from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
 from sqs2pg.settings import Settings, load
+from sqs2pg.sqs.odd_deliveries import read_entry
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES
 from sqs2pg.telemetry import log
 from sqs2pg.telemetry.emf import EmfLines
@@ -76,12 +77,7 @@ def messages_of(event: object) -> tuple[list[Message], bool]:
     try:
         records = msgspec.convert(event, _Event, strict=False).records
     except msgspec.ValidationError:
-        # The validator's text may quote the event.
-        raise FatalFault(
-            "the event is not one of an SQS event source mapping",
-            code="not_an_sqs_event",
-            hint="connect the function to an SQS queue, with ReportBatchItemFailures",
-        ) from None
+        return _messages_one_by_one(event)
     messages = [
         Message(
             record.message_id,
@@ -97,6 +93,25 @@ def messages_of(event: object) -> tuple[list[Message], bool]:
         for record in records
     ]
     return messages, any(record.event_source_arn.endswith(".fifo") for record in records)
+
+
+def _messages_one_by_one(event: object) -> tuple[list[Message], bool]:
+    """As `messages_of`, for an event in which some record is odd: that one is quarantined."""
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    messages: list[Message] = []
+    fifo = False
+    for record in records if isinstance(records, list) else [None]:
+        source = record.get("eventSourceARN") if isinstance(record, Mapping) else None
+        message = read_entry(record, camel=True)
+        if message is None or not isinstance(source, str):
+            raise FatalFault(
+                "the event is not one of an SQS event source mapping",
+                code="not_an_sqs_event",
+                hint="connect the function to an SQS queue, with ReportBatchItemFailures",
+            )
+        messages.append(message)
+        fifo = fifo or source.endswith(".fifo")
+    return messages, fifo
 
 
 class Invocation:

@@ -39,6 +39,7 @@ from sqs2pg.runners.autoscaler import Load, Scaler
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.wire import read_counts
 from sqs2pg.telemetry import log
 
 INSTALL_HINT = "pip install 'sqs2pg[ray]'"
@@ -350,11 +351,10 @@ class FleetDriver:
             "ApproximateNumberOfMessagesDelayed",
         ]
         try:
-            counts = await self._client.attributes(self._queue_url, names)
+            return sum(read_counts(await self._client.attributes(self._queue_url, names), names))
         except TransientFault as fault:
             logger.warning("the queue's length is not known now", code=fault.code)
             return None
-        return sum(int(counts.get(name, 0)) for name in names)
 
 
 async def answer_of(reference: Any) -> Any:

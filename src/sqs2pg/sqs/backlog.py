@@ -17,6 +17,7 @@ import msgspec
 
 from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.wire import read_counts
 
 DENIED_FOR_S = 3600.0
 """How long CloudWatch is not asked again after a refusal; permission may be granted later."""
@@ -45,7 +46,7 @@ class DeadLetterQueue:
         name = "ApproximateNumberOfMessages"
         url = await self._client.queue_url(arn)
         answer = await self._client.attributes(url, [name])
-        return int(answer.get(name, 0))
+        return read_counts(answer, [name])[0]
 
 
 def _dead_letter_arn(policy: str) -> str:

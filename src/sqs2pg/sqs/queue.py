@@ -24,7 +24,7 @@ from sqs2pg.sqs.concurrency import RoundTripTime
 from sqs2pg.sqs.deleter import Deleter
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.leases import Lease, Leases
-from sqs2pg.sqs.wire import BATCH_MAX
+from sqs2pg.sqs.wire import BATCH_MAX, read_counts
 from sqs2pg.telemetry.metrics import Metrics
 
 LEASE_TOTAL_S = 43_200
@@ -283,16 +283,19 @@ class QueueSource:
         try:
             policy = msgspec.json.decode(answer.get("RedrivePolicy", "{}"))
             return max(2, int(policy["maxReceiveCount"]) - 1)
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError, OverflowError):
             return SUSPECT_RECEIVES
 
     async def depth(self) -> tuple[int, int, int]:
-        """Return the queue's approximate counts: visible, in flight, delayed."""
+        """Return the queue's approximate counts: visible, in flight, delayed.
+
+        Raises TransientFault if the answer has no counts: that is not an empty queue.
+        """
         names = (
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesDelayed",
         )
         answer = await self._client.attributes(self.queue_url, names)
-        visible, in_flight, delayed = (int(answer.get(name, 0)) for name in names)
+        visible, in_flight, delayed = read_counts(answer, names)
         return visible, in_flight, delayed

@@ -2,18 +2,20 @@
 
 Place in the flow: between the client's methods and the bytes of HTTP. No I/O. Field names are
 those of the SQS API reference (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/).
-Promises: an answer of ReceiveMessage becomes `Message`s in one pass over its bytes.
+Promises: a usual answer of ReceiveMessage becomes `Message`s in one pass over its bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+import structlog
 
 from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.message import Message
+from sqs2pg.sqs import odd_deliveries
 from sqs2pg.sqs.errors import plain_name
 
 CONTENT_TYPE = "application/x-amz-json-1.0"
@@ -28,6 +30,8 @@ SYSTEM_ATTRIBUTES = (
     "SequenceNumber",
     "AWSTraceHeader",
 )
+
+log = structlog.get_logger(__name__)
 
 
 class Operation(msgspec.Struct, frozen=True, eq=False):
@@ -134,6 +138,7 @@ class _AttributesAnswer(msgspec.Struct, rename="pascal", gc=False):
 _IDS = tuple(str(index) for index in range(BATCH_MAX))
 _ID_LISTS = [list(_IDS[:count]) for count in range(BATCH_MAX + 1)]
 _ALL_DONE_BYTES_MAX = 4096
+_COUNT_DIGITS_MAX = 15
 _Answer = TypeVar("_Answer")
 _encode = msgspec.json.Encoder().encode
 _receive_answer = msgspec.json.Decoder(_ReceiveAnswer, strict=False)  # numbers arrive as text
@@ -222,11 +227,25 @@ def write_body(**fields: Any) -> bytes:
 
 
 def read_messages(body: bytes) -> list[Message]:
-    """Read ReceiveMessage's answer. Raises TransientFault `aws_garbled_reply`, as every reader."""
+    """Read ReceiveMessage's answer; messages that are odd come too (`odd_deliveries.py`).
+
+    Raises TransientFault `aws_garbled_reply`, as every reader.
+    """
     try:
         return _receive_answer.decode(body).messages or []
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise _garbled(RECEIVE) from None
+        pass  # below, without the error: it may quote the body
+    read = odd_deliveries.read_reply(body)
+    messages, none = read or ([], 0)
+    if not messages:
+        raise _garbled(RECEIVE)
+    if none:
+        log.warning(
+            "messages without a MessageId or a receipt handle are left on the queue",
+            code="odd_delivery",
+            messages=none,
+        )
+    return messages
 
 
 def read_failures(body: bytes, count: int, operation: Operation) -> list[EntryFailure]:
@@ -275,8 +294,28 @@ def read_queue_url(body: bytes, operation: Operation) -> str:
 
 
 def read_attributes(body: bytes) -> dict[str, str]:
-    """Read GetQueueAttributes's answer; numbers stay text."""
+    """Read GetQueueAttributes's answer; numbers stay text.
+
+    An empty answer has none, as AWS's own clients read it: some emulators send that.
+    """
+    if not body.strip():
+        return {}
     return _read(_attributes_answer, body, ATTRIBUTES).attributes or {}
+
+
+def read_counts(attributes: Mapping[str, str], names: Sequence[str]) -> list[int]:
+    """Return counts among a queue's attributes; one that it does not have is 0.
+
+    Raises TransientFault `aws_garbled_reply` if it has none of them, or one that is no number.
+    """
+    given = [attributes.get(name) for name in names]
+    if all(one is None for one in given) or not all(one is None or _is_count(one) for one in given):
+        raise _garbled(ATTRIBUTES)
+    return [int(one or 0) for one in given]
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _COUNT_DIGITS_MAX
 
 
 def _check_batch(entries: Sequence[object]) -> None:

@@ -1,0 +1,47 @@
+"""Odd deliveries on real servers: the odd message is set aside, the others are written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sqs2pg.message import Message
+from sqs2pg.sqs import wire
+from tests.integration.support import Assemble, rows, send
+from tests.logins import login
+
+TOO_LATE = str(253_402_300_800_000)  # the first millisecond of the year 10000
+read_messages = wire.read_messages
+
+
+def damaged(answer: bytes) -> list[Message]:
+    """Read a reply in which the server has garbled the messages of three people."""
+    reply = json.loads(answer or b"{}")
+    for message in reply.get("Messages") or ():
+        match json.loads(message["Body"])["user_id"]:
+            case "u2":
+                message["Attributes"]["SentTimestamp"] = TOO_LATE
+            case "u5":
+                del message["Attributes"]["SentTimestamp"]
+            case "u7":
+                del message["Body"]
+    return read_messages(json.dumps(reply).encode())
+
+
+async def test_odd_messages_are_quarantined_and_the_others_written(
+    pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "read_messages", damaged)
+    async with pipeline() as ready:
+        await send(ready, [login(number) for number in range(10)])
+        totals = await ready.consumer.run(drain_settle_s=0.5)
+        assert (totals.written, totals.quarantined, totals.released) == (7, 3, 0)
+    found = rows(database, "SELECT reason, detail FROM sqs2pg.quarantine ORDER BY detail")
+    assert found == [
+        ("odd_delivery", "Body"),
+        ("odd_delivery", "SentTimestamp"),
+        ("odd_delivery", "SentTimestamp"),
+    ]
+    left = rows(database, "SELECT user_id FROM user_logins ORDER BY user_id")
+    assert left == [(f"u{number}",) for number in (0, 1, 3, 4, 6, 8, 9)]
