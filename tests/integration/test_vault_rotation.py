@@ -168,7 +168,7 @@ async def test_rewrap_waits_for_batches_that_began_under_the_old_root(
     rotate(chosen, database, "vault")
     assert (await rewrap(chosen)).rewrapped == 2
     late = "UPDATE pii.subject_key SET key_version = 1, wrapped_key = %s WHERE subject = %s"
-    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    waiting = "SELECT 1 FROM pg_locks WHERE relation = 'pii.erasure_lock'::regclass AND NOT granted"
     waiting += " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     with psycopg.connect(database) as batch:
         batch.execute("SELECT pii.lock_shared()")

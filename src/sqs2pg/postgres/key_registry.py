@@ -80,7 +80,7 @@ async def activate(session: Session, keyring: Keyring, series: str, version: int
     fingerprint = keyring.fingerprints(series)[version]
     with explained():
         async with session.transaction():
-            await session.execute("SELECT pg_advisory_xact_lock(hashtext('sqs2pg.key'))")
+            await session.execute("LOCK TABLE sqs2pg.key IN SHARE ROW EXCLUSIVE MODE")
             await session.execute(_RETIRE, [series])
             if not await session.execute(_ACTIVATE, [series, version, fingerprint]):
                 raise KeyFault(

@@ -31,7 +31,11 @@ DAYS_AHEAD = 7
 ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
 """They belong to the whole cluster; sql/roles.sql says what each may do."""
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('sqs2pg.migrate'))"
+# One migration at a time. A first one has no table to lock yet: CREATE SCHEMA makes the second of
+# two wait for the first, and then fails.
+_IS_MIGRATED = "SELECT to_regclass('sqs2pg.migration') IS NOT NULL"
+_LOCK = "LOCK TABLE sqs2pg.migration IN SHARE ROW EXCLUSIVE MODE"
+_ANOTHER_WAS_FIRST = (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation)
 _REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
 SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
     SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
@@ -111,13 +115,20 @@ async def migrate(session: Session, settings: Settings, *, additive: bool = Fals
     does not fit the mapping, FatalFault where the role may not create what is missing.
     """
     with explained():
-        async with session.transaction():
+        [(migrated,)] = await session.execute(_IS_MIGRATED)
+        try:
+            async with session.transaction(*[_LOCK][: bool(migrated)]):
+                return await _apply(session, settings, additive=additive)
+        except _ANOTHER_WAS_FIRST:
+            [(migrated_since,)] = await session.execute(_IS_MIGRATED)
+            if migrated or not migrated_since:
+                raise
+        async with session.transaction(_LOCK):
             return await _apply(session, settings, additive=additive)
 
 
 async def _apply(session: Session, settings: Settings, *, additive: bool) -> list[str]:
     done: list[str] = []
-    await session.execute(_LOCK)
     applied = await read_record(session)
     check_record(applied)
     await check_schemas(session, applied)

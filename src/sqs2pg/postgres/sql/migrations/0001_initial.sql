@@ -22,6 +22,9 @@
 -- Two rules hold for every function. It fixes its search_path, so that nobody can slip another
 -- table or operator under it. Where it is SECURITY DEFINER, it does one bounded thing with the
 -- owner's rights, so that its callers need no rights of their own to the tables.
+--
+-- And none takes an advisory lock. Those have no privileges: any login of the database could hold
+-- one and stop the work. What must not run at the same time takes a lock on a table of ours.
 
 ------------------------------------------------------------------------------------------------
 -- 1. Schemas and migrations
@@ -100,10 +103,13 @@ AS $$
             || '00000000000000000000')::uuid
 $$;
 
+-- Whoever attaches or drops a day locks this table first, until its transaction ends. It has no
+-- rows, and nobody but its owner has a privilege on it.
+CREATE TABLE sqs2pg.days_lock ();
+
 -- Attach the day partitions that are missing from first_day to last_day; return how many were.
 -- Each is created as a table of its own and then attached. ATTACH takes SHARE UPDATE EXCLUSIVE on
--- the ledger, so inserts continue. The advisory lock belongs to the transaction, because a
--- connection pooler may share a session.
+-- the ledger, so inserts continue.
 CREATE FUNCTION sqs2pg.attach_days(first_day date, last_day date) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -118,7 +124,7 @@ BEGIN
     IF last_day - first_day > 400 THEN
         RAISE EXCEPTION 'sqs2pg.attach_days: more than 400 days asked for' USING ERRCODE = '22023';
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.attach_days'));
+    LOCK TABLE sqs2pg.days_lock IN EXCLUSIVE MODE;
     -- Days below the undated partition's upper bound are its own.
     SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::uuid
       INTO dated_from FROM pg_class c WHERE c.oid = 'sqs2pg.delivery_undated'::regclass;
@@ -148,7 +154,7 @@ DECLARE
     partition text;
     day date;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.attach_days'));
+    LOCK TABLE sqs2pg.days_lock IN EXCLUSIVE MODE;
     SELECT c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') INTO partition, day
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'sqs2pg.delivery'::regclass AND c.relname ~ '^delivery_[0-9]{8}$'
@@ -426,7 +432,7 @@ CREATE UNIQUE INDEX key_one_active ON sqs2pg.key (series) WHERE active;
 ------------------------------------------------------------------------------------------------
 
 -- The targets that are partitioned by a date, and how. `migrate` writes it; the functions below
--- read it.
+-- read it. Each locks the row of its target first, so that one at a time changes its partitions.
 CREATE TABLE sqs2pg.partitioned (
     target         text PRIMARY KEY,        -- schema.table, quoted where SQL requires it
     column_name    text NOT NULL,
@@ -465,12 +471,11 @@ DECLARE
     columns text;
     moved bigint := 0;
 BEGIN
-    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target;
+    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'sqs2pg.attach_period: no such partitioned target' USING ERRCODE = '22023';
     END IF;
     parent := of_target::regclass;
-    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.partition'), parent::oid::integer);
     SELECT * INTO part FROM sqs2pg.period(parent, how.every, day);
     SELECT n.nspname INTO schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.oid = parent;
@@ -511,12 +516,11 @@ DECLARE
     oldest regclass;
     dropped bigint;
 BEGIN
-    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target;
+    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'sqs2pg.drop_period: no such partitioned target' USING ERRCODE = '22023';
     END IF;
     parent := of_target::regclass;
-    PERFORM pg_advisory_xact_lock(hashtext('sqs2pg.partition'), parent::oid::integer);
     WITH ours AS MATERIALIZED (
         SELECT c.oid::regclass AS part,
                substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''') AS upper
@@ -672,19 +676,31 @@ CREATE TABLE pii.token_map (
 -- they have grown. Switching off sequential scans, hash joins and merge joins binds them to the
 -- indexes.
 
--- Take the erasure lock, shared. A batch holds it from its first statement to its end, and an
--- erasure takes it alone before it destroys a key. So a batch either ends before the erasure, which
--- then finds its rows, or begins after it and reads the new epoch, which empties its cache.
+-- The erasure lock. It has no rows, and nobody but its owner has a privilege on it.
+CREATE TABLE pii.erasure_lock ();
+
+-- Take the erasure lock, shared, until the transaction ends. A batch holds it from its first
+-- statement on, and an erasure takes it alone before it destroys a key. So a batch either ends
+-- before the erasure, which then finds its rows, or begins after it and reads the new epoch, which
+-- empties its cache. ROW SHARE is the weakest mode that EXCLUSIVE excludes.
 CREATE FUNCTION pii.lock_shared() RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT pg_advisory_xact_lock_shared(hashtext('sqs2pg.forget')) $$;
+AS $$
+BEGIN
+    LOCK TABLE pii.erasure_lock IN ROW SHARE MODE;
+END
+$$;
 
 -- Take the erasure lock alone: wait for the batches that run, and hold back new ones.
 CREATE FUNCTION pii.lock_alone() RETURNS void
-LANGUAGE sql
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-AS $$ SELECT pg_advisory_xact_lock(hashtext('sqs2pg.forget')) $$;
+AS $$
+BEGIN
+    LOCK TABLE pii.erasure_lock IN EXCLUSIVE MODE;
+END
+$$;
 
 -- Return those of the named values that are not stored yet, each with its subject's key. Where
 -- wrapped_key is NULL the subject has no key, and `generation` is that of the key to create. For a
