@@ -84,7 +84,6 @@ class HttpConnection(asyncio.Protocol):
         self._waiter: asyncio.Future[Reply] | None = None
         self._next_request: NextRequest | None = None
         self._head: list[bytes] = []
-        self._head_size = 0
         self._body: list[bytes] = []
         self._body_size = 0
         self._interims = 0
@@ -175,14 +174,15 @@ class HttpConnection(asyncio.Protocol):
             self.abort()  # a late answer must not be taken for that of the next request
             return
         if self._read_plain and not self._reply_started and (body := self._read_plain(data)):
-            if self._next_request is None or not self._send_next(body, self._next_request):
+            self._body = [body]
+            if not self._send_next():
                 self._reply_started = self._keep_alive = True
                 self._finish(Reply(200, data, body))
+                self._body = []
             return
         self._reply_started = True
         if not self._headed:
             self._head.append(data)
-            self._head_size += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -193,11 +193,9 @@ class HttpConnection(asyncio.Protocol):
             self._fail(_garbled())
             return
         if self._complete:
-            reply = self._parsed()
-            ask = self._next_request if reply.status == 200 and self._keep_alive else None
-            if ask is None or not self._send_next(reply.body, ask):
-                self._finish(reply)
-        elif not self._headed and self._head_size > HEAD_BYTES_MAX:
+            if self._status != 200 or not self._keep_alive or not self._send_next():
+                self._finish(self._parsed())
+        elif not self._headed and sum(map(len, self._head)) > HEAD_BYTES_MAX:
             self._fail(_oversize("headers", HEAD_BYTES_MAX))
         else:
             self.deadline = self._loop.time() + self._silence_s
@@ -249,34 +247,34 @@ class HttpConnection(asyncio.Protocol):
             self._interims += 1
 
     def _parsed(self) -> Reply:
-        head, body = self._head, self._body
-        reply = Reply(
-            self._status,
-            head[0] if len(head) == 1 else b"".join(head),
-            body[0] if len(body) == 1 else b"".join(body),
-            self._interims,
-        )
-        self._head = []
-        self._body = []
-        self._head_size = self._body_size = self._interims = 0
+        reply = Reply(self._status, b"".join(self._head), b"".join(self._body), self._interims)
+        self._forget_reply()
         return reply
 
-    def _send_next(self, body: bytes, next_request: NextRequest) -> bool:
+    def _forget_reply(self) -> None:
+        self._head = []
+        self._body = []
+        self._body_size = self._interims = 0
+
+    def _send_next(self) -> bool:
         """Send the next request, if any; return whether the reply is done with.
 
         It is done with if another request is under way, or if `next_request` raised.
         """
-        waiter, transport = self._waiter, self._transport
-        if waiter is None or waiter.done() or transport is None or transport.is_closing():
+        next_request, waiter, transport = self._next_request, self._waiter, self._transport
+        if next_request is None or waiter is None or waiter.done():
+            return False
+        if transport is None or transport.is_closing():
             return False
         try:
-            request = next_request(body)
+            request = next_request(b"".join(self._body))
         except Exception as error:  # noqa: BLE001  the caller must see it; the loop would only log it
             self._fail(error)
             return True
         if request is None:
             return False
         self._exchanges += 1
+        self._forget_reply()
         self._send(transport, request)
         return True
 

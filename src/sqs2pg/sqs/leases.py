@@ -8,6 +8,7 @@ end of this module do the same in Python.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -149,23 +150,24 @@ def hold_messages(
     Returns whether they were put, the size of all bodies together and the size of the largest
     body: UTF-8 bytes, upper bounds.
     """
-    sizes = [len(m.body) * (1 if m.body.isascii() else 4) for m in messages]
-    fresh = dict.fromkeys([message.message_id for message in messages], lease)
-    all_new = len(fresh) == len(messages) and held.keys().isdisjoint(fresh)
-    if all_new:
-        held.update(fresh)
+    sizes = [len(m.body) if m.body.isascii() else 4 * len(m.body) for m in messages]
+    count = len(held) + len(messages)
+    put = held.setdefault
+    owners = [put(message.message_id, lease) for message in messages]
+    all_new = len(held) == count
+    if not all_new:
+        for message, owner in zip(messages, owners, strict=True):
+            if owner is lease:
+                held.pop(message.message_id, None)
     return all_new, sum(sizes), max(sizes, default=0)
 
 
 def release_messages(held: dict[str, Lease], messages: list[Message]) -> list[tuple[Lease, int]]:
     """Remove messages; return each run of messages under one lease: the lease and their number."""
-    runs: list[tuple[Lease, int]] = []
-    for message in messages:
-        lease = held.pop(message.message_id, None)
-        if lease is None:
-            continue
-        if runs and runs[-1][0] is lease:
-            runs[-1] = (lease, runs[-1][1] + 1)
-        else:
-            runs.append((lease, 1))
-    return runs
+    pop = held.pop
+    leases = [pop(message.message_id, None) for message in messages]
+    first = leases[0] if leases else None
+    if first is not None and leases.count(first) == len(leases):
+        return [(first, len(leases))]  # the usual case
+    held_by = [lease for lease in leases if lease is not None]
+    return [(lease, len(list(run))) for lease, run in itertools.groupby(held_by)]

@@ -1,7 +1,8 @@
 """AWS Signature Version 4, split into the parts that change and those that do not.
 
 Place in the flow: the client makes one `RequestTemplate` per operation at start. Each request then
-takes a date, two hashes and one keyed hash (about 3 µs).
+takes the hash of its body and two short ones: what the requests of a second have in common is
+hashed once.
 
 Promises: the signature equals the one the AWS SDKs make for the same request. The canonical
 request and the key derivation follow "Create a signed AWS API request" in the IAM User Guide
@@ -15,13 +16,16 @@ import hmac
 import time
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
 from sqs2pg import __version__
-from sqs2pg.keys.hmac_state import KeyedHash
+from sqs2pg.keys.hmac_state import hmac_states
 from sqs2pg.native import extension
+
+if TYPE_CHECKING:
+    from _hashlib import HASH
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 USER_AGENT = f"sqs2pg/{__version__}"
@@ -55,7 +59,6 @@ class _Day(NamedTuple):
     date: str
     credential: str
     scope: str
-    signature: KeyedHash
     key: bytes
 
 
@@ -72,7 +75,7 @@ class Signer:
         self.service = service
         self._second = -1
         self._timestamp = ""
-        self._day = _Day("", "", "", KeyedHash(b""), b"")
+        self._day = _Day("", "", "", b"")
 
     def timestamp(self, second: int) -> str:
         """Return a time (seconds since the epoch) as SigV4 writes it, `20150830T123600Z`.
@@ -94,7 +97,7 @@ class Signer:
     def _begin_day(self, date: str) -> _Day:
         scope = f"{date}/{self.region}/{self.service}/aws4_request"
         key = derive_signing_key(self.keys.secret_key, date, self.region, self.service)
-        return _Day(date, f"{self.keys.access_key}/{scope}", scope, KeyedHash(key), key)
+        return _Day(date, f"{self.keys.access_key}/{scope}", scope, key)
 
 
 class RequestTemplate:
@@ -136,6 +139,8 @@ class RequestTemplate:
         self._native = native.sign if native and native.SHA256 != "c" else None
         self._second = -1
         self._fixed: tuple[bytes, ...] = ()  # the native arguments for this second
+        self._begun = -1
+        self._states = (b"", sha256(), sha256(), sha256())
 
     def sign(self, body: bytes, epoch_s: float) -> bytes:
         """Return the whole request as sent, signed as of `epoch_s` (seconds since the epoch)."""
@@ -161,19 +166,32 @@ class RequestTemplate:
         )
 
     def _sign(self, body: bytes, second: int) -> bytes:
+        if second != self._begun:
+            self._states = self._begin_second(second)
+            self._begun = second
+        head, canonical_state, inner_state, outer_state = self._states
+        canonical = canonical_state.copy()
+        canonical.update(sha256(body).hexdigest().encode())
+        inner = inner_state.copy()
+        inner.update(canonical.hexdigest().encode())
+        outer = outer_state.copy()
+        outer.update(inner.digest())
+        signature = outer.hexdigest().encode()
+        return b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (head, signature, len(body), body)
+
+    def _begin_second(self, second: int) -> tuple[bytes, HASH, HASH, HASH]:
+        """Hash what the requests of one second have in common.
+
+        Returns the request up to the signature; the state of the canonical request up to the body's
+        hash; the states of the signature's HMAC: the inner one up to the canonical request's hash.
+        """
         timestamp = self._signer.timestamp(second)
         day = self._signer.day
-        canonical = (
-            f"{self._before_date}{timestamp}{self._after_date}{sha256(body).hexdigest()}".encode()
-        )
-        signature = day.signature.hexdigest(
-            f"{ALGORITHM}\n{timestamp}\n{day.scope}\n{sha256(canonical).hexdigest()}".encode()
-        )
-        return (
-            f"{self._head}{timestamp}\r\n"
-            f"authorization: {ALGORITHM} Credential={day.credential}{self._names}{signature}\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        ).encode() + body
+        head = f"{self._head}{timestamp}\r\nauthorization: {ALGORITHM} Credential={day.credential}"
+        inner, outer = hmac_states(day.key)
+        inner.update(f"{ALGORITHM}\n{timestamp}\n{day.scope}\n".encode())
+        canonical = sha256(f"{self._before_date}{timestamp}{self._after_date}".encode())
+        return f"{head}{self._names}".encode(), canonical, inner, outer
 
 
 class RepeatedRequest:

@@ -188,6 +188,16 @@ def test_the_signing_key_changes_at_midnight_utc() -> None:
     assert before == back
 
 
+def test_the_requests_of_one_second_are_signed_each_on_its_own() -> None:
+    def template() -> RequestTemplate:
+        return RequestTemplate(Signer(EXAMPLE, region="us-east-1", host="h"))
+
+    one = template()
+    for epoch_s in (EXAMPLE_EPOCH, EXAMPLE_EPOCH + 0.9, EXAMPLE_EPOCH + 1, EXAMPLE_EPOCH):
+        for body in (b"first", b"", b"second" * 900, b"first"):
+            assert one.sign(body, epoch_s) == template().sign(body, epoch_s)
+
+
 def test_repeated_request_is_signed_once_a_second() -> None:
     template = RequestTemplate(Signer(EXAMPLE, region="us-east-1", host="h"))
     repeated = RepeatedRequest(template, b"poll")
