@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
-from sqs2pg.errors import Stage, TransientFault
+from sqs2pg.errors import SettingsError, Stage, TransientFault
 from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.queue_address import QueueAddress, split_queue
 from sqs2pg.sqs.wire import read_counts
 
 DENIED_FOR_S = 3600.0
@@ -40,20 +41,21 @@ class DeadLetterQueue:
         TransientFault, or FatalFault if the attributes may not be read.
         """
         answer = await self._client.attributes(self._queue_url, ["RedrivePolicy"])
-        arn = _dead_letter_arn(answer.get("RedrivePolicy", ""))
-        if not arn:
+        address = _dead_letter_address(answer.get("RedrivePolicy", ""))
+        if address is None:
             return None
         name = "ApproximateNumberOfMessages"
-        url = await self._client.queue_url(arn)
+        # In the queue's own region, whatever the ARN says: emulators write others.
+        url = await self._client.look_up(address.name, address.account)
         answer = await self._client.attributes(url, [name])
         return read_counts(answer, [name])[0]
 
 
-def _dead_letter_arn(policy: str) -> str:
+def _dead_letter_address(policy: str) -> QueueAddress | None:
     try:
-        return str(msgspec.json.decode(policy)["deadLetterTargetArn"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return ""
+        return split_queue(str(msgspec.json.decode(policy)["deadLetterTargetArn"]))
+    except (msgspec.DecodeError, KeyError, TypeError, SettingsError):
+        return None
 
 
 class OldestMessage:

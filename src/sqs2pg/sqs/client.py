@@ -23,10 +23,10 @@ from sqs2pg.sqs import wire
 from sqs2pg.sqs.chained_calls import CallChain, DeleteBatches, DeleteChain, ReceiveChain
 from sqs2pg.sqs.connection import Reply
 from sqs2pg.sqs.dialer import Dialer, make_tls
-from sqs2pg.sqs.endpoint import split_queue
 from sqs2pg.sqs.environment import AwsEnvironment, read_environment
 from sqs2pg.sqs.errors import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
 from sqs2pg.sqs.pool import IDLE_S, SWEEP_S, ConnectionPool
+from sqs2pg.sqs.queue_address import check_queue
 from sqs2pg.sqs.retries import NOT_TAKEN, Retries
 from sqs2pg.sqs.signer import USER_AGENT, AwsKeys, RepeatedRequest, RequestTemplate, Signer
 from sqs2pg.sqs.wire import EntryFailure, Operation, OutgoingMessage, SendResult
@@ -125,16 +125,16 @@ class SqsClient:
     async def queue_url(self, name_or_url_or_arn: str) -> str:
         """Return the URL of a queue. A URL is returned as it is; a name or an ARN is looked up.
 
-        Raises SettingsError if an ARN or an AWS URL names another region than the client's.
+        Raises SettingsError if it is malformed, or names another region, partition or host than
+        the client's.
         """
-        name, account, region = split_queue(name_or_url_or_arn)
-        if region and region != self.region:
-            raise SettingsError(
-                f"the queue is in region {region}, the client in {self.region}",
-                hint=f"set AWS_REGION={region}, or correct source.queue",
-            )
-        if not name:
+        address = check_queue(name_or_url_or_arn, self._environment.endpoint, self.region)
+        if not address.name:
             return name_or_url_or_arn
+        return await self.look_up(address.name, address.account)
+
+    async def look_up(self, name: str, account: str = "") -> str:
+        """Return the URL of a queue by its name, in the client's region. `account`: "" for ours."""
         body = wire.write_body(QueueName=name, QueueOwnerAWSAccountId=account or None)
         reply = await self._call(wire.QUEUE_URL, body)
         return wire.read_queue_url(reply, wire.QUEUE_URL)

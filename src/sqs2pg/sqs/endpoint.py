@@ -21,13 +21,6 @@ _PORTS = {"http": 80, "https": 443}
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
 """Paths that SigV4's canonical form does not change, with or without double encoding."""
 
-_ARN = re.compile(r"arn:[a-z-]+:sqs:([a-z0-9-]+):(\d{12}|):([A-Za-z0-9_-]+(?:\.fifo)?)")
-_AWS_HOST = re.compile(
-    r"(?:.+\.)?sqs(?:-fips)?\.([a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws\.com(?:\.cn)?|api\.aws)"
-    r"|([a-z0-9-]+)\.queue\.amazonaws\.com"
-)
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
-
 
 class Endpoint(msgspec.Struct, frozen=True):
     """One SQS endpoint. `host` is in lower case, and an IPv6 address without its brackets."""
@@ -91,24 +84,6 @@ def parse_endpoint(url: str) -> Endpoint:
     return Endpoint(parts.scheme, host, port or _PORTS[parts.scheme], path)
 
 
-def split_queue(queue: str) -> tuple[str, str, str]:
-    """Return a queue's name, account and region, "" for what `queue` (name, URL, ARN) lacks.
-
-    A URL gives no name: it is used as it is. Raises SettingsError if `queue` is none of the three.
-    """
-    if queue.startswith(("http://", "https://")):
-        match = _AWS_HOST.fullmatch(urlsplit(queue).hostname or "")
-        return "", "", (match[1] or match[2]) if match else ""
-    if match := _ARN.fullmatch(queue):
-        return match[3], match[2], match[1]
-    if not _QUEUE_NAME.fullmatch(queue):
-        raise SettingsError(
-            "the queue is not a name, a URL or an ARN of SQS",
-            hint="a name has up to 80 letters, digits, dashes and underscores; FIFO ends in .fifo",
-        )
-    return queue, "", ""
-
-
 def find_proxy(endpoint: Endpoint) -> Proxy | None:
     """Return the proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), or None.
 
@@ -117,7 +92,7 @@ def find_proxy(endpoint: Endpoint) -> Proxy | None:
     proxy that is not an http:// URL.
     """
     url = urllib.request.getproxies().get(endpoint.scheme, "")
-    if not url or _is_loopback(endpoint.host):
+    if not url or is_loopback(endpoint.host):
         return None
     if urllib.request.proxy_bypass(endpoint.authority):
         return None
@@ -142,7 +117,8 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

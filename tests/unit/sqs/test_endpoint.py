@@ -8,7 +8,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint, split_queue
+from sqs2pg.sqs.endpoint import Endpoint, Proxy, find_proxy, parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -126,36 +126,3 @@ def test_a_proxy_hides_its_password() -> None:
     proxy = Proxy("proxy", 3128, "Basic c2VjcmV0")
     assert repr(proxy) == "Proxy(proxy:3128)"
     assert list(proxy.__rich_repr__()) == ["proxy:3128"]
-
-
-@pytest.mark.parametrize(
-    ("queue", "parts"),
-    [
-        ("login-queue", ("login-queue", "", "")),
-        ("logins.fifo", ("logins.fifo", "", "")),
-        (
-            "arn:aws:sqs:eu-west-1:123456789012:login-queue",
-            ("login-queue", "123456789012", "eu-west-1"),
-        ),
-        ("arn:aws-cn:sqs:cn-north-1:123456789012:q.fifo", ("q.fifo", "123456789012", "cn-north-1")),
-        ("https://sqs.eu-west-1.amazonaws.com/123456789012/q", ("", "", "eu-west-1")),
-        ("https://sqs-fips.us-gov-west-1.amazonaws.com/1/q", ("", "", "us-gov-west-1")),
-        ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", ("", "", "cn-north-1")),
-        ("https://sqs.eu-west-1.api.aws/1/q", ("", "", "eu-west-1")),
-        ("https://eu-west-1.queue.amazonaws.com/1/q", ("", "", "eu-west-1")),
-        ("https://vpce-0-1.sqs.us-east-1.vpce.amazonaws.com/1/q", ("", "", "us-east-1")),
-        ("https://queue.amazonaws.com/1/q", ("", "", "")),
-        ("http://127.0.0.1:4566/000000000000/q", ("", "", "")),
-        ("http://sqs.eu-west-1.amazonaws.com.evil.example/1/q", ("", "", "")),
-    ],
-)
-def test_a_queue_name_url_or_arn_is_split(queue: str, parts: tuple[str, str, str]) -> None:
-    assert split_queue(queue) == parts
-
-
-@pytest.mark.parametrize(
-    "queue", ["", "a b", "q" * 81, "arn:aws:sns:eu-west-1:123456789012:q", "ftp://h/q", "q.fif"]
-)
-def test_a_malformed_queue_name_is_refused(queue: str) -> None:
-    with pytest.raises(SettingsError):
-        split_queue(queue)
