@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,28 @@ def test_database_out_of_reach_or_refusing(shell: Any, closed_port: int, databas
     missing = database.rsplit("/", 1)[0] + "/no_such_database"
     assert "does not exist" in shell.error("verify", code=1, DATABASE_URL=missing)
     assert "cannot be parsed" in shell.error("verify", code=2, DATABASE_URL="postgresql://[")
+
+
+@pytest.mark.parametrize(
+    ("password", "written"), [("Tr0ub@canary-74", "%40"), ("12/canary-74", "%2F")]
+)
+def test_a_password_that_is_not_percent_encoded_shows_nowhere(
+    shell: Any, tmp_path: Path, password: str, written: str
+) -> None:
+    shell.environment["DATABASE_URL"] = f"postgresql://etl:{password}@127.0.0.1:5432/db"
+    for command in (("run", "--drain"), ("migrate",), ("verify",), ("quarantine", "list")):
+        assert written in shell.error(*command, code=2)
+    checks = {one["name"]: one for one in shell("check", "--json", code=1).last["checks"]}
+    assert written in checks["database"]["remedy"]
+    assert "not checked" in checks["targets"]["detail"]
+    shell("check", "--emit-sql")
+    shell("support-bundle", "-o", "bundle.zip")
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as bundle:
+        shell.transcript += [bundle.read(name).decode() for name in bundle.namelist()]
+    shown = "\n".join(shell.transcript)
+    assert written in shown
+    for piece in ("canary-74", "Tr0ub", "etl"):
+        assert piece not in shown
 
 
 def test_database_that_was_not_migrated(shell: Any) -> None:

@@ -77,12 +77,17 @@ def strike(text: str, private: list[str]) -> str:
 
 def private_texts(settings: Settings | None) -> Iterator[str]:
     """Yield names and addresses of this machine that a sentence may contain."""
-    from sqs2pg.postgres.dsn import dsn_keywords
+    from sqs2pg.errors import SettingsError
+    from sqs2pg.postgres.dsn import dsn_options, secret_parts
 
     if settings:
         yield from _free_texts(settings)
-        dsn = settings.sink.dsn or os.environ.get("DATABASE_URL", "")
-        yield from (part for part in dsn_keywords(dsn).values() if len(part) > 2)
+    for dsn in _connection_strings(settings):
+        try:
+            parts = [*dsn_options(dsn).values()]
+        except SettingsError:
+            parts = []
+        yield from (part for part in (*parts, *secret_parts(dsn)) if len(part) > 2)
     for name, value in os.environ.items():
         if name.startswith(("AWS_", "PG", "SQS2PG_", "DATABASE_URL")) and len(value) > 3:
             yield value
@@ -115,11 +120,17 @@ def _free_texts(section: msgspec.Struct) -> Iterator[str]:
 
 def secrets(settings: Settings | None) -> Iterator[str]:
     """Yield what no file may contain: the secrets of settings and environment."""
-    from sqs2pg.postgres.dsn import dsn_keywords
+    from sqs2pg.postgres.dsn import secret_parts
 
     candidates = [value for name, value in os.environ.items() if _SECRET_NAMES.search(name)]
     if settings:
         candidates.append(settings.status.token)
-        dsns = (settings.sink.dsn, os.environ.get("DATABASE_URL", ""))
-        candidates += [dsn_keywords(dsn).get("password", "") for dsn in dsns]
+    for dsn in _connection_strings(settings):
+        candidates += secret_parts(dsn)
     yield from (value for value in candidates if len(value) >= _SECRET_MIN)
+
+
+def _connection_strings(settings: Settings | None) -> set[str]:
+    """Return every connection string that is set, also where the settings cannot be read."""
+    given = {os.environ.get(name, "") for name in ("DATABASE_URL", "SQS2PG_SINK__DSN")}
+    return (given | {settings.sink.dsn if settings else ""}) - {""}

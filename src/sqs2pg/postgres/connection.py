@@ -16,11 +16,25 @@ from typing import Any, Self
 
 import psycopg
 
-from sqs2pg.postgres.dsn import describe, dsn_keywords
+from sqs2pg.postgres.dsn import describe, dsn_options
 from sqs2pg.postgres.sqlstate import connect_fault, unreachable
 
 CONNECT_TIMEOUT_S = 10
 """For each address, unless the connection string has its own connect_timeout."""
+APPLICATION_NAME = "sqs2pg"
+"""What the server shows of our sessions, unless the connection string names them."""
+# What libpq takes for granted, or leaves to the operating system. A dead server is noticed within a
+# minute. Only where the connection string does not say otherwise.
+_DEFAULTS: dict[str, str | int] = {
+    "fallback_application_name": APPLICATION_NAME,
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+# psycopg keeps to connect_timeout, and does not read libpq's service file.
+_UNLESS_SERVICE = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
 READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 """For `transaction`: each statement sees what was committed before it, whatever the role's default
 is."""
@@ -41,16 +55,13 @@ class Session:
         self.statements = 0
 
     @classmethod
-    async def connect(
-        cls,
-        dsn: str,
-        *,
-        application_name: str = "sqs2pg",
-        password: str | None = None,
-    ) -> Self:
-        """Connect. `password` wins over the string's own; its connect_timeout wins over ours.
+    async def connect(cls, dsn: str, *, password: str | None = None) -> Self:
+        """Connect. `password` wins over the string's own; in all else the string wins over us.
 
-        Raises TransientFault, or FatalFault where trying again will not help.
+        But for `client_encoding`, which is UTF8: the statements and rows that we send are UTF-8.
+
+        Raises SettingsError where the string cannot be right, TransientFault, or FatalFault where
+        trying again will not help.
         """
         where = describe(dsn)
         try:
@@ -58,13 +69,8 @@ class Session:
                 dsn,
                 autocommit=True,
                 prepare_threshold=None,
-                connect_timeout=dsn_keywords(dsn).get("connect_timeout", CONNECT_TIMEOUT_S),
-                application_name=application_name,
+                **_defaults(dsn),
                 client_encoding="UTF8",
-                keepalives_idle=30,
-                keepalives_interval=10,
-                keepalives_count=3,
-                tcp_user_timeout=60_000,
                 password=password,  # None: the string's own
             )
         except psycopg.Error as error:
@@ -182,6 +188,13 @@ class Transaction:
         if not self._ended:
             self._ended = True
             await self._session.rollback()
+
+
+def _defaults(dsn: str) -> dict[str, Any]:
+    """Return our options of a connection, without those that string or environment give."""
+    given = dsn_options(dsn)
+    kept = _UNLESS_SERVICE if "service" in given else ()
+    return {name: v for name, v in _DEFAULTS.items() if name not in given and name not in kept}
 
 
 def _count(statement: str) -> int:

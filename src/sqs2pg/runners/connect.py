@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.keys.providers import load_keyring
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.dsn import hosts, login_of, resolve_dsn
+from sqs2pg.postgres.dsn import hosts, logins_of, resolve_dsn
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.settings import Settings
@@ -22,15 +23,27 @@ from sqs2pg.sqs.client import SqsClient
 
 
 async def connect(settings: Settings) -> Session:
-    """Connect to the settings' database. Raises TransientFault or FatalFault."""
+    """Connect to the settings' database. Raises SettingsError, TransientFault or FatalFault."""
     dsn = resolve_dsn(settings.sink.dsn)
-    password = None
-    if settings.sink.iam_auth:
-        from sqs2pg.sqs.rds_token import login_token  # loads botocore
+    return await (_connect_by_token(dsn) if settings.sink.iam_auth else Session.connect(dsn))
 
+
+async def _connect_by_token(dsn: str) -> Session:
+    """Connect to the first server of the string that admits us; each has a token of its own."""
+    from sqs2pg.sqs.rds_token import login_token  # loads botocore
+
+    away: Sqs2pgError | None = None
+    for login in logins_of(dsn):
         # In a thread: providers of credentials do blocking I/O.
-        password = await asyncio.to_thread(login_token, *login_of(dsn))
-    return await Session.connect(dsn, password=password)
+        token = await asyncio.to_thread(login_token, login.host, login.port, login.user)
+        try:
+            return await Session.connect(login.dsn, password=token)
+        except (TransientFault, FatalFault) as fault:
+            # One that may be there later counts for more than one that refuses.
+            if away is None or isinstance(fault, TransientFault):
+                away = fault
+    assert away is not None, "a string without a server is refused"
+    raise away
 
 
 @asynccontextmanager

@@ -72,7 +72,11 @@ class SinkSettings(Section, frozen=True):
     """`[sink]`: the database and the target table."""
 
     dsn: Annotated[
-        str, Meta(description="libpq connection string or URL; default: DATABASE_URL, then PG*")
+        str,
+        Meta(
+            description="libpq connection string or URL, whose application_name, connect_timeout "
+            "and keepalives win over ours; default: DATABASE_URL, then PG*"
+        ),
     ] = ""
     table: Annotated[
         str, Meta(min_length=1, pattern=NO_NUL, description="table or schema.table")
@@ -102,7 +106,8 @@ class SinkSettings(Section, frozen=True):
         bool,
         Meta(
             description="log in with a token of AWS IAM instead of a password (RDS, Aurora, RDS "
-            "Proxy); host, port and user come from the connection string; needs sslmode=require"
+            "Proxy), one per host; host, port and user come from the connection string; needs "
+            "sslmode=require"
         ),
     ] = False
 

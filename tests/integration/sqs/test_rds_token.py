@@ -8,10 +8,9 @@ import boto3
 import psycopg
 import pytest
 
-from sqs2pg.errors import SettingsError
-from sqs2pg.postgres.dsn import login_of
+from sqs2pg.errors import TransientFault
 from sqs2pg.runners.connect import connect
-from sqs2pg.settings import load
+from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.rds_token import login_token
 
 
@@ -64,9 +63,30 @@ async def test_the_token_is_the_password_of_each_connection(
     assert asked == [("127.0.0.1", port, "by_token")]
 
 
-def test_a_token_needs_a_host_and_a_user() -> None:
-    assert login_of("postgresql://u@h/d", {}) == ("h", 5432, "u")
-    assert login_of("", {"PGHOST": "h", "PGUSER": "u", "PGPORT": "6"}) == ("h", 6, "u")
-    for dsn in ("postgresql://u@/d", "postgresql://h/d", ""):
-        with pytest.raises(SettingsError, match="a host and a user"):
-            login_of(dsn, {})
+async def test_each_server_of_a_string_gets_a_token_of_its_own(
+    database: str, aws_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int, str]] = []
+    where = urlsplit(database)
+    assert where.port
+
+    def token(*login: str | int) -> str:
+        asked.append(login)  # type: ignore[arg-type]  # compared below
+        return where.password or ""
+
+    monkeypatch.setattr("sqs2pg.sqs.rds_token.login_token", token)
+
+    def chosen(second: int) -> Settings:
+        dsn = f"postgresql://{where.username}@127.0.0.1:1,127.0.0.1:{second}{where.path}"
+        given = {"sink": {"dsn": f"{dsn}?application_name=books", "iam_auth": True}}
+        return load(environ={}, overrides=given, discover=False)
+
+    session = await connect(chosen(where.port))
+    try:
+        [(name,)] = await session.execute("SELECT current_setting('application_name')")
+    finally:
+        await session.close()
+    assert name == "books"
+    assert [port for _, port, _ in asked] == [1, where.port]
+    with pytest.raises(TransientFault, match=r"127\.0\.0\.1:2/"):
+        await connect(chosen(2))

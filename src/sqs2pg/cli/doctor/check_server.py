@@ -8,7 +8,8 @@ import time
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.keys.provider_development import is_loopback
-from sqs2pg.postgres.dsn import describe, hosts, resolve_dsn
+from sqs2pg.postgres.connection import APPLICATION_NAME
+from sqs2pg.postgres.dsn import describe, dsn_options, hosts, resolve_dsn
 
 SKEW_S_MAX = 60.0
 """The ledger's days and `sent_date` are in UTC; AWS refuses requests five minutes off."""
@@ -116,4 +117,7 @@ async def _pooler(context: Context) -> str:
     [(application,)] = await context.query("SELECT current_setting('application_name')")
     if len(pids) > 1:
         return "a pooler in transaction mode is in between, which is fine"
-    return "a pooler seems to be in between" if application != "sqs2pg" else ""
+    options = dsn_options(resolve_dsn(context.settings.sink.dsn))
+    ours = options.get("application_name", APPLICATION_NAME)
+    changed = application != ours and "service" not in options  # whose file may name sessions
+    return "a pooler seems to be in between" if changed else ""
