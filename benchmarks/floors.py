@@ -25,8 +25,10 @@ from typing import Any
 
 import uvloop
 
-from sqs2pg.message import Message
-from sqs2pg.postgres.sink import Packed
+from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.encoder import Encoded
+from sqs2pg.message import DeadLetter, Message
+from sqs2pg.postgres.sink import Batch
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings.load import load
 from sqs2pg.sqs.concurrency import CONCURRENCY_MIN
@@ -83,19 +85,24 @@ async def _receive(ready: Pipeline, timeout_s: int, count: int) -> list[Message]
     return messages
 
 
-async def _pack(ready: Pipeline, batches: list[list[Message]]) -> list[Packed]:
-    pack = ready.processors[0]._pack  # noqa: SLF001  one stage of the pipeline, alone
-    packed = [pack(batch, {}, None) for batch in batches]
-    if None in packed:
-        raise BenchmarkError("a batch of good logins was not packed: is the C extension built?")
-    return [one for one in packed if one is not None]
+async def _encode(ready: Pipeline, batches: list[list[Message]]) -> list[Encoded]:
+    processor = ready.processors[0]
+    encoded = [
+        processor.plan.encoder.encode(batch, processor.sink.ledger_end()) for batch in batches
+    ]
+    if any(one.faults for one in encoded):
+        raise BenchmarkError("a good login was not encoded")
+    return encoded
 
 
-async def _write(ready: Pipeline, packed: list[Packed]) -> None:
+async def _write(ready: Pipeline, batches: list[Encoded]) -> None:
+    def refuse(key: str, fault: PermanentFault) -> DeadLetter:
+        raise BenchmarkError(f"a row was rejected ({key}: {fault.code})")
+
     sink = ready.processors[0].sink
-    for one in packed:
-        if fault := await sink.write_packed(one):
-            raise BenchmarkError(f"a batch could not be written ({fault})")
+    for encoded in batches:
+        if (await sink.write(Batch(encoded, (), refuse))).slow:
+            raise BenchmarkError("a batch took the slow path")
 
 
 async def _delete(ready: Pipeline, messages: list[Message]) -> None:
@@ -128,7 +135,7 @@ async def stages(count: int, postgres: int | None) -> dict[str, float]:
         gc.freeze()
         messages = await timed("receive", lambda: _receive(ready, timeout_s, count))
         batches = [messages[at : at + rows] for at in range(0, count, rows)]
-        packed = await timed("decode, mask, pack", lambda: _pack(ready, batches))
+        packed = await timed("decode, mask, pack", lambda: _encode(ready, batches))
         await timed("write", lambda: _write(ready, packed))
         await timed("delete", lambda: _delete(ready, messages))
     if postgres and server is not None:

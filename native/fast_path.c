@@ -1,5 +1,5 @@
-/* See fast_path.h and _native.pyi: from a batch of messages to the lines of each, or to the texts of the
- * batch's COPYs and which messages are left to Python. */
+/* See fast_path.h and _native.pyi: from a batch of units to the texts of its COPYs, and which units
+ * are left to Python. A unit is a message of the queue, or what else becomes rows. */
 #include "fast_path.h"
 
 #include "compile.h"
@@ -15,20 +15,31 @@ struct fast_path {
 enum { LINE_BYTES = 192 }; /* of most lines */
 
 struct slice { /* of a target's text */
-    size_t at, len;
+    size_t at;
+    uint32_t len, count;
 };
 
-struct entry { /* one message of a packed batch */
+enum state { WRITTEN, LEFT, REPEAT }; /* LEFT: to Python; REPEAT: an earlier unit has its id */
+
+struct entry { /* in the order of the keys */
     char key[KEY_CHARS];
-    uint32_t message;
-    int left; /* to Python */
+    uint32_t unit;
+};
+
+struct unit {
+    enum state state;
+    uint32_t dropped; /* records */
 };
 
 struct batch {
-    Py_ssize_t count, left;
+    Py_ssize_t count, written;
     PyObject *sequence;
+    enum keying keying;
+    int in_order; /* rows come in the order of the units, not of the keys */
+    const char *skip; /* for each unit whether it must be left; or NULL */
     struct entry *entries;
-    struct slice *slices; /* one for each target of each message */
+    struct unit *units;
+    struct slice *slices; /* one for each target of each unit */
     int64_t oldest_ms;
     struct work work;
 };
@@ -128,69 +139,11 @@ static int add_lines(const struct plan *plan, PyObject *message, const struct ab
     return PyErr_Occurred() ? -1 : made;
 }
 
-/* For each target that the message has lines for: its number, the lines, how many they are. */
-static PyObject *parts_of(const struct plan *plan, const struct work *work)
-{
-    PyObject *parts = PyList_New(0);
-    for (int i = 0; parts != NULL && i < plan->targets; i++) {
-        if (work->count[i] == 0)
-            continue;
-        PyObject *text = PyUnicode_DecodeUTF8(work->lines[i].at, (Py_ssize_t)work->lines[i].len, NULL);
-        PyObject *part = text ? Py_BuildValue("iNn", i, text, (Py_ssize_t)work->count[i]) : NULL;
-        if (part == NULL || PyList_Append(parts, part) < 0)
-            Py_CLEAR(parts);
-        Py_XDECREF(part);
-    }
-    PyObject *made = parts ? PyList_AsTuple(parts) : NULL;
-    Py_XDECREF(parts);
-    return made;
-}
-
-/* The parts of one message, None, or NULL with an exception. */
-static PyObject *lines_of_one(const struct plan *plan, PyObject *message, struct work *work)
-{
-    struct about about;
-    if (read_sent_ms(message, &about.sent_ms) < 0)
-        return NULL;
-    PyObject *id = read_id(message, &about);
-    if (id == NULL)
-        return NULL;
-    for (int i = 0; i < plan->targets; i++)
-        work->lines[i].len = work->count[i] = 0;
-    work->dropped = 0;
-    int made = add_lines(plan, message, &about, work);
-    Py_DECREF(id);
-    if (made < 0)
-        return NULL;
-    return made && !work->dropped ? parts_of(plan, work) : Py_NewRef(Py_None);
-}
-
-static PyObject *fast_path_lines(PyObject *self, PyObject *messages)
-{
-    struct work work = {.failed = 0};
-    PyObject *sequence = PySequence_Fast(messages, "messages are a sequence");
-    if (sequence == NULL)
-        return NULL;
-    Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence);
-    PyObject *made = PyList_New(count);
-    for (Py_ssize_t i = 0; made != NULL && i < count; i++) {
-        PyObject *message = PySequence_Fast_GET_ITEM(sequence, i);
-        PyObject *parts = lines_of_one(((struct fast_path *)self)->plan, message, &work);
-        if (parts == NULL)
-            Py_CLEAR(made);
-        else
-            PyList_SET_ITEM(made, i, parts);
-    }
-    work_forget(&work);
-    Py_DECREF(sequence);
-    return made;
-}
-
-/* Read one message into its entry and its lines: 1; 0 where the batch is left to Python; -1. */
+/* Read one unit into its entry and its lines: 1; 0 where the batch is left to Python; -1. */
 static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
 {
     PyObject *message = PySequence_Fast_GET_ITEM(batch->sequence, i);
-    struct entry *entry = &batch->entries[i];
+    struct work *work = &batch->work;
     struct slice *slices = &batch->slices[i * plan->targets];
     struct about about;
     if (read_sent_ms(message, &about.sent_ms) < 0)
@@ -198,61 +151,95 @@ static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
     PyObject *id = read_id(message, &about);
     if (id == NULL)
         return -1;
-    int keyed = about.id != NULL && write_key(about.id, about.id_len, about.sent_ms, entry->key);
-    for (int t = 0; t < plan->targets; t++)
-        slices[t].at = batch->work.lines[t].len;
-    int made = keyed ? add_lines(plan, message, &about, &batch->work) : 0;
-    for (int t = 0; t < plan->targets; t++)
-        slices[t].len = batch->work.lines[t].len - slices[t].at;
+    if (about.id == NULL ||
+        !write_key(about.id, about.id_len, about.sent_ms, batch->keying, batch->entries[i].key)) {
+        Py_DECREF(id);
+        return 0;
+    }
+    size_t before[TARGETS_MAX], dropped = work->dropped;
+    for (int t = 0; t < plan->targets; t++) {
+        slices[t].at = work->lines[t].len;
+        before[t] = work->count[t];
+    }
+    int skipped = batch->skip != NULL && batch->skip[i];
+    int made = skipped ? 0 : add_lines(plan, message, &about, work);
+    for (int t = 0; t < plan->targets; t++) {
+        slices[t].len = (uint32_t)(work->lines[t].len - slices[t].at);
+        slices[t].count = (uint32_t)(work->count[t] - before[t]);
+    }
     Py_DECREF(id);
-    if (made < 0 || !keyed)
-        return made;
+    if (made < 0)
+        return -1;
     if (about.sent_ms < batch->oldest_ms)
         batch->oldest_ms = about.sent_ms;
-    entry->message = (uint32_t)i;
-    entry->left = !made;
-    batch->left += !made;
+    batch->entries[i].unit = (uint32_t)i;
+    batch->units[i] = (struct unit){made ? WRITTEN : LEFT, (uint32_t)(work->dropped - dropped)};
     return 1;
 }
 
 static int by_key(const void *a, const void *b)
 {
-    return memcmp(((const struct entry *)a)->key, ((const struct entry *)b)->key, KEY_CHARS);
+    const struct entry *one = a, *other = b;
+    int order = memcmp(one->key, other->key, KEY_CHARS);
+    return order ? order : (one->unit > other->unit) - (one->unit < other->unit);
 }
 
-/* In order of their keys; 0 where two are equal. */
-static int sort_entries(struct entry *entries, Py_ssize_t count)
+static int same_id(const struct batch *batch, uint32_t one, uint32_t other)
 {
+    struct about a = {.id = NULL}, b = {.id = NULL};
+    PyObject *first = read_id(PySequence_Fast_GET_ITEM(batch->sequence, one), &a);
+    PyObject *second = read_id(PySequence_Fast_GET_ITEM(batch->sequence, other), &b);
+    int same = a.id != NULL && b.id != NULL && a.id_len == b.id_len && memcmp(a.id, b.id, a.id_len) == 0;
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    return PyErr_Occurred() ? -1 : same;
+}
+
+/* Bring the entries in the order of their keys and mark repeats: 1; 0 where two units of different
+ * ids have one key; -1. */
+static int sort_entries(struct batch *batch)
+{
+    struct entry *entries = batch->entries;
     Py_ssize_t i = 1;
-    while (i < count && by_key(&entries[i - 1], &entries[i]) < 0)
+    while (i < batch->count && by_key(&entries[i - 1], &entries[i]) < 0)
         i++;
-    if (i >= count)
-        return 1; /* as they nearly are when they come: sent one after another */
-    qsort(entries, (size_t)count, sizeof *entries, by_key);
-    for (i = 1; i < count; i++)
-        if (by_key(&entries[i - 1], &entries[i]) == 0)
-            return 0;
+    if (i < batch->count) /* else as they nearly are when they come: sent one after another */
+        qsort(entries, (size_t)batch->count, sizeof *entries, by_key);
+    for (i = 1; i < batch->count; i++) {
+        if (memcmp(entries[i - 1].key, entries[i].key, KEY_CHARS) != 0)
+            continue;
+        int same = same_id(batch, entries[i - 1].unit, entries[i].unit);
+        if (same <= 0)
+            return same;
+        batch->units[entries[i].unit].state = REPEAT;
+    }
     return 1;
 }
 
-/* Key, MessageId and `tail` of each that is not left, in the order of the entries. */
+/* The units that are written, in the order of their rows. */
+static uint32_t unit_at(const struct batch *batch, Py_ssize_t i)
+{
+    return batch->in_order ? (uint32_t)i : batch->entries[i].unit;
+}
+
+/* Key, id and `tail` of each that is written, in the order of the entries. */
 static PyObject *ledger_text(const struct batch *batch, const char *tail, size_t tail_len)
 {
     Py_ssize_t line = 2 * KEY_CHARS + 2 + (Py_ssize_t)tail_len;
-    PyObject *text = PyBytes_FromStringAndSize(NULL, (batch->count - batch->left) * line);
+    PyObject *text = PyBytes_FromStringAndSize(NULL, batch->written * line);
     if (text == NULL)
         return NULL;
     char *to = PyBytes_AS_STRING(text);
     for (Py_ssize_t i = 0; i < batch->count; i++) {
         const struct entry *entry = &batch->entries[i];
         struct about about;
-        if (entry->left)
+        if (batch->units[entry->unit].state != WRITTEN)
             continue;
-        PyObject *id = read_id(PySequence_Fast_GET_ITEM(batch->sequence, entry->message), &about);
+        PyObject *id = read_id(PySequence_Fast_GET_ITEM(batch->sequence, entry->unit), &about);
         if (id == NULL || about.id == NULL || about.id_len != KEY_CHARS) {
             Py_XDECREF(id); /* it was as usual a moment ago: only a property could do this */
             Py_DECREF(text);
-            PyErr_SetString(PyExc_TypeError, "a message's id has changed");
+            PyErr_SetString(PyExc_TypeError, "a unit's id has changed");
             return NULL;
         }
         memcpy(to, entry->key, KEY_CHARS);
@@ -266,29 +253,37 @@ static PyObject *ledger_text(const struct batch *batch, const char *tail, size_t
     return text;
 }
 
-static PyObject *rows_text(const struct batch *batch, int targets, int target)
+/* The lines of one target, and how many they are. */
+static PyObject *target_text(const struct batch *batch, int targets, int target)
 {
-    const struct text *lines = &batch->work.lines[target];
-    PyObject *text = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)lines->len);
+    size_t len = 0;
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        if (batch->units[i].state == WRITTEN) {
+            len += batch->slices[i * targets + target].len;
+            count += batch->slices[i * targets + target].count;
+        }
+    }
+    PyObject *text = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)len);
     if (text == NULL)
         return NULL;
     char *to = PyBytes_AS_STRING(text);
     for (Py_ssize_t i = 0; i < batch->count; i++) {
-        struct slice slice = batch->slices[(size_t)batch->entries[i].message * targets + target];
-        if (slice.len > 0)
-            memcpy(to, lines->at + slice.at, slice.len);
+        uint32_t unit = unit_at(batch, i);
+        struct slice slice = batch->slices[(size_t)unit * (size_t)targets + (size_t)target];
+        if (batch->units[unit].state != WRITTEN || slice.len == 0)
+            continue;
+        memcpy(to, batch->work.lines[target].at + slice.at, slice.len);
         to += slice.len;
     }
-    return text;
+    return Py_BuildValue("Nn", text, count);
 }
 
-/* For each target its text and the number of its lines. */
-static PyObject *targets_of(const struct plan *plan, const struct batch *batch)
+static PyObject *target_texts(const struct plan *plan, const struct batch *batch)
 {
     PyObject *texts = PyTuple_New(plan->targets);
     for (int t = 0; texts != NULL && t < plan->targets; t++) {
-        PyObject *text = rows_text(batch, plan->targets, t);
-        PyObject *one = text ? Py_BuildValue("Nn", text, (Py_ssize_t)batch->work.count[t]) : NULL;
+        PyObject *one = target_text(batch, plan->targets, t);
         if (one == NULL)
             Py_CLEAR(texts);
         else
@@ -297,20 +292,74 @@ static PyObject *targets_of(const struct plan *plan, const struct batch *batch)
     return texts;
 }
 
-/* The places of the messages that are left, in the order of their keys. */
-static PyObject *left_of(const struct batch *batch)
+/* Which lines are whose: see `_Packed.layout` of native_encoder.py. */
+static PyObject *layout_of(const struct plan *plan, const struct batch *batch)
 {
-    PyObject *left = PyTuple_New(batch->left);
-    for (Py_ssize_t i = 0, at = 0; left != NULL && i < batch->count; i++) {
-        if (!batch->entries[i].left)
+    Py_ssize_t numbers = 2 + 2 * (Py_ssize_t)plan->targets;
+    PyObject *layout =
+        PyBytes_FromStringAndSize(NULL, batch->written * numbers * (Py_ssize_t)sizeof(uint32_t));
+    if (layout == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(layout);
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        uint32_t unit = unit_at(batch, i);
+        if (batch->units[unit].state != WRITTEN)
             continue;
-        PyObject *place = PyLong_FromUnsignedLong(batch->entries[i].message);
-        if (place == NULL)
-            Py_CLEAR(left);
-        else
-            PyTuple_SET_ITEM(left, at++, place);
+        uint32_t head[2] = {unit, batch->units[unit].dropped};
+        memcpy(to, head, sizeof head);
+        to += sizeof head;
+        for (int t = 0; t < plan->targets; t++) {
+            const struct slice *slice = &batch->slices[(size_t)unit * (size_t)plan->targets + (size_t)t];
+            uint32_t part[2] = {slice->len, slice->count};
+            memcpy(to, part, sizeof part);
+            to += sizeof part;
+        }
     }
-    return left;
+    return layout;
+}
+
+/* The indexes of the units in a state, rising. */
+static PyObject *units_in(const struct batch *batch, enum state state)
+{
+    Py_ssize_t found = 0;
+    for (Py_ssize_t i = 0; i < batch->count; i++)
+        found += batch->units[i].state == state;
+    PyObject *indexes = PyTuple_New(found);
+    for (Py_ssize_t i = 0, at = 0; indexes != NULL && i < batch->count; i++) {
+        if (batch->units[i].state != state)
+            continue;
+        PyObject *index = PyLong_FromSsize_t(i);
+        if (index == NULL)
+            Py_CLEAR(indexes);
+        else
+            PyTuple_SET_ITEM(indexes, at++, index);
+    }
+    return indexes;
+}
+
+static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const char *tail,
+                             size_t tail_len)
+{
+    size_t dropped = 0;
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        int written = batch->units[i].state == WRITTEN;
+        batch->written += written;
+        dropped += written ? batch->units[i].dropped : 0;
+    }
+    PyObject *ledger = ledger_text(batch, tail, tail_len);
+    PyObject *targets = ledger ? target_texts(plan, batch) : NULL;
+    PyObject *layout = targets ? layout_of(plan, batch) : NULL;
+    PyObject *left = layout ? units_in(batch, LEFT) : NULL;
+    PyObject *repeats = left ? units_in(batch, REPEAT) : NULL;
+    if (repeats == NULL) {
+        Py_XDECREF(ledger);
+        Py_XDECREF(targets);
+        Py_XDECREF(layout);
+        Py_XDECREF(left);
+        return NULL;
+    }
+    return Py_BuildValue("NNNLnNN", ledger, targets, layout, (long long)batch->oldest_ms,
+                         (Py_ssize_t)dropped, left, repeats);
 }
 
 static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const char *tail,
@@ -321,52 +370,55 @@ static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const 
     text_room(&batch->work.lines[0], (size_t)batch->count * LINE_BYTES);
     for (Py_ssize_t i = 0; usual == 1 && i < batch->count; i++)
         usual = pack_one(plan, batch, i);
+    for (int t = 0; usual == 1 && t < plan->targets; t++)
+        usual = batch->work.lines[t].len <= UINT32_MAX;
+    if (usual == 1)
+        usual = sort_entries(batch);
     if (usual < 0)
         return NULL;
-    if (!usual || batch->left == batch->count || !sort_entries(batch->entries, batch->count))
+    if (!usual)
         Py_RETURN_NONE;
-    PyObject *ledger = ledger_text(batch, tail, tail_len);
-    PyObject *targets = ledger ? targets_of(plan, batch) : NULL;
-    PyObject *left = targets ? left_of(batch) : NULL;
-    if (left == NULL) {
-        Py_XDECREF(ledger);
-        Py_XDECREF(targets);
-        return NULL;
-    }
-    return Py_BuildValue("NNLnN", ledger, targets, (long long)batch->oldest_ms,
-                         (Py_ssize_t)batch->work.dropped, left);
+    return batch_texts(plan, batch, tail, tail_len);
 }
 
 static PyObject *fast_path_pack(PyObject *self, PyObject *args)
 {
     const struct plan *plan = ((struct fast_path *)self)->plan;
-    const char *tail;
-    Py_ssize_t tail_len;
-    PyObject *messages, *packed = NULL;
+    const char *tail, *skip;
+    Py_ssize_t tail_len, skip_len;
+    int keying;
+    PyObject *units, *packed = NULL;
     struct batch batch = {.oldest_ms = INT64_MAX};
-    if (!PyArg_ParseTuple(args, "Oy#", &messages, &tail, &tail_len))
+    if (!PyArg_ParseTuple(args, "Oy#ipy#", &units, &tail, &tail_len, &keying, &batch.in_order, &skip,
+                          &skip_len))
         return NULL;
-    batch.sequence = PySequence_Fast(messages, "messages are a sequence");
+    batch.sequence = PySequence_Fast(units, "units are a sequence");
     if (batch.sequence == NULL)
         return NULL;
     batch.count = PySequence_Fast_GET_SIZE(batch.sequence);
-    batch.entries = PyMem_Calloc((size_t)batch.count + 1, sizeof *batch.entries);
-    batch.slices = PyMem_Calloc((size_t)(batch.count + 1) * (size_t)plan->targets, sizeof *batch.slices);
-    if (batch.entries == NULL || batch.slices == NULL)
+    batch.keying = (enum keying)keying;
+    batch.skip = skip_len > 0 ? skip : NULL;
+    size_t room = (size_t)batch.count + 1;
+    batch.entries = PyMem_Calloc(room, sizeof *batch.entries);
+    batch.units = PyMem_Calloc(room, sizeof *batch.units);
+    batch.slices = PyMem_Calloc(room * (size_t)plan->targets, sizeof *batch.slices);
+    if (keying < 0 || keying >= KEYING_COUNT || (skip_len > 0 && skip_len != batch.count))
+        PyErr_SetString(PyExc_ValueError, "no such keying, or a mark for each unit is wanted");
+    else if (batch.entries == NULL || batch.units == NULL || batch.slices == NULL)
         PyErr_NoMemory();
     else
         packed = pack_batch(plan, &batch, tail, (size_t)tail_len);
     work_forget(&batch.work);
     PyMem_Free(batch.entries);
+    PyMem_Free(batch.units);
     PyMem_Free(batch.slices);
     Py_DECREF(batch.sequence);
     return packed;
 }
 
 static PyMethodDef fast_path_methods[] = {
-    {"lines", fast_path_lines, METH_O, "lines(messages) -> the parts of each, or None"},
     {"pack", fast_path_pack, METH_VARARGS,
-     "pack(messages, tail) -> (ledger, targets, oldest, dropped, left) or None"},
+     "pack(units, ledger_end, keying, in_order, left) -> the texts of a batch, or None"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -106,7 +106,7 @@ static void write_body(const struct plan *plan, const char *exact, size_t len, s
 static void write_reply(const char *exact, size_t len)
 {
     char key[KEY_CHARS];
-    printf("%zu%s\n", plain_body(exact, len), write_key(exact, len, 1, key) ? " key" : "");
+    printf("%zu%s\n", plain_body(exact, len), write_key(exact, len, 1, KEY_DATED, key) ? " key" : "");
 }
 
 int main(int argc, char **argv)

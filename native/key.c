@@ -11,8 +11,8 @@ static int is_hex(char c)
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
 }
 
-/* Version 4 of RFC 9562, section 5.4, in its text form and in lower case. */
-static int is_uuid_4(const char *id, size_t len)
+/* Version 4 or 8 of RFC 9562, sections 5.4 and 5.8, in its text form and in lower case. */
+static int is_uuid(const char *id, size_t len, char version)
 {
     if (len != KEY_CHARS)
         return 0;
@@ -21,16 +21,16 @@ static int is_uuid_4(const char *id, size_t len)
         if (dash ? id[i] != '-' : !is_hex(id[i]))
             return 0;
     }
-    return id[14] == '4' && (id[19] == '8' || id[19] == '9' || id[19] == 'a' || id[19] == 'b');
+    return id[14] == version && (id[19] == '8' || id[19] == '9' || id[19] == 'a' || id[19] == 'b');
 }
 
-int write_key(const char *message_id, size_t len, int64_t sent_ms, char key[KEY_CHARS])
+int write_key(const char *id, size_t len, int64_t sent_ms, enum keying keying, char key[KEY_CHARS])
 {
     static const char HEX[] = "0123456789abcdef";
-    if (sent_ms < 0 || sent_ms > KEY_MS_MAX || !is_uuid_4(message_id, len))
+    if (sent_ms < 0 || sent_ms > KEY_MS_MAX || !is_uuid(id, len, keying == KEY_OF_LINE ? '8' : '4'))
         return 0;
-    memcpy(key, message_id, KEY_CHARS);
-    uint64_t stamp = (uint64_t)sent_ms;
+    memcpy(key, id, KEY_CHARS);
+    uint64_t stamp = keying == KEY_UNDATED ? 0 : (uint64_t)sent_ms;
     for (int i = 12; i >= 0; i--) {
         if (i == 8)
             continue; /* the dash */

@@ -164,7 +164,7 @@ static int module_exec(PyObject *module)
     }
     convert_double_by = format_as_python;
     if (holding_prepare() < 0 || fast_path_prepare(module) < 0 ||
-        PyModule_AddIntConstant(module, "API", 7) < 0)
+        PyModule_AddIntConstant(module, "API", 8) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

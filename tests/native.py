@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,10 @@ from hatch_build import NAME, compile_extension, find_compiler
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import compile_mapping
-from sqs2pg.mapping.fast_path import FastPath, compile_fast_path, row_of
+from sqs2pg.mapping.compile_encoder import compile_encoder
+from sqs2pg.mapping.encoder import Encoded
+from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.native_encoder import KEYINGS, FastPath, Packed, rows_of
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.pseudonymize import pseudonymize
@@ -27,6 +31,7 @@ from tests.logins import TARGET, whole_login
 SENT_MS = 1_795_384_388_351
 KEY = b"k" * 32
 BY_DEFAULT = Settings()
+QUEUE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 
 
 @functools.cache
@@ -66,11 +71,30 @@ class Both:
         masks = masks_of(settings)
         self.slow = compile_mapping(settings, columns, masks)
         self.fast_or_none = compile_fast_path(settings, columns, masks, extension())
+        self._encoders = {
+            name: compile_encoder(settings, columns, masks, module)
+            for name, module in (("native", extension()), ("python", None))
+        }
 
     @property
     def fast(self) -> FastPath:
         assert self.fast_or_none is not None
         return self.fast_or_none
+
+    def pack(self, units: Sequence[Message]) -> Packed | None:
+        """Return what C makes of a batch."""
+        packed = self.fast.pack(units, b"1\n", KEYINGS["dated"], False, b"")
+        return None if packed is None else Packed(*packed)  # type: ignore[arg-type]
+
+    def rows(self, messages: Sequence[Message]) -> list[Row | None]:
+        """Return the native rows; None of messages that are left to Python."""
+        units = [with_queue_id(message, number) for number, message in enumerate(messages)]
+        made: list[Row | None] = [None] * len(units)
+        if packed := self.pack(units):
+            keys = [unit.message_id for unit in units]
+            for row in rows_of(units, keys, packed):
+                made[keys.index(row.key)] = row
+        return made
 
     def row(self, message: Message) -> Row | None:
         """Return Python's row; None where the message is a fault."""
@@ -82,14 +106,40 @@ class Both:
 
     def check_message(self, message: Message) -> Row | None:
         """Return the native row, after checking that it is None or equals Python's."""
-        [parts] = self.fast.lines([message])
-        if parts is None:
+        [row] = self.rows([message])
+        if row is None:
             return None
-        row = row_of(message.message_id, message.message_id, parts)
-        expected = self.row(message)
-        assert expected is not None, parts
+        expected = self.row(with_queue_id(message, 0))
+        assert expected is not None, row.text
         assert msgspec.to_builtins(row) == msgspec.to_builtins(expected)
         return row
+
+    def check_batch(self, units: Sequence[Message]) -> Encoded:
+        """Return what the native executor makes of a batch, after checking that it is Python's."""
+        native, python = (
+            self._encoders[name].encode(units, "1\n") for name in ("native", "python")
+        )
+        assert native.count == python.count
+        assert native.keys == python.keys
+        assert native.ledger == python.ledger
+        assert native.oldest_ms == python.oldest_ms
+        assert native.dropped == python.dropped
+        assert native.dropped_fields == python.dropped_fields
+        assert list(native.repeats) == list(python.repeats)
+        assert [(f.unit, f.key, f.fault.code, f.fault.detail) for f in native.faults] == [
+            (f.unit, f.key, f.fault.code, f.fault.detail) for f in python.faults
+        ]
+        rows = [sorted(map(msgspec.to_builtins, one.rows), key=str) for one in (native, python)]
+        assert rows[0] == rows[1]
+        for of_native, of_python in zip(native.targets, python.targets, strict=True):
+            assert of_native.rows == of_python.rows
+            # The rows that C leaves come last.
+            lines = [sorted(one.text.splitlines(keepends=True)) for one in (of_native, of_python)]
+            assert lines[0] == lines[1]
+        packed = self.pack(units)
+        if packed is not None and not packed.left:
+            assert list(native.targets) == list(python.targets)
+        return native
 
     def python(self, message: Message) -> str | None:
         row = self.row(message)
@@ -99,6 +149,15 @@ class Both:
         """As `check_message`, for a body; return the lines for the first target, or None."""
         row = self.check_message(Message("m", "h", body, SystemAttributes(sent_ms)))
         return None if row is None else row.text
+
+
+def with_queue_id(message: Message, number: int) -> Message:
+    """Return a message with an id such as a queue gives, if it has none."""
+    if QUEUE_ID.match(message.message_id):
+        return message
+    return msgspec.structs.replace(
+        message, message_id=f"00000000-0000-4000-8000-{number:012x}", payload=None
+    )
 
 
 @functools.cache

@@ -75,18 +75,17 @@ class FastPath:
         Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """
 
-    def lines(
-        self, messages: Sequence[Message], /
-    ) -> list[tuple[tuple[int, str, int], ...] | None]:
-        """Return each message's lines: target, text, count; None where Python must do it."""
-
     def pack(
-        self, messages: Sequence[Message], tail: bytes, /
-    ) -> tuple[bytes, tuple[tuple[bytes, int], ...], int, int, tuple[int, ...]] | None:
-        """Return the COPY texts of a batch, sorted by key.
+        self,
+        units: Sequence[Message],
+        ledger_end: bytes,
+        keying: int,
+        in_order: bool,
+        left: bytes,
+        /,
+    ) -> tuple[Any, ...] | None:
+        """See `FastPath` in mapping/native_encoder.py.
 
-        The ledger's, whose lines end in `tail` after key and MessageId; each target's with its
-        count of lines; the oldest SentTimestamp in milliseconds since the epoch; the records that
-        no target wants; the indexes of the messages that are not in the texts. None where there is
-        no message with lines, an id is not a queue's UUID, or two messages have one key.
+        None where there is no unit, an id is no UUID of the version that `keying` takes, a time is
+        out of range, or units of different ids have one key.
         """

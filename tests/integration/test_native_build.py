@@ -16,6 +16,7 @@ import pytest
 from hatch_build import NAME, SOURCES, find_compiler
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.mapping.columns import column_for
+from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import EnvelopeSettings, Field, Settings
 from tests.integration.support import Assemble, rows, send
@@ -228,7 +229,7 @@ async def test_the_pipeline_writes_the_same_with_it_and_without(
     bodies = [login(i) for i in range(40)]
     odd = [*(f'{{"user_id":"é{i}"}}' for i in range(2)), "not json"]
     async with pipeline() as ready:
-        assert (ready.processors[0].plan.fast_path is not None) is (on == "1")
+        assert isinstance(ready.processors[0].plan.encoder, NativeEncoder) is (on == "1")
         await send(ready, [*bodies, *odd])
         totals = await ready.consumer.run(drain_settle_s=0.2)
     assert (totals.written, totals.quarantined) == (42, 1)

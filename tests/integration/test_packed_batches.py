@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.verify import verify
@@ -105,7 +106,7 @@ async def test_what_is_left_is_written_and_quarantined_in_the_same_transaction(
     pipeline: Assemble, database: str, module: bool
 ) -> None:
     async with pipeline() as ready:
-        assert (ready.processors[0].plan.fast_path is not None) is module
+        assert isinstance(ready.processors[0].plan.encoder, NativeEncoder) is module
         messages = batch(MIXED)
         assert await ready.processors[0].process(messages) == OUTCOMES
         assert faults(ready) == {"not_json": 1, "empty_field": 1, "bad_ip": 1}
@@ -151,7 +152,7 @@ async def test_several_lines_and_targets_are_in_the_books(
     ]
     written = [0, 1, 3, 4, 5]
     async with pipeline(name="routed", route=ROUTES, unmatched="drop") as ready:
-        assert (ready.processors[0].plan.fast_path is not None) is module
+        assert isinstance(ready.processors[0].plan.encoder, NativeEncoder) is module
         outcomes = await ready.processors[0].process(batch(bodies))
         assert [i for i, one in enumerate(outcomes) if one is Outcome.WRITTEN] == written
         number = ready.sink_plan.id

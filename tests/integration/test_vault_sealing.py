@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.runners.pipeline import Pipeline
 from tests import native
@@ -82,7 +83,9 @@ async def test_the_fast_path_seals_what_python_seals(
     for extension in (native.extension(), None):
         monkeypatch.setattr("sqs2pg.native.EXTENSION", extension)
         async with pipeline(**ON) as ready:
-            assert (ready.processors[0].plan.fast_path is None) == (extension is None)
+            assert isinstance(ready.processors[0].plan.encoder, NativeEncoder) == (
+                extension is not None
+            )
             outcomes = await process(ready, [*batch[:30], *odd, *batch[30:]])
         assert outcomes.count(Outcome.WRITTEN) == 62
         found.append(rows(database, "SELECT subject, field, token FROM pii.value ORDER BY 1, 2, 3"))

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.keys.derive import pseudonym_key
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.fast_path import compile_fast_path
-from sqs2pg.mapping.ledger_key import delivery_key
+from sqs2pg.mapping.compile_encoder import compile_encoder
+from sqs2pg.mapping.native_encoder import Keying, NativeEncoder, Packed
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.message import Message, SystemAttributes
@@ -31,9 +31,20 @@ from sqs2pg.native import extension as usable
 from sqs2pg.settings import Field, Settings
 from sqs2pg.sqs import wire
 from sqs2pg.sqs.signer import AwsKeys, RequestTemplate, Signer
-from tests.logins import whole_login
-from tests.native import KEY, LEFT, SENT_MS, TAKEN, Both, both, extension, masks_of
+from tests.logins import TARGET, whole_login
+from tests.native import (
+    KEY,
+    LEFT,
+    SENT_MS,
+    TAKEN,
+    Both,
+    both,
+    extension,
+    masks_of,
+    with_queue_id,
+)
 
+NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
 VECTORS = Path(__file__).parents[1] / "vectors"
 
 
@@ -66,8 +77,7 @@ def test_the_extension_and_python_agree_on_the_day_of_sending(sent_ms: int) -> N
 
 @pytest.mark.parametrize("sent_ms", [-1, 253_402_300_800_000, 2**63])
 def test_a_time_beyond_every_date_is_left_to_python(sent_ms: int) -> None:
-    [line] = both().fast.lines([Message("m", "h", '{"user_id":"u"}', SystemAttributes(sent_ms))])
-    assert line is None
+    assert both().check('{"user_id":"u"}', sent_ms) is None
 
 
 VALUES = st.one_of(
@@ -119,13 +129,12 @@ def test_the_extension_gives_the_frozen_pseudonyms() -> None:
         mask = pseudonymize(vector["version"], key, CANONICAL[vector["kind"]])
         field = Field(source="v", column="v", mask="pseudonymize", kind=vector["kind"])
         settings = Settings(field=(field,))
-        lines = compile_fast_path(settings, [[Column("v", "text")]], [[mask]], extension())
-        assert lines is not None
+        encoder = compile_encoder(settings, [[Column("v", "text")]], [[mask]], extension())
+        assert isinstance(encoder, NativeEncoder)
         body = json.dumps({"v": vector["value"]}, ensure_ascii=False)
-        [parts] = lines.lines([Message("m", "h", body, SystemAttributes(SENT_MS))])
-        if parts is not None:
-            taken += 1
-            assert parts == ((0, vector["token"] + "\n", 1),)
+        encoded = encoder.encode([Message(NAME, "h", body, SystemAttributes(SENT_MS))], "\n")
+        taken += encoded.decoded_at is None  # by C alone
+        assert encoded.targets == [(vector["token"].encode() + b"\n", 1)]
     assert taken >= 10
 
 
@@ -133,30 +142,16 @@ def test_the_extension_gives_the_frozen_pseudonyms() -> None:
 def test_hmac_of_every_length(key: bytes, value: str) -> None:
     settings = Settings(field=(Field(source="v", column="v", mask="pseudonymize"),))
     masks = masks_of(settings, key)
-    lines = compile_fast_path(settings, [[Column("v", "text")]], masks, extension())
-    assert lines is not None
-    [parts] = lines.lines([Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS))])
+    encoder = compile_encoder(settings, [[Column("v", "text")]], masks, extension())
+    body = json.dumps({"v": value})
+    encoded = encoder.encode([Message(NAME, "h", body, SystemAttributes(SENT_MS))], "\n")
     token = f"v1_{hmac.digest(key, value.encode(), hashlib.sha256).hex()[:32]}\n"
-    assert parts == ((0, token, 1),)
+    assert encoded.targets == [(token.encode(), 1)]
+    assert encoded.decoded_at is None, "C made it alone"
 
 
 ID = st.uuids(version=4).map(str)
 LOGINS = list(logins(50, seed=9))
-
-
-Packed = tuple[bytes, tuple[tuple[bytes, int], ...], int, int, tuple[int, ...]]
-
-
-def packed_by_python(messages: list[Message], left: Sequence[int] = ()) -> Packed:
-    keyed = sorted(
-        (delivery_key(m.message_id, m.attributes.sent_timestamp), m.message_id, both().python(m))
-        for number, m in enumerate(messages)
-        if number not in left
-    )
-    ledger = "".join(f"{key}\t{message_id}\t1\n" for key, message_id, _ in keyed)
-    lines = "".join(line or "" for *_, line in keyed)
-    oldest_ms = min(m.attributes.sent_timestamp for m in messages)
-    return ledger.encode(), ((lines.encode(), len(keyed)),), oldest_ms, 0, tuple(left)
 
 
 @given(
@@ -172,10 +167,7 @@ def test_a_packed_batch_is_what_python_would_copy(
         Message(message_id, "h", body, SystemAttributes(ms))
         for (message_id, ms), body in zip(sent, LOGINS, strict=False)
     ]
-    assert both().fast.pack(messages, b"1\n") == packed_by_python(messages)
-
-
-NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
+    assert both().check_batch(messages).decoded_at is None, "C made it alone"
 
 
 @pytest.mark.parametrize(
@@ -203,14 +195,57 @@ NAME = "0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e"
 )
 def test_a_batch_with_an_unusual_message_id_is_not_packed(odd: Message) -> None:
     twin = Message("00000000-0000-4" + NAME[15:], "h", whole_login(), SystemAttributes(SENT_MS))
-    assert both().fast.pack([twin], b"\n")
-    assert both().fast.pack([twin, odd], b"\n") is None
-    assert both().fast.pack([odd, twin], b"\n") is None
+    assert both().pack([twin])
+    assert both().pack([twin, odd]) is None
+    assert both().pack([odd, twin]) is None
 
 
-def test_a_batch_without_lines_is_not_packed() -> None:
-    assert both().fast.pack([], b"\n") is None
-    assert both().fast.pack([Message(NAME, "h", "{}", SystemAttributes(SENT_MS))], b"\n") is None
+def test_a_batch_without_units_is_not_packed() -> None:
+    assert both().pack([]) is None
+
+
+def test_a_unit_that_comes_twice_has_one_row() -> None:
+    first, second = (
+        Message(NAME, handle, whole_login(), SystemAttributes(SENT_MS)) for handle in "ab"
+    )
+    other = Message(NAME.replace("0", "1"), "c", whole_login(), SystemAttributes(SENT_MS))
+    bad = Message(NAME.replace("0", "2"), "d", "{}", SystemAttributes(SENT_MS))
+    encoded = both().check_batch([first, bad, other, second, bad, first])
+    assert (encoded.count, list(encoded.repeats)) == (2, [3, 4, 5])
+    assert [fault.unit for fault in encoded.faults] == [1]
+
+
+@pytest.mark.parametrize(("keying", "in_order"), [("undated", True), ("lines", False)])
+def test_the_rows_of_fifo_queues_and_archives(keying: Keying, in_order: bool) -> None:
+    ids = [NAME.replace("4a5c", f"{8 if keying == 'lines' else 4}{at:03x}") for at in (3, 1, 2)]
+    units = [
+        Message(name, "h", body, SystemAttributes(SENT_MS - number))
+        for number, (name, body) in enumerate(zip(ids, LOGINS, strict=False))
+    ]
+    masks = masks_of(Settings())
+    made = [
+        compile_encoder(Settings(), [TARGET], masks, module, keying=keying).encode(units, "1\n")
+        for module in (extension(), None)
+    ]
+    assert made[0].decoded_at is None, "C made it alone"
+    assert made[0].ledger == made[1].ledger
+    assert made[0].targets == made[1].targets
+    assert [row.message_id for row in made[0].rows] == [row.message_id for row in made[1].rows]
+    assert ([row.message_id for row in made[0].rows] == ids) is in_order
+
+
+def test_units_that_must_be_left_are_left() -> None:
+    units = [
+        Message(NAME.replace("0", str(at)), "h", LOGINS[at], SystemAttributes(SENT_MS))
+        for at in range(3)
+    ]
+    packed = both().fast.pack(units, b"1\n", 0, False, b"\0\1\0")
+    assert packed is not None
+    assert Packed(*packed).left == (1,)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mark"):
+        both().fast.pack(units, b"1\n", 0, False, b"\0\1")
+    with pytest.raises(ValueError, match="keying"):
+        both().fast.pack(units, b"1\n", 3, False, b"")
 
 
 def test_a_packed_batch_says_what_it_leaves() -> None:
@@ -220,7 +255,10 @@ def test_a_packed_batch_says_what_it_leaves() -> None:
         Message(f"00000000-0000-4000-8000-00000000000{number}", "h", body, SystemAttributes(ms))
         for number, (body, ms) in enumerate(zip(bodies, sent, strict=True))
     ]
-    assert both().fast.pack(messages, b"1\n") == packed_by_python(messages, left=(3, 2, 0))
+    packed = both().pack(messages)
+    assert packed is not None
+    assert packed.left == (0, 2, 3)
+    assert [fault.unit for fault in both().check_batch(messages).faults] == [0, 2]
 
 
 def test_a_field_nobody_named_is_left_where_that_is_a_fault() -> None:
@@ -256,7 +294,7 @@ def test_an_extension_that_is_older_or_turned_off_is_not_used(
 
 def test_an_object_that_is_not_a_message_raises() -> None:
     with pytest.raises(AttributeError):
-        both().fast.lines([object()])  # type: ignore[list-item]
+        both().pack([object()])  # type: ignore[list-item]
 
 
 def by_llhttp(reply: bytes) -> bytes | None:
@@ -392,8 +430,9 @@ def test_only_characters_that_every_neighbour_leaves_alone_are_masked_natively()
     messages = [
         Message("m", "h", json.dumps({"v": chr(code)}), SystemAttributes(SENT_MS)) for code in codes
     ]
-    parts = both.fast.lines(messages)
-    taken = {chr(code) for code, made in zip(codes, parts, strict=True) if made}
+    packed = both.pack([with_queue_id(message, at) for at, message in enumerate(messages)])
+    assert packed is not None
+    taken = {chr(code) for code in codes} - {chr(codes[at]) for at in packed.left}
     assert len(taken) > 30_000
     assert taken >= set(map(chr, range(1, 0x300)))
     assert not {c for c in taken if unicodedata.combining(c)}

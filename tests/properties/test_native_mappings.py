@@ -1,4 +1,4 @@
-"""The native fast path gives the lines that Python gives, or none, whatever the mapping.
+"""The native executor gives what Python gives, byte for byte, whatever the mapping.
 
 `SQS2PG_NATIVE_CASES=300000` makes the long run; its seed is printed by a failure.
 """
@@ -13,10 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.mapping.ledger_key import delivery_key
-from sqs2pg.message import Message, Row
 from tests.mappings import MadeUp
-from tests.native import Both
+from tests.native import Both, with_queue_id
 
 CASES = int(os.environ.get("SQS2PG_NATIVE_CASES", "6000"))
 MESSAGES = 12
@@ -24,7 +22,7 @@ MESSAGES = 12
 
 
 def check(draw: Random, seen: Counter[str]) -> None:
-    """Make a mapping and its messages; hold the fast path against Python, alone and in a batch."""
+    """Make a mapping and its messages; hold both executors against each other."""
     made = MadeUp(draw)
     seen["mappings"] += 1
     try:
@@ -37,41 +35,11 @@ def check(draw: Random, seen: Counter[str]) -> None:
         return
     messages = [made.message() for _ in range(MESSAGES)]
     seen["messages"] += MESSAGES
-    taken: dict[int, Row] = {}
-    for number, message in enumerate(messages):
-        if row := both.check_message(message):
-            taken[number] = row
-        seen["rows"] += both.row(message) is not None
-    seen["taken"] += len(taken)
-    check_batch(both, messages, taken, seen)
-
-
-def check_batch(
-    both: Both, messages: list[Message], taken: dict[int, Row], seen: Counter[str]
-) -> None:
-    """Hold the texts of a whole batch against the rows that were taken of it."""
-    packed = both.fast.pack(messages, b"1\n")
-    if packed is None:
-        return
-    seen["packed"] += 1
-    ledger, targets, oldest_ms, dropped, left = packed
-    order = sorted(
-        (delivery_key(m.message_id, m.attributes.sent_timestamp), number)
-        for number, m in enumerate(messages)
-    )
-    assert oldest_ms == min(m.attributes.sent_timestamp for m in messages)
-    rows = [both.row(messages[number]) for _, number in order if number not in left]
-    assert None not in rows, "what is not left has a row"
-    assert ledger.decode() == "".join(
-        f"{key}\t{messages[number].message_id}\t1\n" for key, number in order if number not in left
-    )
-    for target, (text, count) in enumerate(targets):
-        parts = [p for row in rows if row for p in (row, *row.also) if p.target == target]
-        assert text.decode() == "".join(part.text for part in parts)
-        assert count == sum(part.count for part in parts)
-    assert dropped == sum(row.dropped for row in rows if row)
-    assert [number for _, number in order if number in left] == list(left)
-    assert taken.keys().isdisjoint(left)
+    for message in messages:
+        seen["taken"] += both.check_message(message) is not None
+        seen["rows"] += both.row(with_queue_id(message, 0)) is not None
+    both.check_batch(messages)
+    seen["packed"] += both.pack(messages) is not None
 
 
 @given(st.randoms(use_true_random=False))

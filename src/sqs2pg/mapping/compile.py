@@ -11,7 +11,7 @@ Promises: a message gives all of its rows or one PermanentFault. No I/O here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Protocol, cast
 
@@ -38,8 +38,8 @@ Decoded = Any
 class MessageMapping(Protocol):
     """From messages to rows, in two steps, so that decoding faults are known before masking."""
 
-    def decode_all(self, messages: Sequence[Message]) -> list[Decoded]:
-        """Decode a batch. Raises the PermanentFault of the first message that cannot be."""
+    def decode_all(self, messages: Sequence[Message]) -> list[Decoded | PermanentFault]:
+        """Decode a batch; return each message's records, or its fault."""
 
     def decode(self, message: Message) -> Decoded:
         """Decode one message. Raises PermanentFault."""
@@ -81,10 +81,9 @@ class FlatMapping:
         subject = _subject(settings, target, attributes)
         self.transformer = Transformer(target.fields, columns, attributes, masks, subject)
 
-    def decode_all(self, messages: Sequence[Message]) -> list[Record]:
+    def decode_all(self, messages: Sequence[Message]) -> list[Record | PermanentFault]:
         """See MessageMapping."""
-        decode = self.decoder.decode
-        return [decode(message.body) for message in messages]
+        return _decode_all(self.decode, messages)
 
     def decode(self, message: Message) -> Record:
         """See MessageMapping."""
@@ -142,9 +141,9 @@ class DocumentMapping:
             )
         ]
 
-    def decode_all(self, messages: Sequence[Message]) -> list[DecodedMessage]:
+    def decode_all(self, messages: Sequence[Message]) -> list[DecodedMessage | PermanentFault]:
         """See MessageMapping."""
-        return list(map(self.decode, messages))
+        return _decode_all(self.decode, messages)
 
     def decode(self, message: Message) -> DecodedMessage:
         """See MessageMapping."""
@@ -197,6 +196,20 @@ class DocumentMapping:
             else:
                 rows.append(_row(key, message.message_id, texts[number], unit.dropped))
         return rows
+
+
+def _decode_all(
+    decode: Callable[[Message], Decoded], messages: Sequence[Message]
+) -> list[Decoded | PermanentFault]:
+    decoded: list[Decoded | PermanentFault] = []
+    for message in messages:
+        try:
+            decoded.append(decode(message))
+        except PermanentFault as fault:
+            # The traceback refers to this frame, and the frame to the fault: only the cyclic
+            # collector could free the batch.
+            decoded.append(fault.with_traceback(None))
+    return decoded
 
 
 def _with_attributes(message: Message, added: Mapping[str, str]) -> Message:

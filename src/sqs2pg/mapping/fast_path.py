@@ -1,61 +1,25 @@
-"""The fast path: body -> masked lines in C, for ordinary messages.
+"""The fast path: a mapping compiled to what the C code of the native executor follows.
 
-Place in the flow: before decode and transform, which do the messages that it leaves. It is compiled
-for a mapping at start. There is none if this installation lacks the extension, or if the mapping
-has something that the C code cannot do. No I/O here; the code is in native/ of the source tree.
-
-Promises: its lines are those that the mapping would give, byte for byte; for every other message
-it returns None. So it raises no faults, and nothing depends on it.
+There is none if this installation lacks the extension, or if the mapping has something that the C
+code cannot do. No I/O here; the C code is in native/ of the source tree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
+from sqs2pg.mapping.native_encoder import FastPath
 from sqs2pg.mapping.transform import missing_cell
 from sqs2pg.mask.operator import Mask, Operator
-from sqs2pg.message import Message, Row, TargetLines
 from sqs2pg.settings import ATTRIBUTE, Field, Settings, Target, When, required_sources
 from sqs2pg.settings.mask_rules import MASKABLE
-
-Part = tuple[int, str, int]
-"""Lines of one message for one target: the target's index, their text, how many they are."""
-
-
-class PackedTexts(NamedTuple):
-    """A batch as the texts of its COPYs, sorted by key."""
-
-    ledger: bytes
-    targets: tuple[tuple[bytes, int], ...]
-    """For each target its lines and how many they are."""
-    oldest_ms: int
-    """The oldest SentTimestamp, milliseconds since the epoch; of the messages left, too."""
-    dropped: int
-    """Records that no target wants."""
-    left: tuple[int, ...]
-    """Indexes of the messages that Python must do. They have a ledger key, but no lines."""
-
-
-class FastPath(Protocol):
-    """The fast path of one mapping."""
-
-    def lines(self, messages: Sequence[Message], /) -> list[tuple[Part, ...] | None]:
-        """Return each message's parts, by target, or None where Python must do it."""
-
-    def pack(self, messages: Sequence[Message], tail: bytes, /) -> PackedTexts | None:
-        """Return a whole batch as texts; each line of the ledger's ends in `tail`.
-
-        None where two messages have one key, an id is not that of a queue's message, or Python must
-        do every message.
-        """
-
 
 # The enumerations of native/plan.h and native/mask.h.
 _NOWHERE, _DOCUMENT, _ELEMENT, _LAYER = range(4)
@@ -129,15 +93,6 @@ def compile_fast_path(
     except NotFastError:
         return None
     return cast("FastPath", extension.FastPath(*given))
-
-
-def row_of(key: str, message_id: str, parts: Sequence[Part]) -> Row:
-    """Return the row of a message from its parts."""
-    if len(parts) == 1:
-        [(target, text, count)] = parts
-        return Row(key, message_id, text, count, target)
-    (target, text, count), *also = parts or ((0, "", 0),)
-    return Row(key, message_id, text, count, target, tuple(TargetLines(*part) for part in also))
 
 
 def _compile(

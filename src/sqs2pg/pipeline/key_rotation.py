@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 import structlog
 
+from sqs2pg.errors import KeyFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.pipeline.plan import Plan
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.vault.seal import ValueSealer
+
+ROTATIONS_MAX = 3
+"""Rotations that one batch follows: another may come while it does."""
+
+_Done = TypeVar("_Done")
 
 log = structlog.get_logger(__name__)
 
@@ -56,3 +63,21 @@ class KeyRotation:
     def key_version(self) -> int:
         """The version of the pseudonym root that rows are masked under now."""
         return self.current.sink_plan.key_version
+
+
+async def under_active_keys(
+    write: Callable[[], Awaitable[_Done]], use_active: Callable[[KeyFault], Awaitable[None]]
+) -> _Done:
+    """Return what `write` does; do it again after `use_active` where another version is active.
+
+    Raises what both raise; the KeyFault of `write` after `ROTATIONS_MAX` rotations.
+    """
+    for _ in range(ROTATIONS_MAX):
+        try:
+            return await write()
+        except KeyFault as fault:
+            if fault.code != "key_version":
+                raise
+            refused = fault
+        await use_active(refused)
+    return await write()

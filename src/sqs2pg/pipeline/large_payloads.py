@@ -10,7 +10,7 @@ fault of S3.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -38,6 +38,19 @@ class Store(Protocol):
         """Delete an object. Raises TransientFault."""
 
 
+class ProcessPart(Protocol):
+    """Processes messages whose payloads are in memory."""
+
+    async def __call__(
+        self,
+        messages: Sequence[Message],
+        to_quarantine: Mapping[str, PermanentFault],
+        *,
+        last: bool,
+    ) -> list[Outcome]:
+        """See `Processor.process`. `last`: of the batch."""
+
+
 class Payloads:
     """Fetches the objects that messages point to."""
 
@@ -60,6 +73,33 @@ class Payloads:
             left -= size
         if part:
             yield part
+
+    async def process(
+        self,
+        messages: Sequence[Message],
+        to_quarantine: Mapping[str, PermanentFault],
+        process: ProcessPart,
+        release: Callable[[TransientFault], None],
+    ) -> list[Outcome]:
+        """Process messages part by part: each is fetched, processed and freed.
+
+        After a part that is released the rest is released too, so that the order is kept. `release`
+        takes the reason where the store is at fault.
+        """
+        outcomes: list[Outcome] = []
+        for part in self.parts(messages):
+            try:
+                faults = await self.fetch(part)
+            except TransientFault as fault:
+                release(fault)
+                break
+            last = len(outcomes) + len(part) == len(messages)
+            done = await process(part, {**to_quarantine, **faults}, last=last)
+            await self.settle(part, done)
+            outcomes += done
+            if Outcome.RELEASED in done:
+                break
+        return outcomes + [Outcome.RELEASED] * (len(messages) - len(outcomes))
 
     def _size(self, message: Message) -> int:
         for name in POINTER_SIZES:

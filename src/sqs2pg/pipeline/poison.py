@@ -26,8 +26,9 @@ from sqs2pg.errors import (
     Stage,
     TransientFault,
 )
+from sqs2pg.mapping.encoder import NONE_UNREAD
 from sqs2pg.message import Message, Outcome
-from sqs2pg.pipeline.processor import NONE_TO_QUARANTINE, Processor
+from sqs2pg.pipeline.processor import Processor
 
 _receive_count = attrgetter("attributes.approximate_receive_count")
 _odd = attrgetter("odd")
@@ -123,7 +124,7 @@ class Suspects:
 def _odd_ones(part: Sequence[Message]) -> Mapping[str, PermanentFault]:
     """Return the faults of messages that were not delivered as SQS delivers, by MessageId."""
     if not any(map(_odd, part)):
-        return NONE_TO_QUARANTINE
+        return NONE_UNREAD
     return {
         message.message_id: PermanentFault("odd_delivery", message.odd, stage=Stage.RECEIVE)
         for message in part

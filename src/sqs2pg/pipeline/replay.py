@@ -129,7 +129,7 @@ class Replayer:
                 key: PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)
                 for key, fault in rejected.items()
             }
-            await flip.note(self._session, written, faults, self._targets.count(written))
+            await flip.note(self._session, written, faults, self._targets.count_rows(written))
         if self._vault is not None and marks is not None:
             self._vault.remember(marks)
         self.report.replayed += len(written)

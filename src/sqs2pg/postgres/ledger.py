@@ -44,28 +44,14 @@ class Ledger:
         seen_at = datetime.now(UTC).isoformat() if self._undated else NULL
         return f"{self._pipeline}\t{outcome}\t{seen_at}\n"
 
-    async def copy(
-        self, session: Session, rows: Sequence[Row], dead: Sequence[DeadLetter], *, in_order: bool
-    ) -> None:
-        """Enter all keys at once. `in_order`: they come sorted."""
-        lines = self._lines(rows, dead)
-        if dead or not in_order:
-            lines.sort()  # by key: two COPYs that meet then wait, and never deadlock
-        await session.copy(_COPY, "".join(lines))
-
-    async def copy_packed(
-        self, session: Session, text: bytes, rows: Sequence[Row], dead: Sequence[DeadLetter]
-    ) -> None:
-        """As `copy`, with lines that are made already and sorted."""
-        if rows or dead:
-            more = [line.encode() for line in self._lines(rows, dead)]
-            text = b"".join(sorted(text.splitlines(keepends=True) + more))
+    async def copy(self, session: Session, text: bytes, dead: Sequence[DeadLetter]) -> None:
+        """Enter all keys at once: those of `text`, which is sorted, and of dead letters."""
+        if dead:
+            end = self.line_end("quarantined")
+            lines = [f"{letter.key}\t{letter.message_id}\t{end}".encode() for letter in dead]
+            # Sorted by key: two COPYs that meet then wait, and never deadlock.
+            text = b"".join(sorted(text.splitlines(keepends=True) + lines))
         await session.copy(_COPY, text)
-
-    def _lines(self, rows: Sequence[Row], dead: Sequence[DeadLetter]) -> list[str]:
-        written, quarantined = self.line_end("written"), self.line_end("quarantined")
-        lines = [f"{row.key}\t{row.message_id}\t{written}" for row in rows]
-        return lines + [f"{letter.key}\t{letter.message_id}\t{quarantined}" for letter in dead]
 
     async def claim(
         self, session: Session, rows: Sequence[Row], dead: Sequence[DeadLetter]

@@ -41,7 +41,7 @@ async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None
     try:
         async with BatchTransactions(plan, vault).open(session) as transaction:
             table = "sqs2pg.delivery"
-            await ledger.copy(session, (), (), in_order=True)
+            await ledger.copy(session, b"", ())
             await ledger.claim(session, (), ())
             await ledger.mark_quarantined(session, ())
             for target in plan.targets:

@@ -142,7 +142,7 @@ class _Search:
         fault: DatabaseFault | None = None
         self._copied_from = self._placed
         try:
-            if not await self._targets.copy(self._session, rows):
+            if not await self._targets.copy_rows(self._session, rows):
                 fault = SUPPRESSED
         except psycopg.Error as error:
             fault = diagnose(error)

@@ -1,8 +1,8 @@
-"""Write: rows and dead letters -> PostgreSQL, in one transaction with their ledger entries.
+"""Write: an encoded batch -> PostgreSQL, in one transaction with its ledger entries.
 
-COPY path: copy the ledger entries, the rows and the quarantine straight in, sorted by key. Slow
-path, taken when the COPY path fails: claim the keys (what the ledger has already is a duplicate),
-find the rows that the database rejects, quarantine them, commit the rest.
+Fast path: COPY the ledger entries, the rows and the quarantine straight in. Slow path, taken when
+the fast one fails: claim the keys (what the ledger has already is a duplicate), find the rows that
+the database rejects, quarantine them, commit the rest.
 
 Promises: after `write` returns, every row of the batch is durably committed as WRITTEN, was
 there already (DUPLICATE), or is durably QUARANTINED. When it raises, nothing of the batch is
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
@@ -25,8 +25,7 @@ import msgspec
 import psycopg
 
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
-from sqs2pg.mapping.fast_path import PackedTexts
-from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.encoder import Encoded
 from sqs2pg.message import DeadLetter, Outcome, Row
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import Session, Transaction
@@ -71,36 +70,33 @@ _CLEAR_SUSPECT = "DELETE FROM sqs2pg.suspect WHERE key = %s"
 _by_key = attrgetter("key")
 
 
-class BatchResult(msgspec.Struct):
-    """One outcome per ledger key, and the dead letters of the rows that were rejected."""
+class Batch(NamedTuple):
+    """What a sink writes. Its keys are distinct."""
 
-    outcomes: dict[str, Outcome]
-    rejected: list[DeadLetter] = []
-    slow: bool = False
-
-
-class Packed(msgspec.Struct, frozen=True):
-    """A batch as the fast path made it, and what Python made of the messages that it left."""
-
-    texts: PackedTexts
-    count: int
-    """Messages in the texts."""
-    rows: Sequence[Row] = ()
-    dead: Sequence[DeadLetter] = ()
-
-
-class _Batch(NamedTuple):
-    """The arguments of `write`, rows and dead letters in the order they are written in."""
-
-    rows: Sequence[Row]
+    encoded: Encoded
     dead: Sequence[DeadLetter]
+    """The units of `encoded.faults`, sealed."""
     seal_rejected: SealRejected
-    originals: Originals | None
-    confirm: Confirm | None
-    repeated: int
+    confirm: Confirm | None = None
+    """Called before rows are quarantined for what a change of the table would explain."""
 
     def keys(self) -> list[str]:
-        return [*map(_by_key, self.rows), *map(_by_key, self.dead)]
+        """Return the keys of rows and dead letters."""
+        return [*map(_by_key, self.encoded.rows), *map(_by_key, self.dead)]
+
+
+class BatchResult(NamedTuple):
+    """What became of a batch that is committed."""
+
+    changed: Mapping[str, Outcome] | None = None
+    """One outcome for each key. None: the units with rows are written, the others quarantined."""
+    rejected: Sequence[DeadLetter] = ()
+    """Of the rows that the database rejected."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether it took the slow path."""
+        return self.changed is not None
 
 
 class Sink:
@@ -151,40 +147,21 @@ class Sink:
             self.session = await self._connect()
         return self.session
 
-    def ledger_tail(self, outcome: str) -> str:
-        """Return what ends a line of the ledger's COPY, after key and MessageId."""
-        return self._ledger.line_end(outcome)
+    def ledger_end(self) -> str:
+        """Return what ends the ledger's line of a message that is written, after key and id."""
+        return self._ledger.line_end("written")
 
-    async def write(
-        self,
-        rows: Sequence[Row],
-        dead: Sequence[DeadLetter],
-        seal_rejected: SealRejected,
-        originals: Originals | None = None,
-        before: DatabaseFault | None = None,
-        confirm: Confirm | None = None,
-        repeated: int = 0,
-    ) -> BatchResult:
-        """Commit a batch of distinct keys; return one outcome per key.
-
-        `originals` are what the rows hide: those of the written rows are sealed with them.
-        `before`: the fault that `write_packed` has just met with the same rows. `confirm`: called
-        before rows are quarantined for something that a change of the table would explain.
-        `repeated`: how many deliveries of the batch have the key of another one of it; the tally
-        counts them as duplicates.
+    async def write(self, batch: Batch) -> BatchResult:
+        """Commit a batch.
 
         Raises TransientFault (nothing is wrong with the messages: try again later), FatalFault
-        (every row is rejected alike) or KeyFault (another key version is active). May be
-        repeated after any of them: the ledger makes a second write of a message a DUPLICATE.
+        (every row is rejected alike), KeyFault (another key version is active), and what `confirm`
+        raises. May be repeated after any of them: the ledger makes a second write of a message a
+        DUPLICATE.
         """
         await self.connected()
-        if not self._plan.fifo:
-            rows = sorted(rows, key=_by_key)
-        dead = sorted(dead, key=_by_key)
-        batch = _Batch(rows, dead, seal_rejected, originals, confirm, repeated)
-        fault = before
-        slow = [self._write_slow] * 2
-        for path in [self._write_by_copy, *slow] if before is None else slow:
+        fault: DatabaseFault | None = None
+        for path in (self._write_fast, self._write_slow, self._write_slow):
             if fault and fault.verdict is Verdict.NO_PARTITION:
                 await self._attach_days(batch)
             done = await self._try(path(batch, fault))
@@ -193,15 +170,6 @@ class Sink:
             fault = done
         assert fault is not None
         raise await self._give_up(fault)
-
-    async def write_packed(self, packed: Packed) -> DatabaseFault | None:
-        """Commit a whole batch by COPY alone: its dead letters QUARANTINED, all others WRITTEN.
-
-        Returns None, or the fault that it met: nothing is committed then, and the caller goes on
-        with `write`. Raises as `write` does.
-        """
-        await self.connected()
-        return await self._try(self._write_packed(packed))
 
     async def _try(self, path: Awaitable[_Done]) -> _Done | DatabaseFault:
         """Follow one path to its end; return its fault where another path may do better."""
@@ -234,55 +202,36 @@ class Sink:
         where = self._targets.writing
         return transient(fault, "PostgreSQL could not take the batch", table=where)
 
-    async def _write_packed(self, packed: Packed) -> DatabaseFault | None:
-        async with self._transactions.open(self.session) as transaction:
-            texts, rows, dead = packed.texts, packed.rows, packed.dead
-            await self._ledger.copy_packed(self.session, texts.ledger, rows, dead)
-            if not await self._targets.copy_packed(self.session, texts.targets, rows):
-                await transaction.rollback()
-                return SUPPRESSED
-            await copy_dead_letters(self.session, dead, self._plan.id)
-            await self._commit(
-                transaction,
-                self._targets.count_packed(texts.targets, texts.dropped, rows),
-                packed.count + len(rows),
-                quarantined=len(dead),
-                first=CONSTRAIN,
-            )
-        self._streak.note(Rejections())
-        return None
-
-    async def _write_by_copy(
-        self, batch: _Batch, _before: DatabaseFault | None
+    async def _write_fast(
+        self, batch: Batch, _before: DatabaseFault | None
     ) -> BatchResult | DatabaseFault:
-        rows, dead = batch.rows, batch.dead
+        encoded, dead = batch.encoded, batch.dead
         async with self._transactions.open(self.session) as transaction:
-            await self._ledger.copy(self.session, rows, dead, in_order=not self._plan.fifo)
-            if rows and not await self._targets.copy(self.session, rows):
+            await self._ledger.copy(self.session, encoded.ledger, dead)
+            if not await self._targets.copy(self.session, encoded.targets):
                 await transaction.rollback()
                 return SUPPRESSED
             marks = None
-            if self._vault is not None and batch.originals is not None and rows:
+            if self._vault is not None and encoded.originals is not None and encoded.count:
                 # Without dead letters all originals belong to rows that are written.
-                chosen = {row.message_id for row in rows} if dead else None
-                marks = await self._vault.seal(self.session, batch.originals, chosen)
+                chosen = {row.message_id for row in encoded.rows} if dead else None
+                marks = await self._vault.seal(self.session, encoded.originals, chosen)
             await copy_dead_letters(self.session, dead, self._plan.id)
             await self._commit(
                 transaction,
-                self._targets.count(rows),
-                len(rows),
+                self._targets.count(encoded.targets, encoded.dropped),
+                encoded.count,
                 quarantined=len(dead),
-                duplicate=batch.repeated,
+                duplicate=len(encoded.repeats),
                 first=CONSTRAIN,
             )
-        if rows:
+        if encoded.count:
             self._streak.note(Rejections())
         self._remember(marks)
-        outcomes = dict.fromkeys(map(_by_key, rows), Outcome.WRITTEN)
-        outcomes.update(dict.fromkeys(map(_by_key, dead), Outcome.QUARANTINED))
-        return BatchResult(outcomes)
+        return BatchResult()
 
-    async def _write_slow(self, batch: _Batch, before: DatabaseFault | None) -> BatchResult:
+    async def _write_slow(self, batch: Batch, before: DatabaseFault | None) -> BatchResult:
+        encoded = batch.encoded
         outcomes = dict.fromkeys(batch.keys(), Outcome.DUPLICATE)
         alike = Rejections()
 
@@ -294,7 +243,7 @@ class Sink:
         claim = Claim(self._ledger, batch.dead)
         async with self._transactions.open(self.session) as transaction:
             taken, written, faults, marks = await write_slowly(
-                self.session, batch.rows, claim, search, self._vault, batch.originals
+                self.session, encoded.rows, claim, search, self._vault, encoded.originals
             )
             rejected = [batch.seal_rejected(key, _as_permanent(f)) for key, f in faults.items()]
             quarantined = [*claim.dead, *rejected]
@@ -302,10 +251,10 @@ class Sink:
             settled = len(written) + len(quarantined)
             await self._commit(
                 transaction,
-                self._targets.count(written),
+                self._targets.count_rows(written),
                 len(written),
                 quarantined=len(quarantined),
-                duplicate=len(outcomes) - settled + batch.repeated,
+                duplicate=len(outcomes) - settled + len(encoded.repeats),
             )
         if taken:
             # Not before COMMIT: rows that are tried again are not counted twice.
@@ -313,10 +262,10 @@ class Sink:
         self._remember(marks)
         outcomes.update(dict.fromkeys(map(_by_key, written), Outcome.WRITTEN))
         outcomes.update(dict.fromkeys(map(_by_key, quarantined), Outcome.QUARANTINED))
-        return BatchResult(outcomes, rejected, slow=True)
+        return BatchResult(outcomes, rejected)
 
     async def _search(
-        self, batch: _Batch, taken: Sequence[Row], before: DatabaseFault | None
+        self, batch: Batch, taken: Sequence[Row], before: DatabaseFault | None
     ) -> tuple[dict[str, DatabaseFault], Rejections]:
         """Write the rows that the database takes; return the faults of the others, by key.
 
@@ -324,7 +273,7 @@ class Sink:
         """
         # A fault that the same rows have just met says where to look, or at least that one is bad.
         same = before if before and before.verdict is Verdict.BAD_ROW else None
-        suspected = same if len(taken) == len(batch.rows) else None
+        suspected = same if len(taken) == len(batch.encoded.rows) else None
         found = await find_rejected(self.session, self._targets, taken, suspected)
         faults = {row.key: fault for row, fault in found.values()}
         if batch.confirm and any(fault.sqlstate in COLUMN_STATES for fault in faults.values()):
@@ -355,7 +304,7 @@ class Sink:
         await transaction.commit(*filter(None, (first, self.note)), entry)
         self.commit_s = time.perf_counter() - began
 
-    async def _attach_days(self, batch: _Batch) -> None:
+    async def _attach_days(self, batch: Batch) -> None:
         try:
             await attach_days(self.session, batch.keys())
         except psycopg.Error as error:

@@ -5,8 +5,8 @@ Everything that processes messages uses it: the stream consumer, Lambda, backfil
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
@@ -14,19 +14,17 @@ import structlog
 from sqs2pg.errors import KeyFault, SettingsError, TransientFault
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import MessageMapping, compile_mapping, is_flat
-from sqs2pg.mapping.convert import text
-from sqs2pg.mapping.fast_path import FastPath, compile_fast_path
-from sqs2pg.mapping.fast_path_originals import FastPathOriginals
+from sqs2pg.mapping.compile import MessageMapping, compile_mapping
+from sqs2pg.mapping.compile_encoder import compile_encoder
+from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import dedupe_key
-from sqs2pg.mapping.subject import stored_form
+from sqs2pg.mapping.python_encoder import DedupeKey
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
 from sqs2pg.pipeline.key_rotation import Compiled
 from sqs2pg.pipeline.large_payloads import Payloads
-from sqs2pg.pipeline.plan import Columns, DedupeKey, Plan
+from sqs2pg.pipeline.plan import Columns, Plan
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import oldest_version, verify_fingerprints
@@ -62,22 +60,15 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         settings = self.settings
         vault = ValueSealer(keyring, subject_key) if settings.vault.enabled else None
         masks = masks_of(settings, keyring)
-        fast_path = fast_path_of(settings, self.columns, masks)
-        fast_originals = None
-        if fast_path and vault:
-            fast_originals = FastPathOriginals(settings.fields, settings.vault.subject)
         plan = Plan(
+            encoder=self._encoder(masks, self.columns),
             mapping=compile_mapping(settings, self.columns, masks),
             payloads=payloads_of(settings),
-            refresh=lambda session: _refresh(session, settings, masks),
+            refresh=lambda session: self._refresh(session, masks),
             columns=self.columns,
             seal=sealer(keyring, subject_reader_of(settings, subject_key)),
             fifo=self.fifo,
-            archive=self.archive,
             dedupe=self.dedupe,
-            recovers=vault is not None,
-            fast_path=fast_path,
-            fast_path_originals=fast_originals,
         )
         sink_plan = SinkPlan(
             id=self.pipeline,
@@ -89,6 +80,34 @@ class PlanCompiler(msgspec.Struct, frozen=True):
             dedupe=self.dedupe is not None,
         )
         return Compiled(keyring, plan, sink_plan, vault)
+
+    def _encoder(self, masks: list[list[Operator | None]], columns: Columns) -> Encoder:
+        return compile_encoder(
+            self.settings,
+            columns,
+            masks,
+            extension(),
+            keying="lines" if self.archive else "undated" if self.fifo else "dated",
+            dedupe=self.dedupe,
+            clock=time.perf_counter,
+        )
+
+    async def _refresh(
+        self, session: Session, masks: list[list[Operator | None]]
+    ) -> tuple[Encoder, Columns]:
+        """Compile the encoder against the tables as they are now.
+
+        Raises TransientFault where they do not fit it. Somebody changes the database, or restarts
+        with another mapping; the messages are held meanwhile.
+        """
+        settings = self.settings
+        try:
+            _, columns = await target_tables(session, settings, narrowed=True)
+            encoder = self._encoder(masks, columns)
+        except SettingsError as error:
+            raise TransientFault(error.what, code=error.code, hint=error.hint) from None
+        logger.info("the target's columns were read again", table=settings.table_names)
+        return encoder, columns
 
     async def compile_checked(self, session: Session, keyring: Keyring) -> Compiled:
         """Return the plan under the versions that are active in the database by now.
@@ -130,18 +149,14 @@ async def compile_plan(
 
 
 async def read_mapping(
-    session: Session,
-    settings: Settings,
-    masks: Sequence[Sequence[Operator | None]],
-    *,
-    narrowed: bool = False,
-) -> tuple[MessageMapping, Columns]:
-    """Compile the mapping alone against the tables as they are now; return it and their columns.
+    session: Session, settings: Settings, masks: Sequence[Sequence[Operator | None]]
+) -> MessageMapping:
+    """Compile the mapping alone against the tables as they are now.
 
-    `narrowed` as of `target_tables`. Raises SettingsError where the tables do not fit the mapping.
+    Raises SettingsError where the tables do not fit the mapping.
     """
-    _, columns = await target_tables(session, settings, narrowed=narrowed)
-    return compile_mapping(settings, columns, masks), columns
+    _, columns = await target_tables(session, settings)
+    return compile_mapping(settings, columns, masks)
 
 
 def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]]:
@@ -160,24 +175,6 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]
         ]
         for target in settings.targets
     ]
-
-
-def fast_path_of(
-    settings: Settings,
-    columns: Sequence[Sequence[Column]],
-    masks: Sequence[Sequence[Operator | None]],
-    environ: Mapping[str, str] = os.environ,
-) -> FastPath | None:
-    """Return the native fast path; None if there is none for these settings.
-
-    There is none if the vault is on and the mapping is not flat, or converts the person's id on its
-    way to the table: FastPathOriginals would not find the stored id in the body.
-    """
-    if settings.vault.enabled and not (
-        is_flat(settings) and stored_form(settings.fields, settings.vault.subject) is text
-    ):
-        return None
-    return compile_fast_path(settings, columns, masks, extension(environ))
 
 
 async def dedupe_of(
@@ -211,19 +208,3 @@ def payloads_of(settings: Settings) -> Payloads | None:
     from sqs2pg.sqs.s3 import ObjectStore  # loads botocore
 
     return Payloads(ObjectStore(), settings.envelope)
-
-
-async def _refresh(
-    session: Session, settings: Settings, masks: list[list[Operator | None]]
-) -> tuple[MessageMapping, Columns]:
-    """Compile the mapping against the tables as they are now.
-
-    Raises TransientFault where they do not fit it. Somebody changes the database, or restarts with
-    another mapping; the messages are held meanwhile.
-    """
-    try:
-        found = await read_mapping(session, settings, masks, narrowed=True)
-    except SettingsError as error:
-        raise TransientFault(error.what, code=error.code, hint=error.hint) from None
-    logger.info("the target's columns were read again", table=settings.table_names)
-    return found

@@ -143,7 +143,7 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
     ],
 )  # fmt: skip
 def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> None:
-    assert extension().FastPath(*PLAN.values()).lines([]) == []
+    assert extension().FastPath(*PLAN.values()).pack([], b"", 0, False, b"") is None
     with pytest.raises(ValueError, match="bounds"):
         extension().FastPath(*(PLAN | changes).values())
 

@@ -8,10 +8,11 @@ import pytest
 
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import FlatMapping
+from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
+from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, SystemAttributes
-from sqs2pg.runners.compile_plan import fast_path_of
 from sqs2pg.settings import load
 from tests import native
 
@@ -73,11 +74,11 @@ def test_the_fast_path_finds_the_originals_that_python_finds() -> None:
     [("version", True, False), ("version", False, True), ("text", True, True)],
 )
 def test_there_is_no_fast_path_if_the_vault_s_subject_is_converted(
-    kind: str, enabled: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, enabled: bool, taken: bool
 ) -> None:
-    monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
     fields = [{"source": "user_id", "column": "user_id", "type": kind}, FIELDS[2]]
     overrides = {"field": fields, "vault": {"enabled": enabled}}
     settings = load(environ={}, discover=False, overrides=overrides)
     columns = [Column("user_id", "int8" if kind == "version" else "text"), Column("locale", "text")]
-    assert (fast_path_of(settings, [columns], [[None, None]], {}) is not None) == taken
+    encoder = compile_encoder(settings, [columns], [[None, None]], native.extension())
+    assert isinstance(encoder, NativeEncoder) == taken

@@ -37,7 +37,7 @@ async def take_sample(context: Context, count: int) -> Sample:
     settings = context.settings
     keyring = context.keyring()
     client, url = await context.queue()
-    mapping, _ = await read_mapping(await context.session(), settings, masks_of(settings, keyring))
+    mapping = await read_mapping(await context.session(), settings, masks_of(settings, keyring))
     names = tuple(settings.message_attributes)
     messages = await peek(client, url, count, message_attributes=names)
     payloads = payloads_of(settings)

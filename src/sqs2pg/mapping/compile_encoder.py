@@ -1,0 +1,82 @@
+"""The compiler of encoders: settings, columns and masks -> an executor. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from types import ModuleType
+
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.compile import compile_mapping, is_flat
+from sqs2pg.mapping.convert import text
+from sqs2pg.mapping.encoder import Encoder
+from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.fast_path_originals import FastPathOriginals
+from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys, line_keys
+from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
+from sqs2pg.mapping.python_encoder import DedupeKey, PythonEncoder
+from sqs2pg.mapping.subject import stored_form
+from sqs2pg.mask.operator import Operator
+from sqs2pg.message import Message
+from sqs2pg.settings import Settings
+
+_message_id = attrgetter("message_id")
+_sent_timestamp = attrgetter("attributes.sent_timestamp")
+
+
+def compile_encoder(
+    settings: Settings,
+    columns: Sequence[Sequence[Column]],
+    masks: Sequence[Sequence[Operator | None]],
+    extension: ModuleType | None,
+    *,
+    keying: Keying = "dated",
+    dedupe: DedupeKey | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
+) -> Encoder:
+    """Return the native executor where it can do the mapping, else the reference.
+
+    `columns[t]` and `masks[t]` are those of the fields of target t. `extension`: None for the
+    reference. `clock` as of PythonEncoder. Raises SettingsError where they do not fit together.
+    """
+    vault = settings.vault.enabled
+    python = PythonEncoder(
+        compile_mapping(settings, columns, masks),
+        len(settings.targets),
+        _KEYS[keying],
+        dedupe=dedupe,
+        in_order=keying == "undated",
+        recovers=vault,
+        clock=clock,
+    )
+    if vault and not _finds_subjects(settings):
+        return python
+    fast_path = compile_fast_path(settings, columns, masks, extension)
+    if fast_path is None:
+        return python
+    originals = FastPathOriginals(settings.fields, settings.vault.subject) if vault else None
+    return NativeEncoder(fast_path, python, keying, originals)
+
+
+def _finds_subjects(settings: Settings) -> bool:
+    """Whether FastPathOriginals finds the stored id of a person in the body."""
+    return is_flat(settings) and stored_form(settings.fields, settings.vault.subject) is text
+
+
+def _dated_keys(units: Sequence[Message]) -> list[str]:
+    return delivery_keys(list(map(_message_id, units)), list(map(_sent_timestamp, units)))
+
+
+def _undated_keys(units: Sequence[Message]) -> list[str]:
+    return delivery_keys(list(map(_message_id, units)), [UNDATED_MS] * len(units))
+
+
+def _line_keys(units: Sequence[Message]) -> list[str]:
+    return line_keys(list(map(_message_id, units)), list(map(_sent_timestamp, units)))
+
+
+_KEYS: dict[Keying, Callable[[Sequence[Message]], list[str]]] = {
+    "dated": _dated_keys,
+    "undated": _undated_keys,
+    "lines": _line_keys,
+}

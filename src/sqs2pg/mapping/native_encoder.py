@@ -1,0 +1,211 @@
+"""The native executor of a mapping: most units in C, the others by the reference.
+
+The C code only accepts: whatever it is not sure of it leaves, and the reference alone decides what
+is a fault. So there is one meaning of a mapping. No I/O here; the C code is in native/ of the
+source tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.encoder import NONE_UNREAD, CopyText, Encoded, UnitFault
+from sqs2pg.mapping.fast_path_originals import FastPathOriginals
+from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.python_encoder import PythonEncoder
+from sqs2pg.message import Message, Row, TargetLines
+
+Keying = Literal["dated", "undated", "lines"]
+"""What ledger keys are made of: a message's id and time, its id alone, or the id of an archive's
+line and its time (`ledger_key.py`)."""
+
+KEYINGS: Mapping[Keying, int] = {"dated": 0, "undated": 1, "lines": 2}  # as in native/key.h
+
+
+class Packed(NamedTuple):
+    """A batch as the C code makes it."""
+
+    ledger: bytes
+    targets: tuple[tuple[bytes, int], ...]
+    layout: bytes
+    """uint32 numbers for each unit that has lines, in their order: its index, the records that no
+    target takes, then for each target the bytes and the number of its lines."""
+    oldest_ms: int
+    """Milliseconds since the epoch: the oldest SentTimestamp of all units."""
+    dropped: int
+    left: tuple[int, ...]
+    """Indexes of the units that Python must do, rising. They have no lines."""
+    repeats: tuple[int, ...]
+    """Indexes of the units whose id an earlier unit has, rising. They have no lines."""
+
+
+class FastPath(Protocol):
+    """The C code, compiled for one mapping (`fast_path.py`)."""
+
+    def pack(
+        self,
+        units: Sequence[Message],
+        ledger_end: bytes,
+        keying: int,
+        in_order: bool,
+        left: bytes,
+        /,
+    ) -> tuple[object, ...] | None:
+        """Return a `Packed` batch; None where Python must do all of it.
+
+        Rows come in the order of the keys, or with `in_order` in that of the units. `left` has a
+        byte for each unit, 1 where it must be left; empty: none.
+        """
+
+
+class NativeEncoder:
+    """See `Encoder`."""
+
+    def __init__(
+        self,
+        fast_path: FastPath,
+        python: PythonEncoder,
+        keying: Keying,
+        vault: FastPathOriginals | None = None,
+    ) -> None:
+        """`vault`: reads what the rows hide; None where nothing is sealed."""
+        self._fast_path = fast_path
+        self._python = python
+        self._keying = KEYINGS[keying]
+        self._vault = vault
+        self.keys = python.keys
+
+    def encode(
+        self,
+        units: Sequence[Message],
+        ledger_end: str,
+        unread: Mapping[str, PermanentFault] = NONE_UNREAD,
+    ) -> Encoded:
+        """See `Encoder`."""
+        skipped = {i for i, unit in enumerate(units) if unit.message_id in unread} if unread else ()
+        packed = self._pack(units, ledger_end, skipped)
+        if packed is None:
+            return self._python.encode(units, ledger_end, unread)
+        originals = None
+        if self._vault is not None:
+            originals = Originals()
+            if odd := self._take_originals(units, packed, originals):
+                originals.parts.clear()
+                packed = self._pack(units, ledger_end, {*skipped, *odd})
+                if packed is None:
+                    return self._python.encode(units, ledger_end, unread)
+                self._take_originals(units, packed, originals)
+        if not packed.left:
+            return self._encoded(units, packed, originals)
+        rest = [units[index] for index in packed.left]
+        others = self._python.encode(rest, ledger_end, unread, originals)
+        if others.count and self._python.in_order:
+            return self._python.encode(units, ledger_end, unread)
+        return self._merged(units, packed, others, originals)
+
+    def _pack(
+        self, units: Sequence[Message], ledger_end: str, left: Collection[int]
+    ) -> Packed | None:
+        marks = bytes(index in left for index in range(len(units))) if left else b""
+        packed = self._fast_path.pack(
+            units, ledger_end.encode(), self._keying, self._python.in_order, marks
+        )
+        return None if packed is None else Packed(*packed)  # type: ignore[arg-type]
+
+    def _take_originals(
+        self, units: Sequence[Message], packed: Packed, originals: Originals
+    ) -> list[int]:
+        """Collect what the rows hide; return the units whose rows Python must make."""
+        assert self._vault is not None
+        each = list(written(packed))
+        chosen = [units[index] for index, _, _ in each]
+        lines = ["".join(part.text for part in parts) for _, _, parts in each]
+        kept = self._vault.take(chosen, lines, originals)
+        return [index for (index, _, _), line in zip(each, kept, strict=True) if line is None]
+
+    def _encoded(
+        self, units: Sequence[Message], packed: Packed, originals: Originals | None
+    ) -> Encoded:
+        """Return what C made of a batch of which it left nothing."""
+        return Encoded(
+            len(units) - len(packed.repeats),
+            packed.ledger,
+            [CopyText(*text) for text in packed.targets],
+            make_keys=lambda: self.keys(units),
+            make_rows=lambda: rows_of(units, self.keys(units), packed),
+            repeats=packed.repeats,
+            dropped=packed.dropped,
+            oldest_ms=packed.oldest_ms,
+            originals=originals,
+        )
+
+    def _merged(
+        self,
+        units: Sequence[Message],
+        packed: Packed,
+        others: Encoded,
+        originals: Originals | None,
+    ) -> Encoded:
+        """Return what C made of a batch, and Python of the units that C left."""
+        ledger, targets = packed.ledger, [CopyText(*text) for text in packed.targets]
+        if others.count:
+            lines = ledger.splitlines(keepends=True) + others.ledger.splitlines(keepends=True)
+            ledger = b"".join(sorted(lines))
+            targets = [
+                CopyText(text + more.text, rows + more.rows)
+                for (text, rows), more in zip(targets, others.targets, strict=True)
+            ]
+        rest = len(packed.left) - others.count
+        return Encoded(
+            len(units) - len(packed.repeats) - rest,
+            ledger,
+            targets,
+            make_keys=lambda: self.keys(units),
+            make_rows=lambda: [*rows_of(units, self.keys(units), packed), *others.rows],
+            faults=[
+                UnitFault(packed.left[index], key, fault) for index, key, fault in others.faults
+            ],
+            repeats=packed.repeats,
+            dropped=packed.dropped + others.dropped,
+            dropped_fields=others.dropped_fields,
+            oldest_ms=packed.oldest_ms,
+            originals=originals,
+            decoded_at=others.decoded_at,
+        )
+
+
+def written(packed: Packed) -> Iterator[tuple[int, int, list[TargetLines]]]:
+    """Yield of each unit with rows: its index, the records dropped, its lines by target."""
+    numbers = iter(memoryview(packed.layout).cast("I"))
+    at = [0] * len(packed.targets)
+    for index in numbers:
+        dropped = next(numbers)
+        parts: list[TargetLines] = []
+        for target, (text, _) in enumerate(packed.targets):
+            size, count = next(numbers), next(numbers)
+            if count:
+                lines = text[at[target] : at[target] + size].decode()
+                parts.append(TargetLines(target, lines, count))
+                at[target] += size
+        yield index, dropped, parts
+
+
+def rows_of(units: Sequence[Message], keys: Sequence[str], packed: Packed) -> list[Row]:
+    """Return the rows of a packed batch, by unit. `keys[i]` is the ledger key of `units[i]`."""
+    rows: list[Row] = []
+    for index, dropped, parts in written(packed):
+        first, *also = parts or (TargetLines(0, "", 0),)
+        rows.append(
+            Row(
+                keys[index],
+                units[index].message_id,
+                first.text,
+                first.count,
+                first.target,
+                tuple(also),
+                dropped,
+            )
+        )
+    return rows

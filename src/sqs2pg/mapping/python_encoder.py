@@ -1,0 +1,158 @@
+"""The reference executor of a mapping: decode, key, mask, line, step by step in Python.
+
+What a mapping means is written here and in what it calls; the native executor must agree with it
+byte for byte. No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+
+from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.compile import Decoded, MessageMapping
+from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, UnitFault, copy_texts
+from sqs2pg.mapping.ledger_key import collision
+from sqs2pg.mapping.originals import Originals
+from sqs2pg.message import Message, Row
+
+MakeKeys = Callable[[Sequence[Message]], list[str]]
+"""Returns the ledger keys of units, before their bodies are read."""
+DedupeKey = Callable[[str], str]
+"""Returns the ledger key of an event, from the id that its producer gave it."""
+
+# Made once and run by map and sort: a lambda costs one Python call per row.
+_by_key = attrgetter("key")
+_sent_timestamp = attrgetter("attributes.sent_timestamp")
+_dropped = attrgetter("dropped")
+
+
+class PythonEncoder:
+    """See `Encoder`."""
+
+    def __init__(
+        self,
+        mapping: MessageMapping,
+        targets: int,
+        make_keys: MakeKeys,
+        *,
+        dedupe: DedupeKey | None = None,
+        in_order: bool = False,
+        recovers: bool = False,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`targets`: how many there are. `in_order`: rows keep the order of their units, else they
+        are sorted by key. `recovers`: collect what the rows hide. `clock`: seconds, for
+        `Encoded.decoded_at`.
+        """
+        self._mapping = mapping
+        self._targets = targets
+        self.keys = make_keys
+        self._dedupe = dedupe
+        self.in_order = in_order
+        self._recovers = recovers
+        self._clock = clock
+
+    def encode(
+        self,
+        units: Sequence[Message],
+        ledger_end: str,
+        unread: Mapping[str, PermanentFault] = NONE_UNREAD,
+        originals: Originals | None = None,
+    ) -> Encoded:
+        """See `Encoder`. `originals`: where to collect what the rows hide, if not in new ones."""
+        if self._recovers and originals is None:
+            originals = Originals()
+        decoded = self._decode(units, unread)
+        keys = self._keys_of(units, decoded)
+        repeats = self._repeats(units, keys)
+        decoded_at = self._clock()
+        rows, faults, dropped_fields = self._mask(units, keys, decoded, set(repeats), originals)
+        if not self.in_order:
+            rows.sort(key=_by_key)
+        return Encoded(
+            len(rows),
+            self._ledger(rows, ledger_end),
+            copy_texts(rows, self._targets),
+            make_keys=lambda: keys,
+            make_rows=lambda: rows,
+            faults=faults,
+            repeats=repeats,
+            oldest_ms=min(map(_sent_timestamp, units)),
+            dropped=sum(map(_dropped, rows)),
+            dropped_fields=dropped_fields,
+            originals=originals,
+            decoded_at=decoded_at,
+        )
+
+    def _decode(
+        self, units: Sequence[Message], unread: Mapping[str, PermanentFault]
+    ) -> list[Decoded | PermanentFault]:
+        if not unread:
+            return self._mapping.decode_all(units)
+        return [
+            unread.get(unit.message_id) or self._mapping.decode_all([unit])[0] for unit in units
+        ]
+
+    def _keys_of(
+        self, units: Sequence[Message], decoded: Sequence[Decoded | PermanentFault]
+    ) -> list[str]:
+        keys = self.keys(units)
+        if self._dedupe is not None:
+            for index, record in enumerate(decoded):
+                if type(record) is not PermanentFault and (name := self._mapping.event(record)):
+                    keys[index] = self._dedupe(name)
+        return keys
+
+    def _repeats(self, units: Sequence[Message], keys: Sequence[str]) -> list[int]:
+        if len(set(keys)) == len(keys):
+            return []
+        firsts: dict[str, int] = {}
+        repeats: list[int] = []
+        for index, key in enumerate(keys):
+            first = firsts.setdefault(key, index)
+            if first == index:
+                continue
+            ids = units[first].message_id, units[index].message_id
+            if self._dedupe is None and ids[0] != ids[1]:
+                raise collision(*ids)
+            repeats.append(index)
+        return repeats
+
+    def _mask(
+        self,
+        units: Sequence[Message],
+        keys: Sequence[str],
+        decoded: Sequence[Decoded | PermanentFault],
+        repeats: set[int],
+        originals: Originals | None,
+    ) -> tuple[list[Row], list[UnitFault], Mapping[str, int]]:
+        """Return the rows and faults of the units that are no repeats, and the dropped fields."""
+        rows: list[Row] = []
+        faults: list[UnitFault] = []
+        chosen: Sequence[int] = range(len(units))
+        if repeats or PermanentFault in set(map(type, decoded)):
+            chosen = []
+            for index, record in enumerate(decoded):
+                if index in repeats:
+                    continue
+                if type(record) is PermanentFault:
+                    faults.append(UnitFault(index, keys[index], record))
+                else:
+                    chosen.append(index)
+            units, decoded = [units[i] for i in chosen], [decoded[i] for i in chosen]
+            masked = self._mapping.rows([keys[i] for i in chosen], units, decoded, originals)
+        else:
+            masked = self._mapping.rows(keys, units, decoded, originals)
+        for index, row in zip(chosen, masked, strict=True):
+            if isinstance(row, Row):
+                rows.append(row)
+            else:
+                faults.append(UnitFault(index, keys[index], row))
+        return rows, sorted(faults), self._mapping.count_dropped(decoded)
+
+    def _ledger(self, rows: Sequence[Row], ledger_end: str) -> bytes:
+        lines = [f"{row.key}\t{row.message_id}\t{ledger_end}" for row in rows]
+        if self.in_order:
+            lines.sort()  # by key: two COPYs that meet then wait, and never deadlock
+        return "".join(lines).encode()

@@ -1,0 +1,96 @@
+"""The reporter of one processor: each batch, from begin to end, to metrics, log and trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from sqs2pg.errors import PermanentFault, TransientFault
+from sqs2pg.message import Message, Outcome
+from sqs2pg.telemetry.batch_log import BatchLog, BatchReport
+from sqs2pg.telemetry.metrics import Metrics
+
+
+class Trace(Protocol):
+    """What makes spans of batches (`traces.py`)."""
+
+    def begin(self, report: BatchReport, messages: Sequence[Message]) -> None:
+        """Give a new batch its trace id, and note the producers of its messages."""
+
+    def end(self, report: BatchReport) -> None:
+        """Export a batch that has ended."""
+
+
+class BatchReporter:
+    """Reports one batch at a time: `begin`, `encoded`, then `committed` or `released`."""
+
+    def __init__(self, metrics: Metrics, batch_log: BatchLog, trace: Trace | None) -> None:
+        self._metrics = metrics
+        self._batch_log = batch_log
+        self._trace = trace
+        self._report: BatchReport | None = None
+        self._since = 0.0
+        self.batch_id = ""
+        """The id of the last batch, as the log names it."""
+
+    def begin(self, messages: Sequence[Message]) -> None:
+        """Begin a batch, or begin it again."""
+        self._report = report = BatchReport(self._batch_log.next_id(), time.time(), len(messages))
+        self.batch_id = report.id
+        if self._trace:
+            self._trace.begin(report, messages)
+        self._since = time.perf_counter()
+
+    def encoded(self, decoded_at: float | None) -> None:
+        """Note that a batch is encoded. `decoded_at`: between decoding and masking, or None."""
+        report, now = self._report, time.perf_counter()
+        assert report is not None
+        report.decode_s = (decoded_at or now) - self._since
+        report.mask_s = now - self._since - report.decode_s
+        self._since = now
+
+    def quarantined(self, message_id: str, fault: PermanentFault) -> None:
+        """Note a message of the batch that goes to quarantine, once the batch is committed."""
+        self._metrics.count_fault(fault.stage, fault.code)
+        self._batch_log.quarantined(message_id, self.batch_id, fault)
+
+    def dropped(self, name: str, count: int) -> None:
+        """Count records that had a field which the settings drop."""
+        self._metrics.fields_dropped.labels(name).inc(count)
+
+    def committed(
+        self, outcomes: list[Outcome], oldest_ms: int, commit_s: float, *, slow: bool
+    ) -> None:
+        """End a batch that is committed.
+
+        `oldest_ms`: the oldest SentTimestamp. `slow`: it took the sink's slow path.
+        """
+        report, now = self._report, time.time()
+        assert report is not None
+        self._report = None
+        report.write_s = time.perf_counter() - self._since
+        report.commit_s, report.slow = commit_s, slow
+        # By count and not by Counter: an Enum's hash is a Python function.
+        report.written = outcomes.count(Outcome.WRITTEN)
+        if report.written < report.messages:
+            report.duplicate = outcomes.count(Outcome.DUPLICATE)
+            report.quarantined = report.messages - report.written - report.duplicate
+        self._metrics.oldest_sent_ms = oldest_ms
+        report.lag_s = max(0.0, now - oldest_ms / 1000)
+        self._metrics.observe_batch(report, now)
+        if self._trace:
+            self._trace.end(report)
+        self._batch_log.committed(report)
+
+    def released(self, fault: TransientFault) -> None:
+        """Count a fault, and end the batch that is open, if one is, as released."""
+        self._metrics.count_fault(fault.stage, fault.code)
+        report, self._report = self._report, None
+        if report is None:
+            return
+        report.write_s = time.perf_counter() - self._since
+        report.released, report.code = report.messages, fault.code
+        self._batch_log.released(report, fault)
+        if self._trace:
+            self._trace.end(report)
