@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
+from typing import cast
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.compile import Decoded, MessageMapping
@@ -128,7 +129,6 @@ class PythonEncoder:
         originals: Originals | None,
     ) -> tuple[list[Row], list[UnitFault], Mapping[str, int]]:
         """Return the rows and faults of the units that are no repeats, and the dropped fields."""
-        rows: list[Row] = []
         faults: list[UnitFault] = []
         chosen: Sequence[int] = range(len(units))
         if repeats or PermanentFault in set(map(type, decoded)):
@@ -140,16 +140,23 @@ class PythonEncoder:
                     faults.append(UnitFault(index, keys[index], record))
                 else:
                     chosen.append(index)
-            units, decoded = [units[i] for i in chosen], [decoded[i] for i in chosen]
-            masked = self._mapping.rows([keys[i] for i in chosen], units, decoded, originals)
-        else:
-            masked = self._mapping.rows(keys, units, decoded, originals)
+            decoded = [decoded[index] for index in chosen]
+        masked = self._mapping.rows(
+            [keys[index] for index in chosen],
+            [units[index] for index in chosen],
+            decoded,
+            originals,
+        )
+        dropped_fields = self._mapping.count_dropped(decoded)
+        if set(map(type, masked)) <= {Row}:
+            return cast("list[Row]", masked), faults, dropped_fields
+        rows: list[Row] = []
         for index, row in zip(chosen, masked, strict=True):
             if isinstance(row, Row):
                 rows.append(row)
             else:
                 faults.append(UnitFault(index, keys[index], row))
-        return rows, sorted(faults), self._mapping.count_dropped(decoded)
+        return rows, sorted(faults), dropped_fields
 
     def _ledger(self, rows: Sequence[Row], ledger_end: str) -> bytes:
         lines = [f"{row.key}\t{row.message_id}\t{ledger_end}" for row in rows]
