@@ -7,6 +7,7 @@ import http.client
 import json
 import math
 import re
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -280,6 +281,31 @@ async def test_a_server_without_tls_has_no_certificate(database: str) -> None:
     assert address is not None
     assert await certificate_expiry(*address) is None
     assert await certificate_expiry("127.0.0.1", 1) is None
+
+
+async def test_a_malformed_header_gets_an_answer(pipeline: Assemble) -> None:
+    def status(address: str, method: str, path: str, *lines: str) -> int:
+        host, port = urlsplit(address).netloc.split(":")
+        with socket.create_connection((host, int(port)), 60) as connection:
+            head = [f"{method} {path} HTTP/1.1", *lines, "Connection: close"]
+            connection.sendall("\r\n".join(head).encode("latin-1") + b"\r\n\r\n")
+            return int(connection.makefile("rb").readline().split()[1])
+
+    local = "Host: localhost"
+    async with pipeline() as ready, serving(ready, Access(TOKEN)) as address:
+        for lines in (
+            ["Host: [::1"],
+            ["Host: localhost:x"],
+            [local, "Host: evil.example"],
+            [local, "Origin: http://[::1"],
+            [local, 'Cookie: sqs2pg_status="\\351"'],
+        ):
+            for call in (("GET", "/metrics"), ("POST", "/login")):
+                assert await asyncio.to_thread(status, address, *call, *lines) == 400
+        odd = ["Content-Length: \xb2"]
+        assert await asyncio.to_thread(status, address, "POST", "/login", local, *odd) == 403
+        odd = ["Accept: application/openmetrics-text;version=x", f"Authorization: Bearer {TOKEN}"]
+        assert await asyncio.to_thread(status, address, "GET", "/metrics", local, *odd) == 200
 
 
 async def test_header_names_are_compared_without_case(pipeline: Assemble) -> None:

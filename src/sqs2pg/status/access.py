@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -22,6 +23,7 @@ from sqs2pg.settings import StatusSettings
 
 COOKIE = "sqs2pg_status"
 OPEN = frozenset({"/livez", "/readyz"})
+_NO_HOST = re.compile(r"[\s,/?#\\]")  # of a URL's other parts, or of a header that came twice
 TOKEN_MIN = 16
 """Minimum length of a token, characters."""
 
@@ -59,18 +61,25 @@ class Access:
         if self.token and self._bearer(headers.get("Authorization") or ""):
             return None  # no browser sends this header by itself
         host = headers.get("Host") or ""
-        if host and not self._is_ours(host):
-            return Refusal(403, "this Host is not a name of this address: see status.hosts")
-        origin = headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return Refusal(403, "cross-origin requests are refused")
+        try:
+            if host and not self._is_ours(host):
+                return Refusal(403, "this Host is not a name of this address: see status.hosts")
+            origin = headers.get("Origin")
+            if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+                return Refusal(403, "cross-origin requests are refused")
+        except ValueError:  # of urlsplit, which may quote the header
+            return Refusal(400, "the Host or Origin header is malformed")
         site, mode = headers.get("Sec-Fetch-Site"), headers.get("Sec-Fetch-Mode")
         if site == "cross-site" and mode != "navigate":
             return Refusal(403, "cross-site requests are refused")
         if self.closed:
             return Refusal(401, "off loopback a token is needed, and none is set: see status.token")
-        if self.token and not self._cookie(headers.get("Cookie") or ""):
-            return Refusal(401, "the token is needed: Authorization: Bearer …")
+        if self.token:
+            known = self._cookie(headers.get("Cookie") or "")
+            if known is None:
+                return Refusal(400, "the Cookie header is malformed")
+            if not known:
+                return Refusal(401, "the token is needed: Authorization: Bearer …")
         return None
 
     def matches(self, token: str) -> bool:
@@ -84,19 +93,28 @@ class Access:
     def _cookie_value(self) -> str:
         return hmac.new(self.token.encode(), b"sqs2pg/1/status-cookie", hashlib.sha256).hexdigest()
 
-    def _cookie(self, header: str) -> bool:
+    def _cookie(self, header: str) -> bool | None:
+        """Return whether the cookie is ours; None if the header is malformed."""
         try:
             morsel = SimpleCookie(header).get(COOKIE)
         except CookieError:
+            return None
+        if morsel is None:
             return False
-        return morsel is not None and hmac.compare_digest(morsel.value, self._cookie_value())
+        # An escape may stand for a character that no cookie has (RFC 6265, section 4.1.1).
+        ours = self._cookie_value()
+        return hmac.compare_digest(morsel.value, ours) if morsel.value.isascii() else None
 
     def _bearer(self, header: str) -> bool:
         kind, _, token = header.partition(" ")
         return kind.lower() == "bearer" and self.matches(token.strip())
 
     def _is_ours(self, host: str) -> bool:
-        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        """Return whether a Host is a name of this address. Raises ValueError if it is malformed."""
+        parts = urlsplit(f"//{host}")
+        if _NO_HOST.search(host) or (parts.port or 0) < 0:  # `port` raises for what is no number
+            raise ValueError("malformed Host")
+        name = (parts.hostname or "").rstrip(".")
         try:
             ipaddress.ip_address(name)
         except ValueError:

@@ -6,6 +6,7 @@ only reads. The page loads everything from here, so it works without any other n
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ CLIENTS_MAX = 64
 STREAMS_MAX = 40
 """Streams to open pages; fewer, so that there is always room for probes and scrapes."""
 _LOGIN_BYTES_MAX = 4096
+_LENGTH = re.compile("[0-9]{1,9}")
 
 Health = Callable[[], tuple[bool, bytes]]
 """Returns whether all is well, and the report as JSON."""
@@ -148,6 +150,13 @@ def find_asset(path: str) -> tuple[str, bytes] | None:
     return None
 
 
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # a malformed version in the header
+        return choose_encoder("")
+
+
 class _Handler(BaseHTTPRequestHandler):
     timeout = _REQUEST_S
     server: _Server
@@ -170,8 +179,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._log_in()
 
     def _headers(self) -> dict[str, str]:
-        # Names are case-insensitive (RFC 9110, section 5.1); proxies write them in lower case.
-        return {name.title(): value for name, value in self.headers.items()}
+        # Names are case-insensitive (RFC 9110, section 5.1); proxies write them in lower case. A
+        # header that comes twice is a list (section 5.3), which no Host or Origin can be.
+        headers: dict[str, str] = {}
+        for name, value in self.headers.items():
+            key = name.title()
+            between = "; " if key == "Cookie" else ", "
+            headers[key] = f"{headers[key]}{between}{value}" if key in headers else value
+        return headers
 
     def _get(self) -> None:
         site = self.server.site
@@ -181,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         match path:
             case "/metrics":
-                encode_all, content_type = choose_encoder(self.headers.get("Accept", ""))
+                encode_all, content_type = _encoder(self.headers.get("Accept", ""))
                 self._answer(200, content_type, encode_all(site.registry))
             case "/livez":
                 self._report(site.health)
@@ -230,8 +245,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         # The form has no cookie yet, so a 401 does not count; Host and Origin are checked.
         refusal = access.refuse(path, self._headers())
+        if refusal and refusal.status == 400:
+            self._refuse(path, *refusal)
+            return
         length = self.headers.get("Content-Length", "")
-        small = length.isdigit() and int(length) <= _LOGIN_BYTES_MAX
+        small = _LENGTH.fullmatch(length) and int(length) <= _LOGIN_BYTES_MAX
         if path != "/login" or not small or (refusal and refusal.status != 401):
             self._answer(403, "text/plain", b"refused\n")
             return

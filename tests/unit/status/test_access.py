@@ -59,6 +59,30 @@ def test_requests_from_another_site_s_page_are_refused(
     assert refused(Access(), "/events", LOCAL | headers) == status
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "[::1"},
+        {"Host": "[not-an-address]"},
+        {"Host": "localhost:port"},
+        {"Host": "localhost:99999"},
+        {"Host": "localhost, evil.example"},
+        {"Host": "localhost/evil.example"},
+        {"Origin": "http://[::1"},
+        {"Origin": "http://[x]:1"},
+        {"Cookie": 'sqs2pg_status="\\351"'},
+        {"Cookie": "a=b;$x"},
+    ],
+)
+def test_a_malformed_header_is_said_to_be_one(headers: dict[str, str]) -> None:
+    refusal = Access(TOKEN).refuse("/metrics", LOCAL | headers)
+    assert refusal is not None
+    assert refusal.status == 400
+    assert next(iter(headers)) in refusal.what
+    assert next(iter(headers.values())) not in refusal.what
+    assert refused(Access(TOKEN), "/livez", LOCAL | headers) == 200
+
+
 def test_with_a_token_all_but_the_probes_want_it() -> None:
     access = Access(TOKEN)
     for path in ("/", "/metrics", "/state", "/events", "/static/app.js"):
