@@ -10,6 +10,7 @@ Raises the driver's errors as they are, for `sqlstate` to read. Their messages m
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -35,6 +36,8 @@ _DEFAULTS: dict[str, str | int] = {
 }
 # psycopg keeps to connect_timeout, and does not read libpq's service file.
 _UNLESS_SERVICE = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
+CANCEL_S = 1.0
+"""How long a server may take for a request to cancel a statement before it is left."""
 READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 """For `transaction`: each statement sees what was committed before it, whatever the role's default
 is."""
@@ -45,6 +48,22 @@ DURABLE = """set_config('synchronous_commit',
 """For a SELECT at the start of a transaction: it survives a crash of the server once it has
 committed, whatever the role's default. For this transaction alone, since a pooler may give the
 session to somebody else."""
+
+
+class _Connection(psycopg.AsyncConnection[Any]):
+    """A connection that leaves a server that does not answer."""
+
+    async def cancel_safe(self, *, timeout: float = CANCEL_S) -> None:  # noqa: ASYNC109  the driver's
+        """Ask the server to cancel the statement under way; close the connection if it hangs.
+
+        The driver asks where a coroutine is cancelled, and by itself waits up to ten seconds.
+        """
+        try:
+            await super().cancel_safe(timeout=min(timeout, CANCEL_S))
+        except psycopg.errors.CancellationTimeout as error:
+            _forget_frames(error)
+            await self.close()
+            raise
 
 
 class Session:
@@ -65,7 +84,7 @@ class Session:
         """
         where = describe(dsn)
         try:
-            connection = await psycopg.AsyncConnection.connect(
+            connection = await _Connection.connect(
                 dsn,
                 autocommit=True,
                 prepare_threshold=None,
@@ -74,9 +93,13 @@ class Session:
                 password=password,  # None: the string's own
             )
         except psycopg.Error as error:
+            _forget_frames(error)
             raise connect_fault(error, where) from None
         except OSError:
             raise unreachable(where, "08001") from None
+        except asyncio.CancelledError as cancelled:
+            _forget_frames(cancelled)
+            raise
         return cls(connection)
 
     @property
@@ -199,6 +222,20 @@ def _defaults(dsn: str) -> dict[str, Any]:
 
 def _count(statement: str) -> int:
     return statement.count(";") + (not statement.rstrip().endswith(";"))
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the local variables of the finished frames that raised an error, and of those before it.
+
+    The frames of a connection that failed to open hold its socket, and the error that they hold
+    holds them. The cyclic collector runs rarely here: each attempt at a server that hangs would
+    leave an open socket, which becomes an idle session there once the server goes on.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        before = seen.__context__
+        traceback.clear_frames(seen.__traceback__)
+        seen = before
 
 
 async def wait_closed(sessions: Iterable[Session]) -> None:

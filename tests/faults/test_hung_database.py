@@ -1,0 +1,100 @@
+"""PostgreSQL hangs: the kernel takes connections and bytes, and no process answers (SIGSTOP)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from sqs2pg.cli.embedded import Postgres, memory_folder
+from sqs2pg.cli.embedded import servers as start_servers
+from sqs2pg.runners.pipeline import Pipeline
+from tests.waiting import until
+
+from .world import Met, World, users
+
+COUNT = 60
+WRITERS = 2
+POLL = {"poll_s": 0.1}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """A server that nobody else uses."""
+    with start_servers(sqs=False, base=memory_folder(2**30)) as local:
+        assert local.postgres is not None
+        yield local.postgres
+
+
+@pytest.fixture
+def database(server: Postgres) -> str:
+    """Its one database, without our tables."""
+    server.start()
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA IF EXISTS sqs2pg, pii CASCADE; DROP TABLE IF EXISTS user_logins")
+    return server.url
+
+
+@contextmanager
+def hung(server: Postgres) -> Iterator[None]:
+    """All processes of the server are stopped while the block runs."""
+    postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
+    _signal_all(postmaster, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _signal_all(postmaster, signal.SIGCONT)
+
+
+def _signal_all(postmaster: int, number: signal.Signals) -> None:
+    """Send a signal to the postmaster, which then starts no more children, and to its children."""
+    os.kill(postmaster, number)
+    for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(child), number)
+
+
+def sockets(world: World) -> int:
+    """How many sockets lead to the database's proxy, those of half-open connections included."""
+    ends = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port, held = f":{world.postgres.port:04X}", {"01", "08"}  # established, closed by the other end
+    return sum(end[2].endswith(port) and end[3] in held for end in ends)
+
+
+async def test_connections_after_a_long_hang_are_those_from_before(
+    world: World, met: Met, server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.postgres.sink.write_limit_s", lambda _: 1.0)
+    monkeypatch.setattr("sqs2pg.telemetry.periodic.LIMIT_S", 1.0)
+    monkeypatch.setattr("sqs2pg.telemetry.periodic.AGAIN_S", 0.1)
+    world.send_logins(users(COUNT))
+    dsn = psycopg.conninfo.make_conninfo(world.dsn(), connect_timeout=2)
+    sink = {"connections": WRITERS, "dsn": dsn}
+    async with Pipeline(world.settings(status=POLL, sink=sink)) as ready:
+        run = asyncio.create_task(ready.run())
+        await until(lambda: ready.totals.written == COUNT, during=run)
+        await until(lambda: ready.probes.ready()[0], during=run)
+        gc.collect()
+        gc.disable()  # a process collects so rarely that nothing may depend on it
+        try:
+            # Those of the writers; a reading has one more, for as long as it takes.
+            await until(lambda: sockets(world) == WRITERS, during=run)
+            with hung(server):
+                world.send_logins(users(COUNT, "late"))
+                await met("postgres_no_answer")
+                await met("postgres_08001", 3)
+            await until(lambda: ready.totals.written == 2 * COUNT, during=run)
+            # A writer without a batch may still lack its new one.
+            await until(lambda: sockets(world) <= WRITERS, 20, during=run)
+        finally:
+            gc.enable()
+        ready.request_stop()
+        await run
+    await world.check([*users(COUNT), *users(COUNT, "late")])
