@@ -1,13 +1,12 @@
 /* A program for the tests, built with sanitizers. It reads texts from stdin, each after its length in
  * decimal and a newline. Of each body it writes the lines it makes, or a newline alone; its mapping is
  * the built-in one, that of an order with lines (`order`), or the same in an SNS notification (`sns`),
- * under the key of 32 times `k`. With `replies` the texts are HTTP replies: it writes where the body
- * begins, 0 where the reply is not plain, and makes the key of each, as if it were a MessageId. */
+ * under the key of 32 times `k`. With `ids` the texts are MessageIds: it makes the key of each, and writes
+ * whether it is that of a UUID. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "http.h"
 #include "key.h"
 #include "plan.h"
 #include "sha256.h"
@@ -103,10 +102,10 @@ static void write_body(const struct plan *plan, const char *exact, size_t len, s
         putchar('\n');
 }
 
-static void write_reply(const char *exact, size_t len)
+static void write_id(const char *exact, size_t len)
 {
     char key[KEY_CHARS];
-    printf("%zu%s\n", plain_body(exact, len), write_key(exact, len, 1, KEY_DATED, key) ? " key" : "");
+    puts(write_key(exact, len, 1, KEY_DATED, key) ? "key" : "none");
 }
 
 int main(int argc, char **argv)
@@ -126,8 +125,8 @@ int main(int argc, char **argv)
         char *exact = malloc(len ? len : 1);
         if (exact == NULL || fread(exact, 1, len, stdin) != len)
             return 1;
-        if (strcmp(what, "replies") == 0)
-            write_reply(exact, len);
+        if (strcmp(what, "ids") == 0)
+            write_id(exact, len);
         else
             write_body(&plan, exact, len, &work);
         free(exact);

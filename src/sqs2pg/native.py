@@ -1,7 +1,7 @@
 """The native extension, if this installation has it and SQS2PG_NATIVE is not 0.
 
-Place in the flow: it does the common case of body to line (`mapping/fast_path.py`), of SQS's reply
-and of the delete (`sqs/`). Everything works without it: docs/decisions/0011.
+Place in the flow: it does the common case of body to line (`mapping/fast_path.py`). Everything
+works without it: docs/decisions/0011.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ except ImportError:
 else:
     EXTENSION = _native
 
-API = 8
+API = 9
 """The extension must have this number: a checkout may have one built from older sources."""
 
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httptools
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -29,8 +28,6 @@ from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.native import API
 from sqs2pg.native import extension as usable
 from sqs2pg.settings import Field, Settings
-from sqs2pg.sqs import wire
-from sqs2pg.sqs.signer import AwsKeys, RequestTemplate, Signer
 from tests.logins import TARGET, whole_login
 from tests.native import (
     KEY,
@@ -295,120 +292,6 @@ def test_an_extension_that_is_older_or_turned_off_is_not_used(
 def test_an_object_that_is_not_a_message_raises() -> None:
     with pytest.raises(AttributeError):
         both().pack([object()])  # type: ignore[list-item]
-
-
-def by_llhttp(reply: bytes) -> bytes | None:
-    """Return the body as httptools reads it; None of what is not one whole reply of status 200."""
-    bodies: list[bytes] = []
-    ended: list[bool] = []
-
-    class Heard:
-        def on_body(self, body: bytes) -> None:
-            bodies.append(body)
-
-        def on_message_complete(self) -> None:
-            ended.append(parser.should_keep_alive())
-
-    parser = httptools.HttpResponseParser(Heard())
-    try:
-        parser.feed_data(reply)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-        return None
-    return b"".join(bodies) if ended == [True] and parser.get_status_code() == 200 else None
-
-
-STATUSES = (b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 503 no", b"HTTP/1.0 200 OK")
-HEADERS = (
-    b"Content-Type: application/x-amz-json-1.0",
-    b"x-amzn-RequestId: 0dfaf1e2-87a4-4a5c-9f0c-5d9a1b2c3d4e",
-    b"Connection: keep-alive",
-    b"Connection: close",
-    b"CONTENT-LENGTH:2",
-    b"Transfer-Encoding: chunked",
-    b"Trailer: x",
-    b"Date : Wed",
-    b" folded: y",
-    b"bare\nline: z",
-    b"x_y:\t z \t",
-)
-
-
-@given(
-    status=st.sampled_from(
-        [b"HTTP/1.1 200 OK", b"HTTP/1.1 200 ", b"HTTP/1.1 503 no", b"HTTP/1.0 200 OK"]
-    ),
-    headers=st.lists(st.sampled_from(HEADERS), max_size=4),
-    body=st.binary(max_size=12),
-    length=st.sampled_from(["exact", "exact", "exact", "less", "more", "none"]),
-)
-def test_a_plain_reply_is_read_as_llhttp_reads_it_or_not_at_all(
-    status: bytes, headers: list[bytes], body: bytes, length: str
-) -> None:
-    size = {"exact": len(body), "less": len(body) - 1, "more": len(body) + 1}.get(length, -1)
-    counted = [b"content-length: %d" % size] if size >= 0 else []
-    reply = b"\r\n".join([status, *headers, *counted, b"", body])
-    plain = extension().read_plain(reply)
-    if plain is None:
-        return
-    assert plain == by_llhttp(reply)
-    assert length in ("exact", "none")
-
-
-@pytest.mark.parametrize(
-    ("reply", "body"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"{}"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length:  2 \r\nConnection: Keep-Alive\r\n\r\n{}", b"{}"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{", None),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}{", None),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", None),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n{}", None),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0000000002\r\n\r\n{}", None),
-        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", None),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\n\n{}", None),
-        (b"HTTP/1.1 200 OK\r\n\r\n", None),
-        (b"HTTP/1.1 20", None),
-        (b"", None),
-    ],
-)
-def test_only_a_whole_plain_reply_is_read(reply: bytes, body: bytes | None) -> None:
-    assert extension().read_plain(reply) == body
-
-
-QUEUE = 'http://127.0.0.1:9324/000000000000/a"queue'
-
-
-@given(st.lists(st.text(max_size=20) | st.text("AQEB+/=09", min_size=1, max_size=400), max_size=11))
-def test_a_delete_is_written_as_msgspec_writes_it_or_not_at_all(handles: list[str]) -> None:
-    written = extension().write_delete(wire.delete_head(QUEUE), handles)
-    if written is None:
-        usual = all(h.isascii() and h.isprintable() and not set(h) & {'"', "\\"} for h in handles)
-        assert not usual or not 1 <= len(handles) <= 10
-    else:
-        assert written == wire.write_delete(QUEUE, handles)
-
-
-@pytest.mark.parametrize("body", [b"", b"{}", b"x" * 63, b"x" * 64, b"y" * 4_500])
-def test_signed_in_c_or_in_python_is_the_same(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
-    def sign() -> bytes:
-        signer = Signer(AwsKeys("AK", "sk", "tok"), region="us-east-1", host="sqs.example")
-        template = RequestTemplate(signer, signed=(("Content-Type", "a/b"),))
-        return template.sign(body, SENT_MS / 1000)
-
-    monkeypatch.setattr("sqs2pg.native.EXTENSION", None)
-    in_python = sign()
-    monkeypatch.setattr(extension(), "SHA256", "sha-ni")  # whatever this processor has
-    monkeypatch.setattr("sqs2pg.native.EXTENSION", extension())
-    assert sign() == in_python
-
-
-def test_the_arguments_of_sign_are_checked() -> None:
-    with pytest.raises(TypeError):
-        extension().sign(b"")
-    with pytest.raises(TypeError):
-        extension().sign(*[""] * 8)
-    with pytest.raises(ValueError, match="32 bytes"):
-        extension().sign(*[b"x" * 65] * 8)
 
 
 def composing() -> set[str]:

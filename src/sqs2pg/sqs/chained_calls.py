@@ -13,15 +13,11 @@ from typing import Protocol
 
 from sqs2pg.errors import TransientFault
 from sqs2pg.message import Message
-from sqs2pg.native import extension
 from sqs2pg.sqs import wire
 
 _CHAINED_BYTES_MAX = 64 * 1024
 """A larger answer ends the chain. Reading it takes so long that a task more does not matter, and
 the byte budget must be checked before the next call."""
-
-WriteDelete = Callable[[bytes, list[str]], bytes | None]
-"""Writes the usual request, given its JSON up to the entries; None for an unusual one."""
 
 
 class CallChain(Protocol):
@@ -79,15 +75,10 @@ class DeleteChain:
     def __init__(self, batches: DeleteBatches, answers: wire.DeleteAnswers) -> None:
         self._batches = batches
         self._answers = answers
-        native = extension()
-        self._write: WriteDelete | None = native.write_delete if native else None
-        self._head = wire.delete_head(batches.queue_url)
 
     def body(self) -> bytes:
         """Return the request for the present batch."""
-        handles = self._batches.handles
-        written = self._write(self._head, handles) if self._write else None
-        return written or wire.write_delete(self._batches.queue_url, handles)
+        return wire.write_delete(self._batches.queue_url, self._batches.handles)
 
     def advance(self, answer: bytes) -> bool:
         """Return whether all entries were deleted and another batch is present."""

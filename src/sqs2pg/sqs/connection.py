@@ -1,8 +1,7 @@
 """One HTTP/1.1 keep-alive connection, with one request in flight at a time.
 
 Place in the flow: below the client. The pool lends a connection for one exchange, or for a chain of
-them, and takes it back. httptools (llhttp) reads the HTTP framing (RFC 9112). If the native
-extension is built, it reads the usual reply, which arrives in one piece.
+them, and takes it back. httptools (llhttp) reads the HTTP framing (RFC 9112).
 
 Promises: a reply belongs to the request that asked for it, or it is a fault. A connection that lost
 its place in the stream (a cancelled exchange, a timeout, bytes that nobody asked for, a reply cut
@@ -21,7 +20,6 @@ import httptools
 import msgspec
 
 from sqs2pg.errors import Sqs2pgError, Stage, TransientFault
-from sqs2pg.native import extension
 
 HEAD_BYTES_MAX = 64 * 1024
 """Far more than SQS's own headers, about 400 bytes."""
@@ -61,8 +59,6 @@ class Reply(msgspec.Struct, gc=False):
         return ""
 
 
-ReadPlain = Callable[[bytes], bytes | None]
-"""Returns the body of a usual reply that has arrived whole; None for any other."""
 NextRequest = Callable[[bytes], bytes | None]
 """Called with the body of a successful reply. Returns the next request if it has handled the reply,
 else None."""
@@ -79,8 +75,6 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        native = extension()
-        self._read_plain: ReadPlain | None = native.read_plain if native else None
         self._waiter: asyncio.Future[Reply] | None = None
         self._next_request: NextRequest | None = None
         self._head: list[bytes] = []
@@ -172,13 +166,6 @@ class HttpConnection(asyncio.Protocol):
         """Parse the data; end the exchange when the reply is whole."""
         if self._waiter is None:
             self.abort()  # a late answer must not be taken for that of the next request
-            return
-        if self._read_plain and not self._reply_started and (body := self._read_plain(data)):
-            self._body = [body]
-            if not self._send_next():
-                self._reply_started = self._keep_alive = True
-                self._finish(Reply(200, data, body))
-                self._body = []
             return
         self._reply_started = True
         if not self._headed:

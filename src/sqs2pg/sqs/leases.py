@@ -2,19 +2,16 @@
 
 A message is held from the reply that brought it until it is deleted, released or given up. The
 messages of one reply share a lease. On the hot path, each reply is walked twice: to hold its
-messages and to release them. The native extension does both if it is built; the functions at the
-end of this module do the same in Python.
+messages and to release them.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
 from sqs2pg.message import Message
-from sqs2pg.native import extension
 
 
 class Lease(msgspec.Struct, eq=False, gc=False):
@@ -45,11 +42,6 @@ class Leases:
         """What the held messages count for in the budget."""
         self.largest = 0
         """The largest body of the last reply: UTF-8 bytes, an upper bound."""
-        native = extension()
-        self._hold_messages: _HoldMessages = native.hold_messages if native else hold_messages
-        self._release_messages: _ReleaseMessages = (
-            native.release_messages if native else release_messages
-        )
 
     def messages(self) -> list[Message]:
         """Return all held messages."""
@@ -65,11 +57,16 @@ class Leases:
 
         If none was held before, the result is the list that was given.
         """
-        lease = Lease(messages, received, expires)
-        all_new, size, self.largest = self._hold_messages(self.by_id, messages, lease)
-        count = len(messages)
-        lease.share = -(-size // count)
-        if not all_new:
+        held, lease = self.by_id, Lease(messages, received, expires)
+        sizes = [len(m.body) if m.body.isascii() else 4 * len(m.body) for m in messages]
+        count, before, put = len(messages), len(held), held.setdefault
+        owners = [put(message.message_id, lease) for message in messages]
+        self.largest = max(sizes)
+        lease.share = -(-sum(sizes) // count)
+        if len(held) - before < count:
+            for message, owner in zip(messages, owners, strict=True):
+                if owner is lease:
+                    held.pop(message.message_id, None)
             return self._hold_again(lease)
         lease.left = count
         self.by_expiry[lease] = None
@@ -110,11 +107,21 @@ class Leases:
 
     def release(self, messages: list[Message]) -> None:
         """Hold these messages no longer. Messages that are not held are ignored."""
-        for lease, count in self._release_messages(self.by_id, messages):
-            self.bytes -= lease.share * count
-            lease.left -= count
-            if not lease.left:
-                self.by_expiry.pop(lease, None)
+        pop = self.by_id.pop
+        leases = [pop(message.message_id, None) for message in messages]
+        first = leases[0] if leases else None
+        if first is not None and leases.count(first) == len(leases):  # the usual case
+            self._drop(first, len(leases))
+            return
+        for lease in leases:
+            if lease is not None:
+                self._drop(lease, 1)
+
+    def _drop(self, lease: Lease, count: int) -> None:
+        self.bytes -= lease.share * count
+        lease.left -= count
+        if not lease.left:
+            self.by_expiry.pop(lease, None)
 
     def due(self, at: float) -> Iterator[Lease]:
         """Yield the leases that expire by `at` and are not being extended, soonest first."""
@@ -136,38 +143,3 @@ class Leases:
     def move_first(self, lease: Lease) -> None:
         """Put a lease that is now due before all others at the start."""
         self.by_expiry = {lease: None} | self.by_expiry
-
-
-_HoldMessages = Callable[[dict[str, Lease], list[Message], Lease], tuple[bool, int, int]]
-_ReleaseMessages = Callable[[dict[str, Lease], list[Message]], list[tuple[Lease, int]]]
-
-
-def hold_messages(
-    held: dict[str, Lease], messages: list[Message], lease: Lease
-) -> tuple[bool, int, int]:
-    """Put every message under the lease, unless one of them is held already or comes twice.
-
-    Returns whether they were put, the size of all bodies together and the size of the largest
-    body: UTF-8 bytes, upper bounds.
-    """
-    sizes = [len(m.body) if m.body.isascii() else 4 * len(m.body) for m in messages]
-    count = len(held) + len(messages)
-    put = held.setdefault
-    owners = [put(message.message_id, lease) for message in messages]
-    all_new = len(held) == count
-    if not all_new:
-        for message, owner in zip(messages, owners, strict=True):
-            if owner is lease:
-                held.pop(message.message_id, None)
-    return all_new, sum(sizes), max(sizes, default=0)
-
-
-def release_messages(held: dict[str, Lease], messages: list[Message]) -> list[tuple[Lease, int]]:
-    """Remove messages; return each run of messages under one lease: the lease and their number."""
-    pop = held.pop
-    leases = [pop(message.message_id, None) for message in messages]
-    first = leases[0] if leases else None
-    if first is not None and leases.count(first) == len(leases):
-        return [(first, len(leases))]  # the usual case
-    held_by = [lease for lease in leases if lease is not None]
-    return [(lease, len(list(run))) for lease, run in itertools.groupby(held_by)]

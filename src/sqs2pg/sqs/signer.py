@@ -16,13 +16,12 @@ import hmac
 import time
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from sqs2pg import __version__
 from sqs2pg.keys.hmac_state import hmac_states
-from sqs2pg.native import extension
 
 if TYPE_CHECKING:
     from _hashlib import HASH
@@ -134,41 +133,15 @@ class RequestTemplate:
         head += [f"{name}: {value}" for name, value in (*unsigned, *ordered) if value != date]
         self._head = "\r\n".join(head) + "\r\nx-amz-date: "
         self._names = f", SignedHeaders={names}, Signature="
-        native = extension()
-        # Without the CPU's SHA instructions OpenSSL is faster, except on short bodies.
-        self._native = native.sign if native and native.SHA256 != "c" else None
         self._second = -1
-        self._fixed: tuple[bytes, ...] = ()  # the native arguments for this second
-        self._begun = -1
         self._states = (b"", sha256(), sha256(), sha256())
 
     def sign(self, body: bytes, epoch_s: float) -> bytes:
         """Return the whole request as sent, signed as of `epoch_s` (seconds since the epoch)."""
         second = int(epoch_s)
-        if self._native is None:
-            return self._sign(body, second)
         if second != self._second:
-            self._fixed = self._parts(second)
-            self._second = second
-        return cast("bytes", self._native(*self._fixed, body))
-
-    def _parts(self, second: int) -> tuple[bytes, ...]:
-        timestamp = self._signer.timestamp(second)
-        day = self._signer.day
-        return (
-            self._before_date.encode(),
-            self._after_date.encode(),
-            day.scope.encode(),
-            self._head.encode(),
-            f"authorization: {ALGORITHM} Credential={day.credential}{self._names}".encode(),
-            day.key,
-            timestamp.encode(),
-        )
-
-    def _sign(self, body: bytes, second: int) -> bytes:
-        if second != self._begun:
             self._states = self._begin_second(second)
-            self._begun = second
+            self._second = second
         head, canonical_state, inner_state, outer_state = self._states
         canonical = canonical_state.copy()
         canonical.update(sha256(body).hexdigest().encode())

@@ -176,11 +176,6 @@ def write_delete(queue_url: str, receipt_handles: Sequence[str]) -> bytes:
     return _encode(_DeleteRequest(queue_url, list(map(_DeleteEntry, _IDS, receipt_handles))))
 
 
-def delete_head(queue_url: str) -> bytes:
-    """Write DeleteMessageBatch up to its entries."""
-    return _encode(_DeleteRequest(queue_url, [])).removesuffix(b"]}")
-
-
 def write_change_visibility(
     queue_url: str, receipt_handles: Sequence[str], timeout_s: int
 ) -> bytes:

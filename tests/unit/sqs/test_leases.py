@@ -1,4 +1,4 @@
-"""The leases of the held messages, in C and in Python."""
+"""The leases of the held messages."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ import random
 import pytest
 
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.sqs import leases as python
 from sqs2pg.sqs.leases import Lease, Leases
-from tests.native import extension
 
 
 def message(number: int, body: str = "{}", handle: str = "h") -> Message:
     return Message(f"m{number}", handle, body, SystemAttributes(1_700_000_000_000))
 
 
-@pytest.fixture(params=["native", "python"])
-def leases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Leases:
-    native = extension() if request.param == "native" else None
-    monkeypatch.setattr("sqs2pg.native.EXTENSION", native)
+@pytest.fixture
+def leases() -> Leases:
     return Leases()
 
 
@@ -89,44 +85,31 @@ def test_a_moved_message_is_under_its_new_lease_alone(leases: Leases) -> None:
     assert list(leases.by_expiry) == [new]
 
 
-def test_the_native_and_the_python_leases_agree() -> None:
-    draw = random.Random(5)
-    native = extension()
-    lease = [Lease([], 0.0, 0.0), Lease([], 0.0, 0.0)]
-    for _ in range(500):
-        held = {f"m{draw.randrange(20)}": draw.choice(lease) for _ in range(draw.randrange(12))}
-        twin = dict(held)
+def size(body: str) -> int:
+    return len(body) * (1 if body.isascii() else 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_books_are_right_whatever_comes_and_goes(leases: Leases, seed: int) -> None:
+    draw = random.Random(seed)
+    for turn in range(300):
         reply = [
-            message(draw.randrange(30), draw.choice(["", "abc", "é", "日本", "😀" * 9]))
-            for _ in range(draw.randrange(11))
+            message(draw.randrange(60), draw.choice(["", "abc", "é", "日本", "😀" * 9]), f"h{turn}")
+            for _ in range(draw.randrange(1, 11))
         ]
-        new = Lease(reply, 0.0, 0.0)
-        assert native.hold_messages(held, reply, new) == python.hold_messages(twin, reply, new)
-        assert held == twin
-        gone = [message(draw.randrange(30)) for _ in range(draw.randrange(11))]
-        assert native.release_messages(held, gone) == python.release_messages(twin, gone)
-        assert held == twin
-
-
-@pytest.mark.parametrize("arguments", [(), ({},), ([], []), ({}, ()), ({}, [], None, None)])
-def test_the_native_functions_refuse_wrong_types(arguments: tuple[object, ...]) -> None:
-    native = extension()
-    for of in (native.hold_messages, native.release_messages):
-        with pytest.raises(TypeError):
-            of(*arguments)
-
-
-def test_the_native_functions_raise_what_a_message_raises() -> None:
-    class Odd:
-        message_id = 7
-        body = b""
-
-    native = extension()
-    held: dict[object, object] = {}
-    with pytest.raises(TypeError, match="body is a text"):
-        native.hold_messages(held, [Odd()], None)
-    with pytest.raises(AttributeError):
-        native.hold_messages(held, [object()], None)
-    with pytest.raises(TypeError, match="id is a text"):
-        native.release_messages(held, [Odd()])
-    assert held == {}
+        before = set(leases.by_id)
+        new = dict.fromkeys(m.message_id for m in reply if m.message_id not in before)
+        fresh = leases.hold(reply, float(turn), turn + 30.0)
+        assert [m.message_id for m in fresh] == list(new)
+        assert leases.largest == max(size(m.body) for m in reply)
+        assert set(leases.by_id) == before | {m.message_id for m in reply}
+        gone = [message(draw.randrange(70)) for _ in range(draw.randrange(11))]
+        held = draw.sample(leases.messages(), min(5, len(leases.by_id)))
+        leases.release([*held, *gone])
+        released = {m.message_id for m in [*held, *gone]}
+        assert set(leases.by_id) == (before | {m.message_id for m in reply}) - released
+        assert {m.message_id for m in leases.messages()} == set(leases.by_id)
+        left = list(leases.by_id.values())
+        assert set(leases.by_expiry) == set(left)
+        assert all(lease.left == left.count(lease) for lease in leases.by_expiry)
+        assert leases.bytes == sum(lease.share for lease in left)
