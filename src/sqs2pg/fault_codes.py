@@ -83,6 +83,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Look at what stands between SQS and sqs2pg, such as an emulator; then replay.",
         ),
         "out_of_range": ("The number is too large or has too many digits.", _MAPPING),
+        "payload_bucket": (
+            "The message points to a bucket that is not in `envelope.s3_buckets`.",
+            "Add the bucket if you trust it; then replay.",
+        ),
         "payload_missing": ("The S3 object that the message points to does not exist.", _PRODUCER),
         "payload_too_large": ("The S3 object is larger than the limit.", _ENVELOPE),
         "rejected_by_database": (
@@ -135,8 +139,16 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Run `keys rekey` again later.",
         ),
         "released": ("The batch of a backfill was not written.", "Run the same command again."),
+        "s3_bad_credentials": (
+            "S3 refuses the credentials.",
+            "Renew the session or role; set the clock (NTP).",
+        ),
         "s3_denied": ("S3 denies access to the object.", _GRANT),
-        "s3_error": ("S3 answered with an error.", _WAIT),
+        "s3_error": ("S3 answered with a server error.", _WAIT),
+        "s3_refused": (
+            "S3 refuses the object for another reason.",
+            "Check its region and its encryption key.",
+        ),
         "s3_unreachable": ("S3 cannot be reached.", _NETWORK),
         "target_changed": ("The target table was altered; its columns are read again.", _DOCTOR),
     },

@@ -256,6 +256,7 @@ def test_payloads_of_five_mebibytes_come_from_s3(
     shell: Shell, query: Query, send: Send, bucket: str, local_aws: Callable[[str], Any]
 ) -> None:
     [example] = [Example(file) for file in EXAMPLES if file.parent.name == "large-payloads"]
+    shell.environment["SQS2PG_ENVELOPE__S3_BUCKETS"] = f"one,{bucket}"
     options = prepared(shell, example)
     s3 = local_aws("s3")
     pointed = example.named("a payload in S3")
@@ -265,7 +266,7 @@ def test_payloads_of_five_mebibytes_come_from_s3(
     assert len(body) > 5 * MIB
     s3.put_object(Bucket=bucket, Key=pointed["row"]["object_key"], Body=body)
     send([example.body(case).replace('"payloads"', f'"{bucket}"') for case in example.cases])
-    drained(shell, options, 2, quarantined=1)
+    drained(shell, options, 2, quarantined=2)
     expected = [
         row | {"text": payload["text"]} if row["id"] == payload["id"] else row
         for row in example.expected("document")

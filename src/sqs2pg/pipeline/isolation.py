@@ -1,4 +1,4 @@
-"""Isolation: find the messages for which PostgreSQL refuses a batch again and again.
+"""Isolation: find the messages for which a batch is refused again and again.
 
 Place in the flow: beside the consumer's retries. An SQLSTATE that is not about a row does not say
 whose fault it is: a trigger that times out for one row, or reads a missing table, fails the whole
@@ -12,6 +12,9 @@ Those are isolated: returned to the queue, invisible for a time that grows with 
 So they block nobody, their receive count rises, and the queue's redrive policy decides in the end.
 Delivered again, an isolated message is tried alone with the short timeout. On a FIFO queue the
 later messages of its group go back with it.
+
+An object in S3 that S3 refuses to give is such a fault, too: the message that points to it is at
+fault if other messages are written meanwhile.
 
 Bounds: one bad message in a batch of n costs `sink.statement_timeout_s` once or twice (the batch),
 then PROBE_TIMEOUT_S at most log2(n) + 2 times; k of them at most k times as much, and good messages
@@ -67,7 +70,12 @@ _IDS_LOGGED_MAX = 20
 _TIMED_OUT = ("postgres_57014", "postgres_55P03")
 # Connection, resources, shutdown, I/O, and deadlocks with others. An empty COPY may pass where a
 # disk is full, so a rehearsal alone proves nothing here: another message must have been written.
-_OF_THE_WORLD = ("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer")
+# So it is where S3 refuses: the role may lack a grant.
+_OF_AN_OBJECT = ("s3_denied", "s3_refused")
+_OF_THE_WORLD = (
+    *("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer"),
+    *_OF_AN_OBJECT,
+)
 _WITH_OTHERS = ("postgres_40",)
 
 log = structlog.get_logger(__name__)
@@ -168,7 +176,7 @@ class Isolation:
 
         That is after the attempts above, and each time that their number has doubled.
         """
-        if fault is None or not _is_of_postgres(fault):
+        if fault is None or not may_be_of_a_message(fault.code):
             return False
         if len(batch) == 1 and self.is_known(batch[0]):
             return True
@@ -320,7 +328,7 @@ class _Search:
             if not messages:
                 if part.other is not None:
                     part.other.suspected = True
-            elif not _is_of_postgres(fault):
+            elif not may_be_of_a_message(fault.code):
                 self.world = True
             elif len(messages) == 1:
                 await self._judge(messages[0], fault)
@@ -389,9 +397,11 @@ def _away_s(message: Message) -> int:
     return int(min(AWAY_MAX_S, AWAY_FIRST_S * 2**doublings))
 
 
-def _is_of_postgres(fault: TransientFault) -> bool:
-    """Whether PostgreSQL has refused the batch: not that a table does not fit, or S3 is away."""
-    return fault.code.startswith("postgres_")
+def may_be_of_a_message(code: str) -> bool:
+    """Whether one message of a batch may be at fault: PostgreSQL has refused the batch, or S3 an
+    object. Not that a table does not fit, or S3 is away.
+    """
+    return code.startswith("postgres_") or code in _OF_AN_OBJECT
 
 
 def _attempts(code: str) -> int:

@@ -10,6 +10,7 @@ fault of S3.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from sqs2pg.settings import POINTER_SIZES, EnvelopeSettings
 AT_ONCE_BYTES_MAX = 128 * 2**20
 """Payloads of one part of a batch together. A single one may be larger: up to `s3_bytes_max`."""
 _FETCHES_MAX = 8
+_SIZE = re.compile("[0-9]{1,18}")
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +106,7 @@ class Payloads:
     def _size(self, message: Message) -> int:
         for name in POINTER_SIZES:
             attribute = (message.message_attributes or {}).get(name)
-            if attribute and (attribute.string_value or "").isdigit():
+            if attribute and _SIZE.fullmatch(attribute.string_value or ""):
                 return min(int(attribute.string_value or 0), self._settings.s3_bytes_max)
         return 0 if self._envelope.pointer(message) is None else self._settings.s3_bytes_max
 

@@ -26,7 +26,7 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
 from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
-from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
+from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S, may_be_of_a_message
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
@@ -218,7 +218,7 @@ class Invocation:
         own visibility timeout isolates what is given back.
         """
         code = self._fault_code()
-        if not code.startswith("postgres_") or code.startswith(_CONNECTION):
+        if not may_be_of_a_message(code) or code.startswith(_CONNECTION):
             return False
         if not self._rehearsed and self._remaining_s() > self._margin_s:
             sink = self._processor.sink

@@ -195,13 +195,21 @@ class EnvelopeSettings(Section, frozen=True):
         int, Meta(ge=1024, le=2**31 - 1, description="size of one object that a message points to")
     ] = 64 * 2**20
     s3_delete: Annotated[
-        bool, Meta(description="delete the object once its rows are committed")
+        bool,
+        Meta(description="delete the object once its rows are committed; needs s3_buckets"),
     ] = False
+    s3_buckets: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=2048, pattern=NO_NUL)], ...],
+        Meta(
+            description="buckets that messages may point to; a pointer to another one is "
+            'quarantined; with "auto" no pointer is followed without this list'
+        ),
+    ] = ()
 
     @property
     def has_pointers(self) -> bool:
-        """Whether bodies may be in S3."""
-        return bool({"auto", "s3"} & set(self.layers))
+        """Whether objects of S3 are fetched. Where nobody said so or named buckets, none are."""
+        return "s3" in self.layers or ("auto" in self.layers and bool(self.s3_buckets))
 
 
 POINTER_SIZES = ("ExtendedPayloadSize", "SQSLargePayloadSize")

@@ -74,6 +74,11 @@ def _check_subject(settings: Settings) -> None:
 
 def _check_envelope(settings: Settings) -> None:
     layers = settings.envelope.layers
+    if settings.envelope.s3_delete and not settings.envelope.s3_buckets:
+        raise SettingsError(
+            "envelope.s3_delete is on, and envelope.s3_buckets names no bucket",
+            hint="list the buckets whose objects may be deleted: a message could name any other",
+        )
     if "auto" not in layers:
         return
     if len(layers) > 1:

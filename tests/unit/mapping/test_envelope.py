@@ -79,7 +79,7 @@ def message(
 
 
 def opened(body: Any, *layers: str, records: str = "one", **more: Any) -> Opened:
-    names = ("decompressed_bytes_max",)
+    names = ("decompressed_bytes_max", "s3_buckets")
     settings = {name: more.pop(name) for name in names if name in more}
     chosen = EnvelopeSettings(layers=layers, records=records, **settings)  # type: ignore[arg-type]
     return Envelope(chosen).open(message(body, **more))
@@ -140,14 +140,17 @@ def test_an_eventbridge_event(layer: str) -> None:
     assert found.attributes["eventbridge.source"] == "aws.ec2"
 
 
+BUCKETS = ("extended-client-bucket", "b")
+
+
 @pytest.mark.parametrize("layer", ["s3", "auto"])
 @pytest.mark.parametrize("body", [JAVA, OLDER], ids=["Java", "older"])
 def test_an_s3_pointer(layer: str, body: Any) -> None:
-    envelope = Envelope(EnvelopeSettings(layers=(layer,)))  # type: ignore[arg-type]
+    envelope = Envelope(EnvelopeSettings(layers=(layer,), s3_buckets=BUCKETS))  # type: ignore[arg-type]
     place = body[1]
     assert envelope.pointer(message(body)) == Pointer(place["s3BucketName"], place["s3Key"])
-    assert refused(body, layer) == ("payload_missing", "")
-    found = opened(body, layer, payload=b'{"a": 1}')
+    assert refused(body, layer, s3_buckets=BUCKETS) == ("payload_missing", "")
+    found = opened(body, layer, payload=b'{"a": 1}', s3_buckets=BUCKETS)
     assert found.documents == [{"a": 1}]
     assert found.attributes == {"s3.bucket": place["s3BucketName"], "s3.key": place["s3Key"]}
     assert envelope.pointer(message({"a": 1})) is None
@@ -157,9 +160,40 @@ def test_an_s3_pointer(layer: str, body: Any) -> None:
 def test_a_pointer_inside_of_sns_is_found() -> None:
     body = sns(json.dumps(JAVA))
     for layers in (("sns", "s3"), ("auto",)):
-        envelope = Envelope(EnvelopeSettings(layers=layers))  # type: ignore[arg-type]
+        envelope = Envelope(EnvelopeSettings(layers=layers, s3_buckets=BUCKETS))  # type: ignore[arg-type]
         assert envelope.pointer(message(body)) == Pointer(*JAVA[1].values())  # type: ignore[attr-defined]
-        assert opened(body, *layers, payload=b'{"a": 1}').documents == [{"a": 1}]
+        found = opened(body, *layers, payload=b'{"a": 1}', s3_buckets=BUCKETS)
+        assert found.documents == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("layers", "buckets", "bucket"),
+    [
+        *[(layers, BUCKETS, "other") for layers in (("s3",), ("auto",), ("sns", "s3"))],
+        *[(("s3",), BUCKETS, name) for name in ("B", "b ", "extended-client-bucket/b")],
+        (("auto",), (), "b"),
+        # Without a list the layer s3 follows any bucket's name, and nothing else.
+        *[(("s3",), (), name) for name in ("arn:aws:s3:::b", "b/c", "b?x", "b" * 256)],
+    ],
+)
+def test_a_pointer_to_another_bucket_is_never_followed(
+    layers: Any, buckets: tuple[str, ...], bucket: str
+) -> None:
+    body: Any = [JAVA[0], {"s3BucketName": bucket, "s3Key": CANARY}]
+    body = sns(json.dumps(body)) if layers[0] == "sns" else body
+    envelope = Envelope(EnvelopeSettings(layers=layers, s3_buckets=buckets))
+    assert envelope.pointer(message(body)) is None
+    for payload in (None, b'{"a": 1}'):
+        told = refused(body, *layers, s3_buckets=buckets, payload=payload)
+        assert told == ("payload_bucket", "")
+
+
+def test_without_a_list_the_layer_s3_follows_any_bucket_and_auto_fetches_nothing() -> None:
+    assert EnvelopeSettings(layers=("s3",)).has_pointers
+    assert not EnvelopeSettings(layers=("auto",)).has_pointers
+    assert EnvelopeSettings(layers=("auto",), s3_buckets=("b",)).has_pointers
+    pointer = Envelope(EnvelopeSettings(layers=("s3",))).pointer(message(OLDER))
+    assert pointer == Pointer("b", "k")
 
 
 PACKED = {
@@ -335,4 +369,5 @@ def test_attributes_are_only_asked_for_where_they_are_needed() -> None:
     assert asked() == asked(layers=["sns", "gzip"]) == ()
     assert asked(layers=["s3"]) == sizes
     assert asked(layers=["content_encoding"]) == ("Content-Encoding",)
-    assert asked(layers=["auto"]) == (*sizes, "Content-Encoding")
+    assert asked(layers=["auto"]) == ("Content-Encoding",)
+    assert asked(layers=["auto"], s3_buckets=["b"]) == (*sizes, "Content-Encoding")

@@ -24,12 +24,16 @@ def iam_policy(settings: Settings, queue_arn: str) -> dict[str, Any]:
     envelope = settings.envelope
     if envelope.has_pointers:
         actions = ["s3:GetObject", *(["s3:DeleteObject"] if envelope.s3_delete else [])]
+        buckets = [
+            name if name.startswith("arn:") else f"arn:aws:s3:::{name}"
+            for name in envelope.s3_buckets or ("BUCKET",)
+        ]
         statements.append(
             {
                 "Sid": "Payloads",
                 "Effect": "Allow",
                 "Action": actions,
-                "Resource": "arn:aws:s3:::BUCKET/*",
+                "Resource": [f"{bucket}/*" for bucket in buckets],
             }
         )
         statements.append(
@@ -37,7 +41,7 @@ def iam_policy(settings: Settings, queue_arn: str) -> dict[str, Any]:
                 "Sid": "PayloadsMissing",
                 "Effect": "Allow",
                 "Action": "s3:ListBucket",
-                "Resource": "arn:aws:s3:::BUCKET",
+                "Resource": buckets,
             }
         )
     if settings.keys.provider == "aws-kms":

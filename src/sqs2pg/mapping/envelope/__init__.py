@@ -59,14 +59,15 @@ class Envelope:
         self._auto = "auto" in settings.layers
         self._records = settings.records
         self._bytes_max = settings.decompressed_bytes_max
-        self.has_pointers = self._auto or "s3" in settings.layers
+        self._buckets = frozenset(settings.s3_buckets)
 
     def open(self, message: Message) -> Opened:
         """Return what the message holds.
 
         Raises PermanentFault: `not_base64`, `not_gzip`, `not_zstd`, `decompressed_too_large`,
         `not_sns`, `sns_confirmation`, `not_eventbridge`, `unknown_encoding`,
-        `ambiguous_envelope`, `too_many_layers`, `payload_missing`, and those of the records.
+        `ambiguous_envelope`, `too_many_layers`, `payload_bucket`, `payload_missing`, and those of
+        the records.
         """
         attributes: dict[str, str] = {}
         try:
@@ -79,7 +80,10 @@ class Envelope:
         return Opened(documents, several, attributes)
 
     def pointer(self, message: Message) -> Pointer | None:
-        """Return the object that the message points to; None where the message has its own body."""
+        """Return the object that the message points to; None where the message has its own body.
+
+        None too where it points to a bucket that the settings do not allow: nobody may ask for it.
+        """
         packed = self._auto or set(self._layers) & {"base64", "gzip", "zstd", "content_encoding"}
         if not (packed or formats.may_point(message.body)):
             return None
@@ -113,7 +117,10 @@ class Envelope:
     ) -> Payload:
         if layer == "s3":
             pointer = formats.pointer(payload)
-            return payload if pointer is None else _fetched(message, pointer, attributes)
+            if pointer is None:
+                return payload
+            self._check_bucket(pointer)
+            return _fetched(message, pointer, attributes)
         if layer == "sns":
             payload, about, inner = formats.sns(payload)
         elif layer == "eventbridge":
@@ -127,6 +134,19 @@ class Envelope:
         given.clear()  # the outer message's attributes do not describe the inner one
         given.update(inner)
         return payload
+
+    def _check_bucket(self, pointer: Pointer) -> None:
+        """Refuse a pointer whose bucket is not one of the settings' own.
+
+        Whoever can send messages could name any. Where no bucket is listed, the layer `s3` follows
+        a pointer to any bucket, and `auto` follows none.
+        """
+        if self._buckets or self._auto:
+            allowed = pointer.bucket in self._buckets
+        else:
+            allowed = formats.may_be_bucket(pointer.bucket)
+        if not allowed:
+            raise PermanentFault("payload_bucket")
 
     def _decode(self, payload: Payload, given: Mapping[str, str]) -> Payload:
         """Undo the encodings that an attribute names, the last one first (RFC 9110, 8.4)."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ _POINTERS = (
     "software.amazon.payloadoffloading.PayloadS3Pointer",
     "com.amazon.sqs.javamessaging.MessageS3Pointer",
 )
+# "Bucket naming rules" in the Amazon S3 user guide. An ARN is none: it may lead elsewhere.
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _decode = msgspec.json.Decoder().decode
 # Raw: the message inside is passed on byte for byte as the event has it.
 _event = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -144,6 +147,11 @@ def pointer(payload: str | bytes) -> Pointer | None:
     The extended clients send small messages without a pointer.
     """
     return _pointer(_value(payload)) if may_point(payload) else None
+
+
+def may_be_bucket(name: str) -> bool:
+    """Whether S3 can have a bucket of this name: today's rules, and those before 2018."""
+    return _BUCKET.fullmatch(name) is not None
 
 
 def _pointer(value: Any) -> Pointer | None:
