@@ -132,6 +132,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Check the AWS credentials and the region.",
         ),
         "otlp_unavailable": ("The OTLP collector did not answer.", "Check its address."),
+        "postgres_08004": (
+            "PostgreSQL or a pooler answers, and refuses the connection.",
+            "See its log.",
+        ),
         "postgres_no_answer": ("PostgreSQL did not answer in time.", "Look for locks and load."),
         "postgres_…": ("PostgreSQL refused; the code ends in the SQLSTATE.", _WAIT),
         "rekey_followed": (
@@ -214,9 +218,13 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "The vault holds no value for this token or person.",
             "See `vault.enabled` and `recover`.",
         ),
+        "postgres_08P01": (
+            "A pooler refuses a parameter, or is in statement mode.",
+            "Follow the hint; see the pooler's settings.",
+        ),
         "postgres_28000": ("PostgreSQL refused the login.", "Check the login and `pg_hba.conf`."),
         "postgres_3D000": ("The database does not exist.", "Create it, or correct its name."),
-        "postgres_42501": ("This login may not rotate keys.", "Rotate as the schema's owner."),
+        "postgres_42501": ("This login lacks a right.", "Ask whom the hint names for it."),
         "postgres_tls": ("TLS with PostgreSQL failed.", "Check `sslmode` and `sslrootcert`."),
         "postgres_…": ("PostgreSQL refused; the code ends in the SQLSTATE.", _COMMAND),
         "rate_limited": (

@@ -162,6 +162,21 @@ def test_the_auditor_verifies_the_chain_and_nothing_else(
         )
 
 
+@pytest.mark.parametrize("role", ["sqs2pg_analyst", "sqs2pg_auditor", "sqs2pg_ingest", None])
+def test_who_may_not_reveal_is_told_which_role_and_whom_to_ask(
+    vault: Any, database: str, role: str | None
+) -> None:
+    vault("run", "--drain")
+    with login_of(database, *filter(None, [role])) as conninfo:
+        for what in (("v1_x",), ("--user", "user-00001")):
+            said = vault.error("reveal", *what, "--reason", "x", code=1, DATABASE_URL=conninfo)
+            assert "ask the owner of the schema sqs2pg" in said
+            assert "GRANT sqs2pg_revealer" in said
+        if role != "sqs2pg_auditor":
+            said = vault.error("verify", "--audit", code=1, DATABASE_URL=conninfo)
+            assert "GRANT sqs2pg_auditor" in said
+
+
 def test_the_limit_of_the_hour_is_set_by_migrate(vault: Any, send: Send) -> None:
     send([recurring_login(1)])
     vault("run", "--drain")

@@ -13,8 +13,10 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import pytest
@@ -62,12 +64,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Pooler:
-    """A PgBouncer that runs, in transaction mode."""
+    """A PgBouncer that runs."""
 
     port: int
     child: Child = field(repr=False)
-    size: int = 3
-    """Server connections a database: fewer than a drain with two workers has to the pooler."""
+    size: ClassVar[int] = 3
+    """Server connections a database in the fixture `pooler`: fewer than a drain with two workers
+    has to the pooler."""
 
 
 @pytest.fixture(scope="session")
@@ -132,25 +135,23 @@ def cluster(system_folder: RunFolder, tls: Tls) -> Iterator[Cluster]:
         server.close()
 
 
-@pytest.fixture(scope="session")
-def pooler(cluster: Cluster, system_folder: RunFolder) -> Iterator[Pooler]:
-    """PgBouncer before the cluster, with only the settings that transaction mode needs.
-
-    Neither `ignore_startup_parameters` nor `max_prepared_statements` is set. `server_round_robin`
-    hands the transactions of one client to each server connection in turn, so that whatever is
-    left in a session between two of them is missed.
-    """
+@contextmanager
+def pgbouncer_before(
+    cluster: Cluster, folder: RunFolder, mode: str = "transaction", more: str = ""
+) -> Iterator[Pooler]:
+    """Run PgBouncer before the cluster. `more` are lines of its settings."""
     program = require(shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"))
-    folder = system_folder.make_private("pgbouncer")
-    users, settings = folder / "users.txt", folder / "pgbouncer.ini"
+    name = f"pgbouncer_{secrets.token_hex(4)}"
+    own = folder.make_private(name)
+    users, settings = own / "users.txt", own / "pgbouncer.ini"
     port = reserve_port()
     child = Child(
         "PgBouncer",
-        system_folder,
-        log_file=system_folder.path / "pgbouncer.log",
+        folder,
+        log_file=folder.path / f"{name}.log",
         environment={"PATH": os.environ["PATH"], "LC_ALL": "C"},
         death_signal=signal.SIGKILL,
-        account=system_folder.account,
+        account=folder.account,
     )
     started = Pooler(port.getsockname()[1], child)
     users.write_text(f'"{ROLE}" "{cluster.password}"\n')
@@ -162,9 +163,7 @@ def pooler(cluster: Cluster, system_folder: RunFolder) -> Iterator[Pooler]:
 listen_addr = 127.0.0.1
 listen_port = {started.port}
 unix_socket_dir =
-pool_mode = transaction
-default_pool_size = {started.size}
-server_round_robin = 1
+pool_mode = {mode}
 auth_type = scram-sha-256
 auth_file = {users}
 client_tls_sslmode = require
@@ -172,11 +171,12 @@ client_tls_cert_file = {cluster.tls.certificate}
 client_tls_key_file = {cluster.tls.key}
 server_tls_sslmode = verify-full
 server_tls_ca_file = {cluster.tls.authority}
+{more}
 """
     )
     for path in (users, settings):
         path.chmod(0o600)
-        system_folder.give(path)
+        folder.give(path)
     try:
         child.start([program, settings])
         dsn = cluster.dsn("postgres", started.port)
@@ -186,6 +186,19 @@ server_tls_ca_file = {cluster.tls.authority}
     finally:
         child.stop(signal.SIGTERM, grace_s=10)
         port.close()
+
+
+@pytest.fixture(scope="session")
+def pooler(cluster: Cluster, system_folder: RunFolder) -> Iterator[Pooler]:
+    """PgBouncer before the cluster, with only the settings that transaction mode needs.
+
+    Neither `ignore_startup_parameters` nor `max_prepared_statements` is set. `server_round_robin`
+    hands the transactions of one client to each server connection in turn, so that whatever is
+    left in a session between two of them is missed.
+    """
+    more = f"default_pool_size = {Pooler.size}\nserver_round_robin = 1"
+    with pgbouncer_before(cluster, system_folder, more=more) as started:
+        yield started
 
 
 @pytest.fixture
@@ -234,7 +247,7 @@ def require(program: str | Path | None) -> Path:
 def answers(dsn: str) -> bool:
     """Whether a query gets through."""
     try:
-        with psycopg.connect(dsn, connect_timeout=5) as connection:
+        with psycopg.connect(dsn, connect_timeout=5, autocommit=True) as connection:
             connection.execute("SELECT 1")
     except psycopg.OperationalError:
         return False

@@ -5,9 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import errors
 
-from sqs2pg.postgres.sqlstate import Verdict, diagnose, is_row_state
+from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.postgres.sqlstate import Verdict, connect_fault, diagnose, explain, is_row_state
 
 
 @pytest.mark.parametrize(
@@ -73,3 +76,77 @@ def test_of_a_missing_partition_nothing_but_the_day_is_taken(detail: str, day: s
 )
 def test_a_check_or_a_raise_of_the_same_sqlstate_is_about_the_row(names: dict[str, str]) -> None:
     assert diagnose(error("23514", **names)).verdict is Verdict.BAD_ROW
+
+
+STATES = sorted(
+    {
+        kind.sqlstate
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, psycopg.Error) and kind.sqlstate
+    }
+    | {"08P01", "ZZ999"}
+)
+
+
+@pytest.mark.parametrize("sqlstate", STATES)
+def test_every_sqlstate_has_a_hint_of_what_to_do(sqlstate: str) -> None:
+    fault = explain(error(sqlstate))
+    assert sqlstate in fault.what
+    assert len(fault.hint) > 20
+    assert "appendix" not in fault.hint.lower()
+
+
+TARGET = 'connection to server at "192.0.2.1", port 6432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "code", "words"),
+    [
+        ("Connection refused", TransientFault, "postgres_08001", "not reachable"),
+        ("FATAL:  no such database: x", FatalFault, "postgres_3D000", "does not exist"),
+        ("FATAL:  no such user: x", FatalFault, "postgres_28000", "refused the login"),
+        ("FATAL:  SASL authentication failed", FatalFault, "postgres_28000", "refused the login"),
+        ("FATAL:  unsupported startup parameter: geqo", FatalFault, "postgres_08P01", "parameter"),
+        (
+            'FATAL:  unrecognized configuration parameter "x"',
+            *(FatalFault, "postgres_08P01", "parameter"),
+        ),
+        (
+            "FATAL:  no more connections allowed (max_client_conn)",
+            *(TransientFault, "postgres_53300", "takes no connection now"),
+        ),
+        (
+            "FATAL:  Sorry, too many clients already",
+            *(TransientFault, "postgres_53300", "takes no connection now"),
+        ),
+        (
+            'FATAL:  database "x" is not currently accepting connections',
+            *(TransientFault, "postgres_57P03", "takes no connection now"),
+        ),
+        (
+            'FATAL:  permission denied for database "x"',
+            *(FatalFault, "postgres_42501", "may not connect"),
+        ),
+        (
+            "FATAL:  server login has been failing, try again later (server_login_retry)",
+            *(TransientFault, "postgres_08004", "answers and refuses"),
+        ),
+        ("ВАЖНО:  что-то иное", TransientFault, "postgres_08004", "answers and refuses"),
+    ],
+)
+def test_a_server_that_refuses_is_not_called_unreachable(
+    text: str, kind: type, code: str, words: str
+) -> None:
+    fault = connect_fault(psycopg.OperationalError(TARGET + text), "here")
+    assert (type(fault), fault.code) == (kind, code)
+    assert words in fault.what
+    assert fault.hint
+
+
+def test_a_pooler_in_statement_mode_is_named() -> None:
+    class Refused(psycopg.OperationalError):
+        sqlstate = "08P01"
+
+    fault = explain(Refused("transaction blocks not allowed in statement pooling mode"))
+    assert "statement pooling mode" in fault.what
+    assert "pool_mode = transaction" in fault.hint

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import FatalFault, SettingsError
 
 T = TypeVar("T")
 
@@ -62,6 +63,20 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)
+
+
+@contextmanager
+def needing_role(role: str) -> Iterator[None]:
+    """Name the role that a login needs, and whom to ask, where the database refuses the block."""
+    try:
+        yield
+    except FatalFault as fault:
+        if fault.code == "postgres_42501":
+            fault.hint = (
+                "ask the owner of the schema sqs2pg, who runs `sqs2pg migrate`, to "
+                f"GRANT {role} TO this login"
+            )
+        raise
 
 
 def print_json(value: Any) -> None:

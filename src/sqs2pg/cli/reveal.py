@@ -15,6 +15,7 @@ import msgspec
 from sqs2pg.cli.options import (
     config_option,
     json_option,
+    needing_role,
     print_json,
     run_async,
     stdin_lines,
@@ -66,7 +67,8 @@ def reveal(
         [user] = stdin_lines(most=1)
     many = limit is not None or token is None
     chosen = limit or (1 if token is not None else USER_LIMIT)
-    found = run_async(reveal_values(settings, token, user, chosen, reason, ticket))
+    with needing_role("sqs2pg_revealer"):
+        found = run_async(reveal_values(settings, token, user, chosen, reason, ticket))
     if as_json:
         listed = [msgspec.to_builtins(one) for one in found]
         print_json(listed if many else listed[0])

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import (
+    MOMENT,
+    config_option,
+    json_option,
+    needing_role,
+    print_json,
+    run_async,
+)
 from sqs2pg.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -46,7 +53,8 @@ def verify(
 
 
 def _verify_audit(settings: Settings, anchor: str | None, *, as_json: bool) -> int:
-    head, differences = run_async(_check_audit(settings, anchor))
+    with needing_role("sqs2pg_auditor"):
+        head, differences = run_async(_check_audit(settings, anchor))
     ok = not differences
     if as_json:
         print_json(

@@ -18,6 +18,7 @@ import msgspec
 import psycopg
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, Stage, TransientFault
+from sqs2pg.postgres.sqlstate_hints import STATEMENT_MODE_HINT, hint_of
 
 # PostgreSQL documentation, appendix A. These classes are about a row's data, or a trigger or a
 # constraint raises them. Everything else (08, 25, 40, 42, 53, 55, 57, 58, XX, …) is about the
@@ -45,16 +46,31 @@ _COPY_LINE = re.compile(r"^COPY [^\n]*?, line (\d+)(?:, column ([^:\n]+):)?", re
 # quotes the row: nothing but the day of a date or timestamp, which is the whole key, is taken.
 _KEY_DAY = re.compile(r"\) = \((\d{4,}-\d\d-\d\d)(?: \d\d:\d\d:\d\d[0-9.:+-]*)?\)[.。]?\Z")
 
-_REFUSED = ("authentication failed", "no password supplied", "FATAL:  role ")
+STATEMENT_MODE = "statement pooling mode"
+"""PgBouncer's words where a transaction begins in that mode; the place of such a fault."""
+
+# Words of PostgreSQL, PgBouncer and pgpool-II. "SASL" is PgBouncer's.
+_REFUSED = (
+    *("authentication failed", "no password supplied", "FATAL:  role ", "no such user"),
+    "login rejected",
+)
 # A certificate is missing, unreadable, not trusted or another host's; or one side insists on
 # encryption and the other does not offer it. A TLS connection that is cut ("SSL SYSCALL error") is
 # none of these.
 _TLS_FAILED = ("certificate", "private key file", "does not support SSL", "SSL required")
-# The server is there and refuses for now: in libpq's and the server's English.
+# The server is there and refuses for now.
 _REFUSED_FOR_NOW = {
-    "57P03": ("is starting up", "is shutting down", "recovery"),
-    "53300": ("too many connections", "too many clients", "connection slots are reserved"),
+    "57P03": ("is starting up", "is shutting down", "recovery", "not currently accepting"),
+    "53300": (
+        *("too many connections", "too many clients", "connection slots are reserved"),
+        "no more connections allowed",
+    ),
 }
+_NO_DATABASE = ("no such database",)
+_NO_SUCH_PARAMETER = ("startup parameter", "unrecognized configuration parameter")
+# A server's answer, whatever its language: "SEVERITY:  message", with two spaces. libpq's own
+# texts have no such thing.
+_ANSWERED = ":  "
 
 
 class Verdict(Enum):
@@ -78,7 +94,7 @@ class DatabaseFault(msgspec.Struct, frozen=True):
     verdict: Verdict
     sqlstate: str
     place: str = ""
-    """Constraint, column or table name, never a value."""
+    """Constraint, column or table name, never a value. Or STATEMENT_MODE."""
     line: int | None = None
     """The line of the COPY that the error names, from 1."""
     table: str = ""
@@ -112,6 +128,8 @@ def diagnose(error: psycopg.Error) -> DatabaseFault:
     line = int(match[1]) if match else None
     column = match[2] if match else None
     place = diag.constraint_name or diag.column_name or column or diag.table_name or ""
+    if STATEMENT_MODE in str(error):
+        place = STATEMENT_MODE
     table = f"{diag.schema_name}.{diag.table_name}" if diag.table_name else ""
     if diag.schema_name in ("sqs2pg", "pii"):
         if state == "23505" and (diag.table_name or "").startswith("delivery"):
@@ -142,15 +160,18 @@ def is_row_state(sqlstate: str) -> bool:
 def explain(error: psycopg.Error) -> FatalFault:
     """Return an error for people from a database error, by its SQLSTATE alone."""
     fault = diagnose(error)
-    hint = "see appendix A of the PostgreSQL documentation for the SQLSTATE"
-    if fault.sqlstate == INSUFFICIENT_PRIVILEGE:
-        hint = "run it as a role that owns the database, or GRANT what is missing"
-    if fault.sqlstate == "3F000":
-        hint = "a schema that a table's name begins with is not there: CREATE SCHEMA first"
+    if fault.place == STATEMENT_MODE:
+        return FatalFault(
+            "a pooler in statement pooling mode is in between: it allows no transactions "
+            f"(SQLSTATE {fault.sqlstate})",
+            code=f"postgres_{fault.sqlstate}",
+            hint=STATEMENT_MODE_HINT,
+        )
+    about = f" on {fault.table}" if fault.table and fault.place not in fault.table else ""
     return FatalFault(
-        f"PostgreSQL refused (SQLSTATE {fault.detail})",
+        f"PostgreSQL refused (SQLSTATE {fault.detail}{about})",
         code=f"postgres_{fault.sqlstate}",
-        hint=hint,
+        hint=hint_of(fault.sqlstate),
     )
 
 
@@ -199,7 +220,7 @@ def connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
 
     libpq gives no SQLSTATE for most failures before a session exists, and its text is in the
     server's language. The few words looked for are protocol codes, or the English of libpq and
-    PgBouncer. Their order matters: a path or a name in the text may hold the words of a later one.
+    of poolers. Their order matters: a path or a name in the text may hold the words of a later one.
     """
     state = error.sqlstate or ""
     text = str(error)
@@ -221,20 +242,50 @@ def connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
             code="postgres_tls",
             hint="check sslmode and sslrootcert of the connection string",
         )
-    if state == "3D000" or ("database" in text and "does not exist" in text):
+    if (
+        state == "3D000"
+        or ("database" in text and "does not exist" in text)
+        or any(words in text for words in _NO_DATABASE)
+    ):
         return FatalFault(
             f"the database of {where} does not exist",
             code="postgres_3D000",
-            hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL",
+            hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL; a pooler "
+            "lists the databases that it knows in its own settings",
         )
     for code, words in _REFUSED_FOR_NOW.items():
         if state == code or any(word in text for word in words):
             return TransientFault(
                 f"PostgreSQL at {where} takes no connection now (SQLSTATE {code})",
                 code=f"postgres_{code}",
-                hint="57P03: it starts or stops; 53300: raise max_connections, or use fewer",
+                hint="57P03: it starts, stops or is closed for maintenance; 53300: raise "
+                "max_connections, or the limit of the role or the pooler, or use fewer",
             )
-    return unreachable(where, state or "08001")
+    return _refused_otherwise(text, where) or unreachable(where, state or "08001")
+
+
+def _refused_otherwise(text: str, where: str) -> Sqs2pgError | None:
+    """Return the fault of a server or a pooler that answered, and did not let us in."""
+    if _ANSWERED not in text:
+        return None
+    if "permission denied for database" in text:
+        return FatalFault(
+            f"this login may not connect to the database of {where} (SQLSTATE 42501)",
+            code="postgres_42501",
+            hint="ask the owner of the database to GRANT CONNECT ON DATABASE to it",
+        )
+    if any(words in text for words in _NO_SUCH_PARAMETER):
+        return FatalFault(
+            f"PostgreSQL, or a pooler, at {where} refuses a parameter of the connection string",
+            code="postgres_08P01",
+            hint="take it out of the string's `options` or of PGOPTIONS; PgBouncer accepts those "
+            "that its ignore_startup_parameters lists",
+        )
+    return TransientFault(
+        f"PostgreSQL, or a pooler, at {where} answers and refuses the connection",
+        code="postgres_08004",
+        hint="its log says why: a limit, a setting, or a server behind a pooler that is away",
+    )
 
 
 def unreachable(where: str, sqlstate: str) -> TransientFault:

@@ -23,7 +23,7 @@ from sqs2pg.mapping.convert import Converter, text
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.audit import Anchor
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
+from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.crypto import (
     KeyEncryptionKeys,
     open_subject,
@@ -112,13 +112,8 @@ async def reveal(
 
 async def _request(session: Session, parameters: list[Any]) -> Anchor:
     """Commit the request; return its anchor."""
-    try:
-        with explained():
-            [(granted, sequence, digest)] = await session.execute(_REQUEST, parameters)
-    except FatalFault as fault:
-        if fault.code == f"postgres_{INSUFFICIENT_PRIVILEGE}":
-            fault.hint = "GRANT sqs2pg_revealer TO the login of sink.dsn"
-        raise
+    with explained():
+        [(granted, sequence, digest)] = await session.execute(_REQUEST, parameters)
     anchor = Anchor(sequence, digest)
     audit.announce("reveal" if granted else "reveal_refused", anchor)
     if not granted:
