@@ -5,6 +5,7 @@ with the same rows, books and outcomes as without the module.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.sink import Sink
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.pipeline import Pipeline
 from tests import native
@@ -165,6 +167,42 @@ async def test_several_lines_and_targets_are_in_the_books(
     ]  # fmt: skip
     assert rows(database, BOOKS[2]) == [
         (5, 1, 0, 4, 1, None), (0, 0, 0, 5, 0, "public.order_lines"),
+    ]  # fmt: skip
+    session = await Session.connect(database)
+    report = await verify(session, number)
+    await session.close()
+    assert report.ok, report.differences
+
+
+async def test_a_delivery_that_comes_again_costs_its_batch_nothing(
+    pipeline: Assemble, database: str, module: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pipeline() as ready:
+        first = batch([login("a"), login("b"), "not json"])
+        await ready.processors[0].process(first)
+        again = [
+            Message(
+                one.message_id, "-", one.body, SystemAttributes(one.attributes.sent_timestamp, 2)
+            )
+            for one in first
+        ]
+        new = Message(str(uuid.uuid4()), "-", login("c"), SystemAttributes(SENT_MS))
+        # By another processor of the process. What was quarantined, the ledger knows.
+        mixed = [again[1], new, again[0], again[2]]
+        assert await ready.processors[1].process(mixed) == [
+            Outcome.DUPLICATE, Outcome.WRITTEN, Outcome.DUPLICATE, Outcome.DUPLICATE,
+        ]  # fmt: skip
+        monkeypatch.delattr(Sink, "_write_slow")  # whoever takes the slow path fails
+        newer = Message(str(uuid.uuid4()), "-", login("d"), SystemAttributes(SENT_MS))
+        assert await ready.processors[1].process([again[0], newer]) == [
+            Outcome.DUPLICATE, Outcome.WRITTEN,
+        ]  # fmt: skip
+        assert await ready.processors[0].process(again[:2]) == [Outcome.DUPLICATE] * 2
+        number = ready.sink_plan.id
+    assert [row[0] for row in rows(database, LOGINS)] == ["a", "b", "c", "d"]
+    assert rows(database, BOOKS[2]) == [
+        (2, 1, 0, 2, 0, None), (1, 0, 3, 1, 0, None), (1, 0, 1, 1, 0, None),
+        (0, 0, 2, 0, 0, None),
     ]  # fmt: skip
     session = await Session.connect(database)
     report = await verify(session, number)

@@ -60,7 +60,7 @@ class Encoded:
         make_rows: Callable[[], list[Row]],
         faults: Sequence[UnitFault] = (),
         repeats: Sequence[int] = (),
-        oldest_ms: int,
+        oldest_ms: int | None,
         dropped: int = 0,
         dropped_fields: Mapping[str, int] = NONE_DROPPED,
         originals: Originals | None = None,
@@ -80,7 +80,7 @@ class Encoded:
         self.repeats = repeats
         """Indexes of units whose key an earlier unit of the batch has."""
         self.oldest_ms = oldest_ms
-        """The oldest SentTimestamp of all units, milliseconds since the epoch."""
+        """The oldest SentTimestamp of all units, milliseconds since the epoch; None of no units."""
         self.dropped = dropped
         """Records that no target takes."""
         self.dropped_fields = dropped_fields

@@ -79,7 +79,7 @@ class PythonEncoder:
             make_rows=lambda: rows,
             faults=faults,
             repeats=repeats,
-            oldest_ms=min(map(_sent_timestamp, units)),
+            oldest_ms=min(map(_sent_timestamp, units), default=None),
             dropped=sum(map(_dropped, rows)),
             dropped_fields=dropped_fields,
             originals=originals,

@@ -14,6 +14,7 @@ from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded
 from sqs2pg.message import DeadLetter, Message, Outcome
 from sqs2pg.pipeline.key_rotation import under_active_keys
 from sqs2pg.pipeline.plan import Follow, Plan
+from sqs2pg.pipeline.recent_keys import RecentKeys
 from sqs2pg.pipeline.table_changes import TableChanges
 from sqs2pg.postgres.sink import Batch, BatchResult, Sink
 from sqs2pg.telemetry.batch_log import BatchLog
@@ -32,15 +33,17 @@ class Processor:
         batch_log: BatchLog | None = None,
         trace: Trace | None = None,
         follow: Follow | None = None,
+        recent: RecentKeys | None = None,
     ) -> None:
         """`follow`: returns the plans of another key version; without it such a version ends the
-        process.
+        process. `recent`: shared by the processors of a process.
         """
         self.plan = plan
         """What it does to messages. A rotation replaces it; read only."""
         self.sink = sink
         """The sink it writes through, for nobody else while it processes."""
         self._follow = follow
+        self._recent = recent or RecentKeys()
         self._tables = TableChanges(plan, sink.connected)
         self._reporter = BatchReporter(metrics, batch_log or BatchLog(), trace)
         self._statement = ""
@@ -136,6 +139,9 @@ class Processor:
         reporter = self._reporter
         reporter.begin(messages)
         encoder = await self._tables.encoder()
+        known = self._recent.find(messages, encoder.keys)
+        if known:
+            messages = [one for index, one in enumerate(messages) if index not in known]
 
         encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
         dead = [self._seal(messages, *fault) for fault in encoded.faults]
@@ -144,9 +150,15 @@ class Processor:
         def seal_rejected(key: str, fault: PermanentFault) -> DeadLetter:
             return self._seal(messages, encoded.keys.index(key), key, fault)
 
-        result = await self.sink.write(Batch(encoded, dead, seal_rejected, self._tables.confirm))
+        result = await self.sink.write(
+            Batch(encoded, dead, seal_rejected, self._tables.confirm, len(known))
+        )
 
+        if result.changed is None:
+            self._recent.add(encoded.count, encoded.ledger)
         outcomes = _outcomes(messages, encoded, result)
+        for index in sorted(known):
+            outcomes.insert(index, Outcome.DUPLICATE)
         for name, count in encoded.dropped_fields.items():
             reporter.dropped(name, count)
         reporter.committed(outcomes, encoded.oldest_ms, self.sink.commit_s, slow=result.slow)

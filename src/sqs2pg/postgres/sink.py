@@ -79,6 +79,8 @@ class Batch(NamedTuple):
     seal_rejected: SealRejected
     confirm: Confirm | None = None
     """Called before rows are quarantined for what a change of the table would explain."""
+    known: int = 0
+    """Deliveries beside the batch that are known to be duplicates, for the tally."""
 
     def keys(self) -> list[str]:
         """Return the keys of rows and dead letters."""
@@ -222,7 +224,7 @@ class Sink:
                 self._targets.count(encoded.targets, encoded.dropped),
                 encoded.count,
                 quarantined=len(dead),
-                duplicate=len(encoded.repeats),
+                duplicate=len(encoded.repeats) + batch.known,
                 first=CONSTRAIN,
             )
         if encoded.count:
@@ -254,7 +256,7 @@ class Sink:
                 self._targets.count_rows(written),
                 len(written),
                 quarantined=len(quarantined),
-                duplicate=len(outcomes) - settled + len(encoded.repeats),
+                duplicate=len(outcomes) - settled + len(encoded.repeats) + batch.known,
             )
         if taken:
             # Not before COMMIT: rows that are tried again are not counted twice.

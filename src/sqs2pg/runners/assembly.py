@@ -18,6 +18,7 @@ from sqs2pg.errors import FatalFault, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.recent_keys import RecentKeys
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session, wait_closed
 from sqs2pg.postgres.maintenance import maintain
@@ -34,7 +35,7 @@ from sqs2pg.telemetry.traces import start_traces
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.backfill import Backfill
-    from sqs2pg.pipeline.replay import Replayer
+from sqs2pg.pipeline.replay import Replayer
 
 
 class Processing(msgspec.Struct):
@@ -106,14 +107,22 @@ async def assemble_processors(
 
         metrics, batch_log = metrics or Metrics(), BatchLog()
         rotation = KeyRotation(compiled, compile_again)
-        streak = Streak()
+        streak, recent = Streak(), RecentKeys()
         sink_plan = compiled.sink_plan
         sinks = [
             Sink(session, sink_plan, lambda: connect(settings), compiled.vault, streak)
             for session in sessions
         ]
         processors = [
-            Processor(compiled.plan, sink, metrics, batch_log, traces, follow=rotation.follow)
+            Processor(
+                compiled.plan,
+                sink,
+                metrics,
+                batch_log,
+                traces,
+                follow=rotation.follow,
+                recent=recent,
+            )
             for sink in sinks
         ]
         yield Processing(processors, compiled.keyring, metrics, sink_plan, batch_log, rotation)

@@ -60,11 +60,12 @@ class BatchReporter:
         self._metrics.fields_dropped.labels(name).inc(count)
 
     def committed(
-        self, outcomes: list[Outcome], oldest_ms: int, commit_s: float, *, slow: bool
+        self, outcomes: list[Outcome], oldest_ms: int | None, commit_s: float, *, slow: bool
     ) -> None:
         """End a batch that is committed.
 
-        `oldest_ms`: the oldest SentTimestamp. `slow`: it took the sink's slow path.
+        `oldest_ms`: the oldest SentTimestamp, duplicates that were known before apart. `slow`: it
+        took the sink's slow path.
         """
         report, now = self._report, time.time()
         assert report is not None
@@ -76,8 +77,9 @@ class BatchReporter:
         if report.written < report.messages:
             report.duplicate = outcomes.count(Outcome.DUPLICATE)
             report.quarantined = report.messages - report.written - report.duplicate
-        self._metrics.oldest_sent_ms = oldest_ms
-        report.lag_s = max(0.0, now - oldest_ms / 1000)
+        if oldest_ms is not None:
+            self._metrics.oldest_sent_ms = oldest_ms
+            report.lag_s = max(0.0, now - oldest_ms / 1000)
         self._metrics.observe_batch(report, now)
         if self._trace:
             self._trace.end(report)
