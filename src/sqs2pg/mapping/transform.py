@@ -320,9 +320,9 @@ def _from_message(field: Field) -> Callable[[Message], str | None] | None:
 
 
 def attribute_of(message: Message, name: str) -> str | None:
-    """Return the text or number of a message attribute; None where there is none."""
+    """Return a message attribute as text, base64 if it is binary; None where there is none."""
     attribute = (message.message_attributes or {}).get(name)
-    return attribute.string_value if attribute else None
+    return attribute.text if attribute else None
 
 
 def _timestamp(sent_ms: int) -> str:

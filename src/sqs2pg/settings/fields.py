@@ -218,6 +218,24 @@ CONTENT_ENCODING = "Content-Encoding"
 """The message attribute that the layer `content_encoding` reads: gzip, zstd, base64."""
 ENVELOPE_ATTRIBUTES = ("sns.", "eventbridge.", "s3.")
 """Prefixes of the attributes that an envelope adds; they are not message attributes of SQS."""
+ENVELOPE_NAMES = frozenset(
+    {
+        *("sns.MessageId", "sns.TopicArn", "sns.Timestamp", "sns.Subject"),
+        *("eventbridge.id", "eventbridge.detail-type", "eventbridge.source"),
+        *("eventbridge.account", "eventbridge.time", "eventbridge.region"),
+        *("s3.bucket", "s3.key"),
+    }
+)
+"""The attributes that envelopes add."""
+SYSTEM_NAMES = frozenset(
+    {
+        *("ApproximateFirstReceiveTimestamp", "ApproximateReceiveCount", "AWSTraceHeader"),
+        *("DeadLetterQueueSourceArn", "MessageDeduplicationId", "MessageGroupId", "MessageId"),
+        *("SenderId", "SentTimestamp", "SequenceNumber", "SqsManagedSseEnabled"),
+    }
+)
+"""Names of SQS's own attributes of a message (SQS API reference, ReceiveMessage). They are no
+message attributes, which producers set."""
 ATTRIBUTE = "attribute:"
 """The prefix of a default that names a message attribute."""
 RECORD_INDEX = "\x00record_index"

@@ -11,7 +11,14 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.mask.brute_force import cost_to_reverse
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
 from sqs2pg.settings import source_paths
-from sqs2pg.settings.fields import ATTRIBUTE, DROP, Field
+from sqs2pg.settings.fields import (
+    ATTRIBUTE,
+    DROP,
+    ENVELOPE_ATTRIBUTES,
+    ENVELOPE_NAMES,
+    SYSTEM_NAMES,
+    Field,
+)
 from sqs2pg.settings.mask_rules import check_fields
 from sqs2pg.settings.sections import Settings
 
@@ -196,6 +203,8 @@ def _check_default(field: Field) -> None:
             f'{where}: default = "{ATTRIBUTE}" names no attribute',
             hint=f'write "{ATTRIBUTE}NAME", with the name of a message attribute',
         )
+    if isinstance(default, str) and default.startswith(ATTRIBUTE):
+        _check_attribute(where, default.removeprefix(ATTRIBUTE))
     types = _MESSAGE_DEFAULTS.get(default) if isinstance(default, str) else None
     if types and field.type not in types:
         raise SettingsError(
@@ -212,6 +221,31 @@ def _check_default(field: Field) -> None:
         raise SettingsError(
             f"{where}: the default is not JSON",
             hint="write the JSON as text: '[]', '{}', '\"a text\"'",
+        )
+
+
+_INSTEAD = {"SentTimestamp": "sent_time", "MessageId": "message_id"}
+
+
+def _check_attribute(where: str, name: str) -> None:
+    """Refuse an attribute that no message can have: its column would be NULL for ever."""
+    if name in SYSTEM_NAMES:
+        instead = _INSTEAD.get(name)
+        raise SettingsError(
+            f"{where}: {name} is set by SQS, and attribute: reads what producers set",
+            code="system_attribute",
+            hint=f'write default = "{instead}"'
+            if instead
+            else "have the producer send the value in the body, or as a message attribute of "
+            "another name",
+        )
+    if name.startswith(ENVELOPE_ATTRIBUTES) and name not in ENVELOPE_NAMES:
+        prefix = name.partition(".")[0]
+        known = sorted(one for one in ENVELOPE_NAMES if one.startswith(f"{prefix}."))
+        raise SettingsError(
+            f"{where}: the layer {prefix} adds no attribute {name!r}",
+            code="envelope_attribute",
+            hint=f"it adds {', '.join(known)}",
         )
 
 

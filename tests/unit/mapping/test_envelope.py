@@ -119,6 +119,7 @@ def test_an_sns_notification(layer: str) -> None:
         "sns.Timestamp": SNS["Timestamp"],
         "sns.Subject": SNS["Subject"],
         "tenant": "blue",
+        "raw": "AAEC",
     }
     assert refused(CONFIRMATION, layer) == ("sns_confirmation", "")
     assert refused({**CONFIRMATION, "Type": "UnsubscribeConfirmation"}, layer)[0] == (

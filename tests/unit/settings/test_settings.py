@@ -580,6 +580,14 @@ def test_settings_are_frozen() -> None:
             + "[[field]]\nsource = 'a'\ncolumn = 'b'\nmask = 'pseudonymize'",
             "masks of several kinds",
         ),
+        *[
+            (f"[[field]]\ncolumn = 'c'\ndefault = 'attribute:{name}'", f"{name} is set by SQS")
+            for name in ("MessageGroupId", "SequenceNumber", "SentTimestamp", "SenderId")
+        ],
+        *[
+            (f"[[field]]\ncolumn = 'c'\ndefault = 'attribute:{name}'", "adds no attribute")
+            for name in ("sns.TopicARN", "eventbridge.detail", "s3.object", "sns.")
+        ],
         ("[envelope]\nlayers = ['s3']\ns3_delete = true", "s3_buckets names no bucket"),
         ("[envelope]\nlayers = ['auto']\ns3_delete = true", "s3_buckets names no bucket"),
     ],

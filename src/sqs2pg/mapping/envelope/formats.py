@@ -110,11 +110,12 @@ def sns(payload: str | bytes) -> Parts:
         if type(text := value.get(name)) is str
     }
     given = value.get("MessageAttributes") or {}
+    # A binary one is base64, as in a message of SQS.
     inner = (
         {
             name: one["Value"]
             for name, one in given.items()
-            if type(one) is dict and type(one.get("Value")) is str and one.get("Type") != "Binary"
+            if type(one) is dict and type(one.get("Value")) is str
         }
         if type(given) is dict
         else {}
