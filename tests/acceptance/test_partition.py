@@ -52,6 +52,52 @@ def test_a_new_table_has_its_partitions_and_loses_old_ones(
     partitioned("verify", "--json")
 
 
+def test_retention_reaches_the_rows_of_the_default_partition(
+    partitioned: Shell, query: Query, send: Send
+) -> None:
+    partitioned.environment["SQS2PG_SINK__PARTITION_RETENTION_DAYS"] = "60"
+    partitioned("migrate")
+    send([login(i, create_date=day) for i, day in enumerate(["2021-03-05", "2021-04-06", None])])
+    query("INSERT INTO user_logins (create_date) VALUES (NULL), ('infinity')")
+    query(
+        "UPDATE sqs2pg.target SET baseline_rows = 2; UPDATE sqs2pg.pipeline SET baseline_rows = 2"
+    )
+    partitioned("run", "--drain")
+    done = partitioned("partition", "--json").last
+    assert (done["attached"], done["dropped"]) == (0, 0)  # run's own upkeep may have been first
+    assert query("SELECT sum(target_rows) FROM sqs2pg.tally WHERE kind = 'target_retention'") == [
+        (-2,)
+    ]
+    assert ("user_logins_default", 2) in query(PARTS)
+    assert query("SELECT count(*) FROM user_logins") == [(3,)]
+    assert partitioned("verify", "--json").last["ok"]
+
+
+LONG = "a_table_with_a_name_so_long_that_fifty_letters_end_"
+
+
+def test_targets_whose_names_begin_alike_have_partitions_and_indexes_of_their_own(
+    partitioned: Shell, query: Query, tmp_path: Path
+) -> None:
+    names = [f"{LONG}{end}" for end in ("here", "there")]
+    names.append("täble" * 10)  # 50 letters, 60 bytes
+    for number, name in enumerate(names):
+        (tmp_path / "sqs2pg.toml").write_text(
+            f'name = "p{number}"\n[sink]\ntable = "{name}"\n[[index]]\ncolumns = ["create_date"]\n'
+        )
+        partitioned("migrate")
+        partitioned("migrate")
+    parts = query(
+        "SELECT i.inhparent::regclass::text, count(*) FROM pg_inherits i JOIN pg_class c"
+        " ON c.oid = i.inhparent WHERE c.relkind = 'p' AND c.relname <> 'delivery' GROUP BY 1"
+    )
+    assert sorted(parts) == sorted((f'"{name}"' if "ä" in name else name, 5) for name in names)
+    indexed = query("SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
+                    " WHERE c.relkind IN ('r', 'p') AND c.relname ~ '^(a_table|tä)'"
+                    " AND i.indisvalid")  # fmt: skip
+    assert indexed == [(3 * 6,)]
+
+
 @pytest.mark.usefixtures("migrated_database")
 def test_a_plain_table_is_converted_and_keeps_its_rows_grants_and_writers(
     shell: Shell, query: Query, send: Send

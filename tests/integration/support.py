@@ -48,3 +48,9 @@ def rows(database: str, query: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(database, autocommit=True) as connection:
         cursor = connection.execute(query)
         return cursor.fetchall() if cursor.description else []
+
+
+def keep_ledger_days(database: str, days: int) -> None:
+    """Record a retention of the ledger that the settings would refuse, because SQS keeps longer."""
+    check = "ALTER TABLE sqs2pg.pipeline DROP CONSTRAINT pipeline_ledger_retention_days_check"
+    rows(database, f"{check}; UPDATE sqs2pg.pipeline SET ledger_retention_days = {days}")

@@ -27,7 +27,7 @@ from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 from sqs2pg.status.server import status_server
-from tests.integration.support import Assemble, receive, rows, send
+from tests.integration.support import Assemble, keep_ledger_days, receive, rows, send
 from tests.logins import login
 from tests.waiting import until
 
@@ -433,7 +433,6 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
     async with pipeline() as ready:
         now_ms = int(rows(database, "SELECT extract(epoch FROM now()) * 1000")[0][0])
         ages = [0, 14, 15, 16, 40]
-        rows(database, f"SELECT sqs2pg.attach_days('{today() - timedelta(20)}', '{today()}')")
         messages = [
             Message(f"0b9b2b5e-1111-4c4c-8d8d-{age:012}", "-", body,
                     SystemAttributes(now_ms - age * 86_400_000))
@@ -446,8 +445,9 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
         # The day of age 16 became the undated partition's at the first migration; move it out by
         # dropping days as retention asks.
         session = await connect(chosen)
+        keep_ledger_days(database, 14)
         keep_from = today() - timedelta(days=14)
-        while (await session.execute("SELECT sqs2pg.drop_day(%s)", [keep_from]))[0][0]:
+        while (await session.execute("SELECT sqs2pg.drop_day()"))[0][0]:
             pass
         kept = {day_of(m.attributes.sent_timestamp) for m in messages}
         oldest = rows(database, "SELECT min(relname) FROM pg_class WHERE relname ~ '^delivery_2'")
@@ -455,7 +455,7 @@ async def test_days_past_retention_are_dropped_and_the_books_still_balance(
         assert len(kept) == len(ages)
         report = await verify(session, ready.sink_plan.id)
         assert report.ok, report.differences
-        assert (await maintain(session, chosen, ready.sink_plan.id))["days_dropped"] == 0
+        assert (await maintain(session, ready.sink_plan.id))["days_dropped"] == 0
         # A message older than the kept days is still recognised, or written once and remembered.
         late = Message("0b9b2b5e-1111-4c4c-8d8d-0000000fade0", "-", login(99),
                        SystemAttributes(now_ms - 90 * 86_400_000))  # fmt: skip

@@ -29,7 +29,7 @@ from sqs2pg.postgres.quarantine import Purged, Selection
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import assemble_replay
 from sqs2pg.settings import Settings
-from tests.integration.support import Assemble, opened, rows
+from tests.integration.support import Assemble, keep_ledger_days, opened, rows
 from tests.integration.vault_support import keys_of
 from tests.logins import login
 
@@ -104,11 +104,14 @@ def two_days_apart() -> tuple[Message, Message]:
 
 
 def drop_days_before_the_newest(database: str) -> None:
-    [(newest,)] = rows(
-        database, "SELECT max(sent_at AT TIME ZONE 'UTC')::date::text FROM sqs2pg.quarantine"
+    [(age,)] = rows(
+        database,
+        "SELECT (now() AT TIME ZONE 'UTC')::date - max(sent_at AT TIME ZONE 'UTC')::date"
+        " FROM sqs2pg.quarantine",
     )
+    keep_ledger_days(database, age)
     dropped = 0
-    while rows(database, f"SELECT sqs2pg.drop_day('{newest}')") == [(True,)]:
+    while rows(database, "SELECT sqs2pg.drop_day()") == [(True,)]:
         dropped += 1
     assert dropped
 
@@ -540,7 +543,7 @@ async def test_a_rotation_during_a_replay_stops_it(
         "CREATE FUNCTION rotate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " UPDATE sqs2pg.key SET active = false WHERE series = 'pseudonym' AND active;"
         " INSERT INTO sqs2pg.key (series, version, fingerprint, active)"
-        " VALUES ('pseudonym', 2, 'x', true); RETURN NULL; END $$;"
+        " VALUES ('pseudonym', 2, repeat('f', 16), true); RETURN NULL; END $$;"
         "CREATE TRIGGER rotate AFTER INSERT ON user_logins EXECUTE FUNCTION rotate()",
     )
     with pytest.raises(KeyFault, match="version 2 is the active one"):
@@ -699,11 +702,11 @@ async def test_retention_purges_what_is_older_and_is_audited_only_when_it_does(
             )
     async with opened(settings()) as session, opened(settings()) as another:
         done = await asyncio.gather(
-            quarantine.purge_expired(session, 1, 30), quarantine.purge_expired(another, 1, 30)
+            quarantine.purge_expired(session, 1), quarantine.purge_expired(another, 1)
         )
         assert sum(done) == 1
-        assert await quarantine.purge_expired(session, 1, 30) == 0
-        assert await quarantine.purge_expired(session, 2, 1) == 0, "another pipeline's"
+        assert await quarantine.purge_expired(session, 1) == 0
+        assert await quarantine.purge_expired(session, 2) == 0, "another pipeline's"
     assert [row[0] for row in rows(database, OPEN)] == [2, 3]
     assert [row[:3] for row in rows(database, ACTS)] == [
         (
@@ -723,7 +726,7 @@ async def test_retention_that_cannot_be_audited_deletes_nothing(
     rows(database, "DROP FUNCTION sqs2pg.record_act")
     async with opened(settings()) as session:
         with pytest.raises(TransientFault, match="42883"):
-            await quarantine.purge_expired(session, 1, 30)
+            await quarantine.purge_expired(session, 1)
         with pytest.raises(FatalFault, match="42883"):
             await quarantine.purge(session, 1, ALL)
     assert len(rows(database, OPEN)) == 1

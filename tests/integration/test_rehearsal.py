@@ -51,7 +51,11 @@ REFUSALS = [
     ("REVOKE INSERT ON user_logins FROM sqs2pg_ingest", "42501", "public.user_logins"),
     ("REVOKE INSERT ON sqs2pg.delivery FROM sqs2pg_ingest", "42501", "sqs2pg.delivery"),
     # The slow path's: a batch needs it only where there is a duplicate or a bad row.
-    ("REVOKE UPDATE ON sqs2pg.delivery FROM sqs2pg_ingest", "42501", "sqs2pg.delivery"),
+    (
+        "REVOKE ALL ON FUNCTION sqs2pg.mark_quarantined FROM sqs2pg_ingest",
+        "42501",
+        "sqs2pg.delivery",
+    ),
     ("REVOKE INSERT ON sqs2pg.quarantine FROM sqs2pg_ingest", "42501", "sqs2pg.quarantine"),
     ("REVOKE INSERT ON sqs2pg.tally FROM sqs2pg_ingest", "42501", "sqs2pg.tally"),
     ("REVOKE INSERT ON pii.value FROM sqs2pg_ingest", "42501", "pii.value"),

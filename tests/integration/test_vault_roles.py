@@ -249,6 +249,30 @@ def test_a_caller_cannot_make_its_request_less_than_durable(
         rows(filled, "SELECT pg_reload_conf()")
 
 
+def test_a_commit_is_durable_however_it_was_asked_for(filled: str) -> None:
+    """What a request relies on where the server is older than 17: no session can flush there."""
+    rows(filled, "ALTER SYSTEM SET wal_writer_delay = '10s'")
+    rows(filled, "SELECT pg_reload_conf()")
+    flushed = "SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn"
+    durable = []
+    try:
+        with psycopg.connect(filled, autocommit=True) as owner:
+            for first in ("SELECT 1", "SELECT pii.commit_at_once()"):
+                owner.execute("CHECKPOINT")
+                with owner.transaction():
+                    owner.execute("SET LOCAL synchronous_commit = off")
+                    owner.execute(first.encode())
+                    owner.execute("UPDATE pii.state SET epoch = epoch")
+                    [(written,)] = owner.execute("SELECT pg_current_wal_insert_lsn()").fetchall()
+                durable += owner.execute(flushed, [written]).fetchall()
+            left = owner.execute("SELECT relname FROM pg_class WHERE relname ~ '^commit_'")
+            assert left.fetchall() == []
+    finally:
+        rows(filled, "ALTER SYSTEM RESET wal_writer_delay")
+        rows(filled, "SELECT pg_reload_conf()")
+    assert durable == [(False,), (True,)]
+
+
 def test_another_roles_request_is_refused(
     revealer: psycopg.Connection[Any], filled: str, token: str
 ) -> None:
@@ -297,6 +321,8 @@ def test_a_request_yields_only_the_values_it_asked_for(
         "SELECT pii.request_reveal('v1_x', NULL, 1001, 'why')",
         "SELECT pii.request_reveal('v1_x', NULL, NULL, 'why')",
         "SELECT pii.request_reveal('v1_x', NULL, 1, ' ')",
+        "SELECT pii.request_reveal('v1_x', NULL, 1, E'\\t\\t')",
+        "SELECT pii.request_reveal('v1_x', NULL, 1, E' \\n\\x0b\\u00a0\\u2003\\u200b')",
         "SELECT pii.request_reveal('v1_x', NULL, 1, NULL)",
     ],
 )

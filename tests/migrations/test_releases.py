@@ -38,7 +38,7 @@ CHANGES = [  # and the statements of the dump that show each change
     ("DROP INDEX pii.value_token", "CREATE INDEX value_token"),
     ("ALTER TABLE sqs2pg.audit DISABLE TRIGGER append_only", "TRIGGER append_only"),
     ("ALTER FUNCTION pii.require_live_key() RESET enable_seqscan", "pii.require_live_key"),
-    ("ALTER FUNCTION sqs2pg.drop_day(date) SECURITY INVOKER", "sqs2pg.drop_day"),
+    ("ALTER FUNCTION sqs2pg.drop_day() SECURITY INVOKER", "sqs2pg.drop_day"),
     ("GRANT EXECUTE ON FUNCTION pii.flush() TO PUBLIC", "ON FUNCTION pii.flush"),
     ("GRANT SELECT ON sqs2pg.audit TO sqs2pg_analyst", "GRANT SELECT ON TABLE sqs2pg.audit"),
     ("COMMENT ON SCHEMA pii IS 'another'", "COMMENT ON SCHEMA pii"),

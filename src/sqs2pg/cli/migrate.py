@@ -39,7 +39,7 @@ async def _migrate(settings: Settings, *, additive: bool) -> list[str]:
 
     async with connected(settings) as session:
         done = await work.migrate(session, settings, additive=additive)
-        attached, _ = await partitions.extend(session)
+        attached = (await partitions.extend(session)).attached
         done += [f"attached {attached} partitions"] if attached else []
         built = await partitions.build_indexes(session, settings)
         return done + [f"built index {name}" for name in built]

@@ -44,11 +44,14 @@ def partition(config: Path | None, convert: bool, as_json: bool) -> None:
                 f"{done.left:,} without a date stay in the default one"
             )
         return
-    attached, dropped = run_async(_extend(settings))
+    upkeep = run_async(_extend(settings))
     if as_json:
-        print_json({"attached": attached, "dropped": dropped})
+        print_json(msgspec.to_builtins(upkeep))
     else:
-        print(f"{table}: {attached} partitions attached, {dropped} dropped")
+        print(
+            f"{table}: {upkeep.attached} partitions attached, {upkeep.dropped} dropped, "
+            f"{upkeep.rows_removed:,} rows past retention removed from the default one"
+        )
 
 
 async def _convert(settings: Settings, table: str) -> work.Converted:
@@ -68,7 +71,7 @@ async def _convert(settings: Settings, table: str) -> work.Converted:
         return await work.convert(session, settings, table, note)
 
 
-async def _extend(settings: Settings) -> tuple[int, int]:
+async def _extend(settings: Settings) -> work.Extended:
     from sqs2pg.postgres import partitions as work
     from sqs2pg.runners.connect import connected
 

@@ -12,10 +12,9 @@ from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import explained
 
-_RECORD = """INSERT INTO sqs2pg.key (series, version, fingerprint, active)
-SELECT %s, %s, %s, NOT EXISTS (SELECT FROM sqs2pg.key WHERE series = %s)
-ON CONFLICT DO NOTHING"""
-
+_RECORD_FIRST = "SELECT sqs2pg.record_first_key(%s, %s, %s)"
+# A lock that only the owner may take, unlike an advisory one. The first record waits for it, too.
+_ONE_AT_A_TIME = "LOCK TABLE sqs2pg.key IN SHARE ROW EXCLUSIVE MODE"
 _RETIRE = "UPDATE sqs2pg.key SET active = false WHERE series = %s AND active"
 _ACTIVATE = """INSERT INTO sqs2pg.key AS k (series, version, fingerprint, active)
 VALUES (%s, %s, %s, true)
@@ -80,7 +79,7 @@ async def activate(session: Session, keyring: Keyring, series: str, version: int
     fingerprint = keyring.fingerprints(series)[version]
     with explained():
         async with session.transaction():
-            await session.execute("LOCK TABLE sqs2pg.key IN SHARE ROW EXCLUSIVE MODE")
+            await session.execute(_ONE_AT_A_TIME)
             await session.execute(_RETIRE, [series])
             if not await session.execute(_ACTIVATE, [series, version, fingerprint]):
                 raise KeyFault(
@@ -127,4 +126,4 @@ async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
 async def _record_primary(session: Session, keyring: Keyring, series: str) -> None:
     if fingerprints := keyring.fingerprints(series):
         version = keyring.active(series)
-        await session.execute(_RECORD, [series, version, fingerprints[version], series])
+        await session.execute(_RECORD_FIRST, [series, version, fingerprints[version]])

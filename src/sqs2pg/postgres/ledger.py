@@ -21,7 +21,8 @@ SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
                      %s::sqs2pg.delivery_outcome[], %s::timestamptz[])
 ON CONFLICT (key) DO NOTHING RETURNING key::text"""
 MESSAGE_OF_KEY = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
-MARK_QUARANTINED = "UPDATE sqs2pg.delivery SET outcome = 'quarantined' WHERE key = ANY(%s::uuid[])"
+MARK_QUARANTINED = "SELECT sqs2pg.mark_quarantined(%s::uuid[])"
+"""Entries that this transaction has entered or changed turn from written to quarantined."""
 _ATTACH_DAYS = "SELECT sqs2pg.attach_days(%s, %s)"
 
 # Made once and run by map: a generator costs one Python call per row.

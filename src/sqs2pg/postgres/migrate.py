@@ -18,7 +18,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.catalog import read_columns, readable, require_table, resolve_table
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.identifiers import quote_identifier, quote_table
+from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_table
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
@@ -56,6 +56,9 @@ ON CONFLICT (target) DO UPDATE SET column_name = excluded.column_name, every = e
 _REGISTERED = """SELECT p.id, t.target
 FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
 WHERE p.name = %s ORDER BY t.position, t.registered_at"""
+_RECORD_RETENTION = """UPDATE sqs2pg.pipeline
+SET ledger_retention_days = %s, quarantine_retention_days = %s
+WHERE name = %s AND (ledger_retention_days, quarantine_retention_days) <> (%s, %s) RETURNING 1"""
 _TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
 WHERE p.name = %s"""
 
@@ -77,7 +80,7 @@ def table_ddl(target: Target, settings: Settings | None = None) -> str:
     if not by:
         return made
     schema, dot, name = target.table.rpartition(".")
-    fallback = quote_table(f"{schema}{dot}{name[:50]}_default")
+    fallback = quote_table(f"{schema}{dot}{partition_stem(name)}_default")
     return (
         f"{made} PARTITION BY RANGE ({quote_identifier(by)});\n"
         f"CREATE TABLE {fallback} PARTITION OF {table} DEFAULT"
@@ -150,6 +153,7 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
     done += await _attach_days(session)
     done += await _targets(session, settings, additive=additive)
     done += await _grant(session, settings)
+    done += await _record_retention(session, settings)
     return done + await _limit_reveals(session, settings.vault.reveals_per_hour_max)
 
 
@@ -244,6 +248,14 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
             "`sqs2pg migrate --sql` prints, then migrate again"
         )
     return done
+
+
+async def _record_retention(session: Session, settings: Settings) -> list[str]:
+    days = [settings.ledger.retention_days, settings.quarantine.retention_days]
+    changed = await session.execute(_RECORD_RETENTION, [*days, settings.pipeline_name, *days])
+    return [
+        f"recorded retention: ledger {days[0]} days, quarantine {days[1]} days" for _ in changed
+    ]
 
 
 async def _limit_reveals(session: Session, most: int) -> list[str]:

@@ -9,20 +9,24 @@ that retention drops are counted in the tally, so that `verify` finds no differe
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
 
 import msgspec
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.identifiers import quote_identifier, quote_table
+from sqs2pg.postgres.identifiers import (
+    NAME_BYTES_MAX,
+    partition_stem,
+    quote_identifier,
+    quote_table,
+    shortened,
+)
 from sqs2pg.postgres.migrate import check_partition_column, note_partitions
 from sqs2pg.postgres.sqlstate import explained, retryable
 from sqs2pg.settings import Index, Settings
 
-_ALL = """SELECT target, every, ahead, retention_days, column_name FROM sqs2pg.partitioned
+_ALL = """SELECT target FROM sqs2pg.partitioned
 WHERE pg_catalog.to_regclass(target) IS NOT NULL"""
 _KIND = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass(%s)"
 # What a plain table may have that would not move with its name, or that partitions cannot have.
@@ -85,38 +89,42 @@ class Converted(msgspec.Struct):
     """Rows that stay in the default partition: without a date, or of a year outside 1 to 9999."""
 
 
-async def extend(session: Session) -> tuple[int, int]:
-    """Attach the periods ahead of every partitioned target, and drop the periods that are too old.
+class Extended(msgspec.Struct):
+    """What the upkeep of the partitions did."""
 
-    Returns how many were attached and dropped. Raises TransientFault.
+    attached: int = 0
+    """Periods."""
+    dropped: int = 0
+    """Periods."""
+    rows_removed: int = 0
+    """Rows of the default partitions that were past their retention."""
+
+
+async def extend(session: Session) -> Extended:
+    """Attach the periods ahead of every partitioned target; drop what is past its retention.
+
+    What is on record counts (`migrate` records it), not the settings of this process. Raises
+    TransientFault.
     """
-    attached = dropped = 0
+    done = Extended()
     with retryable(
         "upkeep of the partitions failed",
         hint="run `sqs2pg partition` as the owner of the tables, and see the server's log",
     ):
-        for target, every, ahead, retention_days, _ in await session.execute(_ALL):
-            for day in _days(every, ahead):
-                [(moved,)] = await session.execute(
-                    "SELECT sqs2pg.attach_period(%s, %s)", [target, day]
-                )
-                attached += moved is not None
-            if retention_days:
-                keep_from = today() - timedelta(days=retention_days)
-                while (
-                    await session.execute("SELECT sqs2pg.drop_period(%s, %s)", [target, keep_from])
-                )[0][0] is not None:
-                    dropped += 1
-    return attached, dropped
+        for (target,) in await session.execute(_ALL):
+            while (await session.execute("SELECT sqs2pg.attach_next_period(%s)", [target]))[0][0]:
+                done.attached += 1
+            while await _count(session, "SELECT sqs2pg.drop_period(%s)", target) is not None:
+                done.dropped += 1
+            while rows := await _count(session, "SELECT sqs2pg.trim_default(%s)", target):
+                done.rows_removed += rows
+    return done
 
 
-def _days(every: str, ahead: int) -> list[date]:
-    """Return one day of each period: the last one, this one and the ones ahead."""
-    if every == "day":
-        return [today() + timedelta(days=n) for n in range(-1, ahead + 1)]
-    first = today().replace(day=1)
-    months = [first.year * 12 + first.month - 1 + n for n in range(-1, ahead + 1)]
-    return [date(month // 12, month % 12 + 1, 1) for month in months]
+async def _count(session: Session, statement: str, target: str) -> int | None:
+    rows: int | None
+    [(rows,)] = await session.execute(statement, [target])
+    return rows
 
 
 async def convert(
@@ -164,7 +172,7 @@ async def _swap(session: Session, table: str, by: str) -> None:
         [table],
     )
     [(schema, relname, owner)] = rows
-    fallback = quote_identifier(f"{relname[:50]}_default")
+    fallback = quote_identifier(f"{partition_stem(relname)}_default")
     statement = _SWAP.format(
         table=table,
         fallback=fallback,
@@ -200,10 +208,10 @@ async def _move(
             "SELECT sqs2pg.attach_period(%s, %s::date)", [table, day]
         )
         if moved is None:
-            # The period is there, and rows of it are in the default partition: somebody attached a
-            # partition with that name and other bounds.
+            # A table with the period's name is there, and rows of the period are in the default
+            # partition: it was detached, or has other bounds.
             raise SettingsError(
-                f"a partition of {table} for {day} is there with other bounds",
+                f"the table for {day} of {table} is there, but not as the partition of that period",
                 hint="detach or rename it, then run the same command again",
             )
         done.periods += 1
@@ -233,7 +241,8 @@ async def _build(session: Session, settings: Settings, index: Index) -> list[str
             f"[[index]] names table {index.table!r}, which does not exist", hint="correct `table`"
         )
     [(kind, schema, plain)] = await session.execute(_KIND_AND_NAMES, [resolved])
-    name = index.name or f"{plain[:30]}_{'_'.join(index.columns)[:28]}_{index.method}"
+    columns = "_".join(index.columns)
+    name = index.name or shortened(f"{plain}_{columns}_{index.method}", NAME_BYTES_MAX)
     [(there,)] = await session.execute(_HAS_INDEX, [resolved, name])
     if there:
         return []
@@ -251,7 +260,7 @@ async def _build(session: Session, settings: Settings, index: Index) -> list[str
         [resolved],
     )
     for part, relname in parts:
-        inner = f"{relname[:40]}_{'_'.join(index.columns)[:16]}_{index.method}"
+        inner = shortened(f"{relname}_{columns}_{index.method}", NAME_BYTES_MAX)
         await session.execute(
             f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {quote_identifier(inner)} ON {part} {using}"
         )

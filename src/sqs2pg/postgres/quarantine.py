@@ -29,7 +29,7 @@ Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
 
 PURGE_BATCH = 5_000
-"""Rows that one transaction of a purge deletes, at most."""
+"""Rows that one transaction of a purge deletes, at most, as `sqs2pg.purge_expired` does."""
 
 _ENTRY = """SELECT q.id, q.message_id, q.reason, q.detail, q.attempts, q.received_at, q.sent_at,
        q.replayed_at, octet_length(q.body), q.sealed_under
@@ -52,6 +52,7 @@ SELECT count(*), count(*) FILTER (WHERE replayed_at IS NULL),
            SELECT FROM sqs2pg.delivery d WHERE d.key = gone.key
            AND d.message_id = gone.message_id AND d.outcome = 'quarantined'))
 FROM gone"""
+_PURGE_EXPIRED = "SELECT purged, sequence, hash FROM sqs2pg.purge_expired(%s)"
 _TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
 
 COPY = (
@@ -336,19 +337,25 @@ async def _purge(
     return report
 
 
-async def purge_expired(session: Session, pipeline: int, retention_days: int) -> int:
-    """Delete entries that were quarantined more than `retention_days` ago; return how many.
+async def purge_expired(session: Session, pipeline: int) -> int:
+    """Delete entries that are past the retention on record (`migrate` sets it); return how many.
 
     For the pipeline's maintenance: several processes may call it at once. Raises TransientFault
     where the database is away or refuses; nothing is lost by trying again later.
     """
-    expired = Selection(older_than_days=retention_days)
+    purged = 0
+    count = PURGE_BATCH
     with retryable(
         "expired quarantine entries could not be purged",
-        hint="GRANT DELETE ON sqs2pg.quarantine, or purge them with `sqs2pg quarantine purge`",
+        hint="run `sqs2pg migrate` as the owner of the schema, which grants what is missing",
     ):
-        done = await _purge(session, pipeline, expired, Purged(), None, "quarantine.retention_days")
-    return done.purged
+        while count == PURGE_BATCH:
+            async with session.transaction(mode=READ_COMMITTED):
+                [(count, *head)] = await session.execute(_PURGE_EXPIRED, [pipeline])
+            if count:
+                audit.announce("purge", audit.Anchor(*head))
+            purged += count
+    return purged
 
 
 async def _read(session: Session, query: str, parameters: list[Any]) -> list[tuple[Any, ...]]:

@@ -56,7 +56,7 @@ async def upkeep(settings: Settings, pipeline: int) -> None:
     except FatalFault as fault:  # such as a login refused while the server starts up
         raise TransientFault(fault.what, code=fault.code) from None
     try:
-        await maintain(session, settings, pipeline)
+        await maintain(session, pipeline)
     finally:
         await session.close()
 

@@ -27,20 +27,26 @@ BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
         GRANT USAGE ON SCHEMA sqs2pg, pii TO sqs2pg_ingest;
         GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.tally,
-            sqs2pg.partitioned TO sqs2pg_ingest;
-        GRANT SELECT, INSERT ON sqs2pg.key TO sqs2pg_ingest;
-        GRANT SELECT, INSERT, UPDATE, DELETE
-            ON sqs2pg.delivery, sqs2pg.suspect, sqs2pg.worker, sqs2pg.backfill TO sqs2pg_ingest;
-        GRANT INSERT ON sqs2pg.tally TO sqs2pg_ingest;
-        GRANT INSERT, DELETE ON sqs2pg.quarantine TO sqs2pg_ingest;
+            sqs2pg.partitioned, sqs2pg.key TO sqs2pg_ingest;
+        -- The books only grow.
+        GRANT SELECT, INSERT ON sqs2pg.delivery TO sqs2pg_ingest;
+        GRANT INSERT ON sqs2pg.tally, sqs2pg.quarantine TO sqs2pg_ingest;
         GRANT SELECT (id, key, message_id, pipeline, reason, detail, attempts, sent_at, received_at,
-                      sealed_under, replayed_at, subject),
-              UPDATE (reason, detail, attempts, replayed_at)
+                      sealed_under, replayed_at, subject)
             ON sqs2pg.quarantine TO sqs2pg_ingest;
-        GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(date),
-            sqs2pg.drop_undated(timestamptz, integer), sqs2pg.compact_tally(timestamptz),
-            sqs2pg.record_act(text, text, text, text), sqs2pg.attach_period(text, date),
-            sqs2pg.drop_period(text, date) TO sqs2pg_ingest;
+        -- The state of processes and archives changes. UPDATE is by column: on a whole table it
+        -- would come with the right to lock everybody out of the table.
+        GRANT SELECT, INSERT, DELETE, UPDATE (attempt, tried_at) ON sqs2pg.suspect TO sqs2pg_ingest;
+        GRANT SELECT, INSERT, DELETE, UPDATE (heartbeat_at, state, received, written, duplicate,
+                      quarantined, in_flight, per_second, last_fault, batch_s_max)
+            ON sqs2pg.worker TO sqs2pg_ingest;
+        GRANT SELECT, INSERT, UPDATE (source, line, moved_at, finished_at)
+            ON sqs2pg.backfill TO sqs2pg_ingest;
+        GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(),
+            sqs2pg.drop_undated(), sqs2pg.compact_tally(), sqs2pg.mark_quarantined(uuid[]),
+            sqs2pg.purge_expired(integer), sqs2pg.record_first_key(text, integer, text),
+            sqs2pg.attach_next_period(text), sqs2pg.drop_period(text), sqs2pg.trim_default(text)
+            TO sqs2pg_ingest;
         GRANT SELECT (epoch) ON pii.state TO sqs2pg_ingest;
         GRANT INSERT ON pii.value TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION pii.lock_shared(), pii.missing(uuid[], text[], text[]),

@@ -55,7 +55,11 @@ CREATE TABLE sqs2pg.pipeline (
     name          text NOT NULL UNIQUE,
     target        text NOT NULL,            -- schema.table, quoted where SQL requires it
     baseline_rows bigint NOT NULL,          -- rows in the target before this pipeline's first row
-    registered_at timestamptz NOT NULL DEFAULT now()
+    registered_at timestamptz NOT NULL DEFAULT now(),
+    -- `migrate` records both from the settings; the functions that delete take their bounds from
+    -- here, so that no caller can choose them.
+    ledger_retention_days     integer NOT NULL DEFAULT 30 CHECK (ledger_retention_days >= 15),
+    quarantine_retention_days integer NOT NULL DEFAULT 30 CHECK (quarantine_retention_days >= 1)
 );
 
 -- One row per target of a pipeline. Where routes send records to several targets, `verify` compares
@@ -107,7 +111,18 @@ $$;
 -- rows, and nobody but its owner has a privilege on it.
 CREATE TABLE sqs2pg.days_lock ();
 
+-- Return the UTC day that a ledger key belongs to.
+CREATE FUNCTION sqs2pg.key_day(key uuid) RETURNS date
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT date '1970-01-01'
+        + (('x0000' || left(replace(key::text, '-', ''), 12))::bit(64)::bigint / 86400000)::integer
+$$;
+
 -- Attach the day partitions that are missing from first_day to last_day; return how many were.
+-- Only days near today are attached: from the end of the undated partition to eight days ahead. Days
+-- outside are skipped, so that a caller can make no more partitions than the ledger has days.
 -- Each is created as a table of its own and then attached. ATTACH takes SHARE UPDATE EXCLUSIVE on
 -- the ledger, so inserts continue.
 CREATE FUNCTION sqs2pg.attach_days(first_day date, last_day date) RETURNS integer
@@ -116,20 +131,20 @@ SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
 AS $$
 DECLARE
+    dated_from date;
     day date;
     partition text;
     attached integer := 0;
-    dated_from uuid;
 BEGIN
-    IF last_day - first_day > 400 THEN
-        RAISE EXCEPTION 'sqs2pg.attach_days: more than 400 days asked for' USING ERRCODE = '22023';
-    END IF;
     LOCK TABLE sqs2pg.days_lock IN EXCLUSIVE MODE;
-    -- Days below the undated partition's upper bound are its own.
-    SELECT substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::uuid
+    SELECT sqs2pg.key_day(substring(
+               pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)')::uuid)
       INTO dated_from FROM pg_class c WHERE c.oid = 'sqs2pg.delivery_undated'::regclass;
-    FOR day IN SELECT generate_series(first_day, last_day, interval '1 day')::date LOOP
-        CONTINUE WHEN dated_from IS NOT NULL AND sqs2pg.day_key(day) < dated_from;
+    FOR day IN
+        SELECT generate_series(
+            greatest(first_day, coalesce(dated_from, (now() AT TIME ZONE 'UTC')::date - 15)),
+            least(last_day, (now() AT TIME ZONE 'UTC')::date + 8), interval '1 day')::date
+    LOOP
         partition := 'delivery_' || to_char(day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass('sqs2pg.' || partition) IS NOT NULL;
         EXECUTE format('CREATE TABLE sqs2pg.%I (LIKE sqs2pg.delivery INCLUDING ALL)', partition);
@@ -141,11 +156,20 @@ BEGIN
 END
 $$;
 
--- Drop the oldest day of the ledger if it is before keep_from; return whether one was dropped. One
--- day per call keeps each lock short: only the day itself is locked while its rows are counted, and
--- the whole ledger is locked only to move the bound. The tally gets what was dropped, so that the
--- books still balance.
-CREATE FUNCTION sqs2pg.drop_day(keep_from date) RETURNS boolean
+-- Return the first day that the ledger must keep: the pipelines of a database share it, so the
+-- longest retention on record counts. NULL where no pipeline is registered.
+CREATE FUNCTION sqs2pg.ledger_keeps_from() RETURNS date
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (now() AT TIME ZONE 'UTC')::date - max(p.ledger_retention_days) FROM sqs2pg.pipeline p
+$$;
+
+-- Drop the oldest day of the ledger if it is past the retention on record; return whether one was
+-- dropped. One day per call keeps each lock short: only the day itself is locked while its rows are
+-- counted, and the whole ledger is locked only to move the bound. The tally gets what was dropped,
+-- so that the books still balance.
+CREATE FUNCTION sqs2pg.drop_day() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
@@ -159,7 +183,7 @@ BEGIN
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'sqs2pg.delivery'::regclass AND c.relname ~ '^delivery_[0-9]{8}$'
      ORDER BY c.relname LIMIT 1;
-    IF partition IS NULL OR day >= keep_from THEN
+    IF (day < sqs2pg.ledger_keeps_from()) IS NOT TRUE THEN
         RETURN false;
     END IF;
     EXECUTE format('LOCK TABLE sqs2pg.%I IN SHARE MODE', partition);
@@ -181,19 +205,20 @@ BEGIN
 END
 $$;
 
--- Delete up to `most` rows whose key has no timestamp (FIFO, dedupe_key) and that were seen before
--- keep_from; return how many were deleted.
-CREATE FUNCTION sqs2pg.drop_undated(keep_from timestamptz, most integer) RETURNS integer
+-- Delete up to 10,000 rows whose key has no timestamp (FIFO, dedupe_key) and that were seen before
+-- the retention on record; return how many were deleted.
+CREATE FUNCTION sqs2pg.drop_undated() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
 AS $$
 DECLARE
+    keep_from timestamptz := sqs2pg.ledger_keeps_from()::timestamp AT TIME ZONE 'UTC';
     dropped integer;
 BEGIN
     WITH gone AS (
         DELETE FROM sqs2pg.delivery_undated WHERE ctid = ANY (ARRAY(
-            SELECT u.ctid FROM sqs2pg.delivery_undated u WHERE u.seen_at < keep_from LIMIT most))
+            SELECT u.ctid FROM sqs2pg.delivery_undated u WHERE u.seen_at < keep_from LIMIT 10000))
         RETURNING key, pipeline, outcome
     ), counted AS (
         INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, purged)
@@ -207,6 +232,17 @@ BEGIN
     SELECT count(*) INTO dropped FROM gone;
     RETURN dropped;
 END
+$$;
+
+-- Turn entries from written to quarantined, but only those that the caller's own transaction has
+-- entered or changed (their xmin is its number). So a role that may add to the ledger needs no
+-- UPDATE on it, and cannot rewrite what was committed.
+CREATE FUNCTION sqs2pg.mark_quarantined(keys uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE sqs2pg.delivery d SET outcome = 'quarantined'
+     WHERE d.key = ANY (keys) AND d.xmin = pg_current_xact_id()::xid
 $$;
 
 -- The ledger begins 15 days ago, because SQS keeps a message for 14 days at most.
@@ -282,14 +318,15 @@ CREATE TABLE sqs2pg.tally (
 COMMENT ON COLUMN sqs2pg.tally.purged IS
     'ledger entries left as quarantined whose quarantine row was purged';
 
--- Merge the rows before keep_from into one row per UTC day, pipeline, kind and target; return how
+-- Merge the rows older than 24 hours into one row per UTC day, pipeline, kind and target; return how
 -- many rows were merged.
-CREATE FUNCTION sqs2pg.compact_tally(keep_from timestamptz) RETURNS integer
+CREATE FUNCTION sqs2pg.compact_tally() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
 AS $$
 DECLARE
+    keep_from timestamptz := now() - interval '24 hours';
     merged integer;
 BEGIN
     WITH old AS (
@@ -369,6 +406,24 @@ ALTER TABLE sqs2pg.audit ENABLE ALWAYS TRIGGER append_only_truncate;
 ALTER TABLE sqs2pg.audit_head ENABLE ALWAYS TRIGGER append_only;
 ALTER TABLE sqs2pg.audit_head ENABLE ALWAYS TRIGGER append_only_truncate;
 
+-- Whether an operator's words are NULL, or only spaces, tabs and the like. Beyond ASCII the spaces of
+-- Unicode, and what has no width.
+CREATE FUNCTION sqs2pg.says_nothing(words text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    blank text := '';
+BEGIN
+    IF current_setting('server_encoding') = 'UTF8' THEN
+        SELECT string_agg(chr(c), '') INTO blank FROM unnest(ARRAY[
+            133, 160, 173, 5760, 8192, 8193, 8194, 8195, 8196, 8197, 8198, 8199, 8200, 8201, 8202,
+            8203, 8204, 8205, 8206, 8207, 8232, 8233, 8239, 8287, 8288, 10240, 12288, 65279]) c;
+    END IF;
+    RETURN coalesce(translate(words, blank, '') !~ '[^[:space:][:cntrl:]]', true);
+END
+$$;
+
 -- Append one act; return the new head, which is the anchor once the transaction has committed.
 -- SECURITY DEFINER, so that a role may act without being able to write to the audit by hand. The
 -- head stays locked until the transaction ends: in a long transaction, call this last. It also
@@ -411,6 +466,45 @@ BEGIN
 END
 $$;
 
+-- Delete up to 5,000 entries of a pipeline's quarantine that are older than its retention on record,
+-- on record in the audit and in the tally; return how many, and the audit's new head. Entries that
+-- a replay has locked are skipped. `purged` of the tally counts the ledger entries that lose their
+-- row: not those of messages that were replayed since, nor those whose ledger day was dropped.
+CREATE FUNCTION sqs2pg.purge_expired(
+    of_pipeline integer, OUT purged integer, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    days integer;
+    unbooked bigint;
+    never_replayed bigint;
+BEGIN
+    SELECT p.quarantine_retention_days INTO days FROM sqs2pg.pipeline p WHERE p.id = of_pipeline;
+    WITH doomed AS MATERIALIZED (
+        SELECT q.id FROM sqs2pg.quarantine q
+         WHERE q.pipeline = of_pipeline AND q.received_at < now() - days * interval '24 hours'
+         ORDER BY q.id LIMIT 5000 FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM sqs2pg.quarantine q USING doomed WHERE q.id = doomed.id
+        RETURNING q.key, q.message_id, q.replayed_at
+    )
+    SELECT count(*), count(*) FILTER (WHERE g.replayed_at IS NULL),
+           count(*) FILTER (WHERE g.replayed_at IS NULL AND EXISTS (
+               SELECT FROM sqs2pg.delivery d WHERE d.key = g.key
+               AND d.message_id = g.message_id AND d.outcome = 'quarantined'))
+      INTO purged, never_replayed, unbooked FROM gone g;
+    IF purged > 0 THEN
+        INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (of_pipeline, 'purge', unbooked);
+        SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act('purge',
+            format('pipeline %s, %s quarantine entries, %s never replayed: older than %s days',
+                   of_pipeline, purged, never_replayed, days),
+            'quarantine.retention_days') a;
+    END IF;
+END
+$$;
+
 ------------------------------------------------------------------------------------------------
 -- 7. Keys
 ------------------------------------------------------------------------------------------------
@@ -419,13 +513,29 @@ $$;
 -- checks it, so that a rolling deploy cannot mix versions unnoticed.
 CREATE TABLE sqs2pg.key (
     series      text NOT NULL CHECK (series IN ('pseudonym', 'vault')),
-    version     integer NOT NULL CHECK (version > 0),
-    fingerprint text NOT NULL,
+    version     integer NOT NULL CHECK (version BETWEEN 1 AND 9999),  -- as in tokens and key files
+    fingerprint text NOT NULL CHECK (fingerprint ~ '^[0-9a-f]{16}$'),
     active      boolean NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (series, version)
 );
 CREATE UNIQUE INDEX key_one_active ON sqs2pg.key (series) WHERE active;
+
+-- Record the first key of a series, as the active one. Does nothing where the series has a key on
+-- record: only the owner adds another, with `keys rotate`.
+CREATE FUNCTION sqs2pg.record_first_key(of_series text, of_version integer, of_fingerprint text)
+RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+BEGIN
+    LOCK TABLE sqs2pg.key IN SHARE ROW EXCLUSIVE MODE;
+    INSERT INTO sqs2pg.key (series, version, fingerprint, active)
+    SELECT of_series, of_version, of_fingerprint, true
+     WHERE NOT EXISTS (SELECT FROM sqs2pg.key k WHERE k.series = of_series);
+END
+$$;
 
 ------------------------------------------------------------------------------------------------
 -- 8. Partitions of targets
@@ -441,49 +551,90 @@ CREATE TABLE sqs2pg.partitioned (
     retention_days integer NOT NULL DEFAULT 0 CHECK (retention_days >= 0)  -- 0: kept for ever
 );
 
+-- Return what the names of a table's partitions begin with: its own name, in at most 50 bytes, so
+-- that the whole has at most 63 (NAMEDATALEN - 1). A longer name ends in a part of its hash, because
+-- two tables may share their first 41 bytes. postgres/identifiers.py has the same rule.
+CREATE FUNCTION sqs2pg.stem(name text) RETURNS text
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN octet_length(convert_to(name, 'UTF8')) <= 50 THEN name ELSE left(name, (
+               SELECT max(n) FROM generate_series(1, 41) n
+                WHERE octet_length(convert_to(left(name, n), 'UTF8')) <= 41))
+           || '_' || left(encode(sha256(convert_to(name, 'UTF8')), 'hex'), 8) END
+$$;
+
 -- Return the name and the bounds of the period that contains a day.
 CREATE FUNCTION sqs2pg.period(target regclass, every text, day date,
                               OUT name text, OUT first date, OUT next date)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT left(c.relname, 50) || '_p' || to_char(first, CASE every WHEN 'day' THEN 'YYYYMMDD' ELSE 'YYYYMM' END),
+    SELECT sqs2pg.stem(c.relname) || '_p' || to_char(first, CASE every WHEN 'day' THEN 'YYYYMMDD' ELSE 'YYYYMM' END),
            first, (first + ('1 ' || every)::interval)::date
       FROM pg_class c, LATERAL (SELECT date_trunc(every, day::timestamp)::date AS first) f
      WHERE c.oid = target
 $$;
 
+-- Return how a target is partitioned; its upkeep by others waits until the transaction ends. Refuse
+-- a table of another role where we are a superuser: the expressions of its constraints, defaults,
+-- indexes and triggers would run as one, and that role would have become superuser.
+CREATE FUNCTION sqs2pg.take_partitioned(of_target text) RETURNS sqs2pg.partitioned
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    how sqs2pg.partitioned;
+BEGIN
+    -- A row lock of ours: nobody without UPDATE on the table can hold it.
+    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'sqs2pg: no such partitioned target' USING ERRCODE = '22023';
+    END IF;
+    IF EXISTS (
+        SELECT FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me
+         WHERE c.oid = of_target::regclass AND me.rolname = current_user
+           AND me.rolsuper AND NOT o.rolsuper)
+    THEN
+        RAISE EXCEPTION 'sqs2pg: the partitioned target belongs to another role, and a superuser '
+            'does not work on it' USING ERRCODE = '42501';
+    END IF;
+    RETURN how;
+END
+$$;
+
 -- Attach the period that contains a day, and move the rows of that period out of the default
--- partition, in one transaction. Return how many rows moved, or NULL if the period already exists.
+-- partition, in one transaction. Return how many rows moved, or NULL if a table of the period's name
+-- is there already. With the caller's own rights: for the owner, who may attach any period.
 -- Columns are named, because the two tables may have them in another order and a generated column
--- cannot be inserted. Identity is left out: a partition gets its parent's when it is attached.
+-- cannot be inserted. Identity is left out: a partition gets its parent's when it is attached. The
+-- partition gets its parent's owner, who could not alter the whole table otherwise.
 CREATE FUNCTION sqs2pg.attach_period(of_target text, day date) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
 AS $$
 DECLARE
-    how sqs2pg.partitioned;
-    parent regclass;
+    how sqs2pg.partitioned := sqs2pg.take_partitioned(of_target);
+    parent regclass := of_target::regclass;
     fallback regclass;
     part record;
     schema text;
+    owner text;
     columns text;
     moved bigint := 0;
 BEGIN
-    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'sqs2pg.attach_period: no such partitioned target' USING ERRCODE = '22023';
-    END IF;
-    parent := of_target::regclass;
     SELECT * INTO part FROM sqs2pg.period(parent, how.every, day);
-    SELECT n.nspname INTO schema FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.oid = parent;
+    SELECT n.nspname, pg_get_userbyid(c.relowner) INTO schema, owner
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = parent;
     IF to_regclass(format('%I.%I', schema, part.name)) IS NOT NULL THEN
         RETURN NULL;
     END IF;
     SELECT partdefid INTO fallback FROM pg_partitioned_table WHERE partrelid = parent AND partdefid <> 0;
     EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', schema, part.name, parent);
+    IF owner <> current_user THEN
+        EXECUTE format('ALTER TABLE %I.%I OWNER TO %I', schema, part.name, owner);
+    END IF;
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO columns FROM pg_attribute
      WHERE attrelid = parent AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
     IF fallback IS NOT NULL THEN
@@ -501,43 +652,100 @@ BEGIN
 END
 $$;
 
--- Detach and drop the oldest period that ends by keep_from; return how many rows it held, or NULL
--- if there is none. The tally gets what was dropped, so that the books still balance. The
--- partitions of this target are chosen first, in a step of their own: in one WHERE a plan may cast
--- the bounds of all partitions to dates, and those of the ledger are uuids (SQLSTATE 22007).
-CREATE FUNCTION sqs2pg.drop_period(of_target text, keep_from date) RETURNS bigint
+-- Attach the first missing period near today: the last one, this one, or one of those ahead that are
+-- on record. Return whether one was attached.
+CREATE FUNCTION sqs2pg.attach_next_period(of_target text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
 AS $$
 DECLARE
-    how sqs2pg.partitioned;
-    parent regclass;
+    how sqs2pg.partitioned := sqs2pg.take_partitioned(of_target);
+    day date;
+BEGIN
+    FOR n IN -1 .. how.ahead LOOP
+        day := date_trunc(how.every, now() AT TIME ZONE 'UTC') + n * ('1 ' || how.every)::interval;
+        IF sqs2pg.attach_period(of_target, day) IS NOT NULL THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN false;
+END
+$$;
+
+-- Record in the tally that retention has removed rows of a target, so that the books still balance.
+CREATE FUNCTION sqs2pg.tally_retention(of_target text, removed bigint) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
+    SELECT min(t.pipeline), 'target_retention', -removed, of_target
+      FROM sqs2pg.target t WHERE t.target = of_target AND removed > 0 HAVING count(*) > 0
+$$;
+
+-- Detach and drop the oldest period that is wholly past the retention on record; return how many
+-- rows it held, or NULL if there is none. The partitions of this target are chosen first, in a step
+-- of their own: in one WHERE a plan may cast the bounds of all partitions to dates, and those of the
+-- ledger are uuids (SQLSTATE 22007).
+CREATE FUNCTION sqs2pg.drop_period(of_target text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    how sqs2pg.partitioned := sqs2pg.take_partitioned(of_target);
+    parent regclass := of_target::regclass;
     oldest regclass;
     dropped bigint;
 BEGIN
-    SELECT * INTO how FROM sqs2pg.partitioned p WHERE p.target = of_target FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'sqs2pg.drop_period: no such partitioned target' USING ERRCODE = '22023';
+    IF how.retention_days = 0 THEN
+        RETURN NULL;
     END IF;
-    parent := of_target::regclass;
     WITH ours AS MATERIALIZED (
         SELECT c.oid::regclass AS part,
                substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''') AS upper
           FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent = parent
     )
-    SELECT part INTO oldest FROM ours WHERE upper::date <= keep_from ORDER BY upper::date LIMIT 1;
+    SELECT part INTO oldest FROM ours
+     WHERE upper::date <= (now() AT TIME ZONE 'UTC')::date - how.retention_days
+     ORDER BY upper::date LIMIT 1;
     IF oldest IS NULL THEN
         RETURN NULL;
     END IF;
     EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, oldest);
     EXECUTE format('SELECT count(*) FROM %s', oldest) INTO dropped;
     EXECUTE format('DROP TABLE %s', oldest);
-    INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
-    SELECT min(t.pipeline), 'target_retention', -dropped, of_target
-      FROM sqs2pg.target t WHERE t.target = of_target HAVING count(*) > 0;
+    PERFORM sqs2pg.tally_retention(of_target, dropped);
     RETURN dropped;
+END
+$$;
+
+-- Delete up to 10,000 rows of the default partition whose date is past the retention on record;
+-- return how many. Without this, rows that came late, for a period that was dropped or was never
+-- attached, would stay for ever.
+CREATE FUNCTION sqs2pg.trim_default(of_target text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    how sqs2pg.partitioned := sqs2pg.take_partitioned(of_target);
+    fallback regclass;
+    removed bigint;
+BEGIN
+    SELECT partdefid INTO fallback FROM pg_partitioned_table
+     WHERE partrelid = of_target::regclass AND partdefid <> 0;
+    IF how.retention_days = 0 OR fallback IS NULL THEN
+        RETURN 0;
+    END IF;
+    EXECUTE format('DELETE FROM ONLY %s WHERE ctid = ANY (ARRAY(
+                        SELECT d.ctid FROM ONLY %s d WHERE d.%I < %L LIMIT 10000))',
+                   fallback, fallback, how.column_name,
+                   (now() AT TIME ZONE 'UTC')::date - how.retention_days);
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM sqs2pg.tally_retention(of_target, removed);
+    RETURN removed;
 END
 $$;
 
@@ -807,6 +1015,23 @@ AS $$
      WHERE reference_key IS NULL
 $$;
 
+-- Make the caller's transaction wait for the disk when it commits, whatever synchronous_commit the
+-- caller sets afterwards. A transaction that removes a file always does (RecordTransactionCommit in
+-- xact.c): the file must not be gone before the commit is durable. So it makes a table and drops
+-- it, which nobody else sees. A position in the log would not do: behind the commit there may be
+-- records, of pruned pages or of transactions that still run, which nobody flushes for a long time.
+CREATE FUNCTION pii.commit_at_once() RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name text := 'commit_' || pg_current_xact_id()::text;
+BEGIN
+    EXECUTE format('CREATE TABLE pii.%I ()', name);
+    EXECUTE format('DROP TABLE pii.%I', name);
+END
+$$;
+
 -- Ask to reveal up to `most` values: of a token, of a subject, or of a token within a subject.
 -- Commit, then call fetch_reveal. `granted` is false if the role has used up its values of the
 -- hour. A refused request is audited too.
@@ -823,9 +1048,11 @@ BEGIN
     IF wanted_token IS NULL AND wanted_subject IS NULL THEN
         RAISE EXCEPTION 'sqs2pg: neither token nor subject' USING ERRCODE = '22023';
     END IF;
-    IF most IS NULL OR most NOT BETWEEN 1 AND 1000 OR length(btrim(reason)) IS NOT DISTINCT FROM 0
-       OR reason IS NULL THEN
+    IF most IS NULL OR most NOT BETWEEN 1 AND 1000 OR sqs2pg.says_nothing(reason) THEN
         RAISE EXCEPTION 'sqs2pg: 1 to 1000 values, and a reason' USING ERRCODE = '22023';
+    END IF;
+    IF current_setting('server_version_num')::integer < 170000 THEN
+        PERFORM pii.commit_at_once();
     END IF;
     -- The head first, so that requests are counted one after the other.
     PERFORM FROM sqs2pg.audit_head FOR UPDATE;
@@ -848,26 +1075,16 @@ END
 $$;
 
 -- Make sure that everything committed is on disk, whatever synchronous_commit the committing
--- session had. From PostgreSQL 17 on a session can flush; an older server can only be waited for:
--- its WAL writer takes three of its delays at most. If that takes over 5 s, refuse.
+-- session had. Only PostgreSQL 17 and later let a session do that. On an older server
+-- `commit_at_once` has made sure of the request's own commit.
 CREATE FUNCTION pii.flush() RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    here pg_lsn := pg_current_wal_insert_lsn();
 BEGIN
     IF current_setting('server_version_num')::integer >= 170000 THEN
         EXECUTE 'SELECT pg_logical_emit_message(false, ''sqs2pg'', ''''::text, true)';
-        RETURN;
     END IF;
-    FOR i IN 1 .. 500 LOOP
-        IF pg_current_wal_flush_lsn() >= here THEN
-            RETURN;
-        END IF;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RAISE EXCEPTION 'sqs2pg: the request is not known to be on disk yet' USING ERRCODE = '55000';
 END
 $$;
 
@@ -916,16 +1133,11 @@ AS $$ SELECT k.destroyed_at FROM pii.subject_key k WHERE k.subject = of_subject 
 -- 13. Privileges
 ------------------------------------------------------------------------------------------------
 -- A new table is its owner's alone; the REVOKEs say so again for audit and vault. A new function,
--- however, may be called by everybody: take that away from all functions that read or write. What
--- the four roles may do is in roles.sql. It is a file of its own, because `migrate` runs it every
--- time: a role may be created later than the schema, by somebody with CREATEROLE.
+-- however, may be called by everybody: take that away. What the four roles may do is in roles.sql.
+-- It is a file of its own, because `migrate` runs it every time: a role may be created later than
+-- the schema, by somebody with CREATEROLE.
 
 REVOKE ALL ON sqs2pg.audit, sqs2pg.audit_head FROM PUBLIC;
-REVOKE ALL ON FUNCTION
-    sqs2pg.attach_days(date, date), sqs2pg.drop_day(date),
-    sqs2pg.drop_undated(timestamptz, integer), sqs2pg.compact_tally(timestamptz),
-    sqs2pg.record_act(text, text, text, text),
-    sqs2pg.attach_period(text, date), sqs2pg.drop_period(text, date)
-    FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA pii FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sqs2pg FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pii FROM PUBLIC;
