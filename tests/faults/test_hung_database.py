@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,4 +98,25 @@ async def test_connections_after_a_long_hang_are_those_from_before(
             gc.enable()
         ready.request_stop()
         await run
+    await world.check([*users(COUNT), *users(COUNT, "late")])
+
+
+async def test_sigterm_during_a_hang_ends_the_process_in_time(
+    world: World, server: Postgres
+) -> None:
+    grace_s = 4
+    process = world.spawn(SQS2PG_SHUTDOWN_GRACE_S=str(grace_s))
+    world.send_logins(users(COUNT))
+    await world.deleted(COUNT)
+    with hung(server):
+        world.send_logins(users(COUNT, "late"))
+        assert await world.reached("received", 2 * COUNT)
+        asked = time.monotonic()
+        process.terminate()
+        code, said = await asyncio.to_thread(world.end_of, process)
+        assert time.monotonic() - asked <= grace_s + 1
+        assert code == 0, said
+        assert await world.reached("visible", COUNT), "what it held is back on the queue"
+    totals = await world.drain()
+    assert totals.settled == COUNT
     await world.check([*users(COUNT), *users(COUNT, "late")])

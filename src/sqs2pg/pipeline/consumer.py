@@ -43,6 +43,10 @@ CLEAR_S = 2.0
 """How long it may take to delete the markers of suspects whose trial was cancelled."""
 CANCEL_S = 0.5
 """How long a cancelled batch may take to end before its connection is closed under it."""
+RELEASE_S = 2.0
+"""What is kept of the grace period, at most half of it, to end and release what is not settled."""
+_LAST_S = 0.2
+"""What each last step gets where the grace period is over already."""
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +67,20 @@ class Totals(msgspec.Struct):
     """The whole run, including the wait for the queue to stay empty."""
     busy_seconds: float = 0.0
     """From the start to the last message settled."""
+
+    def plus(self, later: Totals) -> Totals:
+        """Return the sum of this run and one that followed it."""
+        return Totals(
+            **{
+                name: getattr(self, name) + getattr(later, name)
+                for name in ("received", "written", "duplicate", "quarantined", "released")
+            },
+            isolated=later.isolated,
+            seconds=round(self.seconds + later.seconds, 3),
+            busy_seconds=round(self.seconds + later.busy_seconds, 3)
+            if later.busy_seconds
+            else self.busy_seconds,
+        )
 
     @property
     def settled(self) -> int:
@@ -105,6 +123,7 @@ class Consumer:
         self._idle = asyncio.Event()  # set whenever a poll, a batch or a delete ends
         self._mixed, self._mixed_at = 0, 0.0  # batches refused alike in a row, and when
         self._began = time.monotonic()
+        self._end_by: float | None = None  # time.monotonic() at which the grace period is over
         self.totals = Totals()
 
     def isolated(self) -> list[str]:
@@ -130,6 +149,7 @@ class Consumer:
             watch.append(asyncio.create_task(self._drained(drain_settle_s)))
         try:
             done, _ = await asyncio.wait(watch, return_when=asyncio.FIRST_COMPLETED)
+            self._end_by = time.monotonic() + self._settings.shutdown_grace_s
             self._stopping.set()
             for task in done:
                 task.result()
@@ -149,11 +169,11 @@ class Consumer:
         """
         for task in tasks:
             task.cancel()
-        _, stuck = await asyncio.wait(tasks, timeout=CANCEL_S)
+        _, stuck = await asyncio.wait(tasks, timeout=min(CANCEL_S, self.time_left_s() / 2))
         for processor in self._processors:
             await processor.reconnect()
         if stuck:
-            await asyncio.wait(stuck, timeout=CANCEL_S)
+            await asyncio.wait(stuck, timeout=min(CANCEL_S, self.time_left_s() / 2))
         for task in tasks:
             if task.done() and not task.cancelled():
                 task.exception()  # retrieved; the first one has been raised already
@@ -333,10 +353,20 @@ class Consumer:
     def _holds_messages(self) -> bool:
         return bool(self._source.held_count or self._buffer or self._busy)
 
+    def time_left_s(self) -> float:
+        """Return what is left of the grace period, in seconds; little, but never nothing.
+
+        All of it while no end was asked for.
+        """
+        if self._end_by is None:
+            return self._settings.shutdown_grace_s
+        return max(_LAST_S, self._end_by - time.monotonic())
+
     async def _finish(self) -> None:
-        """Settle the messages held within the grace period, less a second to release the rest."""
+        """Settle the messages held within the grace period, less the time to release the rest."""
+        left_s = self.time_left_s()
         try:
-            async with asyncio.timeout(max(0.1, self._settings.shutdown_grace_s - 1)):
+            async with asyncio.timeout(max(left_s / 2, left_s - RELEASE_S)):
                 while self._receiving or self._buffer or self._busy:
                     await self._idle.wait()
                     self._idle.clear()
@@ -345,14 +375,20 @@ class Consumer:
             log.warning("the grace period is over", messages=self._source.held_count)
 
     async def _release_held(self) -> None:
-        """Release the messages still held, after the deletes under way had one more second."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._source.acknowledged(), 1.0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLEAR_S):
-                await self._suspects.clear_interrupted()
+        """Release the messages still held, after the deletes under way had one more second.
+
+        All this ends with the grace period, whatever does not answer.
+        """
+        await asyncio.gather(
+            self._within(self._source.acknowledged(), 1.0),
+            self._within(self._suspects.clear_interrupted(), CLEAR_S),
+        )
         held = self._source.held()
         self._count_released(len(held))
         if held:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._source.release(held), 5.0)
+            await self._within(self._source.release(held), 5.0)
+
+    async def _within(self, work: Awaitable[None], limit_s: float) -> None:
+        """Wait for work, but not for longer than `limit_s` or the grace period."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(work, min(limit_s, self.time_left_s()))

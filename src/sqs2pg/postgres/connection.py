@@ -36,7 +36,7 @@ _DEFAULTS: dict[str, str | int] = {
 }
 # psycopg keeps to connect_timeout, and does not read libpq's service file.
 _UNLESS_SERVICE = ("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
-CANCEL_S = 1.0
+CANCEL_S = 0.5
 """How long a server may take for a request to cancel a statement before it is left."""
 READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 """For `transaction`: each statement sees what was committed before it, whatever the role's default

@@ -31,7 +31,7 @@ from sqs2pg.runners.connect import connect, endpoint_hosts
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.queue import QueueSource
-from sqs2pg.status.probes import Probes
+from sqs2pg.status.probes import LEAVE_S, Probes
 from sqs2pg.status.snapshot import Snapshot, take_snapshot
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.exporters import telemetry_readings
@@ -82,8 +82,8 @@ class Pipeline:
     async def stop(self) -> Totals:
         """Stop a started pipeline in good order, and close it; return its totals.
 
-        Waits until every held message is settled or released: `shutdown_grace_s` and a few seconds
-        at most. Raises what ended the pipeline, if a fault did. May be repeated.
+        Waits until every held message is settled or released: `shutdown_grace_s` and a second at
+        most. Raises what ended the pipeline, if a fault did. May be repeated.
         """
         self.request_stop()
         try:
@@ -127,7 +127,7 @@ class Pipeline:
         async with self.periodic:
             totals = await self.consumer.run(drain_settle_s=drain_settle_s)
         self.batch_log.flush(end=True)
-        await self.probes.leave()
+        await self.probes.leave(min(LEAVE_S, self.consumer.time_left_s()))
         return totals
 
     def request_stop(self) -> None:
@@ -214,7 +214,9 @@ class Pipeline:
             cloudwatch=settings.status.cloudwatch == "auto",
         )
         self.periodic = PeriodicReadings(
-            [*self.probes.all(), *telemetry_readings(settings, metrics)], metrics
+            [*self.probes.all(), *telemetry_readings(settings, metrics)],
+            metrics,
+            self.consumer.time_left_s,
         )
 
 

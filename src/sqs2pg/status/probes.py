@@ -7,9 +7,11 @@ closed after it, so that a large fleet does not hold connections for this.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -29,6 +31,8 @@ from sqs2pg.telemetry.periodic import PeriodicReading
 CLOUDWATCH_EVERY_S = 60.0
 """SQS reports to CloudWatch once a minute."""
 CERTIFICATE_EVERY_S = 3600.0
+LEAVE_S = 3.0
+"""How long it may take to remove this worker's row at the end."""
 
 
 class ConsumerCounts(Protocol):
@@ -202,16 +206,18 @@ class Probes:
         current = room.key_version == self._key_version()
         results.keys = ReadinessCheck(current, "" if current else "another key version is active")
 
-    async def leave(self) -> None:
-        """Remove this worker's row at an orderly end. If that fails, the row is soon stale."""
-        try:
-            session = await self._connect()
-            try:
-                await self._workers.leave(session)
-            finally:
-                await session.close()
-        except Sqs2pgError:
-            pass
+    async def leave(self, limit_s: float) -> None:
+        """Remove this worker's row at an orderly end, if the database answers within `limit_s`.
+
+        If that fails, the row is soon stale.
+        """
+        with suppress(Sqs2pgError, TimeoutError):
+            async with asyncio.timeout(limit_s):
+                session = await self._connect()
+                try:
+                    await self._workers.leave(session)
+                finally:
+                    await session.close()
 
     def ready(self) -> tuple[bool, bytes]:
         """Return whether messages can be written now, and each check's result, as JSON."""

@@ -21,7 +21,7 @@ from sqs2pg.telemetry.metrics import Metrics
 LIMIT_S = 30.0
 """Limit on one reading, seconds."""
 END_S = 3.0
-"""Limit on a reading that is done once more at the end, seconds."""
+"""Limit on the end: on the readings under way, and on those that are done once more, seconds."""
 AGAIN_S = 2.0
 """Wait after a failed reading, seconds: short, so that alerts clear soon after the fault."""
 _EASE = 10  # a reading takes at most a tenth of the time
@@ -43,8 +43,15 @@ class PeriodicReading(NamedTuple):
 class PeriodicReadings:
     """Reads for as long as its block runs: `async with readings: …`."""
 
-    def __init__(self, readings: Sequence[PeriodicReading], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        readings: Sequence[PeriodicReading],
+        metrics: Metrics,
+        time_left_s: Callable[[], float] = lambda: END_S,
+    ) -> None:
+        """`time_left_s`: how long the end may take at most, asked at the end."""
         self._readings = readings
+        self._time_left_s = time_left_s
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = False
@@ -56,10 +63,13 @@ class PeriodicReadings:
 
     async def __aexit__(self, *exc: object) -> None:
         self._ending = True
+        limit_s = min(END_S, self._time_left_s())
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        last = [self._read(reading, END_S) for reading in self._readings if reading.at_end]
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=limit_s)
+        limit_s = min(END_S, self._time_left_s())
+        last = [self._read(reading, limit_s) for reading in self._readings if reading.at_end]
         await asyncio.gather(*last)
 
     async def _repeat(self, reading: PeriodicReading) -> None:
