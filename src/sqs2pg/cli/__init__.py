@@ -106,10 +106,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def fail(what: str, hint: str, code: int) -> NoReturn:
     """Print one error and one hint on stderr, and exit."""
+    print_error(what, hint)
+    raise SystemExit(code)
+
+
+def print_error(what: str, hint: str) -> None:
+    """Print one error and one hint on stderr."""
     print(f"error: {what}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def _spare_the_collector() -> None:

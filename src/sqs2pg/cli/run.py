@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +48,13 @@ def run(
     as_json: bool,
     verbose: bool,
 ) -> int:
-    """Consume the queue until stopped, or until it is empty with --drain."""
+    """Consume the queue until stopped, or until it is empty with --drain.
+
+    SIGTERM stops it in good order. SIGHUP has it read its settings again.
+    """
     log.configure(verbose=verbose)
+    # Until it consumes there is nothing to read again; the default would end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     count = _worker_count(workers)
     if ray and (local or count > 1):
         raise click.UsageError(
@@ -90,6 +97,8 @@ def run(
                     address_file=status_file,
                     view=wanted(),
                     verbose=verbose,
+                    read=partial(load, config),
+                    exits=not local,
                 )
             )
     _report(totals, drain=drain, as_json=as_json, is_worker=status_file is not None)

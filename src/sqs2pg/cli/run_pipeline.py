@@ -8,9 +8,11 @@ from pathlib import Path
 
 import structlog
 
+from sqs2pg.cli import print_error
 from sqs2pg.cli.run_process import Drain, StatusOutput, run_process, settled
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.runners.reload import ReloadingPipeline
 from sqs2pg.settings import Settings
 
 _ECHO_S = 10.0
@@ -31,18 +33,28 @@ async def consume(
     view: bool = False,
     verbose: bool = False,
     started: Callable[[str], None] | None = None,
+    read: Callable[[], Settings] | None = None,
+    exits: bool = False,
 ) -> Totals:
     """Run one pipeline in this process until it is stopped or, with `drain`, the queue is empty.
 
     `address_file`, `view`, `verbose` and `started` are those of `StatusOutput`; a process with an
-    `address_file` is one of several workers. Raises as `Pipeline` and `run_process`.
+    `address_file` is one of several workers. `read` returns the settings anew, for SIGHUP.
+    `exits`: the process ends after it, at the latest a second after the grace period. Raises as
+    `Pipeline` and `run_process`.
     """
     worker = address_file is not None
-    async with Pipeline(settings) as pipeline:
-        gc.freeze()  # the cyclic collector need not walk what lives as long as the process
-        logger.info("consuming", queue=settings.source.queue, table=settings.sink.table)
+
+    def opened(pipeline: Pipeline) -> None:
         if view:
             pipeline.batch_log.batch_lines = verbose
+
+    made = ReloadingPipeline(
+        settings, read or (lambda: settings), refused=print_error, opened=opened
+    )
+    async with made as pipeline:
+        gc.freeze()  # the cyclic collector need not walk what lives as long as the process
+        logger.info("consuming", queue=settings.source.queue, table=settings.sink.table)
         return await run_process(
             pipeline,
             status=StatusOutput(
@@ -53,8 +65,10 @@ async def consume(
                 verbose=verbose,
                 started=started,
             ),
-            drain=settled(drain, settings, pipeline.client.endpoint_host),
+            drain=settled(drain, settings, pipeline.current.client.endpoint_host),
             progress=None if view else dict,
             echo_s=_ECHO_S if worker else 0.0,
             logs_end=True,
+            reload=pipeline.request_reload if read else None,
+            exit_within_s=settings.shutdown_grace_s if exits else None,
         )

@@ -2,7 +2,8 @@
 
 Place in the flow: around it. One pipeline (`run_pipeline`), several worker processes
 (`run_workers`) and the driver of a Ray cluster (`run_ray`) are run alike: the first SIGTERM or
-SIGINT stops the work in good order, a second one leaves at once.
+SIGINT stops the work in good order, a second one leaves at once. SIGHUP has the settings read
+again where the work can do that, and never ends it, unless the terminal is gone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +33,9 @@ from sqs2pg.status.fleet import published_address
 from sqs2pg.status.recorder import Recorder, recording
 from sqs2pg.status.server import status_server
 from sqs2pg.status.snapshot import Snapshot
+
+_EXIT_S = 0.9
+"""Past the grace period, the process ends whatever hangs: it has a second."""
 
 logger = structlog.get_logger(__name__)
 
@@ -125,13 +131,18 @@ async def run_process(
     echo_s: float = 0.0,
     abort: Callable[[], None] | None = None,
     logs_end: bool = False,
+    reload: Callable[[], None] | None = None,
+    exit_within_s: float | None = None,
 ) -> Totals:
     """Run the work to its end; return its totals.
 
     `progress` returns counts to show beside the settled messages; without it none are shown.
     `echo_s`: a second signal within these seconds repeats the first. `abort` is called before a
-    process that is asked twice leaves. `logs_end`: the totals are logged. Raises what the work
-    raises, and FatalFault `drain_timeout` when the queue is not empty in time.
+    process that is asked twice leaves. `logs_end`: the totals are logged. `reload` has the settings
+    read again, on SIGHUP. `exit_within_s`: the grace period, a second after which the process ends
+    even if something hangs; None if the caller has more to do after it.
+
+    Raises what the work raises, and FatalFault `drain_timeout` when the queue is not empty in time.
     """
     late = False
 
@@ -145,7 +156,7 @@ async def run_process(
         timer = asyncio.get_running_loop().call_later(drain.timeout_s, too_late)
     try:
         with (
-            _stopping_on_signals(work, abort, echo_s),
+            _handling_signals(work, abort, echo_s, reload, exit_within_s),
             status.shown() if status else contextlib.nullcontext(),
         ):
             async with _progress_shown(work, progress):
@@ -211,13 +222,21 @@ async def _progress_shown(
 
 
 @contextlib.contextmanager
-def _stopping_on_signals(
-    work: Work, abort: Callable[[], None] | None, echo_s: float
+def _handling_signals(
+    work: Work,
+    abort: Callable[[], None] | None,
+    echo_s: float,
+    reload: Callable[[], None] | None,
+    exit_within_s: float | None,
 ) -> Iterator[None]:
-    """Stop the work on a signal, and leave at once on a second one that is not its echo."""
+    """Stop the work on a signal, and leave at once on a second one that is not its echo.
+
+    SIGHUP calls `reload`.
+    """
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in signals}
+    on_terminal = sys.stderr.isatty()
     asked: float | None = None
 
     def stop(number: int) -> None:
@@ -229,11 +248,26 @@ def _stopping_on_signals(
                 abort()
             os._exit(1)  # the messages held come back when their leases end
         asked = loop.time()
+        if exit_within_s is not None:
+            _exit_in(exit_within_s + _EXIT_S, abort)
         logger.info("stopping", signal=signal.Signals(number).name)
         work.request_stop()
 
+    def hang_up(number: int) -> None:
+        if on_terminal and not os.isatty(sys.stderr.fileno()):
+            # The terminal is gone: nobody sees what we say, and writing to it would fail.
+            _print_nowhere()
+            if asked is None:
+                stop(number)
+        elif reload is not None:
+            reload()
+        else:
+            logger.warning(
+                "this command does not read its settings again; restart it", code="no_reload"
+            )
+
     for number in signals:
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, hang_up if number == signal.SIGHUP else stop, number)
     try:
         yield
     finally:
@@ -242,3 +276,24 @@ def _stopping_on_signals(
             # A worker's totals are not printed yet: an echo must not kill it now.
             ignore = echo_s and asked is not None
             signal.signal(number, signal.SIG_IGN if ignore else before[number] or signal.SIG_DFL)
+
+
+def _exit_in(seconds: float, abort: Callable[[], None] | None) -> None:
+    """End the process after so long, even if a thread or the interpreter's own end hangs."""
+
+    def leave() -> None:
+        if abort:
+            abort()
+        logger.warning("the grace period is over; something hangs", code="hung_at_exit")
+        os._exit(1)  # the messages held come back when their leases end
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+
+
+def _print_nowhere() -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

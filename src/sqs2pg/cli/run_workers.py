@@ -32,6 +32,8 @@ from sqs2pg.telemetry import log
 
 _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
 """Exit codes of a worker that was asked to stop: all but 0 mean that it had not begun yet."""
+_WORKERS_END_S = 0.5
+"""Past their grace period, the workers end first."""
 
 logger = structlog.get_logger(__name__)
 
@@ -104,6 +106,10 @@ class Workers:
         self._stopping.set()
         self._signal(signal.SIGTERM)
 
+    def request_reload(self) -> None:
+        """Have every worker read its settings again."""
+        self._signal(signal.SIGHUP)
+
     def kill(self) -> None:
         """Kill every worker."""
         self._signal(signal.SIGKILL)
@@ -171,6 +177,8 @@ async def run_workers(
             workers,
             status=StatusOutput(fleet, settings.status, view=view, verbose=verbose),
             abort=workers.kill,
+            reload=workers.request_reload,
+            exit_within_s=settings.shutdown_grace_s + _WORKERS_END_S,
         )
 
 

@@ -1,0 +1,43 @@
+"""SIGHUP under load: a running consumer takes new settings, or keeps the old ones."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.waiting import until
+
+from .world import World, users
+
+COUNT = 200
+REFUSED, IN_FORCE = "new settings are refused", "settings are in force"
+
+
+async def test_sighup_takes_settings_that_are_right_and_keeps_the_old_ones_otherwise(
+    world: World,
+) -> None:
+    file = world.folder / "sqs2pg.toml"
+    file.write_text("[sink]\nlinger_ms = 20\n")
+    process = world.spawn("-c", str(file))
+    log = world.stderr_of(0)
+
+    async def told(text: str, times: int) -> None:
+        process.send_signal(signal.SIGHUP)
+        await until(lambda: log.read_text().count(text) == times)
+
+    world.send_logins(users(COUNT))
+    await world.deleted(1)
+    for times, wrong in enumerate(
+        ["no TOML", "[sink]\nlinger = 20\n", '[sink]\ntable = "not_there"\n'], start=1
+    ):
+        file.write_text(wrong)
+        await told(REFUSED, times)
+    world.send_logins(users(COUNT, "late"))
+    file.write_text("[sink]\nlinger_ms = 30\nconnections = 1\n")
+    await told(IN_FORCE, 1)
+    world.send_logins(users(COUNT, "last"))
+    await world.deleted(3 * COUNT)
+    process.terminate()
+    totals = world.finish(process)
+    assert totals["written"] == 3 * COUNT, "of both pipelines"
+    assert log.read_text().count("error: ") == 3, "each says what is wrong"
+    await world.check([*users(COUNT), *users(COUNT, "late"), *users(COUNT, "last")])
