@@ -281,6 +281,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "key_folder": ("The folder of the development key cannot be made.", _COMMAND),
         "key_missing": ("A required root is missing.", _KEY_FILE),
         "key_short": ("A root is not 32 bytes long.", _NEW_KEY),
+        "key_store_changed": (
+            "Another process has changed the secret meanwhile.",
+            "Run the same command again.",
+        ),
         "key_twice": ("One version has two roots.", "Remove one of them."),
         "key_version": (
             "The database has another active key version.",

@@ -161,3 +161,18 @@ def test_keys_in_aws_that_are_not_there_are_reported(shell: Shell, tmp_path: Pat
     secret = {"SQS2PG_KEYS__PROVIDER": "secrets-manager", "SQS2PG_KEYS__SECRET": "none"}
     said = shell.error("run", "--drain", code=2, **secret)
     assert "AWS refused GetSecretValue of secretsmanager (ResourceNotFoundException)" in said
+
+
+@pytest.mark.usefixtures("migrated_database")
+def test_a_rotation_never_writes_a_file_that_no_command_can_read(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
+    shell("run", "--drain")
+    kept = (tmp_path / "sqs2pg.keys").read_bytes()
+    query("INSERT INTO sqs2pg.key VALUES ('pseudonym', 9999, repeat('f', 16), false)")
+    said = shell.error("keys", "rotate", "--break-joins", code=1)
+    assert "cannot have version 10000: versions go to 9,999" in said
+    assert "delete its row of sqs2pg.key" in said
+    assert (tmp_path / "sqs2pg.keys").read_bytes() == kept
+    query("DELETE FROM sqs2pg.key WHERE version = 9999")
+    assert "pseudonym root v2" in shell("keys", "rotate", "--break-joins").out

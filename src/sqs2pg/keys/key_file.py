@@ -5,18 +5,21 @@ A JSON object with a format's name and, per series, the roots by version: in cle
 
 Promises: it reads the very file whose permissions it checked (it checks the open file, so a swap
 between check and read changes nothing). A new file is complete or absent, and never replaces
-another. After an addition there is the old file or the new one. Faults name the file and the entry,
-never its content.
+another. After an addition there is the old file or the new one, which a reader accepts: it is read
+back first. Two processes add one after the other, each to what the other has left. No failure
+leaves a file behind. Faults name the file and the entry, never its content.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ from sqs2pg.keys.keyring import SERIES
 
 SIZE_MAX_BYTES = 256 * 1024
 """Far above thousands of versions; a key file this large is some other file."""
+
+LOCK_WAIT_S = 30.0
+"""How long an addition waits for those of other processes; one takes milliseconds."""
 
 _VERSION = re.compile(r"[1-9][0-9]{0,3}\Z")
 
@@ -58,15 +64,31 @@ def write_new(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def add(
-    path: Path, file_format: str, series: str, version: int, text: str, *, private: bool = True
+    path: Path,
+    file_format: str,
+    series: str,
+    version: int,
+    text: str,
+    *,
+    private: bool = True,
+    read_back: Callable[[Path], object] | None = None,
 ) -> None:
     """Add one root to a key file; the old file stays until the new one is complete on disk.
 
-    Owner and mode stay. Raises what `read` raises, KeyFault `key_twice` if the version is there
-    already, and `key_file_unwritable`.
+    `read_back` reads the new file as a start would, before it replaces the old one; without it
+    `read` does. Owner and mode stay. Raises what `read` and `read_back` raise, KeyFault `key_twice`
+    if the version is there already, and `key_file_unwritable`.
     """
     target = path.resolve()  # a symbolic link stays one
-    content = _parse(target, _read_checked(target, private=private), file_format)
+    with _locked(target):
+        content = _parse(target, _read_checked(target, private=private), file_format)
+        _enter(path, content, series, version, text)
+        _replace(target, content, read_back or (lambda new: read(new, file_format)))
+
+
+def _enter(path: Path, content: dict[str, Any], series: str, version: int, text: str) -> None:
+    for name in SERIES:
+        _entries(path, name, content.get(name, {}))
     entries = content.setdefault(series, {})
     if str(version) in entries:
         raise KeyFault(
@@ -75,17 +97,56 @@ def add(
             hint="`sqs2pg keys list` shows which versions there are",
         )
     entries[str(version)] = text
-    with _explained(path, "key_file_unwritable", "cannot be written"):
+
+
+def _replace(target: Path, content: dict[str, Any], read_back: Callable[[Path], object]) -> None:
+    with _explained(target, "key_file_unwritable", "cannot be written"):
         status = target.stat()
         new = _write_beside(target, content)
         try:
+            read_back(new)
             os.chown(new, status.st_uid, status.st_gid)
             new.chmod(stat.S_IMODE(status.st_mode))
             new.replace(target)
-        except OSError:
+        except BaseException:
             new.unlink(missing_ok=True)
             raise
         _sync_folder(target)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Keep out every other process that adds to the file.
+
+    The lock (flock) is on the file itself and leaves nothing behind. A file that was replaced while
+    we waited is another one: its lock keeps out nobody, so we lock again.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        with _opened(target) as number:
+            while not _try_lock(target, number):
+                if time.monotonic() > deadline:
+                    raise KeyFault(
+                        f"another process has been changing key file {target} for "
+                        f"{LOCK_WAIT_S:.0f} s",
+                        code="key_file_unwritable",
+                        hint="end that process (`fuser` names it), then run the same command again",
+                    )
+                time.sleep(0.01)
+            with _explained(target, "key_file_unwritable", "cannot be written"):
+                same = os.path.samestat(os.fstat(number), target.stat())
+            if same:
+                yield
+                return
+
+
+def _try_lock(target: Path, number: int) -> bool:
+    with _explained(target, "key_file_unwritable", "cannot be locked"):
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def well_formed(content: Any, file_format: str) -> bool:
@@ -106,6 +167,14 @@ def well_formed(content: Any, file_format: str) -> bool:
 
 
 def _read_checked(path: Path, *, private: bool) -> bytes:
+    with _opened(path) as number, _explained(path, "key_file_unreadable", "cannot be read"):
+        _check_permissions(path, os.fstat(number), private=private)
+        with os.fdopen(number, "rb", closefd=False) as stream:
+            return stream.read(SIZE_MAX_BYTES + 1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     with _explained(path, "key_file_unreadable", "cannot be read"):
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer.
@@ -116,12 +185,10 @@ def _read_checked(path: Path, *, private: bool) -> bytes:
                 code="key_missing",
                 hint=f"make it with `sqs2pg keys init --file {path}`, or set SQS2PG_KEYS__FILE",
             ) from None
-        try:
-            _check_permissions(path, os.fstat(number), private=private)
-            with os.fdopen(number, "rb", closefd=False) as stream:
-                return stream.read(SIZE_MAX_BYTES + 1)
-        finally:
-            os.close(number)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def _check_permissions(path: Path, status: os.stat_result, *, private: bool) -> None:
@@ -185,13 +252,20 @@ def bad_format(path: Path, why: str) -> KeyFault:
 
 
 def _write_beside(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write the content to a new file in the same folder, on disk; return its path."""
+    """Write the content to a new file in the same folder, on disk; return its path.
+
+    A disk that is full leaves no part of it.
+    """
     new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(number, "wb") as stream:
-        stream.write((json.dumps(content, indent=2) + "\n").encode())
-        stream.flush()
-        os.fsync(number)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            stream.write((json.dumps(content, indent=2) + "\n").encode())
+            stream.flush()
+            os.fsync(number)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
     return new
 
 

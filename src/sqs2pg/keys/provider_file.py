@@ -74,5 +74,5 @@ def add(path: Path, series: str, version: int) -> Secret:
     Raises what `key_file.add` raises.
     """
     root = Secret(secrets.token_bytes(ROOT_BYTES))
-    key_file.add(path, FORMAT, series, version, root_to_base64(root))
+    key_file.add(path, FORMAT, series, version, root_to_base64(root), read_back=load)
     return root

@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import KeyFault, SettingsError
 from sqs2pg.keys import provider_development, provider_environment, provider_file
 from sqs2pg.keys.derive import Secret
-from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.keyring import VERSION_MAX, Keyring
 from sqs2pg.keys.provider_development import refuse_development_key
 from sqs2pg.keys.self_test import self_test
 
@@ -92,8 +92,16 @@ def add_root(
 ) -> Secret:
     """Add a new root of a series to a provider that stores them; return it.
 
-    Raises SettingsError for a provider that stores none, and what the provider raises.
+    Raises KeyFault `key_version` for a version that no keyring takes, before anything is written;
+    SettingsError for a provider that stores none; and what the provider raises.
     """
+    if not 1 <= version <= VERSION_MAX:
+        raise KeyFault(
+            f"a {series} root cannot have version {version}: versions go to {VERSION_MAX:,}",
+            code="key_version",
+            hint="`sqs2pg keys list` shows the versions on record; if nobody of yours has made the "
+            "highest one, delete its row of sqs2pg.key",
+        )
     if provider in ("file", "development"):
         return provider_file.add(file, series, version)
     if provider == "aws-kms":

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import base64
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 import traceback
 from pathlib import Path
@@ -13,7 +17,8 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import KeyFault
-from sqs2pg.keys import provider_file
+from sqs2pg.keys import key_file, provider_file
+from sqs2pg.keys.providers import add_root
 
 ROOT = base64.b64encode(hashlib.sha256(b"one").digest()).decode()
 OTHER = base64.b64encode(hashlib.sha256(b"two").digest()).decode()
@@ -208,3 +213,95 @@ def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
         provider_file.load(path)
     assert caught.value.code == "key_file_format"
     assert caught.value.__context__ is None
+
+
+ADD = """
+import sys
+from pathlib import Path
+from sqs2pg.keys import provider_file
+sys.stdin.readline()
+for version in range(*map(int, sys.argv[2:])):
+    provider_file.add(Path(sys.argv[1]), "pseudonym", version)
+"""
+
+
+def test_processes_that_add_at_once_lose_no_root(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    provider_file.create(path)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    adders = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADD, name, str(first), str(first + 40)], stdin=subprocess.PIPE
+        )
+        for name, first in ((path, 2), (link, 42), (path, 82))
+    ]
+    for adder in adders:
+        assert adder.stdin
+        adder.stdin.write(b"\n")
+        adder.stdin.close()
+    assert [adder.wait(60) for adder in adders] == [0, 0, 0]
+    assert provider_file.load(path).versions("pseudonym") == tuple(range(1, 122))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["keys", "link"]
+
+
+def test_a_file_that_another_process_keeps_locked_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    provider_file.create(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(key_file, "LOCK_WAIT_S", 0.05)
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(KeyFault, match="another process") as caught:
+            provider_file.add(path, "vault", 2)
+    assert caught.value.code == "key_file_unwritable"
+    assert path.read_bytes() == before
+    provider_file.add(path, "vault", 2)
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    provider_file.create(path)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for work in (
+        lambda: provider_file.add(path, "vault", 2),
+        lambda: provider_file.create(tmp_path / "other"),
+    ):
+        with pytest.raises(KeyFault, match="No space left") as caught:
+            work()
+        assert caught.value.code == "key_file_unwritable"
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keys"]
+
+
+@pytest.mark.parametrize("version", [0, 10_000])
+def test_a_root_that_no_command_could_read_again_is_not_added(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "keys"
+    provider_file.create(path)
+    before = path.read_bytes()
+    with pytest.raises(KeyFault) as refused:
+        add_root("file", "pseudonym", version, file=path)
+    assert refused.value.code == "key_version"
+    with pytest.raises(KeyFault) as read_back:
+        provider_file.add(path, "pseudonym", version)
+    assert read_back.value.code == "key_file_format"
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["keys"]
+
+
+def test_nothing_is_added_to_a_file_that_no_command_can_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "keys", valid(vault={"10000": OTHER}))
+    before = path.read_bytes()
+    with pytest.raises(KeyFault) as caught:
+        provider_file.add(path, "pseudonym", 2)
+    assert caught.value.code == "key_file_format"
+    assert path.read_bytes() == before
