@@ -34,6 +34,9 @@ _TAKEN = frozenset({"53", "54", "55", "57", "58", "72", "F0", "HV", "P0", "XX"})
 COLUMN_STATES = frozenset({"22001", "22003", "22P02", "22007", "22008", "23502"})
 """A column does not take the value: too long, out of range, not of its type, NULL. The table may
 have changed since the rows were made for it."""
+MOVED_MEANWHILE = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+"""A statement met a row that somebody else was moving to another partition, or changing in another
+order. It has done nothing."""
 DEADLOCK_DETECTED = "40P01"
 INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"

@@ -4,100 +4,135 @@ tokens and put random ids into their rows, or remove the rows.
 First, in one short transaction that no batch overlaps: keys, values, bodies, the epoch that empties
 every cache, and the audit. From then on nothing of theirs can be opened, and a later message about
 them starts a new generation. Then the rows, one part of a table at a time. An erasure that was
-killed stays open, and goes on when it is started again.
+killed stays open, and goes on when it is started again. So does one whose rows keep coming.
 
-Promises: safe to repeat and to kill at any instant; the books still balance. Must never do: write
-a person's id anywhere; its reference is recorded.
+Promises: safe to repeat and to kill at any instant; the books still balance; a person of whom
+nothing was there is reported as not found. Must never do: write a person's id anywhere, or pass it,
+its reference or its random id as a parameter, which the server may log; its reference is recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.catalog import resolve_table
-from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session
-from sqs2pg.postgres.identifiers import quote_identifier
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.crypto import reference_of
+from sqs2pg.vault.named_people import (
+    PEOPLE,
+    SUBJECTS,
+    Person,
+    people_table,
+    require_temporary,
+)
+from sqs2pg.vault.person_rows import RowEraser, count_rows
 from sqs2pg.vault.target_rows import (
-    Leaf,
     PersonColumns,
-    leaves,
     random_id,
     spellings,
+    tables_alike,
+    target_tables,
     with_column_types,
 )
 
 PEOPLE_AT_ONCE = 200
 """People whose keys one transaction destroys. Ingest waits for that transaction."""
-PASSES_MAX = 3
-"""Passes over a table: until one finds nothing, unless messages about the people keep coming."""
 
-_SETTINGS = f"SELECT set_config('lock_timeout', '60s', true), {DURABLE}"
 _ALONE = "SELECT pii.lock_alone()"
-_OPEN = """INSERT INTO pii.erasure (subject, pseudonym)
-SELECT subject, gen_random_uuid() FROM unnest(%s::uuid[]) subject
+_OPEN = f"""INSERT INTO pii.erasure (subject, pseudonym)
+SELECT subject, gen_random_uuid() FROM unnest({SUBJECTS}) subject
 ON CONFLICT (subject) WHERE finished_at IS NULL DO NOTHING"""
-_DESTROY = """WITH destroyed AS (
+# Each of the next three notes in `pii.erasure` what was there of each person.
+_NOTED = """counted AS (SELECT subject, count(*) AS n FROM gone GROUP BY subject),
+noted AS (
+    UPDATE pii.erasure e SET {column} = e.{column} + c.n FROM counted c
+    WHERE e.subject = c.subject AND e.finished_at IS NULL)
+SELECT coalesce(sum(n), 0)::bigint FROM counted"""
+_DESTROY = f"""WITH gone AS (
     UPDATE pii.subject_key SET wrapped_key = NULL, key_version = NULL, sealed_subject = NULL,
            destroyed_at = now()
-    WHERE subject = ANY (%s::uuid[]) AND wrapped_key IS NOT NULL RETURNING 1)
-SELECT count(*) FROM destroyed"""
-_REMOVE_VALUES = """WITH removed AS (
-    DELETE FROM pii.value WHERE subject = ANY (%s::uuid[]) RETURNING 1)
-SELECT count(*) FROM removed"""
+    WHERE subject = ANY ({SUBJECTS}) AND wrapped_key IS NOT NULL RETURNING subject),
+{_NOTED.format(column="keys_destroyed")}"""
+_REMOVE_VALUES = f"""WITH gone AS (
+    DELETE FROM pii.value WHERE subject = ANY ({SUBJECTS}) RETURNING subject),
+{_NOTED.format(column="values_removed")}"""
 # Like a purge (postgres/quarantine.py), in every pipeline whose quarantine has bodies of theirs.
-_REMOVE_BODIES = """WITH gone AS (
-    DELETE FROM sqs2pg.quarantine q WHERE q.subject = ANY (%s::uuid[])
-    RETURNING q.key, q.message_id, q.pipeline, q.replayed_at),
-counted AS (
+_REMOVE_BODIES = f"""WITH gone AS (
+    DELETE FROM sqs2pg.quarantine q WHERE q.subject = ANY ({SUBJECTS})
+    RETURNING q.key, q.message_id, q.pipeline, q.replayed_at, q.subject),
+booked AS (
     INSERT INTO sqs2pg.tally (pipeline, kind, purged)
     SELECT g.pipeline, 'forget', count(*) FILTER (WHERE g.replayed_at IS NULL AND EXISTS (
         SELECT FROM sqs2pg.delivery d WHERE d.key = g.key AND d.message_id = g.message_id
         AND d.outcome = 'quarantined'))
-    FROM gone g GROUP BY g.pipeline)
-SELECT count(*) FROM gone"""
+    FROM gone g GROUP BY g.pipeline),
+{_NOTED.format(column="bodies_removed")}"""
 _NEXT_EPOCH = "UPDATE pii.state SET epoch = epoch + 1"
-_RECORD = """SELECT act.sequence, act.hash FROM unnest(%s::text[]) WITH ORDINALITY s (subject, i),
-LATERAL sqs2pg.record_act(%s, s.subject, %s, %s) act ORDER BY s.i"""
-_PSEUDONYMS = """SELECT subject, pseudonym FROM pii.erasure
-WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL"""
-# `m`: what the column has now, the subject that it means, and what replaces it.
-_CHANGE = """WITH m AS MATERIALIZED (
-    SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[]) m (spelling, subject, name)),
-changed AS ({change} RETURNING m.subject),
-counted AS (SELECT subject, count(*) AS n FROM changed GROUP BY subject),
-noted AS (
-    UPDATE pii.erasure e SET rows_changed = e.rows_changed + c.n FROM counted c
-    WHERE e.subject = c.subject AND e.finished_at IS NULL)
-SELECT coalesce(sum(n), 0)::bigint FROM counted"""
-_FORGET_ROWS = "UPDATE {leaf} t SET {sets} FROM m WHERE t.{column} = m.spelling::{type}{range}"
-_DELETE_ROWS = "DELETE FROM {leaf} t USING m WHERE t.{column} = m.spelling::{type}{range}"
-_TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
-VALUES (%s, 'forget', %s, %s)"""
-_FINISH = """UPDATE pii.erasure SET finished_at = now(), pseudonym = NULL
-WHERE subject = ANY (%s::uuid[]) AND finished_at IS NULL RETURNING subject, rows_changed"""
+_RECORD = f"""SELECT act.sequence, act.hash
+FROM (SELECT DISTINCT subject FROM {PEOPLE} ORDER BY subject) s,
+LATERAL sqs2pg.record_act('forget', 'subject ' || replace(s.subject::text, '-', ''), %s, %s) act
+ORDER BY act.sequence"""
+_PSEUDONYMS = f"""SELECT subject, pseudonym FROM pii.erasure
+WHERE subject = ANY ({SUBJECTS}) AND finished_at IS NULL"""
+_FINISH = f"""WITH ended AS (
+    UPDATE pii.erasure SET finished_at = now(), pseudonym = NULL
+    WHERE subject = ANY ({SUBJECTS}) AND finished_at IS NULL
+    RETURNING subject, rows_changed,
+              keys_destroyed + values_removed + bodies_removed + rows_changed > 0 AS found)
+SELECT e.subject, e.found, act.sequence, act.hash
+FROM (SELECT * FROM ended ORDER BY subject) e,
+LATERAL sqs2pg.record_act(
+    CASE WHEN e.found THEN 'forget_done' ELSE 'forget_not_found' END,
+    'subject ' || replace(e.subject::text, '-', '')
+    || CASE WHEN e.found THEN ', ' || e.rows_changed || ' rows ' || %s ELSE '' END,
+    %s, %s) act
+ORDER BY act.sequence"""
+_CAME_BACK = f"""SELECT count(*) FROM pii.subject_key
+WHERE subject = ANY ({SUBJECTS}) AND wrapped_key IS NOT NULL"""
 _UNREADABLE = """SELECT count(*), max(received_at) FROM sqs2pg.quarantine WHERE subject IS NULL"""
+# What an erasure would find, without the rows.
+_SEARCH = f"""SELECT s.subject,
+       (SELECT count(*) FROM pii.subject_key k
+        WHERE k.subject = s.subject AND k.wrapped_key IS NOT NULL),
+       (SELECT count(*) FROM pii.value v WHERE v.subject = s.subject),
+       (SELECT count(*) FROM sqs2pg.quarantine q WHERE q.subject = s.subject)
+FROM unnest({SUBJECTS}) s (subject)"""
 
 
 class Erased(msgspec.Struct):
-    """What a run has done so far, and what it leaves."""
+    """What a run has done so far, and what it leaves. A dry run: what it would do."""
 
     subjects: int = 0
+    """Different people who were asked for."""
+    found: int = 0
+    """Those of whom anything was there. Of one that is erased again nothing is, unless an earlier
+    run was cut off."""
+    not_found: int = 0
     keys_destroyed: int = 0
     values_removed: int = 0
     rows_changed: int = 0
     rows_deleted: int = 0
     quarantine_removed: int = 0
+    rows_left: int = 0
+    """Rows about them that kept being added: their erasures are open until another run."""
+    came_back: int = 0
+    """People about whom a message came while they were being erased: they have a key again."""
     quarantine_unreadable: int = 0
     """Bodies in which no person can be read, so that they may be about anybody."""
     quarantine_unreadable_newest: datetime | None = None
+    tables: dict[str, int] = {}
+    """Rows cleared or deleted by table."""
+    tables_skipped: list[str] = []
+    """Partitions on other servers."""
+    tables_alike: list[str] = []
+    """Tables that have a target's columns and are no part of it, such as detached partitions."""
+    anchor: str = ""
+    """Of the last act that was recorded; empty in a dry run."""
 
 
 class Eraser:
@@ -113,13 +148,18 @@ class Eraser:
         delete_rows: bool = False,
     ) -> None:
         self._session = session
-        self._pipeline = pipeline
         self._targets = targets
         self._reference = reference
         self._delete_rows = delete_rows
+        self._rows = RowEraser(session, pipeline, delete_rows)
         self.report = Erased()
-        self.pages = 0
+        self.not_found: set[str] = set()
+        """The ids of whom nothing was there. In memory only."""
+
+    @property
+    def pages(self) -> int:
         """Pages of the targets scanned so far."""
+        return self._rows.pages
 
     async def run(self, ids: Sequence[str], reason: str, ticket: str = "") -> Erased:
         """Erase the people with these ids, each once; return what was done and what remains.
@@ -129,106 +169,156 @@ class Eraser:
         refuses.
         """
         reason, ticket = audit.stated_reason(reason, ticket, hint="say why the person is erased")
-        hint = "give ids as the messages have them: nobody was erased"
-        subjects = {id_: reference_of(self._reference, id_, hint=hint) for id_ in ids}
+        subjects = self._subjects(ids)
         with explained():
-            self._targets = [
-                await with_column_types(self._session, target) for target in self._targets
-            ]
-            people = list(subjects.items())
-            for start in range(0, len(people), PEOPLE_AT_ONCE):
-                part = dict(people[start : start + PEOPLE_AT_ONCE])
-                await self._destroy(sorted(set(part.values())), reason, ticket)
-                await self._change_rows(part)
-                await self._finish(sorted(set(part.values())), reason, ticket)
+            await self._prepare()
+            for part in _groups(subjects):
+                await self._destroy(part, reason, ticket)
+                left = await self._erase_rows(part)
+                await self._finish(part, left, reason, ticket)
             await self._report_leftovers()
         return self.report
 
-    async def _destroy(self, subjects: list[str], reason: str, ticket: str) -> None:
+    async def search(self, ids: Sequence[str]) -> Erased:
+        """Return what `run` would find and do, and change nothing. Raises as `run`."""
+        subjects = self._subjects(ids)
+        with explained():
+            await self._prepare()
+            for part in _groups(subjects):
+                found = await self._search(part)
+                self._count_people(part, found)
+            await self._report_leftovers()
+        return self.report
+
+    def _subjects(self, ids: Sequence[str]) -> dict[str, str]:
+        hint = "give ids as the messages have them: nobody was erased"
+        return {id_: reference_of(self._reference, id_, hint=hint) for id_ in ids}
+
+    async def _prepare(self) -> None:
+        await require_temporary(self._session)
+        self._targets = [await with_column_types(self._session, target) for target in self._targets]
+
+    async def _destroy(self, subjects: dict[str, str], reason: str, ticket: str) -> None:
         """Make everything that is sealed of these people unreadable, in one transaction."""
         execute = self._session.execute
-        acts = [f"subject {subject}" for subject in subjects]
-        async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
-            await execute(_ALONE)
-            await execute(_OPEN, [subjects])
-            [(keys,)] = await execute(_DESTROY, [subjects])
-            [(values,)] = await execute(_REMOVE_VALUES, [subjects])
-            [(bodies,)] = await execute(_REMOVE_BODIES, [subjects])
-            await execute(_NEXT_EPOCH)
-            anchor = await self._record("forget", acts, reason, ticket)
-        audit.announce("forget", anchor)
-        self.report.subjects += len(subjects)
+        async with people_table(self._session, _people(subjects), lock=_ALONE):
+            await execute(_OPEN)
+            [(keys,)] = await execute(_DESTROY)
+            [(values,)] = await execute(_REMOVE_VALUES)
+            [(bodies,)] = await execute(_REMOVE_BODIES)
+            if keys or values:
+                await execute(_NEXT_EPOCH)
+            rows = await execute(_RECORD, [reason, ticket])
+        self._announce("forget", *rows[-1])
         self.report.keys_destroyed += keys
         self.report.values_removed += values
         self.report.quarantine_removed += bodies
 
-    async def _change_rows(self, subjects: dict[str, str]) -> None:
-        found = await self._session.execute(_PSEUDONYMS, [sorted(set(subjects.values()))])
+    async def _erase_rows(self, subjects: dict[str, str]) -> dict[str, int]:
+        """Clear or delete the people's rows; return how many are left by reference."""
+        async with people_table(self._session, _people(subjects)):
+            found = await self._session.execute(_PSEUDONYMS)
         pseudonyms = {subject.hex: pseudonym for subject, pseudonym in found}
+        left: dict[str, int] = {}
         for target in self._targets:
-            pairs = [
-                (spelling, subjects[id_], random_id(target, pseudonyms[subjects[id_]]))
+            people = [
+                Person(subjects[id_], spelling, random_id(target, pseudonyms[subjects[id_]]))
                 for id_, spelling in spellings(target, subjects)
             ]
-            columns = [list(column) for column in zip(*pairs, strict=True)]
-            for _ in range(PASSES_MAX if pairs else 0):
-                if not await self._change_table(target, columns):
-                    break
+            remaining = await self._rows.erase(target, people, self._count)
+            for subject, count in remaining.items():
+                left[subject] = left.get(subject, 0) + count
+        return left
 
-    async def _change_table(self, target: PersonColumns, columns: list[list[Any]]) -> int:
-        """Pass over a target once; return how many rows were changed."""
-        changed = 0
-        for leaf in await leaves(self._session, target.table, target.column):
-            for part in leaf.ranges(indexed=leaf.indexed):
-                changed += await self._change_part(target, leaf, part, columns)
-            self.pages += leaf.pages
-        return changed
-
-    async def _change_part(
-        self, target: PersonColumns, leaf: Leaf, part: str, columns: list[list[Any]]
-    ) -> int:
-        column = quote_identifier(target.column)
-        cleared = {
-            quote_identifier(name): target.fillers.get(name, "NULL") for name in target.masked
-        }
-        sets = {column: f"m.name::{target.type}", **cleared}
-        template = _DELETE_ROWS if self._delete_rows else _FORGET_ROWS
-        change = template.format(
-            leaf=leaf.table,
-            sets=", ".join(f"{name} = {value}" for name, value in sets.items()),
-            column=column,
-            type=target.type,
-            range=part,
-        )
-        async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
-            [(changed,)] = await self._session.execute(_CHANGE.format(change=change), columns)
-            if changed and self._delete_rows:
-                name = await resolve_table(self._session, target.table) if target.named else None
-                await self._session.execute(_TALLY, [self._pipeline, -changed, name])
+    def _count(self, rows: int) -> None:
         if self._delete_rows:
-            self.report.rows_deleted += changed
+            self.report.rows_deleted += rows
         else:
-            self.report.rows_changed += changed
-        return int(changed)
+            self.report.rows_changed += rows
 
-    async def _finish(self, subjects: list[str], reason: str, ticket: str) -> None:
-        """Close the erasures: from now on nothing links the random ids to the people."""
+    async def _finish(
+        self, subjects: dict[str, str], left: dict[str, int], reason: str, ticket: str
+    ) -> None:
+        """Close the erasures: from now on nothing links the random ids to the people.
+
+        Those with rows left stay open.
+        """
         what = "deleted" if self._delete_rows else "changed"
-        async with self._session.transaction(_SETTINGS, mode=READ_COMMITTED):
-            rows = await self._session.execute(_FINISH, [subjects])
-            acts = [f"subject {UUID(str(s)).hex}, {n} rows {what}" for s, n in sorted(rows)]
-            anchor = await self._record("forget_done", acts, reason, ticket) if acts else None
-        if anchor:
-            audit.announce("forget_done", anchor)
+        done = {id_: subject for id_, subject in subjects.items() if subject not in left}
+        rows = []
+        if done:
+            async with people_table(self._session, _people(done)):
+                rows = await self._session.execute(_FINISH, [what, reason, ticket])
+        async with people_table(self._session, _people(subjects)):
+            [(came_back,)] = await self._session.execute(_CAME_BACK)
+        if rows:
+            self._announce("forget_done", *rows[-1][2:])
+        self._count_people(subjects, {*left, *(row[0].hex for row in rows if row[1])})
+        self.report.rows_left += sum(left.values())
+        self.report.came_back += came_back
 
-    async def _record(
-        self, act: str, subjects: list[str], reason: str, ticket: str
-    ) -> audit.Anchor:
-        """Record an act for each subject; return the last one's anchor."""
-        rows = await self._session.execute(_RECORD, [subjects, act, reason, ticket])
-        return audit.Anchor(*rows[-1])
+    def _count_people(self, subjects: dict[str, str], found: set[str]) -> None:
+        people = set(subjects.values())
+        self.report.subjects += len(people)
+        self.report.found += len(people & found)
+        self.report.not_found += len(people - found)
+        self.not_found |= {id_ for id_, subject in subjects.items() if subject not in found}
+
+    def _announce(self, act: str, sequence: int, digest: bytes) -> None:
+        anchor = audit.Anchor(sequence, digest)
+        audit.announce(act, anchor)
+        self.report.anchor = str(anchor)
+
+    async def _search(self, subjects: dict[str, str]) -> set[str]:
+        """Count what there is of the people; return the references of those who have anything."""
+        report, found = self.report, set[str]()
+        async with people_table(self._session, _people(subjects)):
+            rows = await self._session.execute(_SEARCH)
+        for subject, keys, values, bodies in rows:
+            report.keys_destroyed += keys
+            report.values_removed += values
+            report.quarantine_removed += bodies
+            if keys or values or bodies:
+                found.add(subject.hex)
+        for target in self._targets:
+            people = [Person(subjects[id_], text) for id_, text in spellings(target, subjects)]
+            tables = await target_tables(self._session, target.table, target.column)
+            self._rows.skipped.update(tables.foreign)
+            self._rows.pages += sum(leaf.pages for leaf in tables.leaves)
+            counts = await count_rows(self._session, target, tables, people)
+            count = sum(counts.values())
+            self._count(count)
+            self._rows.changed[target.table] = self._rows.changed.get(target.table, 0) + count
+            found |= counts.keys()
+        return found
 
     async def _report_leftovers(self) -> None:
+        report = self.report
         [(count, newest)] = await self._session.execute(_UNREADABLE)
-        self.report.quarantine_unreadable = count
-        self.report.quarantine_unreadable_newest = newest
+        report.quarantine_unreadable = count
+        report.quarantine_unreadable_newest = newest
+        for table, rows in self._rows.changed.items():
+            name = await resolve_table(self._session, table) or table
+            report.tables[name] = report.tables.get(name, 0) + rows
+        report.tables_skipped = sorted(self._rows.skipped)
+        alike = {
+            table
+            for target in self._targets
+            for table in await tables_alike(self._session, target.table)
+        }
+        report.tables_alike = sorted(alike)
+
+
+def _groups(subjects: dict[str, str]) -> Iterable[dict[str, str]]:
+    """Yield the ids and references in groups; all ids of one person are in one group."""
+    people: dict[str, list[str]] = {}
+    for id_, subject in subjects.items():
+        people.setdefault(subject, []).append(id_)
+    references = list(people)
+    for start in range(0, len(references), PEOPLE_AT_ONCE):
+        some = references[start : start + PEOPLE_AT_ONCE]
+        yield {id_: subject for subject in some for id_ in people[subject]}
+
+
+def _people(subjects: dict[str, str]) -> list[Person]:
+    return [Person(subject) for subject in sorted(set(subjects.values()))]

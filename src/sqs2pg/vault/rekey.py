@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from sqs2pg.errors import KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.copy_text import binary, escaped
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier
-from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE, explained
 from sqs2pg.vault.batching import (
     BY_INDEX,
     FIRST_SUBJECT,
@@ -34,7 +35,12 @@ from sqs2pg.vault.batching import (
     wait_for_batches,
 )
 from sqs2pg.vault.crypto import KeyEncryptionKeys, open_value, seal_value, unwrap_data_key
-from sqs2pg.vault.target_rows import Leaf, leaves
+from sqs2pg.vault.target_rows import (
+    Leaf,
+    TargetTables,
+    target_tables,
+    whole_if_moving,
+)
 
 BATCH_VALUES = 1_000
 """In the first batch; `batching.BatchSize` sets the size of the next ones."""
@@ -53,21 +59,20 @@ _NEXT = f"""SELECT v.ctid::text, encode(uuid_send(v.subject), 'hex'), v.generati
 FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
 WHERE (v.subject, v.field, v.token) > (%s::uuid, %s, %s) AND v.field = ANY (%s) AND {_OLD_VALUE}
 ORDER BY v.subject, v.field, v.token LIMIT %s FOR UPDATE OF v"""
+# Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
+# the server's log, somebody who has the old root could get from a guessed value to its new token.
+_CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, subject uuid,
+    generation integer, field text, old_token text, new_token text, sealed bytea) ON COMMIT DROP"""
+_COPY = "COPY pg_temp.sqs2pg_moved FROM STDIN"
 # The old rows are deleted by their address: they have been locked since they were read and have not
-# moved. Columns of values are passed as texts joined by commas, which PostgreSQL reads at a
-# quarter of an array's cost; none of these values has a comma.
-_MOVE = """WITH removed AS (DELETE FROM pii.value WHERE ctid = ANY (%s::text::tid[])),
+# moved.
+_MOVE = """WITH moved AS MATERIALIZED (SELECT * FROM pg_temp.sqs2pg_moved WHERE part = %s),
+removed AS (DELETE FROM pii.value WHERE ctid = ANY (ARRAY(SELECT address FROM moved))),
 mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
-    SELECT * FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ','))
-         AS n (old_token, new_token)
-    ORDER BY old_token ON CONFLICT DO NOTHING)
+    SELECT DISTINCT old_token, new_token FROM moved ORDER BY 1 ON CONFLICT DO NOTHING)
 INSERT INTO pii.value (subject, generation, field, token, sealed)
-SELECT n.subject::uuid, n.generation::integer, (%s::text[])[n.field::integer], n.token,
-       decode(n.sealed, 'hex')
-FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ','), string_to_table(%s, ','),
-                string_to_table(%s, ','), string_to_table(%s, ','))
-     AS n (subject, generation, field, token, sealed)
+SELECT subject, generation, field, new_token, sealed FROM moved
 ORDER BY 1, 3, 4 ON CONFLICT DO NOTHING"""
 # For the hash table of a large map, which every statement that applies it builds again.
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
@@ -76,11 +81,13 @@ _ANALYZE_MAP = "ANALYZE pii.token_map"
 # The rows found decide whether another pass is needed, not the rows changed: a row that others
 # change meanwhile has moved, and the next pass takes it.
 _CHANGE = """WITH n AS MATERIALIZED (
-    SELECT t.ctid AS address, {found} FROM {leaf} t {joins}
+    SELECT t.tableoid AS part, t.ctid AS address, {found} FROM {leaf} t {joins}
     WHERE coalesce({mapped}) IS NOT NULL{range}),
 changed AS (
-    UPDATE {leaf} t SET {sets} FROM n WHERE t.ctid = n.address{range} RETURNING 1)
+    UPDATE {leaf} t SET {sets} FROM n
+    WHERE t.ctid = n.address AND t.tableoid = n.part{range} RETURNING 1)
 SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
+_MAPPED = "SELECT count(*) AS n FROM {leaf} t {joins} WHERE coalesce({mapped}) IS NOT NULL"
 _JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
 _LEFT = "SELECT {counts} FROM {table} t"
 _MAP_ROWS = "SELECT count(*) FROM pii.token_map"
@@ -110,21 +117,6 @@ class Rekeyed(msgspec.Struct):
     """Sealed values that do not open; they stay as they are."""
     rows_left: int = 0
     """Cells with an old token whose value is not sealed."""
-
-
-class _Moved(NamedTuple):
-    """What one part of a batch writes, as columns of equal length."""
-
-    addresses: list[str]
-    """Addresses of the values that get new tokens; values that do not open are not among them."""
-    subjects: list[str]
-    generations: list[str]
-    fields: list[str]
-    """Numbers of the run's fields, from 1."""
-    before: list[str]
-    now: list[str]
-    sealed: list[str]
-    """Hexadecimal."""
 
 
 class Rekeyer:
@@ -189,21 +181,18 @@ class Rekeyer:
         The targets keep the old tokens until `run` applies the map. Raises as `run`.
         """
         session = self._session
-        began, size, moved = time.monotonic(), self._batch_size.rows, 0
+        began, size, moved, part = time.monotonic(), self._batch_size.rows, 0, 0
 
-        async def move(part: _Moved) -> None:
-            nonlocal moved
-            if part.addresses:
-                # One old token has one new one, and may stand for many people.
-                pairs = dict(zip(part.before, part.now, strict=True))
-                columns = part.subjects, part.generations, part.fields, part.now, part.sealed
-                texts = map(",".join, (pairs, pairs.values(), *columns))
-                addresses = '{"' + '","'.join(part.addresses) + '"}'
-                before, now, *rest = texts
-                await session.execute(_MOVE, [addresses, before, now, self._fields, *rest])
-            moved += len(part.addresses)
+        async def move(lines: list[str]) -> None:
+            nonlocal moved, part
+            if lines:
+                part += 1
+                await session.copy(_COPY, "".join(f"{part}\t{line}\n" for line in lines))
+                await session.execute(_MOVE, [part])
+            moved += len(lines)
 
-        async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
+        opening = f"{SHARED}, {BY_INDEX}", _CREATE
+        async with session.transaction(*opening, mode=READ_COMMITTED):
             rows = await session.execute(_NEXT, [*after, self._fields, self._current, size])
             await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
         self.report.values += moved
@@ -214,10 +203,13 @@ class Rekeyer:
         _, subject, _, field, token, *_ = rows[-1]
         return subject, field, token
 
-    def _renew(self, rows: Sequence[Sequence[Any]]) -> _Moved:
-        """Return the values' new tokens and seals. Raises KeyFault."""
-        moved = _Moved([], [], [], [], [], [], [])
-        numbers = {field: str(number) for number, field in enumerate(self._fields, 1)}
+    def _renew(self, rows: Sequence[Sequence[Any]]) -> list[str]:
+        """Return the new tokens and seals of the values that open, as lines for COPY.
+
+        A line has no part and no line end. Raises KeyFault.
+        """
+        moved: list[str] = []
+        fields = {field: escaped(field) for field in self._fields}
         known: tuple[Any, ...] = ()
         key: SealingKey | None = None
         for address, subject, generation, field, token, sealed, wrapped, version in rows:
@@ -237,10 +229,9 @@ class Rekeyer:
             except Sqs2pgError:
                 continue
             if new is not None:
-                again = seal_value(key, value, field, new, subject).hex()
-                row = address, subject, str(generation), numbers[field], token, new, again
-                for column, cell in zip(moved, row, strict=True):
-                    column.append(cell)
+                again = binary(seal_value(key, value, field, new, subject))
+                cells = address, subject, str(generation), fields[field], token, new, again
+                moved.append("\t".join(cells))
         return moved
 
     def _mask_of(self, field: str, token: str, value: str) -> Mask:
@@ -256,20 +247,43 @@ class Rekeyer:
         return columns[0].masks[self._version]
 
     async def _apply_map(self, table: str) -> None:
-        """Replace the old tokens in a target's columns as the map says."""
-        columns = self._tables()[table]
+        """Replace the old tokens in a target's columns as the map says.
+
+        Until one count of the same tables in one snapshot finds none: a pass alone may miss rows
+        that others move meanwhile.
+        """
+        names = [column.name for column in self._tables()[table]]
         for _ in range(PASSES_MAX):
+            before = await self._target_tables(table, names)
+            parts = [(leaf, part) for leaf in before.leaves for part in leaf.ranges(indexed=False)]
             found = 0
-            for leaf in await leaves(self._session, table, columns[0].name):
-                for part in leaf.ranges(indexed=False):
-                    found += await self._apply_to_part(leaf, part, columns)
-            if not found:
+            for leaf, part in parts:
+                found += await self._apply_to_part(leaf, part, self._tables()[table])
+            if not found and len(parts) > 1:
+                found = await self._mapped(before.leaves, self._tables()[table])
+            if not found and (await self._target_tables(table, names)).attached == before.attached:
                 return
         raise TransientFault(
             f"rows of {table} with old tokens kept being changed by others",
             code="rekey_followed",
             hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
         )
+
+    async def _target_tables(self, table: str, names: Sequence[str]) -> TargetTables:
+        return whole_if_moving(
+            await target_tables(self._session, table, names[0], names), table, indexed=False
+        )
+
+    async def _mapped(self, leaves: Sequence[Leaf], columns: Sequence[RecoverableColumn]) -> int:
+        """Return how many rows have a token that the map replaces, in one snapshot."""
+        mapped = ", ".join(f"m{number}.new_token" for number in range(len(columns)))
+        counts = [
+            _MAPPED.format(leaf=leaf.table, joins=_joins(columns), mapped=mapped) for leaf in leaves
+        ]
+        async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+            union = " UNION ALL ".join(counts)
+            [(found,)] = await self._session.execute(f"SELECT sum(n)::bigint FROM ({union}) counts")
+        return int(found)
 
     async def _apply_to_part(
         self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
@@ -280,13 +294,16 @@ class Rekeyer:
         statement = _CHANGE.format(
             leaf=leaf.table,
             found=", ".join(f"{new} AS n{number}" for number, new in enumerate(mapped)),
-            joins=" ".join(_JOIN.format(number=n, column=name) for n, name in enumerate(names)),
+            joins=_joins(columns),
             mapped=", ".join(mapped),
             sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
             range=part,
         )
-        async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
-            [(found, changed)] = await self._session.execute(statement)
+        try:
+            async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+                [(found, changed)] = await self._session.execute(statement)
+        except MOVED_MEANWHILE:
+            return 1  # at least
         self.report.rows += changed
         return int(found)
 
@@ -298,3 +315,10 @@ class Rekeyer:
         statement = _LEFT.format(table=table, counts=counts)
         [(left,)] = await self._session.execute(statement, [self._current] * len(old))
         return int(left)
+
+
+def _joins(columns: Sequence[RecoverableColumn]) -> str:
+    return " ".join(
+        _JOIN.format(number=number, column=quote_identifier(column.name))
+        for number, column in enumerate(columns)
+    )

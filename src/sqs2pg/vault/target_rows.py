@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
@@ -33,14 +34,38 @@ _COLUMNS = f"""SELECT a.attname,
        CASE WHEN {COLUMN_TYPE} = 'numeric' AND m.typmod > 4
             THEN ((m.typmod - 4) >> 16 & 65535) - ((m.typmod - 4 & 2047 # 1024) - 1024) END
 {OF_COLUMNS}"""
-_LEAVES = """SELECT format('%%I.%%I', n.nspname, c.relname),
+# A partition that is detached and attached again gets another row in pg_inherits.
+_TABLES = """WITH tree AS (
+    SELECT pg_catalog.to_regclass(%s)::oid AS oid
+    UNION SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t)
+SELECT c.relkind, format('%%I.%%I', n.nspname, c.relname), c.oid::bigint,
+       coalesce(i.xmin::text, ''),
        pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint,
-       EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
-               ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-               WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND a.attname = %s)
+       EXISTS (SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_attribute a
+               ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
+               WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL AND a.attname = %s),
+       EXISTS (SELECT FROM pg_catalog.pg_partitioned_table p
+               LEFT JOIN pg_catalog.pg_attribute a
+               ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs)
+               WHERE p.partrelid = c.oid
+               AND (a.attname = ANY (%s) OR 0 = ANY (p.partattrs::smallint[])))
+FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+ORDER BY 2"""
+# Tables outside the target that have all of its columns, such as a partition that was detached.
+_ALIKE = """SELECT format('%%I.%%I', n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND (c.oid = pg_catalog.to_regclass(%s) OR c.oid IN (
-    SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t))
+WHERE c.relkind IN ('r', 'p', 'f', 'm')
+AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+AND c.oid <> pg_catalog.to_regclass(%s) AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid AND NOT i.inhdetachpending)
+AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_attribute t
+    WHERE t.attrelid = pg_catalog.to_regclass(%s) AND t.attnum > 0 AND NOT t.attisdropped
+    AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+        AND NOT a.attisdropped AND a.attname = t.attname AND a.atttypid = t.atttypid))
 ORDER BY 1"""
 
 # What fills a NOT NULL column, for the types other than text that a mask, or another column of the
@@ -214,13 +239,56 @@ def _filler(column: _Known) -> str:
     return f"left(m.name, {column.length_max})" if column.length_max else "m.name"
 
 
-async def leaves(session: Session, table: str, column: str) -> list[Leaf]:
+class TargetTables(NamedTuple):
+    """The tables of one target at one moment."""
+
+    leaves: list[Leaf]
+    foreign: list[str]
+    """Partitions on other servers, which no statement of ours touches. Quoted for SQL."""
+    attached: frozenset[tuple[int, str]]
+    """Differs as soon as a partition is attached or detached, even one that comes back."""
+    by_person: bool
+    """Whether a change of the person's columns may move a row to another partition."""
+
+
+async def target_tables(
+    session: Session, table: str, column: str, changed: Sequence[str] = ()
+) -> TargetTables:
     """Return the tables that hold a target's rows, and whether `column` leads an index of each.
 
-    `table` is quoted for SQL. Raises psycopg.Error.
+    `table` is quoted for SQL. `changed` are the columns that are about to change. Between this and
+    a later statement rows may move, and partitions come and go: compare `attached` afterwards, and
+    search all the leaves in one statement. Opens a transaction. Raises psycopg.Error.
     """
-    rows = await session.execute(_LEAVES, [column, table, table])
-    return [Leaf(*row) for row in rows]
+    async with session.transaction("SET LOCAL lock_timeout = '60s'"):
+        rows = await session.execute(_TABLES, [table, table, column, [column, *changed]])
+    return TargetTables(
+        [Leaf(name, pages, leads) for kind, name, _, _, pages, leads, _ in rows if kind == "r"],
+        [name for kind, name, *_ in rows if kind == "f"],
+        frozenset((oid, link) for _, _, oid, link, *_ in rows),
+        any(moves for *_, moves in rows),
+    )
+
+
+def whole_if_moving(tables: TargetTables, table: str, *, indexed: bool) -> TargetTables:
+    """Return the target as its only leaf where a change may move rows to another partition.
+
+    A partition refuses a row that belongs to another one; the target moves it. `indexed`: as in
+    `Leaf`, for statements that need no parts.
+    """
+    if not tables.by_person:
+        return tables
+    pages = sum(leaf.pages for leaf in tables.leaves) if indexed else 0
+    return tables._replace(leaves=[Leaf(table, pages, indexed)])
+
+
+async def tables_alike(session: Session, table: str) -> list[str]:
+    """Return the tables outside a target that have all of its columns, quoted for SQL.
+
+    A partition that was detached is one; so is a copy that somebody made. `table` is quoted for
+    SQL. Raises psycopg.Error.
+    """
+    return [name for (name,) in await session.execute(_ALIKE, [table, table])]
 
 
 def random_id(target: PersonColumns, pseudonym: UUID) -> str:
@@ -238,5 +306,31 @@ def random_id(target: PersonColumns, pseudonym: UUID) -> str:
 
 
 def spellings(target: PersonColumns, ids: Iterable[str]) -> list[tuple[str, str]]:
-    """Return (id, spelling) pairs: every text that may stand for an id in the column."""
-    return [(id_, spelling) for id_ in ids for spelling in target.spellings(id_)]
+    """Return (id, spelling) pairs: every text that may stand for an id in the column.
+
+    Without those that a column of its type cannot hold: PostgreSQL would quote them in an error,
+    which goes to its log.
+    """
+    return [
+        (id_, spelling)
+        for id_ in ids
+        for spelling in target.spellings(id_)
+        if _storable(target.base, spelling)
+    ]
+
+
+def _storable(base: str, spelling: str) -> bool:
+    if "\0" in spelling:
+        return False
+    plain = spelling.isascii() and "_" not in spelling
+    try:
+        if base in INTEGER_RANGES:
+            lowest, highest = INTEGER_RANGES[base]
+            return plain and lowest <= int(spelling) <= highest
+        if base == "numeric":
+            return plain and Decimal(spelling).is_finite()
+        if base == "uuid":
+            UUID(spelling)
+    except (ValueError, ArithmeticError):
+        return False
+    return True

@@ -845,14 +845,17 @@ CREATE INDEX value_token ON pii.value (token);
 
 -- One row per erasure that was begun. It keeps the random name that the person's rows get until the
 -- erasure is finished, so that an erasure that is killed and run again uses the same name. After
--- that nothing says who it was.
+-- that nothing says who it was. The counts tell whether anything of that person was found.
 CREATE TABLE pii.erasure (
     id           bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     subject      uuid NOT NULL,
     pseudonym    uuid,                       -- what user_id becomes; NULL once finished
     begun_at     timestamptz NOT NULL DEFAULT now(),
     finished_at  timestamptz,
-    rows_changed bigint NOT NULL DEFAULT 0
+    keys_destroyed bigint NOT NULL DEFAULT 0,
+    values_removed bigint NOT NULL DEFAULT 0,
+    bodies_removed bigint NOT NULL DEFAULT 0, -- from the quarantine
+    rows_changed   bigint NOT NULL DEFAULT 0  -- cleared or deleted
 );
 CREATE UNIQUE INDEX erasure_open ON pii.erasure (subject) WHERE finished_at IS NULL;
 
