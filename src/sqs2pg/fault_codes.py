@@ -243,6 +243,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "status_token": ("The status address requires its token.", "Set `SQS2PG_STATUS__TOKEN`."),
         "status_unknown": ("The status page belongs to another version.", "Use the same version."),
         "status_unreachable": ("Nothing answers at the status address.", _ARGUMENT),
+        "temporary_tables": (
+            "The login may create no temporary table.",
+            "Grant `TEMPORARY` on the database.",
+        ),
         "too_many_lines": ("The archive has too many lines.", "Split it."),
         "unexpected": ("An unforeseen error.", _REPORT),
         "vault_gone": ("The schema `pii` is gone, but `sqs2pg` exists.", _RESTORE),
@@ -322,6 +326,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "node_path": ("A node cannot read the archive.", "Use shared storage or S3."),
         "node_settings": ("A node has other settings.", "Give every node the same settings."),
         "not_a_token": ("The argument does not look like a token.", _ARGUMENT),
+        "not_an_id": ("A line or the argument is no id.", "Correct it, or add `--exact`."),
         "not_confirmed": ("The command deletes permanently.", "Add `--yes`."),
         "operator_kind": ("The mask does not support this kind.", _SETTING),
         "partition_by": ("`sink.partition_by` is not set.", "Set it to a date column."),

@@ -5,23 +5,19 @@ Must never do: print or log a person's id.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async, stdin_lines
+from sqs2pg.cli import erasure_report
+from sqs2pg.cli.named_ids import ids_of
+from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings, load
 
 if TYPE_CHECKING:
-    from sqs2pg.vault.erase import Erased
-
-PEOPLE_MAX = 100_000
-"""The most ids that are read from stdin."""
+    from sqs2pg.vault.erase import Erased, Eraser
 
 
 @click.command()
@@ -32,6 +28,8 @@ PEOPLE_MAX = 100_000
     "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
 )
 @click.option("--delete-rows", is_flag=True, help="Remove the rows instead of clearing them.")
+@click.option("--dry-run", is_flag=True, help="Only look for the people; change nothing.")
+@click.option("--exact", is_flag=True, help="Take ids as they are: with quotes, white space, all.")
 @json_option
 def forget(
     user_id: str,
@@ -39,38 +37,55 @@ def forget(
     reason: str,
     ticket: str,
     delete_rows: bool,
+    dry_run: bool,
+    exact: bool,
     as_json: bool,
 ) -> None:
     """Erase a person; with - all those whose ids stdin gives, one per line. An audited act.
 
     Their keys are destroyed and the values that they sealed are removed. Their rows lose their
-    tokens and get a random user id. It may be repeated; if it was interrupted, run it again.
+    tokens and get a random user id. It may be repeated; if it was interrupted, run it again. Exit
+    code 1: nobody was found, or rows about them kept coming.
     """
     settings = load(config)
-    ids = stdin_lines(most=PEOPLE_MAX) if user_id == "-" else [user_id]
-    if not all(ids):
-        raise SettingsError("a user id is empty", hint="give one id per line")
-    report = run_async(erase_people(settings, ids, reason, ticket, delete_rows=delete_rows))
-    remains = _remains(report, settings)
+    ids = ids_of(user_id, _headers(settings), exact=exact)
+    work = _erase(settings, ids, reason, ticket, delete_rows=delete_rows, dry_run=dry_run)
+    eraser = run_async(work)
+    report = eraser.report
+    lines = erasure_report.line_numbers(ids, eraser.not_found) if user_id == "-" else list[int]()
     if as_json:
-        print_json({**_flat(report, settings), "remains": remains})
-        return
-    people = "person" if report.subjects == 1 else "people"
-    rows = f"{report.rows_deleted:,} deleted" if delete_rows else f"{report.rows_changed:,} cleared"
-    print(
-        f"erased {report.subjects:,} {people}: {report.keys_destroyed:,} keys destroyed, "
-        f"{report.values_removed:,} values removed, rows {rows}, "
-        f"{report.quarantine_removed:,} quarantined bodies removed"
-    )
-    print("what remains, and where:")
-    for line in remains:
-        print(f"- {line}")
+        print_json(erasure_report.flat(report, settings, lines, dry_run=dry_run))
+    else:
+        print(
+            erasure_report.text(report, settings, lines, delete_rows=delete_rows, dry_run=dry_run)
+        )
+    if not report.found or report.rows_left:
+        raise SystemExit(1)
 
 
 async def erase_people(
-    settings: Settings, ids: list[str], reason: str, ticket: str, *, delete_rows: bool
+    settings: Settings,
+    ids: list[str],
+    reason: str,
+    ticket: str,
+    *,
+    delete_rows: bool = False,
+    dry_run: bool = False,
 ) -> Erased:
     """Erase the people with these ids, with a progress line. Raises as `Eraser.run`."""
+    work = _erase(settings, ids, reason, ticket, delete_rows=delete_rows, dry_run=dry_run)
+    return (await work).report
+
+
+async def _erase(
+    settings: Settings,
+    ids: list[str],
+    reason: str,
+    ticket: str,
+    *,
+    delete_rows: bool,
+    dry_run: bool,
+) -> Eraser:
     from sqs2pg.runners.compile_subjects import person_columns_of, references_of
     from sqs2pg.runners.connect import database_and_keys
     from sqs2pg.vault.erase import Eraser
@@ -86,35 +101,16 @@ async def erase_people(
             rows = report.rows_changed + report.rows_deleted
             return report.subjects, len(ids), {"rows": rows, "pages": eraser.pages}
 
-        async with Ticker("erasing", state):
-            return await eraser.run(ids, reason, ticket)
+        async with Ticker("searching" if dry_run else "erasing", state):
+            if dry_run:
+                await eraser.search(ids)
+            else:
+                await eraser.run(ids, reason, ticket)
+        return eraser
 
 
-def _flat(report: Erased, settings: Settings) -> dict[str, Any]:
-    tree: dict[str, Any] = msgspec.to_builtins(report)
-    del tree["quarantine_unreadable_newest"]
-    tree["quarantine_unreadable_until"] = _until(report, settings)
-    return tree
-
-
-def _until(report: Erased, settings: Settings) -> str | None:
-    newest = report.quarantine_unreadable_newest
-    days = timedelta(days=settings.quarantine.retention_days)
-    return f"{newest + days:%Y-%m-%d}" if newest else None
-
-
-def _remains(report: Erased, settings: Settings) -> list[str]:
-    """Return what this erasure cannot reach."""
-    lines = []
-    if report.quarantine_unreadable:
-        lines.append(
-            f"{report.quarantine_unreadable:,} quarantined bodies, sealed, that do not say whose "
-            f"they are; the last is purged on {_until(report, settings)}"
-        )
-    return [
-        *lines,
-        "messages in flight on the queue: their rows will be new ones; forget again afterwards",
-        "backups and WAL archives made before, which hold values and wrapped keys: let them expire",
-        "replicas, until they have replayed this; dead row versions, until VACUUM",
-        "copies that were made elsewhere of rows or revealed values",
-    ]
+def _headers(settings: Settings) -> set[str]:
+    """Return what a column of ids may be called: the field, and its columns in the targets."""
+    subject = settings.vault.subject
+    columns = {field.column for field in settings.fields if field.source == subject}
+    return {subject, "user_id", "userid", "user id", "id", *columns}

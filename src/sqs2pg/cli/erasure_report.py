@@ -1,0 +1,122 @@
+"""What `forget` reports: counts, who was not found, and what it cannot reach.
+
+Must never do: name a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sqs2pg.settings import Settings
+
+if TYPE_CHECKING:
+    from sqs2pg.vault.erase import Erased
+
+LINES_SHOWN_MAX = 20
+"""Line numbers of people who were not found, in text; `--json` has them all."""
+
+
+def flat(report: Erased, settings: Settings, lines: list[int], *, dry_run: bool) -> dict[str, Any]:
+    """Return the report for `--json`. `lines` are the line numbers of those not found."""
+    tree: dict[str, Any] = msgspec.to_builtins(report)
+    del tree["quarantine_unreadable_newest"]
+    return {
+        "dry_run": dry_run,
+        **tree,
+        "not_found_lines": lines,
+        "quarantine_unreadable_until": _until(report, settings),
+        "remains": remains(report, settings),
+    }
+
+
+def text(
+    report: Erased, settings: Settings, lines: list[int], *, delete_rows: bool, dry_run: bool
+) -> str:
+    """Return the report for people to read."""
+    rows = report.rows_deleted if delete_rows else report.rows_changed
+    verb = "deleted" if delete_rows else "cleared"
+    would = "would erase" if dry_run else "erased"
+    told = [
+        (
+            f"{would} {_count(report.found, 'person', 'people')}: "
+            f"{report.keys_destroyed:,} keys destroyed, {report.values_removed:,} values removed, "
+            f"rows {rows:,} {verb}, {report.quarantine_removed:,} quarantined bodies removed"
+        )
+    ]
+    if report.not_found:
+        told.append(
+            f"not found: {_count(report.not_found, 'person', 'people')}{_on(lines)}. Nothing is "
+            "kept under such an id, or it was erased before"
+        )
+    if report.rows_left:
+        told.append(
+            f"NOT FINISHED: {report.rows_left:,} rows about them were added meanwhile; stop the "
+            "messages about them, then run the same command again"
+        )
+    if report.came_back:
+        told.append(
+            f"{_count(report.came_back, 'of them has', 'of them have')} a new key: a message came "
+            "meanwhile; run the same command again"
+        )
+    told.append("what remains, and where:" if not dry_run else "what would remain, and where:")
+    return "\n".join([*told, *(f"- {line}" for line in remains(report, settings))])
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def _on(lines: list[int]) -> str:
+    if not lines:
+        return ""
+    shown = ", ".join(map(str, lines[:LINES_SHOWN_MAX]))
+    more = f" and {len(lines) - LINES_SHOWN_MAX:,} more" if len(lines) > LINES_SHOWN_MAX else ""
+    return f" (line{'s' if len(lines) > 1 else ''} {shown}{more})"
+
+
+def _until(report: Erased, settings: Settings) -> str | None:
+    newest = report.quarantine_unreadable_newest
+    days = timedelta(days=settings.quarantine.retention_days)
+    return f"{newest + days:%Y-%m-%d}" if newest else None
+
+
+def remains(report: Erased, settings: Settings) -> list[str]:
+    """Return what this erasure cannot reach, one line each."""
+    lines = []
+    if report.quarantine_unreadable:
+        lines.append(
+            f"{report.quarantine_unreadable:,} quarantined bodies, sealed, that do not say whose "
+            f"they are; the last is purged on {_until(report, settings)}"
+        )
+    lines += [
+        f"rows in the foreign table {table}, a partition on another server: erase them there"
+        for table in report.tables_skipped
+    ]
+    lines += [
+        f"rows in {table}, which has the columns of a target and is no part of it, as a detached "
+        "partition or a copy has: erase them there"
+        for table in report.tables_alike
+    ]
+    return [
+        *lines,
+        "messages in flight on the queue: their rows will be new ones; forget again afterwards",
+        (
+            "the server's logs, as far as statements, their parameters or rows were logged before "
+            "(log_statement, log_min_duration_statement, auto_explain, pgaudit): let them expire"
+        ),
+        "backups and WAL archives made before, which hold values and wrapped keys: let them expire",
+        (
+            "replicas, until they have replayed this; dead row versions, until VACUUM; what "
+            "subscribers of a publication keep"
+        ),
+        "copies that were made elsewhere of rows or revealed values",
+    ]
+
+
+def line_numbers(ids: Iterable[str], wanted: set[str]) -> list[int]:
+    """Return on which lines the wanted ids were given, from 1."""
+    return [number for number, id_ in enumerate(ids, 1) if id_ in wanted]
