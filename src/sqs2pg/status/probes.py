@@ -206,7 +206,7 @@ class Probes:
         current = room.key_version == self._key_version()
         results.keys = ReadinessCheck(current, "" if current else "another key version is active")
 
-    async def leave(self, limit_s: float) -> None:
+    async def leave(self, limit_s: float = LEAVE_S) -> None:
         """Remove this worker's row at an orderly end, if the database answers within `limit_s`.
 
         If that fails, the row is soon stale.
