@@ -265,7 +265,7 @@ def health(image: Image, port: int) -> int:
 
 
 def own_port() -> str:
-    return load(environ={}, discover=False).status.bind.rpartition(":")[2]
+    return load(environ={}, discover=False).status.address.rpartition(":")[2]
 
 
 def first_process(process: subprocess.Popen[str]) -> int:

@@ -87,7 +87,7 @@ class StatusOutput(msgspec.Struct):
     def shown(self) -> Iterator[None]:
         """Serve, and show the view if it is wanted, while the block runs."""
         served, settings = self.served, self.settings
-        record = self.address_file is None and bool(settings.bind or self.view)
+        record = self.address_file is None and bool(settings.address or self.view)
         with (
             recording(served.snapshot, wanted=record) as recorder,
             status_server(

@@ -169,7 +169,7 @@ async def run_workers(
         access = Access.from_settings(settings.status)
         fleet = WorkerGroup(folder, token=access.token, about=about_of(settings))
         view = live_view.wanted()
-        answering = bool(settings.status.bind or view)
+        answering = bool(settings.status.address or view)
         workers = Workers(
             [WorkerProcess(n, command, folder, status=answering, relay=view) for n in range(count)]
         )

@@ -16,7 +16,7 @@ import msgspec
 
 from sqs2pg.cli.options import config_option, json_option, print_json
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import load
+from sqs2pg.settings import DEFAULT_BIND, load
 from sqs2pg.status.access import read_token
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def status_at(address: str | None, config: Path | None) -> StatusClient:
     """Return the status server at an address, else at that of the settings."""
     settings = load(config)
     return StatusClient(
-        address or settings.status.bind or "127.0.0.1:9465", read_token(settings.status)
+        address or settings.status.address or DEFAULT_BIND, read_token(settings.status)
     )
 
 

@@ -29,6 +29,7 @@ from sqs2pg.settings.fields import (
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
 from sqs2pg.settings.rules import cross_check
 from sqs2pg.settings.sections import (
+    DEFAULT_BIND,
     LedgerSettings,
     Settings,
     SinkSettings,
@@ -42,6 +43,7 @@ __all__ = [
     "ATTRIBUTE",
     "CONFIG_VARIABLE",
     "CONTENT_ENCODING",
+    "DEFAULT_BIND",
     "DEFAULT_FILE",
     "ENVIRONMENT_PREFIX",
     "POINTER_SIZES",

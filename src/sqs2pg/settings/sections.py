@@ -55,17 +55,10 @@ class SourceSettings(Section, frozen=True):
     ] = 0
     in_flight_messages_max: Annotated[int, Meta(ge=10, le=120_000)] = 20_000
     in_flight_bytes_max: Annotated[int, Meta(ge=2**20)] = 64 * 2**20
-    drain_settle_s: (
-        Annotated[
-            float,
-            Meta(
-                ge=0,
-                le=3600,
-                description="quiet time after which --drain ends; default 60, or 1 on loopback",
-            ),
-        ]
-        | None
-    ) = None
+    drain_settle_s: Annotated[
+        Annotated[float, Meta(ge=0, le=3600)] | None,
+        Meta(description="quiet time after which --drain ends; default 60, or 1 on loopback"),
+    ] = None
 
 
 class SinkSettings(Section, frozen=True):
@@ -184,17 +177,21 @@ class LedgerSettings(Section, frozen=True):
     ] = ""
 
 
+DEFAULT_BIND = "127.0.0.1:9465"
+"""Where the status is served if `status.bind` is not set."""
+
+
 class StatusSettings(Section, frozen=True):
     """`[status]`: metrics, health and the status page over HTTP."""
 
     bind: Annotated[
-        str,
+        Annotated[str, Meta(pattern=rf"^(|.+:{_PORT}){END}")] | None,
         Meta(
-            pattern=rf"^(|.+:{_PORT}){END}",
             description="host:port of the status page, /metrics, /livez and /readyz; empty: off; "
-            "port 0: any; off loopback all but /livez and /readyz need the token",
+            f"port 0: any; default {DEFAULT_BIND}, or any port where that is taken; off loopback "
+            "all but /livez and /readyz need the token",
         ),
-    ] = "127.0.0.1:9465"
+    ] = None
     token: Annotated[
         str, Meta(description="if set, required as `Authorization: Bearer …` or in a form")
     ] = ""
@@ -217,10 +214,15 @@ class StatusSettings(Section, frozen=True):
     ] = "auto"
 
     def __repr__(self) -> str:
-        return f"StatusSettings({self.bind})"  # the token is a secret
+        return f"StatusSettings({self.address})"  # the token is a secret
 
     def __rich_repr__(self) -> Any:
-        yield self.bind
+        yield self.address
+
+    @property
+    def address(self) -> str:
+        """Where the status is to be served; empty: nowhere."""
+        return DEFAULT_BIND if self.bind is None else self.bind
 
 
 class AwsLambdaSettings(Section, frozen=True):

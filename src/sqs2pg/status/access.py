@@ -46,7 +46,7 @@ class Access:
     @classmethod
     def from_settings(cls, settings: StatusSettings) -> Access:
         """Return the rules of `[status]`. Raises SettingsError if the token cannot be read."""
-        host = settings.bind.rpartition(":")[0].strip("[]")
+        host = settings.address.rpartition(":")[0].strip("[]")
         return cls(read_token(settings), loopback=is_loopback(host), hosts=settings.hosts)
 
     @property

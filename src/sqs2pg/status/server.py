@@ -6,6 +6,7 @@ only reads. The page loads everything from here, so it works without any other n
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import threading
@@ -21,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.settings import DEFAULT_BIND
 from sqs2pg.status.access import Access
 from sqs2pg.status.recorder import Moment, Recorder
 from sqs2pg.status.snapshot import TakeSnapshot, encode
@@ -74,7 +76,7 @@ class Site(msgspec.Struct):
 
 @contextmanager
 def status_server(
-    bind: str,
+    bind: str | None,
     registry: CollectorRegistry,
     health: Health,
     *,
@@ -85,11 +87,11 @@ def status_server(
 ) -> Iterator[str]:
     """Serve while the block runs; yield the address, `http://host:port`, or "" if `bind` is empty.
 
-    If the port is taken, probably by another pipeline on this machine, a free one is used and
-    logged. The page is served if there is a recorder. Raises SettingsError if the host cannot be
-    bound.
+    None is `DEFAULT_BIND`, or a free port where that one is taken, probably by another pipeline on
+    this machine. The page is served if there is a recorder. Raises SettingsError if `bind` cannot
+    be bound.
     """
-    if not bind:
+    if bind == "":
         yield ""
         return
     site = Site(registry, health, ready or health, access or Access(), take, recorder)
@@ -109,17 +111,20 @@ def status_server(
         server.server_close()
 
 
-def _listen(bind: str, site: Site) -> ThreadingHTTPServer:
-    host, _, port = bind.rpartition(":")
-    for candidate in (int(port), 0):
-        try:
-            return _Server((host.strip("[]"), candidate), site)
-        except OSError as error:
-            failure = error
-    raise SettingsError(
-        f"status.bind: cannot listen on {host}: {failure.strerror}",
-        hint='host:port of this machine, such as "127.0.0.1:9465", or "" for none',
-    )
+def _listen(bind: str | None, site: Site) -> _Server:
+    host, _, port = (DEFAULT_BIND if bind is None else bind).rpartition(":")
+    address = host.strip("[]")
+    try:
+        return _Server((address, int(port)), site)
+    except OSError as error:
+        if bind is None and error.errno == errno.EADDRINUSE:
+            log.warning("status: the default port is taken; a free one is used", code="port_taken")
+            return _Server((address, 0), site)
+        taken = "; port 0 takes any free one" if error.errno == errno.EADDRINUSE else ""
+        raise SettingsError(
+            f"status.bind: cannot listen on {host}:{port}: {error.strerror}",
+            hint=f'host:port of this machine, such as "{DEFAULT_BIND}", or "" for none{taken}',
+        ) from None
 
 
 class _Server(ThreadingHTTPServer):
