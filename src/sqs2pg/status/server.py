@@ -7,13 +7,16 @@ only reads. The page loads everything from here, so it works without any other n
 from __future__ import annotations
 
 import errno
+import io
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -27,9 +30,15 @@ from sqs2pg.status.access import Access
 from sqs2pg.status.recorder import Moment, Recorder
 from sqs2pg.status.snapshot import TakeSnapshot, encode
 
-_REQUEST_S = 5.0  # a silent client holds its thread no longer than this
+_REQUEST_S = 5.0
+"""For a whole request, however its bytes drip; then for each part of the answer, so that a client
+that is silent or does not read holds its thread no longer than this."""
+_REQUEST_BYTES_MAX = 64 * 1024
 CLIENTS_MAX = 64
 """Requests at a time, including streams to open pages; others get status 503."""
+CONNECTIONS_MAX = CLIENTS_MAX + 16
+"""Connections at a time. The next one takes the place of the one whose request is awaited longest,
+so that half-sent requests keep no probe out."""
 STREAMS_MAX = 40
 """Streams to open pages; fewer, so that there is always room for probes and scrapes."""
 _LOGIN_BYTES_MAX = 4096
@@ -131,13 +140,53 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # If allowed, two pipelines could share a port, and a scrape would reach a random one of them.
     allow_reuse_port = False
+    request_queue_size = CONNECTIONS_MAX
 
     def __init__(self, address: tuple[str, int], site: Site) -> None:
         self.site = site
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.room = threading.BoundedSemaphore(CLIENTS_MAX)
         self.streams = threading.BoundedSemaphore(STREAMS_MAX)
+        self._lock = threading.Lock()
+        self._open = 0
+        self._awaited: dict[socket.socket, None] = {}  # whose request is not whole, oldest first
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Count a connection as it is accepted, and give it a thread."""
+        with self._lock:
+            if self._open >= CONNECTIONS_MAX:
+                oldest = next(iter(self._awaited), None)
+                if oldest is None:
+                    self.shutdown_request(request)
+                    return
+                del self._awaited[oldest]
+                with suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # wakes its thread, which ends
+            self._open += 1
+            self._awaited[request] = None
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._left(request)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, and count it no longer."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._left(request)
+
+    def request_came(self, request: socket.socket) -> None:
+        """Note that the head of a connection's request is whole."""
+        with self._lock:
+            self._awaited.pop(request, None)
+
+    def _left(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open -= 1
+            self._awaited.pop(request, None)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log nothing: clients often go away, and a traceback may quote what they sent."""
@@ -162,11 +211,42 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
         return choose_encoder("")
 
 
+class _Incoming(io.RawIOBase):
+    """What a client sends, within one deadline and one bound for all of it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = time.monotonic() + _REQUEST_S
+        self._left = _REQUEST_BYTES_MAX
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0 or self._left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left_s)
+        count = self._connection.recv_into(buffer)
+        self._left -= count
+        return count
+
+
 class _Handler(BaseHTTPRequestHandler):
-    timeout = _REQUEST_S
     server: _Server
     server_version = "sqs2pg"
     sys_version = ""
+
+    def setup(self) -> None:
+        """Read within bounds."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Incoming(self.connection))
+
+    def parse_request(self) -> bool:
+        """Parse the head of a request."""
+        whole = super().parse_request()
+        self.server.request_came(self.connection)
+        return whole
 
     def do_GET(self) -> None:
         with _place(self.server.room) as room:
@@ -291,6 +371,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _begin(self, status: int, content_type: str, more: dict[str, str]) -> None:
+        self.connection.settimeout(_REQUEST_S)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         for name, value in (*_HEADERS.items(), *more.items()):

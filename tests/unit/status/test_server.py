@@ -1,12 +1,16 @@
-"""The status server's address."""
+"""The status server's bounds: a port that is taken, clients that say nothing, too many of them."""
 
 from __future__ import annotations
 
 import re
+import select
 import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -14,7 +18,9 @@ from structlog.testing import capture_logs
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.status import server
-from sqs2pg.status.server import status_server
+from sqs2pg.status.server import CONNECTIONS_MAX, status_server
+
+HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @contextmanager
@@ -28,6 +34,13 @@ def taken() -> Iterator[str]:
     """An address that somebody listens at."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         yield f"127.0.0.1:{holder.getsockname()[1]}"
+
+
+def connected(address: str, said: bytes = HALF) -> socket.socket:
+    where = urlsplit(address)
+    client = socket.create_connection((where.hostname, where.port), timeout=30)
+    client.sendall(said)
+    return client
 
 
 def test_a_written_address_that_is_taken_is_an_error(taken: str) -> None:
@@ -48,3 +61,37 @@ def test_the_default_address_gives_way_with_a_warning(
         with urllib.request.urlopen(f"{address}/livez", timeout=30) as answer:
             assert answer.status == 200
     assert [line["log_level"] for line in said if line.get("code") == "port_taken"] == ["warning"]
+
+
+def test_half_sent_requests_take_few_descriptors_and_keep_no_probe_out() -> None:
+    with serving() as address, ExitStack() as stack:
+        before = threading.active_count()
+        for _ in range(3 * CONNECTIONS_MAX):
+            stack.enter_context(connected(address))
+        with urllib.request.urlopen(f"{address}/livez", timeout=30) as answer:
+            assert answer.status == 200
+        # One more for the probe, and one that is ending.
+        assert threading.active_count() - before <= CONNECTIONS_MAX + 2
+
+
+@pytest.mark.parametrize("head", [HALF, b"", b"GET /livez HTTP/1.1\r\nX: "])
+def test_a_request_that_drips_in_ends_with_one_deadline(
+    monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(server, "_REQUEST_S", 0.5)
+    with serving() as address, connected(address, head) as client:
+        began = time.monotonic()
+        while not select.select([client], [], [], 0.05)[0]:
+            client.sendall(b"x")
+            assert time.monotonic() - began < 30
+        assert time.monotonic() - began >= 0.4
+
+
+def test_a_request_without_end_is_cut() -> None:
+    line = b"X-Filler: " + b"x" * 1000 + b"\r\n"
+    with (
+        serving() as address,
+        connected(address, b"GET / HTTP/1.1\r\n") as client,
+        pytest.raises((BrokenPipeError, ConnectionResetError)),
+    ):
+        client.sendall(line * 10_000)
