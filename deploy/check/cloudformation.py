@@ -98,7 +98,7 @@ def lambda_problems(text: str = "") -> Iterator[str]:
             yield f"visibility {visible} s is below six times the timeout of {timeout} s"
     source = function["Events"]["Queue"]["Properties"]
     if source["FunctionResponseTypes"] != ["ReportBatchItemFailures"]:
-        yield "without ReportBatchItemFailures one failure sends a whole batch back"
+        yield "without ReportBatchItemFailures Lambda deletes the messages that are given back"
     environment = function["Environment"]["Variables"]
     yield from open_secrets({k: v for k, v in _plain(environment).items() if k != "DATABASE_URL"})
     settings = settings_of(_plain(environment))

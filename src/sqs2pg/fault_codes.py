@@ -123,6 +123,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "aws_timeout": ("AWS did not answer in time.", _WAIT),
         "aws_tls": ("The TLS handshake failed.", _NETWORK),
         "aws_unreachable": ("The endpoint accepts no connection.", _NETWORK),
+        "batch_released": (
+            "The Lambda handler gives back every message of a batch.",
+            "See the code that it logs before.",
+        ),
         "cloudwatch_unavailable": (
             "CloudWatch did not answer; the queue's age is estimated.",
             _WAIT,

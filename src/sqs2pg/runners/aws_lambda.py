@@ -9,7 +9,9 @@ outcome is committed. On a FIFO queue the failed message and all later ones of i
 Promises: the connection, the keys and the compiled mapping stay warm between invocations. No batch
 is started inside the margin before the function's timeout. A batch that is under way shortly before
 it is cut and given back; if it was committed after all, the ledger makes it a duplicate. Where
-going on would be wrong (a key, the settings, the table) it raises, and the whole event goes back.
+every message goes back it raises, and so it does where going on would be wrong (a key, the
+settings, the table): the whole event goes back, even if the event source mapping lacks
+ReportBatchItemFailures, without which Lambda deletes what a returned answer names.
 """
 
 from __future__ import annotations
@@ -256,7 +258,11 @@ class Function:
     def handle(
         self, event: object, remaining_s: Callable[[], float]
     ) -> dict[str, list[dict[str, str]]]:
-        """Return Lambda's partial batch response. Raises where the whole event must go back."""
+        """Return Lambda's partial batch response.
+
+        Raises TransientFault where every message goes back, and where going on would be wrong
+        FatalFault, KeyFault or SettingsError.
+        """
         if isinstance(event, Mapping) and event.get("detail-type") == UPKEEP_EVENT:
             self._runner.run(self._upkeep())
             return {"batchItemFailures": []}
@@ -266,6 +272,8 @@ class Function:
             failed = self._runner.run(self._settle(messages, fifo, remaining_s))
         finally:
             self._print_metrics(len(messages), len(failed))
+        if messages and len(failed) == len(messages):
+            raise TransientFault("every message of the batch goes back", code="batch_released")
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
     def close(self) -> None:
@@ -360,8 +368,9 @@ def handler(event: object, context: Any) -> dict[str, list[dict[str, str]]]:
     """Handle one invocation; the function's `Handler` is `sqs2pg.aws_lambda.handler`.
 
     Calls `get_remaining_time_in_millis()` of Lambda's `context`. Returns
-    `{"batchItemFailures": [{"itemIdentifier": MessageId}, …]}`. Raises an Sqs2pgError where going
-    on would be wrong; then the whole event returns to the queue. Its text quotes no message.
+    `{"batchItemFailures": [{"itemIdentifier": MessageId}, …]}`. Raises an Sqs2pgError where every
+    message goes back or going on would be wrong; then the whole event returns to the queue. Its
+    text quotes no message.
     """
     global _function  # noqa: PLW0603  what Lambda keeps warm is the module
     try:
@@ -369,6 +378,9 @@ def handler(event: object, context: Any) -> dict[str, list[dict[str, str]]]:
             log.configure()
             _function = Function(load())
         return _function.handle(event, lambda: context.get_remaining_time_in_millis() / 1000)
+    except TransientFault as fault:
+        logger.warning("the whole batch goes back", code=fault.code)
+        raise
     except Sqs2pgError as fault:
         logger.error("the whole batch goes back", code=fault.code)  # noqa: TRY400
         if _function is not None:
