@@ -170,7 +170,7 @@ def test_a_rotation_never_writes_a_file_that_no_command_can_read(
     shell("run", "--drain")
     kept = (tmp_path / "sqs2pg.keys").read_bytes()
     query("INSERT INTO sqs2pg.key VALUES ('pseudonym', 9999, repeat('f', 16), false)")
-    said = shell.error("keys", "rotate", "--break-joins", code=1)
+    said = shell.error("keys", "rotate", "--break-joins", code=2)
     assert "cannot have version 10000: versions go to 9,999" in said
     assert "delete its row of sqs2pg.key" in said
     assert (tmp_path / "sqs2pg.keys").read_bytes() == kept

@@ -22,6 +22,7 @@ from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
+from sqs2pg.postgres.table_owners import check_owner
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.settings import Settings, Target
 
@@ -181,6 +182,8 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
         columns.check_subject(settings, target, found)
         resolved = await resolve_table(session, table)
         assert resolved is not None
+        if warning := await check_owner(session, resolved):
+            done.append(f"look: {warning}")
         if position == 0 and settings.sink.partition_by:
             await note_partitions(session, settings, resolved)
         if resolved in registered or (registered and position == 0):

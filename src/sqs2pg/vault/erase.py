@@ -22,6 +22,7 @@ from sqs2pg.postgres import audit
 from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.postgres.table_owners import refuse_as_superuser
 from sqs2pg.vault.crypto import reference_of
 from sqs2pg.vault.named_people import (
     PEOPLE,
@@ -196,6 +197,7 @@ class Eraser:
 
     async def _prepare(self) -> None:
         await require_temporary(self._session)
+        await refuse_as_superuser(self._session, [target.table for target in self._targets])
         self._targets = [await with_column_types(self._session, target) for target in self._targets]
 
     async def _destroy(self, subjects: dict[str, str], reason: str, ticket: str) -> None:

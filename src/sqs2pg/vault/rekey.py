@@ -26,6 +26,7 @@ from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE, explained
+from sqs2pg.postgres.table_owners import refuse_as_superuser
 from sqs2pg.vault.batching import (
     BY_INDEX,
     FIRST_SUBJECT,
@@ -147,6 +148,7 @@ class Rekeyer:
         others kept changing rows of a target.
         """
         with explained():
+            await refuse_as_superuser(self._session, self._tables())
             await wait_for_batches(self._session)
             [(self.total,)] = await self._session.execute(_COUNT, [self._fields, self._current])
             [(mapped,)] = await self._session.execute(_MAP_ROWS)

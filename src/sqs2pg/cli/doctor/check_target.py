@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from sqs2pg.cli.doctor.check_partitions import check_partitions
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import TEXT_TYPES
 from sqs2pg.postgres.catalog import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
+from sqs2pg.postgres.table_owners import check_owner
 from sqs2pg.settings import Settings, Target
 
 _TABLE = f"""SELECT c.relpersistence, c.relkind,
@@ -76,7 +78,17 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 "check the policies FOR INSERT of the pipeline's role",
             )
         )
+    findings += await _owner(name, session, table)
     return findings + await check_partitions(context, name, table)
+
+
+async def _owner(name: str, session: Session, table: str) -> list[Finding]:
+    try:
+        warning = await check_owner(session, table)
+    except FatalFault as fault:
+        return [fail(f"{name} owner", fault.what, fault.hint)]
+    remedy = "let one plain role own both, unless each role trusts the other"
+    return [warn(f"{name} owner", warning, remedy)] if warning else []
 
 
 def _spellings(
