@@ -26,7 +26,7 @@ from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.postgres.reject_streak import Streak
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.runners.compile_plan import compile_plan
-from sqs2pg.runners.connect import connect, connected, database_hosts, keyring_of
+from sqs2pg.runners.connect import Connector, connect, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
@@ -47,6 +47,8 @@ class Processing(msgspec.Struct):
     sink_plan: SinkPlan
     batch_log: BatchLog
     rotation: KeyRotation
+    connect: Connector
+    """Opens further connections to the database."""
 
 
 async def upkeep(settings: Settings, pipeline: int) -> None:
@@ -90,28 +92,31 @@ async def assemble_processors(
     traces = start_traces(settings.telemetry, about.queue, about.table, about.pipeline)
     try:
         keyring = keyring_of(settings, endpoints)
-        first = await connect(settings)
+        connector = Connector(settings)
+        first = await connector()
         sessions.append(first)
         number = await pipeline_id(first, settings)
         compiler, compiled = await compile_plan(
             first, settings, keyring, number, is_fifo=is_fifo, archive=archive
         )
         while len(sessions) < settings.sink.connections:
-            sessions.append(await connect(settings))
+            sessions.append(await connector())
 
         async def compile_again() -> Compiled:
             # In a thread: a provider may ask AWS.
             fresh = await asyncio.to_thread(keyring_of, settings, endpoints)
-            async with connected(settings) as session:
+            session = await connector()
+            try:
                 return await compiler.compile_checked(session, fresh)
+            finally:
+                await session.close()
 
         metrics, batch_log = metrics or Metrics(), BatchLog()
         rotation = KeyRotation(compiled, compile_again)
         streak, recent = Streak(), RecentKeys()
         sink_plan = compiled.sink_plan
         sinks = [
-            Sink(session, sink_plan, lambda: connect(settings), compiled.vault, streak)
-            for session in sessions
+            Sink(session, sink_plan, connector, compiled.vault, streak) for session in sessions
         ]
         processors = [
             Processor(
@@ -125,7 +130,9 @@ async def assemble_processors(
             )
             for sink in sinks
         ]
-        yield Processing(processors, compiled.keyring, metrics, sink_plan, batch_log, rotation)
+        yield Processing(
+            processors, compiled.keyring, metrics, sink_plan, batch_log, rotation, connector
+        )
     finally:
         if traces:
             await asyncio.to_thread(traces.close)

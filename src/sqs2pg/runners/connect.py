@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
+
+LOGIN_PATIENCE_S = 600.0
+"""How long a login that was good before may be refused in a running pipeline, seconds."""
 
 
 async def connect(settings: Settings) -> Session:
@@ -44,6 +48,36 @@ async def _connect_by_token(dsn: str) -> Session:
                 away = fault
     assert away is not None, "a string without a server is refused"
     raise away
+
+
+class Connector:
+    """Connects for a running pipeline. What has admitted it once is expected to do so again.
+
+    A password, certificate or role is changed at the server and at this process minutes apart. So
+    after a first good login a refusal counts as passing, and messages are held. Refused for
+    LOGIN_PATIENCE_S without a good login in between, it counts as a refusal: a supervisor's new
+    process may have what this one lacks, such as a variable with the new password.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._admitted = False
+        self._refused_at: float | None = None
+
+    async def __call__(self) -> Session:
+        """Connect. Raises SettingsError, TransientFault or FatalFault."""
+        try:
+            session = await connect(self._settings)
+        except FatalFault as fault:
+            if not self._admitted:
+                raise
+            now = time.monotonic()
+            self._refused_at = self._refused_at or now
+            if now - self._refused_at >= LOGIN_PATIENCE_S:
+                raise
+            raise TransientFault(fault.what, code=fault.code, hint=fault.hint) from None
+        self._admitted, self._refused_at = True, None
+        return session
 
 
 @asynccontextmanager

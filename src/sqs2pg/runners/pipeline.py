@@ -27,7 +27,7 @@ from sqs2pg.postgres.dsn import network_address, resolve_dsn
 from sqs2pg.postgres.migrations import migrations
 from sqs2pg.postgres.workers import WorkerRegistry
 from sqs2pg.runners.assembly import Processing, about_of, assemble_processors, upkeep
-from sqs2pg.runners.connect import connect, endpoint_hosts
+from sqs2pg.runners.connect import endpoint_hosts
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.queue import QueueSource
@@ -206,7 +206,7 @@ class Pipeline:
             self.batch_log,
             WorkerRegistry(number, metrics.started_at),
             self.consumer.totals,
-            connect=lambda: connect(settings),
+            connect=made.connect,
             key_version=lambda: made.rotation.key_version,
             migrations=len(migrations()),
             database_host=network_address(resolve_dsn(settings.sink.dsn)),
