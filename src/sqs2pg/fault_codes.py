@@ -166,6 +166,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Correct the table or the mapping. The messages stay on the queue.",
         ),
         "archive_damaged": ("The archive is damaged or cut off.", "Replace it; run it again."),
+        "archive_format": (
+            "The archive is not JSON lines. Nothing of it was written.",
+            "Unpack or convert it; run it again.",
+        ),
         "archive_line": ("A line is too long.", "Check that the file holds JSON lines."),
         "aws_access_denied": ("The role may not make this call.", _GRANT),
         "aws_bad_credentials": ("The access key or its secret is wrong.", "Correct them."),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import signal
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,39 @@ def test_a_path_that_names_nothing_and_a_damaged_archive(shell: Shell, archive: 
     shell.error("backfill", "nowhere.jsonl", code=2)
     archive.write_bytes(archive.read_bytes()[:-100])
     shell.error("backfill", str(archive), code=1)
+
+
+@pytest.mark.usefixtures("migrated_database")
+def test_what_is_no_json_lines_is_refused_and_may_be_given_again(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
+    login = json.dumps({"user_id": "u1"})
+    tar = tmp_path / "x.tar.gz"
+    (tmp_path / "x.jsonl").write_text(login)
+    with tarfile.open(tar, "w:gz") as packed:
+        packed.add(tmp_path / "x.jsonl", "x.jsonl")
+    (tmp_path / "x.jsonl").unlink()
+    files = {
+        tar: "is not JSON lines but tar",
+        tmp_path / "x.csv": "none of its first 3 lines",
+        tmp_path / "pretty.json": "one JSON document over many lines",
+    }
+    (tmp_path / "x.csv").write_text("user_id,ip\nu1,198.51.100.7\nu2,198.51.100.8\n")
+    (tmp_path / "pretty.json").write_text(json.dumps([json.loads(login)], indent=2))
+    for file, told in files.items():
+        for _ in range(2):  # it does not count as done
+            assert told in shell.error("backfill", str(file), code=1)
+    # A file that the envelope of the settings does not fit, until they are corrected.
+    wrapped = tmp_path / "wrapped.jsonl"
+    wrapped.write_text(base64.b64encode(gzip.compress(login.encode())).decode())
+    assert "none of its first 1 lines" in shell.error("backfill", str(wrapped), code=1)
+    corrected = {"SQS2PG_ENVELOPE__LAYERS": "gzip"}
+    assert shell("backfill", str(wrapped), "--json", **corrected).last["written"] == 1
+    # Named together with its compressed copy.
+    (tmp_path / "day.jsonl").write_text(login)
+    (tmp_path / "day.jsonl.gz").write_bytes(gzip.compress(login.encode()))
+    told = shell.error("backfill", *map(str, tmp_path.glob("day*")), code=2)
+    assert "seem to hold the same lines" in told
+    assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+    assert query("SELECT count(*) FROM user_logins") == [(1,)]
+    assert query("SELECT count(*) FROM sqs2pg.backfill WHERE finished_at IS NOT NULL") == [(1,)]

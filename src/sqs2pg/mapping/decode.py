@@ -27,6 +27,7 @@ _OPTIONAL = str | None
 _ABSENT = msgspec.Raw()
 
 
+_BOM, _BOM_BYTES = "\ufeff", b"\xef\xbb\xbf"
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises for a body that no mapping can read."""
 
@@ -40,6 +41,17 @@ def unreadable(error: Exception) -> PermanentFault:
     if isinstance(error, msgspec.ValidationError):
         return PermanentFault("out_of_range")  # JSON with a number too long for msgspec
     return PermanentFault("not_json")
+
+
+def without_mark(body: str | bytes) -> str | bytes:
+    """Return a body without the byte order mark that may stand before it.
+
+    A reader of JSON may ignore the mark (RFC 8259, section 8.1). Ours do, wherever a body comes
+    from: the queue, an archive or an object.
+    """
+    if isinstance(body, str):
+        return body[1:] if body[:1] == _BOM else body
+    return body[3:] if body[:3] == _BOM_BYTES else body
 
 
 class Decoder:
@@ -99,6 +111,8 @@ class Decoder:
         Raises PermanentFault: `not_json`, `bad_unicode`, `too_deep`, `not_an_object`,
         `missing_field`, `empty_field`, `wrong_type`, `unknown_field`.
         """
+        if body[:1] == _BOM:
+            body = body[1:]
         try:
             return self._decode(body)
         except msgspec.ValidationError as error:

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.mapping.decode import UNREADABLE, unreadable
+from sqs2pg.mapping.decode import UNREADABLE, unreadable, without_mark
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.message import Message, Record
 from sqs2pg.settings import (
@@ -174,7 +174,7 @@ def parse(body: str | bytes) -> Any:
     of over 4,300 digits.
     """
     try:
-        return _decode(body)
+        return _decode(without_mark(body))
     except UNREADABLE as error:
         fault = unreadable(error)
     # Raised here, so that the fault has no `__context__`: those exceptions hold the body.

@@ -14,6 +14,7 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.convert import Converter
+from sqs2pg.mapping.decode import without_mark
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
@@ -57,7 +58,7 @@ def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReade
 
     def read(body: str) -> str | None:
         try:
-            document: Any = _decode(body)
+            document: Any = _decode(without_mark(body))
             id_ = (
                 document[source]
                 if isinstance(document, dict) and source in document

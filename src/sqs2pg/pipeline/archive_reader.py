@@ -14,47 +14,28 @@ import hashlib
 import re
 import sys
 import zlib
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
 from sqs2pg.errors import SettingsError, Sqs2pgError
+from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 from sqs2pg.mapping.ledger_key import DAY_MS
+from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, too_deep
+from sqs2pg.pipeline.archive_lines import Line, read_lines
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-LINE_BYTES_MAX = 256 * 2**20
-"""The longest line: Firehose makes objects of up to 128 MiB, which may be one line."""
 _PIECE = 2**20
 _PACKED = 2**15
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-
-_EXPORTED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)Z[ \t](?=\s*[{\[])")
-_SUBSCRIPTION = re.compile(rb'\s*\{\s*"messageType"\s*:\s*"(DATA|CONTROL)_MESSAGE"')
-_GLUED = re.compile(rb"\}[ \t]*\{")
-# What decides where a document ends: braces, and strings, which may contain braces.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
+_COPIES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
+"""What compressors append to the name of the file that they leave or replace."""
 # As in the names that Firehose, CloudWatch and partitioned tables give: 2026/01/02, 2026-01-02.
 _DATED = re.compile(r"(?<!\d)(20\d\d)([-/_])(\d\d)\2(\d\d)(?!\d)")
-
-
-class Line(NamedTuple):
-    """One record, as it was archived."""
-
-    body: bytes
-    sent_ms: int | None
-    """When it was sent, in milliseconds since the epoch; None where the archive does not say."""
-
-    def __repr__(self) -> str:
-        return "Line(…)"
 
 
 class Archive(NamedTuple):
@@ -103,15 +84,12 @@ class Reader:
         self._pieces = pieces
 
     def lines(self) -> Iterator[Line]:
-        """Yield each line that is not empty. Raises Sqs2pgError `archive_damaged`."""
+        """Yield each line that is not empty.
+
+        Raises ArchiveDamaged, and ArchiveRefused for a format that is not read.
+        """
         name = self.archive.name
-        raws = _physical(_decompressed(self._counted(), name), name)
-        for raw in chain([next(raws, b"").removeprefix(BOM_UTF8)], raws):
-            line = raw.strip()
-            if line[:1] == b"{" and not _GLUED.search(line) and not _SUBSCRIPTION.match(line):
-                yield Line(line, None)  # the usual case
-            elif line:
-                yield from _records(line)
+        yield from read_lines(_decompressed(self._counted(), name), name)
 
     def _counted(self) -> Iterator[bytes]:
         for piece in self._pieces:
@@ -135,8 +113,21 @@ def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
 
 
 def find_all(paths: Iterable[str], store: Objects | None) -> list[Archive]:
-    """Return all that `find` yields."""
-    return list(find(paths, store))
+    """Return all that `find` yields.
+
+    Raises SettingsError also where a file and its compressed copy are both among them: their lines
+    would be written twice.
+    """
+    found = list(find(paths, store))
+    names = {archive.name for archive in found}
+    for name in sorted(names):
+        for suffix in _COPIES:
+            if name + suffix in names:
+                raise SettingsError(
+                    f"{name} and {name}{suffix} seem to hold the same lines",
+                    hint="backfill one of them, or rename one if they differ",
+                )
+    return found
 
 
 def identify(archive: Archive) -> Archive:
@@ -224,27 +215,49 @@ def _unreadable(file: Path, error: OSError) -> SettingsError:
 
 
 def _decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
-    first = next(pieces, b"")
-    if first.startswith(_GZIP):
-        make: Any = lambda: zlib.decompressobj(wbits=31)  # noqa: E731
-    elif first.startswith(_ZSTD):
-        make = zstd.ZstdDecompressor
-    else:
-        yield first
+    """Yield the content of all compressions around it. Raises ArchiveRefused for another format."""
+    for _ in range(LAYERS_MAX + 1):
+        start, pieces = _begun(pieces)
+        kind = format_of(start)
+        if kind == "gzip":
+            pieces = _unpacked(lambda: zlib.decompressobj(wbits=31), pieces, name)
+        elif kind == "zstd":
+            pieces = _unpacked(zstd.ZstdDecompressor, pieces, name)
+        else:
+            check_format(start, name)
+            return pieces
+    raise too_deep(name)
+
+
+def _begun(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """Return the first bytes, enough to tell the format, and all pieces, these bytes included."""
+    start = b""
+    damage: ArchiveDamaged | None = None
+    try:
+        while len(start) < ENOUGH and (piece := next(pieces, b"")):
+            start += piece
+    except ArchiveDamaged as found:
+        damage = found
+
+    def again() -> Iterator[bytes]:
+        if start:
+            yield start
+        if damage is not None:
+            raise damage
         yield from pieces
-        return
-    # In small pieces: what follows a member is copied, and Firehose puts many into one object.
-    cut = (piece[at : at + _PACKED] for piece in chain([first], pieces) for at in _starts(piece))
-    yield from _unpacked(make, next(cut), cut, name)
+
+    return start, again()
 
 
 def _starts(piece: bytes) -> range:
     return range(0, len(piece), _PACKED)
 
 
-def _unpacked(make: Any, first: bytes, pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+def _unpacked(make: Any, packed: Iterator[bytes], name: str) -> Iterator[bytes]:
+    # In small pieces: what follows a member is copied, and Firehose puts many into one object.
+    pieces = (piece[at : at + _PACKED] for piece in packed for at in _starts(piece))
     member: Any = make()
-    left = first
+    left = next(pieces)
     while True:
         try:
             out = member.decompress(left, _PIECE)
@@ -266,70 +279,6 @@ def _unpacked(make: Any, first: bytes, pieces: Iterator[bytes], name: str) -> It
             left = next(pieces, b"")
             if not left and not out:
                 raise _damaged(name)
-
-
-def _physical(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Yield lines without their line feeds."""
-    rest: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        head, feed, tail = piece.partition(b"\n")
-        rest.append(head)
-        size += len(head)
-        if size > LINE_BYTES_MAX:
-            raise Sqs2pgError(
-                f"{name} has a line of more than {LINE_BYTES_MAX // 2**20} MiB",
-                code="archive_line",
-                hint="is it JSON lines?",
-            )
-        if not feed:
-            continue
-        yield b"".join(rest)
-        *whole, last = tail.split(b"\n")
-        yield from whole
-        rest, size = [last], len(last)
-    yield b"".join(rest)
-
-
-def _records(line: bytes) -> Iterator[Line]:
-    if exported := _EXPORTED.match(line):
-        stamp = datetime.fromisoformat(exported[1].decode()[:26] + "+00:00")
-        yield Line(line[exported.end() :], round(stamp.timestamp() * 1000))
-    elif _GLUED.search(line):
-        for document in _split(line):
-            yield from _of_subscription(document)
-    else:
-        yield from _of_subscription(line)
-
-
-def _of_subscription(line: bytes) -> Iterator[Line]:
-    kind = _SUBSCRIPTION.match(line)
-    if kind is None:
-        yield Line(line, None)
-        return
-    if kind[1] == b"CONTROL":
-        return
-    try:
-        events = msgspec.json.decode(line)["logEvents"]
-        found = [Line(event["message"].encode(), int(event["timestamp"])) for event in events]
-    except (msgspec.DecodeError, UnicodeError, KeyError, TypeError, AttributeError, ValueError):
-        found = [Line(line, None)]  # the decoder will say what is wrong with it
-    yield from found
-
-
-def _split(line: bytes) -> Iterator[bytes]:
-    """Yield the documents of a line that has several, one after the other."""
-    depth = start = 0
-    for token in _TOKEN.finditer(line):
-        if token[0] == b"{":
-            depth += 1
-        elif token[0] == b"}":
-            depth -= 1
-            if depth == 0:
-                yield line[start : token.end()].strip()
-                start = token.end()
-    if rest := line[start:].strip():
-        yield rest
 
 
 def day_ms(day: date) -> int:

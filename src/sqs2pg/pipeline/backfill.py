@@ -21,11 +21,13 @@ from itertools import islice
 import msgspec
 import structlog
 
-from sqs2pg.errors import TransientFault
+from sqs2pg.errors import PermanentFault, TransientFault
 from sqs2pg.mapping.ledger_key import line_id, line_mark, line_prefix
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_reader import Archive, Line, Objects
+from sqs2pg.pipeline.archive_check import check_lines
+from sqs2pg.pipeline.archive_lines import Line
+from sqs2pg.pipeline.archive_reader import Archive, Objects
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.backfill_progress import BackfillProgress
@@ -41,6 +43,12 @@ BATCH_BYTES_MAX = 32 * 2**20
 
 CLAIM_WAIT_S = 5.0
 """How long a run waits for one that has the archive: it may have been killed a moment ago."""
+
+_OTHER_FORMS = {
+    *("not_json", "bad_unicode", "not_an_object", "not_an_array", "not_base64", "not_gzip"),
+    *("not_zstd", "unknown_encoding", "not_sns", "not_eventbridge"),
+}
+"""Faults of a line that is not what the settings say lines are."""
 
 log = structlog.get_logger(__name__)
 
@@ -98,8 +106,9 @@ class Backfill:
     async def run(self, paths: Sequence[str]) -> Done:
         """Write the lines of every archive under `paths` that no run has finished.
 
-        Raises SettingsError for a path that names nothing, Sqs2pgError for a damaged archive, and
-        what the processor raises. May be repeated, and goes on where it ended.
+        Raises SettingsError for a path that names nothing, Sqs2pgError for an archive that is
+        damaged or of another format, and what the processor raises. May be repeated, and goes on
+        where it ended.
         """
         found = await asyncio.to_thread(archive_reader.find_all, paths, self._store)
         self.bytes_total = sum(one.size for one in found)
@@ -128,7 +137,11 @@ class Backfill:
         self.done.resumed += line
         self._reader = archive_reader.read(archive, self._store)
         lines = self._reader.lines()
-        batch = await asyncio.to_thread(self.read_batch, archive, islice(lines, line, None), line)
+        if line:
+            lines = islice(lines, line, None)
+        else:
+            lines = await asyncio.to_thread(check_lines, archive.name, lines, self._is_readable)
+        batch = await asyncio.to_thread(self.read_batch, archive, lines, line)
         while batch:
             # The next one is read while this one is written.
             after = line + len(batch)
@@ -144,6 +157,15 @@ class Backfill:
         await progress.finish(line)
         self._bytes_before += archive.size
         self._reader = None
+
+    def _is_readable(self, body: bytes) -> bool:
+        """Whether the mapping can read a line's form, whatever is in it."""
+        message = Message("", "", body.decode("utf-8", "surrogateescape"), SystemAttributes(0))
+        try:
+            self._processor.plan.mapping.decode(message)
+        except PermanentFault as fault:
+            return fault.code not in _OTHER_FORMS
+        return True
 
     def read_batch(self, archive: Archive, lines: Iterator[Line], first: int) -> list[Message]:
         """Read the next batch; it is empty at the end of the archive. May block.

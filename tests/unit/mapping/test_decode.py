@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 
 from sqs2pg.errors import PermanentFault, Stage
@@ -146,7 +147,6 @@ NOT_JSON = {
     "JSON lines": GOOD + "\n" + GOOD,
     "trailing brace": GOOD + "}",
     "trailing NUL": GOOD + "\x00",
-    "byte order mark": "\ufeff" + GOOD,
     "no-break space": "\u00a0" + GOOD,
     "NaN": '{"user_id": "u", "x": NaN}',
     "NaN in a field": '{"user_id": "u", "locale": NaN}',
@@ -177,6 +177,13 @@ def test_a_body_that_is_not_json_is_refused(drop: Decoder, strict: Decoder, body
     assert (fault.code, fault.detail) == ("not_json", "")
     # The strict decoder may meet an unknown name before the part that is not JSON.
     assert refused(strict, body).code in ("not_json", "unknown_field")
+
+
+def test_a_byte_order_mark_before_a_body_is_no_part_of_it(drop: Decoder) -> None:
+    marked, plain = drop.decode("\ufeff" + GOOD), drop.decode(GOOD)
+    assert msgspec.structs.astuple(marked) == msgspec.structs.astuple(plain)
+    for body in ("\ufeff", "\ufeff" * 2 + GOOD, " \ufeff" + GOOD, "\ufeff" * 100_000):
+        assert refused(drop, body).code == "not_json"
 
 
 def test_a_lone_surrogate_in_the_body_itself(drop: Decoder) -> None:

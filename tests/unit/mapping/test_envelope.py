@@ -8,9 +8,13 @@ of Java and Python write it.
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
+import io
 import json
+import lzma
 import sys
+import tarfile
 from typing import Any
 
 import pytest
@@ -187,6 +191,51 @@ def test_a_pointer_to_another_bucket_is_never_followed(
     for payload in (None, b'{"a": 1}'):
         told = refused(body, *layers, s3_buckets=buckets, payload=payload)
         assert told == ("payload_bucket", "")
+
+
+def test_a_byte_order_mark_changes_nothing() -> None:
+    mark = "\ufeff"
+    pointed = ("s3",), {"s3_buckets": BUCKETS, "payload": (mark + '{"a": 1}').encode()}
+    given: list[tuple[Any, tuple[str, ...], dict[str, Any]]] = [
+        ('{"a": 1}', (), {}),
+        (json.dumps(sns({"a": 1})), ("sns",), {}),
+        (json.dumps(sns({"a": 1})), ("auto",), {}),
+        (json.dumps(event({"a": 1})), ("eventbridge",), {}),
+        (json.dumps(event({"a": 1})), ("auto",), {}),
+        (json.dumps(OLDER), *pointed),
+    ]
+    for body, layers, more in given:
+        assert opened(mark + body, *layers, **more).documents == [{"a": 1}]
+    packed = (mark + '{"a": 1}').encode()
+    for layers in (("gzip",), ("auto",)):
+        assert opened(b64(gzip.compress(packed)), *layers).documents == [{"a": 1}]
+    for layers in (("base64",), ("auto",)):
+        assert opened(b64(packed), *layers).documents == [{"a": 1}]
+
+
+SKIPPED = b"\x5f\x2a\x4d\x18\x03\x00\x00\x00xyz"
+"""A skippable frame (RFC 8878, section 3.1.2)."""
+
+
+@pytest.mark.parametrize("layers", [("zstd",), ("auto",)])
+def test_skippable_frames_of_zstd_are_skipped(layers: tuple[str, ...]) -> None:
+    parts = [zstd.compress(one) for one in (b'{"a": ', b"1}")]
+    body = b64(SKIPPED + parts[0] + SKIPPED * 2 + parts[1] + SKIPPED)
+    assert opened(body, *layers).documents == [{"a": 1}]
+
+
+def test_auto_names_the_format_that_nobody_decodes() -> None:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(CANARY))
+    for kind, packed in (
+        ("bzip2", bz2.compress(b"{}")),
+        ("xz", lzma.compress(b"{}")),
+        ("zip", b"PK\x03\x04" + bytes(60)),
+        ("Avro", b"Obj\x01" + bytes(60)),
+        ("tar", gzip.compress(tar.getvalue())),
+    ):
+        assert refused(b64(packed), "auto") == ("unknown_encoding", kind)
 
 
 def test_without_a_list_the_layer_s3_follows_any_bucket_and_auto_fetches_nothing() -> None:

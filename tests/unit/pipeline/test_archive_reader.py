@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
+import struct
 import sys
+import tarfile
+import zipfile
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +19,10 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_reader import ArchiveDamaged, Line, find, identify, read
+from sqs2pg.pipeline import archive_lines
+from sqs2pg.pipeline.archive_check import ArchiveRefused
+from sqs2pg.pipeline.archive_lines import Line
+from sqs2pg.pipeline.archive_reader import ArchiveDamaged, find, find_all, identify, read
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -23,6 +31,8 @@ else:
 
 DOCUMENTS = [json.dumps({"id": i, "text": 'a } { "b" \\ '}).encode() for i in range(5_000)]
 LINES = b"\n".join(DOCUMENTS)
+SKIPPED = b"\x53\x2a\x4d\x18" + struct.pack("<I", 300) + b"\x00" * 300
+"""A skippable frame (RFC 8878, section 3.1.2), as pzstd writes them."""
 
 
 def lines(tmp_path: Path, content: bytes, name: str = "x.jsonl") -> list[Line]:
@@ -49,13 +59,102 @@ def bodies(tmp_path: Path, content: bytes) -> list[bytes]:
         gzip.compress(LINES[:70_000]) + gzip.compress(LINES[70_000:]),
         zstd.compress(LINES),
         zstd.compress(LINES[:70_000]) + zstd.compress(LINES[70_000:]),
+        SKIPPED + zstd.compress(LINES),
+        SKIPPED + zstd.compress(LINES[:70_000]) + SKIPPED * 2 + zstd.compress(LINES[70_000:]),
+        gzip.compress(gzip.compress(LINES)),
+        gzip.compress(zstd.compress(LINES[:70_000]) + zstd.compress(LINES[70_000:])),
         b"".join(DOCUMENTS),
         gzip.compress(b" ".join(DOCUMENTS)),
     ],
-    ids=["plain", "feeds", "crlf", "gzip", "members", "zstd", "frames", "glued", "glued gzip"],
+    ids=[
+        *("plain", "feeds", "crlf", "gzip", "members", "zstd", "frames", "skippable frame"),
+        *("skippable frames", "gzip of gzip", "gzip of zstd", "glued", "glued gzip"),
+    ],
 )
 def test_every_layout_of_json_documents_gives_the_same_lines(tmp_path: Path, packed: bytes) -> None:
     assert bodies(tmp_path, packed) == DOCUMENTS
+
+
+def tarred(form: int) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+        info = tarfile.TarInfo("logins.jsonl")
+        info.size = len(LINES)
+        archive.addfile(info, io.BytesIO(LINES))
+    return out.getvalue()
+
+
+def old_tar() -> bytes:
+    """As tar was before POSIX: without a magic, so only the checksum tells it."""
+    header = bytearray(tarred(tarfile.USTAR_FORMAT))
+    header[257:512] = bytes(255)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header)
+
+
+def zipped() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("logins.jsonl", LINES)
+    return out.getvalue()
+
+
+FOREIGN = {
+    "tar": [tarred(tarfile.USTAR_FORMAT), tarred(tarfile.GNU_FORMAT), tarred(tarfile.PAX_FORMAT)],
+    "zip": [zipped()],
+    "bzip2": [bz2.compress(LINES), bz2.compress(b"")],
+    "xz": [lzma.compress(LINES)],
+    "Avro": [b"Obj\x01\x04\x16avro.schema\x00"],
+    "Parquet": [b"PAR1\x15\x04\x15\x10"],
+    "UTF-16": ['{"a": 1}'.encode("utf-16")],
+    "binary data": ['{"a": 1}'.encode("utf-16-le"), b"\x00", b"\x00" * 600],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [*((kind, one) for kind, several in FOREIGN.items() for one in several), ("tar", old_tar())],
+)
+def test_another_format_is_refused_by_its_first_bytes(
+    tmp_path: Path, kind: str, content: bytes
+) -> None:
+    for packed in (content, gzip.compress(content), SKIPPED + zstd.compress(content)):
+        with pytest.raises(ArchiveRefused, match=f"not JSON lines but {kind}") as caught:
+            lines(tmp_path, packed)
+        assert caught.value.code == "archive_format"
+        assert "may be given again" in caught.value.hint
+
+
+def test_compression_around_compression_has_an_end(tmp_path: Path) -> None:
+    packed = LINES
+    for _ in range(5):
+        packed = gzip.compress(packed)
+    with pytest.raises(ArchiveRefused, match="more than 4 times over"):
+        lines(tmp_path, packed)
+
+
+def test_a_small_archive_that_is_cut_off_gives_its_lines_first(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(gzip.compress(b'{"a": 1}\n{"a": 2}\n')[:-4])
+    [found] = find([str(file)], None)
+    given = read(found, None).lines()
+    assert [next(given).body, next(given).body] == [b'{"a": 1}', b'{"a": 2}']
+    with pytest.raises(ArchiveDamaged):
+        next(given)
+
+
+def test_a_file_beside_its_compressed_copy_is_refused(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl.gz", "c/a.jsonl.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+    assert len(find_all([str(tmp_path)], None)) == 3
+    for copy in ("a.jsonl.gz", "a.jsonl.zst"):
+        (tmp_path / copy).write_bytes(b"{}")
+        for paths in ([tmp_path], [tmp_path / "a.jsonl", tmp_path / copy]):
+            with pytest.raises(SettingsError, match="seem to hold the same lines"):
+                find_all(map(str, paths), None)
+        (tmp_path / copy).unlink()
 
 
 def test_an_empty_archive_has_no_lines(tmp_path: Path) -> None:
@@ -83,7 +182,7 @@ def test_a_damaged_archive_is_reported_after_its_lines(tmp_path: Path, pack: Any
 
 
 def test_a_line_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_reader, "LINE_BYTES_MAX", 3 * 2**20)
+    monkeypatch.setattr(archive_lines, "LINE_BYTES_MAX", 3 * 2**20)
     with pytest.raises(Exception, match="a line of more than 3 MiB"):
         lines(tmp_path, gzip.compress(b" " * 50_000_000))
 

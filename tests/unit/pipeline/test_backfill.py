@@ -12,7 +12,8 @@ import pytest
 from sqs2pg.errors import FatalFault
 from sqs2pg.mapping.ledger_key import LINES_MAX, line_id, line_keys, line_mark
 from sqs2pg.message import Message
-from sqs2pg.pipeline.archive_reader import Archive, Line
+from sqs2pg.pipeline.archive_lines import Line
+from sqs2pg.pipeline.archive_reader import Archive
 from sqs2pg.pipeline.backfill import Backfill
 
 DAY_MS = 1_683_331_200_000  # 2023-05-06: lines of an archive without times share one

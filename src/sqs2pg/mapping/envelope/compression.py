@@ -15,18 +15,18 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-_GZIP = b"\x1f\x8b"  # RFC 1952, section 2.3.1
-_ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878, section 3.1.1
 MEMBERS_MAX = 10_000
 """Most gzip members or zstd frames of a payload: even an empty one costs a decompressor."""
 _PIECE = 16 * 1024
 _BASE64 = re.compile(r"\s*(?:[A-Za-z0-9+/\s]|-|_){4,}={0,2}\s*\Z")
+_JSON = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*[{\[]")  # an object or array, a mark before it
 _ZSTD_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): 23}
 """Windows of 8 MiB: what every decoder should take (RFC 8878, 3.1.1.1.2). It bounds memory."""
 
@@ -112,13 +112,13 @@ def _grown(one: Any, piece: bytes, room: int) -> bytes | None:
 def signature(payload: str | bytes) -> str | None:
     """Return the encoding of a payload; None where none is certain.
 
-    Text counts as base64 only if its content is compressed, or the JSON of an object or array. Text
-    of the base64 alphabet alone is not JSON, so this never takes readable JSON for base64.
+    Raises PermanentFault `unknown_encoding`, with the format's name, for binary data that nobody
+    here decodes. Text counts as base64 only if its content is binary of a known format, or the JSON
+    of an object or array. Text of the base64 alphabet alone is not JSON, so this never takes
+    readable JSON for base64.
     """
     if isinstance(payload, bytes):
-        if payload.startswith(_GZIP):
-            return "gzip"
-        return "zstd" if payload.startswith(_ZSTD) else None
+        return _known(format_of(payload[:ENOUGH]))
     head = payload[:64]
     if not _BASE64.match(head if len(payload) > 64 else payload):
         return None
@@ -126,6 +126,12 @@ def signature(payload: str | bytes) -> str | None:
         start = from_base64(head[: len(head) // 4 * 4])
     except PermanentFault:
         return None
-    if start.startswith((_GZIP, _ZSTD)) or start.lstrip()[:1] in (b"{", b"["):
+    if _known(format_of(start)) or _JSON.match(start):
         return "base64"
     return None
+
+
+def _known(kind: str) -> str | None:
+    if kind and kind not in ("gzip", "zstd"):
+        raise PermanentFault("unknown_encoding", kind)
+    return kind or None

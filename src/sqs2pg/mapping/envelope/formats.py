@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.decode import without_mark
 
 _SNS = frozenset({"Type", "MessageId", "TopicArn", "Message", "Timestamp"})
 _SNS_MAY = _SNS | {
@@ -134,7 +135,7 @@ def eventbridge(payload: str | bytes) -> Parts:
         if type(text := value[name]) is str
     }
     try:
-        detail = bytes(_event(payload)["detail"])
+        detail = bytes(_event(without_mark(payload))["detail"])
     except (msgspec.DecodeError, UnicodeError):
         detail = b""
     if not detail:
@@ -169,6 +170,6 @@ def _pointer(value: Any) -> Pointer | None:
 
 def _value(payload: str | bytes) -> Any:
     try:
-        return _decode(payload)
+        return _decode(without_mark(payload))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
