@@ -32,7 +32,7 @@ BEGIN
         GRANT SELECT, INSERT ON sqs2pg.delivery TO sqs2pg_ingest;
         GRANT INSERT ON sqs2pg.tally, sqs2pg.quarantine TO sqs2pg_ingest;
         GRANT SELECT (id, key, message_id, pipeline, reason, detail, attempts, sent_at, received_at,
-                      sealed_under, replayed_at, subject)
+                      sealed_under, replayed_at)
             ON sqs2pg.quarantine TO sqs2pg_ingest;
         -- The state of processes and archives changes. UPDATE is by column: on a whole table it
         -- would come with the right to lock everybody out of the table.
