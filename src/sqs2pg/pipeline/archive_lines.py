@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from sqs2pg.errors import Sqs2pgError
+from sqs2pg.message import SENT_MS_MAX
 
 LINE_BYTES_MAX = 256 * 2**20
 """The longest line: Firehose makes objects of up to 128 MiB, which may be one line."""
@@ -27,6 +28,13 @@ _SUBSCRIPTION = re.compile(rb'\s*\{\s*"messageType"\s*:\s*"(DATA|CONTROL)_MESSAG
 _GLUED = re.compile(rb"\}[ \t]*\{")
 # What decides where a document ends: braces, and strings, which may contain braces.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
+
+
+_NO_BATCH = (
+    *(msgspec.DecodeError, UnicodeError, KeyError, TypeError, AttributeError, ValueError),
+    *(OverflowError, RecursionError),
+)
+"""What a batch of a subscription raises that is not one."""
 
 
 class Line(NamedTuple):
@@ -40,7 +48,7 @@ class Line(NamedTuple):
         return "Line(…)"
 
 
-def read_lines(pieces: Iterator[bytes], name: str) -> Iterator[Line]:
+def split_lines(pieces: Iterator[bytes], name: str) -> Iterator[Line]:
     """Yield the records of an archive's content. Raises Sqs2pgError `archive_line`."""
     raws = _physical(pieces, name)
     for raw in chain([next(raws, b"").removeprefix(BOM_UTF8)], raws):
@@ -75,14 +83,27 @@ def _physical(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def _records(line: bytes) -> Iterator[Line]:
-    if exported := _EXPORTED.match(line):
-        stamp = datetime.fromisoformat(exported[1].decode()[:26] + "+00:00")
-        yield Line(line[exported.end() :], round(stamp.timestamp() * 1000))
+    if (exported := _EXPORTED.match(line)) and (sent_ms := _milliseconds(exported[1])) is not None:
+        yield Line(line[exported.end() :], sent_ms)
     elif _GLUED.search(line):
         for document in _split(line):
             yield from _of_subscription(document)
     else:
         yield from _of_subscription(line)
+
+
+def _milliseconds(stamp: bytes) -> int | None:
+    """Return a time as milliseconds since the epoch; None where it is none, or out of bounds."""
+    try:
+        moment = datetime.fromisoformat(stamp.decode()[:26] + "+00:00")
+    except ValueError:
+        return None
+    return _bounded(round(moment.timestamp() * 1000))
+
+
+def _bounded(sent_ms: int) -> int | None:
+    """Return milliseconds that a message may have been sent at, as of SQS; None for any other."""
+    return sent_ms if 0 <= sent_ms <= SENT_MS_MAX else None
 
 
 def _of_subscription(line: bytes) -> Iterator[Line]:
@@ -94,8 +115,10 @@ def _of_subscription(line: bytes) -> Iterator[Line]:
         return
     try:
         events = msgspec.json.decode(line)["logEvents"]
-        found = [Line(event["message"].encode(), int(event["timestamp"])) for event in events]
-    except (msgspec.DecodeError, UnicodeError, KeyError, TypeError, AttributeError, ValueError):
+        found = [
+            Line(event["message"].encode(), _bounded(int(event["timestamp"]))) for event in events
+        ]
+    except _NO_BATCH:
         found = [Line(line, None)]  # the decoder will say what is wrong with it
     yield from found
 

@@ -23,13 +23,14 @@ from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 from sqs2pg.mapping.ledger_key import DAY_MS
 from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, too_deep
-from sqs2pg.pipeline.archive_lines import Line, read_lines
+from sqs2pg.pipeline.archive_lines import Line, split_lines
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
+EPOCH = date(1970, 1, 1)
 _PIECE = 2**20
 _PACKED = 2**15
 _COPIES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
@@ -89,7 +90,7 @@ class Reader:
         Raises ArchiveDamaged, and ArchiveRefused for a format that is not read.
         """
         name = self.archive.name
-        yield from read_lines(_decompressed(self._counted(), name), name)
+        yield from split_lines(_decompressed(self._counted(), name), name)
 
     def _counted(self) -> Iterator[bytes]:
         for piece in self._pieces:
@@ -167,8 +168,16 @@ def _in_files(path: Path) -> Iterator[Archive]:
             status = file.stat()
         except OSError as error:
             raise _unreadable(file, error) from None
-        own = _date_in(str(file)) or datetime.fromtimestamp(status.st_mtime, UTC).date()
+        own = _date_in(str(file)) or _day_of_change(status.st_mtime)
         yield Archive(str(file), "", status.st_size, own)
+
+
+def _day_of_change(seconds: float) -> date:
+    """Return the UTC day of a change, seconds since the epoch; the first one where it has none."""
+    try:
+        return max(EPOCH, datetime.fromtimestamp(seconds, UTC).date())
+    except (ValueError, OverflowError, OSError):
+        return EPOCH
 
 
 def _is_meant(file: Path, folder: Path) -> bool:
@@ -282,8 +291,15 @@ def _unpacked(make: Any, packed: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def day_ms(day: date) -> int:
-    """Return the first millisecond of a UTC day, since the epoch."""
-    return (day - date(1970, 1, 1)).days * DAY_MS
+    """Return the first millisecond of a UTC day, since the epoch.
+
+    Raises SettingsError for a day before 1970: a ledger key has no such time.
+    """
+    if day < EPOCH:
+        raise SettingsError(
+            f"the day {day.isoformat()} is before 1970", hint="give a later one with --date"
+        )
+    return (day - EPOCH).days * DAY_MS
 
 
 def _damaged(name: str) -> ArchiveDamaged:

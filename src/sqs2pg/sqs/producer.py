@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.wire import BATCH_MAX, SEND_BYTES_MAX
 
@@ -26,21 +28,30 @@ class Sent(msgspec.Struct):
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file (gzip if its name ends in .gz), without empty lines.
+    """Yield the lines of a text file, plain or gzip by its first bytes, without empty lines.
 
-    Raises SettingsError if the file cannot be read or is not UTF-8.
+    Raises SettingsError if the file cannot be read or is not UTF-8 text.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as stream:
+        with path.open("rb") as raw:
+            kind = format_of(raw.read(ENOUGH))
+        opener = gzip.open if kind == "gzip" else open
+        if kind == "gzip":
+            with gzip.open(path) as packed:
+                kind = format_of(packed.read(ENOUGH))
+        if kind:
+            raise SettingsError(
+                f"{path} is not text but {kind}", hint="unpack it, and send the text inside"
+            )
+        with opener(path, "rt", encoding="utf-8-sig") as stream:
             for line in stream:
                 if body := line.strip():
                     yield body
     except UnicodeDecodeError:
         raise SettingsError(
-            f"{path} is not UTF-8 text", hint="give a text file, or one whose name ends in .gz"
+            f"{path} is not UTF-8 text", hint="give a text file, plain or gzip"
         ) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or "it is damaged, or not gzip"
         raise SettingsError(
             f"{path} cannot be read: {reason}", hint="check the path and its permissions"

@@ -22,7 +22,14 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.pipeline import archive_lines
 from sqs2pg.pipeline.archive_check import ArchiveRefused
 from sqs2pg.pipeline.archive_lines import Line
-from sqs2pg.pipeline.archive_reader import ArchiveDamaged, find, find_all, identify, read
+from sqs2pg.pipeline.archive_reader import (
+    ArchiveDamaged,
+    day_ms,
+    find,
+    find_all,
+    identify,
+    read,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -195,6 +202,33 @@ def test_exported_lines_say_when(tmp_path: Path) -> None:
         (b"[1]", moment + 877),
         (b'no time {"a": 2}', None),
     ]
+
+
+@pytest.mark.parametrize("stamp", ["2023-13-45T07:08:09", "0000-01-01T00:00:00"])
+def test_an_exported_line_with_an_impossible_time_is_passed_on(tmp_path: Path, stamp: str) -> None:
+    line = f'{stamp}Z {{"a": 1}}'.encode()
+    assert lines(tmp_path, line + b'\n{"a": 2}') == [(line, None), (b'{"a": 2}', None)]
+    line = b'1969-12-31T23:59:59Z {"a": 1}'
+    assert lines(tmp_path, line) == [(line, None)]
+
+
+@pytest.mark.parametrize("timestamp", ["-1", "253402300800000", "1e300", "1" + "0" * 60, '"x"'])
+def test_an_event_with_an_impossible_time_has_none(tmp_path: Path, timestamp: str) -> None:
+    event = f'{{"timestamp": {timestamp}, "message": "{{}}"}}'
+    content = f'{{"messageType": "DATA_MESSAGE", "logEvents": [{event}]}}'.encode()
+    assert lines(tmp_path, content) in ([(b"{}", None)], [(content, None)])
+    deep = b'{"messageType": "DATA_MESSAGE", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert lines(tmp_path, deep) == [(deep, None)]
+
+
+def test_no_line_is_older_than_a_ledger_key_can_say(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(b"{}")
+    os.utime(file, (-86_400 * 400, -86_400 * 400))
+    [found] = find([str(file)], None)
+    assert day_ms(found.date) == 0
+    with pytest.raises(SettingsError, match="before 1970"):
+        day_ms(date(1969, 12, 31))
 
 
 def test_events_of_a_log_subscription_are_lines(tmp_path: Path) -> None:

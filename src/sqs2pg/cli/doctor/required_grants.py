@@ -22,10 +22,11 @@ def iam_policy(settings: Settings, queue_arn: str) -> dict[str, Any]:
         {"Sid": "Queue", "Effect": "Allow", "Action": list(_SQS), "Resource": queue_arn}
     ]
     envelope = settings.envelope
+    partition = queue_arn.split(":")[1]
     if envelope.has_pointers:
         actions = ["s3:GetObject", *(["s3:DeleteObject"] if envelope.s3_delete else [])]
         buckets = [
-            name if name.startswith("arn:") else f"arn:aws:s3:::{name}"
+            name if name.startswith("arn:") else f"arn:{partition}:s3:::{name}"
             for name in envelope.s3_buckets or ("BUCKET",)
         ]
         statements.append(
