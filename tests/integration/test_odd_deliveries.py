@@ -12,6 +12,7 @@ from tests.integration.support import Assemble, rows, send
 from tests.logins import login
 
 TOO_LATE = str(253_402_300_800_000)  # the first millisecond of the year 10000
+MARK = "here be bytes"
 read_messages = wire.read_messages
 
 
@@ -26,7 +27,15 @@ def damaged(answer: bytes) -> list[Message]:
                 del message["Attributes"]["SentTimestamp"]
             case "u7":
                 del message["Body"]
-    return read_messages(json.dumps(reply).encode())
+            case "u10":
+                message["Body"] = "\ud800"
+            case "u11":
+                message["Body"] = MARK  # bytes that are no UTF-8
+            case "u12":
+                message["Attributes"]["ApproximateReceiveCount"] = "9" * 30
+            case "u13":
+                message["MessageAttributes"] = {"kind": {"StringValue": "no type"}}
+    return read_messages(json.dumps(reply).encode().replace(MARK.encode(), b"\xff\xfe"))
 
 
 async def test_odd_messages_are_quarantined_and_the_others_written(
@@ -34,14 +43,16 @@ async def test_odd_messages_are_quarantined_and_the_others_written(
 ) -> None:
     monkeypatch.setattr(wire, "read_messages", damaged)
     async with pipeline() as ready:
-        await send(ready, [login(number) for number in range(10)])
+        await send(ready, [login(number) for number in range(14)])
         totals = await ready.consumer.run(drain_settle_s=0.5)
-        assert (totals.written, totals.quarantined, totals.released) == (7, 3, 0)
-    found = rows(database, "SELECT reason, detail FROM sqs2pg.quarantine ORDER BY detail")
+        assert (totals.written, totals.quarantined, totals.released) == (9, 5, 0)
+    found = rows(database, "SELECT reason, detail FROM sqs2pg.quarantine ORDER BY 1, 2")
     assert found == [
+        ("bad_unicode", ""),
+        ("bad_unicode", ""),
         ("odd_delivery", "Body"),
         ("odd_delivery", "SentTimestamp"),
         ("odd_delivery", "SentTimestamp"),
     ]
-    left = rows(database, "SELECT user_id FROM user_logins ORDER BY user_id")
-    assert left == [(f"u{number}",) for number in (0, 1, 3, 4, 6, 8, 9)]
+    left = rows(database, "SELECT user_id FROM user_logins")
+    assert {name for (name,) in left} == {f"u{n}" for n in (0, 1, 3, 4, 6, 8, 9, 12, 13)}
