@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import gc
 import io
@@ -9,6 +10,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -256,3 +258,21 @@ def test_a_worker_s_json_line_is_shown_as_a_short_line() -> None:
     line = '{"event": "receive failed", "level": "warning", "code": "aws_away", "timestamp": "%s"}'
     shown = log.short_line(json.loads(line % "2026-11-25T15:22:43.213215Z"))
     assert shown == "15:22:43 warning receive failed code=aws_away"
+
+
+def test_no_line_of_ours_loses_a_field() -> None:
+    """A field that is not on the list would be dropped in silence: an operator would miss it."""
+    package = Path(log.__file__).parents[1]
+    lost = [
+        f"{file.relative_to(package)}: {keyword.arg}"
+        for file in package.rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in {"debug", "info", "warning", "error"}
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id in {"log", "logger"}
+        for keyword in call.keywords
+        if keyword.arg is not None and keyword.arg not in log.ALLOWED
+    ]
+    assert lost == []
