@@ -69,12 +69,14 @@ def sockets(world: World) -> int:
     return sum(end[2].endswith(port) and end[3] in held for end in ends)
 
 
-async def test_connections_after_a_long_hang_are_those_from_before(
+async def test_after_a_long_hang_all_is_as_before(
     world: World, met: Met, server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqs2pg.postgres.sink.write_limit_s", lambda _: 1.0)
     monkeypatch.setattr("sqs2pg.telemetry.periodic.LIMIT_S", 1.0)
     monkeypatch.setattr("sqs2pg.telemetry.periodic.AGAIN_S", 0.1)
+    monkeypatch.setattr("sqs2pg.telemetry.periodic.SLOW_S", 0.5)
+    monkeypatch.setattr("sqs2pg.telemetry.liveness.MARGIN_S", 2.0)  # the hang is longer
     world.send_logins(users(COUNT))
     dsn = psycopg.conninfo.make_conninfo(world.dsn(), connect_timeout=2)
     sink = {"connections": WRITERS, "dsn": dsn}
@@ -91,7 +93,15 @@ async def test_connections_after_a_long_hang_are_those_from_before(
                 world.send_logins(users(COUNT, "late"))
                 await met("postgres_no_answer")
                 await met("postgres_08001", 3)
-            await until(lambda: ready.totals.written == 2 * COUNT, during=run)
+                snapshot = ready.snapshot()
+                assert snapshot.well, "a restart would not help"
+                assert snapshot.stale["database"] > 1
+                assert [worker.heartbeat_s > 1 for worker in snapshot.workers] == [True]
+            while ready.totals.written < 2 * COUNT:
+                assert ready.consumer.liveness.report().ok, "it is about to write"
+                await asyncio.sleep(0)
+            assert ready.consumer.liveness.report().ok
+            await until(lambda: not ready.snapshot().stale, during=run)
             # A writer without a batch may still lack its new one.
             await until(lambda: sockets(world) <= WRITERS, 20, during=run)
         finally:

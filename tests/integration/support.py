@@ -35,7 +35,7 @@ async def send(ready: Pipeline, bodies: Sequence[str | OutgoingMessage]) -> None
 
 
 async def receive(ready: Pipeline, count: int) -> list[Message]:
-    """Receive until `count` different messages are in hand."""
+    """Receive until `count` different messages are held."""
     messages: list[Message] = []
     while len(messages) < count:
         fresh, _ = await ready.source.poll(wait_s=1)

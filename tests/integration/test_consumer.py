@@ -480,6 +480,8 @@ async def test_metrics_and_liveness_over_http(pipeline: Assemble) -> None:
             live = json.loads(await asyncio.to_thread(fetch, f"{address}/livez"))
             assert live["ok"] is True
             ready.consumer.liveness.polled -= 3600
+            assert json.loads(await asyncio.to_thread(fetch, f"{address}/livez"))["ok"], "it writes"
+            ready.consumer.liveness.settled -= 3600
             with pytest.raises(urllib.error.HTTPError, match="503"):
                 await asyncio.to_thread(fetch, f"{address}/livez")
 

@@ -188,7 +188,7 @@ def _failed(code: int, worker: int) -> FatalFault:
         return FatalFault(
             f"worker {worker} was killed by {killed} while it stopped",
             code="worker_failed",
-            hint="what it had in hand comes back when the leases end",
+            hint="what it held comes back when the leases end",
         )
     fault = FatalFault(
         f"worker {worker} stopped with exit code {code}",

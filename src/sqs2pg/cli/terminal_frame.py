@@ -51,6 +51,8 @@ def state_of(snapshot: Snapshot, *, lost: bool = False) -> tuple[str, str]:
         return "paused: the database is away", "bold red"
     if any(snapshot.ready[name].detail == "not read yet" for name in bad):
         return "starting", "yellow"
+    if not bad and (old_s := snapshot.stale.get("database")) is not None:
+        return f"the database has not answered for {span(old_s)}", "yellow"
     return (f"not ready: {bad[0]}", "yellow") if bad else ("running", "green")
 
 
@@ -78,10 +80,12 @@ def _rates(snapshot: Snapshot, points: Sequence[Point], width: int) -> Table:
         (
             "waiting",
             number(gauges.get("queue_visible_messages")),
-            f"oldest {span(gauges.get('queue_oldest_age_seconds'))}",
+            f"oldest {span(gauges.get('queue_oldest_age_seconds'))}"
+            if (old_s := snapshot.stale.get("queue")) is None
+            else f"{span(old_s)} ago",
             "cyan",
         ),
-        ("in hand", number(gauges.get("in_flight_messages")), _left(gauges), ""),
+        ("held", number(gauges.get("in_flight_messages")), _left(gauges), ""),
     ]
     for _ in columns:
         table.add_column(no_wrap=True)
@@ -112,7 +116,8 @@ def _stages(snapshot: Snapshot, points: Sequence[Point]) -> Table:
     inside = sum(busy[name] for name in ("decode", "mask", "write"))
     for name in STAGES:
         stage = snapshot.stages.get(name, StageTime())
-        each = stage.seconds / stage.count if stage.count else None
+        # What was done within another stage has no time of its own.
+        each = stage.seconds / stage.count if stage.count and stage.seconds else None
         unit = "a batch" if name in {"decode", "mask", "write"} else "a request"
         share = busy[name] / inside if inside and unit == "a batch" else 0.0
         more = ""
@@ -154,12 +159,15 @@ def _workers(snapshot: Snapshot) -> Table:
     for name in ("worker", "state", "messages/s", "written", "quarantined", "heartbeat"):
         right = name in {"messages/s", "written", "quarantined", "heartbeat"}
         table.add_column(name, header_style="dim", justify="right" if right else "left")
+    # What a worker does is known from its heartbeats alone, and they are read from the database.
+    lost = "database" in snapshot.stale
     for worker in snapshot.workers[:WORKERS_MAX]:
-        late = worker.heartbeat_s > 30
+        late = lost or worker.heartbeat_s > 30
+        state = "not known" if lost else "late" if late else worker.state
         table.add_row(
             f"{worker.host}:{worker.pid}",
-            Text("late" if late else worker.state, "yellow" if late else ""),
-            f"{worker.per_second:,.0f}",
+            Text(state, "yellow" if late else ""),
+            "-" if late else f"{worker.per_second:,.0f}",
             f"{worker.written:,}",
             f"{worker.quarantined:,}",
             f"{span(worker.heartbeat_s)} ago",

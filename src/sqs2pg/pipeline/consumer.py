@@ -207,20 +207,19 @@ class Consumer:
             )
 
     async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
-        self.liveness.begin_write()
         self._busy += 1
         isolation = self._isolation
         waiting: set[str] = set()  # message groups behind an isolated message
         try:
-            for part in isolation.split(batch):
-                ready = await isolation.hold_back(part, waiting) if waiting else part
-                self._count_released(len(part) - len(ready))
-                if ready:
-                    waiting |= await self._settle(processor, ready)
+            with self.liveness.writing():
+                for part in isolation.split(batch):
+                    ready = await isolation.hold_back(part, waiting) if waiting else part
+                    self._count_released(len(part) - len(ready))
+                    if ready:
+                        waiting |= await self._settle(processor, ready)
             self._buffer.done(batch)
         finally:
             self._busy -= 1
-            self.liveness.writing -= 1
             self._idle.set()
 
     async def _settle(self, processor: Processor, batch: list[Message]) -> set[str]:
@@ -254,7 +253,7 @@ class Consumer:
             )
             await asyncio.sleep(backoff_s(attempt))
         self.pollers.gate.open()
-        self.liveness.paused = False
+        self.liveness.resume()
         return waiting
 
     async def _mix(self, batch: list[Message]) -> None:
@@ -272,13 +271,14 @@ class Consumer:
 
     def _end(self, batch: list[Message], outcomes: Sequence[Outcome]) -> list[Message]:
         """Count and acknowledge the messages that ended; return the others, which stay held."""
-        self.liveness.wrote = time.monotonic()
-        if self._count(outcomes) == len(batch):
+        ended = self._count(outcomes)
+        self.liveness.tried(settled=ended > 0)
+        if ended == len(batch):
             self._source.acknowledge(batch)
             return []
-        ended = list(zip(batch, outcomes, strict=True))
-        self._source.acknowledge([message for message, o in ended if o.settled])
-        return [message for message, o in ended if not o.settled]
+        each = list(zip(batch, outcomes, strict=True))
+        self._source.acknowledge([message for message, o in each if o.settled])
+        return [message for message, o in each if not o.settled]
 
     def _count_released(self, messages: int) -> None:
         if messages:

@@ -176,7 +176,13 @@ class Pipeline:
         """Return the present moment for the status page, which calls it from its own thread."""
         metrics, liveness = self.metrics, self.consumer.liveness
         return take_snapshot(
-            metrics.registry, metrics.started_at, self.about, liveness, self.probes.results
+            metrics.registry,
+            metrics.started_at,
+            self.about,
+            liveness,
+            self.probes.results,
+            writers=len(self.processors),
+            stale=self.periodic.stale_s(),
         )
 
     def _put_together(self, made: Processing, queue_url: str) -> None:

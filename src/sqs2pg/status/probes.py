@@ -48,12 +48,22 @@ class ProbeResults(msgspec.Struct):
     """What was read last. The event loop writes it; the status thread reads it."""
 
     workers: list[Worker] = []
+    workers_at: float = -math.inf
+    """time.monotonic() when the workers were read."""
     quarantine: list[Reason] = []
     database: ReadinessCheck = ReadinessCheck(ok=False, detail="not read yet")
     schema: ReadinessCheck = ReadinessCheck(ok=False, detail="not read yet")
     keys: ReadinessCheck = ReadinessCheck(ok=False, detail="not read yet")
     cloudwatch_age_s: float | None = None
     cloudwatch_at: float = -math.inf
+
+    def fleet(self) -> list[Worker]:
+        """Return the workers with the present age of their heartbeats."""
+        age_s = time.monotonic() - self.workers_at
+        return [
+            msgspec.structs.replace(worker, heartbeat_s=round(worker.heartbeat_s + age_s, 3))
+            for worker in self.workers
+        ]
 
     def checks(self, *, paused: bool) -> dict[str, ReadinessCheck]:
         """Return the checks of /readyz; `paused`: receiving is paused because writes fail."""
@@ -182,6 +192,7 @@ class Probes:
             try:
                 await workers.beat(session, self._beat())
                 results.workers = await workers.workers(session)
+                results.workers_at = time.monotonic()
                 results.quarantine = await workers.quarantine(session)
                 room = await workers.head_room(session)
             finally:

@@ -20,6 +20,7 @@ from sqs2pg.status.snapshot import Snapshot, StageTime, TakeSnapshot, lag_quanti
 EVERY_S = 1.0
 POINTS_MAX = 1800
 """Points that are kept, a second apart: half an hour."""
+_OF_WRITERS = {"decode", "mask", "write", "commit"}
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,9 @@ class Point(msgspec.Struct, array_like=True):
     oldest_age: float | None
     dead_letters: float | None
     busy: dict[str, float]
-    """By stage: seconds of work per second, of all batches or requests together."""
+    """By stage. Of `decode`, `mask`, `write` and `commit`: the share of the writers' time, 0 to 1;
+    what batches under way have taken so far counts as `write`. Of the others: seconds of requests
+    per second."""
 
 
 def point_between(before: Snapshot, after: Snapshot) -> Point:
@@ -55,7 +58,15 @@ def point_between(before: Snapshot, after: Snapshot) -> Point:
 
     def busy(name: str, stage: StageTime) -> float:
         spent = stage.seconds - before.stages.get(name, StageTime()).seconds
-        return round(max(0.0, spent) / span_s, 4)
+        if name not in _OF_WRITERS:
+            return round(max(0.0, spent) / span_s, 4)
+        if name == "write":
+            # A batch that took minutes is not all work of the second in which it ended.
+            spent += after.under_way_s - before.under_way_s
+        return round(min(max(0.0, spent) / span_s / after.writers, 1.0), 4)
+
+    def fresh(gauge: str, reading: str) -> float | None:
+        return None if reading in after.stale else after.gauges.get(gauge)
 
     faults = sum(after.faults.values()) - sum(before.faults.values())
     return Point(
@@ -69,9 +80,9 @@ def point_between(before: Snapshot, after: Snapshot) -> Point:
         lag_p50=_rounded(lag_quantile(before.lag, after.lag, 0.5)),
         lag_p95=_rounded(lag_quantile(before.lag, after.lag, 0.95)),
         held=after.gauges.get("in_flight_messages"),
-        visible=after.gauges.get("queue_visible_messages"),
-        oldest_age=_rounded(after.gauges.get("queue_oldest_age_seconds")),
-        dead_letters=after.gauges.get("dlq_visible_messages"),
+        visible=fresh("queue_visible_messages", "queue"),
+        oldest_age=_rounded(fresh("queue_oldest_age_seconds", "queue")),
+        dead_letters=fresh("dlq_visible_messages", "dead_letters"),
         busy={name: busy(name, stage) for name, stage in after.stages.items()},
     )
 

@@ -62,6 +62,10 @@ class Snapshot(msgspec.Struct):
     version: str = __version__
     processes: int = 1
     """How many worker processes answer behind this address."""
+    writers: int = 1
+    """How many batches may be under way at a time."""
+    under_way_s: float = 0.0
+    """How long the batches under way have taken so far, all together."""
     paused: bool = False
     well: bool = True
     """The answer of `/livez`."""
@@ -80,6 +84,9 @@ class Snapshot(msgspec.Struct):
     workers: list[Worker] = []
     """All workers of the fleet, from the database."""
     quarantine: list[Reason] = []
+    stale: dict[str, float] = {}
+    """How old the numbers are of each reading that fails or takes long, such as `queue` and
+    `database`, in seconds. A reading that is not named here is fresh."""
 
 
 TakeSnapshot = Callable[[], Snapshot]
@@ -99,8 +106,11 @@ def take_snapshot(
     about: About,
     liveness: Liveness,
     results: ProbeResults,
+    *,
+    writers: int = 1,
+    stale: dict[str, float] | None = None,
 ) -> Snapshot:
-    """Return the present moment of one process."""
+    """Return the present moment of one process; `writers` and `stale` as in `Snapshot`."""
     snapshot = Snapshot(time.time(), started_at, about.pipeline, about.queue, about.table)
     snapshot.counts = dict.fromkeys(COUNTS, 0.0)
     snapshot.stages = {name: StageTime() for name in (*STAGES, "commit")}
@@ -111,7 +121,9 @@ def take_snapshot(
     snapshot.paused = liveness.paused
     snapshot.well = liveness.report().ok
     snapshot.ready = results.checks(paused=liveness.paused)
-    snapshot.workers, snapshot.quarantine = results.workers, results.quarantine
+    snapshot.writers, snapshot.under_way_s = writers, liveness.under_way_s()
+    snapshot.workers, snapshot.quarantine = results.fleet(), results.quarantine
+    snapshot.stale = stale or {}
     return snapshot
 
 
@@ -147,6 +159,8 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
         latest,
         started_at=min(part.started_at for part in parts),
         processes=len(parts),
+        writers=sum(part.writers for part in parts),
+        under_way_s=sum(part.under_way_s for part in parts),
         paused=any(part.paused for part in parts),
         well=all(part.well for part in parts),
     )
@@ -156,6 +170,12 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
     for name in latest.ready:
         bad = [p.ready[name] for p in parts if name in p.ready and not p.ready[name].ok]
         merged.ready = merged.ready | {name: (bad or [latest.ready[name]])[0]}
+    # Each reads the same for itself: a number is stale where nobody could read it again.
+    merged.stale = {
+        name: min(part.stale[name] for part in parts)
+        for name in latest.stale
+        if all(name in part.stale for part in parts)
+    }
     merged.gauges = {name: _join(name, [p.gauges.get(name) for p in parts]) for name in GAUGES}
     return merged
 

@@ -3,11 +3,15 @@
 A process is not unhealthy because its database or queue is away: a restart would bring neither
 back, and would give up the leases it holds. It is unhealthy if no poll was answered or failed, or
 if a write is under way and none was committed or failed, for longer than any single step may take.
+While messages are settled it is never unhealthy.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -27,31 +31,56 @@ class Liveness:
         self.wrote = now
         """time.monotonic() of the last batch that was committed, that failed, or that was begun
         while no other was under way."""
-        self.writing = 0
-        """How many batches are under way."""
+        self.settled = -math.inf
+        """time.monotonic() of the last batch of which a message was settled."""
         self.paused = False
         """Whether receiving is paused because the database is away."""
+        self._under_way: dict[object, float] = {}  # when each batch was begun
         self._poll_max_s = settings.source.wait_time_s + MARGIN_S
         self._write_max_s = write_limit_s(settings.sink.statement_timeout_s) + MARGIN_S
 
-    def begin_write(self) -> None:
-        """Note that a writer begins a batch."""
-        if not self.writing:
-            self.wrote = time.monotonic()
-        self.writing += 1
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Note that a writer has a batch under way, its retries included, while the block runs."""
+        now, batch = time.monotonic(), object()
+        if not self._under_way:
+            self.wrote = now
+        self._under_way[batch] = now
+        try:
+            yield
+        finally:
+            del self._under_way[batch]
+
+    def under_way_s(self) -> float:
+        """Return how long the batches under way have taken so far, all together, in seconds."""
+        now = time.monotonic()
+        return sum(now - began for began in list(self._under_way.values()))
+
+    def tried(self, *, settled: bool) -> None:
+        """Note that a try of a batch ended, and whether it settled any message."""
+        self.wrote = time.monotonic()
+        if settled:
+            self.settled = self.wrote
+
+    def resume(self) -> None:
+        """Note that receiving goes on, if it was paused: from now on polls are due again."""
+        if self.paused:
+            self.paused = False
+            self.polled = time.monotonic()
 
     def report(self) -> LivenessReport:
         """Return how old the last poll and the last write are, with their bounds."""
         now = time.monotonic()
         poll_s, write_s = now - self.polled, now - self.wrote
-        writes_go_on = self.writing > 0 and write_s <= self._write_max_s
+        writing = bool(self._under_way)
+        writes_go_on = writing and write_s <= self._write_max_s
         # If the budget is used up, polls wait for writes and may stand still.
         polls_go_on = poll_s <= self._poll_max_s or self.paused or writes_go_on
         return LivenessReport(
-            ok=polls_go_on and (writes_go_on or not self.writing),
+            ok=(polls_go_on and (writes_go_on or not writing)) or now - self.settled <= MARGIN_S,
             last_poll_s=round(poll_s, 1),
             last_poll_max_s=self._poll_max_s,
-            last_write_s=round(write_s, 1) if self.writing else 0.0,
+            last_write_s=round(write_s, 1) if writing else 0.0,
             last_write_max_s=self._write_max_s,
             receiving_paused=self.paused,
         )

@@ -126,9 +126,7 @@ class Metrics:
             "Messages that PostgreSQL refuses for no fault of theirs, returned to the queue alone",
         )
         self.lease_extensions = counter("lease_extensions", "Visibility timeouts extended")
-        self.leases_lost = counter(
-            "leases_lost", "Leases that ended while their message was in hand"
-        )
+        self.leases_lost = counter("leases_lost", "Leases that ended while their message was held")
         self.deletes_failed = counter(
             "deletes_failed", "Deletes that were given up; the ledger covers them"
         )

@@ -24,6 +24,8 @@ END_S = 3.0
 """Limit on the end: on the readings under way, and on those that are done once more, seconds."""
 AGAIN_S = 2.0
 """Wait after a failed reading, seconds: short, so that alerts clear soon after the fault."""
+SLOW_S = 5.0
+"""A reading that takes longer is shown as late, before it is given up."""
 _EASE = 10  # a reading takes at most a tenth of the time
 
 log = structlog.get_logger(__name__)
@@ -54,6 +56,10 @@ class PeriodicReadings:
         self._time_left_s = time_left_s
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
+        # By reading, time.monotonic(): when one that is under way began, when the last one worked.
+        self._begun: dict[str, float] = {}
+        self._worked: dict[str, float] = {}
+        self._failing: set[str] = set()
         self._ending = False
 
     async def __aenter__(self) -> Self:
@@ -72,6 +78,19 @@ class PeriodicReadings:
         last = [self._read(reading, limit_s) for reading in self._readings if reading.at_end]
         await asyncio.gather(*last)
 
+    def stale_s(self) -> dict[str, float]:
+        """Return for how many seconds readings have not worked: those that fail or take long.
+
+        The numbers that they read are as old as that. May be called from another thread.
+        """
+        now = time.monotonic()
+        late = {what for what, began in list(self._begun.items()) if now - began > SLOW_S}
+        return {
+            what: round(now - self._worked[what], 1)
+            for what in sorted(late.union(self._failing))
+            if what in self._worked  # "not read yet" is said elsewhere
+        }
+
     async def _repeat(self, reading: PeriodicReading) -> None:
         while True:
             began = time.monotonic()
@@ -84,6 +103,7 @@ class PeriodicReadings:
             await asyncio.sleep(max(wait_s, _EASE * took_s) * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
 
     async def _read(self, reading: PeriodicReading, limit_s: float | None = None) -> bool:
+        self._begun[reading.what] = time.monotonic()
         try:
             async with asyncio.timeout(limit_s or LIMIT_S):
                 await reading.read()
@@ -95,7 +115,12 @@ class PeriodicReadings:
             code = f"unexpected_{type(error).__name__}"
         else:
             self._metrics.watched.labels(reading.what).set(time.time())
+            self._worked[reading.what] = time.monotonic()
+            self._failing.discard(reading.what)
             return True
+        finally:
+            self._begun.pop(reading.what, None)
+        self._failing.add(reading.what)
         self._metrics.count_fault(Stage.STATUS, code)
         log.warning("reading failed; it will be tried again", where=reading.what, code=code)
         return False

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
+import time
 from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
+from sqs2pg.cli.terminal_frame import frame
 from sqs2pg.errors import Stage as Fault
+from sqs2pg.postgres.workers import Worker
 from sqs2pg.settings import Settings
 from sqs2pg.status.probes import ProbeResults
 from sqs2pg.status.recorder import point_between
@@ -119,6 +124,8 @@ def test_a_point_is_the_difference_over_the_time_between() -> None:
     assert point.received == 10
     assert point.busy == {"write": 0.75}
     assert point.lag_p50 is None
+    long = worker(103, counts={"received": 25.0}, stages={"write": StageTime(287.5, 5)})
+    assert point_between(after, long).busy == {"write": 1.0}, "no more than all of the second"
     restarted = worker(103, counts={"received": 1.0})
     assert point_between(after, restarted).received == 0, "never below zero"
 
@@ -130,3 +137,34 @@ def test_quantiles_are_linear_within_a_bucket() -> None:
     assert lag_quantile(after, after, 0.5) is None
     over = [0.0] * (len(LAG_BOUNDS) - 1) + [1.0]
     assert lag_quantile(before, over, 0.5) == LAG_BOUNDS[-2]
+
+
+def test_batches_under_way_are_work_of_the_seconds_that_they_take() -> None:
+    moments = [worker(100 + at, writers=2, under_way_s=float(at)) for at in range(4)]
+    done = worker(104, writers=2, stages={"write": StageTime(4.5, 3)})
+    points = [point_between(*pair) for pair in zip(moments, [*moments[1:], done], strict=True)]
+    assert [point.busy["write"] for point in points] == [0.5, 0.5, 0.5, 0.25]
+
+
+def test_numbers_that_cannot_be_read_again_are_marked_and_leave_the_lines() -> None:
+    gauges = {"queue_visible_messages": 7.0, "dlq_visible_messages": 1.0}
+    fresh = worker(100, gauges=gauges)
+    stale = worker(101, gauges=gauges, stale={"queue": 45.0})
+    point = point_between(fresh, stale)
+    assert (point.visible, point.dead_letters) == (None, 1.0)
+    assert merge([stale, worker(102, stale={"queue": 12.0})]).stale == {"queue": 12.0}
+    assert merge([stale, fresh]).stale == {}, "another worker has read the same queue"
+
+
+def test_the_heartbeats_of_workers_that_cannot_be_read_grow_old() -> None:
+    beat = Worker("id", "host", 7, "1", 0.0, 0.5, "running", 1, 1, 0, 0, 0, 3.0, "")
+    results = ProbeResults(workers=[beat], workers_at=time.monotonic() - 285)
+    [shown] = results.fleet()
+    assert shown.heartbeat_s == pytest.approx(285.5, abs=1)
+    lost = worker(100, workers=[shown, shown], stale={"database": 285.0})
+    printed = io.StringIO()
+    Console(width=120, file=printed).print(frame(lost, [], width=120))
+    text = printed.getvalue()
+    assert "the database has not answered for 5 min" in text
+    assert text.count("not known") == 2
+    assert "running" not in text

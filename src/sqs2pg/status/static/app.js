@@ -15,6 +15,8 @@
     const some = points.filter((p) => p.length > 1 && p[0] > last - seconds);
     return some.length ? some.reduce((sum, p) => sum + (p[place] ?? 0), 0) / some.length : 0;
   };
+  const old = (reading) => snapshot.stale[reading];
+  const asOf = (reading, text) => (old(reading) == null ? text : `${text} (${span(old(reading))} ago)`);
   const ago = (s) => (s < 1.5 ? "now" : `${span(Math.round(s))} ago`);
   const latest = (place) => { for (let i = points.length - 1; i >= 0 && i > points.length - 60; i--) if (points[i][place] != null) return points[i][place]; return null; };
 
@@ -39,6 +41,7 @@
     else if (snapshot.processes === 0) [state, text] = ["warn", "workers are starting"];
     else if (!snapshot.well) [state, text] = ["bad", "stalled"];
     else if (snapshot.paused) [state, text] = ["bad", "paused: the database is away"];
+    else if (old("database") != null && !bad) [state, text] = ["warn", `the database has not answered for ${span(old("database"))}`];
     else if (bad) [state, text] = ["warn", bad[1].detail === "not read yet" ? "starting" : `not ready: ${bad[0]}`];
     else if (mean(1) + mean(2) < 0.05 && !(snapshot.gauges.queue_visible_messages > 0)) [state, text] = ["good", "running, queue empty"];
     id("pill").dataset.state = state;
@@ -59,7 +62,7 @@
     for (const [name, stage] of Object.entries(now)) {
       let seconds = stage.seconds - (before[name]?.seconds ?? 0), count = stage.count - (before[name]?.count ?? 0);
       if (count <= 0) { seconds = stage.seconds; count = stage.count; }
-      each[name] = count > 0 ? seconds / count : null;
+      each[name] = count > 0 && seconds > 0 ? seconds / count : null; // what was done within another stage has no time
       spent[name] = seconds;
     }
     const inside = (spent.decode || 0) + (spent.mask || 0) + (spent.write || 0);
@@ -77,7 +80,7 @@
 
   const flow = () => {
     const { counts, gauges } = snapshot;
-    put("f-visible", compact(gauges.queue_visible_messages));
+    put("f-visible", asOf("queue", compact(gauges.queue_visible_messages)));
     put("f-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
     put("f-held", compact(gauges.in_flight_messages));
     put("f-written", compact(counts.written));
@@ -92,7 +95,7 @@
     put("c-lag", span(latest(8)));
     put("c-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
     const last = points.length ? points[points.length - 1][13] || {} : {};
-    put("c-busy", percent((last.decode || 0) + (last.mask || 0) + (last.write || 0)));
+    put("c-busy", percent(Math.min(1, (last.decode || 0) + (last.mask || 0) + (last.write || 0))));
     id("chart-rate").setAttribute("aria-label", `Messages per second over time, now ${compact(mean(2))} written`);
     id("chart-lag").setAttribute("aria-label", `Lag over time, now ${span(latest(8))} at the 95th percentile`);
     id("chart-depth").setAttribute("aria-label", `Messages waiting over time, now ${compact(gauges.queue_visible_messages)}`);
@@ -111,20 +114,20 @@
     id("stack").setAttribute("aria-label", names.map((name) => `${name} ${full(counts[name])}`).join(", "));
     put("l-ext", full(counts.lease_extensions)); put("l-lost", full(counts.leases_lost)); put("l-del", full(counts.deletes_failed));
     put("l-isolated", full(gauges.isolated_messages));
-    put("l-dlq", gauges.dlq_visible_messages == null ? "no dead-letter queue" : full(gauges.dlq_visible_messages));
+    put("l-dlq", gauges.dlq_visible_messages == null ? "no dead-letter queue" : asOf("dead_letters", full(gauges.dlq_visible_messages)));
   };
 
   const checks = () => {
     const { ready, gauges } = snapshot;
-    const all = [["alive", { ok: snapshot.well, detail: snapshot.well ? "" : "no poll or commit for too long" }], ...Object.entries(ready)];
+    const all = [["alive", { ok: snapshot.well, detail: snapshot.well ? "" : "no poll or commit for too long" }], ...Object.entries(ready), ...Object.entries(snapshot.stale).map(([name, s]) => [`reading: ${name.replace("_", " ")}`, { ok: false, detail: `last worked ${span(s)} ago` }])];
     id("checks").replaceChildren(...all.map(([name, check]) => {
       const item = make("li", `${check.ok ? "✓" : "✕"} ${name}`, check.ok ? "" : "bad");
       if (check.detail) item.append(make("small", check.detail));
       return item;
     }));
-    put("d-conn", gauges.database_connections == null ? "–" : `${full(gauges.database_connections)} of ${full(gauges.database_connections_max)}`);
+    put("d-conn", gauges.database_connections == null ? "–" : asOf("database", `${full(gauges.database_connections)} of ${full(gauges.database_connections_max)}`));
     const size = gauges.database_size_bytes;
-    put("d-size", size == null ? "–" : size > 1e9 ? `${(size / 1e9).toFixed(1)} GB` : `${(size / 1e6).toFixed(0)} MB`);
+    put("d-size", size == null ? "–" : asOf("database", size > 1e9 ? `${(size / 1e9).toFixed(1)} GB` : `${(size / 1e6).toFixed(0)} MB`));
     const until = (at, never) => (at == null ? never : at < snapshot.at ? "expired" : `expire in ${span(at - snapshot.at)}`);
     put("d-cred", until(gauges.credential_expiry_timestamp_seconds, "do not expire"));
     put("d-cert", until(gauges.certificate_expiry_timestamp_seconds, "no TLS"));
@@ -182,8 +185,10 @@
 
   const workers = () => {
     rows(id("workers"), 9, snapshot.workers.map((w) => {
-      const late = w.heartbeat_s > 30, state = make("span", late ? "late" : w.state, `state ${late ? "late" : w.state}`);
-      return row(make("code", `${w.host} · ${w.pid}`), state, [compact(w.per_second)], [full(w.written)], [full(w.quarantined)], [full(w.in_flight)], [span(snapshot.at - w.started_at)], [ago(w.heartbeat_s)], w.last_fault ? make("code", w.last_fault) : "–");
+      // What a worker does is known from its heartbeats alone, and they are read from the database.
+      const lost = old("database") != null, late = lost || w.heartbeat_s > 30;
+      const state = make("span", lost ? "not known" : late ? "late" : w.state, `state ${late ? "late" : w.state}`);
+      return row(make("code", `${w.host} · ${w.pid}`), state, [late ? "–" : compact(w.per_second)], [full(w.written)], [full(w.quarantined)], [full(w.in_flight)], [span(snapshot.at - w.started_at)], [ago(w.heartbeat_s)], w.last_fault ? make("code", w.last_fault) : "–");
     }), "no heartbeat yet");
   };
 

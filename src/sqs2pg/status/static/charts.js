@@ -18,7 +18,8 @@ const Charts = (() => {
   };
   const span = (s) => {
     if (s == null) return "–";
-    if (s < 0.001) return "0 s";
+    if (s === 0) return "0 s";
+    if (s < 0.001) return `${(s * 1000).toFixed(s < 0.0001 ? 2 : 1)} ms`;
     if (s < 0.0995) return `${(s * 1000).toFixed(s < 0.00995 ? 1 : 0)} ms`;
     if (s < 10) return `${s.toFixed(s < 1 ? 2 : 1)} s`;
     if (s < 90) return `${Math.round(s)} s`;
@@ -32,7 +33,7 @@ const Charts = (() => {
   const KINDS = {
     rate: { show: compact, stacked: true, series: [["written", "written", (p) => p[2]], ["duplicate", "duplicate", (p) => p[3]], ["quarantined", "quarantined", (p) => p[4]]] },
     lag: { show: span, log: true, series: [["quarantined", "p95", (p) => (p[8] == null ? null : Math.max(p[8], 0.001))], ["written", "p50", (p) => (p[7] == null ? null : Math.max(p[7], 0.001))]] },
-    depth: { show: compact, series: [["receive", "waiting", (p) => p[10]], ["released", "in hand", (p) => p[9]], ["quarantined", "dead letters", (p) => p[12]]] },
+    depth: { show: compact, series: [["receive", "waiting", (p) => p[10]], ["released", "held", (p) => p[9]], ["quarantined", "dead letters", (p) => p[12]]] },
     busy: { show: percent, stacked: true, series: ["decode", "mask", "write"].map((s) => [s, s, (p) => (p[13] || {})[s]]) },
   };
   const HEIGHT = 180;
