@@ -16,16 +16,11 @@ from sqs2pg.settings import Settings, load
 @click.option("--apply-additive", is_flag=True, help="Add columns that a target lacks.")
 def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
     """Create or upgrade our tables, the target table and the ledger's days."""
-    from sqs2pg.postgres import migrate as work
-    from sqs2pg.postgres.migrations import migrations
+    from sqs2pg.postgres.migrate_script import migrate_script
 
     settings = load(config)
     if sql:
-        for migration in migrations():
-            print(migration.text)
-        print(f"-- Only where the target does not exist yet.\n{work.target_ddl(settings)};")
-        print(work.roles_sql())
-        print("\n".join(f"{grant};" for grant in work.target_grants(settings)))
+        print(migrate_script(settings))
         return
     done = run_async(_migrate(settings, additive=apply_additive))
     for line in done or ["nothing to do: the database is up to date"]:

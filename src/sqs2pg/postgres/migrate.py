@@ -37,18 +37,20 @@ ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
 _IS_MIGRATED = "SELECT to_regclass('sqs2pg.migration') IS NOT NULL"
 _LOCK = "LOCK TABLE sqs2pg.migration IN SHARE ROW EXCLUSIVE MODE"
 _ANOTHER_WAS_FIRST = (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation)
-_REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
+# Each %s stands for a value: `migrate_script` fills them without a connection.
+REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
 SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
     SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
     WHERE coalesce(t.target, p.target) = %s), 0)
 ON CONFLICT (name) DO NOTHING"""
-_REGISTER_TARGET = """INSERT INTO sqs2pg.target (pipeline, position, target, baseline_rows)
+REGISTER_TARGET = """INSERT INTO sqs2pg.target (pipeline, position, target, baseline_rows)
 SELECT p.id, %s, %s, CASE WHEN p.target = %s THEN p.baseline_rows ELSE
     (SELECT count(*) FROM {table}) - coalesce((
     SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline q ON q.id = t.pipeline
     WHERE coalesce(t.target, q.target) = %s), 0) END
-FROM sqs2pg.pipeline p WHERE p.name = %s"""
-_NOTE_PARTITIONS = """INSERT INTO sqs2pg.partitioned
+FROM sqs2pg.pipeline p WHERE p.name = %s
+ON CONFLICT (pipeline, target) DO NOTHING"""
+NOTE_PARTITIONS = """INSERT INTO sqs2pg.partitioned
     (target, column_name, every, ahead, retention_days)
 SELECT %s, %s, %s, %s, %s
 WHERE (SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s::regclass) = 'p'
@@ -57,17 +59,13 @@ ON CONFLICT (target) DO UPDATE SET column_name = excluded.column_name, every = e
 _REGISTERED = """SELECT p.id, t.target
 FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
 WHERE p.name = %s ORDER BY t.position, t.registered_at"""
-_RECORD_RETENTION = """UPDATE sqs2pg.pipeline
+RECORD_RETENTION = """UPDATE sqs2pg.pipeline
 SET ledger_retention_days = %s, quarantine_retention_days = %s
 WHERE name = %s AND (ledger_retention_days, quarantine_retention_days) <> (%s, %s) RETURNING 1"""
+LIMIT_REVEALS = """UPDATE pii.state SET reveals_per_hour_max = %s
+WHERE reveals_per_hour_max <> %s RETURNING 1"""
 _TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
 WHERE p.name = %s"""
-
-
-def target_ddl(settings: Settings) -> str:
-    """Return CREATE TABLE of the targets as the mapping implies them, joined by `;`."""
-    first, *others = settings.targets
-    return ";\n".join([table_ddl(first, settings), *map(table_ddl, others)])
 
 
 def table_ddl(target: Target, settings: Settings | None = None) -> str:
@@ -193,9 +191,9 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
         name = settings.pipeline_name
         escaped = table.replace("%", "%%")  # for a query with parameters
         if position == 0:
-            await session.execute(_REGISTER.format(table=escaped), [name, resolved, resolved])
+            await session.execute(REGISTER.format(table=escaped), [name, resolved, resolved])
         await session.execute(
-            _REGISTER_TARGET.format(table=escaped), [position, resolved, resolved, resolved, name]
+            REGISTER_TARGET.format(table=escaped), [position, resolved, resolved, resolved, name]
         )
         done.append(f"registered pipeline {name} for {resolved}")
     return done
@@ -255,18 +253,14 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
 
 async def _record_retention(session: Session, settings: Settings) -> list[str]:
     days = [settings.ledger.retention_days, settings.quarantine.retention_days]
-    changed = await session.execute(_RECORD_RETENTION, [*days, settings.pipeline_name, *days])
+    changed = await session.execute(RECORD_RETENTION, [*days, settings.pipeline_name, *days])
     return [
         f"recorded retention: ledger {days[0]} days, quarantine {days[1]} days" for _ in changed
     ]
 
 
 async def _limit_reveals(session: Session, most: int) -> list[str]:
-    changed = await session.execute(
-        "UPDATE pii.state SET reveals_per_hour_max = %s WHERE reveals_per_hour_max <> %s"
-        " RETURNING reveals_per_hour_max",
-        [most, most],
-    )
+    changed = await session.execute(LIMIT_REVEALS, [most, most])
     return [f"a login may reveal {most:,} values an hour"] if changed else []
 
 
@@ -307,7 +301,7 @@ async def note_partitions(session: Session, settings: Settings, target: str) -> 
     """Note how a target is partitioned. A plain table is not noted until `partition --convert`."""
     sink = settings.sink
     how = [sink.partition_by, sink.partition_every, sink.partitions_ahead]
-    await session.execute(_NOTE_PARTITIONS, [target, *how, sink.partition_retention_days, target])
+    await session.execute(NOTE_PARTITIONS, [target, *how, sink.partition_retention_days, target])
 
 
 async def pipeline_id(session: Session, settings: Settings) -> int:

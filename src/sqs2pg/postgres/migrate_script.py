@@ -1,0 +1,106 @@
+"""What `migrate` does, as an SQL script: for a database that only its administrators may change.
+
+Made from the settings alone, without a connection. Run as the role that is to own the tables. It
+may be run again: what is there already stays. After it the pipeline starts as after `migrate`,
+which differs in one thing: it compares an existing target with the mapping first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqs2pg.postgres import migrate as work
+from sqs2pg.postgres.identifiers import quote_literal, quote_table
+from sqs2pg.postgres.migrations import Migration, migrations
+from sqs2pg.settings import Settings, Target
+
+# What `resolve_table` returns, where the name is known only to the database.
+_RESOLVED = """(SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = pg_catalog.to_regclass({name}))"""
+_ONCE = """DO {quote}
+DECLARE
+    missing boolean := true;
+BEGIN
+    IF to_regclass('sqs2pg.migration') IS NOT NULL THEN
+        SELECT count(*) = 0 INTO missing FROM sqs2pg.migration WHERE version = {version};
+    END IF;
+    IF missing THEN
+        EXECUTE {quote_text}
+{text}
+{quote_text};
+        INSERT INTO sqs2pg.migration (version, name, checksum)
+        VALUES ({version}, {name}, {checksum});
+    END IF;
+END
+{quote};"""
+_DAYS = """SELECT sqs2pg.attach_days((now() AT TIME ZONE 'UTC')::date - 1,
+    (now() AT TIME ZONE 'UTC')::date + {ahead})"""
+_PERIODS = "SELECT sqs2pg.attach_next_period({target}) FROM generate_series(-1, {ahead} + 1)"
+
+
+def migrate_script(settings: Settings) -> str:
+    """Return the script. Raises SettingsError where the partition column is not mapped."""
+    work.check_partition_column(settings)
+    return "\n".join(
+        ["BEGIN;", *map(_once, migrations()), *_statements(settings), "COMMIT;"],
+    )
+
+
+def _once(migration: Migration) -> str:
+    return _ONCE.format(
+        quote="$migrate$",
+        quote_text="$migration$",
+        text=migration.text.rstrip("\n"),
+        version=migration.version,
+        name=quote_literal(migration.name),
+        checksum=quote_literal(migration.checksum),
+    )
+
+
+def _statements(settings: Settings) -> Iterator[str]:
+    yield f"{_DAYS.format(ahead=work.DAYS_AHEAD)};"
+    for position, target in enumerate(settings.targets):
+        made = work.table_ddl(target, settings if position == 0 else None)
+        yield f"{made.replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS')};"
+        yield from _registration(settings, position, target)
+    yield work.roles_sql()
+    yield from map(_if_role, work.target_grants(settings))
+    days = [settings.ledger.retention_days, settings.quarantine.retention_days]
+    yield _filled(work.RECORD_RETENTION, [*days, _name(settings), *days])
+    most = settings.vault.reveals_per_hour_max
+    yield _filled(work.LIMIT_REVEALS, [most, most])
+
+
+def _registration(settings: Settings, position: int, target: Target) -> Iterator[str]:
+    table = quote_table(target.table)
+    resolved = _RESOLVED.format(name=quote_literal(table))
+    if position == 0 and (by := settings.sink.partition_by):
+        sink = settings.sink
+        how = [quote_literal(by), quote_literal(sink.partition_every), sink.partitions_ahead]
+        values = [resolved, *how, sink.partition_retention_days, resolved]
+        yield _filled(work.NOTE_PARTITIONS, values)
+        yield f"{_PERIODS.format(target=resolved, ahead=sink.partitions_ahead)};"
+    yield f"LOCK TABLE {table} IN SHARE MODE;"
+    name = _name(settings)
+    if position == 0:
+        yield _filled(work.REGISTER, [name, resolved, resolved], table)
+    values = [position, resolved, resolved, resolved, name]
+    yield _filled(work.REGISTER_TARGET, values, table)
+
+
+def _if_role(grant: str) -> str:
+    """Return a grant that is left out where its role could not be made."""
+    role = quote_literal(grant.rpartition(" ")[2])
+    there = f"EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {role})"
+    return f"DO $grant$ BEGIN IF {there} THEN {grant}; END IF; END $grant$;"
+
+
+def _name(settings: Settings) -> str:
+    return quote_literal(settings.pipeline_name)
+
+
+def _filled(statement: str, values: Sequence[object], table: str = "") -> str:
+    """Return a statement of `migrate` with SQL in the place of its parameters."""
+    first, *rest = (part.replace("{table}", table) for part in statement.split("%s"))
+    return first + "".join(f"{v}{part}" for v, part in zip(values, rest, strict=True)) + ";"
