@@ -22,6 +22,19 @@ def found(shell: Shell, *arguments: str, code: int = 0) -> dict[str, dict[str, s
 
 
 @pytest.mark.usefixtures("migrated_database")
+def test_a_server_that_logs_parameters_is_reported(shell: Shell, query: Query) -> None:
+    assert found(shell)["database log"]["status"] == "ok"
+    [(name,)] = query("SELECT current_database()")
+    query(f"ALTER DATABASE {name} SET log_min_duration_statement = 0")
+    told = found(shell)["database log"]
+    assert told["status"] == "warn"
+    assert "log_min_duration_statement = 0: statements go" in told["detail"]
+    assert "log_parameter_max_length = 0" in told["remedy"]
+    query(f"ALTER DATABASE {name} SET log_parameter_max_length = 0")
+    assert found(shell)["database log"]["status"] == "ok"
+
+
+@pytest.mark.usefixtures("migrated_database")
 def test_a_pipeline_that_can_run_and_a_table_that_changed(
     shell: Shell, query: Query, sqs: Any, queue_url: str
 ) -> None:

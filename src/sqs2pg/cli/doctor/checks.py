@@ -9,6 +9,7 @@ from sqs2pg.cli.doctor import (
     check_queue,
     check_reachability,
     check_server,
+    check_server_log,
     check_target,
 )
 from sqs2pg.cli.doctor.finding import DoctorCheck
@@ -25,6 +26,7 @@ CHECKS = (
     DoctorCheck("database", check_reachability.check_database),
     DoctorCheck("server", check_server.check_server),
     DoctorCheck("database connections", check_server.check_connections),
+    DoctorCheck("database log", check_server_log.check_server_log),
     DoctorCheck("schema", check_reachability.check_schema),
     DoctorCheck("queue batch time", check_queue.check_batch_time),
     DoctorCheck("targets", check_target.check_targets),
