@@ -32,6 +32,7 @@ ALLOWED = frozenset(
         "messages",
         "message_id",
         "message_ids",
+        "reference",  # of a person: 32 hex digits of an HMAC
         "received",
         "written",
         "duplicate",
