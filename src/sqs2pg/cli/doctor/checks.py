@@ -11,6 +11,7 @@ from sqs2pg.cli.doctor import (
     check_server,
     check_server_log,
     check_target,
+    check_vault,
 )
 from sqs2pg.cli.doctor.finding import DoctorCheck
 
@@ -31,4 +32,5 @@ CHECKS = (
     DoctorCheck("queue batch time", check_queue.check_batch_time),
     DoctorCheck("targets", check_target.check_targets),
     DoctorCheck("keys on record", check_keys.check_key_record),
+    DoctorCheck("vault keys", check_vault.check_subject_keys),
 )
