@@ -158,6 +158,14 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Check its region and its encryption key.",
         ),
         "s3_unreachable": ("S3 cannot be reached.", _NETWORK),
+        "subject_key_damaged": (
+            "One person's data key does not open; their messages are held.",
+            "Restore its row of `pii.subject_key`, or erase the person.",
+        ),
+        "subject_key_root": (
+            "One person's data key names a root that was never in use.",
+            "Restore its row of `pii.subject_key`, or erase the person.",
+        ),
         "target_changed": ("The target table was altered; its columns are read again.", _DOCTOR),
     },
     FaultRoute.STOP: {

@@ -13,8 +13,11 @@ from sqs2pg.cli.progress import Ticker
 from sqs2pg.settings import Settings, load
 
 if TYPE_CHECKING:
-    from sqs2pg.vault.rekey import Rekeyed
-    from sqs2pg.vault.rewrap import Bodies
+    from sqs2pg.vault.rekey import Rekeyer
+    from sqs2pg.vault.rewrap import Rewrapper
+
+SHOWN_MAX = 20
+"""References in a message; `--json` has them all."""
 
 
 @click.command()
@@ -25,13 +28,16 @@ def rewrap(config: Path | None, as_json: bool) -> None:
 
     Safe to interrupt and to repeat, and to run while messages come in.
     """
-    count, bodies = run_async(_rewrap(load(config)))
+    work = run_async(_rewrap(load(config)))
+    damaged = sorted(work.damaged)
     if as_json:
-        needed = [body.sealed_under for body in bodies]
-        print_json({"rewrapped": count, "still_needed": needed})
+        needed = [body.sealed_under for body in work.bodies]
+        counted = {"rewrapped": work.rewrapped, "still_needed": needed}
+        print_json({**counted, "damaged": len(damaged), "damaged_references": damaged})
         return
-    print(f"rewrapped {count:,} data keys")
-    for body in bodies:
+    print(f"rewrapped {work.rewrapped:,} data keys")
+    _print_damaged(damaged)
+    for body in work.bodies:
         print(
             f"{body.count:,} quarantined bodies still need {body.sealed_under.replace(':', ' v')}, "
             f"the newest of {body.newest:%Y-%m-%d}: keep that root until they are purged"
@@ -46,13 +52,15 @@ def rekey(config: Path | None, as_json: bool) -> None:
 
     Safe to interrupt and to repeat, and to run while messages come in.
     """
-    report = run_async(_rekey(load(config)))
+    work = run_async(_rekey(load(config)))
+    report, damaged = work.report, sorted(work.damaged)
     if as_json:
-        print_json(msgspec.to_builtins(report))
+        print_json({**msgspec.to_builtins(report), "damaged_references": damaged})
         return
     print(f"{report.values:,} values and {report.rows:,} rows have new tokens")
     if report.values_damaged:
         print(f"{report.values_damaged:,} sealed values do not open and were left")
+    _print_damaged(damaged)
     if report.rows_left:
         print(
             f"{report.rows_left:,} cells keep an old token: no value is sealed for them, "
@@ -60,17 +68,28 @@ def rekey(config: Path | None, as_json: bool) -> None:
         )
 
 
-async def _rewrap(settings: Settings) -> tuple[int, list[Bodies]]:
+def _print_damaged(references: list[str]) -> None:
+    if references:
+        more = f" and {len(references) - SHOWN_MAX:,} more" if len(references) > SHOWN_MAX else ""
+        print(
+            f"{len(references):,} data keys do not open and were left: subject "
+            f"{', '.join(references[:SHOWN_MAX])}{more}. Restore their rows of pii.subject_key "
+            "from a backup, or erase those people"
+        )
+
+
+async def _rewrap(settings: Settings) -> Rewrapper:
     from sqs2pg.runners.connect import database_and_keys
     from sqs2pg.vault.rewrap import Rewrapper
 
     async with database_and_keys(settings) as (session, _, keyring):
         work = Rewrapper(session, keyring)
         async with Ticker("rewrapping", lambda: (work.rewrapped, work.total, {})):
-            return await work.run(), work.bodies
+            await work.run()
+        return work
 
 
-async def _rekey(settings: Settings) -> Rekeyed:
+async def _rekey(settings: Settings) -> Rekeyer:
     from sqs2pg.runners.compile_subjects import recoverable_columns
     from sqs2pg.runners.connect import database_and_keys
     from sqs2pg.vault.rekey import Rekeyer
@@ -82,4 +101,5 @@ async def _rekey(settings: Settings) -> Rekeyed:
             return work.report.values, work.total, {"rows": work.report.rows}
 
         async with Ticker("rekeying", state):
-            return await work.run()
+            await work.run()
+        return work

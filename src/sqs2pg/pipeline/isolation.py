@@ -14,7 +14,8 @@ Delivered again, an isolated message is tried alone with the short timeout. On a
 later messages of its group go back with it.
 
 An object in S3 that S3 refuses to give is such a fault, too: the message that points to it is at
-fault if other messages are written meanwhile.
+fault if other messages are written meanwhile. So is the data key of one person that does not open:
+only the messages about that person need it.
 
 Bounds: one bad message in a batch of n costs `sink.statement_timeout_s` once or twice (the batch),
 then PROBE_TIMEOUT_S at most log2(n) + 2 times; k of them at most k times as much, and good messages
@@ -46,7 +47,8 @@ ATTEMPTS = 2
 altering the table, or a deadlock was resolved."""
 TIMEOUT_ATTEMPTS = 1
 """The same for a statement or a lock that ran out of time: another attempt would hold all messages
-of the batch for the whole `sink.statement_timeout_s` again."""
+of the batch for the whole `sink.statement_timeout_s` again. And for a person's key, which does not
+mend by itself."""
 WORLD_ATTEMPTS = 5
 """The same for codes that most often are about the server or the network, as `_OF_THE_WORLD`."""
 PROBE_TIMEOUT_S = 2
@@ -72,6 +74,7 @@ _TIMED_OUT = ("postgres_57014", "postgres_55P03")
 # disk is full, so a rehearsal alone proves nothing here: another message must have been written.
 # So it is where S3 refuses: the role may lack a grant.
 _OF_AN_OBJECT = ("s3_denied", "s3_refused")
+_OF_A_PERSON = ("subject_key_damaged", "subject_key_root")
 _OF_THE_WORLD = (
     *("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer"),
     *_OF_AN_OBJECT,
@@ -398,13 +401,13 @@ def _away_s(message: Message) -> int:
 
 
 def may_be_of_a_message(code: str) -> bool:
-    """Whether one message of a batch may be at fault: PostgreSQL has refused the batch, or S3 an
-    object. Not that a table does not fit, or S3 is away.
+    """Whether one message of a batch may be at fault: PostgreSQL has refused the batch, S3 an
+    object, or the key of one person does not open. Not that a table does not fit, or S3 is away.
     """
-    return code.startswith("postgres_") or code in _OF_AN_OBJECT
+    return code.startswith("postgres_") or code in _OF_AN_OBJECT + _OF_A_PERSON
 
 
 def _attempts(code: str) -> int:
-    if code.startswith(_TIMED_OUT):
+    if code.startswith(_TIMED_OUT) or code in _OF_A_PERSON:
         return TIMEOUT_ATTEMPTS
     return WORLD_ATTEMPTS if code.startswith(_OF_THE_WORLD + _WITH_OTHERS) else ATTEMPTS

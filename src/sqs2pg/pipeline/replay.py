@@ -34,6 +34,7 @@ from sqs2pg.postgres.replay_ledger import Flip, SealedEntry, labels, lock_entrie
 from sqs2pg.postgres.slow_path import write_slowly
 from sqs2pg.postgres.sqlstate import DatabaseFault, retryable
 from sqs2pg.postgres.target_copy import TargetCopy
+from sqs2pg.vault.crypto import SubjectKeyFault
 from sqs2pg.vault.seal import ValueSealer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -109,10 +110,26 @@ class Replayer:
                     hint="put the database right and run the same command again: nothing is "
                     "written twice",
                 ):
-                    after = await self._next_batch(selection, after, extent.last_id)
+                    after = await self._next(selection, after, extent.last_id)
         done = self.report.replayed + self.report.still_bad
         self.report.already_done = max(self.report.already_done, self.total - done)
         return self.report
+
+    async def _next(self, selection: Selection, after: int, last: int) -> int | None:
+        """As `_next_batch`. Where the key of one person does not open, each entry alone."""
+        try:
+            return await self._next_batch(selection, after, last)
+        except SubjectKeyFault:
+            pass  # the vault has logged whose
+        async with self._transactions.open(self._session):
+            entries = await lock_entries(self._session, self._pipeline, selection, after, last)
+        ids = sorted(entry.id for entry in entries.values())
+        for id_ in ids:
+            try:
+                await self._next_batch(selection, id_ - 1, id_)
+            except SubjectKeyFault:
+                self.report.still_bad += 1
+        return ids[-1] if ids else None
 
     async def _next_batch(self, selection: Selection, after: int, last: int) -> int | None:
         """Replay the next batch of entries above `after`; return its last id, None at the end."""

@@ -118,6 +118,11 @@ async def oldest_version(session: Session, series: str) -> int:
         return min(version for name, version in await _read(session) if name == series)
 
 
+async def is_on_record(session: Session, series: str, version: int) -> bool:
+    """Whether a root of that version was ever in use. Raises psycopg.Error."""
+    return (series, version) in await _read(session)
+
+
 async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:
     rows = await session.execute("SELECT series, version, fingerprint, active FROM sqs2pg.key")
     return {(series, version): (digest, active) for series, version, digest, active in rows}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.errors import KeyFault, PermanentFault, SettingsError, Sqs2pgError, TransientFault
 from sqs2pg.keys.aead import SealingKey, associated
 from sqs2pg.keys.derive import Secret, hkdf_sha256
 from sqs2pg.keys.hmac_state import KeyedHash
@@ -38,6 +38,24 @@ def key_encryption_key(keyring: Keyring, series: str, version: int) -> SealingKe
     return SealingKey(hkdf_sha256(keyring.root(series, version), b"sqs2pg/1/key-encryption"))
 
 
+class SubjectKeyFault(TransientFault):
+    """The data key of one subject does not open: nothing of theirs can be sealed or opened.
+
+    Everybody else's can, so it is the matter of their messages and values alone.
+    """
+
+    def __init__(self, subject: str, why: str, *, code: str, root: int | None = None) -> None:
+        """`subject` is the reference, `root` the version of a vault root that is missing."""
+        super().__init__(
+            f"the data key of subject {subject} {why}",
+            code=code,
+            hint="restore its row of pii.subject_key from a backup; or erase that person, whose "
+            "id is in the messages that are held",
+        )
+        self.subject = subject
+        self.root = root
+
+
 class KeyEncryptionKeys:
     """The key-encryption keys of one keyring's vault roots by version, each derived once."""
 
@@ -50,6 +68,48 @@ class KeyEncryptionKeys:
         if version not in self._keys:
             self._keys[version] = key_encryption_key(self._keyring, "vault", version)
         return self._keys[version]
+
+    def open_data_key(
+        self, version: int, wrapped: bytes, subject: str, generation: int
+    ) -> SealingKey:
+        """Return a subject's data key, which is wrapped under the root of a version.
+
+        Raises SubjectKeyFault: `subject_key_damaged`, or `subject_key_root` where the keyring has
+        no such version.
+        """
+        kek = self._of_subject(version, subject)
+        try:
+            return unwrap_data_key(kek, wrapped, subject, generation)
+        except Sqs2pgError:
+            pass  # raised below, without this one as its context
+        raise _damaged(subject)
+
+    def rewrap_data_key(
+        self, version: int, new: SealingKey, wrapped: bytes, subject: str, generation: int
+    ) -> bytes:
+        """Return a subject's data key under another key-encryption key. Raises as above."""
+        old = self._of_subject(version, subject)
+        try:
+            return rewrap_data_key(old, new, wrapped, subject, generation)
+        except Sqs2pgError:
+            pass
+        raise _damaged(subject)
+
+    def _of_subject(self, version: int, subject: str) -> SealingKey:
+        try:
+            return self[version]
+        except KeyFault:
+            pass
+        raise SubjectKeyFault(
+            subject,
+            f"is wrapped under vault root v{version}, which is not in the keyring",
+            code="subject_key_root",
+            root=version,
+        )
+
+
+def _damaged(subject: str) -> SubjectKeyFault:
+    return SubjectKeyFault(subject, "is damaged", code="subject_key_damaged")
 
 
 def subject_references(reference_key: bytes) -> Callable[[str], str]:

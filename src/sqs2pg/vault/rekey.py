@@ -18,13 +18,14 @@ from typing import Any
 
 import msgspec
 
-from sqs2pg.errors import KeyFault, Sqs2pgError, TransientFault
+from sqs2pg.errors import Sqs2pgError, TransientFault
 from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.copy_text import binary, escaped
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier
+from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE, explained
 from sqs2pg.postgres.table_owners import refuse_as_superuser
 from sqs2pg.vault.batching import (
@@ -35,7 +36,7 @@ from sqs2pg.vault.batching import (
     overlapped,
     wait_for_batches,
 )
-from sqs2pg.vault.crypto import KeyEncryptionKeys, open_value, seal_value, unwrap_data_key
+from sqs2pg.vault.crypto import KeyEncryptionKeys, SubjectKeyFault, open_value, seal_value
 from sqs2pg.vault.target_rows import (
     Leaf,
     TargetTables,
@@ -127,6 +128,7 @@ class Rekeyer:
         self, session: Session, keyring: Keyring, columns: Sequence[RecoverableColumn]
     ) -> None:
         self._session = session
+        self._keyring = keyring
         self._version = keyring.active("pseudonym")
         self._columns = columns
         self._current = f"v{self._version}_"
@@ -139,6 +141,9 @@ class Rekeyer:
         self.report = Rekeyed()
         self.total = 0
         """Values with an old token when the run began."""
+        self.damaged: set[str] = set()
+        """References of people whose data key does not open."""
+        self._faults: list[SubjectKeyFault] = []
 
     async def run(self) -> Rekeyed:
         """Replace every old token of a sealed value by its new one, in vault and targets.
@@ -197,6 +202,11 @@ class Rekeyer:
         async with session.transaction(*opening, mode=READ_COMMITTED):
             rows = await session.execute(_NEXT, [*after, self._fields, self._current, size])
             await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
+            for fault in self._faults:
+                if fault.root is not None and await is_on_record(session, "vault", fault.root):
+                    self._keyring.root("vault", fault.root)  # raises KeyFault
+                self.damaged.add(fault.subject)
+            self._faults.clear()
         self.report.values += moved
         self.report.values_damaged += len(rows) - moved
         if len(rows) < size:
@@ -208,7 +218,7 @@ class Rekeyer:
     def _renew(self, rows: Sequence[Sequence[Any]]) -> list[str]:
         """Return the new tokens and seals of the values that open, as lines for COPY.
 
-        A line has no part and no line end. Raises KeyFault.
+        A line has no part and no line end.
         """
         moved: list[str] = []
         fields = {field: escaped(field) for field in self._fields}
@@ -218,10 +228,9 @@ class Rekeyer:
             if known != (subject, generation):  # they come by subject
                 known, key = (subject, generation), None
                 try:
-                    key = unwrap_data_key(self._keks[version], wrapped, subject, generation)
-                except KeyFault:
-                    raise
-                except Sqs2pgError:
+                    key = self._keks.open_data_key(version, wrapped, subject, generation)
+                except SubjectKeyFault as fault:
+                    self._faults.append(fault)
                     continue
             if key is None:
                 continue

@@ -30,7 +30,6 @@ from sqs2pg.vault.crypto import (
     open_value,
     reference_of,
     subject_references,
-    unwrap_data_key,
 )
 from sqs2pg.vault.reference_key import reference_key
 
@@ -156,7 +155,8 @@ def _open(keks: KeyEncryptionKeys, row: tuple[Any, ...], sequence: int) -> Revea
     number, generation, field, token, sealed, wrapped, version, who, shared_by = row
     assert isinstance(number, UUID)
     subject = number.hex
-    data_key = unwrap_data_key(keks[version], wrapped, subject, generation)
+    keks[version]  # raises KeyFault
+    data_key = keks.open_data_key(version, wrapped, subject, generation)
     return Revealed(
         field=field,
         token=token,

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
+from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.batching import (
     BY_INDEX,
@@ -28,7 +29,7 @@ from sqs2pg.vault.batching import (
 )
 from sqs2pg.vault.crypto import (
     KeyEncryptionKeys,
-    rewrap_data_key,
+    SubjectKeyFault,
     unwrap_reference_key,
     wrap_reference_key,
 )
@@ -59,6 +60,15 @@ class Bodies(msgspec.Struct, frozen=True):
     newest: datetime
 
 
+class _Rewrapped(NamedTuple):
+    """What one part of a batch writes: subjects, and their new wrapped keys in hexadecimal."""
+
+    subjects: list[str]
+    wrapped: list[str]
+    faults: list[SubjectKeyFault]
+    """Of the keys that do not open."""
+
+
 class Rewrapper:
     """Rewraps through one session."""
 
@@ -70,19 +80,24 @@ class Rewrapper:
         self._batch_size = BatchSize(BATCH_KEYS)
         self.rewrapped = 0
         self.total = 0
+        self.damaged: set[str] = set()
+        """References of people whose data key does not open. Theirs stay as they are."""
         self.bodies: list[Bodies] = []
         """What still needs an old root after the run."""
 
     async def run(self) -> int:
         """Rewrap all data keys that are not under the active version; return how many.
 
-        May be repeated, and run while messages come in. Raises KeyFault where an old root is
-        missing, Sqs2pgError where a key does not open, FatalFault where the database refuses.
+        May be repeated, and run while messages come in. Keys that do not open are left and counted.
+        Raises KeyFault where an old root that is on record is missing, FatalFault where the
+        database refuses.
         """
         with explained():
             await wait_for_batches(self._session)
             await self._reference_key()
-            while await self._count():
+            # Those of people who were erased meanwhile are counted no more.
+            while await self._count() > len(self.damaged):
+                self.damaged.clear()
                 await self._record("keys_rewrap", f"{self.total:,} data keys to be wrapped")
                 after: str | None = FIRST_SUBJECT
                 while after is not None:
@@ -106,25 +121,40 @@ class Rewrapper:
         session = self._session
         began, size = time.monotonic(), self._batch_size.rows
 
-        async def update(part: tuple[str, str]) -> None:
-            await session.execute(_UPDATE, [self._version, *part])
+        done = 0
+
+        async def update(part: _Rewrapped) -> None:
+            nonlocal done
+            for fault in part.faults:
+                if fault.root is not None and await is_on_record(session, "vault", fault.root):
+                    self._keyring.root("vault", fault.root)  # raises KeyFault
+                self.damaged.add(fault.subject)
+            await session.execute(
+                _UPDATE, [self._version, ",".join(part.subjects), ",".join(part.wrapped)]
+            )
+            done += len(part.subjects)
 
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
             rows = await session.execute(_NEXT, [after, self._version, size])
             await overlapped(rows, self._rewrap, update)
-        self.rewrapped += len(rows)
+        self.rewrapped += done
         if len(rows) < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
         return str(rows[-1][0])
 
-    def _rewrap(self, rows: Sequence[Sequence[Any]]) -> tuple[str, str]:
-        """Return the subjects and their new wrapped keys, hexadecimal, each joined by commas."""
+    def _rewrap(self, rows: Sequence[Sequence[Any]]) -> _Rewrapped:
         new = self._keks[self._version]
-        return ",".join(row[0] for row in rows), ",".join(
-            rewrap_data_key(self._keks[version], new, wrapped, subject, generation).hex()
-            for subject, generation, wrapped, version in rows
-        )
+        done = _Rewrapped([], [], [])
+        for subject, generation, wrapped, version in rows:
+            try:
+                again = self._keks.rewrap_data_key(version, new, wrapped, subject, generation)
+            except SubjectKeyFault as fault:
+                done.faults.append(fault)
+                continue
+            done.subjects.append(subject)
+            done.wrapped.append(again.hex())
+        return done
 
     async def _reference_key(self) -> None:
         session, active = self._session, f"vault:{self._version}"

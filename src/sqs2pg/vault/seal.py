@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
 import msgspec
+import structlog
 
 from sqs2pg.errors import KeyFault
 from sqs2pg.keys.aead import SealingKey
@@ -26,14 +27,17 @@ from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.vault.crypto import (
-    key_encryption_key,
+    KeyEncryptionKeys,
+    SubjectKeyFault,
     seal_subject,
     seal_value,
     subject_references,
-    unwrap_data_key,
     wrap_data_key,
 )
+
+logger = structlog.get_logger(__name__)
 
 OPEN = """SELECT pii.lock_shared();
 SELECT (SELECT epoch FROM pii.state),
@@ -59,6 +63,9 @@ of 10**-13."""
 DATA_KEYS_MAX = 10_000
 """The latest unwrapped data keys: about 10 MB."""
 
+DAMAGED_MAX = 1_000
+"""People whose data key does not open, each logged once by a process."""
+
 # No value is empty, and none has a character that means something in an array literal.
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]+(?:,[A-Za-z0-9_.:-]+)*\Z")
 
@@ -83,16 +90,15 @@ class ValueSealer:
     def __init__(self, keyring: Keyring, reference_key: bytes) -> None:
         self._keyring = keyring
         self._version = keyring.active("vault")
-        self._keks = {
-            version: key_encryption_key(keyring, "vault", version)
-            for version in keyring.versions("vault")
-        }
+        self._keks = KeyEncryptionKeys(keyring)
+        self._kek = self._keks[self._version]
         self._reference = subject_references(reference_key)
         self._salt = secrets.randbits(60)
         self._epoch = 0
         self._stored: set[int] = set()
         self._stored_before: set[int] = set()
         self._data_keys: OrderedDict[str, tuple[int, SealingKey]] = OrderedDict()
+        self._damaged: set[str] = set()
 
     def check_epoch(self, epoch: int, version: int | None) -> None:
         """Compare caches and keys with what a transaction read when it opened.
@@ -118,8 +124,8 @@ class ValueSealer:
         """Store what the batch's written rows hide, in the caller's transaction.
 
         `chosen` are the MessageIds of the written rows; None: all rows are written. Pass the result
-        to `remember` after COMMIT. Raises psycopg.Error, KeyFault where a subject's key is wrapped
-        under a root that is not in the keyring.
+        to `remember` after COMMIT. Raises psycopg.Error, SubjectKeyFault where the key of one
+        subject does not open.
         """
         marks = Marks(self._epoch, [], {})
         entries: dict[_ValueKey, tuple[str, str]] = {}
@@ -131,8 +137,27 @@ class ValueSealer:
             stored |= new
         marks.stored = stored
         if entries:
-            await self._store(session, entries, marks)
+            try:
+                await self._store(session, entries, marks)
+            except SubjectKeyFault as fault:
+                await self._refuse_missing_root(session, fault)
+                self._log_once(fault)
+                raise
         return marks
+
+    async def _refuse_missing_root(self, session: Session, fault: SubjectKeyFault) -> None:
+        """Raise KeyFault where a root that was in use is not in the keyring: many need it."""
+        if fault.root is not None and await is_on_record(session, "vault", fault.root):
+            self._keyring.root("vault", fault.root)
+
+    def _log_once(self, fault: SubjectKeyFault) -> None:
+        if fault.subject not in self._damaged and len(self._damaged) < DAMAGED_MAX:
+            self._damaged.add(fault.subject)
+            logger.error(
+                "the data key of a person does not open; messages about them are held",
+                reference=fault.subject,
+                code=fault.code,
+            )
 
     async def rehearse(self, session: Session) -> None:
         """Send the statements of `seal` without a value, so that a missing right shows.
@@ -202,7 +227,7 @@ class ValueSealer:
         self, session: Session, keyless: dict[str, tuple[int, str]], marks: Marks
     ) -> None:
         """Give subjects keys: new ones, or those that another process has given them first."""
-        kek = self._keks[self._version]
+        kek = self._kek
         made = {subject: secrets.token_bytes(ROOT_BYTES) for subject in sorted(keyless)}
         keys = {subject: SealingKey(key) for subject, key in made.items()}
         wraps = {s: wrap_data_key(kek, key, s, keyless[s][0]) for s, key in made.items()}
@@ -228,11 +253,9 @@ class ValueSealer:
     ) -> tuple[int, SealingKey]:
         known = self._data_keys.get(subject)
         if known is None or known[0] != generation:
-            if version not in self._keks:
-                self._keyring.root("vault", version)  # raises KeyFault
             known = (
                 generation,
-                unwrap_data_key(self._keks[version], wrapped, subject, generation),
+                self._keks.open_data_key(version, wrapped, subject, generation),
             )
         marks.data_keys[subject] = known
         return known
