@@ -192,7 +192,7 @@ async def test_a_delivery_that_comes_again_costs_its_batch_nothing(
         assert await ready.processors[1].process(mixed) == [
             Outcome.DUPLICATE, Outcome.WRITTEN, Outcome.DUPLICATE, Outcome.DUPLICATE,
         ]  # fmt: skip
-        monkeypatch.delattr(Sink, "_write_slow")  # whoever takes the slow path fails
+        monkeypatch.setattr(Sink, "_write_slow", None)  # whoever takes the slow path fails
         newer = Message(str(uuid.uuid4()), "-", login("d"), SystemAttributes(SENT_MS))
         assert await ready.processors[1].process([again[0], newer]) == [
             Outcome.DUPLICATE, Outcome.WRITTEN,
