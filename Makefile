@@ -45,6 +45,16 @@ $(BROWSER): requirements/browser.txt $(READY)
 test: $(READY) $(COMPILER) ## run the unit, contract, integration, acceptance and short fault tests
 	@$(BIN)/pytest -n 3 --dist worksteal -m "not system" $(TEST_ARGS)
 
+# What a mapping means and what becomes of a message: the same whichever executor a process has.
+EXECUTOR_SUITES := tests/unit/mapping tests/unit/pipeline tests/properties/test_decode.py \
+	tests/properties/test_masking.py tests/properties/test_transform.py \
+	$(addprefix tests/integration/test_,$(addsuffix .py,bodies consumer delivery drift dropped envelopes \
+	identity isolation key_rotation targets transactions vault_sealing)) \
+	tests/acceptance/test_canary.py tests/acceptance/test_examples.py tests/acceptance/test_main_job.py \
+	tests/faults/test_fifo.py tests/faults/test_kills.py
+test-python: $(READY) $(COMPILER) ## run the suites of mapping, pipeline, delivery and canaries without the native executor
+	@SQS2PG_NATIVE=0 $(BIN)/pytest -n 3 --dist worksteal -m "not system" $(EXECUTOR_SUITES) $(TEST_ARGS)
+
 test-system: $(READY) $(COMPILER) $(BROWSER) ## run the tests that need system packages (PostgreSQL 15, PgBouncer, Chromium, promtool); root installs them
 	@tests/system/install.sh deploy/apt/test-system.txt
 	@$(BIN)/pytest -n 2 --dist loadfile -m system $(TEST_ARGS)

@@ -112,9 +112,13 @@ class Shell:
 
 
 def bare_environment() -> dict[str, str]:
-    """Return this process's environment less everything that points anywhere."""
+    """Return this process's environment less everything that points anywhere.
+
+    SQS2PG_NATIVE stays: it chooses the executor of a whole suite.
+    """
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL"
+        if name == "SQS2PG_NATIVE"
+        or (not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL")
     }

@@ -285,12 +285,12 @@ CRASH = """
 from sqs2pg.pipeline.processor import Processor
 def crash(self, messages, *rest):
     raise RuntimeError(f"{messages[0].body} {messages!r}")
-Processor._transform = crash
+Processor._write = crash
 """
 CRASHES_ELSEWHERE = """
 import asyncio, gc, threading, warnings
 from sqs2pg.pipeline.processor import Processor
-whole = Processor._transform
+whole = Processor._write
 class Last:
     def __init__(self, text): self.text = text
     def __del__(self): raise RuntimeError(self.text)
@@ -308,7 +308,7 @@ def transform(self, messages, *rest):
     loop.create_task(fail(body), name=body[:40])
     gc.collect()
     return whole(self, messages, *rest)
-Processor._transform = transform
+Processor._write = transform
 """
 
 

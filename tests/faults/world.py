@@ -38,6 +38,7 @@ from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from tests.local_aws import aws_variables
 from tests.logins import login, send_in_batches
+from tests.shell import bare_environment
 
 from .proxy import FaultProxy
 
@@ -203,11 +204,6 @@ class World:
 
     def spawn(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start `sqs2pg run` as a process; stdout is a pipe, stderr a file `stderr-N`."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AWS_", "PG", "SQS2PG_")) and name != "DATABASE_URL"
-        }
         ours = {
             "SQS2PG_SOURCE__QUEUE": QUEUE,
             "SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S": str(VISIBILITY_S),
@@ -219,7 +215,7 @@ class World:
         with self.stderr_of(len(self.processes)).open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "sqs2pg", "run", "--json", *arguments],
-                env=inherited | self.aws() | ours | environment,
+                env=bare_environment() | self.aws() | ours | environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

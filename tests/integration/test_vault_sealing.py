@@ -80,6 +80,7 @@ async def test_the_fast_path_seals_what_python_seals(
     batch = [message(f"u{i}", f"192.0.2.{i % 7}", str(i % 5)) for i in range(60)]
     odd = [message("Zoë"), message("u1", "::ffff:192.0.2.1"), message("", "192.0.2.9")]
     found = []
+    monkeypatch.setenv("SQS2PG_NATIVE", "1")
     for extension in (native.extension(), None):
         monkeypatch.setattr("sqs2pg.native.EXTENSION", extension)
         async with pipeline(**ON) as ready:
