@@ -80,7 +80,8 @@
 
   const flow = () => {
     const { counts, gauges } = snapshot;
-    put("f-visible", asOf("queue", compact(gauges.queue_visible_messages)));
+    put("f-visible", compact(gauges.queue_visible_messages));
+    put("u-visible", old("queue") == null ? "waiting" : `waiting, ${span(old("queue"))} ago`);
     put("f-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
     put("f-held", compact(gauges.in_flight_messages));
     put("f-written", compact(counts.written));
