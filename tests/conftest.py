@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,11 @@ from sqs2pg.cli.embedded import servers as start_servers
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load
+
+# Under nohup, and for `&` in a script, SIGINT is ignored, and every child inherits that. The tests
+# are of processes that are started by a user or a supervisor.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time of a draw or an example depends on the load of the machine, not on the tested code.
 settings.register_profile(
