@@ -259,6 +259,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "status_token": ("The status address requires its token.", "Set `SQS2PG_STATUS__TOKEN`."),
         "status_unknown": ("The status page belongs to another version.", "Use the same version."),
         "status_unreachable": ("Nothing answers at the status address.", _ARGUMENT),
+        "stopped": ("The demo was stopped before its queue was empty.", "Run it again."),
         "table_of_another": (
             "A superuser would work on a table of another role.",
             "Let one plain role own the schema and the table.",

@@ -45,6 +45,35 @@ def test_demo_sends_drains_verifies_and_counts(bare_shell: Any) -> None:
     assert result["messages_per_second"] > 0
 
 
+def test_a_demo_that_is_stopped_says_so_and_that_nothing_is_lost(bare_shell: Any) -> None:
+    command = subprocess.Popen(
+        [bare_shell.python, "-m", "sqs2pg", "demo", "--messages", "30000"],
+        cwd=bare_shell.folder,
+        env=bare_shell.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert command.stderr is not None
+        # From here on it takes signals; the first batches may be written.
+        log = iter(command.stderr.readline, "")
+        assert any('"event": "status"' in line for line in log)
+        os.killpg(command.pid, signal.SIGINT)
+        out, errors = command.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)
+        command.communicate()
+    assert command.returncode == 1, errors
+    assert re.search(
+        r"^error: stopped early: [\d,]+ of 30,000 messages are written", errors, re.MULTILINE
+    )
+    assert "balance" not in out + errors
+
+
 def test_demo_shows_masked_rows_and_recurring_devices(bare_shell: Any) -> None:
     shown = bare_shell("demo", "--messages", "300", "--seed", "2").out
     assert TOKEN.search(shown)

@@ -87,8 +87,11 @@ def demo(
             _kill_consumer(settings, sent, taken, say)
         else:
             say("draining the queue …")
-        totals = run_async(consume(settings, drain=Drain()))
+        drain = Drain()
+        totals = run_async(consume(settings, drain=drain))
         report = run_async(check(settings))
+        if drain.stopped and report.ok:
+            raise _stopped(sent, report)
         if chaos:  # the killed consumer's counts are lost; take them from the books
             totals.written, totals.quarantined = report.written, report.quarantined
             totals.received = totals.settled + totals.released
@@ -113,6 +116,17 @@ def demo(
             "the books do not balance", code="verify", hint="run `sqs2pg demo --keep`, then verify"
         )
     return 0
+
+
+def _stopped(sent: int, report: verification.VerifyReport) -> FatalFault:
+    """Return what to raise where a signal came before the queue was empty."""
+    done = report.written + report.quarantined
+    return FatalFault(
+        f"stopped early: {done:,} of {sent:,} messages are written or quarantined, each once; the "
+        "others went back to the queue",
+        code="stopped",
+        hint="run it again, and let it end by itself",
+    )
 
 
 def _kill_consumer(settings: Settings, sent: int, taken: dict[str, Any], say: Any) -> None:

@@ -120,6 +120,8 @@ class Drain(msgspec.Struct):
     hint: str = "give it longer, more --workers, or look for what keeps sending"
     settle_s: float = 0.0
     """How long the queue must look empty."""
+    stopped: bool = False
+    """Whether a signal ended it before the queue was empty."""
 
 
 async def run_process(
@@ -146,6 +148,11 @@ async def run_process(
     """
     late = False
 
+    def request_stop() -> None:
+        if drain:
+            drain.stopped = True
+        work.request_stop()
+
     def too_late() -> None:
         nonlocal late
         late = True
@@ -156,7 +163,7 @@ async def run_process(
         timer = asyncio.get_running_loop().call_later(drain.timeout_s, too_late)
     try:
         with (
-            _handling_signals(work, abort, echo_s, reload, exit_within_s),
+            _handling_signals(request_stop, abort, echo_s, reload, exit_within_s),
             status.shown() if status else contextlib.nullcontext(),
         ):
             async with _progress_shown(work, progress):
@@ -176,7 +183,7 @@ async def run_process(
 
 
 def settled(drain: Drain | None, settings: Settings, endpoint_host: str) -> Drain | None:
-    """Return the drain with its `settle_s`: the settings', else as long as the counts may lag.
+    """Set the drain's `settle_s`, and return it: the settings', else as long as the counts may lag.
 
     AWS's counts lag by up to a minute, those of an emulator on this machine do not.
     """
@@ -185,7 +192,8 @@ def settled(drain: Drain | None, settings: Settings, endpoint_host: str) -> Drai
     settle_s = settings.source.drain_settle_s
     if settle_s is None:
         settle_s = 1.0 if is_loopback(endpoint_host) else 60.0
-    return msgspec.structs.replace(drain, settle_s=settle_s)
+    drain.settle_s = settle_s
+    return drain
 
 
 def as_flat(totals: Totals) -> dict[str, Any]:
@@ -223,7 +231,7 @@ async def _progress_shown(
 
 @contextlib.contextmanager
 def _handling_signals(
-    work: Work,
+    request_stop: Callable[[], None],
     abort: Callable[[], None] | None,
     echo_s: float,
     reload: Callable[[], None] | None,
@@ -251,7 +259,7 @@ def _handling_signals(
         if exit_within_s is not None:
             _exit_in(exit_within_s + _EXIT_S, abort)
         logger.info("stopping", signal=signal.Signals(number).name)
-        work.request_stop()
+        request_stop()
 
     def hang_up(number: int) -> None:
         if on_terminal and not os.isatty(sys.stderr.fileno()):
