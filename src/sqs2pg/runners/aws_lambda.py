@@ -78,7 +78,7 @@ def messages_of(event: object) -> tuple[list[Message], bool]:
     """
     try:
         records = msgspec.convert(event, _Event, strict=False).records
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeError):
         return _messages_one_by_one(event)
     messages = [
         Message(
