@@ -9,6 +9,7 @@ refuses it. No I/O of its own.
 from __future__ import annotations
 
 import re
+import time
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,8 +19,9 @@ from typing import NamedTuple
 import msgspec
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.message import SENT_MS_MAX
 
+AHEAD_S = 7 * 86_400.0
+"""How far in the future a line's time may be: clocks differ, and the ledger has days ahead."""
 LINE_BYTES_MAX = 256 * 2**20
 """The longest line: Firehose makes objects of up to 128 MiB, which may be one line."""
 
@@ -83,7 +85,8 @@ def _physical(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def _records(line: bytes) -> Iterator[Line]:
-    if (exported := _EXPORTED.match(line)) and (sent_ms := _milliseconds(exported[1])) is not None:
+    if (exported := _EXPORTED.match(line)) and (stamp := _time(exported[1])):
+        sent_ms = _bounded(round(stamp.timestamp() * 1000))
         yield Line(line[exported.end() :], sent_ms)
     elif _GLUED.search(line):
         for document in _split(line):
@@ -92,18 +95,20 @@ def _records(line: bytes) -> Iterator[Line]:
         yield from _of_subscription(line)
 
 
-def _milliseconds(stamp: bytes) -> int | None:
-    """Return a time as milliseconds since the epoch; None where it is none, or out of bounds."""
+def _time(stamp: bytes) -> datetime | None:
+    """Return the time of an exported line; None where it is none, such as a thirteenth month."""
     try:
-        moment = datetime.fromisoformat(stamp.decode()[:26] + "+00:00")
+        return datetime.fromisoformat(stamp.decode()[:26] + "+00:00")
     except ValueError:
         return None
-    return _bounded(round(moment.timestamp() * 1000))
 
 
 def _bounded(sent_ms: int) -> int | None:
-    """Return milliseconds that a message may have been sent at, as of SQS; None for any other."""
-    return sent_ms if 0 <= sent_ms <= SENT_MS_MAX else None
+    """Return milliseconds at which a line may have been sent; None for any other.
+
+    Those of a later day than the ledger has would hold the whole archive.
+    """
+    return sent_ms if 0 <= sent_ms < (time.time() + AHEAD_S) * 1000 else None
 
 
 def _of_subscription(line: bytes) -> Iterator[Line]:

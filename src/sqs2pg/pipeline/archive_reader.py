@@ -15,15 +15,15 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
-from sqs2pg.mapping.ledger_key import DAY_MS
+from sqs2pg.mapping.ledger_key import DAY_MS, today
 from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, too_deep
-from sqs2pg.pipeline.archive_lines import Line, split_lines
+from sqs2pg.pipeline.archive_lines import AHEAD_S, Line, split_lines
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -173,9 +173,9 @@ def _in_files(path: Path) -> Iterator[Archive]:
 
 
 def _day_of_change(seconds: float) -> date:
-    """Return the UTC day of a change, seconds since the epoch; the first one where it has none."""
+    """Return the UTC day of a change, seconds since the epoch, from 1970 to today."""
     try:
-        return max(EPOCH, datetime.fromtimestamp(seconds, UTC).date())
+        return min(today(), max(EPOCH, datetime.fromtimestamp(seconds, UTC).date()))
     except (ValueError, OverflowError, OSError):
         return EPOCH
 
@@ -293,11 +293,17 @@ def _unpacked(make: Any, packed: Iterator[bytes], name: str) -> Iterator[bytes]:
 def day_ms(day: date) -> int:
     """Return the first millisecond of a UTC day, since the epoch.
 
-    Raises SettingsError for a day before 1970: a ledger key has no such time.
+    Raises SettingsError for a day before 1970, which no ledger key has, and for one in the future,
+    which the ledger does not have yet.
     """
     if day < EPOCH:
         raise SettingsError(
             f"the day {day.isoformat()} is before 1970", hint="give a later one with --date"
+        )
+    if day > today() + timedelta(seconds=AHEAD_S):
+        raise SettingsError(
+            f"the day {day.isoformat()} is in the future",
+            hint="give an earlier one with --date: it dates the lines that have no time",
         )
     return (day - EPOCH).days * DAY_MS
 

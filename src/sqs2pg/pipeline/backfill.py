@@ -135,6 +135,7 @@ class Backfill:
             return
         self.done.files += 1
         self.done.resumed += line
+        begun, before = line, self.done.written + self.done.duplicate
         self._reader = archive_reader.read(archive, self._store)
         lines = self._reader.lines()
         if line:
@@ -155,6 +156,12 @@ class Backfill:
             line = after
             batch = await reading
         await progress.finish(line)
+        if line and not begun and self.done.written + self.done.duplicate == before:
+            log.warning(
+                "no line of an archive was written: correct the mapping, replay the quarantine",
+                where=archive.name,
+                quarantined=line,
+            )
         self._bytes_before += archive.size
         self._reader = None
 

@@ -208,11 +208,13 @@ def test_exported_lines_say_when(tmp_path: Path) -> None:
 def test_an_exported_line_with_an_impossible_time_is_passed_on(tmp_path: Path, stamp: str) -> None:
     line = f'{stamp}Z {{"a": 1}}'.encode()
     assert lines(tmp_path, line + b'\n{"a": 2}') == [(line, None), (b'{"a": 2}', None)]
-    line = b'1969-12-31T23:59:59Z {"a": 1}'
-    assert lines(tmp_path, line) == [(line, None)]
+    for line in (b'1969-12-31T23:59:59Z {"a": 1}', b'2099-05-06T00:00:00Z {"a": 1}'):
+        assert lines(tmp_path, line) == [(b'{"a": 1}', None)]
 
 
-@pytest.mark.parametrize("timestamp", ["-1", "253402300800000", "1e300", "1" + "0" * 60, '"x"'])
+@pytest.mark.parametrize(
+    "timestamp", ["-1", "253402300799999", "4102444800000", "1e300", "1" + "0" * 60, '"x"']
+)
 def test_an_event_with_an_impossible_time_has_none(tmp_path: Path, timestamp: str) -> None:
     event = f'{{"timestamp": {timestamp}, "message": "{{}}"}}'
     content = f'{{"messageType": "DATA_MESSAGE", "logEvents": [{event}]}}'.encode()
@@ -229,6 +231,18 @@ def test_no_line_is_older_than_a_ledger_key_can_say(tmp_path: Path) -> None:
     assert day_ms(found.date) == 0
     with pytest.raises(SettingsError, match="before 1970"):
         day_ms(date(1969, 12, 31))
+
+
+def test_no_day_is_in_the_future(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(b"{}")
+    later = 4_102_444_800  # 2100
+    os.utime(file, (later, later))
+    [found] = find([str(file)], None)
+    assert abs((found.date - datetime.now(UTC).date()).days) <= 1
+    assert day_ms(found.date) <= datetime.now(UTC).timestamp() * 1000
+    with pytest.raises(SettingsError, match="2099-05-06 is in the future"):
+        day_ms(date(2099, 5, 6))
 
 
 def test_events_of_a_log_subscription_are_lines(tmp_path: Path) -> None:
