@@ -73,6 +73,25 @@ def test_retention_reaches_the_rows_of_the_default_partition(
     assert partitioned("verify", "--json").last["ok"]
 
 
+def test_check_says_where_the_record_is_not_what_the_settings_say(partitioned: Shell) -> None:
+    partitioned("migrate")
+
+    def recorded() -> list[str]:
+        found = partitioned("check", "--json", code=None).last["checks"]
+        return [one["detail"] for one in found if one["name"] == "retention on record"]
+
+    assert recorded() == []
+    partitioned.environment["SQS2PG_SINK__PARTITION_RETENTION_DAYS"] = "60"
+    partitioned.environment["SQS2PG_QUARANTINE__RETENTION_DAYS"] = "7"
+    [detail] = recorded()
+    assert detail == (
+        "quarantine.retention_days 7 in the settings, 30 on record; "
+        "partition_retention_days 60 in the settings, 0 on record"
+    )
+    assert "recorded retention: ledger 30 days, quarantine 7 days" in partitioned("migrate").out
+    assert recorded() == []
+
+
 LONG = "a_table_with_a_name_so_long_that_fifty_letters_end_"
 
 

@@ -108,7 +108,10 @@ async def test_a_table_given_away_later_makes_nobody_superuser(
             await Eraser(session, 1, [columns], lambda _: uuid.uuid4().hex).run(["ann"], "why")
         with pytest.raises(FatalFault) as rekeying:
             await Rekeyer(session, keys_of(chosen), [recoverable]).run()
-    assert erasing.value.code == rekeying.value.code == "table_of_another"
+        with pytest.raises(FatalFault) as converting:
+            await partitions.convert(session, chosen, "user_logins", lambda _: None)
+    codes = {fault.value.code for fault in (erasing, rekeying, converting)}
+    assert codes == {"table_of_another"}
     assert rows(database, f"SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'") == [(False,)]
     [(status, detail)] = await owner_finding(chosen)
     assert status == "fail"

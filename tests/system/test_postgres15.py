@@ -157,6 +157,27 @@ def test_no_command_talks_to_a_server_of_another_authority(
     assert "sslrootcert" in said
 
 
+def test_a_first_reveal_on_a_quiet_server_is_answered_at_once(
+    make_shell: Callable[[str], Any], postgres15: str
+) -> None:
+    """Before PostgreSQL 17 no session can flush the log: the request's own commit is durable."""
+    make_shell(postgres15)("migrate")
+    with psycopg.connect(postgres15, autocommit=True) as connection:
+        connection.execute("SET synchronous_commit = off")
+        with connection.transaction():
+            [(number, asked_at)] = connection.execute(
+                "SELECT sequence, pg_current_wal_insert_lsn()"
+                " FROM pii.request_reveal('v1_x', NULL, 1, 'why')"
+            ).fetchall()
+            connection.execute("SET LOCAL synchronous_commit = off")
+        [(durable,)] = connection.execute(
+            "SELECT pg_current_wal_flush_lsn() > %s::pg_lsn", [asked_at]
+        ).fetchall()
+        assert durable
+        connection.execute("SET statement_timeout = '2s'")
+        assert connection.execute("SELECT FROM pii.fetch_reveal(%s)", [number]).fetchall() == []
+
+
 async def test_when_the_servers_certificate_expires_is_read(postgres15: str, tls: Tls) -> None:
     address = network_address(postgres15)
     assert address is not None

@@ -24,6 +24,7 @@ from sqs2pg.postgres.identifiers import (
 )
 from sqs2pg.postgres.migrate import check_partition_column, note_partitions
 from sqs2pg.postgres.sqlstate import explained, retryable
+from sqs2pg.postgres.table_owners import refuse_as_superuser
 from sqs2pg.settings import Index, Settings
 
 _ALL = """SELECT target FROM sqs2pg.partitioned
@@ -135,7 +136,8 @@ async def convert(
     First the table becomes the default partition of a new table with its name. Then the rows of one
     period after the other, the newest first, move to a partition of their own, each period in one
     transaction. May be repeated, and goes on where it ended. Raises SettingsError where the table
-    has something that stands in the way.
+    has something that stands in the way, FatalFault where we are a superuser and it is another
+    role's.
     """
     check_partition_column(settings)
     by, done = settings.sink.partition_by, Converted()
@@ -144,6 +146,7 @@ async def convert(
     if resolved is None:
         raise SettingsError(f"table {table} does not exist", hint="`sqs2pg migrate` makes it")
     with explained():
+        await refuse_as_superuser(session, [name])
         [(kind,)] = await session.execute(_KIND, [name])
         if kind == "r":
             await _swap(session, resolved, by)

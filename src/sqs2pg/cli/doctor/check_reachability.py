@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from sqs2pg.cli.doctor.context import Context
-from sqs2pg.cli.doctor.finding import Finding, fail, ok
+from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.postgres.dsn import describe, resolve_dsn
 from sqs2pg.postgres.migrate import pipeline_id
 
 POSTGRES_MIN = 150_000
 """server_version_num of PostgreSQL 15, the oldest that is tested."""
 
+_RETENTION = """SELECT ledger_retention_days, quarantine_retention_days FROM sqs2pg.pipeline
+WHERE id = %s"""
+_PERIODS = """SELECT d.every, d.ahead, d.retention_days FROM sqs2pg.partitioned d
+JOIN sqs2pg.pipeline p ON p.target = d.target WHERE p.id = %s"""
 _COUNTS = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -45,8 +49,33 @@ async def check_database(context: Context) -> Finding:
     return ok(name, f"PostgreSQL {version} at {where}, as {role}")
 
 
-async def check_schema(context: Context) -> Finding:
-    """Whether our tables are there in this version, and this pipeline is registered."""
+async def check_schema(context: Context) -> list[Finding]:
+    """Whether our tables are there in this version, this pipeline is registered, and what
+    `migrate` has recorded is what the settings say.
+    """
     number = await pipeline_id(await context.session(), context.settings)
     name = context.settings.pipeline_name
-    return ok("schema", f"migrated to this version; pipeline {name} is number {number}")
+    found = ok("schema", f"migrated to this version; pipeline {name} is number {number}")
+    return [found, *await _recorded(context, number)]
+
+
+async def _recorded(context: Context, pipeline: int) -> list[Finding]:
+    settings = context.settings
+    names = ["ledger.retention_days", "quarantine.retention_days"]
+    wanted: list[object] = [settings.ledger.retention_days, settings.quarantine.retention_days]
+    [recorded] = await context.query(_RETENTION, [pipeline])
+    if settings.sink.partition_by:
+        sink = settings.sink
+        [periods] = await context.query(_PERIODS, [pipeline]) or [(None, None, None)]
+        recorded = (*recorded, *periods)
+        names += ["partition_every", "partitions_ahead", "partition_retention_days"]
+        wanted += [sink.partition_every, sink.partitions_ahead, sink.partition_retention_days]
+    differ = [
+        f"{name} {value} in the settings, {there if there is not None else 'nothing'} on record"
+        for name, value, there in zip(names, wanted, recorded, strict=True)
+        if value != there
+    ]
+    if not differ:
+        return []
+    remedy = "what is on record counts: run `sqs2pg migrate`, which records the settings"
+    return [warn("retention on record", "; ".join(differ), remedy)]
