@@ -304,9 +304,16 @@ async def test_a_day_the_ledger_lacks_is_attached(pipeline: Assemble, database: 
         before = rows(database, DAYS)[0][0]
         await send(ready, [login(1)])
         [message] = await receive(ready, 1)
-        later_ms = message.attributes.sent_timestamp + 40 * DAY_MS
-        message.attributes = SystemAttributes(later_ms)
+        sent_ms = message.attributes.sent_timestamp
+        message.attributes = SystemAttributes(sent_ms + 8 * DAY_MS)
         assert await ready.processors[0].process([message]) == [Outcome.WRITTEN]
+        assert rows(database, DAYS) == [(before + 1,)]
+        # A clock that is further ahead is wrong: the message is held, and isolated in the end.
+        message.attributes = SystemAttributes(sent_ms + 40 * DAY_MS)
+        assert await ready.processors[0].process([message]) == [Outcome.RELEASED]
+        fault = ready.processors[0].last_fault
+        assert fault is not None
+        assert fault.code == "postgres_23514"
         assert rows(database, DAYS) == [(before + 1,)]
 
 
