@@ -200,6 +200,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "The support bundle would contain a secret. It was not written.",
             _REPORT,
         ),
+        "certificate_unwritten": (
+            "The certificate of an erasure that was done cannot be written.",
+            "The audit has the acts; the output has the counts.",
+        ),
         "chaos": ("`demo --chaos` ended before it killed the consumer.", _COMMAND),
         "database_newer": ("A newer version migrated this database.", "Upgrade sqs2pg."),
         "demo_recover": ("`demo --recover` revealed the wrong value.", _REPORT),
@@ -286,6 +290,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "A rotation would break joins.",
             "Recover the fields, or use `--break-joins`.",
         ),
+        "certificate": ("The certificate cannot be made.", "Name a file that does not exist."),
         "development_key": ("The development key is for loopback only.", _NEW_KEY),
         "domain_mixed": ("Two fields share a domain and would not join.", _SETTING),
         "dropped_and_mapped": ("A field is dropped and mapped.", _SETTING),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ ALL_LOGGED = {
     "log_parameter_max_length_on_error": "-1",
     "log_error_verbosity": "verbose",
 }
+NOT_SAME = ("dry_run", "anchor", "first_act")
 WHY = ("--reason", "a test")
 
 
@@ -74,7 +76,7 @@ def test_a_dry_run_finds_the_same_and_changes_nothing(people: Shell, query: Quer
     assert people("forget", "nobody", *WHY, "--dry-run", "--json", code=1).last["found"] == 0
     assert query(state) == before
     did = people("forget", "user-1", *WHY, "--json").last
-    same = {name: value for name, value in did.items() if name not in ("dry_run", "anchor")}
+    same = {name: value for name, value in did.items() if name not in NOT_SAME}
     assert same == {name: would[name] for name in same}
     assert (did["found"], did["keys_destroyed"], did["tables"]) == (1, 1, {"public.user_logins": 2})
 
@@ -171,3 +173,53 @@ def test_a_login_that_may_make_no_temporary_table_is_told_before_anything_is_des
     assert "may not create temporary tables" in told
     assert "GRANT TEMPORARY" in told
     assert query("SELECT count(*) FROM pii.erasure") == [(0,)]
+
+
+def test_a_certificate_says_what_where_and_when_and_nothing_personal(
+    people: Shell, query: Query, send: Send
+) -> None:
+    send([json.dumps({"user_id": "user-1", "ip": 5})])
+    people("run", "--drain")
+    why = ("--reason", "asked by user-1@example.com", "--ticket", "user-1")
+    given = "user-1\nuser-2\nuser-77\n"
+    report = people("forget", "-", *why, "--certificate", "c.json", "--json", stdin=given).last
+    as_json = (people.folder / "c.json").read_text()
+    as_text = (people.folder / "c.txt").read_text()
+    content = json.loads(as_json)
+    assert content["complete"] is True
+    assert content["people"] == {"asked_for": 3, "found": 2, "not_found": 1}
+    assert content["erased"] == {"keys": 2, "values": 8, "bodies": 1, "rows": 4}
+    assert content["rows_by_table"] == {"public.user_logins": {"rows": 4, "done": "cleared"}}
+    assert content["began_at"] <= content["ended_at"]
+    assert content["remains"] == report["remains"]
+    assert content["audit"] == {"first_act": 1, "anchor": report["anchor"]}
+    assert people("verify", "--audit", "--anchor", content["audit"]["anchor"], "--json").last["ok"]
+    for line in ("2 data keys destroyed", "public.user_logins: 4 rows cleared", "backups and WAL"):
+        assert line in as_text
+    assert report["anchor"] in as_text
+    references = [subject for (subject,) in query("SELECT subject FROM pii.erasure")]
+    ids = [user for (user,) in query("SELECT user_id FROM user_logins")]
+    personal = [*ids, *map(str, references), *(one.hex for one in references), "example.com"]
+    for text in (as_json, as_text):
+        assert [one for one in ("user-1", "user-77", *personal) if one in text] == []
+    assert {(people.folder / name).stat().st_mode & 0o777 for name in ("c.json", "c.txt")} == {
+        0o600
+    }
+
+
+def test_a_certificate_that_cannot_be_made_is_refused_before_anybody_is_erased(
+    people: Shell, query: Query
+) -> None:
+    (people.folder / "there.json").write_text("{}")
+    for name in ("there.json", "there.txt", "no-such-folder/c.json"):
+        told = people.error("forget", "user-1", *WHY, "--certificate", name, code=2)
+        assert "nobody was erased" in told
+    assert (people.folder / "there.json").read_text() == "{}"
+    assert not (people.folder / "there.txt").exists()
+    assert query("SELECT count(*) FROM sqs2pg.audit") == [(0,)]
+    people.error("forget", "user-1", "--reason", "", "--certificate", "c", code=2)
+    assert list(people.folder.glob("c*")) == []
+    people("forget", "user-1", *WHY, "--delete-rows", "--certificate", "c")
+    assert json.loads((people.folder / "c").read_text())["erased"]["rows"] == 2
+    assert "2 rows deleted" in (people.folder / "c.txt").read_text()
+    people.error("forget", "user-2", *WHY, "--dry-run", "--certificate", "d", code=2)

@@ -5,12 +5,13 @@ Must never do: print or log a person's id.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sqs2pg.cli import erasure_report
+from sqs2pg.cli import certificate, erasure_report
 from sqs2pg.cli.named_ids import ids_of
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 @click.option("--delete-rows", is_flag=True, help="Remove the rows instead of clearing them.")
 @click.option("--dry-run", is_flag=True, help="Only look for the people; change nothing.")
 @click.option("--exact", is_flag=True, help="Take ids as they are: with quotes, white space, all.")
+@click.option(
+    "--certificate",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what was erased and what remains, as JSON and as text.",
+)
 @json_option
 def forget(
     user_id: str,
@@ -39,6 +46,7 @@ def forget(
     delete_rows: bool,
     dry_run: bool,
     exact: bool,
+    file: Path | None,
     as_json: bool,
 ) -> None:
     """Erase a person; with - all those whose ids stdin gives, one per line. An audited act.
@@ -47,11 +55,17 @@ def forget(
     tokens and get a random user id. It may be repeated; if it was interrupted, run it again. Exit
     code 1: nobody was found, or rows about them kept coming.
     """
+    if file and dry_run:
+        raise click.UsageError("--certificate and --dry-run: nothing is erased to certify")
     settings = load(config)
     ids = ids_of(user_id, _headers(settings), exact=exact)
-    work = _erase(settings, ids, reason, ticket, delete_rows=delete_rows, dry_run=dry_run)
-    eraser = run_async(work)
+    began_at = datetime.now(UTC)
+    with certificate.reserved(file):
+        work = _erase(settings, ids, reason, ticket, delete_rows=delete_rows, dry_run=dry_run)
+        eraser = run_async(work)
     report = eraser.report
+    if file:
+        certificate.write(file, report, settings, eraser.database, began_at)
     lines = erasure_report.line_numbers(ids, eraser.not_found) if user_id == "-" else list[int]()
     if as_json:
         print_json(erasure_report.flat(report, settings, lines, dry_run=dry_run))

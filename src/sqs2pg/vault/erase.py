@@ -44,6 +44,8 @@ from sqs2pg.vault.target_rows import (
 PEOPLE_AT_ONCE = 200
 """People whose keys one transaction destroys. Ingest waits for that transaction."""
 
+_DATABASE = """SELECT format('database %s on PostgreSQL %s', current_database(),
+       current_setting('server_version'))"""
 _ALONE = "SELECT pii.lock_alone()"
 _OPEN = f"""INSERT INTO pii.erasure (subject, pseudonym)
 SELECT subject, gen_random_uuid() FROM unnest({SUBJECTS}) subject
@@ -83,9 +85,10 @@ WHERE subject = ANY ({SUBJECTS}) AND finished_at IS NULL"""
 _FINISH = f"""WITH ended AS (
     UPDATE pii.erasure SET finished_at = now(), pseudonym = NULL
     WHERE subject = ANY ({SUBJECTS}) AND finished_at IS NULL
-    RETURNING subject, rows_changed,
-              keys_destroyed + values_removed + bodies_removed + rows_changed > 0 AS found)
-SELECT e.subject, e.found, act.sequence, act.hash
+    RETURNING subject, keys_destroyed AS keys, values_removed AS values, bodies_removed AS bodies,
+              rows_changed, keys_destroyed + values_removed + bodies_removed + rows_changed > 0
+              AS found)
+SELECT e.subject, e.found, e.keys, e.values, e.bodies, e.rows_changed, act.sequence, act.hash
 FROM (SELECT * FROM ended ORDER BY subject) e,
 LATERAL sqs2pg.record_act(
     CASE WHEN e.found THEN 'forget_done' ELSE 'forget_not_found' END,
@@ -132,6 +135,12 @@ class Erased(msgspec.Struct):
     """Partitions on other servers."""
     tables_alike: list[str] = []
     """Tables that have a target's columns and are no part of it, such as detached partitions."""
+    totals: dict[str, int] = msgspec.field(
+        default_factory=lambda: dict.fromkeys(("keys", "values", "bodies", "rows"), 0)
+    )
+    """What the finished erasures have removed in all, with earlier runs that were cut off."""
+    first_act: int = 0
+    """Its sequence in the audit."""
     anchor: str = ""
     """Of the last act that was recorded; empty in a dry run."""
 
@@ -154,6 +163,8 @@ class Eraser:
         self._delete_rows = delete_rows
         self._rows = RowEraser(session, pipeline, delete_rows)
         self.report = Erased()
+        self.database = ""
+        """The database's name and the server's version, once it runs."""
         self.not_found: set[str] = set()
         """The ids of whom nothing was there. In memory only."""
 
@@ -189,6 +200,10 @@ class Eraser:
                 found = await self._search(part)
                 self._count_people(part, found)
             await self._report_leftovers()
+        done = self.report
+        rows = done.rows_changed + done.rows_deleted
+        counts = done.keys_destroyed, done.values_removed, done.quarantine_removed, rows
+        done.totals = dict(zip(done.totals, counts, strict=True))
         return self.report
 
     def _subjects(self, ids: Sequence[str]) -> dict[str, str]:
@@ -197,6 +212,7 @@ class Eraser:
 
     async def _prepare(self) -> None:
         await require_temporary(self._session)
+        [(self.database,)] = await self._session.execute(_DATABASE)
         await refuse_as_superuser(self._session, [target.table for target in self._targets])
         self._targets = [await with_column_types(self._session, target) for target in self._targets]
 
@@ -211,6 +227,7 @@ class Eraser:
             if keys or values:
                 await execute(_NEXT_EPOCH)
             rows = await execute(_RECORD, [reason, ticket])
+        self.report.first_act = self.report.first_act or rows[0][0]
         self._announce("forget", *rows[-1])
         self.report.keys_destroyed += keys
         self.report.values_removed += values
@@ -254,7 +271,10 @@ class Eraser:
         async with people_table(self._session, _people(subjects)):
             [(came_back,)] = await self._session.execute(_CAME_BACK)
         if rows:
-            self._announce("forget_done", *rows[-1][2:])
+            self._announce("forget_done", *rows[-1][-2:])
+        for _, _, *counts, _, _ in rows:
+            for name, count in zip(("keys", "values", "bodies", "rows"), counts, strict=True):
+                self.report.totals[name] += count
         self._count_people(subjects, {*left, *(row[0].hex for row in rows if row[1])})
         self.report.rows_left += sum(left.values())
         self.report.came_back += came_back
@@ -270,6 +290,7 @@ class Eraser:
         anchor = audit.Anchor(sequence, digest)
         audit.announce(act, anchor)
         self.report.anchor = str(anchor)
+        self.report.first_act = self.report.first_act or sequence
 
     async def _search(self, subjects: dict[str, str]) -> set[str]:
         """Count what there is of the people; return the references of those who have anything."""
