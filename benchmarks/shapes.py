@@ -1,8 +1,8 @@
 """Mappings side by side: how fast other shapes of messages are than the built-in one.
 
-Each shape is a mapping and the bodies for it, made of the same generated logins. Shapes take turns,
-with the native extension and without. A shape's share is the median of its ratios to the built-in
-one of the same turn.
+Each shape is a mapping and the bodies for it: generated logins, or the message of one of
+`examples/`. Shapes take turns, with the native executor and without. A shape's share is the median
+of its ratios to the built-in one of the same turn.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+
+from sqs2pg.settings import load
 
 from .contenders import Contender, Launch, RunTarget
 from .contenders import pipeline as ours
@@ -45,11 +47,13 @@ class Shape:
     """TOML; empty: the built-in mapping."""
     rows: int = 1
     """Rows of one message."""
+    target: str = ""
+    """The table that its rows go to; empty: one of its own."""
 
     @property
     def table(self) -> str:
         """The table that its rows go to."""
-        return f"shape_{self.name}" if self.mapping else "user_logins"
+        return self.target or (f"shape_{self.name}" if self.mapping else "user_logins")
 
 
 def _fields(prefix: str = "", **more: str) -> str:
@@ -74,7 +78,7 @@ _SNS = json.dumps(
         "SigningCertURL": "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService.pem",
     }
 )
-SHAPES: tuple[Shape, ...] = (
+_LOGINS: tuple[Shape, ...] = (
     Shape("login", "login, built-in"),
     Shape(
         "number",
@@ -111,6 +115,27 @@ SHAPES: tuple[Shape, ...] = (
         _NOTED,
     ),
 )
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def _example(folder: Path) -> Shape:
+    """Return the shape of an example: its mapping, and the first message that has rows."""
+    text = (folder / "sqs2pg.toml").read_text(encoding="utf-8")
+    settings = load(folder / "sqs2pg.toml", environ={})
+    given = next(e for e in settings.example if not e.fault and e.payload is None)
+    body = given.input if isinstance(given.input, str) else json.dumps(given.input)
+    return Shape(
+        folder.name,
+        f"example {folder.name}",
+        # Where a fill would put a login, the body has the character's escape.
+        "".join(f"\\u{ord(c):04x}" if c in "$%@" else c for c in body),
+        text.partition("[[example]]")[0],
+        len(given.rows) or 1,
+        settings.targets[0].table.removeprefix("public."),
+    )
+
+
+SHAPES = (*_LOGINS, *map(_example, sorted(path for path in EXAMPLES.iterdir() if path.is_dir())))
 TWINS = {"accents": "ascii", "escapes": "ascii"}
 """Shapes that are compared with another one than the built-in, too."""
 TRIAL = 20_000
@@ -139,6 +164,9 @@ def _contender(shape: Shape, native: str) -> Contender:
 def settings_file(shape: Shape, folder: Path) -> Path:
     """Write the settings of a shape's mapping into a folder; return the file."""
     file = folder / f"{shape.name}.toml"
+    if shape.target:
+        file.write_text(shape.mapping, encoding="utf-8")
+        return file
     head, table = (
         (shape.mapping, f'[sink]\ntable = "{shape.table}"\n') if shape.mapping else ("", "")
     )
