@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -34,7 +35,7 @@ from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.odd_deliveries import read_entry
+from sqs2pg.sqs.odd_deliveries import bounded, read_entry
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES
 from sqs2pg.telemetry import log
 from sqs2pg.telemetry.emf import EmfLines
@@ -267,6 +268,7 @@ class Function:
             self._runner.run(self._upkeep())
             return {"batchItemFailures": []}
         messages, fifo = messages_of(event)
+        messages = bounded(messages, time.time())
         failed = [message.message_id for message in messages]  # all of them, if this raises
         try:
             failed = self._runner.run(self._settle(messages, fifo, remaining_s))

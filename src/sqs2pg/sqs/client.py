@@ -118,6 +118,10 @@ class SqsClient:
         """The name or address of the endpoint, without the port."""
         return self._environment.endpoint.host
 
+    def now(self) -> float:
+        """Return this machine's clock, corrected by AWS's; seconds since the epoch."""
+        return time.time() + self._skew_s
+
     def credential_expiry(self) -> float | None:
         """Return when the AWS credentials expire, seconds since the epoch; None means never."""
         return self._credentials.expiry
@@ -136,14 +140,12 @@ class SqsClient:
     async def look_up(self, name: str, account: str = "") -> str:
         """Return the URL of a queue by its name, in the client's region. `account`: "" for ours."""
         body = wire.write_body(QueueName=name, QueueOwnerAWSAccountId=account or None)
-        reply = await self._call(wire.QUEUE_URL, body)
-        return wire.read_queue_url(reply, wire.QUEUE_URL)
+        return wire.read_queue_url(await self._call(wire.QUEUE_URL, body), wire.QUEUE_URL)
 
     async def create_queue(self, name: str, attributes: Mapping[str, str] | None = None) -> str:
         """Create a queue and return its URL; also if it exists with the same attributes."""
         body = wire.write_body(QueueName=name, Attributes=attributes or None)
-        reply = await self._call(wire.CREATE_QUEUE, body)
-        return wire.read_queue_url(reply, wire.CREATE_QUEUE)
+        return wire.read_queue_url(await self._call(wire.CREATE_QUEUE, body), wire.CREATE_QUEUE)
 
     async def receive(
         self,

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import json
 import re
+from operator import attrgetter
 from typing import Any
+
+import msgspec
 
 from sqs2pg.message import (
     RECEIVES_MAX,
@@ -23,8 +26,12 @@ from sqs2pg.message import (
     SystemAttributes,
 )
 
+AHEAD_S = 7 * 86_400.0
+"""How far ahead of the clock a SentTimestamp may be: clocks differ. The ledger has the days up to
+eight ahead (`sqs2pg.attach_days`), so a later one has no key that could be written."""
 MESSAGE_ID_MAX = 100
 """Characters of a MessageId (SQS API reference, DeleteMessageBatchRequestEntry allows 80)."""
+_sent_ms = attrgetter("attributes.sent_timestamp")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]{1,40}", re.ASCII)
 
@@ -85,6 +92,22 @@ def read_entry(entry: object, *, camel: bool = False) -> Message | None:
         attributes or None,
         odd=odd[0] if odd else "",
     )
+
+
+def bounded(messages: list[Message], now_s: float) -> list[Message]:
+    """Return the messages, those that were sent in the future as odd ones.
+
+    `now_s` is the clock, corrected by the server's, seconds since the epoch.
+    """
+    latest_ms = (now_s + AHEAD_S) * 1000
+    if max(map(_sent_ms, messages), default=0) <= latest_ms:
+        return messages
+    return [m if _sent_ms(m) <= latest_ms else _undated(m) for m in messages]
+
+
+def _undated(message: Message) -> Message:
+    attributes = msgspec.structs.replace(message.attributes, sent_timestamp=0)
+    return msgspec.structs.replace(message, attributes=attributes, odd="SentTimestamp")
 
 
 def _is_id(value: object) -> bool:

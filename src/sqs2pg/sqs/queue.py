@@ -24,6 +24,7 @@ from sqs2pg.sqs.concurrency import RoundTripTime
 from sqs2pg.sqs.deleter import Deleter
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.leases import Lease, Leases
+from sqs2pg.sqs.odd_deliveries import bounded
 from sqs2pg.sqs.wire import BATCH_MAX, read_counts
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -148,6 +149,7 @@ class QueueSource:
         self._last_poll = time.time()
         if not messages:
             return messages
+        messages = bounded(messages, self._client.now())
         now = time.monotonic()
         count = len(messages)
         if count == BATCH_MAX:

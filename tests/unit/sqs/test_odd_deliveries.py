@@ -12,6 +12,7 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.message import MessageAttribute, SystemAttributes
 from sqs2pg.runners.aws_lambda import messages_of
 from sqs2pg.sqs import wire
+from sqs2pg.sqs.odd_deliveries import AHEAD_S, bounded
 
 SENT = "1795384388351"
 LATEST = 253_402_300_799_999
@@ -73,6 +74,19 @@ def test_the_last_millisecond_of_the_year_9999_and_the_first_of_1970_are_no_oddi
     for sent in (0, LATEST):
         _, other = wire.read_messages(reply(**stamped(str(sent))))
         assert (other.attributes.sent_timestamp, other.odd) == (sent, "")
+
+
+def test_a_message_of_the_future_has_no_time() -> None:
+    now_s = 1_795_384_388.0
+    latest = round((now_s + AHEAD_S) * 1000)
+    for sent, odd in ((latest, ""), (latest + 1, "SentTimestamp")):
+        messages = wire.read_messages(reply(**stamped(str(sent))))
+        good, other = bounded(messages, now_s)
+        assert (good, good.odd) == (messages[0], "")
+        assert other.odd == odd
+        assert other.attributes.sent_timestamp == (0 if odd else sent)
+        assert (other.message_id, other.receipt_handle) == ("m-odd", "h-odd")
+    assert bounded([], now_s) == []
 
 
 def test_an_attribute_without_a_data_type_is_its_value() -> None:
