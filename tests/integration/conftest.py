@@ -28,7 +28,9 @@ def settings(
 
     def make(**overrides: Any) -> Settings:
         tree: dict[str, Any] = {
-            "source": {"queue": queue_url, "visibility_timeout_s": 30},
+            # A poll ends by itself before a stop cuts it: the SQS server goes on with one that is
+            # cut, takes messages for it, and may not delete the queue meanwhile.
+            "source": {"queue": queue_url, "visibility_timeout_s": 30, "wait_time_s": 1},
             "sink": {"dsn": database},
             "keys": {"file": str(keys)},
         }
