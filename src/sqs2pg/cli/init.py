@@ -49,8 +49,20 @@ def init(
     if output is None:
         print(text, end="")
     else:
-        output.write_text(text, encoding="utf-8")
+        write_whole(output, text)
         print(f"wrote {output}; read it, then run `sqs2pg migrate` and `sqs2pg check` with it")
+
+
+def write_whole(output: Path, text: str) -> None:
+    """Write the whole file or none of it. Raises SettingsError."""
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        if output.is_file():
+            output.unlink()
+        raise SettingsError(
+            f"{output} cannot be written: {error.strerror}", hint="give another name with -o"
+        ) from None
 
 
 async def _propose(settings: Settings, table: str | None, sample: int | None, queue: str) -> str:

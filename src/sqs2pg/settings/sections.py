@@ -87,7 +87,12 @@ class SinkSettings(Section, frozen=True):
         int, Meta(ge=1, le=100, description="partitions attached in advance")
     ] = 3
     partition_retention_days: Annotated[
-        int, Meta(ge=0, le=36_500, description="older partitions are dropped; 0: none")
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="older partitions and rows are dropped; 0: none. `migrate` records it",
+        ),
     ] = 0
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
     batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
@@ -153,7 +158,14 @@ class VaultSettings(Section, frozen=True):
 class QuarantineSettings(Section, frozen=True):
     """`[quarantine]`: messages that could not become rows."""
 
-    retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    retention_days: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3650,
+            description="how long a message is kept, replayed or not; `migrate` records it",
+        ),
+    ] = 30
 
 
 class LedgerSettings(Section, frozen=True):
@@ -164,7 +176,8 @@ class LedgerSettings(Section, frozen=True):
         Meta(
             ge=15,
             le=3650,
-            description="day partitions to keep; more than SQS keeps a message (14 days)",
+            description="day partitions to keep; more than SQS keeps a message (14 days). "
+            "`migrate` records it",
         ),
     ] = 30
     dedupe_key: Annotated[

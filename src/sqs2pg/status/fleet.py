@@ -41,12 +41,13 @@ def published_address(file: Path | None, address: str) -> Iterator[None]:
         yield
         return
     fresh = file.with_suffix(".new")
-    fresh.write_text(address.removeprefix("http://"))
-    fresh.replace(file)  # a reader sees the whole address or none
     try:
+        fresh.write_text(address.removeprefix("http://"))
+        fresh.replace(file)  # a reader sees the whole address or none
         yield
     finally:
-        file.unlink(missing_ok=True)
+        for one in (fresh, file):
+            one.unlink(missing_ok=True)
 
 
 class WorkerGroup(Collector):
