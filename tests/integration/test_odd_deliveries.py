@@ -49,6 +49,8 @@ async def test_odd_messages_are_quarantined_and_the_others_written(
         await send(ready, [login(number) for number in range(14)])
         totals = await ready.consumer.run(drain_settle_s=0.5)
         assert (totals.written, totals.quarantined, totals.released) == (8, 6, 0)
+        # A message without a time is not one of 1970.
+        assert (ready.metrics.registry.get_sample_value("sqs2pg_lag_seconds_sum") or 0) < 3600
     found = rows(database, "SELECT reason, detail FROM sqs2pg.quarantine ORDER BY 1, 2")
     assert found == [
         ("bad_unicode", ""),

@@ -64,8 +64,8 @@ class BatchReporter:
     ) -> None:
         """End a batch that is committed.
 
-        `oldest_ms`: the oldest SentTimestamp, duplicates that were known before apart. `slow`: it
-        took the sink's slow path.
+        `oldest_ms`: the oldest SentTimestamp, duplicates that were known before apart; 0 where a
+        message has none. `slow`: it took the sink's slow path.
         """
         report, now = self._report, time.time()
         assert report is not None
@@ -77,7 +77,7 @@ class BatchReporter:
         if report.written < report.messages:
             report.duplicate = outcomes.count(Outcome.DUPLICATE)
             report.quarantined = report.messages - report.written - report.duplicate
-        if oldest_ms is not None:
+        if oldest_ms:
             self._metrics.oldest_sent_ms = oldest_ms
             report.lag_s = max(0.0, now - oldest_ms / 1000)
         self._metrics.observe_batch(report, now)
