@@ -69,7 +69,8 @@ static int add_name(struct plan *plan, PyObject *given, void *to)
     int use;
     if (!PyArg_ParseTuple(given, "y#pii", &name->name, &len, &name->required, &use, &name->slot))
         return -1;
-    if (!is_within(use, 0, USE_COUNT) || !is_within(name->slot, -1, plan->layer_slots))
+    if (!is_within(use, 0, USE_COUNT) ||
+        !is_within(name->slot, -1, plan->layer_slots - plan->attributes))
         return refuse();
     name->len = (size_t)len;
     name->use = (enum name_use)use;
@@ -203,18 +204,21 @@ static int check_tree(const struct plan *plan)
 
 int plan_compile(struct plan *plan, PyObject *args)
 {
-    PyObject *nodes, *groups, *targets, *layers;
+    PyObject *nodes, *groups, *targets, *layers, *attributes;
     int records;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiii", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
+    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
                           &PyTuple_Type, &targets, &PyTuple_Type, &layers, &plan->forbid_unknown,
-                          &plan->drop_unmatched, &records, &plan->slots, &plan->layer_slots))
+                          &plan->drop_unmatched, &records, &plan->slots, &plan->layer_slots,
+                          &PyTuple_Type, &attributes))
         return -1;
     if (!is_within(records, 0, RECORDS_COUNT) || !is_within(plan->slots, 0, SLOTS_MAX + 1) ||
         !is_within(plan->layer_slots, 0, NAMES_MAX + 1) ||
+        !is_within(PyTuple_GET_SIZE(attributes), 0, plan->layer_slots + 1) ||
         !is_within(PyTuple_GET_SIZE(nodes), 1, NODES_MAX + 1) ||
         !is_within(PyTuple_GET_SIZE(targets), 1, TARGETS_MAX + 1))
         return refuse();
     plan->records = (enum records)records;
+    plan->attributes = (int)PyTuple_GET_SIZE(attributes);
     plan->node = PyMem_Calloc((size_t)PyTuple_GET_SIZE(nodes), sizeof *plan->node);
     if (plan->node == NULL) {
         PyErr_NoMemory();

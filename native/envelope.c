@@ -74,7 +74,6 @@ static int open_layer(const struct layer *layer, struct reader *in, struct value
 
 int open_layers(const struct plan *plan, struct reader *in, struct value *slots)
 {
-    memset(slots, 0, (size_t)plan->layer_slots * sizeof *slots);
     for (int i = 0; i < plan->layers; i++) {
         const struct layer *layer = &plan->layer[i];
         if (layer->names == 0) {

@@ -33,7 +33,7 @@ struct unit {
 
 struct batch {
     Py_ssize_t count, written;
-    PyObject *sequence;
+    PyObject *sequence, *attributes;
     enum keying keying;
     int in_order; /* rows come in the order of the units, not of the keys */
     const char *skip; /* for each unit whether it must be left; or NULL */
@@ -44,7 +44,10 @@ struct batch {
     struct work work;
 };
 
+enum { ATTRIBUTES_ARG = 9 }; /* of the names of the attributes among the constructor's arguments */
+
 static PyObject *s_body, *s_attributes, *s_sent_timestamp, *s_message_id;
+static PyObject *s_message_attributes, *s_string_value, *s_binary_value;
 
 static void fast_path_dealloc(PyObject *self)
 {
@@ -123,6 +126,45 @@ static const char *utf8_of(PyObject *text, Py_ssize_t *len)
     return at;
 }
 
+/* The text of a message attribute, or its base64; a new reference, None where there is none. */
+static PyObject *attribute_text(PyObject *all, PyObject *name)
+{
+    PyObject *one = PyDict_GetItemWithError(all, name);
+    if (one == NULL)
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    PyObject *text = PyObject_GetAttr(one, s_string_value);
+    if (text != Py_None)
+        return text;
+    Py_DECREF(text);
+    return PyObject_GetAttr(one, s_binary_value);
+}
+
+/* The attributes of a message that the plan wants: 1; 0 where it is left to Python; -1. Their texts
+ * live as long as the message. */
+static int read_attributes(PyObject *names, PyObject *message, struct value *to)
+{
+    PyObject *all = PyObject_GetAttr(message, s_message_attributes);
+    int done = all == NULL ? -1 : 1;
+    for (Py_ssize_t i = 0; done > 0 && i < PyTuple_GET_SIZE(names); i++) {
+        to[i] = (struct value){.is = ABSENT};
+        if (all == Py_None)
+            continue;
+        Py_ssize_t len;
+        PyObject *text = PyDict_Check(all) ? attribute_text(all, PyTuple_GET_ITEM(names, i)) : NULL;
+        const char *at = text != NULL && text != Py_None ? utf8_of(text, &len) : NULL;
+        if (text == NULL || PyErr_Occurred())
+            done = PyErr_Occurred() ? -1 : 0;
+        else if (text != Py_None && (at == NULL || memchr(at, '\0', (size_t)len) != NULL))
+            done = 0;
+        else if (at != NULL)
+            to[i] = (struct value){.at = at, .len = (size_t)len, .is = STRING,
+                                   .ascii = PyUnicode_IS_ASCII(text), .escaped = 1};
+        Py_XDECREF(text);
+    }
+    Py_XDECREF(all);
+    return done;
+}
+
 /* Append the lines of one message: 1; 0 where it is left to Python; -1 with an exception. */
 static int add_lines(const struct plan *plan, PyObject *message, const struct about *about,
                      struct work *work)
@@ -142,10 +184,11 @@ static int add_lines(const struct plan *plan, PyObject *message, const struct ab
 /* Read one unit into its entry and its lines: 1; 0 where the batch is left to Python; -1. */
 static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
 {
+    struct value attributes[NAMES_MAX];
     PyObject *message = PySequence_Fast_GET_ITEM(batch->sequence, i);
     struct work *work = &batch->work;
     struct slice *slices = &batch->slices[i * plan->targets];
-    struct about about;
+    struct about about = {.attributes = attributes};
     if (read_sent_ms(message, &about.sent_ms) < 0)
         return -1;
     PyObject *id = read_id(message, &about);
@@ -161,8 +204,11 @@ static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
         slices[t].at = work->lines[t].len;
         before[t] = work->count[t];
     }
-    int skipped = batch->skip != NULL && batch->skip[i];
-    int made = skipped ? 0 : add_lines(plan, message, &about, work);
+    int made = batch->skip == NULL || !batch->skip[i];
+    if (made && plan->attributes > 0)
+        made = read_attributes(batch->attributes, message, attributes);
+    if (made > 0)
+        made = add_lines(plan, message, &about, work);
     for (int t = 0; t < plan->targets; t++) {
         slices[t].len = (uint32_t)(work->lines[t].len - slices[t].at);
         slices[t].count = (uint32_t)(work->count[t] - before[t]);
@@ -389,6 +435,7 @@ static PyObject *fast_path_pack(PyObject *self, PyObject *args)
     int keying;
     PyObject *units, *packed = NULL;
     struct batch batch = {.oldest_ms = INT64_MAX};
+    batch.attributes = PyTuple_GET_ITEM(((struct fast_path *)self)->given, ATTRIBUTES_ARG);
     if (!PyArg_ParseTuple(args, "Oy#ipy#", &units, &tail, &tail_len, &keying, &batch.in_order, &skip,
                           &skip_len))
         return NULL;
@@ -442,6 +489,11 @@ int fast_path_prepare(PyObject *module)
     s_attributes = PyUnicode_InternFromString("attributes");
     s_sent_timestamp = PyUnicode_InternFromString("sent_timestamp");
     s_message_id = PyUnicode_InternFromString("message_id");
+    s_message_attributes = PyUnicode_InternFromString("message_attributes");
+    s_string_value = PyUnicode_InternFromString("string_value");
+    s_binary_value = PyUnicode_InternFromString("binary_value");
+    if (s_message_attributes == NULL || s_string_value == NULL || s_binary_value == NULL)
+        return -1;
     if (s_body == NULL || s_attributes == NULL || s_sent_timestamp == NULL || s_message_id == NULL)
         return -1;
     PyObject *type = PyType_FromSpec(&fast_path_spec);

@@ -291,6 +291,10 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
         before[i] = work->lines[i].len;
         count[i] = work->count[i];
     }
+    int said = plan->layer_slots - plan->attributes;
+    memset(work->layer, 0, (size_t)said * sizeof *work->layer);
+    for (int i = 0; i < plan->attributes; i++)
+        work->layer[said + i] = about->attributes[i];
     work->arena.len = 0; /* every decoded byte has its place: the envelopes' and the document's */
     if (text_room(&work->arena, (len + 8) * ((size_t)plan->layers + 1)) != NULL &&
         open_layers(plan, &run.in, work->layer) && read_records(&run))

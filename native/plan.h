@@ -140,7 +140,9 @@ struct plan {
     int otherwise;      /* a target takes what no other one took */
     int drop_unmatched;
     enum records records;
-    int nodes, slots, groups, targets, layers, layer_slots;
+    int nodes, slots, groups, targets, layers;
+    int layer_slots; /* of what envelopes say, then of the message's own attributes */
+    int attributes;
     struct node *node;
     struct group group[GROUPS_MAX];
     struct target target[TARGETS_MAX];
@@ -152,6 +154,7 @@ struct about {
     int64_t sent_ms;
     const char *id;
     size_t id_len;
+    const struct value *attributes; /* as many as the plan's */
 };
 
 struct elements { /* the values of an exploded array, `slots` for each element */

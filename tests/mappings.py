@@ -176,7 +176,10 @@ class MadeUp:
             said += ["attribute:eventbridge.id"] if "eventbridge" in layers else []
             if type_ in ("text", "integer", "bigint", "numeric", "double") and not source:
                 said += ["record_index", "record_index"]
-            return self._draw.choice([*said, "attribute:tenant"] if source else said or [None])
+            # With an envelope around it, an attribute of its own leaves a mapping to Python.
+            if source or set(layers) <= {"s3"}:
+                said += ["attribute:tenant", "attribute:s3.key"]
+            return self._draw.choice(said or [None])
         if type_ == "jsonb":
             return self._draw.choice(("[]", '{"a": 1}'))
         value = self.value(Field(column="x", type=type_))
@@ -354,8 +357,11 @@ class MadeUp:
         if draw.random() < 0.008:
             name = draw.choice(("m", "a\tb\\", "\N{DIGIT ONE}é", "nul\x00", "x" * 36))
         attributes = None
-        if draw.random() < 0.1:
-            said = MessageAttribute("String", draw.choice(("v", "2026-01-01")))
-            attributes = {draw.choice(("tenant", "sns.Subject")): said}
+        if draw.random() < 0.3:
+            text = draw.choice(("v", "2026-01-01", "", "Zoë\t\\", "nul\0", "x" * 300))
+            said = MessageAttribute("String", text)
+            if draw.random() < 0.2:
+                said = MessageAttribute("Binary", None, "AAEC")
+            attributes = {draw.choice(("tenant", "sns.Subject", "s3.key")): said}
         sent_ms = draw.choice((SENT_MS,) * 200 + (0, 1, -1, 253_402_300_799_999))
         return Message(name, "-", self.body(), SystemAttributes(sent_ms), attributes)

@@ -24,12 +24,14 @@ class FastPath:
         records: int,
         slots: int,
         layer_slots: int,
+        attributes: tuple[str, ...],
         /,
     ) -> FastPath:
         """`nodes`: name, index (-1: a member), slot, kind, first child, children, group, whether
         any name below is known. `groups`: the node of an element, slots of its values. `targets`:
         mode, group, slot and existence of the field in `when`, the values wanted, columns.
         `layers`: of each envelope the names: whether it must be there, its use, its slot.
+        `attributes`: names of the message's own, which have the last of the `layer_slots`.
 
         Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """

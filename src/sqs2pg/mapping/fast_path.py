@@ -58,6 +58,7 @@ _ALWAYS, _CONDITIONAL, _OTHERWISE = range(3)
 _STRING, _NUMBER, _TRUE, _FALSE = 2, 3, 4, 5
 _NO_USE, _TEXT, _SLICE, _SNS_TYPE, _ATTRIBUTES = range(5)
 _TARGETS_MAX, _COLUMNS_MAX, _WANTED_MAX, _LAYERS_MAX, _PREFIX_MAX = 8, 128, 32, 4, 8
+_ATTRIBUTES_MAX = 16
 
 _LAYERS: dict[str, dict[str, int]] = {
     "s3": {},  # only to see that the body does not point to an object
@@ -107,9 +108,11 @@ def _compile(
     if len(targets) > _TARGETS_MAX or (forbid_unknown and tree.has_indexes):
         raise NotFastError
     said = _said_by_layers(settings)
+    attributes = _attributes(settings, said)
+    slots = said | {name: len(said) + index for index, name in enumerate(attributes)}
     compiled = []
     for number, target in enumerate(targets):
-        places = _Places(tree, target, number, said)
+        places = _Places(tree, target, number, slots, attributes)
         its_columns = tuple(map(places.column, target.fields, columns[number], masks[number]))
         compiled.append(
             (
@@ -131,7 +134,8 @@ def _compile(
         settings.unmatched == "drop",
         _RECORDS[settings.envelope.records],
         tree.slots,
-        len(said),
+        len(said) + len(attributes),
+        attributes,
     )
 
 
@@ -175,6 +179,26 @@ def _said_by_layers(settings: Settings) -> dict[str, int]:
     return {name: slot for slot, name in enumerate(name for name in read if name in known)}
 
 
+def _attributes(settings: Settings, said: dict[str, int]) -> tuple[str, ...]:
+    """Return the attributes of the message itself that fields read.
+
+    An envelope may bring attributes of its own, which count more: then Python reads them all.
+    """
+    if not set(settings.envelope.layers) <= {"s3"}:
+        return ()
+    read = dict.fromkeys(
+        field.default.removeprefix(ATTRIBUTE)
+        for field in settings.fields
+        if not field.source
+        and isinstance(field.default, str)
+        and field.default.startswith(ATTRIBUTE)
+    )
+    names = tuple(name for name in read if name not in said)
+    if len(said) + len(names) > _ATTRIBUTES_MAX:
+        raise NotFastError
+    return names
+
+
 def _layers(layers: Sequence[str], said: dict[str, int]) -> tuple[Any, ...]:
     return tuple(
         tuple(
@@ -200,8 +224,11 @@ def _names(layer: str, said: dict[str, int]) -> dict[str, int]:
 class _Places:
     """Where the values of one target are found; makes its columns."""
 
-    def __init__(self, tree: Tree, target: Target, number: int, said: dict[str, int]) -> None:
-        """`number`: the target's index."""
+    def __init__(
+        self, tree: Tree, target: Target, number: int, said: dict[str, int], own: Sequence[str]
+    ) -> None:
+        """`number`: the target's index. `said`: slots of attributes; `own`: the message's own."""
+        self._own = own
         self._tree = tree
         self._target = number
         self._said = said
@@ -215,7 +242,8 @@ class _Places:
         bound = _WHOLE.get(field.type, 0)
         low, high = whole_number or (-(2**63), 2**63 - 1)
         limits = [limit for limit in (field.length_max, column.length_max) if limit]
-        missing, cell = _missing(field, column, mask)
+        own = isinstance(field.default, str) and field.default.removeprefix(ATTRIBUTE) in self._own
+        missing, cell = _missing(field, column, mask, own_attribute=own)
         return (
             *self._source(field),
             bool(field.source) and self._required[field.source],
@@ -240,8 +268,10 @@ class _Places:
         return _LAYER, self._said[name]
 
 
-def _missing(field: Field, column: Column, mask: Operator | Mask | None) -> tuple[int, bytes]:
-    """Return what a missing value becomes."""
+def _missing(
+    field: Field, column: Column, mask: Operator | Mask | None, *, own_attribute: bool
+) -> tuple[int, bytes]:
+    """Return what a missing value becomes. `own_attribute`: it is the message's, no envelope's."""
     default = field.default
     null = (_CELL, NULL.encode()) if column.nullable else (_PYTHONS, b"")
     if default is None:
@@ -250,7 +280,8 @@ def _missing(field: Field, column: Column, mask: Operator | Mask | None) -> tupl
         return null
     if isinstance(default, str):
         if default.startswith(ATTRIBUTE):
-            return _PYTHONS, b""
+            # What an envelope does not say, the message itself may: Python looks.
+            return null if not field.source and own_attribute else (_PYTHONS, b"")
         if default == "sent_date" and field.type == "date":
             return _DAY, b""
         said = {

@@ -20,7 +20,6 @@ from tests.native import extension, masks_of
         (Field(source="a[-1]", column="a"), Column("a", "text")),
         (Field(source="a", column="a"), Column("a", "int4")),
         (Field(source="a", column="a", type="numeric"), Column("a", "int4")),
-        (Field(column="a", default="attribute:tenant"), Column("a", "text")),
         (Field(source="a", column="a", mask="partial"), Column("a", "text")),
         (Field(source="a", column="a", type="inet", kind="ip"), Column("a", "inet")),
         (Field(source="a", column="a", type="date", mask="sha256"), Column("a", "text")),
@@ -85,6 +84,7 @@ PLAN: dict[str, Any] = {
     "records": 0,
     "slots": 1,
     "layer_slots": 0,
+    "attributes": (),
 }
 
 
@@ -140,6 +140,7 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"slots": 129},
         {"slots": 0},
         {"layer_slots": 17},
+        {"attributes": ("a",)},
     ],
 )  # fmt: skip
 def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> None:
