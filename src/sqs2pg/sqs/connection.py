@@ -26,6 +26,9 @@ HEAD_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 64 * 1024 * 1024
 """SQS answers with at most 1 MiB of messages in all. A JSON escape can turn one byte into six
 (`\\u0000`), and emulators do not keep to the limit for ten messages together."""
+REPLY_S_MAX = 60.0
+"""How long a reply may take once it may be sent, however its bytes drip in: 17 KiB/s for a MiB.
+Messages are hidden meanwhile, and nobody extends their leases."""
 _INTERIM_MAX = 199
 """1xx answers are interim: the final answer follows (RFC 9110, section 15.2)."""
 
@@ -96,7 +99,8 @@ class HttpConnection(asyncio.Protocol):
         self._exchanges = 0
         self._reply_started = False
         self.deadline = math.inf
-        """Loop time at which the present exchange has been silent for too long."""
+        """Loop time at which the present exchange is given up."""
+        self._whole_by = math.inf
         self._idle_since = self._loop.time()
 
     async def exchange(
@@ -104,8 +108,8 @@ class HttpConnection(asyncio.Protocol):
     ) -> Reply:
         """Send one whole request and return its reply, read to the end.
 
-        `silence_s`: the exchange is given up after this many seconds without a byte, at the next
-        call of `expire`.
+        `silence_s`: the exchange is given up after this many seconds without a byte, and a reply
+        that is not whole `REPLY_S_MAX` after that, at the next call of `expire`.
         `next_request` is called with the body of each reply of status 200, from the event loop's
         callback. If it returns a request, that is sent at once, without a task or a future in
         between; the result, or the fault, is then that of the last request. It must not raise.
@@ -132,11 +136,14 @@ class HttpConnection(asyncio.Protocol):
     def _send(self, transport: asyncio.Transport, request: bytes) -> None:
         self.usable = self._begun = self._headed = self._complete = self._reply_started = False
         self.deadline = self._loop.time() + self._silence_s
+        self._whole_by = self.deadline + REPLY_S_MAX
         transport.write(request)
 
     def expire(self, now: float) -> None:
-        """End the exchange with `aws_timeout` if it has been silent past its deadline."""
-        if now >= self.deadline:
+        """End the exchange with `aws_timeout` if its deadline is over."""
+        if now >= self._whole_by:
+            self._fail(_fault("aws_timeout", "SQS sent a part of its answer, and never all of it"))
+        elif now >= self.deadline:
             self._fail(_fault("aws_timeout", f"no answer from SQS for {self._silence_s:g} seconds"))
 
     def idle_for(self) -> float:
@@ -185,7 +192,7 @@ class HttpConnection(asyncio.Protocol):
         elif not self._headed and sum(map(len, self._head)) > HEAD_BYTES_MAX:
             self._fail(_oversize("headers", HEAD_BYTES_MAX))
         else:
-            self.deadline = self._loop.time() + self._silence_s
+            self.deadline = min(self._loop.time() + self._silence_s, self._whole_by)
 
     def eof_received(self) -> None:
         """The peer sends no more: a reply without a length ends here (RFC 9112, section 6.3)."""
@@ -269,7 +276,7 @@ class HttpConnection(asyncio.Protocol):
         self._exchanges += 1
         waiter, self._waiter = self._waiter, None
         self._idle_since = self._loop.time()
-        self.deadline = math.inf
+        self.deadline = self._whole_by = math.inf
         transport = self._transport
         self.usable = self._keep_alive and transport is not None and not transport.is_closing()
         if not self._keep_alive:
@@ -279,7 +286,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _fail(self, fault: Exception) -> None:
         waiter, self._waiter = self._waiter, None
-        self.deadline = math.inf
+        self.deadline = self._whole_by = math.inf
         self.abort()
         if waiter is not None and not waiter.done():
             waiter.set_exception(fault)

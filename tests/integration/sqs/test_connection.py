@@ -277,6 +277,27 @@ async def test_each_piece_moves_the_deadline(listen: Listen) -> None:
     await client.closed
 
 
+async def test_a_reply_that_drips_in_has_one_deadline(
+    listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REPLY_S_MAX", 0.0)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+    server = Server(head, *[b"x"] * 100)
+    server.client, _ = await connect(await listen(server))
+    client = server.client
+    task = asyncio.create_task(client.exchange(REQUEST, 30))
+    await server.asked.wait()
+    deadline = client.deadline
+    while client.pieces <= 100:
+        await asyncio.sleep(0)
+    assert client.deadline == deadline, "no byte moves it"
+    client.expire(deadline)
+    with pytest.raises(TransientFault, match="never all of it") as caught:
+        await task
+    assert caught.value.code == "aws_timeout"
+    await client.closed
+
+
 async def assert_oversize(listen: Listen, handler: Handler) -> None:
     """The handler's reply is too long, and its connection is closed."""
     client, _ = await connect(await listen(handler))
