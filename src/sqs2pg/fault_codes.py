@@ -234,6 +234,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "The event does not come from SQS.",
             "Connect the function to the queue.",
         ),
+        "not_held": ("Nothing is held on the person.", "Give the id as messages have it."),
         "not_sealed": (
             "The vault holds no value for this token or person.",
             "See `vault.enabled` and `recover`.",

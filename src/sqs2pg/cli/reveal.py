@@ -21,10 +21,12 @@ from sqs2pg.cli.options import (
     stdin_lines,
     terminal_text,
 )
+from sqs2pg.cli.person_report import show_person
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.settings import Settings, load
 
 if TYPE_CHECKING:
+    from sqs2pg.vault.person_data import PersonData
     from sqs2pg.vault.reveal import Revealed
 
 LIMIT_MAX = 1_000
@@ -42,6 +44,9 @@ USER_LIMIT = 20
     type=click.IntRange(1, LIMIT_MAX),
     help=f"Values at most: 1 of a token, {USER_LIMIT} of a person.",
 )
+@click.option(
+    "--all", "everything", is_flag=True, help="With --user: all that is held on the person."
+)
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
 @click.option(
     "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
@@ -52,19 +57,27 @@ def reveal(
     config: Path | None,
     user: str | None,
     limit: int | None,
+    everything: bool,
     reason: str,
     ticket: str,
     as_json: bool,
 ) -> None:
     """Open the value behind a TOKEN, or a person's values with --user. An audited act.
 
-    Only the value goes to stdout. Mind where you redirect it.
+    Only the value goes to stdout. Mind where you redirect it. With --all it is the person's rows by
+    table, sealed values, quarantined messages and acts of the audit, for an access request.
     """
     if token is None and user is None:
         raise click.UsageError("say what: a TOKEN, or --user USER_ID, or both")
+    if everything and (user is None or token is not None or limit is not None):
+        raise click.UsageError("--all goes with --user alone: neither TOKEN nor --limit")
     settings = load(config)
     if user == "-":
         [user] = stdin_lines(most=1)
+    if everything:
+        assert user is not None
+        show_person(run_async(reveal_everything(settings, user, reason, ticket)), as_json=as_json)
+        return
     many = limit is not None or token is None
     chosen = limit or (1 if token is not None else USER_LIMIT)
     with needing_role("sqs2pg_revealer"):
@@ -104,6 +117,24 @@ async def reveal_values(
             ticket=ticket,
             named=stored_form(settings.fields, settings.vault.subject),
             like_values=any(f.recover and f.mask == "fpe_ff1" for f in settings.fields),
+        )
+
+
+async def reveal_everything(settings: Settings, user: str, reason: str, ticket: str) -> PersonData:
+    """Return all that is held on a person. Raises as `person_data.reveal_person`."""
+    from sqs2pg.runners.compile_subjects import person_columns_of
+    from sqs2pg.runners.connect import database_and_keys
+    from sqs2pg.vault import person_data
+
+    async with database_and_keys(settings) as (session, _, keyring):
+        return await person_data.reveal_person(
+            session,
+            keyring,
+            user,
+            person_columns_of(settings, keyring),
+            reason=reason,
+            ticket=ticket,
+            named=stored_form(settings.fields, settings.vault.subject),
         )
 
 

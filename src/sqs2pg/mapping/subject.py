@@ -17,7 +17,7 @@ from sqs2pg.mapping.convert import Converter
 from sqs2pg.mapping.decode import without_mark
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mask.canonical import CANONICAL, shown
-from sqs2pg.mask.registry import OF_CANONICAL_FORM
+from sqs2pg.mask.registry import OF_CANONICAL_FORM, properties
 from sqs2pg.settings import Field, source_paths
 
 SubjectReader = Callable[[str], str | None]
@@ -45,6 +45,19 @@ def stored_form(fields: Iterable[Field], subject: str) -> Converter:
         return shown(kind, canonical(convert(value)))
 
     return normalized
+
+
+def subject_column(fields: Iterable[Field], subject: str) -> str | None:
+    """Return the column of a target that says whose a row is; None where none can be searched.
+
+    `subject` is `vault.subject`. The mask of such a column gives equal ids equal results.
+    """
+    for field in fields:
+        if field.source == subject:
+            mask = properties(field.mask)
+            if field.mask == "keep" or (mask.deterministic and mask.joinable):
+                return field.column
+    return None
 
 
 def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReader:

@@ -16,6 +16,7 @@ from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
+from sqs2pg.mapping.subject import subject_column
 from sqs2pg.postgres.catalog import read_columns, readable, require_table, resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_table
@@ -62,8 +63,12 @@ WHERE p.name = %s ORDER BY t.position, t.registered_at"""
 RECORD_RETENTION = """UPDATE sqs2pg.pipeline
 SET ledger_retention_days = %s, quarantine_retention_days = %s
 WHERE name = %s AND (ledger_retention_days, quarantine_retention_days) <> (%s, %s) RETURNING 1"""
-LIMIT_REVEALS = """UPDATE pii.state SET reveals_per_hour_max = %s
-WHERE reveals_per_hour_max <> %s RETURNING 1"""
+LIMIT_REVEALS = """UPDATE pii.state SET reveals_per_hour_max = %s, people_per_hour_max = %s
+WHERE (reveals_per_hour_max, people_per_hour_max) <> (%s, %s) RETURNING 1"""
+# For requests for all that is held on a person: only this column of a target is searched.
+RECORD_SUBJECT = """UPDATE sqs2pg.target t SET subject_column = %s FROM sqs2pg.pipeline p
+WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s
+AND t.subject_column IS DISTINCT FROM %s"""
 _TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
 WHERE p.name = %s"""
 
@@ -153,7 +158,7 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
     done += await _targets(session, settings, additive=additive)
     done += await _grant(session, settings)
     done += await _record_retention(session, settings)
-    return done + await _limit_reveals(session, settings.vault.reveals_per_hour_max)
+    return done + await _limit_reveals(session, settings)
 
 
 async def _attach_days(session: Session) -> list[str]:
@@ -184,19 +189,25 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
             done.append(f"look: {warning}")
         if position == 0 and settings.sink.partition_by:
             await note_partitions(session, settings, resolved)
-        if resolved in registered or (registered and position == 0):
-            continue  # a pipeline that is registered for another table is refused at its start
-        # Counted while nobody can write: no book would account for rows that come in between.
-        await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
-        name = settings.pipeline_name
-        escaped = table.replace("%", "%%")  # for a query with parameters
-        if position == 0:
-            await session.execute(REGISTER.format(table=escaped), [name, resolved, resolved])
-        await session.execute(
-            REGISTER_TARGET.format(table=escaped), [position, resolved, resolved, resolved, name]
-        )
-        done.append(f"registered pipeline {name} for {resolved}")
+        # A pipeline that is registered for another table is refused at its start.
+        if not (resolved in registered or (registered and position == 0)):
+            await _register(session, settings.pipeline_name, position, table, resolved)
+            done.append(f"registered pipeline {settings.pipeline_name} for {resolved}")
+        whose = subject_column(target.fields, settings.vault.subject)
+        values = [whose, settings.pipeline_name, resolved, whose]
+        await session.execute(RECORD_SUBJECT, values)
     return done
+
+
+async def _register(session: Session, name: str, position: int, table: str, resolved: str) -> None:
+    # Counted while nobody can write: no book would account for rows that come in between.
+    await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
+    escaped = table.replace("%", "%%")  # for a query with parameters
+    if position == 0:
+        await session.execute(REGISTER.format(table=escaped), [name, resolved, resolved])
+    await session.execute(
+        REGISTER_TARGET.format(table=escaped), [position, resolved, resolved, resolved, name]
+    )
 
 
 def roles_sql() -> str:
@@ -259,9 +270,16 @@ async def _record_retention(session: Session, settings: Settings) -> list[str]:
     ]
 
 
-async def _limit_reveals(session: Session, most: int) -> list[str]:
-    changed = await session.execute(LIMIT_REVEALS, [most, most])
-    return [f"a login may reveal {most:,} values an hour"] if changed else []
+async def _limit_reveals(session: Session, settings: Settings) -> list[str]:
+    vault = settings.vault
+    limits = [vault.reveals_per_hour_max, vault.people_per_hour_max]
+    changed = await session.execute(LIMIT_REVEALS, limits * 2)
+    values, people = (f"{limit:,}" for limit in limits)
+    return (
+        [f"a login may reveal {values} values, and all of {people} people, an hour"]
+        if changed
+        else []
+    )
 
 
 async def _try_grant(session: Session, statement: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sqs2pg.mapping.subject import subject_column
 from sqs2pg.postgres import migrate as work
 from sqs2pg.postgres.identifiers import quote_literal, quote_table
 from sqs2pg.postgres.migrations import Migration, migrations
@@ -68,8 +69,8 @@ def _statements(settings: Settings) -> Iterator[str]:
     yield from map(_if_role, work.target_grants(settings))
     days = [settings.ledger.retention_days, settings.quarantine.retention_days]
     yield _filled(work.RECORD_RETENTION, [*days, _name(settings), *days])
-    most = settings.vault.reveals_per_hour_max
-    yield _filled(work.LIMIT_REVEALS, [most, most])
+    limits = [settings.vault.reveals_per_hour_max, settings.vault.people_per_hour_max]
+    yield _filled(work.LIMIT_REVEALS, limits * 2)
 
 
 def _registration(settings: Settings, position: int, target: Target) -> Iterator[str]:
@@ -87,6 +88,9 @@ def _registration(settings: Settings, position: int, target: Target) -> Iterator
         yield _filled(work.REGISTER, [name, resolved, resolved], table)
     values = [position, resolved, resolved, resolved, name]
     yield _filled(work.REGISTER_TARGET, values, table)
+    column = subject_column(target.fields, settings.vault.subject)
+    whose = quote_literal(column) if column is not None else "NULL"
+    yield _filled(work.RECORD_SUBJECT, [whose, name, resolved, whose])
 
 
 def _if_role(grant: str) -> str:

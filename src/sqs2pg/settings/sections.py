@@ -153,6 +153,14 @@ class VaultSettings(Section, frozen=True):
             description="values that one database login may reveal; `migrate` sets it",
         ),
     ] = 1_000
+    people_per_hour_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**31 - 1,
+            description="people of whom one database login may reveal all; `migrate` sets it",
+        ),
+    ] = 10
 
 
 class QuarantineSettings(Section, frozen=True):

@@ -39,8 +39,9 @@ _TOKEN = re.compile(r"[ved][1-9][0-9]{0,3}_[A-Za-z0-9_-]+\Z|[0-9a-f]{64}\Z")
 """A token of a mask with a version, or of `sha256`."""
 
 _REQUEST = "SELECT granted, sequence, hash FROM pii.request_reveal(%s, %s::uuid, %s, %s, %s)"
-_FETCH = """SELECT subject, generation, field, token, sealed, wrapped_key, key_version,
+FETCH = """SELECT subject, generation, field, token, sealed, wrapped_key, key_version,
        sealed_subject, shared_by FROM pii.fetch_reveal(%s)"""
+"""The values of a request; one parameter: its sequence."""
 _ERASED = "SELECT pii.erased_at(%s::uuid)"
 
 
@@ -99,36 +100,47 @@ async def reveal(
                 "values are revealed with --user; masks of fpe_ff1 with their own settings (-c)",
             )
     keyring.active("vault")  # without it nothing would be opened
-    reference = await _reference(session, keyring, user, named) if user is not None else None
-    anchor = await _request(session, [token, reference, limit, reason, ticket])
+    reference = await reference_of_user(session, keyring, user, named) if user is not None else None
+    anchor = await request(
+        session, _REQUEST, [token, reference, limit, reason, ticket], act="reveal"
+    )
     with explained():
-        rows = await session.execute(_FETCH, [anchor.sequence])
+        rows = await session.execute(FETCH, [anchor.sequence])
     if not rows:
         raise await _nothing(session, reference)
     keks = KeyEncryptionKeys(keyring)
-    return [_open(keks, row, anchor.sequence) for row in rows]
+    return [open_revealed(keks, row, anchor.sequence) for row in rows]
 
 
-async def _request(session: Session, parameters: list[Any]) -> Anchor:
-    """Commit the request; return its anchor."""
+async def request(session: Session, statement: str, parameters: list[Any], *, act: str) -> Anchor:
+    """Commit a request; return its anchor. Raises FatalFault `rate_limited` among others."""
     with explained():
-        [(granted, sequence, digest)] = await session.execute(_REQUEST, parameters)
+        [(granted, sequence, digest)] = await session.execute(statement, parameters)
     anchor = Anchor(sequence, digest)
-    audit.announce("reveal" if granted else "reveal_refused", anchor)
+    audit.announce(act if granted else "reveal_refused", anchor)
     if not granted:
+        people = act == "reveal_all"
+        what, setting = ("people", "people") if people else ("values", "reveals")
         raise FatalFault(
-            "this role has revealed as many values within the hour as it may",
+            f"this role has revealed as many {what} within the hour as it may",
             code="rate_limited",
-            hint="wait, or have the owner raise vault.reveals_per_hour_max and migrate",
+            hint=f"wait, or have the owner raise vault.{setting}_per_hour_max and migrate",
         )
     return anchor
 
 
-async def _reference(session: Session, keyring: Keyring, user: str, named: Converter) -> str:
+async def reference_of_user(session: Session, keyring: Keyring, user: str, named: Converter) -> str:
+    """Return a person's reference. Raises SettingsError where no person can have such an id."""
     key = await reference_key(session, keyring, make=False)
     reference = subject_references(key)
     hint = "give the id as the messages have it"
     return reference_of(lambda id_: reference(named(id_)), user, hint=hint)
+
+
+async def erased_at(session: Session, reference: str) -> datetime | None:
+    """Return when a person was erased, unless they have come back. Raises psycopg.Error."""
+    [(erased,)] = await session.execute(_ERASED, [reference])
+    return erased if isinstance(erased, datetime) else None
 
 
 async def _nothing(session: Session, reference: str | None) -> FatalFault:
@@ -136,7 +148,7 @@ async def _nothing(session: Session, reference: str | None) -> FatalFault:
     erased: datetime | None = None
     if reference is not None:
         with explained():
-            [(erased,)] = await session.execute(_ERASED, [reference])
+            erased = await erased_at(session, reference)
     if erased is not None:
         return FatalFault(
             f"this person was erased on {erased:%Y-%m-%d}: nothing of theirs can be revealed",
@@ -151,7 +163,8 @@ async def _nothing(session: Session, reference: str | None) -> FatalFault:
     )
 
 
-def _open(keks: KeyEncryptionKeys, row: tuple[Any, ...], sequence: int) -> Revealed:
+def open_revealed(keks: KeyEncryptionKeys, row: tuple[Any, ...], sequence: int) -> Revealed:
+    """Open one row of FETCH. `sequence` is the request's. Raises Sqs2pgError, KeyFault."""
     number, generation, field, token, sealed, wrapped, version, who, shared_by = row
     assert isinstance(number, UUID)
     subject = number.hex

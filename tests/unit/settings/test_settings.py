@@ -216,6 +216,7 @@ RANGES = [
     ("sink", "partitions_ahead", 1, 100),
     ("sink", "partition_retention_days", 0, 36_500),
     ("vault", "reveals_per_hour_max", 0, 2**31 - 1),
+    ("vault", "people_per_hour_max", 0, 2**31 - 1),
     ("envelope", "decompressed_bytes_max", 1024, 2**31 - 1),
     ("envelope", "s3_bytes_max", 1024, 2**31 - 1),
     ("source", "visibility_timeout_s", 2, 43_200),

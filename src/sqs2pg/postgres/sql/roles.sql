@@ -65,7 +65,10 @@ BEGIN
         GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.key
             TO sqs2pg_revealer;
         GRANT EXECUTE ON FUNCTION pii.request_reveal(text, uuid, integer, text, text),
-            pii.fetch_reveal(bigint), pii.erased_at(uuid), pii.reference_key() TO sqs2pg_revealer;
+            pii.fetch_reveal(bigint), pii.erased_at(uuid), pii.reference_key(),
+            pii.request_person(uuid, integer, text, text), pii.fetch_person_rows(bigint),
+            pii.fetch_person_bodies(bigint), pii.fetch_person_acts(bigint) TO sqs2pg_revealer;
+        GRANT INSERT (request, target, spelling) ON pii.requested_name TO sqs2pg_revealer;
     END IF;
     -- Auditors. They read the audit and nothing else.
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_auditor') THEN

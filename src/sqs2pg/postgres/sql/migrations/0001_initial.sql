@@ -70,6 +70,7 @@ CREATE TABLE sqs2pg.target (
     target        text NOT NULL,            -- schema.table, quoted where SQL requires it
     baseline_rows bigint NOT NULL,          -- rows in the target before any pipeline's first row
     registered_at timestamptz NOT NULL DEFAULT now(),
+    subject_column text,                    -- says whose a row is; NULL where none does
     PRIMARY KEY (pipeline, target)
 );
 
@@ -812,6 +813,7 @@ CREATE TABLE pii.state (
     one                   boolean PRIMARY KEY DEFAULT true CHECK (one),
     epoch                 bigint NOT NULL DEFAULT 1,  -- rises with every erasure and empties caches
     reveals_per_hour_max  integer NOT NULL DEFAULT 1000 CHECK (reveals_per_hour_max >= 0), -- values per role
+    people_per_hour_max   integer NOT NULL DEFAULT 10 CHECK (people_per_hour_max >= 0), -- whole people per role
     reference_key         bytea,      -- wrapped; makes the references of subjects; never replaced
     reference_wrapped_by  text        -- series:version of the root it is wrapped under
 );
@@ -868,9 +870,23 @@ CREATE TABLE pii.request (
     transaction xid8 NOT NULL,
     token       text,
     subject     uuid,
-    most        integer NOT NULL            -- values that may be fetched; counted against the limit
+    most        integer NOT NULL,           -- values that may be fetched; counted against the limit
+    everything  boolean NOT NULL DEFAULT false  -- all that is held on the subject; a limit of its own
 );
 CREATE INDEX request_role ON pii.request (role, at);
+
+-- The texts that stand for the person of a request for everything, by target. They come in by COPY,
+-- because the server may log a function's parameters, and are removed as soon as the rows were
+-- fetched. UNLOGGED: they go to no WAL archive and no replica. `role` is always the inserting login,
+-- since nobody else may name it.
+CREATE UNLOGGED TABLE pii.requested_name (
+    request  bigint NOT NULL,
+    role     text NOT NULL DEFAULT session_user,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    target   text NOT NULL,                 -- schema.table, quoted where SQL requires it
+    spelling text NOT NULL
+);
+CREATE INDEX requested_name_request ON pii.requested_name (request);
 
 -- The new token for each old one, while a rekey runs. It is emptied at the end, because whoever has
 -- the old root could follow it from a guessed value to the new token.
@@ -1062,7 +1078,7 @@ BEGIN
     SELECT coalesce(sum(r.most), 0) + request_reveal.most <= max(s.reveals_per_hour_max)
       INTO granted
       FROM pii.state s LEFT JOIN pii.request r
-        ON r.role = session_user::text AND r.at > clock_timestamp() - interval '1 hour';
+        ON r.role = session_user::text AND NOT r.everything AND r.at > clock_timestamp() - interval '1 hour';
     what := concat_ws(', ', 'token ' || left(wanted_token, 300), 'subject ' || wanted_subject::text,
                       'up to ' || most || ' values');
     SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act(
@@ -1091,7 +1107,28 @@ BEGIN
 END
 $$;
 
--- Return the ciphertexts of a request that this role has committed within the last ten minutes.
+-- Return a request that this role has committed within the last ten minutes; refuse any other.
+CREATE FUNCTION pii.committed_request(request bigint) RETURNS pii.request
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+DECLARE
+    asked pii.request;
+BEGIN
+    SELECT r.* INTO asked FROM pii.request r
+     WHERE r.id = committed_request.request AND r.role = session_user::text
+       AND r.at > clock_timestamp() - interval '10 minutes';
+    -- A transaction that sees its own request is still in progress; so is one after a savepoint.
+    IF asked.id IS NULL OR pg_xact_status(asked.transaction) IS DISTINCT FROM 'committed' THEN
+        RAISE EXCEPTION 'sqs2pg: no committed request of this role within ten minutes'
+            USING ERRCODE = '42501';
+    END IF;
+    PERFORM pii.flush();
+    RETURN asked;
+END
+$$;
+
+-- Return the ciphertexts of a request.
 CREATE FUNCTION pii.fetch_reveal(request bigint)
 RETURNS TABLE (subject uuid, generation integer, field text, token text, sealed bytea,
                wrapped_key bytea, key_version integer, sealed_subject bytea, shared_by bigint)
@@ -1100,18 +1137,9 @@ SET search_path = pg_catalog, pii, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    asked pii.request;
+    asked pii.request := pii.committed_request(request);
     current_token text;
 BEGIN
-    SELECT r.* INTO asked FROM pii.request r
-     WHERE r.id = request AND r.role = session_user::text
-       AND r.at > clock_timestamp() - interval '10 minutes';
-    -- A transaction that sees its own request is still in progress; so is one after a savepoint.
-    IF asked.id IS NULL OR pg_xact_status(asked.transaction) IS DISTINCT FROM 'committed' THEN
-        RAISE EXCEPTION 'sqs2pg: no committed request of this role within ten minutes'
-            USING ERRCODE = '42501';
-    END IF;
-    PERFORM pii.flush();
     SELECT m.new_token INTO current_token FROM pii.token_map m WHERE m.old_token = asked.token;
     RETURN QUERY
     SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrapped_key, k.key_version,
@@ -1123,6 +1151,131 @@ BEGIN
        AND k.wrapped_key IS NOT NULL
      ORDER BY v.field, v.token, k.created_at, v.subject
      LIMIT asked.most;
+END
+$$;
+
+-- Ask for everything that is held on a subject, up to `most` rows of each kind. Commit, then insert
+-- into requested_name, commit, and call the functions below and fetch_reveal. `granted` is false if
+-- the role has asked for as many people within the hour as it may. A refused request is audited too.
+CREATE FUNCTION pii.request_person(
+    wanted_subject uuid, most integer, reason text, ticket text DEFAULT '',
+    OUT granted boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF wanted_subject IS NULL OR most IS NULL OR most NOT BETWEEN 1 AND 10000
+       OR sqs2pg.says_nothing(reason) THEN
+        RAISE EXCEPTION 'sqs2pg: a subject, 1 to 10000 rows, and a reason' USING ERRCODE = '22023';
+    END IF;
+    IF current_setting('server_version_num')::integer < 170000 THEN
+        PERFORM pii.commit_at_once();
+    END IF;
+    PERFORM FROM sqs2pg.audit_head FOR UPDATE;
+    SELECT count(r.id) < max(s.people_per_hour_max) INTO granted
+      FROM pii.state s LEFT JOIN pii.request r
+        ON r.role = session_user::text AND r.everything
+       AND r.at > clock_timestamp() - interval '1 hour';
+    SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act(
+        CASE WHEN granted THEN 'reveal_all' ELSE 'reveal_refused' END,
+        'subject ' || wanted_subject::text || ', everything, up to ' || most || ' rows of a kind',
+        reason, coalesce(ticket, '')) a;
+    IF granted THEN
+        DELETE FROM pii.request r WHERE r.at < clock_timestamp() - interval '1 day';
+        INSERT INTO pii.request (id, role, at, transaction, subject, most, everything)
+        VALUES (sequence, session_user::text, clock_timestamp(), pg_current_xact_id(),
+                wanted_subject, most, true);
+    END IF;
+END
+$$;
+
+-- Return the committed request if it is one for everything; refuse any other.
+CREATE FUNCTION pii.committed_person(request bigint) RETURNS pii.request
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+DECLARE
+    asked pii.request := pii.committed_request(request);
+BEGIN
+    IF NOT asked.everything THEN
+        RAISE EXCEPTION 'sqs2pg: the request is not for everything' USING ERRCODE = '42501';
+    END IF;
+    RETURN asked;
+END
+$$;
+
+-- Return the person's rows of every target as JSON, and remove the texts they were found by. Only
+-- the column that `migrate` has recorded is searched. No function here can tell whether a text
+-- belongs to the subject: the key that says so is not in the database.
+CREATE FUNCTION pii.fetch_person_rows(request bigint) RETURNS TABLE (target text, found jsonb)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+DECLARE
+    asked pii.request := pii.committed_person(request);
+    place record;
+BEGIN
+    FOR place IN
+        SELECT DISTINCT t.target AS name, t.subject_column AS column_name,
+               CASE y.typname WHEN 'bpchar' THEN 'bpchar' ELSE format_type(a.atttypid, NULL) END AS type
+          FROM sqs2pg.target t
+          JOIN pg_attribute a ON a.attrelid = to_regclass(t.target) AND NOT a.attisdropped
+           AND a.attname = t.subject_column
+          JOIN pg_type y ON y.oid = a.atttypid
+         ORDER BY 1, 2
+    LOOP
+        RETURN QUERY EXECUTE format(
+            'SELECT %L::text, to_jsonb(t) FROM %s t WHERE t.%I IN (
+                 SELECT n.spelling::%s FROM pii.requested_name n
+                  WHERE n.request = $1 AND n.role = session_user::text AND n.target = $2)
+              LIMIT $3', place.name, place.name, place.column_name, place.type)
+            USING asked.id, place.name, asked.most;
+    END LOOP;
+    DELETE FROM pii.requested_name n
+     WHERE (n.request = asked.id AND n.role = session_user::text)
+        OR n.at < clock_timestamp() - interval '1 hour';
+END
+$$;
+
+-- Return the person's quarantined bodies, sealed.
+CREATE FUNCTION pii.fetch_person_bodies(request bigint)
+RETURNS TABLE (id bigint, pipeline text, key uuid, message_id text, reason text,
+               received_at timestamptz, sealed_under text, body bytea, attributes bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    asked pii.request := pii.committed_person(request);
+BEGIN
+    RETURN QUERY
+    SELECT q.id, p.name, q.key, q.message_id, q.reason, q.received_at, q.sealed_under, q.body,
+           q.attributes
+      FROM sqs2pg.quarantine q JOIN sqs2pg.pipeline p ON p.id = q.pipeline
+     WHERE q.subject = asked.subject ORDER BY q.id LIMIT asked.most;
+END
+$$;
+
+-- Return the acts of the audit that name the person's reference, or one of their tokens.
+CREATE FUNCTION pii.fetch_person_acts(request bigint)
+RETURNS TABLE (sequence bigint, at timestamptz, role text, act text, subject text, reason text,
+               ticket text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    asked pii.request := pii.committed_person(request);
+BEGIN
+    RETURN QUERY
+    SELECT a.sequence, a.at, a.role, a.act, a.subject, a.reason, a.ticket
+      FROM sqs2pg.audit a
+     WHERE strpos(a.subject, asked.subject::text) > 0
+        OR strpos(a.subject, replace(asked.subject::text, '-', '')) > 0
+        OR substring(a.subject FROM '^token ([^,]+), up to') IN (
+               SELECT v.token FROM pii.value v WHERE v.subject = asked.subject)
+     ORDER BY a.sequence LIMIT asked.most;
 END
 $$;
 
