@@ -33,7 +33,7 @@ class SinkPlan(msgspec.Struct, frozen=True):
     targets: tuple[TargetTable, ...]
     """Where rows go; a row names its target by the position here."""
     key_version: int
-    """The version of the pseudonym root that the rows were masked under."""
+    """The version of the pseudonym root that the rows were masked under; 0: none is on record."""
     statement_timeout_s: int = 60
     fifo: bool = False
     """Rows are written in the order given; the ledger's keys have no timestamp of their own."""
@@ -93,7 +93,7 @@ class BatchTransactions:
             [(*read, active)] = transaction.opened
             if self._vault is not None:
                 self._vault.check_epoch(*read)
-            if active != self._plan.key_version:
+            if (active or 0) != self._plan.key_version:
                 raise KeyFault(
                     f"the rows are masked under pseudonym version {self._plan.key_version}, but "
                     f"version {active} is the active one",

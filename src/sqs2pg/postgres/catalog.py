@@ -30,7 +30,13 @@ _COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH},
 
 _MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
 
-NO_TABLES = {"v": "a view", "m": "a materialized view", "S": "a sequence", "c": "a type"}
+NO_TABLES = {
+    "v": "a view",
+    "m": "a materialized view",
+    "S": "a sequence",
+    "c": "a type",
+    "f": "a foreign table, whose rows would not commit together with the ledger",
+}
 """What rows cannot be copied into, by pg_class.relkind. INSTEAD makes an exception for views."""
 INSTEAD = (
     "EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68)"

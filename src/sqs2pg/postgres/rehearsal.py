@@ -28,6 +28,8 @@ class Refusal(msgspec.Struct, frozen=True):
     fault: DatabaseFault
     table: str
     """`schema.table` that the statement is about; empty where it is about none."""
+    needs: str = ""
+    """The privileges on the table that the statement needs."""
 
 
 async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None) -> Refusal | None:
@@ -37,13 +39,16 @@ async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None
     key version is the active one. May be repeated.
     """
     ledger = Ledger(plan.id, undated=plan.undated, dedupe=plan.dedupe)
-    table = ""
+    table = needs = ""
     try:
         async with BatchTransactions(plan, vault).open(session) as transaction:
-            table = "sqs2pg.delivery"
+            table, needs = "sqs2pg.delivery", "INSERT"
             await ledger.copy(session, b"", ())
+            needs = "SELECT, INSERT"
             await ledger.claim(session, (), ())
+            needs = "EXECUTE of mark_quarantined, which works"
             await ledger.mark_quarantined(session, ())
+            needs = "INSERT"
             for target in plan.targets:
                 table = target.name
                 await session.copy(target.copy_statement(), "")
@@ -52,11 +57,11 @@ async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None
                 await vault.rehearse(session)
             table = "sqs2pg.quarantine"
             await session.copy(quarantine.COPY, "")
-            table = ""
+            table = needs = ""
             await session.execute(CONSTRAIN)
-            table = "sqs2pg.tally"
+            table, needs = "sqs2pg.tally", "INSERT"
             await session.execute(tally.ENTER_NOTHING)
             await transaction.rollback()
     except psycopg.Error as error:
-        return Refusal(diagnose(error), table)
+        return Refusal(diagnose(error), table, needs)
     return None

@@ -13,9 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
-from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.errors import FatalFault, KeyFault, TransientFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.recent_keys import RecentKeys
@@ -23,6 +25,7 @@ from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session, wait_closed
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import pipeline_id
+from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
 from sqs2pg.postgres.reject_streak import Streak
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.runners.compile_plan import compile_plan
@@ -36,6 +39,8 @@ from sqs2pg.telemetry.traces import start_traces
 if TYPE_CHECKING:
     from sqs2pg.pipeline.backfill import Backfill
 from sqs2pg.pipeline.replay import Replayer
+
+log = structlog.get_logger(__name__)
 
 
 class Processing(msgspec.Struct):
@@ -82,6 +87,8 @@ async def assemble_processors(
     metrics: Metrics | None = None,
 ) -> AsyncIterator[Processing]:
     """Yield the processors alone, for callers that poll no queue; close them after.
+
+    A batch was rehearsed without rows: PostgreSQL takes what they write.
 
     `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` and `archive` are those of
     `compile_plan`. `metrics`: the caller's, if they outlive the processors.
@@ -130,6 +137,7 @@ async def assemble_processors(
             )
             for sink in sinks
         ]
+        await _require_writable(sinks[0], sink_plan)
         yield Processing(
             processors, compiled.keyring, metrics, sink_plan, batch_log, rotation, connector
         )
@@ -138,6 +146,30 @@ async def assemble_processors(
             await asyncio.to_thread(traces.close)
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
+
+
+async def _require_writable(sink: Sink, plan: SinkPlan) -> None:
+    """Rehearse a batch before anything is received: no message is held for what never ends.
+
+    Raises FatalFault where PostgreSQL refuses it, TransientFault where it may take it later. A
+    lock of somebody else's is waited out as at any other time.
+    """
+    try:
+        with sink.probing(PROBE_TIMEOUT_S):
+            refusal = await sink.rehearse()
+    except KeyFault as fault:
+        if fault.code != "key_version":
+            raise
+        return  # the keys were rotated meanwhile: the first batch follows
+    if refusal is None:
+        return
+    if not is_passing(refusal):
+        raise await explain_refusal(await sink.connected(), refusal, plan.targets)
+    log.warning(
+        "the rehearsal of a batch failed; it may pass",
+        sqlstate=refusal.fault.sqlstate,
+        table=refusal.table,
+    )
 
 
 @asynccontextmanager

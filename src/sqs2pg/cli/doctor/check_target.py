@@ -10,7 +10,7 @@ from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.field_types import TEXT_TYPES
+from sqs2pg.mapping.field_types import FIELD_TYPES, TEXT_TYPES
 from sqs2pg.postgres.catalog import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
@@ -21,7 +21,11 @@ _TABLE = f"""SELECT c.relpersistence, c.relkind,
        ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
              AND t.tgtype & 4 <> 0 ORDER BY 1),
-       c.relrowsecurity,
+       ARRAY(SELECT CASE WHEN r.is_instead THEN 'INSTEAD ' ELSE '' END || r.rulename
+             FROM pg_catalog.pg_rewrite r
+             WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D' ORDER BY 1),
+       ARRAY(SELECT t.relid::text FROM pg_catalog.pg_partition_tree(c.oid) t
+             JOIN pg_catalog.pg_class p ON p.oid = t.relid AND p.relkind = 'f' ORDER BY 1),
        {INSTEAD}
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
@@ -46,13 +50,14 @@ async def _target(context: Context, target: Target) -> list[Finding]:
         return [fail(name, error.what, error.hint)]
     unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
     rows = await context.query(_TABLE, [table])
-    persistence, kind, triggers, row_security, instead = rows[0]
+    persistence, kind, triggers, rules, foreign, instead = rows[0]
     if kind in NO_TABLES and not instead:
         what = f"it is {NO_TABLES[kind]}: rows cannot be copied into it"
         return [fail(name, what, NO_TABLE_HINT)]
     beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
     findings = [ok(name, f"{len(target.fields)} fields fit their columns{beside}")]
     findings += _spellings(name, context.settings, target, found)
+    findings += _numbers_as_text(name, target, found)
     if persistence == "u":
         findings.append(
             warn(
@@ -70,15 +75,23 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 "each runs for every row; one that returns NULL sends its messages to quarantine",
             )
         )
-    if row_security:
+    if rules:
         findings.append(
-            warn(
-                f"{name} row security",
-                "policies decide which rows may be inserted; COPY needs one that lets them in",
-                "check the policies FOR INSERT of the pipeline's role",
+            fail(
+                f"{name} rules",
+                f"COPY ignores its rules ON INSERT: {', '.join(rules)}; rows would go past them",
+                "make it a trigger: CREATE TRIGGER … BEFORE or AFTER INSERT; then DROP RULE",
             )
         )
-    findings += await _owner(name, session, table)
+    if foreign:
+        findings.append(
+            warn(
+                f"{name} foreign partitions",
+                f"on other servers: {', '.join(foreign)}; rows there do not commit together with "
+                "the ledger, and may be lost or doubled",
+                "keep the partitions that new rows go to in this database",
+            )
+        )
     return findings + await check_partitions(context, name, table)
 
 
@@ -111,3 +124,34 @@ def _spellings(
         and field.type == "text"
         and found[field.column].type not in TEXT_TYPES
     ]
+
+
+_FROM_TEXT = ("attribute:", "sqs:")
+"""Sources outside of the body, whose values are always text."""
+
+
+def _numbers_as_text(name: str, target: Target, found: Mapping[str, Column]) -> list[Finding]:
+    """Warn where a field of type text goes into a column of numbers and the like.
+
+    It writes "7" and quarantines 7: a JSON number is another type than its field.
+    """
+    findings = []
+    for field in target.fields:
+        column = found[field.column].type
+        fitting = [t.name for t in FIELD_TYPES.values() if column in t.catalog_names]
+        if (
+            field.mask == "keep"
+            and field.type == "text"
+            and fitting
+            and FIELD_TYPES[fitting[0]].json_kind != "string"
+            and not field.source.startswith(_FROM_TEXT)
+        ):
+            findings.append(
+                warn(
+                    f"{name} {field.column}",
+                    f'field {field.name!r} is text, and its column {column}: JSON\'s "7" is '
+                    "written, but 7 is quarantined as wrong_type",
+                    f'set type = "{fitting[0]}" on the [[field]], unless the producer sends text',
+                )
+            )
+    return findings

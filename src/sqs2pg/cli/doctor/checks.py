@@ -12,6 +12,7 @@ from sqs2pg.cli.doctor import (
     check_server_log,
     check_target,
     check_vault,
+    check_writing,
 )
 from sqs2pg.cli.doctor.finding import DoctorCheck
 
@@ -31,6 +32,7 @@ CHECKS = (
     DoctorCheck("schema", check_reachability.check_schema),
     DoctorCheck("queue batch time", check_queue.check_batch_time),
     DoctorCheck("targets", check_target.check_targets),
+    DoctorCheck("writing", check_writing.check_writing, limit_s=60),
     DoctorCheck("keys on record", check_keys.check_key_record),
     DoctorCheck("vault keys", check_vault.check_subject_keys),
 )
