@@ -160,9 +160,13 @@ def test_check_prints_the_iam_policy_that_is_needed(shell: Shell, sqs: Any, queu
         *("sqs:GetQueueAttributes", "sqs:GetQueueUrl"),
     }
     with_payloads = shell(
-        "check", "--emit-iam", SQS2PG_ENVELOPE__LAYERS="s3", SQS2PG_ENVELOPE__S3_DELETE="true"
+        *("check", "--emit-iam"),
+        SQS2PG_ENVELOPE__LAYERS="s3",
+        SQS2PG_ENVELOPE__S3_DELETE="true",
+        SQS2PG_ENVELOPE__S3_BUCKETS="large-bodies",
     )
     assert "s3:DeleteObject" in with_payloads.out
+    assert "arn:aws:s3:::large-bodies/*" in with_payloads.out
     sql = shell("check", "--emit-sql").out
     assert "GRANT sqs2pg_ingest TO pipeline" in sql
     assert 'GRANT INSERT ON "user_logins" TO sqs2pg_ingest' in sql
