@@ -92,6 +92,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 "keep the partitions that new rows go to in this database",
             )
         )
+    findings += await _owner(name, session, table)
     return findings + await check_partitions(context, name, table)
 
 
