@@ -171,11 +171,19 @@ def test_what_is_no_json_lines_is_refused_and_may_be_given_again(
     assert "none of its first 1 lines" in shell.error("backfill", str(wrapped), code=1)
     corrected = {"SQS2PG_ENVELOPE__LAYERS": "gzip"}
     assert shell("backfill", str(wrapped), "--json", **corrected).last["written"] == 1
+    # Among others it keeps none of them.
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for name, content in (("a.csv", "a,b"), ("b.jsonl", login), ("c", "[\n{}\n]"), ("d", login)):
+        (mixed / name).write_text(content + "\n" * (name == "d"))
+    told = shell.error("backfill", str(mixed), code=1)
+    assert f"{mixed}/a.csv: none of its first 1 lines" in told
+    assert "archives refused besides: 1, which the log names" in told
+    assert query("SELECT count(*) FROM user_logins") == [(3,)]
     # Named together with its compressed copy.
     (tmp_path / "day.jsonl").write_text(login)
     (tmp_path / "day.jsonl.gz").write_bytes(gzip.compress(login.encode()))
     told = shell.error("backfill", *map(str, tmp_path.glob("day*")), code=2)
     assert "seem to hold the same lines" in told
     assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
-    assert query("SELECT count(*) FROM user_logins") == [(1,)]
-    assert query("SELECT count(*) FROM sqs2pg.backfill WHERE finished_at IS NOT NULL") == [(1,)]
+    assert query("SELECT count(*) FROM sqs2pg.backfill WHERE finished_at IS NOT NULL") == [(3,)]

@@ -9,7 +9,7 @@ No I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import msgspec
@@ -60,6 +60,13 @@ def check_format(start: bytes, name: str) -> None:
 def too_deep(name: str) -> ArchiveRefused:
     """Return the refusal of an archive that is compressed too many times over."""
     return _refused(f"{name} is compressed more than {LAYERS_MAX} times over", "unpack it once")
+
+
+def refusal_of(refused: Sequence[ArchiveRefused]) -> ArchiveRefused:
+    """Return the refusal of several archives, by the first of them."""
+    first, *others = refused
+    more = f"; archives refused besides: {len(others):,}, which the log names" if others else ""
+    return ArchiveRefused(f"{first.what}{more}", code="archive_format", hint=first.hint)
 
 
 def check_lines(

@@ -25,7 +25,7 @@ from sqs2pg.errors import PermanentFault, TransientFault
 from sqs2pg.mapping.ledger_key import line_id, line_mark, line_prefix
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_check import check_lines
+from sqs2pg.pipeline.archive_check import ArchiveRefused, check_lines, refusal_of
 from sqs2pg.pipeline.archive_lines import Line
 from sqs2pg.pipeline.archive_reader import Archive, Objects
 from sqs2pg.pipeline.backoff import backoff_s
@@ -106,14 +106,22 @@ class Backfill:
     async def run(self, paths: Sequence[str]) -> Done:
         """Write the lines of every archive under `paths` that no run has finished.
 
-        Raises SettingsError for a path that names nothing, Sqs2pgError for an archive that is
-        damaged or of another format, and what the processor raises. May be repeated, and goes on
-        where it ended.
+        An archive of another format does not keep the others; ArchiveRefused is raised after them.
+        Raises SettingsError for a path that names nothing, Sqs2pgError for a damaged archive, and
+        what the processor raises. May be repeated, and goes on where it ended.
         """
         found = await asyncio.to_thread(archive_reader.find_all, paths, self._store)
         self.bytes_total = sum(one.size for one in found)
+        refused: list[ArchiveRefused] = []
         for one in found:
-            await self.write(one)
+            try:
+                await self.write(one)
+            except ArchiveRefused as refusal:
+                log.warning("an archive is refused", where=one.name, code=refusal.code)
+                refused.append(refusal.with_traceback(None))
+                self.bytes_total -= one.size
+        if refused:
+            raise refusal_of(refused)
         return self.done
 
     async def write(self, archive: Archive) -> None:
