@@ -202,14 +202,32 @@ static int check_tree(const struct plan *plan)
     return 0;
 }
 
+static int add_event(struct plan *plan, PyObject *given)
+{
+    const char *key;
+    Py_ssize_t key_len, prefix_len;
+    plan->event = -1;
+    if (PyTuple_GET_SIZE(given) == 0)
+        return 0;
+    if (!PyArg_ParseTuple(given, "iy#y#", &plan->event, &key, &key_len, &plan->event_prefix,
+                          &prefix_len))
+        return -1;
+    if (!is_within(plan->event, 0, plan->slots) || key_len > SHA256_BLOCK ||
+        prefix_len > EVENT_PREFIX_MAX || plan->records != RECORDS_ONE)
+        return refuse();
+    plan->event_prefix_len = (size_t)prefix_len;
+    hmac_key_set(&plan->event_key, (const uint8_t *)key, (size_t)key_len);
+    return 0;
+}
+
 int plan_compile(struct plan *plan, PyObject *args)
 {
-    PyObject *nodes, *groups, *targets, *layers, *attributes;
+    PyObject *nodes, *groups, *targets, *layers, *attributes, *event;
     int records;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
+    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
                           &PyTuple_Type, &targets, &PyTuple_Type, &layers, &plan->forbid_unknown,
                           &plan->drop_unmatched, &records, &plan->slots, &plan->layer_slots,
-                          &PyTuple_Type, &attributes))
+                          &PyTuple_Type, &attributes, &PyTuple_Type, &event))
         return -1;
     if (!is_within(records, 0, RECORDS_COUNT) || !is_within(plan->slots, 0, SLOTS_MAX + 1) ||
         !is_within(plan->layer_slots, 0, NAMES_MAX + 1) ||
@@ -219,6 +237,8 @@ int plan_compile(struct plan *plan, PyObject *args)
         return refuse();
     plan->records = (enum records)records;
     plan->attributes = (int)PyTuple_GET_SIZE(attributes);
+    if (add_event(plan, event) < 0)
+        return -1;
     plan->node = PyMem_Calloc((size_t)PyTuple_GET_SIZE(nodes), sizeof *plan->node);
     if (plan->node == NULL) {
         PyErr_NoMemory();
@@ -240,4 +260,5 @@ void plan_clear(struct plan *plan)
         PyMem_Free(target->column);
     }
     PyMem_Free(plan->node);
+    wipe(&plan->event_key, sizeof plan->event_key);
 }

@@ -12,7 +12,10 @@ struct fast_path {
     PyObject *given; /* keeps what the plan points into */
 };
 
-enum { LINE_BYTES = 192 }; /* of most lines */
+enum {
+    LINE_BYTES = 192, /* of most lines */
+    EVENT_NAME_MAX = 512 /* of a longer one Python makes the key */
+};
 
 struct slice { /* of a target's text */
     size_t at;
@@ -35,6 +38,7 @@ struct batch {
     Py_ssize_t count, written;
     PyObject *sequence, *attributes;
     enum keying keying;
+    int named; /* keys may name events: several ids may have one */
     int in_order; /* rows come in the order of the units, not of the keys */
     const char *skip; /* for each unit whether it must be left; or NULL */
     struct entry *entries;
@@ -181,6 +185,23 @@ static int add_lines(const struct plan *plan, PyObject *message, const struct ab
     return PyErr_Occurred() ? -1 : made;
 }
 
+/* Give a unit the key of its event, if it has one: 1; 0 where the name is too long for that. */
+static int name_event(const struct plan *plan, const struct work *work, char key[KEY_CHARS])
+{
+    uint8_t text[EVENT_PREFIX_MAX + EVENT_NAME_MAX], mark[SHA256_BYTES];
+    const struct value *name = &work->document[plan->event];
+    if (name->is != STRING || name->len == 0)
+        return 1;
+    if (name->len > EVENT_NAME_MAX)
+        return 0;
+    memcpy(text, plan->event_prefix, plan->event_prefix_len);
+    memcpy(text + plan->event_prefix_len, name->at, name->len);
+    hmac_sha256(&plan->event_key, text, plan->event_prefix_len + name->len, mark);
+    write_event_key(mark, key);
+    wipe(text, sizeof text);
+    return 1;
+}
+
 /* Read one unit into its entry and its lines: 1; 0 where the batch is left to Python; -1. */
 static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
 {
@@ -209,13 +230,14 @@ static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
         made = read_attributes(batch->attributes, message, attributes);
     if (made > 0)
         made = add_lines(plan, message, &about, work);
+    int named = made <= 0 || plan->event < 0 || name_event(plan, work, batch->entries[i].key);
     for (int t = 0; t < plan->targets; t++) {
         slices[t].len = (uint32_t)(work->lines[t].len - slices[t].at);
         slices[t].count = (uint32_t)(work->count[t] - before[t]);
     }
     Py_DECREF(id);
-    if (made < 0)
-        return -1;
+    if (made < 0 || !named)
+        return made < 0 ? -1 : 0;
     if (about.sent_ms < batch->oldest_ms)
         batch->oldest_ms = about.sent_ms;
     batch->entries[i].unit = (uint32_t)i;
@@ -254,7 +276,7 @@ static int sort_entries(struct batch *batch)
     for (i = 1; i < batch->count; i++) {
         if (memcmp(entries[i - 1].key, entries[i].key, KEY_CHARS) != 0)
             continue;
-        int same = same_id(batch, entries[i - 1].unit, entries[i].unit);
+        int same = batch->named || same_id(batch, entries[i - 1].unit, entries[i].unit);
         if (same <= 0)
             return same;
         batch->units[entries[i].unit].state = REPEAT;
@@ -383,6 +405,16 @@ static PyObject *units_in(const struct batch *batch, enum state state)
     return indexes;
 }
 
+/* Where keys name events: the key of each unit, one after another. */
+static PyObject *keys_of(const struct batch *batch)
+{
+    PyObject *keys = PyBytes_FromStringAndSize(NULL, batch->named ? batch->count * KEY_CHARS : 0);
+    for (Py_ssize_t i = 0; keys != NULL && batch->named && i < batch->count; i++)
+        memcpy(PyBytes_AS_STRING(keys) + (Py_ssize_t)batch->entries[i].unit * KEY_CHARS,
+               batch->entries[i].key, KEY_CHARS);
+    return keys;
+}
+
 static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const char *tail,
                              size_t tail_len)
 {
@@ -397,15 +429,17 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
     PyObject *layout = targets ? layout_of(plan, batch) : NULL;
     PyObject *left = layout ? units_in(batch, LEFT) : NULL;
     PyObject *repeats = left ? units_in(batch, REPEAT) : NULL;
-    if (repeats == NULL) {
+    PyObject *keys = repeats ? keys_of(batch) : NULL;
+    if (keys == NULL) {
+        Py_XDECREF(repeats);
         Py_XDECREF(ledger);
         Py_XDECREF(targets);
         Py_XDECREF(layout);
         Py_XDECREF(left);
         return NULL;
     }
-    return Py_BuildValue("NNNLnNN", ledger, targets, layout, (long long)batch->oldest_ms,
-                         (Py_ssize_t)dropped, left, repeats);
+    return Py_BuildValue("NNNLnNNN", ledger, targets, layout, (long long)batch->oldest_ms,
+                         (Py_ssize_t)dropped, left, repeats, keys);
 }
 
 static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const char *tail,
@@ -444,6 +478,7 @@ static PyObject *fast_path_pack(PyObject *self, PyObject *args)
         return NULL;
     batch.count = PySequence_Fast_GET_SIZE(batch.sequence);
     batch.keying = (enum keying)keying;
+    batch.named = plan->event >= 0;
     batch.skip = skip_len > 0 ? skip : NULL;
     size_t room = (size_t)batch.count + 1;
     batch.entries = PyMem_Calloc(room, sizeof *batch.entries);

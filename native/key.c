@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "sha256.h"
+
 /* 48 bits of milliseconds. */
 static const int64_t KEY_MS_MAX = ((int64_t)1 << 48) - 1;
 
@@ -39,4 +41,19 @@ int write_key(const char *id, size_t len, int64_t sent_ms, enum keying keying, c
     }
     key[14] = '7';
     return 1;
+}
+
+void write_event_key(const uint8_t *mark, char key[KEY_CHARS])
+{
+    static const char HEX[] = "0123456789abcdef";
+    const uint8_t variant = (uint8_t)((mark[2] & 0x3f) | 0x80);
+    memcpy(key, "00000000-0000-7", 15);
+    key[15] = HEX[mark[0] >> 4];
+    key[16] = HEX[mark[0] & 15];
+    key[17] = HEX[mark[1] >> 4];
+    key[18] = '-';
+    write_hex(key + 19, &variant, 1);
+    write_hex(key + 21, mark + 3, 1);
+    key[23] = '-';
+    write_hex(key + 24, mark + 4, 6);
 }

@@ -15,4 +15,7 @@ enum keying { KEY_DATED, KEY_UNDATED, KEY_OF_LINE, KEYING_COUNT };
  * (of 8 for a line), or the time is out of range. */
 int write_key(const char *id, size_t len, int64_t sent_ms, enum keying keying, char key[KEY_CHARS]);
 
+/* Write the key of an event; `mark`: the HMAC-SHA256 of its name. */
+void write_event_key(const uint8_t *mark, char key[KEY_CHARS]);
+
 #endif

@@ -22,6 +22,7 @@ enum {
     COLUMNS_MAX = 128,
     WANTED_MAX = 32,
     LAYERS_MAX = 4,
+    EVENT_PREFIX_MAX = 16,
     NAMES_MAX = 16,
     RECORDS_MAX = 10000 /* of one message; with more Python takes it */
 };
@@ -143,6 +144,10 @@ struct plan {
     int nodes, slots, groups, targets, layers;
     int layer_slots; /* of what envelopes say, then of the message's own attributes */
     int attributes;
+    int event; /* slot of the event's name in the document, -1: keys do not name events */
+    struct hmac_key event_key;
+    const char *event_prefix; /* stands before the name */
+    size_t event_prefix_len;
     struct node *node;
     struct group group[GROUPS_MAX];
     struct target target[TARGETS_MAX];

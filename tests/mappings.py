@@ -16,7 +16,15 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mask.registry import properties
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
-from sqs2pg.settings import EnvelopeSettings, Field, Settings, SinkSettings, When, source_paths
+from sqs2pg.settings import (
+    EnvelopeSettings,
+    Field,
+    LedgerSettings,
+    Settings,
+    SinkSettings,
+    When,
+    source_paths,
+)
 from sqs2pg.settings.fields import Route
 from sqs2pg.settings.mask_rules import MASKABLE
 
@@ -94,6 +102,9 @@ class MadeUp:
             "unknown_fields": draw.choice(("drop", "drop", "quarantine")),
             "unmatched": draw.choice(("quarantine", "drop")),
             "sink": SinkSettings(table="t0"),
+            "ledger": LedgerSettings(
+                dedupe_key=draw.choice(("", "", "", "", "id", "kind", "a.kind", "name"))
+            ),
         }
         if routed:
             routes = tuple(self._route(number) for number in range(draw.randint(1, 3)))

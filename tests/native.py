@@ -19,6 +19,7 @@ from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.encoder import Encoded
 from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import KEYINGS, FastPath, Packed, rows_of
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.operator import Operator
@@ -69,10 +70,11 @@ class Both:
         self, settings: Settings = BY_DEFAULT, columns: Sequence[Sequence[Column]] = (TARGET,)
     ) -> None:
         masks = masks_of(settings)
+        events = EventKeys(KEY, 7) if settings.ledger.dedupe_key else None
         self.slow = compile_mapping(settings, columns, masks)
-        self.fast_or_none = compile_fast_path(settings, columns, masks, extension())
+        self.fast_or_none = compile_fast_path(settings, columns, masks, extension(), events)
         self._encoders = {
-            name: compile_encoder(settings, columns, masks, module)
+            name: compile_encoder(settings, columns, masks, module, dedupe=events)
             for name, module in (("native", extension()), ("python", None))
         }
 

@@ -25,13 +25,15 @@ class FastPath:
         slots: int,
         layer_slots: int,
         attributes: tuple[str, ...],
+        event: tuple[()] | tuple[int, bytes, bytes],
         /,
     ) -> FastPath:
         """`nodes`: name, index (-1: a member), slot, kind, first child, children, group, whether
         any name below is known. `groups`: the node of an element, slots of its values. `targets`:
         mode, group, slot and existence of the field in `when`, the values wanted, columns.
         `layers`: of each envelope the names: whether it must be there, its use, its slot.
-        `attributes`: names of the message's own, which have the last of the `layer_slots`.
+        `attributes`: names of the message's own, which have the last of the `layer_slots`. `event`:
+        the slot of an event's name, the key of its HMAC, what stands before the name.
 
         Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """

@@ -12,9 +12,9 @@ from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.fast_path import compile_fast_path
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
-from sqs2pg.mapping.ledger_key import UNDATED_MS, delivery_keys, line_keys
+from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
-from sqs2pg.mapping.python_encoder import DedupeKey, PythonEncoder
+from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.operator import Operator
 from sqs2pg.message import Message
@@ -31,7 +31,7 @@ def compile_encoder(
     extension: ModuleType | None,
     *,
     keying: Keying = "dated",
-    dedupe: DedupeKey | None = None,
+    dedupe: EventKeys | None = None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Encoder:
     """Return the native executor where it can do the mapping, else the reference.
@@ -51,7 +51,7 @@ def compile_encoder(
     )
     if vault and not _finds_subjects(settings):
         return python
-    fast_path = compile_fast_path(settings, columns, masks, extension)
+    fast_path = compile_fast_path(settings, columns, masks, extension, dedupe)
     if fast_path is None:
         return python
     originals = FastPathOriginals(settings.fields, settings.vault.subject) if vault else None

@@ -15,6 +15,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
+from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import FastPath
 from sqs2pg.mapping.transform import missing_cell
 from sqs2pg.mask.operator import Mask, Operator
@@ -82,15 +83,17 @@ def compile_fast_path(
     columns: Sequence[Sequence[Column]],
     masks: Sequence[Sequence[Operator | Mask | None]],
     extension: ModuleType | None,
+    dedupe: EventKeys | None = None,
 ) -> FastPath | None:
     """Return the fast path of a mapping; None without the extension, or where it cannot do it.
 
-    `columns[t]` and `masks[t]` are those of the fields of target t, in their order.
+    `columns[t]` and `masks[t]` are those of the fields of target t, in their order. `dedupe` makes
+    the keys of events, where `ledger.dedupe_key` is set.
     """
-    if extension is None or settings.ledger.dedupe_key or settings.dropped:
-        return None  # the last two need a decoded record
+    if extension is None or settings.dropped:
+        return None  # what is dropped is counted in a decoded record
     try:
-        given = _compile(settings, columns, masks)
+        given = _compile(settings, columns, masks, dedupe)
     except NotFastError:
         return None
     return cast("FastPath", extension.FastPath(*given))
@@ -100,10 +103,14 @@ def _compile(
     settings: Settings,
     columns: Sequence[Sequence[Column]],
     masks: Sequence[Sequence[Operator | Mask | None]],
+    dedupe: EventKeys | None,
 ) -> tuple[Any, ...]:
     """Return the arguments of the extension's FastPath. Raises NotFastError."""
     targets = settings.targets
-    tree = Tree(targets)
+    event = settings.ledger.dedupe_key
+    if event and (dedupe is None or settings.envelope.records != "one"):
+        raise NotFastError
+    tree = Tree(targets, event)
     forbid_unknown = settings.unknown_fields == "quarantine"
     if len(targets) > _TARGETS_MAX or (forbid_unknown and tree.has_indexes):
         raise NotFastError
@@ -136,6 +143,7 @@ def _compile(
         tree.slots,
         len(said) + len(attributes),
         attributes,
+        () if dedupe is None else (tree.event, dedupe.secret, dedupe.prefix),
     )
 
 

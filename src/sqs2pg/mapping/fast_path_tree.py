@@ -69,8 +69,11 @@ class _Scope:
 class Tree:
     """Compiled from the targets; knows the slot of each source."""
 
-    def __init__(self, targets: Sequence[Target]) -> None:
-        """Raises NotFastError where the C code cannot follow a path."""
+    def __init__(self, targets: Sequence[Target], event: str = "") -> None:
+        """`event`: the path of an event's name; empty: none.
+
+        Raises NotFastError where the C code cannot follow a path.
+        """
         self._document = _Scope()
         self._groups: dict[Steps, _Scope] = {}
         self.groups_of = [self._group(target.explode) for target in targets]
@@ -78,6 +81,11 @@ class Tree:
         self._slots = [self._read_sources(target) for target in targets]
         self.conditions = [self._condition(target) for target in targets]
         """For each target the slot of the field in its `when`, 0 without one."""
+        self.event = -1
+        """The slot of the event's name, -1 without one."""
+        if event:
+            steps = source_paths.compile_sources([event])[event].steps
+            self.event = self._document.slot(steps, "string")
         self._free(targets)
         self._check()
 

@@ -131,15 +131,30 @@ def _stamp(sent_ms: int) -> str:
     return f"{text[:8]}-{text[8:]}-7"
 
 
-def dedupe_key(secret: bytes, pipeline: int, name: str) -> str:
-    """Return the ledger key of an event by the id that its producer gave it.
+class EventKeys:
+    """Makes the ledger key of an event by the id that its producer gave it.
 
     It is the same however often the event is sent. An HMAC-SHA256, not a plain hash: the id may be
-    personal data, and people who read the ledger may not be allowed to know it. `pipeline` keeps
-    the ids of two pipelines apart. There is no timestamp, since a producer's retry has another.
+    personal data, and people who read the ledger may not be allowed to know it. The pipeline's
+    number keeps the ids of two pipelines apart. There is no timestamp, since a producer's retry has
+    another.
     """
-    mark = hmac.digest(secret, f"{pipeline}\0{name}".encode("utf-8", "surrogatepass"), "sha256")
-    return f"00000000-0000-7{_tail(mark)}"
+
+    def __init__(self, secret: bytes, pipeline: int) -> None:
+        """`secret`: at most 64 bytes."""
+        self.secret = secret
+        self.prefix = f"{pipeline}\0".encode()
+        """Stands before the id in what is authenticated."""
+
+    def __call__(self, name: str) -> str:
+        """Return the key of the event of this name."""
+        mark = hmac.digest(
+            self.secret, self.prefix + name.encode("utf-8", "surrogatepass"), "sha256"
+        )
+        return f"00000000-0000-7{_tail(mark)}"
+
+    def __repr__(self) -> str:
+        return "EventKeys(…)"
 
 
 def _hashed_tail(message_id: str) -> str:

@@ -7,7 +7,7 @@ source tree.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from sqs2pg.errors import PermanentFault
@@ -24,6 +24,9 @@ line and its time (`ledger_key.py`)."""
 KEYINGS: Mapping[Keying, int] = {"dated": 0, "undated": 1, "lines": 2}  # as in native/key.h
 
 
+_KEY_CHARS = 36
+
+
 class Packed(NamedTuple):
     """A batch as the C code makes it."""
 
@@ -38,7 +41,10 @@ class Packed(NamedTuple):
     left: tuple[int, ...]
     """Indexes of the units that Python must do, rising. They have no lines."""
     repeats: tuple[int, ...]
-    """Indexes of the units whose id an earlier unit has, rising. They have no lines."""
+    """Indexes of the units whose key an earlier unit has, rising. They have no lines."""
+    keys: bytes
+    """Where keys may name events: the 36 characters of each unit's key, in their order; else empty.
+    """
 
 
 class FastPath(Protocol):
@@ -101,9 +107,11 @@ class NativeEncoder:
             return self._encoded(units, packed, originals)
         rest = [units[index] for index in packed.left]
         others = self._python.encode(rest, ledger_end, unread, originals)
-        if others.count and self._python.in_order:
+        keys = self._keys_of(units, packed, others)
+        if (others.count and self._python.in_order) or keys is None:
+            # The order of rows, or an event that is in both parts, is known only to the whole.
             return self._python.encode(units, ledger_end, unread)
-        return self._merged(units, packed, others, originals)
+        return self._merged(units, packed, others, keys, originals)
 
     def _pack(
         self, units: Sequence[Message], ledger_end: str, left: Collection[int]
@@ -125,16 +133,35 @@ class NativeEncoder:
         kept = self._vault.take(chosen, lines, originals)
         return [index for (index, _, _), line in zip(each, kept, strict=True) if line is None]
 
+    def _keys_of(
+        self, units: Sequence[Message], packed: Packed, others: Encoded
+    ) -> Callable[[], list[str]] | None:
+        """Return what makes the units' keys; None where a unit that is left has another's event."""
+        if not packed.keys:
+            return lambda: self.keys(units)
+        keys = _split_keys(packed)
+        left = dict(zip(packed.left, others.keys, strict=True))
+        known = {key for index, key in enumerate(keys) if index not in left}
+        if others.repeats or not known.isdisjoint(left.values()):
+            return None
+        for index, key in left.items():
+            keys[index] = key
+        return lambda: keys
+
     def _encoded(
         self, units: Sequence[Message], packed: Packed, originals: Originals | None
     ) -> Encoded:
         """Return what C made of a batch of which it left nothing."""
+
+        def keys() -> list[str]:
+            return _split_keys(packed) if packed.keys else self.keys(units)
+
         return Encoded(
             len(units) - len(packed.repeats),
             packed.ledger,
             [CopyText(*text) for text in packed.targets],
-            make_keys=lambda: self.keys(units),
-            make_rows=lambda: rows_of(units, self.keys(units), packed),
+            make_keys=keys,
+            make_rows=lambda: rows_of(units, keys(), packed),
             repeats=packed.repeats,
             dropped=packed.dropped,
             oldest_ms=packed.oldest_ms,
@@ -146,6 +173,7 @@ class NativeEncoder:
         units: Sequence[Message],
         packed: Packed,
         others: Encoded,
+        keys: Callable[[], list[str]],
         originals: Originals | None,
     ) -> Encoded:
         """Return what C made of a batch, and Python of the units that C left."""
@@ -162,8 +190,8 @@ class NativeEncoder:
             len(units) - len(packed.repeats) - rest,
             ledger,
             targets,
-            make_keys=lambda: self.keys(units),
-            make_rows=lambda: [*rows_of(units, self.keys(units), packed), *others.rows],
+            make_keys=keys,
+            make_rows=lambda: [*rows_of(units, keys(), packed), *others.rows],
             faults=[
                 UnitFault(packed.left[index], key, fault) for index, key, fault in others.faults
             ],
@@ -174,6 +202,11 @@ class NativeEncoder:
             originals=originals,
             decoded_at=others.decoded_at,
         )
+
+
+def _split_keys(packed: Packed) -> list[str]:
+    text = packed.keys.decode()
+    return [text[at : at + _KEY_CHARS] for at in range(0, len(text), _KEY_CHARS)]
 
 
 def written(packed: Packed) -> Iterator[tuple[int, int, list[TargetLines]]]:

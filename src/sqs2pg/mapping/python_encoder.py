@@ -13,14 +13,12 @@ from typing import cast
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.compile import Decoded, MessageMapping
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, UnitFault, copy_texts
-from sqs2pg.mapping.ledger_key import collision
+from sqs2pg.mapping.ledger_key import EventKeys, collision
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row
 
 MakeKeys = Callable[[Sequence[Message]], list[str]]
 """Returns the ledger keys of units, before their bodies are read."""
-DedupeKey = Callable[[str], str]
-"""Returns the ledger key of an event, from the id that its producer gave it."""
 
 # Made once and run by map and sort: a lambda costs one Python call per row.
 _by_key = attrgetter("key")
@@ -37,7 +35,7 @@ class PythonEncoder:
         targets: int,
         make_keys: MakeKeys,
         *,
-        dedupe: DedupeKey | None = None,
+        dedupe: EventKeys | None = None,
         in_order: bool = False,
         recovers: bool = False,
         clock: Callable[[], float] = lambda: 0.0,

@@ -13,7 +13,7 @@ import msgspec
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.encoder import Encoder
-from sqs2pg.mapping.python_encoder import DedupeKey
+from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
@@ -35,7 +35,7 @@ class Plan(msgspec.Struct, frozen=True):
     seal: Seal
     fifo: bool = False
     """Rows go in SequenceNumber order."""
-    dedupe: DedupeKey | None = None
+    dedupe: EventKeys | None = None
     payloads: Payloads | None = None
     """Fetches the bodies that messages only point to."""
     refresh: Refresh | None = None

@@ -17,8 +17,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.encoder import Encoder
-from sqs2pg.mapping.ledger_key import dedupe_key
-from sqs2pg.mapping.python_encoder import DedupeKey
+from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
@@ -48,7 +47,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
     targets: tuple[TargetTable, ...]
     columns: Columns
     """The targets' columns as they were at the start. A running processor reads them again."""
-    dedupe: DedupeKey | None
+    dedupe: EventKeys | None
     fifo: bool = False
     archive: bool = False
 
@@ -179,7 +178,7 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]
 
 async def dedupe_of(
     session: Session, settings: Settings, keyring: Keyring, pipeline: int
-) -> DedupeKey | None:
+) -> EventKeys | None:
     """Return the function from an event's name to its ledger key; None without `ledger.dedupe_key`.
 
     It uses the oldest pseudonym root on record, not the active one: neither a rotation nor the
@@ -198,7 +197,7 @@ async def dedupe_of(
             "ledger.dedupe_key it stays there for good",
         )
     secret = hkdf_sha256(keyring.root("pseudonym", version), b"sqs2pg/1/dedupe")
-    return lambda name: dedupe_key(secret, pipeline, name)
+    return EventKeys(secret, pipeline)
 
 
 def payloads_of(settings: Settings) -> Payloads | None:

@@ -85,6 +85,7 @@ PLAN: dict[str, Any] = {
     "slots": 1,
     "layer_slots": 0,
     "attributes": (),
+    "event": (),
 }
 
 
@@ -141,6 +142,10 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"slots": 0},
         {"layer_slots": 17},
         {"attributes": ("a",)},
+        {"event": (1, b"k", b"1\0")},
+        {"event": (0, b"k" * 65, b"1\0")},
+        {"event": (0, b"k", b"1" * 17)},
+        {"event": (0, b"k", b"1\0"), "records": 1},
     ],
 )  # fmt: skip
 def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> None:

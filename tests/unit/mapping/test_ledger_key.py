@@ -13,8 +13,8 @@ import pytest
 from sqs2pg.mapping.ledger_key import (
     DAY_MS,
     UNDATED_MS,
+    EventKeys,
     day_of,
-    dedupe_key,
     delivery_key,
     delivery_keys,
     line_id,
@@ -173,7 +173,7 @@ SECRET = bytes(range(32))
 
 def test_the_key_of_a_named_event_is_frozen() -> None:
     mark = hmac.digest(SECRET, b"7\0order-1", "sha256").hex()
-    key = dedupe_key(SECRET, 7, "order-1")
+    key = EventKeys(SECRET, 7)("order-1")
     assert key[:19] == f"00000000-0000-7{mark[:3]}-"
     assert int(key[19:].replace("-", ""), 16) & (2**62 - 1) == int(mark[:20], 16) & (2**62 - 1)
     assert key == "00000000-0000-75e9-870d-43b9486fa175"
@@ -181,7 +181,7 @@ def test_the_key_of_a_named_event_is_frozen() -> None:
 
 @pytest.mark.parametrize("name", ["", "a", "é" * 300, "\x00", "\ud800", MESSAGE_ID])
 def test_a_named_event_s_key_has_the_layout_of_version_7_without_a_time(name: str) -> None:
-    text = dedupe_key(SECRET, 1, name)
+    text = EventKeys(SECRET, 1)(name)
     key = uuid.UUID(text)
     assert (str(key), key.version, key.variant) == (text, 7, uuid.RFC_4122)
     assert sent_ms_of(text) == UNDATED_MS
@@ -189,12 +189,12 @@ def test_a_named_event_s_key_has_the_layout_of_version_7_without_a_time(name: st
 
 
 def test_one_event_has_one_key_and_another_name_pipeline_or_secret_another() -> None:
-    key = dedupe_key(SECRET, 1, "order-1")
-    assert key == dedupe_key(SECRET, 1, "order-1")
-    others = [dedupe_key(SECRET, 1, "order-2"), dedupe_key(SECRET, 2, "order-1")]
-    others += [dedupe_key(SECRET[::-1], 1, "order-1"), dedupe_key(SECRET, 11, "order-1")]
+    key = EventKeys(SECRET, 1)("order-1")
+    assert key == EventKeys(SECRET, 1)("order-1")
+    others = [EventKeys(SECRET, 1)("order-2"), EventKeys(SECRET, 2)("order-1")]
+    others += [EventKeys(SECRET[::-1], 1)("order-1"), EventKeys(SECRET, 11)("order-1")]
     assert len({key, *others}) == 5
-    assert dedupe_key(SECRET, 1, "1\x00a") != dedupe_key(SECRET, 11, "\x00a")
+    assert EventKeys(SECRET, 1)("1\x00a") != EventKeys(SECRET, 11)("\x00a")
 
 
 def test_today_is_the_utc_day() -> None:
