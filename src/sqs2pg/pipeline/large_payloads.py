@@ -113,12 +113,19 @@ class Payloads:
     async def fetch(self, messages: Sequence[Message]) -> dict[str, PermanentFault]:
         """Fetch the payloads of messages; return the faults of those that have none, by MessageId.
 
-        Raises TransientFault or FatalFault of the store.
+        Raises TransientFault or FatalFault of the store; then no payload is kept, and no fetch goes
+        on.
         """
         pointing = [(m, p) for m in messages if (p := self._envelope.pointer(m)) is not None]
-        found = await asyncio.gather(
-            *(self._fetch(message, pointer) for message, pointer in pointing)
-        )
+        fetches = [asyncio.ensure_future(self._fetch(m, pointer)) for m, pointer in pointing]
+        try:
+            found = await asyncio.gather(*fetches)
+        except BaseException:
+            for one in fetches:
+                one.cancel()
+            for message in messages:
+                message.payload = None
+            raise
         return {m.message_id: f for (m, _), f in zip(pointing, found, strict=True) if f}
 
     async def _fetch(self, message: Message, pointer: Pointer) -> PermanentFault | None:

@@ -29,8 +29,8 @@ from sqs2pg.message import (
 AHEAD_S = 7 * 86_400.0
 """How far ahead of the clock a SentTimestamp may be: clocks differ. The ledger has the days up to
 eight ahead (`sqs2pg.attach_days`), so a later one has no key that could be written."""
-MESSAGE_ID_MAX = 100
-"""Characters of a MessageId (SQS API reference, DeleteMessageBatchRequestEntry allows 80)."""
+MESSAGE_ID_MAX = 1_000
+"""Characters of a MessageId. SQS's have 36; emulators may make longer ones."""
 _sent_ms = attrgetter("attributes.sent_timestamp")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]{1,40}", re.ASCII)

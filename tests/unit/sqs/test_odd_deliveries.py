@@ -119,7 +119,7 @@ def test_a_body_that_is_no_unicode_is_for_the_decoder_to_refuse() -> None:
         {"MessageId": None},
         {"MessageId": ""},
         {"MessageId": "a\nb"},
-        {"MessageId": "m" * 101, "Body": None},
+        {"MessageId": "m" * 1001, "Body": None},
         {"ReceiptHandle": None},
         {"ReceiptHandle": 1},
     ],
