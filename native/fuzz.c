@@ -94,7 +94,7 @@ static void set_order(struct plan *plan)
 /* The lines of one body; `exact`: no byte is behind it that a sanitizer would not see. */
 static void write_body(const struct plan *plan, const char *exact, size_t len, struct work *work)
 {
-    struct about about = {1795384388351, "m", 1};
+    struct about about = {.sent_ms = 1795384388351, .id = "m", .id_len = 1};
     work->lines[0].len = 0;
     if (plan_write(plan, exact, len, &about, work) && work->lines[0].len > 0)
         fwrite(work->lines[0].at, 1, work->lines[0].len, stdout);
@@ -110,7 +110,7 @@ static void write_id(const char *exact, size_t len)
 
 int main(int argc, char **argv)
 {
-    static struct plan plan = {.targets = 1};
+    static struct plan plan = {.targets = 1, .event = -1};
     static struct work work;
     const char *what = argc > 1 ? argv[1] : "login";
     size_t len;
