@@ -11,12 +11,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
 import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from sqs2pg.message import Message
 from sqs2pg.pipeline import isolation
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Selection
@@ -24,7 +22,6 @@ from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import assemble_replay
 from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
-from sqs2pg.sqs import wire
 from sqs2pg.sqs.wire import OutgoingMessage
 from tests.integration.support import Assemble, rows, send
 from tests.logins import login
@@ -308,37 +305,6 @@ async def test_rows_without_a_partition_isolate_their_messages(
         assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
         assert isolated(ready) == 0
         assert await balanced(database, ready)
-
-
-async def test_a_message_from_far_ahead_makes_no_day_and_holds_nobody(
-    pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The ledger has days near today only: a clock that is wrong must not make others."""
-    read = wire.read_messages
-
-    def ahead(answer: bytes) -> list[Message]:
-        return [
-            msgspec.structs.replace(
-                message,
-                attributes=msgspec.structs.replace(
-                    message.attributes,
-                    sent_timestamp=message.attributes.sent_timestamp + 30 * 86_400_000,
-                ),
-            )
-            if f'"{BAD}"' in message.body
-            else message
-            for message in read(answer)
-        ]
-
-    monkeypatch.setattr(wire, "read_messages", ahead)
-    days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sqs2pg.delivery'::regclass"
-    async with pipeline() as ready:
-        before = rows(database, days)
-        await send(ready, [login(i) for i in range(10)])
-        async with consuming(ready):
-            await until(lambda: rows(database, WRITTEN) == [(9,)], 30)
-            await until(lambda: isolated(ready) == 1, 30)
-        assert rows(database, days) == before
 
 
 async def test_a_check_of_the_same_sqlstate_is_the_rows_fault_as_ever(

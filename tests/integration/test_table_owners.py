@@ -72,7 +72,7 @@ async def owner_finding(settings: Settings) -> list[tuple[str, str]]:
             doctor.load_settings()
             await doctor.connect()
             found = await check_targets(doctor)
-    return [(one.status, one.detail) for one in found if one.name.endswith(" owner")]
+    return [(one.status, one.detail) for one in found if one.name.endswith((" owner", " login"))]
 
 
 async def test_a_superuser_does_not_migrate_for_a_table_of_another_role(
@@ -113,7 +113,7 @@ async def test_a_table_given_away_later_makes_nobody_superuser(
     codes = {fault.value.code for fault in (erasing, rekeying, converting)}
     assert codes == {"table_of_another"}
     assert rows(database, f"SELECT rolsuper FROM pg_roles WHERE rolname = '{owner}'") == [(False,)]
-    [(status, detail)] = await owner_finding(chosen)
+    [(status, detail), *_] = await owner_finding(chosen)
     assert status == "fail"
     assert owner in detail
 
@@ -130,6 +130,8 @@ async def test_partitions_belong_to_the_owner_of_the_table(
     assert any(line.startswith("look: table public.user_logins belongs to") for line in done)
     [(status, _)] = await owner_finding(chosen)
     assert status == "warn"
+    superuser = settings(sink=BY_DAY | {"dsn": database})
+    assert [status for status, _ in await owner_finding(superuser)] == ["warn", "warn"]
     owners = rows(
         database,
         "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relname ~ '^user_logins'",

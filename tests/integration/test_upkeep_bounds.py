@@ -11,6 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from sqs2pg.errors import TransientFault
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.maintenance import maintain
 from tests.integration.support import keep_ledger_days, rows
 from tests.integration.vault_support import login_of
 
@@ -119,6 +122,41 @@ def test_a_target_without_retention_loses_nothing(
     assert call(ingest, "SELECT sqs2pg.trim_default('public.old')") == 1
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         call(ingest, "SELECT sqs2pg.drop_period('public.user_logins')")
+
+
+def test_no_sum_of_the_tally_overflows(ingest: psycopg.Connection[Any]) -> None:
+    for column in ("written", "quarantined", "duplicate", "target_rows", "purged", "dropped"):
+        for value in (2**62, -(2**62)):
+            with pytest.raises(psycopg.errors.CheckViolation):
+                ingest.execute(
+                    f"INSERT INTO sqs2pg.tally (pipeline, {column}) VALUES (1, {value})".encode()
+                )
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+        ingest.execute(
+            f"INSERT INTO sqs2pg.tally (pipeline, written) VALUES (1, {-(2**63)})".encode()
+        )
+
+
+async def test_one_step_that_fails_stops_no_other(database: str, migrated_database: str) -> None:
+    rows(
+        database,
+        "CREATE TABLE broken (day integer) PARTITION BY RANGE (day);"
+        "CREATE TABLE fine (day date) PARTITION BY RANGE (day);"
+        "INSERT INTO sqs2pg.partitioned VALUES ('public.broken', 'day', 'month', 2, 0),"
+        " ('public.fine', 'day', 'month', 2, 0);"
+        "DROP FUNCTION sqs2pg.drop_day;"
+        "INSERT INTO sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts,"
+        " sent_at, received_at, body, sealed_under)"
+        " VALUES (gen_random_uuid(), 'm', 1, 'not_json', '', 1, now(),"
+        " now() - interval '31 days', '', 'vault:1')",
+    )
+    session = await Session.connect(database)
+    with pytest.raises(TransientFault, match="42883"):
+        await maintain(session, 1)
+    await session.close()
+    attached = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'fine'::regclass"
+    assert rows(database, attached) == [(4,)]
+    assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
 
 
 def test_only_entries_of_the_own_transaction_turn_to_quarantined(

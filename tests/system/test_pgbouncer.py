@@ -163,7 +163,7 @@ async def test_a_batch_attaches_the_day_it_needs(
         "sink": {"dsn": pgbouncer},
         "keys": {"file": str(tmp_path / "sqs2pg.keys")},
     }
-    sent_at = datetime.now(UTC) + timedelta(days=30)
+    sent_at = datetime.now(UTC) + timedelta(days=8)
     attributes = SystemAttributes(sent_timestamp=int(sent_at.timestamp() * 1000))
     [body] = logins(1, seed=SEED, bad_share=0)
     message = Message("7f1f4f7e-6c6b-4d0e-9a43-000000006432", "-", body, attributes)

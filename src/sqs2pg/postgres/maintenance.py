@@ -9,8 +9,10 @@ by itself.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
+from sqs2pg.errors import TransientFault
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.migrate import DAYS_AHEAD
@@ -22,28 +24,45 @@ from sqs2pg.postgres.sqlstate import retryable
 async def maintain(session: Session, pipeline: int) -> dict[str, int]:
     """Run every step once; return how many of each thing were attached, dropped or merged.
 
-    Raises TransientFault where a step failed. May be repeated at any time.
+    A step that fails stops no other. Raises the first one's TransientFault at the end. May be
+    repeated at any time.
     """
-    with retryable("upkeep of the ledger failed"):
-        ahead = [today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)]
-        [(attached,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", ahead)
-        dropped = 0
-        while (await session.execute("SELECT sqs2pg.drop_day()"))[0][0]:
-            dropped += 1
-        forgotten = await _drop_undated(session)
-        [(merged,)] = await session.execute("SELECT sqs2pg.compact_tally()")
-    periods = await extend(session)
-    purged = await purge_expired(session, pipeline)
-    return {
-        "days_attached": attached,
-        "days_dropped": dropped,
-        "entries_forgotten": forgotten,
-        "tally_rows_merged": merged,
-        "periods_attached": periods.attached,
-        "periods_dropped": periods.dropped,
-        "rows_past_retention": periods.rows_removed,
-        "quarantine_purged": purged,
-    }
+    done: dict[str, int] = {}
+    faults: list[TransientFault] = []
+    for name, step in _STEPS.items():
+        try:
+            with retryable("upkeep of the ledger failed"):
+                done[name] = await step(session)
+        except TransientFault as fault:
+            faults.append(fault)
+    try:
+        periods = await extend(session)
+        done["periods_attached"] = periods.attached
+        done["periods_dropped"] = periods.dropped
+        done["rows_past_retention"] = periods.rows_removed
+    except TransientFault as fault:
+        faults.append(fault)
+    try:
+        done["quarantine_purged"] = await purge_expired(session, pipeline)
+    except TransientFault as fault:
+        faults.append(fault)
+    if faults:
+        raise faults[0]
+    return done
+
+
+async def _attach_days(session: Session) -> int:
+    ahead = [today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)]
+    attached: int
+    [(attached,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", ahead)
+    return attached
+
+
+async def _drop_days(session: Session) -> int:
+    dropped = 0
+    while (await session.execute("SELECT sqs2pg.drop_day()"))[0][0]:
+        dropped += 1
+    return dropped
 
 
 async def _drop_undated(session: Session) -> int:
@@ -51,3 +70,17 @@ async def _drop_undated(session: Session) -> int:
     while count := (await session.execute("SELECT sqs2pg.drop_undated()"))[0][0]:
         total += count
     return total
+
+
+async def _compact_tally(session: Session) -> int:
+    merged: int
+    [(merged,)] = await session.execute("SELECT sqs2pg.compact_tally()")
+    return merged
+
+
+_STEPS: dict[str, Callable[[Session], Awaitable[int]]] = {
+    "days_attached": _attach_days,
+    "days_dropped": _drop_days,
+    "entries_forgotten": _drop_undated,
+    "tally_rows_merged": _compact_tally,
+}

@@ -9,10 +9,11 @@ that retention drops are counted in the tally, so that `verify` finds no differe
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import SettingsError, TransientFault
 from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import (
@@ -104,22 +105,38 @@ class Extended(msgspec.Struct):
 async def extend(session: Session) -> Extended:
     """Attach the periods ahead of every partitioned target; drop what is past its retention.
 
-    What is on record counts (`migrate` records it), not the settings of this process. Raises
-    TransientFault.
+    What is on record counts (`migrate` records it), not the settings of this process. A target that
+    fails stops no other. Raises the first one's TransientFault at the end.
     """
     done = Extended()
-    with retryable(
+    faults: list[TransientFault] = []
+    with _upkeep():
+        targets = await session.execute(_ALL)
+    for (target,) in targets:
+        try:
+            with _upkeep():
+                await _extend_target(session, target, done)
+        except TransientFault as fault:
+            faults.append(fault)
+    if faults:
+        raise faults[0]
+    return done
+
+
+def _upkeep() -> AbstractContextManager[None]:
+    return retryable(
         "upkeep of the partitions failed",
         hint="run `sqs2pg partition` as the owner of the tables, and see the server's log",
-    ):
-        for (target,) in await session.execute(_ALL):
-            while (await session.execute("SELECT sqs2pg.attach_next_period(%s)", [target]))[0][0]:
-                done.attached += 1
-            while await _count(session, "SELECT sqs2pg.drop_period(%s)", target) is not None:
-                done.dropped += 1
-            while rows := await _count(session, "SELECT sqs2pg.trim_default(%s)", target):
-                done.rows_removed += rows
-    return done
+    )
+
+
+async def _extend_target(session: Session, target: str, done: Extended) -> None:
+    while (await session.execute("SELECT sqs2pg.attach_next_period(%s)", [target]))[0][0]:
+        done.attached += 1
+    while await _count(session, "SELECT sqs2pg.drop_period(%s)", target) is not None:
+        done.dropped += 1
+    while rows := await _count(session, "SELECT sqs2pg.trim_default(%s)", target):
+        done.rows_removed += rows
 
 
 async def _count(session: Session, statement: str, target: str) -> int | None:

@@ -14,7 +14,7 @@ from sqs2pg.mapping.field_types import FIELD_TYPES, TEXT_TYPES
 from sqs2pg.postgres.catalog import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.postgres.table_owners import check_owner
+from sqs2pg.postgres.table_owners import check_owner, refuse_as_superuser
 from sqs2pg.settings import Settings, Target
 
 _TABLE = f"""SELECT c.relpersistence, c.relkind,
@@ -102,7 +102,12 @@ async def _owner(name: str, session: Session, table: str) -> list[Finding]:
     except FatalFault as fault:
         return [fail(f"{name} owner", fault.what, fault.hint)]
     remedy = "let one plain role own both, unless each role trusts the other"
-    return [warn(f"{name} owner", warning, remedy)] if warning else []
+    found = [warn(f"{name} owner", warning, remedy)] if warning else []
+    try:
+        await refuse_as_superuser(session, [table])
+    except FatalFault as fault:
+        found.append(warn(f"{name} login", fault.what, fault.hint))
+    return found
 
 
 def _spellings(

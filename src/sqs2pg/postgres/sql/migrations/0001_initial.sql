@@ -312,7 +312,10 @@ CREATE TABLE sqs2pg.tally (
     at          timestamptz NOT NULL DEFAULT now(),
     purged      bigint NOT NULL DEFAULT 0,   -- messages
     target      text,                        -- NULL: the pipeline's own target
-    dropped     bigint NOT NULL DEFAULT 0    -- records that no route took and the settings drop
+    dropped     bigint NOT NULL DEFAULT 0,   -- records that no route took and the settings drop
+    -- Whoever may add rows must not make a sum that no bigint holds: it would stop `verify` and upkeep.
+    CHECK (greatest(abs(written), abs(quarantined), abs(duplicate), abs(target_rows), abs(purged),
+                    abs(dropped)) <= 1000000000000)
 );
 -- A purge deletes the quarantine row and leaves the ledger's row as it was. The tally counts it, so
 -- that the books still balance.
