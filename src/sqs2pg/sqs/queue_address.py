@@ -20,8 +20,9 @@ _ARN = re.compile(r"arn:([a-z-]+):sqs:([a-z0-9-]+):(\d{12}|):([A-Za-z0-9_-]+(?:\
 # the one that SQS used first; without a region it is that of us-east-1.
 _HOST = re.compile(
     r"(?P<vpc>vpce-.+\.)?sqs(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\."
-    r"(?:vpce\.amazonaws\.com(?:\.cn)?|amazonaws\.(?:com(?:\.cn)?|eu)|(?P<dual>api\.(?:aws|"
-    r"amazonwebservices\.com\.cn)))"
+    r"(?:(?:vpce\.)?amazonaws\.(?:com(?:\.cn)?|eu)"
+    r"|c2s\.ic\.gov|sc2s\.sgov\.gov|csp\.hci\.ic\.gov|cloud\.adc-e\.uk"
+    r"|(?P<dual>api\.(?:aws|amazonwebservices\.(?:com\.cn|eu))))"
     r"|(?:(?P<first>[a-z0-9-]+)\.)?queue\.amazonaws\.com(?:\.cn)?"
 )
 # Partitions by the beginning of their regions' names: "AWS partitions" in the AWS general reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import botocore.session
 import pytest
 
 from sqs2pg.errors import SettingsError
@@ -137,3 +138,22 @@ def test_another_region_or_partition_is_refused(queue: str, region: str, what: s
     with pytest.raises(SettingsError) as caught:
         check_queue(queue, parse_endpoint(f"https://sqs.{region}.amazonaws.com"), region)
     assert what in caught.value.what
+
+
+def test_the_hosts_and_partitions_are_those_that_botocore_knows() -> None:
+    session = botocore.session.Session()
+    regions = {
+        region: partition
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("sqs", partition_name=partition)
+    }
+    assert len(set(regions.values())) >= 5
+    by_vpc = parse_endpoint("https://vpce-0-1.sqs.us-east-1.vpce.amazonaws.com")
+    for region, partition in regions.items():
+        arn = f"arn:{partition}:sqs:{region}:123456789012:q"
+        assert check_queue(arn, by_vpc, region).partition == partition
+    keys = {"aws_access_key_id": "AK", "aws_secret_access_key": "sk"}
+    for region in {partition: region for region, partition in regions.items()}.values():
+        url = session.create_client("sqs", region_name=region, **keys).meta.endpoint_url
+        # The URL that SQS gives, whatever the way to it.
+        assert check_queue(f"{url}/1/q", by_vpc, region).region == region
