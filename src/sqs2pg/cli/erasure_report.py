@@ -54,8 +54,9 @@ def text(
         )
     if report.rows_left:
         told.append(
-            f"NOT FINISHED: {report.rows_left:,} rows about them were added meanwhile; stop the "
-            "messages about them, then run the same command again"
+            f"NOT FINISHED: {report.rows_left:,} rows about them are still there: others keep "
+            "adding them, or a trigger or rule of the table keeps them. Stop that, then run the "
+            "same command again"
         )
     if report.came_back:
         told.append(

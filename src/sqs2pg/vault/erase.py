@@ -18,6 +18,7 @@ from datetime import datetime
 
 import msgspec
 
+from sqs2pg.errors import FatalFault
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
@@ -31,8 +32,9 @@ from sqs2pg.vault.named_people import (
     people_table,
     require_temporary,
 )
-from sqs2pg.vault.person_rows import RowEraser, count_rows
+from sqs2pg.vault.person_rows import SEARCHED, RowEraser, count_rows
 from sqs2pg.vault.target_rows import (
+    REHEARSAL_HINTS,
     PersonColumns,
     random_id,
     spellings,
@@ -184,6 +186,7 @@ class Eraser:
         subjects = self._subjects(ids)
         with explained():
             await self._prepare()
+            await self._rehearse()
             for part in _groups(subjects):
                 await self._destroy(part, reason, ticket)
                 left = await self._erase_rows(part)
@@ -215,6 +218,29 @@ class Eraser:
         [(self.database,)] = await self._session.execute(_DATABASE)
         await refuse_as_superuser(self._session, [target.table for target in self._targets])
         self._targets = [await with_column_types(self._session, target) for target in self._targets]
+
+    async def _rehearse(self) -> None:
+        """Go through the statements without a person, and roll back.
+
+        So nobody's key is destroyed where their rows cannot be changed. Raises FatalFault.
+        """
+        where = "the vault and the quarantine"
+        try:
+            with explained():
+                async with people_table(self._session, ()) as transaction:
+                    for statement in (_OPEN, _DESTROY, _REMOVE_VALUES, _REMOVE_BODIES):
+                        await self._session.execute(statement)
+                    await self._session.execute(_RECORD, ["", ""])
+                    await transaction.rollback()
+                for target in self._targets:
+                    where = f"rows of {target.table}"
+                    await self._rows.rehearse(target)
+        except FatalFault as fault:
+            raise FatalFault(
+                f"this login cannot erase people from {where}: {fault.what}; nobody was erased",
+                code=fault.code,
+                hint=REHEARSAL_HINTS.get(fault.code) or fault.hint,
+            ) from None
 
     async def _destroy(self, subjects: dict[str, str], reason: str, ticket: str) -> None:
         """Make everything that is sealed of these people unreadable, in one transaction."""
@@ -305,7 +331,7 @@ class Eraser:
                 found.add(subject.hex)
         for target in self._targets:
             people = [Person(subjects[id_], text) for id_, text in spellings(target, subjects)]
-            tables = await target_tables(self._session, target.table, target.column)
+            tables = await target_tables(self._session, target.table, target.column, kinds=SEARCHED)
             self._rows.skipped.update(tables.foreign)
             self._rows.pages += sum(leaf.pages for leaf in tables.leaves)
             counts = await count_rows(self._session, target, tables, people)

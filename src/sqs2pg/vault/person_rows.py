@@ -28,6 +28,9 @@ from sqs2pg.vault.target_rows import (
 PASSES_MAX = 5
 """Passes over the same tables, before it counts as rows that keep coming."""
 
+SEARCHED = ("r", "v")
+"""Kinds of pg_class whose rows are searched: tables, and a view that is the target itself."""
+
 _CHANGE = """WITH changed AS ({change} RETURNING m.subject),
 counted AS (SELECT subject, count(*) AS n FROM changed GROUP BY subject),
 noted AS (
@@ -39,6 +42,7 @@ _CLEAR = f"UPDATE {{leaf}} t SET {{sets}} FROM {PEOPLE} m WHERE {_MATCH}{{range}
 _DELETE = f"DELETE FROM {{leaf}} t USING {PEOPLE} m WHERE {_MATCH}{{range}}"
 _TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
 VALUES (%s, 'forget', %s, %s)"""
+_TALLY_NOTHING = "INSERT INTO sqs2pg.tally (pipeline, kind) SELECT 0, 'forget' WHERE false"
 _COUNT = f"SELECT m.subject, count(*) AS n FROM {{leaf}} t JOIN {PEOPLE} m ON {_MATCH} GROUP BY 1"
 _SUM = "SELECT subject, sum(n)::bigint FROM ({}) counted GROUP BY 1"
 
@@ -84,14 +88,26 @@ class RowEraser(msgspec.Struct):
                 return left
         return {}
 
+    async def rehearse(self, target: PersonColumns) -> None:
+        """Send the statements of `erase` so that they find no row, and roll back.
+
+        They meet privileges, row security and replica identity all the same. Raises psycopg.Error.
+        """
+        tables = await self._tables(target)
+        async with people_table(self.session, ()) as transaction:
+            for leaf in tables.leaves:
+                await self.session.execute(self._statement(target, leaf, " AND false"))
+            await self.session.execute(_TALLY_NOTHING)
+            await transaction.rollback()
+
     async def _tables(self, target: PersonColumns) -> TargetTables:
-        tables = await target_tables(self.session, target.table, target.column, target.masked)
+        tables = await target_tables(
+            self.session, target.table, target.column, target.masked, SEARCHED
+        )
         self.skipped.update(tables.foreign)
         return whole_if_moving(tables, target.table, indexed=True)
 
-    async def _change_part(
-        self, target: PersonColumns, leaf: Leaf, part: str, people: Sequence[Person]
-    ) -> int:
+    def _statement(self, target: PersonColumns, leaf: Leaf, part: str) -> str:
         column = quote_identifier(target.column)
         cleared = {
             quote_identifier(name): target.fillers.get(name, "NULL") for name in target.masked
@@ -104,9 +120,15 @@ class RowEraser(msgspec.Struct):
             type=target.type,
             range=part,
         )
+        return _CHANGE.format(change=change)
+
+    async def _change_part(
+        self, target: PersonColumns, leaf: Leaf, part: str, people: Sequence[Person]
+    ) -> int:
+        statement = self._statement(target, leaf, part)
         try:
             async with people_table(self.session, people):
-                [(changed,)] = await self.session.execute(_CHANGE.format(change=change))
+                [(changed,)] = await self.session.execute(statement)
                 if changed and self.delete:
                     name = await resolve_table(self.session, target.table) if target.named else None
                     await self.session.execute(_TALLY, [self.pipeline, -changed, name])

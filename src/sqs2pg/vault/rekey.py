@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from sqs2pg.errors import Sqs2pgError, TransientFault
+from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.aead import SealingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.copy_text import binary, escaped
@@ -38,6 +38,7 @@ from sqs2pg.vault.batching import (
 )
 from sqs2pg.vault.crypto import KeyEncryptionKeys, SubjectKeyFault, open_value, seal_value
 from sqs2pg.vault.target_rows import (
+    REHEARSAL_HINTS,
     Leaf,
     TargetTables,
     target_tables,
@@ -154,6 +155,7 @@ class Rekeyer:
         """
         with explained():
             await refuse_as_superuser(self._session, self._tables())
+            await self._rehearse()
             await wait_for_batches(self._session)
             [(self.total,)] = await self._session.execute(_COUNT, [self._fields, self._current])
             [(mapped,)] = await self._session.execute(_MAP_ROWS)
@@ -171,6 +173,28 @@ class Rekeyer:
             for table in self._tables():
                 self.report.rows_left += await self._left(table)
         return self.report
+
+    async def _rehearse(self) -> None:
+        """Go through the statements without a value, and roll back. Raises FatalFault."""
+        where = "values of the vault"
+        try:
+            with explained():
+                async with self._session.transaction(SHARED, _CREATE) as transaction:
+                    await self._session.execute(_MOVE, [0])
+                    await transaction.rollback()
+                for table, columns in self._tables().items():
+                    where = f"rows of {table}"
+                    tables = await self._target_tables(table, [column.name for column in columns])
+                    async with self._session.transaction(SHARED) as transaction:
+                        for leaf in tables.leaves:
+                            await self._session.execute(_statement(leaf, " AND false", columns))
+                        await transaction.rollback()
+        except FatalFault as fault:
+            raise FatalFault(
+                f"this login cannot change {where}: {fault.what}; nothing has a new token",
+                code=fault.code,
+                hint=REHEARSAL_HINTS.get(fault.code) or fault.hint,
+            ) from None
 
     def _tables(self) -> dict[str, list[RecoverableColumn]]:
         tables: dict[str, list[RecoverableColumn]] = {}
@@ -300,19 +324,9 @@ class Rekeyer:
         self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
     ) -> int:
         """Apply the map to one range of a table; return how many rows with old tokens it found."""
-        names = [quote_identifier(column.name) for column in columns]
-        mapped = [f"m{number}.new_token" for number in range(len(names))]
-        statement = _CHANGE.format(
-            leaf=leaf.table,
-            found=", ".join(f"{new} AS n{number}" for number, new in enumerate(mapped)),
-            joins=_joins(columns),
-            mapped=", ".join(mapped),
-            sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
-            range=part,
-        )
         try:
             async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
-                [(found, changed)] = await self._session.execute(statement)
+                [(found, changed)] = await self._session.execute(_statement(leaf, part, columns))
         except MOVED_MEANWHILE:
             return 1  # at least
         self.report.rows += changed
@@ -324,8 +338,23 @@ class Rekeyer:
         old = [_OLD.format(f"t.{quote_identifier(column.name)}") for column in columns]
         counts = " + ".join(f"count(*) FILTER (WHERE {which})" for which in old)
         statement = _LEFT.format(table=table, counts=counts)
-        [(left,)] = await self._session.execute(statement, [self._current] * len(old))
+        async with self._session.transaction("SET LOCAL row_security = off"):
+            [(left,)] = await self._session.execute(statement, [self._current] * len(old))
         return int(left)
+
+
+def _statement(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
+    """Return the statement that applies the map to one range of a table."""
+    names = [quote_identifier(column.name) for column in columns]
+    mapped = [f"m{number}.new_token" for number in range(len(names))]
+    return _CHANGE.format(
+        leaf=leaf.table,
+        found=", ".join(f"{new} AS n{number}" for number, new in enumerate(mapped)),
+        joins=_joins(columns),
+        mapped=", ".join(mapped),
+        sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
+        range=part,
+    )
 
 
 def _joins(columns: Sequence[RecoverableColumn]) -> str:

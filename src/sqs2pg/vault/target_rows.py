@@ -7,7 +7,7 @@ column says whose a row is, or only in a way that cannot be searched for.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -24,6 +24,13 @@ from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.postgres.connection import Session
 from sqs2pg.settings import Field
 
+REHEARSAL_HINTS = {
+    "postgres_42501": "run it as the owner of the schemas and of the targets, without row-level "
+    "security in its way",
+    "postgres_55000": "the table is published and has no replica identity, or is a view that takes "
+    "no changes: ALTER TABLE … REPLICA IDENTITY FULL, or give the view an INSTEAD OF trigger",
+}
+"""What to do where rows of a target cannot be changed, by the fault's code."""
 PAGES_AT_ONCE = 16_384
 """Pages of a table that one statement scans where no index helps: 128 MiB."""
 
@@ -252,18 +259,27 @@ class TargetTables(NamedTuple):
 
 
 async def target_tables(
-    session: Session, table: str, column: str, changed: Sequence[str] = ()
+    session: Session,
+    table: str,
+    column: str,
+    changed: Sequence[str] = (),
+    kinds: Collection[str] = ("r",),
 ) -> TargetTables:
     """Return the tables that hold a target's rows, and whether `column` leads an index of each.
 
-    `table` is quoted for SQL. `changed` are the columns that are about to change. Between this and
+    `table` is quoted for SQL. `changed` are the columns that are about to change. `kinds` of
+    pg_class.relkind count as leaves. Between this and
     a later statement rows may move, and partitions come and go: compare `attached` afterwards, and
     search all the leaves in one statement. Opens a transaction. Raises psycopg.Error.
     """
     async with session.transaction("SET LOCAL lock_timeout = '60s'"):
         rows = await session.execute(_TABLES, [table, table, column, [column, *changed]])
     return TargetTables(
-        [Leaf(name, pages, leads) for kind, name, _, _, pages, leads, _ in rows if kind == "r"],
+        [
+            Leaf(name, pages or 0, leads)
+            for kind, name, _, _, pages, leads, _ in rows
+            if kind in kinds
+        ],
         [name for kind, name, *_ in rows if kind == "f"],
         frozenset((oid, link) for _, _, oid, link, *_ in rows),
         any(moves for *_, moves in rows),

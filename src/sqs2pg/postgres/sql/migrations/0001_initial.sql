@@ -1214,6 +1214,7 @@ $$;
 CREATE FUNCTION pii.fetch_person_rows(request bigint) RETURNS TABLE (target text, found jsonb)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pii, pg_temp
+SET row_security = off
 AS $$
 DECLARE
     asked pii.request := pii.committed_person(request);
@@ -1228,6 +1229,15 @@ BEGIN
           JOIN pg_type y ON y.oid = a.atttypid
          ORDER BY 1, 2
     LOOP
+        -- As in sqs2pg.take_partitioned: casts of the column's type would run as a superuser.
+        IF EXISTS (
+            SELECT FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me
+             WHERE c.oid = place.name::regclass AND me.rolname = current_user
+               AND me.rolsuper AND NOT o.rolsuper)
+        THEN
+            RAISE EXCEPTION 'sqs2pg: a target belongs to another role, and a superuser does not '
+                'read it for others' USING ERRCODE = '42501';
+        END IF;
         RETURN QUERY EXECUTE format(
             'SELECT %L::text, to_jsonb(t) FROM %s t WHERE t.%I IN (
                  SELECT n.spelling::%s FROM pii.requested_name n
