@@ -220,14 +220,32 @@ static int add_event(struct plan *plan, PyObject *given)
     return 0;
 }
 
+static int add_drops(struct plan *plan, PyObject *given)
+{
+    plan->drops = (int)PyTuple_GET_SIZE(given);
+    if (!is_within(plan->drops, 0, DROPS_MAX + 1) ||
+        (plan->drops > 0 && plan->records != RECORDS_ONE))
+        return refuse();
+    for (int i = 0; i < plan->drops; i++) {
+        long slot = PyLong_AsLong(PyTuple_GET_ITEM(given, i));
+        if (slot == -1 && PyErr_Occurred())
+            return -1;
+        if (!is_within(slot, 0, plan->slots))
+            return refuse();
+        plan->drop[i] = (int)slot;
+    }
+    return 0;
+}
+
 int plan_compile(struct plan *plan, PyObject *args)
 {
-    PyObject *nodes, *groups, *targets, *layers, *attributes, *event;
+    PyObject *nodes, *groups, *targets, *layers, *attributes, *event, *drops;
     int records;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
+    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
                           &PyTuple_Type, &targets, &PyTuple_Type, &layers, &plan->forbid_unknown,
                           &plan->drop_unmatched, &records, &plan->slots, &plan->layer_slots,
-                          &PyTuple_Type, &attributes, &PyTuple_Type, &event))
+                          &PyTuple_Type, &attributes, &PyTuple_Type, &event, &PyTuple_Type,
+                          &drops))
         return -1;
     if (!is_within(records, 0, RECORDS_COUNT) || !is_within(plan->slots, 0, SLOTS_MAX + 1) ||
         !is_within(plan->layer_slots, 0, NAMES_MAX + 1) ||
@@ -237,7 +255,7 @@ int plan_compile(struct plan *plan, PyObject *args)
         return refuse();
     plan->records = (enum records)records;
     plan->attributes = (int)PyTuple_GET_SIZE(attributes);
-    if (add_event(plan, event) < 0)
+    if (add_event(plan, event) < 0 || add_drops(plan, drops) < 0)
         return -1;
     plan->node = PyMem_Calloc((size_t)PyTuple_GET_SIZE(nodes), sizeof *plan->node);
     if (plan->node == NULL) {

@@ -32,6 +32,7 @@ struct entry { /* in the order of the keys */
 struct unit {
     enum state state;
     uint32_t dropped; /* records */
+    uint32_t drops;   /* one bit for each of the plan's `drop`: whether the document has it */
 };
 
 struct batch {
@@ -202,6 +203,14 @@ static int name_event(const struct plan *plan, const struct work *work, char key
     return 1;
 }
 
+static uint32_t drops_of(const struct plan *plan, const struct work *work)
+{
+    uint32_t drops = 0;
+    for (int i = 0; i < plan->drops; i++)
+        drops |= (uint32_t)(work->document[plan->drop[i]].is != ABSENT) << i;
+    return drops;
+}
+
 /* Read one unit into its entry and its lines: 1; 0 where the batch is left to Python; -1. */
 static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
 {
@@ -241,7 +250,8 @@ static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
     if (about.sent_ms < batch->oldest_ms)
         batch->oldest_ms = about.sent_ms;
     batch->entries[i].unit = (uint32_t)i;
-    batch->units[i] = (struct unit){made ? WRITTEN : LEFT, (uint32_t)(work->dropped - dropped)};
+    batch->units[i] = (struct unit){made ? WRITTEN : LEFT, (uint32_t)(work->dropped - dropped),
+                                    made ? drops_of(plan, work) : 0};
     return 1;
 }
 
@@ -415,6 +425,23 @@ static PyObject *keys_of(const struct batch *batch)
     return keys;
 }
 
+/* For each of the plan's `drop`: how many of the units that are written have it. */
+static PyObject *counts_of(const struct plan *plan, const struct batch *batch)
+{
+    PyObject *counts = PyTuple_New(plan->drops);
+    for (int drop = 0; counts != NULL && drop < plan->drops; drop++) {
+        Py_ssize_t found = 0;
+        for (Py_ssize_t i = 0; i < batch->count; i++)
+            found += batch->units[i].state == WRITTEN && batch->units[i].drops >> drop & 1;
+        PyObject *count = PyLong_FromSsize_t(found);
+        if (count == NULL)
+            Py_CLEAR(counts);
+        else
+            PyTuple_SET_ITEM(counts, drop, count);
+    }
+    return counts;
+}
+
 static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const char *tail,
                              size_t tail_len)
 {
@@ -430,7 +457,9 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
     PyObject *left = layout ? units_in(batch, LEFT) : NULL;
     PyObject *repeats = left ? units_in(batch, REPEAT) : NULL;
     PyObject *keys = repeats ? keys_of(batch) : NULL;
-    if (keys == NULL) {
+    PyObject *counts = keys ? counts_of(plan, batch) : NULL;
+    if (counts == NULL) {
+        Py_XDECREF(keys);
         Py_XDECREF(repeats);
         Py_XDECREF(ledger);
         Py_XDECREF(targets);
@@ -438,8 +467,8 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
         Py_XDECREF(left);
         return NULL;
     }
-    return Py_BuildValue("NNNLnNNN", ledger, targets, layout, (long long)batch->oldest_ms,
-                         (Py_ssize_t)dropped, left, repeats, keys);
+    return Py_BuildValue("NNNLnNNNN", ledger, targets, layout, (long long)batch->oldest_ms,
+                         (Py_ssize_t)dropped, left, repeats, keys, counts);
 }
 
 static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const char *tail,

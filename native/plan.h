@@ -23,6 +23,7 @@ enum {
     WANTED_MAX = 32,
     LAYERS_MAX = 4,
     EVENT_PREFIX_MAX = 16,
+    DROPS_MAX = 32,
     NAMES_MAX = 16,
     RECORDS_MAX = 10000 /* of one message; with more Python takes it */
 };
@@ -145,6 +146,7 @@ struct plan {
     int layer_slots; /* of what envelopes say, then of the message's own attributes */
     int attributes;
     int event; /* slot of the event's name in the document, -1: keys do not name events */
+    int drops, drop[DROPS_MAX]; /* slots of what goes to no column and is counted */
     struct hmac_key event_key;
     const char *event_prefix; /* stands before the name */
     size_t event_prefix_len;

@@ -130,7 +130,13 @@ class MadeUp:
         return Route(table=f"t{number}", when=when, explode=explode, field=self._fields(explode))
 
     def _fields(self, explode: str) -> tuple[Field, ...]:
-        return tuple(self._field(f"c{i}", explode) for i in range(self._draw.randint(1, 5)))
+        draw = self._draw
+        fields = tuple(self._field(f"c{i}", explode) for i in range(draw.randint(1, 5)))
+        if draw.random() < 0.15:
+            names = dict.fromkeys(self._path("") for _ in range(draw.randint(1, 2)))
+            free = names.keys() - {field.source for field in fields}
+            return fields + tuple(Field(source=name, mask="drop") for name in sorted(free))
+        return fields
 
     def _path(self, explode: str) -> str:
         draw = self._draw

@@ -26,6 +26,7 @@ class FastPath:
         layer_slots: int,
         attributes: tuple[str, ...],
         event: tuple[()] | tuple[int, bytes, bytes],
+        drops: tuple[int, ...],
         /,
     ) -> FastPath:
         """`nodes`: name, index (-1: a member), slot, kind, first child, children, group, whether
@@ -34,6 +35,7 @@ class FastPath:
         `layers`: of each envelope the names: whether it must be there, its use, its slot.
         `attributes`: names of the message's own, which have the last of the `layer_slots`. `event`:
         the slot of an event's name, the key of its HMAC, what stands before the name.
+        `drops`: slots of what goes to no column and is counted.
 
         Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """

@@ -55,7 +55,7 @@ def compile_encoder(
     if fast_path is None:
         return python
     originals = FastPathOriginals(settings.fields, settings.vault.subject) if vault else None
-    return NativeEncoder(fast_path, python, keying, originals)
+    return NativeEncoder(fast_path, python, keying, settings.dropped, originals)
 
 
 def _finds_subjects(settings: Settings) -> bool:

@@ -90,8 +90,8 @@ def compile_fast_path(
     `columns[t]` and `masks[t]` are those of the fields of target t, in their order. `dedupe` makes
     the keys of events, where `ledger.dedupe_key` is set.
     """
-    if extension is None or settings.dropped:
-        return None  # what is dropped is counted in a decoded record
+    if extension is None:
+        return None
     try:
         given = _compile(settings, columns, masks, dedupe)
     except NotFastError:
@@ -110,7 +110,9 @@ def _compile(
     event = settings.ledger.dedupe_key
     if event and (dedupe is None or settings.envelope.records != "one"):
         raise NotFastError
-    tree = Tree(targets, event)
+    if settings.dropped and settings.envelope.records != "one":
+        raise NotFastError
+    tree = Tree(targets, event, settings.dropped)
     forbid_unknown = settings.unknown_fields == "quarantine"
     if len(targets) > _TARGETS_MAX or (forbid_unknown and tree.has_indexes):
         raise NotFastError
@@ -144,6 +146,7 @@ def _compile(
         len(said) + len(attributes),
         attributes,
         () if dedupe is None else (tree.event, dedupe.secret, dedupe.prefix),
+        tree.dropped,
     )
 
 

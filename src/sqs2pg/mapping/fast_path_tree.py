@@ -69,8 +69,10 @@ class _Scope:
 class Tree:
     """Compiled from the targets; knows the slot of each source."""
 
-    def __init__(self, targets: Sequence[Target], event: str = "") -> None:
-        """`event`: the path of an event's name; empty: none.
+    def __init__(
+        self, targets: Sequence[Target], event: str = "", dropped: Sequence[str] = ()
+    ) -> None:
+        """`event`: the path of an event's name; empty: none. `dropped`: paths that are counted.
 
         Raises NotFastError where the C code cannot follow a path.
         """
@@ -86,6 +88,8 @@ class Tree:
         if event:
             steps = source_paths.compile_sources([event])[event].steps
             self.event = self._document.slot(steps, "string")
+        self.dropped = tuple(map(self._drop, dropped))
+        """The slots of what goes to no column."""
         self._free(targets)
         self._check()
 
@@ -171,6 +175,16 @@ class Tree:
         steps = source_paths.compile_sources([target.when.field])[target.when.field].steps
         node = self._document.node(steps)
         return node.slot if node.slot >= 0 else self._document.slot(steps, "any")
+
+    def _drop(self, source: str) -> int:
+        steps = source_paths.parse(source)
+        if not all(isinstance(step, str) for step in steps):
+            raise NotFastError  # in any element of an array
+        node = self._document.node(steps)
+        self._free_below(node)
+        if node.slot < 0:
+            node.slot, self._document.slots = self._document.slots, self._document.slots + 1
+        return node.slot
 
     def _free(self, targets: Sequence[Target]) -> None:
         """Mark what is below a path that takes whatever is there: all names there are known."""

@@ -7,6 +7,7 @@ source tree.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
@@ -45,6 +46,8 @@ class Packed(NamedTuple):
     keys: bytes
     """Where keys may name events: the 36 characters of each unit's key, in their order; else empty.
     """
+    drops: tuple[int, ...]
+    """How many of the units with lines have each field that the settings drop, in their order."""
 
 
 class FastPath(Protocol):
@@ -74,12 +77,16 @@ class NativeEncoder:
         fast_path: FastPath,
         python: PythonEncoder,
         keying: Keying,
+        dropped: Sequence[str] = (),
         vault: FastPathOriginals | None = None,
     ) -> None:
-        """`vault`: reads what the rows hide; None where nothing is sealed."""
+        """`dropped`: sources that the settings drop. `vault`: reads what the rows hide; None where
+        nothing is sealed.
+        """
         self._fast_path = fast_path
         self._python = python
         self._keying = KEYINGS[keying]
+        self._dropped = dropped
         self._vault = vault
         self.keys = python.keys
 
@@ -148,6 +155,9 @@ class NativeEncoder:
             keys[index] = key
         return lambda: keys
 
+    def _dropped_fields(self, packed: Packed) -> Counter[str]:
+        return +Counter(dict(zip(self._dropped, packed.drops, strict=True)))
+
     def _encoded(
         self, units: Sequence[Message], packed: Packed, originals: Originals | None
     ) -> Encoded:
@@ -164,6 +174,7 @@ class NativeEncoder:
             make_rows=lambda: rows_of(units, keys(), packed),
             repeats=packed.repeats,
             dropped=packed.dropped,
+            dropped_fields=self._dropped_fields(packed),
             oldest_ms=packed.oldest_ms,
             originals=originals,
         )
@@ -197,7 +208,7 @@ class NativeEncoder:
             ],
             repeats=packed.repeats,
             dropped=packed.dropped + others.dropped,
-            dropped_fields=others.dropped_fields,
+            dropped_fields=self._dropped_fields(packed) + Counter(others.dropped_fields),
             oldest_ms=packed.oldest_ms,
             originals=originals,
             decoded_at=others.decoded_at,

@@ -41,7 +41,7 @@ def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
         Settings(
             field=(Field(source="a", column="a"),), envelope=EnvelopeSettings(layers=("auto",))
         ),
-        Settings(field=(Field(source="a", column="a"), Field(source="b", mask="drop"))),
+        Settings(field=(Field(source="a", column="a"), Field(source="b[].c", mask="drop"))),
         Settings(
             route=(
                 Route(table="t", field=(Field(source="a", column="a"),)),
@@ -86,6 +86,7 @@ PLAN: dict[str, Any] = {
     "layer_slots": 0,
     "attributes": (),
     "event": (),
+    "drops": (),
 }
 
 
@@ -146,6 +147,9 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"event": (0, b"k" * 65, b"1\0")},
         {"event": (0, b"k", b"1" * 17)},
         {"event": (0, b"k", b"1\0"), "records": 1},
+        {"drops": (1,)},
+        {"drops": (0,) * 33},
+        {"drops": (0,), "records": 1},
     ],
 )  # fmt: skip
 def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> None:
