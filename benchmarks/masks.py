@@ -16,11 +16,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import MessageMapping, compile_mapping
+from sqs2pg.mapping.compile import Decoded, MessageMapping, compile_mapping
 from sqs2pg.mask.registry import OPERATORS, compile_operator
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.runners.compile_plan import masks_of
@@ -85,7 +85,7 @@ def decode_and_mask(mapping: MessageMapping, batch: Sequence[Message]) -> Callab
     keys = [message.message_id for message in batch]
 
     def work() -> object:
-        return mapping.rows(keys, batch, mapping.decode_all(batch))
+        return mapping.rows(keys, batch, cast("list[Decoded]", mapping.decode_all(batch)))
 
     return work
 

@@ -6,6 +6,8 @@
 /* SentTimestamp up to the year 9999, the last that Python's dates have. */
 static const int64_t SENT_MS_MAX = 253402300799999;
 enum { DAY_S = 86400, FRACTION_KEPT = 7, MAJOR_MAX = 2146, PART_MAX = 999 };
+/* 1,000 digits and an exponent of three: 16,383 may stand behind the point. */
+enum { NUMERIC_CHARS_MAX = 1000, EXPONENT_CHARS_MAX = 5 };
 
 format_double *convert_double_by;
 
@@ -13,15 +15,13 @@ struct moment { /* of UTC, unless it has just been read */
     int year, month, day, hour, minute, second;
 };
 
-int write_escaped(const struct value *value, struct text *out)
+static int append_escaped(const char *at, size_t len, struct text *out)
 {
-    if (!value->escaped) /* then it has no backslash, and JSON allows no tabs and newlines */
-        return text_append(out, value->at, value->len);
-    char *to = text_room(out, 2 * value->len);
+    char *to = text_room(out, 2 * len);
     if (to == NULL)
         return 0;
-    for (size_t i = 0; i < value->len; i++) {
-        char c = value->at[i];
+    for (size_t i = 0; i < len; i++) {
+        char c = at[i];
         char name = c == '\\' ? '\\' : c == '\n' ? 'n' : c == '\r' ? 'r' : c == '\t' ? 't' : 0;
         if (name)
             *to++ = '\\';
@@ -29,6 +29,18 @@ int write_escaped(const struct value *value, struct text *out)
     }
     out->len = (size_t)(to - out->at);
     return 1;
+}
+
+int write_escaped(const struct value *value, struct text *out)
+{
+    if (!value->escaped) /* then it has no backslash, and JSON allows no tabs and newlines */
+        return text_append(out, value->at, value->len);
+    return append_escaped(value->at, value->len, out);
+}
+
+int write_jsonb(const struct value *value, struct text *out)
+{
+    return append_escaped(value->raw, value->raw_len, out);
 }
 
 size_t count_characters(const char *at, size_t len)
@@ -60,16 +72,22 @@ int write_integer(const struct value *value, int64_t low, int64_t high, struct t
     return number >= low && number <= high && text_append(out, value->at, value->len);
 }
 
+/* The number's own text, where it is far from the limits of PostgreSQL's `numeric`. */
 int write_numeric(const struct value *value, struct text *out)
 {
-    return json_is_plain(value->at, value->len) && text_append(out, value->at, value->len);
+    size_t exponent = 0;
+    while (exponent < value->len && (value->at[exponent] | 0x20) != 'e')
+        exponent++;
+    if (value->len > NUMERIC_CHARS_MAX || value->len - exponent > EXPONENT_CHARS_MAX)
+        return 0;
+    return text_append(out, value->at, value->len);
 }
 
 int write_double(const struct value *value, struct text *out)
 {
     char text[32];
-    if (convert_double_by == NULL || (value->len == 2 && memcmp(value->at, "-0", 2) == 0))
-        return 0; /* a whole -0 is 0 to Python */
+    if (convert_double_by == NULL)
+        return 0;
     size_t len = convert_double_by(value->at, value->len, text, sizeof text);
     return len > 0 && text_append(out, text, len);
 }
@@ -337,12 +355,6 @@ int write_inet(const struct value *value, struct text *out)
             return 0;
     }
     return read_ipv4(value->at, len, address) && text_append(out, value->at, value->len);
-}
-
-int write_jsonb(const struct value *value, struct text *arena, struct text *out)
-{
-    struct reader in = {value->raw, value->raw + value->raw_len, arena};
-    return json_compact(&in, out, 0);
 }
 
 int read_uuid(const struct value *value, char lower[UUID_CHARS])

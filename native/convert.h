@@ -30,7 +30,7 @@ int write_major(const struct value *value, int64_t low, int64_t high, struct tex
 int write_date(const struct value *value, struct text *out);
 int write_timestamp(const struct value *value, struct text *out);
 int write_inet(const struct value *value, struct text *out);
-int write_jsonb(const struct value *value, struct text *arena, struct text *out);
+int write_jsonb(const struct value *value, struct text *out);
 
 /* The lower case of a UUID of 32 digits and four hyphens. */
 int read_uuid(const struct value *value, char lower[UUID_CHARS]);

@@ -152,7 +152,7 @@ static int read_node(struct walk *walk, const struct node *node, struct value *v
 {
     struct value *slot = node->slot >= 0 ? &values[node->slot] : NULL;
     json_space(walk->in);
-    if (walk->in->at == walk->in->end || depth > DEPTH_MAX)
+    if (walk->in->at == walk->in->end)
         return 0;
     if (*walk->in->at == 'n') {
         if (slot)
@@ -164,7 +164,8 @@ static int read_node(struct walk *walk, const struct node *node, struct value *v
         return slot ? read_slot(walk, node, slot, depth) : skip(walk, may_have_names, depth);
     }
     const char *from = walk->in->at;
-    if ((slot && node->kind != WANT_ANY) || !read_inside(walk, node, values, depth + 1))
+    if ((slot && node->kind != WANT_ANY) || depth >= DEPTH_MAX ||
+        !read_inside(walk, node, values, depth + 1))
         return 0;
     if (slot) {
         slot->is = CONTAINER;
@@ -174,7 +175,7 @@ static int read_node(struct walk *walk, const struct node *node, struct value *v
     return 1;
 }
 
-int document_read(const struct plan *plan, struct reader *in, struct work *work)
+int document_read(const struct plan *plan, struct reader *in, struct work *work, int depth)
 {
     struct walk walk = {plan, in, work->elements};
     json_space(in);
@@ -185,5 +186,5 @@ int document_read(const struct plan *plan, struct reader *in, struct work *work)
         work->elements[i].count = 0;
         work->elements[i].present = 0;
     }
-    return read_node(&walk, &plan->node[0], work->document, 0);
+    return read_node(&walk, &plan->node[0], work->document, depth);
 }

@@ -5,7 +5,8 @@
 #include "json.h"
 #include "plan.h"
 
-/* Read an object into the values of `work`; 0 where it is left to Python. */
-int document_read(const struct plan *plan, struct reader *in, struct work *work);
+/* Read an object into the values of `work`; 0 where it is left to Python. `depth`: how many arrays it
+ * is in. */
+int document_read(const struct plan *plan, struct reader *in, struct work *work, int depth);
 
 #endif

@@ -54,7 +54,7 @@ static int open_layer(const struct layer *layer, struct reader *in, struct value
     do {
         struct value name, value;
         json_space(in);
-        if (!json_string(in, &name) || !json_take(in, ':') || !json_value(in, &value, 0))
+        if (!json_string(in, &name) || !json_take(in, ':') || !json_value(in, &value, 1))
             return 0;
         int place = find_name(layer, &name);
         if (place < 0)

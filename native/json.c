@@ -4,8 +4,6 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { FRACTION_DIGITS_MAX = 30, EXPONENT_DIGITS_MAX = 2, COMPACT_NAMES_MAX = 32 };
-
 int json_ended(struct reader *in)
 {
     json_space(in);
@@ -190,7 +188,6 @@ static size_t digits(struct reader *in)
     return (size_t)(in->at - from);
 }
 
-/* A number that no reader finds too long or too large. */
 static int read_number(struct reader *in, struct value *value)
 {
     value->at = value->raw = in->at;
@@ -198,20 +195,18 @@ static int read_number(struct reader *in, struct value *value)
         in->at++;
     int zero = in->at < in->end && *in->at == '0';
     size_t whole = digits(in);
-    if (whole < 1 || whole > NUMBER_DIGITS_MAX || (zero && whole > 1))
+    if (whole < 1 || (zero && whole > 1))
         return 0;
     if (in->at < in->end && *in->at == '.') {
         in->at++;
-        size_t fraction = digits(in);
-        if (fraction < 1 || fraction > FRACTION_DIGITS_MAX)
+        if (digits(in) < 1)
             return 0;
     }
     if (in->at < in->end && (*in->at == 'e' || *in->at == 'E')) {
         in->at++;
         if (in->at < in->end && (*in->at == '+' || *in->at == '-'))
             in->at++;
-        size_t exponent = digits(in);
-        if (exponent < 1 || exponent > EXPONENT_DIGITS_MAX)
+        if (digits(in) < 1)
             return 0;
     }
     value->is = NUMBER;
@@ -251,7 +246,7 @@ static int skip_elements(struct reader *in, int depth)
 int json_value(struct reader *in, struct value *value, int depth)
 {
     json_space(in);
-    if (in->at == in->end || depth > DEPTH_MAX)
+    if (in->at == in->end)
         return 0;
     const char *from = in->at;
     int done;
@@ -260,12 +255,12 @@ int json_value(struct reader *in, struct value *value, int depth)
         return json_string(in, value);
     case '{':
         in->at++;
-        done = skip_members(in, depth + 1);
+        done = depth < DEPTH_MAX && skip_members(in, depth + 1);
         value->is = CONTAINER;
         break;
     case '[':
         in->at++;
-        done = skip_elements(in, depth + 1);
+        done = depth < DEPTH_MAX && skip_elements(in, depth + 1);
         value->is = CONTAINER;
         break;
     case 'n':
@@ -291,102 +286,10 @@ int json_value(struct reader *in, struct value *value, int depth)
 int json_is_whole(const char *at, size_t len)
 {
     size_t sign = len > 0 && *at == '-';
-    if (len - sign < 1 || len - sign > NUMBER_DIGITS_MAX || (sign && at[1] == '0'))
+    if (len - sign < 1 || len - sign > WHOLE_DIGITS_MAX || (sign && at[1] == '0'))
         return 0;
     for (size_t i = sign; i < len; i++)
         if (at[i] < '0' || at[i] > '9')
             return 0;
     return 1;
-}
-
-/* Decimal writes an exponent where the first digit that counts is further back than the sixth. */
-int json_is_plain(const char *at, size_t len)
-{
-    const char *point = memchr(at, '.', len);
-    if (point == NULL)
-        return json_is_whole(at, len);
-    if (memchr(at, 'e', len) != NULL || memchr(at, 'E', len) != NULL)
-        return 0;
-    if (point[-1] != '0' || (point - at > 1 && point[-2] != '-'))
-        return 1;
-    size_t zeros = 0, fraction = (size_t)(at + len - point) - 1;
-    while (zeros < fraction && point[1 + zeros] == '0')
-        zeros++;
-    return zeros < fraction ? zeros < 6 : fraction <= 6;
-}
-
-static int compact_string(struct reader *in, struct text *out, struct value *value)
-{
-    size_t before = in->arena->len;
-    int plain = json_string(in, value) && !value->escaped;
-    in->arena->len = before;
-    return plain && text_append(out, value->raw, value->raw_len);
-}
-
-/* A name that stands twice would have to be left out once. */
-static int is_new(const struct value *names, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (names[i].len == names[count].len &&
-            memcmp(names[i].at, names[count].at, names[count].len) == 0)
-            return 0;
-    return 1;
-}
-
-static int compact_members(struct reader *in, struct text *out, int depth)
-{
-    struct value names[COMPACT_NAMES_MAX];
-    size_t count = 0;
-    if (!text_append(out, "{", 1))
-        return 0;
-    if (json_take(in, '}'))
-        return text_append(out, "}", 1);
-    do {
-        json_space(in);
-        if (count == COMPACT_NAMES_MAX || (count > 0 && !text_append(out, ",", 1)) ||
-            !compact_string(in, out, &names[count]) || !is_new(names, count) ||
-            !json_take(in, ':') || !text_append(out, ":", 1) || !json_compact(in, out, depth))
-            return 0;
-        count++;
-    } while (json_take(in, ','));
-    return json_take(in, '}') && text_append(out, "}", 1);
-}
-
-static int compact_elements(struct reader *in, struct text *out, int depth)
-{
-    if (!text_append(out, "[", 1))
-        return 0;
-    if (json_take(in, ']'))
-        return text_append(out, "]", 1);
-    for (;;) {
-        if (!json_compact(in, out, depth))
-            return 0;
-        if (!json_take(in, ','))
-            return json_take(in, ']') && text_append(out, "]", 1);
-        if (!text_append(out, ",", 1))
-            return 0;
-    }
-}
-
-int json_compact(struct reader *in, struct text *out, int depth)
-{
-    struct value value;
-    json_space(in);
-    if (in->at == in->end || depth > DEPTH_MAX)
-        return 0;
-    switch (*in->at) {
-    case '{':
-        in->at++;
-        return compact_members(in, out, depth + 1);
-    case '[':
-        in->at++;
-        return compact_elements(in, out, depth + 1);
-    case '"':
-        return compact_string(in, out, &value);
-    default:
-        if (!json_value(in, &value, depth) ||
-            (value.is == NUMBER && !json_is_plain(value.raw, value.raw_len)))
-            return 0;
-        return text_append(out, value.raw, value.raw_len);
-    }
 }

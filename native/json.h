@@ -1,5 +1,5 @@
 /* Reads JSON (RFC 8259) without building a tree. It accepts only what msgspec accepts, too, and less:
- * lone surrogates, NULs, very long numbers and deep nesting are left to Python. */
+ * lone surrogates and NULs are left to Python. */
 #ifndef SQS2PG_JSON_H
 #define SQS2PG_JSON_H
 
@@ -7,7 +7,10 @@
 
 #include "text.h"
 
-enum { DEPTH_MAX = 64, NUMBER_DIGITS_MAX = 18 };
+enum {
+    DEPTH_MAX = 256, /* objects and arrays inside each other; as in mapping/json_slices.py */
+    WHOLE_DIGITS_MAX = 18
+};
 
 enum shape { ABSENT, NUL, STRING, NUMBER, TRUE, FALSE, CONTAINER };
 
@@ -49,20 +52,14 @@ int json_ended(struct reader *in);
 /* Read a string that begins here. */
 int json_string(struct reader *in, struct value *value);
 
-/* Read a string, a number, a boolean or null that begins here; or skip over a container. */
+/* Read a string, a number, a boolean or null that begins here; or skip over a container. `depth`: how
+ * many it is in. */
 int json_value(struct reader *in, struct value *value, int depth);
 
 /* Read `null`. */
 int json_null(struct reader *in);
 
-/* Whether a number is whole, of at most NUMBER_DIGITS_MAX digits, and not -0. */
+/* Whether a number is whole, of at most WHOLE_DIGITS_MAX digits, and not -0. */
 int json_is_whole(const char *at, size_t len);
-
-/* Whether a number is the text that Python's Decimal gives it back as. */
-int json_is_plain(const char *at, size_t len);
-
-/* Append a value's JSON without space, as msgspec would encode it once decoded; 0 where its text
- * could be another: escapes, exponents, a name that stands twice. It must have been read before. */
-int json_compact(struct reader *in, struct text *out, int depth);
 
 #endif

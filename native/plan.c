@@ -51,8 +51,7 @@ static int make_default(const struct run *run, const struct column *column, size
     return len > 0;
 }
 
-static int convert(const struct column *column, const struct value *value, struct text *arena,
-                   struct text *out)
+static int convert(const struct column *column, const struct value *value, struct text *out)
 {
     char lower[UUID_CHARS];
     switch (column->type) {
@@ -75,7 +74,7 @@ static int convert(const struct column *column, const struct value *value, struc
     case TYPE_INET:
         return write_inet(value, out);
     case TYPE_JSONB:
-        return write_jsonb(value, arena, out);
+        return write_jsonb(value, out);
     case TYPE_VERSION:
         return write_version(value, column->low, column->high, out);
     case TYPE_MAJOR:
@@ -86,8 +85,7 @@ static int convert(const struct column *column, const struct value *value, struc
 }
 
 /* What a mask takes: the value in the form that the field's type gives it. */
-static int convert_to_mask(const struct column *column, const struct value *value, struct text *arena,
-                           struct text *out)
+static int convert_to_mask(const struct column *column, const struct value *value, struct text *out)
 {
     char lower[UUID_CHARS];
     struct value form = *value;
@@ -97,7 +95,7 @@ static int convert_to_mask(const struct column *column, const struct value *valu
             return 0;
         form.at = lower;
     } else if (column->type == TYPE_INTEGER) { /* its text is the number's own */
-        if (!convert(column, value, arena, out))
+        if (!convert(column, value, out))
             return 0;
         out->len = before;
         form.ascii = 1;
@@ -105,18 +103,19 @@ static int convert_to_mask(const struct column *column, const struct value *valu
     return write_masked(&column->mask, &form, out);
 }
 
-static int write_value(const struct column *column, const struct value *value, struct text *arena,
-                       struct text *out)
+static int write_value(const struct column *column, const struct value *value, struct text *out)
 {
     size_t before = out->len, characters;
-    if (column->mask.operator == MASK_NONE ? !convert(column, value, arena, out)
-                                           : !convert_to_mask(column, value, arena, out))
+    if (column->mask.operator == MASK_NONE ? !convert(column, value, out)
+                                           : !convert_to_mask(column, value, out))
         return 0;
     if (column->length_max == SIZE_MAX || column->mask.operator == MASK_NULLIFY)
         return 1;
     int kept = column->mask.operator == MASK_NONE || column->mask.operator == MASK_KEEP;
     if (kept && column->type == TYPE_TEXT) /* without the escapes */
         characters = count_characters(value->at, value->len);
+    else if (kept && column->type == TYPE_JSONB)
+        characters = count_characters(value->raw, value->raw_len);
     else
         characters = count_characters(out->at + before, out->len - before);
     return characters <= column->length_max;
@@ -130,7 +129,7 @@ static int write_cell(struct run *run, const struct column *column, const struct
     if (given != NULL && given->is != ABSENT && given->is != NUL) {
         if (column->required && given->is == STRING && given->len == 0)
             return 0;
-        return write_value(column, given, &run->work->arena, out);
+        return write_value(column, given, out);
     }
     if (column->required || column->missing == MISSING_IS_PYTHONS)
         return 0;
@@ -139,7 +138,7 @@ static int write_cell(struct run *run, const struct column *column, const struct
     if (column->missing == MISSING_IS_DAY)
         return write_day(run->about->sent_ms, out);
     return make_default(run, column, index, room, sizeof room, &made) &&
-           write_value(column, &made, &run->work->arena, out);
+           write_value(column, &made, out);
 }
 
 static int write_line(struct run *run, int number, const struct value *element, size_t index)
@@ -238,9 +237,9 @@ static int write_document(struct run *run, size_t *index)
     return *index <= RECORDS_MAX;
 }
 
-static int read_document(struct run *run, size_t *index)
+static int read_document(struct run *run, size_t *index, int depth)
 {
-    return document_read(run->plan, &run->in, run->work) && write_document(run, index);
+    return document_read(run->plan, &run->in, run->work, depth) && write_document(run, index);
 }
 
 static int read_array(struct run *run, size_t *index)
@@ -250,7 +249,7 @@ static int read_array(struct run *run, size_t *index)
     if (json_take(&run->in, ']'))
         return 1;
     do
-        if (!read_document(run, index))
+        if (!read_document(run, index, 1))
             return 0;
     while (json_take(&run->in, ','));
     return json_take(&run->in, ']');
@@ -262,7 +261,7 @@ static int read_lines(struct run *run, size_t *index)
     while (run->in.at < end) {
         const char *line = memchr(run->in.at, '\n', (size_t)(end - run->in.at));
         run->in.end = line ? line : end;
-        if (!json_ended(&run->in) && (!read_document(run, index) || !json_ended(&run->in)))
+        if (!json_ended(&run->in) && (!read_document(run, index, 0) || !json_ended(&run->in)))
             return 0;
         run->in.at = line ? line + 1 : end;
     }
@@ -278,7 +277,7 @@ static int read_records(struct run *run)
     json_space(&run->in);
     if (records == RECORDS_AUTO && run->in.at < run->in.end)
         records = *run->in.at == '[' ? RECORDS_ARRAY : RECORDS_ONE;
-    int done = records == RECORDS_ARRAY ? read_array(run, &index) : read_document(run, &index);
+    int done = records == RECORDS_ARRAY ? read_array(run, &index) : read_document(run, &index, 0);
     return done && json_ended(&run->in);
 }
 

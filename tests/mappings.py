@@ -320,7 +320,7 @@ class MadeUp:
             last = number == len(steps) - 1
             new = copy.deepcopy(value) if last else [] if isinstance(steps[number + 1], int) else {}
             if isinstance(step, int) and isinstance(tree, list):
-                while len(tree) <= step:
+                while not -len(tree) <= step < len(tree):
                     tree.append(None)
                 if (last and not keep) or tree[step] is None:
                     tree[step] = new

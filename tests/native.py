@@ -19,6 +19,7 @@ from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.encoder import Encoded
 from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.json_slices import DEPTH_MAX
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import KEYINGS, FastPath, Packed, rows_of
 from sqs2pg.mask.canonical import CANONICAL
@@ -195,6 +196,9 @@ TAKEN = [
     '{"user_id":"u","x":[1,{"y":[null,true,"\\u00e9",-0.5e-3]}],"z":{}}',
     whole_login(create_date="2024-01-01T23:30:00.5-02:00"),
     '{"user_id":"u"}',
+    '{"user_id":"u","x":1e400}',
+    '{"user_id":"u","x":1234567890123456789}',
+    '{"user_id":"u","x":' + "[" * (DEPTH_MAX - 1) + "]" * (DEPTH_MAX - 1) + "}",
 ]
 LEFT = [
     "",
@@ -252,9 +256,7 @@ LEFT = [
     '{"user_id":"u","x":{"y":1,}}',
     '{"user_id":"u","x":[1}',
     '{"user_id":"u","x":{1:1}}',
-    '{"user_id":"u","x":1e400}',
-    '{"user_id":"u","x":1234567890123456789}',
-    '{"user_id":"u","x":' + "[" * 100 + "]" * 100 + "}",
+    '{"user_id":"u","x":' + "[" * DEPTH_MAX + "]" * DEPTH_MAX + "}",
     '\ufeff{"user_id":"u"}',
     '{"user_id":"u"}\u00a0',
     whole_login(device_id="e\u0301"),

@@ -97,7 +97,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "SNS asks to confirm a subscription.",
             "Open the URL in the body (`quarantine show ID --unseal`); then purge the entry.",
         ),
-        "too_deep": ("The JSON is nested too deeply.", _PRODUCER),
+        "too_deep": ("The JSON has more than 256 objects and arrays inside each other.", _PRODUCER),
         "too_long": ("The text is longer than `length_max`, the column or the mask.", _MAPPING),
         "too_many_layers": ("The body has more layers than `auto` removes.", _ENVELOPE),
         "too_many_marks": ("The text has too many combining marks in a row.", _PRODUCER),

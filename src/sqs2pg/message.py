@@ -104,8 +104,8 @@ class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False
         yield self.message_id
 
 
-class Record(msgspec.Struct, gc=False, eq=False):
-    """Cleartext fields of one record; subclasses are made from the mapping at start."""
+class Record(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What was read of one object of a body; subclasses are made from the mapping at start."""
 
     def __repr__(self) -> str:
         return "Record(…)"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.convert import MAJOR_MAX, PART_MAX, Converter, date, version
-from sqs2pg.mapping.decode import Decoder
 from sqs2pg.mapping.transform import Transformer
-from sqs2pg.message import Message, Record, SystemAttributes
+from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field
 from tests.copy_text import read_copy
+from tests.records import columns_of
 
 FIELDS = [
     Field(source="a", column="a"),
@@ -25,7 +25,6 @@ FIELDS = [
     Field(source="d", column="d", type="date", default="sent_date"),
 ]
 COLUMNS = [Column("a", "text"), Column("b", "varchar", 5), Column("c", "text"), Column("d", "date")]
-DECODER = Decoder(FIELDS, "drop")
 CODES = {"too_long", "nul_character", "bad_unicode", "bad_date"}
 
 
@@ -34,7 +33,7 @@ def reverse(value: str) -> str:
     return value[::-1]
 
 
-TRANSFORMER = Transformer(FIELDS, COLUMNS, DECODER.attributes, [None, None, reverse, None])
+TRANSFORMER = Transformer(FIELDS, COLUMNS, [None, None, reverse, None])
 
 unhurried = settings(deadline=None)  # the machine may be busy
 
@@ -58,18 +57,12 @@ def message(sent_ms: int) -> Message:
     return Message("id", "handle", "", SystemAttributes(sent_ms))
 
 
-def record(values: dict[str, str | None]) -> Record:
-    made = DECODER.decode("{}")
-    for source, value in values.items():
-        setattr(made, DECODER.attributes[source], value)
-    return made
-
-
 def transformed(
     batch: Sequence[tuple[dict[str, str | None], int]],
 ) -> list[tuple[str, ...] | str]:
     found = TRANSFORMER.lines(
-        [message(sent_ms) for _, sent_ms in batch], [record(values) for values, _ in batch]
+        [message(sent_ms) for _, sent_ms in batch],
+        columns_of(FIELDS, [values for values, _ in batch]),
     )
     return [
         (line.code, line.detail) if isinstance(line, PermanentFault) else line for line in found

@@ -14,13 +14,13 @@ from sqs2pg.cli.embedded import sample_logins
 from sqs2pg.cli.embedded.sample_logins import BAD, logins
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.decode import Decoder
 from sqs2pg.mapping.transform import Mask, Transformer
 from sqs2pg.mask import canonical
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import USER_LOGINS
+from tests.records import Reader
 
-DECODER = Decoder(USER_LOGINS, "drop")
+READER = Reader(USER_LOGINS)
 TYPES = {"app_version": "int4", "create_date": "date"}
 
 
@@ -32,7 +32,6 @@ MASKS: list[Mask | None] = [mask_ip if field.source == "ip" else None for field 
 TRANSFORMER = Transformer(
     USER_LOGINS,
     [Column(f.column, TYPES.get(f.column, "varchar"), f.length_max) for f in USER_LOGINS],
-    DECODER.attributes,
     MASKS,
 )
 
@@ -40,11 +39,11 @@ TRANSFORMER = Transformer(
 def verdict(body: str) -> str:
     """The reason a body is refused for, or "" for a good one."""
     try:
-        record = DECODER.decode(body)
+        decoded = READER.decode(body)
     except PermanentFault as fault:
         return f"{fault.code} {fault.detail}".rstrip()
     message = Message("id", "handle", body, SystemAttributes(0))
-    [line] = TRANSFORMER.lines([message], [record])
+    [line] = TRANSFORMER.lines([message], decoded.batch.targets[0].columns)
     return "" if isinstance(line, str) else f"{line.code} {line.detail}"
 
 

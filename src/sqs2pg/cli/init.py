@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from sqs2pg.cli.options import config_option, run_async
 from sqs2pg.errors import PermanentFault, SettingsError
@@ -14,6 +16,8 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.message import Message
 from sqs2pg.settings import EnvelopeSettings, Settings, load
+
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode  # numbers exact
 
 
 @click.command()
@@ -114,10 +118,10 @@ def _documents(messages: list[Message], queue: str) -> tuple[list[Any], dict[str
             opened = auto.open(message)
         except PermanentFault:
             continue
-        documents += [one for one in opened.documents if type(one) is dict]
-        several = several or opened.several
+        documents += [one for one in map(_decoded, opened.records.texts) if type(one) is dict]
+        several = several or opened.records.several
         try:
-            wrapped = wrapped or plain.open(message).documents != opened.documents
+            wrapped = wrapped or plain.open(message).records.texts != opened.records.texts
         except PermanentFault:
             wrapped = True
     if not documents:
@@ -128,6 +132,14 @@ def _documents(messages: list[Message], queue: str) -> tuple[list[Any], dict[str
         )
     envelope: dict[str, Any] = {"layers": ["auto"]} if wrapped else {}
     return documents, envelope | ({"records": "auto"} if several else {})
+
+
+def _decoded(text: str) -> Any:
+    """Return the value of JSON; None where it is none."""
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeError, InvalidOperation):
+        return None
 
 
 def _table_name(queue: str) -> str:

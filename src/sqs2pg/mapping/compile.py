@@ -1,9 +1,6 @@
 """Mapping: messages -> rows, compiled from the settings and the targets' columns.
 
-There are two implementations of one protocol. `FlatMapping` is for one target whose fields are all
-strings at the top of the document: msgspec decodes them in one pass by a compiled schema.
-`DocumentMapping` is for everything else: nested documents, numbers, several records per message,
-several targets.
+    envelope ─▶ decode.py, or documents.py for what that leaves ─▶ transform.py
 
 Promises: a message gives all of its rows or one PermanentFault. No I/O here.
 """
@@ -11,44 +8,105 @@ Promises: a message gives all of its rows or one PermanentFault. No I/O here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, compress
 from operator import attrgetter
-from typing import Any, Protocol, cast
+from typing import NamedTuple, cast
 
 import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.decode import Decoder
-from sqs2pg.mapping.documents import DecodedMessage, DocumentReader, located
-from sqs2pg.mapping.envelope import Envelope
-from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.mapping.decode import TypedReader
+from sqs2pg.mapping.document_types import NoTypesError
+from sqs2pg.mapping.documents import (
+    DecodedBatch,
+    DecodedMessage,
+    DocumentReader,
+    TargetRecords,
+    located,
+)
+from sqs2pg.mapping.envelope import Envelope, Opened
+from sqs2pg.mapping.envelope.records import Records
 from sqs2pg.mapping.originals import Originals
-from sqs2pg.mapping.transform import Transformer
+from sqs2pg.mapping.transform import Cell, Transformer
 from sqs2pg.mask.operator import Mask, Operator
-from sqs2pg.message import Message, MessageAttribute, Record, Row, TargetLines
-from sqs2pg.settings import Settings, Target, source_paths
+from sqs2pg.message import Message, MessageAttribute, Row, TargetLines
+from sqs2pg.settings import Settings, Target, required_sources
 
 _message_id = attrgetter("message_id")
+_body = attrgetter("body")
+_batch = attrgetter("batch")
+_number = attrgetter("number")
 
-Decoded = Any
+Decoded = DecodedMessage
 """What a mapping decoded one message to. Only the mapping that made it can read it."""
 
 
-class MessageMapping(Protocol):
+class MessageMapping:
     """From messages to rows, in two steps, so that decoding faults are known before masking."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        columns: Sequence[Sequence[Column]],
+        masks: Sequence[Sequence[Operator | Mask | None]],
+    ) -> None:
+        """See `compile_mapping`."""
+        self._envelope = Envelope(settings.envelope)
+        self._drops = bool(settings.dropped)
+        self._documents = DocumentReader(
+            settings.targets,
+            unknown_fields=settings.unknown_fields,
+            unmatched=settings.unmatched,
+            dedupe_key=settings.ledger.dedupe_key,
+            routed=bool(settings.route),
+            dropped=settings.dropped,
+        )
+        try:
+            self._typed: TypedReader | None = TypedReader(settings)
+        except NoTypesError:
+            self._typed = None
+        self._transformers = [
+            Transformer(target.fields, its_columns, its_masks, _subject(settings, target))
+            for target, its_columns, its_masks in zip(settings.targets, columns, masks, strict=True)
+        ]
 
     def decode_all(self, messages: Sequence[Message]) -> list[Decoded | PermanentFault]:
         """Decode a batch; return each message's records, or its fault."""
+        if self._envelope.is_plain and self._typed is not None:
+            texts = list(map(_body, messages))  # `_open` of each would give the same
+            decoded = self._typed.read(texts, range(len(texts)), len(texts))
+            if None not in decoded:
+                return cast("list[Decoded | PermanentFault]", decoded)
+            return [
+                self._read(Opened(Records([text], several=False), {})) if unit is None else unit
+                for text, unit in zip(texts, decoded, strict=True)
+            ]
+        opened = list(map(self._open, messages))
+        return [
+            one
+            if isinstance(one, PermanentFault)
+            else _completed(self._read(one) if unit is None else unit, message, one)
+            for message, one, unit in zip(messages, opened, self._read_all(opened), strict=True)
+        ]
 
     def decode(self, message: Message) -> Decoded:
         """Decode one message. Raises PermanentFault."""
+        [decoded] = self.decode_all([message])
+        if isinstance(decoded, PermanentFault):
+            raise decoded
+        return decoded
 
     def event(self, decoded: Decoded) -> str | None:
         """Return the event id that the producer set in the field `ledger.dedupe_key`."""
+        return decoded.event
 
     def count_dropped(self, decoded: Sequence[Decoded]) -> Mapping[str, int]:
         """Return how many records had each field that the settings drop, by its source."""
+        if not self._drops:
+            return {}
+        return Counter(name for unit in decoded for name in unit.dropped_fields)
 
     def rows(
         self,
@@ -61,154 +119,149 @@ class MessageMapping(Protocol):
 
         What the vault is to seal is added to `originals`.
         """
-
-
-class FlatMapping:
-    """One target, one record per message, strings at the top of the document."""
-
-    def __init__(
-        self, settings: Settings, columns: Sequence[Column], masks: Sequence[Operator | Mask | None]
-    ) -> None:
-        [target] = settings.targets
-        self.decoder = Decoder(
-            target.fields,
-            settings.unknown_fields,
-            settings.ledger.dedupe_key,
-            settings.dropped,
-        )
-        self.count_dropped = self.decoder.count_dropped
-        attributes = self.decoder.attributes
-        subject = _subject(settings, target, attributes)
-        self.transformer = Transformer(target.fields, columns, attributes, masks, subject)
-
-    def decode_all(self, messages: Sequence[Message]) -> list[Record | PermanentFault]:
-        """See MessageMapping."""
-        return _decode_all(self.decode, messages)
-
-    def decode(self, message: Message) -> Record:
-        """See MessageMapping."""
-        return self.decoder.decode(message.body)
-
-    def event(self, decoded: Record) -> str | None:
-        """See MessageMapping."""
-        return self.decoder.dedupe_value(decoded)
-
-    def rows(
-        self,
-        keys: Sequence[str],
-        messages: Sequence[Message],
-        decoded: Sequence[Record],
-        originals: Originals | None = None,
-    ) -> list[Row | PermanentFault]:
-        """See MessageMapping."""
-        lines = self.transformer.lines(messages, decoded, originals)
-        if set(map(type, lines)) == {str}:
-            return list(map(Row, keys, map(_message_id, messages), cast("list[str]", lines)))
-        return [
-            Row(key, message.message_id, line) if isinstance(line, str) else line
-            for key, message, line in zip(keys, messages, lines, strict=True)
+        given = [unit.message or message for unit, message in zip(decoded, messages, strict=True)]
+        groups = _groups(decoded)
+        made = [
+            self._lines(target, given, groups, originals)
+            for target in range(len(self._transformers))
         ]
-
-
-class DocumentMapping:
-    """Several targets, or records of any shape and number."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        columns: Sequence[Sequence[Column]],
-        masks: Sequence[Sequence[Operator | Mask | None]],
-    ) -> None:
-        self.reader = DocumentReader(
-            settings.targets,
-            unknown_fields=settings.unknown_fields,
-            unmatched=settings.unmatched,
-            dedupe_key=settings.ledger.dedupe_key,
-            routed=bool(settings.route),
-            dropped=settings.dropped,
-        )
-        self.envelope = Envelope(settings.envelope)
-        self.transformers = [
-            Transformer(
-                target.fields,
-                its_columns,
-                attributes,
-                its_masks,
-                _subject(settings, target, attributes),
+        usual = len(made) == 1 and made[0].messages == range(len(messages))
+        if usual and set(map(type, made[0].lines)) <= {str}:  # one line for each message
+            return list(
+                map(Row, keys, map(_message_id, messages), cast("list[str]", made[0].lines))
             )
-            for target, its_columns, attributes, its_masks in zip(
-                settings.targets, columns, self.reader.attributes, masks, strict=True
-            )
-        ]
+        return _rows(keys, messages, decoded, made)
 
-    def decode_all(self, messages: Sequence[Message]) -> list[DecodedMessage | PermanentFault]:
-        """See MessageMapping."""
-        return _decode_all(self.decode, messages)
-
-    def decode(self, message: Message) -> DecodedMessage:
-        """See MessageMapping."""
-        opened = self.envelope.open(message)
-        unit = self.reader.read(opened.documents, several=opened.several)
-        if opened.attributes:
-            unit.message = _with_attributes(message, opened.attributes)
-        return unit
-
-    def event(self, decoded: DecodedMessage) -> str | None:
-        """See MessageMapping."""
-        return decoded.event
-
-    def count_dropped(self, decoded: Sequence[DecodedMessage]) -> Counter[str]:
-        """See MessageMapping."""
-        return Counter(name for unit in decoded for name in unit.dropped_fields)
-
-    def rows(
-        self,
-        keys: Sequence[str],
-        messages: Sequence[Message],
-        decoded: Sequence[DecodedMessage],
-        originals: Originals | None = None,
-    ) -> list[Row | PermanentFault]:
-        """See MessageMapping."""
-        texts: list[dict[int, list[str]]] = [{} for _ in messages]
-        faults: dict[int, tuple[int, PermanentFault]] = {}
-        for target, transformer in enumerate(self.transformers):
-            picked = [
-                (number, extract)
-                for number, unit in enumerate(decoded)
-                for extract in unit.extracts
-                if extract.target == target
-            ]
-            lines = transformer.lines(
-                [decoded[number].message or messages[number] for number, _ in picked],
-                [extract.record for _, extract in picked],
-                originals,
-            )
-            for (number, extract), line in zip(picked, lines, strict=True):
-                if isinstance(line, str):
-                    texts[number].setdefault(target, []).append(line)
-                elif number not in faults or extract.index < faults[number][0]:
-                    faults[number] = (extract.index, line)
-        rows: list[Row | PermanentFault] = []
-        for number, (key, message, unit) in enumerate(zip(keys, messages, decoded, strict=True)):
-            if number in faults:
-                index, fault = faults[number]
-                rows.append(located(fault, index, unit.several, fault.detail))
-            else:
-                rows.append(_row(key, message.message_id, texts[number], unit.dropped))
-        return rows
-
-
-def _decode_all(
-    decode: Callable[[Message], Decoded], messages: Sequence[Message]
-) -> list[Decoded | PermanentFault]:
-    decoded: list[Decoded | PermanentFault] = []
-    for message in messages:
+    def _open(self, message: Message) -> Opened | PermanentFault:
         try:
-            decoded.append(decode(message))
+            return self._envelope.open(message)
         except PermanentFault as fault:
             # The traceback refers to this frame, and the frame to the fault: only the cyclic
             # collector could free the batch.
-            decoded.append(fault.with_traceback(None))
+            return fault.with_traceback(None)
+
+    def _read_all(self, opened: Sequence[Opened | PermanentFault]) -> list[Decoded | None]:
+        """Return what messages hold; None of those that `documents.py` must read."""
+        if self._typed is None:
+            return [None] * len(opened)
+        texts: list[str] = []
+        messages: list[int] = []  # of a message that has no texts, nothing is found
+        for number, one in enumerate(opened):
+            if isinstance(one, Opened):
+                texts += one.records.texts
+                messages += [number] * len(one.records.texts)
+        return self._typed.read(texts, messages, len(opened))
+
+    def _read(self, opened: Opened) -> Decoded | PermanentFault:
+        try:
+            return self._documents.read(opened.records)
+        except PermanentFault as fault:
+            return fault.with_traceback(None)
+
+    def _lines(
+        self,
+        target: int,
+        messages: Sequence[Message],
+        groups: Sequence[tuple[DecodedBatch, Mapping[int, int] | None]],
+        originals: Originals | None,
+    ) -> _Lines:
+        """Return the lines that the messages' records have for a target."""
+        chosen = [_chosen(batch.targets[target], places) for batch, places in groups]
+        chosen = [its for its in chosen if its.messages]
+        if not chosen:
+            return _Lines((), (), ())
+        its = chosen[0]
+        if len(chosen) > 1:
+            numbers, indexes, columns = zip(*chosen, strict=True)
+            joined = [list(chain.from_iterable(each)) for each in zip(*columns, strict=True)]
+            its = TargetRecords(
+                list(chain.from_iterable(numbers)), list(chain.from_iterable(indexes)), joined
+            )
+        of = list(map(messages.__getitem__, its.messages))
+        lines = self._transformers[target].lines(of, its.columns, originals)
+        return _Lines(its.messages, its.indexes, lines)
+
+
+def _groups(
+    decoded: Sequence[Decoded],
+) -> Sequence[tuple[DecodedBatch, Mapping[int, int] | None]]:
+    """Return the batches in which messages were decoded, each with their places in `decoded`.
+
+    Places are by the number in the batch; None: every message is here, in the batch's order.
+    """
+    batches = set(map(_batch, decoded))
+    if len(batches) == 1:
+        [batch] = batches
+        if list(map(_number, decoded)) == list(range(batch.count)):
+            return [(batch, None)]
+    groups: dict[DecodedBatch, dict[int, int]] = {}
+    for place, unit in enumerate(decoded):
+        groups.setdefault(unit.batch, {})[unit.number] = place
+    return list(groups.items())
+
+
+def _chosen(its: TargetRecords, places: Mapping[int, int] | None) -> TargetRecords:
+    """Return the records of the messages that have a place, by which they are then known."""
+    if places is None:
+        return its
+    here = [number in places for number in its.messages]
+    return TargetRecords(
+        [places[number] for number in compress(its.messages, here)],
+        list(compress(its.indexes, here)),
+        [list(compress(column, here)) for column in its.columns],
+    )
+
+
+class _Lines(NamedTuple):
+    """The lines for one target."""
+
+    messages: Sequence[int]
+    """For each the place of its message."""
+    indexes: Sequence[int]
+    """For each the index of its record in the message."""
+    lines: Sequence[Cell]
+
+
+def _rows(
+    keys: Sequence[str],
+    messages: Sequence[Message],
+    decoded: Sequence[Decoded],
+    made: Sequence[_Lines],
+) -> list[Row | PermanentFault]:
+    """Put the lines of each message together, those of its targets in their order."""
+    texts: list[dict[int, list[str]]] = [{} for _ in messages]
+    faults: dict[int, tuple[int, PermanentFault]] = {}
+    for target, its in enumerate(made):
+        for number, index, line in zip(*its, strict=True):
+            if isinstance(line, str):
+                texts[number].setdefault(target, []).append(line)
+            elif number not in faults or index < faults[number][0]:
+                faults[number] = (index, line)
+    rows: list[Row | PermanentFault] = []
+    for number, (key, message, unit) in enumerate(zip(keys, messages, decoded, strict=True)):
+        if number in faults:
+            index, fault = faults[number]
+            rows.append(located(fault, index, unit.several, fault.detail))
+        else:
+            rows.append(_row(key, message.message_id, texts[number], unit.dropped))
+    return rows
+
+
+def _row(key: str, message_id: str, texts: Mapping[int, list[str]], dropped: int) -> Row:
+    parts = [TargetLines(target, "".join(lines), len(lines)) for target, lines in texts.items()]
+    first = parts[0] if parts else TargetLines(0, "", 0)
+    return Row(key, message_id, first.text, first.count, first.target, tuple(parts[1:]), dropped)
+
+
+def _completed(
+    decoded: Decoded | PermanentFault, message: Message, opened: Opened
+) -> Decoded | PermanentFault:
+    """Add what only the envelope knows."""
+    if isinstance(decoded, DecodedMessage):
+        records = opened.records
+        decoded.several = decoded.several or records.several or len(records.texts) > 1
+        if opened.attributes:
+            decoded.message = _with_attributes(message, opened.attributes)
     return decoded
 
 
@@ -219,43 +272,18 @@ def _with_attributes(message: Message, added: Mapping[str, str]) -> Message:
     return msgspec.structs.replace(message, message_attributes=attributes, payload=None)
 
 
-def _subject(settings: Settings, target: Target, attributes: Mapping[str, str]) -> str:
+def _subject(settings: Settings, target: Target) -> str:
     """Return the source of the person's id in the target; "" where nothing is sealed."""
     subject = settings.vault.subject
     if not settings.vault.enabled or not any(field.recover for field in target.fields):
         return ""
-    if subject not in attributes:
+    if subject not in required_sources(target.fields):
         raise SettingsError(
             f"no field of table {target.table} has the person's id",
             code="no_subject_column",
             hint=f"map {subject!r} (vault.subject) to one of its columns, or recover nothing there",
         )
     return subject
-
-
-def _row(key: str, message_id: str, texts: Mapping[int, list[str]], dropped: int) -> Row:
-    parts = [TargetLines(target, "".join(lines), len(lines)) for target, lines in texts.items()]
-    first = parts[0] if parts else TargetLines(0, "", 0)
-    return Row(key, message_id, first.text, first.count, first.target, tuple(parts[1:]), dropped)
-
-
-def is_flat(settings: Settings) -> bool:
-    """Whether FlatMapping can do these settings."""
-    targets = settings.targets
-    dedupe_key = settings.ledger.dedupe_key
-    return (
-        len(targets) == 1
-        and not settings.route
-        and not targets[0].explode
-        and not settings.envelope.layers
-        and settings.envelope.records == "one"
-        and (not dedupe_key or source_paths.is_plain(dedupe_key))
-        and all(map(source_paths.is_plain, settings.dropped))
-        and all(
-            FIELD_TYPES[field.type].json_kind == "string" and source_paths.is_plain(field.source)
-            for field in targets[0].fields
-        )
-    )
 
 
 def compile_mapping(
@@ -268,6 +296,4 @@ def compile_mapping(
     `columns[t]` and `masks[t]` are those of the fields of target t. Raises SettingsError where they
     do not fit together.
     """
-    if is_flat(settings):
-        return FlatMapping(settings, columns[0], masks[0])
-    return DocumentMapping(settings, columns, masks)
+    return MessageMapping(settings, columns, masks)

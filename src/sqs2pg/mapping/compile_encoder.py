@@ -7,18 +7,19 @@ from operator import attrgetter
 from types import ModuleType
 
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import compile_mapping, is_flat
+from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.fast_path import compile_fast_path
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
 from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.operator import Operator
 from sqs2pg.message import Message
-from sqs2pg.settings import Settings
+from sqs2pg.settings import Settings, source_paths
 
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
@@ -60,7 +61,17 @@ def compile_encoder(
 
 def _finds_subjects(settings: Settings) -> bool:
     """Whether FastPathOriginals finds the stored id of a person in the body."""
-    return is_flat(settings) and stored_form(settings.fields, settings.vault.subject) is text
+    [target, *more] = settings.targets
+    is_plain = not (more or target.explode or settings.route or settings.envelope.layers)
+    return (
+        is_plain
+        and settings.envelope.records == "one"
+        and all(
+            FIELD_TYPES[field.type].json_kind == "string" and source_paths.is_plain(field.source)
+            for field in target.fields
+        )
+        and stored_form(settings.fields, settings.vault.subject) is text
+    )
 
 
 def _dated_keys(units: Sequence[Message]) -> list[str]:

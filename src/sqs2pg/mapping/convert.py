@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import NoReturn
 
 from sqs2pg.errors import PermanentFault, Stage
@@ -166,7 +166,7 @@ def _integer(value: str, bound: int) -> str:
 
 
 def numeric(value: str) -> str:
-    """Return a number with all of its digits, for PostgreSQL's `numeric`.
+    """Return the number as it is written, for PostgreSQL's `numeric`, which keeps all its digits.
 
     Raises PermanentFault `bad_number`, or `out_of_range` past PostgreSQL's 131,072 digits before
     the point and 16,383 after it.
@@ -176,7 +176,7 @@ def numeric(value: str) -> str:
     assert isinstance(exponent, int)
     if exact and (exact.adjusted() >= NUMERIC_WHOLE_MAX or -exponent > NUMERIC_FRACTION_MAX):
         raise PermanentFault("out_of_range", stage=Stage.MASK)
-    return str(exact) if len(digits) <= NUMERIC_WHOLE_MAX else _out_of_range()
+    return value if len(digits) <= NUMERIC_WHOLE_MAX else _out_of_range()
 
 
 def double(value: str) -> str:
@@ -194,8 +194,11 @@ def double(value: str) -> str:
 
 def _number(value: str) -> Decimal:
     if len(value) <= _NUMBER_CHARACTERS_MAX and _NUMBER.match(value):
-        exact = Decimal(value)
-        if abs(exact.adjusted()) <= _NUMBER_CHARACTERS_MAX:
+        try:
+            exact = Decimal(value)
+        except InvalidOperation:  # an exponent of too many digits, even for Decimal
+            exact = None
+        if exact is not None and abs(exact.adjusted()) <= _NUMBER_CHARACTERS_MAX:
             return exact
         return _out_of_range()
     raise PermanentFault("bad_number", stage=Stage.MASK)
@@ -233,7 +236,7 @@ def inet(value: str) -> str:
 
 
 def jsonb(value: str) -> str:
-    """Return JSON text that `jsonb` takes.
+    """Return the JSON text itself, for PostgreSQL's `jsonb`, which makes it canonical.
 
     Raises PermanentFault `nul_character`: `jsonb` cannot hold one, although RFC 8259 allows it.
     """

@@ -1,144 +1,406 @@
-"""Decode: Message -> Record. One pass over the body, against a schema compiled at start.
+"""Decode: the usual way from a batch of JSON documents to the texts of their records.
 
-Promises: every body gives either a Record of the mapping's fields or a PermanentFault. The fault
-has a code and at most the name of a field of the mapping, never a value or a producer's field name.
-Only the kind of the JSON library's own error is used, never its text.
-
-No I/O here.
+msgspec decodes a document in one pass, by the types of `document_types.py`; the values are then
+read column by column. This only accepts. A message in which anything is not as the mapping wants it
+is left to `documents.py`, which alone says what is wrong with it, if anything is. No I/O here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
-from typing import Annotated, Any, Literal, cast
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress, repeat
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.message import Record
-from sqs2pg.settings import Field, required_sources
+from sqs2pg.mapping import json_slices
+from sqs2pg.mapping.condition import Condition
+from sqs2pg.mapping.document_types import ABSENT, Node, NoTypesError, Place, Use
+from sqs2pg.mapping.documents import (
+    NORMALIZERS,
+    DecodedBatch,
+    DecodedMessage,
+    Normalize,
+    Source,
+    TargetRecords,
+    exists,
+    joined_event,
+    sources_of,
+    steps_of,
+)
+from sqs2pg.mapping.envelope.records import RECORDS_MAX
+from sqs2pg.mapping.json_slices import SHORT, SPACE, UNREADABLE, Slice, raw_text, too_deep
+from sqs2pg.mapping.known_names import member_names
+from sqs2pg.settings import RECORD_INDEX, Settings, Target, When, source_paths
+from sqs2pg.settings.source_paths import EACH, Step
 
-# Every field here is a JSON string; the transform converts it to the column's type. A required
-# one must be present and not empty.
-_REQUIRED = Annotated[str, msgspec.Meta(min_length=1)]
-_OPTIONAL = str | None
-# A dropped value is skipped, not decoded: it is a slice of the body.
-_ABSENT = msgspec.Raw()
+_USES: Mapping[str, Use] = {
+    "string": "string",
+    "number": "number",
+    "boolean": "boolean",
+    "any": "any",
+}
+_BOOLEANS: Mapping[bool | None, str | None] = {None: None, True: "true", False: "false"}
+_WRONG = PermanentFault("wrong_type")
+"""Stands in a column for a value of the wrong kind. It is never raised: it would keep values."""
 
-
-_BOM, _BOM_BYTES = "\ufeff", b"\xef\xbb\xbf"
-UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec raises for a body that no mapping can read."""
-
-
-def unreadable(error: Exception) -> PermanentFault:
-    """Return the fault of a body that raised one of UNREADABLE. `error` holds the body: drop it."""
-    if isinstance(error, UnicodeError):
-        return PermanentFault("bad_unicode")
-    if isinstance(error, RecursionError):
-        return PermanentFault("too_deep")
-    if isinstance(error, msgspec.ValidationError):
-        return PermanentFault("out_of_range")  # JSON with a number too long for msgspec
-    return PermanentFault("not_json")
-
-
-def without_mark(body: str | bytes) -> str | bytes:
-    """Return a body without the byte order mark that may stand before it.
-
-    A reader of JSON may ignore the mark (RFC 8259, section 8.1). Ours do, wherever a body comes
-    from: the queue, an archive or an object.
-    """
-    if isinstance(body, str):
-        return body[1:] if body[:1] == _BOM else body
-    return body[3:] if body[:3] == _BOM_BYTES else body
+Column = Sequence[str | PermanentFault | None]
+"""The texts of one source, one for each record; None: missing; else _WRONG."""
 
 
-class Decoder:
-    """Compiled from the mapping: bodies in, records out."""
+class TypedReader:
+    """Compiled from the settings: documents in, the records of their messages out."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises NoTypesError if documents can only be read along their paths."""
+        root = _tree(settings)
+        forbid_unknown = settings.unknown_fields == "quarantine"
+        record = root.record(forbid_unknown=forbid_unknown)
+        self._decode: Callable[[str], Any] = msgspec.json.Decoder(record).decode
+        self._targets = [_Target(target, root) for target in settings.targets]
+        self._routes = _Routes(settings, root)
+        dedupe = settings.ledger.dedupe_key
+        self._event = (
+            _Reading(root.place(steps_of(dedupe)), json_slices.event_name) if dedupe else None
+        )
+        self._dropped = {name: _Presence(root, name) for name in settings.dropped}
+        self._explodes = any(target.explode for target in settings.targets)
+        # Without routes each slice is read for each document, which tells its kind.
+        closed = [root.place(steps) for steps in root.closed_slices()]
+        unread = closed if forbid_unknown and settings.route else []
+        if any(place.depth for place in unread):
+            raise NoTypesError
+        self._unread = [_Reading(place, json_slices.scalar) for place in unread]
+
+    def read(
+        self, texts: Sequence[str], messages: Sequence[int], count: int
+    ) -> list[DecodedMessage | None]:
+        """Return what each of `count` messages holds; None of those that are left.
+
+        `texts[i]` is a document of message `messages[i]`; those rise.
+        """
+        batch = _Batch(texts, self._documents(texts), messages)
+        for unread in self._unread:
+            batch.leave_wrong(unread(batch.documents), range(len(batch.documents)))
+        taken, unmatched = self._routes.take(batch)
+        expanded = [
+            target.expand(batch, positions)
+            for target, positions in zip(self._targets, taken, strict=True)
+        ]
+        batch.number(expanded)
+        decoded = DecodedBatch(
+            count,
+            [
+                target.records(batch, its)
+                for target, its in zip(self._targets, expanded, strict=True)
+            ],
+        )
+        found = list(map(DecodedMessage, repeat(decoded), range(count), repeat(self._explodes)))
+        for message, dropped in unmatched.items():
+            found[message].dropped = dropped
+        self._add_events(batch, found)
+        self._add_dropped_fields(batch, found)
+        if not batch.left:
+            return [*found]
+        return [None if i in batch.left else decoded for i, decoded in enumerate(found)]
+
+    def _documents(self, texts: Sequence[str]) -> list[Any]:
+        """Return each text's document; None where it is not of the types."""
+        documents: list[Any] = []
+        rest = iter(["" if len(t) >= SHORT and too_deep(t) else t for t in texts])
+        while len(documents) < len(texts):
+            try:
+                documents.extend(map(self._decode, rest))
+            except UNREADABLE:  # the ones before it are in the list already
+                documents.append(None)
+        return documents
+
+    def _add_events(self, batch: _Batch, found: Sequence[DecodedMessage]) -> None:
+        if self._event is None:
+            return
+        names = self._event(batch.documents)
+        batch.leave_wrong(names, range(len(names)))
+        events: dict[int, list[str | None]] = {}
+        for message, name in zip(batch.messages, names, strict=True):
+            events.setdefault(message, []).append(name if isinstance(name, str) else None)
+        for message, each in events.items():
+            found[message].event = joined_event([name or None for name in each])
+
+    def _add_dropped_fields(self, batch: _Batch, found: Sequence[DecodedMessage]) -> None:
+        for name, presence in self._dropped.items():
+            present = presence.of(batch.documents)
+            for message in compress(batch.messages, present):
+                found[message].dropped_fields = [*found[message].dropped_fields, name]
+
+
+class _Batch:
+    """The documents of several messages. Of a message that is left it may have none."""
 
     def __init__(
-        self,
-        fields: Iterable[Field],
-        unknown_fields: Literal["drop", "quarantine"],
-        dedupe_key: str = "",
-        dropped: Iterable[str] = (),
+        self, texts: Sequence[str], documents: Sequence[Any], messages: Sequence[int]
     ) -> None:
-        """`dropped` are the names of known fields that go to no column."""
-        required = {dedupe_key: False} if dedupe_key else {}
-        required.update(required_sources(fields))
-        # Attribute names are ours (f0, f1, …): a source may be any JSON key, `__class__` too.
-        self.attributes = {source: f"f{index}" for index, source in enumerate(required)}
-        """Source name -> attribute of the record."""
-        members: list[Any] = [
-            (self.attributes[source], _REQUIRED)
-            if must
-            else (self.attributes[source], _OPTIONAL, None)
-            for source, must in sorted(required.items(), key=lambda item: not item[1])
-        ]
-        names = {attribute: source for source, attribute in self.attributes.items()}
-        self._dropped: dict[str, Callable[[Record], msgspec.Raw]] = {}
-        for index, source in enumerate(s for s in dropped if s not in self.attributes):
-            names[f"d{index}"] = source
-            members.append((f"d{index}", msgspec.Raw, _ABSENT))
-            self._dropped[source] = attrgetter(f"d{index}")
-        record = msgspec.defstruct(
-            "MappedRecord",
-            members,
-            bases=(Record,),
-            rename=names,
-            forbid_unknown_fields=unknown_fields == "quarantine",
-            gc=False,
-            eq=False,
-        )
-        self.dedupe_value: Callable[[Record], str | None] = (
-            attrgetter(self.attributes[dedupe_key]) if dedupe_key else lambda _: None
-        )
-        """From a record to the event id that the producer set; None where there is none."""
-        self._decode = cast("Callable[[str], Record]", msgspec.json.Decoder(record).decode)
+        """`documents`: None where a text has none."""
+        self.left: set[int] = set()
+        """The messages that are left."""
+        if None in documents:
+            pairs = zip(documents, messages, strict=True)
+            self.left = {message for document, message in pairs if document is None}
+            kept = [i for i, message in enumerate(messages) if message not in self.left]
+            texts = [texts[i] for i in kept]
+            documents = [documents[i] for i in kept]
+            messages = [messages[i] for i in kept]
+        self.texts = texts
+        self.documents = documents
+        self.messages = messages
+        """For each document the index of its message."""
+        self._firsts: list[int] | None = None
 
-    def count_dropped(self, records: Sequence[Record]) -> dict[str, int]:
-        """Return how many records had each dropped name; names that none had are left out."""
-        counts = {
-            source: sum(read(record) is not _ABSENT for record in records)
-            for source, read in self._dropped.items()
-        }
-        return {source: count for source, count in counts.items() if count}
+    def leave(self, positions: Iterable[int]) -> None:
+        """Leave the messages of some documents."""
+        self.left.update(self.messages[position] for position in positions)
 
-    def decode(self, body: str) -> Record:
-        """Return the record of one body.
+    def messages_of(self, positions: Sequence[int]) -> Sequence[int]:
+        """Return the message of each document."""
+        if isinstance(self.messages, range) and self.messages == positions:
+            return positions
+        return list(map(self.messages.__getitem__, positions))
 
-        Raises PermanentFault: `not_json`, `bad_unicode`, `too_deep`, `not_an_object`,
-        `missing_field`, `empty_field`, `wrong_type`, `unknown_field`.
+    def leave_wrong(self, column: Column, positions: Sequence[int]) -> None:
+        """Leave messages that have a value of the wrong kind.
+
+        `positions[i]` is the position of the document of `column[i]`.
         """
-        if body[:1] == _BOM:
-            body = body[1:]
-        try:
-            return self._decode(body)
-        except msgspec.ValidationError as error:
-            fault = self._explain(str(error))
-        except UNREADABLE as error:
-            fault = unreadable(error)
-        # Raised here, so that the fault has no `__context__`: those exceptions hold the body.
-        try:
-            raise fault
-        finally:
-            del fault  # a frame that holds its own fault keeps the body until the next collection
+        if _WRONG in column:
+            self.leave(positions[i] for i, value in enumerate(column) if value is _WRONG)
 
-    def _explain(self, text: str) -> PermanentFault:
-        # msgspec quotes an unknown field's name. The producer chose it: it may be personal data, or
-        # look like another of msgspec's messages. So the beginning of the text is compared first,
-        # and a field is named only if it is one of the mapping's own.
-        if text.startswith("Object contains unknown field"):
-            return PermanentFault("unknown_field")
-        name = next((s for s in self.attributes if text.endswith(f"at `$.{s}`")), "")
-        if text.startswith("Object missing required field"):
-            name = next((s for s in self.attributes if text.endswith(f"field `{s}`")), "")
-            return PermanentFault("missing_field", name)
-        if text.startswith("Expected `str`, got `null`"):
-            return PermanentFault("missing_field", name)
-        if text.startswith("Expected `str` of length"):
-            return PermanentFault("empty_field", name)
-        if text.startswith("Expected `object`"):
-            return PermanentFault("not_an_object")
-        return PermanentFault("wrong_type", name)
+    def number(self, expanded: Sequence[_Expanded]) -> None:
+        """Number the records of each message: a document has at least one number."""
+        sizes = [1] * len(self.documents)
+        exploded = [its for its in expanded if len(its.scopes) > 1]
+        if not exploded and len(set(self.messages)) == len(self.messages):
+            return
+        for its in exploded:
+            for position, size in Counter(its.documents).items():
+                sizes[position] = max(sizes[position], size)
+        self._firsts = []
+        before, index = -1, 0
+        for message, size in zip(self.messages, sizes, strict=True):
+            index = 0 if message != before else index
+            before = message
+            self._firsts.append(index)
+            index += size
+            if index > RECORDS_MAX:
+                self.left.add(message)
+
+    def indexes(self, its: _Expanded) -> Sequence[int]:
+        """Return the index of each record in its message."""
+        firsts = self._firsts
+        if firsts is None:
+            return [0] * len(its.documents)
+        indexes: list[int] = []
+        before, index = -1, 0
+        for position in its.documents:
+            index = index + 1 if position == before else firsts[position]
+            before = position
+            indexes.append(index)
+        return indexes
+
+
+class _Expanded(NamedTuple):
+    """The records that some documents have for one target."""
+
+    documents: Sequence[int]
+    """For each record the position of its document."""
+    scopes: list[Sequence[Any]]
+    """For each depth the object in which the sources of each record are."""
+
+
+class _Target:
+    """One target: where its sources are in a document."""
+
+    def __init__(self, target: Target, root: Node) -> None:
+        steps = source_paths.explode_steps(target.explode)
+        ends = [i for i, step in enumerate(steps) if step is EACH]
+        arrays = [root.place(steps[:end]) for end in ends]
+        if any(place.rest for place in arrays):
+            raise NoTypesError  # it is in a value that is kept whole
+        self._arrays = [place.reader() for place in arrays]
+        self._columns = [(source, _reading(source, root)) for source in sources_of(target)]
+
+    def expand(self, batch: _Batch, positions: Sequence[int]) -> _Expanded:
+        """Return the records of the documents at some positions."""
+        documents = batch.documents
+        if len(positions) < len(documents):
+            documents = [documents[position] for position in positions]
+        scopes: list[Sequence[Any]] = [documents]
+        for read in self._arrays:
+            arrays = read(scopes[-1])
+            if None in arrays:
+                batch.leave(p for p, array in zip(positions, arrays, strict=True) if array is None)
+                arrays = [array or () for array in arrays]
+            sizes = list(map(len, arrays))
+            positions = _repeated(positions, sizes)
+            scopes = [_repeated(scope, sizes) for scope in scopes]
+            scopes.append([element for array in arrays for element in array])
+        return _Expanded(positions, scopes)
+
+    def records(self, batch: _Batch, its: _Expanded) -> TargetRecords:
+        """Return the records of the batch."""
+        indexes = batch.indexes(its)
+        columns: list[Column] = []
+        for source, read in self._columns:
+            if read is not None:
+                column: Column = read(its.scopes[source.depth])
+                if read.may_be_wrong:
+                    batch.leave_wrong(column, its.documents)
+            elif source.name == RECORD_INDEX:
+                column = list(map(str, indexes))
+            elif source.kind == "none":
+                column = [None] * len(indexes)
+            else:
+                column = [batch.texts[position].strip(SPACE) for position in its.documents]
+            if source.required and not all(column):
+                batch.leave(its.documents[i] for i, value in enumerate(column) if not value)
+            columns.append(column)
+        return TargetRecords(batch.messages_of(its.documents), indexes, columns)
+
+
+def _repeated(values: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
+    return [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
+
+
+class _Routes:
+    """Which target takes which document."""
+
+    def __init__(self, settings: Settings, root: Node) -> None:
+        self._routed = bool(settings.route)
+        self._conditions = [
+            _RouteCondition(target.when, root) if target.when else None
+            for target in settings.targets
+        ]
+        self._drop_unmatched = settings.unmatched == "drop"
+
+    def take(self, batch: _Batch) -> tuple[list[Sequence[int]], Counter[int]]:
+        """Return the positions that each target takes, and how many each message has that none
+        takes. Where the settings do not drop those, their messages are left.
+        """
+        everywhere = range(len(batch.documents))
+        if not self._routed:
+            return [everywhere for _ in self._conditions], Counter()
+        taken = [
+            [] if condition is None else condition.positions(batch.documents)
+            for condition in self._conditions
+        ]
+        matched = {position for positions in taken for position in positions}
+        rest = [position for position in everywhere if position not in matched]
+        if None in self._conditions:
+            pairs = zip(self._conditions, taken, strict=True)
+            return [rest if one is None else positions for one, positions in pairs], Counter()
+        if not self._drop_unmatched:
+            batch.leave(rest)
+        return [*taken], Counter(batch.messages[position] for position in rest)
+
+
+class _RouteCondition:
+    """The `when` of one route."""
+
+    def __init__(self, when: When, root: Node) -> None:
+        place = root.place(steps_of(when.field))
+        self._read = _Reading(place, json_slices.anything)
+        condition = Condition(when)
+        self._holds = condition.holds_string if place.leaf == "text" else condition.holds
+
+    def positions(self, documents: Sequence[Any]) -> list[int]:
+        """Return the positions of the documents for which it holds."""
+        values = self._read(documents)
+        holds = {value: self._holds(None if value is _WRONG else value) for value in set(values)}  # type: ignore[arg-type]
+        return [position for position, value in enumerate(values) if holds[value]]
+
+
+class _Reading:
+    """How the values of one place become texts."""
+
+    def __init__(self, place: Place, normalize: Normalize) -> None:
+        """`normalize` takes the slices that are left undecoded."""
+        self._read = place.reader()
+        self._leaf = place.leaf
+        self._rest = place.rest
+        self._normalize = normalize
+        self.may_be_wrong = place.leaf == "slice"
+        """Else msgspec has checked the kind."""
+
+    def __call__(self, scopes: Sequence[Any]) -> Column:
+        """Return the text in each document or element."""
+        values = self._read(scopes)
+        if self._leaf == "text":
+            return values
+        if self._leaf == "boolean":
+            return list(map(_BOOLEANS.__getitem__, values))
+        texts = ["" if raw is None else raw_text(raw) for raw in values]
+        known = {text: self._text(text) for text in set(texts)}
+        return [known[text] for text in texts]
+
+    def _text(self, text: str) -> str | PermanentFault | None:
+        if text in ("", "null"):
+            return None
+        try:
+            value = Slice(text).read(self._rest)
+            return None if value is None else self._normalize(value.text)
+        except PermanentFault:
+            return _WRONG
+
+
+class _Presence:
+    """Whether documents have a field that is dropped."""
+
+    def __init__(self, root: Node, name: str) -> None:
+        place = root.place(_dropped_steps(name))
+        self._read = place.reader()
+        self._below = member_names(name)[len(place.names) :]
+
+    def of(self, documents: Sequence[Any]) -> list[bool]:
+        """Return for each document whether it has the field, be it null."""
+        found = self._read(documents)
+        if not self._below:
+            return [raw is not None and raw is not ABSENT for raw in found]
+        texts = ["" if raw is None else raw_text(raw) for raw in found]
+        return [bool(text) and exists(Slice(text), self._below) for text in texts]
+
+
+def _tree(settings: Settings) -> Node:
+    """Return the paths of a mapping put together. Raises NoTypesError."""
+    root = Node()
+    for target in settings.targets:
+        explode = source_paths.explode_steps(target.explode)
+        if any(isinstance(step, int) for step in explode):
+            raise NoTypesError
+        root.add(explode, None)
+        for source in sources_of(target):
+            if source.kind != "none" and not _is_whole(source):
+                root.add(source_paths.parse(source.name), _USES[source.kind])
+        if target.when is not None:
+            root.add(steps_of(target.when.field), "when")
+    if settings.ledger.dedupe_key:
+        root.add(steps_of(settings.ledger.dedupe_key), "event")
+    for name in settings.dropped:
+        root.add(_dropped_steps(name), "dropped")
+    return root
+
+
+def _reading(source: Source, root: Node) -> _Reading | None:
+    """Return how a source is read; None where it is no part of the document."""
+    if source.kind == "none" or _is_whole(source):
+        return None
+    return _Reading(root.place(source_paths.parse(source.name)), NORMALIZERS[source.kind])
+
+
+def _is_whole(source: Source) -> bool:
+    """Whether the source is the whole document, as it stands."""
+    return source.kind == "any" and source.depth == 0 and not source.steps
+
+
+def _dropped_steps(name: str) -> list[Step]:
+    """Return the steps of a dropped field. An array on its way is none that is exploded."""
+    return [step if isinstance(step, str) else 0 for step in source_paths.parse(name)]

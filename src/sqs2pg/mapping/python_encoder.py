@@ -99,7 +99,9 @@ class PythonEncoder:
         keys = self.keys(units)
         if self._dedupe is not None:
             for index, record in enumerate(decoded):
-                if type(record) is not PermanentFault and (name := self._mapping.event(record)):
+                if isinstance(record, PermanentFault):
+                    continue
+                if name := self._mapping.event(record):
                     keys[index] = self._dedupe(name)
         return keys
 
@@ -129,23 +131,24 @@ class PythonEncoder:
         """Return the rows and faults of the units that are no repeats, and the dropped fields."""
         faults: list[UnitFault] = []
         chosen: Sequence[int] = range(len(units))
+        good = cast("Sequence[Decoded]", decoded)
         if repeats or PermanentFault in set(map(type, decoded)):
-            chosen = []
+            chosen, good = [], []
             for index, record in enumerate(decoded):
                 if index in repeats:
                     continue
-                if type(record) is PermanentFault:
+                if isinstance(record, PermanentFault):
                     faults.append(UnitFault(index, keys[index], record))
                 else:
                     chosen.append(index)
-            decoded = [decoded[index] for index in chosen]
+                    good.append(record)
         masked = self._mapping.rows(
             [keys[index] for index in chosen],
             [units[index] for index in chosen],
-            decoded,
+            good,
             originals,
         )
-        dropped_fields = self._mapping.count_dropped(decoded)
+        dropped_fields = self._mapping.count_dropped(good)
         if set(map(type, masked)) <= {Row}:
             return cast("list[Row]", masked), faults, dropped_fields
         rows: list[Row] = []

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Any
-
-import msgspec
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.convert import Converter
-from sqs2pg.mapping.decode import without_mark
+from sqs2pg.mapping.convert import Converter, numeric
 from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.mapping.json_slices import number, parse, string
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.registry import OF_CANONICAL_FORM, properties
 from sqs2pg.settings import Field, source_paths
 
 SubjectReader = Callable[[str], str | None]
 """From a body to the reference of the person it is about, or None."""
-
-# Numbers keep every digit, as in `documents.py`.
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 def stored_form(fields: Iterable[Field], subject: str) -> Converter:
@@ -36,7 +30,8 @@ def stored_form(fields: Iterable[Field], subject: str) -> Converter:
     PermanentFault where the field's type or kind refuses the id.
     """
     about = next((field for field in fields if field.source == subject), None)
-    convert = FIELD_TYPES[about.type if about else "text"].convert
+    type_ = about.type if about else "text"
+    convert = _shown_number if type_ == "numeric" else FIELD_TYPES[type_].convert
     if about is None or about.kind == "text" or about.mask not in OF_CANONICAL_FORM:
         return convert
     kind, canonical = about.kind, CANONICAL[about.kind]
@@ -45,6 +40,12 @@ def stored_form(fields: Iterable[Field], subject: str) -> Converter:
         return shown(kind, canonical(convert(value)))
 
     return normalized
+
+
+def _shown_number(value: str) -> str:
+    """Return a number as a column of type `numeric` shows it: its own digits, no exponent."""
+    exact = Decimal(numeric(value))
+    return f"{exact or abs(exact):f}"
 
 
 def subject_column(fields: Iterable[Field], subject: str) -> str | None:
@@ -71,16 +72,14 @@ def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReade
 
     def read(body: str) -> str | None:
         try:
-            document: Any = _decode(without_mark(body))
-            id_ = (
-                document[source]
-                if isinstance(document, dict) and source in document
-                else source_paths.read(document, steps)
-            )
-            if not isinstance(id_, (str, int, Decimal)) or isinstance(id_, bool) or id_ == "":
+            document = parse(body)
+            found = document.members().get(source) if document.is_object else None
+            id_ = document.read(steps) if found is None else found
+            if id_ is None:
                 return None
-            return reference(str(id_))
-        except (msgspec.DecodeError, UnicodeError, RecursionError, PermanentFault):
+            name = string(id_.text) if id_.text[0] == '"' else number(id_.text)
+            return reference(name) if name else None
+        except PermanentFault:
             return None
 
     return read

@@ -1,4 +1,4 @@
-"""Transform: Record -> line of the target in COPY text format, every field converted and masked.
+"""Transform: records -> lines of the target in COPY text format, every field converted and masked.
 
 It works column by column, not row by row. Within a batch each distinct value of a column is
 converted, masked and escaped once, so a device seen a hundred times is masked once. A mask that is
@@ -12,9 +12,8 @@ code and the field's name. It never passes through by accident. No I/O here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from operator import attrgetter
 from typing import cast, overload
 
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
@@ -27,8 +26,8 @@ from sqs2pg.mapping.originals import Originals, fields_id
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.canonical import text as canonical_text
 from sqs2pg.mask.operator import Mask, Operator
-from sqs2pg.message import Message, Record
-from sqs2pg.settings import ATTRIBUTE, Field, attribute_key
+from sqs2pg.message import Message
+from sqs2pg.settings import ATTRIBUTE, Field, attribute_key, required_sources
 from sqs2pg.settings.mask_rules import MASKABLE
 
 Cell = str | PermanentFault
@@ -43,55 +42,56 @@ class Transformer:
         self,
         fields: Sequence[Field],
         columns: Sequence[Column],
-        attributes: Mapping[str, str],
         masks: Sequence[Operator | Mask | None],
         subject: str = "",
     ) -> None:
         """`subject`: the source of the person's id, where the vault is on; else ""."""
+        sources = list(required_sources(fields))
+        places = [sources.index(attribute_key(field)) for field in fields]
         self._columns = [
-            _ColumnPlan(field, column, attributes[attribute_key(field)], mask)
-            for field, column, mask in zip(fields, columns, masks, strict=True)
+            (place, _ColumnPlan(field, column, mask))
+            for place, field, column, mask in zip(places, fields, columns, masks, strict=True)
         ]
-
         self._recoverable = [
-            (index, field.source, attrgetter(attributes[attribute_key(field)]))
+            (index, field.source, places[index])
             for index, field in enumerate(fields)
             if field.recover
         ]
         self._fields_id = fields_id(fields)
         self._subject_source = subject
-        self._subject = attrgetter(attributes[subject]) if subject else None
+        self._subject = sources.index(subject) if subject else None
         self._stored_form = stored_form(fields, subject)
 
     def lines(
         self,
         messages: Sequence[Message],
-        records: Sequence[Record],
+        values: Sequence[Sequence[str | None]],
         originals: Originals | None = None,
     ) -> list[Cell]:
         """Return a COPY line, newline included, or a fault for each record, in order.
 
-        `messages[i]` is the message that `records[i]` came in; it dates the row. What the vault is
+        `values` has a column of texts for each source, in the order of `required_sources`; record i
+        is made of `values[…][i]`. It came in `messages[i]`, which dates the row. What the vault is
         to seal is added to `originals`; then a record without a person's id is a fault.
         """
         faults: dict[int, PermanentFault] = {}
-        table = [plan.cells(messages, records, faults) for plan in self._columns]
+        table = [plan.cells(messages, values[place], faults) for place, plan in self._columns]
         if originals is not None and self._subject is not None:
-            subjects = self._subjects(list(map(self._subject, records)), faults)
+            subjects = self._subjects(values[self._subject], faults)
             part = originals.part(messages, subjects, self._fields_id)
-            for index, source, read in self._recoverable:
-                part.add(source, list(map(read, records)), table[index])
+            for index, source, place in self._recoverable:
+                part.add(source, values[place], table[index])
         lines: list[Cell] = [line + "\n" for line in map("\t".join, zip(*table, strict=True))]
         for index, fault in faults.items():
             lines[index] = fault
         return lines
 
     def _subjects(
-        self, ids: list[str | None], faults: dict[int, PermanentFault]
-    ) -> list[str | None]:
+        self, ids: Sequence[str | None], faults: dict[int, PermanentFault]
+    ) -> Sequence[str | None]:
         """Return each record's person; None, and a fault, where the id is missing or invalid."""
         unchanged = self._stored_form is unchanged_text and all(ids)
-        if unchanged and "".join(cast("list[str]", ids)).isascii():
+        if unchanged and "".join(cast("Sequence[str]", ids)).isascii():
             return ids
         known: dict[str | None, str | None] = {}
         bad: dict[str | None, str] = {None: "no_subject", "": "no_subject"}
@@ -114,11 +114,8 @@ class Transformer:
 class _ColumnPlan:
     """How one field is made into the cells of one column."""
 
-    def __init__(
-        self, field: Field, column: Column, attribute: str, mask: Operator | Mask | None
-    ) -> None:
+    def __init__(self, field: Field, column: Column, mask: Operator | Mask | None) -> None:
         self._source = field.name
-        self._read = attrgetter(attribute)
         self._convert = FIELD_TYPES[field.type].convert
         # A mask that is not a function of its value is made for every row (decision 0013).
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
@@ -148,18 +145,17 @@ class _ColumnPlan:
     def cells(
         self,
         messages: Sequence[Message],
-        records: Sequence[Record],
+        values: Sequence[str | None],
         faults: dict[int, PermanentFault],
-    ) -> list[str]:
-        """Return the column's cell for each record; "" where it has a fault, put into `faults`."""
-        values: list[str | None] = list(map(self._read, records))
+    ) -> Sequence[str]:
+        """Return the cell of each value; "" where it has a fault, put into `faults`."""
         if self._from_message and None in values:
             values = [
                 self._from_message(message) if value is None else value
                 for message, value in zip(messages, values, strict=True)
             ]
         if self._plain and self._all_clean(values):
-            return cast("list[str]", values)
+            return cast("Sequence[str]", values)
         if self._each:
             return self._cells_each(values, faults)
         known = self._known(set(values))
@@ -200,7 +196,7 @@ class _ColumnPlan:
         fails here is handled value by value.
         """
         try:
-            joined = "".join(cast("list[str]", values))
+            joined = "".join(cast("Sequence[str]", values))
         except TypeError:  # a value is missing
             return False
         return (
@@ -281,7 +277,7 @@ def missing_cell(field: Field, column: Column, mask: Operator | Mask | None) -> 
 
     Raises SettingsError `bad_default`.
     """
-    return _ColumnPlan(field, column, "missing", mask).missing
+    return _ColumnPlan(field, column, mask).missing
 
 
 @overload

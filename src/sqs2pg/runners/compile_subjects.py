@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.envelope import Envelope
@@ -22,8 +20,6 @@ from sqs2pg.settings import Settings
 from sqs2pg.vault.crypto import subject_references
 from sqs2pg.vault.rekey import RecoverableColumn
 from sqs2pg.vault.target_rows import PersonColumns, person_columns
-
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def person_columns_of(settings: Settings, keyring: Keyring) -> list[PersonColumns]:
@@ -88,8 +84,7 @@ def subject_reader_of(settings: Settings, reference_key: bytes) -> SubjectReader
             opened = envelope.open(Message("", "", body, SystemAttributes(0)))
         except PermanentFault:
             return find(body)
-        texts = (_ENCODER.encode(document).decode() for document in opened.documents)
-        found = {find(text) for text in texts}
+        found = set(map(find, opened.records.texts))
         return found.pop() if len(found) == 1 else None
 
     return inside

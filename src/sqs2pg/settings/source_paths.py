@@ -8,19 +8,18 @@
     $               the whole document
 
 A value is missing where it, or any step on the way to it, is absent or null. Another shape than the
-path expects (an object for an array, a text for an object) is a fault, never a missing value.
-No I/O here.
+path expects (an object for an array, a text for an object) is a fault, never a missing value. What
+follows the paths is in `mapping/`. No I/O here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
-from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.errors import SettingsError
 
 EACH = None
 """The step of `[]`."""
@@ -113,46 +112,6 @@ def explode_steps(explode: str) -> tuple[Step, ...]:
         return ()
     steps = parse(explode)
     return steps if steps and steps[-1] is EACH else (*steps, EACH)
-
-
-def read(value: Any, steps: Sequence[str | int]) -> Any:
-    """Return the value at the end of the steps; None where it is missing or null.
-
-    Raises PermanentFault `wrong_type` where a step meets another shape.
-    """
-    for step in steps:
-        if value is None:
-            return None
-        if type(step) is str:
-            if type(value) is not dict:
-                raise PermanentFault("wrong_type")
-            value = value.get(step)
-        else:
-            if type(value) is not list:
-                raise PermanentFault("wrong_type")
-            index = int(step)
-            value = value[index] if -len(value) <= index < len(value) else None
-    return value
-
-
-def scopes(document: Any, steps: Sequence[Step]) -> Iterator[tuple[Any, ...]]:
-    """Yield for each record where its sources start: the document, then an element per depth.
-
-    `steps` are those of `explode`. Raises PermanentFault: `missing_field` where the array is
-    missing or null, `wrong_type` where the value is not an array.
-    """
-    if EACH not in steps:
-        yield (document,)
-        return
-    end = steps.index(EACH)
-    array = read(document, [step for step in steps[:end] if step is not EACH])
-    if array is None:
-        raise PermanentFault("missing_field")
-    if type(array) is not list:
-        raise PermanentFault("wrong_type")
-    for element in array:
-        for inner in scopes(element, steps[end + 1 :]):
-            yield (document, *inner)
 
 
 def _bad(text: str) -> SettingsError:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.json_slices import DEPTH_MAX
+from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import EnvelopeSettings, Field, LedgerSettings, Settings, When
 from sqs2pg.settings.fields import Route
 from tests.logins import TARGET
-from tests.native import extension, masks_of
+from tests.native import Both, extension, masks_of
 
 
 @pytest.mark.parametrize(
@@ -162,3 +166,49 @@ def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> No
 def test_an_argument_that_is_no_tuple_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         extension().FastPath(*(PLAN | changes).values())
+
+
+def wrapped(layer: str, records: str, body: str) -> str:
+    """A body as its envelope has it."""
+    body = f"[{body}]" if records == "array" else body
+    if layer == "sns":
+        names = dict.fromkeys(("MessageId", "TopicArn", "Timestamp"), "x")
+        return json.dumps({"Type": "Notification", **names, "Message": body})
+    if layer == "eventbridge":
+        names = ("version", "id", "detail-type", "source", "account", "time", "region")
+        said = json.dumps(dict.fromkeys(names, "x"))
+        return f'{said[:-1]}, "detail": {body}}}'
+    return body
+
+
+@pytest.mark.parametrize(
+    ("layer", "records", "around"),
+    [
+        ("", "one", 0),
+        ("", "lines", 0),
+        ("", "array", 1),
+        ("sns", "one", 0),  # the message is a text of its own
+        ("eventbridge", "one", 1),
+        ("eventbridge", "array", 2),
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "1"])
+def test_both_executors_read_json_to_the_same_depth(
+    layer: str, records: Any, around: int, inside: str
+) -> None:
+    settings = Settings(
+        field=(Field(source="a", column="a", type="jsonb"),),
+        envelope=EnvelopeSettings(layers=(layer,) if layer else (), records=records),  # type: ignore[arg-type]
+    )
+    both = Both(settings, [[Column("a", "jsonb")]])
+    deepest = DEPTH_MAX - 1 - around  # the document is a level of its own
+    for depth in (deepest, deepest + 1):
+        nest = "[" * depth + inside + "]" * depth
+        body = wrapped(layer, records, f'{{"x": {nest}, "a": {nest}}}')
+        message = Message("m", "h", body, SystemAttributes(0))
+        if depth == deepest:
+            assert both.check(body) == f"{nest}\n"
+        else:
+            assert both.rows([message]) == [None]
+            with pytest.raises(PermanentFault, match="too_deep"):
+                both.slow.decode(message)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import FlatMapping
+from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.native_encoder import NativeEncoder
@@ -51,9 +51,9 @@ def test_the_fast_path_finds_the_originals_that_python_finds() -> None:
     settings = load(environ={}, discover=False, overrides=overrides)
     columns = [Column(field.column, "text") for field in settings.fields]
     masks = [None, lambda v: f"ip\\{v}", None, lambda v: f"<{v}>"]
-    mapping = FlatMapping(settings, columns, masks)
+    mapping = compile_mapping(settings, [columns], [masks])
     by_python, by_fast_path = Originals(), Originals()
-    decoded = mapping.decode_all(MESSAGES)
+    decoded = [mapping.decode(message) for message in MESSAGES]
     keys = [m.message_id for m in MESSAGES]
     rows = mapping.rows(keys, MESSAGES, decoded, by_python)
     lines = [row.text if isinstance(row, Row) else None for row in rows]

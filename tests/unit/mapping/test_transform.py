@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Sequence
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
@@ -17,7 +16,6 @@ import pytest
 
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.decode import Decoder
 from sqs2pg.mapping.transform import Transformer
 from sqs2pg.mask.opening import open_mask
 from sqs2pg.mask.registry import compile_operator
@@ -25,6 +23,7 @@ from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import USER_LOGINS, Field
 from tests.copy_text import read_copy
 from tests.logins import TARGET
+from tests.records import columns_of
 
 SENT_MS = 1_683_356_889_000  # 2023-05-06T07:08:09Z
 SENT_DAY = "2023-05-06"
@@ -43,15 +42,14 @@ class Roots:
 
 def compiled(
     fields: Sequence[Field] = USER_LOGINS, columns: Sequence[Column] = TARGET
-) -> tuple[Decoder, Transformer]:
+) -> tuple[Sequence[Field], Transformer]:
     masks = [
         None
         if f.mask == "keep"
         else compile_operator(f.mask, kind=f.kind, domain=f.domain or f.source, keyring=Roots())
         for f in fields
     ]
-    decoder = Decoder(fields, "drop")
-    return decoder, Transformer(fields, columns, decoder.attributes, masks)
+    return fields, Transformer(fields, columns, masks)
 
 
 BUILT_IN = compiled()
@@ -64,12 +62,13 @@ def message(body: str = "", sent_ms: int = SENT_MS) -> Message:
 
 
 def lines(
-    *records: dict[str, Any], plan: tuple[Decoder, Transformer] = BUILT_IN, sent_ms: int = SENT_MS
+    *records: dict[str, Any],
+    plan: tuple[Sequence[Field], Transformer] = BUILT_IN,
+    sent_ms: int = SENT_MS,
 ) -> list[str | PermanentFault]:
-    decoder, transformer = plan
-    bodies = [json.dumps(record) for record in records]
-    messages = [message(body, sent_ms) for body in bodies]
-    return transformer.lines(messages, [decoder.decode(body) for body in bodies])
+    fields, transformer = plan
+    messages = [message(sent_ms=sent_ms) for _ in records]
+    return transformer.lines(messages, columns_of(fields, records))
 
 
 def row(sent_ms: int = SENT_MS, **values: Any) -> dict[str, str | None]:
@@ -249,10 +248,10 @@ def test_another_date_is_a_fault(value: str) -> None:
 
 
 def test_each_message_of_a_batch_has_its_own_day() -> None:
-    decoder, transformer = BUILT_IN
+    fields, transformer = BUILT_IN
     times = [0, 86_400_000, 2 * 86_400_000]
-    records = [decoder.decode('{"user_id": "u"}') for _ in times]
-    found = transformer.lines([message(sent_ms=ms) for ms in times], records)
+    columns = columns_of(fields, [{"user_id": "u"}] * 3)
+    found = transformer.lines([message(sent_ms=ms) for ms in times], columns)
     assert [read_copy(line)[-1] for line in found] == ["1970-01-01", "1970-01-02", "1970-01-03"]
 
 
@@ -301,21 +300,14 @@ def test_a_nul_cannot_be_stored(source: str, value: str) -> None:
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\udc00\ud800", "\ud800\\"])
 def test_a_lone_surrogate_cannot_be_stored(value: str) -> None:
     # The decoder already refuses them; this second check is for records made otherwise.
-    decoder, transformer = BUILT_IN
     for source in ("user_id", "device_id"):
-        record = decoder.decode('{"user_id": "u"}')
-        setattr(record, decoder.attributes[source], value)
-        [found] = transformer.lines([message()], [record])
+        [found] = lines({"user_id": "u", source: value})
         assert isinstance(found, PermanentFault)
         assert (found.code, found.detail) == ("bad_unicode", source)
 
 
 def test_surrogate_halves_in_two_rows_are_both_faults() -> None:
-    decoder, transformer = BUILT_IN
-    records = [decoder.decode('{"user_id": "u"}') for _ in range(2)]
-    for record, half in zip(records, ("\ud83d", "\ude00"), strict=True):
-        setattr(record, decoder.attributes["user_id"], half)
-    found = transformer.lines([message(), message()], records)
+    found = lines({"user_id": "\ud83d"}, {"user_id": "\ude00"})
     assert [getattr(line, "code", line) for line in found] == ["bad_unicode"] * 2
 
 
@@ -427,9 +419,8 @@ def test_a_column_that_is_not_null_wants_a_value_or_a_default() -> None:
 
 
 def test_a_mask_that_gives_nothing_gives_null() -> None:
-    field, decoder = Field(source="a", column="a"), Decoder([Field(source="a", column="a")], "drop")
-    plan = Transformer([field], [Column("a", "text")], decoder.attributes, [lambda _: None])
-    assert plan.lines([message()], [decoder.decode('{"a": "x"}')]) == ["\\N\n"]
+    plan = Transformer([Field(source="a", column="a")], [Column("a", "text")], [lambda _: None])
+    assert plan.lines([message()], [["x"]]) == ["\\N\n"]
 
 
 def test_each_distinct_value_of_a_batch_is_masked_once() -> None:
@@ -439,11 +430,9 @@ def test_each_distinct_value_of_a_batch_is_masked_once() -> None:
         seen.append(value)
         return value.upper()
 
-    decoder = Decoder([Field(source="a", column="a")], "drop")
     fields, columns = [Field(source="a", column="a")], [Column("a", "text")]
-    plan = Transformer(fields, columns, decoder.attributes, [mask])
-    records = [decoder.decode(f'{{"a": "{"xyz"[i % 3]}"}}') for i in range(300)]
-    found = plan.lines([message()] * 300, records)
+    plan = Transformer(fields, columns, [mask])
+    found = plan.lines([message()] * 300, [["xyz"[i % 3] for i in range(300)]])
     assert found == ["X\n", "Y\n", "Z\n"] * 100
     assert sorted(seen) == ["x", "y", "z"]
 
@@ -452,11 +441,10 @@ def test_a_fault_of_a_mask_is_not_passed_by() -> None:
     def broken(_value: str) -> str:
         raise RuntimeError
 
-    decoder = Decoder([Field(source="a", column="a")], "drop")
     fields, columns = [Field(source="a", column="a")], [Column("a", "text")]
-    plan = Transformer(fields, columns, decoder.attributes, [broken])
+    plan = Transformer(fields, columns, [broken])
     with pytest.raises(RuntimeError):  # stops the process: nothing is ever written unmasked
-        plan.lines([message()], [decoder.decode('{"a": "x"}')])
+        plan.lines([message()], [["x"]])
 
 
 def test_fields_that_share_a_domain_join_and_others_do_not() -> None:
@@ -481,12 +469,11 @@ def test_sha256_is_that_of_the_raw_text() -> None:
     assert found.code == "bad_ip"
 
 
-def encrypted(**values: Any) -> tuple[Decoder, Transformer]:
+def encrypted(**values: Any) -> tuple[Sequence[Field], Transformer]:
     field = Field(source="a", column="a", mask="encrypt", domain="d", **values)
-    decoder = Decoder([field], "drop")
     operator = compile_operator("encrypt", kind="text", domain="d", keyring=Roots())
     column = Column("a", "varchar", 200)
-    return decoder, Transformer([field], [column], decoder.attributes, [operator])
+    return [field], Transformer([field], [column], [operator])
 
 
 def test_a_mask_that_draws_a_nonce_is_made_for_every_row() -> None:
@@ -515,7 +502,6 @@ def test_an_encrypted_value_that_does_not_fit_is_a_fault_of_its_row_alone() -> N
 
 def test_a_mask_of_null_writes_null_whatever_the_column() -> None:
     field = Field(source="a", column="a", mask="nullify", type="version")
-    decoder = Decoder([field], "drop")
     operator = compile_operator("nullify", kind="text", domain="d", keyring=None)
-    plan = Transformer([field], [Column("a", "int4")], decoder.attributes, [operator])
-    assert lines({"a": "1.2"}, {"a": "x"}, {}, plan=(decoder, plan)) == ["\\N\n"] * 3
+    plan = Transformer([field], [Column("a", "int4")], [operator])
+    assert lines({"a": "1.2"}, {"a": "x"}, {}, plan=([field], plan)) == ["\\N\n"] * 3

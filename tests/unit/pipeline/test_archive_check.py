@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.documents import parse
+from sqs2pg.mapping.json_slices import parse, text_of
 from sqs2pg.pipeline import archive_check
 from sqs2pg.pipeline.archive_check import ArchiveRefused, check_lines
 from sqs2pg.pipeline.archive_lines import Line
@@ -17,7 +17,7 @@ LOGINS = [{"id": number, "text": "x"} for number in range(3)]
 
 def is_object(body: bytes) -> bool:
     try:
-        return type(parse(body)) is dict
+        return parse(text_of(body)).is_object
     except PermanentFault:
         return False
 

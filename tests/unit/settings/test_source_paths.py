@@ -1,12 +1,10 @@
-"""Paths: which value each names, and what is refused as a path."""
+"""Paths: what they mean, and what is refused as a path."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.errors import SettingsError
 from sqs2pg.settings.source_paths import (
     EACH,
     compile_sources,
@@ -14,50 +12,7 @@ from sqs2pg.settings.source_paths import (
     explode_steps,
     is_plain,
     parse,
-    read,
-    scopes,
 )
-
-DOCUMENT: dict[str, Any] = {
-    "a": {"b": {"c": 1}, "null": None, "first.name": "Ada", "x y": 2},
-    "items": [{"sku": "s0"}, {"sku": "s1"}, {"sku": "s2"}],
-    "grid": [[1, 2], [3]],
-    "$": "dollar",
-    "it's": "quote",
-}
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("a.b.c", 1),
-        ("$.a.b.c", 1),
-        ("a['first.name']", "Ada"),
-        ("['a'].b['c']", 1),
-        ("a.x y", 2),
-        ("items[0].sku", "s0"),
-        ("items[-1].sku", "s2"),
-        ("grid[0][1]", 2),
-        ("it's", "quote"),
-        ("['$']", "dollar"),
-        ("$", DOCUMENT),
-        ("a.null", None),
-        ("a.null.deeper[3].still", None),
-        ("nowhere.at.all", None),
-        ("items[3].sku", None),
-        ("items[-4]", None),
-    ],
-)
-def test_a_path_names_a_value(path: str, value: Any) -> None:
-    steps = compile_sources([path])[path].steps
-    assert read(DOCUMENT, steps) == value
-
-
-@pytest.mark.parametrize("path", ["a[0]", "items.sku", "a.b.c.d", "grid[0].x", "a.b[0]"])
-def test_a_path_through_another_shape_is_a_fault_and_not_a_missing_value(path: str) -> None:
-    with pytest.raises(PermanentFault) as caught:
-        read(DOCUMENT, compile_sources([path])[path].steps)
-    assert caught.value.code == "wrong_type"
 
 
 @pytest.mark.parametrize(
@@ -102,27 +57,8 @@ def test_each_element_is_for_the_array_that_is_exploded() -> None:
 
 
 def test_arrays_in_arrays_are_exploded_together() -> None:
-    steps = explode_steps("orders[].lines")
-    document = {"orders": [{"id": 1, "lines": ["a", "b"]}, {"id": 2, "lines": []}]}
-    found = list(scopes(document, steps))
-    assert [(scope[1]["id"], scope[2]) for scope in found] == [(1, "a"), (1, "b")]
     sources = compile_sources(["orders[].id", "orders[].lines[]"], "orders[].lines")
     assert [one.depth for one in sources.values()] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("document", "code"),
-    [
-        ({}, "missing_field"),
-        ({"items": None}, "missing_field"),
-        ({"items": {}}, "wrong_type"),
-        ({"items": "x"}, "wrong_type"),
-    ],
-)
-def test_an_array_to_explode_must_be_there(document: Any, code: str) -> None:
-    with pytest.raises(PermanentFault) as caught:
-        list(scopes(document, explode_steps("items")))
-    assert caught.value.code == code
 
 
 def test_a_plain_name_is_one_without_steps() -> None:

@@ -12,14 +12,13 @@ Must never do: guess in silence. A body that does not fit the declared layers is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.envelope import compression, formats
 from sqs2pg.mapping.envelope.formats import Pointer
-from sqs2pg.mapping.envelope.records import read_records
+from sqs2pg.mapping.envelope.records import Records, read_records
 from sqs2pg.message import Message
 from sqs2pg.settings import CONTENT_ENCODING, EnvelopeSettings
 
@@ -32,15 +31,12 @@ Payload = str | bytes
 class Opened(msgspec.Struct, gc=False):
     """The content of a message, without its envelope."""
 
-    documents: list[Any]
-    """Decoded JSON values, numbers exact."""
-    several: bool
-    """The settings allow any number of documents, not just this one."""
+    records: Records
     attributes: dict[str, str]
     """What the layers add: `sns.TopicArn`, `eventbridge.time`, an attribute of SNS."""
 
     def __repr__(self) -> str:
-        return f"Opened({len(self.documents)})"
+        return f"Opened({len(self.records.texts)})"
 
 
 class _NotFetched(Exception):
@@ -60,14 +56,16 @@ class Envelope:
         self._records = settings.records
         self._bytes_max = settings.decompressed_bytes_max
         self._buckets = frozenset(settings.s3_buckets)
+        self.is_plain = not settings.layers and settings.records == "one"
+        """A body is its message's one record, as it stands."""
 
     def open(self, message: Message) -> Opened:
         """Return what the message holds.
 
         Raises PermanentFault: `not_base64`, `not_gzip`, `not_zstd`, `decompressed_too_large`,
         `not_sns`, `sns_confirmation`, `not_eventbridge`, `unknown_encoding`,
-        `ambiguous_envelope`, `too_many_layers`, `payload_bucket`, `payload_missing`, and those of
-        the records.
+        `ambiguous_envelope`, `too_many_layers`, `payload_bucket`, `payload_missing`, `too_deep`,
+        and those of the records.
         """
         attributes: dict[str, str] = {}
         try:
@@ -76,8 +74,7 @@ class Envelope:
             payload = None
         if payload is None:  # the object is gone, or the caller fetches none
             raise PermanentFault("payload_missing")
-        documents, several = read_records(payload, self._records)
-        return Opened(documents, several, attributes)
+        return Opened(read_records(payload, self._records), attributes)
 
     def pointer(self, message: Message) -> Pointer | None:
         """Return the object that the message points to; None where the message has its own body.

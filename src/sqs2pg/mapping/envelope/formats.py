@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.decode import without_mark
+from sqs2pg.mapping.json_slices import UNREADABLE, raw_text, too_deep, without_mark
 
 _SNS = frozenset({"Type", "MessageId", "TopicArn", "Message", "Timestamp"})
 _SNS_MAY = _SNS | {
@@ -33,9 +34,11 @@ _POINTERS = (
 )
 # "Bucket naming rules" in the Amazon S3 user guide. An ARN is none: it may lead elsewhere.
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+# Raw: only what is looked at is decoded, and the message inside is passed on byte for byte.
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_string = msgspec.json.Decoder(str).decode
 _decode = msgspec.json.Decoder().decode
-# Raw: the message inside is passed on byte for byte as the event has it.
-_event = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+Members = Mapping[str, msgspec.Raw]
 
 
 class Pointer(msgspec.Struct, frozen=True):
@@ -53,17 +56,15 @@ def signature(payload: str | bytes) -> str | None:
     """Return the envelope that a payload is; None where it is no envelope.
 
     Raises PermanentFault `ambiguous_envelope` where it only half looks like one: it has the marks
-    of an envelope and other names besides, or lacks some.
+    of an envelope and other names besides, or lacks some; `too_deep`.
     """
     if not may_point(payload) and not _may_wrap(payload):
         return None
-    value = _value(payload)
-    if type(value) is list:
-        return "s3" if _pointer(value) else None
-    if type(value) is not dict:
-        return None
-    names = value.keys()
-    if (value.get("Type") in _SNS_TYPES and "TopicArn" in names) or _nearly(names, _SNS):
+    members = _members_of(payload)
+    if members is None:
+        return "s3" if pointer(payload) else None
+    names = members.keys()
+    if (_text(members, "Type") in _SNS_TYPES and "TopicArn" in names) or _nearly(names, _SNS):
         return _whole("sns", names, _SNS, _SNS_MAY)
     if ("detail-type" in names and "detail" in names) or _nearly(names, _EVENT):
         return _whole("eventbridge", names, _EVENT, _EVENT_MAY)
@@ -95,22 +96,20 @@ def _may_wrap(payload: str | bytes) -> bool:
 def sns(payload: str | bytes) -> Parts:
     """Return the message of an SNS notification.
 
-    Raises PermanentFault `not_sns`, or `sns_confirmation` for a request to confirm a subscription.
+    Raises PermanentFault `not_sns`, `too_deep`, or `sns_confirmation` for a request to confirm a
+    subscription.
     """
-    value = _value(payload)
-    if type(value) is not dict or not value.keys() >= _SNS:
+    members = _members_of(payload)
+    if members is None or not members.keys() >= _SNS:
         raise PermanentFault("not_sns")
-    if value["Type"] in _SNS_TYPES[1:]:
+    type_ = _text(members, "Type")
+    if type_ in _SNS_TYPES[1:]:
         raise PermanentFault("sns_confirmation")
-    message = value["Message"]
-    if value["Type"] != "Notification" or type(message) is not str:
+    message = _text(members, "Message")
+    if type_ != "Notification" or message is None:
         raise PermanentFault("not_sns")
-    about = {
-        f"sns.{name}": text
-        for name in ("MessageId", "TopicArn", "Timestamp", "Subject")
-        if type(text := value.get(name)) is str
-    }
-    given = value.get("MessageAttributes") or {}
+    about = _said("sns", members, ("MessageId", "TopicArn", "Timestamp", "Subject"))
+    given = _value(members.get("MessageAttributes"))
     # A binary one is base64, as in a message of SQS.
     inner = (
         {
@@ -125,22 +124,15 @@ def sns(payload: str | bytes) -> Parts:
 
 
 def eventbridge(payload: str | bytes) -> Parts:
-    """Return the detail of an EventBridge event. Raises PermanentFault `not_eventbridge`."""
-    value = _value(payload)
-    if type(value) is not dict or not value.keys() >= _EVENT:
+    """Return the detail of an EventBridge event.
+
+    Raises PermanentFault `not_eventbridge` or `too_deep`.
+    """
+    members = _members_of(payload)
+    if members is None or not members.keys() >= _EVENT:
         raise PermanentFault("not_eventbridge")
-    about = {
-        f"eventbridge.{name}": text
-        for name in ("id", "detail-type", "source", "account", "time", "region")
-        if type(text := value[name]) is str
-    }
-    try:
-        detail = bytes(_event(without_mark(payload))["detail"])
-    except (msgspec.DecodeError, UnicodeError):
-        detail = b""
-    if not detail:
-        raise PermanentFault("not_eventbridge")
-    return detail, about, {}
+    names = ("id", "detail-type", "source", "account", "time", "region")
+    return bytes(members["detail"]), _said("eventbridge", members, names), {}
 
 
 def pointer(payload: str | bytes) -> Pointer | None:
@@ -168,8 +160,31 @@ def _pointer(value: Any) -> Pointer | None:
     return Pointer(bucket, key)
 
 
-def _value(payload: str | bytes) -> Any:
+def _members_of(payload: str | bytes) -> Members | None:
+    """Return the members of an object; None for anything else. Raises PermanentFault `too_deep`."""
+    if too_deep(payload):
+        raise PermanentFault("too_deep")
     try:
-        return _decode(without_mark(payload))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return _members(without_mark(payload if isinstance(payload, str) else payload.decode()))
+    except UNREADABLE:
+        return None
+
+
+def _text(members: Members, name: str) -> str | None:
+    """Return a member that is a string."""
+    raw = members.get(name)
+    return _string(raw) if raw is not None and raw_text(raw).startswith('"') else None
+
+
+def _said(layer: str, members: Members, names: Sequence[str]) -> dict[str, str]:
+    texts = {name: _text(members, name) for name in names}
+    return {f"{layer}.{name}": text for name, text in texts.items() if text is not None}
+
+
+def _value(payload: str | bytes | msgspec.Raw | None) -> Any:
+    try:
+        if isinstance(payload, str | bytes):
+            payload = without_mark(payload)
+        return None if payload is None else _decode(payload)
+    except UNREADABLE:
         return None

@@ -2,68 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.documents import RECORDS_MAX, parse
+from sqs2pg.mapping.json_slices import parse, text_of
+
+RECORDS_MAX = 100_000
+"""Most records of one message: a megabyte of `1,1,1,…` must not become a million rows."""
 
 
-def read_records(payload: str | bytes, how: str) -> tuple[list[Any], bool]:
-    """Return the documents of a payload, and whether `how` allows any number of them.
+class Records(NamedTuple):
+    """The records of a payload, each a text that is yet to be read."""
+
+    texts: list[str]
+    several: bool
+    """Any number of them is allowed, not just this one."""
+    lines: bool = False
+    """Each is a line of the payload: only one of them may be unreadable."""
+
+
+def read_records(payload: str | bytes, how: str) -> Records:
+    """Return the records of a payload.
 
     `how` is `one`, `array`, `lines` or `auto`. `auto` takes an array for one, and reads lines if
     the whole payload is no document and has several lines.
 
-    Raises PermanentFault: those of `parse`, with the record's index if there are lines,
-    `not_an_array`, `too_many_records`.
+    Raises PermanentFault: `bad_unicode`, `not_an_array`, `too_many_records`, for arrays those of
+    `parse`. One document, and lines, are only checked when they are read.
     """
     if how == "lines":
-        return _lines(payload), True
+        return _lines(payload)
+    text = text_of(payload)
+    if how == "one":
+        return Records([text], several=False)
     if how == "auto":
         try:
-            whole = parse(payload)
+            whole = parse(text)
         except PermanentFault as fault:
             if fault.code != "not_json" or _line_count(payload) < 2:
                 raise
             whole = None
         if whole is None:
-            return _lines(payload), True
-        if type(whole) is not list:
-            return [whole], False
+            return _lines(payload)
+        if not whole.is_array:
+            return Records([whole.text], several=False)
     else:
-        whole = parse(payload)
-        if how == "one":
-            return [whole], False
-        if type(whole) is not list:
+        whole = parse(text)
+        if not whole.is_array:
             raise PermanentFault("not_an_array")
-    if len(whole) > RECORDS_MAX:
+    texts = [element.text for element in whole.elements()]
+    if len(texts) > RECORDS_MAX:
         raise PermanentFault("too_many_records")
-    return whole, True
+    return Records(texts, several=True)
 
 
 def _line_count(payload: str | bytes) -> int:
-    lines: Any = payload.splitlines() if len(payload) < 2**16 else payload.split()[:2]
+    lines = payload.splitlines() if len(payload) < 2**16 else payload.split()[:2]
     return len(lines)
 
 
-def _lines(payload: str | bytes) -> list[Any]:
-    documents: list[Any] = []
+def _lines(payload: str | bytes) -> Records:
     # Split at line feeds only: splitlines also splits at U+2028, which JSON may hold.
-    pieces: Any = payload.split("\n") if isinstance(payload, str) else payload.split(b"\n")
+    pieces = payload.split("\n") if isinstance(payload, str) else payload.split(b"\n")
+    texts: list[str] = []
     for piece in pieces:
-        if piece.strip():
-            if len(documents) == RECORDS_MAX:
-                raise PermanentFault("too_many_records")
-            document = _line(piece)
-            if isinstance(document, PermanentFault):
-                raise PermanentFault(document.code, f"record {len(documents)}")
-            documents.append(document)
-    return documents
+        if not piece.strip():
+            continue
+        if len(texts) == RECORDS_MAX:
+            raise PermanentFault("too_many_records")
+        text = _line(piece)
+        if text is None:
+            raise PermanentFault("bad_unicode", f"record {len(texts)}")
+        texts.append(text)
+    return Records(texts, several=True, lines=True)
 
 
-def _line(piece: str | bytes) -> Any:
-    # Returns the fault, so that the one that the caller raises has no other one as its context.
+def _line(piece: str | bytes) -> str | None:
+    # Returns None, so that the fault that the caller raises has no other one as its context.
     try:
-        return parse(piece)
-    except PermanentFault as fault:
-        return fault.with_traceback(None)
+        return text_of(piece)
+    except PermanentFault:
+        return None

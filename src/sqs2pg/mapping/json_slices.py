@@ -1,0 +1,216 @@
+"""Slices: JSON as it stands in a body, checked as a whole and opened only where a path leads.
+
+A number keeps every digit, and a value that is kept as JSON keeps its form: both stay the text that
+the producer wrote. Of a name that an object has twice, the last value counts.
+
+Faults are returned or raised without the JSON library's exceptions: those hold the body. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault
+
+DEPTH_MAX = 256
+"""Most objects and arrays inside each other, whatever the interpreter. It is native/json.h's, too.
+
+The least of the limits that it keeps clear of: 500 levels of C code (CPython 3.12 and 3.13, on the
+platforms with the smallest stacks), 1,000 less the caller's own frames (CPython 3.11,
+`sys.setrecursionlimit`), and PostgreSQL's `max_stack_depth` for `jsonb`, some 6,000 by default.
+"""
+
+SHORT = 2 * DEPTH_MAX + 2
+"""Characters of JSON; with fewer it cannot be nested too deeply."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises for text that is not the JSON it is asked for."""
+
+_MARK, _MARK_BYTES = "\ufeff", b"\xef\xbb\xbf"
+SPACE = " \t\n\r"
+"""What may stand around a JSON value (RFC 8259, section 2)."""
+_BRACKETS = bytes.maketrans(b"{[]}", b"(())")
+_NO_BRACKET = bytes(set(range(256)) - set(b'{[]}"'))
+_STEP = {ord("("): 1, ord(")"): -1}
+_PEELED = 8
+"""Levels that are taken off one by one before the rest is counted."""
+
+_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_string = msgspec.json.Decoder(str).decode
+
+
+def too_deep(text: str | bytes) -> bool:
+    """Whether JSON is nested more deeply than DEPTH_MAX. Of text that is not JSON: a guess.
+
+    SHORT text, or text with few brackets, is not looked at more closely.
+    """
+    if len(text) < SHORT:
+        return False
+    bare = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if len(bare) - len(bare.replace(b"{", b"").replace(b"[", b"")) <= DEPTH_MAX:
+        return False
+    if b"\\" in bare:
+        bare = bare.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # A string without brackets is now two quotes side by side.
+    kept = bare.translate(_BRACKETS, _NO_BRACKET).replace(b'""', b"")
+    if b'"' in kept:
+        kept = b"".join(kept.split(b'"')[::2])
+    for level in range(_PEELED):
+        if not kept:
+            return False
+        if b"(" * (DEPTH_MAX + 1 - level) in kept:
+            return True
+        kept = kept.replace(b"()", b"")
+    return max(accumulate(map(_STEP.__getitem__, kept)), default=0) > DEPTH_MAX - _PEELED
+
+
+def without_mark(body: str | bytes) -> str | bytes:
+    """Return a body without the byte order mark that may stand before it.
+
+    A reader of JSON may ignore the mark (RFC 8259, section 8.1). Ours do, wherever a body comes
+    from: the queue, an archive or an object.
+    """
+    if isinstance(body, str):
+        return body.removeprefix(_MARK)
+    return body.removeprefix(_MARK_BYTES)
+
+
+class Slice:
+    """One JSON value: a slice of the body without the space around it."""
+
+    __slots__ = ("_elements", "_members", "text")
+
+    def __init__(self, text: str) -> None:
+        """`text` must be valid JSON."""
+        self.text = text
+        self._members: dict[str, Slice] | None = None
+        self._elements: list[Slice] | None = None
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is an object."""
+        return self.text[0] == "{"
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is an array."""
+        return self.text[0] == "["
+
+    def members(self) -> dict[str, Slice]:
+        """Return the members of an object."""
+        if self._members is None:
+            self._members = {n: Slice(raw_text(raw)) for n, raw in _members(self.text).items()}
+        return self._members
+
+    def elements(self) -> list[Slice]:
+        """Return the elements of an array."""
+        if self._elements is None:
+            self._elements = [Slice(raw_text(raw)) for raw in _elements(self.text)]
+        return self._elements
+
+    def read(self, steps: Sequence[str | int]) -> Slice | None:
+        """Return the value at the end of the steps; None where it is missing or null.
+
+        Raises PermanentFault `wrong_type` where a step meets another shape.
+        """
+        value: Slice | None = self
+        for step in steps:
+            if value is None or value.text == "null":
+                return None
+            if isinstance(step, str):
+                if not value.is_object:
+                    raise PermanentFault("wrong_type")
+                value = value.members().get(step)
+            else:
+                if not value.is_array:
+                    raise PermanentFault("wrong_type")
+                found = value.elements()
+                value = found[step] if -len(found) <= step < len(found) else None
+        return None if value is None or value.text == "null" else value
+
+    def __repr__(self) -> str:
+        return "Slice(…)"
+
+    def __rich_repr__(self) -> Any:
+        yield "…"
+
+
+def raw_text(raw: msgspec.Raw) -> str:
+    """Return the slice that msgspec left undecoded; "" for a missing one."""
+    return str(raw, "utf-8")
+
+
+def parse(text: str) -> Slice:
+    """Return the JSON value of a text, which may have a byte order mark before it.
+
+    Raises PermanentFault: `not_json`, `bad_unicode`, `too_deep`.
+    """
+    if too_deep(text):
+        raise PermanentFault("too_deep")
+    try:
+        return Slice(raw_text(_raw(text.removeprefix(_MARK))))
+    except UNREADABLE as error:
+        code = "bad_unicode" if isinstance(error, UnicodeError) else "not_json"
+        if isinstance(error, RecursionError):  # below DEPTH_MAX: the caller's stack is nearly full
+            code = "too_deep"
+    # Raised here, so that the fault has no `__context__`: those exceptions hold the body.
+    raise PermanentFault(code)
+
+
+def text_of(payload: str | bytes) -> str:
+    """Return a payload as text. Raises PermanentFault `bad_unicode`."""
+    if isinstance(payload, str):
+        return payload
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        pass
+    raise PermanentFault("bad_unicode")
+
+
+def string(text: str) -> str:
+    """Return the string that a slice is. Raises PermanentFault `wrong_type`."""
+    if text[0] != '"':
+        raise PermanentFault("wrong_type")
+    return _string(text)
+
+
+def number(text: str) -> str:
+    """Return the text of the number that a slice is. Raises PermanentFault `wrong_type`."""
+    if text[0] not in "-0123456789":
+        raise PermanentFault("wrong_type")
+    return text
+
+
+def boolean(text: str) -> str:
+    """Return the text of the boolean that a slice is. Raises PermanentFault `wrong_type`."""
+    if text not in ("true", "false"):
+        raise PermanentFault("wrong_type")
+    return text
+
+
+def event_name(text: str) -> str:
+    """Return the text of a string or whole number. Raises PermanentFault `wrong_type`."""
+    if text[0] == '"':
+        return _string(text)
+    if not text.removeprefix("-").isdecimal():
+        raise PermanentFault("wrong_type")
+    return "0" if text == "-0" else text
+
+
+def scalar(text: str) -> str:
+    """Return a slice that has nothing inside. Raises PermanentFault `wrong_type`."""
+    if text[0] in "{[":
+        raise PermanentFault("wrong_type")
+    return text
+
+
+def anything(text: str) -> str:
+    """Return the slice itself."""
+    return text
