@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 from tests.waiting import until
 
 from .world import World, users
@@ -12,17 +14,20 @@ COUNT = 200
 REFUSED, IN_FORCE = "new settings are refused", "settings are in force"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_sighup_takes_settings_that_are_right_and_keeps_the_old_ones_otherwise(
-    world: World,
+    world: World, workers: int
 ) -> None:
     file = world.folder / "sqs2pg.toml"
     file.write_text("[sink]\nlinger_ms = 20\n")
-    process = world.spawn("-c", str(file))
+    process = world.spawn("-c", str(file), "--workers", str(workers))
     log = world.stderr_of(0)
+    serving = 1 if workers == 1 else 1 + workers  # the parent has a status of its own
+    await until(lambda: log.read_text().count('"event": "status"') == serving)
 
     async def told(text: str, times: int) -> None:
         process.send_signal(signal.SIGHUP)
-        await until(lambda: log.read_text().count(text) == times)
+        await until(lambda: log.read_text().count(text) == times * workers)
 
     world.send_logins(users(COUNT))
     await world.deleted(1)
@@ -39,5 +44,5 @@ async def test_sighup_takes_settings_that_are_right_and_keeps_the_old_ones_other
     process.terminate()
     totals = world.finish(process)
     assert totals["written"] == 3 * COUNT, "of both pipelines"
-    assert log.read_text().count("error: ") == 3, "each says what is wrong"
+    assert log.read_text().count("error: ") == 3 * workers, "each says what is wrong"
     await world.check([*users(COUNT), *users(COUNT, "late"), *users(COUNT, "last")])
