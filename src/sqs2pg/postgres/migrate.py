@@ -274,12 +274,12 @@ async def _limit_reveals(session: Session, settings: Settings) -> list[str]:
     vault = settings.vault
     limits = [vault.reveals_per_hour_max, vault.people_per_hour_max]
     changed = await session.execute(LIMIT_REVEALS, limits * 2)
-    values, people = (f"{limit:,}" for limit in limits)
-    return (
-        [f"a login may reveal {values} values, and all of {people} people, an hour"]
-        if changed
-        else []
-    )
+    if not changed:
+        return []
+    return [
+        f"a login may reveal {vault.reveals_per_hour_max:,} values an hour",
+        f"a login may reveal all that is held on {vault.people_per_hour_max:,} people an hour",
+    ]
 
 
 async def _try_grant(session: Session, statement: str) -> list[str]:
