@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import psycopg
 import pytest
 
+import sqs2pg
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, opened, rows
@@ -45,18 +46,19 @@ async def test_no_login_stops_the_work_by_an_advisory_lock(
     assert rows(database, "SELECT count(*) FROM user_logins") == [(1,)]
 
 
-def functions_with_advisory_locks(database: str) -> list[tuple[Any, ...]]:
-    return rows(
+@pytest.mark.usefixtures("migrated_database")
+def test_nothing_of_ours_takes_an_advisory_lock(database: str) -> None:
+    functions = rows(
         database,
         "SELECT p.oid::regprocedure::text FROM pg_proc p"
         " JOIN pg_namespace n ON n.oid = p.pronamespace"
-        " WHERE n.nspname IN ('sqs2pg', 'pii') AND p.prosrc ~ 'pg_advisory'",
+        " WHERE n.nspname IN ('sqs2pg', 'pii') AND p.prosrc ~ 'pg_(try_)?advisory'",
     )
-
-
-@pytest.mark.usefixtures("migrated_database")
-def test_no_function_of_ours_takes_an_advisory_lock(database: str) -> None:
-    assert functions_with_advisory_locks(database) == []
+    assert functions == []
+    package = Path(sqs2pg.__file__).parent
+    files = [*package.rglob("*.py"), *package.rglob("*.sql")]
+    assert len(files) > 100
+    assert [file.name for file in files if "pg_advisory" in file.read_text()] == []
 
 
 @pytest.mark.usefixtures("migrated_database")

@@ -131,7 +131,8 @@ class Backfill:
         """
         archive = await asyncio.to_thread(archive_reader.identify, archive)
         progress = BackfillProgress(self._session, self._pipeline, archive.digest, archive.name)
-        async with progress.claimed(archive.size, self._claim_wait_s):
+        writer = await self._processor.sink.connected()
+        async with progress.claimed(archive.size, self._claim_wait_s, writer):
             await self._write_claimed(archive, progress)
 
     async def _write_claimed(self, archive: Archive, progress: BackfillProgress) -> None:

@@ -1,17 +1,18 @@
-"""How far an archive is backfilled: its entry in `sqs2pg.backfill`, and the lock of its run.
+"""How far an archive is backfilled: its entry in `sqs2pg.backfill`, and the claim of its run.
 
-One run at a time has an archive. PostgreSQL holds the lock, which ends with the run, however that
-ends. Entries are never dropped: an archive that is finished is not written again.
+One run at a time has an archive. Its claim names a transaction that it keeps open, and holds as
+long as PostgreSQL has that transaction, so it ends with the run, however that ends. Entries are
+never dropped: an archive that is finished is not written again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
-
-from psycopg.errors import LockNotAvailable
 
 from sqs2pg.errors import FatalFault
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
@@ -21,16 +22,24 @@ from sqs2pg.postgres.sqlstate import explained
 _REGISTER = """INSERT INTO sqs2pg.backfill (pipeline, digest, source, size_bytes)
 VALUES (%s, %s, %s, %s)
 ON CONFLICT (pipeline, digest) DO UPDATE SET source = excluded.source"""
-# The lock belongs to a transaction that lasts as long as the archive, because a pooler may give
-# each transaction another session. It has no snapshot between statements and keeps no row from
-# being vacuumed. Every five seconds the server checks that we are still there, so that a machine
-# that lost its power does not keep the archive for hours.
+# The transaction lasts as long as the archive. The claim does not name the session, because a
+# pooler may give each transaction another one. The transaction has no snapshot between statements
+# and no transaction id, so it keeps no row from being vacuumed. Every five seconds the server
+# checks that we are still there: a machine that lost its power does not keep it for hours.
 _SETTINGS = """SELECT set_config(wanted.name, wanted.value, true) FROM (VALUES
-    ('lock_timeout', %s),
     ('idle_in_transaction_session_timeout', '0'), ('transaction_timeout', '0'),
     ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
 ) AS wanted (name, value) JOIN pg_settings USING (name)"""
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+# No other transaction has the name: the server counts them per backend, from its start on.
+_NAME = "pg_postmaster_start_time()::text || ' ' || l.virtualtransaction"
+_OURS = f"""SELECT {_NAME} FROM pg_catalog.pg_locks l
+WHERE l.locktype = 'virtualxid' AND l.pid = pg_backend_pid() AND l.mode = 'ExclusiveLock'"""
+_CLAIM = f"""UPDATE sqs2pg.backfill b SET claimed_by = %s
+WHERE b.pipeline = %s AND b.digest = %s AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'virtualxid'
+    AND l.mode = 'ExclusiveLock' AND {_NAME} = b.claimed_by)
+RETURNING 1"""
+_POLL_S = 0.1
 # Without parameters: with some, the statement's portal keeps its snapshot until the next statement.
 _READ = """SELECT line, finished_at FROM sqs2pg.backfill
 WHERE pipeline = {pipeline} AND digest = {digest}"""
@@ -44,28 +53,30 @@ class BackfillProgress:
     """One archive under one pipeline. Raises FatalFault where the database refuses."""
 
     def __init__(self, session: Session, pipeline: int, digest: str, source: str) -> None:
-        """`session` is the run's own: it holds the lock. `source` is the archive's name."""
+        """`session` is the run's own: it keeps the transaction open. `source` names the archive."""
         self._session = session
         self._pipeline = pipeline
         self._digest = digest
         self._source = source
 
     @asynccontextmanager
-    async def claimed(self, size_bytes: int, wait_s: float) -> AsyncIterator[None]:
+    async def claimed(self, size_bytes: int, wait_s: float, writer: Session) -> AsyncIterator[None]:
         """Register the archive and have it for ourselves while the body runs.
 
-        Raises FatalFault `backfill_twice` where another run still has it after `wait_s`.
+        `writer` is another session, on which the claim is committed. Raises FatalFault
+        `backfill_twice` where another run still has the archive after `wait_s`.
         """
         key = [self._pipeline, self._digest]
         await self._execute(_REGISTER, [*key, self._source, size_bytes])
         with explained():
             async with self._session.transaction(mode=READ_COMMITTED):
-                await self._session.execute(_SETTINGS, [f"{wait_s:.3f}s"])
-                try:
-                    name = f"sqs2pg.backfill:{self._pipeline}:{self._digest}"
-                    await self._session.execute(_LOCK, [name])
-                except LockNotAvailable:
-                    raise self.already_running() from None
+                await self._session.execute(_SETTINGS)
+                [(ours,)] = await self._session.execute(_OURS)
+                until = time.monotonic() + wait_s
+                while not await writer.execute(_CLAIM, [ours, *key]):
+                    if time.monotonic() >= until:
+                        raise self.already_running()
+                    await asyncio.sleep(_POLL_S)
                 yield
 
     async def read(self) -> tuple[int, datetime | None]:

@@ -797,6 +797,7 @@ CREATE TABLE sqs2pg.backfill (
     begun_at    timestamptz NOT NULL DEFAULT now(),
     moved_at    timestamptz,
     finished_at timestamptz,
+    claimed_by  text,                       -- the transaction of the run that has it, while that lasts
     PRIMARY KEY (pipeline, digest)
 );
 
