@@ -42,10 +42,20 @@ def test_a_pooler_that_keeps_transactions_together_is_fine(
         shell("run", "--drain")
 
 
-def test_statement_mode_is_named(make_shell: Callable[[str], Any], through: Through) -> None:
+def test_statement_mode_is_named(
+    make_shell: Callable[[str], Any], through: Through, postgres15: str
+) -> None:
     with through("statement") as dsn:
         shell = make_shell(dsn)
         assert "pool_mode = transaction" in shell.error("migrate", code=1)
+        make_shell(postgres15)("migrate")
+        said = shell.error("run", "--drain", code=1)
+        assert "statement pooling mode" in said
+        assert "pool_mode = transaction" in said
+        report = shell("check", "--json", code=1).last
+        failed = {one["name"]: one for one in report["checks"] if one["status"] == "fail"}
+        assert failed.keys() == {"writing"}
+        assert "statement pooling mode" in failed["writing"]["detail"]
 
 
 def test_a_full_pooler_and_one_that_knows_no_such_thing(
