@@ -404,7 +404,13 @@ def _reveal_and_forget(world: World, flock: Flock) -> None:
     assert find(flock.hidden, shown.out), "a revealed value is shown"
     assert "of the subject" in shown.err
     world.shell.transcript.remove(shown.out)
-    world.loud("forget", user, "--reason", "a test")
+    everything = world.loud("reveal", "--user", user, "--all", "--reason", "a test")
+    assert find(flock.hidden, everything.out), "all that is held is shown"
+    world.shell.transcript.remove(everything.out)
+    world.loud("forget", user, "--reason", "a test", "--dry-run")
+    world.loud("forget", user, "--reason", "a test", "--certificate", "certificate.json")
+    for name in ("certificate.json", "certificate.txt"):
+        world.shell.transcript.append((world.shell.folder / name).read_text())
     world.loud("reveal", "--user", user, "--reason", "a test", code=1)
     world.loud("reveal", token, "--reason", "a test", code=1)
     assert world.sql("SELECT count(*) FROM events WHERE user_id = %s", user) == [(0,)]
