@@ -130,6 +130,33 @@ def test_a_backfill_claim_ends_with_its_transaction(
     assert shell("backfill", *files, "--json").last["skipped"] == 3
 
 
+def test_people_are_shown_rekeyed_and_erased(
+    make_shell: Callable[[str], Any],
+    pgbouncer: str,
+    pooler: Any,
+    query: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    shell = make_shell(pgbouncer)
+    shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
+    shell("migrate")
+    shell("send", "--file", write_logins(tmp_path / "logins.jsonl", 100, 0))
+    shell("run", "--drain")
+    (one,), (two,) = query("SELECT DISTINCT user_id FROM user_logins ORDER BY 1 LIMIT 2")
+    found = shell("reveal", "--user", one, "--all", "--reason", "a test", "--json").last
+    assert found["rows"]["public.user_logins"]
+    assert len(found["values"]) >= 2
+    shell("keys", "rotate", "pseudonym")
+    assert shell("keys", "rekey", "--json").last["rows_left"] == 0
+    names = f"{one}\n{two}\nnobody\n"
+    report = shell("forget", "-", "--reason", "a test", "--json", stdin=names).last
+    assert (report["found"], report["not_found_lines"]) == (2, [3])
+    assert query(f"SELECT count(*) FROM user_logins WHERE user_id IN ('{one}', '{two}')") == [(0,)]
+    assert shell("verify", "--json").last["ok"] is True
+    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert query("SELECT count(*) FROM pg_class WHERE relpersistence = 't'") == [(0,)]
+
+
 def test_ledger_days_that_are_missing_are_attached_by_a_running_pipeline(
     make_shell: Callable[[str], Any], pgbouncer: str, query: Callable[..., Any], tmp_path: Path
 ) -> None:
