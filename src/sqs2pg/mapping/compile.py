@@ -119,7 +119,9 @@ class MessageMapping:
 
         What the vault is to seal is added to `originals`.
         """
-        given = [unit.message or message for unit, message in zip(decoded, messages, strict=True)]
+        given = messages
+        if not self._envelope.is_plain:
+            given = [unit.message or one for unit, one in zip(decoded, messages, strict=True)]
         groups = _groups(decoded)
         made = [
             self._lines(target, given, groups, originals)
@@ -177,7 +179,9 @@ class MessageMapping:
             its = TargetRecords(
                 list(chain.from_iterable(numbers)), list(chain.from_iterable(indexes)), joined
             )
-        of = list(map(messages.__getitem__, its.messages))
+        of = messages
+        if its.messages != range(len(messages)):
+            of = list(map(messages.__getitem__, its.messages))
         lines = self._transformers[target].lines(of, its.columns, originals)
         return _Lines(its.messages, its.indexes, lines)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress, repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -103,7 +103,7 @@ class TypedReader:
         self._add_events(batch, found)
         self._add_dropped_fields(batch, found)
         if not batch.left:
-            return [*found]
+            return cast("list[DecodedMessage | None]", found)
         return [None if i in batch.left else decoded for i, decoded in enumerate(found)]
 
     def _documents(self, texts: Sequence[str]) -> list[Any]:

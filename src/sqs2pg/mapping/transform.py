@@ -167,7 +167,7 @@ class _ColumnPlan:
                 for value, day in zip(values, stamps, strict=True)
             ]
         else:
-            cells = [known[value] for value in values]
+            cells = list(map(known.__getitem__, values))
         if PermanentFault in set(map(type, known.values())):
             for index, cell in enumerate(cells):
                 if isinstance(cell, PermanentFault):
