@@ -70,7 +70,7 @@ def test_everything_on_one_person_and_nothing_on_another(
     assert found["reference"] in subject.replace("-", "")
     assert query("SELECT count(*) FROM pii.requested_name") == [(0,)]
 
-    shown = revealer("reveal", "--user", "-", "--all", *WHY, stdin="ann\n")
+    shown = revealer("reveal", "--user", "-", "--all", *WHY, stdin="\ufeffann\r\n")
     for part in ("rows of public.user_logins: 2", "device_id\t", "quarantined messages: 1"):
         assert part in shown.out
     assert "ann" not in shown.err

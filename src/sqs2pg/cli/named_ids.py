@@ -31,14 +31,22 @@ def ids_of(argument: str, headers: Iterable[str], *, exact: bool) -> list[str]:
     elif exact:
         ids = stdin_lines(most=PEOPLE_MAX)
     else:
-        lines = stdin_lines(most=PEOPLE_MAX)
-        lines[0] = lines[0].removeprefix("\ufeff")
-        ids = [line.removesuffix("\r") for line in lines]
+        ids = stdin_ids(most=PEOPLE_MAX)
     if not all(ids):
         raise SettingsError("a user id is empty", hint="give one id per line")
     if not exact:
         _refuse_what_is_no_id(ids, {header.casefold() for header in headers})
     return ids
+
+
+def stdin_ids(*, most: int) -> list[str]:
+    """Return stdin's lines, 1 to `most`, without line ends of Windows and a byte order mark.
+
+    Raises SettingsError, which quotes none of them.
+    """
+    lines = stdin_lines(most=most)
+    lines[0] = lines[0].removeprefix("\ufeff")
+    return [line.removesuffix("\r") for line in lines]
 
 
 def _refuse_what_is_no_id(ids: list[str], headers: set[str]) -> None:

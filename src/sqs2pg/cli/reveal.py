@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from sqs2pg.cli.named_ids import stdin_ids
 from sqs2pg.cli.options import (
     config_option,
     json_option,
     needing_role,
     print_json,
     run_async,
-    stdin_lines,
     terminal_text,
 )
 from sqs2pg.cli.person_report import show_person
@@ -73,7 +73,7 @@ def reveal(
         raise click.UsageError("--all goes with --user alone: neither TOKEN nor --limit")
     settings = load(config)
     if user == "-":
-        [user] = stdin_lines(most=1)
+        [user] = stdin_ids(most=1)
     if everything:
         assert user is not None
         show_person(run_async(reveal_everything(settings, user, reason, ticket)), as_json=as_json)
