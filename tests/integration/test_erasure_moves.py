@@ -167,6 +167,27 @@ async def test_what_cannot_be_reached_is_named(settings: MakeSettings, database:
     assert report.tables_alike == ["public.part_d"]
 
 
+async def test_another_target_of_the_same_columns_is_none_that_remains(
+    settings: MakeSettings, database: str
+) -> None:
+    fields = [
+        {"source": "user_id", "column": "user_id", "required": True},
+        {"source": "ip", "column": "masked_ip", "mask": "pseudonymize", "kind": "ip"},
+    ]
+    routes = [
+        {"table": "first", "when": {"field": "kind", "equals": "a"}, "field": fields},
+        {"table": "second", "field": fields},
+    ]
+    chosen = settings(**ON, route=routes)
+    await prepared(chosen, database)
+    async with Pipeline(chosen) as ready:
+        await write(ready, [message("ann", kind="a"), message("ann", kind="b")])
+    rows(database, "CREATE TABLE copied AS TABLE first")
+    report = (await forget(chosen, "ann")).report
+    assert report.tables == {"public.first": 1, "public.second": 1}
+    assert report.tables_alike == ["public.copied"]
+
+
 async def test_rows_that_keep_coming_leave_the_erasure_open(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:

@@ -346,16 +346,19 @@ class Eraser:
         [(count, newest)] = await self._session.execute(_UNREADABLE)
         report.quarantine_unreadable = count
         report.quarantine_unreadable_newest = newest
+        names = {
+            target.table: await resolve_table(self._session, target.table) or target.table
+            for target in self._targets
+        }
         for table, rows in self._rows.changed.items():
-            name = await resolve_table(self._session, table) or table
-            report.tables[name] = report.tables.get(name, 0) + rows
+            report.tables[names[table]] = report.tables.get(names[table], 0) + rows
         report.tables_skipped = sorted(self._rows.skipped)
         alike = {
             table
             for target in self._targets
             for table in await tables_alike(self._session, target.table)
         }
-        report.tables_alike = sorted(alike)
+        report.tables_alike = sorted(alike.difference(names.values()))
 
 
 def _groups(subjects: dict[str, str]) -> Iterable[dict[str, str]]:
