@@ -54,8 +54,11 @@ def named(executor: str) -> set[str]:
     text = (PACKAGE.parents[1] / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^[1-5]\. \*\*\w+\*\*: .*$", text, re.MULTILINE)
     assert len(lines) == 5
-    native, by_python = lines[2].split("; or else Python does, by ")
-    lines[2] = native if executor == "native" else by_python + " `mapping/encoder.py`"
+    before, _ = lines[1].split(" `mapping/native_encoder.py` decodes and masks in C;")
+    if executor == "native":
+        lines[1:3] = [before, "`mapping/native_encoder.py`"]
+    else:
+        lines[1] = lines[1].replace("`mapping/native_encoder.py`", "")
     return set(re.findall(r"`(\w+/\w+\.py)`", " ".join(lines)))
 
 
