@@ -82,10 +82,14 @@ def test_no_body_makes_the_extension_leave_its_buffers(sanitized: Path) -> None:
 def order(draw: random.Random) -> str:
     """The body of an order, its strings with escapes or without."""
     lines = [
-        {"sku": draw.choice(["A1", "ä", 'q"\t\\']), "n": draw.randrange(99), "price": 19.9}
+        {
+            "sku": draw.choice(["A1", "ä", 'q"\t\\']),
+            "n": draw.randrange(99),
+            "price": draw.choice([19.9, 1e-7, 1e300, 10**1_100, -0.0]),
+        }
         for _ in range(draw.randrange(4))
     ]
-    document = draw.choice([None, {"a": [1, {"b": "ü"}], "c": False}, [], "text"])
+    document = draw.choice([None, {"a\t": [1e99, {"b": "ü\\"}], "c": False}, [], "text"])
     user = {"id": draw.choice(["u1", "Zoë"]), "ip": "10.0.0.7"}
     whole = {"id": "o-1", "user": user, "lines": lines, "doc": document, "tags": ["x", "y", {}]}
     whole |= {"at": "2026-01-01T00:00:00.5+01:00", "more": {"deep": [[[]]]}}

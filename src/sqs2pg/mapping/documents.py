@@ -21,7 +21,7 @@ from sqs2pg.mapping import json_slices
 from sqs2pg.mapping.condition import Condition
 from sqs2pg.mapping.envelope.records import RECORDS_MAX, Records
 from sqs2pg.mapping.field_types import FIELD_TYPES
-from sqs2pg.mapping.json_slices import Slice
+from sqs2pg.mapping.json_slices import Slice, raw_text
 from sqs2pg.mapping.known_names import KnownNames, known_names, member_names
 from sqs2pg.message import Message
 from sqs2pg.settings import RECORD_INDEX, Target, attribute_key, required_sources, source_paths
@@ -286,8 +286,8 @@ def scopes(document: Slice, steps: Sequence[Step]) -> Iterator[tuple[Slice, ...]
         raise PermanentFault("missing_field")
     if not array.is_array:
         raise PermanentFault("wrong_type")
-    for element in array.elements():
-        for inner in scopes(element, steps[end + 1 :]):
+    for raw in array.elements():
+        for inner in scopes(Slice(raw_text(raw)), steps[end + 1 :]):
             yield (document, *inner)
 
 
@@ -301,10 +301,10 @@ def exists(value: Slice, names: Sequence[str]) -> bool:
     if not names:
         return True
     if value.is_array:
-        return any(exists(element, names) for element in value.elements())
+        return any(exists(Slice(raw_text(raw)), names) for raw in value.elements())
     if not value.is_object:
         return False
-    below = value.members().get(names[0])
+    below = value.member(names[0])
     return below is not None and exists(below, names[1:])
 
 
@@ -354,11 +354,19 @@ def _normalized(
 def _has_unknown(value: Slice, known: KnownNames) -> bool:
     """Whether there is a name that no path of the mapping has."""
     if value.is_array:
-        return any(_has_unknown(element, known) for element in value.elements())
+        texts = filter(_has_inside, map(raw_text, value.elements()))
+        return any(_has_unknown(Slice(text), known) for text in texts)
     if not value.is_object or known.members is None:
         return False
     below = known.members
+    if not value.members().keys() <= below.keys():
+        return True
     return any(
-        name not in below or _has_unknown(inner, below[name])
-        for name, inner in value.members().items()
+        _has_unknown(Slice(text), below[name])
+        for name, raw in value.members().items()
+        if _has_inside(text := raw_text(raw))
     )
+
+
+def _has_inside(text: str) -> bool:
+    return text[0] in "{["

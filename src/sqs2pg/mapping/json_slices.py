@@ -8,9 +8,10 @@ Faults are returned or raised without the JSON library's exceptions: those hold 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -35,9 +36,8 @@ SPACE = " \t\n\r"
 """What may stand around a JSON value (RFC 8259, section 2)."""
 _BRACKETS = bytes.maketrans(b"{[]}", b"(())")
 _NO_BRACKET = bytes(set(range(256)) - set(b'{[]}"'))
-_STEP = {ord("("): 1, ord(")"): -1}
-_PEELED = 8
-"""Levels that are taken off one by one before the rest is counted."""
+_OPEN = ord("(")
+_RUN = re.compile(rb"\(+|\)+")
 
 _raw = msgspec.json.Decoder(msgspec.Raw).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -61,13 +61,14 @@ def too_deep(text: str | bytes) -> bool:
     kept = bare.translate(_BRACKETS, _NO_BRACKET).replace(b'""', b"")
     if b'"' in kept:
         kept = b"".join(kept.split(b'"')[::2])
-    for level in range(_PEELED):
-        if not kept:
-            return False
-        if b"(" * (DEPTH_MAX + 1 - level) in kept:
-            return True
+    # The innermost level is taken off as long as that is much. Then few runs are left to count.
+    level, before = 0, 0
+    while len(kept) * 4 < before * 3 or not level:
+        level, before = level + 1, len(kept)
         kept = kept.replace(b"()", b"")
-    return max(accumulate(map(_STEP.__getitem__, kept)), default=0) > DEPTH_MAX - _PEELED
+    runs = _RUN.findall(kept)
+    deep = accumulate(len(run) if run[0] == _OPEN else -len(run) for run in runs)
+    return level + max(deep, default=0) > DEPTH_MAX
 
 
 def without_mark(body: str | bytes) -> str | bytes:
@@ -84,13 +85,13 @@ def without_mark(body: str | bytes) -> str | bytes:
 class Slice:
     """One JSON value: a slice of the body without the space around it."""
 
-    __slots__ = ("_elements", "_members", "text")
+    __slots__ = ("_inside", "_opened", "text")
 
     def __init__(self, text: str) -> None:
         """`text` must be valid JSON."""
         self.text = text
-        self._members: dict[str, Slice] | None = None
-        self._elements: list[Slice] | None = None
+        self._inside: Any = None
+        self._opened: dict[str | int, Slice] = {}
 
     @property
     def is_object(self) -> bool:
@@ -102,17 +103,33 @@ class Slice:
         """Whether it is an array."""
         return self.text[0] == "["
 
-    def members(self) -> dict[str, Slice]:
-        """Return the members of an object."""
-        if self._members is None:
-            self._members = {n: Slice(raw_text(raw)) for n, raw in _members(self.text).items()}
-        return self._members
+    def members(self) -> dict[str, msgspec.Raw]:
+        """Return the members of an object, not opened yet."""
+        if self._inside is None:
+            self._inside = _members(self.text)
+        return cast("dict[str, msgspec.Raw]", self._inside)
 
-    def elements(self) -> list[Slice]:
-        """Return the elements of an array."""
-        if self._elements is None:
-            self._elements = [Slice(raw_text(raw)) for raw in _elements(self.text)]
-        return self._elements
+    def elements(self) -> list[msgspec.Raw]:
+        """Return the elements of an array, not opened yet."""
+        if self._inside is None:
+            self._inside = _elements(self.text)
+        return cast("list[msgspec.Raw]", self._inside)
+
+    def member(self, name: str) -> Slice | None:
+        """Return a member of an object; None where it is missing."""
+        return self._open(name, self.members().get(name))
+
+    def element(self, index: int) -> Slice | None:
+        """Return an element of an array, from its end if `index` is negative; None: missing."""
+        found = self.elements()
+        return self._open(index, found[index] if -len(found) <= index < len(found) else None)
+
+    def _open(self, step: str | int, raw: msgspec.Raw | None) -> Slice | None:
+        if raw is None:
+            return None
+        if step not in self._opened:
+            self._opened[step] = Slice(raw_text(raw))
+        return self._opened[step]
 
     def read(self, steps: Sequence[str | int]) -> Slice | None:
         """Return the value at the end of the steps; None where it is missing or null.
@@ -126,12 +143,11 @@ class Slice:
             if isinstance(step, str):
                 if not value.is_object:
                     raise PermanentFault("wrong_type")
-                value = value.members().get(step)
+                value = value.member(step)
             else:
                 if not value.is_array:
                     raise PermanentFault("wrong_type")
-                found = value.elements()
-                value = found[step] if -len(found) <= step < len(found) else None
+                value = value.element(step)
         return None if value is None or value.text == "null" else value
 
     def __repr__(self) -> str:

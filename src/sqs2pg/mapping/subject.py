@@ -73,7 +73,7 @@ def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReade
     def read(body: str) -> str | None:
         try:
             document = parse(body)
-            found = document.members().get(source) if document.is_object else None
+            found = document.member(source) if document.is_object else None
             id_ = document.read(steps) if found is None else found
             if id_ is None:
                 return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.json_slices import parse, text_of
+from sqs2pg.mapping.json_slices import parse, raw_text, text_of
 
 RECORDS_MAX = 100_000
 """Most records of one message: a megabyte of `1,1,1,…` must not become a million rows."""
@@ -50,10 +50,9 @@ def read_records(payload: str | bytes, how: str) -> Records:
         whole = parse(text)
         if not whole.is_array:
             raise PermanentFault("not_an_array")
-    texts = [element.text for element in whole.elements()]
-    if len(texts) > RECORDS_MAX:
+    if len(whole.elements()) > RECORDS_MAX:
         raise PermanentFault("too_many_records")
-    return Records(texts, several=True)
+    return Records(list(map(raw_text, whole.elements())), several=True)
 
 
 def _line_count(payload: str | bytes) -> int:
