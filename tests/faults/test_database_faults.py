@@ -193,7 +193,7 @@ async def test_a_full_disk_is_waited_out(world: World, met: Met, servers: Server
         Fault(act=Act.HALF_CLOSE, way=Way.DOWN, after=b"COPY 40"),
         Fault(act=Act.CLOSE, after=COPY_TARGET, at=INSIDE),
         Fault(act=Act.HALF_CLOSE, after=COPY_TARGET, at=INSIDE),
-        Fault(act=Act.RESET, after=b"SET CONSTRAINTS"),
+        Fault(act=Act.RESET, after=b"SET CONSTRAINTS ALL IMMEDIATE;"),
         Fault(act=Act.THROTTLE, after=COPY_TARGET, bytes_per_s=20_000),
     ],
     ids=lambda fault: f"{fault.act}-{fault.way}",

@@ -50,11 +50,14 @@ VISIBILITY_S = 4
 extends leases, at a third of it, in time."""
 WAIT_S = 120.0
 """Longest wait for an event: for a busy machine, not for the event."""
-FIRST_STATEMENTS = b"set_config('synchronous_commit'"
-"""In the message that begins a batch's transaction; the upkeep's have it not."""
-COPY_TARGET = b'COPY "user_logins"'
-LAST_STATEMENTS = b"INSERT INTO sqs2pg.tally"
-"""How the message begins that holds a batch's COMMIT; its reply comes when COMMIT is done."""
+FIRST_STATEMENTS = b"set_config('statement_timeout', '60000'"
+"""In the message that begins a batch's transaction. Neither the upkeep's has it nor that of the
+rehearsal before the first batch, which has a shorter timeout."""
+COPY_TARGET = b'"create_date") FROM STDIN\0d'
+"""Where the COPY of a batch's rows has begun, and the rows come; a rehearsal has none."""
+LAST_STATEMENTS = b"dropped, target) VALUES"
+"""In the message that holds a batch's COMMIT; its reply comes when COMMIT is done. A rehearsal
+enters no values."""
 RECEIVE = b"AmazonSQS.ReceiveMessage"
 DELETE = b"AmazonSQS.DeleteMessageBatch"
 EXTEND = b"AmazonSQS.ChangeMessageVisibilityBatch"
