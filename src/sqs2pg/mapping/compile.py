@@ -32,7 +32,7 @@ from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.transform import Cell, Transformer
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, MessageAttribute, Row, TargetLines
-from sqs2pg.settings import Settings, Target, required_sources
+from sqs2pg.settings import ATTRIBUTE, Settings, Target, required_sources
 
 _message_id = attrgetter("message_id")
 _body = attrgetter("body")
@@ -55,6 +55,10 @@ class MessageMapping:
         """See `compile_mapping`."""
         self._envelope = Envelope(settings.envelope)
         self._drops = bool(settings.dropped)
+        self._reads_attributes = any(
+            isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
+            for field in settings.fields
+        )
         self._documents = DocumentReader(
             settings.targets,
             unknown_fields=settings.unknown_fields,
@@ -87,7 +91,7 @@ class MessageMapping:
         return [
             one
             if isinstance(one, PermanentFault)
-            else _completed(self._read(one) if unit is None else unit, message, one)
+            else self._completed(self._read(one) if unit is None else unit, message, one)
             for message, one, unit in zip(messages, opened, self._read_all(opened), strict=True)
         ]
 
@@ -159,6 +163,17 @@ class MessageMapping:
             return self._documents.read(opened.records)
         except PermanentFault as fault:
             return fault.with_traceback(None)
+
+    def _completed(
+        self, decoded: Decoded | PermanentFault, message: Message, opened: Opened
+    ) -> Decoded | PermanentFault:
+        """Add what only the envelope knows."""
+        if isinstance(decoded, DecodedMessage):
+            records = opened.records
+            decoded.several = decoded.several or records.several or len(records.texts) > 1
+            if opened.attributes and self._reads_attributes:
+                decoded.message = _with_attributes(message, opened.attributes)
+        return decoded
 
     def _lines(
         self,
@@ -255,18 +270,6 @@ def _row(key: str, message_id: str, texts: Mapping[int, list[str]], dropped: int
     parts = [TargetLines(target, "".join(lines), len(lines)) for target, lines in texts.items()]
     first = parts[0] if parts else TargetLines(0, "", 0)
     return Row(key, message_id, first.text, first.count, first.target, tuple(parts[1:]), dropped)
-
-
-def _completed(
-    decoded: Decoded | PermanentFault, message: Message, opened: Opened
-) -> Decoded | PermanentFault:
-    """Add what only the envelope knows."""
-    if isinstance(decoded, DecodedMessage):
-        records = opened.records
-        decoded.several = decoded.several or records.several or len(records.texts) > 1
-        if opened.attributes:
-            decoded.message = _with_attributes(message, opened.attributes)
-    return decoded
 
 
 def _with_attributes(message: Message, added: Mapping[str, str]) -> Message:
