@@ -27,11 +27,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from sqs2pg.cli.embedded.child_process import reserve_port
+from sqs2pg.postgres.rehearsal import MARK
 
 T = TypeVar("T")
 
 WAIT_S = 120.0
 """Longest wait for a fault to fire; what it takes on a busy machine, not what it should take."""
+REHEARSAL = f"BEGIN {MARK}".encode()
+"""From here to ROLLBACK a start goes through a batch's statements; tests mean those of a batch."""
 _CHUNK = 64 * 1024
 _LINGER_0 = struct.pack("ii", 1, 0)  # close() sends RST. Source: socket(7), SO_LINGER
 
@@ -151,6 +154,11 @@ class _Watch:
         self._tail = b""  # the end of what passed, too short to hold the pattern
         self._left: int | None = None if armed.fault.after else armed.fault.at
 
+    @property
+    def has_pattern(self) -> bool:
+        """Whether it waits for bytes of the protocol."""
+        return bool(self._fault.after)
+
     def place(self, data: bytes) -> int | None:
         """The offset in `data` to strike at, or None if it does not strike here."""
         if self.armed.spent:
@@ -196,6 +204,7 @@ class _Stream:
 
     async def deliver(self, data: bytes) -> bool:
         """Pass bytes on, with the faults in force; False at the end of this stream."""
+        self._note_rehearsal(data)
         while data:
             while self.on_first_byte:
                 if not await self._strike(self.on_first_byte.pop()):
@@ -224,7 +233,7 @@ class _Stream:
             fresh = armed not in self._watches and (self._way, armed) not in self._connection.done
             if armed.fault.way is self._way and fresh and not armed.spent:
                 self._watches[armed] = _Watch(armed)
-        places = [(watch.place(data), watch) for watch in self._watches.values()]
+        places = [(watch.place(data), watch) for watch in self._looking()]
         strikes = [(place, watch) for place, watch in places if place is not None]
         if not strikes:
             return None, len(data)
@@ -253,9 +262,22 @@ class _Stream:
             await armed.released.wait()
         return fault.act not in CUTS
 
+    def _looking(self) -> list[_Watch]:
+        """Return the watches that take notice: those for a pattern wait for a batch."""
+        watches = list(self._watches.values())
+        if self._connection.rehearsing:
+            return [watch for watch in watches if not watch.has_pattern]
+        return watches
+
+    def _note_rehearsal(self, data: bytes) -> None:
+        if self._way is Way.UP and REHEARSAL in data:
+            self._connection.rehearsing = True
+
     async def _pass_on(self, data: bytes) -> None:
-        for watch in self._watches.values():
+        for watch in self._looking():
             watch.passed(data)
+        if self._way is Way.UP and b"ROLLBACK" in data:
+            self._connection.rehearsing = False
         step = max(1, self._rate // 20) if self._rate else len(data)
         while data:
             self.writer.write(data[:step])
@@ -282,6 +304,8 @@ class _Connection:
             Way.DOWN: _Stream(Way.DOWN, client[1], self),
         }
         self.done: set[tuple[Way, Armed]] = set()
+        self.rehearsing = False
+        """Whether the client goes through a batch's statements without rows."""
 
     async def run(self) -> None:
         """Pump both ways until both have ended."""

@@ -20,7 +20,7 @@ from sqs2pg.postgres.sqlstate_hints import STATEMENT_MODE_HINT, hint_of
 from sqs2pg.postgres.target_copy import TargetTable
 
 # Somebody else's lock, load or restart: it may pass by itself.
-_PASSING = ("08", "40", "53", "55P03", "55006", "57", "58")
+_PASSING = ("08", "25P", "40", "53", "55P03", "55006", "57", "58")
 
 _READ_ONLY = """SELECT pg_is_in_recovery(), current_user, quote_ident(current_user), source
 FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'"""

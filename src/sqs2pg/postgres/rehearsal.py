@@ -21,6 +21,9 @@ from sqs2pg.postgres.ledger import Ledger
 from sqs2pg.postgres.slow_path import CONSTRAIN
 from sqs2pg.postgres.sqlstate import DatabaseFault, diagnose
 
+MARK = "/* rehearsal */"
+"""After BEGIN, for who reads the server's log or what is on the wire."""
+
 
 class Refusal(msgspec.Struct, frozen=True):
     """The first statement of a batch that PostgreSQL refuses without any row."""
@@ -41,7 +44,7 @@ async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None
     ledger = Ledger(plan.id, undated=plan.undated, dedupe=plan.dedupe)
     table = needs = ""
     try:
-        async with BatchTransactions(plan, vault).open(session) as transaction:
+        async with BatchTransactions(plan, vault, MARK).open(session) as transaction:
             table, needs = "sqs2pg.delivery", "INSERT"
             await ledger.copy(session, b"", ())
             needs = "SELECT, INSERT"
