@@ -356,7 +356,7 @@ def _has_unknown(value: Slice, known: KnownNames) -> bool:
     if value.is_array:
         texts = filter(_has_inside, map(raw_text, value.elements()))
         return any(_has_unknown(Slice(text), known) for text in texts)
-    if not value.is_object or known.members is None:
+    if not value.is_object or known.members is None or known.scalar:
         return False
     below = known.members
     if not value.members().keys() <= below.keys():

@@ -13,6 +13,9 @@ class KnownNames(msgspec.Struct):
     """The member names that a mapping reads at one point of a document; None: any name."""
 
     members: dict[str, KnownNames] | None
+    scalar: bool = False
+    """A field wants a text, a number or a boolean here: an object is `wrong_type`, whatever its
+    names."""
 
 
 def member_names(path: str) -> list[str]:
@@ -43,9 +46,19 @@ def known_names(
         for field in target.fields:
             if field.type == "jsonb" and field.source:
                 _allow_all_below(root, member_names(field.source))
+            elif field.source:
+                _expect_scalar(root, member_names(field.source))
     for name in dropped:
         _allow_all_below(root, member_names(name))
     return root
+
+
+def _expect_scalar(at: KnownNames, steps: Sequence[str]) -> None:
+    for step in steps:
+        if at.members is None:
+            return
+        at = at.members[step]
+    at.scalar = at.members == {}
 
 
 def _allow_all_below(at: KnownNames, steps: Sequence[str]) -> None:

@@ -371,6 +371,9 @@ def test_unknown_fields_are_looked_for_where_the_mapping_looks() -> None:
         {**good, "items": [{"sku": "s"}, {CANARY: 1}]},
     ):
         assert refused(compiled, bad) == ("unknown_field", "")
+    # Where a scalar is wanted an object is of the wrong type, whatever names it has.
+    wrong = {**good, "user": {"id": {CANARY: 1}}}
+    assert refused(compiled, wrong) == ("wrong_type", "user.id")
     assert isinstance(result(mapping(field=fields), {**good, CANARY: 1}), Row)
 
 
