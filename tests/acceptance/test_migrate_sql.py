@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,9 @@ def test_the_script_runs_as_a_plain_role(shell: Shell, database: str) -> None:
         try:
             url = psycopg.conninfo.make_conninfo(database, user=f"plain_{name}", password=PASSWORD)
             run_script(url, shell("migrate", "--sql").out)
-            assert "nothing to do" in shell("migrate", DATABASE_URL=url).out
+            done = shell("migrate", DATABASE_URL=url).out
+            # It may lack CREATEROLE where no other database of the cluster has made the roles.
+            assert "nothing to do" in done or done.startswith("could not create sqs2pg_ingest")
+            assert not re.search("applied|attached|created table|registered", done)
         finally:
             admin.execute(f"DROP OWNED BY plain_{name} CASCADE; DROP ROLE plain_{name}".encode())
