@@ -318,7 +318,9 @@ def test_a_message_that_kills_its_sandbox_alone_is_set_aside(start: Start, query
             "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS"
             " 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END'"
         )
-        query("CREATE TRIGGER hang BEFORE INSERT ON user_logins EXECUTE FUNCTION hang()")
+        query(
+            "CREATE TRIGGER hang BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION hang()"
+        )
         function.api.offer(event, 30.0)
         while query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == [(0,)]:
             assert function.process.poll() is None, function.log
