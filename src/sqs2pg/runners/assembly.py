@@ -38,7 +38,7 @@ from sqs2pg.telemetry.traces import start_traces
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.backfill import Backfill
-from sqs2pg.pipeline.replay import Replayer
+    from sqs2pg.pipeline.replay import Replayer
 
 log = structlog.get_logger(__name__)
 
