@@ -137,7 +137,13 @@ class HttpConnection(asyncio.Protocol):
         self.usable = self._begun = self._headed = self._complete = self._reply_started = False
         self.deadline = self._loop.time() + self._silence_s
         self._whole_by = self.deadline + REPLY_S_MAX
-        transport.write(request)
+        # At the end of this turn of the loop, with the requests of the other connections: to wake a
+        # server that sleeps costs more than a request, and so it is woken once.
+        self._loop.call_soon(self._write, transport, request)
+
+    def _write(self, transport: asyncio.Transport, request: bytes) -> None:
+        if not transport.is_closing():
+            transport.write(request)
 
     def expire(self, now: float) -> None:
         """End the exchange with `aws_timeout` if its deadline is over."""

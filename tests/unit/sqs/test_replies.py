@@ -18,15 +18,16 @@ class Sent(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[object] = []
+        self._closing = False
 
     def write(self, data: object) -> None:
         self.requests.append(data)
 
     def is_closing(self) -> bool:
-        return False
+        return self._closing
 
     def abort(self) -> None:
-        """Nothing is open."""
+        self._closing = True
 
     close = abort
 
@@ -42,8 +43,10 @@ async def taken(reply: bytes) -> bytes | None:
     connection, sent = HttpConnection(lambda _: None), Sent()
     connection.connection_made(sent)
     exchange = asyncio.create_task(connection.exchange(b"first", 30.0, next_request))
+    await asyncio.sleep(0)  # until it is asked for
     await asyncio.sleep(0)  # until it is sent
     connection.data_received(reply)
+    await asyncio.sleep(0)  # requests go out at the end of the turn
     assert sent.requests == [b"first", b"next"][: 1 + len(bodies)]
     exchange.cancel()
     await asyncio.wait([exchange])
