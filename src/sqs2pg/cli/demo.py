@@ -98,10 +98,8 @@ def demo(
         ok = report.ok and report.written + report.quarantined == sent
         if not as_json:
             run_async(_show(settings, totals, report))
-            print(
-                f"\nsent {sent:,} = written {report.written:,} + "
-                f"quarantined {report.quarantined:,}: {'yes' if ok else 'NO'}"
-            )
+            ended = f"written {report.written:,} + quarantined {report.quarantined:,}"
+            print(f"\nsent {sent:,} = {ended}: {'yes' if ok else 'NO'}")
         if recover:
             run_async(show_recovery(settings, say))
             report = run_async(check(settings))
@@ -112,10 +110,14 @@ def demo(
     if as_json:
         print_json({"sent": sent, **as_flat(totals)})
     if not ok:
-        raise FatalFault(
-            "the books do not balance", code="verify", hint="run `sqs2pg demo --keep`, then verify"
-        )
+        raise _unbalanced()
     return 0
+
+
+def _unbalanced() -> FatalFault:
+    return FatalFault(
+        "the books do not balance", code="verify", hint="run `sqs2pg demo --keep`, then verify"
+    )
 
 
 def _stopped(sent: int, report: verification.VerifyReport) -> FatalFault:

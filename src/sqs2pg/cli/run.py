@@ -57,9 +57,7 @@ def run(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     count = _worker_count(workers)
     if ray and (local or count > 1):
-        raise click.UsageError(
-            "--ray goes without --local and --workers: see [ray] in the settings"
-        )
+        raise click.UsageError("--ray goes without --local and --workers: see [ray] in settings")
     from sqs2pg.cli.run_process import Drain
 
     with _local_servers() if local else contextlib.nullcontext():
@@ -68,39 +66,29 @@ def run(
             from sqs2pg.cli.embedded.local_environment import prepare
 
             run_async(prepare(settings))
-        until_empty = None
-        if drain and count == 1:  # each of several workers finds out for itself
-            until_empty = Drain(drain_timeout_s)
+        # Each of several workers finds out for itself.
+        until_empty = Drain(drain_timeout_s) if drain and count == 1 else None
         if ray:
             totals = run_async(_run_over(ray, settings, config, until_empty))
         elif count > 1:
             from sqs2pg.cli.run_workers import run_workers
 
-            totals = run_async(
-                run_workers(
-                    count,
-                    config=config,
-                    drain=drain,
-                    drain_timeout_s=drain_timeout_s,
-                    settings=settings,
-                    verbose=verbose,
-                )
-            )
+            start = partial(run_workers, config=config, settings=settings, verbose=verbose)
+            totals = run_async(start(count, drain=drain, drain_timeout_s=drain_timeout_s))
         else:
             from sqs2pg.cli.live_view import wanted
             from sqs2pg.cli.run_pipeline import consume
 
-            totals = run_async(
-                consume(
-                    settings,
-                    drain=until_empty,
-                    address_file=status_file,
-                    view=wanted(),
-                    verbose=verbose,
-                    read=partial(load, config),
-                    exits=not local,
-                )
+            one = consume(
+                settings,
+                drain=until_empty,
+                address_file=status_file,
+                view=wanted(),
+                verbose=verbose,
+                read=partial(load, config),
+                exits=not local,
             )
+            totals = run_async(one)
     _report(totals, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
 

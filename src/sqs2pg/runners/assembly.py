@@ -126,15 +126,7 @@ async def assemble_processors(
             Sink(session, sink_plan, connector, compiled.vault, streak) for session in sessions
         ]
         processors = [
-            Processor(
-                compiled.plan,
-                sink,
-                metrics,
-                batch_log,
-                traces,
-                follow=rotation.follow,
-                recent=recent,
-            )
+            Processor(compiled.plan, sink, metrics, batch_log, traces, rotation.follow, recent)
             for sink in sinks
         ]
         await _require_writable(sinks[0], sink_plan)
