@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -382,3 +383,17 @@ class MadeUp:
             attributes = {draw.choice(("tenant", "sns.Subject", "s3.key")): said}
         sent_ms = draw.choice((SENT_MS,) * 200 + (0, 1, -1, 253_402_300_799_999))
         return Message(name, "-", self.body(), SystemAttributes(sent_ms), attributes)
+
+
+def check_many(check: Callable[[Random, Counter[str]], None], messages: int) -> Counter[str]:
+    """Check made-up mappings until so many messages were seen; name the seed of one that fails."""
+    seen: Counter[str] = Counter()
+    seed = 0
+    while seen["messages"] < messages:
+        seed += 1
+        try:
+            check(Random(seed), seen)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+    return seen

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqs2pg.errors import SettingsError
-from tests.mappings import MadeUp
+from tests.mappings import MadeUp, check_many
 from tests.native import Both, with_queue_id
 
 CASES = int(os.environ.get("SQS2PG_NATIVE_CASES", "6000"))
@@ -49,15 +49,7 @@ def test_mappings_that_shrink(draw: Random) -> None:
 
 
 def test_many_mappings() -> None:
-    seen: Counter[str] = Counter()
-    seed = 0
-    while seen["messages"] < CASES:
-        seed += 1
-        try:
-            check(Random(seed), seen)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+    seen = check_many(check, CASES)
     print(dict(seen))
     # It cannot pass by always refusing.
     assert seen["messages"] > 4 * seen["without a fast path"]

@@ -18,7 +18,7 @@ from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.document_types import NoTypesError
 from sqs2pg.message import Message
 from sqs2pg.settings import Field, Settings
-from tests.mappings import MadeUp
+from tests.mappings import MadeUp, check_many
 from tests.native import masks_of
 
 CASES = int(os.environ.get("SQS2PG_READER_CASES", "6000"))
@@ -92,13 +92,5 @@ def test_mappings_that_shrink(draw: Random) -> None:
 
 
 def test_many_mappings() -> None:
-    seen: Counter[str] = Counter()
-    seed = 0
-    while seen["messages"] < CASES:
-        seed += 1
-        try:
-            check(Random(seed), seen)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+    seen = check_many(check, CASES)
     assert seen["rows"] > 0.2 * seen["messages"]
