@@ -87,7 +87,7 @@ class Both:
     def pack(self, units: Sequence[Message]) -> Packed | None:
         """Return what C makes of a batch."""
         packed = self.fast.pack(units, b"1\n", KEYINGS["dated"], False, b"")
-        return None if packed is None else Packed(*packed)  # type: ignore[arg-type]
+        return None if packed is None else Packed(*packed)
 
     def rows(self, messages: Sequence[Message]) -> list[Row | None]:
         """Return the native rows; None of messages that are left to Python."""

@@ -238,7 +238,7 @@ def test_units_that_must_be_left_are_left() -> None:
     ]
     packed = both().fast.pack(units, b"1\n", 0, False, b"\0\1\0")
     assert packed is not None
-    assert Packed(*packed).left == (1,)  # type: ignore[arg-type]
+    assert Packed(*packed).left == (1,)
     with pytest.raises(ValueError, match="mark"):
         both().fast.pack(units, b"1\n", 0, False, b"\0\1")
     with pytest.raises(ValueError, match="keying"):

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row, TargetLines
 
@@ -108,6 +109,10 @@ class Encoded:
 
 class Encoder(Protocol):
     """One executor of a compiled mapping."""
+
+    @property
+    def mapping(self) -> MessageMapping:
+        """What it follows, for a replay: its keys are those of the quarantine's entries."""
 
     def keys(self, units: Sequence[Message], /) -> list[str]:
         """Return the ledger key that each unit has before its body is read."""

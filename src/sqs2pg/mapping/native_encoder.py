@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.encoder import NONE_UNREAD, CopyText, Encoded, UnitFault
@@ -61,7 +61,7 @@ class FastPath(Protocol):
         in_order: bool,
         left: bytes,
         /,
-    ) -> tuple[object, ...] | None:
+    ) -> tuple[Any, ...] | None:
         """Return a `Packed` batch; None where Python must do all of it.
 
         Rows come in the order of the keys, or with `in_order` in that of the units. `left` has a
@@ -89,6 +89,7 @@ class NativeEncoder:
         self._dropped = dropped
         self._vault = vault
         self.keys = python.keys
+        self.mapping = python.mapping
 
     def encode(
         self,
@@ -127,7 +128,7 @@ class NativeEncoder:
         packed = self._fast_path.pack(
             units, ledger_end.encode(), self._keying, self._python.in_order, marks
         )
-        return None if packed is None else Packed(*packed)  # type: ignore[arg-type]
+        return None if packed is None else Packed(*packed)
 
     def _take_originals(
         self, units: Sequence[Message], packed: Packed, originals: Originals

@@ -44,7 +44,7 @@ class PythonEncoder:
         are sorted by key. `recovers`: collect what the rows hide. `clock`: seconds, for
         `Encoded.decoded_at`.
         """
-        self._mapping = mapping
+        self.mapping = mapping
         self._targets = targets
         self.keys = make_keys
         self._dedupe = dedupe
@@ -88,9 +88,9 @@ class PythonEncoder:
         self, units: Sequence[Message], unread: Mapping[str, PermanentFault]
     ) -> list[Decoded | PermanentFault]:
         if not unread:
-            return self._mapping.decode_all(units)
+            return self.mapping.decode_all(units)
         return [
-            unread.get(unit.message_id) or self._mapping.decode_all([unit])[0] for unit in units
+            unread.get(unit.message_id) or self.mapping.decode_all([unit])[0] for unit in units
         ]
 
     def _keys_of(
@@ -101,7 +101,7 @@ class PythonEncoder:
             for index, record in enumerate(decoded):
                 if isinstance(record, PermanentFault):
                     continue
-                if name := self._mapping.event(record):
+                if name := self.mapping.event(record):
                     keys[index] = self._dedupe(name)
         return keys
 
@@ -142,13 +142,13 @@ class PythonEncoder:
                 else:
                     chosen.append(index)
                     good.append(record)
-        masked = self._mapping.rows(
+        masked = self.mapping.rows(
             [keys[index] for index in chosen],
             [units[index] for index in chosen],
             good,
             originals,
         )
-        dropped_fields = self._mapping.count_dropped(good)
+        dropped_fields = self.mapping.count_dropped(good)
         if set(map(type, masked)) <= {Row}:
             return cast("list[Row]", masked), faults, dropped_fields
         rows: list[Row] = []

@@ -178,7 +178,7 @@ class Backfill:
         """Whether the mapping can read a line's form, whatever is in it."""
         message = Message("", "", body.decode("utf-8", "surrogateescape"), SystemAttributes(0))
         try:
-            self._processor.plan.mapping.decode(message)
+            self._processor.plan.encoder.mapping.decode(message)
         except PermanentFault as fault:
             return fault.code not in _OTHER_FORMS
         return True

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.pipeline.large_payloads import Payloads
@@ -30,8 +29,6 @@ class Plan(msgspec.Struct, frozen=True):
     """How messages become rows."""
 
     encoder: Encoder
-    mapping: MessageMapping
-    """What the encoder follows, for a replay: its keys are those of the entries."""
     seal: Seal
     fifo: bool = False
     """Rows go in SequenceNumber order."""

@@ -167,7 +167,7 @@ class Replayer:
         messages: list[Message] = []
         records: list[Decoded] = []
         keys: list[str] = []
-        mapping, dedupe = self._plan.mapping, self._plan.dedupe
+        mapping, dedupe = self._plan.encoder.mapping, self._plan.dedupe
         for key, entry in entries.items():
             try:
                 message = self._open(entry)

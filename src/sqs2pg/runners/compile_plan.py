@@ -61,7 +61,6 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         masks = masks_of(settings, keyring)
         plan = Plan(
             encoder=self._encoder(masks, self.columns),
-            mapping=compile_mapping(settings, self.columns, masks),
             payloads=payloads_of(settings),
             refresh=lambda session: self._refresh(session, masks),
             columns=self.columns,
