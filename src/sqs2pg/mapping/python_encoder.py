@@ -89,9 +89,9 @@ class PythonEncoder:
     ) -> list[Decoded | PermanentFault]:
         if not unread:
             return self.mapping.decode_all(units)
-        return [
-            unread.get(unit.message_id) or self.mapping.decode_all([unit])[0] for unit in units
-        ]
+        readable = [unit for unit in units if unit.message_id not in unread]
+        decoded = iter(self.mapping.decode_all(readable))
+        return [unread.get(unit.message_id) or next(decoded) for unit in units]
 
     def _keys_of(
         self, units: Sequence[Message], decoded: Sequence[Decoded | PermanentFault]
