@@ -67,8 +67,8 @@ class Encoded:
         originals: Originals | None = None,
         decoded_at: float | None = None,
     ) -> None:
-        """`make_keys` and `make_rows` are called when somebody asks: the fast path of a batch needs
-        neither.
+        """`make_keys` and `make_rows` are called when somebody asks: a batch on the COPY path
+        needs neither.
         """
         self.count = count
         """Units that are written: those with a line in `ledger`."""

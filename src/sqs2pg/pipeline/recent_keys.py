@@ -1,7 +1,7 @@
 """Keys just committed: they tell a second delivery of a message before it is encoded.
 
 A standard queue may deliver a message twice. The ledger knows it, but asking it costs the whole
-batch its fast path. This process remembers what it has committed itself, and answers for that.
+batch its COPY path. This process remembers what it has committed itself, and answers for that.
 
 Promises: `find` returns only messages that this process has committed. Whatever it does not
 remember, or another process has committed, the ledger finds.

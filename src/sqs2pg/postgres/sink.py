@@ -1,7 +1,7 @@
 """Write: an encoded batch -> PostgreSQL, in one transaction with its ledger entries.
 
-Fast path: COPY the ledger entries, the rows and the quarantine straight in. Slow path, taken when
-the fast one fails: claim the keys (what the ledger has already is a duplicate), find the rows that
+COPY path: copy the ledger entries, the rows and the quarantine straight in. Slow path, taken when
+the COPY path fails: claim the keys (what the ledger has already is a duplicate), find the rows that
 the database rejects, quarantine them, commit the rest.
 
 Promises: after `write` returns, every row of the batch is durably committed as WRITTEN, was
@@ -163,7 +163,7 @@ class Sink:
         """
         await self.connected()
         fault: DatabaseFault | None = None
-        for path in (self._write_fast, self._write_slow, self._write_slow):
+        for path in (self._write_by_copy, self._write_slow, self._write_slow):
             if fault and fault.verdict is Verdict.NO_PARTITION:
                 await self._attach_days(batch)
             done = await self._try(path(batch, fault))
@@ -204,7 +204,7 @@ class Sink:
         where = self._targets.writing
         return transient(fault, "PostgreSQL could not take the batch", table=where)
 
-    async def _write_fast(
+    async def _write_by_copy(
         self, batch: Batch, _before: DatabaseFault | None
     ) -> BatchResult | DatabaseFault:
         encoded, dead = batch.encoded, batch.dead
