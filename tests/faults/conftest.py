@@ -10,10 +10,20 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks.queue_server import QueueServer
+from sqs2pg.cli.embedded import Postgres, memory_folder
+from sqs2pg.cli.embedded import servers as start_servers
 from sqs2pg.keys import provider_file
 
 from .proxy import FaultProxy
 from .world import QUEUE, Met, World, prepare
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """A server that nobody else uses."""
+    with start_servers(sqs=False, base=memory_folder(2**30)) as local:
+        assert local.postgres is not None
+        yield local.postgres
 
 
 @pytest.fixture

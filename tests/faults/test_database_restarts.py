@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import psycopg
 import pytest
 
-from sqs2pg.cli.embedded import Postgres, memory_folder
-from sqs2pg.cli.embedded import servers as start_servers
+from sqs2pg.cli.embedded import Postgres
 
 from .proxy import Act, Fault
-from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, users
+from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, emptied, users
 
 COUNT = 60
 ONE_BATCH = {"connections": 1, "linger_ms": 300}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """A server that nobody else uses."""
-    with start_servers(sqs=False, base=memory_folder(2**30)) as local:
-        assert local.postgres is not None
-        yield local.postgres
-
-
 @pytest.fixture
 def database(server: Postgres) -> str:
     """Its one database, as before the last test."""
-    server.start()
-    with_nothing = "DROP SCHEMA IF EXISTS sqs2pg, pii CASCADE; DROP TABLE IF EXISTS user_logins"
-    with psycopg.connect(server.url, autocommit=True) as admin:
-        admin.execute(with_nothing)
-    return server.url
+    return emptied(server)
 
 
 @pytest.mark.parametrize("moment", [FIRST_STATEMENTS, COPY_TARGET, LAST_STATEMENTS])

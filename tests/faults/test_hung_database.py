@@ -14,33 +14,21 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sqs2pg.cli.embedded import Postgres, memory_folder
-from sqs2pg.cli.embedded import servers as start_servers
+from sqs2pg.cli.embedded import Postgres
 from sqs2pg.runners.pipeline import Pipeline
 from tests.waiting import until
 
-from .world import Met, World, users
+from .world import Met, World, emptied, users
 
 COUNT = 60
 WRITERS = 2
 POLL = {"poll_s": 0.1}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """A server that nobody else uses."""
-    with start_servers(sqs=False, base=memory_folder(2**30)) as local:
-        assert local.postgres is not None
-        yield local.postgres
-
-
 @pytest.fixture
 def database(server: Postgres) -> str:
     """Its one database, without our tables."""
-    server.start()
-    with psycopg.connect(server.url, autocommit=True) as admin:
-        admin.execute("DROP SCHEMA IF EXISTS sqs2pg, pii CASCADE; DROP TABLE IF EXISTS user_logins")
-    return server.url
+    return emptied(server)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ import sqs2pg.postgres.sink
 import sqs2pg.postgres.sqlstate
 import sqs2pg.telemetry.metrics
 from benchmarks.queue_server import ManifestLine, QueueServer
+from sqs2pg.cli.embedded import Postgres
 from sqs2pg.errors import Sqs2pgError, Stage
 from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.postgres.migrate import migrate, pipeline_id
@@ -358,3 +359,11 @@ async def prepare(world: World) -> None:
     session = await connect(chosen)
     await migrate(session, chosen)
     await session.close()
+
+
+def emptied(server: Postgres) -> str:
+    """Start a server that may be down, drop what tests made there; return its database's URL."""
+    server.start()
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA IF EXISTS sqs2pg, pii CASCADE; DROP TABLE IF EXISTS user_logins")
+    return server.url
