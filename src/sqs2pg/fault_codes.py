@@ -159,7 +159,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "s3_unreachable": ("S3 cannot be reached.", _NETWORK),
         "subject_key_damaged": (
-            "One person's data key does not open; their messages are held.",
+            "One person's data key does not open; their messages alone are isolated.",
             "Restore its row of `pii.subject_key`, or erase the person.",
         ),
         "subject_key_root": (

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +265,115 @@ def test_a_trigger_that_fails_for_one_row_gives_one_message_back(
         assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
         query("DROP TRIGGER reads ON user_logins")
         assert function.invoke({"Records": [records[7]]}).failures == []
+
+
+DAMAGE = """UPDATE pii.subject_key
+SET wrapped_key = set_byte(wrapped_key, 30, get_byte(wrapped_key, 30) # 1)
+WHERE subject = (SELECT v.subject FROM pii.value v JOIN user_logins u ON u.masked_ip = v.token
+                 WHERE u.user_id = 'u7' LIMIT 1) RETURNING subject"""
+
+
+def people(names: list[str], octet: int) -> dict[str, Any]:
+    """An event: a message of u0, u1, … each, from addresses of their own."""
+    return {
+        "Records": [
+            record(name, login(f"u{at}", ip=f"192.0.{octet}.{at}")) for at, name in enumerate(names)
+        ]
+    }
+
+
+def test_a_persons_damaged_key_gives_back_that_persons_message_alone(
+    start: Start, shell: Shell, query: Query
+) -> None:
+    vault = {"SQS2PG_VAULT__ENABLED": "true"}
+    shell("migrate", **vault)
+    with start(**vault) as function:
+        assert function.invoke(people(ids(20), 1)).failures == []
+    query("CREATE TABLE backup AS SELECT * FROM pii.subject_key")
+    [(reference,)] = query(DAMAGE)
+    names = ids(20)
+    event = people(names, 2)
+    with start(**vault, SQS2PG_TELEMETRY__EMF="true") as function:
+        assert function.invoke(event).failures == [names[7]]
+        assert query("SELECT count(*) FROM user_logins") == [(39,)]
+        [counted] = told(function)
+        assert counted.pop("faults") > 0
+        assert counted == {"received": 20, "written": 19, "released": 1}
+        # Alone it goes back as a failed invocation: an answer that names all would be deleted.
+        assert gives_all_back(function.invoke({"Records": [event["Records"][7]]}))
+        assert function.log.count(reference.hex) == 1
+        query("UPDATE pii.subject_key k SET wrapped_key = b.wrapped_key FROM backup b"
+              " WHERE b.subject = k.subject")  # fmt: skip
+        assert function.invoke(event).failures == []
+    assert query("SELECT count(*) FROM user_logins") == [(40,)]
+    assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+
+
+class S3(ThreadingHTTPServer):
+    """Gives a login for each key, and refuses those that it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Objects)
+        self.refused: set[str] = set()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Objects(BaseHTTPRequestHandler):
+    server: S3
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        key = self.path.partition("?")[0].rpartition("/")[2]
+        if key in self.server.refused:
+            self.send_response(403)
+            body = b"<Error><Code>AccessDenied</Code></Error>"
+        else:
+            self.send_response(200)
+            body = login(key, ip=SECRET).encode()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def s3() -> Iterator[S3]:
+    with S3() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def pointer(key: str) -> str:
+    """A body that names an object, as the extended clients write it."""
+    place = {"s3BucketName": "payloads", "s3Key": key}
+    return json.dumps(["software.amazon.payloadoffloading.PayloadS3Pointer", place])
+
+
+@pytest.mark.parametrize("bytes_max", [2**20, 2**27], ids=["one part", "a part for each"])
+def test_an_object_that_s3_refuses_gives_back_its_own_message_alone(
+    start: Start, query: Query, s3: S3, bytes_max: int
+) -> None:
+    names = ids(10)
+    records = [record(name, pointer(f"u{at}")) for at, name in enumerate(names)]
+    envelope = {
+        "AWS_ENDPOINT_URL_S3": s3.url,
+        "SQS2PG_ENVELOPE__LAYERS": "s3",
+        "SQS2PG_ENVELOPE__S3_BUCKETS": "payloads",
+        "SQS2PG_ENVELOPE__S3_BYTES_MAX": str(bytes_max),
+    }
+    s3.refused |= {"u2", "u7"}
+    with start(**envelope) as function:
+        assert function.invoke({"Records": records}).failures == [names[2], names[7]]
+        assert query("SELECT count(DISTINCT user_id) FROM user_logins") == [(8,)]
+        assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
+        s3.refused.clear()
+        assert function.invoke({"Records": [records[2], records[7]]}).failures == []
+    assert query("SELECT count(DISTINCT user_id), count(*) FROM user_logins") == [(10, 10)]
 
 
 def test_a_fault_of_the_settings_raises_and_says_so_without_a_value(

@@ -187,3 +187,41 @@ def test_what_is_no_json_lines_is_refused_and_may_be_given_again(
     assert "seem to hold the same lines" in told
     assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(0,)]
     assert query("SELECT count(*) FROM sqs2pg.backfill WHERE finished_at IS NOT NULL") == [(3,)]
+
+
+def test_a_persons_damaged_key_sets_that_persons_lines_aside_and_no_other(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
+    vault = {"SQS2PG_VAULT__ENABLED": "true"}
+    shell("migrate", **vault)
+
+    def archive(name: str, octet: int) -> str:
+        file = tmp_path / f"{name}-2023-05-06.jsonl"
+        lines = [{"user_id": f"u{n % 50}", "ip": f"10.{octet}.0.{n}"} for n in range(200)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return str(file)
+
+    assert shell("backfill", archive("first", 1), "--json", **vault).last["written"] == 200
+    query("CREATE TABLE backup AS SELECT * FROM pii.subject_key")
+    [(reference,)] = query(
+        "UPDATE pii.subject_key"
+        " SET wrapped_key = set_byte(wrapped_key, 30, get_byte(wrapped_key, 30) # 1) WHERE subject"
+        " = (SELECT v.subject FROM pii.value v JOIN user_logins u ON u.masked_ip = v.token"
+        " WHERE user_id = 'u7' LIMIT 1) RETURNING subject"
+    )
+    ended = shell("backfill", archive("second", 2), "--json", **vault)
+    done = ended.last
+    assert (done["lines"], done["written"], done["quarantined"]) == (200, 196, 4)
+    assert ended.err.count(reference.hex) == 1
+    aside = "SELECT reason, count(*) FROM sqs2pg.quarantine WHERE replayed_at IS NULL GROUP BY 1"
+    assert query(aside) == [("subject_key_damaged", 4)]
+    assert query("SELECT line FROM sqs2pg.backfill WHERE source ~ 'second'") == [(200,)]
+    assert shell("verify", "--json", **vault).last["ok"]
+    query(
+        "UPDATE pii.subject_key k SET wrapped_key = b.wrapped_key FROM backup b"
+        " WHERE b.subject = k.subject"
+    )
+    shell("quarantine", "replay", "--all", **vault)
+    assert query(aside) == []
+    assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u7'") == [(8,)]
+    assert shell("verify", "--json", **vault).last["ok"]

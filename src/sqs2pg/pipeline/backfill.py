@@ -21,7 +21,7 @@ from itertools import islice
 import msgspec
 import structlog
 
-from sqs2pg.errors import PermanentFault, TransientFault
+from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.mapping.ledger_key import line_id, line_mark, line_prefix
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline import archive_reader
@@ -29,6 +29,7 @@ from sqs2pg.pipeline.archive_check import ArchiveRefused, check_lines, refusal_o
 from sqs2pg.pipeline.archive_lines import Line
 from sqs2pg.pipeline.archive_reader import Archive, Objects
 from sqs2pg.pipeline.backoff import backoff_s
+from sqs2pg.pipeline.isolation import OF_A_PERSON
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
@@ -208,14 +209,45 @@ class Backfill:
     async def _write_batch(
         self, progress: BackfillProgress, messages: list[Message], line: int
     ) -> None:
-        """Process one batch, with the progress in its transaction, until it is settled."""
+        """Process one batch, with the progress in its transactions, until it is settled.
+
+        A line of a person whose data key does not open is quarantined: no queue would hold it.
+        """
+        parts = [messages]
+        to_quarantine: dict[str, PermanentFault] = {}
+        while parts:
+            part = parts.pop()
+            fault = await self._write_part(progress, part, line, to_quarantine)
+            if fault is None:
+                line += len(part)
+            elif len(part) == 1:
+                why = PermanentFault(fault.code, stage=Stage.WRITE)
+                to_quarantine[part[0].message_id] = why
+                parts.append(part)
+            else:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+
+    async def _write_part(
+        self,
+        progress: BackfillProgress,
+        messages: list[Message],
+        line: int,
+        to_quarantine: dict[str, PermanentFault],
+    ) -> TransientFault | None:
+        """Process the lines from number `line` on until they are settled.
+
+        Returns the fault where the data key of some line's person does not open.
+        """
         after = line + len(messages)
         note = progress.move_statement(line, after)
         for attempt in range(1, TRIES_MAX + 1):
-            outcomes = await self._processor.process_with_statement(messages, note)
+            outcomes = await self._processor.process_with_statement(messages, note, to_quarantine)
             if Outcome.RELEASED not in outcomes:
                 break
             fault = self._processor.last_fault
+            if fault and fault.code in OF_A_PERSON:
+                return fault
             log.warning(
                 "write failed; it will be tried again",
                 code=fault.code if fault else "released",
@@ -238,3 +270,4 @@ class Backfill:
         done.written += outcomes.count(Outcome.WRITTEN)
         done.duplicate += outcomes.count(Outcome.DUPLICATE)
         done.quarantined += outcomes.count(Outcome.QUARANTINED)
+        return None

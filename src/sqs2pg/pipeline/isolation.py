@@ -74,7 +74,9 @@ _TIMED_OUT = ("postgres_57014", "postgres_55P03")
 # disk is full, so a rehearsal alone proves nothing here: another message must have been written.
 # So it is where S3 refuses: the role may lack a grant.
 _OF_AN_OBJECT = ("s3_denied", "s3_refused")
-_OF_A_PERSON = ("subject_key_damaged", "subject_key_root")
+OF_A_PERSON = ("subject_key_damaged", "subject_key_root")
+"""Codes of one person's data key that does not open. Nothing but that person's messages needs it,
+and it does not mend by itself."""
 _OF_THE_WORLD = (
     *("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer"),
     *_OF_AN_OBJECT,
@@ -404,10 +406,10 @@ def may_be_of_a_message(code: str) -> bool:
     """Whether one message of a batch may be at fault: PostgreSQL has refused the batch, S3 an
     object, or the key of one person does not open. Not that a table does not fit, or S3 is away.
     """
-    return code.startswith("postgres_") or code in _OF_AN_OBJECT + _OF_A_PERSON
+    return code.startswith("postgres_") or code in _OF_AN_OBJECT + OF_A_PERSON
 
 
 def _attempts(code: str) -> int:
-    if code.startswith(_TIMED_OUT) or code in _OF_A_PERSON:
+    if code.startswith(_TIMED_OUT) or code in OF_A_PERSON:
         return TIMEOUT_ATTEMPTS
     return WORLD_ATTEMPTS if code.startswith(_OF_THE_WORLD + _WITH_OTHERS) else ATTEMPTS

@@ -75,12 +75,15 @@ class Processor:
         return await self._process(messages, to_quarantine)
 
     async def process_with_statement(
-        self, messages: Sequence[Message], statement: str
+        self,
+        messages: Sequence[Message],
+        statement: str,
+        to_quarantine: Mapping[str, PermanentFault] = NONE_UNREAD,
     ) -> list[Outcome]:
         """As `process`; the transaction that commits the last message runs the statement, too."""
         self._statement = statement
         try:
-            return await self.process(messages)
+            return await self.process(messages, to_quarantine)
         finally:
             self._statement = ""
 

@@ -158,7 +158,7 @@ class Invocation:
                 yield part[start : start + self._batch_rows_max]
 
     async def _settle(self, batch: Sequence[Message]) -> None:
-        """Process a batch. If all of it is released for what may be one message's fault, halve it.
+        """Process a batch. What is released of it for what may be one message's fault is halved.
 
         The second half begins after the first one's end, so that a group's order is kept.
         """
@@ -171,18 +171,19 @@ class Invocation:
             return
         outcomes = await self._process(batch)
         released = [m for m, o in zip(batch, outcomes, strict=True) if not o.settled]
-        if len(batch) == len(released) > 1 and await self._is_fault_of_a_row():
-            half = len(batch) // 2
-            with self._processor.sink.probing(PROBE_TIMEOUT_S):
-                await self._settle(batch[:half])
-                await self._settle(batch[half:])
-            return
+        # A batch of large payloads is written in parts: those before the refused one are settled.
+        halve = len(released) > 1 and await self._is_fault_of_a_message()
         for message, outcome in zip(batch, outcomes, strict=True):
             # Lambda keeps a group's order only if all messages after the failed one go back, too.
             if outcome.settled and message.attributes.message_group_id not in self._blocked:
                 self.outcomes[message.message_id] = outcome
-            else:
+            elif not halve:
                 self._give_back([message])
+        if halve:
+            half = len(released) // 2
+            with self._processor.sink.probing(PROBE_TIMEOUT_S):
+                await self._settle(released[:half])
+                await self._settle(released[half:])
 
     def _give_back(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -214,8 +215,8 @@ class Invocation:
             outcomes = await self._suspects.process(self._processor, batch)
         return outcomes
 
-    async def _is_fault_of_a_row(self) -> bool:
-        """Whether some row of the released batch is at fault: without rows, PostgreSQL takes it.
+    async def _is_fault_of_a_message(self) -> bool:
+        """Whether some message of what is released is at fault: without rows, PostgreSQL takes it.
 
         As `pipeline/isolation.py`, but at once: there is no time for more attempts. The queue's
         own visibility timeout isolates what is given back.

@@ -50,7 +50,7 @@ class SubjectKeyFault(TransientFault):
             f"the data key of subject {subject} {why}",
             code=code,
             hint="restore its row of pii.subject_key from a backup; or erase that person, whose "
-            "id is in the messages that are held",
+            "id is in the messages that are isolated or quarantined",
         )
         self.subject = subject
         self.root = root

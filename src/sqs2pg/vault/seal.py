@@ -154,7 +154,7 @@ class ValueSealer:
         if fault.subject not in self._damaged and len(self._damaged) < DAMAGED_MAX:
             self._damaged.add(fault.subject)
             logger.error(
-                "the data key of a person does not open; messages about them are held",
+                "the data key of a person does not open; only what is about them is not written",
                 reference=fault.subject,
                 code=fault.code,
             )
