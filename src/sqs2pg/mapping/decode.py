@@ -7,22 +7,21 @@ is left to `documents.py`, which alone says what is wrong with it, if anything i
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress, repeat
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 
-from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping import json_slices
-from sqs2pg.mapping.condition import Condition
-from sqs2pg.mapping.document_types import ABSENT, Node, NoTypesError, Place, Use
+from sqs2pg.mapping.document_batch import Batch, Column, Expanded
+from sqs2pg.mapping.document_routes import Routes
+from sqs2pg.mapping.document_types import ABSENT, Node, NoTypesError, Use
+from sqs2pg.mapping.document_values import Reading
 from sqs2pg.mapping.documents import (
     NORMALIZERS,
     DecodedBatch,
     DecodedMessage,
-    Normalize,
     Source,
     TargetRecords,
     exists,
@@ -30,10 +29,9 @@ from sqs2pg.mapping.documents import (
     sources_of,
     steps_of,
 )
-from sqs2pg.mapping.envelope.records import RECORDS_MAX
 from sqs2pg.mapping.json_slices import SHORT, SPACE, UNREADABLE, Slice, raw_text, too_deep
 from sqs2pg.mapping.known_names import member_names
-from sqs2pg.settings import RECORD_INDEX, Settings, Target, When, source_paths
+from sqs2pg.settings import RECORD_INDEX, Settings, Target, source_paths
 from sqs2pg.settings.source_paths import EACH, Step
 
 _USES: Mapping[str, Use] = {
@@ -42,12 +40,6 @@ _USES: Mapping[str, Use] = {
     "boolean": "boolean",
     "any": "any",
 }
-_BOOLEANS: Mapping[bool | None, str | None] = {None: None, True: "true", False: "false"}
-_WRONG = PermanentFault("wrong_type")
-"""Stands in a column for a value of the wrong kind. It is never raised: it would keep values."""
-
-Column = Sequence[str | PermanentFault | None]
-"""The texts of one source, one for each record; None: missing; else _WRONG."""
 
 
 class TypedReader:
@@ -60,10 +52,10 @@ class TypedReader:
         record = root.record(forbid_unknown=forbid_unknown)
         self._decode: Callable[[str], Any] = msgspec.json.Decoder(record).decode
         self._targets = [_Target(target, root) for target in settings.targets]
-        self._routes = _Routes(settings, root)
+        self._routes = Routes(settings, root)
         dedupe = settings.ledger.dedupe_key
         self._event = (
-            _Reading(root.place(steps_of(dedupe)), json_slices.event_name) if dedupe else None
+            Reading(root.place(steps_of(dedupe)), json_slices.event_name) if dedupe else None
         )
         self._dropped = {name: _Presence(root, name) for name in settings.dropped}
         self._explodes = any(target.explode for target in settings.targets)
@@ -72,7 +64,7 @@ class TypedReader:
         unread = closed if forbid_unknown and settings.route else []
         if any(place.depth for place in unread):
             raise NoTypesError
-        self._unread = [_Reading(place, json_slices.scalar) for place in unread]
+        self._unread = [Reading(place, json_slices.scalar) for place in unread]
 
     def read(
         self, texts: Sequence[str], messages: Sequence[int], count: int
@@ -81,7 +73,7 @@ class TypedReader:
 
         `texts[i]` is a document of message `messages[i]`; those rise.
         """
-        batch = _Batch(texts, self._documents(texts), messages)
+        batch = Batch(texts, self._documents(texts), messages)
         for unread in self._unread:
             batch.leave_wrong(unread(batch.documents), range(len(batch.documents)))
         taken, unmatched = self._routes.take(batch)
@@ -117,7 +109,7 @@ class TypedReader:
                 documents.append(None)
         return documents
 
-    def _add_events(self, batch: _Batch, found: Sequence[DecodedMessage]) -> None:
+    def _add_events(self, batch: Batch, found: Sequence[DecodedMessage]) -> None:
         if self._event is None:
             return
         names = self._event(batch.documents)
@@ -128,93 +120,11 @@ class TypedReader:
         for message, each in events.items():
             found[message].event = joined_event([name or None for name in each])
 
-    def _add_dropped_fields(self, batch: _Batch, found: Sequence[DecodedMessage]) -> None:
+    def _add_dropped_fields(self, batch: Batch, found: Sequence[DecodedMessage]) -> None:
         for name, presence in self._dropped.items():
             present = presence.of(batch.documents)
             for message in compress(batch.messages, present):
                 found[message].dropped_fields = [*found[message].dropped_fields, name]
-
-
-class _Batch:
-    """The documents of several messages. Of a message that is left it may have none."""
-
-    def __init__(
-        self, texts: Sequence[str], documents: Sequence[Any], messages: Sequence[int]
-    ) -> None:
-        """`documents`: None where a text has none."""
-        self.left: set[int] = set()
-        """The messages that are left."""
-        if None in documents:
-            pairs = zip(documents, messages, strict=True)
-            self.left = {message for document, message in pairs if document is None}
-            kept = [i for i, message in enumerate(messages) if message not in self.left]
-            texts = [texts[i] for i in kept]
-            documents = [documents[i] for i in kept]
-            messages = [messages[i] for i in kept]
-        self.texts = texts
-        self.documents = documents
-        self.messages = messages
-        """For each document the index of its message."""
-        self._firsts: list[int] | None = None
-
-    def leave(self, positions: Iterable[int]) -> None:
-        """Leave the messages of some documents."""
-        self.left.update(self.messages[position] for position in positions)
-
-    def messages_of(self, positions: Sequence[int]) -> Sequence[int]:
-        """Return the message of each document."""
-        if isinstance(self.messages, range) and self.messages == positions:
-            return positions
-        return list(map(self.messages.__getitem__, positions))
-
-    def leave_wrong(self, column: Column, positions: Sequence[int]) -> None:
-        """Leave messages that have a value of the wrong kind.
-
-        `positions[i]` is the position of the document of `column[i]`.
-        """
-        if _WRONG in column:
-            self.leave(positions[i] for i, value in enumerate(column) if value is _WRONG)
-
-    def number(self, expanded: Sequence[_Expanded]) -> None:
-        """Number the records of each message: a document has at least one number."""
-        sizes = [1] * len(self.documents)
-        exploded = [its for its in expanded if len(its.scopes) > 1]
-        if not exploded and len(set(self.messages)) == len(self.messages):
-            return
-        for its in exploded:
-            for position, size in Counter(its.documents).items():
-                sizes[position] = max(sizes[position], size)
-        self._firsts = []
-        before, index = -1, 0
-        for message, size in zip(self.messages, sizes, strict=True):
-            index = 0 if message != before else index
-            before = message
-            self._firsts.append(index)
-            index += size
-            if index > RECORDS_MAX:
-                self.left.add(message)
-
-    def indexes(self, its: _Expanded) -> Sequence[int]:
-        """Return the index of each record in its message."""
-        firsts = self._firsts
-        if firsts is None:
-            return [0] * len(its.documents)
-        indexes: list[int] = []
-        before, index = -1, 0
-        for position in its.documents:
-            index = index + 1 if position == before else firsts[position]
-            before = position
-            indexes.append(index)
-        return indexes
-
-
-class _Expanded(NamedTuple):
-    """The records that some documents have for one target."""
-
-    documents: Sequence[int]
-    """For each record the position of its document."""
-    scopes: list[Sequence[Any]]
-    """For each depth the object in which the sources of each record are."""
 
 
 class _Target:
@@ -229,7 +139,7 @@ class _Target:
         self._arrays = [place.reader() for place in arrays]
         self._columns = [(source, _reading(source, root)) for source in sources_of(target)]
 
-    def expand(self, batch: _Batch, positions: Sequence[int]) -> _Expanded:
+    def expand(self, batch: Batch, positions: Sequence[int]) -> Expanded:
         """Return the records of the documents at some positions."""
         documents = batch.documents
         if len(positions) < len(documents):
@@ -244,9 +154,9 @@ class _Target:
             positions = _repeated(positions, sizes)
             scopes = [_repeated(scope, sizes) for scope in scopes]
             scopes.append([element for array in arrays for element in array])
-        return _Expanded(positions, scopes)
+        return Expanded(positions, scopes)
 
-    def records(self, batch: _Batch, its: _Expanded) -> TargetRecords:
+    def records(self, batch: Batch, its: Expanded) -> TargetRecords:
         """Return the records of the batch."""
         indexes = batch.indexes(its)
         columns: list[Column] = []
@@ -269,87 +179,6 @@ class _Target:
 
 def _repeated(values: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
     return [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
-
-
-class _Routes:
-    """Which target takes which document."""
-
-    def __init__(self, settings: Settings, root: Node) -> None:
-        self._routed = bool(settings.route)
-        self._conditions = [
-            _RouteCondition(target.when, root) if target.when else None
-            for target in settings.targets
-        ]
-        self._drop_unmatched = settings.unmatched == "drop"
-
-    def take(self, batch: _Batch) -> tuple[list[Sequence[int]], Counter[int]]:
-        """Return the positions that each target takes, and how many each message has that none
-        takes. Where the settings do not drop those, their messages are left.
-        """
-        everywhere = range(len(batch.documents))
-        if not self._routed:
-            return [everywhere for _ in self._conditions], Counter()
-        taken = [
-            [] if condition is None else condition.positions(batch.documents)
-            for condition in self._conditions
-        ]
-        matched = {position for positions in taken for position in positions}
-        rest = [position for position in everywhere if position not in matched]
-        if None in self._conditions:
-            pairs = zip(self._conditions, taken, strict=True)
-            return [rest if one is None else positions for one, positions in pairs], Counter()
-        if not self._drop_unmatched:
-            batch.leave(rest)
-        return [*taken], Counter(batch.messages[position] for position in rest)
-
-
-class _RouteCondition:
-    """The `when` of one route."""
-
-    def __init__(self, when: When, root: Node) -> None:
-        place = root.place(steps_of(when.field))
-        self._read = _Reading(place, json_slices.anything)
-        condition = Condition(when)
-        self._holds = condition.holds_string if place.leaf == "text" else condition.holds
-
-    def positions(self, documents: Sequence[Any]) -> list[int]:
-        """Return the positions of the documents for which it holds."""
-        values = self._read(documents)
-        holds = {value: self._holds(None if value is _WRONG else value) for value in set(values)}  # type: ignore[arg-type]
-        return [position for position, value in enumerate(values) if holds[value]]
-
-
-class _Reading:
-    """How the values of one place become texts."""
-
-    def __init__(self, place: Place, normalize: Normalize) -> None:
-        """`normalize` takes the slices that are left undecoded."""
-        self._read = place.reader()
-        self._leaf = place.leaf
-        self._rest = place.rest
-        self._normalize = normalize
-        self.may_be_wrong = place.leaf == "slice"
-        """Else msgspec has checked the kind."""
-
-    def __call__(self, scopes: Sequence[Any]) -> Column:
-        """Return the text in each document or element."""
-        values = self._read(scopes)
-        if self._leaf == "text":
-            return values
-        if self._leaf == "boolean":
-            return list(map(_BOOLEANS.__getitem__, values))
-        texts = ["" if raw is None else raw_text(raw) for raw in values]
-        known = {text: self._text(text) for text in set(texts)}
-        return [known[text] for text in texts]
-
-    def _text(self, text: str) -> str | PermanentFault | None:
-        if text in ("", "null"):
-            return None
-        try:
-            value = Slice(text).read(self._rest)
-            return None if value is None else self._normalize(value.text)
-        except PermanentFault:
-            return _WRONG
 
 
 class _Presence:
@@ -389,11 +218,11 @@ def _tree(settings: Settings) -> Node:
     return root
 
 
-def _reading(source: Source, root: Node) -> _Reading | None:
+def _reading(source: Source, root: Node) -> Reading | None:
     """Return how a source is read; None where it is no part of the document."""
     if source.kind == "none" or _is_whole(source):
         return None
-    return _Reading(root.place(source_paths.parse(source.name)), NORMALIZERS[source.kind])
+    return Reading(root.place(source_paths.parse(source.name)), NORMALIZERS[source.kind])
 
 
 def _is_whole(source: Source) -> bool:
