@@ -3,6 +3,7 @@
 #include "fast_path.h"
 
 #include "compile.h"
+#include "field.h"
 #include "key.h"
 #include "plan.h"
 
@@ -51,8 +52,8 @@ struct batch {
 
 enum { ATTRIBUTES_ARG = 9 }; /* of the names of the attributes among the constructor's arguments */
 
-static PyObject *s_body, *s_attributes, *s_sent_timestamp, *s_message_id;
-static PyObject *s_message_attributes, *s_string_value, *s_binary_value;
+static struct field f_body, f_attributes, f_sent_timestamp, f_message_id;
+static struct field f_message_attributes, f_string_value, f_binary_value;
 
 static void fast_path_dealloc(PyObject *self)
 {
@@ -92,10 +93,10 @@ static PyObject *fast_path_new(PyTypeObject *type, PyObject *args, PyObject *kwa
 /* SentTimestamp, or -1 where it is no time that a line could have. */
 static int read_sent_ms(PyObject *message, int64_t *sent_ms)
 {
-    PyObject *attributes = PyObject_GetAttr(message, s_attributes);
+    PyObject *attributes = field_of(&f_attributes, message);
     if (attributes == NULL)
         return -1;
-    PyObject *sent = PyObject_GetAttr(attributes, s_sent_timestamp);
+    PyObject *sent = field_of(&f_sent_timestamp, attributes);
     Py_DECREF(attributes);
     if (sent == NULL)
         return -1;
@@ -111,7 +112,7 @@ static int read_sent_ms(PyObject *message, int64_t *sent_ms)
 /* The id, if it is of ASCII: else left empty. The reference is the caller's. */
 static PyObject *read_id(PyObject *message, struct about *about)
 {
-    PyObject *id = PyObject_GetAttr(message, s_message_id);
+    PyObject *id = field_of(&f_message_id, message);
     about->id = NULL;
     if (id != NULL && PyUnicode_CheckExact(id) && PyUnicode_IS_COMPACT_ASCII(id)) {
         about->id = (const char *)PyUnicode_1BYTE_DATA(id);
@@ -137,18 +138,18 @@ static PyObject *attribute_text(PyObject *all, PyObject *name)
     PyObject *one = PyDict_GetItemWithError(all, name);
     if (one == NULL)
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    PyObject *text = PyObject_GetAttr(one, s_string_value);
+    PyObject *text = field_of(&f_string_value, one);
     if (text != Py_None)
         return text;
     Py_DECREF(text);
-    return PyObject_GetAttr(one, s_binary_value);
+    return field_of(&f_binary_value, one);
 }
 
 /* The attributes of a message that the plan wants: 1; 0 where it is left to Python; -1. Their texts
  * live as long as the message. */
 static int read_attributes(PyObject *names, PyObject *message, struct value *to)
 {
-    PyObject *all = PyObject_GetAttr(message, s_message_attributes);
+    PyObject *all = field_of(&f_message_attributes, message);
     int done = all == NULL ? -1 : 1;
     for (Py_ssize_t i = 0; done > 0 && i < PyTuple_GET_SIZE(names); i++) {
         to[i] = (struct value){.is = ABSENT};
@@ -175,7 +176,7 @@ static int add_lines(const struct plan *plan, PyObject *message, const struct ab
                      struct work *work)
 {
     Py_ssize_t len;
-    PyObject *body = PyObject_GetAttr(message, s_body);
+    PyObject *body = field_of(&f_body, message);
     if (body == NULL)
         return -1;
     const char *at = utf8_of(body, &len);
@@ -549,16 +550,12 @@ static PyType_Spec fast_path_spec = {
 
 int fast_path_prepare(PyObject *module)
 {
-    s_body = PyUnicode_InternFromString("body");
-    s_attributes = PyUnicode_InternFromString("attributes");
-    s_sent_timestamp = PyUnicode_InternFromString("sent_timestamp");
-    s_message_id = PyUnicode_InternFromString("message_id");
-    s_message_attributes = PyUnicode_InternFromString("message_attributes");
-    s_string_value = PyUnicode_InternFromString("string_value");
-    s_binary_value = PyUnicode_InternFromString("binary_value");
-    if (s_message_attributes == NULL || s_string_value == NULL || s_binary_value == NULL)
-        return -1;
-    if (s_body == NULL || s_attributes == NULL || s_sent_timestamp == NULL || s_message_id == NULL)
+    if (field_prepare(&f_body, "body") < 0 || field_prepare(&f_attributes, "attributes") < 0 ||
+        field_prepare(&f_sent_timestamp, "sent_timestamp") < 0 ||
+        field_prepare(&f_message_id, "message_id") < 0 ||
+        field_prepare(&f_message_attributes, "message_attributes") < 0 ||
+        field_prepare(&f_string_value, "string_value") < 0 ||
+        field_prepare(&f_binary_value, "binary_value") < 0)
         return -1;
     PyObject *type = PyType_FromSpec(&fast_path_spec);
     if (type == NULL)

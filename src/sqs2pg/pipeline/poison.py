@@ -30,9 +30,6 @@ from sqs2pg.mapping.encoder import NONE_UNREAD
 from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.processor import Processor
 
-_receive_count = attrgetter("attributes.approximate_receive_count")
-_odd = attrgetter("odd")
-
 
 class Suspects:
     """Tries suspects alone, for the processors of one process."""
@@ -58,8 +55,9 @@ class Suspects:
         if not batch:
             return []
         fifo = self._fifo
-        # By max and map: a call per message would cost as much as all the rest of this.
-        if not fifo and max(map(_receive_count, batch)) < self.receives:
+        # No call per message: it would cost as much as all the rest of this.
+        receives = [message.attributes.approximate_receive_count for message in batch]
+        if not fifo and max(receives) < self.receives:
             return [list(batch)]
         ordered = sorted(batch, key=attrgetter("sequence") if fifo else self.is_suspect)
         parts: list[list[Message]] = []
@@ -123,7 +121,7 @@ class Suspects:
 
 def _odd_ones(part: Sequence[Message]) -> Mapping[str, PermanentFault]:
     """Return the faults of messages that were not delivered as SQS delivers, by MessageId."""
-    if not any(map(_odd, part)):
+    if not any([message.odd for message in part]):  # noqa: C419  faster than a generator
         return NONE_UNREAD
     return {
         message.message_id: PermanentFault("odd_delivery", message.odd, stage=Stage.RECEIVE)

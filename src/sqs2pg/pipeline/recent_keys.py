@@ -11,14 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 
 from sqs2pg.message import Message
 
 KEYS_MAX = 200_000
 """Keys that are remembered: about 15 MB of text, and as much again once somebody asks."""
-
-_receive_count = attrgetter("attributes.approximate_receive_count")
 
 
 class RecentKeys:
@@ -45,9 +42,10 @@ class RecentKeys:
 
         Asked are those that SQS says to have delivered before. `keys` makes their ledger keys.
         """
-        if not self._commits or max(map(_receive_count, messages), default=1) == 1:
+        receives = [message.attributes.approximate_receive_count for message in messages]
+        if not self._commits or max(receives, default=1) == 1:
             return set()
-        asked = [index for index, message in enumerate(messages) if _receive_count(message) > 1]
+        asked = [index for index, count in enumerate(receives) if count > 1]
         units = [messages[index] for index in asked]
         wanted = {
             f"{key}\t{unit.message_id}".encode(): index

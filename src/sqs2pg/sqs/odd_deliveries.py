@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -31,7 +30,6 @@ AHEAD_S = 7 * 86_400.0
 eight ahead (`sqs2pg.attach_days`), so a later one has no key that could be written."""
 MESSAGE_ID_MAX = 1_000
 """Characters of a MessageId. SQS's have 36; emulators may make longer ones."""
-_sent_ms = attrgetter("attributes.sent_timestamp")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]{1,40}", re.ASCII)
 
@@ -100,9 +98,9 @@ def bounded(messages: list[Message], now_s: float) -> list[Message]:
     `now_s` is the clock, corrected by the server's, seconds since the epoch.
     """
     latest_ms = (now_s + AHEAD_S) * 1000
-    if max(map(_sent_ms, messages), default=0) <= latest_ms:
+    if max([m.attributes.sent_timestamp for m in messages], default=0) <= latest_ms:
         return messages
-    return [m if _sent_ms(m) <= latest_ms else _undated(m) for m in messages]
+    return [m if m.attributes.sent_timestamp <= latest_ms else _undated(m) for m in messages]
 
 
 def _undated(message: Message) -> Message:
