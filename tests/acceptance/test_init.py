@@ -132,7 +132,7 @@ def test_init_combines_a_table_with_enveloped_messages(
     ]
     send([json.dumps(one) for one in wrapped])
     text = shell("init", "--from-table", "visit", "--sample", "20").out
-    assert 'layers = ["auto"]' in text
+    assert 'layers = ["sns"]' in text
     checked(shell, text)
     done = shell("run", "--drain", "-c", "proposed.toml", "--json").last
     # Four have more pages than the column holds.

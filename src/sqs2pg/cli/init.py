@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from decimal import Decimal, InvalidOperation
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
+from sqs2pg.cli.doctor.sample_documents import SampleParameter
 from sqs2pg.cli.options import config_option, run_async
-from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.envelope import Envelope
-from sqs2pg.message import Message
-from sqs2pg.settings import EnvelopeSettings, Settings, load
+from sqs2pg.settings import Settings, load
 
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode  # numbers exact
+if TYPE_CHECKING:
+    from sqs2pg.cli.doctor.propose_mapping import Proposal
+    from sqs2pg.cli.doctor.sample_documents import Sample as SampledDocuments
 
 
 @click.command()
@@ -25,9 +27,13 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode  # numbers exact
 @click.option("--from-table", metavar="T", help="Propose a field for each column of this table.")
 @click.option(
     "--sample",
-    metavar="N",
-    type=click.IntRange(1, 1000),
-    help="Propose from up to N messages; they stay on the queue.",
+    metavar="N|FILE",
+    type=SampleParameter(),
+    help="Propose from up to N messages, which stay on the queue, or from an archive: JSON lines "
+    "or CSV, plain or compressed.",
+)
+@click.option(
+    "--explain", is_flag=True, help="Say above each field what was seen, in kinds and counts."
 )
 @click.option("--queue", help="The queue to look at; else source.queue.")
 @click.option(
@@ -39,7 +45,8 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode  # numbers exact
 def init(
     config: Path | None,
     from_table: str | None,
-    sample: int | None,
+    sample: int | Path | None,
+    explain: bool,
     queue: str | None,
     output: Path | None,
 ) -> None:
@@ -49,7 +56,9 @@ def init(
     if output is not None and output.exists():
         raise SettingsError(f"{output} is there already", hint="give another name with -o")
     settings = load(config)
-    text = run_async(_propose(settings, from_table, sample, queue or settings.source.queue))
+    text = run_async(
+        _propose(settings, from_table, sample, queue or settings.source.queue, explain=explain)
+    )
     if output is None:
         print(text, end="")
     else:
@@ -69,77 +78,79 @@ def write_whole(output: Path, text: str) -> None:
         ) from None
 
 
-async def _propose(settings: Settings, table: str | None, sample: int | None, queue: str) -> str:
-    from sqs2pg.cli.doctor.propose_mapping import of_documents, of_table, write_toml
+async def _propose(
+    settings: Settings, table: str | None, sample: int | Path | None, queue: str, *, explain: bool
+) -> str:
+    from sqs2pg.cli.doctor import sample_documents
+    from sqs2pg.cli.doctor.propose_table import of_table
+    from sqs2pg.cli.doctor.write_proposal import write_toml
+
+    columns: dict[str, Column] | None = None
+    if table is not None:
+        columns = await _columns(settings, table)
+    if sample is None:
+        assert table is not None
+        assert columns is not None
+        proposal = of_table(columns.values(), table)
+        return write_toml(proposal, queue=queue, envelope={}, origin=f"table {table}")
+    if isinstance(sample, Path):
+        messages = await asyncio.to_thread(sample_documents.lines_of, sample)
+        origin = sample.name
+    else:
+        messages = await sample_documents.peek_at(queue, sample)
+        origin = f"queue {queue}"
+    found = sample_documents.sample_of(messages, origin)
+    what = f"{len(messages)} lines" if isinstance(sample, Path) else f"{len(messages)} messages"
+    if found.unread:
+        warn_of_unread(found.unread)
+    proposal = await asyncio.to_thread(
+        _settled, found, columns, table or _table_name(_source_name(sample, queue)), queue
+    )
+    return write_toml(
+        proposal,
+        queue=queue,
+        envelope=found.envelope,
+        origin=" and ".join([*([f"table {table}"] if table else []), what]),
+        explain=explain,
+    )
+
+
+def _settled(
+    found: SampledDocuments, columns: Mapping[str, Column] | None, table: str, queue: str
+) -> Proposal:
+    """Return a proposal that the sample itself passes. Blocking."""
+    from sqs2pg.cli.doctor.propose_mapping import of_documents
+    from sqs2pg.cli.doctor.propose_table import of_table_and_documents
+    from sqs2pg.cli.doctor.write_proposal import settle
+
+    if columns is not None:
+        # The table is as it is: what it cannot take of the sample, `config test` shows.
+        return of_table_and_documents(found.documents, columns, table)
+    for explode in (True, False):
+        proposal = of_documents(found.documents, table, explode=explode)
+        if settle(proposal, found.envelope, queue, found.messages):
+            return proposal
+    return proposal
+
+
+async def _columns(settings: Settings, table: str) -> dict[str, Column]:
     from sqs2pg.postgres.catalog import read_columns
     from sqs2pg.postgres.identifiers import quote_table
     from sqs2pg.runners.connect import connected
 
-    columns: dict[str, Column] | None = None
-    origins: list[str] = []
-    if table is not None:
-        async with connected(settings) as session:
-            columns = await read_columns(session, quote_table(table))
-        origins.append(f"table {table}")
-    envelope: dict[str, Any] = {}
-    if sample is None:
-        assert columns is not None
-        proposed = of_table(columns.values())
-    else:
-        messages = await _peek(queue, sample)
-        documents, envelope = _documents(messages, queue)
-        origins.append(f"{len(messages)} messages")
-        proposed = of_documents(documents, columns)
-    return write_toml(
-        proposed,
-        queue=queue,
-        table=table or _table_name(queue),
-        envelope=envelope,
-        origin=" and ".join(origins),
-    )
+    async with connected(settings) as session:
+        return await read_columns(session, quote_table(table))
 
 
-async def _peek(queue: str, count: int) -> list[Message]:
-    from sqs2pg.runners.connect import queue_client
-    from sqs2pg.sqs.peek import peek
+def warn_of_unread(unread: Mapping[str, int]) -> None:
+    """Say on stderr how many messages of a sample hold no document."""
+    from sqs2pg.cli.doctor.sample_documents import about_unread
 
-    async with queue_client() as client:
-        return await peek(client, await client.queue_url(queue), count)
-
-
-def _documents(messages: list[Message], queue: str) -> tuple[list[Any], dict[str, Any]]:
-    """Return the documents of the messages, and the envelope settings that open them."""
-    plain = Envelope(EnvelopeSettings(records="auto"))
-    auto = Envelope(EnvelopeSettings(layers=("auto",), records="auto"))
-    documents: list[Any] = []
-    wrapped = several = False
-    for message in messages:
-        try:
-            opened = auto.open(message)
-        except PermanentFault:
-            continue
-        documents += [one for one in map(_decoded, opened.records.texts) if type(one) is dict]
-        several = several or opened.records.several
-        try:
-            wrapped = wrapped or plain.open(message).records.texts != opened.records.texts
-        except PermanentFault:
-            wrapped = True
-    if not documents:
-        raise SettingsError(
-            f"queue {queue} gave no JSON object to propose from",
-            code="no_sample",
-            hint="send some messages first, or use --from-table",
-        )
-    envelope: dict[str, Any] = {"layers": ["auto"]} if wrapped else {}
-    return documents, envelope | ({"records": "auto"} if several else {})
+    print(f"warning: without a JSON object: {about_unread(unread)}", file=sys.stderr)
 
 
-def _decoded(text: str) -> Any:
-    """Return the value of JSON; None where it is none."""
-    try:
-        return _decode(text)
-    except (msgspec.DecodeError, UnicodeError, InvalidOperation):
-        return None
+def _source_name(sample: int | Path, queue: str) -> str:
+    return sample.name.split(".")[0] if isinstance(sample, Path) else queue
 
 
 def _table_name(queue: str) -> str:

@@ -1,299 +1,290 @@
-"""Propose a settings file from an existing table, from messages, or from both.
+"""Propose the mapping of a sample of JSON documents: fields, exploded arrays, routes.
 
-A guess, for people to read: types and names are taken from what was seen, and what looks like
-personal data is masked and pointed out. It holds no value of a message, only names, types and
-counts.
+A guess, for people to read. It holds no value of a message, only names, types and counts.
+
+    one kind of document          fields into one table
+    arrays of objects             a route each, with one row per element; the documents' own route
+    a wrapper of one array        `explode` into one table
+    documents with no common name a route for each kind
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from sqs2pg.cli.doctor.personal_names import is_personal
-from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES, type_of_column
-from sqs2pg.mask.canonical import ip as canonical_ip
-from sqs2pg.mask.registry import mask_length
-from sqs2pg.settings import load
-from sqs2pg.settings.mask_rules import MASKABLE
+from sqs2pg.cli.doctor.personal_names import Category, category_of
+from sqs2pg.cli.doctor.propose_field import Proposed, dropped, explain, propose_scalar
+from sqs2pg.cli.doctor.sample_shapes import Shape, shape_of, step_of
+from sqs2pg.settings.fields import DROP
 
 DEPTH_MAX = 5
 """How deep an object may lie to get columns of its own; a deeper one becomes one jsonb column."""
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z")
-_VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3}){1,2}\Z")
-_KINDS = {"email": ("mail",), "ip": ("ip", "ipv4", "ipv6"), "phone": ("phone", "mobile", "msisdn")}
+ROUTES_MAX = 8
+"""As many tables as the C executor takes."""
+SOURCE_BYTES_MAX = 200
+ALL_REQUIRED_FROM = 5
+"""From so many samples on, all that each of them has is required; of fewer only an id is."""
+_WRAPPER_MAX = 3
+"""Values beside an array in a document that is only its wrapper."""
+_INHERITED = frozenset({"location", "national_id", "account", "name", "address", "phone", "email"})
+"""What an object stands for, its members do too: {"name": {"first": …, "last": …}}."""
+_ID = re.compile(r"(^|[._])(id|uuid|guid|key|number|no|ref)$", re.IGNORECASE)
 
 
-class Proposed(msgspec.Struct):
-    """One field, and what people should know about it."""
+class Table(msgspec.Struct):
+    """One table and its fields."""
 
-    field: dict[str, Any]
-    note: str = ""
-    left_out: bool = False
-    """Shown, but as a comment."""
-
-
-class PathStats(msgspec.Struct):
-    """What was seen at one path; no value."""
-
-    types: set[str] = set()
-    count: int = 0
-    length_max: int = 0
-    version_only: bool = True
+    table: str
+    fields: list[Proposed]
+    explode: str = ""
+    when: str = ""
+    """A name that its documents have."""
+    notes: list[str] = []
 
 
-def of_table(columns: Iterable[Column]) -> list[Proposed]:
-    """Return a field for each column of a table, from a source of the same name."""
-    return [_of_column(column, column.name, None) for column in columns]
+class Proposal(msgspec.Struct):
+    """The tables of a mapping: one, or one per route."""
+
+    tables: list[Table]
+    routed: bool
 
 
-def of_documents(
-    documents: Sequence[Any], columns: Mapping[str, Column] | None = None
-) -> list[Proposed]:
-    """Return a field for each value that documents have; with `columns`, only for those columns."""
-    seen: dict[str, PathStats] = {}
+class Leaf(msgspec.Struct):
+    """A value of documents that gets a field of its own."""
+
+    source: str
+    steps: tuple[str, ...]
+    shape: Shape
+    inherited: Category | None
+    array: bool = False
+    """It is an array of objects, which may become a table."""
+
+
+def of_documents(documents: Sequence[Any], table: str, *, explode: bool = True) -> Proposal:
+    """Return the proposal for documents, which are objects. `explode`: arrays may be exploded."""
+    tables: list[Table] = []
+    for when, chosen in _kinds(documents):
+        name = f"{table[:40]}_{_snake(when)}"[:63] if when else table
+        tables += _tables_of(chosen, name, when, explode=explode)
+    tables = tables or [Table(table, [])]
+    for one, unique in zip(tables, _column_names([one.table for one in tables]), strict=True):
+        one.table = unique
+    routed = len(tables) > 1 or bool(tables[0].when)
+    return Proposal(tables, routed)
+
+
+def leaves(shape: Shape, *, prefix: str = "", explode: bool) -> list[Leaf]:
+    """Return the values of an object, each with its source."""
+    return list(_leaves(shape, prefix, (), None, 0, explode=explode))
+
+
+def _kinds(documents: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+    """Return the kinds of documents, each with the name it is known by: "" where there is one."""
+    each = [set(_names([one])) for one in documents]
+    if not all(each) or set[str]().union(*each[:1]).intersection(*each):
+        return [("", documents)]
+    kinds: list[tuple[str, Sequence[Any]]] = []
+    rest = list(each)
+    while rest and len(kinds) < ROUTES_MAX:
+        names = Counter(name for one in rest for name in one)
+        name = max(names, key=lambda one: (names[one], one))
+        # Every route takes what fits it, whatever other routes took.
+        pairs = zip(documents, each, strict=True)
+        kinds.append((name, [document for document, its in pairs if name in its]))
+        rest = [one for one in rest if name not in one]
+    return [("", documents)] if rest else kinds
+
+
+def _names(documents: Iterable[Any]) -> Iterator[str]:
     for document in documents:
-        _look(document, "", seen, 0)
-    named = _column_names(seen)
-    if columns is None:
-        return [_of_path(path, named[path], one) for path, one in seen.items()]
-    by_column = {_plain(name): path for path, name in named.items()}
-    return [
-        _of_column(column, path, seen[path])
-        if (path := by_column.get(_plain(column.name)))
-        else _missing(column)
-        for column in columns.values()
+        for name, value in document.items():
+            if value is not None and step_of(name) and not shape_of([{name: 0}]).hidden:
+                yield name
+
+
+def _tables_of(documents: Sequence[Any], name: str, when: str, *, explode: bool) -> list[Table]:
+    """Return the table of documents of one kind, and one for each array that is exploded."""
+    shape = shape_of(documents)
+    total = len(documents)
+    # Of several kinds two may have an array of one name, and each route would take both.
+    found = leaves(shape, explode=explode and not when)
+    arrays = [leaf for leaf in found if leaf.array][: ROUTES_MAX - 1]
+    main = Table(name, [], when=when and (step_of(when)))
+    own = [leaf for leaf in found if leaf not in arrays]
+    _fill(main, own, shape, total, "messages")
+    if not arrays:
+        return [main]
+    key = _key(main.fields)
+    if len(arrays) == 1 and len(own) <= _WRAPPER_MAX:
+        [array] = arrays
+        if array.shape.present == total and (key is None or array.shape.empty == 0):
+            return [_child(array, name, main.fields)]
+    anchor = _anchor(shape, total)
+    if not anchor or not main.fields:
+        kept = list(leaves(shape, explode=False))
+        main.fields.clear()
+        _fill(main, kept, shape, total, "messages")
+        return [main]
+    main.when = step_of(anchor)
+    return [main, *(_child(a, f"{name[:40]}_{_snake(a.source)}"[:63], key) for a in arrays)]
+
+
+def _anchor(shape: Shape, total: int) -> str:
+    """Return a name that every document has, an id if there is one; "" where there is none."""
+    always = [name for name, member in shape.members.items() if member.present == total]
+    return next((n for n in always if _ID.search(n)), next(iter(always), ""))
+
+
+def _key(fields: list[Proposed]) -> list[Proposed] | None:
+    """Return the field by which rows of other tables refer to a document's row."""
+    required = [one for one in fields if one.field.get("required") and not one.left_out]
+    named = [one for one in required if _ID.search(_snake(one.field["source"]))]
+    return (named or required)[:1] or None
+
+
+def _child(array: Leaf, table: str, parents: list[Proposed] | None) -> Table:
+    element = array.shape.element
+    assert element is not None
+    child = Table(table, [], explode=array.source, when=array.source)
+    repeated = [
+        Proposed(dict(one.field), f"of the message; {one.note}" if one.note else "of the message")
+        for one in parents or ()
+        if not one.left_out
     ]
+    index = {"column": f"{_snake(array.steps[-1])[:50]}_index", "type": "integer"}
+    child.fields += repeated
+    child.fields.append(
+        Proposed({**index, "default": "record_index"}, "the element's number in the message")
+    )
+    found = leaves(element, prefix=f"{array.source}[]", explode=False)
+    _fill(child, found, element, element.seen, "elements", above=array.steps)
+    if not any(one.field.get("source", "").startswith(f"{array.source}[]") for one in child.fields):
+        child.notes.append("its elements have no value that was seen")
+    return child
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower().removeprefix("masked_"))
-
-
-def _missing(column: Column) -> Proposed:
-    found = _of_column(column, column.name, None)
-    found.left_out = True
-    found.note = "no message that was looked at has it" + (f"; {found.note}" if found.note else "")
-    return found
-
-
-def _of_column(column: Column, source: str, seen: PathStats | None) -> Proposed:
-    field: dict[str, Any] = {"source": source.removeprefix("masked_"), "column": column.name}
-    if not re.fullmatch(r"[^.\[\]'\"\\]+", field["source"]) and seen is None:
-        field["source"] = f"['{source}']"
-    if column.generated:
-        return Proposed(field, "generated by the database", left_out=True)
-    if column.filled:
-        return Proposed(field, "the database fills it by itself", left_out=True)
-    type_ = type_of_column(column.type)
-    if seen is not None and type_ == "text" and column.type in TEXT_TYPES:
-        type_ = _type(seen) if _type(seen) in ("text", "uuid", "bigint", "integer") else "text"
-    if seen is not None and seen.version_only and column.type in INTEGER_RANGES:
-        type_ = "version"
-    if type_ != "text":
-        field["type"] = type_
-    if not column.nullable:
-        field["required"] = True
-    if column.length_max:
-        field["length_max"] = column.length_max
-    if not (is_personal(source) or column.name.startswith("masked_")):
-        return Proposed(field)
-    if type_ not in MASKABLE or column.type not in TEXT_TYPES:
-        return _masked_otherwise(field, column)
-    return _masked(field, source, seen, column.length_max)
-
-
-def _masked_otherwise(field: dict[str, Any], column: Column) -> Proposed:
-    """Return a proposal for a personal column that is not text and so can hold no token."""
-    if column.type == "inet":
-        cut = {name: value for name, value in field.items() if name != "type"}
-        note = "looks personal: cut to its network; judge for yourself"
-        return Proposed({**cut, "kind": "ip", "mask": "truncate_ip"}, note)
-    no_token = f"looks personal, and no token fits a column of type {column.type}"
-    if column.nullable:
-        return Proposed({**field, "mask": "nullify"}, f"{no_token}: nulled; judge for yourself")
-    return Proposed(field, f"{no_token}, which is NOT NULL: KEPT AS IT IS")
-
-
-def _of_path(path: str, column: str, seen: PathStats) -> Proposed:
-    field: dict[str, Any] = {"source": path, "column": column}
-    type_ = _type(seen)
-    if type_ != "text":
-        field["type"] = type_
-    if is_personal(path) or seen.types & {"ip", "email"}:
-        if type_ == "inet":
-            del field["type"]
-            type_ = "text"
-        if type_ in MASKABLE:
-            return _masked(field, path, seen, None)
-        return Proposed(field, "looks personal: it has no type that a mask fits", left_out=True)
-    if len(seen.types) > 1 and type_ == "jsonb":
-        return Proposed(field, f"of several types: {', '.join(sorted(seen.types))}")
-    return Proposed(field)
-
-
-def _masked(
-    field: dict[str, Any], source: str, seen: PathStats | None, length_max: int | None
-) -> Proposed:
-    kind = _kind(source, seen)
-    if kind != "text" and field.get("type", "text") == "text":
-        field["kind"] = kind
-    for mask in ("pseudonymize", "redact"):
-        if length_max is None or mask_length(mask, field.get("kind", "text")) <= length_max:
-            return Proposed({**field, "mask": mask}, "looks personal: masked; judge for yourself")
-    note = f"looks personal, and no mask fits {length_max} characters"
-    return Proposed(field, note, left_out=True)
-
-
-def _kind(source: str, seen: PathStats | None) -> str:
-    if seen is not None and seen.types == {"ip"}:
-        return "ip"
-    if seen is not None and seen.types == {"email"}:
-        return "email"
-    if seen is not None:
-        return "text"
-    last = re.split(r"[._]", source.lower())[-1]
-    return next((k for k, names in _KINDS.items() if k != "phone" and last in names), "text")
-
-
-def _look(value: Any, path: str, seen: dict[str, PathStats], depth: int) -> None:
-    if type(value) is dict and value and depth < DEPTH_MAX:
-        for name, inner in value.items():
-            if step := _step(name):
-                _look(
-                    inner,
-                    f"{path}.{step}" if path and step[0] != "[" else path + step,
-                    seen,
-                    depth + 1,
-                )
-        return
-    if not path:
-        return
-    one = seen.setdefault(path, PathStats(set()))
-    if value is None:
-        return
-    one.count += 1
-    one.types.add(_type_of(value))
-    if type(value) is str:
-        one.length_max = max(one.length_max, len(value))
-    one.version_only = one.version_only and type(value) is str and bool(_VERSION.match(value))
-
-
-def _step(name: str) -> str:
-    """Return a member's name as a step of a path; "" for one that no path can have."""
-    if re.search(r"[\"\\\x00-\x1f']|\A\Z", name) or len(name) > 100:
-        return ""
-    return name if not re.search(r"[.\[\]]", name) and name != "$" else f"['{name}']"
-
-
-def _type_of(value: Any) -> str:
-    if type(value) is bool:
-        return "boolean"
-    if type(value) is int:
-        return (
-            "integer"
-            if -(2**31) <= value < 2**31
-            else "bigint"
-            if abs(value) < 2**63
-            else "numeric"
+def _fill(
+    table: Table,
+    found: Sequence[Leaf],
+    shape: Shape,
+    total: int,
+    what: str,
+    above: tuple[str, ...] = (),
+) -> None:
+    """Add the fields of leaves to a table."""
+    taken = [one.field["column"] for one in table.fields if "column" in one.field]
+    columns = _column_names([".".join(leaf.steps) for leaf in found], taken)
+    fields = []
+    for leaf, column in zip(found, columns, strict=True):
+        one = _of_leaf(leaf, column, above)
+        one.why = explain(leaf.shape, total, what)
+        fields.append(one)
+    _require(fields, total)
+    table.fields += fields
+    if shape.hidden:
+        table.notes.append(
+            f"{shape.hidden} members are left out: their names look like data or fit no path"
         )
-    if type(value) is Decimal:
-        return "numeric"
-    if type(value) is not str:
-        return "jsonb"
-    for type_ in ("uuid", "date", "timestamptz"):
-        if len(value) < 64 and _converts(type_, value):
-            # Only a date in ISO form: a timestamp converts to a date, too.
-            return type_ if type_ != "date" or len(value) == 10 else "timestamptz"
-    if len(value) < 64 and _is_ip(value):
-        return "ip"
-    return "email" if _EMAIL.match(value) else "text"
 
 
-def _converts(type_: str, value: str) -> bool:
-    try:
-        FIELD_TYPES[type_].convert(value)
-    except PermanentFault:
-        return False
-    return True
+def _of_leaf(leaf: Leaf, column: str, above: tuple[str, ...]) -> Proposed:
+    shape, steps = leaf.shape, (*above, *leaf.steps)
+    if not shape.present:
+        field = {"source": leaf.source, "column": column}
+        return Proposed(field, "only null was seen: no type to go by", left_out=True, shape=shape)
+    named = category_of(steps)
+    if named == "secret" and shape.kinds.keys() & {"object", "array"}:
+        return dropped(leaf.source, shape, "looks like secrets")
+    if shape.kinds["object"] and shape.is_map and shape.hidden_personal:
+        return dropped(leaf.source, shape, "an object whose names look personal")
+    return propose_scalar(leaf.source, steps, column, shape, leaf.inherited)
 
 
-def _is_ip(value: str) -> bool:
-    try:
-        canonical_ip(value)
-    except PermanentFault:
-        return False
-    return True
+def _require(fields: list[Proposed], total: int) -> None:
+    """Mark what every sample has as required, and something at least if there is anything."""
+    always = [
+        one
+        for one in fields
+        if one.shape is not None
+        and not one.left_out
+        and one.field.get("mask") != DROP
+        and one.shape.present == total
+        and not one.shape.forms["text: empty"]
+    ]
+    if total < ALL_REQUIRED_FROM:
+        named = [one for one in always if _ID.search(_snake(one.field["source"]))]
+        always = (named or always)[:1]
+    for one in always:
+        one.field["required"] = True
+        one.why += "; required: every sample has it"
 
 
-def _type(seen: PathStats) -> str:
-    types = seen.types
-    if not types:
-        return "text"
-    if types <= {"integer", "bigint", "numeric"}:
-        return max(types, key=["integer", "bigint", "numeric"].index)
-    if len(types) == 1:
-        [only] = types
-        return {"ip": "inet", "email": "text"}.get(only, only)
-    strings = {"text", "uuid", "date", "timestamptz", "ip", "email"}
-    return "text" if types <= strings else "jsonb"
+def _leaves(
+    shape: Shape,
+    path: str,
+    steps: tuple[str, ...],
+    inherited: Category | None,
+    depth: int,
+    *,
+    explode: bool,
+) -> Iterator[Leaf]:
+    for name, member in shape.members.items():
+        step = step_of(name)
+        source = f"{path}.{step}" if path and step[0] != "[" else path + step
+        whole = (*steps, name)
+        if len(source.encode()) > SOURCE_BYTES_MAX:
+            continue
+        named = category_of(whole)
+        kinds = member.kinds.keys() - {"null"}
+        below = named if named in _INHERITED else inherited
+        if kinds == {"object"} and named != "secret" and _opens(member, depth):
+            yield from _leaves(member, source, whole, below, depth + 1, explode=explode)
+        else:
+            array = explode and named != "secret" and _is_table(member, kinds)
+            yield Leaf(source, whole, member, inherited, array)
 
 
-def _column_names(seen: Iterable[str]) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for path in seen:
-        snake = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", path)
-        name = re.sub(r"[^a-z0-9]+", "_", snake.lower()).strip("_")[:60] or "value"
-        if name[0].isdigit():
-            name = f"c_{name}"[:60]
-        taken = set(names.values())
+def _opens(member: Shape, depth: int) -> bool:
+    return bool(member.members) and not member.is_map and depth + 1 < DEPTH_MAX
+
+
+def _is_table(member: Shape, kinds: set[str]) -> bool:
+    """Whether an array's elements can be rows."""
+    element = member.element
+    return (
+        kinds == {"array"}
+        and element is not None
+        and element.kinds.keys() <= {"object", "null"}
+        and bool(element.members)
+        and not element.is_map
+    )
+
+
+def _snake(path: str) -> str:
+    snake = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", path)
+    name = re.sub(r"[^a-z0-9]+", "_", snake.lower()).strip("_")[:60] or "value"
+    return f"c_{name}"[:60] if name[0].isdigit() else name
+
+
+def _column_names(paths: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Return a column's name for each path, all different."""
+    used = set(taken)
+    names: list[str] = []
+    for path in paths:
+        name = unique = _snake(path)
         number = 2
-        unique = name
-        while unique in taken:
-            unique, number = f"{name[:57]}_{number}", number + 1
-        names[path] = unique
+        while unique in used:
+            unique, number = f"{name[:55]}_{number}", number + 1
+        used.add(unique)
+        names.append(unique)
     return names
 
 
-def write_toml(
-    proposed: Sequence[Proposed],
-    *,
-    queue: str,
-    table: str,
-    envelope: Mapping[str, Any],
-    origin: str,
-) -> str:
-    """Return the settings file, checked by reading it as `sqs2pg` would.
-
-    Raises SettingsError if it would be refused, which is a fault of ours.
-    """
-    tree = {
-        "source": {"queue": queue},
-        "sink": {"table": table},
-        "field": [one.field for one in proposed if not one.left_out],
-        **({"envelope": dict(envelope)} if envelope else {}),
-    }
-    load(environ={}, overrides=tree, discover=False)
-    lines = [
-        f"# Proposed by `sqs2pg init` from {origin}. Read it, then: sqs2pg migrate && sqs2pg check",
-        "",
-        "[source]",
-        f"queue = {json.dumps(queue)}",
-        "",
-        "[sink]",
-        f"table = {json.dumps(table, ensure_ascii=False)}",
-    ]
-    if envelope:
-        lines += ["", "[envelope]", *(f"{k} = {json.dumps(v)}" for k, v in envelope.items())]
-    for one in proposed:
-        mark = "# " if one.left_out else ""
-        lines += ["", *([f"# {one.note}"] if one.note else []), f"{mark}[[field]]"]
-        lines += [f"{mark}{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in one.field.items()]
-    return "\n".join(lines) + "\n"
+def column_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return a column's name for each path, all different."""
+    return dict(zip(paths, _column_names(paths), strict=True))
