@@ -77,7 +77,7 @@ def check(
         )
     if place:
         checks.append(_column_check(place, limit_s))
-    taken: list[dry_run.Sample] = []
+    taken: list[dry_run.DryRun] = []
     if count:
         checks.append(_sample_check(count, taken))
     findings = run_async(_run(checks, Context(config), quiet=as_json))
@@ -97,7 +97,7 @@ def check(
     return 1 if failed else 0
 
 
-def _sample_check(count: int, taken: list[dry_run.Sample]) -> DoctorCheck:
+def _sample_check(count: int, taken: list[dry_run.DryRun]) -> DoctorCheck:
     from sqs2pg.cli.doctor import dry_run
     from sqs2pg.cli.doctor.finding import DoctorCheck, ok, warn
 
@@ -107,7 +107,7 @@ def _sample_check(count: int, taken: list[dry_run.Sample]) -> DoctorCheck:
         aside = ", ".join(f"{n} {code}" for code, n in sorted(found.faults.items()))
         detail = f"{found.messages} messages would become {len(found.rows)} rows"
         if aside:
-            remedy = "look at the mapping; `sqs2pg config test` tries it on examples"
+            remedy = f"`sqs2pg config test --sample {count}` names messages, reasons and fields"
             return warn("sample", f"{detail}; set aside: {aside}", remedy)
         return ok("sample", detail)
 

@@ -15,6 +15,7 @@ import click
 import msgspec
 
 from sqs2pg import settings as settings_module
+from sqs2pg.cli.doctor.sample_documents import SampleParameter
 from sqs2pg.cli.options import config_option, json_option, print_json
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import examples
@@ -63,17 +64,32 @@ def show(config: Path | None, as_json: bool) -> None:
 
 @config.command()
 @config_option
+@click.option(
+    "--sample",
+    metavar="N|FILE",
+    type=SampleParameter(),
+    help="Show what N waiting messages, or the lines of an archive, would become, masked; nothing "
+    "is written or deleted.",
+)
 @json_option
-def test(config: Path | None, as_json: bool) -> int:
-    """Run the mapping's own [[example]]s: input to rows or fault; exit 1 on a difference."""
+def test(config: Path | None, sample: int | Path | None, as_json: bool) -> int:
+    """Run the mapping's own [[example]]s, or a sample; exit 1 on a difference or a quarantine."""
+    if sample is not None:
+        from sqs2pg.cli.sample_report import report_sample
+
+        return report_sample(config, sample, as_json=as_json)
+    return _test_examples(settings_module.load(config), as_json=as_json)
+
+
+def _test_examples(settings: settings_module.Settings, *, as_json: bool) -> int:
     from sqs2pg.runners.compile_plan import masks_of
 
-    settings = settings_module.load(config)
     if not settings.example:
         raise SettingsError(
             "the settings have no [[example]] to test",
             code="no_examples",
-            hint='write one beside the mapping: input = {…}, and row = {…} or fault = "…"',
+            hint='write one beside the mapping: input = {…}, and row = {…} or fault = "…"; or try '
+            "waiting messages with --sample N",
         )
     mapping = examples.compile_offline(settings, masks_of(settings, examples.test_keyring()))
     differences = list(examples.check_examples(settings, mapping))

@@ -1,60 +1,117 @@
-"""Dry run: decode and mask peeked messages in memory, and show what would be written.
+"""Dry run: decode and mask messages in memory, and show what would be written.
 
-Nothing is written or deleted, but a look counts as a receive. Only masked rows are shown.
+Nothing is written or deleted, but a look at the queue counts as a receive. Only masked rows are
+shown; of a message that would be quarantined only its id and the reason.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
-from sqs2pg.cli.doctor.context import Context
-from sqs2pg.errors import PermanentFault
+from sqs2pg.cli.doctor.context import Context, NotChecked
+from sqs2pg.errors import PermanentFault, Sqs2pgError
+from sqs2pg.mapping import examples
+from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.copy_text import values
 from sqs2pg.message import Message, Row, TargetLines
 from sqs2pg.runners.compile_plan import masks_of, payloads_of, read_mapping
+from sqs2pg.settings import Settings
 from sqs2pg.sqs.peek import peek
 
 
-class Sample(msgspec.Struct):
-    """What peeked messages would become."""
+class Refused(msgspec.Struct):
+    """One message that would be quarantined."""
+
+    message_id: str
+    code: str
+    field: str
+    """The source of the field that is at fault, or the envelope's layer; "" where it is neither."""
+    record: int | None = None
+    """The index of the record that is at fault, where a message may have several."""
+
+
+class DryRun(msgspec.Struct):
+    """What messages would become."""
 
     messages: int
     rows: list[dict[str, str | None]]
     """Masked cells by column; with `table` if there are several."""
     faults: dict[str, int]
     """How many messages would be quarantined, by reason."""
+    quarantined: list[Refused]
+    """The same, one by one."""
 
 
-async def take_sample(context: Context, count: int) -> Sample:
-    """Return what up to `count` messages of the queue would become.
+async def take_sample(context: Context, count: int) -> DryRun:
+    """Return what up to `count` messages of the queue would become, in the table as it is.
 
     Raises NotChecked if settings, keys, queue or table are not available, and what the client
     raises.
     """
     settings = context.settings
     keyring = context.keyring()
-    client, url = await context.queue()
     mapping = await read_mapping(await context.session(), settings, masks_of(settings, keyring))
-    names = tuple(settings.message_attributes)
-    messages = await peek(client, url, count, message_attributes=names)
+    return await try_messages(settings, mapping, await look(context, count))
+
+
+async def look(context: Context, count: int) -> list[Message]:
+    """Return up to `count` messages of the queue, which stay there."""
+    client, url = await context.queue()
+    names = tuple(context.settings.message_attributes)
+    return await peek(client, url, count, message_attributes=names)
+
+
+async def mapping_of(context: Context) -> tuple[MessageMapping, list[str]]:
+    """Return the mapping, and what of the real thing is missing: the keys, the table, or neither.
+
+    Without keys the masks are those of examples; without a table the columns are those that
+    `migrate` would make.
+    """
+    settings, missing = context.settings, []
+    try:
+        keyring = context.keyring()
+    except (Sqs2pgError, NotChecked):
+        keyring = examples.test_keyring()
+        missing.append("keys")
+    masks = masks_of(settings, keyring)
+    try:
+        return await read_mapping(await context.session(), settings, masks), missing
+    except (Sqs2pgError, NotChecked):
+        return examples.compile_offline(settings, masks), [*missing, "table"]
+
+
+async def try_messages(
+    settings: Settings, mapping: MessageMapping, messages: Sequence[Message]
+) -> DryRun:
+    """Return what messages would become. Objects that they point to are fetched."""
     payloads = payloads_of(settings)
-    rows: list[dict[str, str | None]] = []
+    found = DryRun(len(messages), [], {}, [])
     faults: Counter[str] = Counter()
     for message in messages:
         unfetched = await payloads.fetch([message]) if payloads else {}
         made = unfetched.get(message.message_id) or _run(mapping, message)
         if isinstance(made, PermanentFault):
             faults[made.code] += 1
+            found.quarantined.append(_refused(message, made))
         else:
             parts: list[Row | TargetLines] = [made, *made.also]
-            rows += [row for part in parts for row in _rows(context, part)]
-    return Sample(len(messages), rows, dict(faults))
+            found.rows += [row for part in parts for row in _rows(settings, part)]
+    found.faults = dict(faults)
+    return found
 
 
-def _run(mapping: Any, message: Message) -> Row | PermanentFault:
+def _refused(message: Message, fault: PermanentFault) -> Refused:
+    place, record = fault.detail, None
+    if place.startswith("record "):
+        _, number, *rest = place.split(" ", 2)
+        record, place = int(number), rest[0] if rest else ""
+    return Refused(message.message_id, fault.code, place, record)
+
+
+def _run(mapping: MessageMapping, message: Message) -> Row | PermanentFault:
     try:
         decoded = mapping.decode(message)
     except PermanentFault as fault:
@@ -64,8 +121,8 @@ def _run(mapping: Any, message: Message) -> Row | PermanentFault:
     return found
 
 
-def _rows(context: Context, part: Row | TargetLines) -> list[dict[str, str | None]]:
-    targets = context.settings.targets
+def _rows(settings: Settings, part: Row | TargetLines) -> list[dict[str, str | None]]:
+    targets = settings.targets
     target = targets[part.target]
     table = {"table": target.table} if len(targets) > 1 else {}
     return [
