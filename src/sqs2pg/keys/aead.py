@@ -52,7 +52,10 @@ class SealingKey:
         self._mask = _COUNTERS ^ (subkey << 128 | subkey)
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Return the plaintext sealed; `aad` comes from `associated`. See `seal`."""
+        """Return the plaintext sealed; `aad` comes from `associated`.
+
+        Each call draws a new nonce, so equal plaintexts give unequal results.
+        """
         nonce = os.urandom(NONCE_BYTES)
         return FORMAT + nonce + self.encrypt(nonce, plaintext, FORMAT + aad)
 
@@ -88,16 +91,8 @@ class SealingKey:
         return self._blocks((self._mask ^ (context << 128 | context)).to_bytes(32, "big"))
 
 
-def seal(key: bytes, plaintext: bytes, aad: Sequence[bytes]) -> bytes:
-    """Return the plaintext sealed under a 32-byte key and bound to the fields of `aad`.
-
-    Each call draws a new nonce, so equal plaintexts give unequal results.
-    """
-    return SealingKey(key).seal(plaintext, associated(aad))
-
-
 def open_sealed(key: bytes, sealed: bytes, aad: Sequence[bytes]) -> bytes:
-    """Return the plaintext that `seal` sealed with the same key and fields.
+    """Return the plaintext that was sealed with the same key and fields.
 
     Raises Sqs2pgError `sealed_body_damaged` if the key, the fields or any bit differ, and
     `sealed_body_format` for a format that this version does not know.

@@ -10,7 +10,7 @@ The value is encrypted as received, padded to a multiple of 32 bytes.
 from __future__ import annotations
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.aead import OVERHEAD_BYTES, open_sealed, seal
+from sqs2pg.keys.aead import OVERHEAD_BYTES, SealingKey, associated, open_sealed
 from sqs2pg.keys.derive import operator_key
 from sqs2pg.mask import token
 from sqs2pg.mask.domain import Roots, active_root
@@ -35,10 +35,11 @@ def encrypt(version: int, key: bytes, domain: str, kind: str) -> Operator:
     Its mask raises PermanentFault `bad_unicode`, and what refuses a value that is not of its kind.
     The mask is not a function of the value alone: the transform calls it for every row.
     """
-    bound = [_PURPOSE, token.domain_bytes(domain)]
+    prepared = SealingKey(key)
+    bound = associated([_PURPOSE, token.domain_bytes(domain)])
 
     def mask(value: str) -> str:
-        sealed = seal(key, token.pad(token.utf8(value)), bound)
+        sealed = prepared.seal(token.pad(token.utf8(value)), bound)
         return token.format_token(LETTER, version, sealed)
 
     return Operator("encrypt", PROPERTIES, of_kind(kind, mask))

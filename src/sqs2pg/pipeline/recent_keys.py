@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from sqs2pg.message import Message
 
 KEYS_MAX = 200_000
-"""Keys that are remembered: about 15 MB of text, and as much again once somebody asks."""
+"""Keys that are remembered, the latest half of them in any case: about 15 MB of text, and as much
+again once somebody asks."""
 
 
 class RecentKeys:
@@ -23,17 +24,19 @@ class RecentKeys:
 
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
-        self._count = 0
-        # Lines of the ledger as they were sent, or what `_entries` makes of them. Most are never
-        # asked for: nothing is delivered twice.
-        self._commits: deque[tuple[int, bytes | frozenset[bytes]]] = deque()
+        # Lines of the ledger as they were sent. Most are never asked for: nothing is delivered
+        # twice. Who asks has them made into two sets, of which the older one goes as a whole.
+        self._unread: deque[tuple[int, bytes]] = deque()
+        self._unread_keys = 0
+        self._entries: set[bytes] = set()
+        self._older: set[bytes] = set()
 
     def add(self, count: int, ledger: bytes) -> None:
         """Remember the ledger's lines of a batch that is committed."""
-        self._commits.append((count, ledger))
-        self._count += count
-        while self._count > self._keys_max:
-            self._count -= self._commits.popleft()[0]
+        self._unread.append((count, ledger))
+        self._unread_keys += count
+        while self._unread_keys > self._keys_max:
+            self._unread_keys -= self._unread.popleft()[0]
 
     def find(
         self, messages: Sequence[Message], keys: Callable[[Sequence[Message]], list[str]]
@@ -43,7 +46,10 @@ class RecentKeys:
         Asked are those that SQS says to have delivered before. `keys` makes their ledger keys.
         """
         receives = [message.attributes.approximate_receive_count for message in messages]
-        if not self._commits or max(receives, default=1) == 1:
+        if max(receives, default=1) == 1:
+            return set()
+        self._read()
+        if not self._entries and not self._older:
             return set()
         asked = [index for index, count in enumerate(receives) if count > 1]
         units = [messages[index] for index in asked]
@@ -51,14 +57,14 @@ class RecentKeys:
             f"{key}\t{unit.message_id}".encode(): index
             for key, unit, index in zip(keys(units), units, asked, strict=True)
         }
-        found: set[int] = set()
-        for place, (count, commit) in enumerate(self._commits):
-            entries = _entries(commit) if isinstance(commit, bytes) else commit
-            self._commits[place] = (count, entries)
-            found.update(wanted[entry] for entry in entries & wanted.keys())
-        return found
+        known = [one for one in wanted if one in self._entries or one in self._older]
+        return {wanted[one] for one in known}
 
-
-def _entries(ledger: bytes) -> frozenset[bytes]:
-    """Return key and id, with the tab between them, of each line."""
-    return frozenset(line[: line.index(b"\t", 37)] for line in ledger.splitlines())
+    def _read(self) -> None:
+        while self._unread:
+            _, ledger = self._unread.popleft()
+            # Key and id, with the tab between them, of each line.
+            self._entries.update([line[: line.index(b"\t", 37)] for line in ledger.splitlines()])
+            if len(self._entries) >= self._keys_max // 2:
+                self._older, self._entries = self._entries, set()
+        self._unread_keys = 0

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.keys.aead import open_sealed, seal
+from sqs2pg.keys.aead import SealingKey, associated, open_sealed
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.copy_text import NULL, binary, escaped
 from sqs2pg.mapping.subject import SubjectReader
@@ -141,6 +141,10 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
     `subject_of` finds the reference of the person it is about, so that an erasure finds the body.
     """
     label, key = keyring.quarantine_key()
+    prepared = SealingKey(key)
+
+    def seal(plaintext: bytes, ledger_key: str, message_id: str, what: bytes = _BODIES) -> bytes:
+        return prepared.seal(plaintext, associated(associated_data(ledger_key, message_id, what)))
 
     def seal_message(ledger_key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         body = message.body.encode("utf-8", "surrogatepass")
@@ -151,13 +155,14 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
             detail=fault.detail,
             attempts=message.attributes.approximate_receive_count,
             sent_timestamp=message.attributes.sent_timestamp,
-            sealed_body=seal(key, body, associated_data(ledger_key, message.message_id)),
+            sealed_body=seal(body, ledger_key, message.message_id),
             sealed_under=label,
             subject=subject_of(message.body) if subject_of else None,
             sealed_attributes=seal(
-                key,
                 msgspec.json.encode(message.message_attributes),
-                associated_data(ledger_key, message.message_id, _ATTRIBUTES),
+                ledger_key,
+                message.message_id,
+                _ATTRIBUTES,
             )
             if message.message_attributes
             else None,

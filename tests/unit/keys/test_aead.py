@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.aead import OVERHEAD_BYTES, associated, open_sealed, seal
+from sqs2pg.keys.aead import OVERHEAD_BYTES, SealingKey, associated, open_sealed
 
 KEY = hashlib.sha256(b"key").digest()
 FIELDS = (b"sqs2pg/1/quarantine", b"row", b"message")
@@ -22,19 +22,19 @@ def assert_damaged(sealed: bytes, key: bytes = KEY, fields: tuple[bytes, ...] = 
 
 @pytest.mark.parametrize("body", [b"", b"x", "😀".encode(), bytes(1024 * 1024)])
 def test_what_is_sealed_opens_again(body: bytes) -> None:
-    sealed = seal(KEY, body, FIELDS)
+    sealed = SealingKey(KEY).seal(body, associated(FIELDS))
     assert len(sealed) == len(body) + OVERHEAD_BYTES
     assert open_sealed(KEY, sealed, FIELDS) == body
 
 
 def test_equal_bodies_are_sealed_unequally() -> None:
-    sealed = {seal(KEY, b"body", FIELDS) for _ in range(1000)}
+    sealed = {SealingKey(KEY).seal(b"body", associated(FIELDS)) for _ in range(1000)}
     assert len({one[1:25] for one in sealed}) == 1000
     assert len({one[25:] for one in sealed}) == 1000
 
 
 def test_a_change_of_any_bit_is_detected() -> None:
-    sealed = seal(KEY, b"a body of some length", FIELDS)
+    sealed = SealingKey(KEY).seal(b"a body of some length", associated(FIELDS))
     for index, bit in itertools.product(range(1, len(sealed)), range(8)):
         changed = bytearray(sealed)
         changed[index] ^= 1 << bit
@@ -42,14 +42,14 @@ def test_a_change_of_any_bit_is_detected() -> None:
 
 
 def test_no_byte_can_be_cut_or_added() -> None:
-    sealed = seal(KEY, b"a body", FIELDS)
+    sealed = SealingKey(KEY).seal(b"a body", associated(FIELDS))
     for length in range(len(sealed)):
         assert_damaged(sealed[:length])
     assert_damaged(sealed + b"\0")
 
 
 def test_another_key_or_place_does_not_open() -> None:
-    sealed = seal(KEY, b"a body", FIELDS)
+    sealed = SealingKey(KEY).seal(b"a body", associated(FIELDS))
     assert_damaged(sealed, key=hashlib.sha256(b"other").digest())
     for fields in ((), FIELDS[:2], (*FIELDS, b""), FIELDS[::-1], (b"".join(FIELDS),)):
         assert_damaged(sealed, fields=fields)
@@ -72,7 +72,7 @@ def test_no_two_lists_of_fields_encode_alike() -> None:
 
 @pytest.mark.parametrize("number", [0, 2, 255])
 def test_an_unknown_format_says_so(number: int) -> None:
-    sealed = bytes([number]) + seal(KEY, b"a body", FIELDS)[1:]
+    sealed = bytes([number]) + SealingKey(KEY).seal(b"a body", associated(FIELDS))[1:]
     with pytest.raises(Sqs2pgError) as caught:
         open_sealed(KEY, sealed, FIELDS)
     assert caught.value.code == "sealed_body_format"

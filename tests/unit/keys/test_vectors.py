@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.cmac import CMAC
 
 from sqs2pg.keys import derive
-from sqs2pg.keys.aead import encrypt, open_sealed, seal
+from sqs2pg.keys.aead import SealingKey, associated, encrypt, open_sealed
 from sqs2pg.keys.hmac_state import hmac_states
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -126,7 +126,9 @@ def test_the_frozen_sealed_bodies_open(vector: dict[str, Any]) -> None:
     assert open_sealed(key, sealed, fields) == plaintext
     bound = b"\x01" + b"".join(len(field).to_bytes(4, "big") + field for field in fields)
     assert xaes_by_cmac(key, sealed[1:25], plaintext, bound) == sealed[25:]
-    assert open_sealed(key, seal(key, plaintext, fields), fields) == plaintext
+    assert (
+        open_sealed(key, SealingKey(key).seal(plaintext, associated(fields)), fields) == plaintext
+    )
 
 
 def test_the_roots_of_the_vectors_are_public() -> None:

@@ -47,7 +47,16 @@ def test_a_first_delivery_is_not_asked_about() -> None:
 
 
 def test_the_oldest_commits_are_forgotten() -> None:
-    recent = RecentKeys(keys_max=3)
-    for name in "abcd":
+    recent = RecentKeys(keys_max=4)
+    for name in "abcdef":
         recent.add(1, ledger(name))
-    assert recent.find([message(name) for name in "abcdx"], keys) == {1, 2, 3}
+    found = recent.find([message(name) for name in "abcdefx"], keys)
+    assert found >= {4, 5}
+    assert found.isdisjoint({0, 1, 6})
+
+
+def test_a_key_that_was_asked_for_is_forgotten_in_its_turn() -> None:
+    recent = RecentKeys(keys_max=4)
+    for number in range(20):
+        recent.add(1, ledger(f"m{number}"))
+        assert recent.find([message(f"m{number}"), message(f"m{number - 4}")], keys) == {0}
