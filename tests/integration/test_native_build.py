@@ -25,7 +25,7 @@ from tests.logins import login
 from tests.native import LEFT, TAKEN, Both, both, extension
 
 ROOT = SOURCES.parent
-NEEDING_PYTHON = ("module", "fast_path", "compile")
+NEEDING_PYTHON = ("module", "fast_path", "compile", "field")
 SANITIZED = ("-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror")
 
 
