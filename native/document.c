@@ -8,6 +8,8 @@ struct walk {
     const struct plan *plan;
     struct reader *in;
     struct elements *elements;
+    struct work *work;
+    int apart; /* in an array of which only some elements are read: what is in it is not counted */
 };
 
 static int read_node(struct walk *walk, const struct node *node, struct value *values, int depth);
@@ -39,6 +41,24 @@ static int skip(struct walk *walk, int may_have_names, int depth)
     return done && (ignored.is != CONTAINER || may_have_names);
 }
 
+/* Skip over the value of a name that no path has, and note it. */
+static int skip_unknown(struct walk *walk, const struct node *node, const struct value *name, int depth)
+{
+    if (!node->free && walk->plan->forbid_unknown)
+        return 0;
+    json_space(walk->in);
+    const char *from = walk->in->at;
+    if (!skip(walk, 1, depth))
+        return 0;
+    if (node->free || walk->apart)
+        return 1;
+    int number = (int)(node - walk->plan->node);
+    if (unknown_note(&walk->work->unknowns, number, name->at, name->len, *from))
+        return 1;
+    walk->work->failed = 1;
+    return 0;
+}
+
 /* The child of a name; -1: none. It is looked for from `hint` on, since names keep their order. */
 static int find_child(const struct plan *plan, const struct node *node, const struct value *name,
                       int hint)
@@ -66,8 +86,7 @@ static int read_members(struct walk *walk, const struct node *node, struct value
             return 0;
         int child = find_child(walk->plan, node, &name, hint);
         if (child < 0) {
-            int known = node->free || !walk->plan->forbid_unknown;
-            if (!known || !skip(walk, 1, depth))
+            if (!skip_unknown(walk, node, &name, depth))
                 return 0;
             continue;
         }
@@ -86,6 +105,7 @@ static int read_elements(struct walk *walk, const struct node *node, struct valu
     int child = 0; /* they are in the order of their indexes */
     if (json_take(walk->in, ']'))
         return 1;
+    walk->apart++;
     for (int i = 0;; i++) {
         const struct node *next = &walk->plan->node[node->first + child];
         if (child < node->count && next->index == i) {
@@ -95,8 +115,10 @@ static int read_elements(struct walk *walk, const struct node *node, struct valu
         } else if (!skip(walk, 1, depth)) {
             return 0;
         }
-        if (!json_take(walk->in, ','))
+        if (!json_take(walk->in, ',')) {
+            walk->apart--;
             return json_take(walk->in, ']');
+        }
     }
 }
 
@@ -177,7 +199,7 @@ static int read_node(struct walk *walk, const struct node *node, struct value *v
 
 int document_read(const struct plan *plan, struct reader *in, struct work *work, int depth)
 {
-    struct walk walk = {plan, in, work->elements};
+    struct walk walk = {plan, in, work->elements, work, 0};
     json_space(in);
     if (in->at == in->end || *in->at != '{')
         return 0;

@@ -33,6 +33,7 @@ struct entry { /* in the order of the keys */
 struct unit {
     enum state state;
     uint32_t dropped; /* records */
+    size_t unknown_to; /* where its members end in `seen` of unknown.h */
     uint32_t drops;   /* one bit for each of the plan's `drop`: whether the document has it */
 };
 
@@ -251,8 +252,10 @@ static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
     if (about.sent_ms < batch->oldest_ms)
         batch->oldest_ms = about.sent_ms;
     batch->entries[i].unit = (uint32_t)i;
-    batch->units[i] = (struct unit){made ? WRITTEN : LEFT, (uint32_t)(work->dropped - dropped),
-                                    made ? drops_of(plan, work) : 0};
+    batch->units[i] = (struct unit){.state = made ? WRITTEN : LEFT,
+                                    .dropped = (uint32_t)(work->dropped - dropped),
+                                    .unknown_to = work->unknowns.seen_count,
+                                    .drops = made ? drops_of(plan, work) : 0};
     return 1;
 }
 
@@ -443,6 +446,32 @@ static PyObject *counts_of(const struct plan *plan, const struct batch *batch)
     return counts;
 }
 
+/* The members that no path names: node, name, sort of value, and how many are in the units that are
+ * written. */
+static PyObject *unknowns_of(struct batch *batch)
+{
+    struct unknowns *all = &batch->work.unknowns;
+    Py_ssize_t found = 0;
+    for (Py_ssize_t i = 0; i < batch->count; i++)
+        if (batch->units[i].state == WRITTEN)
+            unknown_count(all, i > 0 ? batch->units[i - 1].unknown_to : 0, batch->units[i].unknown_to);
+    for (int i = 0; i < all->count; i++)
+        found += all->at[i].count > 0;
+    PyObject *unknowns = PyTuple_New(found);
+    for (int i = 0, at = 0; unknowns != NULL && i < all->count; i++) {
+        const struct unknown *one = &all->at[i];
+        if (one->count == 0)
+            continue;
+        PyObject *entry = Py_BuildValue("iy#in", one->node, one->name, (Py_ssize_t)one->len, one->is,
+                                        (Py_ssize_t)one->count);
+        if (entry == NULL)
+            Py_CLEAR(unknowns);
+        else
+            PyTuple_SET_ITEM(unknowns, at++, entry);
+    }
+    return unknowns;
+}
+
 static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const char *tail,
                              size_t tail_len)
 {
@@ -459,7 +488,9 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
     PyObject *repeats = left ? units_in(batch, REPEAT) : NULL;
     PyObject *keys = repeats ? keys_of(batch) : NULL;
     PyObject *counts = keys ? counts_of(plan, batch) : NULL;
-    if (counts == NULL) {
+    PyObject *unknowns = counts ? unknowns_of(batch) : NULL;
+    if (unknowns == NULL) {
+        Py_XDECREF(counts);
         Py_XDECREF(keys);
         Py_XDECREF(repeats);
         Py_XDECREF(ledger);
@@ -468,8 +499,8 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
         Py_XDECREF(left);
         return NULL;
     }
-    return Py_BuildValue("NNNLnNNNN", ledger, targets, layout, (long long)batch->oldest_ms,
-                         (Py_ssize_t)dropped, left, repeats, keys, counts);
+    return Py_BuildValue("NNNLnNNNNN", ledger, targets, layout, (long long)batch->oldest_ms,
+                         (Py_ssize_t)dropped, left, repeats, keys, counts, unknowns);
 }
 
 static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const char *tail,

@@ -294,6 +294,7 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
     memset(work->layer, 0, (size_t)said * sizeof *work->layer);
     for (int i = 0; i < plan->attributes; i++)
         work->layer[said + i] = about->attributes[i];
+    work->unknowns.unit = work->unknowns.seen_count;
     work->arena.len = 0; /* every decoded byte has its place: the envelopes' and the document's */
     if (text_room(&work->arena, (len + 8) * ((size_t)plan->layers + 1)) != NULL &&
         open_layers(plan, &run.in, work->layer) && read_records(&run))
@@ -305,6 +306,7 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
     }
     work->failed |= work->arena.failed;
     work->dropped = dropped;
+    work->unknowns.seen_count = work->unknowns.unit;
     return 0;
 }
 
@@ -315,5 +317,6 @@ void work_forget(struct work *work)
     for (int i = 0; i < GROUPS_MAX; i++)
         free(work->elements[i].at); /* pointers and lengths, no values */
     text_forget(&work->arena);
+    unknown_forget(&work->unknowns);
     memset(work, 0, sizeof *work);
 }

@@ -12,6 +12,7 @@
 #include "json.h"
 #include "mask.h"
 #include "text.h"
+#include "unknown.h"
 
 enum {
     NODES_MAX = 512,
@@ -178,6 +179,7 @@ struct work {
     struct text arena;
     struct value document[SLOTS_MAX], layer[NAMES_MAX];
     struct elements elements[GROUPS_MAX];
+    struct unknowns unknowns;
     int failed; /* no memory */
 };
 

@@ -74,7 +74,7 @@ class Both:
         events = EventKeys(KEY, 7) if settings.ledger.dedupe_key else None
         self.slow = compile_mapping(settings, columns, masks)
         self.fast_or_none = compile_fast_path(settings, columns, masks, extension(), events)
-        self._encoders = {
+        self.encoders = {
             name: compile_encoder(settings, columns, masks, module, dedupe=events)
             for name, module in (("native", extension()), ("python", None))
         }
@@ -119,15 +119,14 @@ class Both:
 
     def check_batch(self, units: Sequence[Message]) -> Encoded:
         """Return what the native executor makes of a batch, after checking that it is Python's."""
-        native, python = (
-            self._encoders[name].encode(units, "1\n") for name in ("native", "python")
-        )
+        native, python = (self.encoders[name].encode(units, "1\n") for name in ("native", "python"))
         assert native.count == python.count
         assert native.keys == python.keys
         assert native.ledger == python.ledger
         assert native.oldest_ms == python.oldest_ms
         assert native.dropped == python.dropped
         assert native.dropped_fields == python.dropped_fields
+        assert native.unknown == python.unknown
         assert list(native.repeats) == list(python.repeats)
         assert [(f.unit, f.key, f.fault.code, f.fault.detail) for f in native.faults] == [
             (f.unit, f.key, f.fault.code, f.fault.detail) for f in python.faults

@@ -30,6 +30,7 @@ from sqs2pg.mapping.envelope import Envelope, Opened
 from sqs2pg.mapping.envelope.records import Records
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.transform import Cell, Transformer
+from sqs2pg.mapping.unknown_members import UnknownMembers, UnknownShape
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, MessageAttribute, Row, TargetLines
 from sqs2pg.settings import ATTRIBUTE, Settings, Target, required_sources
@@ -59,6 +60,7 @@ class MessageMapping:
             isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
             for field in settings.fields
         )
+        self._unknown = UnknownMembers(settings)
         self._documents = DocumentReader(
             settings.targets,
             unknown_fields=settings.unknown_fields,
@@ -80,20 +82,25 @@ class MessageMapping:
         """Decode a batch; return each message's records, or its fault."""
         if self._envelope.is_plain and self._typed is not None:
             texts = list(map(_body, messages))  # `_open` of each would give the same
-            decoded = self._typed.read(texts, range(len(texts)), len(texts))
-            if None not in decoded:
-                return cast("list[Decoded | PermanentFault]", decoded)
-            return [
-                self._read(Opened(Records([text], several=False), {})) if unit is None else unit
-                for text, unit in zip(texts, decoded, strict=True)
-            ]
+            read = self._typed.read(texts, range(len(texts)), len(texts))
+            decoded = cast("list[Decoded | PermanentFault]", read)
+            if None in read:
+                decoded = [
+                    self._read(Opened(Records([text], several=False), {})) if unit is None else unit
+                    for text, unit in zip(texts, read, strict=True)
+                ]
+            self._add_unknown(decoded, [(text,) for text in texts])
+            return decoded
         opened = list(map(self._open, messages))
-        return [
+        decoded = [
             one
             if isinstance(one, PermanentFault)
             else self._completed(self._read(one) if unit is None else unit, message, one)
             for message, one, unit in zip(messages, opened, self._read_all(opened), strict=True)
         ]
+        texts = [one.records.texts if isinstance(one, Opened) else () for one in opened]
+        self._add_unknown(decoded, texts)
+        return decoded
 
     def decode(self, message: Message) -> Decoded:
         """Decode one message. Raises PermanentFault."""
@@ -101,6 +108,20 @@ class MessageMapping:
         if isinstance(decoded, PermanentFault):
             raise decoded
         return decoded
+
+    def unknown_in(self, message: Message) -> Sequence[UnknownShape]:
+        """Return the members of a message that no path names, though it has a fault."""
+        opened = self._open(message)
+        return (
+            () if isinstance(opened, PermanentFault) else self._unknown.find(opened.records.texts)
+        )
+
+    def _add_unknown(
+        self, decoded: Sequence[Decoded | PermanentFault], texts: Sequence[Sequence[str]]
+    ) -> None:
+        for unit, its in zip(decoded, texts, strict=True):
+            if isinstance(unit, DecodedMessage) and (found := self._unknown.find(its)):
+                unit.unknown = found
 
     def event(self, decoded: Decoded) -> str | None:
         """Return the event id that the producer set in the field `ledger.dedupe_key`."""

@@ -10,7 +10,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.encoder import Encoder
-from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.fast_path import compile_fast_path, node_paths
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
@@ -56,7 +56,9 @@ def compile_encoder(
     if fast_path is None:
         return python
     originals = FastPathOriginals(settings.fields, settings.vault.subject) if vault else None
-    return NativeEncoder(fast_path, python, keying, settings.dropped, originals)
+    return NativeEncoder(
+        fast_path, python, keying, settings.dropped, originals, node_paths(settings)
+    )
 
 
 def _finds_subjects(settings: Settings) -> bool:

@@ -23,6 +23,7 @@ from sqs2pg.mapping.envelope.records import RECORDS_MAX, Records
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.json_slices import Slice, raw_text
 from sqs2pg.mapping.known_names import KnownNames, known_names, member_names
+from sqs2pg.mapping.unknown_members import UnknownShape
 from sqs2pg.message import Message
 from sqs2pg.settings import RECORD_INDEX, Target, attribute_key, required_sources, source_paths
 from sqs2pg.settings.source_paths import EACH, Step
@@ -84,6 +85,8 @@ class DecodedMessage(msgspec.Struct, gc=False, eq=False):
     """Sources that the settings drop, once for each document that has them."""
     event: str | None = None
     """The event id that the producer set in the field `ledger.dedupe_key`."""
+    unknown: Sequence[UnknownShape] = ()
+    """Members that no path of the mapping names."""
     message: Message | None = None
     """The message with the attributes that its envelope adds, if it adds any."""
 

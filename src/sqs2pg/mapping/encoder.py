@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.unknown_members import UnknownCounts
 from sqs2pg.message import Message, Row, TargetLines
 
 # Made once and run by map: a generator costs one Python call per row.
@@ -64,6 +65,7 @@ class Encoded:
         oldest_ms: int | None,
         dropped: int = 0,
         dropped_fields: Mapping[str, int] = NONE_DROPPED,
+        unknown: UnknownCounts | None = None,
         originals: Originals | None = None,
         decoded_at: float | None = None,
     ) -> None:
@@ -86,6 +88,8 @@ class Encoded:
         """Records that no target takes."""
         self.dropped_fields = dropped_fields
         """How many records had each field that the settings drop, by its source."""
+        self.unknown = unknown or UnknownCounts()
+        """The members that no path of the mapping names: how often each was there."""
         self.originals = originals
         """What the rows hide, for the vault to seal; None without it."""
         self.decoded_at = decoded_at

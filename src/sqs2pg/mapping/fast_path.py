@@ -150,6 +150,11 @@ def _compile(
     )
 
 
+def node_paths(settings: Settings) -> list[str]:
+    """Return the path of each node of a mapping's fast path. Raises NotFastError."""
+    return Tree(settings.targets, settings.ledger.dedupe_key, settings.dropped).paths()
+
+
 def _mode(when: When | None, *, routed: bool) -> int:
     if when is not None:
         return _CONDITIONAL

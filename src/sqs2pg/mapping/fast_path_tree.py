@@ -129,6 +129,20 @@ class Tree:
             for node in nodes
         )
 
+    def paths(self) -> list[str]:
+        """Return the path of each node, in the order of `nodes`; "" for the document."""
+        paths = {id(self._document.root): ""}
+        for whole, scope in self._groups.items():
+            path = ""
+            for step in whole:
+                path = _below(path, step)
+            paths[id(scope.root)] = path
+        nodes = self._nodes()
+        for node in nodes:
+            for step, child in node.children.items():
+                paths[id(child)] = _below(paths[id(node)], step)
+        return [paths[id(node)] for node in nodes]
+
     def _nodes(self) -> list[_Node]:
         """Return all nodes; the children of one follow each other, elements by their index."""
         found: list[_Node] = []
@@ -215,6 +229,12 @@ class Tree:
             or any(node.group >= 0 and node.children for node in nodes)
         ):
             raise NotFastError
+
+
+def _below(path: str, step: Step) -> str:
+    if isinstance(step, str):
+        return source_paths.member(path, step)
+    return f"{path}[{'' if step is EACH else step}]"
 
 
 def _children(node: _Node) -> list[_Node]:

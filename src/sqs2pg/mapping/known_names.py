@@ -16,6 +16,8 @@ class KnownNames(msgspec.Struct):
     scalar: bool = False
     """A field wants a text, a number or a boolean here: an object is `wrong_type`, whatever its
     names."""
+    indexed: bool = False
+    """It is an array of which one element is read, by its index."""
 
 
 def member_names(path: str) -> list[str]:
@@ -34,12 +36,14 @@ def known_names(
         texts += [target.explode] if target.explode else []
         texts += [target.when.field] if target.when else []
     for text in texts:
-        steps = member_names(text)
+        steps = source_paths.parse(text)
         at = root
         for step in steps:
+            at.indexed = at.indexed or isinstance(step, int)
             if at.members is None:
                 break
-            at = at.members.setdefault(step, KnownNames({}))
+            if isinstance(step, str):
+                at = at.members.setdefault(step, KnownNames({}))
         if not steps:
             root.members = None
     for target in targets:

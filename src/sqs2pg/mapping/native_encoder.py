@@ -16,6 +16,7 @@ from sqs2pg.mapping.encoder import NONE_UNREAD, CopyText, Encoded, UnitFault
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.python_encoder import PythonEncoder
+from sqs2pg.mapping.unknown_members import UnknownCounts, unpacked
 from sqs2pg.message import Message, Row, TargetLines
 
 Keying = Literal["dated", "undated", "lines"]
@@ -48,6 +49,9 @@ class Packed(NamedTuple):
     """
     drops: tuple[int, ...]
     """How many of the units with lines have each field that the settings drop, in their order."""
+    unknown: tuple[tuple[int, bytes, int, int], ...]
+    """The members of the units with lines that no path names: the node of the object, the name, the
+    sort of the value as in `unknown_members.SORTS`, and how often."""
 
 
 class FastPath(Protocol):
@@ -79,15 +83,17 @@ class NativeEncoder:
         keying: Keying,
         dropped: Sequence[str] = (),
         vault: FastPathOriginals | None = None,
+        node_paths: Sequence[str] = (),
     ) -> None:
         """`dropped`: sources that the settings drop. `vault`: reads what the rows hide; None where
-        nothing is sealed.
+        nothing is sealed. `node_paths`: the path of each node of the fast path.
         """
         self._fast_path = fast_path
         self._python = python
         self._keying = KEYINGS[keying]
         self._dropped = dropped
         self._vault = vault
+        self._node_paths = node_paths
         self.keys = python.keys
         self.mapping = python.mapping
 
@@ -159,6 +165,9 @@ class NativeEncoder:
     def _dropped_fields(self, packed: Packed) -> Counter[str]:
         return +Counter(dict(zip(self._dropped, packed.drops, strict=True)))
 
+    def _unknown(self, packed: Packed) -> UnknownCounts:
+        return unpacked(packed.unknown, self._node_paths) if packed.unknown else UnknownCounts()
+
     def _encoded(
         self, units: Sequence[Message], packed: Packed, originals: Originals | None
     ) -> Encoded:
@@ -176,6 +185,7 @@ class NativeEncoder:
             repeats=packed.repeats,
             dropped=packed.dropped,
             dropped_fields=self._dropped_fields(packed),
+            unknown=self._unknown(packed),
             oldest_ms=packed.oldest_ms,
             originals=originals,
         )
@@ -210,6 +220,7 @@ class NativeEncoder:
             repeats=packed.repeats,
             dropped=packed.dropped + others.dropped,
             dropped_fields=self._dropped_fields(packed) + Counter(others.dropped_fields),
+            unknown=self._unknown(packed) + others.unknown,
             oldest_ms=packed.oldest_ms,
             originals=originals,
             decoded_at=others.decoded_at,

@@ -15,6 +15,7 @@ from sqs2pg.mapping.compile import Decoded, MessageMapping
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, UnitFault, copy_texts
 from sqs2pg.mapping.ledger_key import EventKeys, collision
 from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.unknown_members import UnknownCounts, UnknownShape, counts_of
 from sqs2pg.message import Message, Row
 
 MakeKeys = Callable[[Sequence[Message]], list[str]]
@@ -80,6 +81,7 @@ class PythonEncoder:
             oldest_ms=min(map(_sent_timestamp, units), default=None),
             dropped=sum(map(_dropped, rows)),
             dropped_fields=dropped_fields,
+            unknown=self._unknown(units, decoded, {*repeats, *(f.unit for f in faults)}, faults),
             originals=originals,
             decoded_at=decoded_at,
         )
@@ -158,6 +160,23 @@ class PythonEncoder:
             else:
                 faults.append(UnitFault(index, keys[index], row))
         return rows, sorted(faults), dropped_fields
+
+    def _unknown(
+        self,
+        units: Sequence[Message],
+        decoded: Sequence[Decoded | PermanentFault],
+        without: set[int],
+        faults: Sequence[UnitFault],
+    ) -> UnknownCounts:
+        """Return the unknown members of the units but some, and of those that have a fault so."""
+        found: list[UnknownShape] = []
+        for index, record in enumerate(decoded):
+            if not isinstance(record, PermanentFault) and record.unknown and index not in without:
+                found += record.unknown
+        for index, _, fault in faults:
+            if fault.code == "unknown_field":
+                found += self.mapping.unknown_in(units[index])
+        return counts_of(found)
 
     def _ledger(self, rows: Sequence[Row], ledger_end: str) -> bytes:
         lines = [f"{row.key}\t{row.message_id}\t{ledger_end}" for row in rows]

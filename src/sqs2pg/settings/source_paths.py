@@ -47,6 +47,18 @@ def is_plain(source: str) -> bool:
     return bool(_PLAIN.match(source)) and source != "$"
 
 
+def member(path: str, name: str) -> str:
+    """Return the path of a member of the object at a path, "" for the document.
+
+    It is "" for a name that no source can have: empty, not printable, with quotes or a backslash.
+    """
+    if not name or not name.isprintable() or any(c in name for c in "\"\\'"):
+        return ""
+    if not is_plain(name):
+        return f"{path}['{name}']"
+    return f"{path}.{name}" if path else name
+
+
 def parse(text: str) -> tuple[Step, ...]:
     """Return the steps of a path; none for `$`. Raises SettingsError `bad_path`."""
     if text == "$":
