@@ -7,6 +7,7 @@ messages and to release them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -113,9 +114,9 @@ class Leases:
         if first is not None and leases.count(first) == len(leases):  # the usual case
             self._drop(first, len(leases))
             return
-        for lease in leases:
+        for lease, count in Counter(leases).items():
             if lease is not None:
-                self._drop(lease, 1)
+                self._drop(lease, count)
 
     def _drop(self, lease: Lease, count: int) -> None:
         self.bytes -= lease.share * count
