@@ -8,6 +8,7 @@
 /* As in `mask/canonical.py`. */
 enum { LOCAL_MAX = 64, DOMAIN_MAX = 255, PHONE_DIGITS_MAX = 15, UUID_BYTES = 16 };
 enum { FORM_MAX = LOCAL_MAX + 1 + DOMAIN_MAX };
+enum { SHOWN_MAX = 4 }; /* as in `mask/partial.py` */
 
 struct form { /* the canonical form of a value */
     const uint8_t *at;
@@ -181,13 +182,69 @@ static int write_network(const struct value *value, struct text *out)
     return text_append(out, value->at, len) && text_append(out, "0", 1);
 }
 
+/* Characters of a partial mask, which stand in the line as they are; 0 where one could not. */
+static int append_shown(const char *at, size_t len, struct text *out)
+{
+    for (size_t i = 0; i < len; i++)
+        if (at[i] < ' ' || at[i] > '~' || at[i] == '\\')
+            return 0;
+    return text_append(out, at, len);
+}
+
+/* How many characters of so many are shown, as `mask/partial.py` counts. */
+static size_t shown_of(size_t len)
+{
+    size_t count = len * 2 / 5;
+    return count < SHOWN_MAX ? count : SHOWN_MAX;
+}
+
+static int write_partial_email(const struct form *form, struct text *out)
+{
+    const char *all = (const char *)form->at;
+    size_t local = form->len;
+    while (all[--local] != '@')
+        ;
+    return append_shown(all, shown_of(local) > 0, out) && text_append(out, "***", 3) &&
+           append_shown(all + local, form->len - local, out);
+}
+
+static int write_partial_ip(const struct value *value, struct text *out)
+{
+    size_t len = 0; /* of two numbers and their dots: an address is spelled in one way */
+    for (int dots = 0; dots < 2; dots += value->at[len++] == '.')
+        ;
+    return text_append(out, value->at, len) && text_append(out, "***", 3);
+}
+
+static int write_partial(enum kind kind, const struct value *value, const struct form *form,
+                         struct text *out)
+{
+    char digits[2 * UUID_BYTES];
+    const char *all = (const char *)form->at;
+    size_t len = form->len;
+    if (kind == KIND_EMAIL)
+        return write_partial_email(form, out);
+    if (kind == KIND_IP)
+        return write_partial_ip(value, out);
+    if (kind == KIND_UUID) {
+        write_hex(digits, form->at, UUID_BYTES);
+        all = digits;
+        len = sizeof digits;
+    } else if (kind == KIND_TEXT && !value->ascii) {
+        return 0; /* a character may belong to the one before it */
+    }
+    size_t count = shown_of(len);
+    return text_append(out, "***", 3) && append_shown(all + len - count, count, out);
+}
+
 int write_masked(const struct mask *mask, const struct value *value, struct text *out)
 {
     struct form form;
     if (mask->operator == MASK_TRUNCATE_IP)
         return write_network(value, out);
     /* A value that is not of its kind is a fault under every operator; any text is a text. */
-    int checked = mask->kind != KIND_TEXT || mask->operator == MASK_PSEUDONYM;
+    int checked = mask->kind != KIND_TEXT || mask->operator == MASK_PSEUDONYM ||
+                  mask->operator == MASK_PARTIAL;
     if (checked && !canonical(mask->kind, value, &form))
         return 0;
     switch (mask->operator) {
@@ -201,6 +258,8 @@ int write_masked(const struct mask *mask, const struct value *value, struct text
         return text_append(out, "[redacted]", 10);
     case MASK_NULLIFY:
         return text_append(out, "\\N", 2);
+    case MASK_PARTIAL:
+        return write_partial(mask->kind, value, &form, out);
     default:
         return 0;
     }

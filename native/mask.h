@@ -20,6 +20,7 @@ enum operator {
     MASK_REDACT,
     MASK_NULLIFY,
     MASK_TRUNCATE_IP, /* the /24 of an IPv4 address */
+    MASK_PARTIAL,     /* a few characters of the canonical form */
     MASK_COUNT
 };
 

@@ -31,7 +31,10 @@ from sqs2pg.settings.mask_rules import MASKABLE
 
 SENT_MS = 1_795_384_388_351
 _NAMES = ("a", "b", "c", "id", "kind", "naïve", "x y")
-_MASKS = ("pseudonymize", "pseudonymize", "sha256", "redact", "nullify", "keep", "truncate_ip")
+_MASKS = (
+    *("pseudonymize", "pseudonymize", "sha256", "redact", "nullify", "keep", "truncate_ip"),
+    "partial",
+)
 _LAYERS: tuple[tuple[str, ...], ...] = (
     *[()] * 6, ("sns",), ("sns",), ("eventbridge",), ("s3",), ("sns", "eventbridge"), ("s3", "sns"),
     ("auto",),

@@ -50,7 +50,7 @@ _WHOLE = {"integer": 2**31, "bigint": 2**63, "version": 2**63, "major": 2**63}
 _OPERATORS = {
     name: number
     for number, name in enumerate(
-        ("", "keep", "pseudonymize", "sha256", "redact", "nullify", "truncate_ip")
+        ("", "keep", "pseudonymize", "sha256", "redact", "nullify", "truncate_ip", "partial")
     )
 }
 _KINDS = {name: number for number, name in enumerate(("text", "ip", "email", "phone", "uuid"))}
