@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.field_types import FIELD_TYPES
+import msgspec
+
+from sqs2pg.mapping.columns import Column, column_for
+from sqs2pg.mapping.field_types import ARRAY, FIELD_TYPES
 from sqs2pg.mask.registry import properties
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
 from sqs2pg.settings import (
@@ -27,7 +29,7 @@ from sqs2pg.settings import (
     source_paths,
 )
 from sqs2pg.settings.fields import Route
-from sqs2pg.settings.mask_rules import MASKABLE
+from sqs2pg.settings.mask_rules import MASKABLE, MASKABLE_ARRAYS
 
 SENT_MS = 1_795_384_388_351
 _NAMES = ("a", "b", "c", "id", "kind", "naïve", "x y")
@@ -43,7 +45,7 @@ _EXPLODED = ("items", "a.items", "c[0].items[]", "items")
 _TEXTS = (
     "", "x", "plain text", "café", "日本語", "a\tb", "line\nbreak", 'quo"te', "back\\slash", "\\N",
     "\x7f", "e\u0301", "\U0001f600", "\u2028", "x" * 40, "\u017f", "\u00a0", "İ", "a\x1fb", "null",
-    "\u0345", "ΑΣ", "한국어", "Ω", "ẞ", "\u0958", "đặng", "/", "\b\f\r",
+    "NULL", "a,b", "{}", "\u0345", "ΑΣ", "한국어", "Ω", "ẞ", "\u0958", "đặng", "/", "\b\f\r",
 )  # fmt: skip
 _VALUES: Mapping[str, tuple[Any, ...]] = {
     "integer": (0, 7, -1, 2**31 - 1, -(2**31), 32767, 12),
@@ -59,6 +61,8 @@ _VALUES: Mapping[str, tuple[Any, ...]] = {
         "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-00:00", "2026-01-01T00:30:00+05:45",
         "2000-02-29T23:59:59.999999-23:59",
     ),
+    "bytea": ("", "AP8=", "+/+/", "-_-_", "aGVsbG8gd29ybGQ=", "AA=="),
+    "interval": ("P1DT2H", "1 day 02:00:00", "PT0.5S"),
     "ip": ("199.172.111.135", "0.0.0.0", "255.255.255.255"),
     "email": ("Ada@Example.ORG", "a+b@c", "x@y@z.example"),
     "phone": ("+49 30 1234", "(555) 123-4567", "0049/30.1"),
@@ -81,6 +85,13 @@ _ODD: tuple[Any, ...] = (
 )  # fmt: skip
 _HOSTILE = ('"', "\\", "{", "}", "[", "]", ",", ":", "null", "0", ".", " ", "", "\\u", "\\ud83d",
             "\x00", "\x1f", "é", "e9", "-", "\ufeff", "\n")  # fmt: skip
+
+_SELDOM = tuple(
+    name for name in FIELD_TYPES if name.endswith("[]") or name in ("bytea", "interval")
+)
+_OFTEN = tuple(name for name in FIELD_TYPES if name not in _SELDOM)
+_SELDOM_SHARE = 0.04
+"""Of types that the C code leaves to Python."""
 
 
 class Token(str):
@@ -161,14 +172,15 @@ class MadeUp:
 
     def _field(self, column: str, explode: str) -> Field:
         draw = self._draw
-        type_ = draw.choice(tuple(FIELD_TYPES)) if draw.random() < 0.7 else "text"
+        types = _SELDOM if draw.random() < _SELDOM_SHARE else _OFTEN
+        type_ = draw.choice(types) if draw.random() < 0.7 else "text"
         source = self._path(explode) if draw.random() < 0.9 else ""
         if source and draw.random() < 0.98:  # two types of one value are mostly an error
             type_ = self._types.setdefault(source, type_)
         if type_ == "jsonb" and draw.random() < 0.1:
             source = "$"
         mask, kind = "keep", "text"
-        if draw.random() < (0.4 if type_ in MASKABLE else 0.05):
+        if draw.random() < (0.4 if type_ in (*MASKABLE, *MASKABLE_ARRAYS) else 0.05):
             mask = draw.choice(_MASKS)
             kind = draw.choice(properties(mask).kinds)
         return Field(
@@ -204,21 +216,30 @@ class MadeUp:
         if type_ == "jsonb":
             return self._draw.choice(("[]", '{"a": 1}'))
         value = self.value(Field(column="x", type=type_))
+        if isinstance(value, list):
+            return self.write(value)
         return str(value).lower() if isinstance(value, (Token, bool)) else value
 
     def _column(self, field: Field) -> Column:
         draw = self._draw
-        plain = FIELD_TYPES[field.type].catalog_names[0] if field.mask == "keep" else "text"
+        plain = column_for(field).type
         name = plain
+        array = ARRAY if plain.startswith(ARRAY) else ""
         if draw.random() < 0.25:
-            name = draw.choice(("text", "varchar", "varchar", "varchar", "int2"))
-        length = draw.choice((None, 8, 36)) if name == "varchar" else None
-        return Column(field.column, name, length, nullable=draw.random() < 0.85)
+            name = array + draw.choice(("text", "varchar", "varchar", "varchar", "int2"))
+        length = draw.choice((None, 8, 36)) if name.endswith("varchar") else None
+        labels = ("x", "plain text", "") if draw.random() < 0.01 else None
+        return Column(field.column, name, length, nullable=draw.random() < 0.85, labels=labels)
 
     def value(self, field: Field) -> Any:
         """Return a value that the field usually takes."""
         draw = self._draw
         kind = field.kind if field.mask != "keep" or field.kind != "text" else "text"
+        if field.type.endswith("[]"):
+            element = msgspec.structs.replace(field, type=FIELD_TYPES[field.type].element)
+            odd = draw.choice(_ODD) if draw.random() < 0.05 else None
+            some = [self.value(element) for _ in range(draw.choice((0, 1, 1, 2, 5)))]
+            return [*some, odd] if draw.random() < 0.2 else some
         if field.type in ("numeric", "double"):
             return Token(draw.choice(_NUMBERS[:12] if draw.random() < 0.8 else _NUMBERS))
         if field.type == "jsonb":

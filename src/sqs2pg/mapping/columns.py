@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES
+from sqs2pg.mapping.arrays import BRACKETS
+from sqs2pg.mapping.field_types import ARRAY, FIELD_TYPES, INTEGER_RANGES, TEXT_TYPES
 from sqs2pg.mask.registry import OPERATORS, mask_length
 from sqs2pg.settings import Field, Settings, Target
 
@@ -24,30 +25,41 @@ class Column(msgspec.Struct, frozen=True):
 
     name: str
     type: str
-    """pg_type.typname, such as `varchar` or `int4`; a domain's base type."""
+    """pg_type.typname, such as `varchar` or `int4`; a domain's base type. Of an array it is that
+    of its elements, after `_`."""
     length_max: int | None = None
-    """Characters, for varchar(n) and char(n)."""
+    """Characters, for varchar(n) and char(n), and for each element of arrays of them."""
     nullable: bool = True
     filled: bool = False
     """The database fills it by itself: a default, an identity or a generated column."""
     generated: bool = False
     """GENERATED ALWAYS: a value must not be sent."""
+    labels: tuple[str, ...] | None = None
+    """Of an enum, or of an array's enum."""
 
 
 def sql_type(field: Field) -> str:
     """Return the SQL type of the column that `migrate` makes for a field."""
-    if field.mask == "keep" and field.type != "text":
+    element = _element_type(field)
+    if field.mask == "keep" and element != "text":
         return FIELD_TYPES[field.type].sql_type
-    return f"varchar({field.length_max})" if field.length_max else "text"
+    text = f"varchar({field.length_max})" if field.length_max else "text"
+    return text if element == field.type else text + BRACKETS
 
 
 def column_for(field: Field) -> Column:
     """Return the column that `migrate` makes for a field, as the catalog would describe it."""
-    if field.mask == "keep" and field.type != "text":
+    element = _element_type(field)
+    if field.mask == "keep" and element != "text":
         return Column(field.column, FIELD_TYPES[field.type].catalog_names[0])
+    array = "" if element == field.type else ARRAY
     if field.length_max:
-        return Column(field.column, "varchar", field.length_max)
-    return Column(field.column, "text")
+        return Column(field.column, array + "varchar", field.length_max)
+    return Column(field.column, array + "text")
+
+
+def _element_type(field: Field) -> str:
+    return FIELD_TYPES[field.type].element or field.type
 
 
 def match(
@@ -94,14 +106,11 @@ def _match_one(
             code="target_column",
             hint="map the field to another column",
         )
-    expected = FIELD_TYPES[field.type].accepted if field.mask == "keep" else None
-    masked_to_text = (
-        field.mask not in ("keep", "nullify")
-        and column.type not in TEXT_TYPES
-        and column.type != OPERATORS[field.mask].column_types.get(field.kind)
-    )
-    if masked_to_text or (expected and column.type not in expected):
-        gives = "masked text" if masked_to_text else f"type {field.type!r}"
+    masked_to_text = field.mask not in ("keep", "nullify") and not _takes_mask(field, column)
+    if masked_to_text or (field.mask == "keep" and not _takes_kept(field, column)):
+        gives = f"type {field.type!r}"
+        if masked_to_text:
+            gives = "an array of masked text" if _is_array(field) else "masked text"
         raise SettingsError(
             f"column {column.name!r} of table {table} is {column.type}, but field "
             f"{field.name!r} gives {gives}",
@@ -118,6 +127,26 @@ def _match_one(
         )
     _check_length(field, column, table, narrowed=narrowed)
     return column
+
+
+def _is_array(field: Field) -> bool:
+    return bool(FIELD_TYPES[field.type].element)
+
+
+def _takes_mask(field: Field, column: Column) -> bool:
+    type_ = column.type
+    if _is_array(field):
+        if not type_.startswith(ARRAY):
+            return False
+        type_ = type_.removeprefix(ARRAY)
+    return type_ in TEXT_TYPES or type_ == OPERATORS[field.mask].column_types.get(field.kind)
+
+
+def _takes_kept(field: Field, column: Column) -> bool:
+    accepted = FIELD_TYPES[field.type].accepted
+    if accepted is None:  # a text, or texts in an array, of which the column's type decides
+        return not _is_array(field) or column.type.startswith(ARRAY)
+    return column.type in accepted
 
 
 def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -> None:

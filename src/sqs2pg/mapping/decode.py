@@ -38,6 +38,7 @@ _USES: Mapping[str, Use] = {
     "string": "string",
     "number": "number",
     "boolean": "boolean",
+    "array": "array",
     "any": "any",
 }
 

@@ -22,7 +22,7 @@ from sqs2pg.settings.source_paths import EACH, Step
 
 Leaf = Literal["text", "boolean", "slice"]
 """What is found where a path ends."""
-Use = Literal["string", "number", "boolean", "any", "when", "event", "dropped"]
+Use = Literal["string", "number", "boolean", "array", "any", "when", "event", "dropped"]
 """Who reads a value: a field, by the kind of JSON that it wants; or what else looks at it."""
 
 ABSENT = msgspec.Raw()
@@ -135,7 +135,7 @@ class Node:
     def closed_slices(self) -> Iterator[tuple[Step, ...]]:
         """Yield the path of each slice in which a path knows no names."""
         if self.leaf == "slice":
-            if not self.uses & {"any", "dropped"}:
+            if not self.uses & {"any", "array", "dropped"}:
                 yield ()
             return
         below: list[tuple[Step, Node]] = [*self.members.items()]

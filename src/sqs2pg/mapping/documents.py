@@ -37,6 +37,7 @@ NORMALIZERS: Mapping[str, Normalize] = {
     "string": json_slices.string,
     "number": json_slices.number,
     "boolean": json_slices.boolean,
+    "array": json_slices.array,
     "any": json_slices.anything,
 }
 """By the kind of JSON value. They raise PermanentFault `wrong_type`."""

@@ -20,6 +20,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import column_for
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.copy_text import values
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.message import Message, MessageAttribute, Row, SystemAttributes, TargetLines
 from sqs2pg.settings import Example, Field, Settings, Target
 
@@ -153,11 +154,12 @@ def _differs(field: Field, wanted: Any, cell: str | None) -> str:
         return f"expected {wanted!r}, got NULL"
     if wanted == MASKED and field.mask != "keep":
         return ""
-    same = (
-        _same_json(wanted, cell)
-        if field.type == "jsonb" and field.mask == "keep"
-        else _same(wanted, cell)
-    )
+    if isinstance(wanted, list):
+        same = cell == _array_text(field, wanted)
+    elif field.type == "jsonb" and field.mask == "keep":
+        same = _same_json(wanted, cell)
+    else:
+        same = _same(wanted, cell)
     return "" if same else f"expected {wanted!r}, got {cell!r}"
 
 
@@ -178,6 +180,18 @@ def _same(wanted: Any, cell: str) -> bool:
     if isinstance(wanted, date):
         return cell == wanted.isoformat()
     return cell == str(wanted)
+
+
+def _array_text(field: Field, wanted: Sequence[Any]) -> str | None:
+    """Return the text of the wanted array; None where it is none of the field's type.
+
+    TOML has no null, so a NULL among the elements is compared as a text: '{a,NULL}'.
+    """
+    type_ = field.type if field.mask == "keep" else "text[]"
+    try:
+        return FIELD_TYPES[type_].convert(json.dumps(wanted, default=_json, ensure_ascii=False))
+    except PermanentFault:
+        return None
 
 
 def _same_json(wanted: Any, cell: str) -> bool:

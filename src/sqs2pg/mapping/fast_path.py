@@ -252,6 +252,8 @@ class _Places:
 
     def column(self, field: Field, column: Column, mask: Operator | Mask | None) -> tuple[Any, ...]:
         """Return one column as the extension takes it. Raises NotFastError."""
+        if field.type not in _TYPES or column.labels is not None:
+            raise NotFastError
         whole_number = INTEGER_RANGES.get(column.type)
         if whole_number and (field.type not in _WHOLE if mask is None else not _is_null(mask)):
             raise NotFastError

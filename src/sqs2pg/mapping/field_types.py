@@ -12,9 +12,12 @@ import dataclasses
 from typing import Literal
 
 from sqs2pg.mapping import convert
+from sqs2pg.mapping.arrays import BRACKETS, array_converter
+from sqs2pg.mapping.base64_text import bytea
 from sqs2pg.mapping.convert import Converter
+from sqs2pg.mapping.durations import interval
 
-JsonKind = Literal["string", "number", "boolean", "any"]
+JsonKind = Literal["string", "number", "boolean", "array", "any"]
 """What a field's value is in JSON. `any`: an object, an array or anything else, kept as JSON."""
 
 # PostgreSQL documentation, chapter 8.1, numeric types.
@@ -29,6 +32,8 @@ TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext", "name"})
 _FRACTION_TYPES = frozenset({"numeric", "float4", "float8"})
 NUMBER_TYPES = _FRACTION_TYPES | INTEGER_RANGES.keys()
 """Catalog names of types that hold numbers."""
+ARRAY = "_"
+"""What stands before an element's catalog name in that of an array (CREATE TYPE, array types)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,10 +52,13 @@ class FieldType:
     accepted: frozenset[str] | None
     """Catalog names of the columns that a kept field can be written to. None: any column."""
     length: int = 0
-    """Characters that the converted text always has; 0: as many as the value needs."""
+    """Characters that the converted text always has, an array's elements each; 0: as many as the
+    value needs."""
+    element: str = ""
+    """Of an array: the type of its elements."""
 
 
-FIELD_TYPES: dict[str, FieldType] = {
+_SCALARS = {
     record.name: record
     for record in (
         FieldType("text", "string", convert.text, "text", ("text",), None),
@@ -113,12 +121,42 @@ FIELD_TYPES: dict[str, FieldType] = {
         ),
         FieldType("version", "string", convert.version, "integer", ("int4",), NUMBER_TYPES),
         FieldType("major", "string", convert.major, "integer", ("int4",), NUMBER_TYPES),
+        FieldType("bytea", "string", bytea, "bytea", ("bytea",), TEXT_TYPES | {"bytea"}),
+        FieldType(
+            "interval", "string", interval, "interval", ("interval",), TEXT_TYPES | {"interval"}
+        ),
     )
+}
+_NO_ELEMENTS = ("jsonb", "version", "major")
+"""Types without an array: `jsonb` takes arrays itself, and the others are not columns' types."""
+
+
+def _array_of(element: FieldType) -> FieldType:
+    """Return the type of arrays with such elements."""
+    accepted = element.accepted
+    return FieldType(
+        element.name + BRACKETS,
+        "array",
+        array_converter(element.json_kind, element.convert),
+        element.sql_type + BRACKETS,
+        tuple(ARRAY + name for name in element.catalog_names),
+        None if accepted is None else frozenset(ARRAY + name for name in accepted),
+        element.length,
+        element.name,
+    )
+
+
+FIELD_TYPES: dict[str, FieldType] = _SCALARS | {
+    record.name: record
+    for record in (_array_of(one) for one in _SCALARS.values() if one.name not in _NO_ELEMENTS)
 }
 """By name. Where two have a catalog name, `init` proposes the first one."""
 
 
 def type_of_column(catalog_name: str) -> str:
-    """Return the field type that `init` proposes for a column; `text` where none fits."""
+    """Return the field type that `init` proposes for a column; `text` where none fits.
+
+    For an array of a type that none fits, such as an enum, that is `text[]`.
+    """
     fitting = (t.name for t in FIELD_TYPES.values() if catalog_name in t.catalog_names)
-    return next(fitting, "text")
+    return next(fitting, "text[]" if catalog_name.startswith(ARRAY) else "text")

@@ -211,6 +211,13 @@ def boolean(text: str) -> str:
     return text
 
 
+def array(text: str) -> str:
+    """Return the slice of an array. Raises PermanentFault `wrong_type`."""
+    if text[0] != "[":
+        raise PermanentFault("wrong_type")
+    return text
+
+
 def event_name(text: str) -> str:
     """Return the text of a string or whole number. Raises PermanentFault `wrong_type`."""
     if text[0] == '"':

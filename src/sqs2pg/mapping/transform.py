@@ -11,16 +11,18 @@ code and the field's name. It never passes through by accident. No I/O here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast, overload
 
+import msgspec
+
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
+from sqs2pg.mapping.cell_limits import CellLimits, fitted_array, limits_of
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.convert import text as unchanged_text
 from sqs2pg.mapping.copy_text import NULL, escaped
-from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.ledger_key import DAY_MS, day_of
 from sqs2pg.mapping.originals import Originals, fields_id
 from sqs2pg.mapping.subject import stored_form
@@ -31,8 +33,6 @@ from sqs2pg.settings import ATTRIBUTE, Field, attribute_key, required_sources
 from sqs2pg.settings.mask_rules import MASKABLE
 
 Cell = str | PermanentFault
-
-_INTEGER = re.compile(r"[+-]?[0-9]{1,40}\Z")
 
 
 class Transformer:
@@ -120,11 +120,13 @@ class _ColumnPlan:
         # A mask that is not a function of its value is made for every row (decision 0013).
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
         self._mask = masked(field, mask.mask if isinstance(mask, Operator) else mask)
-        self._truncates = field.over_length == "truncate"
-        self._range = INTEGER_RANGES.get(column.type)
-        self._plain = mask is None and field.type == "text" and self._range is None
-        limits = [n for n in (field.length_max, column.length_max) if n]
-        self._length_max = min(limits) if limits and self._range is None else None
+        self._limits = limits_of(field, column)
+        self._plain = mask is None and field.type == "text" and self._limits.only_length
+        if FIELD_TYPES[field.type].element and field.mask != "nullify":
+            element = msgspec.structs.replace(field, type=FIELD_TYPES[field.type].element)
+            mask_one = mask.mask if isinstance(mask, Operator) else mask
+            self._convert = fitted_array(field, self._limits, masked(element, mask_one))
+            self._mask, self._limits = None, CellLimits()
         self._dated = field.type == "date" and field.default == "sent_date"
         self._from_message = None if self._dated else _from_message(field)
         self.missing: Cell = NULL
@@ -199,10 +201,11 @@ class _ColumnPlan:
             joined = "".join(cast("Sequence[str]", values))
         except TypeError:  # a value is missing
             return False
+        longest = self._limits.length_max
         return (
             joined.isprintable()
             and "\\" not in joined
-            and (self._length_max is None or max(map(len, values), default=0) <= self._length_max)  # type: ignore[arg-type]
+            and (longest is None or max(map(len, values), default=0) <= longest)  # type: ignore[arg-type]
         )
 
     def _known(self, distinct: set[str | None]) -> dict[str | None, Cell]:
@@ -221,7 +224,7 @@ class _ColumnPlan:
             known.update((value, NULL) for value, text in texts.items() if text is None)
             texts = {value: text for value, text in texts.items() if text is not None}
         made = cast("dict[str, str]", texts)
-        if self._range is None and self._all_clean(list(made.values())):
+        if self._limits.only_length and self._all_clean(list(made.values())):
             known.update(made)
         else:
             for value, text in made.items():
@@ -253,16 +256,7 @@ class _ColumnPlan:
         return PermanentFault(fault.code, self._source, stage=fault.stage)
 
     def _fit(self, text: str) -> str:
-        if self._length_max is not None and len(text) > self._length_max:
-            if not self._truncates:
-                raise PermanentFault("too_long", stage=Stage.MASK)
-            text = text[: self._length_max]
-        if self._range is not None:
-            if not _INTEGER.match(text):
-                raise PermanentFault("bad_integer", stage=Stage.MASK)
-            low, high = self._range
-            if not low <= int(text) <= high:
-                raise PermanentFault("out_of_range", stage=Stage.MASK)
+        text = self._limits.fit(text)
         if not text.isprintable() or "\\" in text:
             if "\x00" in text:
                 raise PermanentFault("nul_character", stage=Stage.MASK)

@@ -147,6 +147,8 @@ class Processor:
             messages = [one for index, one in enumerate(messages) if index not in known]
 
         encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
+        if any(unit.fault.code == "not_in_enum" for unit in encoded.faults):
+            await self._tables.confirm()  # the label may be a new one
         dead = [self._seal(messages, *fault) for fault in encoded.faults]
         reporter.encoded(encoded.decoded_at)
 

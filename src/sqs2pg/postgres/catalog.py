@@ -11,21 +11,40 @@ from sqs2pg.postgres.sqlstate import retryable
 
 OF_COLUMNS = """FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_catalog.pg_type base ON base.oid = t.typbasetype AND t.typtype = 'd'
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS typmod) m
+    WITH RECURSIVE inside AS (
+        SELECT t.oid, t.typname, t.typtype, t.typbasetype, t.typelem, t.typtypmod,
+               a.atttypmod AS typmod, t.typnotnull AS not_null,
+               t.typdefault IS NOT NULL AS has_default, false AS is_array, 1 AS depth
+        UNION ALL
+        SELECT b.oid, b.typname, b.typtype, b.typbasetype, b.typelem, b.typtypmod,
+               CASE i.typtype WHEN 'd' THEN i.typtypmod ELSE i.typmod END,
+               i.not_null OR (b.typnotnull AND i.typtype = 'd' AND NOT i.is_array),
+               i.has_default, i.is_array OR i.typtype <> 'd', i.depth + 1
+        FROM inside i JOIN pg_catalog.pg_type b
+        ON b.oid = CASE i.typtype WHEN 'd' THEN i.typbasetype ELSE i.typelem END
+        WHERE i.typtype = 'd' OR (b.typarray = i.oid AND NOT i.is_array))
+    SELECT i.oid, CASE WHEN i.is_array THEN '_' ELSE '' END || i.typname AS type,
+           i.typname, i.typmod, i.not_null, i.has_default, i.typtype = 'e' AS is_enum
+    FROM inside i ORDER BY i.depth DESC LIMIT 1) m
 WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
-"""The columns of a table, for a SELECT: each column as `a`, its type as `t`, its type modifier as
-`m`. For a domain `base` is the type below it. One parameter: the table, quoted for SQL."""
-COLUMN_TYPE = "coalesce(base.typname, t.typname)"
-"""The type of a column of OF_COLUMNS as pg_type.typname; for a domain, that of its base type."""
-COLUMN_LENGTH = f"""CASE WHEN {COLUMN_TYPE} IN ('varchar', 'bpchar') AND m.typmod > 4
+"""The columns of a table, for a SELECT: each column as `a`, its type as `t`. `m` is the type that
+its values are written as: that below a domain, and below a domain of that; of an array it is that
+of the elements, and `m.type` says so. One parameter: the table, quoted for SQL."""
+COLUMN_TYPE = "m.type"
+"""The type of a column of OF_COLUMNS, as in `mapping.columns.Column`."""
+COLUMN_LENGTH = """CASE WHEN m.typname IN ('varchar', 'bpchar') AND m.typmod > 4
             THEN m.typmod - 4 END"""
-"""How many characters a column of OF_COLUMNS takes; NULL where it has no bound."""
+"""How many characters a column of OF_COLUMNS takes, or an element; NULL: it has no bound."""
+COLUMN_NOT_NULL = "a.attnotnull OR m.not_null"
+"""Whether a column of OF_COLUMNS, or a domain that it is of, refuses NULL."""
 
-_COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH},
-       NOT (a.attnotnull OR t.typnotnull),
-       a.atthasdef OR a.attidentity <> '', a.attgenerated <> '' OR a.attidentity = 'a'
+_COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH}, NOT ({COLUMN_NOT_NULL}),
+       a.atthasdef OR a.attidentity <> '' OR m.has_default,
+       a.attgenerated <> '' OR a.attidentity = 'a',
+       CASE WHEN m.is_enum THEN ARRAY(
+           SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
+           WHERE e.enumtypid = m.oid ORDER BY e.enumsortorder) END
 {OF_COLUMNS} ORDER BY a.attnum"""
 
 _MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
@@ -67,7 +86,10 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
             code="target_privilege",
             hint=f"GRANT INSERT ON {table} TO the role of sink.dsn",
         )
-    return {row[0]: Column(*row) for row in rows}
+    return {
+        name: Column(name, type_, length_max, nullable, filled, generated, labels and tuple(labels))
+        for name, type_, length_max, nullable, filled, generated, labels in rows
+    }
 
 
 async def require_table(session: Session, table: str) -> None:

@@ -38,6 +38,20 @@ TypeName = Literal[
     "jsonb",
     "version",
     "major",
+    "bytea",
+    "interval",
+    "text[]",
+    "integer[]",
+    "bigint[]",
+    "numeric[]",
+    "double[]",
+    "boolean[]",
+    "date[]",
+    "timestamptz[]",
+    "uuid[]",
+    "inet[]",
+    "bytea[]",
+    "interval[]",
 ]
 Kind = Literal["ip", "text", "email", "phone", "uuid"]
 

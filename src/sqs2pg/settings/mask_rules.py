@@ -15,6 +15,8 @@ from sqs2pg.settings.fields import DROP, Field
 
 MASKABLE = ("text", "integer", "bigint", "uuid")
 """Types of fields that an operator may mask: it gets their text."""
+MASKABLE_ARRAYS = tuple(f"{name}[]" for name in MASKABLE)
+"""Types of arrays whose elements an operator may mask, each by itself."""
 
 
 def check_fields(
@@ -47,11 +49,19 @@ def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], st
             code="reversible_mask",
             hint='use mask = "pseudonymize", or set i_accept_reversible = true for the old output',
         )
-    if field.type not in MASKABLE and field.mask not in ("keep", "redact", "nullify"):
+    maskable = field.type in (*MASKABLE, *MASKABLE_ARRAYS)
+    if not maskable and field.mask not in ("keep", "redact", "nullify"):
         raise SettingsError(
             f"{where}: mask = {field.mask!r} gives text, but its type is {field.type!r}",
             code="mask_type",
-            hint='set type = "text", or "integer", "bigint" or "uuid", for a masked field',
+            hint='set type = "text", or "integer", "bigint" or "uuid", for a masked field, or an '
+            "array of one of them",
+        )
+    if field.recover and field.type.endswith("[]"):
+        raise SettingsError(
+            f"{where}: recover = true on an array: the vault keeps one value for one token",
+            code="mask_not_recoverable",
+            hint="remove recover, or `explode` the array into rows of its elements",
         )
     if field.recover and not (declared.deterministic and declared.joinable):
         raise SettingsError(

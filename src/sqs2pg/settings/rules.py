@@ -173,7 +173,8 @@ def _check_field(field: Field) -> None:
             f"the field of column {field.column!r} has neither source nor default",
             hint="give it a source, or a default for every row",
         )
-    if field.over_length == "truncate" and (field.type != "text" or field.mask != "keep"):
+    texts = field.type in ("text", "text[]")
+    if field.over_length == "truncate" and not (texts and field.mask == "keep"):
         raise SettingsError(
             f'{where}: over_length = "truncate" is for text that is kept as it is',
             hint="cutting a mask or number gives another one: remove over_length",
@@ -217,7 +218,8 @@ def _check_default(field: Field) -> None:
             hint="every record has an index: remove the source, or the default",
         )
     text = str(default).lower() if isinstance(default, bool) else str(default)
-    if field.type == "jsonb" and not text.startswith(ATTRIBUTE) and not _is_json(text):
+    json = field.type == "jsonb" or field.type.endswith("[]")
+    if json and not text.startswith(ATTRIBUTE) and not _is_json(text):
         raise SettingsError(
             f"{where}: the default is not JSON",
             hint="write the JSON as text: '[]', '{}', '\"a text\"'",

@@ -17,10 +17,10 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import require_replaceable
-from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES, NUMBER_TYPES
+from sqs2pg.mapping.field_types import ARRAY, FIELD_TYPES, INTEGER_RANGES, NUMBER_TYPES
 from sqs2pg.mapping.transform import masked
 from sqs2pg.mask.registry import compile_operator
-from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_TYPE, OF_COLUMNS
+from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_NOT_NULL, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.postgres.connection import Session
 from sqs2pg.settings import Field
 
@@ -37,7 +37,7 @@ PAGES_AT_ONCE = 16_384
 # The type as a cast takes it: `character` without a length would mean one letter.
 _COLUMNS = f"""SELECT a.attname,
        CASE t.typname WHEN 'bpchar' THEN 'bpchar' ELSE format_type(a.atttypid, NULL) END,
-       {COLUMN_TYPE}, a.attnotnull OR t.typnotnull, {COLUMN_LENGTH},
+       {COLUMN_TYPE}, {COLUMN_NOT_NULL}, {COLUMN_LENGTH},
        CASE WHEN {COLUMN_TYPE} = 'numeric' AND m.typmod > 4
             THEN ((m.typmod - 4) >> 16 & 65535) - ((m.typmod - 4 & 2047 # 1024) - 1024) END
 {OF_COLUMNS}"""
@@ -243,6 +243,8 @@ def _filler(column: _Known) -> str:
     """Return the SQL that fills an erased person's NOT NULL column, by its type and length."""
     if column.base in _FILLERS:
         return _FILLERS[column.base]
+    if column.base.startswith(ARRAY):
+        return "'{}'"
     return f"left(m.name, {column.length_max})" if column.length_max else "m.name"
 
 

@@ -41,7 +41,16 @@ def test_the_column_that_migrate_makes_takes_the_field(name: str) -> None:
         ("json", "jsonb"),
         ("jsonb", "jsonb"),
         ("varchar", "text"),
-        ("bytea", "text"),
+        ("bytea", "bytea"),
+        ("interval", "interval"),
+        ("tsvector", "text"),
+        ("_text", "text[]"),
+        ("_varchar", "text[]"),
+        ("_mood", "text[]"),
+        ("_int2", "integer[]"),
+        ("_float8", "double[]"),
+        ("_timestamptz", "timestamptz[]"),
+        ("_uuid", "uuid[]"),
     ],
 )
 def test_a_column_is_read_as_a_type(catalog_name: str, name: str) -> None:
@@ -53,6 +62,12 @@ def test_a_text_column_has_the_length_of_the_field() -> None:
     masked = Field(column="v", source="v", type="bigint", mask="pseudonymize", length_max=40)
     assert sql_type(kept) == "varchar(9)"
     assert column_for(kept) == Column("v", "varchar", 9)
+    texts = Field(column="v", source="v", type="text[]", length_max=9)
+    tokens = Field(column="v", source="v", type="uuid[]", mask="pseudonymize")
+    assert sql_type(texts) == "varchar(9)[]"
+    assert column_for(texts) == Column("v", "_varchar", 9)
+    assert sql_type(tokens) == "text[]"
+    assert column_for(tokens) == Column("v", "_text")
     assert sql_type(masked) == "varchar(40)"
     assert sql_type(Field(column="v", source="v", type="double", length_max=9)) == (
         "double precision"
