@@ -42,7 +42,8 @@ static int skip(struct walk *walk, int may_have_names, int depth)
 }
 
 /* Skip over the value of a name that no path has, and note it. */
-static int skip_unknown(struct walk *walk, const struct node *node, const struct value *name, int depth)
+static int skip_unknown(struct walk *walk, const struct node *node, const struct value *name,
+                        size_t object, int depth)
 {
     if (!node->free && walk->plan->forbid_unknown)
         return 0;
@@ -53,7 +54,7 @@ static int skip_unknown(struct walk *walk, const struct node *node, const struct
     if (node->free || walk->apart)
         return 1;
     int number = (int)(node - walk->plan->node);
-    if (unknown_note(&walk->work->unknowns, number, name->at, name->len, *from))
+    if (unknown_note(&walk->work->unknowns, object, number, name->at, name->len, *from))
         return 1;
     walk->work->failed = 1;
     return 0;
@@ -77,6 +78,7 @@ static int read_members(struct walk *walk, const struct node *node, struct value
 {
     uint64_t seen = 0;
     int hint = 0;
+    size_t object = ++walk->work->unknowns.objects;
     if (json_take(walk->in, '}'))
         return 1;
     do {
@@ -86,7 +88,7 @@ static int read_members(struct walk *walk, const struct node *node, struct value
             return 0;
         int child = find_child(walk->plan, node, &name, hint);
         if (child < 0) {
-            if (!skip_unknown(walk, node, &name, depth))
+            if (!skip_unknown(walk, node, &name, object, depth))
                 return 0;
             continue;
         }

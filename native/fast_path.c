@@ -455,15 +455,17 @@ static PyObject *unknowns_of(struct batch *batch)
     for (Py_ssize_t i = 0; i < batch->count; i++)
         if (batch->units[i].state == WRITTEN)
             unknown_count(all, i > 0 ? batch->units[i - 1].unknown_to : 0, batch->units[i].unknown_to);
-    for (int i = 0; i < all->count; i++)
-        found += all->at[i].count > 0;
+    for (int i = 0; i < all->count * UNKNOWN_SORTS_COUNT; i++)
+        found += all->at[i / UNKNOWN_SORTS_COUNT].count[i % UNKNOWN_SORTS_COUNT] > 0;
     PyObject *unknowns = PyTuple_New(found);
-    for (int i = 0, at = 0; unknowns != NULL && i < all->count; i++) {
-        const struct unknown *one = &all->at[i];
-        if (one->count == 0)
+    for (int i = 0, at = 0; unknowns != NULL && i < all->count * UNKNOWN_SORTS_COUNT; i++) {
+        const struct unknown *one = &all->at[i / UNKNOWN_SORTS_COUNT];
+        int sort = i % UNKNOWN_SORTS_COUNT;
+        if (one->count[sort] == 0)
             continue;
-        PyObject *entry = Py_BuildValue("iy#in", one->node, one->name, (Py_ssize_t)one->len, one->is,
-                                        (Py_ssize_t)one->count);
+        PyObject *entry = Py_BuildValue("iy#in", one->node < 0 ? 0 : one->node, one->name,
+                                        (Py_ssize_t)one->len, UNKNOWN_SORTS[sort],
+                                        (Py_ssize_t)one->count[sort]);
         if (entry == NULL)
             Py_CLEAR(unknowns);
         else

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from sqs2pg.mapping.json_slices import raw_text
 from sqs2pg.mapping.known_names import KnownNames, known_names
 from sqs2pg.settings import Settings, source_paths
 
@@ -40,6 +41,10 @@ _SORTS = {
     dict: "object",
     list: "array",
 }
+_STANDS_FOR: dict[str, Any] = {'"': "", "{": {}, "[": [], "n": None, "t": True, "f": False}
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 _SHAPES_MAX = 1_000
 _decode = msgspec.json.Decoder().decode
 
@@ -87,14 +92,30 @@ class UnknownMembers:
         for text in texts:
             try:
                 document = _decode(text)
-            except (msgspec.DecodeError, UnicodeError, RecursionError):
-                continue
+            except _UNREADABLE:
+                document = _outline(text)
             if type(document) is dict:
                 self._root.find(document, found)
         if len(found) > 1 and sum(len(one.members) for one in found) > OF_UNIT_MAX:
             each = chain.from_iterable(one.members for one in found)
             return [UnknownShape(tuple(islice(each, OF_UNIT_MAX)))]
         return found
+
+
+def _outline(text: str) -> Any:
+    """Return a document without its values: one of them is a number that no type of Python holds.
+
+    It is None where the document cannot be read.
+    """
+    stands_for = _STANDS_FOR.get(text.lstrip()[:1], 0)
+    try:
+        if type(stands_for) is dict:
+            return {name: _outline(raw_text(raw)) for name, raw in _members(text).items()}
+        if type(stands_for) is list:
+            return [_outline(raw_text(raw)) for raw in _elements(text)]
+    except _UNREADABLE:
+        return None
+    return stands_for
 
 
 def counts_of(found: Iterable[UnknownShape]) -> UnknownCounts:

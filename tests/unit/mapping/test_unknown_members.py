@@ -31,8 +31,8 @@ def counted(settings: Settings, *bodies: Any) -> dict[tuple[str, str], int]:
     """Return what both executors count, after checking that they agree."""
     columns = [[column_for(field) for field in target.fields] for target in settings.targets]
     units = [
-        with_queue_id(Message("", "", json.dumps(body), SystemAttributes(1_700_000_000_000)), i)
-        for i, body in enumerate(bodies)
+        with_queue_id(Message("", "", body, SystemAttributes(1_700_000_000_000)), i)
+        for i, body in enumerate(b if isinstance(b, str) else json.dumps(b) for b in bodies)
     ]
     return dict(Both(settings, columns).check_batch(units).unknown)
 
@@ -61,6 +61,13 @@ def test_members_that_no_path_names_are_counted_by_path_and_sort() -> None:
         ("more", "object"): 1,
         ("text", "text"): 1,
     }
+
+
+@pytest.mark.parametrize("number", ["1e400", "1" * 5_000, "-0", "1e-400"])
+def test_numbers_that_python_does_not_hold_are_numbers(number: str) -> None:
+    plain = Settings(field=(Field(source="b", column="b", type="numeric"),))
+    body = f'{{"b": {number}, "c": {number}, "d": [{number}, {{}}], "e": {{"x": {number}}}}}'
+    assert counted(plain, body) == {("c", "number"): 1, ("d", "array"): 1, ("e", "object"): 1}
 
 
 def test_units_without_rows_do_not_count() -> None:
@@ -124,3 +131,13 @@ def test_more_names_than_a_batch_holds_are_counted_without_them() -> None:
 def test_the_digest_changes_with_the_names() -> None:
     first = UnknownMembers(ORDER).digest
     assert first == UnknownMembers(ORDER).digest != UnknownMembers(Settings()).digest
+
+
+def test_of_a_name_that_stands_twice_the_last_one_counts() -> None:
+    plain = Settings(field=(Field(source="id", column="id"),))
+    twice = '{"x": 1, "id": "1", "x": "text", "": 1, "": null, "x": [1]}'
+    assert counted(plain, twice, '{"x": 1}') == {
+        ("x", "array"): 1,
+        ("x", "number"): 1,
+        ("", "null"): 1,
+    }
