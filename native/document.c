@@ -128,9 +128,10 @@ static int read_elements(struct walk *walk, const struct node *node, struct valu
 static struct value *add_element(struct elements *elements, size_t slots)
 {
     size_t row = slots ? slots : 1;
+    struct value *values;
     if (elements->count == elements->size) {
         size_t size = elements->size ? 2 * elements->size : 16;
-        if (size > 2 * RECORDS_MAX)
+        if (elements->count > RECORDS_MAX || size * row * sizeof *values > ELEMENTS_BYTES_MAX)
             return NULL;
         struct value *grown = realloc(elements->at, size * row * sizeof *grown);
         if (grown == NULL)
@@ -138,7 +139,7 @@ static struct value *add_element(struct elements *elements, size_t slots)
         elements->at = grown;
         elements->size = size;
     }
-    struct value *values = &elements->at[elements->count++ * row];
+    values = &elements->at[elements->count++ * row];
     memset(values, 0, row * sizeof *values);
     return values;
 }

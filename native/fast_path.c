@@ -15,7 +15,8 @@ struct fast_path {
 
 enum {
     LINE_BYTES = 192, /* of most lines */
-    EVENT_NAME_MAX = 512 /* of a longer one Python makes the key */
+    EVENT_NAME_MAX = 512, /* of a longer one Python makes the key */
+    ARENA_KEPT_MAX = 1 << 20 /* a larger one is freed after its unit */
 };
 
 struct slice { /* of a target's text */
@@ -44,6 +45,9 @@ struct batch {
     int named; /* keys may name events: several ids may have one */
     int in_order; /* rows come in the order of the units, not of the keys */
     const char *skip; /* for each unit whether it must be left; or NULL */
+    PyObject *open; /* takes a unit's content out of its envelope; or NULL: the content is the body */
+    size_t bytes_max, records_max; /* the unit that reaches one of them is the last; 0: no bound */
+    size_t bytes, records; /* of what was read, and of what Python will read */
     struct entry *entries;
     struct unit *units;
     struct slice *slices; /* one for each target of each unit */
@@ -54,7 +58,7 @@ struct batch {
 enum { ATTRIBUTES_ARG = 9 }; /* of the names of the attributes among the constructor's arguments */
 
 static struct field f_body, f_attributes, f_sent_timestamp, f_message_id;
-static struct field f_message_attributes, f_string_value, f_binary_value;
+static struct field f_message_attributes, f_string_value, f_binary_value, f_payload;
 
 static void fast_path_dealloc(PyObject *self)
 {
@@ -172,20 +176,88 @@ static int read_attributes(PyObject *names, PyObject *message, struct value *to)
     return done;
 }
 
-/* Append the lines of one message: 1; 0 where it is left to Python; -1 with an exception. */
-static int add_lines(const struct plan *plan, PyObject *message, const struct about *about,
+/* What a unit holds, without its envelope: a new reference; None where Python must open it. */
+static PyObject *content_of(const struct batch *batch, PyObject *message)
+{
+    if (batch->open == NULL)
+        return field_of(&f_body, message);
+    return PyObject_CallOneArg(batch->open, message);
+}
+
+/* Append the lines of one unit: 1; 0 where it is left to Python; -1 with an exception. `content` must
+ * outlive the use of `work`. */
+static int add_lines(const struct plan *plan, PyObject *content, const struct about *about,
                      struct work *work)
 {
-    Py_ssize_t len;
-    PyObject *body = field_of(&f_body, message);
-    if (body == NULL)
-        return -1;
-    const char *at = utf8_of(body, &len);
+    Py_ssize_t len = 0;
+    const char *at;
+    if (PyBytes_CheckExact(content)) {
+        len = PyBytes_GET_SIZE(content);
+        at = PyBytes_AS_STRING(content);
+        if (!text_is_utf8(at, (size_t)len))
+            at = NULL;
+    } else {
+        at = utf8_of(content, &len);
+    }
     int made = at == NULL ? 0 : plan_write(plan, at, (size_t)len, about, work);
-    Py_DECREF(body);
     if (work->failed)
         PyErr_NoMemory();
     return PyErr_Occurred() ? -1 : made;
+}
+
+/* How long a text is, in bytes or characters; 0 of None. */
+static size_t length_of(PyObject *text)
+{
+    if (PyBytes_CheckExact(text))
+        return (size_t)PyBytes_GET_SIZE(text);
+    return PyUnicode_CheckExact(text) ? (size_t)PyUnicode_GET_LENGTH(text) : 0;
+}
+
+/* At least as many records as a text of ASCII, or of bytes, can have; of others one. */
+static size_t records_at_most(const struct plan *plan, PyObject *content)
+{
+    const char *at = NULL;
+    size_t found = 1, len = length_of(content);
+    if (plan->groups == 0 && plan->records == RECORDS_ONE)
+        return 1;
+    if (PyBytes_CheckExact(content))
+        at = PyBytes_AS_STRING(content);
+    else if (PyUnicode_CheckExact(content) && PyUnicode_IS_COMPACT_ASCII(content))
+        at = (const char *)PyUnicode_1BYTE_DATA(content);
+    else
+        return len / 2 + 1;
+    for (size_t i = 0; i < len; i++)
+        found += at[i] == (plan->groups > 0 ? ',' : '{');
+    return found;
+}
+
+/* Count what a unit adds to the batch: what was taken out of its envelope, its lines, or what Python
+ * will have to read. */
+static int count_unit(const struct plan *plan, struct batch *batch, PyObject *message,
+                      PyObject *content, const struct slice *slices, int made)
+{
+    if (batch->open != NULL)
+        batch->bytes += length_of(content);
+    for (int t = 0; t < plan->targets; t++) {
+        batch->bytes += slices[t].len;
+        batch->records += slices[t].count;
+    }
+    if (made || content == Py_None)
+        return 0;
+    PyObject *payload = field_of(&f_payload, message);
+    if (payload == NULL)
+        return -1;
+    PyObject *read = payload == Py_None ? content : payload;
+    batch->bytes += length_of(read);
+    batch->records += records_at_most(plan, read);
+    Py_DECREF(payload);
+    return 0;
+}
+
+static int is_full(const struct batch *batch)
+{
+    return (batch->bytes_max > 0 && batch->bytes >= batch->bytes_max) ||
+           (batch->records_max > 0 && batch->records >= batch->records_max);
 }
 
 /* Give a unit the key of its event, if it has one: 1; 0 where the name is too long for that. */
@@ -213,14 +285,46 @@ static uint32_t drops_of(const struct plan *plan, const struct work *work)
     return drops;
 }
 
+/* Read one unit into its lines: 1; 0 where it is left to Python; -2 where the batch is; -1. */
+static int read_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i, PyObject *message,
+                     struct about *about)
+{
+    struct work *work = &batch->work;
+    struct slice *slices = &batch->slices[i * plan->targets];
+    struct value attributes[NAMES_MAX];
+    PyObject *content = NULL;
+    size_t before[TARGETS_MAX];
+    about->attributes = attributes;
+    for (int t = 0; t < plan->targets; t++) {
+        slices[t].at = work->lines[t].len;
+        before[t] = work->count[t];
+    }
+    int made = batch->skip == NULL || !batch->skip[i];
+    if (made && (content = content_of(batch, message)) == NULL)
+        return -1;
+    if (made && plan->attributes > 0)
+        made = read_attributes(batch->attributes, message, attributes);
+    if (made > 0)
+        made = add_lines(plan, content, about, work);
+    int named = made <= 0 || plan->event < 0 || name_event(plan, work, batch->entries[i].key);
+    for (int t = 0; t < plan->targets; t++) {
+        slices[t].len = (uint32_t)(work->lines[t].len - slices[t].at);
+        slices[t].count = (uint32_t)(work->count[t] - before[t]);
+    }
+    if (made >= 0 && content != NULL && count_unit(plan, batch, message, content, slices, made) < 0)
+        made = -1;
+    Py_XDECREF(content);
+    if (work->arena.size > ARENA_KEPT_MAX)
+        text_forget(&work->arena);
+    return made >= 0 && !named ? -2 : made;
+}
+
 /* Read one unit into its entry and its lines: 1; 0 where the batch is left to Python; -1. */
 static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
 {
-    struct value attributes[NAMES_MAX];
     PyObject *message = PySequence_Fast_GET_ITEM(batch->sequence, i);
     struct work *work = &batch->work;
-    struct slice *slices = &batch->slices[i * plan->targets];
-    struct about about = {.attributes = attributes};
+    struct about about = {.attributes = NULL};
     if (read_sent_ms(message, &about.sent_ms) < 0)
         return -1;
     PyObject *id = read_id(message, &about);
@@ -231,24 +335,11 @@ static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
         Py_DECREF(id);
         return 0;
     }
-    size_t before[TARGETS_MAX], dropped = work->dropped;
-    for (int t = 0; t < plan->targets; t++) {
-        slices[t].at = work->lines[t].len;
-        before[t] = work->count[t];
-    }
-    int made = batch->skip == NULL || !batch->skip[i];
-    if (made && plan->attributes > 0)
-        made = read_attributes(batch->attributes, message, attributes);
-    if (made > 0)
-        made = add_lines(plan, message, &about, work);
-    int named = made <= 0 || plan->event < 0 || name_event(plan, work, batch->entries[i].key);
-    for (int t = 0; t < plan->targets; t++) {
-        slices[t].len = (uint32_t)(work->lines[t].len - slices[t].at);
-        slices[t].count = (uint32_t)(work->count[t] - before[t]);
-    }
+    size_t dropped = work->dropped;
+    int made = read_unit(plan, batch, i, message, &about);
     Py_DECREF(id);
-    if (made < 0 || !named)
-        return made < 0 ? -1 : 0;
+    if (made < 0)
+        return made == -2 ? 0 : -1;
     if (about.sent_ms < batch->oldest_ms)
         batch->oldest_ms = about.sent_ms;
     batch->entries[i].unit = (uint32_t)i;
@@ -501,8 +592,8 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
         Py_XDECREF(left);
         return NULL;
     }
-    return Py_BuildValue("NNNLnNNNNN", ledger, targets, layout, (long long)batch->oldest_ms,
-                         (Py_ssize_t)dropped, left, repeats, keys, counts, unknowns);
+    return Py_BuildValue("NNNLnNNNNNn", ledger, targets, layout, (long long)batch->oldest_ms,
+                         (Py_ssize_t)dropped, left, repeats, keys, counts, unknowns, batch->count);
 }
 
 static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const char *tail,
@@ -511,8 +602,10 @@ static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const 
     int usual = batch->count > 0 && (size_t)batch->count <= UINT32_MAX;
     /* Without it the same: but a text that grows is copied and wiped each time. */
     text_room(&batch->work.lines[0], (size_t)batch->count * LINE_BYTES);
-    for (Py_ssize_t i = 0; usual == 1 && i < batch->count; i++)
-        usual = pack_one(plan, batch, i);
+    Py_ssize_t taken = 0;
+    while (usual == 1 && taken < batch->count && !is_full(batch))
+        usual = pack_one(plan, batch, taken++);
+    batch->count = taken;
     for (int t = 0; usual == 1 && t < plan->targets; t++)
         usual = batch->work.lines[t].len <= UINT32_MAX;
     if (usual == 1)
@@ -530,11 +623,12 @@ static PyObject *fast_path_pack(PyObject *self, PyObject *args)
     const char *tail, *skip;
     Py_ssize_t tail_len, skip_len;
     int keying;
-    PyObject *units, *packed = NULL;
+    PyObject *units, *open = Py_None, *packed = NULL;
+    Py_ssize_t bytes_max = 0, records_max = 0, text_max = 0;
     struct batch batch = {.oldest_ms = INT64_MAX};
     batch.attributes = PyTuple_GET_ITEM(((struct fast_path *)self)->given, ATTRIBUTES_ARG);
-    if (!PyArg_ParseTuple(args, "Oy#ipy#", &units, &tail, &tail_len, &keying, &batch.in_order, &skip,
-                          &skip_len))
+    if (!PyArg_ParseTuple(args, "Oy#ipy#|nnnO", &units, &tail, &tail_len, &keying, &batch.in_order,
+                          &skip, &skip_len, &bytes_max, &records_max, &text_max, &open))
         return NULL;
     batch.sequence = PySequence_Fast(units, "units are a sequence");
     if (batch.sequence == NULL)
@@ -543,6 +637,10 @@ static PyObject *fast_path_pack(PyObject *self, PyObject *args)
     batch.keying = (enum keying)keying;
     batch.named = plan->event >= 0;
     batch.skip = skip_len > 0 ? skip : NULL;
+    batch.open = open == Py_None ? NULL : open;
+    batch.bytes_max = bytes_max > 0 ? (size_t)bytes_max : 0;
+    batch.records_max = records_max > 0 ? (size_t)records_max : 0;
+    batch.work.text_max = text_max > 0 ? (size_t)text_max : 0;
     size_t room = (size_t)batch.count + 1;
     batch.entries = PyMem_Calloc(room, sizeof *batch.entries);
     batch.units = PyMem_Calloc(room, sizeof *batch.units);
@@ -563,7 +661,8 @@ static PyObject *fast_path_pack(PyObject *self, PyObject *args)
 
 static PyMethodDef fast_path_methods[] = {
     {"pack", fast_path_pack, METH_VARARGS,
-     "pack(units, ledger_end, keying, in_order, left) -> the texts of a batch, or None"},
+     "pack(units, ledger_end, keying, in_order, left, bytes_max, records_max, text_max, open) -> the "
+     "texts of a batch, or None"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -588,7 +687,7 @@ int fast_path_prepare(PyObject *module)
         field_prepare(&f_message_id, "message_id") < 0 ||
         field_prepare(&f_message_attributes, "message_attributes") < 0 ||
         field_prepare(&f_string_value, "string_value") < 0 ||
-        field_prepare(&f_binary_value, "binary_value") < 0)
+        field_prepare(&f_binary_value, "binary_value") < 0 || field_prepare(&f_payload, "payload") < 0)
         return -1;
     PyObject *type = PyType_FromSpec(&fast_path_spec);
     if (type == NULL)

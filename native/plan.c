@@ -15,6 +15,7 @@ struct run {
     const struct about *about;
     struct work *work;
     struct reader in;
+    size_t before[TARGETS_MAX]; /* where the message's lines begin */
 };
 
 /* A default that comes from the message, as a text; 0: there is none. */
@@ -145,6 +146,7 @@ static int write_line(struct run *run, int number, const struct value *element, 
 {
     const struct target *target = &run->plan->target[number];
     struct text *out = &run->work->lines[number];
+    size_t text_max = run->work->text_max;
     const struct value *sources[SOURCE_COUNT] = {NULL, run->work->document, element,
                                                  run->work->layer};
     for (int i = 0; i < target->columns; i++) {
@@ -156,7 +158,7 @@ static int write_line(struct run *run, int number, const struct value *element, 
             return 0;
     }
     run->work->count[number]++;
-    return 1;
+    return text_max == 0 || out->len - run->before[number] <= text_max;
 }
 
 /* Whether a value is one of those that a route wants: 1, 0, or -1 where it is left to Python. */
@@ -284,10 +286,10 @@ static int read_records(struct run *run)
 int plan_write(const struct plan *plan, const char *body, size_t len, const struct about *about,
                struct work *work)
 {
-    struct run run = {plan, about, work, {body, body + len, &work->arena}};
-    size_t before[TARGETS_MAX], count[TARGETS_MAX], dropped = work->dropped;
+    struct run run = {plan, about, work, {body, body + len, &work->arena}, {0}};
+    size_t count[TARGETS_MAX], dropped = work->dropped;
     for (int i = 0; i < plan->targets; i++) {
-        before[i] = work->lines[i].len;
+        run.before[i] = work->lines[i].len;
         count[i] = work->count[i];
     }
     int said = plan->layer_slots - plan->attributes;
@@ -300,7 +302,7 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
         open_layers(plan, &run.in, work->layer) && read_records(&run))
         return 1;
     for (int i = 0; i < plan->targets; i++) {
-        work->lines[i].len = before[i];
+        work->lines[i].len = run.before[i];
         work->count[i] = count[i];
         work->failed |= work->lines[i].failed;
     }

@@ -26,7 +26,8 @@ enum {
     EVENT_PREFIX_MAX = 16,
     DROPS_MAX = 32,
     NAMES_MAX = 16,
-    RECORDS_MAX = 10000 /* of one message; with more Python takes it */
+    RECORDS_MAX = 100000, /* of one message; as in mapping/envelope/records.py */
+    ELEMENTS_BYTES_MAX = 1 << 26 /* of one exploded array's values; with more Python takes it */
 };
 
 /* What a value must be in JSON. */
@@ -180,6 +181,7 @@ struct work {
     struct value document[SLOTS_MAX], layer[NAMES_MAX];
     struct elements elements[GROUPS_MAX];
     struct unknowns unknowns;
+    size_t text_max; /* bytes of one message's lines for one target, else Python takes it; 0: any */
     int failed; /* no memory */
 };
 

@@ -1,6 +1,7 @@
 /* See text.h. */
 #include "text.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,55 @@ void text_forget(struct text *text)
         free(text->at);
     }
     *text = (struct text){NULL, 0, 0, 0};
+}
+
+/* How long the sequence is that begins at `at`; 0 where none does. */
+static size_t utf8_sequence(const unsigned char *at, size_t len)
+{
+    unsigned first = at[0], low = 0x80, high = 0xBF;
+    size_t size;
+    if (first >= 0xC2 && first <= 0xDF) {
+        size = 2;
+    } else if (first >= 0xE0 && first <= 0xEF) {
+        size = 3;
+        low = first == 0xE0 ? 0xA0 : low;
+        high = first == 0xED ? 0x9F : high;
+    } else if (first >= 0xF0 && first <= 0xF4) {
+        size = 4;
+        low = first == 0xF0 ? 0x90 : low;
+        high = first == 0xF4 ? 0x8F : high;
+    } else {
+        return 0;
+    }
+    if (len < size || at[1] < low || at[1] > high)
+        return 0;
+    for (size_t i = 2; i < size; i++)
+        if ((at[i] & 0xC0) != 0x80)
+            return 0;
+    return size;
+}
+
+int text_is_utf8(const char *at, size_t len)
+{
+    const unsigned char *bytes = (const unsigned char *)at;
+    size_t i = 0;
+    while (i < len) {
+        uint64_t eight;
+        for (; len - i >= sizeof eight; i += sizeof eight) {
+            memcpy(&eight, bytes + i, sizeof eight);
+            if (eight & UINT64_C(0x8080808080808080))
+                break;
+        }
+        while (i < len && bytes[i] < 0x80)
+            i++;
+        if (i == len)
+            break;
+        size_t size = utf8_sequence(bytes + i, len - i);
+        if (size == 0)
+            return 0;
+        i += size;
+    }
+    return 1;
 }
 
 int text_contains(const char *at, size_t len, const char *word)

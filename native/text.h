@@ -34,6 +34,9 @@ static inline int text_append(struct text *text, const char *bytes, size_t len)
 /* Wipe and free: it may hold cleartext. */
 void text_forget(struct text *text);
 
+/* Whether the bytes are UTF-8 (RFC 3629): what Python decodes, without surrogates. */
+int text_is_utf8(const char *at, size_t len);
+
 /* Whether `word` stands somewhere in the bytes. */
 int text_contains(const char *at, size_t len, const char *word);
 

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqs2pg.message import Message
@@ -47,9 +47,14 @@ class FastPath:
         keying: int,
         in_order: bool,
         left: bytes,
+        bytes_max: int = 0,
+        records_max: int = 0,
+        text_max: int = 0,
+        content: Callable[[Message], str | bytes | None] | None = None,
         /,
     ) -> tuple[Any, ...] | None:
-        """See `FastPath` in mapping/native_encoder.py.
+        """See `FastPath` in mapping/native_encoder.py. `content` takes what a unit holds out of
+        its envelope; None where Python must read the unit.
 
         None where there is no unit, an id is no UUID of the version that `keying` takes, a time is
         out of range, or units of different ids have one key.

@@ -106,6 +106,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "PostgreSQL rejects this row. The detail names SQLSTATE and constraint or column.",
             "Correct the producer, or change the constraint; then replay.",
         ),
+        "rows_too_large": (
+            "The message's rows are together longer than twice `envelope.decompressed_bytes_max`.",
+            "Map fewer long fields beside the array that `explode` names, or raise the limit.",
+        ),
         "sns_confirmation": (
             "SNS asks to confirm a subscription.",
             "Open the URL in the body (`quarantine show ID --unseal`); then purge the entry.",

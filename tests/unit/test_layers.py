@@ -70,6 +70,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "functools": None,
     "hashlib": None,
     "hmac": None,
+    "io": {"BytesIO"},
     "itertools": None,
     "json": None,
     "math": None,

@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.mapping.budget import UNBOUNDED, Budget, Meter, budget_of
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.decode import TypedReader
 from sqs2pg.mapping.document_types import NoTypesError
@@ -25,6 +26,7 @@ from sqs2pg.mapping.documents import (
     DocumentReader,
     TargetRecords,
     located,
+    sources_of,
 )
 from sqs2pg.mapping.envelope import Envelope, Opened
 from sqs2pg.mapping.envelope.records import Records
@@ -56,6 +58,7 @@ class MessageMapping:
         """See `compile_mapping`."""
         self._envelope = Envelope(settings.envelope)
         self._drops = bool(settings.dropped)
+        self._mark = _record_mark(settings.targets)
         self._reads_attributes = any(
             isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
             for field in settings.fields
@@ -73,15 +76,32 @@ class MessageMapping:
             self._typed: TypedReader | None = TypedReader(settings)
         except NoTypesError:
             self._typed = None
+        text_max = budget_of(settings).text_max
         self._transformers = [
-            Transformer(target.fields, its_columns, its_masks, _subject(settings, target))
+            Transformer(target.fields, its_columns, its_masks, _subject(settings, target), text_max)
             for target, its_columns, its_masks in zip(settings.targets, columns, masks, strict=True)
         ]
 
-    def decode_all(self, messages: Sequence[Message]) -> list[Decoded | PermanentFault]:
-        """Decode a batch; return each message's records, or its fault."""
+    def decode_all(
+        self, messages: Sequence[Message], budget: Budget = UNBOUNDED
+    ) -> list[Decoded | PermanentFault]:
+        """Decode a batch; return each message's records, or its fault.
+
+        Of a batch that does not fit the budget, decode the first messages: at least one.
+        """
+        meter = Meter(budget, self._mark)
+        decoded = self._decode_fitting(messages, meter)
+        if 0 < budget.bytes_max < meter.spread:
+            del decoded[_fitting(decoded, budget) :]
+        return decoded
+
+    def _decode_fitting(
+        self, messages: Sequence[Message], meter: Meter
+    ) -> list[Decoded | PermanentFault]:
         if self._envelope.is_plain and self._typed is not None:
             texts = list(map(_body, messages))  # `_open` of each would give the same
+            if self._mark:
+                texts = texts[: next((i for i, t in enumerate(texts, 1) if meter.add((t,))), None)]
             read = self._typed.read(texts, range(len(texts)), len(texts))
             decoded = cast("list[Decoded | PermanentFault]", read)
             if None in read:
@@ -91,7 +111,8 @@ class MessageMapping:
                 ]
             self._add_unknown(decoded, [(text,) for text in texts])
             return decoded
-        opened = list(map(self._open, messages))
+        opened = self._open_fitting(messages, meter)
+        messages = messages[: len(opened)]
         decoded = [
             one
             if isinstance(one, PermanentFault)
@@ -159,6 +180,16 @@ class MessageMapping:
             )
         return _rows(keys, messages, decoded, made)
 
+    def _open_fitting(
+        self, messages: Sequence[Message], meter: Meter
+    ) -> list[Opened | PermanentFault]:
+        opened: list[Opened | PermanentFault] = []
+        for message in messages:
+            opened.append(self._open(message))
+            if isinstance(opened[-1], Opened) and meter.add(opened[-1].records.texts):
+                break
+        return opened
+
     def _open(self, message: Message) -> Opened | PermanentFault:
         try:
             return self._envelope.open(message)
@@ -220,6 +251,39 @@ class MessageMapping:
             of = list(map(messages.__getitem__, its.messages))
         lines = self._transformers[target].lines(of, its.columns, originals)
         return _Lines(its.messages, its.indexes, lines)
+
+
+def _record_mark(targets: Sequence[Target]) -> str:
+    """Return what stands in a document at least once for each of its records but one.
+
+    Empty where a document is one record. Elements with fields inside are objects.
+    """
+    exploded = [target for target in targets if target.explode]
+    if not exploded:
+        return ""
+    inside = all(any(source.depth for source in sources_of(target)) for target in exploded)
+    return "{" if inside else ","
+
+
+def _fitting(decoded: Sequence[Decoded | PermanentFault], budget: Budget) -> int:
+    """Return how many of the messages fit the budget by the length of their values; at least one.
+
+    For messages whose rows may repeat long values.
+    """
+    sizes: Counter[tuple[int, int]] = Counter()
+    for batch in {unit.batch for unit in decoded if isinstance(unit, DecodedMessage)}:
+        for messages, _, columns in batch.targets:
+            for column in columns:
+                for number, value in zip(messages, column, strict=True):
+                    if isinstance(value, str):
+                        sizes[id(batch), number] += len(value)
+    total = 0
+    for taken, unit in enumerate(decoded, 1):
+        if isinstance(unit, DecodedMessage):
+            total += sizes[id(unit.batch), unit.number]
+        if total >= budget.bytes_max:
+            return taken
+    return len(decoded)
 
 
 def _groups(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from types import ModuleType
 
+from sqs2pg.mapping.budget import budget_of
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.convert import text
@@ -41,6 +42,7 @@ def compile_encoder(
     reference. `clock` as of PythonEncoder. Raises SettingsError where they do not fit together.
     """
     vault = settings.vault.enabled
+    budget = budget_of(settings)
     python = PythonEncoder(
         compile_mapping(settings, columns, masks),
         len(settings.targets),
@@ -49,6 +51,7 @@ def compile_encoder(
         in_order=keying == "undated",
         recovers=vault,
         clock=clock,
+        budget=budget,
     )
     if vault and not _finds_subjects(settings):
         return python
@@ -56,9 +59,8 @@ def compile_encoder(
     if fast_path is None:
         return python
     originals = FastPathOriginals(settings.fields, settings.vault.subject) if vault else None
-    return NativeEncoder(
-        fast_path, python, keying, settings.dropped, originals, node_paths(settings)
-    )
+    paths = node_paths(settings)
+    return NativeEncoder(fast_path, python, keying, settings.dropped, originals, paths, budget)
 
 
 def _finds_subjects(settings: Settings) -> bool:

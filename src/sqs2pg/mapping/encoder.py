@@ -68,6 +68,7 @@ class Encoded:
         unknown: UnknownCounts | None = None,
         originals: Originals | None = None,
         decoded_at: float | None = None,
+        taken: int,
     ) -> None:
         """`make_keys` and `make_rows` are called when somebody asks: a batch on the COPY path
         needs neither.
@@ -94,6 +95,9 @@ class Encoded:
         """What the rows hide, for the vault to seal; None without it."""
         self.decoded_at = decoded_at
         """The clock's time between decoding and masking; None where both are one step."""
+        self.taken = taken
+        """How many units it is about, from the first on: all of them, or those that fit the
+        encoder's budget; at least one. The others are to be encoded next."""
         self._make_keys = make_keys
         self._make_rows = make_rows
 
@@ -127,7 +131,9 @@ class Encoder(Protocol):
         ledger_end: str,
         unread: Mapping[str, PermanentFault] = NONE_UNREAD,
     ) -> Encoded:
-        """Encode a batch. `ledger_end` ends each line of the ledger, after key and id.
+        """Encode a batch; of one that is too large at once its first units (`Encoded.taken`).
+
+        `ledger_end` ends each line of the ledger, after key and id.
 
         `unread` has the faults of units that must not be read, by id. Raises FatalFault where two
         units of different ids have one key.

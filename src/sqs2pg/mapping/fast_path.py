@@ -10,15 +10,20 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, cast
 
+import msgspec
+
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.budget import is_packed
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.copy_text import NULL
+from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import FastPath
 from sqs2pg.mapping.transform import missing_cell
 from sqs2pg.mask.operator import Mask, Operator
+from sqs2pg.message import Message
 from sqs2pg.settings import ATTRIBUTE, Field, Settings, Target, When, required_sources
 from sqs2pg.settings.mask_rules import MASKABLE
 
@@ -71,6 +76,8 @@ _LAYERS: dict[str, dict[str, int]] = {
     ),
 }
 """The names that an envelope must have (`envelope/formats.py`), and what each is for."""
+_SILENT = frozenset({"base64", "gzip", "zstd", "content_encoding"})
+"""Layers that say nothing of the message inside."""
 _SAID = {
     "sns": ("MessageId", "TopicArn", "Timestamp", "Subject"),
     "eventbridge": ("id", "detail-type", "source", "account", "time", "region"),
@@ -92,11 +99,61 @@ def compile_fast_path(
     """
     if extension is None:
         return None
+    opens = is_packed(settings.envelope)
     try:
-        given = _compile(settings, columns, masks, dedupe)
+        inside = _without_layers(settings) if opens else settings
+        given = _compile(inside, columns, masks, dedupe)
     except NotFastError:
         return None
-    return cast("FastPath", extension.FastPath(*given))
+    compiled = extension.FastPath(*given)
+    if opens:
+        return OpeningFastPath(compiled, Envelope(settings.envelope))
+    return cast("FastPath", compiled)
+
+
+class OpeningFastPath:
+    """A fast path whose units Python takes out of their envelopes, one at a time."""
+
+    def __init__(self, inside: Any, envelope: Envelope) -> None:
+        """`inside`: the extension's, for what is in the envelope."""
+        self._inside = inside
+        self._envelope = envelope
+
+    def pack(
+        self,
+        units: Sequence[Message],
+        ledger_end: bytes,
+        keying: int,
+        in_order: bool,
+        left: bytes,
+        bytes_max: int = 0,
+        records_max: int = 0,
+        text_max: int = 0,
+        /,
+    ) -> tuple[Any, ...] | None:
+        """See `FastPath`."""
+        bounds = (bytes_max, records_max, text_max)
+        return cast(
+            "tuple[Any, ...] | None",
+            self._inside.pack(
+                units, ledger_end, keying, in_order, left, *bounds, self._envelope.content
+            ),
+        )
+
+
+def _without_layers(settings: Settings) -> Settings:
+    """Return the settings of what is in the envelope.
+
+    Raises NotFastError where a field may read what the envelope says.
+    """
+    says = not set(settings.envelope.layers) <= _SILENT
+    if says and any(
+        isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
+        for field in settings.fields
+    ):
+        raise NotFastError
+    envelope = msgspec.structs.replace(settings.envelope, layers=())
+    return msgspec.structs.replace(settings, envelope=envelope)
 
 
 def _compile(

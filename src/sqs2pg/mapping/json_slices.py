@@ -52,9 +52,15 @@ def too_deep(text: str | bytes) -> bool:
     """
     if len(text) < SHORT:
         return False
-    bare = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    if len(bare) - len(bare.replace(b"{", b"").replace(b"[", b"")) <= DEPTH_MAX:
+    # Counted before the text is copied: it may be large.
+    if isinstance(text, str):
+        if text.count("{") + text.count("[") <= DEPTH_MAX:
+            return False
+        bare = text.encode("utf-8", "surrogatepass")
+    elif text.count(b"{") + text.count(b"[") <= DEPTH_MAX:
         return False
+    else:
+        bare = text
     if b"\\" in bare:
         bare = bare.replace(b"\\\\", b"").replace(b'\\"', b"")
     # A string without brackets is now two quotes side by side.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.budget import UNBOUNDED, Budget
 from sqs2pg.mapping.encoder import NONE_UNREAD, CopyText, Encoded, UnitFault
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.originals import Originals
@@ -52,6 +53,8 @@ class Packed(NamedTuple):
     unknown: tuple[tuple[int, bytes, int, int], ...]
     """The members of the units with lines that no path names: the node of the object, the name, the
     sort of the value as in `unknown_members.SORTS`, and how often."""
+    taken: int
+    """How many units were read, from the first on. All else is about these."""
 
 
 class FastPath(Protocol):
@@ -64,9 +67,14 @@ class FastPath(Protocol):
         keying: int,
         in_order: bool,
         left: bytes,
+        bytes_max: int = 0,
+        records_max: int = 0,
+        text_max: int = 0,
         /,
     ) -> tuple[Any, ...] | None:
         """Return a `Packed` batch; None where Python must do all of it.
+
+        The three bounds are those of `Budget`; at least one unit is read.
 
         Rows come in the order of the keys, or with `in_order` in that of the units. `left` has a
         byte for each unit, 1 where it must be left; empty: none.
@@ -84,10 +92,13 @@ class NativeEncoder:
         dropped: Sequence[str] = (),
         vault: FastPathOriginals | None = None,
         node_paths: Sequence[str] = (),
+        budget: Budget = UNBOUNDED,
     ) -> None:
         """`dropped`: sources that the settings drop. `vault`: reads what the rows hide; None where
-        nothing is sealed. `node_paths`: the path of each node of the fast path.
+        nothing is sealed. `node_paths`: the path of each node of the fast path. `budget`: of what
+        is encoded at once.
         """
+        self._budget = budget
         self._fast_path = fast_path
         self._python = python
         self._keying = KEYINGS[keying]
@@ -117,10 +128,12 @@ class NativeEncoder:
                 if packed is None:
                     return self._python.encode(units, ledger_end, unread)
                 self._take_originals(units, packed, originals)
+        units = units[: packed.taken] if packed.taken < len(units) else units
         if not packed.left:
             return self._encoded(units, packed, originals)
         rest = [units[index] for index in packed.left]
-        others = self._python.encode(rest, ledger_end, unread, originals)
+        # Whole: the C code has counted what they hold.
+        others = self._python.encode(rest, ledger_end, unread, originals, whole=True)
         keys = self._keys_of(units, packed, others)
         if (others.count and self._python.in_order) or keys is None:
             # The order of rows, or an event that is in both parts, is known only to the whole.
@@ -132,7 +145,7 @@ class NativeEncoder:
     ) -> Packed | None:
         marks = bytes(index in left for index in range(len(units))) if left else b""
         packed = self._fast_path.pack(
-            units, ledger_end.encode(), self._keying, self._python.in_order, marks
+            units, ledger_end.encode(), self._keying, self._python.in_order, marks, *self._budget
         )
         return None if packed is None else Packed(*packed)
 
@@ -188,6 +201,7 @@ class NativeEncoder:
             unknown=self._unknown(packed),
             oldest_ms=packed.oldest_ms,
             originals=originals,
+            taken=packed.taken,
         )
 
     def _merged(
@@ -224,6 +238,7 @@ class NativeEncoder:
             oldest_ms=packed.oldest_ms,
             originals=originals,
             decoded_at=others.decoded_at,
+            taken=packed.taken,
         )
 
 

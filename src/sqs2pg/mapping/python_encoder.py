@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import cast
 
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.budget import UNBOUNDED, Budget
 from sqs2pg.mapping.compile import Decoded, MessageMapping
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, UnitFault, copy_texts
 from sqs2pg.mapping.ledger_key import EventKeys, collision
@@ -40,10 +41,11 @@ class PythonEncoder:
         in_order: bool = False,
         recovers: bool = False,
         clock: Callable[[], float] = lambda: 0.0,
+        budget: Budget = UNBOUNDED,
     ) -> None:
         """`targets`: how many there are. `in_order`: rows keep the order of their units, else they
         are sorted by key. `recovers`: collect what the rows hide. `clock`: seconds, for
-        `Encoded.decoded_at`.
+        `Encoded.decoded_at`. `budget`: of what is encoded at once.
         """
         self.mapping = mapping
         self._targets = targets
@@ -52,6 +54,7 @@ class PythonEncoder:
         self.in_order = in_order
         self._recovers = recovers
         self._clock = clock
+        self._budget = budget
 
     def encode(
         self,
@@ -59,11 +62,17 @@ class PythonEncoder:
         ledger_end: str,
         unread: Mapping[str, PermanentFault] = NONE_UNREAD,
         originals: Originals | None = None,
+        *,
+        whole: bool = False,
     ) -> Encoded:
-        """See `Encoder`. `originals`: where to collect what the rows hide, if not in new ones."""
+        """See `Encoder`. `originals`: where to collect what the rows hide, if not in new ones.
+        `whole`: take every unit, whatever the budget is.
+        """
         if self._recovers and originals is None:
             originals = Originals()
-        decoded = self._decode(units, unread)
+        decoded = self._decode(units, unread, UNBOUNDED if whole else self._budget)
+        if len(decoded) < len(units):
+            units = units[: len(decoded)]
         keys = self._keys_of(units, decoded)
         repeats = self._repeats(units, keys)
         decoded_at = self._clock()
@@ -84,16 +93,27 @@ class PythonEncoder:
             unknown=self._unknown(units, decoded, {*repeats, *(f.unit for f in faults)}, faults),
             originals=originals,
             decoded_at=decoded_at,
+            taken=len(units),
         )
 
     def _decode(
-        self, units: Sequence[Message], unread: Mapping[str, PermanentFault]
+        self,
+        units: Sequence[Message],
+        unread: Mapping[str, PermanentFault],
+        budget: Budget,
     ) -> list[Decoded | PermanentFault]:
+        """Return what the first units hold, those that fit the budget."""
         if not unread:
-            return self.mapping.decode_all(units)
+            return self.mapping.decode_all(units, budget)
         readable = [unit for unit in units if unit.message_id not in unread]
-        decoded = iter(self.mapping.decode_all(readable))
-        return [unread.get(unit.message_id) or next(decoded) for unit in units]
+        decoded = iter(self.mapping.decode_all(readable, budget))
+        each: list[Decoded | PermanentFault] = []
+        for unit in units:
+            one = unread.get(unit.message_id) or next(decoded, None)
+            if one is None:
+                break
+            each.append(one)
+        return each
 
     def _keys_of(
         self, units: Sequence[Message], decoded: Sequence[Decoded | PermanentFault]

@@ -44,8 +44,12 @@ class Transformer:
         columns: Sequence[Column],
         masks: Sequence[Operator | Mask | None],
         subject: str = "",
+        text_max: int = 0,
     ) -> None:
-        """`subject`: the source of the person's id, where the vault is on; else ""."""
+        """`subject`: the source of the person's id, where the vault is on; else "". `text_max`:
+        bytes of one message's lines, beyond which it is a fault; 0: any number.
+        """
+        self._text_max = text_max
         sources = list(required_sources(fields))
         places = [sources.index(attribute_key(field)) for field in fields]
         self._columns = [
@@ -75,16 +79,43 @@ class Transformer:
         to seal is added to `originals`; then a record without a person's id is a fault.
         """
         faults: dict[int, PermanentFault] = {}
-        table = [plan.cells(messages, values[place], faults) for place, plan in self._columns]
+        table: Sequence[Sequence[str]] = [
+            plan.cells(messages, values[place], faults) for place, plan in self._columns
+        ]
         if originals is not None and self._subject is not None:
             subjects = self._subjects(values[self._subject], faults)
             part = originals.part(messages, subjects, self._fields_id)
             for index, source, place in self._recoverable:
                 part.add(source, values[place], table[index])
+        # In characters first: most batches are far below.
+        if 0 < self._text_max < 4 * sum(sum(map(len, column)) + len(column) for column in table):
+            table = self._within_text_max(messages, table, faults)
         lines: list[Cell] = [line + "\n" for line in map("\t".join, zip(*table, strict=True))]
         for index, fault in faults.items():
             lines[index] = fault
         return lines
+
+    def _within_text_max(
+        self,
+        messages: Sequence[Message],
+        table: Sequence[Sequence[str]],
+        faults: dict[int, PermanentFault],
+    ) -> list[list[str]]:
+        """Return the cells without those of messages whose lines are too long together."""
+        sizes: dict[int, int] = {}
+        too_large: dict[int, PermanentFault] = {}
+        for index, message in enumerate(messages):
+            size = sum(_utf8_size(column[index]) + 1 for column in table)
+            sizes[id(message)] = sizes.get(id(message), 0) + size
+            if sizes[id(message)] > self._text_max:
+                too_large[id(message)] = PermanentFault("rows_too_large", stage=Stage.MASK)
+        for index, message in enumerate(messages):
+            if id(message) in too_large:
+                faults[index] = too_large[id(message)]
+        return [
+            ["" if index in faults else cell for index, cell in enumerate(column)]
+            for column in table
+        ]
 
     def _subjects(
         self, ids: Sequence[str | None], faults: dict[int, PermanentFault]
@@ -318,6 +349,10 @@ def attribute_of(message: Message, name: str) -> str | None:
 def _timestamp(sent_ms: int) -> str:
     moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=sent_ms)
     return moment.isoformat(timespec="milliseconds")
+
+
+def _utf8_size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _encodable(text: str) -> bool:

@@ -7,7 +7,7 @@ acknowledges each message by its outcome.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded
@@ -63,9 +63,11 @@ class Processor:
         """Return one Outcome per Message, in order; every settled one is durably committed.
 
         RELEASED means that nothing of the message is known to be committed and it may be given
-        again. A message that stands twice in the batch is written once. `to_quarantine` has the
+        again. What is too large to be encoded at once is written in several transactions, in
+        order. A message that stands twice in the batch is written once. `to_quarantine` has the
         faults of messages to quarantine unread, by MessageId. Raises FatalFault or KeyFault where
-        going on would be wrong; then nothing of the batch is committed. May be repeated.
+        going on would be wrong; then nothing of the transaction under way is committed. May be
+        repeated.
         """
         if self.plan.fifo:
             order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)
@@ -116,17 +118,24 @@ class Processor:
         *,
         last: bool = True,
     ) -> list[Outcome]:
-        """Write messages that are in memory. `last`: of the batch."""
-        self.sink.note = self._statement if last else ""
+        """Write messages that are in memory, as many at once as the encoder takes.
+
+        `last`: of the batch. After a part that is released the rest is released too, so that the
+        order is kept.
+        """
+        outcomes: list[Outcome] = []
+        left = messages
 
         async def write() -> list[Outcome]:
-            return await self._tables.retry(lambda: self._write(messages, to_quarantine))
+            return await self._tables.retry(lambda: self._write(left, to_quarantine, last=last))
 
         try:
-            return await under_active_keys(write, self._use_active_keys)
+            while left:
+                outcomes += await under_active_keys(write, self._use_active_keys)
+                left = messages[len(outcomes) :]
         except TransientFault as fault:
             self.release(fault)
-            return [Outcome.RELEASED] * len(messages)
+        return outcomes + [Outcome.RELEASED] * len(left)
 
     async def _use_active_keys(self, fault: KeyFault) -> None:
         if self._follow is None:
@@ -136,21 +145,35 @@ class Processor:
         self.sink.use(sink_plan, vault)
 
     async def _write(
-        self, messages: Sequence[Message], to_quarantine: Mapping[str, PermanentFault]
+        self,
+        messages: Sequence[Message],
+        to_quarantine: Mapping[str, PermanentFault],
+        *,
+        last: bool,
     ) -> list[Outcome]:
-        """Encode, write, settle, under the present keys and columns. Raises Sqs2pgError."""
+        """Encode, write, settle, under the present keys and columns, in one transaction.
+
+        Returns the outcomes of the first messages, at least one: those that the encoder takes at
+        once. Raises Sqs2pgError.
+        """
         reporter = self._reporter
         reporter.begin(messages)
         encoder = await self._tables.encoder()
         known = self._recent.find(messages, encoder.keys)
+        given = messages
         if known:
             messages = [one for index, one in enumerate(messages) if index not in known]
 
         encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
+        if encoded.taken < len(messages):
+            messages = messages[: encoded.taken]
+            known = _known_among(known, encoded.taken)
+        done = len(messages) + len(known)
+        self.sink.note = self._statement if last and done == len(given) else ""
         if any(unit.fault.code == "not_in_enum" for unit in encoded.faults):
             await self._tables.confirm()  # the label may be a new one
         dead = [self._seal(messages, *fault) for fault in encoded.faults]
-        reporter.encoded(encoded.decoded_at)
+        reporter.encoded(encoded.decoded_at, done)
 
         def seal_rejected(key: str, fault: PermanentFault) -> DeadLetter:
             return self._seal(messages, encoded.keys.index(key), key, fault)
@@ -176,6 +199,15 @@ class Processor:
         message = messages[index]
         self._reporter.quarantined(message.message_id, fault)
         return self.plan.seal(key, message, fault)
+
+
+def _known_among(known: Set[int], taken: int) -> set[int]:
+    """Return the indexes of known messages that stand before the last of `taken` other ones."""
+    among: set[int] = set()
+    for index in sorted(known):
+        if index - len(among) < taken:
+            among.add(index)
+    return among
 
 
 def _outcomes(messages: Sequence[Message], encoded: Encoded, result: BatchResult) -> list[Outcome]:

@@ -16,10 +16,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from sqs2pg.errors import TransientFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.budget import received_bytes_max
 from sqs2pg.pipeline.consumer import Consumer, Totals
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.batch_transaction import SinkPlan
@@ -193,7 +195,9 @@ class Pipeline:
         self.source = QueueSource(
             self.client,
             queue_url,
-            settings.source,
+            msgspec.structs.replace(
+                settings.source, in_flight_bytes_max=received_bytes_max(settings)
+            ),
             metrics,
             message_attributes=_wanted_attributes(settings),
         )

@@ -42,10 +42,14 @@ class BatchReporter:
             self._trace.begin(report, messages)
         self._since = time.perf_counter()
 
-    def encoded(self, decoded_at: float | None) -> None:
-        """Note that a batch is encoded. `decoded_at`: between decoding and masking, or None."""
+    def encoded(self, decoded_at: float | None, messages: int) -> None:
+        """Note that so many messages of a batch are encoded: from now on it is about those.
+
+        `decoded_at`: between decoding and masking, or None.
+        """
         report, now = self._report, time.perf_counter()
         assert report is not None
+        report.messages = messages
         report.decode_s = (decoded_at or now) - self._since
         report.mask_s = now - self._since - report.decode_s
         self._since = now

@@ -43,7 +43,8 @@ def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
         Settings(field=(Field(source="a[0]", column="a"),), explode="a"),
         Settings(field=(Field(source="a[0]", column="a"),), unknown_fields="quarantine"),
         Settings(
-            field=(Field(source="a", column="a"),), envelope=EnvelopeSettings(layers=("auto",))
+            field=(Field(source="a", column="a", default="attribute:sns.Subject"),),
+            envelope=EnvelopeSettings(layers=("auto",)),
         ),
         Settings(field=(Field(source="a", column="a"), Field(source="b[].c", mask="drop"))),
         Settings(

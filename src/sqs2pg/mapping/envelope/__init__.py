@@ -68,13 +68,24 @@ class Envelope:
         and those of the records.
         """
         attributes: dict[str, str] = {}
+        # Not kept in a variable here: a payload is freed as soon as its text is made.
+        return Opened(read_records(self._payload(message, attributes), self._records), attributes)
+
+    def content(self, message: Message) -> Payload | None:
+        """Return what is in the message's layers, its records not yet read; None where `open`
+        raises for them.
+        """
         try:
-            payload = self._unwrap(message, attributes)
+            return self._unwrap(message, {})
+        except (PermanentFault, _NotFetched):
+            return None
+
+    def _payload(self, message: Message, attributes: dict[str, str]) -> Payload:
+        try:
+            return self._unwrap(message, attributes)
         except _NotFetched:
-            payload = None
-        if payload is None:  # the object is gone, or the caller fetches none
-            raise PermanentFault("payload_missing")
-        return Opened(read_records(payload, self._records), attributes)
+            pass
+        raise PermanentFault("payload_missing")  # the object is gone, or the caller fetches none
 
     def pointer(self, message: Message) -> Pointer | None:
         """Return the object that the message points to; None where the message has its own body.

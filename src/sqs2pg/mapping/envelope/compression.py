@@ -12,6 +12,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, cast
 
 from sqs2pg.errors import PermanentFault
@@ -26,6 +27,8 @@ MEMBERS_MAX = 10_000
 """Most gzip members or zstd frames of a payload: even an empty one costs a decompressor."""
 _PIECE = 16 * 1024
 _BASE64 = re.compile(r"\s*(?:[A-Za-z0-9+/\s]|-|_){4,}={0,2}\s*\Z")
+_SPACE = re.compile(rb"\s")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _JSON = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*[{\[]")  # an object or array, a mark before it
 _ZSTD_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): 23}
 """Windows of 8 MiB: what every decoder should take (RFC 8878, 3.1.1.1.2). It bounds memory."""
@@ -49,8 +52,14 @@ def from_base64(payload: str | bytes) -> bytes:
     """Return the bytes of base64 text; the URL-safe alphabet and missing padding are allowed."""
     try:
         text = payload.encode("ascii") if isinstance(payload, str) else payload
-        text = b"".join(text.split()).translate(bytes.maketrans(b"-_", b"+/"))
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        # One step at a time, and only where there is something to do: each copies the whole text.
+        if _SPACE.search(text):
+            text = b"".join(text.split())
+        if b"-" in text or b"_" in text:
+            text = text.translate(_STANDARD)
+        if len(text) % 4:
+            text += b"=" * (-len(text) % 4)
+        return base64.b64decode(text, validate=True)
     except (UnicodeError, binascii.Error):
         pass
     raise PermanentFault("not_base64")
@@ -80,8 +89,9 @@ def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]
     The payload goes in by small pieces, since a decompressor copies what follows its member. Given
     the whole rest each time, a megabyte of empty members would take seconds.
     """
-    whole = bytearray()
-    at = 0
+    # Its buffer grows in place and becomes the result: joined pieces would take twice the memory.
+    whole = BytesIO()
+    size = at = 0
     for _ in range(MEMBERS_MAX):
         one = member()
         while not one.eof:
@@ -89,15 +99,15 @@ def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]
             if not piece:
                 raise PermanentFault(fault)  # empty, or cut off
             at += len(piece)
-            grown = _grown(one, piece, bytes_max - len(whole) + 1)
+            grown = _grown(one, piece, bytes_max - size + 1)
             if grown is None:
                 raise PermanentFault(fault)
-            whole += grown
-            if len(whole) > bytes_max:
+            size += whole.write(grown)
+            if size > bytes_max:
                 raise PermanentFault("decompressed_too_large")
         at -= len(one.unused_data)
         if at == len(packed):
-            return bytes(whole)
+            return whole.getvalue()
     raise PermanentFault("decompressed_too_large")
 
 

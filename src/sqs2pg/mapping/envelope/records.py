@@ -33,6 +33,7 @@ def read_records(payload: str | bytes, how: str) -> Records:
     if how == "lines":
         return _lines(payload)
     text = text_of(payload)
+    payload = text  # bytes are freed
     if how == "one":
         return Records([text], several=False)
     if how == "auto":
