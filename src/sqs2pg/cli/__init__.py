@@ -71,10 +71,25 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="%(prog)s %(version)s")
-def cli() -> None:
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
+@click.option("--version", is_flag=True, help="Show the version and exit; more of it with -v.")
+@click.option("-v", "verbose", is_flag=True, hidden=True)
+@click.pass_context
+def cli(context: click.Context, *, version: bool, verbose: bool) -> None:
     """Read JSON events from SQS, mask the sensitive fields, write rows to PostgreSQL."""
+    if verbose and not version:
+        raise click.UsageError("-v stands behind the command, or beside --version")
+    if version:
+        from sqs2pg.cli.versions import versions
+
+        click.echo("\n".join(versions()) if verbose else f"sqs2pg {__version__}")
+        context.exit()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -85,6 +100,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _install_hooks()
     try:
         code = cli.main(args=arguments, prog_name="sqs2pg", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())  # as --help
+        raise SystemExit(0) from None
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "sqs2pg"
         fail(error.format_message(), f"{command} --help", 2)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
-from importlib import metadata
 
-from sqs2pg import __version__
 from sqs2pg import settings as settings_module
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, ok, warn
-from sqs2pg.native import EXTENSION
-
-_PACKAGES = ("cryptography", "msgspec", "psycopg", "botocore")
+from sqs2pg.cli.versions import versions
 
 
 async def check_settings(context: Context) -> Finding:
@@ -37,11 +32,7 @@ async def check_settings(context: Context) -> Finding:
 
 async def check_versions(_context: Context) -> Finding:
     """Report the versions in use; a package newer than the tested one is no failure."""
-    parts = [f"sqs2pg {__version__}", f"Python {platform.python_version()}"]
-    native = EXTENSION.SHA256 if EXTENSION else "none"
-    parts += [f"native extension {native}"]
-    parts += [f"{name} {metadata.version(name)}" for name in _PACKAGES]
-    detail = ", ".join(parts)
+    detail = ", ".join(versions())
     if sys.flags.optimize:
         return warn("versions", f"{detail}; run with -O", "run Python without -O: it drops checks")
     return ok("versions", detail)
