@@ -123,6 +123,32 @@ def test_any_character_of_a_text_comes_back(tmp_path: Path, code_point: int) -> 
     assert load(again, {}).source.queue == f"a{chr(code_point)}b"
 
 
+def test_conversions_come_back(tmp_path: Path) -> None:
+    given = """
+        [[field]]
+        source = ["a", "b.c"]
+        column = "c"
+        trim = true
+        map = {"" = "x", "a b" = 7, t = true}
+        otherwise = "keep"
+        [[field]]
+        source = "t"
+        column = "t"
+        type = "timestamptz"
+        format = "%d.%m.%Y"
+        timezone = "Europe/Berlin"
+        [[field]]
+        source = "n"
+        column = "n"
+        type = "integer"
+        from = "text"
+    """
+    file = file_of(tmp_path, given)
+    again = file_of(tmp_path, shown("-c", str(file)), "again.toml")
+    assert load(again, {}).field == load(file, {}).field
+    assert load(again, {}).field[2].from_ == "text"
+
+
 def test_a_setting_without_a_value_is_a_comment() -> None:
     assert "# drain_settle_s is not set" in shown().splitlines()
 

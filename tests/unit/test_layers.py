@@ -46,6 +46,7 @@ FILES_MAX = 6
 PURE = {"errors", "fault_codes", "message", "mapping.*", "mask.*"}
 PURE |= {"keys.aead", "keys.derive", "keys.hmac_state", "keys.keyring", "keys.self_test"}
 PURE |= {"settings.fields", "settings.mask_rules", "settings.source_paths", "settings.sections"}
+PURE |= {"settings.time_zones"}
 IMPURE = {"mask.brute_force"}
 """Beside pure ones: measures how fast this machine hashes."""
 # A list of what is allowed, so that no new way of doing I/O slips in. Names, where given, are all
@@ -80,7 +81,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "re": None,
     "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},
     "sqs2pg.settings": {
-        *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "attribute_key", "required_sources"),
+        *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "attribute_keys", "required_sources"),
         *("EnvelopeSettings", "Example", "Field", "Settings", "Target", "When", "source_paths"),
     },
     "string": None,
@@ -90,8 +91,10 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "unicodedata": None,
     "uuid": None,
     "zlib": None,
+    "zoneinfo": None,
 }
 NARROW_IN = {"ffx": {"mask.fpe_ff1"}, "os": {"keys.aead"}, "socket": {"mask.*"}}
+NARROW_IN |= {"zoneinfo": {"settings.time_zones"}}  # reads the database of zones, at the start
 IO_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
 
 # A library -> the modules that may import it.

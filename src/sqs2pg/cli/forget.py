@@ -126,5 +126,5 @@ async def _erase(
 def _headers(settings: Settings) -> set[str]:
     """Return what a column of ids may be called: the field, and its columns in the targets."""
     subject = settings.vault.subject
-    columns = {field.column for field in settings.fields if field.source == subject}
+    columns = {field.column for field in settings.fields if field.first_source == subject}
     return {subject, "user_id", "userid", "user id", "id", *columns}

@@ -142,7 +142,8 @@ def _whose(settings: Settings, one: Revealed) -> str:
     """Return whose value it is: by id on a terminal if the target holds the id in clear, else by
     reference, since stderr may be a log.
     """
-    in_clear = any(f.source == settings.vault.subject and f.mask == "keep" for f in settings.fields)
+    subject = settings.vault.subject
+    in_clear = any(f.first_source == subject and f.mask == "keep" for f in settings.fields)
     named = in_clear and sys.stderr.isatty() and one.subject.isprintable()
     name = one.subject if named else f"the subject {one.reference}"
     others = f", one of {one.shared_by:,} people who share this token" if one.shared_by > 1 else ""

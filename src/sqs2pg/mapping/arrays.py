@@ -31,6 +31,9 @@ _NORMALIZERS: dict[str, Callable[[str], str]] = {
     "string": json_slices.string,
     "number": json_slices.number,
     "boolean": json_slices.boolean,
+    "number_text": json_slices.number_or_string,
+    "boolean_text": json_slices.boolean_or_string,
+    "scalar": json_slices.scalar_or_string,
 }
 # PostgreSQL's array_out: what it quotes besides the empty text and NULL.
 _QUOTED = re.compile(r'["\\{}, \t\n\r\v\f]')

@@ -14,7 +14,8 @@ from sqs2pg.errors import PermanentFault, Stage
 from sqs2pg.mapping import base64_text
 from sqs2pg.mapping.arrays import Element, array_converter
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.field_types import ARRAY, FIELD_TYPES, INTEGER_RANGES
+from sqs2pg.mapping.conversions import converter_of, json_kind, text_editor
+from sqs2pg.mapping.field_types import ARRAY, INTEGER_RANGES
 from sqs2pg.settings import Field
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}\Z")
@@ -71,14 +72,16 @@ def fitted_array(
 ) -> Callable[[str], str]:
     """Return the converter of an array field whose elements must fit.
 
+    Each element is converted as a field of its type would be: `field` is that of the elements.
     `mask` takes an element's text where it is masked. The converter raises what those of arrays
     and of the element's type raise, what the mask raises, and what `CellLimits.fit` raises.
     """
-    element = FIELD_TYPES[FIELD_TYPES[field.type].element]
-    transform: Element = element.convert if mask is None else mask
+    edit = text_editor(field)
+    transform: Element = converter_of(field) if mask is None else mask
 
     def written(text: str) -> str | None:
-        made = transform(text)
+        edited = text if edit is None else edit(text)
+        made = None if edited is None else transform(edited)
         return None if made is None else limits.fit(made)
 
-    return array_converter(element.json_kind, written)
+    return array_converter(json_kind(field), written)

@@ -177,7 +177,7 @@ def check_subject(settings: Settings, target: Target, columns: Mapping[str, Colu
     if not settings.vault.enabled:
         return
     table, subject = target.table, settings.vault.subject
-    kept = [f for f in target.fields if f.source == subject and f.mask == "keep"]
+    kept = [f for f in target.fields if f.first_source == subject and f.mask == "keep"]
     for number, field in enumerate(kept):
         column = columns.get(field.column)
         if column is None:

@@ -17,6 +17,7 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.budget import UNBOUNDED, Budget, Meter, budget_of
+from sqs2pg.mapping.column_cells import Cell
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.decode import TypedReader
 from sqs2pg.mapping.document_types import NoTypesError
@@ -31,7 +32,7 @@ from sqs2pg.mapping.documents import (
 from sqs2pg.mapping.envelope import Envelope, Opened
 from sqs2pg.mapping.envelope.records import Records
 from sqs2pg.mapping.originals import Originals
-from sqs2pg.mapping.transform import Cell, Transformer
+from sqs2pg.mapping.transform import Transformer
 from sqs2pg.mapping.unknown_members import UnknownMembers, UnknownShape
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, MessageAttribute, Row, TargetLines

@@ -9,11 +9,11 @@ from types import ModuleType
 from sqs2pg.mapping.budget import budget_of
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import compile_mapping
+from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.fast_path import compile_fast_path, node_paths
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
-from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
 from sqs2pg.mapping.python_encoder import PythonEncoder
@@ -71,7 +71,10 @@ def _finds_subjects(settings: Settings) -> bool:
         is_plain
         and settings.envelope.records == "one"
         and all(
-            FIELD_TYPES[field.type].json_kind == "string" and source_paths.is_plain(field.source)
+            json_kind(field) == "string"
+            and not field.edits_text
+            and len(field.sources) == 1
+            and source_paths.is_plain(field.first_source)
             for field in target.fields
         )
         and stored_form(settings.fields, settings.vault.subject) is text

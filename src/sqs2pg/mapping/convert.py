@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from datetime import date as Date  # noqa: N812 - `date` is a converter here
 from decimal import Decimal, InvalidOperation
 from typing import NoReturn
 
 from sqs2pg.errors import PermanentFault, Stage
+from sqs2pg.mapping.moments import rfc3339, timestamp_text
 from sqs2pg.mask.canonical import ip as canonical_ip
 
 Converter = Callable[[str], str]
@@ -80,14 +82,22 @@ def date(value: str) -> str:
     its day in UTC is unknown.
     """
     try:
-        if match := _DATE.match(value):
-            year, month, day = map(int, match.groups())
-            return datetime(year, month, day, tzinfo=UTC).date().isoformat()
+        if day := full_date(value):
+            return day.isoformat()
         if match := _TIMESTAMP.match(value):
             return _utc_date(match)
     except (ValueError, OverflowError):
         pass  # no such day, or a conversion to before year 1 or after 9999
     raise PermanentFault("bad_date", stage=Stage.MASK)
+
+
+def full_date(value: str) -> Date | None:
+    """Return the day of an ISO date, YYYY-MM-DD; None of any other text."""
+    match = _DATE.match(value)
+    try:
+        return Date(int(match[1]), int(match[2]), int(match[3])) if match else None
+    except ValueError:  # no such day
+        return None
 
 
 def _utc_date(match: re.Match[str]) -> str:
@@ -123,17 +133,13 @@ def text(value: str) -> str:
 def timestamptz(value: str) -> str:
     """Return an RFC 3339 timestamp in UTC, to the microsecond that PostgreSQL keeps.
 
-    Raises PermanentFault `bad_timestamp` for anything else, such as one without an offset.
+    The offset may lack its colon. Raises PermanentFault `bad_timestamp` for anything else, such as
+    one without an offset.
     """
-    if match := _TIMESTAMP.match(value):
-        try:
-            moment = _utc_second(match)
-        except (ValueError, OverflowError):
-            pass
-        else:
-            fraction = (match["fraction"] or "")[:7]
-            return moment.replace(tzinfo=None).isoformat(sep=" ") + fraction + "+00"
-    raise PermanentFault("bad_timestamp", stage=Stage.MASK)
+    moment = rfc3339(value, colon=False)
+    if moment is None:
+        raise PermanentFault("bad_timestamp", stage=Stage.MASK)
+    return timestamp_text(moment)
 
 
 def integer(value: str) -> str:
@@ -193,6 +199,17 @@ def double(value: str) -> str:
 
 
 def _number(value: str) -> Decimal:
+    exact = number(value)
+    if exact is None:
+        raise PermanentFault("bad_number", stage=Stage.MASK)
+    return exact
+
+
+def number(value: str) -> Decimal | None:
+    """Return the number that a text is, exactly; None where it is none.
+
+    Raises PermanentFault `out_of_range` past 200,000 digits.
+    """
     if len(value) <= _NUMBER_CHARACTERS_MAX and _NUMBER.match(value):
         try:
             exact = Decimal(value)
@@ -201,7 +218,7 @@ def _number(value: str) -> Decimal:
         if exact is not None and abs(exact.adjusted()) <= _NUMBER_CHARACTERS_MAX:
             return exact
         return _out_of_range()
-    raise PermanentFault("bad_number", stage=Stage.MASK)
+    return None
 
 
 def _out_of_range() -> NoReturn:

@@ -40,6 +40,10 @@ _USES: Mapping[str, Use] = {
     "boolean": "boolean",
     "array": "array",
     "any": "any",
+    "number_text": "number_text",
+    "boolean_text": "boolean_text",
+    "scalar": "scalar",
+    "json_text": "any",
 }
 
 

@@ -22,7 +22,10 @@ from sqs2pg.settings.source_paths import EACH, Step
 
 Leaf = Literal["text", "boolean", "slice"]
 """What is found where a path ends."""
-Use = Literal["string", "number", "boolean", "array", "any", "when", "event", "dropped"]
+Use = Literal[
+    "string", "number", "boolean", "array", "any", "number_text", "boolean_text", "scalar",
+    "when", "event", "dropped",
+]  # fmt: skip
 """Who reads a value: a field, by the kind of JSON that it wants; or what else looks at it."""
 
 ABSENT = msgspec.Raw()

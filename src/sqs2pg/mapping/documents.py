@@ -19,13 +19,13 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping import json_slices
 from sqs2pg.mapping.condition import Condition
+from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.envelope.records import RECORDS_MAX, Records
-from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.json_slices import Slice, raw_text
 from sqs2pg.mapping.known_names import KnownNames, known_names, member_names
 from sqs2pg.mapping.unknown_members import UnknownShape
 from sqs2pg.message import Message
-from sqs2pg.settings import RECORD_INDEX, Target, attribute_key, required_sources, source_paths
+from sqs2pg.settings import RECORD_INDEX, Target, attribute_keys, required_sources, source_paths
 from sqs2pg.settings.source_paths import EACH, Step
 
 Values = tuple[str | None, ...]
@@ -39,6 +39,10 @@ NORMALIZERS: Mapping[str, Normalize] = {
     "boolean": json_slices.boolean,
     "array": json_slices.array,
     "any": json_slices.anything,
+    "number_text": json_slices.number_or_string,
+    "boolean_text": json_slices.boolean_or_string,
+    "scalar": json_slices.scalar_or_string,
+    "json_text": json_slices.anything_or_string,
 }
 """By the kind of JSON value. They raise PermanentFault `wrong_type`."""
 
@@ -102,7 +106,7 @@ class Source(msgspec.Struct, frozen=True):
     """One source of a target, compiled."""
 
     name: str
-    """The source, or a stand-in for a field without one (`settings.attribute_key`)."""
+    """The source, or a stand-in for a field without one (`settings.attribute_keys`)."""
     required: bool
     kind: str
     """What its value must be in JSON, as `FieldType.json_kind`; "none" without a source."""
@@ -116,14 +120,15 @@ def sources_of(target: Target) -> list[Source]:
     """Return the sources of a target, each once. Raises SettingsError `mixed_types`."""
     kinds: dict[str, str] = {}
     for field in target.fields:
-        kind = FIELD_TYPES[field.type].json_kind if field.source else "none"
-        name = attribute_key(field)
-        if kinds.setdefault(name, kind) != kind:
-            raise SettingsError(
-                f"two fields read {name!r}, one as {kinds[name]} and one as {kind}",
-                code="mixed_types",
-                hint="a value has one JSON type: give both fields types of one kind",
-            )
+        kind = json_kind(field) if field.sources else "none"
+        for name in attribute_keys(field):
+            if kinds.setdefault(name, kind) != kind:
+                raise SettingsError(
+                    f"two fields read {name!r}, one as {kinds[name]} and one as {kind}",
+                    code="mixed_types",
+                    hint="a value has one JSON type: give both fields types of one kind, and the "
+                    "same `from`, `format` and `map`",
+                )
     names = [name for name, kind in kinds.items() if kind != "none"]
     paths = source_paths.compile_sources(names, target.explode)
     return [

@@ -14,6 +14,7 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.budget import is_packed
+from sqs2pg.mapping.column_cells import missing_cell
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.mapping.envelope import Envelope
@@ -21,7 +22,6 @@ from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import FastPath
-from sqs2pg.mapping.transform import missing_cell
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message
 from sqs2pg.settings import ATTRIBUTE, Field, Settings, Target, When, required_sources
@@ -262,7 +262,7 @@ def _attributes(settings: Settings, said: dict[str, int]) -> tuple[str, ...]:
     read = dict.fromkeys(
         field.default.removeprefix(ATTRIBUTE)
         for field in settings.fields
-        if not field.source
+        if not field.sources
         and isinstance(field.default, str)
         and field.default.startswith(ATTRIBUTE)
     )
@@ -311,6 +311,8 @@ class _Places:
         """Return one column as the extension takes it. Raises NotFastError."""
         if field.type not in _TYPES or column.labels is not None:
             raise NotFastError
+        if len(field.sources) > 1 or field.edits_text or field.from_ or field.format:
+            raise NotFastError
         whole_number = INTEGER_RANGES.get(column.type)
         if whole_number and (field.type not in _WHOLE if mask is None else not _is_null(mask)):
             raise NotFastError
@@ -321,7 +323,7 @@ class _Places:
         missing, cell = _missing(field, column, mask, own_attribute=own)
         return (
             *self._source(field),
-            bool(field.source) and self._required[field.source],
+            bool(field.sources) and self._required[field.first_source],
             _TYPES[field.type],
             max(low, -bound),
             min(high, bound - 1),
@@ -332,8 +334,8 @@ class _Places:
         )
 
     def _source(self, field: Field) -> tuple[int, int]:
-        if field.source:
-            depth, slot = self._tree.slot(self._target, field.source)
+        if field.sources:
+            depth, slot = self._tree.slot(self._target, field.first_source)
             return (_ELEMENT if depth else _DOCUMENT), slot
         if not isinstance(field.default, str) or not field.default.startswith(ATTRIBUTE):
             return _NOWHERE, 0
@@ -351,12 +353,12 @@ def _missing(
     null = (_CELL, NULL.encode()) if column.nullable else (_PYTHONS, b"")
     if default is None:
         return null
-    if default == "record_index" and field.source:
+    if default == "record_index" and field.sources:
         return null
     if isinstance(default, str):
         if default.startswith(ATTRIBUTE):
             # What an envelope does not say, the message itself may: Python looks.
-            return null if not field.source and own_attribute else (_PYTHONS, b"")
+            return null if not field.sources and own_attribute else (_PYTHONS, b"")
         if default == "sent_date" and field.type == "date":
             return _DAY, b""
         said = {

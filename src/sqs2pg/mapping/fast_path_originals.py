@@ -22,7 +22,7 @@ class FastPathOriginals:
     """Compiled from a flat mapping's fields; `subject` is the source of the person's id."""
 
     def __init__(self, fields: Sequence[Field], subject: str) -> None:
-        sources = list(dict.fromkeys([subject, *(f.source for f in fields if f.recover)]))
+        sources = list(dict.fromkeys([subject, *(f.first_source for f in fields if f.recover)]))
         attributes = {source: f"f{number}" for number, source in enumerate(sources)}
         record = msgspec.defstruct(
             "FastPathRecord",
@@ -35,7 +35,7 @@ class FastPathOriginals:
         self._subject = attrgetter(attributes[subject])
         self._fields_id = fields_id(fields)
         self._places = [
-            (field.source, index, attrgetter(attributes[field.source]))
+            (field.first_source, index, attrgetter(attributes[field.first_source]))
             for index, field in enumerate(fields)
             if field.recover
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.settings import Target, source_paths
 from sqs2pg.settings.source_paths import EACH, SourcePath, Step
 
@@ -163,13 +163,11 @@ class Tree:
         return array.group
 
     def _read_sources(self, target: Target) -> dict[str, tuple[int, int]]:
-        fields = [field for field in target.fields if field.source]
-        compiled = source_paths.compile_sources([field.source for field in fields], target.explode)
+        pairs = [(source, field) for field in target.fields for source in field.sources]
+        compiled = source_paths.compile_sources([source for source, _ in pairs], target.explode)
         return {
-            field.source: self._slot(
-                target, compiled[field.source], FIELD_TYPES[field.type].json_kind
-            )
-            for field in fields
+            source: self._slot(target, compiled[source], json_kind(field))
+            for source, field in pairs
         }
 
     def _scope(self, target: Target, path: SourcePath) -> _Scope:
@@ -203,11 +201,11 @@ class Tree:
     def _free(self, targets: Sequence[Target]) -> None:
         """Mark what is below a path that takes whatever is there: all names there are known."""
         for target in targets:
-            sources = [field.source for field in target.fields if field.source]
-            compiled = source_paths.compile_sources(sources, target.explode)
-            for field in target.fields:
-                if field.source and (field.type == "jsonb" or field.source == "$"):
-                    path = compiled[field.source]
+            pairs = [(source, field) for field in target.fields for source in field.sources]
+            compiled = source_paths.compile_sources([source for source, _ in pairs], target.explode)
+            for source, field in pairs:
+                if field.type == "jsonb" or source == "$":
+                    path = compiled[source]
                     self._free_below(self._scope(target, path).node(path.steps))
 
     def _free_below(self, node: _Node) -> None:

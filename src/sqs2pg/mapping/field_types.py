@@ -17,8 +17,20 @@ from sqs2pg.mapping.base64_text import bytea
 from sqs2pg.mapping.convert import Converter
 from sqs2pg.mapping.durations import interval
 
-JsonKind = Literal["string", "number", "boolean", "array", "any"]
-"""What a field's value is in JSON. `any`: an object, an array or anything else, kept as JSON."""
+JsonKind = Literal[
+    "string",
+    "number",
+    "boolean",
+    "array",
+    "any",
+    "number_text",
+    "boolean_text",
+    "scalar",
+    "json_text",
+]
+"""What a field's value is in JSON. `any`: an object, an array or anything else, kept as JSON. Of
+fields that convert text (`conversions.py`) it may be a string, too: `number_text`, `boolean_text`;
+`scalar`: a string, a number or a boolean; `json_text`: a string is JSON once more."""
 
 # PostgreSQL documentation, chapter 8.1, numeric types.
 INTEGER_RANGES = {
@@ -52,7 +64,7 @@ class FieldType:
     accepted: frozenset[str] | None
     """Catalog names of the columns that a kept field can be written to. None: any column."""
     length: int = 0
-    """Characters that the converted text always has, an array's elements each; 0: as many as the
+    """Characters that the converted text has at least, an array's elements each; 0: as many as the
     value needs."""
     element: str = ""
     """Of an array: the type of its elements."""

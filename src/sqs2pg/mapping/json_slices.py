@@ -210,6 +210,26 @@ def number(text: str) -> str:
     return text
 
 
+def number_or_string(text: str) -> str:
+    """Return the text of the number or string that a slice is. Raises PermanentFault."""
+    return _string(text) if text[0] == '"' else number(text)
+
+
+def boolean_or_string(text: str) -> str:
+    """Return the text of the boolean or string that a slice is. Raises PermanentFault."""
+    return _string(text) if text[0] == '"' else boolean(text)
+
+
+def scalar_or_string(text: str) -> str:
+    """Return the text of the string, number or boolean that a slice is. Raises PermanentFault."""
+    return _string(text) if text[0] == '"' else scalar(text)
+
+
+def anything_or_string(text: str) -> str:
+    """Return the text of the string that a slice is, or the slice itself."""
+    return _string(text) if text[0] == '"' else text
+
+
 def boolean(text: str) -> str:
     """Return the text of the boolean that a slice is. Raises PermanentFault `wrong_type`."""
     if text not in ("true", "false"):

@@ -32,7 +32,7 @@ def known_names(
     root = KnownNames({})
     texts = [dedupe_key, *dropped] if dedupe_key else list(dropped)
     for target in targets:
-        texts += [field.source for field in target.fields if field.source]
+        texts += [source for field in target.fields for source in field.sources]
         texts += [target.explode] if target.explode else []
         texts += [target.when.field] if target.when else []
     for text in texts:
@@ -48,10 +48,9 @@ def known_names(
             root.members = None
     for target in targets:
         for field in target.fields:
-            if field.type == "jsonb" and field.source:
-                _allow_all_below(root, member_names(field.source))
-            elif field.source:
-                _expect_scalar(root, member_names(field.source))
+            mark = _allow_all_below if field.type == "jsonb" else _expect_scalar
+            for source in field.sources:
+                mark(root, member_names(source))
     for name in dropped:
         _allow_all_below(root, member_names(name))
     return root

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.convert import Converter, numeric
+from sqs2pg.mapping.conversions import edited_or_missing
+from sqs2pg.mapping.convert import Converter, numeric, text
 from sqs2pg.mapping.field_types import FIELD_TYPES
-from sqs2pg.mapping.json_slices import number, parse, string
+from sqs2pg.mapping.json_slices import Slice, number, parse, string
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.registry import OF_CANONICAL_FORM, properties
 from sqs2pg.settings import Field, source_paths
@@ -24,22 +25,27 @@ SubjectReader = Callable[[str], str | None]
 def stored_form(fields: Iterable[Field], subject: str) -> Converter:
     """Return the function that normalises a person's id to the form stored in the target column.
 
-    So a person is found by the id that the table shows: a uuid in lower case, 7 for 7.0. Where the
-    column has masks of canonical forms, it is the canonical form of the field's kind, since all
-    spellings of an id have one mask there. `subject` is `vault.subject`. The function raises
-    PermanentFault where the field's type or kind refuses the id.
+    So a person is found by the id that the table shows: a uuid in lower case, 7 for 7.0, a text as
+    `trim`, `lower` and `upper` leave it. Where the column has masks of canonical forms, it is the
+    canonical form of the field's kind, since all spellings of an id have one mask there. `subject`
+    is `vault.subject`. The function raises PermanentFault where the field's type or kind refuses
+    the id.
     """
-    about = next((field for field in fields if field.source == subject), None)
-    type_ = about.type if about else "text"
-    convert = _shown_number if type_ == "numeric" else FIELD_TYPES[type_].convert
-    if about is None or about.kind == "text" or about.mask not in OF_CANONICAL_FORM:
+    about = next((field for field in fields if field.first_source == subject), None)
+    if about is None:
+        return text
+    convert = _shown_number if about.type == "numeric" else FIELD_TYPES[about.type].convert
+    if about.kind != "text" and about.mask in OF_CANONICAL_FORM:
+        convert = _in_canonical_form(about.kind, convert)
+    if not about.edits_text:
         return convert
-    kind, canonical = about.kind, CANONICAL[about.kind]
+    edit = edited_or_missing(about)
+    return lambda value: convert(edit(value))
 
-    def normalized(value: str) -> str:
-        return shown(kind, canonical(convert(value)))
 
-    return normalized
+def _in_canonical_form(kind: str, convert: Converter) -> Converter:
+    canonical = CANONICAL[kind]
+    return lambda value: shown(kind, canonical(convert(value)))
 
 
 def _shown_number(value: str) -> str:
@@ -54,27 +60,42 @@ def subject_column(fields: Iterable[Field], subject: str) -> str | None:
     `subject` is `vault.subject`. The mask of such a column gives equal ids equal results.
     """
     for field in fields:
-        if field.source == subject:
+        if field.first_source == subject:
             mask = properties(field.mask)
             if field.mask == "keep" or (mask.deterministic and mask.joinable):
                 return field.column
     return None
 
 
-def subject_reader(reference: Callable[[str], str], source: str) -> SubjectReader:
+def subject_sources(fields: Iterable[Field], subject: str) -> tuple[str, ...]:
+    """Return the paths at which a person's id is looked for, in their order."""
+    about = next((field for field in fields if field.first_source == subject), None)
+    return about.sources if about else (subject,)
+
+
+def subject_reader(reference: Callable[[str], str], *sources: str) -> SubjectReader:
     """Return the function that finds a body's subject.
 
-    `source` is the field with the person's id, a path of `settings/source_paths.py`; a member of
-    just that name comes first. `reference` makes the reference of an id.
+    `sources` are those of the field with the person's id, paths of `settings/source_paths.py`; at
+    each a member of just that name comes first. `reference` makes the reference of an id.
     """
     # Without `[]`: an array is read as it is, and is no id, so its many people give None.
-    steps = [step for step in source_paths.parse(source) if step is not source_paths.EACH]
+    paths = [
+        (source, [step for step in source_paths.parse(source) if step is not source_paths.EACH])
+        for source in sources
+    ]
+
+    def find(document: Slice) -> Slice | None:
+        for source, steps in paths:
+            found = document.member(source) if document.is_object else None
+            id_ = document.read(steps) if found is None else found
+            if id_ is not None and id_.text != "null":
+                return id_
+        return None
 
     def read(body: str) -> str | None:
         try:
-            document = parse(body)
-            found = document.member(source) if document.is_object else None
-            id_ = document.read(steps) if found is None else found
+            id_ = find(parse(body))
             if id_ is None:
                 return None
             name = string(id_.text) if id_.text[0] == '"' else number(id_.text)

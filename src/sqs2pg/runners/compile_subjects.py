@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.column_cells import masked
 from sqs2pg.mapping.envelope import Envelope
-from sqs2pg.mapping.subject import SubjectReader, stored_form, subject_reader
-from sqs2pg.mapping.transform import masked
+from sqs2pg.mapping.subject import SubjectReader, stored_form, subject_reader, subject_sources
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.postgres.identifiers import quote_table
@@ -43,7 +43,7 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
         RecoverableColumn(
             quote_table(target.table),
             field.column,
-            field.source,
+            field.first_source,
             {
                 version: masked(
                     field,
@@ -74,7 +74,8 @@ def subject_reader_of(settings: Settings, reference_key: bytes) -> SubjectReader
 
     It returns None where the body's records do not all name the same person.
     """
-    find = subject_reader(references_of(settings, reference_key), settings.vault.subject)
+    sources = subject_sources(settings.fields, settings.vault.subject)
+    find = subject_reader(references_of(settings, reference_key), *sources)
     if not settings.envelope.layers and settings.envelope.records == "one":
         return find
     envelope = Envelope(settings.envelope)

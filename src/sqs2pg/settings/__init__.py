@@ -23,7 +23,7 @@ from sqs2pg.settings.fields import (
     Index,
     Target,
     When,
-    attribute_key,
+    attribute_keys,
     required_sources,
 )
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
@@ -61,7 +61,7 @@ __all__ = [
     "Target",
     "TelemetrySettings",
     "When",
-    "attribute_key",
+    "attribute_keys",
     "cross_check",
     "load",
     "required_sources",

@@ -54,6 +54,10 @@ TypeName = Literal[
     "interval[]",
 ]
 Kind = Literal["ip", "text", "email", "phone", "uuid"]
+Constant = str | int | float | bool
+Path = Annotated[str, Meta(min_length=1, max_length=256, pattern=JSON_NAME)]
+EPOCHS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}
+"""Formats of a moment as a number: how many of its unit make a second."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,19 +69,52 @@ class Field(Section, frozen=True):
 
     column: Name = ""
     source: Annotated[
-        str,
+        Path | Annotated[tuple[Path, ...], Meta(min_length=1)],
         Meta(
-            min_length=1,
-            max_length=256,
-            pattern=JSON_NAME,
             description="a path such as user.address.city or items[0].sku; $ is the whole record; "
+            "of a list, the first that is present and not null; "
             "without a source every row has the default",
         ),
     ] = ""
     type: TypeName = "text"
+    from_: Annotated[
+        Literal["", "text"],
+        Meta(description="text: numbers and booleans may come in quotes, too"),
+    ] = msgspec.field(default="", name="from")
+    format: Annotated[
+        str,
+        Meta(
+            max_length=100,
+            description="how a date or timestamptz is written: epoch_s, epoch_ms, epoch_us, "
+            "rfc3339, iso8601, or a pattern of strptime such as %d.%m.%Y %H:%M; default: rfc3339",
+        ),
+    ] = ""
+    timezone: Annotated[
+        str,
+        Meta(
+            max_length=100,
+            description="of times without an offset: a name such as Europe/Berlin, UTC, or +02:00",
+        ),
+    ] = ""
+    trim: Annotated[bool, Meta(description="without the white space around it")] = False
+    lower: Annotated[bool, Meta(description="in lower case")] = False
+    upper: Annotated[bool, Meta(description="in upper case")] = False
+    empty: Annotated[
+        Literal["keep", "null"], Meta(description="null: an empty text counts as missing")
+    ] = "keep"
+    map: Annotated[
+        dict[str, Constant], Meta(description="what stands for the value: map = {a = 'b'}")
+    ] = {}
+    otherwise: Annotated[
+        Constant | None,
+        Meta(
+            description="for values that are not in `map`: quarantine (default), keep, null, or "
+            "a constant"
+        ),
+    ] = None
     required: bool = False
     default: Annotated[
-        str | int | float | bool | None,
+        Constant | None,
         Meta(
             description="a constant, or sent_date, sent_time, message_id, record_index, "
             "attribute:NAME"
@@ -104,9 +141,26 @@ class Field(Section, frozen=True):
     ] = "quarantine"
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The paths that its value is looked for at, in their order; none without a source."""
+        if isinstance(self.source, str):
+            return (self.source,) if self.source else ()
+        return self.source
+
+    @property
+    def first_source(self) -> str:
+        """The first of its sources, by which other settings and the vault know it; or ""."""
+        return next(iter(self.sources), "")
+
+    @property
     def name(self) -> str:
-        """The name in faults and errors: its source, or its column if it has none."""
-        return self.source or self.column
+        """The name in faults and errors: its first source, or its column if it has none."""
+        return self.first_source or self.column
+
+    @property
+    def edits_text(self) -> bool:
+        """Whether the value's text is changed before its type converts it."""
+        return self.trim or self.lower or self.upper or self.empty == "null" or bool(self.map)
 
 
 # In terms of JSON Schema: a column is required unless the field is dropped.
@@ -256,17 +310,22 @@ RECORD_INDEX = "\x00record_index"
 _NOWHERE = "\x00nowhere"
 
 
-def attribute_key(field: Field) -> str:
-    """Return the key of a field among a record's attributes: its source, or a stand-in."""
-    return field.source or (RECORD_INDEX if field.default == "record_index" else _NOWHERE)
+def attribute_keys(field: Field) -> tuple[str, ...]:
+    """Return the keys of a field among a record's attributes: its sources, or a stand-in."""
+    return field.sources or (RECORD_INDEX if field.default == "record_index" else _NOWHERE,)
 
 
 def required_sources(fields: Iterable[Field]) -> dict[str, bool]:
-    """Return the attribute keys of fields in their order, and whether any field requires each."""
+    """Return the attribute keys of fields in their order, and whether any field requires each.
+
+    What is missing is known later where there are several sources, or where a text is changed.
+    """
     required: dict[str, bool] = {}
     for field in fields:
-        source = attribute_key(field)
-        required[source] = required.get(source, False) or field.required
+        keys = attribute_keys(field)
+        alone = field.required and len(keys) == 1 and not field.edits_text
+        for source in keys:
+            required[source] = required.get(source, False) or alone
     return required
 
 

@@ -167,7 +167,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
 def _check_names(
     tree: Mapping[str, Any], section: type[msgspec.Struct], origin: str, at: tuple[str, ...]
 ) -> None:
-    known = {info.name: info.type for info in _info(section)}
+    known = {info.encode_name: info.type for info in _info(section)}
     prefix = "".join(f"{part}." for part in at)
     for key, value in tree.items():
         if key not in known:

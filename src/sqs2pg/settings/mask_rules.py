@@ -104,12 +104,14 @@ def _check_together(fields: list[Field]) -> None:
         if field.mask != "keep":
             continue
         for other in fields:
-            if other.mask in ("keep", "partial", DROP) or not other.source:
+            if other.mask in ("keep", "partial", DROP) or not other.sources:
                 continue
-            if field.source and source_paths.contains(field.source, other.source):
+            shared = shared_source(field, other)
+            if shared is not None:
+                kept, masked = shared
                 raise SettingsError(
-                    f"field {other.source!r} is masked for one column and kept for another"
-                    + ("" if field.source == other.source else f", inside {field.source!r}"),
+                    f"field {masked!r} is masked for one column and kept for another"
+                    + ("" if kept == masked else f", inside {kept!r}"),
                     code="kept_beside_mask",
                     hint="readers of the table see both; mask it in each, or drop one",
                 )
@@ -120,9 +122,15 @@ def _check_together(fields: list[Field]) -> None:
         first = by_domain.setdefault(field.domain, field)
         if (first.kind, first.mask) != (field.kind, field.mask):
             raise SettingsError(
-                f"fields {first.source!r} and {field.source!r} share the domain "
+                f"fields {first.name!r} and {field.name!r} share the domain "
                 f"{field.domain!r} and would not join: "
                 f"{first.mask} of {first.kind} and {field.mask} of {field.kind}",
                 code="domain_mixed",
                 hint="give them the same mask and kind, or domains of their own",
             )
+
+
+def shared_source(outer: Field, inner: Field) -> tuple[str, str] | None:
+    """Return a source of each field, the first of which holds the second; None: no pair."""
+    pairs = ((one, other) for one in outer.sources for other in inner.sources)
+    return next((pair for pair in pairs if source_paths.contains(*pair)), None)

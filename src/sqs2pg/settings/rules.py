@@ -11,6 +11,7 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.mask.brute_force import cost_to_reverse
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
 from sqs2pg.settings import source_paths
+from sqs2pg.settings.conversion_rules import check_conversions
 from sqs2pg.settings.fields import (
     ATTRIBUTE,
     DROP,
@@ -19,7 +20,7 @@ from sqs2pg.settings.fields import (
     SYSTEM_NAMES,
     Field,
 )
-from sqs2pg.settings.mask_rules import check_fields
+from sqs2pg.settings.mask_rules import check_fields, shared_source
 from sqs2pg.settings.sections import Settings
 
 
@@ -42,9 +43,11 @@ def cross_check(settings: Settings) -> None:
         for field in target.fields:
             _check_field(field)
         source_paths.compile_sources(
-            [field.source for field in target.fields if field.source], target.explode
+            [source for field in target.fields for source in field.sources], target.explode
         )
-    if settings.vault.enabled and settings.vault.subject not in {f.source for f in settings.fields}:
+    if settings.vault.enabled and settings.vault.subject not in {
+        field.first_source for field in settings.fields
+    }:
         raise SettingsError(
             f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
             hint="set vault.subject to the source of a mapped field, such as user_id",
@@ -56,7 +59,7 @@ def _check_subject(settings: Settings) -> None:
     """Refuse a person's field if its columns could not tell people apart or find them again."""
     if not settings.vault.enabled:
         return
-    about = [field for field in settings.fields if field.source == settings.vault.subject]
+    about = [field for field in settings.fields if field.first_source == settings.vault.subject]
     if any(field.over_length == "truncate" for field in about):
         raise SettingsError(
             f'field {settings.vault.subject!r}: over_length = "truncate" on vault.subject',
@@ -70,6 +73,20 @@ def _check_subject(settings: Settings) -> None:
             f"field {settings.vault.subject!r} (vault.subject) has masks of several kinds",
             code="subject_kinds",
             hint="one mask stands for one person, in any spelling: give them all the same kind",
+        )
+    if any(field.map for field in about):
+        raise SettingsError(
+            f"field {settings.vault.subject!r}: map on vault.subject",
+            code="subject_map",
+            hint="a person is found by the id that messages have: map it in another field",
+        )
+    edits = {(f.sources, f.trim, f.lower, f.upper, f.empty) for f in about}
+    if len(edits) > 1:
+        raise SettingsError(
+            f"field {settings.vault.subject!r} (vault.subject) has several conversions",
+            code="subject_conversions",
+            hint="they decide who a person is: give its fields the same source, trim, lower, upper "
+            "and empty",
         )
     if len({field.type for field in about}) > 1:
         raise SettingsError(
@@ -94,11 +111,11 @@ def _check_envelope(settings: Settings) -> None:
             hint='use "auto" alone, or declare all layers',
         )
     marks = {"TopicArn", "Message", "detail", "detail-type"}
-    for field in settings.fields:
-        steps = source_paths.parse(field.source) if field.source else ()
+    for source in dict.fromkeys(source for field in settings.fields for source in field.sources):
+        steps = source_paths.parse(source)
         if steps and steps[0] in marks:
             raise SettingsError(
-                f'field {field.source!r} reads an envelope that layers = "auto" would take off',
+                f'field {source!r} reads an envelope that layers = "auto" would take off',
                 code="ambiguous_envelope",
                 hint="declare envelope.layers, or read the content: the envelope's own values are "
                 "in attribute:sns.TopicArn, attribute:eventbridge.detail-type and the like",
@@ -152,15 +169,16 @@ def _check_dropped(settings: Settings) -> None:
     for field in declared:
         if field.mask != DROP:
             continue
-        if not field.source or field != Field(source=field.source, mask=DROP):
+        if not field.sources or field != Field(source=field.source, mask=DROP):
             raise SettingsError(
                 f'field {field.name!r}: mask = "drop" allows no other key than source',
                 hint="the field is written nowhere: remove the other keys, or use another mask",
             )
         for other in settings.fields:
-            if other.source and source_paths.contains(field.source, other.source):
+            shared = shared_source(field, other)
+            if shared is not None:
                 raise SettingsError(
-                    f"field {field.source!r} is dropped, and {other.source!r} goes to a column",
+                    f"field {shared[0]!r} is dropped, and {shared[1]!r} goes to a column",
                     code="dropped_and_mapped",
                     hint="remove one of the two",
                 )
@@ -168,7 +186,8 @@ def _check_dropped(settings: Settings) -> None:
 
 def _check_field(field: Field) -> None:
     where = f"field {field.name!r}"
-    if not field.source and field.default is None:
+    check_conversions(field)
+    if not field.sources and field.default is None:
         raise SettingsError(
             f"the field of column {field.column!r} has neither source nor default",
             hint="give it a source, or a default for every row",
@@ -212,7 +231,7 @@ def _check_default(field: Field) -> None:
             f"{where}: default = {default!r} is not a value of type {field.type!r}",
             hint=f"set type to one of {', '.join(types)}, or use another default",
         )
-    if default == "record_index" and field.source:
+    if default == "record_index" and field.sources:
         raise SettingsError(
             f'{where}: default = "record_index" and a source',
             hint="every record has an index: remove the source, or the default",

@@ -370,7 +370,11 @@ class Settings(Section, frozen=True):
     def dropped(self) -> tuple[str, ...]:
         """Sources of the fields with mask = "drop", which go to no column."""
         declared = (*self.field, *(field for route in self.route for field in route.field))
-        return tuple(dict.fromkeys(field.source for field in declared if field.mask == DROP))
+        return tuple(
+            dict.fromkeys(
+                source for field in declared if field.mask == DROP for source in field.sources
+            )
+        )
 
     @property
     def table_names(self) -> str:

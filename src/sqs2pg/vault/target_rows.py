@@ -16,9 +16,10 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.column_cells import masked
 from sqs2pg.mapping.columns import require_replaceable
+from sqs2pg.mapping.conversions import edited_or_missing
 from sqs2pg.mapping.field_types import ARRAY, FIELD_TYPES, INTEGER_RANGES, NUMBER_TYPES
-from sqs2pg.mapping.transform import masked
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_NOT_NULL, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.postgres.connection import Session
@@ -140,7 +141,7 @@ def person_columns(
 
     Raises SettingsError `no_subject_column` where its rows cannot be told apart by person.
     """
-    about = [field for field in fields if field.source == subject]
+    about = [field for field in fields if field.first_source == subject]
     finders = [(field, spellings) for field in about if (spellings := _spellings(field, keyring))]
     if not finders:
         raise SettingsError(
@@ -156,12 +157,12 @@ def person_columns(
 
 
 def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
-    convert = FIELD_TYPES[field.type].convert
+    convert, edit = FIELD_TYPES[field.type].convert, edited_or_missing(field)
     if field.mask == "keep":
 
         def kept(id_: str) -> list[str]:
             try:
-                stored = convert(id_)
+                stored = convert(edit(id_))
             except PermanentFault:
                 return []  # such an id was never stored
             return _forms(stored)
@@ -185,7 +186,7 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
 
     def spellings(id_: str) -> list[str]:
         try:
-            found = (mask(form) for mask in masks for form in _forms(id_))
+            found = (mask(form) for mask in masks for form in _forms(edit(id_)))
             return list(dict.fromkeys(token for token in found if token is not None))
         except PermanentFault:
             return []  # such an id was never stored

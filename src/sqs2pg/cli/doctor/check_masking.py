@@ -51,7 +51,7 @@ def _erasure(settings: Settings) -> list[Finding]:
         if not any(
             declared.deterministic and declared.joinable
             for field in target.fields
-            if field.source == subject
+            if field.first_source == subject
             for declared in [properties(field.mask)]
         )
     ]
@@ -78,5 +78,5 @@ def _masked(field: Field) -> Finding:
     detail = f"{field.mask} into {field.column}: {', '.join(filter(None, traits))}"
     if declared.reversible:
         remedy = 'use mask = "pseudonymize"; `sqs2pg check --attack` says how long it holds'
-        return warn(f"masking {field.source}", detail, remedy)
-    return ok(f"masking {field.source}", detail)
+        return warn(f"masking {field.name}", detail, remedy)
+    return ok(f"masking {field.name}", detail)

@@ -125,7 +125,7 @@ def _spellings(
             "column of text",
         )
         for field in target.fields
-        if field.source == settings.vault.subject
+        if field.first_source == settings.vault.subject
         and field.mask == "keep"
         and field.type == "text"
         and found[field.column].type not in TEXT_TYPES
@@ -150,7 +150,7 @@ def _numbers_as_text(name: str, target: Target, found: Mapping[str, Column]) -> 
             and field.type == "text"
             and fitting
             and FIELD_TYPES[fitting[0]].json_kind != "string"
-            and not field.source.startswith(_FROM_TEXT)
+            and not field.first_source.startswith(_FROM_TEXT)
         ):
             findings.append(
                 warn(
