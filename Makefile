@@ -64,8 +64,12 @@ test-unit: $(READY) ## run the tests without I/O, in seconds
 
 SOAK_MESSAGES ?= 300000
 SOAK_SECONDS ?= 600
-soak: $(READY) $(COMPILER) ## kill, restart and cut for SOAK_SECONDS; nothing may be lost or doubled
+soak: $(READY) $(COMPILER) ## faults of every kind for SOAK_SECONDS; nothing may be lost, doubled or late
 	@$(BIN)/python -m benchmarks.soak --messages $(SOAK_MESSAGES) --seconds $(SOAK_SECONDS) $(SOAK_ARGS)
+
+HANG_SECONDS ?= 285
+hang: $(READY) $(COMPILER) ## hang PostgreSQL for HANG_SECONDS under load; no connection may leak, and SIGTERM must work
+	@$(BIN)/python -m benchmarks.hang --seconds $(HANG_SECONDS)
 
 lint: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check .
@@ -140,4 +144,4 @@ lock: ## resolve the dependencies again and write requirements/*.txt
 clean: ## remove everything the targets made
 	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak bench pictures deploy-check docs docs-links test-ray test test-system test-unit lint lock clean
+.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links test-ray test test-system test-unit lint lock clean

@@ -1,69 +1,75 @@
-"""The soak test: real consumers under kills, restarts, cut connections and a failing queue.
+"""The soak test: real consumers under faults of every kind that we know.
 
     make soak SOAK_MESSAGES=300000 SOAK_SECONDS=600
 
-Sends exactly N messages over S seconds. One in a hundred is malformed, and one in twenty is
-delivered twice under the same MessageId. Four `sqs2pg run` processes consume them through fault
-proxies. For S seconds, consumers are killed with SIGKILL at random times, PostgreSQL is stopped in
-immediate mode and started again, and connections on both sides are cut at random bytes. In bursts,
-the queue throttles, fails and loses replies. Then the faults stop and the rest is drained. Finally
-the database is compared with the sender's records: every login must be in the target once and every
-malformed message in the quarantine once, the dead-letter queue must be empty, and `sqs2pg verify`
-must succeed.
+Sends exactly N messages over S seconds. Four `sqs2pg run` processes with the vault on consume them
+through fault proxies. For S seconds:
+
+- consumers are killed with SIGKILL at random times;
+- PostgreSQL is stopped in immediate mode and started again, and it hangs (SIGSTOP);
+- connections on both sides are cut or stalled at random bytes;
+- in bursts the queue throttles, fails and loses replies;
+- one message in twenty is delivered twice, and one in 500 oddly: without SentTimestamp, with one of
+  the year 10000, without a body, and the like;
+- one in a hundred is malformed, the table's CHECK refuses one in 200, and a trigger makes one in
+  2,500 run out of time or read a missing table;
+- a bit of one person's data key is flipped, and flipped back later;
+- people are erased while their rows move: first by `partition --convert`, then by `attach_period`.
+
+Then the faults stop and the rest is drained. Finally the database is compared with the sender's
+records: every login must be in the target once, every message that is refused for good in the
+quarantine once, the dead-letter queue empty, no row of an erased person left, and `sqs2pg verify`
+content. No consumer may have ended by itself: each one's log is kept (`--logs`).
+
+No healthy message may be late by more than a minute: that is the time from its sending to its row,
+less the time that the database was hung or down meanwhile. Messages that the trigger or a damaged
+key holds up are none of these; they are isolated, and come when the queue shows them again.
 
 The queue's maxReceiveCount and the pipeline's `source.max_receives` are 1,000: here a message is
 received again because its worker was killed from outside, which is not the message's fault.
 
-Prints one line of JSON at the end: messages, kills, restarts, cuts, lost, doubled. The exit code is
-0 only if nothing was lost or doubled and all counts agree.
+Prints one line of JSON at the end, beginning with messages, kills, restarts, cuts, lost, doubled.
+The exit code is 0 only if all of the above holds.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import heapq
 import json
-import random
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
-
 from benchmarks.environment import isolated
 from benchmarks.queue_server import QueueServer
-from benchmarks.soak_clients import QUEUE, START_MAX_S, Consumers, Sender
-from sqs2pg.cli.embedded import servers
-from tests.faults.proxy import CUTS, Act, Fault, FaultProxy, Way, draw
+from benchmarks.soak_clients import (
+    ERASED_EVERY,
+    QUEUE,
+    START_MAX_S,
+    Consumers,
+    Sender,
+    number_of,
+)
+from benchmarks.soak_database import SoakDatabase
+from benchmarks.soak_faults import FaultPlan, Faults
+from sqs2pg.cli.embedded import Postgres, servers
+from tests.faults.proxy import CUTS, FaultProxy
 
 DEAD = "soak-dead"
 DUPLICATE_SHARE = 0.05
+ODD_SHARE = 0.002
 RECEIVES_MAX = 1_000
-CUT_BYTES_MAX = 20_000
 LEASE_S = 10
-STALL_S_MAX = 4.0
-DRAIN_MAX_S = 300.0
-# A burst of the queue's own faults: its length, and the shares of requests that get a fault.
-BURST_S = 1.0
-BURST = {"throttle_share": 0.2, "error_share": 0.2, "lose_reply_share": 0.05}
-
-
-CONSUMER_CALLS = (
-    "ReceiveMessage",
-    "DeleteMessageBatch",
-    "ChangeMessageVisibilityBatch",
-    "GetQueueAttributes",
-    "GetQueueUrl",
-)
-"""Calls that get faults. The sender's call gets none, since its records must be exact."""
+LATE_MAX_S = 60.0
+DRAIN_MAX_S = 1_200.0
+"""An isolated message is invisible for up to a quarter of an hour."""
+LOGS = Path("build/soak")
 
 
 @dataclasses.dataclass
@@ -72,16 +78,16 @@ class SoakPlan:
 
     messages: int
     seconds: float
-    kills: int
-    restarts: int
-    cuts: int
+    faults: FaultPlan
     seed: int
     dsn: str = ""
     """The URL of a database that the soak did not start, such as a pooler's; empty: start one."""
+    logs: Path = LOGS
+    """The folder of the consumers' logs."""
 
 
 @dataclasses.dataclass
-class Tally:
+class Result:
     """What the soak did, and what it found."""
 
     messages: int = 0
@@ -90,6 +96,19 @@ class Tally:
     cuts: int = 0
     lost: int = 0
     doubled: int = 0
+    hangs: int = 0
+    poisoned: int = 0
+    """Rows that the CHECK refuses, or that the trigger makes fail."""
+    odd: int = 0
+    damaged_keys: int = 0
+    erased_people: int = 0
+    """Each while rows moved to another partition."""
+    left_behind: int = 0
+    """Rows of erased people that are still there."""
+    late_s: float = 0.0
+    """The latest healthy message, seconds."""
+    ended: int = 0
+    """Consumers that ended by themselves."""
 
 
 def say(text: str) -> None:
@@ -97,70 +116,79 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-Restart = Callable[[], None]
-
-
 @contextmanager
-def database(plan: SoakPlan, restart: Restart | None) -> Iterator[tuple[str, Restart | None]]:
-    """Yield the database's URL and, if possible, a function that restarts it at once."""
+def database(plan: SoakPlan, server: Postgres | None) -> Iterator[tuple[str, Postgres | None]]:
+    """Yield the database's URL and, if it may be stopped, its server."""
     if plan.dsn:
-        yield plan.dsn, restart
+        yield plan.dsn, server
         return
     # fsync is off: an immediate stop ends the process, but the machine keeps its page cache.
     with servers(sqs=False) as local:
-        server = local.postgres
-        assert server is not None
-
-        def stop_and_start() -> None:
-            server.stop("immediate")
-            server.start()
-
-        yield local.database_url, stop_and_start
+        yield local.database_url, local.postgres
 
 
-def soak(plan: SoakPlan, restart: Restart | None = None) -> tuple[Tally, bool]:
+def soak(plan: SoakPlan, server: Postgres | None = None) -> tuple[Result, bool]:
     """Run the plan; return what was done and found, and whether the soak passed.
 
-    `restart` stops and starts the server behind `plan.dsn`.
+    `server` is the one behind `plan.dsn`, if it may be stopped.
     """
-    rng = random.Random(plan.seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sqs2pg-soak-")))
-        direct, restart = stack.enter_context(database(plan, restart))
+        direct, server = stack.enter_context(database(plan, server))
         queue = stack.enter_context(QueueServer("--manifest", "--seed", str(plan.seed)))
         port = urlsplit(direct).port or 5432
         proxies = [
             stack.enter_context(FaultProxy(("127.0.0.1", target))) for target in (queue.port, port)
         ]
-        consumers_url = direct.replace(f":{port}/", f":{proxies[1].port}/")
         _make_queues(queue)
-        environment = _environment(consumers_url, proxies[0].port)
-        _command(environment | {"DATABASE_URL": direct}, folder, "migrate")
-        sender = Sender(queue, plan.messages, plan.seconds)
-        queue.set_faults("*", duplicate_share=DUPLICATE_SHARE, seed=plan.seed)
-        consumers = Consumers(environment, folder)
-        tally = Tally()
+        environment = _environment(
+            direct.replace(f":{port}/", f":{proxies[1].port}/"), proxies[0].port
+        )
+        around = SoakDatabase(direct, server, environment | {"DATABASE_URL": direct}, folder)
+        around.prepare()
+        blocks = plan.faults.erasures + 1
+        sender = Sender(queue, plan.messages, plan.seconds, blocks, _is_odd)
+        queue.set_faults("*", duplicate_share=DUPLICATE_SHARE, odd_share=ODD_SHARE, seed=plan.seed)
+        consumers = Consumers(environment, folder, plan.logs, say)
+        faults = Faults(plan.faults, plan.seconds, plan.seed, queue, proxies, consumers, around)
+        stack.callback(around.go_on)
         try:
             sender.start()
             # Faults while the consumers still start up would not affect any message.
             queue.wait("deleted", at_least=1, timeout_s=START_MAX_S)
-            _inject_faults(plan, rng, tally, sender, consumers, proxies, queue, restart)
+            faults.run(lambda: say(_progress(sender, queue, faults, proxies)))
+            over = time.time()
             sender.join()
             if sender.failure:
                 raise sender.failure
             drained = _drain(queue, consumers)
         finally:
-            codes = consumers.stop()
-        tally.cuts = sum(proxy.counts[act] for proxy in proxies for act in CUTS)
-        tally.messages = sender.sent
-        verified = _command(environment | {"DATABASE_URL": direct}, folder, "verify", "--json")
-        well = _compare(direct, sender, tally, queue)
-        log = (folder / "consumers.log").read_text(errors="replace").splitlines()
-        if surprises := [line for line in log if "unexpected " in line]:
-            say("consumers ended with unexpected errors: " + "; ".join(surprises))
-            well = False
-        say(f"exit codes {codes}; {consumers.failed} ended by themselves; verify: {verified}")
-        return tally, well and drained and json.loads(verified)["ok"] and not any(codes)
+            consumers.stop()
+        result = Result(
+            messages=sender.sent,
+            kills=faults.kills,
+            restarts=faults.restarts,
+            cuts=_cuts(proxies),
+            hangs=faults.hangs,
+            odd=sender.odd,
+            damaged_keys=len(around.damaged),
+            erased_people=faults.erased,
+            ended=consumers.failed,
+        )
+        books = _compare(around, sender, result, queue, over)
+        verified = around.insist("verify")
+        say(
+            f"verify: {verified}; isolated {consumers.count('messages are isolated')} times, "
+            f"keys named {consumers.count('the data key of a person')} times; "
+            f"logs in {plan.logs}"
+        )
+        well = drained and books and verified["ok"] and not consumers.failed
+        return result, well and result.late_s <= LATE_MAX_S and not result.left_behind
+
+
+def _is_odd(message_id: str) -> bool:
+    """Whether the queue server delivers a message oddly (its README says which)."""
+    return int(message_id[:4], 16) < 65_536 * ODD_SHARE
 
 
 def _make_queues(queue: QueueServer) -> None:
@@ -180,114 +208,23 @@ def _environment(url: str, queue_port: int) -> dict[str, str]:
         "SQS2PG_SOURCE__WAIT_TIME_S": "5",
         "SQS2PG_SOURCE__MAX_RECEIVES": str(RECEIVES_MAX),
         "SQS2PG_SINK__BATCH_ROWS_MAX": "500",
-        "SQS2PG_SINK__STATEMENT_TIMEOUT_S": "10",
+        "SQS2PG_SINK__STATEMENT_TIMEOUT_S": "5",
         "SQS2PG_KEYS__PROVIDER": "development",
+        "SQS2PG_VAULT__ENABLED": "true",
         "SQS2PG_STATUS__BIND": "",
     }
 
 
-def _command(environment: dict[str, str], folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "sqs2pg", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    if arguments[0] == "migrate" and done.returncode:
-        raise RuntimeError(done.stderr)
-    return done.stdout.strip()
+def _cuts(proxies: list[FaultProxy]) -> int:
+    return sum(proxy.counts[act] for proxy in proxies for act in CUTS)
 
 
-def _inject_faults(
-    plan: SoakPlan,
-    rng: random.Random,
-    tally: Tally,
-    sender: Sender,
-    consumers: Consumers,
-    proxies: list[FaultProxy],
-    queue: QueueServer,
-    restart: Restart | None,
-) -> None:
-    """Inject the faults of the plan until its time is over."""
-
-    def kill() -> None:
-        consumers.kill(rng)
-        tally.kills += 1
-
-    def stop_database() -> None:
-        assert restart is not None
-        restart()
-        tally.restarts += 1
-
-    def cut() -> None:
-        proxy = rng.choice(proxies)
-        fault = draw(rng, bytes_max=CUT_BYTES_MAX, acts=sorted(CUTS))
-        proxy.arm(fault)
-
-    def stall() -> None:
-        way, at = rng.choice([Way.UP, Way.DOWN]), rng.randrange(CUT_BYTES_MAX)
-        armed = rng.choice(proxies).arm(Fault(act=Act.STALL, way=way, at=at))
-        threading.Timer(rng.uniform(1.0, STALL_S_MAX), armed.release).start()
-
-    def burst() -> None:
-        for call in CONSUMER_CALLS:
-            queue.set_faults(call, **BURST)
-        threading.Timer(BURST_S, calm).start()
-
-    def calm() -> None:
-        for call in CONSUMER_CALLS:
-            queue.set_faults(call, **dict.fromkeys(BURST, 0.0))
-
-    def progress() -> None:
-        cuts = sum(proxy.counts[act] for proxy in proxies for act in CUTS)
-        stats = queue.stats()
-        say(
-            f"sent {sender.sent:,} deleted {stats['deleted']:,} kills {tally.kills} "
-            f"restarts {tally.restarts} cuts {cuts}"
-        )
-
-    # Arm more cuts than planned: a cut that waits for its byte may wait long.
-    schedule = [
-        *_spread(rng, plan.seconds, plan.kills, kill),
-        *_spread(rng, plan.seconds, plan.restarts if restart else 0, stop_database),
-        *_spread(rng, plan.seconds, plan.cuts * 3 // 2, cut),
-        *_spread(rng, plan.seconds, max(2, int(plan.seconds / 15)), burst),
-        *_spread(rng, plan.seconds, max(2, int(plan.seconds / 10)), stall),
-        *((at, index, progress) for index, at in enumerate(_every(plan.seconds, 15.0))),
-    ]
-    heapq.heapify(schedule)
-    began = time.monotonic()
-    while schedule:
-        at, _, act = heapq.heappop(schedule)
-        while (left := began + at - time.monotonic()) > 0:
-            consumers.tend()
-            time.sleep(min(left, 0.2))
-        act()
-    time.sleep(max(0.0, began + plan.seconds - time.monotonic()))
-    time.sleep(BURST_S)
-    for proxy in proxies:
-        for armed in proxy.armed:
-            armed.release()
-    calm()
-    progress()
-
-
-Event = tuple[float, float, Callable[[], None]]
-
-
-def _spread(
-    rng: random.Random, seconds: float, count: int, act: Callable[[], None]
-) -> Iterator[Event]:
-    """Yield `count` events: one at a random time in each of `count` equal parts of the time."""
-    for index in range(count):
-        # Not in the last 0.1 s, so that each event comes before the end.
-        at = (index + rng.random()) * (seconds - 0.1) / count
-        yield at, rng.random(), act
-
-
-def _every(seconds: float, step: float) -> Iterator[float]:
-    at = step
-    while at < seconds:
-        yield at
-        at += step
+def _progress(sender: Sender, queue: QueueServer, faults: Faults, proxies: list[FaultProxy]) -> str:
+    return (
+        f"sent {sender.sent:,} deleted {queue.stats()['deleted']:,} kills {faults.kills} "
+        f"restarts {faults.restarts} hangs {faults.hangs} cuts {_cuts(proxies)} "
+        f"erased {faults.erased}"
+    )
 
 
 def _drain(queue: QueueServer, consumers: Consumers) -> bool:
@@ -304,29 +241,75 @@ def _drain(queue: QueueServer, consumers: Consumers) -> bool:
     return False
 
 
-def _compare(url: str, sender: Sender, tally: Tally, queue: QueueServer) -> bool:
-    """Compare the database with the sender's records; count lost and doubled messages."""
-    with psycopg.connect(url) as connection:
-        rows: dict[str, int] = dict(
-            connection.execute("SELECT user_id, count(*) FROM user_logins GROUP BY 1").fetchall()
+def _compare(
+    around: SoakDatabase, sender: Sender, result: Result, queue: QueueServer, over: float
+) -> bool:
+    """Compare the database with the sender's records; note what it shows in the result.
+
+    `over` is when the faults were over.
+    """
+    around.forget_rest(result.erased_people)
+    rows: dict[str, tuple[int, float, bool]] = {
+        name: (count, float(at), bare)
+        for name, count, at, bare in around.execute(
+            "SELECT device_type, count(*), extract(epoch FROM max(written_at)),"
+            " bool_or(masked_ip IS NULL) FROM user_logins GROUP BY 1"
         )
-        aside: dict[str, int] = dict(
-            connection.execute(
-                "SELECT message_id, count(*) FROM sqs2pg.quarantine GROUP BY 1"
-            ).fetchall()
-        )
-        [ledger] = connection.execute("SELECT count(*) FROM sqs2pg.delivery").fetchall()
-    tally.lost = len(sender.logins - rows.keys()) + len(sender.malformed - aside.keys())
-    tally.doubled = sum(rows.values()) - len(rows) + sum(aside.values()) - len(aside)
-    unknown = len(rows.keys() - sender.logins) + len(aside.keys() - sender.malformed)
-    dead: dict[str, Any] = queue.stats()["queues"].get(DEAD, {})
-    duplicated = queue.stats()["duplicated"]
-    say(
-        f"ledger {ledger[0]:,}, rows {sum(rows.values()):,}, quarantined {sum(aside.values()):,}, "
-        f"unknown {unknown}, delivered twice on purpose {duplicated:,}, dead letters {dead}"
+    }
+    aside: dict[str, int] = dict(
+        around.execute("SELECT message_id, count(*) FROM sqs2pg.quarantine GROUP BY 1")
     )
-    whole = ledger[0] == sender.sent
-    return whole and not (tally.lost or tally.doubled or unknown or any(dead.values()))
+    [(ledger,)] = around.execute("SELECT count(*) FROM sqs2pg.delivery")
+    written = sum(count for count, _, _ in rows.values())
+    # An erasure takes the bodies that name the person from the quarantine, if they can be read.
+    gone = {
+        message_id
+        for message_id in sender.refused.keys() - aside.keys()
+        if _is_erased(sender, sender.refused[message_id], result.erased_people)
+    }
+    missing = sender.refused.keys() - aside.keys() - gone
+    result.lost = len(sender.logins.keys() - rows.keys()) + len(missing)
+    result.doubled = written - len(rows) + sum(aside.values()) - len(aside)
+    unknown = len(rows.keys() - sender.logins.keys()) + len(aside.keys() - sender.refused.keys())
+    bare = {name for name, (_, _, is_bare) in rows.items() if is_bare}
+    erased = {
+        name for name in sender.logins if _is_erased(sender, number_of(name), result.erased_people)
+    }
+    result.left_behind = around.left_behind + len(erased - bare)
+    times = {name: at for name, (_, at, _) in rows.items()}
+    result.late_s, after = _lateness(around, sender, times, over)
+    result.poisoned = sum(bool(sender.poison_of(number)) for number in range(sender.sent))
+    dead: dict[str, Any] = queue.stats()["queues"].get(DEAD, {})
+    say(
+        f"ledger {ledger:,}, rows {written:,}, quarantined {sum(aside.values()):,}, "
+        f"unknown {unknown}, delivered twice on purpose {queue.stats()['duplicated']:,}, "
+        f"dead letters {dead}; latest healthy row {after:.1f} s after the faults, the last of "
+        f"all {max(at for _, at, _ in rows.values()) - over:.1f} s; cleared {len(bare):,}"
+    )
+    wrong = result.lost or result.doubled or unknown or any(dead.values()) or bare - erased
+    return ledger == sender.sent and not wrong
+
+
+def _is_erased(sender: Sender, number: int, blocks: int) -> bool:
+    return number % ERASED_EVERY == 3 and sender.block_of(number) < blocks
+
+
+def _lateness(
+    around: SoakDatabase, sender: Sender, written: dict[str, float], over: float
+) -> tuple[float, float]:
+    """Return how late the latest healthy row was, and how long after the faults the last came."""
+    late, after, latest = 0.0, 0.0, ""
+    for name, sent_at in sender.logins.items():
+        number = number_of(name)
+        at = written.get(name)
+        if at is None or sender.poison_of(number) or sender.person_of(number) in around.damaged:
+            continue
+        away = sum(max(0.0, min(end, at) - max(start, sent_at)) for start, end in around.away)
+        after = max(after, at - over)
+        if at - sent_at - away > late:
+            late, latest = at - sent_at - away, f"{name}, written at {time.ctime(at)}"
+    say(f"latest: {latest}, {late:.1f} s")
+    return round(late, 1), after
 
 
 def main() -> int:
@@ -334,25 +317,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--messages", type=int, default=300_000)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--kills", type=int, help="default: one per 5.5 s")
-    parser.add_argument("--restarts", type=int, help="default: one per 27 s")
-    parser.add_argument("--cuts", type=int, help="default: one per 2.5 s")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dsn", default="", help="use this database and do not restart it")
+    parser.add_argument("--dsn", default="", help="use this database and do not stop it")
+    parser.add_argument("--logs", type=Path, default=LOGS, help="folder of the consumers' logs")
+    for field in dataclasses.fields(FaultPlan):
+        parser.add_argument(f"--{field.name}", type=int, help=field.metadata["help"])
     options = parser.parse_args()
-    plan = SoakPlan(
-        messages=options.messages,
-        seconds=options.seconds,
-        kills=max(4, int(options.seconds / 5.5)) if options.kills is None else options.kills,
-        restarts=max(2, int(options.seconds / 27))
-        if options.restarts is None
-        else options.restarts,
-        cuts=max(10, int(options.seconds / 2.5)) if options.cuts is None else options.cuts,
-        seed=options.seed,
-        dsn=options.dsn,
+    chosen = {field.name: getattr(options, field.name) for field in dataclasses.fields(FaultPlan)}
+    faults = FaultPlan.over(
+        options.seconds, **{name: n for name, n in chosen.items() if n is not None}
     )
-    tally, well = soak(plan)
-    print(json.dumps(dataclasses.asdict(tally)))
+    plan = SoakPlan(
+        options.messages, options.seconds, faults, options.seed, options.dsn, options.logs
+    )
+    result, well = soak(plan)
+    print(json.dumps(dataclasses.asdict(result)))
     return 0 if well else 1
 
 

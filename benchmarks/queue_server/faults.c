@@ -22,6 +22,7 @@ static void reset(void) {
         plans[i].times = -1;
     }
     duplicate_share = 0;
+    odd_share = 0;
     ready = true;
 }
 
@@ -78,6 +79,10 @@ static const char *set_one(const char *name, size_t len, double value, int from,
         duplicate_share = value;
         return NULL;
     }
+    if (len == 9 && memcmp(name, "odd_share", 9) == 0) {
+        odd_share = value;
+        return NULL;
+    }
     if (len == 4 && memcmp(name, "seed", 4) == 0) {
         random_seed(&random_faults, (uint64_t)value);
         return NULL;
@@ -88,7 +93,7 @@ static const char *set_one(const char *name, size_t len, double value, int from,
         if (strlen(SHARE_NAMES[k]) == len && memcmp(SHARE_NAMES[k], name, len) == 0) kind = k;
     }
     if (!latency && !times && kind < 0) {
-        return "unknown fault; there are latency_ms, throttle_share, error_share, lose_reply_share, fail_entry_share, duplicate_share, times, seed";
+        return "unknown fault; there are latency_ms, throttle_share, error_share, lose_reply_share, fail_entry_share, duplicate_share, odd_share, times, seed";
     }
     if (latency && value > 600000) return "latency_ms is at most 600000";
     for (int i = from; i < to; i++) {
@@ -138,7 +143,7 @@ const char *faults_set_option(const char *option) {
 
 void faults_describe(Buffer *out) {
     if (!ready) reset();
-    buffer_printf(out, "{\"duplicate_share\":%g,\"duplicated\":%llu,\"calls\":{", duplicate_share, (unsigned long long)counters.duplicated);
+    buffer_printf(out, "{\"duplicate_share\":%g,\"duplicated\":%llu,\"odd_share\":%g,\"calls\":{", duplicate_share, (unsigned long long)counters.duplicated, odd_share);
     for (int i = 0; i < CALLS; i++) {
         buffer_printf(out, "%s\"%s\":{\"latency_ms\":%u,\"times\":", i ? "," : "", CALL_NAMES[i], plans[i].latency_ms);
         if (plans[i].times < 0) {

@@ -26,7 +26,7 @@ const Refusal *fault_refusal(Call call);
 const char *faults_set(const Json *json, const JsonNode *plan);
 /* Applies one command line option, [CALL:]NAME=VALUE. Returns NULL, or what is wrong with it. */
 const char *faults_set_option(const char *option);
-uint64_t faults_fired(void); /* of every kind except latency and duplicates */
+uint64_t faults_fired(void); /* of every kind except latency, duplicates and odd deliveries */
 void faults_describe(Buffer *out); /* as one JSON object: what is set, and how often each fault fired */
 
 #endif

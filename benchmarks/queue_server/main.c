@@ -39,7 +39,7 @@ static void usage(FILE *to) {
           "  --seed N               message ids from this seed (default: random)\n"
           "  --fault-seed N         faults from this seed (default: 1)\n"
           "  --fault [CALL:]NAME=V  a fault from the start; may be repeated. NAME: latency_ms, throttle_share,\n"
-          "                         error_share, lose_reply_share, fail_entry_share, duplicate_share, times\n"
+          "                         error_share, lose_reply_share, fail_entry_share, duplicate_share, odd_share, times\n"
           "  --in-flight-limit N    messages in flight per queue before OverLimit (default 120000)\n"
           "  --handle-chars N       length of receipt handles, 32 to 1024 (default 284, as observed on AWS)\n"
           "  --region R, --account A  region and account in ARNs and queue URLs\n"

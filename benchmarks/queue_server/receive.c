@@ -51,12 +51,22 @@ static void describe_extras(Buffer *out, uint32_t bits, const Extras *x) {
     if (bits >> SOURCE & 1 && x->source_arn) describe_text(out, SOURCE, x->source_arn, true);
 }
 
+/* What is odd about an odd delivery. The message's id decides it, so that each delivery is odd in the same way. */
+enum { NO_SENT, LATE_SENT, NO_SYSTEM, NO_BODY, NUMBER_BODY, ODD_WAYS, NOT_ODD };
+#define YEAR_10000_MS 253402300800000ULL
+
+static int odd_way(const Message *m) {
+    if (odd_share <= 0 || (m->id[0] << 8 | m->id[1]) / 65536.0 >= odd_share) return NOT_ODD;
+    return m->id[2] % ODD_WAYS;
+}
+
 /* Consumers ask for the first two on the hot path, so those do without printf. */
-static void describe_system(Buffer *out, uint32_t bits, const Message *m) {
+static void describe_system(Buffer *out, uint32_t bits, const Message *m, int odd) {
+    if (odd == NO_SENT) bits &= ~(1u << SENT);
     buffer_text(out, ",\"Attributes\":{");
     if (bits >> SENT & 1) {
         buffer_text(out, "\"SentTimestamp\":\"");
-        buffer_number(out, (uint64_t)m->sent_ms);
+        buffer_number(out, odd == LATE_SENT ? YEAR_10000_MS : (uint64_t)m->sent_ms);
         buffer_text(out, "\"");
     }
     if (bits >> RECEIVES & 1) {
@@ -118,10 +128,17 @@ static void describe_message(Buffer *out, const Receive *r, const Message *m) {
         buffer_text(out, "\",\"MD5OfBody\":\"");
         buffer_hex(out, m->md5, 16);
     }
-    buffer_text(out, "\",\"Body\":\"");
-    buffer_add(out, m->raw, m->raw_len);
-    buffer_text(out, "\"");
-    if (r->attributes) describe_system(out, r->attributes, m);
+    int odd = odd_way(m);
+    if (odd == NUMBER_BODY) {
+        buffer_text(out, "\",\"Body\":1");
+    } else if (odd == NO_BODY) {
+        buffer_text(out, "\"");
+    } else {
+        buffer_text(out, "\",\"Body\":\"");
+        buffer_add(out, m->raw, m->raw_len);
+        buffer_text(out, "\"");
+    }
+    if (r->attributes && odd != NO_SYSTEM) describe_system(out, r->attributes, m, odd);
     if (r->attribute_names && m->extras && m->extras->attributes) describe_attributes(out, r->attribute_names, m->extras->attributes);
     buffer_text(out, "}");
 }

@@ -13,7 +13,7 @@ Counters counters;
 Random random_ids, random_faults;
 uint64_t now_ms;
 int64_t wall_ms;
-double duplicate_share;
+double duplicate_share, odd_share;
 
 void clock_read(void) {
     struct timespec t;

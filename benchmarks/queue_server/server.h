@@ -44,7 +44,7 @@ typedef struct {
 extern Counters counters;
 
 /* Share of a standard queue's messages to deliver twice: faults.c sets it, queue.c applies it. */
-extern double duplicate_share;
+extern double duplicate_share, odd_share;
 
 extern uint64_t now_ms; /* monotonic; read once per round of the event loop */
 extern int64_t wall_ms; /* since the epoch */

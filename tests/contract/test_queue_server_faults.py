@@ -206,6 +206,46 @@ def test_a_duplicate_may_arrive_while_the_first_copy_is_in_flight(
     assert 40 < list(seen.values()).count(2) < 90  # a third comes back only after a delete
 
 
+def oddity(message: dict[str, Any]) -> str:
+    """What is odd about a delivery."""
+    system = message.get("Attributes")
+    if system is None:
+        return "no system attributes"
+    if "Body" not in message:
+        return "no body"
+    if not isinstance(message["Body"], str):
+        return "a number for a body"
+    sent_ms = system.get("SentTimestamp")
+    if sent_ms is None:
+        return "no SentTimestamp"
+    return "the year 10000" if int(sent_ms) >= 253_402_300_800_000 else ""
+
+
+def test_some_messages_are_odd_at_each_delivery(server: QueueServer, client: Any, url: str) -> None:
+    share = 0.25
+    server.set_faults(odd_share=share)
+    sent = {client.send_message(QueueUrl=url, MessageBody="b")["MessageId"] for _ in range(150)}
+    seen: list[dict[str, str]] = []
+    for _ in range(2):
+        found: dict[str, str] = {}
+        while len(found) < len(sent):
+            asked = {"QueueUrl": url, "MaxNumberOfMessages": 10, "AttributeNames": ["All"]}
+            reply = server.call("ReceiveMessage", {**asked, "VisibilityTimeout": 60})
+            for message in reply["Messages"]:
+                found[message["MessageId"]] = oddity(message)
+                again = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
+                if not seen:
+                    server.call("ChangeMessageVisibility", {**again, "VisibilityTimeout": 0})
+        seen.append(found)
+    assert seen[0] == seen[1]
+    odd = {name for name in sent if int(name[:4], 16) < share * 65_536}
+    assert {name for name, what in seen[0].items() if what} == odd
+    assert set(seen[0].values()) == {
+        *("", "no system attributes", "no body", "a number for a body"),
+        *("no SentTimestamp", "the year 10000"),
+    }
+
+
 def test_fifo_queues_deliver_once_whatever_the_share(server: QueueServer, client: Any) -> None:
     url = client.create_queue(QueueName="once.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
     server.fill("once.fifo", 50, groups=50)

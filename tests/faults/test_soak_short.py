@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from benchmarks.soak import SoakPlan, soak
+from benchmarks.soak_faults import FaultPlan
 
 
-def test_nothing_is_lost_and_nothing_doubled() -> None:
-    plan = SoakPlan(messages=3_000, seconds=12, kills=4, restarts=2, cuts=12, seed=7)
-    tally, well = soak(plan)
+def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path) -> None:
+    faults = FaultPlan(kills=4, restarts=2, cuts=12, hangs=1, damages=1, erasures=2)
+    plan = SoakPlan(3_000, seconds=12, faults=faults, seed=7, logs=tmp_path / "logs")
+    result, well = soak(plan)
     assert well
-    assert (tally.messages, tally.lost, tally.doubled) == (3_000, 0, 0)
-    assert tally.kills == 4
-    assert tally.restarts == 2
-    assert tally.cuts >= 5, "connections were really cut"
+    assert (result.messages, result.lost, result.doubled) == (3_000, 0, 0)
+    assert (result.kills, result.restarts, result.hangs) == (4, 2, 1)
+    assert (result.erased_people, result.left_behind, result.ended) == (2, 0, 0)
+    assert result.cuts >= 5, "connections were really cut"
+    assert len(list(plan.logs.iterdir())) == 8, "each consumer keeps its log"
