@@ -162,6 +162,11 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "PostgreSQL or a pooler answers, and refuses the connection.",
             "See its log.",
         ),
+        "postgres_53300": (
+            "PostgreSQL or a pooler has no connection left.",
+            "Raise its limit, or use fewer connections.",
+        ),
+        "postgres_57P03": ("PostgreSQL is starting, stopping or closed for maintenance.", _WAIT),
         "postgres_no_answer": ("PostgreSQL did not answer in time.", "Look for locks and load."),
         "postgres_…": ("PostgreSQL refused; the code ends in the SQLSTATE.", _WAIT),
         "rekey_followed": (

@@ -10,9 +10,10 @@ schema, table, column and constraint leave this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 import psycopg
@@ -52,28 +53,118 @@ _KEY_DAY = re.compile(r"\) = \((\d{4,}-\d\d-\d\d)(?: \d\d:\d\d:\d\d[0-9.:+-]*)?\
 STATEMENT_MODE = "statement pooling mode"
 """PgBouncer's words where a transaction begins in that mode; the place of such a fault."""
 
-# Words of PostgreSQL, PgBouncer and pgpool-II. "SASL" is PgBouncer's.
-_REFUSED = (
-    *("authentication failed", "no password supplied", "FATAL:  role ", "no such user"),
-    "login rejected",
-)
-# A certificate is missing, unreadable, not trusted or another host's; or one side insists on
-# encryption and the other does not offer it. A TLS connection that is cut ("SSL SYSCALL error") is
-# none of these.
-_TLS_FAILED = ("certificate", "private key file", "does not support SSL", "SSL required")
-# The server is there and refuses for now.
-_REFUSED_FOR_NOW = {
-    "57P03": ("is starting up", "is shutting down", "recovery", "not currently accepting"),
-    "53300": (
-        *("too many connections", "too many clients", "connection slots are reserved"),
-        "no more connections allowed",
-    ),
-}
-_NO_DATABASE = ("no such database",)
-_NO_SUCH_PARAMETER = ("startup parameter", "unrecognized configuration parameter")
 # A server's answer, whatever its language: "SEVERITY:  message", with two spaces. libpq's own
 # texts have no such thing.
 _ANSWERED = ":  "
+
+
+class _Refusal(NamedTuple):
+    """One way in which a connection does not come about."""
+
+    words: tuple[str, ...]
+    """Patterns, one of which is in the text: words of PostgreSQL, PgBouncer or pgpool-II."""
+    fault: Callable[[str], Sqs2pgError]
+    """Makes the fault, given the server's name."""
+    state: str = ""
+    """What an SQLSTATE begins with that says the same."""
+    answered: bool = False
+    """Only where the text is a server's answer."""
+
+
+_REFUSALS = (
+    _Refusal(
+        # "SASL authentication failed" is PgBouncer's.
+        words=(
+            *("authentication failed", "no password supplied", "FATAL:  role ", "no such user"),
+            "login rejected",
+        ),
+        state="28",
+        fault=lambda where: FatalFault(
+            f"PostgreSQL at {where} refused the login",
+            code="postgres_28000",
+            hint="check user and password (sink.dsn, DATABASE_URL, PGPASSWORD, ~/.pgpass)",
+        ),
+    ),
+    _Refusal(
+        words=(r"pg_hba\.conf",),
+        fault=lambda where: FatalFault(
+            f"pg_hba.conf of {where} does not admit this user, database, address and encryption",
+            code="postgres_28000",
+            hint="set sslmode=require where the server wants TLS, or add an entry to pg_hba.conf",
+        ),
+    ),
+    _Refusal(
+        # A certificate is missing, unreadable, not trusted or another host's; or one side insists
+        # on encryption and the other does not offer it. A TLS connection that is cut ("SSL SYSCALL
+        # error") is none of these.
+        words=("certificate", "private key file", "does not support SSL", "SSL required"),
+        fault=lambda where: FatalFault(
+            f"TLS with PostgreSQL at {where} failed",
+            code="postgres_tls",
+            hint="check sslmode and sslrootcert of the connection string",
+        ),
+    ),
+    _Refusal(
+        words=(r"database(?s:.)*does not exist", "no such database"),
+        state="3D000",
+        fault=lambda where: FatalFault(
+            f"the database of {where} does not exist",
+            code="postgres_3D000",
+            hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL; a pooler "
+            "lists the databases that it knows in its own settings",
+        ),
+    ),
+    _Refusal(
+        words=("is starting up", "is shutting down", "recovery", "not currently accepting"),
+        state="57P03",
+        fault=lambda where: TransientFault(
+            f"PostgreSQL at {where} takes no connection now (SQLSTATE 57P03)",
+            code="postgres_57P03",
+            hint="it starts, stops or is closed for maintenance: wait, or see its log",
+        ),
+    ),
+    _Refusal(
+        words=(
+            *("too many connections", "too many clients", "connection slots are reserved"),
+            "no more connections allowed",
+        ),
+        state="53300",
+        fault=lambda where: TransientFault(
+            f"PostgreSQL at {where} takes no connection now (SQLSTATE 53300)",
+            code="postgres_53300",
+            hint="raise max_connections, or the limit of the role or the pooler, or use fewer",
+        ),
+    ),
+    _Refusal(
+        words=("permission denied for database",),
+        answered=True,
+        fault=lambda where: FatalFault(
+            f"this login may not connect to the database of {where} (SQLSTATE 42501)",
+            code="postgres_42501",
+            hint="ask the owner of the database to GRANT CONNECT ON DATABASE to it",
+        ),
+    ),
+    _Refusal(
+        words=("startup parameter", "unrecognized configuration parameter"),
+        answered=True,
+        fault=lambda where: FatalFault(
+            f"PostgreSQL, or a pooler, at {where} refuses a parameter of the connection string",
+            code="postgres_08P01",
+            hint="take it out of the string's `options` or of PGOPTIONS; PgBouncer accepts those "
+            "that its ignore_startup_parameters lists",
+        ),
+    ),
+    _Refusal(
+        words=("",),
+        answered=True,
+        fault=lambda where: TransientFault(
+            f"PostgreSQL, or a pooler, at {where} answers and refuses the connection",
+            code="postgres_08004",
+            hint="its log says why: a limit, a setting, or a server behind a pooler that is away",
+        ),
+    ),
+)
+"""Their order matters: a path or a name in the text may hold the words of a later one."""
 
 
 class Verdict(Enum):
@@ -223,72 +314,17 @@ def connect_fault(error: psycopg.Error, where: str) -> Sqs2pgError:
 
     libpq gives no SQLSTATE for most failures before a session exists, and its text is in the
     server's language. The few words looked for are protocol codes, or the English of libpq and
-    of poolers. Their order matters: a path or a name in the text may hold the words of a later one.
+    of poolers.
     """
-    state = error.sqlstate or ""
-    text = str(error)
-    if state.startswith("28") or any(words in text for words in _REFUSED):
-        return FatalFault(
-            f"PostgreSQL at {where} refused the login",
-            code="postgres_28000",
-            hint="check user and password (sink.dsn, DATABASE_URL, PGPASSWORD, ~/.pgpass)",
-        )
-    if "pg_hba.conf" in text:
-        return FatalFault(
-            f"pg_hba.conf of {where} does not admit this user, database, address and encryption",
-            code="postgres_28000",
-            hint="set sslmode=require where the server wants TLS, or add an entry to pg_hba.conf",
-        )
-    if any(words in text for words in _TLS_FAILED):
-        return FatalFault(
-            f"TLS with PostgreSQL at {where} failed",
-            code="postgres_tls",
-            hint="check sslmode and sslrootcert of the connection string",
-        )
-    if (
-        state == "3D000"
-        or ("database" in text and "does not exist" in text)
-        or any(words in text for words in _NO_DATABASE)
-    ):
-        return FatalFault(
-            f"the database of {where} does not exist",
-            code="postgres_3D000",
-            hint="create it (createdb), or correct the name in sink.dsn or DATABASE_URL; a pooler "
-            "lists the databases that it knows in its own settings",
-        )
-    for code, words in _REFUSED_FOR_NOW.items():
-        if state == code or any(word in text for word in words):
-            return TransientFault(
-                f"PostgreSQL at {where} takes no connection now (SQLSTATE {code})",
-                code=f"postgres_{code}",
-                hint="57P03: it starts, stops or is closed for maintenance; 53300: raise "
-                "max_connections, or the limit of the role or the pooler, or use fewer",
-            )
-    return _refused_otherwise(text, where) or unreachable(where, state or "08001")
-
-
-def _refused_otherwise(text: str, where: str) -> Sqs2pgError | None:
-    """Return the fault of a server or a pooler that answered, and did not let us in."""
-    if _ANSWERED not in text:
-        return None
-    if "permission denied for database" in text:
-        return FatalFault(
-            f"this login may not connect to the database of {where} (SQLSTATE 42501)",
-            code="postgres_42501",
-            hint="ask the owner of the database to GRANT CONNECT ON DATABASE to it",
-        )
-    if any(words in text for words in _NO_SUCH_PARAMETER):
-        return FatalFault(
-            f"PostgreSQL, or a pooler, at {where} refuses a parameter of the connection string",
-            code="postgres_08P01",
-            hint="take it out of the string's `options` or of PGOPTIONS; PgBouncer accepts those "
-            "that its ignore_startup_parameters lists",
-        )
-    return TransientFault(
-        f"PostgreSQL, or a pooler, at {where} answers and refuses the connection",
-        code="postgres_08004",
-        hint="its log says why: a limit, a setting, or a server behind a pooler that is away",
-    )
+    state, text = error.sqlstate or "", str(error)
+    for one in _REFUSALS:
+        if one.answered and _ANSWERED not in text:
+            continue
+        if (one.state and state.startswith(one.state)) or any(
+            re.search(words, text) for words in one.words
+        ):
+            return one.fault(where)
+    return unreachable(where, state or "08001")
 
 
 def unreachable(where: str, sqlstate: str) -> TransientFault:
