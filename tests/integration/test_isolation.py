@@ -15,9 +15,11 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from sqs2pg.errors import TransientFault
 from sqs2pg.pipeline import isolation
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Selection
+from sqs2pg.postgres.sink import Batch, BatchResult, Sink
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import assemble_replay
 from sqs2pg.runners.connect import connect
@@ -164,6 +166,38 @@ async def test_what_all_messages_meet_is_the_worlds_fault(
             rows(database, "ALTER TABLE elsewhere RENAME TO user_logins")
             totals = await run
         assert (totals.written, totals.received) == (count, count), "no receive was spent"
+
+
+@pytest.mark.parametrize("code", ["08001", "08004", "53300", "57P03"])
+async def test_a_connection_that_does_not_come_about_is_no_messages_fault(
+    pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Though others write, and the rehearsal passes: the server comes and goes in between."""
+    away = True
+
+    async def write(sink: Sink, batch: Batch) -> BatchResult:
+        if away:
+            raise TransientFault("no", code=f"postgres_{code}")
+        return await write_as_ever(sink, batch)
+
+    async def rehearse(_: Sink) -> None:
+        return None
+
+    write_as_ever = Sink.write
+    monkeypatch.setattr(Sink, "write", write)
+    monkeypatch.setattr(Sink, "rehearse", rehearse)
+    monkeypatch.setattr(isolation, "WORLD_ATTEMPTS", 1)
+    monkeypatch.setattr(isolation.Isolation, "written_since", lambda *_: True)
+    monkeypatch.setattr("sqs2pg.pipeline.backoff.BACKOFF_MAX_S", 0.1)
+    async with pipeline() as ready:
+        await send(ready, [login(i) for i in range(20)])
+        with capture_logs() as logs:
+            async with consuming(ready):
+                held = "write failed; messages are held"
+                await until(lambda: sum(entry["event"] == held for entry in logs) >= 6)
+                away = False
+                await until(lambda: rows(database, WRITTEN) == [(20,)], 30)
+        assert not receives(logs)
 
 
 ALIKE = "all messages of a batch are refused alike; they are held"

@@ -82,6 +82,9 @@ _OF_THE_WORLD = (
     *_OF_AN_OBJECT,
 )
 _WITH_OTHERS = ("postgres_40",)
+# No connection came about: for such a code no message can be at fault, if no table was written.
+# With one it is a trigger's, which may connect to another server.
+_CONNECTING = ("postgres_08001", "postgres_08004", "postgres_53300", "postgres_57P03")
 
 log = structlog.get_logger(__name__)
 
@@ -181,7 +184,7 @@ class Isolation:
 
         That is after the attempts above, and each time that their number has doubled.
         """
-        if fault is None or not may_be_of_a_message(fault.code):
+        if fault is None or not may_be_of_a_message(fault):
             return False
         if len(batch) == 1 and self.is_known(batch[0]):
             return True
@@ -333,7 +336,7 @@ class _Search:
             if not messages:
                 if part.other is not None:
                     part.other.suspected = True
-            elif not may_be_of_a_message(fault.code):
+            elif not may_be_of_a_message(fault):
                 self.world = True
             elif len(messages) == 1:
                 await self._judge(messages[0], fault)
@@ -402,10 +405,14 @@ def _away_s(message: Message) -> int:
     return int(min(AWAY_MAX_S, AWAY_FIRST_S * 2**doublings))
 
 
-def may_be_of_a_message(code: str) -> bool:
+def may_be_of_a_message(fault: TransientFault) -> bool:
     """Whether one message of a batch may be at fault: PostgreSQL has refused the batch, S3 an
-    object, or the key of one person does not open. Not that a table does not fit, or S3 is away.
+    object, or the key of one person does not open. Not that a table does not fit, or that no
+    connection comes about, or that S3 is away.
     """
+    code = fault.code
+    if code in _CONNECTING and not fault.table:
+        return False
     return code.startswith("postgres_") or code in _OF_AN_OBJECT + OF_A_PERSON
 
 

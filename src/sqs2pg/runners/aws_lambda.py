@@ -221,8 +221,8 @@ class Invocation:
         As `pipeline/isolation.py`, but at once: there is no time for more attempts. The queue's
         own visibility timeout isolates what is given back.
         """
-        code = self._fault_code()
-        if not may_be_of_a_message(code) or code.startswith(_CONNECTION):
+        fault = self._processor.last_fault
+        if fault is None or not may_be_of_a_message(fault) or fault.code.startswith(_CONNECTION):
             return False
         if not self._rehearsed and self._remaining_s() > self._margin_s:
             sink = self._processor.sink
