@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -16,8 +12,11 @@ import pytest
 
 from sqs2pg.cli.embedded import Postgres
 from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.status.probes import ANSWER_S, WRITE_WAITS_S
+from sqs2pg.telemetry.periodic import EARLY_S
 from tests.waiting import until
 
+from .hang import hung
 from .world import Met, World, emptied, users
 
 COUNT = 60
@@ -29,25 +28,6 @@ POLL = {"poll_s": 0.1}
 def database(server: Postgres) -> str:
     """Its one database, without our tables."""
     return emptied(server)
-
-
-@contextmanager
-def hung(server: Postgres) -> Iterator[None]:
-    """All processes of the server are stopped while the block runs."""
-    postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
-    _signal_all(postmaster, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        _signal_all(postmaster, signal.SIGCONT)
-
-
-def _signal_all(postmaster: int, number: signal.Signals) -> None:
-    """Send a signal to the postmaster, which then starts no more children, and to its children."""
-    os.kill(postmaster, number)
-    for child in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split():
-        with suppress(ProcessLookupError):
-            os.kill(int(child), number)
 
 
 def sockets(world: World) -> int:
@@ -97,6 +77,28 @@ async def test_after_a_long_hang_all_is_as_before(
         ready.request_stop()
         await run
     await world.check([*users(COUNT), *users(COUNT, "late")])
+
+
+async def test_readiness_turns_soon_where_a_write_waits(
+    world: World, server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However rarely the database is read: a write that waits is reason to ask."""
+    assert WRITE_WAITS_S + EARLY_S + ANSWER_S < 10
+    for name in ("sqs2pg.status.probes.WRITE_WAITS_S", "sqs2pg.status.probes.ANSWER_S"):
+        monkeypatch.setattr(name, 0.3)
+    monkeypatch.setattr("sqs2pg.telemetry.periodic.EARLY_S", 0.2)
+    async with Pipeline(world.settings(status={"poll_s": 600})) as ready:
+        run = asyncio.create_task(ready.run())
+        await until(lambda: ready.probes.ready()[0], during=run)
+        with hung(server):
+            world.send_logins(users(COUNT))
+            await until(lambda: not ready.probes.ready()[0], 10, during=run)
+            assert b'"database":{"ok":false,"detail":"it does not answer"}' in ready.ready()[1]
+        await until(lambda: ready.totals.written == COUNT, during=run)
+        await until(lambda: ready.probes.ready()[0], during=run)
+        ready.request_stop()
+        await run
+    await world.check(users(COUNT))
 
 
 async def test_sigterm_during_a_hang_ends_the_process_in_time(

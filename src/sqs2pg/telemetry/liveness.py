@@ -56,6 +56,10 @@ class Liveness:
         now = time.monotonic()
         return sum(now - began for began in list(self._under_way.values()))
 
+    def waiting_s(self) -> float:
+        """Return for how long batches are under way and none has ended or failed, in seconds."""
+        return time.monotonic() - self.wrote if self._under_way else 0.0
+
     def tried(self, *, settled: bool) -> None:
         """Note that a try of a batch ended, and whether it settled any message."""
         self.wrote = time.monotonic()

@@ -2,7 +2,7 @@
 
 Place in the flow: beside it, in the event loop. Readings set gauges. A reading that fails or hangs
 is counted, logged and tried again sooner. It delays neither the pipeline nor another reading, and
-never ends the process. A slow reading is done less often.
+never ends the process. A slow one that works is done less often.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ AGAIN_S = 2.0
 """Wait after a failed reading, seconds: short, so that alerts clear soon after the fault."""
 SLOW_S = 5.0
 """A reading that takes longer is shown as late, before it is given up."""
-_EASE = 10  # a reading takes at most a tenth of the time
+_EASE = 10  # a reading that works takes at most a tenth of the time
+EARLY_S = 2.0
+"""The least time between two readings where the second one is wanted early, seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +42,8 @@ class PeriodicReading(NamedTuple):
     read: Callable[[], Awaitable[None]]
     at_end: bool = False
     """Whether it is done once more at the end."""
+    wanted_early: Callable[[], bool] | None = None
+    """Whether there is reason to read before the time is over; None: there never is."""
 
 
 class PeriodicReadings:
@@ -98,9 +102,11 @@ class PeriodicReadings:
             if self._ending:
                 return  # the reading took the cancellation: asyncio.wait_for of 3.11 may
             took_s = time.monotonic() - began
-            wait_s = reading.every_s if ok else min(AGAIN_S, reading.every_s)
+            ease_s = _EASE * took_s if ok else 0.0
+            wait_s = max(reading.every_s, ease_s) if ok else min(AGAIN_S, reading.every_s)
             # Spread out, so that fifty pipelines started together do not all ask at once.
-            await asyncio.sleep(max(wait_s, _EASE * took_s) * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
+            wait_s *= random.uniform(0.9, 1.1)  # noqa: S311  not a secret
+            await _pause(reading, wait_s, max(EARLY_S, ease_s))
 
     async def _read(self, reading: PeriodicReading, limit_s: float | None = None) -> bool:
         self._begun[reading.what] = time.monotonic()
@@ -124,3 +130,16 @@ class PeriodicReadings:
         self._metrics.count_fault(Stage.STATUS, code)
         log.warning("reading failed; it will be tried again", where=reading.what, code=code)
         return False
+
+
+async def _pause(reading: PeriodicReading, wait_s: float, least_s: float) -> None:
+    """Wait until a reading is due, or wanted early; at least for `least_s`."""
+    due = time.monotonic() + wait_s
+    await asyncio.sleep(min(wait_s, least_s))
+    while (left_s := due - time.monotonic()) > 0:
+        if reading.wanted_early is None:
+            await asyncio.sleep(left_s)
+        elif reading.wanted_early():
+            return
+        else:
+            await asyncio.sleep(min(left_s, EARLY_S / 4))
