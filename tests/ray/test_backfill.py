@@ -121,8 +121,7 @@ async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
     await until(lambda: admin.execute(WAITING).fetchone() == (4,), during=task)
     assert work.at_work == 4
     assert admin.execute("SELECT line FROM sqs2pg.backfill").fetchall() == [(AT - 1,)] * 4
-    # Of a worker that is lost before its first report, the next one resumes the lines.
-    await until(lambda: work.done.lines == 4 * (AT - 1), during=task)
+    # Whatever the workers have reported of their lines, all are counted in the end.
     cluster.remove_node(second, allow_graceful=False)
     await until(lambda: work.at_work == 2, during=task)
     admin.execute("SELECT pg_advisory_unlock(4711)")

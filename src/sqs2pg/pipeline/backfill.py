@@ -14,7 +14,7 @@ covers that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import date
 from itertools import islice
 
@@ -81,10 +81,12 @@ class Backfill:
         day: date | None = None,
         store: Objects | None = None,
         claim_wait_s: float = CLAIM_WAIT_S,
+        begun: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`session` is the run's own: it holds the claim. `batch_lines` is the size of the queue's
         batches. `day` dates the lines that have no time of their own; without it their archive's
-        day does.
+        day does. `begun` is awaited once it is known how many lines of an archive are committed,
+        before the next one is written.
         """
         self._session = session
         self._processor = processor
@@ -93,6 +95,7 @@ class Backfill:
         self._day = day
         self._store = store
         self._claim_wait_s = claim_wait_s
+        self._begun = begun
         self.done = Done()
         self.bytes_total = 0
         """Stored bytes of the archives that are not done yet, or were done by this run."""
@@ -145,7 +148,9 @@ class Backfill:
             return
         self.done.files += 1
         self.done.resumed += line
-        begun, before = line, self.done.written + self.done.duplicate
+        if self._begun is not None:
+            await self._begun()
+        first, before = line, self.done.written + self.done.duplicate
         self._reader = archive_reader.read(archive, self._store)
         lines = self._reader.lines()
         if line:
@@ -166,7 +171,7 @@ class Backfill:
             line = after
             batch = await reading
         await progress.finish(line)
-        if line and not begun and self.done.written + self.done.duplicate == before:
+        if line and not first and self.done.written + self.done.duplicate == before:
             log.warning(
                 "no line of an archive was written: correct the mapping, replay the quarantine",
                 where=archive.name,

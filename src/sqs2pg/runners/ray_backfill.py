@@ -4,9 +4,10 @@
            ◀─ state, every second or so; its result, at the end      ┘
 
 The progress is in the table, as without a cluster. A worker that dies has committed whole batches;
-another worker goes on with its archive at the next line. PostgreSQL's lock keeps two workers from
-writing one archive, whatever Ray believes of a node. No line of an archive and no secret travels
-through Ray: each node reads both for itself.
+another worker goes on with its archive at the next line. A worker writes no line before the driver
+knows how many were committed before it, so that all lines of the run are counted. PostgreSQL's lock
+keeps two workers from writing one archive, whatever Ray believes of a node. No line of an archive
+and no secret travels through Ray: each node reads both for itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ LOSSES_MAX = 5
 STARTS_MAX = 10
 """Workers that may end in a row before any has started."""
 CLOSE_S = 5.0
+BEGIN_S = 1.0
+"""How long a worker's answer may wait for the beginning of its archive."""
 
 logger = structlog.get_logger(__name__)
 
@@ -58,29 +61,50 @@ class BackfillWorker:
         self._store: Objects | None = None
         self._work: Backfill | None = None
         self._name = ""
+        self._begun, self._known = asyncio.Event(), asyncio.Event()
 
     async def write(self, archive: Archive) -> dict[str, Any]:
         """Write one archive; return `done`, its `digest`, and `fault` where a fault ended it."""
         self._work, self._name = None, archive.name
+        self._begun, self._known = asyncio.Event(), asyncio.Event()
         fault = None
         try:
             archive = await asyncio.to_thread(_identify, archive)
             begin = await self._assembled()
             store = self._store_for(archive)
-            self._work = begin(day=self._day, store=store, claim_wait_s=CLAIM_WAIT_S)
+            self._work = begin(
+                day=self._day, store=store, claim_wait_s=CLAIM_WAIT_S, begun=self._report
+            )
             await self._work.write(archive)
         except Exception as error:  # noqa: BLE001  no text of an exception may leave the node
             fault = fault_of(error)
             await self.close()  # the next archive begins with fresh connections
+        finally:
+            self._begun.set()
         done = self._work.done if self._work else Done()
         return {"done": msgspec.to_builtins(done), "digest": archive.digest, "fault": fault}
 
-    async def state(self) -> dict[str, Any]:
-        """Return what it has done of its archive so far, the archive's `name`, and the `node`."""
+    async def _report(self) -> None:
+        """Wait until the driver knows where the work begins."""
+        self._begun.set()
+        await self._known.wait()
+
+    async def state(self, known: str = "") -> dict[str, Any]:
+        """Return what it has done of its archive so far, the archive's `name`, and the `node`.
+
+        `known` is the archive of which the driver knows where the work begins. Waits a moment for
+        that where it does not. `begun`: whether this answer says it.
+        """
+        if self._name and known == self._name:
+            self._known.set()
+        elif self._name:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._begun.wait(), BEGIN_S)
         work = self._work
         done = msgspec.to_builtins(work.done if work else Done())
         read = work.bytes_done if work else 0
-        return {"name": self._name, "done": done, "bytes": read, "node": _node()}
+        begun = self._begun.is_set()
+        return {"name": self._name, "done": done, "bytes": read, "node": _node(), "begun": begun}
 
     async def close(self) -> None:
         """Close the connections."""
@@ -155,6 +179,8 @@ class _PlacedWorker(msgspec.Struct, eq=False):
     """What becomes of the task."""
     done: Done = msgspec.field(default_factory=Done)
     bytes_done: int = 0
+    known: str = ""
+    """The archive of which it has reported where its work begins."""
 
 
 class BackfillDriver:
@@ -242,6 +268,7 @@ class BackfillDriver:
         for worker in self._workers:
             if worker.node and worker.task is None and self._waiting:
                 worker.task, worker.done, worker.bytes_done = self._waiting.popleft(), Done(), 0
+                worker.known, worker.asked_at = "", 0.0  # it waits for our question
                 given = worker.actor.write.remote(worker.task.archive)
                 worker.ending = asyncio.ensure_future(answer_of(given))
 
@@ -250,7 +277,9 @@ class BackfillDriver:
         every_s, now = self._settings.ray.every_s, time.monotonic()
         for worker in self._workers:
             if worker.asked is None and (not worker.node or now - worker.asked_at >= every_s):
-                worker.asked = asyncio.ensure_future(answer_of(worker.actor.state.remote()))
+                worker.asked = asyncio.ensure_future(
+                    answer_of(worker.actor.state.remote(worker.known))
+                )
                 worker.asked_at = now
         answers = [one for worker in self._workers for one in (worker.asked, worker.ending) if one]
         await asyncio.wait(answers, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
@@ -267,6 +296,8 @@ class BackfillDriver:
             worker.node, self._starts_failed = state["node"], 0
             if worker.task and worker.task.archive.name == state["name"]:  # not of the one before
                 worker.done, worker.bytes_done = Done(**state["done"]), state["bytes"]
+                if state["begun"] and not worker.known:
+                    worker.known, worker.asked_at = state["name"], 0.0  # it waits for our word
         elif worker.task is None:
             # With an archive, `ending` says the same.
             self._starts_failed += 0 if worker.node else 1

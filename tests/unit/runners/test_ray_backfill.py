@@ -19,7 +19,7 @@ def test_the_counts_of_a_single_worker_are_the_archive_s() -> None:
     assert task().with_known(Done(skipped=1)) == Done(skipped=1)
 
 
-def test_lines_of_a_worker_lost_before_its_first_report_count_as_resumed() -> None:
+def test_a_worker_that_is_lost_before_its_first_report_has_written_nothing() -> None:
     rest = Done(files=1, lines=600, written=600, resumed=400)
     assert task().with_known(rest) == rest
 
