@@ -58,7 +58,7 @@ class UnknownMember(NamedTuple):
     """One of `SORTS`."""
 
 
-UnknownCounts = Counter[UnknownMember]
+UnknownCounts = Counter[tuple[str, str]]
 
 
 class UnknownShape:

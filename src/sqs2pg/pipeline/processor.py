@@ -189,6 +189,8 @@ class Processor:
             outcomes.insert(index, Outcome.DUPLICATE)
         for name, count in encoded.dropped_fields.items():
             reporter.dropped(name, count)
+        if encoded.unknown:
+            reporter.unknown(encoded.unknown)
         reporter.committed(outcomes, encoded.oldest_ms, self.sink.commit_s, slow=result.slow)
         self.last_fault = None
         return outcomes

@@ -22,11 +22,13 @@ from prometheus_client import CollectorRegistry
 from sqs2pg.errors import TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import received_bytes_max
+from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.pipeline.consumer import Consumer, Totals
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.dsn import network_address, resolve_dsn
 from sqs2pg.postgres.migrations import migrations
+from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.postgres.workers import WorkerRegistry
 from sqs2pg.runners.assembly import Processing, about_of, assemble_processors, upkeep
 from sqs2pg.runners.connect import endpoint_hosts
@@ -216,6 +218,9 @@ class Pipeline:
             self.batch_log,
             WorkerRegistry(number, metrics.started_at),
             self.consumer.totals,
+            UnknownFieldRegistry(
+                number, UnknownMembers(settings).digest, names=settings.report_unknown
+            ),
             connect=made.connect,
             key_version=lambda: made.rotation.key_version,
             migrations=len(migrations()),

@@ -326,6 +326,13 @@ class Settings(Section, frozen=True):
         ),
     ] = ""
     unknown_fields: Literal["drop", "quarantine"] = "drop"
+    report_unknown: Annotated[
+        bool,
+        Meta(
+            description="record the names of fields that messages have and no field names, for "
+            "`check` and the status page; without it only how many there are of each type"
+        ),
+    ] = False
     i_accept_reversible: bool = False
     shutdown_grace_s: Annotated[
         float,

@@ -18,6 +18,7 @@ import msgspec
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.unknown_fields import UnknownField, UnknownFieldRegistry
 from sqs2pg.postgres.workers import Heartbeat, Reason, Worker, WorkerRegistry, certificate_expiry
 from sqs2pg.sqs.backlog import DeadLetterQueue, OldestMessage, has_cloudwatch
 from sqs2pg.sqs.client import SqsClient
@@ -56,6 +57,7 @@ class ProbeResults(msgspec.Struct):
     workers_at: float = -math.inf
     """time.monotonic() when the workers were read."""
     quarantine: list[Reason] = []
+    unknown: list[UnknownField] = []
     database: ReadinessCheck = ReadinessCheck(ok=False, detail="not read yet")
     database_asked_at: float = math.inf
     """time.monotonic() when the reading of the database that is under way was begun."""
@@ -94,6 +96,7 @@ class Probes:
         batch_log: BatchLog,
         workers: WorkerRegistry,
         counts: ConsumerCounts,
+        unknown: UnknownFieldRegistry,
         *,
         connect: Callable[[], Awaitable[Session]],
         key_version: Callable[[], int],
@@ -110,6 +113,7 @@ class Probes:
         self._batch_log = batch_log
         self._workers = workers
         self._counts = counts
+        self._unknown = unknown
         self._connect = connect
         self._key_version = key_version
         self._migrations = migrations
@@ -219,6 +223,8 @@ class Probes:
                 results.workers = await workers.workers(session)
                 results.workers_at = time.monotonic()
                 results.quarantine = await workers.quarantine(session)
+                await self._record_unknown(session)
+                results.unknown = await self._unknown.read(session)
                 room = await workers.head_room(session)
             finally:
                 await session.close()
@@ -242,8 +248,21 @@ class Probes:
         current = room.key_version == self._key_version()
         results.keys = ReadinessCheck(current, "" if current else "another key version is active")
 
+    async def _record_unknown(self, session: Session) -> None:
+        """Record the unknown fields that were counted since the last time."""
+        counts = self._metrics.unknown.take()
+        if not counts:
+            return
+        try:
+            await self._unknown.add(session, counts)
+        except (TransientFault, FatalFault):
+            self._metrics.unknown.add(counts)
+            raise
+
     async def leave(self, limit_s: float = LEAVE_S) -> None:
-        """Remove this worker's row at an orderly end, if the database answers within `limit_s`.
+        """Remove this worker's row and record its last counts at an orderly end.
+
+        That is if the database answers within `limit_s`.
 
         If that fails, the row is soon stale.
         """
@@ -252,6 +271,7 @@ class Probes:
                 session = await self._connect()
                 try:
                     await self._workers.leave(session)
+                    await self._record_unknown(session)
                 finally:
                     await session.close()
 

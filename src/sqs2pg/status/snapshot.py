@@ -17,6 +17,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from sqs2pg import __version__
+from sqs2pg.postgres.unknown_fields import UnknownField
 from sqs2pg.postgres.workers import Reason, Worker
 from sqs2pg.status.probes import ProbeResults
 from sqs2pg.telemetry.liveness import Liveness, ReadinessCheck
@@ -84,6 +85,8 @@ class Snapshot(msgspec.Struct):
     workers: list[Worker] = []
     """All workers of the fleet, from the database."""
     quarantine: list[Reason] = []
+    unknown: list[UnknownField] = []
+    """Fields of messages that no mapping names, from the database."""
     stale: dict[str, float] = {}
     """How old the numbers are of each reading that fails or takes long, such as `queue` and
     `database`, in seconds. A reading that is not named here is fresh."""
@@ -123,6 +126,7 @@ def take_snapshot(
     snapshot.ready = results.checks(paused=liveness.paused)
     snapshot.writers, snapshot.under_way_s = writers, liveness.under_way_s()
     snapshot.workers, snapshot.quarantine = results.fleet(), results.quarantine
+    snapshot.unknown = results.unknown
     snapshot.stale = stale or {}
     return snapshot
 

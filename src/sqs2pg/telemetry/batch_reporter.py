@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sqs2pg.errors import PermanentFault, TransientFault
@@ -62,6 +62,12 @@ class BatchReporter:
     def dropped(self, name: str, count: int) -> None:
         """Count records that had a field which the settings drop."""
         self._metrics.fields_dropped.labels(name).inc(count)
+
+    def unknown(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Count fields that no field of the mapping names, by path and type."""
+        self._metrics.unknown.add(counts)
+        for (_, type_), count in counts.items():
+            self._metrics.fields_unknown.labels(type_).inc(count)
 
     def committed(
         self, outcomes: list[Outcome], oldest_ms: int | None, commit_s: float, *, slow: bool

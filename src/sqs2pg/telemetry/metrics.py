@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from sqs2pg.errors import Stage
 from sqs2pg.message import Outcome
 from sqs2pg.telemetry.batch_log import BatchReport
+from sqs2pg.telemetry.unknown_tally import UnknownTally
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LAG_SECONDS = (*SECONDS, 300, 1_800, 7_200, 43_200)
@@ -112,6 +113,12 @@ class Metrics:
             "Fields that were present and are declared as dropped, by source",
             "field",
         )
+        self.fields_unknown = counter(
+            "fields_unknown",
+            "Fields that messages had and that no field of the mapping names, by JSON type",
+            "type",
+        )
+        self.unknown = UnknownTally()
         self.batch_rows = histogram("batch_rows", "Messages per batch", _ROWS)
         self.commit_seconds = histogram("commit_seconds", "Time of COMMIT", SECONDS)
         self.lag_seconds = histogram(

@@ -11,6 +11,7 @@ from sqs2pg.cli.doctor import (
     check_server,
     check_server_log,
     check_target,
+    check_unknown_fields,
     check_vault,
     check_writing,
 )
@@ -34,5 +35,6 @@ CHECKS = (
     DoctorCheck("targets", check_target.check_targets),
     DoctorCheck("writing", check_writing.check_writing, limit_s=60),
     DoctorCheck("keys on record", check_keys.check_key_record),
+    DoctorCheck("unknown fields", check_unknown_fields.check_unknown_fields),
     DoctorCheck("vault keys", check_vault.check_subject_keys),
 )

@@ -40,6 +40,8 @@ BEGIN
         GRANT SELECT, INSERT, DELETE, UPDATE (heartbeat_at, state, received, written, duplicate,
                       quarantined, in_flight, per_second, last_fault, batch_s_max)
             ON sqs2pg.worker TO sqs2pg_ingest;
+        GRANT SELECT, INSERT, DELETE, UPDATE (seen, last_at) ON sqs2pg.unknown_field
+            TO sqs2pg_ingest;
         GRANT SELECT, INSERT, UPDATE (source, line, moved_at, finished_at, claimed_by)
             ON sqs2pg.backfill TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(),

@@ -184,6 +184,12 @@
     }), "no messages to replay");
   };
 
+  const unknown = () => {
+    id("unknown-card").hidden = !snapshot.unknown.length;
+    rows(id("unknown"), 4, snapshot.unknown.map((u) =>
+      row(u.path ? make("code", u.path) : "not recorded", u.type, [full(u.seen)], [ago(Math.max(0, snapshot.at - u.latest_at))])), "none");
+  };
+
   const workers = () => {
     rows(id("workers"), 9, snapshot.workers.map((w) => {
       // What a worker does is known from its heartbeats alone, and they are read from the database.
@@ -199,7 +205,7 @@
     put("version", snapshot.version); put("uptime", span(snapshot.at - snapshot.started_at));
     put("processes", snapshot.processes > 1 ? `${snapshot.processes} here, ${snapshot.workers.length} in all` : String(snapshot.workers.length || snapshot.processes));
     document.title = `${compact(mean(2))}/s · ${snapshot.pipeline || "sqs2pg"}`;
-    pill(); stages(); flow(); outcomes(); checks(); faults(); quarantine(); workers();
+    pill(); stages(); flow(); outcomes(); checks(); faults(); quarantine(); unknown(); workers();
     Charts.update(points);
   };
 

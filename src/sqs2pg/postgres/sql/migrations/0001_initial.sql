@@ -782,6 +782,21 @@ COMMENT ON TABLE sqs2pg.worker IS 'Worker processes by their last heartbeat; sta
 COMMENT ON COLUMN sqs2pg.worker.batch_s_max IS 'seconds of its longest batch since it began';
 CREATE INDEX worker_heartbeat ON sqs2pg.worker (pipeline, heartbeat_at);
 
+-- What messages had that no field of the mapping names: how producers drift. Workers add what they
+-- have counted; the status page and `check` read it. `mapping` stands for the names that the mapping
+-- knows, so that what is mapped since is not shown. A name is recorded only with `report_unknown`.
+CREATE TABLE sqs2pg.unknown_field (
+    pipeline smallint NOT NULL,
+    mapping  text NOT NULL,
+    path     text NOT NULL,                 -- as the source of a field; empty: not recorded
+    type     text NOT NULL,                 -- text, number, boolean, null, object, array
+    seen     bigint NOT NULL,
+    first_at timestamptz NOT NULL DEFAULT now(),
+    last_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (pipeline, mapping, path, type)
+);
+COMMENT ON TABLE sqs2pg.unknown_field IS 'Fields of messages that no mapping names, and how often.';
+
 ------------------------------------------------------------------------------------------------
 -- 10. Backfill
 ------------------------------------------------------------------------------------------------
