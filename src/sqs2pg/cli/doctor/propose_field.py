@@ -14,11 +14,9 @@ import msgspec
 from sqs2pg.cli.doctor.personal_names import Category, category_of, snake_case
 from sqs2pg.cli.doctor.sample_shapes import PATTERNS, Shape
 from sqs2pg.mapping.field_types import FIELD_TYPES
-from sqs2pg.settings import Field
 from sqs2pg.settings.fields import DROP
 from sqs2pg.settings.mask_rules import MASKABLE
 
-SETTINGS = {field.encode_name for field in msgspec.structs.fields(Field)}
 _NUMBERS = ["integer", "bigint", "numeric"]
 _MOMENT = re.compile(
     r"(^|_)(ts|time|times|timestamp|date|datetime|epoch|at|on|since|until|when|created|updated|"
@@ -75,11 +73,9 @@ def propose_scalar(
     field: dict[str, Any] = {"source": source, "column": column}
     stands_for = category(steps, shape, inherited)
     type_settings, note = _typed(shape, _snake(steps[-1]), personal=bool(stands_for))
-    if not type_settings.keys() <= SETTINGS:
-        type_settings = {} if shape.kinds.keys() <= {"text", "null"} else {"type": "jsonb"}
     field |= type_settings
     if stands_for:
-        return _masked(field, shape, stands_for)
+        return _masked(field, shape, stands_for, named=bool(category_of(tuple(steps)) or inherited))
     if shape.kinds.keys() & {"array", "object"}:
         below = shape.categories_below(tuple(steps))
         if below:
@@ -93,7 +89,7 @@ def dropped(source: str, shape: Shape, why: str) -> Proposed:
     return Proposed({"source": source, "mask": DROP}, note, shape=shape)
 
 
-def _masked(field: dict[str, Any], shape: Shape, stands_for: Category) -> Proposed:
+def _masked(field: dict[str, Any], shape: Shape, stands_for: Category, *, named: bool) -> Proposed:
     looks = f"looks personal ({stands_for})"
     type_ = field.get("type", "text")
     if type_ in ("inet", "date", "timestamptz", "version") and shape.kinds.keys() <= {
@@ -104,7 +100,7 @@ def _masked(field: dict[str, Any], shape: Shape, stands_for: Category) -> Propos
         type_ = "text"
     if stands_for == "secret":
         return dropped(field["source"], shape, "looks like a secret")
-    if shape.prose and not shape.kinds["number"] and shape.personal:
+    if shape.prose and not named and stands_for != "user_agent":
         return dropped(field["source"], shape, f"a text with personal data in it ({stands_for})")
     if type_ not in MASKABLE:
         return dropped(field["source"], shape, f"{looks}, and no mask fits its type")
@@ -137,7 +133,7 @@ def _typed(shape: Shape, name: str, *, personal: bool) -> tuple[dict[str, Any], 
     texts = {form.removeprefix("text: ") for form in forms if form.startswith("text: ")}
     numbers = {form for form in forms if not form.startswith("text: ")}
     settings: dict[str, Any] = {}
-    if "empty" in texts and texts != {"empty"} and "empty" in SETTINGS:
+    if "empty" in texts and texts != {"empty"}:
         settings["empty"] = "null"
         texts.discard("empty")
     if kinds == {"boolean"} or (kinds == {"boolean", "text"} and texts == {"boolean"}):
@@ -178,7 +174,7 @@ def _number(
 ) -> tuple[dict[str, Any], str]:
     if not numbers and (personal or _WORD_OF_CODES.search(name)):
         return {}, ""  # digits that nobody adds up, with zeros in front some day
-    if not personal and "format" in SETTINGS and _MOMENT.search(name):
+    if not personal and _MOMENT.search(name):
         for unit in ("epoch_s", "epoch_ms", "epoch_us"):
             if unit in shape.epochs:
                 return {"type": "timestamptz", "format": unit, **settings}, ""
@@ -190,8 +186,6 @@ def _number(
 def _moment(texts: set[str], settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if texts in ({"uuid"}, {"date"}, {"timestamptz"}):
         return {"type": next(iter(texts)), **settings}, ""
-    if "format" not in SETTINGS:
-        return {}, ""
     if texts <= {"iso8601", "timestamptz"}:
         return {"type": "timestamptz", "format": "iso8601", **settings}, ""
     if texts <= {"iso8601", "timestamptz", "iso8601 without offset"}:

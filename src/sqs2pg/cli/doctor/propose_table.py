@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqs2pg.cli.doctor.personal_names import Category, category_of
-from sqs2pg.cli.doctor.propose_field import SETTINGS, Proposed, category, propose_scalar
+from sqs2pg.cli.doctor.propose_field import Proposed, category, propose_scalar
 from sqs2pg.cli.doctor.propose_mapping import Leaf, Proposal, Table, column_names, leaves
 from sqs2pg.cli.doctor.sample_shapes import Shape, shape_of
 from sqs2pg.mapping.columns import Column
@@ -92,7 +92,7 @@ def _type_for(column: Column, leaf: Leaf | None) -> dict[str, Any]:
         return {"type": seen["type"]} if kept and "format" not in seen else {}
     quoted = any(form.startswith("text: ") for form in leaf.shape.forms)
     if FIELD_TYPES[type_].json_kind in ("number", "boolean"):
-        return plain | ({"from": "text"} if quoted and "from" in SETTINGS else {})
+        return plain | ({"from": "text"} if quoted else {})
     if type_ in ("date", "timestamptz"):
         return plain | {name: seen[name] for name in _CONVERSIONS if name in seen}
     return plain
