@@ -114,9 +114,10 @@ class Shell:
 def bare_environment() -> dict[str, str]:
     """Return this process's environment less everything that points anywhere.
 
-    SQS2PG_NATIVE stays: it chooses the executor of a whole suite.
+    SQS2PG_NATIVE stays: it chooses the executor of a whole suite. A start that fails does so at
+    once.
     """
-    return {
+    return {"SQS2PG_START_TIMEOUT_S": "0"} | {
         name: value
         for name, value in os.environ.items()
         if name == "SQS2PG_NATIVE"

@@ -44,6 +44,13 @@ LOCK_NOT_AVAILABLE = "55P03"
 # The server is going away, or has become a standby.
 _GOING_AWAY = ("08", "25", "57")
 
+# Of a command's FatalFault: the connection broke, the server stops, starts or lacks something for
+# now, or somebody held a lock.
+_PASSING = (
+    *("postgres_08001", "postgres_08003", "postgres_08004", "postgres_08006", "postgres_40"),
+    *("postgres_53", "postgres_55P03", "postgres_57", "postgres_no_answer"),
+)
+
 _COPY_LINE = re.compile(r"^COPY [^\n]*?, line (\d+)(?:, column ([^:\n]+):)?", re.MULTILINE)
 
 # "Partition key of the failing row contains (column) = (value).", in the server's language. It
@@ -249,6 +256,11 @@ def is_row_state(sqlstate: str) -> bool:
         or sqlstate == _ROW_TOO_LARGE
         or (family not in _TAKEN and family[0] in "56789IJKLMNOPQRSTUVWYZ")
     )
+
+
+def is_passing(code: str) -> bool:
+    """Whether what a fault's code says of PostgreSQL may pass by itself."""
+    return code.startswith(_PASSING)
 
 
 def explain(error: psycopg.Error) -> FatalFault:

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from sqs2pg.errors import Sqs2pgError, unforeseen
 from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.runners.patient_start import open_in_time
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import Snapshot
@@ -27,7 +28,10 @@ log = structlog.get_logger(__name__)
 
 
 class ReloadingPipeline:
-    """A pipeline, and its successors. `async with` opens the first one and closes the last."""
+    """A pipeline, and its successors. `async with` opens the first one and closes the last.
+
+    The first one has `start_timeout_s` to start. A successor does not wait: the old one works.
+    """
 
     def __init__(
         self,
@@ -45,13 +49,15 @@ class ReloadingPipeline:
         self._read = read
         self._refused = refused
         self._opened = opened
+        self._settings = settings
         self.current = Pipeline(settings)
         self._before = Totals()
         self._wanted = asyncio.Event()
         self._stopping = False
 
     async def __aenter__(self) -> Self:
-        await self.current.open()
+        metrics, limit_s = self.current.metrics, self._settings.start_timeout_s
+        self.current = await open_in_time(lambda: Pipeline(self._settings, metrics), limit_s)
         self._opened(self.current)
         return self
 

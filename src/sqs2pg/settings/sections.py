@@ -338,6 +338,14 @@ class Settings(Section, frozen=True):
         float,
         Meta(ge=0, le=900, description="from SIGTERM to exit; Kubernetes allows 30 s by default"),
     ] = 25.0
+    start_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="how long `run` tries to start while database or queue is away",
+        ),
+    ] = 30.0
     source: SourceSettings = SourceSettings()
     envelope: EnvelopeSettings = EnvelopeSettings()
     sink: SinkSettings = SinkSettings()

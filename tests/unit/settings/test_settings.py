@@ -235,6 +235,7 @@ RANGES = [
     ("quarantine", "retention_days", 1, 3_650),
     ("ledger", "retention_days", 15, 3_650),
     ("", "shutdown_grace_s", 0, 900),
+    ("", "start_timeout_s", 0, 3600),
     ("aws_lambda", "margin_s", 2, 120),
     ("ray", "consumers_min", 0, 10_000),
     ("ray", "consumers_max", 1, 10_000),
