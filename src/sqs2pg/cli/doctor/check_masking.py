@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, ok, warn
-from sqs2pg.cli.doctor.personal_names import mentions_personal
+from sqs2pg.cli.doctor.personal_names import category_of, mentions_personal
+from sqs2pg.mapping.known_names import member_names
 from sqs2pg.mask.registry import KEYED, properties
 from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import Field, Settings
@@ -20,7 +21,7 @@ async def check_masking(context: Context) -> list[Finding]:
     masked = [field for field in fields if field.mask != "keep"]
     findings = [_masked(field) for field in masked]
     kept = [field.name for field in fields if field.mask == "keep"]
-    personal = [name for name in kept if mentions_personal(name)]
+    personal = [field.name for field in fields if field.mask == "keep" and _is_personal(field)]
     if personal:
         findings.append(
             warn(
@@ -38,6 +39,17 @@ async def check_masking(context: Context) -> list[Finding]:
         rest = f"{dropped}unknown fields: {settings.unknown_fields}"
         findings.append(ok("masking policy", f"{len(masked)} masked; kept: {shown}; {rest}"))
     return findings + _erasure(settings)
+
+
+def _is_personal(field: Field) -> bool:
+    """Whether a field is named like personal data. Ids are often kept on purpose."""
+    if field.type == "boolean":
+        return False  # such as email_verified
+    if mentions_personal(field.name):
+        return True
+    return any(
+        category_of(member_names(source)) not in (None, "person_id") for source in field.sources
+    )
 
 
 def _erasure(settings: Settings) -> list[Finding]:

@@ -135,7 +135,8 @@ def _is_ipv6(match: re.Match[str]) -> bool:
         ipaddress.IPv6Address(match[0])
     except ValueError:
         return False
-    return len(match[0]) > 3  # "::" and "::1" are no person's
+    # "::" and "::1" are no person's, and "a::b" is rather code.
+    return len(match[0]) > 3 and any(map(str.isdigit, match[0]))
 
 
 def is_card(text: str) -> bool:

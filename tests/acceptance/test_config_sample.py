@@ -1,0 +1,90 @@
+"""`sqs2pg config test --sample`: what would become of messages, which stay where they are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.shell import Shell
+
+Send = Callable[[list[str]], list[str]]
+MAPPING = """
+[[field]]
+source = "id"
+column = "id"
+required = true
+[[field]]
+source = "email"
+column = "email"
+kind = "email"
+mask = "pseudonymize"
+[[field]]
+source = "n"
+column = "n"
+type = "integer"
+"""
+GOOD = [{"id": f"o{i}", "email": f"canary{i}@example.org", "n": i} for i in range(3)]
+BAD = ["not json", '{"id": "o4", "n": "canary-number"}', '{"email": "canary5@example.org"}']
+
+
+@pytest.fixture
+def mapped(shell: Shell) -> Shell:
+    (shell.folder / "sqs2pg.toml").write_text(f'[sink]\ntable = "orders"\n{MAPPING}')
+    return shell
+
+
+def waiting(sqs: Any, queue_url: str) -> int:
+    names = ["ApproximateNumberOfMessages"]
+    found = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    return int(found["ApproximateNumberOfMessages"])
+
+
+def test_rows_are_masked_and_each_quarantine_is_named(
+    mapped: Shell, send: Send, sqs: Any, queue_url: str
+) -> None:
+    ids = send([*map(json.dumps, GOOD), *BAD])
+    found = mapped("config", "test", "--sample", "10", "--json", code=1).last
+    assert (found["ok"], found["messages"], found["without"]) == (False, 6, ["table"])
+    assert {row["id"] for row in found["rows"]} == {"o0", "o1", "o2"}
+    assert all(row["email"].startswith("v1_") for row in found["rows"])
+    assert {(one["message_id"], one["code"], one["field"]) for one in found["quarantined"]} == {
+        (ids[3], "not_json", ""),
+        (ids[4], "wrong_type", "n"),
+        (ids[5], "missing_field", "id"),
+    }
+    assert found["faults"] == {"not_json": 1, "wrong_type": 1, "missing_field": 1}
+    told = mapped("config", "test", "--sample", "10", code=1)
+    assert f"QUARANTINE {ids[4]}: wrong_type n" in told.out
+    assert "6 messages: 3 rows, 3 would be quarantined" in told.out
+    assert "tried without the table" in told.err
+    assert "canary" not in told.out + told.err + json.dumps(found)
+    assert waiting(sqs, queue_url) == 6
+    mapped("migrate")
+    found = mapped("config", "test", "--sample", "10", "--json", code=1).last
+    assert (found["without"], len(found["rows"])) == ([], 3)
+
+
+def test_exit_codes(mapped: Shell, send: Send) -> None:
+    assert "no message to try" in mapped.error("config", "test", "--sample", "5", code=2)
+    assert "--sample" in mapped.error("config", "test", "--sample", "0", code=2)
+    assert "nowhere.jsonl" in mapped.error("config", "test", "--sample", "nowhere.jsonl", code=2)
+    send([json.dumps(GOOD[0])])
+    assert mapped("config", "test", "--sample", "5", "--json").last["ok"]
+
+
+def test_an_archive_needs_no_queue(mapped: Shell) -> None:
+    packed = gzip.compress("\n".join([*map(json.dumps, GOOD), BAD[1]]).encode())
+    (mapped.folder / "old.jsonl.gz").write_bytes(packed)
+    nowhere = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "DATABASE_URL": "host=127.0.0.1 port=9",
+    }
+    found = mapped("config", "test", "--sample", "old.jsonl.gz", "--json", code=1, **nowhere).last
+    assert (len(found["rows"]), found["without"]) == (3, ["table"])
+    assert [(q["message_id"], q["code"]) for q in found["quarantined"]] == [
+        ("line 4", "wrong_type")
+    ]
