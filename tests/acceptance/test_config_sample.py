@@ -88,3 +88,18 @@ def test_an_archive_needs_no_queue(mapped: Shell) -> None:
     assert [(q["message_id"], q["code"]) for q in found["quarantined"]] == [
         ("line 4", "wrong_type")
     ]
+
+
+def test_a_backfill_reports_what_no_field_names(mapped: Shell, send: Send) -> None:
+    settings = (mapped.folder / "sqs2pg.toml").read_text()
+    (mapped.folder / "sqs2pg.toml").write_text(f"report_unknown = true\n{settings}")
+    (mapped.folder / "old.jsonl").write_text("\n".join(json.dumps({**o, "plan": 1}) for o in GOOD))
+    mapped("migrate")
+    mapped("backfill", "old.jsonl")
+    report = mapped("check", "--json").last
+    [found] = [one for one in report["checks"] if one["name"] == "unknown fields"]
+    assert (found["status"], found["detail"]) == (
+        "warn",
+        "seen, and named by no field: plan number 3",
+    )
+    assert '[[field]]\nsource = "plan"\ncolumn = "plan"\ntype = "numeric"' in found["remedy"]

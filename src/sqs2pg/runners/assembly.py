@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
-from sqs2pg.errors import FatalFault, KeyFault, TransientFault
+from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
@@ -28,6 +29,7 @@ from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
 from sqs2pg.postgres.reject_streak import Streak
 from sqs2pg.postgres.sink import Sink
+from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.runners.compile_plan import compile_plan
 from sqs2pg.runners.connect import Connector, connect, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
@@ -140,6 +142,19 @@ async def assemble_processors(
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
 
 
+async def record_unknown(
+    session: Session, settings: Settings, pipeline: int, metrics: Metrics
+) -> None:
+    """Record the unknown fields that a command has counted, which has no heartbeat to do it."""
+    counts = metrics.unknown.take()
+    if not counts:
+        return
+    digest = UnknownMembers(settings).digest
+    registry = UnknownFieldRegistry(pipeline, digest, names=settings.report_unknown)
+    with suppress(Sqs2pgError):  # a report: the work is done and on record
+        await registry.add(session, counts)
+
+
 async def _require_writable(sink: Sink, plan: SinkPlan) -> None:
     """Rehearse a batch before anything is received: no message is held for what never ends.
 
@@ -181,13 +196,16 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
         assemble_processors(one, endpoints, archive=True) as made,
         connected(settings) as session,
     ):
-        yield partial(
-            Backfill,
-            session,
-            made.processors[0],
-            made.sink_plan.id,
-            batch_lines=settings.sink.batch_rows_max,
-        )
+        try:
+            yield partial(
+                Backfill,
+                session,
+                made.processors[0],
+                made.sink_plan.id,
+                batch_lines=settings.sink.batch_rows_max,
+            )
+        finally:
+            await record_unknown(session, settings, made.sink_plan.id, made.metrics)
 
 
 async def assemble_replay(

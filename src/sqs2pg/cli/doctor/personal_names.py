@@ -113,7 +113,7 @@ _LAST: tuple[tuple[Category, str], ...] = (
         "person_id",
         (
             r"(.+_)?(user|device|customer|person|patient|member|account|session|visitor|employee|"
-            r"guest|client|subscriber|owner|contact|cookie|anonymous|distinct|player)"
+            r"guest|client|subscriber|owner|contact|cookie|anonymous|distinct|player|principal)"
             r"(_?(id|uuid|guid|key|ref))?"
         ),
     ),
@@ -126,7 +126,7 @@ _PEOPLE = re.compile(
     r"author|buyer|seller|passenger|driver|student|subscriber|billing|shipping|profile|"
     r"card_?holder|holder|payee|beneficiary|child|children|parent|spouse|attendee|participant|"
     r"traveller|traveler|applicant|friend|follower|staff|client|assignee|creator|reporter)s?"
-    r"(_?(info|data|details|profile|list))?\Z"
+    r"(_?(info|data|details|profile|list|identity|account))?\Z"
 )
 """Objects that stand for people: in these `name`, `age` and the parts of an address are personal.
 """
@@ -137,7 +137,7 @@ _PLACES = re.compile(
 _OF_PEOPLE: dict[str, Category] = {
     **dict.fromkeys(("name", "first", "last", "middle", "nick", "alias", "title"), "name"),
     **dict.fromkeys(("age", "photo", "avatar", "picture", "bio", "race"), "sensitive"),
-    **dict.fromkeys(("id", "uuid", "guid", "uid"), "person_id"),
+    **dict.fromkeys(("id", "uuid", "guid", "uid", "arn", "handle"), "person_id"),
     **dict.fromkeys(("city", "town", "state", "region", "province", "county", "line1", "line2",
                      "location", "hometown"), "address"),
     "number": "phone",

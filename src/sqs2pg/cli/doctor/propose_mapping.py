@@ -33,7 +33,7 @@ _WRAPPER_MAX = 3
 """Values beside an array in a document that is only its wrapper."""
 _INHERITED = frozenset({"location", "national_id", "account", "name", "address", "phone", "email"})
 """What an object stands for, its members do too: {"name": {"first": …, "last": …}}."""
-_ID = re.compile(r"(^|[._])(id|uuid|guid|key|number|no|ref)$", re.IGNORECASE)
+_ID = re.compile(r"(^|_)(id|uuid|guid|key|number|no|ref)$")
 
 
 class Table(msgspec.Struct):
@@ -137,14 +137,19 @@ def _tables_of(documents: Sequence[Any], name: str, when: str, *, explode: bool)
 def _anchor(shape: Shape, total: int) -> str:
     """Return a name that every document has, an id if there is one; "" where there is none."""
     always = [name for name, member in shape.members.items() if member.present == total]
-    return next((n for n in always if _ID.search(n)), next(iter(always), ""))
+    return next((n for n in always if _ID.search(_snake(n))), next(iter(always), ""))
 
 
 def _key(fields: list[Proposed]) -> list[Proposed] | None:
     """Return the field by which rows of other tables refer to a document's row."""
     required = [one for one in fields if one.field.get("required") and not one.left_out]
-    named = [one for one in required if _ID.search(_snake(one.field["source"]))]
-    return (named or required)[:1] or None
+    return sorted(required, key=_rank_as_key)[:1] or None
+
+
+def _rank_as_key(one: Proposed) -> tuple[bool, bool, int]:
+    """Return how fit a field is to tell documents apart, the fittest lowest."""
+    source, type_ = _snake(one.field["source"]), one.field.get("type")
+    return not _ID.search(source), type_ != "uuid", one.field["source"].count(".")
 
 
 def _child(array: Leaf, table: str, parents: list[Proposed] | None) -> Table:
