@@ -66,7 +66,10 @@ class BatchReporter:
     def unknown(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Count fields that no field of the mapping names, by path and type."""
         self._metrics.unknown.add(counts)
+        by_type: dict[str, int] = {}
         for (_, type_), count in counts.items():
+            by_type[type_] = by_type.get(type_, 0) + count
+        for type_, count in by_type.items():
             self._metrics.fields_unknown.labels(type_).inc(count)
 
     def committed(

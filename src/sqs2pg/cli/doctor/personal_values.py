@@ -49,6 +49,7 @@ _CALLED = re.compile(r"(?i)\b(?:phone|tel|call|mobile|cell|fax|reach|text|ring|d
 # Not the days and times in a text, which look like the groups of a number.
 _MOMENT = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?: ?[+-]\d\d:?\d\d)?"
+    r"|(?<![\d./-])\d{1,2}([./-])\d{1,2}\1(?:\d{4}|\d\d)(?![\d./-])"
 )
 _SECRET = re.compile(
     r"eyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]*"  # a JSON Web Token, RFC 7519

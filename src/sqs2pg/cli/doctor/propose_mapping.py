@@ -123,7 +123,9 @@ def _tables_of(documents: Sequence[Any], name: str, when: str, *, explode: bool)
     if len(arrays) == 1 and len(own) <= _WRAPPER_MAX:
         [array] = arrays
         if array.shape.present == total and (key is None or array.shape.empty == 0):
-            return [_child(array, name, main.fields)]
+            whole = _child(array, name, main.fields)
+            whole.when = ""  # there is no other table: a document without it is a fault
+            return [whole]
     anchor = _anchor(shape, total)
     if not anchor or not main.fields:
         kept = list(leaves(shape, explode=False))
