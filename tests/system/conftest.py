@@ -1,4 +1,4 @@
-"""What production has and the embedded default lacks: PostgreSQL 15 with TLS, and PgBouncer.
+"""What production has and the embedded default lacks: PostgreSQL 15 with TLS, and poolers.
 
 One cluster and one pooler per pytest process, of the system's own programs, on free ports and on
 data of their own; a fresh database per test. The pipeline's role owns its databases and nothing
@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Pooler:
-    """A PgBouncer that runs."""
+    """A PgBouncer or pgpool-II that runs."""
 
     port: int
     child: Child = field(repr=False)
@@ -140,28 +141,17 @@ def pgbouncer_before(
     cluster: Cluster, folder: RunFolder, mode: str = "transaction", more: str = ""
 ) -> Iterator[Pooler]:
     """Run PgBouncer before the cluster. `more` are lines of its settings."""
-    program = require(shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"))
-    name = f"pgbouncer_{secrets.token_hex(4)}"
-    own = folder.make_private(name)
+    own = folder.make_private(f"pgbouncer_{secrets.token_hex(4)}")
     users, settings = own / "users.txt", own / "pgbouncer.ini"
-    port = reserve_port()
-    child = Child(
-        "PgBouncer",
-        folder,
-        log_file=folder.path / f"{name}.log",
-        environment={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-        death_signal=signal.SIGKILL,
-        account=folder.account,
-    )
-    started = Pooler(port.getsockname()[1], child)
     users.write_text(f'"{ROLE}" "{cluster.password}"\n')
+    port = reserve_port()
     settings.write_text(
         f"""
 [databases]
 * = host=127.0.0.1 port={cluster.server.port}
 [pgbouncer]
 listen_addr = 127.0.0.1
-listen_port = {started.port}
+listen_port = {port.getsockname()[1]}
 unix_socket_dir =
 pool_mode = {mode}
 auth_type = scram-sha-256
@@ -174,11 +164,77 @@ server_tls_ca_file = {cluster.tls.authority}
 {more}
 """
     )
-    for path in (users, settings):
-        path.chmod(0o600)
-        folder.give(path)
+    with _running(cluster, folder, "pgbouncer", [settings], port, [users, settings]) as started:
+        yield started
+
+
+@contextmanager
+def pgpool_before(cluster: Cluster, folder: RunFolder) -> Iterator[Pooler]:
+    """Run pgpool-II before the cluster, with what it needs for one server and no cache."""
+    own = folder.make_private(f"pgpool_{secrets.token_hex(4)}")
+    settings, access, users = own / "pgpool.conf", own / "pool_hba.conf", own / "pool_passwd"
+    users.write_text(f"{ROLE}:TEXT{cluster.password}\n")
+    access.write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+    port, control = reserve_port(), reserve_port()
+    settings.write_text(
+        f"""
+backend_clustering_mode = 'streaming_replication'
+sr_check_period = 0
+sr_check_user = '{ROLE}'
+sr_check_database = 'postgres'
+search_primary_node_timeout = 5
+listen_addresses = '127.0.0.1'
+port = {port.getsockname()[1]}
+pcp_listen_addresses = '127.0.0.1'
+pcp_port = {control.getsockname()[1]}
+socket_dir = '{own}'
+pcp_socket_dir = '{own}'
+pid_file_name = '{own}/pgpool.pid'
+logdir = '{own}'
+backend_hostname0 = '127.0.0.1'
+backend_port0 = {cluster.server.port}
+num_init_children = 12
+enable_pool_hba = on
+pool_passwd = '{users}'
+ssl = on
+ssl_cert = '{cluster.tls.certificate}'
+ssl_key = '{cluster.tls.key}'
+"""
+    )
+    arguments = ["-n", "-f", settings, "-a", access]
+    files = [settings, access, users]
     try:
-        child.start([program, settings])
+        with _running(cluster, folder, "pgpool", arguments, port, files) as started:
+            yield started
+    finally:
+        control.close()
+
+
+@contextmanager
+def _running(
+    cluster: Cluster,
+    folder: RunFolder,
+    program: str,
+    arguments: list[str | Path],
+    port: socket.socket,
+    files: list[Path],
+) -> Iterator[Pooler]:
+    """Run a pooler that listens on `port` as the servers' user, who alone may read its files."""
+    path = require(shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"))
+    child = Child(
+        program,
+        folder,
+        log_file=folder.path / f"{files[0].parent.name}.log",
+        environment={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+        death_signal=signal.SIGKILL,
+        account=folder.account,
+    )
+    started = Pooler(port.getsockname()[1], child)
+    for file in files:
+        file.chmod(0o600)
+        folder.give(file)
+    try:
+        child.start([path, *arguments])
         dsn = cluster.dsn("postgres", started.port)
         answered = child.wait_until(lambda: answers(dsn), deadline=time.monotonic() + START_S_MAX)
         assert answered, child.log_file.read_text()

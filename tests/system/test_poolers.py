@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from sqs2pg.cli.embedded.run_folder import RunFolder
-from tests.system.conftest import Cluster, pgbouncer_before
+from tests.system.conftest import Cluster, pgbouncer_before, pgpool_before
 
 pytestmark = pytest.mark.system
 
@@ -40,6 +41,40 @@ def test_a_pooler_that_keeps_transactions_together_is_fine(
         shell("migrate")
         assert shell("check", "--json").last["ok"] is True
         shell("run", "--drain")
+
+
+def test_pgpool_takes_whatever_the_pipeline_sends(
+    make_shell: Callable[[str], Any],
+    cluster: Cluster,
+    system_folder: RunFolder,
+    postgres15: str,
+    tmp_path: Path,
+) -> None:
+    database = str(conninfo_to_dict(postgres15)["dbname"])
+    archive = tmp_path / "logins.jsonl"
+    archive.write_text("".join(f'{{"user_id": "u{n}", "ip": "10.0.0.{n}"}}\n' for n in range(90)))
+    with pgpool_before(cluster, system_folder) as pooler:
+        shell = make_shell(cluster.dsn(database, pooler.port))
+        shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
+        shell("migrate")
+        assert shell("check", "--json").last["ok"] is True
+        shell("send", "--file", str(archive))
+        assert shell("run", "--drain", "--json").last["written"] == 90
+        assert shell("backfill", str(archive), "--json").last["written"] == 90
+        shell("keys", "rotate", "pseudonym")
+        assert shell("keys", "rekey", "--json").last["rows_left"] == 0
+        assert shell("forget", "u7", "--reason", "a test", "--json").last["rows_changed"] == 2
+        assert shell("reveal", "--user", "u8", "--all", "--reason", "a test", "--json").last["rows"]
+        assert shell("verify", "--json").last["ok"] is True
+        wrong = cluster.dsn(database, pooler.port).replace(cluster.password, "wrong")
+        assert "refused the login" in shell.error("verify", code=1, DATABASE_URL=wrong)
+        nowhere = cluster.dsn("no_such_database", pooler.port)
+        assert "does not exist" in shell.error("verify", code=1, DATABASE_URL=nowhere)
+        with psycopg.connect(postgres15) as owner:
+            owner.execute("ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY")
+            owner.execute("ALTER TABLE user_logins FORCE ROW LEVEL SECURITY")
+        assert shell("check", "--json", code=1).last["ok"] is False
+        assert "user_logins" in shell.error("run", "--drain", code=1)
 
 
 def test_statement_mode_is_named(
