@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from sqs2pg.cli.embedded import Postgres
 
@@ -57,11 +58,14 @@ async def test_a_crash_right_after_commit_keeps_the_rows(
 async def test_a_server_that_comes_and_goes_is_followed(
     world: World, met: Met, server: Postgres
 ) -> None:
-    async with world.consuming() as running:
-        for turn in range(1, 4):
-            world.send_logins(users(COUNT, f"turn{turn}-"))
-            server.stop("immediate")
-            await running.until(met("postgres_08001", turn))
-            server.start()
-            await running.until(world.deleted(turn * COUNT))
+    with capture_logs() as logs:
+        async with world.consuming(sink={"connections": 1}) as running:
+            for turn in range(1, 4):
+                world.send_logins(users(COUNT, f"turn{turn}-"))
+                server.stop("immediate")
+                await running.until(met("postgres_08001", turn))
+                server.start()
+                await running.until(world.deleted(turn * COUNT))
+                said = [one["event"] for one in logs if "database" in one["event"]]
+                assert said == ["database away, receiving paused", "database back"] * turn
     await world.check([name for turn in (1, 2, 3) for name in users(COUNT, f"turn{turn}-")])

@@ -48,6 +48,12 @@ RELEASE_S = 2.0
 _LAST_S = 0.2
 """What each last step gets where the grace period is over already."""
 
+_AWAY = (
+    *("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer"),
+    "postgres_25006",
+)
+"""Codes of a database that is not there, is full, or cannot be written to."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -120,6 +126,7 @@ class Consumer:
         )
         self._busy = 0
         self._receiving = True
+        self._database_away = False  # as the log says
         self._idle = asyncio.Event()  # set whenever a poll, a batch or a delete ends
         self._mixed, self._mixed_at = 0, 0.0  # batches refused alike in a row, and when
         self._began = time.monotonic()
@@ -242,8 +249,7 @@ class Consumer:
                 if found.alike or not batch:
                     break
             attempt += 1
-            self.pollers.gate.close()
-            self.liveness.paused = True
+            self._pause(code)
             log.warning(
                 "write failed; messages are held",
                 code=code or "released",
@@ -252,9 +258,23 @@ class Consumer:
                 batch=processor.batch_id,
             )
             await asyncio.sleep(backoff_s(attempt))
+        self._resume()
+        return waiting
+
+    def _pause(self, code: str) -> None:
+        """Receive no more while writes fail with a code."""
+        self.pollers.gate.close()
+        self.liveness.paused = True
+        if not self._database_away and code.startswith(_AWAY):
+            self._database_away = True
+            log.warning("database away, receiving paused", code=code)
+
+    def _resume(self) -> None:
         self.pollers.gate.open()
         self.liveness.resume()
-        return waiting
+        if self._database_away:
+            self._database_away = False
+            log.info("database back")
 
     async def _mix(self, batch: list[Message]) -> None:
         """Let messages that are refused alike be tried again, later, together with others.
