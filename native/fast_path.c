@@ -38,9 +38,20 @@ struct unit {
     uint32_t drops;   /* one bit for each of the plan's `drop`: whether the document has it */
 };
 
+struct line { /* of an archive: a unit that no Python object has been made of */
+    const char *at;
+    size_t len;
+    int64_t sent_ms;
+};
+
+enum { LINE_PREFIX_CHARS = 28 }; /* of a line's id; its number has the other eight */
+
 struct batch {
     Py_ssize_t count, written;
-    PyObject *sequence, *attributes;
+    PyObject *sequence, *attributes; /* `sequence`: the units, messages or lines */
+    const struct line *lines; /* NULL: the units are messages */
+    const char *prefix; /* of the lines' ids */
+    uint32_t first; /* the number of the first line */
     enum keying keying;
     int named; /* keys may name events: several ids may have one */
     int in_order; /* rows come in the order of the units, not of the keys */
@@ -213,22 +224,34 @@ static size_t length_of(PyObject *text)
     return PyUnicode_CheckExact(text) ? (size_t)PyUnicode_GET_LENGTH(text) : 0;
 }
 
-/* At least as many records as a text of ASCII, or of bytes, can have; of others one. */
-static size_t records_at_most(const struct plan *plan, PyObject *content)
+/* At least as many records as a text of ASCII, or of bytes, can have. */
+static size_t records_within(const struct plan *plan, const char *at, size_t len)
 {
-    const char *at = NULL;
-    size_t found = 1, len = length_of(content);
+    size_t found = 1;
     if (plan->groups == 0 && plan->records == RECORDS_ONE)
         return 1;
-    if (PyBytes_CheckExact(content))
-        at = PyBytes_AS_STRING(content);
-    else if (PyUnicode_CheckExact(content) && PyUnicode_IS_COMPACT_ASCII(content))
-        at = (const char *)PyUnicode_1BYTE_DATA(content);
-    else
-        return len / 2 + 1;
     for (size_t i = 0; i < len; i++)
         found += at[i] == (plan->groups > 0 ? ',' : '{');
     return found;
+}
+
+/* The same of a content; of text that is not ASCII more. */
+static size_t records_at_most(const struct plan *plan, PyObject *content)
+{
+    size_t len = length_of(content);
+    if (PyBytes_CheckExact(content))
+        return records_within(plan, PyBytes_AS_STRING(content), len);
+    if (PyUnicode_CheckExact(content) && PyUnicode_IS_COMPACT_ASCII(content))
+        return records_within(plan, (const char *)PyUnicode_1BYTE_DATA(content), len);
+    return plan->groups == 0 && plan->records == RECORDS_ONE ? 1 : len / 2 + 1;
+}
+
+static void count_slices(const struct plan *plan, struct batch *batch, const struct slice *slices)
+{
+    for (int t = 0; t < plan->targets; t++) {
+        batch->bytes += slices[t].len;
+        batch->records += slices[t].count;
+    }
 }
 
 /* Count what a unit adds to the batch: what was taken out of its envelope, its lines, or what Python
@@ -238,10 +261,7 @@ static int count_unit(const struct plan *plan, struct batch *batch, PyObject *me
 {
     if (batch->open != NULL)
         batch->bytes += length_of(content);
-    for (int t = 0; t < plan->targets; t++) {
-        batch->bytes += slices[t].len;
-        batch->records += slices[t].count;
-    }
+    count_slices(plan, batch, slices);
     if (made || content == Py_None)
         return 0;
     PyObject *payload = field_of(&f_payload, message);
@@ -285,9 +305,50 @@ static uint32_t drops_of(const struct plan *plan, const struct work *work)
     return drops;
 }
 
+/* Read a message's content into the lines: 1; 0 where it is left to Python; -1 with an exception. */
+static int read_message(const struct plan *plan, struct batch *batch, Py_ssize_t i,
+                        struct about *about, struct value *attributes, PyObject **content)
+{
+    PyObject *message = PySequence_Fast_GET_ITEM(batch->sequence, i);
+    int made = 1;
+    if ((*content = content_of(batch, message)) == NULL)
+        return -1;
+    if (plan->attributes > 0)
+        made = read_attributes(batch->attributes, message, attributes);
+    return made > 0 ? add_lines(plan, *content, about, &batch->work) : made;
+}
+
+/* The same of an archive's line, which has no attributes. No Python here: -1 where there is no
+ * memory. */
+static int read_line(const struct plan *plan, struct batch *batch, Py_ssize_t i,
+                     struct about *about, struct value *attributes)
+{
+    const struct line *line = &batch->lines[i];
+    for (int name = 0; name < plan->attributes; name++)
+        attributes[name] = (struct value){.is = ABSENT};
+    int made = text_is_utf8(line->at, line->len) &&
+               plan_write(plan, line->at, line->len, about, &batch->work);
+    return batch->work.failed ? -1 : made;
+}
+
+/* Count what a unit that was read adds to the batch; -1 with an exception. */
+static int count_read(const struct plan *plan, struct batch *batch, Py_ssize_t i, PyObject *content,
+                      const struct slice *slices, int made)
+{
+    if (batch->lines == NULL)
+        return content == NULL ? 0
+                               : count_unit(plan, batch, PySequence_Fast_GET_ITEM(batch->sequence, i),
+                                            content, slices, made);
+    count_slices(plan, batch, slices);
+    if (!made && (batch->skip == NULL || !batch->skip[i])) {
+        batch->bytes += batch->lines[i].len;
+        batch->records += records_within(plan, batch->lines[i].at, batch->lines[i].len);
+    }
+    return 0;
+}
+
 /* Read one unit into its lines: 1; 0 where it is left to Python; -2 where the batch is; -1. */
-static int read_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i, PyObject *message,
-                     struct about *about)
+static int read_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i, struct about *about)
 {
     struct work *work = &batch->work;
     struct slice *slices = &batch->slices[i * plan->targets];
@@ -300,54 +361,76 @@ static int read_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i,
         before[t] = work->count[t];
     }
     int made = batch->skip == NULL || !batch->skip[i];
-    if (made && (content = content_of(batch, message)) == NULL)
-        return -1;
-    if (made && plan->attributes > 0)
-        made = read_attributes(batch->attributes, message, attributes);
-    if (made > 0)
-        made = add_lines(plan, content, about, work);
+    if (made)
+        made = batch->lines ? read_line(plan, batch, i, about, attributes)
+                            : read_message(plan, batch, i, about, attributes, &content);
     int named = made <= 0 || plan->event < 0 || name_event(plan, work, batch->entries[i].key);
     for (int t = 0; t < plan->targets; t++) {
         slices[t].len = (uint32_t)(work->lines[t].len - slices[t].at);
         slices[t].count = (uint32_t)(work->count[t] - before[t]);
     }
-    if (made >= 0 && content != NULL && count_unit(plan, batch, message, content, slices, made) < 0)
+    if (made >= 0 && count_read(plan, batch, i, content, slices, made) < 0)
         made = -1;
-    Py_XDECREF(content);
+    if (content != NULL)
+        Py_DECREF(content);
     if (work->arena.size > ARENA_KEPT_MAX)
         text_forget(&work->arena);
     return made >= 0 && !named ? -2 : made;
 }
 
-/* Read one unit into its entry and its lines: 1; 0 where the batch is left to Python; -1. */
-static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
+/* The id of a line (`line_id` of ledger_key.py). */
+static void write_line_id(const struct batch *batch, Py_ssize_t i, char id[KEY_CHARS])
 {
-    PyObject *message = PySequence_Fast_GET_ITEM(batch->sequence, i);
+    static const char HEX[] = "0123456789abcdef";
+    uint32_t number = batch->first + (uint32_t)i;
+    memcpy(id, batch->prefix, LINE_PREFIX_CHARS);
+    for (int at = KEY_CHARS - 1; at >= LINE_PREFIX_CHARS; at--, number >>= 4)
+        id[at] = HEX[number & 15];
+}
+
+/* Read one unit, of which `about` tells, into its entry and its lines: as pack_one. */
+static int pack_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i, struct about *about)
+{
     struct work *work = &batch->work;
-    struct about about = {.attributes = NULL};
-    if (read_sent_ms(message, &about.sent_ms) < 0)
-        return -1;
-    PyObject *id = read_id(message, &about);
-    if (id == NULL)
-        return -1;
-    if (about.id == NULL ||
-        !write_key(about.id, about.id_len, about.sent_ms, batch->keying, batch->entries[i].key)) {
-        Py_DECREF(id);
+    if (about->id == NULL ||
+        !write_key(about->id, about->id_len, about->sent_ms, batch->keying, batch->entries[i].key))
         return 0;
-    }
     size_t dropped = work->dropped;
-    int made = read_unit(plan, batch, i, message, &about);
-    Py_DECREF(id);
+    int made = read_unit(plan, batch, i, about);
     if (made < 0)
         return made == -2 ? 0 : -1;
-    if (about.sent_ms < batch->oldest_ms)
-        batch->oldest_ms = about.sent_ms;
+    if (about->sent_ms < batch->oldest_ms)
+        batch->oldest_ms = about->sent_ms;
     batch->entries[i].unit = (uint32_t)i;
     batch->units[i] = (struct unit){.state = made ? WRITTEN : LEFT,
                                     .dropped = (uint32_t)(work->dropped - dropped),
                                     .unknown_to = work->unknowns.seen_count,
                                     .drops = made ? drops_of(plan, work) : 0};
     return 1;
+}
+
+/* Read one unit into its entry and its lines: 1; 0 where the batch is left to Python; -1, with an
+ * exception where it is a message. */
+static int pack_one(const struct plan *plan, struct batch *batch, Py_ssize_t i)
+{
+    struct about about = {.id = NULL};
+    if (batch->lines != NULL) {
+        char line_id[KEY_CHARS];
+        write_line_id(batch, i, line_id);
+        about.id = line_id;
+        about.id_len = KEY_CHARS;
+        about.sent_ms = batch->lines[i].sent_ms;
+        return pack_unit(plan, batch, i, &about);
+    }
+    PyObject *message = PySequence_Fast_GET_ITEM(batch->sequence, i);
+    if (read_sent_ms(message, &about.sent_ms) < 0)
+        return -1;
+    PyObject *id = read_id(message, &about);
+    if (id == NULL)
+        return -1;
+    int done = pack_unit(plan, batch, i, &about);
+    Py_DECREF(id);
+    return done;
 }
 
 static int by_key(const void *a, const void *b)
@@ -360,6 +443,8 @@ static int by_key(const void *a, const void *b)
 static int same_id(const struct batch *batch, uint32_t one, uint32_t other)
 {
     struct about a = {.id = NULL}, b = {.id = NULL};
+    if (batch->lines != NULL)
+        return 0; /* each has a number of its own */
     PyObject *first = read_id(PySequence_Fast_GET_ITEM(batch->sequence, one), &a);
     PyObject *second = read_id(PySequence_Fast_GET_ITEM(batch->sequence, other), &b);
     int same = a.id != NULL && b.id != NULL && a.id_len == b.id_len && memcmp(a.id, b.id, a.id_len) == 0;
@@ -395,6 +480,18 @@ static uint32_t unit_at(const struct batch *batch, Py_ssize_t i)
     return batch->in_order ? (uint32_t)i : batch->entries[i].unit;
 }
 
+/* Write one line; return where the next one goes. `id`: NULL where the caller writes it. */
+static char *ledger_line(char *to, const char *key, const char *id, const char *tail, size_t tail_len)
+{
+    memcpy(to, key, KEY_CHARS);
+    to[KEY_CHARS] = '\t';
+    if (id != NULL)
+        memcpy(to + KEY_CHARS + 1, id, KEY_CHARS);
+    to[2 * KEY_CHARS + 1] = '\t';
+    memcpy(to + 2 * KEY_CHARS + 2, tail, tail_len);
+    return to + 2 * KEY_CHARS + 2 + tail_len;
+}
+
 /* Key, id and `tail` of each that is written, in the order of the entries. */
 static PyObject *ledger_text(const struct batch *batch, const char *tail, size_t tail_len)
 {
@@ -408,6 +505,11 @@ static PyObject *ledger_text(const struct batch *batch, const char *tail, size_t
         struct about about;
         if (batch->units[entry->unit].state != WRITTEN)
             continue;
+        if (batch->lines != NULL) {
+            to = ledger_line(to, entry->key, NULL, tail, tail_len);
+            write_line_id(batch, entry->unit, to - line + KEY_CHARS + 1);
+            continue;
+        }
         PyObject *id = read_id(PySequence_Fast_GET_ITEM(batch->sequence, entry->unit), &about);
         if (id == NULL || about.id == NULL || about.id_len != KEY_CHARS) {
             Py_XDECREF(id); /* it was as usual a moment ago: only a property could do this */
@@ -415,12 +517,7 @@ static PyObject *ledger_text(const struct batch *batch, const char *tail, size_t
             PyErr_SetString(PyExc_TypeError, "a unit's id has changed");
             return NULL;
         }
-        memcpy(to, entry->key, KEY_CHARS);
-        to[KEY_CHARS] = '\t';
-        memcpy(to + KEY_CHARS + 1, about.id, KEY_CHARS);
-        to[2 * KEY_CHARS + 1] = '\t';
-        memcpy(to + 2 * KEY_CHARS + 2, tail, tail_len);
-        to += line;
+        to = ledger_line(to, entry->key, about.id, tail, tail_len);
         Py_DECREF(id);
     }
     return text;
@@ -596,8 +693,8 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
                          (Py_ssize_t)dropped, left, repeats, keys, counts, unknowns, batch->count);
 }
 
-static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const char *tail,
-                            size_t tail_len)
+/* Read units until the batch is full: 1; 0 where the batch is left to Python; -1. */
+static int pack_units(const struct plan *plan, struct batch *batch)
 {
     int usual = batch->count > 0 && (size_t)batch->count <= UINT32_MAX;
     /* Without it the same: but a text that grows is copied and wiped each time. */
@@ -608,8 +705,23 @@ static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const 
     batch->count = taken;
     for (int t = 0; usual == 1 && t < plan->targets; t++)
         usual = batch->work.lines[t].len <= UINT32_MAX;
-    if (usual == 1)
-        usual = sort_entries(batch);
+    return usual == 1 ? sort_entries(batch) : usual;
+}
+
+static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const char *tail,
+                            size_t tail_len)
+{
+    int usual;
+    if (batch->lines != NULL) {
+        /* No Python is asked: another thread may send the batch before this one. */
+        Py_BEGIN_ALLOW_THREADS
+        usual = pack_units(plan, batch);
+        Py_END_ALLOW_THREADS
+        if (usual < 0)
+            PyErr_NoMemory();
+    } else {
+        usual = pack_units(plan, batch);
+    }
     if (usual < 0)
         return NULL;
     if (!usual)
@@ -617,45 +729,113 @@ static PyObject *pack_batch(const struct plan *plan, struct batch *batch, const 
     return batch_texts(plan, batch, tail, tail_len);
 }
 
-static PyObject *fast_path_pack(PyObject *self, PyObject *args)
+struct bounds {
+    Py_ssize_t bytes, records, text; /* 0 and less: none */
+};
+
+/* Pack a batch of which `sequence`, `keying` and the like are set; `skip_len`: of its `skip`. */
+static PyObject *pack_given(PyObject *self, struct batch *batch, Py_ssize_t skip_len,
+                            const struct bounds *bounds, const char *tail, size_t tail_len)
 {
     const struct plan *plan = ((struct fast_path *)self)->plan;
-    const char *tail, *skip;
+    PyObject *packed = NULL;
+    batch->oldest_ms = INT64_MAX;
+    batch->attributes = PyTuple_GET_ITEM(((struct fast_path *)self)->given, ATTRIBUTES_ARG);
+    batch->named = plan->event >= 0;
+    batch->skip = skip_len > 0 ? batch->skip : NULL;
+    batch->bytes_max = bounds->bytes > 0 ? (size_t)bounds->bytes : 0;
+    batch->records_max = bounds->records > 0 ? (size_t)bounds->records : 0;
+    batch->work.text_max = bounds->text > 0 ? (size_t)bounds->text : 0;
+    size_t room = (size_t)batch->count + 1;
+    batch->entries = PyMem_Calloc(room, sizeof *batch->entries);
+    batch->units = PyMem_Calloc(room, sizeof *batch->units);
+    batch->slices = PyMem_Calloc(room * (size_t)plan->targets, sizeof *batch->slices);
+    if ((int)batch->keying < 0 || batch->keying >= KEYING_COUNT ||
+        (skip_len > 0 && skip_len != batch->count))
+        PyErr_SetString(PyExc_ValueError, "no such keying, or a mark for each unit is wanted");
+    else if (batch->entries == NULL || batch->units == NULL || batch->slices == NULL)
+        PyErr_NoMemory();
+    else
+        packed = pack_batch(plan, batch, tail, tail_len);
+    work_forget(&batch->work);
+    PyMem_Free(batch->entries);
+    PyMem_Free(batch->units);
+    PyMem_Free(batch->slices);
+    return packed;
+}
+
+static PyObject *fast_path_pack(PyObject *self, PyObject *args)
+{
+    const char *tail;
     Py_ssize_t tail_len, skip_len;
     int keying;
-    PyObject *units, *open = Py_None, *packed = NULL;
-    Py_ssize_t bytes_max = 0, records_max = 0, text_max = 0;
-    struct batch batch = {.oldest_ms = INT64_MAX};
-    batch.attributes = PyTuple_GET_ITEM(((struct fast_path *)self)->given, ATTRIBUTES_ARG);
+    PyObject *units, *open = Py_None;
+    struct bounds bounds = {0, 0, 0};
+    struct batch batch = {.count = 0};
     if (!PyArg_ParseTuple(args, "Oy#ipy#|nnnO", &units, &tail, &tail_len, &keying, &batch.in_order,
-                          &skip, &skip_len, &bytes_max, &records_max, &text_max, &open))
+                          &batch.skip, &skip_len, &bounds.bytes, &bounds.records, &bounds.text, &open))
         return NULL;
+    batch.keying = (enum keying)keying;
+    batch.open = open == Py_None ? NULL : open;
     batch.sequence = PySequence_Fast(units, "units are a sequence");
     if (batch.sequence == NULL)
         return NULL;
     batch.count = PySequence_Fast_GET_SIZE(batch.sequence);
-    batch.keying = (enum keying)keying;
-    batch.named = plan->event >= 0;
-    batch.skip = skip_len > 0 ? skip : NULL;
-    batch.open = open == Py_None ? NULL : open;
-    batch.bytes_max = bytes_max > 0 ? (size_t)bytes_max : 0;
-    batch.records_max = records_max > 0 ? (size_t)records_max : 0;
-    batch.work.text_max = text_max > 0 ? (size_t)text_max : 0;
-    size_t room = (size_t)batch.count + 1;
-    batch.entries = PyMem_Calloc(room, sizeof *batch.entries);
-    batch.units = PyMem_Calloc(room, sizeof *batch.units);
-    batch.slices = PyMem_Calloc(room * (size_t)plan->targets, sizeof *batch.slices);
-    if (keying < 0 || keying >= KEYING_COUNT || (skip_len > 0 && skip_len != batch.count))
-        PyErr_SetString(PyExc_ValueError, "no such keying, or a mark for each unit is wanted");
-    else if (batch.entries == NULL || batch.units == NULL || batch.slices == NULL)
-        PyErr_NoMemory();
-    else
-        packed = pack_batch(plan, &batch, tail, (size_t)tail_len);
-    work_forget(&batch.work);
-    PyMem_Free(batch.entries);
-    PyMem_Free(batch.units);
-    PyMem_Free(batch.slices);
+    PyObject *packed = pack_given(self, &batch, skip_len, &bounds, tail, (size_t)tail_len);
     Py_DECREF(batch.sequence);
+    return packed;
+}
+
+/* The bytes and times of lines, NULL with an exception. `times`: as many numbers; None: all have
+ * `day_ms`. They live as long as `bodies`, a tuple. */
+static struct line *read_lines(PyObject *bodies, PyObject *times, long long day_ms)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(bodies);
+    struct line *lines = PyMem_Calloc((size_t)count + 1, sizeof *lines);
+    if (lines == NULL)
+        PyErr_NoMemory();
+    else if (times != Py_None && PyTuple_GET_SIZE(times) != count)
+        PyErr_SetString(PyExc_ValueError, "a time for each line is wanted");
+    for (Py_ssize_t i = 0; lines != NULL && !PyErr_Occurred() && i < count; i++) {
+        PyObject *body = PyTuple_GET_ITEM(bodies, i);
+        if (!PyBytes_CheckExact(body)) {
+            PyErr_SetString(PyExc_TypeError, "lines are bytes");
+            break;
+        }
+        lines[i].at = PyBytes_AS_STRING(body);
+        lines[i].len = (size_t)PyBytes_GET_SIZE(body);
+        lines[i].sent_ms = times == Py_None ? day_ms : PyLong_AsLongLong(PyTuple_GET_ITEM(times, i));
+    }
+    if (lines != NULL && PyErr_Occurred()) {
+        PyMem_Free(lines);
+        lines = NULL;
+    }
+    return lines;
+}
+
+static PyObject *fast_path_pack_lines(PyObject *self, PyObject *args)
+{
+    const char *tail;
+    Py_ssize_t tail_len, skip_len, prefix_len;
+    long long day_ms;
+    PyObject *times, *packed = NULL;
+    struct bounds bounds = {0, 0, 0};
+    struct batch batch = {.keying = KEY_OF_LINE};
+    if (!PyArg_ParseTuple(args, "O!OLy#Iy#y#|nnn", &PyTuple_Type, &batch.sequence, &times, &day_ms,
+                          &batch.prefix, &prefix_len, &batch.first, &tail, &tail_len, &batch.skip,
+                          &skip_len, &bounds.bytes, &bounds.records, &bounds.text))
+        return NULL;
+    if (prefix_len != LINE_PREFIX_CHARS || (times != Py_None && !PyTuple_CheckExact(times))) {
+        PyErr_SetString(PyExc_ValueError, "a line's prefix has 28 characters; times are a tuple");
+        return NULL;
+    }
+    batch.count = PyTuple_GET_SIZE(batch.sequence);
+    struct line *lines = read_lines(batch.sequence, times, day_ms);
+    if (lines != NULL) {
+        batch.lines = lines;
+        packed = pack_given(self, &batch, skip_len, &bounds, tail, (size_t)tail_len);
+        PyMem_Free(lines);
+    }
     return packed;
 }
 
@@ -663,6 +843,9 @@ static PyMethodDef fast_path_methods[] = {
     {"pack", fast_path_pack, METH_VARARGS,
      "pack(units, ledger_end, keying, in_order, left, bytes_max, records_max, text_max, open) -> the "
      "texts of a batch, or None"},
+    {"pack_lines", fast_path_pack_lines, METH_VARARGS,
+     "pack_lines(bodies, times, day_ms, prefix, first, ledger_end, left, bytes_max, records_max, "
+     "text_max) -> the same, of lines of an archive"},
     {NULL, NULL, 0, NULL},
 };
 

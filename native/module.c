@@ -7,7 +7,7 @@
 #include "sha256.h"
 
 /* As `float` reads it and `repr` writes it. */
-static size_t format_as_python(const char *number, size_t len, char *to, size_t size)
+static size_t format_with_python(const char *number, size_t len, char *to, size_t size)
 {
     char ended[80];
     if (len >= sizeof ended)
@@ -28,6 +28,15 @@ static size_t format_as_python(const char *number, size_t len, char *to, size_t 
     else
         memcpy(to, text, wrote);
     PyMem_Free(text);
+    return wrote;
+}
+
+/* The same, from a thread that may have let the interpreter go. */
+static size_t format_as_python(const char *number, size_t len, char *to, size_t size)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    size_t wrote = format_with_python(number, len, to, size);
+    PyGILState_Release(state);
     return wrote;
 }
 

@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -17,10 +17,11 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
-from sqs2pg.mapping.encoder import Encoded
+from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, Encoder
 from sqs2pg.mapping.fast_path import compile_fast_path
 from sqs2pg.mapping.json_slices import DEPTH_MAX
 from sqs2pg.mapping.ledger_key import EventKeys
+from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.mapping.native_encoder import KEYINGS, FastPath, Packed, rows_of
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.operator import Operator
@@ -72,6 +73,7 @@ class Both:
     ) -> None:
         masks = masks_of(settings)
         events = EventKeys(KEY, 7) if settings.ledger.dedupe_key else None
+        self._given, self._events = (settings, columns, masks), events
         self.slow = compile_mapping(settings, columns, masks)
         self.fast_or_none = compile_fast_path(settings, columns, masks, extension(), events)
         self.encoders = {
@@ -117,9 +119,14 @@ class Both:
         assert msgspec.to_builtins(row) == msgspec.to_builtins(expected)
         return row
 
-    def check_batch(self, units: Sequence[Message]) -> Encoded:
+    def check_batch(
+        self, units: Sequence[Message], unread: Mapping[str, PermanentFault] = NONE_UNREAD
+    ) -> Encoded:
         """Return what the native executor makes of a batch, after checking that it is Python's."""
-        native, python = (self.encoders[name].encode(units, "1\n") for name in ("native", "python"))
+        encoders = self.of_lines if isinstance(units, LineUnits) else self.encoders
+        native, python = (
+            encoders[name].encode(units, "1\n", unread) for name in ("native", "python")
+        )
         assert native.count == python.count
         assert native.keys == python.keys
         assert native.ledger == python.ledger
@@ -138,10 +145,18 @@ class Both:
             # The rows that C leaves come last.
             lines = [sorted(one.text.splitlines(keepends=True)) for one in (of_native, of_python)]
             assert lines[0] == lines[1]
-        packed = self.pack(units)
+        packed = None if isinstance(units, LineUnits) else self.pack(units)
         if packed is not None and not packed.left:
             assert list(native.targets) == list(python.targets)
         return native
+
+    @functools.cached_property
+    def of_lines(self) -> Mapping[str, Encoder]:
+        """Both executors for lines of archives."""
+        return {
+            name: compile_encoder(*self._given, module, keying="lines", dedupe=self._events)
+            for name, module in (("native", extension()), ("python", None))
+        }
 
     def python(self, message: Message) -> str | None:
         row = self.row(message)

@@ -59,3 +59,21 @@ class FastPath:
         None where there is no unit, an id is no UUID of the version that `keying` takes, a time is
         out of range, or units of different ids have one key.
         """
+
+    def pack_lines(
+        self,
+        bodies: tuple[bytes, ...],
+        times: tuple[int, ...] | None,
+        day_ms: int,
+        prefix: bytes,
+        first: int,
+        ledger_end: bytes,
+        left: bytes,
+        bytes_max: int = 0,
+        records_max: int = 0,
+        text_max: int = 0,
+        /,
+    ) -> tuple[Any, ...] | None:
+        """See `FastPath` in mapping/native_encoder.py. Raises ValueError and TypeError for
+        arguments of another form.
+        """

@@ -17,10 +17,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sqs2pg.cli.embedded.sample_logins import logins
+from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.derive import pseudonym_key
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile_encoder import compile_encoder
+from sqs2pg.mapping.ledger_key import line_mark
+from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder, Packed
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.pseudonymize import pseudonymize
@@ -323,3 +326,35 @@ def test_only_characters_that_every_neighbour_leaves_alone_are_masked_natively()
     assert not taken & composing()
     for character in "é한日🙂ж":
         both.check(json.dumps({"v": character}))
+
+
+def test_lines_of_an_archive_are_packed_without_messages() -> None:
+    bodies = [whole_login(user_id=f"u{number}").encode() for number in range(40)]
+    bodies[3] = b"not json"
+    bodies[5] = whole_login(user_id="\xe9").encode() + b" \r"
+    bodies[7] = b'{"user_id": "\xff"}'
+    bodies[9] = b'{"user_id": "\xed\xa0\x80"}'
+    units = LineUnits(bodies, None, day_ms=SENT_MS, mark=line_mark(1, "sha256:0"), first=16)
+    unread = {units.id_of(0): PermanentFault("csv_fields", "line 2")}
+    found = both().check_batch(units, unread)
+    assert [fault.unit for fault in found.faults] == [0, 3, 7, 9]
+    assert (found.count, found.faults[0].fault.code) == (36, "csv_fields")
+    packed = both().fast.pack_lines(
+        units.bodies, None, SENT_MS, units.prefix.encode(), 16, b"1\n", b""
+    )
+    assert packed is not None
+    assert Packed(*packed).left == (3, 7, 9)
+    prefix = units.prefix.encode()
+    for wrong in (
+        ((b"{}",), (1, 2), 0, prefix, 0, b"", b""),
+        ((b"{}",), [1], 0, prefix, 0, b"", b""),
+        ((b"{}",), None, 0, prefix + b"0", 0, b"", b""),
+        ((b"{}",), None, 0, prefix, 0, b"", b"xx"),
+        (("{}",), None, 0, prefix, 0, b"", b""),
+        (((b"{}"),), ("1",), 0, prefix, 0, b"", b""),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            both().fast.pack_lines(*wrong)  # type: ignore[arg-type]
+    # A time that no key can have, or a line over the last number: Python makes the batch.
+    assert both().fast.pack_lines((b"{}",), (-1,), 0, prefix, 0, b"", b"") is None
+    assert both().fast.pack_lines((), None, 0, prefix, 0, b"", b"") is None

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.mapping.ledger_key import LINES_MAX, line_mark
+from sqs2pg.mapping.line_units import LineUnits
 from tests.mappings import MadeUp, check_many
-from tests.native import Both, with_queue_id
+from tests.native import SENT_MS, Both, with_queue_id
 
 CASES = int(os.environ.get("SQS2PG_NATIVE_CASES", "6000"))
 MESSAGES = 12
@@ -39,7 +41,24 @@ def check(draw: Random, seen: Counter[str]) -> None:
         seen["taken"] += both.check_message(message) is not None
         seen["rows"] += both.row(with_queue_id(message, 0)) is not None
     both.check_batch(messages)
+    both.check_batch(lines_of(draw, [message.body for message in messages]))
     seen["packed"] += both.pack(messages) is not None
+
+
+def lines_of(draw: Random, bodies: list[str]) -> LineUnits:
+    """Return bodies as lines of an archive, some with white space, a time or bytes of their own."""
+    lines = [body.encode("utf-8", "surrogatepass") for body in bodies]
+    lines[draw.randrange(len(lines))] += draw.choice(
+        [b" ", b"\r", b"\t \r", b"\xff", b"\xed\xa0\x80"]
+    )
+    times = [draw.choice([None, SENT_MS, SENT_MS + 1]) for _ in lines]
+    return LineUnits(
+        lines,
+        draw.choice([None, times]),
+        day_ms=SENT_MS - 1,
+        mark=line_mark(1, "sha256:0"),
+        first=draw.choice([0, 15, LINES_MAX - len(lines)]),
+    )
 
 
 @given(st.randoms(use_true_random=False))

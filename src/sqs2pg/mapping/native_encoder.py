@@ -15,6 +15,7 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.budget import UNBOUNDED, Budget
 from sqs2pg.mapping.encoder import NONE_UNREAD, CopyText, Encoded, UnitFault
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
+from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.unknown_members import UnknownCounts, unpacked
@@ -80,6 +81,22 @@ class FastPath(Protocol):
         byte for each unit, 1 where it must be left; empty: none.
         """
 
+    def pack_lines(
+        self,
+        bodies: tuple[bytes, ...],
+        times: tuple[int, ...] | None,
+        day_ms: int,
+        prefix: bytes,
+        first: int,
+        ledger_end: bytes,
+        left: bytes,
+        bytes_max: int = 0,
+        records_max: int = 0,
+        text_max: int = 0,
+        /,
+    ) -> tuple[Any, ...] | None:
+        """As `pack`, of an archive's lines (`LineUnits`). Other threads run meanwhile."""
+
 
 class NativeEncoder:
     """See `Encoder`."""
@@ -115,7 +132,7 @@ class NativeEncoder:
         unread: Mapping[str, PermanentFault] = NONE_UNREAD,
     ) -> Encoded:
         """See `Encoder`."""
-        skipped = {i for i, unit in enumerate(units) if unit.message_id in unread} if unread else ()
+        skipped = _places(units, unread) if unread else ()
         packed = self._pack(units, ledger_end, skipped)
         if packed is None:
             return self._python.encode(units, ledger_end, unread)
@@ -144,9 +161,13 @@ class NativeEncoder:
         self, units: Sequence[Message], ledger_end: str, left: Collection[int]
     ) -> Packed | None:
         marks = bytes(index in left for index in range(len(units))) if left else b""
-        packed = self._fast_path.pack(
-            units, ledger_end.encode(), self._keying, self._python.in_order, marks, *self._budget
-        )
+        end = ledger_end.encode()
+        if isinstance(units, LineUnits) and self._keying == KEYINGS["lines"]:
+            about = (units.times, units.day_ms, units.prefix.encode(), units.first)
+            packed = self._fast_path.pack_lines(units.bodies, *about, end, marks, *self._budget)
+        else:
+            in_order = self._python.in_order
+            packed = self._fast_path.pack(units, end, self._keying, in_order, marks, *self._budget)
         return None if packed is None else Packed(*packed)
 
     def _take_originals(
@@ -240,6 +261,13 @@ class NativeEncoder:
             decoded_at=others.decoded_at,
             taken=packed.taken,
         )
+
+
+def _places(units: Sequence[Message], ids: Collection[str]) -> Collection[int]:
+    """Return the indexes of the units with these ids."""
+    if isinstance(units, LineUnits):
+        return units.indexes(ids)
+    return {index for index, unit in enumerate(units) if unit.message_id in ids}
 
 
 def _split_keys(packed: Packed) -> list[str]:
