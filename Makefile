@@ -131,7 +131,7 @@ LOCK = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 -
 	--no-header --no-annotate
 lock: ## resolve the dependencies again and write requirements/*.txt
 	@python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv
-	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --extra otel --group dev -o requirements/dev.txt
+	@$(LOCK) --upgrade pyproject.toml --extra local --extra fpe --extra otel --extra parquet --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
 	@$(LOCK) pyproject.toml --group deploy -c requirements/dev.txt -o requirements/deploy.txt
 	@$(LOCK) pyproject.toml --extra local --group docs -c requirements/dev.txt -o requirements/docs.txt

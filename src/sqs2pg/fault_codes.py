@@ -66,6 +66,14 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "bad_uuid": ("The text is not a UUID.", _MAPPING),
         "bad_version": ("The text is not one to three dotted numbers.", _MAPPING),
+        "csv_fields": (
+            "A CSV record has more or fewer fields than the header. The detail names the line.",
+            "Correct the file; then backfill the corrected records.",
+        ),
+        "csv_quotes": (
+            "The quotes of a CSV record are not those of RFC 4180. The detail names the line.",
+            "Correct the file; then backfill the corrected records.",
+        ),
         "decompressed_too_large": ("The body expands beyond its limit.", _ENVELOPE),
         "empty_field": ("A required field is an empty text.", _MAPPING),
         "kills_worker": (

@@ -157,11 +157,11 @@ def test_what_is_no_json_lines_is_refused_and_may_be_given_again(
     (tmp_path / "x.jsonl").unlink()
     files = {
         tar: "is not JSON lines but tar",
-        tmp_path / "x.csv": "none of its first 3 lines",
-        tmp_path / "pretty.json": "one JSON document over many lines",
+        tmp_path / "x.txt": "none of its first 3 lines",
+        tmp_path / "x.csv": "columns 1 and 2 of its header have one name",
     }
-    (tmp_path / "x.csv").write_text("user_id,ip\nu1,198.51.100.7\nu2,198.51.100.8\n")
-    (tmp_path / "pretty.json").write_text(json.dumps([json.loads(login)], indent=2))
+    (tmp_path / "x.txt").write_text("user_id,ip\nu1,198.51.100.7\nu2,198.51.100.8\n")
+    (tmp_path / "x.csv").write_text("user_id,user_id\nu1,u2\n")
     for file, told in files.items():
         for _ in range(2):  # it does not count as done
             assert told in shell.error("backfill", str(file), code=1)
@@ -174,10 +174,10 @@ def test_what_is_no_json_lines_is_refused_and_may_be_given_again(
     # Among others it keeps none of them.
     mixed = tmp_path / "mixed"
     mixed.mkdir()
-    for name, content in (("a.csv", "a,b"), ("b.jsonl", login), ("c", "[\n{}\n]"), ("d", login)):
+    for name, content in (("a.txt", "a,b"), ("b.jsonl", login), ("c", "PK\3\4"), ("d", login)):
         (mixed / name).write_text(content + "\n" * (name == "d"))
     told = shell.error("backfill", str(mixed), code=1)
-    assert f"{mixed}/a.csv: none of its first 1 lines" in told
+    assert f"{mixed}/a.txt: none of its first 1 lines" in told
     assert "archives refused besides: 1, which the log names" in told
     assert query("SELECT count(*) FROM user_logins") == [(3,)]
     # Named together with its compressed copy.

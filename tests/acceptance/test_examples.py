@@ -97,6 +97,8 @@ def same(wanted: Any, found: Any, masked: bool) -> bool:
         return TOKEN.fullmatch(found or "") is not None
     if found is None or wanted is None:
         return found is wanted
+    if isinstance(wanted, bool) or isinstance(found, bool):
+        return wanted is found
     if isinstance(wanted, int | float) and isinstance(found, int | float | Decimal):
         return Decimal(str(wanted)) == Decimal(str(found))
     if isinstance(found, Decimal):
@@ -186,6 +188,20 @@ def test_inputs_become_the_rows_that_stand_beside_them(
     if name == "two-tables":  # one domain: a person's logins and purchases join
         [(joined,)] = query("SELECT count(*) FROM login JOIN purchase USING (visitor)")
         assert joined == 1
+
+
+def test_an_export_and_the_queue_give_each_event_once(
+    shell: Shell, query: Query, send: Send
+) -> None:
+    [example] = [Example(file) for file in EXAMPLES if file.parent.name == "webhook-archive"]
+    options = prepared(shell, example)
+    archive = example.file.parent / "payments-2026-05-01.csv"
+    done = shell("backfill", str(archive), "--json", *options).last
+    assert (done["written"], done["quarantined"]) == (len(example.cases), 0)
+    assert_rows(query, example, "payment", example.expected("payment"))
+    send([example.body(case) for case in example.cases])
+    drained(shell, options, 0, quarantined=0)
+    assert_rows(query, example, "payment", example.expected("payment"))
 
 
 def test_orders_come_through_a_topic(

@@ -1,13 +1,15 @@
-"""`sqs2pg backfill`: archived JSON lines through the same path as the queue's messages."""
+"""`sqs2pg backfill`: archived records through the same path as the queue's messages."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import click
 import msgspec
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from sqs2pg.pipeline.backfill import Done
     from sqs2pg.sqs.s3 import ObjectStore
 
+ArchiveFormat = Literal["auto", "json", "csv", "parquet"]
+STDIN = "-"
+WORKERS_MAX = 64
+"""Each has two connections to PostgreSQL, and an archive in memory only in part."""
+
 
 @click.command()
 @config_option
@@ -31,6 +38,22 @@ if TYPE_CHECKING:
     type=click.DateTime(formats=["%Y-%m-%d"]),
     help="Day of lines without a time; else the archive's own.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "json", "csv", "parquet"]),
+    default="auto",
+    show_default=True,
+    help="`auto`: by the first bytes; CSV by its name.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, WORKERS_MAX),
+    default=1,
+    show_default=True,
+    help="Processes; each writes one archive at a time.",
+)
+@click.option("--worker", is_flag=True, hidden=True)
 @click.option("--ray", metavar="ADDRESS", help="Over a Ray cluster: `auto`, host:port, ray://….")
 @json_option
 @verbose_option
@@ -38,11 +61,17 @@ def backfill(
     config: Path | None,
     paths: tuple[str, ...],
     day: datetime | None,
+    form: ArchiveFormat,
+    workers: int,
+    worker: bool,
     ray: str | None,
     as_json: bool,
     verbose: bool,
 ) -> int:
-    """Write archived JSON lines: files, folders or s3:// prefixes; plain, gzip or zstd.
+    """Write archived records: files, folders, s3:// prefixes, or `-` for standard input.
+
+    JSON lines, arrays, documents one after the other, CSV with a header, and Parquet; plain, gzip
+    or zstd.
 
     A run that was stopped, in whatever way, goes on where it ended when you repeat it. Lines that
     also came over the queue are written twice unless ledger.dedupe_key is set.
@@ -51,13 +80,21 @@ def backfill(
     began = time.monotonic()
     chosen = day.replace(tzinfo=UTC).date() if day else None
     settings = load(config)
+    if ray and (workers > 1 or STDIN in paths):
+        raise click.UsageError("--ray goes without --workers and without `-`")
+    if worker:
+        run_async(_serve(settings, paths, chosen, form))
+        return 0
     if ray:
-        over = run_async(_run_over(ray, settings, config, paths, chosen))
+        over = run_async(_run_over(ray, settings, config, paths, chosen, form))
         if over is None:
             return 128 + signal.SIGTERM
         done = over
+    elif workers > 1:
+        command = _worker_command(config, paths, day, form, verbose=verbose)
+        done = run_async(_run_workers(command, workers, paths))
     else:
-        done = run_async(_run(settings, paths, chosen))
+        done = run_async(_run(settings, paths, chosen, form))
     seconds = round(time.monotonic() - began, 3)
     rate = round(done.lines / seconds, 1) if seconds else 0.0
     if as_json:
@@ -72,17 +109,59 @@ def backfill(
     return 0
 
 
-async def _run(settings: Settings, paths: tuple[str, ...], day: date | None) -> Done:
+async def _run(
+    settings: Settings, paths: tuple[str, ...], day: date | None, form: ArchiveFormat
+) -> Done:
     from sqs2pg.runners.assembly import assemble_backfill
 
     async with assemble_backfill(settings) as begin:
-        work = begin(day=day, store=_store_for(paths))
+        work = begin(day=day, store=_store_for(paths), format=form)
         async with Ticker("backfilling", lambda: _state(work)):
             return await work.run(paths)
 
 
+async def _run_workers(command: Sequence[str], count: int, paths: tuple[str, ...]) -> Done:
+    from sqs2pg.runners.backfill_workers import BackfillWorkers
+
+    work = BackfillWorkers(command, count, store=_store_for(paths))
+    async with Ticker("backfilling", lambda: _state(work)):
+        return await work.run(paths)
+
+
+async def _serve(
+    settings: Settings, paths: tuple[str, ...], day: date | None, form: ArchiveFormat
+) -> None:
+    """Write what the parent names: one of `--workers`."""
+    from sqs2pg.runners.assembly import assemble_backfill
+    from sqs2pg.runners.backfill_workers import serve
+
+    async with assemble_backfill(settings) as begin:
+        await serve(begin(day=day, store=_store_for(paths), format=form))
+
+
+def _worker_command(
+    config: Path | None,
+    paths: tuple[str, ...],
+    day: datetime | None,
+    form: ArchiveFormat,
+    *,
+    verbose: bool,
+) -> list[str]:
+    """Return the command of a worker. Its paths only tell whether it needs an object store."""
+    command = [sys.executable, "-m", "sqs2pg", "backfill", "--worker", "--format", form]
+    command += ["-c", str(config)] if config else []
+    command += ["--date", f"{day:%Y-%m-%d}"] if day else []
+    command += ["-v"] if verbose else []
+    return [*command, "--", "s3://" if _store_for(paths) else "archives"]
+
+
 async def _run_over(
-    address: str, settings: Settings, config: Path | None, paths: tuple[str, ...], day: date | None
+    address: str,
+    settings: Settings,
+    config: Path | None,
+    paths: tuple[str, ...],
+    day: date | None,
+    form: ArchiveFormat,
 ) -> Done | None:
     """Return what was done; None if SIGTERM ended it. Ray's own handler would print a traceback."""
     from sqs2pg.runners import ray_backfill, ray_fleet
@@ -90,7 +169,9 @@ async def _run_over(
     ray_fleet.join(address)
     loop = asyncio.get_running_loop()
     try:
-        work = ray_backfill.BackfillDriver(settings, config, day=day, store=_store_for(paths))
+        work = ray_backfill.BackfillDriver(
+            settings, config, day=day, store=_store_for(paths), format=form
+        )
         running = asyncio.ensure_future(work.run(paths))
         loop.add_signal_handler(signal.SIGTERM, running.cancel)
         async with Ticker("backfilling", lambda: _state(work)):

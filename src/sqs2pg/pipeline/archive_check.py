@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
-import msgspec
-
-from sqs2pg.errors import Sqs2pgError
+from sqs2pg.errors import PermanentFault, Sqs2pgError
+from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
-from sqs2pg.pipeline.archive_lines import Line
+from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.pipeline.archive_lines import Line, LineChunk
 
 LAYERS_MAX = 4
 """Compressions around one another that are undone. CloudWatch through Firehose makes two."""
@@ -38,6 +38,13 @@ _UNPACK = {
 }
 
 
+_OTHER_FORMS = {
+    *("not_json", "bad_unicode", "not_an_object", "not_an_array", "not_base64", "not_gzip"),
+    *("not_zstd", "unknown_encoding", "not_sns", "not_eventbridge"),
+}
+"""Faults of a line that is not what the settings say lines are."""
+
+
 class ArchiveRefused(Sqs2pgError):
     """An archive is of a format that is not read. Nothing of it was written."""
 
@@ -54,12 +61,14 @@ def check_format(start: bytes, name: str) -> None:
         hint = f"unpack it ({command} FILE), then backfill what is inside"
     else:
         hint = "convert it to JSON lines, one document per line, then backfill those"
-    raise _refused(f"{name} is not JSON lines but {kind or 'binary data'}", hint)
+    raise format_refusal(f"{name} is not JSON lines but {kind or 'binary data'}", hint)
 
 
 def too_deep(name: str) -> ArchiveRefused:
     """Return the refusal of an archive that is compressed too many times over."""
-    return _refused(f"{name} is compressed more than {LAYERS_MAX} times over", "unpack it once")
+    return format_refusal(
+        f"{name} is compressed more than {LAYERS_MAX} times over", "unpack it once"
+    )
 
 
 def refusal_of(refused: Sequence[ArchiveRefused]) -> ArchiveRefused:
@@ -69,57 +78,59 @@ def refusal_of(refused: Sequence[ArchiveRefused]) -> ArchiveRefused:
     return ArchiveRefused(f"{first.what}{more}", code="archive_format", hint=first.hint)
 
 
-def check_lines(
-    name: str, lines: Iterator[Line], is_readable: Callable[[bytes], bool]
-) -> Iterator[Line]:
+def has_form(mapping: MessageMapping, body: bytes) -> bool:
+    """Whether a mapping can read a line's form, whatever is in it."""
+    message = Message("", "", body.decode("utf-8", "surrogateescape"), SystemAttributes(0))
+    try:
+        mapping.decode(message)
+    except PermanentFault as fault:
+        return fault.code not in _OTHER_FORMS
+    return True
+
+
+def check_chunks(
+    name: str, chunks: Iterator[LineChunk], is_readable: Callable[[bytes], bool]
+) -> Iterator[LineChunk]:
     """Return the lines, after the first of them have been looked at: as a rule that is one.
 
     `is_readable` tells whether the mapping can read the form of a line. Raises ArchiveRefused where
-    the archive is one document over many lines, or none of its first lines can be read.
+    none of the first lines can be read.
     """
-    head: list[Line] = []
-    size = 0
-    for line in lines:
-        head.append(line)
-        size += len(line.body)
-        readable = is_readable(line.body)
-        first = head[0].body
-        # A first line that a crash has cut is a bad line, and the next is a whole one.
-        if len(head) == 2 and _is_cut(first) and (_is_bare(first) or not readable):
-            raise _refused(
-                f"{name} is one JSON document over many lines, not one document per line",
-                "write each record on a line of its own: jq -c . FILE, or jq -c '.[]' FILE for an "
-                "array",
-            )
-        if readable:
-            return chain(head, lines)
-        if len(head) == LINES_CHECKED or size >= BYTES_CHECKED:
-            break
-    if not head:
+    head: list[LineChunk] = []
+    lines = size = 0
+    for chunk in chunks:
+        head.append(chunk)
+        for index, body in enumerate(chunk.bodies):
+            if index not in chunk.faults and is_readable(body.strip()):
+                return chain(head, chunks)
+            lines += 1
+            size += len(body)
+            if lines == LINES_CHECKED or size >= BYTES_CHECKED:
+                raise _unreadable(name, lines)
+    if not lines:
         return iter(())
-    raise _refused(
-        f"{name}: none of its first {len(head):,} lines can be read as JSON",
+    raise _unreadable(name, lines)
+
+
+def check_lines(
+    name: str, lines: Iterator[Line], is_readable: Callable[[bytes], bool]
+) -> Iterator[Line]:
+    """As `check_chunks`, of single lines."""
+    single = (LineChunk([line.body], [line.sent_ms]) for line in lines)
+    for chunk in check_chunks(name, single, is_readable):
+        assert chunk.times is not None
+        yield Line(chunk.bodies[0], chunk.times[0])
+
+
+def _unreadable(name: str, lines: int) -> ArchiveRefused:
+    return format_refusal(
+        f"{name}: none of its first {lines:,} lines can be read as JSON",
         "backfill reads one JSON document per line; check the file, and envelope.layers",
     )
 
 
-def _is_bare(body: bytes) -> bool:
-    """Whether a line has nothing but opening brackets."""
-    return not body.strip(b"[{ \t\r")
-
-
-def _is_cut(body: bytes) -> bool:
-    """Whether a line is the beginning of an array or object."""
-    if not body.lstrip().startswith((b"{", b"[")):
-        return False
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        return "truncated" in str(error)
-    return False
-
-
-def _refused(what: str, hint: str) -> ArchiveRefused:
+def format_refusal(what: str, hint: str) -> ArchiveRefused:
+    """Return the refusal of an archive; `hint` says what to do."""
     return ArchiveRefused(
         what,
         code="archive_format",

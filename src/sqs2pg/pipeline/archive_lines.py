@@ -11,19 +11,22 @@ from __future__ import annotations
 import re
 import time
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 
-from sqs2pg.errors import Sqs2pgError
+from sqs2pg.errors import PermanentFault, Sqs2pgError
 
 AHEAD_S = 7 * 86_400.0
 """How far in the future a line's time may be: clocks differ, and the ledger has days ahead."""
 LINE_BYTES_MAX = 256 * 2**20
 """The longest line: Firehose makes objects of up to 128 MiB, which may be one line."""
+
+NO_FAULTS: Mapping[int, PermanentFault] = MappingProxyType({})
 
 _EXPORTED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)Z[ \t](?=\s*[{\[])")
 _SUBSCRIPTION = re.compile(rb'\s*\{\s*"messageType"\s*:\s*"(DATA|CONTROL)_MESSAGE"')
@@ -50,49 +53,120 @@ class Line(NamedTuple):
         return "Line(…)"
 
 
-def split_lines(pieces: Iterator[bytes], name: str) -> Iterator[Line]:
-    """Yield the records of an archive's content. Raises Sqs2pgError `archive_line`."""
-    raws = _physical(pieces, name)
-    for raw in chain([next(raws, b"").removeprefix(BOM_UTF8)], raws):
-        line = raw.strip()
+class LineChunk(NamedTuple):
+    """Records that follow each other."""
+
+    bodies: Sequence[bytes]
+    times: Sequence[int | None] | None = None
+    """As `Line.sent_ms` of each; None: no record says when it was sent."""
+    faults: Mapping[int, PermanentFault] = NO_FAULTS
+    """Why records are not read, by their places in `bodies`."""
+
+    def part(self, begin: int, end: int) -> LineChunk:
+        """Return the records from `begin` on, up to `end`."""
+        if begin == 0 and end == len(self.bodies):
+            return self
+        times = None if self.times is None else self.times[begin:end]
+        faults = {at - begin: fault for at, fault in self.faults.items() if begin <= at < end}
+        return LineChunk(self.bodies[begin:end], times, faults)
+
+    def __repr__(self) -> str:
+        return f"LineChunk({len(self.bodies)} lines)"
+
+
+def split_lines(pieces: Iterator[bytes], name: str) -> Iterator[LineChunk]:
+    """Yield the records of an archive's content, by chunks. Raises Sqs2pgError `archive_line`.
+
+    Usual lines are passed on as they are, white space around them included.
+    """
+    for raw in _without_mark(_whole_lines(pieces, name)):
+        if _is_usual(raw):
+            bodies = raw.split(b"\n")
+            if not bodies[-1]:
+                bodies.pop()
+            yield LineChunk(bodies)
+        else:
+            chunk = chunk_of(_odd_lines(raw))
+            if chunk.bodies:
+                yield chunk
+
+
+def chunk_of(lines: Iterable[Line]) -> LineChunk:
+    """Return a chunk of single records."""
+    found = list(lines)
+    return LineChunk([body for body, _ in found], [sent_ms for _, sent_ms in found])
+
+
+def _without_mark(raws: Iterator[bytes]) -> Iterator[bytes]:
+    return chain([next(raws, b"").removeprefix(BOM_UTF8)], raws)
+
+
+def _is_usual(raw: bytes) -> bool:
+    """Whether whole lines are objects, one on each, without a time in front.
+
+    Some scans of all lines at once: a look at each would cost more than to decode it.
+    """
+    lines = raw.count(b"\n") + (not raw.endswith(b"\n"))
+    objects = raw.count(b"\n{") + (raw[:1] == b"{")
+    return lines == objects and _is_plain(raw)
+
+
+def _is_plain(raw: bytes) -> bool:
+    # Flat objects: each brace that closes one ends a line, or all but the last one do.
+    ends = raw.count(b"}\n") + raw.endswith(b"}")
+    glued = raw.count(b"}") != ends and _GLUED.search(raw)
+    return not glued and b'"messageType"' not in raw
+
+
+def _odd_lines(raw: bytes) -> Iterator[Line]:
+    for physical in raw.split(b"\n"):
+        line = physical.strip()
         if line[:1] == b"{" and not _GLUED.search(line) and not _SUBSCRIPTION.match(line):
-            yield Line(line, None)  # the usual case
+            yield Line(line, None)
         elif line:
             yield from _records(line)
 
 
-def _physical(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Yield lines without their line feeds."""
+def _whole_lines(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Yield the content in pieces that end with a line, its feed included; the last may have none.
+
+    Raises Sqs2pgError `archive_line`.
+    """
     rest: list[bytes] = []
     size = 0
     for piece in pieces:
-        head, feed, tail = piece.partition(b"\n")
-        rest.append(head)
-        size += len(head)
-        if size > LINE_BYTES_MAX:
-            raise Sqs2pgError(
-                f"{name} has a line of more than {LINE_BYTES_MAX // 2**20} MiB",
-                code="archive_line",
-                hint="is it JSON lines?",
-            )
-        if not feed:
-            continue
+        end = piece.rfind(b"\n") + 1
+        first = piece.find(b"\n") + 1 if end else len(piece)
+        if size + first > LINE_BYTES_MAX:
+            raise too_long(name)
+        if end:
+            yield b"".join([*rest, piece[:end]])
+            rest, size = [], 0
+        if end < len(piece):
+            rest.append(piece[end:])
+            size += len(piece) - end
+    if rest:
         yield b"".join(rest)
-        *whole, last = tail.split(b"\n")
-        yield from whole
-        rest, size = [last], len(last)
-    yield b"".join(rest)
+
+
+def too_long(name: str) -> Sqs2pgError:
+    """Return the fault of an archive with a record that is too long."""
+    return Sqs2pgError(
+        f"{name} has a line of more than {LINE_BYTES_MAX // 2**20} MiB",
+        code="archive_line",
+        hint="is it JSON lines?",
+    )
 
 
 def _records(line: bytes) -> Iterator[Line]:
     if (exported := _EXPORTED.match(line)) and (stamp := _time(exported[1])):
         sent_ms = _bounded(round(stamp.timestamp() * 1000))
         yield Line(line[exported.end() :], sent_ms)
-    elif _GLUED.search(line):
+    elif line[:1] == b"{" and _GLUED.search(line):
         for document in _split(line):
-            yield from _of_subscription(document)
+            yield from lines_of(document)
     else:
-        yield from _of_subscription(line)
+        yield from lines_of(line)
 
 
 def _time(stamp: bytes) -> datetime | None:
@@ -111,7 +185,8 @@ def _bounded(sent_ms: int) -> int | None:
     return sent_ms if 0 <= sent_ms < (time.time() + AHEAD_S) * 1000 else None
 
 
-def _of_subscription(line: bytes) -> Iterator[Line]:
+def lines_of(line: bytes) -> Iterator[Line]:
+    """Yield the events of a document that is a batch of a subscription, else the document."""
     kind = _SUBSCRIPTION.match(line)
     if kind is None:
         yield Line(line, None)

@@ -1,10 +1,11 @@
-"""Archives: files and S3 objects of JSON lines, read line by line, each line with its time.
+"""Archives: files, S3 objects and standard input, read record by record, each with its time.
 
-The layout is recognised from the content: plain, gzip and zstd; one JSON document per line;
-documents one after the other without line feeds (Firehose); `2026-01-02T03:04:05.678Z {…}` lines
-(CloudWatch export); CloudWatch subscription envelopes (`DATA_MESSAGE`), whose events become lines.
+The format is recognised from the content: plain, gzip and zstd around it; one JSON document per
+line; documents one after the other without line feeds (Firehose) or over several lines; arrays;
+`2026-01-02T03:04:05.678Z {…}` lines (CloudWatch export); CloudWatch subscription envelopes
+(`DATA_MESSAGE`), whose events become lines; Parquet. CSV is known by its name.
 
-Bounded: one piece and one line in memory at a time. A line that is no JSON is passed on; the
+Bounded: some pieces and one record in memory at a time. A record that is no JSON is passed on; the
 decoder refuses it.
 """
 
@@ -13,17 +14,26 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
+from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import IO, Any, Literal, NamedTuple, Protocol
 
 from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 from sqs2pg.mapping.ledger_key import DAY_MS, today
-from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, too_deep
-from sqs2pg.pipeline.archive_lines import AHEAD_S, Line, split_lines
+from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, format_refusal, too_deep
+from sqs2pg.pipeline.archive_csv import split_csv
+from sqs2pg.pipeline.archive_documents import HEAD_BYTES, are_documents, split_documents
+from sqs2pg.pipeline.archive_lines import AHEAD_S, Line, LineChunk, split_lines
+from sqs2pg.pipeline.archive_parquet import split_parquet
+from sqs2pg.pipeline.archive_stdin import NAME as STDIN
+from sqs2pg.pipeline.archive_stdin import Spool
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -38,6 +48,8 @@ _COPIES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
 # As in the names that Firehose, CloudWatch and partitioned tables give: 2026/01/02, 2026-01-02.
 _DATED = re.compile(r"(?<!\d)(20\d\d)([-/_])(\d\d)\2(\d\d)(?!\d)")
 
+ArchiveFormat = Literal["auto", "json", "csv", "parquet"]
+
 
 class Archive(NamedTuple):
     """One file or object."""
@@ -49,6 +61,8 @@ class Archive(NamedTuple):
     """Stored bytes."""
     date: date
     """The date in its name, else the date of its last change."""
+    spool: Spool | None = None
+    """The content, where it came over a pipe."""
 
 
 class ArchiveDamaged(Sqs2pgError):
@@ -76,26 +90,111 @@ class Objects(Protocol):
         """Yield the bytes of one object."""
 
 
+class ArchiveForm(NamedTuple):
+    """What settings and command line say about archives."""
+
+    format: ArchiveFormat = "auto"
+    """`auto`: by the first bytes, CSV by its name."""
+    keeps_arrays: bool = False
+    """The mapping reads an array as one message: a line that is one stays whole."""
+    takes_objects: bool = True
+    """The mapping reads an object as a message. Without it each gets an array around it."""
+    kinds: Mapping[str, str] = MappingProxyType({})
+    """What the mapping takes from columns of a CSV file (`archive_csv.split_csv`)."""
+
+
+ANY_FORM = ArchiveForm()
+
+
 class Reader:
     """Reads one archive; knows how many of its stored bytes have been read."""
 
-    def __init__(self, archive: Archive, pieces: Iterator[bytes]) -> None:
+    def __init__(
+        self, archive: Archive, pieces: Iterator[bytes], form: ArchiveForm = ANY_FORM
+    ) -> None:
         self.archive = archive
         self.bytes_read = 0
         self._pieces = pieces
+        self._form = form
 
     def lines(self) -> Iterator[Line]:
-        """Yield each line that is not empty.
+        """Yield each record, without white space around it. Raises as `chunks`."""
+        for chunk in self.chunks():
+            times = repeat(None) if chunk.times is None else chunk.times
+            for body, sent_ms in zip(chunk.bodies, times, strict=False):
+                yield Line(body.strip(), sent_ms)
+
+    def chunks(self, first: int = 0) -> Iterator[LineChunk]:
+        """Yield the records from number `first` on, many at once; none is empty.
 
         Raises ArchiveDamaged, and ArchiveRefused for a format that is not read.
         """
         name = self.archive.name
-        yield from split_lines(_decompressed(self._counted(), name), name)
+        start, pieces = _begun(self._counted())
+        asked = self._form.format
+        if format_of(start) == "Parquet" and start[:4] == b"PAR1" and asked in ("auto", "parquet"):
+            with self._seekable(pieces) as file:
+                yield from split_parquet(file, name, first, self._note)
+            return
+        if asked == "parquet":
+            raise format_refusal(
+                f"{name} is not Parquet", "leave --format away, or give Parquet files"
+            )
+        content = decompressed(pieces, name)
+        if asked == "csv" or (asked == "auto" and _is_csv(name)):
+            chunks = split_csv(content, name, self._form.kinds)
+        else:
+            chunks = self._of_json(content)
+        yield from _after(chunks, first)
+
+    def _of_json(self, content: Iterator[bytes]) -> Iterator[LineChunk]:
+        name, form = self.archive.name, self._form
+        head, content = _begun(content, HEAD_BYTES)
+        if are_documents(head, keeps_arrays=form.keeps_arrays):
+            return split_documents(content, name, wrapped=not form.takes_objects)
+        return split_lines(content, name)
 
     def _counted(self) -> Iterator[bytes]:
         for piece in self._pieces:
             self.bytes_read += len(piece)
             yield piece
+
+    def _note(self, size: int) -> None:
+        self.bytes_read += size
+
+    @contextmanager
+    def _seekable(self, pieces: Iterator[bytes]) -> Iterator[IO[bytes]]:
+        """Give the archive as a file that can seek. Bytes count as read from there."""
+        archive = self.archive
+        with ExitStack() as stack:
+            if archive.spool is not None:
+                file = archive.spool.file
+            elif archive.name.startswith("s3://"):
+                file = stack.enter_context(tempfile.TemporaryFile())
+                for piece in pieces:
+                    file.write(piece)
+            else:
+                file = stack.enter_context(Path(archive.name).open("rb"))
+            file.seek(0)
+            self.bytes_read = 0
+            yield file
+
+
+def _is_csv(name: str) -> bool:
+    """Whether a name ends in .csv, or in that and what compressors append."""
+    lower = name.lower()
+    for suffix in _COPIES:
+        lower = lower.removesuffix(suffix)
+    return lower.endswith(".csv")
+
+
+def _after(chunks: Iterator[LineChunk], skipped: int) -> Iterator[LineChunk]:
+    for chunk in chunks:
+        if skipped >= len(chunk.bodies):
+            skipped -= len(chunk.bodies)
+        else:
+            yield chunk.part(skipped, len(chunk.bodies))
+            skipped = 0
 
 
 def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
@@ -106,11 +205,18 @@ def find(paths: Iterable[str], store: Objects | None) -> Iterator[Archive]:
     """
     for path in paths:
         found = False
-        for archive in _in_s3(path, store) if path.startswith("s3://") else _in_files(Path(path)):
+        for archive in _archives_of(path, store):
             found = True
             yield archive
         if not found:
             raise SettingsError(f"{path} names no file or object", hint="check the path or prefix")
+
+
+def _archives_of(path: str, store: Objects | None) -> Iterator[Archive]:
+    if path == STDIN:
+        spool = Spool(sys.stdin.buffer)
+        return iter([Archive(STDIN, spool.digest, spool.size, today(), spool=spool)])
+    return _in_s3(path, store) if path.startswith("s3://") else _in_files(Path(path))
 
 
 def find_all(paths: Iterable[str], store: Objects | None) -> list[Archive]:
@@ -151,14 +257,16 @@ def identify(archive: Archive) -> Archive:
     return archive._replace(digest=f"sha256:{digest.hexdigest()}")
 
 
-def read(archive: Archive, store: Objects | None) -> Reader:
+def read(archive: Archive, store: Objects | None, form: ArchiveForm = ANY_FORM) -> Reader:
     """Return a reader of an archive that `find` has found."""
+    if archive.spool is not None:
+        return Reader(archive, archive.spool.pieces(), form)
     if archive.name.startswith("s3://"):
         assert store is not None
         bucket, _, key = archive.name.removeprefix("s3://").partition("/")
         etag = archive.digest.removeprefix("etag:").partition(":")[0]
-        return Reader(archive, store.pieces(bucket, key, etag))
-    return Reader(archive, _file_pieces(Path(archive.name)))
+        return Reader(archive, store.pieces(bucket, key, etag), form)
+    return Reader(archive, _file_pieces(Path(archive.name)), form)
 
 
 def _in_files(path: Path) -> Iterator[Archive]:
@@ -223,7 +331,7 @@ def _unreadable(file: Path, error: OSError) -> SettingsError:
     )
 
 
-def _decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+def decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Yield the content of all compressions around it. Raises ArchiveRefused for another format."""
     for _ in range(LAYERS_MAX + 1):
         start, pieces = _begun(pieces)
@@ -238,12 +346,12 @@ def _decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     raise too_deep(name)
 
 
-def _begun(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
+def _begun(pieces: Iterator[bytes], enough: int = ENOUGH) -> tuple[bytes, Iterator[bytes]]:
     """Return the first bytes, enough to tell the format, and all pieces, these bytes included."""
     start = b""
     damage: ArchiveDamaged | None = None
     try:
-        while len(start) < ENOUGH and (piece := next(pieces, b"")):
+        while len(start) < enough and (piece := next(pieces, b"")):
             start += piece
     except ArchiveDamaged as found:
         damage = found

@@ -14,23 +14,31 @@ covers that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import date
-from itertools import islice
+from types import MappingProxyType
 
 import msgspec
 import structlog
 
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
-from sqs2pg.mapping.ledger_key import line_id, line_mark, line_prefix
-from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.mapping.ledger_key import line_mark
+from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_check import ArchiveRefused, check_lines, refusal_of
-from sqs2pg.pipeline.archive_lines import Line
-from sqs2pg.pipeline.archive_reader import Archive, Objects
+from sqs2pg.pipeline.archive_batches import LineBatch, batches, made_ahead
+from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form, refusal_of
+from sqs2pg.pipeline.archive_lines import LineChunk
+from sqs2pg.pipeline.archive_reader import (
+    Archive,
+    ArchiveForm,
+    ArchiveFormat,
+    Objects,
+    Reader,
+)
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.isolation import OF_A_PERSON
-from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.processor import EncodedAhead, Processor
 from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
 
@@ -39,17 +47,10 @@ TRIES_MAX = 12
 BATCHES_AT_ONCE = 5
 """A backfill's batch is as large as this many of the queue's: no line has to be visible soon, and
 each batch costs a commit."""
-BATCH_BYTES_MAX = 32 * 2**20
-"""Bodies of a batch; the line that reaches it is its last."""
-
 CLAIM_WAIT_S = 5.0
 """How long a run waits for one that has the archive: it may have been killed a moment ago."""
 
-_OTHER_FORMS = {
-    *("not_json", "bad_unicode", "not_an_object", "not_an_array", "not_base64", "not_gzip"),
-    *("not_zstd", "unknown_encoding", "not_sns", "not_eventbridge"),
-}
-"""Faults of a line that is not what the settings say lines are."""
+NO_KINDS: Mapping[str, str] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -82,12 +83,16 @@ class Backfill:
         store: Objects | None = None,
         claim_wait_s: float = CLAIM_WAIT_S,
         begun: Callable[[], Awaitable[None]] | None = None,
+        format: ArchiveFormat = "auto",  # noqa: A002  as the option is called
+        kinds: Mapping[str, str] = NO_KINDS,
     ) -> None:
         """`session` is the run's own: it holds the claim. `batch_lines` is the size of the queue's
         batches. `day` dates the lines that have no time of their own; without it their archive's
         day does. `begun` is awaited once it is known how many lines of an archive are committed,
-        before the next one is written.
+        before the next one is written. `format` and `kinds` are those of `ArchiveForm`.
         """
+        self._format = format
+        self._kinds = kinds
         self._session = session
         self._processor = processor
         self._pipeline = pipeline
@@ -100,7 +105,7 @@ class Backfill:
         self.bytes_total = 0
         """Stored bytes of the archives that are not done yet, or were done by this run."""
         self._bytes_before = 0
-        self._reader: archive_reader.Reader | None = None
+        self._reader: Reader | None = None
 
     @property
     def bytes_done(self) -> int:
@@ -136,8 +141,13 @@ class Backfill:
         archive = await asyncio.to_thread(archive_reader.identify, archive)
         progress = BackfillProgress(self._session, self._pipeline, archive.digest, archive.name)
         writer = await self._processor.sink.connected()
-        async with progress.claimed(archive.size, self._claim_wait_s, writer):
-            await self._write_claimed(archive, progress)
+        try:
+            async with progress.claimed(archive.size, self._claim_wait_s, writer):
+                await self._write_claimed(archive, progress)
+        finally:
+            self._reader = None
+        if archive.spool is not None:
+            archive.spool.close()
 
     async def _write_claimed(self, archive: Archive, progress: BackfillProgress) -> None:
         line, finished_at = await progress.read()
@@ -151,25 +161,8 @@ class Backfill:
         if self._begun is not None:
             await self._begun()
         first, before = line, self.done.written + self.done.duplicate
-        self._reader = archive_reader.read(archive, self._store)
-        lines = self._reader.lines()
-        if line:
-            lines = islice(lines, line, None)
-        else:
-            lines = await asyncio.to_thread(check_lines, archive.name, lines, self._is_readable)
-        batch = await asyncio.to_thread(self.read_batch, archive, lines, line)
-        while batch:
-            # The next one is read while this one is written.
-            after = line + len(batch)
-            reading = asyncio.create_task(asyncio.to_thread(self.read_batch, archive, lines, after))
-            try:
-                await self._write_batch(progress, batch, line)
-            except BaseException:
-                await asyncio.wait([reading])
-                reading.exception()  # seen: the one raised here comes first
-                raise
-            line = after
-            batch = await reading
+        self._reader = archive_reader.read(archive, self._store, self.form())
+        line = await self._write_batches(archive, self._reader, line, progress)
         await progress.finish(line)
         if line and not first and self.done.written + self.done.duplicate == before:
             log.warning(
@@ -178,51 +171,70 @@ class Backfill:
                 quarantined=line,
             )
         self._bytes_before += archive.size
-        self._reader = None
+        self._reader = None  # not before: `bytes_done` never falls
+
+    async def _write_batches(
+        self, archive: Archive, reader: Reader, line: int, progress: BackfillProgress
+    ) -> int:
+        """Write an archive from a line on; return the number of its lines."""
+        cut = self.batches(archive, reader.chunks(line), line)
+
+        def make() -> tuple[LineBatch, EncodedAhead | None] | None:
+            batch = next(cut, None)
+            if batch is None:
+                return None
+            return batch, self._processor.encode_ahead(batch.units, batch.faults)
+
+        async with aclosing(made_ahead(make)) as made:
+            async for batch, ahead in made:
+                await self._write_batch(progress, batch, line, ahead)
+                line += len(batch.units)
+        return line
+
+    def batches(
+        self, archive: Archive, chunks: Iterator[LineChunk], first: int
+    ) -> Iterator[LineBatch]:
+        """Yield the lines of an archive from number `first` on; blocking.
+
+        Raises ArchiveRefused where a whole archive holds nothing that can be read, and what
+        `chunks` and `archive_batches.batches` raise.
+        """
+        if not first:
+            chunks = check_chunks(archive.name, chunks, self._is_readable)
+        yield from batches(
+            chunks,
+            mark=line_mark(self._pipeline, archive.digest),
+            day_ms=archive_reader.day_ms(self._day or archive.date),
+            first=first,
+            lines_max=self._batch_lines,
+        )
 
     def _is_readable(self, body: bytes) -> bool:
-        """Whether the mapping can read a line's form, whatever is in it."""
-        message = Message("", "", body.decode("utf-8", "surrogateescape"), SystemAttributes(0))
-        try:
-            self._processor.plan.encoder.mapping.decode(message)
-        except PermanentFault as fault:
-            return fault.code not in _OTHER_FORMS
-        return True
+        return has_form(self._processor.plan.encoder.mapping, body)
 
-    def read_batch(self, archive: Archive, lines: Iterator[Line], first: int) -> list[Message]:
-        """Read the next batch; it is empty at the end of the archive. May block.
-
-        `first` is the number of its first line in the archive. Raises FatalFault for a number of
-        `LINES_MAX` or more.
-        """
-        day = SystemAttributes(archive_reader.day_ms(self._day or archive.date))
-        mark = line_mark(self._pipeline, archive.digest)
-        prefix = line_prefix(mark)
-        messages: list[Message] = []
-        size = 0
-        for number, (body, sent_ms) in enumerate(islice(lines, self._batch_lines), first):
-            attributes = day if sent_ms is None else SystemAttributes(sent_ms)
-            text = body.decode("utf-8", "surrogateescape")
-            messages.append(Message(f"{prefix}{number:08x}", "", text, attributes))
-            size += len(body)
-            if size >= BATCH_BYTES_MAX:
-                break
-        if messages:
-            line_id(mark, first + len(messages) - 1)  # raises where the numbers end
-        return messages
+    def form(self) -> ArchiveForm:
+        """Return what mapping and command line say about archives."""
+        return ArchiveForm(
+            self._format,
+            keeps_arrays=self._is_readable(b"[{}]"),
+            takes_objects=self._is_readable(b"{}"),
+            kinds=self._kinds,
+        )
 
     async def _write_batch(
-        self, progress: BackfillProgress, messages: list[Message], line: int
+        self, progress: BackfillProgress, batch: LineBatch, line: int, ahead: EncodedAhead | None
     ) -> None:
         """Process one batch, with the progress in its transactions, until it is settled.
 
         A line of a person whose data key does not open is quarantined: no queue would hold it.
         """
-        parts = [messages]
-        to_quarantine: dict[str, PermanentFault] = {}
+        # What replaces bodies needs messages that keep what it puts into them.
+        is_plain = self._processor.plan.payloads is None
+        parts: list[Sequence[Message]] = [batch.units if is_plain else list(batch.units)]
+        to_quarantine = dict(batch.faults)
         while parts:
             part = parts.pop()
-            fault = await self._write_part(progress, part, line, to_quarantine)
+            fault = await self._write_part(progress, part, line, to_quarantine, ahead)
             if fault is None:
                 line += len(part)
             elif len(part) == 1:
@@ -236,9 +248,10 @@ class Backfill:
     async def _write_part(
         self,
         progress: BackfillProgress,
-        messages: list[Message],
+        messages: Sequence[Message],
         line: int,
         to_quarantine: dict[str, PermanentFault],
+        ahead: EncodedAhead | None,
     ) -> TransientFault | None:
         """Process the lines from number `line` on until they are settled.
 
@@ -247,7 +260,9 @@ class Backfill:
         after = line + len(messages)
         note = progress.move_statement(line, after)
         for attempt in range(1, TRIES_MAX + 1):
-            outcomes = await self._processor.process_with_statement(messages, note, to_quarantine)
+            outcomes = await self._processor.process_with_statement(
+                messages, note, to_quarantine, ahead
+            )
             if Outcome.RELEASED not in outcomes:
                 break
             fault = self._processor.last_fault

@@ -8,9 +8,11 @@ acknowledges each message by its outcome.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from typing import NamedTuple
 
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
-from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded
+from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, Encoder
+from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.message import DeadLetter, Message, Outcome
 from sqs2pg.pipeline.key_rotation import under_active_keys
 from sqs2pg.pipeline.plan import Follow, Plan
@@ -20,6 +22,15 @@ from sqs2pg.postgres.sink import Batch, BatchResult, Sink
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.batch_reporter import BatchReporter, Trace
 from sqs2pg.telemetry.metrics import Metrics
+
+
+class EncodedAhead(NamedTuple):
+    """A batch that was encoded while the one before it was written."""
+
+    units: Sequence[Message]
+    encoder: Encoder
+    """It must still be the one in use when the batch is written."""
+    encoded: Encoded
 
 
 class Processor:
@@ -47,6 +58,7 @@ class Processor:
         self._tables = TableChanges(plan, sink.connected)
         self._reporter = BatchReporter(metrics, batch_log or BatchLog(), trace)
         self._statement = ""
+        self._ahead: EncodedAhead | None = None
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
@@ -81,13 +93,33 @@ class Processor:
         messages: Sequence[Message],
         statement: str,
         to_quarantine: Mapping[str, PermanentFault] = NONE_UNREAD,
+        ahead: EncodedAhead | None = None,
     ) -> list[Outcome]:
-        """As `process`; the transaction that commits the last message runs the statement, too."""
-        self._statement = statement
+        """As `process`; the transaction that commits the last message runs the statement, too.
+
+        `ahead` is what `encode_ahead` returned for these messages.
+        """
+        self._statement, self._ahead = statement, ahead
         try:
             return await self.process(messages, to_quarantine)
         finally:
-            self._statement = ""
+            self._statement, self._ahead = "", None
+
+    def encode_ahead(
+        self,
+        messages: Sequence[Message],
+        to_quarantine: Mapping[str, PermanentFault] = NONE_UNREAD,
+    ) -> EncodedAhead | None:
+        """Encode a batch for a later `process_with_statement`; None where it cannot be done yet.
+
+        May run in another thread, while this processor writes the batch before it. Raises as the
+        encoder does.
+        """
+        encoder = self._tables.present
+        if encoder is None or self.plan.payloads is not None:
+            return None
+        encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
+        return EncodedAhead(messages, encoder, encoded)
 
     async def reconnect(self) -> None:
         """Close the connection to the database; the next batch opens a new one."""
@@ -159,12 +191,18 @@ class Processor:
         reporter = self._reporter
         reporter.begin(messages)
         encoder = await self._tables.encoder()
-        known = self._recent.find(messages, encoder.keys)
+        # Progress says which lines are committed: none is given twice.
+        of_queue = not isinstance(messages, LineUnits)
+        known = self._recent.find(messages, encoder.keys) if of_queue else set()
         given = messages
         if known:
             messages = [one for index, one in enumerate(messages) if index not in known]
 
-        encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.units is messages and ahead.encoder is encoder:
+            encoded = ahead.encoded
+        else:
+            encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
         if encoded.taken < len(messages):
             messages = messages[: encoded.taken]
             known = _known_among(known, encoded.taken)
@@ -182,7 +220,7 @@ class Processor:
             Batch(encoded, dead, seal_rejected, self._tables.confirm, len(known))
         )
 
-        if result.changed is None:
+        if result.changed is None and of_queue:
             self._recent.add(encoded.count, encoded.ledger)
         outcomes = _outcomes(messages, encoded, result)
         for index in sorted(known):

@@ -40,6 +40,11 @@ class TableChanges:
         # Class 42: a table has changed, or a privilege is gone.
         self._stale = self._stale or fault.code.startswith("postgres_42")
 
+    @property
+    def present(self) -> Encoder | None:
+        """The encoder for the next batch; None where the columns are to be read again first."""
+        return None if self._stale else self._encoder
+
     async def encoder(self) -> Encoder:
         """Return the encoder for the next batch.
 

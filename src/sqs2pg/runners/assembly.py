@@ -17,6 +17,7 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
@@ -181,7 +182,7 @@ async def _require_writable(sink: Sink, plan: SinkPlan) -> None:
 
 @asynccontextmanager
 async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., Backfill]]:
-    """Yield a function that makes a backfill from `day`, `store` and `claim_wait_s`.
+    """Yield a function that makes a backfill from `day`, `store`, `claim_wait_s` and `format`.
 
     Its backfills share the connections made here, which are closed at the end: run one at a time.
     """
@@ -203,9 +204,22 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
                 made.processors[0],
                 made.sink_plan.id,
                 batch_lines=settings.sink.batch_rows_max,
+                kinds=_kinds_of(settings),
             )
         finally:
             await record_unknown(session, settings, made.sink_plan.id, made.metrics)
+
+
+def _kinds_of(settings: Settings) -> dict[str, str]:
+    """Return what fields take in JSON, by the names that a CSV file's header can have."""
+    kinds: dict[str, str] = {}
+    for target in settings.targets:
+        for field in target.fields:
+            if field.source:
+                kinds.setdefault(field.source, FIELD_TYPES[field.type].json_kind)
+    for source in settings.dropped:
+        kinds.setdefault(source, "string")
+    return kinds
 
 
 async def assemble_replay(

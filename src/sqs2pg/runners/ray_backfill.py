@@ -26,7 +26,7 @@ import structlog
 
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_reader import Archive, Objects
+from sqs2pg.pipeline.archive_reader import Archive, ArchiveFormat, Objects
 from sqs2pg.pipeline.backfill import Backfill, Done
 from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.runners.ray_fleet import answer_of, as_fault, fault_of, fingerprint, library, load_as
@@ -51,8 +51,11 @@ logger = structlog.get_logger(__name__)
 class BackfillWorker:
     """Writes one archive at a time, in an actor's process. Its methods run on its event loop."""
 
-    def __init__(self, config: str | None, expected: str, day: date | None) -> None:
+    def __init__(
+        self, config: str | None, expected: str, day: date | None, form: ArchiveFormat = "auto"
+    ) -> None:
         log.configure()
+        self._form: ArchiveFormat = form
         self._config = Path(config) if config else None
         self._expected = expected
         self._day = day
@@ -73,7 +76,11 @@ class BackfillWorker:
             begin = await self._assembled()
             store = self._store_for(archive)
             self._work = begin(
-                day=self._day, store=store, claim_wait_s=CLAIM_WAIT_S, begun=self._report
+                day=self._day,
+                store=store,
+                claim_wait_s=CLAIM_WAIT_S,
+                begun=self._report,
+                format=self._form,
             )
             await self._work.write(archive)
         except Exception as error:  # noqa: BLE001  no text of an exception may leave the node
@@ -193,6 +200,7 @@ class BackfillDriver:
         *,
         day: date | None = None,
         store: Objects | None = None,
+        format: ArchiveFormat = "auto",  # noqa: A002  as the option is called
     ) -> None:
         self._settings = settings
         self._store = store
@@ -201,7 +209,12 @@ class BackfillDriver:
             num_cpus=settings.ray.cpus, max_restarts=0, scheduling_strategy="SPREAD"
         )(BackfillWorker)
         self._actor_class: Any = actor
-        self._arguments = (str(config.resolve()) if config else None, fingerprint(settings), day)
+        self._arguments = (
+            str(config.resolve()) if config else None,
+            fingerprint(settings),
+            day,
+            format,
+        )
         self._waiting: deque[ArchiveTask] = deque()
         self._workers: list[_PlacedWorker] = []
         self._finished = Done()

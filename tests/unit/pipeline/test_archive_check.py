@@ -44,24 +44,6 @@ def test_lines_are_passed_on_as_they_are(content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        *(json.dumps(LOGINS, indent=indent) for indent in (0, 2, "\t")),
-        json.dumps({"items": LOGINS}, indent=2),
-        json.dumps([[{}]], indent=1),
-        "[\n" + ",\n".join(map(json.dumps, LOGINS)) + "\n]",
-        '[\n{"id": 1}\n]',
-        '{"items": [\n' + ",\n".join(map(json.dumps, LOGINS)) + "\n]}",
-        "\n".join(json.dumps(login, indent=2) for login in LOGINS),
-    ],
-)
-def test_a_document_over_many_lines_is_refused(content: str) -> None:
-    with pytest.raises(ArchiveRefused, match="one JSON document over many lines") as caught:
-        checked(content)
-    assert "jq -c" in caught.value.hint
-
-
-@pytest.mark.parametrize(
     ("content", "number"),
     [
         ("id,name,ip\n1,a,198.51.100.7\n2,b,198.51.100.7", "3"),

@@ -113,7 +113,6 @@ FOREIGN = {
     "bzip2": [bz2.compress(LINES), bz2.compress(b"")],
     "xz": [lzma.compress(LINES)],
     "Avro": [b"Obj\x01\x04\x16avro.schema\x00"],
-    "Parquet": [b"PAR1\x15\x04\x15\x10"],
     "UTF-16": ['{"a": 1}'.encode("utf-16")],
     "binary data": ['{"a": 1}'.encode("utf-16-le"), b"\x00", b"\x00" * 600],
 }
