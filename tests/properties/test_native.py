@@ -339,9 +339,9 @@ def test_lines_of_an_archive_are_packed_without_messages() -> None:
     found = both().check_batch(units, unread)
     assert [fault.unit for fault in found.faults] == [0, 3, 7, 9]
     assert (found.count, found.faults[0].fault.code) == (36, "csv_fields")
-    packed = both().fast.pack_lines(
-        units.bodies, None, SENT_MS, units.prefix.encode(), 16, b"1\n", b""
-    )
+    pack_lines = both().fast.pack_lines
+    assert pack_lines is not None
+    packed = pack_lines(units.bodies, None, SENT_MS, units.prefix.encode(), 16, b"1\n", b"")
     assert packed is not None
     assert Packed(*packed).left == (3, 7, 9)
     prefix = units.prefix.encode()
@@ -354,7 +354,7 @@ def test_lines_of_an_archive_are_packed_without_messages() -> None:
         (((b"{}"),), ("1",), 0, prefix, 0, b"", b""),
     ):
         with pytest.raises((ValueError, TypeError)):
-            both().fast.pack_lines(*wrong)  # type: ignore[arg-type]
+            pack_lines(*wrong)  # type: ignore[arg-type]
     # A time that no key can have, or a line over the last number: Python makes the batch.
-    assert both().fast.pack_lines((b"{}",), (-1,), 0, prefix, 0, b"", b"") is None
-    assert both().fast.pack_lines((), None, 0, prefix, 0, b"", b"") is None
+    assert pack_lines((b"{}",), (-1,), 0, prefix, 0, b"", b"") is None
+    assert pack_lines((), None, 0, prefix, 0, b"", b"") is None

@@ -21,7 +21,7 @@ from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import EventKeys
-from sqs2pg.mapping.native_encoder import FastPath
+from sqs2pg.mapping.native_encoder import FastPath, PackLines
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message
 from sqs2pg.settings import ATTRIBUTE, Field, Settings, Target, When, required_sources
@@ -113,6 +113,8 @@ def compile_fast_path(
 
 class OpeningFastPath:
     """A fast path whose units Python takes out of their envelopes, one at a time."""
+
+    pack_lines: PackLines | None = None
 
     def __init__(self, inside: Any, envelope: Envelope) -> None:
         """`inside`: the extension's, for what is in the envelope."""

@@ -58,6 +58,26 @@ class Packed(NamedTuple):
     """How many units were read, from the first on. All else is about these."""
 
 
+class PackLines(Protocol):
+    """As `FastPath.pack`, of an archive's lines (`LineUnits`). Other threads run meanwhile."""
+
+    def __call__(
+        self,
+        bodies: tuple[bytes, ...],
+        times: tuple[int, ...] | None,
+        day_ms: int,
+        prefix: bytes,
+        first: int,
+        ledger_end: bytes,
+        left: bytes,
+        bytes_max: int = 0,
+        records_max: int = 0,
+        text_max: int = 0,
+        /,
+    ) -> tuple[Any, ...] | None:
+        """Return a `Packed` batch; None where Python must do all of it."""
+
+
 class FastPath(Protocol):
     """The C code, compiled for one mapping (`fast_path.py`)."""
 
@@ -81,21 +101,9 @@ class FastPath(Protocol):
         byte for each unit, 1 where it must be left; empty: none.
         """
 
-    def pack_lines(
-        self,
-        bodies: tuple[bytes, ...],
-        times: tuple[int, ...] | None,
-        day_ms: int,
-        prefix: bytes,
-        first: int,
-        ledger_end: bytes,
-        left: bytes,
-        bytes_max: int = 0,
-        records_max: int = 0,
-        text_max: int = 0,
-        /,
-    ) -> tuple[Any, ...] | None:
-        """As `pack`, of an archive's lines (`LineUnits`). Other threads run meanwhile."""
+    @property
+    def pack_lines(self) -> PackLines | None:
+        """As `pack`, of an archive's lines; None where only messages are packed."""
 
 
 class NativeEncoder:
@@ -162,9 +170,12 @@ class NativeEncoder:
     ) -> Packed | None:
         marks = bytes(index in left for index in range(len(units))) if left else b""
         end = ledger_end.encode()
-        if isinstance(units, LineUnits) and self._keying == KEYINGS["lines"]:
+        pack_lines = self._fast_path.pack_lines
+        of_lines = self._keying == KEYINGS["lines"] and pack_lines is not None
+        if of_lines and isinstance(units, LineUnits):
+            assert pack_lines is not None
             about = (units.times, units.day_ms, units.prefix.encode(), units.first)
-            packed = self._fast_path.pack_lines(units.bodies, *about, end, marks, *self._budget)
+            packed = pack_lines(units.bodies, *about, end, marks, *self._budget)
         else:
             in_order = self._python.in_order
             packed = self._fast_path.pack(units, end, self._keying, in_order, marks, *self._budget)

@@ -36,8 +36,9 @@ Convert = Callable[[str], Any]
 def split_csv(pieces: Iterator[bytes], name: str, kinds: Mapping[str, str]) -> Iterator[LineChunk]:
     """Yield the records as JSON objects, by chunks.
 
-    `kinds`: what the mapping takes from a column, `string`, `number`, `boolean` or `any`, by the
-    names of the header. Raises ArchiveRefused for a header that does not name every column once.
+    `kinds`: what the mapping takes from a column, `string`, `number`, `boolean`, `array` or `any`,
+    by the names of the header; what it takes as text stays text. Raises ArchiveRefused for a header
+    that does not name every column once.
     """
     csv.field_size_limit(LINE_BYTES_MAX)
     source = _Physical(pieces, name)
@@ -183,4 +184,9 @@ def _json(text: str) -> Any:
         return text
 
 
-_CONVERTS: Mapping[str, Convert] = {"number": _number, "boolean": _boolean, "any": _json}
+_CONVERTS: Mapping[str, Convert] = {
+    "number": _number,
+    "boolean": _boolean,
+    "any": _json,
+    "array": _json,
+}

@@ -17,7 +17,7 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
@@ -215,8 +215,8 @@ def _kinds_of(settings: Settings) -> dict[str, str]:
     kinds: dict[str, str] = {}
     for target in settings.targets:
         for field in target.fields:
-            if field.source:
-                kinds.setdefault(field.source, FIELD_TYPES[field.type].json_kind)
+            for source in field.sources:
+                kinds.setdefault(source, json_kind(field))
     for source in settings.dropped:
         kinds.setdefault(source, "string")
     return kinds
