@@ -90,12 +90,18 @@ def test_an_archive_needs_no_queue(mapped: Shell) -> None:
     ]
 
 
-def test_a_backfill_reports_what_no_field_names(mapped: Shell, send: Send) -> None:
+@pytest.mark.parametrize("command", ["run", "backfill"])
+def test_what_no_field_names_is_reported(mapped: Shell, send: Send, command: str) -> None:
     settings = (mapped.folder / "sqs2pg.toml").read_text()
     (mapped.folder / "sqs2pg.toml").write_text(f"report_unknown = true\n{settings}")
-    (mapped.folder / "old.jsonl").write_text("\n".join(json.dumps({**o, "plan": 1}) for o in GOOD))
+    bodies = [json.dumps({**one, "plan": 1}) for one in GOOD]
     mapped("migrate")
-    mapped("backfill", "old.jsonl")
+    if command == "run":
+        send(bodies)
+        mapped("run", "--drain")
+    else:
+        (mapped.folder / "old.jsonl").write_text("\n".join(bodies))
+        mapped("backfill", "old.jsonl")
     report = mapped("check", "--json").last
     [found] = [one for one in report["checks"] if one["name"] == "unknown fields"]
     assert (found["status"], found["detail"]) == (
