@@ -139,6 +139,14 @@ def test_each_invocation_tells_cloudwatch_what_it_did_where_it_is_asked_to(
         assert told(function) == []
 
 
+def test_what_no_field_names_is_recorded(start: Start, query: Query) -> None:
+    [message_id] = ids(1)
+    event = {"Records": [record(message_id, login("u1", ip=SECRET, plan="gold"))]}
+    with start() as function:
+        assert function.invoke(event).failures == []
+        assert query("SELECT path, type, seen FROM sqs2pg.unknown_field") == [("", "text", 1)]
+
+
 def test_warm_invocations_share_one_connection_and_a_batch_twice_changes_nothing(
     start: Start, database: str, query: Query
 ) -> None:

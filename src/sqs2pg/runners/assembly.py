@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -146,14 +146,19 @@ async def assemble_processors(
 async def record_unknown(
     session: Session, settings: Settings, pipeline: int, metrics: Metrics
 ) -> None:
-    """Record the unknown fields that a command has counted, which has no heartbeat to do it."""
+    """Record the unknown fields that were counted where no heartbeat does it.
+
+    A database that fails is no fault here: it is a report, and the messages are settled.
+    """
     counts = metrics.unknown.take()
     if not counts:
         return
     digest = UnknownMembers(settings).digest
     registry = UnknownFieldRegistry(pipeline, digest, names=settings.report_unknown)
-    with suppress(Sqs2pgError):  # a report: the work is done and on record
+    try:
         await registry.add(session, counts)
+    except Sqs2pgError:
+        metrics.unknown.add(counts)
 
 
 async def _require_writable(sink: Sink, plan: SinkPlan) -> None:

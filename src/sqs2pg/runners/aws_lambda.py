@@ -33,7 +33,7 @@ from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S, may_be_of_a_message
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
-from sqs2pg.runners.assembly import Processing, assemble_processors, upkeep
+from sqs2pg.runners.assembly import Processing, assemble_processors, record_unknown, upkeep
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.odd_deliveries import bounded, read_entry
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES
@@ -43,6 +43,10 @@ from sqs2pg.telemetry.metrics import Metrics
 
 CUT_S = 1.0
 """Work under way is cut so long before the function's timeout, so that an answer still gets out."""
+RECORD_EVERY_S = 60.0
+"""Between two records of unknown fields; the first invocation makes one."""
+RECORD_S_MAX = 2.0
+"""How long one may take."""
 UPKEEP_EVENT = "Scheduled Event"
 """`detail-type` of an EventBridge rule's event, which means one turn of the books' upkeep."""
 
@@ -251,6 +255,7 @@ class Function:
         self._runner = asyncio.Runner()
         self._warm: dict[bool, tuple[AsyncExitStack, Processing]] = {}
         self._metrics = Metrics()
+        self._record_at = 0.0
         self._lines = (
             EmfLines(self._metrics.registry, settings.pipeline_name)
             if settings.telemetry.emf
@@ -311,8 +316,26 @@ class Function:
                 await self._cool_down()
             else:
                 self._report(len(messages), invocation)
+                await self._record_unknown(processing, remaining_s)
                 return failed
         return [message.message_id for message in messages]
+
+    async def _record_unknown(
+        self, processing: Processing, remaining_s: Callable[[], float]
+    ) -> None:
+        """Record the unknown fields of these and earlier messages, once in a while."""
+        limit_s = min(RECORD_S_MAX, remaining_s() - self._settings.aws_lambda.margin_s)
+        if time.monotonic() < self._record_at or limit_s <= 0 or not self._metrics.unknown:
+            return
+        self._record_at = time.monotonic() + RECORD_EVERY_S
+        with suppress(Sqs2pgError, TimeoutError):  # a report: the messages are settled
+            async with asyncio.timeout(limit_s):
+                session = await processing.connect()
+                try:
+                    pipeline = processing.sink_plan.id
+                    await record_unknown(session, self._settings, pipeline, self._metrics)
+                finally:
+                    await session.close()
 
     async def _warm_up(self, fifo: bool) -> Processing:
         if fifo not in self._warm:

@@ -34,5 +34,8 @@ class UnknownTally:
         counts, self._counts = self._counts, {}
         return counts
 
+    def __len__(self) -> int:
+        return len(self._counts)
+
     def __repr__(self) -> str:
         return f"UnknownTally({len(self._counts)})"
