@@ -109,3 +109,13 @@ def test_what_no_field_names_is_reported(mapped: Shell, send: Send, command: str
         "seen, and named by no field: plan number 3",
     )
     assert '[[field]]\nsource = "plan"\ncolumn = "plan"\ntype = "numeric"' in found["remedy"]
+
+
+def test_a_csv_archive_is_read_by_the_mappings_types(mapped: Shell) -> None:
+    (mapped.folder / "old.csv").write_text("id,email,n\no1,a@example.org,7\no2,b@example.org,x\no3")
+    found = mapped("config", "test", "--sample", "old.csv", "--json", code=1).last
+    assert [row["n"] for row in found["rows"]] == ["7"]
+    assert [(q["message_id"], q["code"]) for q in found["quarantined"]] == [
+        ("line 2", "wrong_type"),
+        ("line 3", "csv_fields"),
+    ]

@@ -94,12 +94,14 @@ async def _propose(
         proposal = of_table(columns.values(), table)
         return write_toml(proposal, queue=queue, envelope={}, origin=f"table {table}")
     if isinstance(sample, Path):
-        messages = await asyncio.to_thread(sample_documents.lines_of, sample)
+        messages, faults = await asyncio.to_thread(sample_documents.lines_of, sample)
+        messages = [one for one in messages if one.message_id not in faults]
         origin = sample.name
     else:
-        messages = await sample_documents.peek_at(queue, sample)
+        messages, faults = await sample_documents.peek_at(queue, sample), {}
         origin = f"queue {queue}"
     found = sample_documents.sample_of(messages, origin)
+    found.unread.update(fault.code for fault in faults.values())
     what = f"{len(messages)} lines" if isinstance(sample, Path) else f"{len(messages)} messages"
     if found.unread:
         warn_of_unread(found.unread)

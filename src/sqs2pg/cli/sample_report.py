@@ -17,7 +17,7 @@ import msgspec
 from sqs2pg.cli.doctor import dry_run, sample_documents
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.options import print_json, run_async
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import PermanentFault, SettingsError
 
 SHOWN_MAX = 1_000
 """Rows that are printed."""
@@ -49,8 +49,11 @@ def report_sample(config: Path | None, sample: int | Path, *, as_json: bool) -> 
 async def _try(config: Path | None, sample: int | Path) -> tuple[dry_run.DryRun, list[str]]:
     async with Context(config) as context:
         settings = context.load_settings()
+        mapping, missing = await dry_run.mapping_of(context)
+        unread: dict[str, PermanentFault] = {}
         if isinstance(sample, Path):
-            messages = await asyncio.to_thread(sample_documents.lines_of, sample)
+            form = dry_run.form_of(settings, mapping)
+            messages, unread = await asyncio.to_thread(sample_documents.lines_of, sample, form)
             place = str(sample)
         else:
             await context.find_queue()
@@ -62,5 +65,4 @@ async def _try(config: Path | None, sample: int | Path) -> tuple[dry_run.DryRun,
                 code="no_sample",
                 hint="send some first, or write an [[example]] beside the mapping",
             )
-        mapping, missing = await dry_run.mapping_of(context)
-        return await dry_run.try_messages(settings, mapping, messages), missing
+        return await dry_run.try_messages(settings, mapping, messages, unread), missing

@@ -37,8 +37,8 @@ def split_csv(pieces: Iterator[bytes], name: str, kinds: Mapping[str, str]) -> I
     """Yield the records as JSON objects, by chunks.
 
     `kinds`: what the mapping takes from a column, `string`, `number`, `boolean`, `array` or `any`,
-    by the names of the header; what it takes as text stays text. Raises ArchiveRefused for a header
-    that does not name every column once.
+    by the names of the header; what it takes as text stays text, and all does where there is no
+    mapping. Raises ArchiveRefused for a header that does not name every column once.
     """
     csv.field_size_limit(LINE_BYTES_MAX)
     source = _Physical(pieces, name)
@@ -138,7 +138,7 @@ def _converts(
                 f"{name}: columns {first + 1} and {number + 1} of its header have one name",
                 "give each column a name of its own in the first line",
             )
-    if not kinds.keys() & set(header):
+    if kinds and not kinds.keys() & set(header):
         raise format_refusal(
             f"{name}: no column of its header is a `source` of the mapping",
             "write the names of the sources into the first line, separated by commas (RFC 4180)",

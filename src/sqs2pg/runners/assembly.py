@@ -209,13 +209,13 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
                 made.processors[0],
                 made.sink_plan.id,
                 batch_lines=settings.sink.batch_rows_max,
-                kinds=_kinds_of(settings),
+                kinds=kinds_of(settings),
             )
         finally:
             await record_unknown(session, settings, made.sink_plan.id, made.metrics)
 
 
-def _kinds_of(settings: Settings) -> dict[str, str]:
+def kinds_of(settings: Settings) -> dict[str, str]:
     """Return what fields take in JSON, by the names that a CSV file's header can have."""
     kinds: dict[str, str] = {}
     for target in settings.targets:

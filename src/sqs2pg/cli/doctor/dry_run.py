@@ -7,7 +7,7 @@ shown; of a message that would be quarantined only its id and the reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -16,7 +16,11 @@ from sqs2pg.errors import PermanentFault, Sqs2pgError
 from sqs2pg.mapping import examples
 from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.copy_text import values
+from sqs2pg.mapping.encoder import NONE_UNREAD
 from sqs2pg.message import Message, Row, TargetLines
+from sqs2pg.pipeline.archive_check import has_form
+from sqs2pg.pipeline.archive_reader import ArchiveForm
+from sqs2pg.runners.assembly import kinds_of
 from sqs2pg.runners.compile_plan import masks_of, payloads_of, read_mapping
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.peek import peek
@@ -83,15 +87,30 @@ async def mapping_of(context: Context) -> tuple[MessageMapping, list[str]]:
         return examples.compile_offline(settings, masks), [*missing, "table"]
 
 
+def form_of(settings: Settings, mapping: MessageMapping) -> ArchiveForm:
+    """Return how the archives of a mapping are read, as `backfill` does it."""
+    return ArchiveForm(
+        keeps_arrays=has_form(mapping, b"[{}]"),
+        takes_objects=has_form(mapping, b"{}"),
+        kinds=kinds_of(settings),
+    )
+
+
 async def try_messages(
-    settings: Settings, mapping: MessageMapping, messages: Sequence[Message]
+    settings: Settings,
+    mapping: MessageMapping,
+    messages: Sequence[Message],
+    unread: Mapping[str, PermanentFault] = NONE_UNREAD,
 ) -> DryRun:
-    """Return what messages would become. Objects that they point to are fetched."""
+    """Return what messages would become. Objects that they point to are fetched.
+
+    `unread`: the faults of messages that cannot be read, by id.
+    """
     payloads = payloads_of(settings)
     found = DryRun(len(messages), [], {}, [])
     faults: Counter[str] = Counter()
     for message in messages:
-        unfetched = await payloads.fetch([message]) if payloads else {}
+        unfetched = {**unread, **(await payloads.fetch([message]) if payloads else {})}
         made = unfetched.get(message.message_id) or _run(mapping, message)
         if isinstance(made, PermanentFault):
             faults[made.code] += 1

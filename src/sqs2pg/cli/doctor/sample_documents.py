@@ -5,12 +5,9 @@ Messages stay on the queue: a look counts as a receive, and they are released at
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.envelope import Envelope, compression, formats
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.pipeline.archive_reader import ANY_FORM, ArchiveForm, find, read
 from sqs2pg.settings import EnvelopeSettings
 
 MESSAGES_MAX = 1000
@@ -142,38 +140,24 @@ def about_unread(unread: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {code}" for code, count in sorted(unread.items()))
 
 
-def lines_of(path: Path, count: int = MESSAGES_MAX) -> list[Message]:
-    """Return up to `count` records of an archive as messages, as `backfill` would read them.
+def lines_of(
+    path: Path, form: ArchiveForm = ANY_FORM, count: int = MESSAGES_MAX
+) -> tuple[list[Message], dict[str, PermanentFault]]:
+    """Return up to `count` records of an archive as messages, and why some cannot be read, by id.
 
-    Blocking. Raises SettingsError where the file cannot be read, and ArchiveRefused for a format
-    that is not read.
+    They are read as by `backfill`. Blocking. Raises SettingsError where the file cannot be read,
+    ArchiveDamaged, and ArchiveRefused for a format that is not read.
     """
-    from sqs2pg.pipeline.archive_reader import find, read
-
-    if path.name.lower().split(".csv", 1)[1:] and ".csv" in path.name.lower():
-        bodies = _csv_rows(path, count)
-    else:
-        [archive] = find([str(path)], None)
-        bodies = [
-            line.body.decode("utf-8", "replace")
-            for line in islice(read(archive, None).lines(), count)
-        ]
-    return [
-        Message(f"line {number}", "", body, SystemAttributes(0))
-        for number, body in enumerate(bodies, 1)
-    ]
-
-
-def _csv_rows(path: Path, count: int) -> list[str]:
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream)
-            return [
-                msgspec.json.encode({k: v for k, v in row.items() if k}).decode()
-                for row in islice(rows, count)
-            ]
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be read: {error.strerror}", hint="check the path and its permissions"
-        ) from None
+    [archive] = find([str(path)], None)
+    messages: list[Message] = []
+    faults: dict[str, PermanentFault] = {}
+    for chunk in read(archive, None, form).chunks():
+        for place, body in enumerate(chunk.bodies[: count - len(messages)]):
+            name = f"line {len(messages) + 1}"
+            text = body.decode("utf-8", "surrogateescape").strip()
+            messages.append(Message(name, "", text, SystemAttributes(0)))
+            if place in chunk.faults:
+                faults[name] = chunk.faults[place]
+        if len(messages) >= count:
+            break
+    return messages, faults
