@@ -316,6 +316,8 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
     },
     FaultRoute.REFUSE: {
         "ambiguous_envelope": ("A field reads a layer that `auto` removes.", _SETTING),
+        "attribute_name": ("`attribute:` or `sqs:` names nothing.", _SETTING),
+        "attribute_type": ("A value that comes with the message is of another type.", _SETTING),
         "bad_anchor": ("The anchor is not `SEQUENCE:HASH`.", _ARGUMENT),
         "bad_column": ("`--column` names no column.", _ARGUMENT),
         "bad_default": ("The default cannot be written to the column.", _SETTING),
@@ -392,6 +394,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "not_a_token": ("The argument does not look like a token.", _ARGUMENT),
         "not_an_id": ("A line or the argument is no id.", "Correct it, or add `--exact`."),
         "not_confirmed": ("The command deletes permanently.", "Add `--yes`."),
+        "not_of_body": ("The setting reads the body, and names what is beside it.", _SETTING),
         "operator_kind": ("The mask does not support this kind.", _SETTING),
         "partition_by": ("`sink.partition_by` is not set.", "Set it to a date column."),
         "partition_obstacle": (
@@ -417,7 +420,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "subject_map": ("`vault.subject` has a `map`.", _SETTING),
         "subject_truncated": ("`vault.subject` may be cut off.", "Remove `over_length`."),
         "subject_types": ("`vault.subject` has several types.", _SETTING),
-        "system_attribute": ("`attribute:` names an attribute that SQS sets.", _SETTING),
+        "system_attribute": (
+            "`attribute:` names what SQS sets, or `sqs:` what it does not.",
+            _SETTING,
+        ),
         "target_changed": ("The pipeline's name belongs to another table.", "Set `name`; migrate."),
         "target_column": ("A column is missing or does not fit its field.", _DOCTOR),
         "target_privilege": ("The role may not insert.", _DOCTOR),

@@ -53,6 +53,34 @@ class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):
     sequence_number: Annotated[str, Meta(pattern="^[0-9]{1,40}$")] | None = None
     """A number of at most 128 bits that rises within a message group of a FIFO queue."""
     aws_trace_header: str | None = msgspec.field(name="AWSTraceHeader", default=None)
+    # The rest is asked for only where a mapping reads it.
+    message_deduplication_id: str | None = None
+    approximate_first_receive_timestamp: Annotated[int, Meta(ge=0, le=SENT_MS_MAX)] | None = None
+    """Milliseconds since the epoch."""
+    sender_id: str | None = None
+    dead_letter_queue_source_arn: str | None = None
+
+    def __repr__(self) -> str:
+        return "SystemAttributes(…)"  # a group's name or a sender's may be a person's
+
+    def __rich_repr__(self) -> Any:
+        yield "…"
+
+
+SYSTEM_ATTRIBUTES = {
+    "SentTimestamp": "sent_timestamp",
+    "ApproximateReceiveCount": "approximate_receive_count",
+    "MessageGroupId": "message_group_id",
+    "SequenceNumber": "sequence_number",
+    "AWSTraceHeader": "aws_trace_header",
+    "MessageDeduplicationId": "message_deduplication_id",
+    "ApproximateFirstReceiveTimestamp": "approximate_first_receive_timestamp",
+    "SenderId": "sender_id",
+    "DeadLetterQueueSourceArn": "dead_letter_queue_source_arn",
+}
+"""By SQS's name: the attribute of SystemAttributes. A message's MessageId is beside them."""
+ALWAYS_ASKED = tuple(SYSTEM_ATTRIBUTES)[:5]
+"""What every receive asks for: the pipeline itself needs it."""
 
 
 class MessageAttribute(msgspec.Struct, rename="pascal", frozen=True, gc=False):
@@ -102,6 +130,14 @@ class Message(msgspec.Struct, rename="pascal", gc=False, weakref=False, eq=False
 
     def __rich_repr__(self) -> Any:
         yield self.message_id
+
+
+def system_attribute(message: Message, name: str) -> str | None:
+    """Return what SQS says of a message under one of its own names, as a text; None: nothing."""
+    if name == "MessageId":
+        return message.message_id
+    value = getattr(message.attributes, SYSTEM_ATTRIBUTES[name])
+    return None if value is None else str(value)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, eq=False):

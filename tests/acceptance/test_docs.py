@@ -21,6 +21,9 @@ import pytest
 
 from sqs2pg.cli import COMMANDS, cli
 from sqs2pg.fault_codes import FAULT_CODES, FaultRoute
+from sqs2pg.mapping.examples import check_examples, compile_offline
+from sqs2pg.mapping.examples import test_keyring as examples_keyring
+from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import load
 from tests.shell import Shell
 from tests.unit.test_layers import LAYERS
@@ -153,7 +156,12 @@ def test_settings_in_the_docs_load(page: Path, tmp_path: Path) -> None:
         file = tmp_path / f"{index}.toml"
         fragment = "[[field]]" in text and 'source = "user_id"' not in text
         file.write_text(text + SUBJECT if fragment else text)
-        load(file, {})
+        settings = load(file, {})
+        if settings.example and "[[field]]" in text:
+            file.write_text(text)
+            settings = load(file, {})
+            mapping = compile_offline(settings, masks_of(settings, examples_keyring()))
+            assert list(check_examples(settings, mapping)) == []
 
 
 FILE = re.compile(r"`([a-z_]+/(?:\w+/)*\w+\.(?:py|c|sql|sh))`")

@@ -81,7 +81,8 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "re": None,
     "socket": {"AF_INET", "AF_INET6", "inet_ntop", "inet_pton"},
     "sqs2pg.settings": {
-        *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "attribute_keys", "required_sources"),
+        *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "SYSTEM", "attribute_keys"),
+        *("is_of_message", "read_of_message", "required_sources"),
         *("EnvelopeSettings", "Example", "Field", "Settings", "Target", "When", "source_paths"),
     },
     "string": None,

@@ -76,6 +76,8 @@ def test_a_message_as_sqs_sends_it() -> None:
         message_group_id="group",
         sequence_number="18849496460467696128",
         aws_trace_header="Root=1-5759e988-bd862e3fe1be46a994272793",
+        approximate_first_receive_timestamp=1_677_112_433_437,
+        sender_id="AIDASSYFHUBOBT7F4XT75",
     )
     assert message.sequence == 18_849_496_460_467_696_128
     assert message.message_attributes is not None

@@ -27,9 +27,10 @@ from sqs2pg.mapping.conversions import (
 from sqs2pg.mapping.copy_text import NULL, escaped
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.mapping.ledger_key import DAY_MS, day_of
+from sqs2pg.mapping.message_sources import json_of_text, reader
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message
-from sqs2pg.settings import ATTRIBUTE, Field
+from sqs2pg.settings import Field, is_of_message, read_of_message
 from sqs2pg.settings.mask_rules import MASKABLE
 
 Cell = str | PermanentFault
@@ -44,6 +45,8 @@ class ColumnPlan:
         element = FIELD_TYPES[field.type].element
         self._edit = None if element else text_editor(field)
         self._convert = converter_of(field)
+        if field.type == "jsonb" and read_of_message(field):
+            self._convert = json_of_text
         # A mask that is not a function of its value is made for every row (decision 0013).
         self._each = isinstance(mask, Operator) and not mask.properties.deterministic
         self._mask = masked(field, mask.mask if isinstance(mask, Operator) else mask)
@@ -59,7 +62,7 @@ class ColumnPlan:
         self._dated = field.type == "date" and field.default == "sent_date"
         self._from_message = None if self._dated else _from_message(field)
         self._unconverted: ColumnPlan | None = None
-        if self._from_message and converts(field) and not _is_attribute(field.default):
+        if self._from_message and converts(field) and not is_of_message(str(field.default)):
             # What SQS says has the form of the type already.
             self._unconverted = ColumnPlan(unconverted(field), column, mask)
         self.missing: Cell = NULL
@@ -320,25 +323,14 @@ def _from_message(field: Field) -> Callable[[Message], str | None] | None:
         return None
     if default == "sent_time" and field.type == "bigint":
         return lambda message: str(message.attributes.sent_timestamp)
-    if default.startswith(ATTRIBUTE):
-        name = default.removeprefix(ATTRIBUTE)
-        return lambda message: attribute_of(message, name)
+    if read := reader(default):
+        return read
     return {
         "message_id": lambda message: message.message_id,
         "sent_date": lambda message: day_of(message.attributes.sent_timestamp).isoformat(),
         "sent_time": lambda message: _timestamp(message.attributes.sent_timestamp),
         "record_index": lambda _: None,  # the record has it already
     }.get(default)
-
-
-def _is_attribute(default: object) -> bool:
-    return isinstance(default, str) and default.startswith(ATTRIBUTE)
-
-
-def attribute_of(message: Message, name: str) -> str | None:
-    """Return a message attribute as text, base64 if it is binary; None where there is none."""
-    attribute = (message.message_attributes or {}).get(name)
-    return attribute.text if attribute else None
 
 
 def _timestamp(sent_ms: int) -> str:

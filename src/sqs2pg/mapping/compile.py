@@ -36,7 +36,7 @@ from sqs2pg.mapping.transform import Transformer
 from sqs2pg.mapping.unknown_members import UnknownMembers, UnknownShape
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message, MessageAttribute, Row, TargetLines
-from sqs2pg.settings import ATTRIBUTE, Settings, Target, required_sources
+from sqs2pg.settings import Settings, Target, read_of_message, required_sources
 
 _message_id = attrgetter("message_id")
 _body = attrgetter("body")
@@ -60,10 +60,7 @@ class MessageMapping:
         self._envelope = Envelope(settings.envelope)
         self._drops = bool(settings.dropped)
         self._mark = _record_mark(settings.targets)
-        self._reads_attributes = any(
-            isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
-            for field in settings.fields
-        )
+        self._reads_attributes = any(map(read_of_message, settings.fields))
         self._unknown = UnknownMembers(settings)
         self._documents = DocumentReader(
             settings.targets,

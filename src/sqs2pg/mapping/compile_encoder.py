@@ -20,7 +20,7 @@ from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.operator import Operator
 from sqs2pg.message import Message
-from sqs2pg.settings import Settings, source_paths
+from sqs2pg.settings import Settings, is_of_message, source_paths
 
 _message_id = attrgetter("message_id")
 _sent_timestamp = attrgetter("attributes.sent_timestamp")
@@ -75,6 +75,7 @@ def _finds_subjects(settings: Settings) -> bool:
             and not field.edits_text
             and len(field.sources) == 1
             and source_paths.is_plain(field.first_source)
+            and not is_of_message(field.first_source)
             for field in target.fields
         )
         and stored_form(settings.fields, settings.vault.subject) is text

@@ -25,7 +25,14 @@ from sqs2pg.mapping.json_slices import Slice, raw_text
 from sqs2pg.mapping.known_names import KnownNames, known_names, member_names
 from sqs2pg.mapping.unknown_members import UnknownShape
 from sqs2pg.message import Message
-from sqs2pg.settings import RECORD_INDEX, Target, attribute_keys, required_sources, source_paths
+from sqs2pg.settings import (
+    RECORD_INDEX,
+    Target,
+    attribute_keys,
+    is_of_message,
+    required_sources,
+    source_paths,
+)
 from sqs2pg.settings.source_paths import EACH, Step
 
 Values = tuple[str | None, ...]
@@ -120,8 +127,9 @@ def sources_of(target: Target) -> list[Source]:
     """Return the sources of a target, each once. Raises SettingsError `mixed_types`."""
     kinds: dict[str, str] = {}
     for field in target.fields:
-        kind = json_kind(field) if field.sources else "none"
+        of_body = json_kind(field) if field.sources else "none"
         for name in attribute_keys(field):
+            kind = "none" if is_of_message(name) else of_body
             if kinds.setdefault(name, kind) != kind:
                 raise SettingsError(
                     f"two fields read {name!r}, one as {kinds[name]} and one as {kind}",
@@ -134,7 +142,7 @@ def sources_of(target: Target) -> list[Source]:
     return [
         Source(name, must, kinds[name], paths[name].depth, paths[name].steps)
         if name in paths
-        else Source(name, must, "none")
+        else Source(name, False, "none")
         for name, must in required_sources(target.fields).items()
     ]
 

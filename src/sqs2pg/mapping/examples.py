@@ -22,7 +22,7 @@ from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.copy_text import values
 from sqs2pg.mapping.field_types import FIELD_TYPES
 from sqs2pg.message import Message, MessageAttribute, Row, SystemAttributes, TargetLines
-from sqs2pg.settings import Example, Field, Settings, Target
+from sqs2pg.settings import SYSTEM, Example, Field, Settings, Target
 
 MASKED = "masked"
 """What an example may expect of a masked column: any mask, but not NULL."""
@@ -98,8 +98,12 @@ def _run(mapping: MessageMapping, example: Example) -> Row | PermanentFault:
         example.message_id or _MESSAGE_ID,
         "",
         body if isinstance(body, str) else json.dumps(body, default=_json, ensure_ascii=False),
-        SystemAttributes(round(sent * 1000)),
-        {name: MessageAttribute("String", value) for name, value in example.attributes.items()},
+        _system_attributes(example, round(sent * 1000)),
+        {
+            name: MessageAttribute("String", value)
+            for name, value in example.attributes.items()
+            if not name.startswith(SYSTEM)
+        },
     )
     if example.payload is not None:
         message.payload = example.payload.encode()
@@ -109,6 +113,24 @@ def _run(mapping: MessageMapping, example: Example) -> Row | PermanentFault:
         return fault
     [row] = mapping.rows(["key"], [message], [decoded])
     return row
+
+
+def _system_attributes(example: Example, sent_ms: int) -> SystemAttributes:
+    """Return what SQS says of an example's message: of its attributes, those called sqs:NAME."""
+    given: dict[str, Any] = {"SentTimestamp": sent_ms}
+    given |= {
+        name.removeprefix(SYSTEM): value
+        for name, value in example.attributes.items()
+        if name.startswith(SYSTEM)
+    }
+    try:
+        return msgspec.convert(given, SystemAttributes, strict=False)
+    except msgspec.ValidationError:
+        pass
+    raise SettingsError(
+        "an example has a value of SQS that no message could have",
+        hint="its attributes sqs:NAME are as the SQS API reference describes them, numbers as text",
+    )
 
 
 def _json(value: Any) -> Any:

@@ -24,7 +24,16 @@ from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import FastPath, PackLines
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message
-from sqs2pg.settings import ATTRIBUTE, Field, Settings, Target, When, required_sources
+from sqs2pg.settings import (
+    ATTRIBUTE,
+    SYSTEM,
+    Field,
+    Settings,
+    Target,
+    When,
+    is_of_message,
+    required_sources,
+)
 from sqs2pg.settings.mask_rules import MASKABLE
 
 # The enumerations of native/plan.h and native/mask.h.
@@ -165,6 +174,8 @@ def _compile(
     dedupe: EventKeys | None,
 ) -> tuple[Any, ...]:
     """Return the arguments of the extension's FastPath. Raises NotFastError."""
+    if any(map(is_of_message, (s for field in settings.fields for s in field.sources))):
+        raise NotFastError
     targets = settings.targets
     event = settings.ledger.dedupe_key
     if event and (dedupe is None or settings.envelope.records != "one"):
@@ -358,6 +369,8 @@ def _missing(
     if default == "record_index" and field.sources:
         return null
     if isinstance(default, str):
+        if default.startswith(SYSTEM):
+            raise NotFastError
         if default.startswith(ATTRIBUTE):
             # What an envelope does not say, the message itself may: Python looks.
             return null if not field.sources and own_attribute else (_PYTHONS, b"")

@@ -163,7 +163,7 @@ class Tree:
         return array.group
 
     def _read_sources(self, target: Target) -> dict[str, tuple[int, int]]:
-        pairs = [(source, field) for field in target.fields for source in field.sources]
+        pairs = [(source, field) for field in target.fields for source in field.body_sources]
         compiled = source_paths.compile_sources([source for source, _ in pairs], target.explode)
         return {
             source: self._slot(target, compiled[source], json_kind(field))
@@ -201,7 +201,7 @@ class Tree:
     def _free(self, targets: Sequence[Target]) -> None:
         """Mark what is below a path that takes whatever is there: all names there are known."""
         for target in targets:
-            pairs = [(source, field) for field in target.fields for source in field.sources]
+            pairs = [(source, field) for field in target.fields for source in field.body_sources]
             compiled = source_paths.compile_sources([source for source, _ in pairs], target.explode)
             for source, field in pairs:
                 if field.type == "jsonb" or source == "$":

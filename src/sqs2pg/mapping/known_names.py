@@ -32,7 +32,7 @@ def known_names(
     root = KnownNames({})
     texts = [dedupe_key, *dropped] if dedupe_key else list(dropped)
     for target in targets:
-        texts += [source for field in target.fields for source in field.sources]
+        texts += [source for field in target.fields for source in field.body_sources]
         texts += [target.explode] if target.explode else []
         texts += [target.when.field] if target.when else []
     for text in texts:
@@ -49,7 +49,7 @@ def known_names(
     for target in targets:
         for field in target.fields:
             mark = _allow_all_below if field.type == "jsonb" else _expect_scalar
-            for source in field.sources:
+            for source in field.body_sources:
                 mark(root, member_names(source))
     for name in dropped:
         _allow_all_below(root, member_names(name))

@@ -18,6 +18,7 @@ from sqs2pg.errors import PermanentFault, Stage
 from sqs2pg.mapping.column_cells import Cell, ColumnPlan
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.convert import text as unchanged_text
+from sqs2pg.mapping.message_sources import MessageSources
 from sqs2pg.mapping.originals import Originals, fields_id
 from sqs2pg.mapping.subject import stored_form, subject_sources
 from sqs2pg.mask.canonical import text as canonical_text
@@ -52,6 +53,7 @@ class Transformer:
         self._recoverable = [
             (index, field.first_source) for index, field in enumerate(fields) if field.recover
         ]
+        self._of_message = MessageSources(fields)
         self._fields_id = fields_id(fields)
         self._subject_source = subject
         self._subject = (
@@ -72,6 +74,7 @@ class Transformer:
         to seal is added to `originals`; then a record without a person's id is a fault.
         """
         faults: dict[int, PermanentFault] = {}
+        values = self._of_message.filled(messages, values, faults)
         texts: list[Sequence[str | None]] = []
         made: list[Sequence[str]] = []
         for places, plan in self._columns:

@@ -23,12 +23,18 @@ from sqs2pg.errors import KeyFault, PermanentFault, Sqs2pgError, Stage
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.compile import Decoded
 from sqs2pg.mapping.originals import Originals
-from sqs2pg.message import Message, Row, SystemAttributes
+from sqs2pg.message import Message, Row
 from sqs2pg.pipeline.plan import Plan
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.batch_transaction import BatchTransactions, SinkPlan
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
-from sqs2pg.postgres.quarantine import Selection, measure, open_attributes, open_body
+from sqs2pg.postgres.quarantine import (
+    Selection,
+    measure,
+    open_attributes,
+    open_body,
+    system_attributes,
+)
 from sqs2pg.postgres.reject_search import find_every_rejected
 from sqs2pg.postgres.replay_ledger import Flip, SealedEntry, labels, lock_entries
 from sqs2pg.postgres.slow_path import write_slowly
@@ -208,5 +214,5 @@ class Replayer:
             # Damaged, or of a later version: a reason for this entry alone to stay quarantined.
             raise PermanentFault(error.code) from None
         sent_ms = (entry.sent_at - _EPOCH) // timedelta(milliseconds=1)
-        system = SystemAttributes(sent_ms, entry.attempts)
+        system = system_attributes(sent_ms, entry.attempts, attributes)
         return Message(entry.message_id, "", body, system, attributes)

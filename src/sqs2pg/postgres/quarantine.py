@@ -20,10 +20,17 @@ from sqs2pg.keys.aead import SealingKey, associated, open_sealed
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.copy_text import NULL, binary, escaped
 from sqs2pg.mapping.subject import SubjectReader
-from sqs2pg.message import DeadLetter, Message, MessageAttribute
+from sqs2pg.message import (
+    SYSTEM_ATTRIBUTES,
+    DeadLetter,
+    Message,
+    MessageAttribute,
+    SystemAttributes,
+)
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.sqlstate import explained, retryable
+from sqs2pg.settings import SYSTEM
 
 Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 """Seal a message's body for the quarantine, under its ledger key."""
@@ -61,6 +68,8 @@ COPY = (
 )
 
 _BODIES = b"sqs2pg/1/quarantine"
+_IN_COLUMNS = ("SentTimestamp", "ApproximateReceiveCount")
+"""What an entry has columns for."""
 _ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
 
 
@@ -148,6 +157,7 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
 
     def seal_message(ledger_key: str, message: Message, fault: PermanentFault) -> DeadLetter:
         body = message.body.encode("utf-8", "surrogatepass")
+        attributes = _kept_attributes(message)
         return DeadLetter(
             key=ledger_key,
             message_id=message.message_id,
@@ -159,16 +169,40 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
             sealed_under=label,
             subject=subject_of(message.body) if subject_of else None,
             sealed_attributes=seal(
-                msgspec.json.encode(message.message_attributes),
+                msgspec.json.encode(attributes),
                 ledger_key,
                 message.message_id,
                 _ATTRIBUTES,
             )
-            if message.message_attributes
+            if attributes
             else None,
         )
 
     return seal_message
+
+
+def _kept_attributes(message: Message) -> dict[str, MessageAttribute]:
+    """Return a message's attributes, with those of SQS that the entry has no column for.
+
+    A colon stands in no name of a message attribute (SQS developer guide), so none is hidden.
+    """
+    kept = dict(message.message_attributes or {})
+    for name, attribute in SYSTEM_ATTRIBUTES.items():
+        value = getattr(message.attributes, attribute)
+        if name not in _IN_COLUMNS and value is not None:
+            kept[SYSTEM + name] = MessageAttribute("String", str(value))
+    return kept
+
+
+def system_attributes(
+    sent_ms: int, attempts: int, kept: dict[str, MessageAttribute] | None
+) -> SystemAttributes:
+    """Return what SQS said of the message of an entry. `kept` are the attributes opened."""
+    said: dict[str, Any] = {"SentTimestamp": sent_ms, "ApproximateReceiveCount": attempts}
+    for name in SYSTEM_ATTRIBUTES:
+        if kept and (found := kept.get(SYSTEM + name)) is not None:
+            said[name] = found.string_value
+    return msgspec.convert(said, SystemAttributes, strict=False)
 
 
 async def copy_dead_letters(session: Session, dead: Iterable[DeadLetter], pipeline: int) -> None:

@@ -16,6 +16,7 @@ from sqs2pg.settings.fields import (
     CONTENT_ENCODING,
     POINTER_SIZES,
     RECORD_INDEX,
+    SYSTEM,
     USER_LOGINS,
     EnvelopeSettings,
     Example,
@@ -24,6 +25,8 @@ from sqs2pg.settings.fields import (
     Target,
     When,
     attribute_keys,
+    is_of_message,
+    read_of_message,
     required_sources,
 )
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
@@ -48,6 +51,7 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "POINTER_SIZES",
     "RECORD_INDEX",
+    "SYSTEM",
     "USER_LOGINS",
     "EnvelopeSettings",
     "Example",
@@ -63,7 +67,9 @@ __all__ = [
     "When",
     "attribute_keys",
     "cross_check",
+    "is_of_message",
     "load",
+    "read_of_message",
     "required_sources",
     "write_limit_s",
 ]

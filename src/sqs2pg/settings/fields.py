@@ -72,6 +72,7 @@ class Field(Section, frozen=True):
         Path | Annotated[tuple[Path, ...], Meta(min_length=1)],
         Meta(
             description="a path such as user.address.city or items[0].sku; $ is the whole record; "
+            "sqs:NAME and attribute:NAME come with the message; "
             "of a list, the first that is present and not null; "
             "without a source every row has the default",
         ),
@@ -117,7 +118,7 @@ class Field(Section, frozen=True):
         Constant | None,
         Meta(
             description="a constant, or sent_date, sent_time, message_id, record_index, "
-            "attribute:NAME"
+            "attribute:NAME, sqs:NAME"
         ),
     ] = None
     mask: Annotated[
@@ -146,6 +147,11 @@ class Field(Section, frozen=True):
         if isinstance(self.source, str):
             return (self.source,) if self.source else ()
         return self.source
+
+    @property
+    def body_sources(self) -> tuple[str, ...]:
+        """Those of its sources that are paths in the body."""
+        return tuple(source for source in self.sources if not is_of_message(source))
 
     @property
     def first_source(self) -> str:
@@ -305,9 +311,22 @@ SYSTEM_NAMES = frozenset(
 """Names of SQS's own attributes of a message (SQS API reference, ReceiveMessage). They are no
 message attributes, which producers set."""
 ATTRIBUTE = "attribute:"
-"""The prefix of a default that names a message attribute."""
+"""The prefix of a source or default that names a message attribute."""
+SYSTEM = "sqs:"
+"""The prefix of a source or default that names an attribute of the message that SQS sets."""
 RECORD_INDEX = "\x00record_index"
 _NOWHERE = "\x00nowhere"
+
+
+def is_of_message(source: str) -> bool:
+    """Whether a source, or a default, names a value that comes beside the body."""
+    return source.startswith((ATTRIBUTE, SYSTEM))
+
+
+def read_of_message(field: Field) -> list[str]:
+    """Return the names that a field reads beside the body, with their prefixes."""
+    given = [*field.sources, field.default]
+    return [one for one in given if isinstance(one, str) and is_of_message(one)]
 
 
 def attribute_keys(field: Field) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.mask.domain import check_domain
 from sqs2pg.mask.registry import properties
 from sqs2pg.settings import source_paths
-from sqs2pg.settings.fields import DROP, Field
+from sqs2pg.settings.fields import DROP, Field, read_of_message
 
 MASKABLE = ("text", "integer", "bigint", "uuid")
 """Types of fields that an operator may mask: it gets their text."""
@@ -132,5 +132,8 @@ def _check_together(fields: list[Field]) -> None:
 
 def shared_source(outer: Field, inner: Field) -> tuple[str, str] | None:
     """Return a source of each field, the first of which holds the second; None: no pair."""
-    pairs = ((one, other) for one in outer.sources for other in inner.sources)
-    return next((pair for pair in pairs if source_paths.contains(*pair)), None)
+    beside = read_of_message(outer)
+    pairs = ((one, other) for one in outer.body_sources for other in inner.body_sources)
+    found = next((pair for pair in pairs if source_paths.contains(*pair)), None)
+    same = ((other, other) for other in inner.sources if other in beside)
+    return found or next(same, None)

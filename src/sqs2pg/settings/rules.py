@@ -12,15 +12,9 @@ from sqs2pg.mask.brute_force import cost_to_reverse
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
 from sqs2pg.settings import source_paths
 from sqs2pg.settings.conversion_rules import check_conversions
-from sqs2pg.settings.fields import (
-    ATTRIBUTE,
-    DROP,
-    ENVELOPE_ATTRIBUTES,
-    ENVELOPE_NAMES,
-    SYSTEM_NAMES,
-    Field,
-)
+from sqs2pg.settings.fields import DROP, Field, is_of_message
 from sqs2pg.settings.mask_rules import check_fields, shared_source
+from sqs2pg.settings.message_rules import check_message_sources, check_of_body
 from sqs2pg.settings.sections import Settings
 
 
@@ -43,7 +37,7 @@ def cross_check(settings: Settings) -> None:
         for field in target.fields:
             _check_field(field)
         source_paths.compile_sources(
-            [source for field in target.fields for source in field.sources], target.explode
+            [source for field in target.fields for source in field.body_sources], target.explode
         )
     if settings.vault.enabled and settings.vault.subject not in {
         field.first_source for field in settings.fields
@@ -52,6 +46,7 @@ def cross_check(settings: Settings) -> None:
             f"vault.subject names {settings.vault.subject!r}, which is not the source of any field",
             hint="set vault.subject to the source of a mapped field, such as user_id",
         )
+    check_of_body(settings)
     _check_subject(settings)
 
 
@@ -187,6 +182,7 @@ def _check_dropped(settings: Settings) -> None:
 def _check_field(field: Field) -> None:
     where = f"field {field.name!r}"
     check_conversions(field)
+    check_message_sources(field)
     if not field.sources and field.default is None:
         raise SettingsError(
             f"the field of column {field.column!r} has neither source nor default",
@@ -218,13 +214,6 @@ _MESSAGE_DEFAULTS = {
 def _check_default(field: Field) -> None:
     """Refuse a default that would quarantine every message that needs it."""
     where, default = f"field {field.name!r}", field.default
-    if default == ATTRIBUTE:
-        raise SettingsError(
-            f'{where}: default = "{ATTRIBUTE}" names no attribute',
-            hint=f'write "{ATTRIBUTE}NAME", with the name of a message attribute',
-        )
-    if isinstance(default, str) and default.startswith(ATTRIBUTE):
-        _check_attribute(where, default.removeprefix(ATTRIBUTE))
     types = _MESSAGE_DEFAULTS.get(default) if isinstance(default, str) else None
     if types and field.type not in types:
         raise SettingsError(
@@ -238,35 +227,10 @@ def _check_default(field: Field) -> None:
         )
     text = str(default).lower() if isinstance(default, bool) else str(default)
     json = field.type == "jsonb" or field.type.endswith("[]")
-    if json and not text.startswith(ATTRIBUTE) and not _is_json(text):
+    if json and not is_of_message(text) and not _is_json(text):
         raise SettingsError(
             f"{where}: the default is not JSON",
             hint="write the JSON as text: '[]', '{}', '\"a text\"'",
-        )
-
-
-_INSTEAD = {"SentTimestamp": "sent_time", "MessageId": "message_id"}
-
-
-def _check_attribute(where: str, name: str) -> None:
-    """Refuse an attribute that no message can have: its column would be NULL for ever."""
-    if name in SYSTEM_NAMES:
-        instead = _INSTEAD.get(name)
-        raise SettingsError(
-            f"{where}: {name} is set by SQS, and attribute: reads what producers set",
-            code="system_attribute",
-            hint=f'write default = "{instead}"'
-            if instead
-            else "have the producer send the value in the body, or as a message attribute of "
-            "another name",
-        )
-    if name.startswith(ENVELOPE_ATTRIBUTES) and name not in ENVELOPE_NAMES:
-        prefix = name.partition(".")[0]
-        known = sorted(one for one in ENVELOPE_NAMES if one.startswith(f"{prefix}."))
-        raise SettingsError(
-            f"{where}: the layer {prefix} adds no attribute {name!r}",
-            code="envelope_attribute",
-            hint=f"it adds {', '.join(known)}",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from sqs2pg.message import ALWAYS_ASKED
 from sqs2pg.settings.fields import (
     ATTRIBUTE,
     CONTENT_ENCODING,
@@ -19,6 +20,7 @@ from sqs2pg.settings.fields import (
     JSON_NAME,
     NO_NUL,
     POINTER_SIZES,
+    SYSTEM,
     USER_LOGINS,
     Declared,
     EnvelopeSettings,
@@ -28,6 +30,7 @@ from sqs2pg.settings.fields import (
     Route,
     Section,
     Target,
+    read_of_message,
 )
 
 _PORT = r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -398,10 +401,15 @@ class Settings(Section, frozen=True):
 
     @property
     def message_attributes(self) -> tuple[str, ...]:
-        """The message attributes that the mapping reads; every receive asks for them."""
-        defaults = [f.default for f in self.fields if isinstance(f.default, str)]
-        names = [d.removeprefix(ATTRIBUTE) for d in defaults if d.startswith(ATTRIBUTE)]
+        """The message attributes that the mapping reads; every receive asks for them.
+
+        Those that SQS sets, and that the pipeline itself does not need, are among them as sqs:NAME.
+        """
+        read = [name for field in self.fields for name in read_of_message(field)]
+        names = [name.removeprefix(ATTRIBUTE) for name in read if name.startswith(ATTRIBUTE)]
         names = [name for name in names if not name.startswith(ENVELOPE_ATTRIBUTES)]
+        asked = {SYSTEM + name for name in (*ALWAYS_ASKED, "MessageId")}
+        names += [name for name in read if name.startswith(SYSTEM) and name not in asked]
         if self.envelope.has_pointers:
             names += POINTER_SIZES
         if {"auto", "content_encoding"} & set(self.envelope.layers):

@@ -121,12 +121,20 @@ def _system(given: dict[str, Any], odd: list[str]) -> SystemAttributes:
         odd.append("SequenceNumber")
         sequence = None
     receives = _number(given.get("ApproximateReceiveCount"), RECEIVES_MAX)
+    first = given.get("ApproximateFirstReceiveTimestamp")
+    first_ms = _number(first, SENT_MS_MAX)
+    if first is not None and first_ms is None:
+        odd.append("ApproximateFirstReceiveTimestamp")
     return SystemAttributes(
         sent_ms or 0,
         1 if receives is None else receives,
         _text(given.get("MessageGroupId")),
         sequence,
         _text(given.get("AWSTraceHeader")),
+        _text(given.get("MessageDeduplicationId")),
+        first_ms,
+        _text(given.get("SenderId")),
+        _text(given.get("DeadLetterQueueSourceArn")),
     )
 
 

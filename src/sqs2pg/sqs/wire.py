@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import Stage, TransientFault
-from sqs2pg.message import Message
+from sqs2pg.message import ALWAYS_ASKED, Message
 from sqs2pg.sqs import odd_deliveries
 from sqs2pg.sqs.errors import plain_name
 
@@ -23,13 +23,8 @@ BATCH_MAX = 10
 """Entries in one batch call, and messages in one receive (SQS API reference)."""
 SEND_BYTES_MAX = 1_048_576
 """Bytes of one message, and of all messages of a batch together (SQS quotas since August 2025)."""
-SYSTEM_ATTRIBUTES = (
-    "SentTimestamp",
-    "ApproximateReceiveCount",
-    "MessageGroupId",
-    "SequenceNumber",
-    "AWSTraceHeader",
-)
+SYSTEM = "sqs:"
+"""What stands before the name of a system attribute among the attributes to ask for."""
 
 log = structlog.get_logger(__name__)
 
@@ -154,19 +149,24 @@ def write_receive(
     visibility_timeout_s: int | None,
     message_attributes: Sequence[str],
 ) -> bytes:
-    """Write ReceiveMessage. Raises ValueError outside AWS's ranges (1-10 messages, 0-20 s wait)."""
+    """Write ReceiveMessage. Raises ValueError outside AWS's ranges (1-10 messages, 0-20 s wait).
+
+    `message_attributes` may name system attributes, too, after SYSTEM.
+    """
     if not 1 <= max_messages <= BATCH_MAX or not 0 <= wait_s <= 20:
         raise ValueError("max_messages must be 1 to 10 and wait_s 0 to 20")
+    more = [n.removeprefix(SYSTEM) for n in message_attributes if n.startswith(SYSTEM)]
+    asked = [name for name in message_attributes if not name.startswith(SYSTEM)]
     request: dict[str, Any] = {
         "QueueUrl": queue_url,
         "MaxNumberOfMessages": max_messages,
         "WaitTimeSeconds": wait_s,
-        "MessageSystemAttributeNames": SYSTEM_ATTRIBUTES,
+        "MessageSystemAttributeNames": [*ALWAYS_ASKED, *more],
     }
     if visibility_timeout_s is not None:
         request["VisibilityTimeout"] = visibility_timeout_s
-    if message_attributes:
-        request["MessageAttributeNames"] = message_attributes
+    if asked:
+        request["MessageAttributeNames"] = asked
     return _encode(request)
 
 

@@ -591,6 +591,32 @@ def test_settings_are_frozen() -> None:
             (f"[[field]]\ncolumn = 'c'\ndefault = 'attribute:{name}'", "adds no attribute")
             for name in ("sns.TopicARN", "eventbridge.detail", "s3.object", "sns.")
         ],
+        *[
+            (f"[[field]]\ncolumn = 'c'\nsource = '{source}'", what)
+            for source, what in (
+                ("sqs:MessageGroupID", "SQS sets no attribute"),
+                ("sqs:SqsManagedSseEnabled", "SQS sets no attribute"),
+                ("sqs:", "names no attribute"),
+                ("attribute:", "names no attribute"),
+                ("attribute:MessageGroupId", "MessageGroupId is set by SQS"),
+                ("attribute:sns.Topic", "adds no attribute"),
+            )
+        ],
+        (FIELD + "default = 'sqs:MessageGroup'", "SQS sets no attribute"),
+        ("[[field]]\ncolumn = 'c'\nsource = 'sqs:SenderId'\ntype = 'text[]'", "is one value"),
+        (
+            "[[field]]\ncolumn = 'c'\nsource = 'sqs:SentTimestamp'\ntype = 'timestamptz'",
+            "number of milliseconds",
+        ),
+        ("ledger.dedupe_key = 'sqs:MessageDeduplicationId'\n" + FIELD, "not in the body"),
+        ("explode = 'attribute:rows'\n" + FIELD, "not in the body"),
+        (FIELD + "[[field]]\nsource = 'sqs:SenderId'\nmask = 'drop'", "not in the body"),
+        (
+            "[[field]]\ncolumn = 'd'\ndefault = 'attribute:a'\n"
+            + FIELD.replace('"a"', '"attribute:a"', 1)
+            + "mask = 'pseudonymize'",
+            "kept for another",
+        ),
         ("[envelope]\nlayers = ['s3']\ns3_delete = true", "s3_buckets names no bucket"),
         ("[envelope]\nlayers = ['auto']\ns3_delete = true", "s3_buckets names no bucket"),
     ],

@@ -48,6 +48,10 @@ def stamped(value: Any) -> dict[str, Any]:
         ({"Body": 7}, "Body"),
         ({"Attributes": {"SentTimestamp": SENT, "SequenceNumber": "x"}}, "SequenceNumber"),
         ({"Attributes": {"SentTimestamp": SENT, "SequenceNumber": "9" * 9000}}, "SequenceNumber"),
+        (
+            {"Attributes": {"SentTimestamp": SENT, "ApproximateFirstReceiveTimestamp": "soon"}},
+            "ApproximateFirstReceiveTimestamp",
+        ),
         ({"MessageAttributes": {"kind": {"DataType": "String"}, "b": 1}}, "MessageAttributes"),
         ({"MessageAttributes": []}, ""),
         ({"MessageAttributes": 5}, "MessageAttributes"),
