@@ -54,11 +54,11 @@ def extension() -> ModuleType:
 def masks_of(settings: Settings, key: bytes = KEY) -> list[list[Operator | None]]:
     return [
         [
-            pseudonymize(1, key, CANONICAL[field.kind])
+            pseudonymize(1, key, CANONICAL[field.mask_kind])
             if field.mask == "pseudonymize"
             else None
             if field.mask == "keep" and field.kind == "text"
-            else compile_operator(field.mask, kind=field.kind, domain="d", keyring=None)
+            else compile_operator(field.mask, kind=field.mask_kind, domain="d", keyring=None)
             for field in target.fields
         ]
         for target in settings.targets

@@ -101,6 +101,8 @@ def same(wanted: Any, found: Any, masked: bool) -> bool:
         return wanted is found
     if isinstance(wanted, int | float) and isinstance(found, int | float | Decimal):
         return Decimal(str(wanted)) == Decimal(str(found))
+    if isinstance(found, bytes):
+        return bool(wanted == rf"\x{found.hex()}")
     if isinstance(found, Decimal):
         return Decimal(wanted) == found
     if isinstance(found, UUID | date) and not isinstance(found, datetime):
@@ -165,7 +167,7 @@ def drained(shell: Shell, options: tuple[str, str], written: int, quarantined: i
     assert shell("check", "--json", *options).last["ok"]
 
 
-@pytest.mark.parametrize("name", ["clickstream", "two-tables"])
+@pytest.mark.parametrize("name", ["clickstream", "dynamodb-stream", "two-tables"])
 def test_inputs_become_the_rows_that_stand_beside_them(
     shell: Shell, query: Query, send: Send, name: str
 ) -> None:
@@ -295,6 +297,7 @@ def test_payloads_of_five_mebibytes_come_from_s3(
 def test_every_example_is_run_here() -> None:
     assert [file.parent.name for file in EXAMPLES] == [
         "clickstream",
+        "dynamodb-stream",
         "eventbridge",
         "large-payloads",
         "orders-sns",

@@ -401,6 +401,8 @@ def _mask(field: Field, mask: Operator | Mask | None) -> tuple[int, int, bytes, 
         return _OPERATORS[""], 0, b"", b""
     if not isinstance(mask, Operator) or mask.name not in _OPERATORS:
         raise NotFastError
+    if field.mask_kind not in _KINDS:
+        raise NotFastError
     constant = mask.name in ("redact", "nullify") and field.kind == "text"
     if field.type not in MASKABLE and not constant:
         raise NotFastError  # a mask takes such a value as it is, not in the type's form

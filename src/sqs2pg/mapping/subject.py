@@ -36,7 +36,7 @@ def stored_form(fields: Iterable[Field], subject: str) -> Converter:
         return text
     convert = _shown_number if about.type == "numeric" else FIELD_TYPES[about.type].convert
     if about.kind != "text" and about.mask in OF_CANONICAL_FORM:
-        convert = _in_canonical_form(about.kind, convert)
+        convert = _in_canonical_form(about.mask_kind, convert)
     if not about.edits_text:
         return convert
     edit = edited_or_missing(about)

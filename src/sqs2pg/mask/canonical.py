@@ -137,9 +137,29 @@ def uuid(value: str) -> bytes:
     raise PermanentFault("bad_uuid", stage=Stage.MASK)
 
 
+IP_OR_TEXT = "ip_or_text"
+"""The kind of a field with `kind = "ip"` and `otherwise = "text"`."""
+_NO_TEXT = b"\xff"  # in no UTF-8
+
+
+def ip_or_text(value: str) -> bytes:
+    """Return an address as `ip` does; any other text as `text` does.
+
+    A text of 4 or 16 bytes gets one more, so that it is no address's form. Raises what `text`
+    raises.
+    """
+    try:
+        return ip(value)
+    except PermanentFault:
+        pass
+    form = text(value)
+    return form + _NO_TEXT if len(form) in (4, 16) else form
+
+
 CANONICAL: dict[str, Canonical] = {
     "email": email,
     "ip": ip,
+    IP_OR_TEXT: ip_or_text,
     "phone": phone,
     "text": text,
     "uuid": uuid,
@@ -149,9 +169,9 @@ CANONICAL: dict[str, Canonical] = {
 
 def shown(kind: str, canonical: bytes) -> str:
     """Return canonical bytes as text: RFC 5952's address, a UUID with hyphens, the text itself."""
-    if kind == "ip":
+    if kind == "ip" or (kind == IP_OR_TEXT and len(canonical) in (4, 16)):
         return inet_ntop(AF_INET if len(canonical) == 4 else AF_INET6, canonical)
     if kind == "uuid":
         digits = canonical.hex()
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-    return canonical.decode()
+    return canonical.removesuffix(_NO_TEXT).decode()

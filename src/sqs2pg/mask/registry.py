@@ -21,9 +21,9 @@ from sqs2pg.mask import (
     sha256,
     truncate_ip,
 )
-from sqs2pg.mask.canonical import CANONICAL
+from sqs2pg.mask.canonical import CANONICAL, IP_OR_TEXT
 from sqs2pg.mask.domain import Roots
-from sqs2pg.mask.operator import Declaration, Operator, Properties
+from sqs2pg.mask.operator import KINDS, Declaration, Operator, Properties
 
 OPERATORS: dict[str, Declaration] = {
     module.DECLARATION.name: module.DECLARATION
@@ -63,8 +63,8 @@ def compile_operator(name: str, *, kind: str, domain: str, keyring: Roots | None
     """
     kinds = properties(name).kinds
     if kind not in CANONICAL:
-        raise _unknown("kind", kind, CANONICAL)
-    if kind not in kinds:
+        raise _unknown("kind", kind, KINDS)
+    if not (kinds == KINDS if kind == IP_OR_TEXT else kind in kinds):
         raise SettingsError(
             f"mask = {name!r} cannot mask values of kind {kind!r}",
             code="operator_kind",

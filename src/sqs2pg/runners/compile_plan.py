@@ -165,7 +165,7 @@ def masks_of(settings: Settings, keyring: Keyring) -> list[list[Operator | None]
             if field.mask == "keep" and field.kind == "text"
             else compile_operator(
                 field.mask,
-                kind=field.kind,
+                kind=field.mask_kind,
                 domain=field.domain or field.name,
                 keyring=keyring,
             )

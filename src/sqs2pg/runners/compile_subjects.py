@@ -48,7 +48,10 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
                 version: masked(
                     field,
                     compile_operator(
-                        field.mask, kind=field.kind, domain=field.domain or field.name, keyring=ring
+                        field.mask,
+                        kind=field.mask_kind,
+                        domain=field.domain or field.name,
+                        keyring=ring,
                     ).mask,
                 )
                 for version, ring in rings.items()

@@ -79,7 +79,7 @@ def _check_text(where: str, field: Field) -> None:
 
 def _check_map(where: str, field: Field) -> None:
     if not field.map:
-        if field.otherwise is not None:
+        if field.otherwise is not None and field.mask_kind == field.kind:
             raise _refusal(
                 f"{where}: otherwise without a map", "add map = {…}, or remove otherwise"
             )

@@ -110,7 +110,7 @@ class Field(Section, frozen=True):
         Constant | None,
         Meta(
             description="for values that are not in `map`: quarantine (default), keep, null, or "
-            "a constant"
+            'a constant; with kind = "ip": "text" masks what is no address as a text'
         ),
     ] = None
     required: bool = False
@@ -147,6 +147,12 @@ class Field(Section, frozen=True):
         if isinstance(self.source, str):
             return (self.source,) if self.source else ()
         return self.source
+
+    @property
+    def mask_kind(self) -> str:
+        """The kind of value that its mask takes."""
+        mixed = self.kind == "ip" and not self.map and self.otherwise == "text"
+        return "ip_or_text" if mixed else self.kind
 
     @property
     def body_sources(self) -> tuple[str, ...]:

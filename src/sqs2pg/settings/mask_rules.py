@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.domain import check_domain
+from sqs2pg.mask.operator import KINDS
 from sqs2pg.mask.registry import properties
 from sqs2pg.settings import source_paths
 from sqs2pg.settings.fields import DROP, Field, read_of_message
@@ -37,9 +38,11 @@ def check_fields(
 def _check_field(field: Field, *, accept_reversible: bool, cost: Callable[[], str]) -> None:
     where = f"field {field.name!r}"
     declared = properties(field.mask)
-    if field.kind not in declared.kinds:
+    mixed = field.mask_kind != field.kind
+    if field.kind not in declared.kinds or (mixed and declared.kinds != KINDS):
         raise SettingsError(
-            f"{where}: mask = {field.mask!r} cannot mask values of kind {field.kind!r}",
+            f"{where}: mask = {field.mask!r} cannot mask values of kind {field.kind!r}"
+            + (", or text" if mixed else ""),
             code="operator_kind",
             hint=f"it masks kind = {' or '.join(map(repr, declared.kinds))}",
         )

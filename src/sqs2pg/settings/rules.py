@@ -62,7 +62,7 @@ def _check_subject(settings: Settings) -> None:
             hint="a cut id may belong to several people, and an erasure would not find it: remove "
             "over_length",
         )
-    forms = {field.kind if field.mask in OF_CANONICAL_FORM else "text" for field in about}
+    forms = {field.mask_kind if field.mask in OF_CANONICAL_FORM else "text" for field in about}
     if len(forms) > 1:
         raise SettingsError(
             f"field {settings.vault.subject!r} (vault.subject) has masks of several kinds",

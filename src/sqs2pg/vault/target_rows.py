@@ -172,7 +172,7 @@ def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
     operators = [
         compile_operator(
             field.mask,
-            kind=field.kind,
+            kind=field.mask_kind,
             domain=domain,
             keyring=keyring.with_active("pseudonym", version),
         )

@@ -73,7 +73,7 @@ async def check_attack(context: Context, estimates: list[Estimate]) -> list[Find
     for field in fields:
         operator = compile_operator(
             field.mask,
-            kind=field.kind,
+            kind=field.mask_kind,
             domain=field.domain or field.name,
             keyring=keyring,
         )
