@@ -183,12 +183,14 @@ class MadeUp:
         if draw.random() < (0.4 if type_ in (*MASKABLE, *MASKABLE_ARRAYS) else 0.05):
             mask = draw.choice(_MASKS)
             kind = draw.choice(properties(mask).kinds)
+        mixed = kind == "ip" and mask in ("pseudonymize", "sha256") and draw.random() < 0.1
         return Field(
             source=source,
             column=column,
             type=type_,
             mask=mask,
             kind=kind,
+            otherwise="text" if mixed else None,
             required=draw.random() < 0.15,
             default=self._default(type_, source) if draw.random() < 0.35 or not source else None,
             length_max=draw.choice((None, None, None, 3, 12, 64)),

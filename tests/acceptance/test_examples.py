@@ -302,4 +302,5 @@ def test_every_example_is_run_here() -> None:
         "large-payloads",
         "orders-sns",
         "two-tables",
+        "webhook-archive",
     ]

@@ -24,7 +24,16 @@ from tests.native import Both, extension, masks_of
         (Field(source="a[-1]", column="a"), Column("a", "text")),
         (Field(source="a", column="a"), Column("a", "int4")),
         (Field(source="a", column="a", type="numeric"), Column("a", "int4")),
-        (Field(source="a", column="a", mask="partial"), Column("a", "text")),
+        (
+            Field(source="a", column="a", mask="pseudonymize", kind="ip", otherwise="text"),
+            Column("a", "text"),
+        ),
+        (Field(source="a", column="a", type="text[]"), Column("a", "_text")),
+        (Field(source="a", column="a", type="bytea"), Column("a", "bytea")),
+        (Field(source="a", column="a", type="interval"), Column("a", "interval")),
+        (Field(source="sqs:MessageGroupId", column="a"), Column("a", "text")),
+        (Field(source="a", column="a", default="sqs:SenderId"), Column("a", "text")),
+        (Field(source="a", column="a"), Column("a", "mood", labels=("ok",))),
         (Field(source="a", column="a", type="inet", kind="ip"), Column("a", "inet")),
         (Field(source="a", column="a", type="date", mask="sha256"), Column("a", "text")),
     ],
@@ -135,7 +144,7 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         *(
             {"targets": (changed_at(ONE_TARGET, (5, (changed_at(COLUMN, change),))),)}
             for change in (
-                (0, 4), (0, 2), (0, 3), (1, 1), (1, -1), (3, 12), (6, 8), (9, 7), (10, 5),
+                (0, 4), (0, 2), (0, 3), (1, 1), (1, -1), (3, 12), (6, 8), (9, 8), (10, 5),
                 (11, b"x" * 9), (12, b"x" * 65),
             )
         ),
