@@ -167,7 +167,9 @@ def drained(shell: Shell, options: tuple[str, str], written: int, quarantined: i
     assert shell("check", "--json", *options).last["ok"]
 
 
-@pytest.mark.parametrize("name", ["clickstream", "dynamodb-stream", "two-tables"])
+@pytest.mark.parametrize(
+    "name", ["clickstream", "dynamodb-stream", "iot-telemetry", "protobuf-json", "two-tables"]
+)
 def test_inputs_become_the_rows_that_stand_beside_them(
     shell: Shell, query: Query, send: Send, name: str
 ) -> None:
@@ -299,8 +301,10 @@ def test_every_example_is_run_here() -> None:
         "clickstream",
         "dynamodb-stream",
         "eventbridge",
+        "iot-telemetry",
         "large-payloads",
         "orders-sns",
+        "protobuf-json",
         "two-tables",
         "webhook-archive",
     ]
