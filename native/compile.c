@@ -113,6 +113,69 @@ static int slots_of(const struct plan *plan, const struct target *target, enum s
     }
 }
 
+static int add_other(struct plan *plan, PyObject *given, void *to)
+{
+    struct target *target = &plan->target[plan->targets - 1];
+    struct conversion *conversion = to;
+    struct place *place = &conversion->other[conversion->others];
+    if (!PyArg_ParseTuple(given, "ii", &place->source, &place->slot))
+        return -1;
+    if ((place->source != FROM_DOCUMENT && place->source != FROM_ELEMENT) ||
+        !is_within(place->slot, 0, slots_of(plan, target, (enum source)place->source)))
+        return refuse();
+    conversion->others++;
+    return 0;
+}
+
+static int add_pair(struct plan *Py_UNUSED(plan), PyObject *given, void *to)
+{
+    struct conversion *conversion = to;
+    struct pair *pair = &conversion->pair[conversion->pairs];
+    Py_ssize_t len, cell_len;
+    if (!PyArg_ParseTuple(given, "y#z#", &pair->key, &len, &pair->cell, &cell_len))
+        return -1;
+    pair->len = (size_t)len;
+    pair->cell_len = (size_t)cell_len;
+    conversion->pairs++;
+    return 0;
+}
+
+/* What is done with a column's value before its type converts it; an empty tuple: nothing. */
+static int add_conversion(struct plan *plan, PyObject *given, struct column *column)
+{
+    PyObject *others, *pairs;
+    int edits, form, has_map, unmapped;
+    Py_ssize_t cell_len;
+    if (PyTuple_GET_SIZE(given) == 0)
+        return 0;
+    struct conversion *conversion = PyMem_Calloc(1, sizeof *conversion);
+    column->conversion = conversion;
+    if (conversion == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (!PyArg_ParseTuple(given, "iiO!pO!iy#", &edits, &form, &PyTuple_Type, &others, &has_map,
+                          &PyTuple_Type, &pairs, &unmapped, &conversion->cell, &cell_len))
+        return -1;
+    if (!is_within(edits, 0, EDIT_ALL + 1) || !is_within(form, 0, FORM_COUNT) ||
+        !is_within(unmapped, 0, UNMAPPED_COUNT))
+        return refuse();
+    conversion->edits = edits;
+    conversion->form = (enum form)form;
+    conversion->unmapped = (enum unmapped)unmapped;
+    conversion->cell_len = (size_t)cell_len;
+    if (has_map) {
+        conversion->pair = PyMem_Calloc((size_t)PyTuple_GET_SIZE(pairs) + 1, sizeof *conversion->pair);
+        if (conversion->pair == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        if (add_all(plan, pairs, PAIRS_MAX, add_pair, conversion) < 0)
+            return -1;
+    }
+    return add_all(plan, others, OTHERS_MAX, add_other, conversion);
+}
+
 static int add_column(struct plan *plan, PyObject *given, void *to)
 {
     struct target *target = to;
@@ -121,10 +184,12 @@ static int add_column(struct plan *plan, PyObject *given, void *to)
     int source, type, missing, operator, kind;
     long long low, high;
     const char *prefix, *key;
+    PyObject *conversion;
     Py_ssize_t cell_len, length_max, prefix_len, key_len;
-    if (!PyArg_ParseTuple(given, "iipiLLiy#niiy#y#", &source, &column->slot, &column->required,
+    if (!PyArg_ParseTuple(given, "iipiLLiy#niiy#y#O!", &source, &column->slot, &column->required,
                           &type, &low, &high, &missing, &column->cell, &cell_len, &length_max,
-                          &operator, &kind, &prefix, &prefix_len, &key, &key_len))
+                          &operator, &kind, &prefix, &prefix_len, &key, &key_len,
+                          &PyTuple_Type, &conversion))
         return -1;
     if (!is_within(source, 0, SOURCE_COUNT) || !is_within(type, 0, TYPE_COUNT) ||
         !is_within(missing, 0, MISSING_COUNT) || !is_within(operator, 0, MASK_COUNT) ||
@@ -143,8 +208,8 @@ static int add_column(struct plan *plan, PyObject *given, void *to)
     memcpy(mask->prefix, prefix, (size_t)prefix_len);
     mask->prefix_len = (size_t)prefix_len;
     hmac_key_set(&mask->key, (const uint8_t *)key, (size_t)key_len);
-    target->columns++;
-    return 0;
+    target->columns++; /* what is made of it so far is freed with the plan */
+    return add_conversion(plan, conversion, column);
 }
 
 static int add_target(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
@@ -273,6 +338,11 @@ void plan_clear(struct plan *plan)
 {
     for (int i = 0; i < plan->targets; i++) {
         struct target *target = &plan->target[i];
+        for (int c = 0; target->column != NULL && c < target->columns; c++) {
+            if (target->column[c].conversion != NULL)
+                PyMem_Free(target->column[c].conversion->pair);
+            PyMem_Free(target->column[c].conversion);
+        }
         if (target->column != NULL)
             wipe(target->column, (size_t)target->columns * sizeof *target->column);
         PyMem_Free(target->column);

@@ -5,6 +5,9 @@
 
 /* SentTimestamp up to the year 9999, the last that Python's dates have. */
 static const int64_t SENT_MS_MAX = 253402300799999;
+/* Days are counted from 0000-03-01: 1970-01-01, 0001-01-01 and 9999-12-31. */
+enum { EPOCH_DAYS = 719468, DAY_FIRST = 306, DAY_LAST = 3652364 };
+enum { EPOCH_DIGITS_MAX = 18 }; /* of microseconds; with more it is left to Python */
 enum { DAY_S = 86400, FRACTION_KEPT = 7, MAJOR_MAX = 2146, PART_MAX = 999 };
 /* 1,000 digits and an exponent of three: 16,383 may stand behind the point. */
 enum { NUMERIC_CHARS_MAX = 1000, EXPONENT_CHARS_MAX = 5 };
@@ -184,7 +187,6 @@ static void set_time(int seconds, struct moment *moment)
 /* From local time to UTC; 0 where that is before year 1 or after 9999. `offset`: seconds. */
 static int to_utc(struct moment *moment, int offset)
 {
-    static const int FIRST = 306, LAST = 3652364; /* 0001-01-01 and 9999-12-31 */
     int days = days_of(moment);
     int seconds = moment->hour * 3600 + moment->minute * 60 + moment->second - offset;
     if (seconds < 0) {
@@ -196,7 +198,7 @@ static int to_utc(struct moment *moment, int offset)
     }
     set_day(days, moment);
     set_time(seconds, moment);
-    return days >= FIRST && days <= LAST;
+    return days >= DAY_FIRST && days <= DAY_LAST;
 }
 
 static int read_offset(const char *at, size_t len, int *offset)
@@ -294,11 +296,77 @@ int write_timestamp(const struct value *value, struct text *out)
     return text_append(out, text, (size_t)(to + 3 - text));
 }
 
+/* Microseconds since 1970 of a decimal number without an exponent, cut towards the past. */
+static int read_epoch(const struct value *value, int digits, int64_t *us)
+{
+    static const int64_t SCALES[] = {1000000, 100000, 10000, 1000, 100, 10, 1};
+    const char *at = value->at, *end = at + value->len;
+    int is_negative = at < end && *at == '-', kept = 0, is_cut = 0;
+    const char *from = at += is_negative;
+    for (*us = 0; at < end && *at >= '0' && *at <= '9' && at - from < EPOCH_DIGITS_MAX - 6 + digits; at++)
+        *us = *us * 10 + (*at - '0');
+    if (at == from)
+        return 0;
+    *us *= SCALES[digits];
+    if (at < end && *at == '.') {
+        for (from = ++at; at < end && *at >= '0' && *at <= '9'; at++) {
+            if (digits + kept < 6)
+                *us += (*at - '0') * SCALES[digits + ++kept];
+            else
+                is_cut |= *at != '0';
+        }
+        if (at == from)
+            return 0;
+    }
+    if (is_negative)
+        *us = -*us - is_cut;
+    return at == end;
+}
+
+int write_epoch(const struct value *value, int digits, int is_date, struct text *out)
+{
+    struct moment moment;
+    int64_t us;
+    char text[19 + FRACTION_KEPT + 3], *to = text;
+    if (!read_epoch(value, digits, &us))
+        return 0;
+    int rest = (int)(us % 1000000);
+    int64_t seconds = us / 1000000;
+    if (rest < 0) {
+        rest += 1000000;
+        seconds--;
+    }
+    int second = (int)(seconds % DAY_S);
+    int64_t days = seconds / DAY_S + EPOCH_DAYS;
+    if (second < 0) {
+        second += DAY_S;
+        days--;
+    }
+    if (days < DAY_FIRST || days > DAY_LAST)
+        return 0;
+    set_day((int)days, &moment);
+    set_time(second, &moment);
+    to = put_day(&moment, to);
+    if (!is_date) {
+        *to++ = ' ';
+        to = put_time(&moment, to);
+        if (rest) {
+            *to++ = '.';
+            put_digits(to, 6, rest);
+            for (to += 6; to[-1] == '0'; to--)
+                ;
+        }
+        memcpy(to, "+00", 3);
+        to += 3;
+    }
+    return text_append(out, text, (size_t)(to - text));
+}
+
 static int set_sent(int64_t sent_ms, struct moment *moment)
 {
     if (sent_ms < 0 || sent_ms > SENT_MS_MAX)
         return 0;
-    set_day((int)(sent_ms / (DAY_S * 1000)) + 719468, moment); /* from 0000-03-01 to 1970 */
+    set_day((int)(sent_ms / (DAY_S * 1000)) + EPOCH_DAYS, moment);
     set_time((int)(sent_ms / 1000 % DAY_S), moment);
     return 1;
 }

@@ -29,6 +29,9 @@ int write_version(const struct value *value, int64_t low, int64_t high, struct t
 int write_major(const struct value *value, int64_t low, int64_t high, struct text *out);
 int write_date(const struct value *value, struct text *out);
 int write_timestamp(const struct value *value, struct text *out);
+/* A number of units since 1970, so many digits of which are of a second's fraction: 0, 3, 6. */
+int write_epoch(const struct value *value, int digits, int is_date, struct text *out);
+
 int write_inet(const struct value *value, struct text *out);
 int write_jsonb(const struct value *value, struct text *out);
 

@@ -26,6 +26,12 @@ static int read_slot(struct walk *walk, const struct node *node, struct value *v
         return value->is == NUMBER;
     case WANT_BOOLEAN:
         return value->is == TRUE || value->is == FALSE;
+    case WANT_NUMBER_TEXT:
+        return value->is == NUMBER || value->is == STRING;
+    case WANT_BOOLEAN_TEXT:
+        return value->is == TRUE || value->is == FALSE || value->is == STRING;
+    case WANT_SCALAR:
+        return value->is != CONTAINER;
     default:
         return value->is != CONTAINER || node->free || !walk->plan->forbid_unknown;
     }

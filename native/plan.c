@@ -104,10 +104,45 @@ static int convert_to_mask(const struct column *column, const struct value *valu
     return write_masked(&column->mask, &form, out);
 }
 
-static int write_value(const struct column *column, const struct value *value, struct text *out)
+/* A value in the form that its field says. */
+static int convert_form(const struct column *column, enum form form, const struct value *value,
+                        struct text *out)
+{
+    switch (form) {
+    case FORM_OF_TYPE:
+        return convert(column, value, out);
+    case FORM_EPOCH_S:
+        return write_epoch(value, 0, column->type == TYPE_DATE, out);
+    case FORM_EPOCH_MS:
+        return write_epoch(value, 3, column->type == TYPE_DATE, out);
+    case FORM_EPOCH_US:
+        return write_epoch(value, 6, column->type == TYPE_DATE, out);
+    default:
+        return 0;
+    }
+}
+
+/* Whether a value whose kind was left open has one that its type takes. */
+static int fits_type(const struct column *column, const struct value *value)
+{
+    switch (column->type) {
+    case TYPE_INTEGER:
+    case TYPE_NUMERIC:
+    case TYPE_DOUBLE:
+        return value->is == NUMBER || is_json_number(value->at, value->len);
+    case TYPE_BOOLEAN:
+        return (value->len == 4 && memcmp(value->at, "true", 4) == 0) ||
+               (value->len == 5 && memcmp(value->at, "false", 5) == 0);
+    default:
+        return 1;
+    }
+}
+
+static int write_value(const struct column *column, enum form form, const struct value *value,
+                       struct text *out)
 {
     size_t before = out->len, characters;
-    if (column->mask.operator == MASK_NONE ? !convert(column, value, out)
+    if (column->mask.operator == MASK_NONE ? !convert_form(column, form, value, out)
                                            : !convert_to_mask(column, value, out))
         return 0;
     if (column->length_max == SIZE_MAX || column->mask.operator == MASK_NULLIFY)
@@ -122,15 +157,46 @@ static int write_value(const struct column *column, const struct value *value, s
     return characters <= column->length_max;
 }
 
+static int is_present(const struct value *value)
+{
+    return value != NULL && value->is != ABSENT && value->is != NUL;
+}
+
+/* The cell of a value that is edited and converted; -1: it is missing after all. */
+static int write_converted(const struct column *column, const struct value *given, struct text *out)
+{
+    const struct conversion *conversion = column->conversion;
+    char room[EDITED_MAX];
+    struct value value = *given;
+    struct pair cell;
+    switch (edit_value(conversion, &value, room, &cell)) {
+    case EDITED_IS_VALUE:
+        break;
+    case EDITED_IS_MISSING:
+        return -1;
+    case EDITED_IS_CELL:
+        return text_append(out, cell.cell, cell.cell_len);
+    default:
+        return 0;
+    }
+    if ((column->required && value.len == 0) || !fits_type(column, &value))
+        return 0;
+    return write_value(column, conversion->form, &value, out);
+}
+
 static int write_cell(struct run *run, const struct column *column, const struct value *given,
                       size_t index, struct text *out)
 {
     char room[32];
     struct value made;
-    if (given != NULL && given->is != ABSENT && given->is != NUL) {
+    if (is_present(given)) {
         if (column->required && given->is == STRING && given->len == 0)
             return 0;
-        return write_value(column, given, out);
+        if (column->conversion == NULL)
+            return write_value(column, FORM_OF_TYPE, given, out);
+        int wrote = write_converted(column, given, out);
+        if (wrote >= 0)
+            return wrote;
     }
     if (column->required || column->missing == MISSING_IS_PYTHONS)
         return 0;
@@ -139,7 +205,19 @@ static int write_cell(struct run *run, const struct column *column, const struct
     if (column->missing == MISSING_IS_DAY)
         return write_day(run->about->sent_ms, out);
     return make_default(run, column, index, room, sizeof room, &made) &&
-           write_value(column, &made, out);
+           write_value(column, FORM_OF_TYPE, &made, out);
+}
+
+/* The value of the first source that has one. */
+static const struct value *find_value(const struct column *column,
+                                      const struct value *const sources[SOURCE_COUNT])
+{
+    const struct value *source = sources[column->source];
+    const struct value *value = source ? &source[column->slot] : NULL;
+    const struct conversion *conversion = column->conversion;
+    for (int i = 0; conversion != NULL && i < conversion->others && !is_present(value); i++)
+        value = &sources[conversion->other[i].source][conversion->other[i].slot];
+    return value;
 }
 
 static int write_line(struct run *run, int number, const struct value *element, size_t index)
@@ -151,9 +229,9 @@ static int write_line(struct run *run, int number, const struct value *element, 
                                                  run->work->layer};
     for (int i = 0; i < target->columns; i++) {
         const struct column *column = &target->column[i];
-        const struct value *source = sources[column->source];
+        const struct value *value = find_value(column, sources);
         const char *after = i + 1 < target->columns ? "\t" : "\n";
-        if (!write_cell(run, column, source ? &source[column->slot] : NULL, index, out) ||
+        if (!write_cell(run, column, value, index, out) ||
             !text_append(out, after, 1))
             return 0;
     }

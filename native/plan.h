@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "conversion.h"
 #include "json.h"
 #include "mask.h"
 #include "text.h"
@@ -31,7 +32,16 @@ enum {
 };
 
 /* What a value must be in JSON. */
-enum wanted_kind { WANT_STRING, WANT_NUMBER, WANT_BOOLEAN, WANT_ANY, WANT_COUNT };
+enum wanted_kind {
+    WANT_STRING,
+    WANT_NUMBER,
+    WANT_BOOLEAN,
+    WANT_ANY,
+    WANT_NUMBER_TEXT, /* a number or a string */
+    WANT_BOOLEAN_TEXT,
+    WANT_SCALAR, /* anything that has nothing inside */
+    WANT_COUNT
+};
 
 /* A place in the document: a member of an object, or an element of an array. */
 struct node {
@@ -92,6 +102,7 @@ struct column {
     const char *cell;
     size_t cell_len;
     size_t length_max; /* characters; SIZE_MAX: any */
+    struct conversion *conversion; /* NULL: the value is converted by its type alone */
     struct mask mask;
 };
 

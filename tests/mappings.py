@@ -83,6 +83,30 @@ _ODD: tuple[Any, ...] = (
     "424cdd21063a43a7b91b7ca1a833afae", "4" * 16, "+", "a\u0300\u0301", "\ud800", "a\x00b", 2**31,
     2**63, -(2**63) - 1, "x" * 300, "é@example.org", "\u00a0555", "true", "7",
 )  # fmt: skip
+_FORMATS = ("epoch_s", "epoch_ms", "epoch_us", "epoch_ms", "rfc3339", "iso8601")
+_MAP_KEYS = (
+    "x",
+    "plain text",
+    "",
+    "7",
+    "-7",
+    "1.50",
+    "true",
+    "false",
+    "café",
+    "odd",
+    "a\tb",
+    "null",
+)
+_EPOCHS: tuple[Any, ...] = (
+    0, 1, -1, 1_795_384_388, 1_795_384_388_351, 1_795_384_388_351_123, "1795384388351", "0", "-1",
+    "007", "+7", "1795384388.25", "-0.5", "-0.0000001", "0.1234567", "1.7e12", "1e400", "-", "1.",
+    ".5", -62_135_596_800, -62_135_596_801, 253_402_300_799, 253_402_300_800, 10**17, 10**18, "-0",
+    10**19, "-62135596800000000", "253402300799999999", "999999999999", "9999999999999", "0.0",
+    "-1.000000",
+)  # fmt: skip
+_SPELLED = ("2026-03-01T12:00:00+0100", "20260301T120000Z", "2026-W09-7", "2026-03-01T12:00",
+            "0001-01-01T00:00:00+01:00", "9999-12-31T23:30:00-01:00")  # fmt: skip
 _HOSTILE = ('"', "\\", "{", "}", "[", "]", ",", ":", "null", "0", ".", " ", "", "\\u", "\\ud83d",
             "\x00", "\x1f", "é", "e9", "-", "\ufeff", "\n")  # fmt: skip
 
@@ -107,6 +131,7 @@ class MadeUp:
         self._draw = draw
         routed = draw.random() < 0.25
         self._types: dict[str, str] = {}
+        self._converted: dict[str, dict[str, Any]] = {}
         self._layers = draw.choice(_LAYERS)
         envelope = EnvelopeSettings(
             layers=self._layers,
@@ -149,7 +174,7 @@ class MadeUp:
         fields = tuple(self._field(f"c{i}", explode) for i in range(draw.randint(1, 5)))
         if draw.random() < 0.15:
             names = dict.fromkeys(self._path("") for _ in range(draw.randint(1, 2)))
-            free = names.keys() - {field.source for field in fields}
+            free = names.keys() - {source for field in fields for source in field.sources}
             return fields + tuple(Field(source=name, mask="drop") for name in sorted(free))
         return fields
 
@@ -184,18 +209,51 @@ class MadeUp:
             mask = draw.choice(_MASKS)
             kind = draw.choice(properties(mask).kinds)
         mixed = kind == "ip" and mask in ("pseudonymize", "sha256") and draw.random() < 0.1
+        conversions = self._conversions(type_) if draw.random() < 0.4 else {}
+        if source and draw.random() < 0.97:  # two kinds of one value are mostly an error
+            conversions = self._converted.setdefault(source, conversions)
+        if source and draw.random() < 0.1:
+            source = (source, *(self._path(explode) for _ in range(draw.randint(1, 2))))
+        if mixed and not conversions.get("map"):
+            conversions = {**conversions, "otherwise": "text"}
         return Field(
+            **conversions,
             source=source,
             column=column,
             type=type_,
             mask=mask,
             kind=kind,
-            otherwise="text" if mixed else None,
             required=draw.random() < 0.15,
             default=self._default(type_, source) if draw.random() < 0.35 or not source else None,
             length_max=draw.choice((None, None, None, 3, 12, 64)),
             over_length=draw.choice(("quarantine", "truncate")),
         )
+
+    def _conversions(self, type_: str) -> dict[str, Any]:
+        """Return settings of a field that fit its type, mostly."""
+        draw = self._draw
+        made: dict[str, Any] = {}
+        if draw.random() < 0.6:
+            made["from_"] = "text"
+        if type_ in ("date", "timestamptz") and draw.random() < 0.7:
+            made["format"] = draw.choice(_FORMATS)
+            if made["format"] == "iso8601" and draw.random() < 0.3:
+                made["timezone"] = "Europe/Berlin"
+        texts = type_ not in ("integer", "bigint", "numeric", "double", "boolean", "jsonb")
+        if texts or made.get("from_"):
+            made["trim"] = draw.random() < 0.4
+            made[draw.choice(("lower", "upper"))] = draw.random() < 0.3
+            made["empty"] = draw.choice(("keep", "null"))
+        if type_ != "jsonb" and draw.random() < 0.35:
+            constants = ["7", 7, "1"] if type_ not in ("text", "boolean") else ["x", "é", "", True]
+            constants = ["true", False] if type_ == "boolean" else constants
+            constants = ["2026-01-01"] if type_ in ("date", "timestamptz") else constants
+            keys = draw.sample(_MAP_KEYS, draw.randint(1, 5))
+            made["map"] = {key: draw.choice(constants) for key in keys}
+            made["otherwise"] = draw.choice(
+                (None, "quarantine", "keep", "keep", "null", constants[0])
+            )
+        return made
 
     def _default(self, type_: str, source: str) -> Any:
         if self._draw.random() < 0.3:
@@ -235,6 +293,26 @@ class MadeUp:
 
     def value(self, field: Field) -> Any:
         """Return a value that the field usually takes."""
+        draw = self._draw
+        made = self._plain_value(field)
+        if field.format and draw.random() < 0.9:
+            epoch = field.format.startswith("epoch")
+            made = draw.choice(_EPOCHS) if epoch else draw.choice((made, *_SPELLED))
+            if isinstance(made, str) and epoch and draw.random() < 0.3:
+                made = Token(made)
+        if field.from_ and draw.random() < 0.5 and not isinstance(made, dict | list):
+            made = str(made).lower() if isinstance(made, bool) else str(made)
+        if field.map and draw.random() < 0.5:
+            made = draw.choice(_MAP_KEYS)
+        if field.edits_text and isinstance(made, str) and draw.random() < 0.3:
+            made = (
+                draw.choice(("", " ", "\t", "\x1f", "\u00a0")) + made + draw.choice((" ", "\n", ""))
+            )
+        if field.edits_text and isinstance(made, str) and draw.random() < 0.3:
+            made = made.swapcase()
+        return made
+
+    def _plain_value(self, field: Field) -> Any:
         draw = self._draw
         kind = field.kind if field.mask != "keep" or field.kind != "text" else "text"
         if field.type.endswith("[]"):
@@ -300,7 +378,10 @@ class MadeUp:
         for target in self.settings.targets:
             fields = [field for field in target.fields if field.source]
             for field in draw.sample(fields, len(fields)):
-                self._put(document, field, target.explode)
+                for source in field.sources:
+                    if len(field.sources) == 1 or draw.random() < 0.5:
+                        one = msgspec.structs.replace(field, source=source)
+                        self._put(document, one, target.explode)
             if target.explode and draw.random() < 0.9:
                 self._set(
                     document, source_paths.parse(target.explode.removesuffix("[]")), [], keep=True

@@ -58,7 +58,9 @@ class ColumnPlan:
             self._convert = fitted_array(of_element, self._limits, masked(of_element, mask_one))
             self._mask, self._limits = None, CellLimits()
         # Else it is known as soon as the record is read.
-        self._required = field.required and (field.edits_text or len(field.sources) > 1)
+        self._required = field.required and (
+            len(field.sources) > 1 or (field.edits_text and bool(field.sources))
+        )
         self._dated = field.type == "date" and field.default == "sent_date"
         self._from_message = None if self._dated else _from_message(field)
         self._unconverted: ColumnPlan | None = None
@@ -80,7 +82,7 @@ class ColumnPlan:
         text = constant_text(field.default)
         self._default = edit(text) if edit else text
         if self._default is not None:
-            self.missing = self._cell(self._default)
+            self.missing = self.cell(self._default)
         if isinstance(self.missing, PermanentFault) and field.format:
             # It may be in the form of the type: a timestamp beside epochs.
             self.missing = ColumnPlan(unconverted(field), column, mask).missing
@@ -102,7 +104,7 @@ class ColumnPlan:
             )
             plan = ColumnPlan(bare, column, mask)
         for text in results:
-            cell = plan._cell(json.dumps([text]) if element else text)
+            cell = plan.cell(json.dumps([text]) if element else text)
             if isinstance(cell, PermanentFault):
                 raise SettingsError(
                     f"a value in `map` or `otherwise` of field {field.name!r} cannot be written to "
@@ -161,7 +163,10 @@ class ColumnPlan:
         if self._from_message and None in values:
             if self._unconverted is not None:
                 return self._cells_apart(messages, values, faults)
-            said = list(map(self._from_message, messages))
+            said = [
+                self._from_message(message) if value is None else None
+                for message, value in zip(messages, values, strict=True)
+            ]
             if self._edit is not None:
                 said = list(self._edited(said, faults))
             values = [
@@ -214,7 +219,7 @@ class ColumnPlan:
         cells: list[str] = []
         for index, value in enumerate(values):
             present = self._default if value is None else value
-            cell = self.missing if present is None else self._cell(present)
+            cell = self.missing if present is None else self.cell(present)
             if isinstance(cell, PermanentFault):
                 faults.setdefault(index, cell)
                 cell = ""
@@ -273,7 +278,8 @@ class ColumnPlan:
                 known[value] = self._named(fault)
         return texts
 
-    def _cell(self, value: str) -> Cell:
+    def cell(self, value: str) -> Cell:
+        """Return the cell of one edited text."""
         return self._known({value})[value]
 
     def _fitted(self, text: str) -> Cell:
@@ -294,6 +300,13 @@ class ColumnPlan:
                 raise PermanentFault("bad_unicode", stage=Stage.MASK)
             return escaped(text)
         return text
+
+
+def map_cells(field: Field, column: Column, mask: Operator | Mask | None) -> dict[str, str]:
+    """Return the cell of each text that a field's map can give. Raises SettingsError."""
+    plan = ColumnPlan(field, column, mask)
+    cells = {text: plan.cell(text) for text in map_results(field)}
+    return {text: cell for text, cell in cells.items() if isinstance(cell, str)}
 
 
 def missing_cell(field: Field, column: Column, mask: Operator | Mask | None) -> Cell:

@@ -18,6 +18,7 @@ from sqs2pg.mapping.column_cells import missing_cell
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.fast_path_conversions import compile_conversion
 from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import EventKeys
@@ -324,8 +325,6 @@ class _Places:
         """Return one column as the extension takes it. Raises NotFastError."""
         if field.type not in _TYPES or column.labels is not None:
             raise NotFastError
-        if len(field.sources) > 1 or field.edits_text or field.from_ or field.format:
-            raise NotFastError
         whole_number = INTEGER_RANGES.get(column.type)
         if whole_number and (field.type not in _WHOLE if mask is None else not _is_null(mask)):
             raise NotFastError
@@ -336,7 +335,7 @@ class _Places:
         missing, cell = _missing(field, column, mask, own_attribute=own)
         return (
             *self._source(field),
-            bool(field.sources) and self._required[field.first_source],
+            bool(field.sources) and (field.required or self._required[field.first_source]),
             _TYPES[field.type],
             max(low, -bound),
             min(high, bound - 1),
@@ -344,7 +343,13 @@ class _Places:
             cell,
             -1 if whole_number or not limits else min(limits),
             *_mask(field, mask),
+            compile_conversion(field, column, mask, self._others(field)),
         )
+
+    def _others(self, field: Field) -> list[tuple[int, int]]:
+        """Return the places of the sources besides the first."""
+        places = [self._tree.slot(self._target, source) for source in field.sources[1:]]
+        return [(_ELEMENT if depth else _DOCUMENT, slot) for depth, slot in places]
 
     def _source(self, field: Field) -> tuple[int, int]:
         if field.sources:

@@ -14,7 +14,16 @@ from sqs2pg.settings import Target, source_paths
 from sqs2pg.settings.source_paths import EACH, SourcePath, Step
 
 # As in native/plan.h.
-_KINDS = {"string": 0, "number": 1, "boolean": 2, "any": 3, "array": 3}
+_KINDS = {
+    "number_text": 4,
+    "boolean_text": 5,
+    "scalar": 6,
+    "string": 0,
+    "number": 1,
+    "boolean": 2,
+    "any": 3,
+    "array": 3,
+}
 _NODES_MAX, _CHILDREN_MAX, _SLOTS_MAX, _GROUPS_MAX = 512, 64, 128, 4
 
 Steps = tuple[Step, ...]

@@ -34,6 +34,7 @@ from tests.native import Both, extension, masks_of
         (Field(source="sqs:MessageGroupId", column="a"), Column("a", "text")),
         (Field(source="a", column="a", default="sqs:SenderId"), Column("a", "text")),
         (Field(source="a", column="a"), Column("a", "mood", labels=("ok",))),
+        (Field(source="a", column="a", type="date", format="%d.%m.%Y"), Column("a", "date")),
         (Field(source="a", column="a", type="inet", kind="ip"), Column("a", "inet")),
         (Field(source="a", column="a", type="date", mask="sha256"), Column("a", "text")),
     ],
@@ -87,7 +88,7 @@ def test_there_is_no_fast_path_with_a_dedupe_key_or_without_the_extension() -> N
     assert compile_fast_path(Settings(), [TARGET], masks, None) is None
 
 
-COLUMN = (1, 0, False, 0, 0, 0, 1, b"", -1, 0, 0, b"", b"")
+COLUMN = (1, 0, False, 0, 0, 0, 1, b"", -1, 0, 0, b"", b"", ())
 PLAN: dict[str, Any] = {
     "nodes": ((b"", -1, -1, 3, 1, 1, -1, False), (b"a", -1, 0, 0, 0, 0, -1, False)),
     "groups": (),
@@ -124,7 +125,7 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"nodes": (changed_at(PLAN["nodes"][0], (5, 65)), *[NODE] * 65)},
         {"nodes": (changed_at(PLAN["nodes"][0], (5, 2)), NODE, changed_at(NODE, (1, 0)))},
         {"nodes": (PLAN["nodes"][0], changed_at(NODE, (2, 1)))},
-        {"nodes": (PLAN["nodes"][0], changed_at(NODE, (3, 4)))},
+        {"nodes": (PLAN["nodes"][0], changed_at(NODE, (3, 7)))},
         {"nodes": (PLAN["nodes"][0], changed_at(NODE, (6, 0)))},
         {"groups": ((1, 0),)},
         {"groups": ((2, 1),)},
@@ -146,6 +147,12 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
             for change in (
                 (0, 4), (0, 2), (0, 3), (1, 1), (1, -1), (3, 12), (6, 8), (9, 8), (10, 5),
                 (11, b"x" * 9), (12, b"x" * 65),
+                (13, (16, 0, (), False, (), 0, b"")), (13, (0, 4, (), False, (), 0, b"")),
+                (13, (0, 0, (), False, (), 4, b"")), (13, (0, 0, ((1, 1),), False, (), 0, b"")),
+                (13, (0, 0, ((0, 0),), False, (), 0, b"")),
+                (13, (0, 0, ((2, 0),), False, (), 0, b"")),
+                (13, (0, 0, ((1, 0),) * 8, False, (), 0, b"")),
+                (13, (0, 0, (), True, ((b"a", None),) * 4097, 0, b"")),
             )
         ),
         {"layers": ((),) * 5},
