@@ -40,6 +40,20 @@ source = "u"
 column = "u"
 required = true
 """
+_NOTES = """
+[sink]
+table = "notes"
+[[field]]
+source = "user_id"
+column = "user_id"
+[[field]]
+source = "note"
+column = "note"
+"""
+_SNS = (
+    '{"Type":"Notification","MessageId":"m","TopicArn":"arn:aws:sns:eu-west-1:1:t",'
+    '"Timestamp":"2026-01-01T00:00:00.000Z","Message":%s}'
+)
 _ITEMS = """
 explode = "items"
 [sink]
@@ -71,9 +85,13 @@ def _packed(content: str) -> str:
     return base64.b64encode(gzip.compress(content.encode(), 9, mtime=0)).decode()
 
 
-def _document(size: int, _records: int) -> str:
+def _login_of(size: int) -> str:
     [login] = logins(1, seed=1, bad_share=0)
-    return _packed(login.removesuffix("}") + ', "note": "' + "x" * size + '"}')
+    return login.removesuffix("}") + ', "note": "' + "x" * size + '"}'
+
+
+def _document(size: int, _records: int) -> str:
+    return _packed(_login_of(size))
 
 
 def _many(records: int) -> list[str]:
@@ -94,6 +112,19 @@ CASES = {
         '[envelope]\nlayers = ["auto"]\nrecords = "auto"\n',
         _document,
         lambda _: 1,
+    ),
+    "wrapped": Case(
+        "gzip of an SNS notification, one document",
+        '[envelope]\nlayers = ["gzip", "sns"]\n',
+        lambda size, _: _packed(_SNS % json.dumps(_login_of(size))),
+        lambda _: 1,
+    ),
+    "kept": Case(
+        "gzip, one document whose long text goes to a column",
+        '[envelope]\nlayers = ["gzip"]\n' + _NOTES,
+        _document,
+        lambda _: 1,
+        "notes",
     ),
     "lines": Case(
         "gzip, one login per line",

@@ -11,8 +11,10 @@ import pytest
 
 from sqs2pg.errors import PermanentFault, TransientFault
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.sink import Batch, BatchResult, Sink
-from tests.integration.support import Assemble, rows
+from sqs2pg.runners.assembly import assemble_replay
+from tests.integration.support import Assemble, opened, rows
 from tests.native import SENT_MS, extension
 
 # 256 KiB and 512 records at once.
@@ -124,3 +126,19 @@ async def test_rows_of_one_message_that_repeat_a_long_value_have_a_bound(
     assert outcomes == [Outcome.WRITTEN, Outcome.QUARANTINED, Outcome.WRITTEN]
     [(reason, detail)] = rows(database, "SELECT reason, detail FROM sqs2pg.quarantine")
     assert (reason, detail.split()[0]) == ("rows_too_large", "record")
+
+
+async def test_a_replay_is_cut_like_a_batch(pipeline: Assemble, database: str) -> None:
+    messages = batch([order(f"o{i}") for i in range(7)])
+    refused = {one.message_id: PermanentFault("bad_ip") for one in messages}
+    async with pipeline(field=FIELDS, explode="lines", **SMALL) as ready:
+        outcomes = await ready.processors[0].process(messages, refused)
+        assert outcomes == [Outcome.QUARANTINED] * 7
+        async with opened(ready.settings) as session:
+            number = ready.sink_plan.id
+            replayer = await assemble_replay(session, ready.settings, ready.keyring, number)
+            done = await replayer.run(Selection())
+    assert (done.replayed, done.still_bad, done.already_done) == (7, 0, 0)
+    replays = "SELECT written FROM sqs2pg.tally WHERE kind = 'replay' ORDER BY id"
+    assert rows(database, replays) == [(2,), (2,), (2,), (1,)]
+    assert rows(database, "SELECT count(*) FROM t") == [(7 * RECORDS,)]

@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.mapping.budget import UNBOUNDED, Budget, Meter, budget_of
+from sqs2pg.mapping.budget import RECORD_BYTES, UNBOUNDED, Budget, Meter, budget_of
 from sqs2pg.mapping.column_cells import Cell
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.decode import TypedReader
@@ -141,6 +141,14 @@ class MessageMapping:
         for unit, its in zip(decoded, texts, strict=True):
             if isinstance(unit, DecodedMessage) and (found := self._unknown.find(its)):
                 unit.unknown = found
+
+    def size_of(self, decoded: Decoded) -> int:
+        """Return what one message that was decoded alone counts in a budget, in bytes."""
+        return sum(
+            RECORD_BYTES + sum(len(value) for value in values if isinstance(value, str))
+            for target in decoded.batch.targets
+            for values in zip(*target.columns, strict=True)
+        )
 
     def event(self, decoded: Decoded) -> str | None:
         """Return the event id that the producer set in the field `ledger.dedupe_key`."""

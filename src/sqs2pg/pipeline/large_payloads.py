@@ -1,7 +1,7 @@
 """Payloads: the objects that messages point to. Fetched before decoding, deleted after commit.
 
 Place in the flow: between receive and decode, where the envelope has S3 pointers. Bounded: a batch
-is processed in parts whose payloads fit in memory together.
+is processed in parts whose payloads fit the writer's budget together (`mapping/budget.py`).
 
 Must never do: delete an object whose message is not durably written, or quarantine a message for a
 fault of S3.
@@ -22,8 +22,6 @@ from sqs2pg.mapping.envelope.formats import Pointer
 from sqs2pg.message import Message, Outcome
 from sqs2pg.settings import POINTER_SIZES, EnvelopeSettings
 
-AT_ONCE_BYTES_MAX = 128 * 2**20
-"""Payloads of one part of a batch together. A single one may be larger: up to `s3_bytes_max`."""
 _FETCHES_MAX = 8
 _SIZE = re.compile("[0-9]{1,18}")
 
@@ -56,7 +54,11 @@ class ProcessPart(Protocol):
 class Payloads:
     """Fetches the objects that messages point to."""
 
-    def __init__(self, store: Store, settings: EnvelopeSettings) -> None:
+    def __init__(self, store: Store, settings: EnvelopeSettings, at_once_bytes_max: int) -> None:
+        """`at_once_bytes_max`: payloads of one part of a batch together. A single one may be
+        larger: up to `s3_bytes_max`.
+        """
+        self._at_once_bytes_max = at_once_bytes_max
         self._store = store
         self._settings = settings
         self._envelope = Envelope(settings)
@@ -65,12 +67,12 @@ class Payloads:
     def parts(self, messages: Sequence[Message]) -> Iterator[list[Message]]:
         """Yield the messages in order, in parts whose payloads fit in memory together."""
         part: list[Message] = []
-        left = AT_ONCE_BYTES_MAX
+        left = self._at_once_bytes_max
         for message in messages:
             size = self._size(message)
             if part and size > left:
                 yield part
-                part, left = [], AT_ONCE_BYTES_MAX
+                part, left = [], self._at_once_bytes_max
             part.append(message)
             left -= size
         if part:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from sqs2pg.mapping.budget import UNBOUNDED, Budget
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import EventKeys
@@ -39,6 +40,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Compiles the encoder again, against the tables as they are at that moment."""
     columns: Columns | None = None
     """The columns that the encoder was first compiled against."""
+    budget: Budget = UNBOUNDED
+    """The encoder's, for who decodes without it."""
 
 
 Follow = Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]

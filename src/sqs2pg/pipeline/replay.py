@@ -67,6 +67,8 @@ class _Transformed(msgspec.Struct):
     """Ledger key -> that of the event, where the entry was quarantined before it had a name."""
     originals: Originals | None = None
     """What the rows hide, where the vault is on."""
+    taken: list[str] = []
+    """The entries that this is about: the first ones, as many as fit the budget."""
 
 
 class Replayer:
@@ -144,6 +146,7 @@ class Replayer:
             if not entries:
                 return None
             batch = await self._transform(entries)
+            entries = {key: entries[key] for key in batch.taken}
             flip = Flip(self._pipeline, entries, batch.events)
             _, written, rejected, marks = await write_slowly(
                 self._session, batch.rows, flip, self._search, self._vault, batch.originals
@@ -174,7 +177,11 @@ class Replayer:
         records: list[Decoded] = []
         keys: list[str] = []
         mapping, dedupe = self._plan.encoder.mapping, self._plan.dedupe
+        size, bytes_max = 0, self._plan.budget.bytes_max
         for key, entry in entries.items():
+            if 0 < bytes_max <= size:
+                break  # the others come with the next batch
+            batch.taken.append(key)
             try:
                 message = self._open(entry)
                 if self._plan.payloads:
@@ -188,6 +195,7 @@ class Replayer:
             keys.append(key)
             messages.append(message)
             records.append(record)
+            size += mapping.size_of(record)
             if dedupe and (name := mapping.event(record)) and (event := dedupe(name)) != key:
                 batch.events[key] = event
         if self._vault is not None:

@@ -14,6 +14,7 @@ import structlog
 from sqs2pg.errors import KeyFault, SettingsError, TransientFault
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.budget import budget_of
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.encoder import Encoder
@@ -67,6 +68,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
             seal=sealer(keyring, subject_reader_of(settings, subject_key)),
             fifo=self.fifo,
             dedupe=self.dedupe,
+            budget=budget_of(settings),
         )
         sink_plan = SinkPlan(
             id=self.pipeline,
@@ -205,4 +207,4 @@ def payloads_of(settings: Settings) -> Payloads | None:
         return None
     from sqs2pg.sqs.s3 import ObjectStore  # loads botocore
 
-    return Payloads(ObjectStore(), settings.envelope)
+    return Payloads(ObjectStore(), settings.envelope, budget_of(settings).bytes_max)

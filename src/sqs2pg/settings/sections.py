@@ -57,7 +57,14 @@ class SourceSettings(Section, frozen=True):
         ),
     ] = 0
     in_flight_messages_max: Annotated[int, Meta(ge=10, le=120_000)] = 20_000
-    in_flight_bytes_max: Annotated[int, Meta(ge=2**20)] = 64 * 2**20
+    in_flight_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=2**20,
+            description="bodies held; half of it is for what they expand to, by compression, "
+            "arrays or explode, which also bounds a transaction",
+        ),
+    ] = 64 * 2**20
     drain_settle_s: Annotated[
         Annotated[float, Meta(ge=0, le=3600)] | None,
         Meta(description="quiet time after which --drain ends; default 60, or 1 on loopback"),

@@ -50,7 +50,7 @@ async def test_a_store_that_fails_leaves_no_payload_and_no_fetch_behind() -> Non
     store = Store()
     messages = [pointing(key) for key in ("slow", "broken", "quick")]
     with pytest.raises(TransientFault):
-        await Payloads(store, SETTINGS).fetch(messages)
+        await Payloads(store, SETTINGS, 2**20).fetch(messages)
     await asyncio.sleep(0)
     assert store.cancelled
     assert [message.payload for message in messages] == [None] * 3
@@ -58,6 +58,8 @@ async def test_a_store_that_fails_leaves_no_payload_and_no_fetch_behind() -> Non
 
 @pytest.mark.parametrize("size", ["", "x", "-1", "\u00b2", "9" * 5000])
 async def test_a_size_that_is_none_counts_as_the_largest(size: str) -> None:
-    payloads = Payloads(Store(), EnvelopeSettings(layers=("s3",), s3_bytes_max=100 * 2**20))
+    payloads = Payloads(
+        Store(), EnvelopeSettings(layers=("s3",), s3_bytes_max=100 * 2**20), 128 * 2**20
+    )
     parts = list(payloads.parts([pointing("a", size), pointing("b", size), pointing("c", "1")]))
     assert [len(part) for part in parts] == [1, 2]
