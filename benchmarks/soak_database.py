@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,7 @@ class SoakDatabase:
         self._environment = environment
         self._folder = folder
         self._hung_at: float | None = None
+        self._converted = threading.Event()
         self.away: list[tuple[float, float]] = []
         """When the database was hung or down: from, to, seconds of the epoch."""
         self.damaged: set[str] = set()
@@ -202,7 +204,9 @@ class SoakDatabase:
         if block == 0:
             self.insist("partition", "--convert", SQS2PG_SINK__PARTITION_BY="create_date")
             self._persist(lambda: self.execute(_POISON))
+            self._converted.set()
         else:
+            self._converted.wait(RETRY_MAX_S)
             month = month_of(block)
             attach = "SELECT sqs2pg.attach_period('public.user_logins', %s::date)"
             self._persist(lambda: self.execute(attach, month))

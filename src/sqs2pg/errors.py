@@ -59,7 +59,12 @@ class KeyFault(Sqs2pgError):
 
 
 class FatalFault(Sqs2pgError):
-    """The process cannot go on and retrying will not help (queue deleted, access denied)."""
+    """The process cannot go on and retrying will not help (queue deleted, access denied).
+
+    Unless it `passes`: a command met what ends by itself, such as a restart of the database.
+    """
+
+    passes = False
 
 
 class TransientFault(Sqs2pgError):

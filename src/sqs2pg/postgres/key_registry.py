@@ -104,6 +104,8 @@ async def recorded_keys(session: Session) -> dict[tuple[str, int], tuple[str, bo
         with explained():
             return await _read(session)
     except FatalFault as fault:
+        if fault.passes:
+            raise
         raise SettingsError(
             fault.what, code=fault.code, hint="run `sqs2pg migrate` first"
         ) from None

@@ -44,12 +44,10 @@ LOCK_NOT_AVAILABLE = "55P03"
 # The server is going away, or has become a standby.
 _GOING_AWAY = ("08", "25", "57")
 
-# Of a command's FatalFault: the connection broke, the server stops, starts or lacks something for
-# now, or somebody held a lock.
-_PASSING = (
-    *("postgres_08001", "postgres_08003", "postgres_08004", "postgres_08006", "postgres_40"),
-    *("postgres_53", "postgres_55P03", "postgres_57", "postgres_no_answer"),
-)
+# What a command meets that may end by itself: the connection broke, the server stops, starts or
+# lacks something for now, or somebody held a lock. PgBouncer has one SQLSTATE, 08P01, for all that
+# it says of a server that is away.
+_PASSING = ("08", "40", "53", "55P03", "57")
 
 _COPY_LINE = re.compile(r"^COPY [^\n]*?, line (\d+)(?:, column ([^:\n]+):)?", re.MULTILINE)
 
@@ -258,11 +256,6 @@ def is_row_state(sqlstate: str) -> bool:
     )
 
 
-def is_passing(code: str) -> bool:
-    """Whether what a fault's code says of PostgreSQL may pass by itself."""
-    return code.startswith(_PASSING)
-
-
 def explain(error: psycopg.Error) -> FatalFault:
     """Return an error for people from a database error, by its SQLSTATE alone."""
     fault = diagnose(error)
@@ -274,11 +267,13 @@ def explain(error: psycopg.Error) -> FatalFault:
             hint=STATEMENT_MODE_HINT,
         )
     about = f" on {fault.table}" if fault.table and fault.place not in fault.table else ""
-    return FatalFault(
+    told = FatalFault(
         f"PostgreSQL refused (SQLSTATE {fault.detail}{about})",
         code=f"postgres_{fault.sqlstate}",
         hint=hint_of(fault.sqlstate),
     )
+    told.passes = fault.sqlstate.startswith(_PASSING)
+    return told
 
 
 @contextmanager

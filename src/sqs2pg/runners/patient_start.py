@@ -16,7 +16,6 @@ import structlog
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.pipeline.backoff import backoff_s
-from sqs2pg.postgres.sqlstate import is_passing
 from sqs2pg.runners.pipeline import Pipeline
 
 WAIT_MAX_S = 2.0
@@ -53,4 +52,4 @@ async def open_in_time(make: Callable[[], Pipeline], limit_s: float) -> Pipeline
 def _passes(fault: Sqs2pgError) -> bool:
     if isinstance(fault, TransientFault):
         return True
-    return isinstance(fault, FatalFault) and is_passing(fault.code)
+    return isinstance(fault, FatalFault) and fault.passes
