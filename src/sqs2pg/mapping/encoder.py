@@ -140,6 +140,15 @@ class Encoder(Protocol):
         """
 
 
+class EncodedAhead(NamedTuple):
+    """A batch that was encoded while the one before it was written."""
+
+    units: Sequence[Message]
+    encoder: Encoder
+    """It must still be the one in use when the batch is written."""
+    encoded: Encoded
+
+
 def copy_texts(rows: Sequence[Row], targets: int) -> list[CopyText]:
     """Return the lines of rows for each of the `targets`, in the order of the rows."""
     if targets == 1:

@@ -23,6 +23,7 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.mapping.encoder import EncodedAhead
 from sqs2pg.mapping.ledger_key import line_mark
 from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline import archive_reader
@@ -38,7 +39,7 @@ from sqs2pg.pipeline.archive_reader import (
 )
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.isolation import OF_A_PERSON
-from sqs2pg.pipeline.processor import EncodedAhead, Processor
+from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
 

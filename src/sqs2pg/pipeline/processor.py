@@ -7,30 +7,20 @@ acknowledges each message by its outcome.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
-from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, Encoder
+from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, EncodedAhead
 from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.message import DeadLetter, Message, Outcome
 from sqs2pg.pipeline.key_rotation import under_active_keys
 from sqs2pg.pipeline.plan import Follow, Plan
-from sqs2pg.pipeline.recent_keys import RecentKeys
+from sqs2pg.pipeline.recent_keys import RecentKeys, known_among
 from sqs2pg.pipeline.table_changes import TableChanges
 from sqs2pg.postgres.sink import Batch, BatchResult, Sink
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.batch_reporter import BatchReporter, Trace
 from sqs2pg.telemetry.metrics import Metrics
-
-
-class EncodedAhead(NamedTuple):
-    """A batch that was encoded while the one before it was written."""
-
-    units: Sequence[Message]
-    encoder: Encoder
-    """It must still be the one in use when the batch is written."""
-    encoded: Encoded
 
 
 class Processor:
@@ -205,7 +195,7 @@ class Processor:
             encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
         if encoded.taken < len(messages):
             messages = messages[: encoded.taken]
-            known = _known_among(known, encoded.taken)
+            known = known_among(known, encoded.taken)
         done = len(messages) + len(known)
         self.sink.note = self._statement if last and done == len(given) else ""
         if any(unit.fault.code == "not_in_enum" for unit in encoded.faults):
@@ -239,15 +229,6 @@ class Processor:
         message = messages[index]
         self._reporter.quarantined(message.message_id, fault)
         return self.plan.seal(key, message, fault)
-
-
-def _known_among(known: Set[int], taken: int) -> set[int]:
-    """Return the indexes of known messages that stand before the last of `taken` other ones."""
-    among: set[int] = set()
-    for index in sorted(known):
-        if index - len(among) < taken:
-            among.add(index)
-    return among
 
 
 def _outcomes(messages: Sequence[Message], encoded: Encoded, result: BatchResult) -> list[Outcome]:

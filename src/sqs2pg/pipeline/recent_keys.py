@@ -10,7 +10,7 @@ remember, or another process has committed, the ledger finds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from sqs2pg.message import Message
 
@@ -68,3 +68,12 @@ class RecentKeys:
             if len(self._entries) >= self._keys_max // 2:
                 self._older, self._entries = self._entries, set()
         self._unread_keys = 0
+
+
+def known_among(known: Set[int], taken: int) -> set[int]:
+    """Return the indexes of known messages that stand before the last of `taken` other ones."""
+    among: set[int] = set()
+    for index in sorted(known):
+        if index - len(among) < taken:
+            among.add(index)
+    return among
