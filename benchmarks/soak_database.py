@@ -63,6 +63,8 @@ class SoakDatabase:
         self._folder = folder
         self._hung_at: float | None = None
         self._converted = threading.Event()
+        self._is_poisoned = False
+        self._switching = threading.Lock()
         self.away: list[tuple[float, float]] = []
         """When the database was hung or down: from, to, seconds of the epoch."""
         self.damaged: set[str] = set()
@@ -118,8 +120,13 @@ class SoakDatabase:
         self.execute(_PREPARE)
 
     def switch(self, is_on: bool) -> None:
-        """Let the trigger fail for its rows, or no more."""
-        self._persist(lambda: self.execute(_SWITCH, is_on))
+        """Let the trigger fail for its rows, or no more; of two calls the later one counts.
+
+        A call may wait for the server so long that the next one meets it.
+        """
+        self._is_poisoned = is_on
+        with self._switching:
+            self._persist(lambda: self.execute(_SWITCH, self._is_poisoned))
 
     # -- hangs and restarts ----------------------------------------------------------------
 
