@@ -115,7 +115,8 @@ int is_json_number(const char *at, size_t len)
         return 0;
     at += count;
     if (at < end && *at == '.') {
-        count = pass_digits(++at, (size_t)(end - at));
+        at++;
+        count = pass_digits(at, (size_t)(end - at));
         if (count == 0)
             return 0;
         at += count;

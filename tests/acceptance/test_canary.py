@@ -283,7 +283,7 @@ def visited(world: World) -> Iterator[None]:
 
 CRASH = """
 from sqs2pg.pipeline.processor import Processor
-def crash(self, messages, *rest):
+def crash(self, messages, *rest, **named):
     raise RuntimeError(f"{messages[0].body} {messages!r}")
 Processor._write = crash
 """
@@ -296,7 +296,7 @@ class Last:
     def __del__(self): raise RuntimeError(self.text)
 def crash(text): raise ValueError(text)
 async def fail(text): int(text)
-def transform(self, messages, *rest):
+def transform(self, messages, *rest, **named):
     body = messages[0].body
     thread = threading.Thread(target=crash, args=[body], name=body[:40])
     thread.start()
@@ -307,7 +307,7 @@ def transform(self, messages, *rest):
     loop.call_soon(crash, body)
     loop.create_task(fail(body), name=body[:40])
     gc.collect()
-    return whole(self, messages, *rest)
+    return whole(self, messages, *rest, **named)
 Processor._write = transform
 """
 

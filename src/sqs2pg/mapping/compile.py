@@ -138,8 +138,8 @@ class MessageMapping:
     def _add_unknown(
         self, decoded: Sequence[Decoded | PermanentFault], texts: Sequence[Sequence[str]]
     ) -> None:
-        for unit, its in zip(decoded, texts, strict=True):
-            if isinstance(unit, DecodedMessage) and (found := self._unknown.find(its)):
+        for unit, found in zip(decoded, self._unknown.find_each(texts), strict=True):
+            if found and isinstance(unit, DecodedMessage):
                 unit.unknown = found
 
     def size_of(self, decoded: Decoded) -> int:

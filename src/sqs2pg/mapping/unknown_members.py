@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -47,6 +48,7 @@ _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 _SHAPES_MAX = 1_000
 _decode = msgspec.json.Decoder().decode
+_decode_lines = msgspec.json.Decoder().decode_lines
 
 
 class UnknownMember(NamedTuple):
@@ -88,18 +90,37 @@ class UnknownMembers:
 
     def find(self, texts: Iterable[str]) -> list[UnknownShape]:
         """Return the unknown members of one unit's documents; none of a text that is no object."""
+        return self._of([_document(text) for text in texts])
+
+    def find_each(self, units: Sequence[Sequence[str]]) -> list[list[UnknownShape]]:
+        """Do as `find` for each of many units, whose documents are read at once where they can."""
+        texts = [text for unit in units for text in unit]
+        lines = "\n".join(texts)
+        documents: list[Any] = []
+        if lines.count("\n") < len(texts):  # then each is one line
+            with suppress(*_UNREADABLE):
+                documents = _decode_lines(lines)
+        if len(documents) != len(texts):
+            return [self.find(unit) for unit in units]
+        rest = iter(documents)
+        return [self._of([one for _, one in zip(unit, rest, strict=False)]) for unit in units]
+
+    def _of(self, documents: Sequence[Any]) -> list[UnknownShape]:
         found: list[UnknownShape] = []
-        for text in texts:
-            try:
-                document = _decode(text)
-            except _UNREADABLE:
-                document = _outline(text)
+        for document in documents:
             if type(document) is dict:
                 self._root.find(document, found)
-        if len(found) > 1 and sum(len(one.members) for one in found) > OF_UNIT_MAX:
+        if found[1:] and sum(len(one.members) for one in found) > OF_UNIT_MAX:
             each = chain.from_iterable(one.members for one in found)
             return [UnknownShape(tuple(islice(each, OF_UNIT_MAX)))]
         return found
+
+
+def _document(text: str) -> Any:
+    try:
+        return _decode(text)
+    except _UNREADABLE:
+        return _outline(text)
 
 
 def _outline(text: str) -> Any:
@@ -145,6 +166,20 @@ class _Node:
         """Add what an object has that is not known, and what the objects in it have."""
         if not self._members:
             return
+        for name in value:
+            if name not in self._members:
+                self._add_shape(value, found)
+                break
+        for name, node, element in self._below:
+            inner = value.get(name)
+            if type(inner) is dict:
+                node.find(inner, found)
+            elif type(inner) is list and element is not None:
+                for one in inner:
+                    if type(one) is dict:
+                        element.find(one, found)
+
+    def _add_shape(self, value: dict[str, Any], found: list[UnknownShape]) -> None:
         # By names and types: most objects of one place have the same ones.
         key = (*value, *map(type, value.values()))
         try:
@@ -155,14 +190,6 @@ class _Node:
                 self._shapes[key] = shape
         if shape is not None:
             found.append(shape)
-        for name, node, element in self._below:
-            inner = value.get(name)
-            if type(inner) is dict:
-                node.find(inner, found)
-            elif type(inner) is list and element is not None:
-                for one in inner:
-                    if type(one) is dict:
-                        element.find(one, found)
 
     def _shape(self, value: dict[str, Any]) -> UnknownShape | None:
         unknown = [

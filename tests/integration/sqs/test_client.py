@@ -33,7 +33,7 @@ async def test_receive_sends_its_options_and_reads_the_message(bench: Bench) -> 
         URL, max_messages=7, wait_s=3, visibility_timeout_s=60, message_attributes=["All"]
     )
     assert (message.message_id, message.receipt_handle, message.body) == ("m-1", "h-1", "hello")
-    assert msgspec.structs.astuple(message.attributes) == (
+    assert msgspec.structs.astuple(message.attributes)[:5] == (
         1795384388351,
         2,
         "007",

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -17,8 +17,10 @@ import msgspec
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.envelope import Envelope, compression, formats
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.pipeline.archive_reader import ANY_FORM, ArchiveForm, find, read
 from sqs2pg.settings import EnvelopeSettings
+
+if TYPE_CHECKING:
+    from sqs2pg.pipeline.archive_reader import ArchiveForm
 
 MESSAGES_MAX = 1000
 LAYERS_MAX = 8
@@ -141,17 +143,19 @@ def about_unread(unread: Mapping[str, int]) -> str:
 
 
 def lines_of(
-    path: Path, form: ArchiveForm = ANY_FORM, count: int = MESSAGES_MAX
+    path: Path, form: ArchiveForm | None = None, count: int = MESSAGES_MAX
 ) -> tuple[list[Message], dict[str, PermanentFault]]:
     """Return up to `count` records of an archive as messages, and why some cannot be read, by id.
 
     They are read as by `backfill`. Blocking. Raises SettingsError where the file cannot be read,
     ArchiveDamaged, and ArchiveRefused for a format that is not read.
     """
+    from sqs2pg.pipeline.archive_reader import ANY_FORM, find, read
+
     [archive] = find([str(path)], None)
     messages: list[Message] = []
     faults: dict[str, PermanentFault] = {}
-    for chunk in read(archive, None, form).chunks():
+    for chunk in read(archive, None, form or ANY_FORM).chunks():
         for place, body in enumerate(chunk.bodies[: count - len(messages)]):
             name = f"line {len(messages) + 1}"
             text = body.decode("utf-8", "surrogateescape").strip()
