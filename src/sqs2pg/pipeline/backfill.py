@@ -139,7 +139,7 @@ class Backfill:
 
         Raises as `run`; FatalFault `backfill_twice` where another run has it.
         """
-        archive = await asyncio.to_thread(archive_reader.identify, archive)
+        archive = await asyncio.to_thread(archive_reader.identify, archive, self._store)
         progress = BackfillProgress(self._session, self._pipeline, archive.digest, archive.name)
         writer = await self._processor.sink.connected()
         try:
@@ -205,7 +205,7 @@ class Backfill:
         yield from batches(
             chunks,
             mark=line_mark(self._pipeline, archive.digest),
-            day_ms=archive_reader.day_ms(self._day or archive.date),
+            day_ms=archive_reader.line_ms(archive, self._day),
             first=first,
             lines_max=self._batch_lines,
         )

@@ -72,9 +72,9 @@ class BackfillWorker:
         self._begun, self._known = asyncio.Event(), asyncio.Event()
         fault = None
         try:
-            archive = await asyncio.to_thread(_identify, archive)
-            begin = await self._assembled()
             store = self._store_for(archive)
+            archive = await asyncio.to_thread(_identify, archive, store)
+            begin = await self._assembled()
             self._work = begin(
                 day=self._day,
                 store=store,
@@ -130,9 +130,9 @@ class BackfillWorker:
         return self._store
 
 
-def _identify(archive: Archive) -> Archive:
+def _identify(archive: Archive, store: Objects | None) -> Archive:
     try:
-        return archive_reader.identify(archive)
+        return archive_reader.identify(archive, store)
     except SettingsError as error:
         raise SettingsError(
             f"{error.what}, on node {_node()}",
