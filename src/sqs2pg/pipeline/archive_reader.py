@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Literal, NamedTuple, Protocol
+from typing import IO, Any, Literal, NamedTuple
 
 from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
@@ -31,6 +31,7 @@ from sqs2pg.pipeline.archive_csv import split_csv
 from sqs2pg.pipeline.archive_documents import HEAD_BYTES, are_documents, split_documents
 from sqs2pg.pipeline.archive_identity import EPOCH, date_in, object_digest, object_sent_ms
 from sqs2pg.pipeline.archive_lines import AHEAD_S, Line, LineChunk, split_lines
+from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_parquet import split_parquet
 from sqs2pg.pipeline.archive_stdin import NAME as STDIN
 from sqs2pg.pipeline.archive_stdin import Spool
@@ -70,35 +71,6 @@ class Archive(NamedTuple):
 
 class ArchiveDamaged(Sqs2pgError):
     """An archive is cut off, or is not what its first bytes say."""
-
-
-class _Stored(Protocol):
-    @property
-    def key(self) -> str: ...
-    @property
-    def etag(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def modified(self) -> datetime: ...
-
-
-class _Opened(Protocol):
-    @property
-    def pieces(self) -> Iterator[bytes]: ...
-
-
-class Objects(Protocol):
-    """What archives need of an object store. Its methods block."""
-
-    def listing(self, bucket: str, prefix: str, /) -> Iterable[_Stored]:
-        """Yield the objects under a prefix."""
-
-    def identify(self, bucket: str, key: str, etag: str = "", /) -> tuple[str, str]:
-        """Return version and ETag of the object with this ETag."""
-
-    def open(self, bucket: str, key: str, /, *, version: str = "", etag: str = "") -> _Opened:
-        """Begin to read one object."""
 
 
 class ArchiveForm(NamedTuple):

@@ -30,11 +30,11 @@ from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_batches import LineBatch, batches, made_ahead
 from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form, refusal_of
 from sqs2pg.pipeline.archive_lines import LineChunk
+from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_reader import (
     Archive,
     ArchiveForm,
     ArchiveFormat,
-    Objects,
     Reader,
 )
 from sqs2pg.pipeline.backoff import backoff_s
