@@ -24,7 +24,7 @@ from sqs2pg.settings import Settings, load
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sqs2pg.pipeline.totals import Totals
+    from sqs2pg.pipeline.consumer import Totals
     from sqs2pg.postgres import verify as verification
 
 logger = structlog.get_logger(__name__)

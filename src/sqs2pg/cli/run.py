@@ -18,7 +18,7 @@ from sqs2pg.telemetry import log
 
 if TYPE_CHECKING:
     from sqs2pg.cli.run_process import Drain
-    from sqs2pg.pipeline.totals import Totals
+    from sqs2pg.pipeline.consumer import Totals
 
 
 @click.command()

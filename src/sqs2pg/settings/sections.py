@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
 from sqs2pg.message import ALWAYS_ASKED
@@ -384,11 +383,6 @@ class Settings(Section, frozen=True):
     def pipeline_name(self) -> str:
         """The name this pipeline is registered under."""
         return self.name or self.targets[0].table
-
-    @property
-    def of_units(self) -> Settings:
-        """These settings as they are for units: what is around a notification is not theirs."""
-        return msgspec.structs.replace(self, envelope=self.envelope.of_units)
 
     @property
     def targets(self) -> tuple[Target, ...]:

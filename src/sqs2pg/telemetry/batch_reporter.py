@@ -73,27 +73,18 @@ class BatchReporter:
             self._metrics.fields_unknown.labels(type_).inc(count)
 
     def committed(
-        self,
-        outcomes: list[Outcome],
-        oldest_ms: int | None,
-        commit_s: float,
-        *,
-        slow: bool,
-        lines: Sequence[Outcome] = (),
+        self, outcomes: list[Outcome], oldest_ms: int | None, commit_s: float, *, slow: bool
     ) -> None:
         """End a batch that is committed.
 
         `oldest_ms`: the oldest SentTimestamp, duplicates that were known before apart; 0 where a
-        message has none. `slow`: it took the sink's slow path. `lines`: outcomes of lines of S3
-        objects, besides those of the messages.
+        message has none. `slow`: it took the sink's slow path.
         """
         report, now = self._report, time.time()
         assert report is not None
         self._report = None
         report.write_s = time.perf_counter() - self._since
         report.commit_s, report.slow = commit_s, slow
-        report.lines = len(lines)
-        report.lines_quarantined = lines.count(Outcome.QUARANTINED)
         # By count and not by Counter: an Enum's hash is a Python function.
         report.written = outcomes.count(Outcome.WRITTEN)
         if report.written < report.messages:

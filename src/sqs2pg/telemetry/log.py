@@ -66,8 +66,6 @@ ALLOWED = frozenset(
         "write_ms",
         "commit_ms",
         "lag_s",
-        "lines",
-        "object_lines",
         "more",
     }
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -119,23 +119,12 @@ class Metrics:
             "type",
         )
         self.unknown = UnknownTally()
-        self.batch_rows = histogram(
-            "batch_rows", "Messages per batch, and lines of S3 objects", _ROWS
-        )
+        self.batch_rows = histogram("batch_rows", "Messages per batch", _ROWS)
         self.commit_seconds = histogram("commit_seconds", "Time of COMMIT", SECONDS)
         self.lag_seconds = histogram(
             "lag_seconds",
             "From SentTimestamp to commit, of each batch's oldest message",
             LAG_SECONDS,
-        )
-        self.objects = counter(
-            "objects",
-            "Notifications of S3 by what they were: read, known (read before), ignored (no new "
-            "content), test, failed",
-            "kind",
-        )
-        self.object_lines = counter(
-            "object_lines", "Lines of S3 objects by how they ended", "outcome"
         )
         self.in_flight_messages = gauge("in_flight_messages", "Messages held under lease")
         self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of bodies held")
@@ -213,14 +202,6 @@ class Metrics:
         """Count messages that were released to the queue."""
         self._outcomes[Outcome.RELEASED].inc(messages)
 
-    def count_objects(self, kinds: Sequence[str], lines: Sequence[Outcome]) -> None:
-        """Count notifications of S3 that have ended, and lines of objects."""
-        for kind in set(kinds):
-            self.objects.labels(kind).inc(kinds.count(kind))
-        for outcome in (Outcome.WRITTEN, Outcome.DUPLICATE, Outcome.QUARANTINED):
-            if count := lines.count(outcome):
-                self.object_lines.labels(outcome.value).inc(count)
-
     def observe_batch(self, report: BatchReport, now: float) -> None:
         """Count a batch that was committed at `now`, seconds since the epoch."""
         for outcome, count in (
@@ -230,7 +211,7 @@ class Metrics:
         ):
             if count:
                 self._outcomes[outcome].inc(count)
-        self.batch_rows.observe(report.messages + report.lines)
+        self.batch_rows.observe(report.messages)
         observe = self.requests.observe
         observe("decode", report.decode_s)
         observe("mask", report.mask_s)

@@ -86,7 +86,6 @@ def takes_any_text(section: str, key: str) -> bool:
         "bind",
         "cloudwatch",
         "records",
-        "s3_removed",
         "partition_every",
     )
 
@@ -173,7 +172,6 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     default = get(Settings(), section, key)
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
     choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
-    choices |= {"s3_removed": "quarantine"}
     choices |= {"s3_buckets": ("one", "two")}
     choices |= {"records": "lines", "partition_every": "day", "partition_by": "create_date"}
     if key in choices:
@@ -621,13 +619,6 @@ def test_settings_are_frozen() -> None:
         ),
         ("[envelope]\nlayers = ['s3']\ns3_delete = true", "s3_buckets names no bucket"),
         ("[envelope]\nlayers = ['auto']\ns3_delete = true", "s3_buckets names no bucket"),
-        ("[envelope]\nlayers = ['s3_event']", "s3_buckets names no bucket"),
-        ("[envelope]\nlayers = ['s3_event', 'sns']\ns3_buckets = ['b']", "is the last layer"),
-        ("[envelope]\nlayers = ['s3', 's3_event']\ns3_buckets = ['b']", "does not go with"),
-        (
-            "[envelope]\nlayers = ['s3_event']\ns3_buckets = ['b']\ns3_delete = true",
-            "s3_delete is on",
-        ),
     ],
 )
 def test_settings_that_do_not_fit_together(write: Write, text: str, what: str) -> None:
