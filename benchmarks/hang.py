@@ -16,7 +16,6 @@ Prints one line of JSON. The exit code is 0 only if
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import signal
@@ -27,7 +26,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -110,7 +109,7 @@ class Consumer:
         """Return how many sockets of the process lead to PostgreSQL, half-open ones included."""
         inodes = set()
         for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 inodes.add(str(link.readlink()).removeprefix("socket:[").rstrip("]"))
         lines = Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]
         ends = [line.split() for line in lines]

@@ -159,10 +159,7 @@ def _without_layers(settings: Settings) -> Settings:
     Raises NotFastError where a field may read what the envelope says.
     """
     says = not set(settings.envelope.layers) <= _SILENT
-    if says and any(
-        isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
-        for field in settings.fields
-    ):
+    if says and any(map(_attribute_of, settings.fields)):
         raise NotFastError
     envelope = msgspec.structs.replace(settings.envelope, layers=())
     return msgspec.structs.replace(settings, envelope=envelope)
@@ -258,11 +255,7 @@ def _said_by_layers(settings: Settings) -> dict[str, int]:
     if len(layers) > _LAYERS_MAX or not set(layers) <= _LAYERS.keys():
         raise NotFastError
     known = {f"{layer}.{name}" for layer in layers for name in _SAID.get(layer, ())}
-    read = dict.fromkeys(
-        field.default.removeprefix(ATTRIBUTE)
-        for field in settings.fields
-        if isinstance(field.default, str) and field.default.startswith(ATTRIBUTE)
-    )
+    read = dict.fromkeys(map(_attribute_of, settings.fields))
     return {name: slot for slot, name in enumerate(name for name in read if name in known)}
 
 
@@ -273,17 +266,19 @@ def _attributes(settings: Settings, said: dict[str, int]) -> tuple[str, ...]:
     """
     if not set(settings.envelope.layers) <= {"s3"}:
         return ()
-    read = dict.fromkeys(
-        field.default.removeprefix(ATTRIBUTE)
-        for field in settings.fields
-        if not field.sources
-        and isinstance(field.default, str)
-        and field.default.startswith(ATTRIBUTE)
-    )
-    names = tuple(name for name in read if name not in said)
+    read = dict.fromkeys(_attribute_of(field) for field in settings.fields if not field.sources)
+    names = tuple(name for name in read if name and name not in said)
     if len(said) + len(names) > _ATTRIBUTES_MAX:
         raise NotFastError
     return names
+
+
+def _attribute_of(field: Field) -> str:
+    """Return the attribute that a field's default names; "" where it names none."""
+    default = field.default
+    if not isinstance(default, str) or not default.startswith(ATTRIBUTE):
+        return ""
+    return default.removeprefix(ATTRIBUTE)
 
 
 def _layers(layers: Sequence[str], said: dict[str, int]) -> tuple[Any, ...]:
@@ -331,7 +326,7 @@ class _Places:
         bound = _WHOLE.get(field.type, 0)
         low, high = whole_number or (-(2**63), 2**63 - 1)
         limits = [limit for limit in (field.length_max, column.length_max) if limit]
-        own = isinstance(field.default, str) and field.default.removeprefix(ATTRIBUTE) in self._own
+        own = _attribute_of(field) in self._own
         missing, cell = _missing(field, column, mask, own_attribute=own)
         return (
             *self._source(field),
@@ -355,9 +350,9 @@ class _Places:
         if field.sources:
             depth, slot = self._tree.slot(self._target, field.first_source)
             return (_ELEMENT if depth else _DOCUMENT), slot
-        if not isinstance(field.default, str) or not field.default.startswith(ATTRIBUTE):
+        name = _attribute_of(field)
+        if not name:
             return _NOWHERE, 0
-        name = field.default.removeprefix(ATTRIBUTE)
         if name not in self._said or FIELD_TYPES[field.type].json_kind != "string":
             raise NotFastError
         return _LAYER, self._said[name]
@@ -376,7 +371,7 @@ def _missing(
     if isinstance(default, str):
         if default.startswith(SYSTEM):
             raise NotFastError
-        if default.startswith(ATTRIBUTE):
+        if _attribute_of(field):
             # What an envelope does not say, the message itself may: Python looks.
             return null if not field.sources and own_attribute else (_PYTHONS, b"")
         if default == "sent_date" and field.type == "date":

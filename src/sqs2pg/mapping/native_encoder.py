@@ -171,9 +171,8 @@ class NativeEncoder:
         marks = bytes(index in left for index in range(len(units))) if left else b""
         end = ledger_end.encode()
         pack_lines = self._fast_path.pack_lines
-        of_lines = self._keying == KEYINGS["lines"] and pack_lines is not None
-        if of_lines and isinstance(units, LineUnits):
-            assert pack_lines is not None
+        of_lines = self._keying == KEYINGS["lines"]
+        if of_lines and pack_lines is not None and isinstance(units, LineUnits):
             about = (units.times, units.day_ms, units.prefix.encode(), units.first)
             packed = pack_lines(units.bodies, *about, end, marks, *self._budget)
         else:
