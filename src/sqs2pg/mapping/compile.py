@@ -100,25 +100,28 @@ class MessageMapping:
             texts = list(map(_body, messages))  # `_open` of each would give the same
             if self._mark:
                 texts = texts[: next((i for i, t in enumerate(texts, 1) if meter.add((t,))), None)]
-            read = self._typed.read(texts, range(len(texts)), len(texts))
+            read, may_have_unknown = self._typed.read(texts, range(len(texts)), len(texts))
             decoded = cast("list[Decoded | PermanentFault]", read)
             if None in read:
                 decoded = [
                     self._read(Opened(Records([text], several=False), {})) if unit is None else unit
                     for text, unit in zip(texts, read, strict=True)
                 ]
-            self._add_unknown(decoded, [(text,) for text in texts])
+            self._add_unknown(decoded, {i: (texts[i],) for i in may_have_unknown})
             return decoded
         opened = self._open_fitting(messages, meter)
         messages = messages[: len(opened)]
+        units, may_have_unknown = self._read_all(opened)
         decoded = [
             one
             if isinstance(one, PermanentFault)
             else self._completed(self._read(one) if unit is None else unit, message, one)
-            for message, one, unit in zip(messages, opened, self._read_all(opened), strict=True)
+            for message, one, unit in zip(messages, opened, units, strict=True)
         ]
-        texts = [one.records.texts if isinstance(one, Opened) else () for one in opened]
-        self._add_unknown(decoded, texts)
+        those = [(i, opened[i]) for i in may_have_unknown]
+        self._add_unknown(
+            decoded, {i: one.records.texts for i, one in those if isinstance(one, Opened)}
+        )
         return decoded
 
     def decode(self, message: Message) -> Decoded:
@@ -136,9 +139,15 @@ class MessageMapping:
         )
 
     def _add_unknown(
-        self, decoded: Sequence[Decoded | PermanentFault], texts: Sequence[Sequence[str]]
+        self,
+        decoded: Sequence[Decoded | PermanentFault],
+        texts: Mapping[int, Sequence[str]],
     ) -> None:
-        for unit, found in zip(decoded, self._unknown.find_each(texts), strict=True):
+        """Count the unknown members of some units, by their index the documents of each."""
+        if not texts:
+            return
+        for index, found in zip(texts, self._unknown.find_each([*texts.values()]), strict=True):
+            unit = decoded[index]
             if found and isinstance(unit, DecodedMessage):
                 unit.unknown = found
 
@@ -204,10 +213,15 @@ class MessageMapping:
             # collector could free the batch.
             return fault.with_traceback(None)
 
-    def _read_all(self, opened: Sequence[Opened | PermanentFault]) -> list[Decoded | None]:
-        """Return what messages hold; None of those that `documents.py` must read."""
+    def _read_all(
+        self, opened: Sequence[Opened | PermanentFault]
+    ) -> tuple[Sequence[Decoded | None], list[int]]:
+        """Return what messages hold, None of those that `documents.py` must read.
+
+        Then the messages that may have unknown members.
+        """
         if self._typed is None:
-            return [None] * len(opened)
+            return [None] * len(opened), list(range(len(opened)))
         texts: list[str] = []
         messages: list[int] = []  # of a message that has no texts, nothing is found
         for number, one in enumerate(opened):

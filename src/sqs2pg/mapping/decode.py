@@ -8,6 +8,7 @@ is left to `documents.py`, which alone says what is wrong with it, if anything i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import compress, repeat
 from typing import Any, cast
 
@@ -54,8 +55,10 @@ class TypedReader:
         """Raises NoTypesError if documents can only be read along their paths."""
         root = _tree(settings)
         forbid_unknown = settings.unknown_fields == "quarantine"
-        record = root.record(forbid_unknown=forbid_unknown)
-        self._decode: Callable[[str], Any] = msgspec.json.Decoder(record).decode
+        self._decode = _decoder(root, forbid_unknown=forbid_unknown)
+        self._decode_closed: Callable[[str], Any] | None = None
+        with suppress(NoTypesError):
+            self._decode_closed = _decoder(root, forbid_unknown=True)
         self._targets = [_Target(target, root) for target in settings.targets]
         self._routes = Routes(settings, root)
         dedupe = settings.ledger.dedupe_key
@@ -73,12 +76,14 @@ class TypedReader:
 
     def read(
         self, texts: Sequence[str], messages: Sequence[int], count: int
-    ) -> list[DecodedMessage | None]:
-        """Return what each of `count` messages holds; None of those that are left.
+    ) -> tuple[list[DecodedMessage | None], list[int]]:
+        """Return what each of `count` messages holds, None of those that are left.
 
-        `texts[i]` is a document of message `messages[i]`; those rise.
+        Then the messages that may have unknown members. `texts[i]` is a document of message
+        `messages[i]`; those rise.
         """
-        batch = Batch(texts, self._documents(texts), messages)
+        documents, open_ = self._documents(texts)
+        batch = Batch(texts, documents, messages)
         for unread in self._unread:
             batch.leave_wrong(unread(batch.documents), range(len(batch.documents)))
         taken, unmatched = self._routes.take(batch)
@@ -99,20 +104,43 @@ class TypedReader:
             found[message].dropped = dropped
         self._add_events(batch, found)
         self._add_dropped_fields(batch, found)
+        may_have_unknown = sorted({messages[position] for position in open_})
         if not batch.left:
-            return cast("list[DecodedMessage | None]", found)
-        return [None if i in batch.left else decoded for i, decoded in enumerate(found)]
+            return cast("list[DecodedMessage | None]", found), may_have_unknown
+        kept = [None if i in batch.left else decoded for i, decoded in enumerate(found)]
+        return kept, may_have_unknown
 
-    def _documents(self, texts: Sequence[str]) -> list[Any]:
-        """Return each text's document; None where it is not of the types."""
+    def _documents(self, texts: Sequence[str]) -> tuple[list[Any], list[int]]:
+        """Return each text's document, None where it is not of the types.
+
+        Then the positions of those that may have unknown members. The types that forbid them tell,
+        up to the first document that has one: the next ones are likely to have it too.
+        """
         documents: list[Any] = []
-        rest = iter(["" if len(t) >= SHORT and too_deep(t) else t for t in texts])
+        open_: list[int] = []
+        if max(map(len, texts), default=0) >= SHORT:
+            texts = ["" if len(t) >= SHORT and too_deep(t) else t for t in texts]
+        rest = iter(texts)
+        decode = self._decode_closed or self._decode
         while len(documents) < len(texts):
+            before = len(documents)
             try:
-                documents.extend(map(self._decode, rest))
+                documents.extend(map(decode, rest))
             except UNREADABLE:  # the ones before it are in the list already
+                position = len(documents)
                 documents.append(None)
-        return documents
+            else:
+                position = len(texts)
+            if decode is not self._decode_closed:
+                open_ += range(before, position)
+            if position == len(texts):
+                break
+            open_.append(position)
+            if decode is not self._decode:
+                with suppress(*UNREADABLE):
+                    documents[position] = self._decode(texts[position])
+                    decode = self._decode
+        return documents, open_
 
     def _add_events(self, batch: Batch, found: Sequence[DecodedMessage]) -> None:
         if self._event is None:
@@ -201,6 +229,11 @@ class _Presence:
             return [raw is not None and raw is not ABSENT for raw in found]
         texts = ["" if raw is None else raw_text(raw) for raw in found]
         return [bool(text) and exists(Slice(text), self._below) for text in texts]
+
+
+def _decoder(root: Node, *, forbid_unknown: bool) -> Callable[[str], Any]:
+    """Return what decodes a document by its types. Raises NoTypesError."""
+    return msgspec.json.Decoder(root.record(forbid_unknown=forbid_unknown)).decode
 
 
 def _tree(settings: Settings) -> Node:

@@ -191,8 +191,8 @@ class PythonEncoder:
         """Return the unknown members of the units but some, and of those that have a fault so."""
         found: list[UnknownShape] = []
         for index, record in enumerate(decoded):
-            if not isinstance(record, PermanentFault) and record.unknown and index not in without:
-                found += record.unknown
+            if index not in without:  # in it is whatever has a fault
+                found += cast("Decoded", record).unknown
         for index, _, fault in faults:
             if fault.code == "unknown_field":
                 found += self.mapping.unknown_in(units[index])
