@@ -84,9 +84,11 @@ def cli(context: click.Context, *, version: bool, verbose: bool) -> None:
     if verbose and not version:
         raise click.UsageError("-v stands behind the command, or beside --version")
     if version:
-        from sqs2pg.cli.versions import versions
+        click.echo(f"sqs2pg {__version__}")
+        if verbose:
+            from sqs2pg.cli.versions import versions
 
-        click.echo("\n".join(versions()) if verbose else f"sqs2pg {__version__}")
+            click.echo("\n".join(versions()))
         context.exit()
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -1,19 +1,18 @@
-"""The versions that speed and behaviour depend on, for reports of problems."""
+"""The versions beside our own that speed and behaviour depend on, for reports of problems."""
 
 from __future__ import annotations
 
 import platform
 from importlib import metadata
 
-from sqs2pg import __version__, native
+from sqs2pg import native
 
 _PACKAGES = ("cryptography", "msgspec", "psycopg", "botocore")
 
 
 def versions() -> list[str]:
-    """Return name and version of each part: of us, the interpreter, our C code, and packages."""
+    """Return name and version of each part: the interpreter, our C code, and packages."""
     return [
-        f"sqs2pg {__version__}",
         f"Python {platform.python_version()}",
         f"native extension {_native_extension()}",
         *(f"{name} {metadata.version(name)}" for name in _PACKAGES),
