@@ -49,6 +49,11 @@ class Checkout:
         """Return a command line of this version that reads no settings file."""
         return [self.python, "-m", "sqs2pg", *arguments, "-c", "/dev/null"]
 
+    def compile(self) -> None:
+        """Compile the sources, as an installation does: some environments keep no byte code."""
+        root = Path(self.python).parents[2]
+        subprocess.run([self.python, "-m", "compileall", "-q", root / "src"], check=True)
+
     def prepare(self) -> None:
         """Create the template database, with this version's tables."""
         self.rig.create()
@@ -94,6 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
                 other = dataclasses.replace(rig, name=f"{rig.name}_other", folder=keys)
                 checkouts.append(Checkout("other", str(python), other))
                 checkouts[-1].prepare()
+            for checkout in checkouts:
+                checkout.compile()
             try:
                 runs = _turns(checkouts, one, eight, options)
             finally:
