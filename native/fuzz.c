@@ -2,12 +2,13 @@
  * decimal and a newline. Of each body it writes the lines it makes, or a newline alone; its mapping is
  * the built-in one, that of an order with lines (`order`), or the same in an SNS notification (`sns`),
  * under the key of 32 times `k`. With `ids` the texts are MessageIds: it makes the key of each, and writes
- * whether it is that of a UUID. */
+ * whether it is that of a UUID. With `lines` they are parts of archives: it counts the usual lines. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "key.h"
+#include "lines.h"
 #include "plan.h"
 #include "sha256.h"
 
@@ -127,6 +128,8 @@ int main(int argc, char **argv)
             return 1;
         if (strcmp(what, "ids") == 0)
             write_id(exact, len);
+        else if (strcmp(what, "lines") == 0)
+            printf("%zu\n", count_usual_lines(exact, len));
         else
             write_body(&plan, exact, len, &work);
         free(exact);

@@ -1,9 +1,10 @@
-/* sqs2pg._native: the module; its one class is in fast_path.c. */
+/* sqs2pg._native: the module; its class is in fast_path.c. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "convert.h"
 #include "fast_path.h"
+#include "lines.h"
 #include "sha256.h"
 
 /* As `float` reads it and `repr` writes it. */
@@ -40,6 +41,38 @@ static size_t format_as_python(const char *number, size_t len, char *to, size_t 
     return wrote;
 }
 
+/* The usual lines of a text, without their line feeds; None where some are of another form. */
+static PyObject *split_usual_lines(PyObject *module, PyObject *text)
+{
+    (void)module;
+    if (!PyBytes_CheckExact(text)) {
+        PyErr_SetString(PyExc_TypeError, "the text is bytes");
+        return NULL;
+    }
+    const char *at = PyBytes_AS_STRING(text), *end = at + PyBytes_GET_SIZE(text);
+    size_t count = count_usual_lines(at, (size_t)(end - at));
+    if (count == 0)
+        Py_RETURN_NONE;
+    PyObject *lines = PyTuple_New((Py_ssize_t)count);
+    for (size_t i = 0; lines != NULL && i < count; i++) {
+        const char *feed = memchr(at, '\n', (size_t)(end - at));
+        const char *stop = feed != NULL ? feed : end;
+        PyObject *line = PyBytes_FromStringAndSize(at, stop - at);
+        if (line == NULL)
+            Py_CLEAR(lines);
+        else
+            PyTuple_SET_ITEM(lines, (Py_ssize_t)i, line);
+        at = stop + 1;
+    }
+    return lines;
+}
+
+static PyMethodDef module_methods[] = {
+    {"split_usual_lines", split_usual_lines, METH_O,
+     "split_usual_lines(text) -> its lines, or None where some are of another form"},
+    {NULL, NULL, 0, NULL},
+};
+
 static int module_exec(PyObject *module)
 {
     const char *chosen = sha256_choose();
@@ -48,7 +81,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 16) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 17) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }
@@ -62,6 +95,7 @@ static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "sqs2pg._native",
     .m_doc = "The common case of decoding, masking and writing lines.",
+    .m_methods = module_methods,
     .m_slots = module_slots,
 };
 

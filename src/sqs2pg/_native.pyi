@@ -7,6 +7,12 @@ API: int
 SHA256: str
 """The compression in use: `sha-ni` or `c`."""
 
+def split_usual_lines(text: bytes, /) -> tuple[bytes, ...] | None:
+    """Return lines without their feeds; None where some are of another form than an object each.
+
+    `pipeline/archive_lines.py` says what is usual.
+    """
+
 class FastPath:
     """The fast path of one mapping. Its keys are wiped from memory with it.
 

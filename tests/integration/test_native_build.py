@@ -19,6 +19,7 @@ from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.mapping.columns import column_for
 from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.pipeline.archive_lines import split_usual_lines
 from sqs2pg.settings import EnvelopeSettings, Field, Settings
 from tests.integration.support import Assemble, rows, send
 from tests.logins import login
@@ -189,6 +190,17 @@ def test_no_message_id_makes_the_extension_leave_its_buffers(sanitized: Path) ->
     uuid_4 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
     assert said == ["key" if uuid_4.fullmatch(text) else "none" for text in texts]
     assert said.count("key") > 100
+
+
+def test_no_line_makes_the_extension_leave_its_buffers(sanitized: Path) -> None:
+    draw = random.Random(13)
+    whole = "\n".join(logins(3, seed=5))
+    texts = [changed(draw, whole).encode() for _ in range(4_000)]
+    texts += [b"", b"\n", b"{", b"}", b"{}\t", whole.encode(), b'{"messageType"', b"{} {}"]
+    said = run_sanitized(sanitized, "lines", texts).splitlines()
+    assert said == [str(len(split_usual_lines(text) or ())) for text in texts]
+    assert said.count("3") > 100
+    assert said.count("0") > 30
 
 
 def build(folder: Path, **environment: str) -> list[str]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from sqs2pg.errors import PermanentFault, Sqs2pgError
+from sqs2pg.native import extension
 
 AHEAD_S = 7 * 86_400.0
 """How far in the future a line's time may be: clocks differ, and the ledger has days ahead."""
@@ -79,14 +80,13 @@ def split_lines(pieces: Iterator[bytes], name: str) -> Iterator[LineChunk]:
 
     Usual lines are passed on as they are, white space around them included.
     """
+    native = extension()
+    usual_lines = native.split_usual_lines if native else split_usual_lines
     for raw in _without_mark(_whole_lines(pieces, name)):
-        if _is_usual(raw):
-            bodies = raw.split(b"\n")
-            if not bodies[-1]:
-                bodies.pop()
+        if bodies := usual_lines(raw):
             yield LineChunk(bodies)
         else:
-            chunk = chunk_of(_odd_lines(raw))
+            chunk = chunk_of(odd_lines(raw))
             if chunk.bodies:
                 yield chunk
 
@@ -101,14 +101,16 @@ def _without_mark(raws: Iterator[bytes]) -> Iterator[bytes]:
     return chain([next(raws, b"").removeprefix(BOM_UTF8)], raws)
 
 
-def _is_usual(raw: bytes) -> bool:
-    """Whether whole lines are objects, one on each, without a time in front.
+def split_usual_lines(raw: bytes) -> Sequence[bytes] | None:
+    """Return whole lines where they are objects, one on each, without a time in front; else None.
 
     Some scans of all lines at once: a look at each would cost more than to decode it.
     """
     lines = raw.count(b"\n") + (not raw.endswith(b"\n"))
     objects = raw.count(b"\n{") + (raw[:1] == b"{")
-    return lines == objects and _is_plain(raw)
+    if lines != objects or not _is_plain(raw):
+        return None
+    return raw.removesuffix(b"\n").split(b"\n")
 
 
 def _is_plain(raw: bytes) -> bool:
@@ -118,7 +120,8 @@ def _is_plain(raw: bytes) -> bool:
     return not glued and b'"messageType"' not in raw
 
 
-def _odd_lines(raw: bytes) -> Iterator[Line]:
+def odd_lines(raw: bytes) -> Iterator[Line]:
+    """Yield the records of whole lines of any form."""
     for physical in raw.split(b"\n"):
         line = physical.strip()
         if line[:1] == b"{" and not _GLUED.search(line) and not _SUBSCRIPTION.match(line):

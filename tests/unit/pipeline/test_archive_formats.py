@@ -23,8 +23,9 @@ from sqs2pg.pipeline import archive_documents
 from sqs2pg.pipeline.archive_check import ArchiveRefused
 from sqs2pg.pipeline.archive_csv import split_csv
 from sqs2pg.pipeline.archive_documents import split_documents
-from sqs2pg.pipeline.archive_lines import LineChunk
+from sqs2pg.pipeline.archive_lines import LineChunk, odd_lines, split_lines, split_usual_lines
 from sqs2pg.pipeline.archive_reader import ArchiveForm, Reader, find, find_all, identify, read
+from tests.native import extension
 
 LOGINS: list[Any] = [{"id": number, "text": 'a ] } { [ "b" \\ ,\n'} for number in range(40)]
 KINDS = {"id": "number", "ok": "boolean", "name": "string", "more": "any"}
@@ -329,3 +330,29 @@ def test_standard_input_is_known_by_its_content(
             assert bodies(read(archive, None)) == [b'{"id":1}', b'{"id":2}']
         assert archive.spool is not None
         archive.spool.close()
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"{", b"}", b" ", b"\t", b"\n", b'{"a": 1}', b'{"messageType"', b"\r", b"[1]", b"x"]
+        ),
+        max_size=12,
+    )
+)
+def test_native_code_and_python_find_the_same_lines(parts: list[bytes]) -> None:
+    raw = b"".join(parts)
+    native = extension().split_usual_lines(raw)
+    python = split_usual_lines(raw)
+    if native is None or python is None:
+        assert (native is None) == (python is None)
+    else:
+        assert list(native) == list(python) == raw.removesuffix(b"\n").split(b"\n")
+    lines = [one for chunk in split_lines(iter([raw]), "x") for one in chunk.bodies]
+    odd = [line.body for line in odd_lines(raw)]
+    assert [line.strip() for line in lines] == odd
+
+
+def test_text_alone_is_no_lines() -> None:
+    with pytest.raises(TypeError):
+        extension().split_usual_lines("{}")
