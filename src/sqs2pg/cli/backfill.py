@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
-import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -21,6 +20,7 @@ from sqs2pg.telemetry import log
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.backfill import Done
+    from sqs2pg.runners.backfill_workers import WorkerPipes
     from sqs2pg.sqs.s3 import ObjectStore
 
 ArchiveFormat = Literal["auto", "json", "csv", "parquet"]
@@ -53,7 +53,6 @@ WORKERS_MAX = 64
     show_default=True,
     help="Processes; each writes one archive at a time.",
 )
-@click.option("--worker", is_flag=True, hidden=True)
 @click.option("--ray", metavar="ADDRESS", help="Over a Ray cluster: `auto`, host:port, ray://….")
 @json_option
 @verbose_option
@@ -63,7 +62,6 @@ def backfill(
     day: datetime | None,
     form: ArchiveFormat,
     workers: int,
-    worker: bool,
     ray: str | None,
     as_json: bool,
     verbose: bool,
@@ -82,17 +80,20 @@ def backfill(
     settings = load(config)
     if ray and (workers > 1 or STDIN in paths):
         raise click.UsageError("--ray goes without --workers and without `-`")
-    if worker:
-        run_async(_serve(settings, paths, chosen, form))
-        return 0
+    store = _store_for(paths)
     if ray:
         over = run_async(_run_over(ray, settings, config, paths, chosen, form))
         if over is None:
             return 128 + signal.SIGTERM
         done = over
     elif workers > 1:
-        command = _worker_command(config, paths, day, form, verbose=verbose)
-        done = run_async(_run_workers(command, workers, paths))
+        from sqs2pg.runners import assembly, backfill_workers  # noqa: F401  each worker needs it
+
+        forked = backfill_workers.fork_workers(workers)
+        if forked is None:
+            run_async(_serve(settings, store, chosen, form))
+            return 0
+        done = run_async(_run_workers(forked, paths, store))
     else:
         done = run_async(_run(settings, paths, chosen, form))
     seconds = round(time.monotonic() - began, 3)
@@ -115,44 +116,31 @@ async def _run(
     from sqs2pg.runners.assembly import assemble_backfill
 
     async with assemble_backfill(settings) as begin:
+        gc.freeze()  # the cyclic collector need not walk what lives as long as the process
         work = begin(day=day, store=_store_for(paths), format=form)
         async with Ticker("backfilling", lambda: _state(work)):
             return await work.run(paths)
 
 
-async def _run_workers(command: Sequence[str], count: int, paths: tuple[str, ...]) -> Done:
+async def _run_workers(
+    forked: list[WorkerPipes], paths: tuple[str, ...], store: ObjectStore | None
+) -> Done:
     from sqs2pg.runners.backfill_workers import BackfillWorkers
 
-    work = BackfillWorkers(command, count, store=_store_for(paths))
+    work = BackfillWorkers(forked, store=store)
     async with Ticker("backfilling", lambda: _state(work)):
         return await work.run(paths)
 
 
 async def _serve(
-    settings: Settings, paths: tuple[str, ...], day: date | None, form: ArchiveFormat
+    settings: Settings, store: ObjectStore | None, day: date | None, form: ArchiveFormat
 ) -> None:
     """Write what the parent names: one of `--workers`."""
     from sqs2pg.runners.assembly import assemble_backfill
     from sqs2pg.runners.backfill_workers import serve
 
     async with assemble_backfill(settings) as begin:
-        await serve(begin(day=day, store=_store_for(paths), format=form))
-
-
-def _worker_command(
-    config: Path | None,
-    paths: tuple[str, ...],
-    day: datetime | None,
-    form: ArchiveFormat,
-    *,
-    verbose: bool,
-) -> list[str]:
-    """Return the command of a worker. Its paths only tell whether it needs an object store."""
-    command = [sys.executable, "-m", "sqs2pg", "backfill", "--worker", "--format", form]
-    command += ["-c", str(config)] if config else []
-    command += ["--date", f"{day:%Y-%m-%d}"] if day else []
-    command += ["-v"] if verbose else []
-    return [*command, "--", "s3://" if _store_for(paths) else "archives"]
+        await serve(begin(day=day, store=store, format=form))
 
 
 async def _run_over(

@@ -10,10 +10,15 @@ standard input does: it does not outlive the parent. No line of an archive passe
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
+from typing import IO, NamedTuple
 
 import msgspec
 import structlog
@@ -52,13 +57,47 @@ class Assignment(msgspec.Struct):
     day: date
 
 
+class WorkerPipes(NamedTuple):
+    """A worker process, as its parent sees it."""
+
+    pid: int
+    given: int
+    """The file descriptor of its standard input."""
+    said: int
+    """That of its standard output."""
+
+
+def fork_workers(count: int) -> list[WorkerPipes] | None:
+    """Fork worker processes; return them, or None in each of these.
+
+    A fork and not a new interpreter: what is imported is there at once. Call it before the first
+    event loop, thread or connection.
+    """
+    gc.freeze()  # the cyclic collector would write to what the processes share
+    workers: list[WorkerPipes] = []
+    for _ in range(count):
+        (taken, given), (said, saying) = os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            # It must not keep the ends of others: they would not see that the parent is gone.
+            for end in (given, said, *(end for one in workers for end in one[1:])):
+                os.close(end)
+            for end, to in ((taken, sys.stdin.fileno()), (saying, sys.stdout.fileno())):
+                os.dup2(end, to)
+                os.close(end)
+            return None
+        os.close(taken)
+        os.close(saying)
+        workers.append(WorkerPipes(pid, given, said))
+    return workers
+
+
 class BackfillWorkers:
     """The parent's side: gives archives to worker processes until all are written."""
 
-    def __init__(self, command: Sequence[str], count: int, *, store: Objects | None = None) -> None:
-        """`command` starts a worker (`serve`)."""
-        self._command = command
-        self._count = count
+    def __init__(self, workers: Sequence[WorkerPipes], *, store: Objects | None = None) -> None:
+        """`workers`: those of `fork_workers`, which run `serve`."""
+        self._workers = workers
         self._store = store
         self._reports: dict[int, Report] = {}
         self._refused: list[ArchiveRefused] = []
@@ -88,7 +127,7 @@ class BackfillWorkers:
         self.bytes_total = sum(one.size for one in found)
         # The largest first: a large one that comes last would have one worker at the end.
         self._waiting.extend(sorted(found, key=lambda one: one.size, reverse=True))
-        works = [asyncio.create_task(self._work(n)) for n in range(min(self._count, len(found)))]
+        works = [asyncio.create_task(self._work(n, one)) for n, one in enumerate(self._workers)]
         try:
             await asyncio.gather(*works)
         finally:
@@ -99,41 +138,55 @@ class BackfillWorkers:
             raise refusal_of(self._refused)
         return self.done
 
-    async def _work(self, number: int) -> None:
-        """Start one worker; give it archives until there are none."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
+    async def _work(self, number: int, worker: WorkerPipes) -> None:
+        """Give one worker archives until there are none."""
         name = ""
-        try:
-            while line := await process.stdout.readline():
-                report = msgspec.json.decode(line, type=Report)
-                self._reports[number] = report
-                if report.refused:
-                    log.warning("an archive is refused", where=name, code="archive_format")
-                    refusal = ArchiveRefused(
-                        report.refused, code="archive_format", hint=report.hint
-                    )
-                    self._refused.append(refusal)
-                if not report.is_ready:
-                    continue
-                if not self._waiting:
-                    process.stdin.close()
-                    name = ""
-                    continue
-                archive = self._waiting.popleft()
-                name = archive.name
-                given = Assignment(name, archive.digest, archive.size, archive.date)
-                process.stdin.write(msgspec.json.encode(given) + b"\n")
-            code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        code: int | None = None
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        with os.fdopen(worker.said, "rb", buffering=0) as said:
+            try:
+                with os.fdopen(worker.given, "wb", buffering=0) as given:
+                    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), said)
+                    while line := await reader.readline():
+                        report = msgspec.json.decode(line, type=Report)
+                        self._note(number, name, report)
+                        if report.is_ready:
+                            name = self._give(given)
+                            if not name:
+                                break
+                code = await asyncio.to_thread(_exit_code, worker.pid)
+            finally:
+                if code is None:
+                    with suppress(ProcessLookupError):
+                        os.kill(worker.pid, signal.SIGKILL)
+                    await asyncio.to_thread(_exit_code, worker.pid)
         if name or code:
             raise _ended(code, name)
+
+    def _note(self, number: int, name: str, report: Report) -> None:
+        self._reports[number] = report
+        if report.refused:
+            log.warning("an archive is refused", where=name, code="archive_format")
+            self._refused.append(
+                ArchiveRefused(report.refused, code="archive_format", hint=report.hint)
+            )
+
+    def _give(self, given: IO[bytes]) -> str:
+        """Give the next archive to a worker; return its name, "" where there is none."""
+        if not self._waiting:
+            return ""
+        one = self._waiting.popleft()
+        given.write(
+            msgspec.json.encode(Assignment(one.name, one.digest, one.size, one.date)) + b"\n"
+        )
+        return one.name
+
+
+def _exit_code(pid: int) -> int:
+    """Wait for the end of a process. Blocking."""
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
 
 
 def _ended(code: int, name: str) -> FatalFault:
