@@ -28,6 +28,7 @@ _ORDINAL_MAX = date.max.toordinal()
 # Wide enough for every number that `convert.number` takes: nothing is rounded.
 _EXACT = Context(prec=450_000, rounding=ROUND_FLOOR, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
 _EPOCH_DIGITS_MAX = 20
+_TIME_OF_DAY = re.compile(r"%[HIMSfpzZcX]")
 """Of microseconds: PostgreSQL's last are of 19."""
 
 
@@ -222,7 +223,8 @@ def offset_in(zone: tzinfo, local: Local) -> int:
 def strptime(value: str, pattern: str, zone: tzinfo | None) -> Moment | date | None:
     """Return the moment of a text in a pattern of `datetime.strptime`; None of any other text.
 
-    A text without an offset is a time of the `zone`. Without a zone its day is returned.
+    A text without an offset is a time of the `zone`. Its day is returned where there is no zone, or
+    the pattern has no time of day.
     """
     if not value.isascii() and any(c.isdecimal() and not c.isascii() for c in value):
         return None  # Python takes digits of any script
@@ -237,4 +239,6 @@ def strptime(value: str, pattern: str, zone: tzinfo | None) -> Moment | date | N
     if offset is not None:
         whole, rest = divmod(offset, timedelta(seconds=1))
         return None if rest else moment_of(local, whole)
-    return local.day if zone is None else moment_of(local, offset_in(zone, local))
+    if zone is None or not _TIME_OF_DAY.search(pattern.replace("%%", "")):
+        return local.day
+    return moment_of(local, offset_in(zone, local))

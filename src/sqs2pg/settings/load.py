@@ -222,19 +222,20 @@ def _explain(
     )
     named = variables.get(place.partition("[")[0], origin)
     known = "`sqs2pg config schema` lists every key, its type and range"
-    description = _description(place)
-    return SettingsError(
-        f"setting {place} in {named}: {rule}",
-        hint=f"{place}: {description}. {known}" if description else known,
-    )
+    schema = _schema_of(place)
+    says = [
+        *([f"{place}: {schema['description']}"] if "description" in schema else []),
+        *([f"allowed: {', '.join(map(str, schema['enum']))}"] if "enum" in schema else []),
+    ]
+    return SettingsError(f"setting {place} in {named}: {rule}", hint=". ".join([*says, known]))
 
 
-def _description(place: str) -> str:
-    """Return the schema's description of a key such as `field[...].source`, or ""."""
+def _schema_of(place: str) -> dict[str, Any]:
+    """Return the schema of a key such as `field[...].source`; empty where there is none."""
     schema = msgspec.json.schema(Settings)
     node: dict[str, Any] = {"$ref": "#/$defs/Settings"}
     for name in re.sub(r"\[[^]]*\]", "", place).split("."):
         node = node.get("items", node)
         reference = node.get("$ref", "").rpartition("/")[2]
         node = schema["$defs"].get(reference, {}).get("properties", {}).get(name, {})
-    return str(node.get("description", ""))
+    return node

@@ -372,6 +372,11 @@ def test_a_wrong_value_is_reported_with_what_its_key_is_for(write: Write) -> Non
         assert load(write(f'[status]\nbind = "{bind}"'), {}).status.bind == bind
 
 
+def test_a_word_that_is_none_of_a_few_is_reported_with_those(write: Write) -> None:
+    refusal = refused(write('[[field]]\nsource = "a"\ncolumn = "a"\ntype = "varchar"'))
+    assert "allowed: bigint, bigint[], boolean" in refusal.hint
+
+
 @pytest.mark.parametrize("name", ["a.b", "é", "🔑", "$ref", "with space", "__class__", "'"])
 def test_a_source_may_be_any_other_name(write: Write, name: str) -> None:
     file = write(f'[[field]]\nsource = "{name}"\ncolumn = "{name}"')
