@@ -115,7 +115,7 @@ SWAPS = {
     " FROM pii.subject_key o WHERE o.subject <> k.subject",
     "keys": "UPDATE pii.subject_key k SET wrapped_key = o.wrapped_key"
     " FROM pii.subject_key o WHERE o.subject <> k.subject",
-    "bits": "UPDATE pii.value SET sealed = set_byte(sealed, 30, get_byte(sealed, 30) # 1)",
+    "bits": "UPDATE pii.value SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1)",
 }
 
 
@@ -308,7 +308,7 @@ async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
 
     async with Pipeline(chosen) as ready:
         await write(ready, logins(*range(9)))
-    damage = "UPDATE pii.value SET sealed = set_byte(sealed, 30, get_byte(sealed, 30) # 1) WHERE"
+    damage = "UPDATE pii.value SET sealed = set_byte(sealed, 20, get_byte(sealed, 20) # 1) WHERE"
     rows(database, f"{damage} token = (SELECT a FROM logins WHERE who = 'p3' ORDER BY a LIMIT 1)")
     rows(
         database,

@@ -3,9 +3,10 @@
     vault root v ──HKDF──▶ key-encryption key v ──wraps──▶ data key of a subject ──seals──▶ values
                                                └─wraps──▶ reference key ──HMAC──▶ subject reference
 
-Everything is sealed by `keys/aead.py` (AES-256-GCM under a key per nonce). The associated data says
-what is sealed (with the format's version), whose it is, and for a value its field and token. So a
-ciphertext that is moved to another field, token or subject does not open.
+Everything is sealed by `keys/aead.py`: keys by format 1 (XAES-256-GCM), values by format 2
+(AES-256-GCM under the person's own key). The associated data says what is sealed (with the format's
+version), whose it is, and for a value its field and token. So a ciphertext that is moved to another
+field, token or subject does not open.
 
 Frozen in docs/reference/vault.md; `tests/vectors/vault.json` holds known answers.
 """
@@ -16,7 +17,7 @@ import functools
 from collections.abc import Callable
 
 from sqs2pg.errors import KeyFault, PermanentFault, SettingsError, Sqs2pgError, TransientFault
-from sqs2pg.keys.aead import SealingKey, associated
+from sqs2pg.keys.aead import PersonKey, WrappingKey, associated
 from sqs2pg.keys.derive import Secret, hkdf_sha256
 from sqs2pg.keys.hmac_state import KeyedHash
 from sqs2pg.keys.keyring import Keyring
@@ -33,9 +34,9 @@ _DATA_KEY = associated((b"sqs2pg/1/data-key",)) + _REFERENCE_LENGTH
 _REFERENCE_KEY = associated((b"sqs2pg/1/reference-key",))
 
 
-def key_encryption_key(keyring: Keyring, series: str, version: int) -> SealingKey:
+def key_encryption_key(keyring: Keyring, series: str, version: int) -> WrappingKey:
     """Return the key that wraps keys under a root. Raises KeyFault `key_missing`."""
-    return SealingKey(hkdf_sha256(keyring.root(series, version), b"sqs2pg/1/key-encryption"))
+    return WrappingKey(hkdf_sha256(keyring.root(series, version), b"sqs2pg/1/key-encryption"))
 
 
 class SubjectKeyFault(TransientFault):
@@ -61,9 +62,9 @@ class KeyEncryptionKeys:
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
-        self._keys: dict[int, SealingKey] = {}
+        self._keys: dict[int, WrappingKey] = {}
 
-    def __getitem__(self, version: int) -> SealingKey:
+    def __getitem__(self, version: int) -> WrappingKey:
         """Return the key of a version. Raises KeyFault `key_missing`."""
         if version not in self._keys:
             self._keys[version] = key_encryption_key(self._keyring, "vault", version)
@@ -71,7 +72,7 @@ class KeyEncryptionKeys:
 
     def open_data_key(
         self, version: int, wrapped: bytes, subject: str, generation: int
-    ) -> SealingKey:
+    ) -> PersonKey:
         """Return a subject's data key, which is wrapped under the root of a version.
 
         Raises SubjectKeyFault: `subject_key_damaged`, or `subject_key_root` where the keyring has
@@ -85,7 +86,7 @@ class KeyEncryptionKeys:
         raise _damaged(subject)
 
     def rewrap_data_key(
-        self, version: int, new: SealingKey, wrapped: bytes, subject: str, generation: int
+        self, version: int, new: WrappingKey, wrapped: bytes, subject: str, generation: int
     ) -> bytes:
         """Return a subject's data key under another key-encryption key. Raises as above."""
         old = self._of_subject(version, subject)
@@ -95,7 +96,7 @@ class KeyEncryptionKeys:
             pass
         raise _damaged(subject)
 
-    def _of_subject(self, version: int, subject: str) -> SealingKey:
+    def _of_subject(self, version: int, subject: str) -> WrappingKey:
         try:
             return self[version]
         except KeyFault:
@@ -139,18 +140,18 @@ def reference_of(reference: Callable[[str], str], id_: str, *, hint: str) -> str
     raise SettingsError(f"no person can have such an id ({code})", code=code, hint=hint)
 
 
-def wrap_data_key(kek: SealingKey, data_key: bytes, subject: str, generation: int) -> bytes:
+def wrap_data_key(kek: WrappingKey, data_key: bytes, subject: str, generation: int) -> bytes:
     """Return a subject's data key under a key-encryption key. `subject` is its reference."""
     return kek.seal(data_key, _of_data_key(subject, generation))
 
 
-def unwrap_data_key(kek: SealingKey, wrapped: bytes, subject: str, generation: int) -> SealingKey:
+def unwrap_data_key(kek: WrappingKey, wrapped: bytes, subject: str, generation: int) -> PersonKey:
     """Return the data key. Raises Sqs2pgError where anything differs."""
-    return SealingKey(kek.open(wrapped, _of_data_key(subject, generation)))
+    return PersonKey(kek.open(wrapped, _of_data_key(subject, generation)))
 
 
 def rewrap_data_key(
-    old: SealingKey, new: SealingKey, wrapped: bytes, subject: str, generation: int
+    old: WrappingKey, new: WrappingKey, wrapped: bytes, subject: str, generation: int
 ) -> bytes:
     """Return the data key under another key-encryption key. Raises as `unwrap_data_key`."""
     bound = _of_data_key(subject, generation)
@@ -161,22 +162,22 @@ def _of_data_key(subject: str, generation: int) -> bytes:
     return _DATA_KEY + bytes.fromhex(subject) + associated((str(generation).encode(),))
 
 
-def wrap_reference_key(kek: SealingKey, reference_key: bytes) -> bytes:
+def wrap_reference_key(kek: WrappingKey, reference_key: bytes) -> bytes:
     """Return the key of subject references under a key-encryption key."""
     return kek.seal(reference_key, _REFERENCE_KEY)
 
 
-def unwrap_reference_key(kek: SealingKey, wrapped: bytes) -> Secret:
+def unwrap_reference_key(kek: WrappingKey, wrapped: bytes) -> Secret:
     """Return the key of subject references. Raises Sqs2pgError where anything differs."""
     return Secret(kek.open(wrapped, _REFERENCE_KEY))
 
 
-def seal_value(data_key: SealingKey, value: str, field: str, token: str, subject: str) -> bytes:
+def seal_value(data_key: PersonKey, value: str, field: str, token: str, subject: str) -> bytes:
     """Return a value sealed for its field, token and subject."""
     return data_key.seal(_bytes(value), _of_value(field, token, subject))
 
 
-def open_value(data_key: SealingKey, sealed: bytes, field: str, token: str, subject: str) -> str:
+def open_value(data_key: PersonKey, sealed: bytes, field: str, token: str, subject: str) -> str:
     """Return the value. Raises Sqs2pgError where key, field, token, subject or any bit differ."""
     return _text(data_key.open(sealed, _of_value(field, token, subject)))
 
@@ -191,12 +192,12 @@ def _value_field(field: str) -> bytes:
     return associated((b"sqs2pg/1/value", _bytes(field)))
 
 
-def seal_subject(data_key: SealingKey, name: str, subject: str) -> bytes:
+def seal_subject(data_key: PersonKey, name: str, subject: str) -> bytes:
     """Return a subject's id sealed under its data key, so that a reveal can say whose it is."""
     return data_key.seal(_bytes(name), _SUBJECT + bytes.fromhex(subject))
 
 
-def open_subject(data_key: SealingKey, sealed: bytes, subject: str) -> str:
+def open_subject(data_key: PersonKey, sealed: bytes, subject: str) -> str:
     """Return a subject's id. Raises Sqs2pgError where anything differs."""
     return _text(data_key.open(sealed, _SUBJECT + bytes.fromhex(subject)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 
 from sqs2pg.errors import KeyFault, Sqs2pgError
-from sqs2pg.keys.aead import SealingKey
+from sqs2pg.keys.aead import WrappingKey
 from sqs2pg.keys.derive import ROOT_BYTES, Secret
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
@@ -54,7 +54,7 @@ async def reference_key(session: Session, keyring: Keyring, *, make: bool = True
         ) from None
 
 
-def kek_of_label(keyring: Keyring, label: str) -> SealingKey:
+def kek_of_label(keyring: Keyring, label: str) -> WrappingKey:
     """Return the key-encryption key of a label, `SERIES:VERSION`. Raises KeyFault."""
     series, _, version = label.partition(":")
     return key_encryption_key(keyring, series, int(version))

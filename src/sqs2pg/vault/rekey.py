@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
-from sqs2pg.keys.aead import SealingKey
+from sqs2pg.keys.aead import PersonKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.copy_text import binary, escaped
 from sqs2pg.postgres import audit
@@ -247,7 +247,7 @@ class Rekeyer:
         moved: list[str] = []
         fields = {field: escaped(field) for field in self._fields}
         known: tuple[Any, ...] = ()
-        key: SealingKey | None = None
+        key: PersonKey | None = None
         for address, subject, generation, field, token, sealed, wrapped, version in rows:
             if known != (subject, generation):  # they come by subject
                 known, key = (subject, generation), None

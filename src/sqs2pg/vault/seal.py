@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import KeyFault
-from sqs2pg.keys.aead import SealingKey
+from sqs2pg.keys.aead import PersonKey
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.originals import Originals
@@ -75,7 +75,7 @@ class Marks(msgspec.Struct):
 
     epoch: int
     stored: Collection[int]
-    data_keys: dict[str, tuple[int, SealingKey]]
+    data_keys: dict[str, tuple[int, PersonKey]]
 
 
 _ValueKey = tuple[str, str, str]
@@ -97,7 +97,7 @@ class ValueSealer:
         self._epoch = 0
         self._stored: set[int] = set()
         self._stored_before: set[int] = set()
-        self._data_keys: OrderedDict[str, tuple[int, SealingKey]] = OrderedDict()
+        self._data_keys: OrderedDict[str, tuple[int, PersonKey]] = OrderedDict()
         self._damaged: set[str] = set()
 
     def check_epoch(self, epoch: int, version: int | None) -> None:
@@ -229,7 +229,7 @@ class ValueSealer:
         """Give subjects keys: new ones, or those that another process has given them first."""
         kek = self._kek
         made = {subject: secrets.token_bytes(ROOT_BYTES) for subject in sorted(keyless)}
-        keys = {subject: SealingKey(key) for subject, key in made.items()}
+        keys = {subject: PersonKey(key) for subject, key in made.items()}
         wraps = {s: wrap_data_key(kek, key, s, keyless[s][0]) for s, key in made.items()}
         rows = await session.execute(
             _OPEN_SUBJECTS,
@@ -250,7 +250,7 @@ class ValueSealer:
 
     def _data_key(
         self, subject: str, generation: int, wrapped: bytes, version: int, marks: Marks
-    ) -> tuple[int, SealingKey]:
+    ) -> tuple[int, PersonKey]:
         known = self._data_keys.get(subject)
         if known is None or known[0] != generation:
             known = (

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.aead import SealingKey
+from sqs2pg.keys.aead import WRAPS_PER_KEY, PersonKey, WrappingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.vault import crypto
 
@@ -37,6 +37,8 @@ def p(text: str | bytes) -> bytes:
 def opened(key: bytes, sealed: str, aad: bytes) -> bytes:
     """Open by docs/reference/vault.md, with another implementation of the key derivation."""
     data = bytes.fromhex(sealed)
+    if data[0] == 2:
+        return AESGCM(key).decrypt(data[1:13], data[13:], b"\x02" + aad)
     nonce = data[1:25]
     derivation = KBKDFCMAC(
         algorithm=AES256,
@@ -57,7 +59,7 @@ REFERENCE = bytes.fromhex(SUBJECT)
 
 
 @pytest.fixture
-def kek() -> SealingKey:
+def kek() -> WrappingKey:
     keyring = Keyring({1: hashlib.sha256(b"another").digest()}, {1: ROOT})
     return crypto.key_encryption_key(keyring, "vault", 1)
 
@@ -70,7 +72,7 @@ def test_subject_references_equal_the_frozen_ones(known: dict[str, str]) -> None
     assert hmac.digest(key, canonical, "sha256")[:16].hex() == known["reference"]
 
 
-def test_wrapped_keys_equal_the_frozen_ones(kek: SealingKey) -> None:
+def test_wrapped_keys_equal_the_frozen_ones(kek: WrappingKey) -> None:
     wrapped = VECTORS["wrapped_reference_key"]
     key = crypto.unwrap_reference_key(kek, bytes.fromhex(wrapped))
     assert key.hex() == VECTORS["reference_key"]
@@ -88,7 +90,7 @@ def test_wrapped_keys_equal_the_frozen_ones(kek: SealingKey) -> None:
 @pytest.mark.parametrize("known", VECTORS["values"], ids=lambda known: known["value"])
 def test_sealed_values_open_and_are_bound_to_their_place(known: dict[str, Any]) -> None:
     field, token, value, sealed = (known[x] for x in ("field", "token", "value", "sealed"))
-    key = SealingKey(DATA_KEY)
+    key = PersonKey(DATA_KEY)
     assert crypto.open_value(key, bytes.fromhex(sealed), field, token, SUBJECT) == value
     aad = p("sqs2pg/1/value") + p(field) + p(token) + p(REFERENCE)
     assert opened(DATA_KEY, sealed, aad).decode() == value
@@ -98,17 +100,57 @@ def test_sealed_values_open_and_are_bound_to_their_place(known: dict[str, Any]) 
 
 
 def test_equal_values_are_sealed_unequally() -> None:
-    key = SealingKey(DATA_KEY)
+    key = PersonKey(DATA_KEY)
     sealed = {crypto.seal_value(key, "v", "f", "t", SUBJECT) for _ in range(100)}
-    assert len(sealed) == 100
+    assert len({one[1:13] for one in sealed}) == 100  # nonces
     assert {crypto.open_value(key, one, "f", "t", SUBJECT) for one in sealed} == {"v"}
 
 
-def test_rewrapping_keeps_the_key(kek: SealingKey) -> None:
-    new = SealingKey(hashlib.sha256(b"new").digest())
+def test_rewrapping_keeps_the_key(kek: WrappingKey) -> None:
+    new = WrappingKey(hashlib.sha256(b"new").digest())
     wrapped = bytes.fromhex(VECTORS["wrapped_data_key"])
     again = crypto.rewrap_data_key(kek, new, wrapped, SUBJECT, GENERATION)
     key = crypto.unwrap_data_key(new, again, SUBJECT, GENERATION)
     value = VECTORS["values"][0]
     sealed = bytes.fromhex(value["sealed"])
     assert crypto.open_value(key, sealed, value["field"], value["token"], SUBJECT)
+
+
+def test_wrapped_keys_repeat_no_nonce_and_change_their_derived_key() -> None:
+    key, aad = WrappingKey(DATA_KEY), p("aad")
+    wrapped = [key.seal(DATA_KEY, aad) for _ in range(WRAPS_PER_KEY + 1)]
+    assert len({one[1:25] for one in wrapped}) == len(wrapped)
+    firsts = [one[1:13] for one in wrapped]
+    assert (len(set(firsts)), firsts.count(firsts[0])) == (2, WRAPS_PER_KEY)
+    other = WrappingKey(DATA_KEY)
+    assert {other.open(one, aad) for one in (wrapped[0], wrapped[1], wrapped[-1])} == {DATA_KEY}
+    assert other.seal(DATA_KEY, aad)[1:13] not in firsts  # each process has its own
+    assert opened(DATA_KEY, wrapped[1].hex(), aad) == DATA_KEY
+
+
+def test_a_cipher_that_is_kept_opens_nothing_that_was_changed() -> None:
+    key, aad = WrappingKey(DATA_KEY), p("aad")
+    wrapped = key.seal(DATA_KEY, aad)
+    for place in (0, 1, 13, 25, len(wrapped) - 1):
+        changed = bytearray(wrapped)
+        changed[place] ^= 1
+        with pytest.raises(Sqs2pgError):
+            key.open(bytes(changed), aad)
+    assert key.open(wrapped, aad) == DATA_KEY
+
+
+@pytest.mark.parametrize("length", [0, 1, 13, 28])
+def test_what_is_too_short_for_a_value_does_not_open(length: int) -> None:
+    key = PersonKey(DATA_KEY)
+    sealed = key.seal(b"", p("aad"))
+    assert (len(sealed), key.open(sealed, p("aad"))) == (29, b"")
+    with pytest.raises(Sqs2pgError, match="does not open"):
+        key.open(sealed[:length], p("aad"))
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_value_of_another_format_says_so(number: int) -> None:
+    sealed = bytes([number]) + PersonKey(DATA_KEY).seal(b"", p("aad"))[1:]
+    with pytest.raises(Sqs2pgError) as caught:
+        PersonKey(DATA_KEY).open(sealed, p("aad"))
+    assert caught.value.code == "sealed_body_format"
