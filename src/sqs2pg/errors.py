@@ -41,12 +41,25 @@ class Sqs2pgError(Exception):
 
 
 class SettingsError(Sqs2pgError):
-    """The settings, the command line or the environment are wrong. Exit code 2."""
+    """The settings, the command line or the environment are wrong. Exit code 2.
+
+    `table` and `column` are those that a mapping does not fit, where it is about such.
+    """
 
     exit_code = 2
 
-    def __init__(self, what: str, *, code: str = "settings", hint: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        code: str = "settings",
+        hint: str = "",
+        table: str = "",
+        column: str = "",
+    ) -> None:
         super().__init__(what, code=code, hint=hint)
+        self.table = table
+        self.column = column
 
 
 class KeyFault(Sqs2pgError):
@@ -70,8 +83,9 @@ class FatalFault(Sqs2pgError):
 class TransientFault(Sqs2pgError):
     """AWS, PostgreSQL or the network fails for now: keep the messages under lease, try again.
 
-    `table` is the one that was being written, `schema.table`, where there is one. `day` is the one
-    that the table has no partition for, as an ISO date.
+    `table` is the one that was being written, `schema.table`, where there is one. `column` is the
+    one that does not fit the mapping. `day` is the one that the table has no partition for, as an
+    ISO date.
     """
 
     def __init__(
@@ -82,12 +96,20 @@ class TransientFault(Sqs2pgError):
         hint: str = "",
         stage: Stage = Stage.WRITE,
         table: str = "",
+        column: str = "",
         day: str = "",
     ) -> None:
         super().__init__(what, code=code, hint=hint)
         self.stage = stage
         self.table = table
+        self.column = column
         self.day = day
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What it names and advises, for a line of the log."""
+        known = {"table": self.table, "column": self.column, "day": self.day, "hint": self.hint}
+        return {name: value for name, value in known.items() if value}
 
 
 class PermanentFault(Sqs2pgError):

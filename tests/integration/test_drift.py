@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from sqs2pg.message import Outcome, Row
 from sqs2pg.postgres.connection import Session
@@ -77,6 +78,64 @@ async def test_every_message_is_accounted_for(
         report = await verify(session, ready.sink_plan.id)
         await session.close()
         assert report.ok, report.differences
+
+
+ALTER = "ALTER TABLE user_logins"
+NAMED = {
+    "dropped": (f"{ALTER} DROP COLUMN locale", "locale"),
+    "renamed": (f"{ALTER} RENAME COLUMN device_type TO device", "device_type"),
+    "of another type": (f"{ALTER} ALTER COLUMN app_version TYPE date USING NULL", "app_version"),
+    "generated": (
+        f"{ALTER} DROP COLUMN locale, ADD COLUMN locale text GENERATED ALWAYS AS ('x') STORED",
+        "locale",
+    ),
+    "too short for a mask": (
+        f"{ALTER} ALTER COLUMN masked_ip TYPE varchar(8) USING NULL",
+        "masked_ip",
+    ),
+    "added and wanted": (
+        f"{ALTER} ADD COLUMN n integer NOT NULL DEFAULT 0; {ALTER} ALTER COLUMN n DROP DEFAULT",
+        "n",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", NAMED)
+async def test_the_fault_names_the_column_and_what_to_do(
+    pipeline: Assemble, database: str, change: str
+) -> None:
+    statements, column = NAMED[change]
+    async with pipeline() as ready:
+        processor = ready.processors[0]
+        await send(ready, [login(i, app_version="1.2.3") for i in range(10)])
+        messages = await receive(ready, 10)
+        alter(database, statements)
+        for _ in range(2):
+            assert set(await processor.process(messages)) == {Outcome.RELEASED}
+        fault = processor.last_fault
+        assert fault is not None
+        assert (fault.code, fault.column) == ("target_column", column)
+        assert "user_logins" in fault.table
+        assert fault.hint
+
+
+async def test_the_log_names_the_column_that_holds_messages(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        alter(database, f"{ALTER} DROP COLUMN locale")
+        running = asyncio.create_task(ready.consumer.run())
+        with capture_logs() as logs:
+            await send(ready, [login(i) for i in range(10)])
+            await until(lambda: any(line.get("column") for line in logs))
+        alter(database, f"{ALTER} ADD COLUMN locale varchar(32)")
+        await until(lambda: ready.consumer.totals.written == 10)
+        ready.consumer.stop()
+        await running
+    [told, *_] = [line for line in logs if line.get("column")]
+    assert told["event"] == "write failed; messages are held"
+    assert (told["code"], told["column"]) == ("target_column", "locale")
+    assert told["hint"].startswith("ALTER TABLE")
 
 
 async def test_a_narrowed_column_sets_aside_what_no_longer_fits(

@@ -83,6 +83,8 @@ def match(
                 f"column {column.name!r} of table {table} is NOT NULL without a default, "
                 "and no field fills it",
                 code="target_column",
+                table=table,
+                column=column.name,
                 hint=f"map a field to it, or ALTER TABLE {table} ALTER COLUMN {column.name} "
                 "DROP NOT NULL",
             )
@@ -97,6 +99,8 @@ def _match_one(
         raise SettingsError(
             f"table {table} has no column {field.column!r}, which field {field.name!r} goes to",
             code="target_column",
+            table=table,
+            column=field.column,
             hint=f"ALTER TABLE {table} ADD COLUMN {field.column} …, or change the [[field]]",
         )
     if column.generated:
@@ -104,6 +108,8 @@ def _match_one(
             f"column {column.name!r} of table {table} is generated; field {field.name!r} "
             "cannot be written to it",
             code="target_column",
+            table=table,
+            column=column.name,
             hint="map the field to another column",
         )
     masked_to_text = field.mask not in ("keep", "nullify") and not _takes_mask(field, column)
@@ -115,6 +121,8 @@ def _match_one(
             f"column {column.name!r} of table {table} is {column.type}, but field "
             f"{field.name!r} gives {gives}",
             code="target_column",
+            table=table,
+            column=column.name,
             hint="change the column's type or the field's `type` and `mask`",
         )
     if field.mask == "nullify" and not column.nullable:
@@ -122,6 +130,8 @@ def _match_one(
             f"column {column.name!r} of table {table} is NOT NULL, but field {field.name!r} "
             "is nullified",
             code="target_column",
+            table=table,
+            column=column.name,
             hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} DROP NOT NULL, or use "
             'mask = "redact"',
         )
@@ -164,6 +174,8 @@ def _check_length(field: Field, column: Column, table: str, *, narrowed: bool) -
             f"column {column.name!r} of table {table} holds {column.length_max} characters, "
             f"but field {field.name!r} may need {needed}",
             code="target_column",
+            table=table,
+            column=column.name,
             hint=f"ALTER TABLE {table} ALTER COLUMN {column.name} TYPE varchar({needed})"
             + (", or set length_max on the [[field]]" if needed > least else ""),
         )

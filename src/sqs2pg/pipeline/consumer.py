@@ -253,6 +253,7 @@ class Consumer:
             log.warning(
                 "write failed; messages are held",
                 code=code or "released",
+                **(fault.named if fault else {}),
                 messages=len(batch),
                 attempt=attempt,
                 batch=processor.batch_id,

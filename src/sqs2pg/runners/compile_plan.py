@@ -105,7 +105,13 @@ class PlanCompiler(msgspec.Struct, frozen=True):
             _, columns = await target_tables(session, settings, narrowed=True)
             encoder = self._encoder(masks, columns)
         except SettingsError as error:
-            raise TransientFault(error.what, code=error.code, hint=error.hint) from None
+            raise TransientFault(
+                error.what,
+                code=error.code,
+                hint=error.hint,
+                table=error.table or settings.table_names,
+                column=error.column,
+            ) from None
         logger.info("the target's columns were read again", table=settings.table_names)
         return encoder, columns
 

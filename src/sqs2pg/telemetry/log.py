@@ -48,6 +48,8 @@ ALLOWED = frozenset(
         "exit_code",
         "queue",
         "table",
+        "column",
+        "hint",  # of an error of ours
         "day",
         "sqlstate",
         "receives",
