@@ -28,8 +28,8 @@ from sqs2pg.settings import (
     When,
     source_paths,
 )
-from sqs2pg.settings.fields import Route
 from sqs2pg.settings.mask_rules import MASKABLE, MASKABLE_ARRAYS
+from sqs2pg.settings.routes import Route
 
 SENT_MS = 1_795_384_388_351
 _NAMES = ("a", "b", "c", "id", "kind", "naïve", "x y")

@@ -66,6 +66,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "bad_uuid": ("The text is not a UUID.", _MAPPING),
         "bad_version": ("The text is not one to three dotted numbers.", _MAPPING),
+        "condition_failed": (
+            "A route's `when` met a value that its expression does not take.",
+            "Correct the producer, or let the expression expect the value; then replay.",
+        ),
         "csv_fields": (
             "A CSV record has more or fewer fields than the header. The detail names the line.",
             "Correct the file; then backfill the corrected records.",
@@ -76,6 +80,14 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "decompressed_too_large": ("The body expands beyond its limit.", _ENVELOPE),
         "empty_field": ("A required field is an empty text.", _MAPPING),
+        "expression_failed": (
+            "A field's expression met a value that it does not take, such as null in join().",
+            "Correct the producer, or let the expression expect the value; then replay.",
+        ),
+        "expression_too_costly": (
+            "The expressions take over a million steps, or make over a million characters.",
+            "Correct the producer, or simplify the expression; then replay.",
+        ),
         "kills_worker": (
             "The worker crashed while it processed this message alone.",
             "Look at the body and at the worker's memory; replay one entry at a time.",
@@ -322,6 +334,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "bad_column": ("`--column` names no column.", _ARGUMENT),
         "bad_default": ("The default cannot be written to the column.", _SETTING),
         "bad_domain": ("The masking domain is empty, too long or not printable.", _SETTING),
+        "bad_expression": (
+            "An expression is not JMESPath, or could never succeed.",
+            _SETTING,
+        ),
         "bad_map": ("A value of `map` or `otherwise` cannot be written to the column.", _SETTING),
         "bad_path": ("The source is not a path to a value.", _SETTING),
         "bench_privilege": ("The login may not create a scratch database.", "Grant CREATEDB."),
@@ -335,6 +351,12 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "domain_mixed": ("Two fields share a domain and would not join.", _SETTING),
         "dropped_and_mapped": ("A field is dropped and mapped.", _SETTING),
         "envelope_attribute": ("A layer adds no such attribute.", _SETTING),
+        "expression_and_source": ("A field has a source and an expression.", _SETTING),
+        "expression_domain": ("A masked expression has no domain.", _SETTING),
+        "expression_reads_masked": (
+            "A field is kept, and its expression reads what another field masks.",
+            _SETTING,
+        ),
         "extra_missing": ("The mask needs an extra.", "Run `pip install 'sqs2pg[fpe]'`."),
         "kept_beside_mask": ("A value is masked in one column and kept in another.", _SETTING),
         "key_encoding": ("A root is not base64.", _NEW_KEY),
@@ -442,6 +464,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "The vault has not sealed anything yet.",
             "Run the pipeline with the vault on first.",
         ),
+        "when_condition": ("The `when` of a route has no condition, or too many.", _SETTING),
     },
     FaultRoute.COUNT: {
         "cut": (

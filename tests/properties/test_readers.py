@@ -17,7 +17,8 @@ from sqs2pg.mapping import compile as compiling
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.document_types import NoTypesError
 from sqs2pg.message import Message
-from sqs2pg.settings import Field, Settings
+from sqs2pg.settings import Field, Settings, When
+from sqs2pg.settings.routes import Route
 from tests.mappings import MadeUp, check_many
 from tests.native import masks_of
 
@@ -26,6 +27,23 @@ MESSAGES = 12
 """Messages for one mapping."""
 _EVENTS = ("id", "kind", "a.id", "a", "meta.id")
 _DROPPED = ("more", "other", "a.more", "items[].more", "a[0].b", "c")
+
+
+_EXPRESSIONS = (
+    *("a", "a.b", "id", "kind", "items[0].id", "c[0].items[0].a", "not_null(a.b, id, kind)"),
+    *(
+        "to_string(a)",
+        "to_string(@)",
+        "length(keys(@))",
+        "type(items)",
+        "items[].id",
+        "@",
+        "a || b",
+    ),
+    *("join('-', [kind, to_string(id)])", "sum(items[].id)", "to_number(id)", "items[?id].a | [0]"),
+    *("sort_by(items, &id)[0].a", "contains(kind, 'x')", "id > `5`", "a == b", "'\xe9'"),
+    *("{a: a, b: *}", "merge(a, c)", "max(values(a))"),
+)
 
 
 def no_types(_settings: Settings) -> None:
@@ -41,7 +59,36 @@ def changed(draw: Random, given: Settings) -> Settings:
     if draw.random() < 0.2 and not given.route:
         dropped = [Field(source=name, mask="drop") for name in draw.sample(_DROPPED, 2)]
         given = msgspec.structs.replace(given, field=(*given.field, *dropped))
-    return given
+    return with_expressions(draw, given) if draw.random() < 0.25 else given
+
+
+def with_expressions(draw: Random, given: Settings) -> Settings:
+    """Put expressions in the place of sources and conditions, and add filters."""
+
+    def made(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+        return tuple(
+            msgspec.structs.replace(field, source="", expression=draw.choice(_EXPRESSIONS))
+            if field.mask != "drop" and draw.random() < 0.4
+            else field
+            for field in fields
+        )
+
+    routes = [
+        msgspec.structs.replace(
+            route,
+            field=made(route.field),
+            when=When(expression=draw.choice(_EXPRESSIONS))
+            if route.when and draw.random() < 0.5
+            else route.when,
+        )
+        for route in given.route
+    ]
+    if draw.random() < 0.5:
+        when = When(expression=draw.choice(_EXPRESSIONS))
+        if draw.random() < 0.5:
+            when = When(field=draw.choice(("kind", "a.kind")), any_of=("x", 7))
+        routes.append(Route(drop=True, when=when))
+    return msgspec.structs.replace(given, field=made(given.field), route=tuple(routes))
 
 
 def outcomes(mapping: MessageMapping, messages: list[Message]) -> list[Any]:
@@ -83,6 +130,7 @@ def check(draw: Random, seen: Counter[str]) -> None:
     assert outcomes(mapping, messages) == expected
     seen["messages"] += MESSAGES
     seen["rows"] += sum(isinstance(one[0], dict) for one in expected)
+    seen.update(one[0] for one in expected if not isinstance(one[0], dict))
 
 
 @given(st.randoms(use_true_random=False))
@@ -94,3 +142,5 @@ def test_mappings_that_shrink(draw: Random) -> None:
 def test_many_mappings() -> None:
     seen = check_many(check, CASES)
     assert seen["rows"] > 0.2 * seen["messages"]
+    assert seen["expression_failed"] > 0.005 * seen["messages"]
+    assert seen["condition_failed"] > 0.001 * seen["messages"]

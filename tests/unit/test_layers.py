@@ -46,6 +46,7 @@ FILES_MAX = 6
 PURE = {"errors", "fault_codes", "message", "mapping.*", "mask.*"}
 PURE |= {"keys.aead", "keys.derive", "keys.hmac_state", "keys.keyring", "keys.self_test"}
 PURE |= {"settings.fields", "settings.mask_rules", "settings.source_paths", "settings.sections"}
+PURE |= {"settings.expressions", "settings.expression_rules", "settings.routes"}
 PURE |= {"settings.time_zones"}
 IMPURE = {"mask.brute_force"}
 """Beside pure ones: measures how fast this machine hashes."""
@@ -73,6 +74,11 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "hmac": None,
     "io": {"BytesIO"},
     "itertools": None,
+    "jmespath.exceptions": None,
+    "jmespath.functions": {"REVERSE_TYPES_MAP", "Functions", "signature"},
+    "jmespath.lexer": {"Lexer"},
+    "jmespath.parser": {"Parser"},
+    "jmespath.visitor": {"Options", "TreeInterpreter"},
     "json": None,
     "math": None,
     "msgspec": None,
@@ -83,7 +89,8 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "sqs2pg.settings": {
         *("ATTRIBUTE", "CONTENT_ENCODING", "RECORD_INDEX", "SYSTEM", "attribute_keys"),
         *("is_of_message", "read_of_message", "required_sources"),
-        *("EnvelopeSettings", "Example", "Field", "Settings", "Target", "When", "source_paths"),
+        *("EnvelopeSettings", "Example", "Field", "Filter", "Settings", "Target", "When"),
+        *("expressions", "source_paths"),
     },
     "string": None,
     "sys": {"version_info"},
@@ -91,6 +98,7 @@ PURE_MAY_IMPORT: dict[str, set[str] | None] = {
     "typing": None,
     "unicodedata": None,
     "uuid": None,
+    "warnings": {"catch_warnings", "simplefilter"},
     "zlib": None,
     "zoneinfo": None,
 }

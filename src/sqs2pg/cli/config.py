@@ -48,7 +48,7 @@ def show(config: Path | None, as_json: bool) -> None:
     tree = msgspec.to_builtins(settings)
     tree["sink"]["dsn"] = hide_password(settings.sink.dsn)
     tree["status"]["token"] = HIDDEN if settings.status.token else ""
-    if not settings.route:
+    if not settings.routed:
         tree["field"] = [msgspec.to_builtins(field) for field in settings.fields]
         tree["field"] += [{"source": name, "mask": "drop"} for name in settings.dropped]
     for route in tree["route"]:

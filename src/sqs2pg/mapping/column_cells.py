@@ -59,7 +59,7 @@ class ColumnPlan:
             self._mask, self._limits = None, CellLimits()
         # Else it is known as soon as the record is read.
         self._required = field.required and (
-            len(field.sources) > 1 or (field.edits_text and bool(field.sources))
+            len(field.sources) > 1 or (field.edits_text and field.is_read)
         )
         self._dated = field.type == "date" and field.default == "sent_date"
         self._from_message = None if self._dated else _from_message(field)

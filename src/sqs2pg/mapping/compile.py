@@ -65,10 +65,11 @@ class MessageMapping:
         self._documents = DocumentReader(
             settings.targets,
             unknown_fields=settings.unknown_fields,
-            unmatched=settings.unmatched,
+            unmatched="drop" if settings.drops_unmatched else "quarantine",
             dedupe_key=settings.ledger.dedupe_key,
-            routed=bool(settings.route),
+            routed=settings.routed,
             dropped=settings.dropped,
+            filters=settings.filters,
         )
         try:
             self._typed: TypedReader | None = TypedReader(settings)

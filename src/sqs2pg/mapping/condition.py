@@ -1,19 +1,49 @@
-"""Conditions: whether the `when` of a route holds for a value of the document. No I/O here."""
+"""Conditions: whether the `when` of a route holds for a document. No I/O here."""
 
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 
+from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping import json_slices
-from sqs2pg.settings import When
+from sqs2pg.mapping.expression import Expression, Sight
+from sqs2pg.mapping.json_slices import Slice
+from sqs2pg.settings import When, source_paths
 
 _Constant = str | int | float | bool
 _NUMBER_CHARACTERS_MAX = 1_000
 """A longer number is not compared: no constant of the settings is that long."""
 
 
+class DocumentCondition:
+    """Compiled from a `when`: holds for a document or not."""
+
+    def __init__(self, when: When) -> None:
+        self._expression = Expression(when.expression, of_when=True) if when.expression else None
+        self._condition = Condition(when)
+        self._steps: tuple[str | int, ...] = ()
+        if when.field:
+            self._steps = source_paths.compile_sources([when.field])[when.field].steps
+
+    def holds(self, document: Slice, sight: Sight | None) -> bool:
+        """Whether it holds. `sight`: what expressions see of the document; None without any.
+
+        Raises PermanentFault, of an expression.
+        """
+        if self._expression is not None and sight is not None:
+            return self._expression.holds(sight.document, sight.budget)
+        return self._condition.holds(self._text(document))
+
+    def _text(self, document: Slice) -> str | None:
+        try:
+            found = document.read(self._steps)
+        except PermanentFault:  # another shape on the way
+            return None
+        return None if found is None else found.text
+
+
 class Condition:
-    """Compiled from a `when`; knows nothing of where its field is."""
+    """Compiled from the field conditions of a `when`; knows nothing of where its field is."""
 
     def __init__(self, when: When) -> None:
         self._exists = when.exists

@@ -72,6 +72,7 @@ def unconverted(field: Field) -> Field:
     return msgspec.structs.replace(
         field,
         source="",
+        expression="",
         required=False,
         from_="",
         format="",

@@ -16,6 +16,8 @@ import msgspec
 
 from sqs2pg.mapping import json_slices
 from sqs2pg.mapping.document_batch import Batch, Column, Expanded
+from sqs2pg.mapping.document_expressions import BatchViews, TargetExpressions
+from sqs2pg.mapping.document_paths import exists
 from sqs2pg.mapping.document_routes import Routes
 from sqs2pg.mapping.document_types import ABSENT, Node, NoTypesError, Use
 from sqs2pg.mapping.document_values import Reading
@@ -25,14 +27,16 @@ from sqs2pg.mapping.documents import (
     DecodedMessage,
     Source,
     TargetRecords,
-    exists,
     joined_event,
     sources_of,
     steps_of,
 )
+from sqs2pg.mapping.expression import Viewer
 from sqs2pg.mapping.json_slices import SHORT, SPACE, UNREADABLE, Slice, raw_text, too_deep
 from sqs2pg.mapping.known_names import member_names
 from sqs2pg.settings import RECORD_INDEX, Settings, Target, source_paths
+from sqs2pg.settings.expression_rules import syntaxes
+from sqs2pg.settings.routes import conditions
 from sqs2pg.settings.source_paths import EACH, Step
 
 _USES: Mapping[str, Use] = {
@@ -67,6 +71,8 @@ class TypedReader:
         )
         self._dropped = {name: _Presence(root, name) for name in settings.dropped}
         self._explodes = any(target.explode for target in settings.targets)
+        read = syntaxes(settings.targets, settings.filters)
+        self._viewer = Viewer(read) if read else None
         # Without routes each slice is read for each document, which tells its kind.
         closed = [root.place(steps) for steps in root.closed_slices()]
         unread = closed if forbid_unknown and settings.route else []
@@ -84,9 +90,10 @@ class TypedReader:
         """
         documents, open_ = self._documents(texts)
         batch = Batch(texts, documents, messages)
+        seen = BatchViews(self._viewer, batch) if self._viewer else None
         for unread in self._unread:
             batch.leave_wrong(unread(batch.documents), range(len(batch.documents)))
-        taken, unmatched = self._routes.take(batch)
+        taken, unmatched = self._routes.take(batch, seen)
         expanded = [
             target.expand(batch, positions)
             for target, positions in zip(self._targets, taken, strict=True)
@@ -95,7 +102,7 @@ class TypedReader:
         decoded = DecodedBatch(
             count,
             [
-                target.records(batch, its)
+                target.records(batch, its, seen)
                 for target, its in zip(self._targets, expanded, strict=True)
             ],
         )
@@ -171,6 +178,7 @@ class _Target:
             raise NoTypesError  # it is in a value that is kept whole
         self._arrays = [place.reader() for place in arrays]
         self._columns = [(source, _reading(source, root)) for source in sources_of(target)]
+        self._expressions = TargetExpressions(target)
 
     def expand(self, batch: Batch, positions: Sequence[int]) -> Expanded:
         """Return the records of the documents at some positions."""
@@ -189,13 +197,17 @@ class _Target:
             scopes.append([element for array in arrays for element in array])
         return Expanded(positions, scopes)
 
-    def records(self, batch: Batch, its: Expanded) -> TargetRecords:
-        """Return the records of the batch."""
+    def records(self, batch: Batch, its: Expanded, seen: BatchViews | None) -> TargetRecords:
+        """Return the records of the batch. `seen`: what expressions see; None without any."""
         indexes = batch.indexes(its)
+        made = self._expressions.columns(seen, its)
         columns: list[Column] = []
         for source, read in self._columns:
-            if read is not None:
-                column: Column = read(its.scopes[source.depth])
+            if source.expression:
+                column = made[source.name]
+                batch.leave_wrong(column, its.documents)
+            elif read is not None:
+                column = read(its.scopes[source.depth])
                 if read.may_be_wrong:
                     batch.leave_wrong(column, its.documents)
             elif source.name == RECORD_INDEX:
@@ -245,27 +257,51 @@ def _tree(settings: Settings) -> Node:
             raise NoTypesError
         root.add(explode, None)
         for source in sources_of(target):
-            if source.kind != "none" and not _is_whole(source):
+            if _is_in_tree(source):
                 root.add(source_paths.parse(source.name), _USES[source.kind])
-        if target.when is not None:
-            root.add(steps_of(target.when.field), "when")
+    for when, _ in conditions(settings.targets, settings.filters):
+        if when.field:
+            root.add(steps_of(when.field), "when")
     if settings.ledger.dedupe_key:
         root.add(steps_of(settings.ledger.dedupe_key), "event")
     for name in settings.dropped:
         root.add(_dropped_steps(name), "dropped")
+    for syntax in syntaxes(settings.targets, settings.filters):
+        for path in sorted(syntax.named, key=str):
+            _add_name(root, path)
     return root
 
 
 def _reading(source: Source, root: Node) -> Reading | None:
     """Return how a source is read; None where it is no part of the document."""
-    if source.kind == "none" or _is_whole(source):
+    if not _is_in_tree(source):
         return None
     return Reading(root.place(source_paths.parse(source.name)), NORMALIZERS[source.kind])
 
 
-def _is_whole(source: Source) -> bool:
-    """Whether the source is the whole document, as it stands."""
-    return source.kind == "any" and source.depth == 0 and not source.steps
+def _is_in_tree(source: Source) -> bool:
+    """Whether the source is a part of the document: neither made nor the whole, as it stands."""
+    is_whole = source.kind == "any" and source.depth == 0 and not source.steps
+    return source.kind != "none" and not is_whole and not source.expression
+
+
+def _add_name(root: Node, path: Sequence[Step]) -> None:
+    """Add a path that an expression names, where it changes nothing that is read.
+
+    Where it is not added, the types do not know its name: `documents.py` and `unknown_members.py`
+    then say whether it is unknown.
+    """
+    if not path or not all(isinstance(step, str) for step in path):
+        return
+    node: Node | None = root
+    for step in path:
+        if node is None:
+            break
+        if node.uses or node.goes_on or node.element:
+            return
+        node = node.members.get(str(step))
+    if node is None:
+        root.add(path, "any")
 
 
 def _dropped_steps(name: str) -> list[Step]:

@@ -41,6 +41,12 @@ class Batch:
         """For each document the index of its message."""
         self._firsts: list[int] | None = None
 
+    def documents_at(self, positions: Sequence[int]) -> Sequence[Any]:
+        """Return the documents at some positions, which rise."""
+        if len(positions) == len(self.documents):
+            return self.documents
+        return [self.documents[position] for position in positions]
+
     def leave(self, positions: Iterable[int]) -> None:
         """Leave the messages of some documents."""
         self.left.update(self.messages[position] for position in positions)

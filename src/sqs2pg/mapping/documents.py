@@ -10,7 +10,7 @@ mapping and the index of a record; never a value, nor a name that a producer cho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -18,25 +18,44 @@ import msgspec
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping import json_slices
-from sqs2pg.mapping.condition import Condition
+from sqs2pg.mapping.condition import DocumentCondition
 from sqs2pg.mapping.conversions import json_kind
+from sqs2pg.mapping.document_paths import exists, scopes
 from sqs2pg.mapping.envelope.records import RECORDS_MAX, Records
-from sqs2pg.mapping.json_slices import Slice, raw_text
-from sqs2pg.mapping.known_names import KnownNames, known_names, member_names
+from sqs2pg.mapping.expression import Budget, Sight, Viewer, evaluator, views
+from sqs2pg.mapping.json_slices import Slice
+from sqs2pg.mapping.known_names import has_unknown, known_names, member_names
 from sqs2pg.mapping.unknown_members import UnknownShape
 from sqs2pg.message import Message
 from sqs2pg.settings import (
     RECORD_INDEX,
+    Filter,
     Target,
     attribute_keys,
     is_of_message,
     required_sources,
     source_paths,
 )
-from sqs2pg.settings.source_paths import EACH, Step
+from sqs2pg.settings.expression_rules import reads_element, syntaxes
 
 Values = tuple[str | None, ...]
 """One record for one target: the texts of its sources, in the order of `sources_of`."""
+
+_View = tuple[Any, Budget]
+"""What the expressions of a record see, and what they may still cost."""
+
+
+class _Place(NamedTuple):
+    """A document of a message."""
+
+    document: Slice
+    sight: Sight | None
+    """What expressions see of it; None where there are none."""
+    first: int
+    """The index of its first record in the message."""
+    several: bool
+    """The message may hold more than one record."""
+
 
 Normalize = Callable[[str], str]
 """From a slice of JSON, not null, to the text that a field's converter takes."""
@@ -121,13 +140,17 @@ class Source(msgspec.Struct, frozen=True):
     """How many exploded arrays deep."""
     steps: tuple[str | int, ...] = ()
     """From there."""
+    expression: str = ""
+    """What makes its value instead of a path."""
+    shown: str = ""
+    """Its name in faults, if it is not `name`."""
 
 
 def sources_of(target: Target) -> list[Source]:
     """Return the sources of a target, each once. Raises SettingsError `mixed_types`."""
     kinds: dict[str, str] = {}
     for field in target.fields:
-        of_body = json_kind(field) if field.sources else "none"
+        of_body = json_kind(field) if field.is_read else "none"
         for name in attribute_keys(field):
             kind = "none" if is_of_message(name) else of_body
             if kinds.setdefault(name, kind) != kind:
@@ -137,14 +160,19 @@ def sources_of(target: Target) -> list[Source]:
                     hint="a value has one JSON type: give both fields types of one kind, and the "
                     "same `from`, `format` and `map`",
                 )
-    names = [name for name, kind in kinds.items() if kind != "none"]
+    made = {attribute_keys(field)[0]: field for field in target.fields if field.expression}
+    names = [name for name, kind in kinds.items() if kind != "none" and name not in made]
     paths = source_paths.compile_sources(names, target.explode)
-    return [
-        Source(name, must, kinds[name], paths[name].depth, paths[name].steps)
-        if name in paths
-        else Source(name, False, "none")
-        for name, must in required_sources(target.fields).items()
-    ]
+    sources: list[Source] = []
+    for name, must in required_sources(target.fields).items():
+        source = Source(name, False, "none")
+        if name in paths:
+            source = Source(name, must, kinds[name], paths[name].depth, paths[name].steps)
+        elif name in made:
+            field = made[name]
+            source = Source(name, must, kinds[name], expression=field.expression, shown=field.name)
+        sources.append(source)
+    return sources
 
 
 class DocumentReader:
@@ -159,21 +187,30 @@ class DocumentReader:
         dedupe_key: str = "",
         routed: bool = False,
         dropped: Sequence[str] = (),
+        filters: Sequence[Filter] = (),
     ) -> None:
         """`routed`: a record goes only where a `when` holds. `dropped`: sources to ignore.
+        `filters`: what says which records are dropped.
 
         Raises SettingsError.
         """
+        self._filters = [(one.route, DocumentCondition(one.when)) for one in filters]
+        read = syntaxes(targets, filters)
+        self._viewer = Viewer(read) if read else None
         self._extractors = [_Extractor(target) for target in targets]
         self._always = [i for i, e in enumerate(self._extractors) if e.when is None and not routed]
-        self._conditional = [i for i, e in enumerate(self._extractors) if e.when is not None]
+        self._conditional = [
+            (i, e.route, e.when) for i, e in enumerate(self._extractors) if e.when is not None
+        ]
         self._otherwise = [i for i, e in enumerate(self._extractors) if routed and e.when is None]
         self._drop_unmatched = unmatched == "drop"
         self._dedupe = steps_of(dedupe_key) if dedupe_key else ()
         self._dedupe_key = dedupe_key
         self._dropped = {name: member_names(name) for name in dropped}
         self._known = (
-            known_names(targets, dedupe_key, dropped) if unknown_fields == "quarantine" else None
+            known_names(targets, dedupe_key, dropped, filters)
+            if unknown_fields == "quarantine"
+            else None
         )
         self.explodes = any(extractor.explodes for extractor in self._extractors)
 
@@ -182,7 +219,8 @@ class DocumentReader:
 
         Raises PermanentFault: `not_json`, `bad_unicode`, `too_deep`, `not_an_object`,
         `missing_field`, `empty_field`, `wrong_type`, `unknown_field`, `unmatched`,
-        `too_many_records`.
+        `too_many_records`, `condition_failed`, `expression_failed`, `expression_too_costly`,
+        `out_of_range`.
         """
         documents = _parse(records)
         if isinstance(documents, PermanentFault):
@@ -192,16 +230,22 @@ class DocumentReader:
         decoded = DecodedMessage(DecodedBatch(1, ()), several=several)
         index = 0
         names: list[str | None] = []
+        budget = Budget()
         for document in documents:
             if not document.is_object:
                 raise located(PermanentFault("not_an_object"), index, several)
-            if self._known is not None and _has_unknown(document, self._known):
+            sight = Sight(self._viewer, document.text, budget) if self._viewer else None
+            place = _Place(document, sight, index, several)
+            filtered = any(_holds(when, route, place) for route, when in self._filters)
+            is_known = filtered or self._known is None or not has_unknown(document, self._known)
+            if not is_known:
                 raise located(PermanentFault("unknown_field"), index, several)
             has = [name for name, steps in self._dropped.items() if exists(document, steps)]
             decoded.dropped_fields = [*decoded.dropped_fields, *has]
             if self._dedupe:
                 names.append(self._event_name(document, index, several))
-            index = self._extract(document, decoded, found, index)
+            taken = () if filtered else self._taken(place)
+            index = self._extract(place, taken, decoded, found)
             if index > RECORDS_MAX:
                 raise PermanentFault("too_many_records")
         decoded.event = joined_event(names)
@@ -210,28 +254,30 @@ class DocumentReader:
 
     def _extract(
         self,
-        document: Slice,
+        place: _Place,
+        taken: Sequence[int],
         decoded: DecodedMessage,
         found: Sequence[list[tuple[int, Values]]],
-        first: int,
     ) -> int:
-        """Add the document's records to those of each target; return the index of the next one."""
-        taken = [
-            *self._always,
-            *(i for i in self._conditional if self._extractors[i].takes(document)),
-        ]
-        taken = taken or self._otherwise
-        if not taken:
-            if not self._drop_unmatched:
-                raise located(PermanentFault("unmatched"), first, decoded.several)
-            decoded.dropped += 1
-            return first + 1
+        """Add a document's records to those of each target that takes it; none: it is dropped.
+
+        Return the index of the next record.
+        """
+        decoded.dropped += not taken
         most = 1
         for target in taken:
-            records = self._extractors[target].records(document, first, decoded.several)
-            found[target].extend(enumerate(records, first))
+            records = self._extractors[target].records(place)
+            found[target].extend(enumerate(records, place.first))
             most = max(most, len(records))
-        return first + most
+        return place.first + most
+
+    def _taken(self, place: _Place) -> Sequence[int]:
+        """Return the targets that take a document; none where it is dropped."""
+        conditional = (i for i, route, when in self._conditional if _holds(when, route, place))
+        taken = [*self._always, *conditional] or self._otherwise
+        if not taken and not self._drop_unmatched:
+            raise located(PermanentFault("unmatched"), place.first, place.several)
+        return taken
 
     def _event_name(self, document: Slice, index: int, several: bool) -> str | None:
         name = _normalized(document, self._dedupe, json_slices.event_name)
@@ -241,29 +287,47 @@ class DocumentReader:
 
 
 class _Extractor:
-    """For one target: whether it takes a document, and the document's records for it."""
+    """For one target: which documents it takes, and the records that they have for it."""
 
     def __init__(self, target: Target) -> None:
-        self.when = Condition(target.when) if target.when else None
-        self._when = steps_of(target.when.field) if target.when else ()
+        self.when = DocumentCondition(target.when) if target.when else None
+        self.route = target.route
         self._explode = source_paths.explode_steps(target.explode)
         self._explode_name = target.explode
         self.explodes = bool(self._explode)
         self._sources = sources_of(target)
+        self._evaluate = {
+            source.name: evaluator(source.expression, NORMALIZERS[source.kind])
+            for source in self._sources
+            if source.expression
+        }
+        self._narrowed = self._explode if reads_element(target) else ()
 
-    def takes(self, document: Slice) -> bool:
-        """Whether the route's condition holds for a document."""
-        if self.when is None:
-            return True
-        value = _normalized(document, self._when, json_slices.anything)
-        return self.when.holds(value if isinstance(value, str) else None)
-
-    def records(self, document: Slice, first: int, several: bool) -> list[Values]:
+    def records(self, place: _Place) -> list[Values]:
         """Return the document's records. Raises PermanentFault that names field and record."""
+        document, sight, first, several = place
         found = self._scopes(document)
         if isinstance(found, PermanentFault):
             raise located(found, first, several, self._explode_name)
-        return [self._read_record(scope, first + i, several) for i, scope in enumerate(found)]
+        seen = self._views(sight, len(found))
+        if isinstance(seen, PermanentFault):
+            raise located(seen, first, several)
+        return [
+            self._read_record(scope, view, first + i, several)
+            for i, (scope, view) in enumerate(zip(found, seen, strict=True))
+        ]
+
+    def _views(self, sight: Sight | None, count: int) -> Sequence[_View | None] | PermanentFault:
+        """Return what the expressions see of each record."""
+        if sight is None or not self._evaluate:
+            return [None] * count
+        if not self._narrowed:
+            return [(sight.document, sight.budget)] * count
+        try:
+            seen = list(views(sight.document, self._narrowed, sight.budget))
+        except PermanentFault as fault:
+            return fault.with_traceback(None)
+        return [(view, sight.budget) for view in seen]
 
     def _scopes(self, document: Slice) -> list[tuple[Slice, ...]] | PermanentFault:
         try:
@@ -272,57 +336,46 @@ class _Extractor:
             return fault.with_traceback(None)
         return found if len(found) <= RECORDS_MAX else PermanentFault("too_many_records")
 
-    def _read_record(self, scope: tuple[Slice, ...], index: int, several: bool) -> Values:
+    def _read_record(
+        self, scope: tuple[Slice, ...], view: _View | None, index: int, several: bool
+    ) -> Values:
         values: list[str | None] = []
         for source in self._sources:
             if source.kind == "none":
                 values.append(str(index) if source.name == RECORD_INDEX else None)
                 continue
-            text = _normalized(scope[source.depth], source.steps, NORMALIZERS[source.kind])
+            text = self._text(source, scope, view)
+            if source.required and not text and not isinstance(text, PermanentFault):
+                text = PermanentFault("missing_field" if text is None else "empty_field")
             if isinstance(text, PermanentFault):
-                raise located(text, index, several, source.name)
-            if source.required and not text:
-                code = "missing_field" if text is None else "empty_field"
-                raise located(PermanentFault(code), index, several, source.name)
+                raise located(text, index, several, source.shown or source.name)
             values.append(text)
         return tuple(values)
 
+    def _text(
+        self, source: Source, scope: tuple[Slice, ...], view: _View | None
+    ) -> str | PermanentFault | None:
+        evaluate = self._evaluate.get(source.name)
+        if evaluate is None or view is None:
+            return _normalized(scope[source.depth], source.steps, NORMALIZERS[source.kind])
+        try:
+            return evaluate(*view)
+        except PermanentFault as fault:
+            return fault.with_traceback(None)
 
-def scopes(document: Slice, steps: Sequence[Step]) -> Iterator[tuple[Slice, ...]]:
-    """Yield for each record where its sources start: the document, then an element per depth.
 
-    `steps` are those of `explode`. Raises PermanentFault: `missing_field` where the array is
-    missing or null, `wrong_type` where the value is not an array.
-    """
-    if EACH not in steps:
-        yield (document,)
-        return
-    end = steps.index(EACH)
-    array = document.read([step for step in steps[:end] if step is not EACH])
-    if array is None:
-        raise PermanentFault("missing_field")
-    if not array.is_array:
-        raise PermanentFault("wrong_type")
-    for raw in array.elements():
-        for inner in scopes(Slice(raw_text(raw)), steps[end + 1 :]):
-            yield (document, *inner)
+def _holds(when: DocumentCondition, route: str, place: _Place) -> bool:
+    """Whether a condition holds for a document. Raises PermanentFault that names the route."""
+    try:
+        return when.holds(place.document, place.sight)
+    except PermanentFault as raised:
+        fault = raised.with_traceback(None)
+    raise located(fault, place.first, place.several, route)
 
 
 def steps_of(text: str) -> tuple[str | int, ...]:
     """Return the steps of a path from the document's top, through no exploded array."""
     return source_paths.compile_sources([text])[text].steps
-
-
-def exists(value: Slice, names: Sequence[str]) -> bool:
-    """Whether a path exists, in any element of the arrays on its way."""
-    if not names:
-        return True
-    if value.is_array:
-        return any(exists(Slice(raw_text(raw)), names) for raw in value.elements())
-    if not value.is_object:
-        return False
-    below = value.member(names[0])
-    return below is not None and exists(below, names[1:])
 
 
 def joined_event(names: Sequence[str | None]) -> str | None:
@@ -366,24 +419,3 @@ def _normalized(
         return None if value is None else normalize(value.text)
     except PermanentFault as fault:
         return fault.with_traceback(None)
-
-
-def _has_unknown(value: Slice, known: KnownNames) -> bool:
-    """Whether there is a name that no path of the mapping has."""
-    if value.is_array:
-        texts = filter(_has_inside, map(raw_text, value.elements()))
-        return any(_has_unknown(Slice(text), known) for text in texts)
-    if not value.is_object or known.members is None or known.scalar:
-        return False
-    below = known.members
-    if not value.members().keys() <= below.keys():
-        return True
-    return any(
-        _has_unknown(Slice(text), below[name])
-        for name, raw in value.members().items()
-        if _has_inside(text := raw_text(raw))
-    )
-
-
-def _has_inside(text: str) -> bool:
-    return text[0] in "{["

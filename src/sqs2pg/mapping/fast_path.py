@@ -35,6 +35,7 @@ from sqs2pg.settings import (
     is_of_message,
     required_sources,
 )
+from sqs2pg.settings.expression_rules import syntaxes
 from sqs2pg.settings.mask_rules import MASKABLE
 
 # The enumerations of native/plan.h and native/mask.h.
@@ -175,6 +176,8 @@ def _compile(
     if any(map(is_of_message, (s for field in settings.fields for s in field.sources))):
         raise NotFastError
     targets = settings.targets
+    if settings.filters or syntaxes(targets):
+        raise NotFastError  # the C code evaluates no expression
     event = settings.ledger.dedupe_key
     if event and (dedupe is None or settings.envelope.records != "one"):
         raise NotFastError
@@ -193,7 +196,7 @@ def _compile(
         its_columns = tuple(map(places.column, target.fields, columns[number], masks[number]))
         compiled.append(
             (
-                _mode(target.when, routed=bool(settings.route)),
+                _mode(target.when, routed=settings.routed),
                 tree.groups_of[number],
                 tree.conditions[number],
                 *_condition(target.when),
@@ -208,7 +211,7 @@ def _compile(
         tuple(compiled),
         _layers(settings.envelope.layers, said),
         forbid_unknown,
-        settings.unmatched == "drop",
+        settings.drops_unmatched,
         _RECORDS[settings.envelope.records],
         tree.slots,
         len(said) + len(attributes),

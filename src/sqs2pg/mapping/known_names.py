@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sqs2pg.settings import Target, source_paths
+from sqs2pg.mapping.json_slices import Slice, raw_text
+from sqs2pg.settings import Filter, Target, source_paths
+from sqs2pg.settings.expression_rules import syntaxes
+from sqs2pg.settings.routes import conditions
 
 
 class KnownNames(msgspec.Struct):
@@ -26,7 +29,10 @@ def member_names(path: str) -> list[str]:
 
 
 def known_names(
-    targets: Sequence[Target], dedupe_key: str, dropped: Sequence[str] = ()
+    targets: Sequence[Target],
+    dedupe_key: str,
+    dropped: Sequence[str] = (),
+    filters: Sequence[Filter] = (),
 ) -> KnownNames:
     """Return the names that the mapping reads, from the document's top."""
     root = KnownNames({})
@@ -34,9 +40,10 @@ def known_names(
     for target in targets:
         texts += [source for field in target.fields for source in field.body_sources]
         texts += [target.explode] if target.explode else []
-        texts += [target.when.field] if target.when else []
-    for text in texts:
-        steps = source_paths.parse(text)
+    texts += [when.field for when, _ in conditions(targets, filters) if when.field]
+    paths = list(map(source_paths.parse, texts))
+    made = [path for syntax in syntaxes(targets, filters) for path in sorted(syntax.named, key=str)]
+    for steps in (*paths, *made):
         at = root
         for step in steps:
             at.indexed = at.indexed or isinstance(step, int)
@@ -53,6 +60,8 @@ def known_names(
                 mark(root, member_names(source))
     for name in dropped:
         _allow_all_below(root, member_names(name))
+    for path in made:
+        _allow_all_below(root, [step for step in path if isinstance(step, str)])
     return root
 
 
@@ -71,3 +80,24 @@ def _allow_all_below(at: KnownNames, steps: Sequence[str]) -> None:
             return
         at = at.members[step]
     at.members = None
+
+
+def has_unknown(value: Slice, known: KnownNames) -> bool:
+    """Whether there is a name that no path of the mapping has."""
+    if value.is_array:
+        texts = filter(_has_inside, map(raw_text, value.elements()))
+        return any(has_unknown(Slice(text), known) for text in texts)
+    if not value.is_object or known.members is None or known.scalar:
+        return False
+    below = known.members
+    if not value.members().keys() <= below.keys():
+        return True
+    return any(
+        has_unknown(Slice(text), below[name])
+        for name, raw in value.members().items()
+        if _has_inside(text := raw_text(raw))
+    )
+
+
+def _has_inside(text: str) -> bool:
+    return text[0] in "{["

@@ -24,7 +24,7 @@ _message_id = attrgetter("message_id")
 def fields_id(fields: Iterable[Field]) -> FieldsId:
     """Return the identity of a target's recoverable fields, in their order."""
     return tuple(
-        (field.first_source, field.domain or field.name, field.mask, field.mask_kind, field.type)
+        (field.name, field.domain or field.name, field.mask, field.mask_kind, field.type)
         for field in fields
         if field.recover
     )

@@ -51,7 +51,7 @@ class Transformer:
             for field, column, mask in zip(fields, columns, masks, strict=True)
         ]
         self._recoverable = [
-            (index, field.first_source) for index, field in enumerate(fields) if field.recover
+            (index, field.name) for index, field in enumerate(fields) if field.recover
         ]
         self._of_message = MessageSources(fields)
         self._fields_id = fields_id(fields)

@@ -79,7 +79,9 @@ class UnknownMembers:
     """Compiled from the settings: documents in, their unknown members out."""
 
     def __init__(self, settings: Settings) -> None:
-        self._known = known_names(settings.targets, settings.ledger.dedupe_key, settings.dropped)
+        self._known = known_names(
+            settings.targets, settings.ledger.dedupe_key, settings.dropped, settings.filters
+        )
         self._root = _Node(self._known, "")
 
     @property

@@ -34,6 +34,7 @@ from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.runners.compile_plan import compile_plan
 from sqs2pg.runners.connect import Connector, connect, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
+from sqs2pg.settings.expression_rules import syntaxes
 from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.metrics import Metrics
@@ -224,6 +225,9 @@ def kinds_of(settings: Settings) -> dict[str, str]:
                 kinds.setdefault(source, json_kind(field))
     for source in settings.dropped:
         kinds.setdefault(source, "string")
+    for syntax in syntaxes(settings.targets, settings.filters):
+        for name in syntax.top_names or ():
+            kinds.setdefault(name, "string")
     return kinds
 
 

@@ -43,7 +43,7 @@ def recoverable_columns(settings: Settings, keyring: Keyring) -> list[Recoverabl
         RecoverableColumn(
             quote_table(target.table),
             field.column,
-            field.first_source,
+            field.name,
             {
                 version: masked(
                     field,

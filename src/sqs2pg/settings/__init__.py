@@ -22,14 +22,13 @@ from sqs2pg.settings.fields import (
     Example,
     Field,
     Index,
-    Target,
-    When,
     attribute_keys,
     is_of_message,
     read_of_message,
     required_sources,
 )
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
+from sqs2pg.settings.routes import Filter, Target, When
 from sqs2pg.settings.rules import cross_check
 from sqs2pg.settings.sections import (
     DEFAULT_BIND,
@@ -56,6 +55,7 @@ __all__ = [
     "EnvelopeSettings",
     "Example",
     "Field",
+    "Filter",
     "Index",
     "LedgerSettings",
     "Settings",

@@ -70,7 +70,7 @@ def _check_text(where: str, field: Field) -> None:
             f"{where}: {edit} on a field of type jsonb", f"JSON is kept as it is: remove {edit}"
         )
     bare = _type_of(field) in _NUMBERS_AND_BOOLEANS and not (field.from_ or field.map)
-    if bare and field.sources:
+    if bare and field.is_read:
         raise _refusal(
             f"{where}: {edit} is for texts, and its type is {field.type!r}",
             'set from = "text": then the value may come in quotes',

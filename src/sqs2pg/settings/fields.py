@@ -1,4 +1,4 @@
-"""The mapping's part of the settings: fields, routes, envelopes, indexes, examples.
+"""The mapping's part of the settings: fields, envelopes, indexes, examples.
 
 Place in the flow: decode, transform and the target's columns are compiled from these. They are only
 declared here; `load.py` reads them and `rules.py` checks them together. No I/O.
@@ -77,6 +77,14 @@ class Field(Section, frozen=True):
             "without a source every row has the default",
         ),
     ] = ""
+    expression: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="instead of a source: JMESPath, such as join('-', [region, "
+            "to_string(id)]), evaluated on the record",
+        ),
+    ] = ""
     type: TypeName = "text"
     from_: Annotated[
         Literal["", "text"],
@@ -149,6 +157,11 @@ class Field(Section, frozen=True):
         return self.source
 
     @property
+    def is_read(self) -> bool:
+        """Whether its value is looked for: it has a source or an expression."""
+        return bool(self.sources or self.expression)
+
+    @property
     def mask_kind(self) -> str:
         """The kind of value that its mask takes."""
         mixed = self.kind == "ip" and not self.map and self.otherwise == "text"
@@ -183,38 +196,6 @@ _COLUMN_UNLESS_DROPPED = Meta(
     }
 )
 Declared = Annotated[Field, _COLUMN_UNLESS_DROPPED]
-
-
-class When(Section, frozen=True):
-    """`when` of a route: a field of the record and its conditions; all of them must hold."""
-
-    field: Annotated[str, Meta(min_length=1, max_length=256, pattern=JSON_NAME)]
-    equals: str | int | float | bool | None = None
-    any_of: tuple[str | int | float | bool, ...] = ()
-    exists: bool | None = None
-
-
-class Route(Section, frozen=True):
-    """`[[route]]`: the records that go to one table. A record goes to every route that takes it."""
-
-    table: Annotated[str, Meta(min_length=1, pattern=NO_NUL, description="table or schema.table")]
-    when: Annotated[
-        When | None,
-        Meta(description="a route without `when` takes the records that no other route matched"),
-    ] = None
-    explode: Annotated[
-        str, Meta(max_length=256, pattern=JSON_NAME, description="an array; one row per element")
-    ] = ""
-    field: tuple[Declared, ...] = ()
-
-
-class Target(msgspec.Struct, frozen=True):
-    """One table and its fields, from `[sink]` and `[[field]]` or from a `[[route]]`."""
-
-    table: str
-    fields: tuple[Field, ...]
-    explode: str = ""
-    when: When | None = None
 
 
 class Index(Section, frozen=True):
@@ -320,6 +301,8 @@ ATTRIBUTE = "attribute:"
 """The prefix of a source or default that names a message attribute."""
 SYSTEM = "sqs:"
 """The prefix of a source or default that names an attribute of the message that SQS sets."""
+EXPRESSION = "\x00expression:"
+"""The prefix of the key of a field that has an expression; its column follows."""
 RECORD_INDEX = "\x00record_index"
 _NOWHERE = "\x00nowhere"
 
@@ -337,6 +320,8 @@ def read_of_message(field: Field) -> list[str]:
 
 def attribute_keys(field: Field) -> tuple[str, ...]:
     """Return the keys of a field among a record's attributes: its sources, or a stand-in."""
+    if field.expression:
+        return (EXPRESSION + field.column,)
     return field.sources or (RECORD_INDEX if field.default == "record_index" else _NOWHERE,)
 
 

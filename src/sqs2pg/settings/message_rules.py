@@ -17,6 +17,7 @@ from sqs2pg.settings.fields import (
     is_of_message,
     read_of_message,
 )
+from sqs2pg.settings.routes import conditions
 from sqs2pg.settings.sections import Settings
 
 _SYSTEM_SOURCES = ("MessageId", *SYSTEM_ATTRIBUTES)
@@ -100,7 +101,8 @@ def check_of_body(settings: Settings) -> None:
         given["vault.subject"] = settings.vault.subject
     for target in settings.targets:
         given[f"explode of {target.table}"] = target.explode
-        given[f"when.field of {target.table}"] = target.when.field if target.when else ""
+    for when, route in conditions(settings.targets, settings.filters):
+        given[f"when.field of {route}"] = when.field
     for number, source in enumerate(settings.dropped):
         given[f'field {number} with mask = "{DROP}"'] = source
     for name, source in given.items():

@@ -12,9 +12,11 @@ from sqs2pg.mask.brute_force import cost_to_reverse
 from sqs2pg.mask.registry import OF_CANONICAL_FORM
 from sqs2pg.settings import source_paths
 from sqs2pg.settings.conversion_rules import check_conversions
+from sqs2pg.settings.expression_rules import check_expressions, first_names
 from sqs2pg.settings.fields import DROP, Field, is_of_message
 from sqs2pg.settings.mask_rules import check_fields, shared_source
 from sqs2pg.settings.message_rules import check_message_sources, check_of_body
+from sqs2pg.settings.routes import Route
 from sqs2pg.settings.sections import Settings
 
 
@@ -24,6 +26,7 @@ def cross_check(settings: Settings) -> None:
         settings.fields, accept_reversible=settings.i_accept_reversible, cost=cost_to_reverse
     )
     _check_routes(settings)
+    check_expressions(settings)
     _check_envelope(settings)
     _check_dropped(settings)
     for target in settings.targets:
@@ -106,11 +109,10 @@ def _check_envelope(settings: Settings) -> None:
             hint='use "auto" alone, or declare all layers',
         )
     marks = {"TopicArn", "Message", "detail", "detail-type"}
-    for source in dict.fromkeys(source for field in settings.fields for source in field.sources):
-        steps = source_paths.parse(source)
-        if steps and steps[0] in marks:
+    for name, read in first_names(settings):
+        if marks & read:
             raise SettingsError(
-                f'field {source!r} reads an envelope that layers = "auto" would take off',
+                f'{name} reads an envelope that layers = "auto" would take off',
                 code="ambiguous_envelope",
                 hint="declare envelope.layers, or read the content: the envelope's own values are "
                 "in attribute:sns.TopicArn, attribute:eventbridge.detail-type and the like",
@@ -118,7 +120,17 @@ def _check_envelope(settings: Settings) -> None:
 
 
 def check_columns(settings: Settings, origin: str) -> None:
-    """Refuse a field without a column, unless it is dropped. `origin` names the file."""
+    """Refuse a route without a table and a field without a column, unless it is dropped.
+
+    `origin` names the file.
+    """
+    for number, route in enumerate(settings.route):
+        if not route.table and not route.drop:
+            raise SettingsError(
+                f"setting route[{number}] in {origin}: Object missing required field `table`",
+                hint="name the table that its records go to, or set drop = true: then they go to "
+                "none",
+            )
     lists = {"": settings.field} | {
         f"route[{number}].": route.field for number, route in enumerate(settings.route)
     }
@@ -135,13 +147,24 @@ def check_columns(settings: Settings, origin: str) -> None:
 def _check_routes(settings: Settings) -> None:
     if not settings.route:
         return
+    for number, route in enumerate(settings.route):
+        if route.drop:
+            _check_filter(route, f"route[{number}]")
+    if not settings.routed:
+        if settings.drops_unmatched and any(route.when is None for route in settings.route):
+            raise SettingsError(
+                "every record is dropped: the only [[route]] without `when` has drop = true",
+                hint="give it a `when`, or remove it",
+            )
+        return
     if settings.field or settings.explode:
         raise SettingsError(
             "there are both [[route]] and fields outside of them",
             hint="with routes, put every field into one: [[route.field]]; `explode` too",
         )
-    tables = [route.table for route in settings.route]
-    for route in settings.route:
+    routes = [route for route in settings.route if not route.drop]
+    tables = [route.table for route in routes]
+    for route in routes:
         if not route.field:
             raise SettingsError(
                 f"the route to {route.table!r} has no fields", hint="give it [[route.field]]"
@@ -151,12 +174,20 @@ def _check_routes(settings: Settings) -> None:
                 f"two routes go to the table {route.table!r}",
                 hint="one route can take several values: when = {field = …, any_of = […]}",
             )
-        when = route.when
-        if when and when.equals is None and not when.any_of and when.exists is None:
-            raise SettingsError(
-                f"`when` of the route to {route.table!r} has no condition",
-                hint="add equals, any_of or exists",
-            )
+    rest = [route for route in settings.route if route.when is None]
+    if len(rest) > 1 and any(route.drop for route in rest):
+        raise SettingsError(
+            "a route without `when` drops what no other route takes, and another one writes it",
+            hint="give one of the two a `when`, or remove it",
+        )
+
+
+def _check_filter(route: Route, where: str) -> None:
+    if route != Route(drop=True, when=route.when):
+        raise SettingsError(
+            f"{where}: drop = true allows no other key than `when`",
+            hint="its records go to no table: remove table, explode and fields, or drop",
+        )
 
 
 def _check_dropped(settings: Settings) -> None:
@@ -183,10 +214,10 @@ def _check_field(field: Field) -> None:
     where = f"field {field.name!r}"
     check_conversions(field)
     check_message_sources(field)
-    if not field.sources and field.default is None:
+    if not field.is_read and field.default is None:
         raise SettingsError(
             f"the field of column {field.column!r} has neither source nor default",
-            hint="give it a source, or a default for every row",
+            hint="give it a source or an expression, or a default for every row",
         )
     texts = field.type in ("text", "text[]")
     if field.over_length == "truncate" and not (texts and field.mask == "keep"):
@@ -220,10 +251,10 @@ def _check_default(field: Field) -> None:
             f"{where}: default = {default!r} is not a value of type {field.type!r}",
             hint=f"set type to one of {', '.join(types)}, or use another default",
         )
-    if default == "record_index" and field.sources:
+    if default == "record_index" and field.is_read:
         raise SettingsError(
-            f'{where}: default = "record_index" and a source',
-            hint="every record has an index: remove the source, or the default",
+            f'{where}: default = "record_index" and a source or an expression',
+            hint="every record has an index: remove the other, or the default",
         )
     text = str(default).lower() if isinstance(default, bool) else str(default)
     json = field.type == "jsonb" or field.type.endswith("[]")

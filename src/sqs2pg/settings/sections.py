@@ -27,11 +27,10 @@ from sqs2pg.settings.fields import (
     Example,
     Field,
     Index,
-    Route,
     Section,
-    Target,
     read_of_message,
 )
+from sqs2pg.settings.routes import DeclaredRoute, Filter, Route, Target
 
 _PORT = r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 """0 to 65535."""
@@ -375,7 +374,7 @@ class Settings(Section, frozen=True):
         Meta(description="for records that no [[route]] takes"),
     ] = "quarantine"
     field: tuple[Declared, ...] = ()
-    route: tuple[Route, ...] = ()
+    route: tuple[DeclaredRoute, ...] = ()
     example: tuple[Example, ...] = ()
     index: tuple[Index, ...] = ()
 
@@ -387,9 +386,36 @@ class Settings(Section, frozen=True):
     @property
     def targets(self) -> tuple[Target, ...]:
         """The tables that rows go to: one, or one per route."""
-        if self.route:
-            return tuple(Target(r.table, _mapped(r.field), r.explode, r.when) for r in self.route)
+        if self.routed:
+            return tuple(
+                Target(route.table, _mapped(route.field), route.explode, route.when, place)
+                for place, route in self._routes
+                if not route.drop
+            )
         return (Target(self.sink.table, _mapped(self.field) or USER_LOGINS, self.explode),)
+
+    @property
+    def routed(self) -> bool:
+        """Whether routes say which records go to which table."""
+        return not all(route.drop for route in self.route)
+
+    @property
+    def filters(self) -> tuple[Filter, ...]:
+        """The routes that drop what their `when` takes."""
+        return tuple(
+            Filter(route.when, place)
+            for place, route in self._routes
+            if route.drop and route.when is not None
+        )
+
+    @property
+    def drops_unmatched(self) -> bool:
+        """Whether records that no route takes are dropped, not quarantined."""
+        return self.unmatched == "drop" or any(r.drop and r.when is None for r in self.route)
+
+    @property
+    def _routes(self) -> Iterable[tuple[str, Route]]:
+        return ((f"route[{number}]", route) for number, route in enumerate(self.route))
 
     @property
     def dropped(self) -> tuple[str, ...]:

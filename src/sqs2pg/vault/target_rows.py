@@ -24,6 +24,7 @@ from sqs2pg.mask.registry import compile_operator
 from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_NOT_NULL, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.postgres.connection import Session
 from sqs2pg.settings import Field
+from sqs2pg.settings.expression_rules import reads
 
 REHEARSAL_HINTS = {
     "postgres_42501": "run it as the owner of the schemas and of the targets, without row-level "
@@ -78,9 +79,17 @@ ORDER BY 1"""
 
 # What fills a NOT NULL column, for the types other than text that a mask, or another column of the
 # person's id, may go to. Text is filled with the random id.
-_FILLERS = {"inet": "'0.0.0.0'::inet", "uuid": "gen_random_uuid()"} | dict.fromkeys(
-    NUMBER_TYPES, "0"
-)
+_FILLERS = {
+    "inet": "'0.0.0.0'::inet",
+    "uuid": "gen_random_uuid()",
+    "bool": "false",
+    "bytea": "''::bytea",
+    "date": "'epoch'::date",
+    "interval": "'0'::interval",
+    "jsonb": "'{}'::jsonb",
+    "timestamptz": "'epoch'::timestamptz",
+    **dict.fromkeys(NUMBER_TYPES, "0"),
+}
 
 Spellings = Callable[[str], list[str]]
 """The function from a person's id to every text that may stand for it in the target's column."""
@@ -152,7 +161,13 @@ def person_columns(
         )
     field, spellings = finders[0]
     others = [other.column for other in about if other.column != field.column]
-    masked = [other.column for other in fields if other.mask != "keep" and other not in about]
+    sources = field.body_sources
+    masked = [
+        other.column
+        for other in fields
+        # An expression may contain the person's id, in which nobody would find it again.
+        if other not in about and (other.mask != "keep" or reads(other, sources))
+    ]
     return PersonColumns(table, field.column, spellings, (*masked, *others), named)
 
 

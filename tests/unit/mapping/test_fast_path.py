@@ -13,7 +13,7 @@ from sqs2pg.mapping.fast_path import compile_fast_path
 from sqs2pg.mapping.json_slices import DEPTH_MAX
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import EnvelopeSettings, Field, LedgerSettings, Settings, When
-from sqs2pg.settings.fields import Route
+from sqs2pg.settings.routes import Route
 from tests.logins import TARGET
 from tests.native import Both, extension, masks_of
 

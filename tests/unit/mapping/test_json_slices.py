@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.documents import scopes
+from sqs2pg.mapping.document_paths import scopes
 from sqs2pg.mapping.json_slices import DEPTH_MAX, SHORT, Slice, parse, too_deep
 from sqs2pg.settings.source_paths import compile_sources, explode_steps
 

@@ -11,7 +11,7 @@ from sqs2pg.mapping.columns import column_for
 from sqs2pg.mapping.unknown_members import NAME_BYTES_MAX, OF_UNIT_MAX, UnknownMembers
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Field, Settings, When
-from sqs2pg.settings.fields import Route
+from sqs2pg.settings.routes import Route
 from tests.native import Both, with_queue_id
 
 ORDER = Settings(

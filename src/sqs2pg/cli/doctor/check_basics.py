@@ -24,7 +24,7 @@ async def check_settings(context: Context) -> Finding:
         origin = "no file, defaults and environment"
     mapping = (
         f"{len(settings.fields)} fields"
-        if settings.field or settings.route
+        if settings.field or settings.routed
         else "the built-in mapping"
     )
     return ok("settings", f"{origin}: {mapping} into {settings.table_names}")

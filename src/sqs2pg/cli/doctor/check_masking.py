@@ -9,6 +9,7 @@ from sqs2pg.mapping.known_names import member_names
 from sqs2pg.mask.registry import KEYED, properties
 from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import Field, Settings
+from sqs2pg.settings.expression_rules import field_syntax
 
 
 async def check_masking(context: Context) -> list[Finding]:
@@ -47,9 +48,10 @@ def _is_personal(field: Field) -> bool:
         return False  # such as email_verified
     if mentions_personal(field.name):
         return True
-    return any(
-        category_of(member_names(source)) not in (None, "person_id") for source in field.sources
-    )
+    read = [member_names(source) for source in field.sources]
+    syntax = field_syntax(field)
+    read += [list(path) for path in syntax.reads if path] if syntax else []
+    return any(category_of(names) not in (None, "person_id") for names in read)
 
 
 def _erasure(settings: Settings) -> list[Finding]:

@@ -39,7 +39,7 @@ async def check_unknown_fields(context: Context) -> list[Finding]:
     if not settings.report_unknown:
         remedy = "set report_unknown = true to have their names recorded"
     elif named:
-        lines = suggest_fields(named, routed=bool(settings.route))
+        lines = suggest_fields(named, routed=settings.routed)
         remedy = f"add what you need, or leave it out with mask = {DROP!r}:\n{lines}"
     else:
         remedy = "their names were not recorded; they will be from now on"

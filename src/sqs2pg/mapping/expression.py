@@ -1,0 +1,205 @@
+"""Expressions: JMESPath evaluated on a document, within bounds.
+
+What expressions may cost is bounded for each message (an archive's line), so that no producer can
+hold a worker with a document that makes a harmless expression expensive: their steps, and the size
+of each text and each result.
+
+Promises: a value, or a PermanentFault with a code; no exception of the library gets out, because
+those hold values. No I/O here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypedDict
+
+import msgspec
+from jmespath.exceptions import JMESPathError
+
+from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.jmespath_interpreter import DIGITS_MAX, Interpreter, TooCostlyError
+from sqs2pg.mapping.json_slices import string
+from sqs2pg.settings import expressions
+from sqs2pg.settings.expressions import Syntax
+from sqs2pg.settings.source_paths import EACH, Step
+
+STEPS_MAX = 1_000_000
+"""Of all expressions of one message, its records together. One step is one part of an expression
+that is visited, or one element that a function handles. Ordinary messages take tens; an expression
+over each of a message's 100,000 elements still fits."""
+_COPIED_A_STEP = 64
+_FAULTS = (JMESPathError, TypeError, ArithmeticError, ValueError)
+"""What jmespath raises where a function or a comparison gets a value that it does not take."""
+
+
+class Budget:
+    """The steps that are left for the expressions of one message."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = STEPS_MAX
+
+
+class Expression:
+    """A compiled expression."""
+
+    def __init__(self, text: str, *, of_when: bool = False) -> None:
+        """`of_when`: it is the `when` of a route, whose faults have a code of their own: one is
+        never false, because a filter would then drop the record.
+
+        Raises SettingsError `bad_expression`.
+        """
+        self._tree = expressions.parse(text, "the expression").tree
+        self._interpreter = Interpreter()
+        self._of_when = of_when
+
+    def holds(self, document: Any, budget: Budget) -> bool:
+        """Return whether the result is true in JMESPath: not false, null, or empty.
+
+        Raises PermanentFault.
+        """
+        return self._run(document, budget, self._interpreter.is_true)  # type: ignore[no-any-return]
+
+    def json(self, document: Any, budget: Budget) -> str | None:
+        """Return the result as JSON text; None where it is null. Raises as `holds`."""
+        return self._run(document, budget, self._interpreter.json)  # type: ignore[no-any-return]
+
+    def string(self, document: Any, budget: Budget) -> str | None:
+        """As `json`, but return a string as it is. Raises `wrong_type` for other values, too."""
+        return self._run(document, budget, self._interpreter.string)  # type: ignore[no-any-return]
+
+    def _run(self, document: Any, budget: Budget, finish: Callable[[Any], Any]) -> Any:
+        interpreter = self._interpreter
+        interpreter.left = budget.left
+        try:
+            result = finish(interpreter.visit(self._tree, document))
+        except TooCostlyError:
+            code = "expression_too_costly"
+        except RecursionError:  # the caller's stack is nearly full
+            code = "expression_too_costly"
+        except PermanentFault as fault:
+            code = fault.code
+        except _FAULTS:
+            code = "condition_failed" if self._of_when else "expression_failed"
+        else:
+            budget.left = interpreter.left
+            return result
+        # Raised here, so that the fault has no `__context__`: those exceptions hold values.
+        raise PermanentFault(code)
+
+
+Evaluate = Callable[[Any, Budget], str | None]
+"""From a document to the text that a field's converter takes."""
+
+
+def evaluator(text: str, normalize: Callable[[str], str]) -> Evaluate:
+    """Return the function that evaluates a field's expression.
+
+    `normalize` makes the text that the field wants of the result, as it does of a slice of a
+    document; it may raise PermanentFault, as the function does.
+    """
+    expression = Expression(text)
+    if normalize is string:
+        return expression.string
+
+    def evaluate(document: Any, budget: Budget) -> str | None:
+        found = expression.json(document, budget)
+        return None if found is None else normalize(found)
+
+    return evaluate
+
+
+class Viewer:
+    """Compiled from the expressions of a mapping: the text of a document in, what they see out."""
+
+    def __init__(self, read: Sequence[Syntax]) -> None:
+        """Only members at the top that an expression reads are decoded."""
+        each = [syntax.top_names for syntax in read]
+        names = [name for top in each for name in top or ()]
+        # The functional form: names of members need not be names of Python.
+        make: Any = TypedDict
+        some = make("Some", dict.fromkeys(names, Any), total=False)
+        self._decode = msgspec.json.Decoder(Any if None in each else some).decode
+
+    def view(self, text: str) -> Any:
+        """Return a document, which must be valid JSON, as Python's values.
+
+        Whole numbers are exact, fractions the nearest 64-bit number; of a name that an object has
+        twice, the last value counts. A number past 64 bits is infinite: it can be compared, but not
+        written.
+        """
+        try:
+            return self._decode(text)
+        except msgspec.ValidationError:  # a number out of range
+            return json.loads(text, parse_int=_whole, parse_float=float)
+
+
+class Sight:
+    """What the expressions of one message see of one of its documents; decoded if one looks."""
+
+    __slots__ = ("_document", "_text", "_viewer", "budget")
+
+    def __init__(self, viewer: Viewer, text: str, budget: Budget) -> None:
+        self._viewer = viewer
+        self._text = text
+        self._document: Any = None
+        self.budget = budget
+
+    @property
+    def document(self) -> Any:
+        """The document."""
+        if self._document is None:
+            self._document = self._viewer.view(self._text)
+        return self._document
+
+    def __repr__(self) -> str:
+        return "Sight(…)"
+
+    def __rich_repr__(self) -> Any:
+        yield "…"
+
+
+def _whole(text: str) -> float:
+    return int(text) if len(text) <= DIGITS_MAX else float(text)
+
+
+def views(document: Any, explode: Sequence[Step], budget: Budget) -> Iterator[Any]:
+    """Yield what an expression sees of each record of a document.
+
+    It is the document; but an array that is exploded has only the record's own element. `explode`
+    are the steps of the target's `explode`. Arrays that are missing give no record.
+    Raises PermanentFault `expression_too_costly`.
+    """
+    if EACH not in explode:
+        yield document
+        return
+    end = explode.index(EACH)
+    array = document
+    for step in explode[:end]:
+        array = _member(array, step)
+    if isinstance(array, list):
+        for element in array:
+            for inner in views(element, explode[end + 1 :], budget):
+                yield _replaced(document, explode[:end], [inner], budget)
+
+
+def _member(value: Any, step: Step) -> Any:
+    if isinstance(step, str):
+        return value.get(step) if isinstance(value, dict) else None
+    assert step is not None
+    is_there = isinstance(value, list) and -len(value) <= step < len(value)
+    return value[step] if is_there else None
+
+
+def _replaced(value: Any, steps: Sequence[Step], inner: Any, budget: Budget) -> Any:
+    """Return a copy of a value with another one at the end of the steps, which exist."""
+    if not steps:
+        return inner
+    budget.left -= 1 + len(value) // _COPIED_A_STEP
+    if budget.left < 0:
+        raise PermanentFault("expression_too_costly")
+    copy = value.copy()
+    copy[steps[0]] = _replaced(value[steps[0]], steps[1:], inner, budget)
+    return copy

@@ -1,0 +1,96 @@
+"""Routes: which records go to which table, and which to none. Part of the mapping's settings.
+
+They are only declared here; `load.py` reads them and `rules.py` checks them together. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from sqs2pg.settings.fields import JSON_NAME, NO_NUL, Constant, Declared, Field, Section
+
+
+class When(Section, frozen=True):
+    """`when` of a route: a field of the record and its conditions, which must all hold; or an
+    expression.
+    """
+
+    field: Annotated[str, Meta(max_length=256, pattern=JSON_NAME)] = ""
+    expression: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="instead of the others: JMESPath; it holds unless its result is false, "
+            "null, or an empty text, array or object",
+        ),
+    ] = ""
+    equals: Constant | None = None
+    any_of: tuple[Constant, ...] = ()
+    exists: bool | None = None
+
+
+class Route(Section, frozen=True):
+    """`[[route]]`: the records that go to one table. A record goes to every route that takes it,
+    unless it is dropped.
+    """
+
+    table: Annotated[str, Meta(pattern=NO_NUL, description="table or schema.table")] = ""
+    drop: Annotated[
+        bool,
+        Meta(
+            description="a filter: the records that `when` takes go to no table, whatever other "
+            "routes say; it has no other key than `when`"
+        ),
+    ] = False
+    when: Annotated[
+        When | None,
+        Meta(
+            description="a route without `when` takes the records that no other route matched",
+            extra_json_schema={
+                "if": {"type": "object"},
+                "then": {"oneOf": [{"required": ["field"]}, {"required": ["expression"]}]},
+            },
+        ),
+    ] = None
+    explode: Annotated[
+        str, Meta(max_length=256, pattern=JSON_NAME, description="an array; one row per element")
+    ] = ""
+    field: tuple[Declared, ...] = ()
+
+
+# In terms of JSON Schema: a route has a table unless it drops.
+_TABLE_UNLESS_DROPPED = Meta(
+    extra_json_schema={
+        "if": {"properties": {"drop": {"const": True}}, "required": ["drop"]},
+        "else": {"required": ["table"]},
+    }
+)
+DeclaredRoute = Annotated[Route, _TABLE_UNLESS_DROPPED]
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One table and its fields, from `[sink]` and `[[field]]` or from a `[[route]]`."""
+
+    table: str
+    fields: tuple[Field, ...]
+    explode: str = ""
+    when: When | None = None
+    route: str = ""
+    """Its route as faults and errors name it, such as `route[0]`; "" without one."""
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """A `[[route]]` with `drop = true`: the records that go to no table."""
+
+    when: When
+    route: str
+
+
+def conditions(targets: Iterable[Target], filters: Iterable[Filter] = ()) -> list[tuple[When, str]]:
+    """Return each `when` of a mapping and its route, those of filters last."""
+    found = [(target.when, target.route) for target in targets if target.when is not None]
+    return [*found, *((one.when, one.route) for one in filters)]
