@@ -114,6 +114,20 @@ def test_what_is_shown_of_everything_loads_to_the_same_settings(tmp_path: Path) 
     assert settings.fields[0].column == "a\tb\u007f\u0085\u2028"
 
 
+EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*/sqs2pg.toml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.parent.name)
+def test_what_is_shown_of_an_example_loads_to_the_same_settings(tmp_path: Path, file: Path) -> None:
+    settings, again = load(file, {}), load(file_of(tmp_path, shown("-c", str(file))), {})
+    assert again.targets == settings.targets
+    assert again.filters == settings.filters
+    assert again.dropped == settings.dropped
+    assert [one.fault for one in again.example] == [one.fault for one in settings.example]
+    rest = {"field": (), "route": (), "example": ()}
+    assert msgspec.structs.replace(again, **rest) == msgspec.structs.replace(settings, **rest)
+
+
 @pytest.mark.parametrize(
     "code_point", [*range(1, 0x20), 0x22, 0x27, 0x5C, 0x7F, 0x85, 0xFEFF, 0x1F511]
 )

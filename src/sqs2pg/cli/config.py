@@ -6,7 +6,9 @@ Must never do: print a secret.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -152,11 +154,12 @@ def _is_secret(name: str) -> bool:
 
 
 def _toml(tree: dict[str, Any]) -> str:
-    lines = [_line(k, v) for k, v in tree.items() if not isinstance(v, (dict, list))]
+    lines = [_line(k, v) for k, v in tree.items() if not isinstance(v, (dict, list, tuple))]
     for section, values in tree.items():
         if isinstance(values, dict):
             lines += ["", f"[{section}]", *(_line(k, v) for k, v in values.items())]
     lines += _tables("field", tree["field"])
+    lines += _tables("index", tree["index"])
     lines += _tables("example", tree["example"])
     for route in tree["route"]:
         lines += _tables("route", [{k: v for k, v in route.items() if k != "field"}])
@@ -164,25 +167,28 @@ def _toml(tree: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _tables(name: str, tables: list[dict[str, Any]]) -> list[str]:
+def _tables(name: str, tables: Sequence[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for table in tables:
-        lines += ["", f"[[{name}]]", *(_line(k, v) for k, v in table.items() if v is not None)]
+        given = {k: v for k, v in table.items() if v is not None and (k, v) != ("source", "")}
+        lines += ["", f"[[{name}]]", *(_line(k, v) for k, v in given.items())]
     return lines
 
 
 def _inline(table: dict[str, Any]) -> str:
-    lines = (_line(json.dumps(k), v) for k, v in table.items() if v not in (None, []))
+    lines = (_line(json.dumps(k), v) for k, v in table.items() if v not in (None, [], ()))
     return f"{{{', '.join(lines)}}}"
 
 
 def _line(key: str, value: Any) -> str:
     if value is None:  # TOML has no null
         return f"# {key} is not set"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
         return f"{key} = [{', '.join(_inline(one) for one in value)}]"
     if isinstance(value, dict):
         return f"{key} = {_inline(value)}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{key} = {value}"  # Python and TOML write inf and nan alike
     # JSON's strings, numbers and booleans are valid TOML, except escaped surrogates, which are
     # therefore not made, and DEL, which TOML wants escaped.
     return f"{key} = {json.dumps(value, ensure_ascii=False, default=str)}".replace(
