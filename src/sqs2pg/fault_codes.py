@@ -193,7 +193,6 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Other sessions keep changing the rows.",
             "Run `keys rekey` again later.",
         ),
-        "released": ("The batch of a backfill was not written.", "Run the same command again."),
         "s3_bad_credentials": (
             "S3 refuses the credentials.",
             "Renew the session or role; set the clock (NTP).",
@@ -263,6 +262,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "key_collision": (
             "Two messages have the same ledger key.",
             "Report it to the queue's vendor.",
+        ),
+        "lines_left": (
+            "A backfill left lines behind that PostgreSQL does not take.",
+            "Correct the cause that the log names (`a line is left behind`); run it again.",
         ),
         "local_start": ("An embedded server did not start.", _EMBEDDED),
         "local_stopped": ("An embedded server is not running.", _EMBEDDED),

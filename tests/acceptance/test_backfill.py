@@ -225,3 +225,105 @@ def test_a_persons_damaged_key_sets_that_persons_lines_aside_and_no_other(
     assert query(aside) == []
     assert query("SELECT count(*) FROM user_logins WHERE user_id = 'u7'") == [(8,)]
     assert shell("verify", "--json", **vault).last["ok"]
+
+
+CHECKS = """CREATE FUNCTION checks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.user_id ~ '{who}' THEN {what}; END IF; RETURN NEW; END $$;
+CREATE TRIGGER checks BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION checks()"""
+MENDED = "DROP FUNCTION checks() CASCADE"
+ENTRY = "SELECT line, left_behind, finished_at IS NOT NULL FROM sqs2pg.backfill"
+SOON = {"SQS2PG_SINK__STATEMENT_TIMEOUT_S": "1"}
+
+
+def left_behind(said: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == "a line is left behind"]
+
+
+@pytest.mark.usefixtures("migrated_database")
+@pytest.mark.parametrize(
+    ("what", "code", "bad"),
+    [
+        ("PERFORM pg_sleep(30)", "postgres_57014", [7]),
+        ("PERFORM FROM missing_table", "postgres_42P01", [0, 150, 151, 299]),
+        ("RAISE SQLSTATE 'XX000'", "postgres_XX000", [298]),
+        ("RAISE SQLSTATE '53100'", "postgres_53100", [12]),
+    ],
+)
+def test_a_line_that_postgresql_does_not_take_keeps_no_other_and_is_tried_again(
+    shell: Shell, query: Query, tmp_path: Path, what: str, code: str, bad: list[int]
+) -> None:
+    file = tmp_path / "logins-2023-05-06.jsonl"
+    file.write_text("".join(f'{{"user_id": "u{i}"}}\n' for i in range(300)) + "not json\n")
+    query(CHECKS.format(who=f"^u({'|'.join(map(str, bad))})$", what=what))
+
+    ended = shell("backfill", str(file), "--json", code=1, **SOON)
+    done = ended.last
+    assert (done["written"], done["quarantined"]) == (300 - len(bad), 1)
+    assert (done["left"], done["lines"]) == (len(bad), 301 - len(bad))
+    told = left_behind(ended.err)
+    assert [line["line"] for line in told] == [number + 1 for number in bad]
+    assert {(line["code"], line["where"], line["table"]) for line in told} == {
+        (code, str(file), "public.user_logins")
+    }
+    assert query(ENTRY) == [(301, bad, False)]
+    assert query("SELECT count(*) FROM user_logins") == [(300 - len(bad),)]
+    assert shell("verify", "--json").last["ok"]
+
+    # Nothing has changed: they are tried again, and stay.
+    again = shell("backfill", str(file), "--json", code=1, **SOON).last
+    assert (again["lines"], again["left"], again["resumed"]) == (0, len(bad), 301 - len(bad))
+
+    query(MENDED)
+    again = shell("backfill", str(file), "--json").last
+    assert (again["written"], again["left"], again["lines"]) == (len(bad), 0, len(bad))
+    assert query(ENTRY) == [(301, [], True)]
+    assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(300, 300)]
+    assert shell("verify", "--json").last["ok"]
+    assert shell("backfill", str(file), "--json").last["skipped"] == 1
+
+
+@pytest.mark.usefixtures("migrated_database")
+def test_a_trigger_that_fails_for_every_line_ends_the_run_and_the_next_one_writes_all(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
+    file = tmp_path / "logins-2023-05-06.jsonl"
+    file.write_text("".join(f'{{"user_id": "u{i}"}}\n' for i in range(300)))
+    query(CHECKS.format(who=".", what="PERFORM FROM missing_table"))
+    said = shell.error("backfill", str(file), code=1)
+    assert f"the database did not take a batch of {file}" in said
+    assert "42P01" in said
+    assert query("SELECT cardinality(left_behind) < 10, line < 10 FROM sqs2pg.backfill") == [
+        (True, True)
+    ]
+    query(MENDED)
+    assert shell("backfill", str(file), "--json").last["written"] == 300
+    assert query(ENTRY) == [(300, [], True)]
+    assert shell("verify", "--json").last["ok"]
+
+
+def test_a_line_of_a_day_without_a_partition_is_left_behind_with_its_day(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
+    query(
+        "CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32),"
+        " masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32),"
+        " app_version integer, create_date date) PARTITION BY RANGE (create_date);"
+        "CREATE TABLE y2023 PARTITION OF user_logins FOR VALUES FROM ('2023-01-01') TO"
+        " ('2024-01-01')"
+    )
+    shell("migrate")
+    for name, others in (("first", 20), ("second", 5)):
+        lines = [{"user_id": f"u{i}", "create_date": "2023-05-06"} for i in range(others)]
+        lines.insert(3, {"user_id": "late", "create_date": "2031-02-03"})
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    files = [str(tmp_path / "first.jsonl"), str(tmp_path / "second.jsonl")]
+    ended = shell("backfill", *files, "--workers", "2", "--json", code=1)
+    assert (ended.last["written"], ended.last["left"]) == (25, 2)
+    assert [(line["line"], line["day"]) for line in left_behind(ended.err)] == [
+        (4, "2031-02-03")
+    ] * 2
+    query("CREATE TABLE y2031 PARTITION OF user_logins DEFAULT")
+    assert shell("backfill", *files, "--workers", "2", "--json").last["written"] == 2
+    assert shell("verify", "--json").last["ok"]

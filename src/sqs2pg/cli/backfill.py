@@ -15,6 +15,7 @@ import msgspec
 
 from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
 from sqs2pg.cli.progress import Ticker
+from sqs2pg.errors import FatalFault
 from sqs2pg.settings import Settings, load
 from sqs2pg.telemetry import log
 
@@ -106,6 +107,13 @@ def backfill(
             f"{done.lines:,} lines of {done.files:,} files: written {done.written:,}, duplicate "
             f"{done.duplicate:,}, quarantined {done.quarantined:,} in {seconds:,.1f} s "
             f"({rate:,.0f} lines/s); {done.skipped:,} files were done before"
+        )
+    if done.left:
+        raise FatalFault(
+            f"{done.left:,} lines are left behind that PostgreSQL does not take",
+            code="lines_left",
+            hint="the log names them (`a line is left behind`), with SQLSTATE and table; correct "
+            "the cause and run the same command again: it tries them first",
         )
     return 0
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from datetime import date
 from types import MappingProxyType
 
@@ -38,7 +38,8 @@ from sqs2pg.pipeline.archive_reader import (
     Reader,
 )
 from sqs2pg.pipeline.backoff import backoff_s
-from sqs2pg.pipeline.isolation import OF_A_PERSON
+from sqs2pg.pipeline.isolation import OF_A_PERSON, PROBE_TIMEOUT_S
+from sqs2pg.pipeline.left_lines import LEFT_MAX, LeftLines, log_left
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
@@ -66,6 +67,8 @@ class Done(msgspec.Struct):
     written: int = 0
     duplicate: int = 0
     quarantined: int = 0
+    left: int = 0
+    """Lines that PostgreSQL does not take; the next run tries them first."""
     resumed: int = 0
     """Lines that an earlier run had committed."""
 
@@ -103,6 +106,7 @@ class Backfill:
         self._claim_wait_s = claim_wait_s
         self._begun = begun
         self.done = Done()
+        self._left_lines = LeftLines(processor)
         self.bytes_total = 0
         """Stored bytes of the archives that are not done yet, or were done by this run."""
         self._bytes_before = 0
@@ -151,25 +155,29 @@ class Backfill:
             archive.spool.close()
 
     async def _write_claimed(self, archive: Archive, progress: BackfillProgress) -> None:
-        line, finished_at = await progress.read()
+        line, finished_at, left = await progress.read()
         if finished_at is not None:
             self.done.skipped += 1
             self.bytes_total -= archive.size
             log.info("done before", where=archive.name)
             return
         self.done.files += 1
-        self.done.resumed += line
+        self.done.resumed += line - len(left)
         if self._begun is not None:
             await self._begun()
+        if left:
+            await self._catch_up(archive, left, progress)
         first, before = line, self.done.written + self.done.duplicate
         self._reader = archive_reader.read(archive, self._store, self.form())
         line = await self._write_batches(archive, self._reader, line, progress)
         await progress.finish(line)
+        left = (await progress.read()).left
+        self.done.left += len(left)
         if line and not first and self.done.written + self.done.duplicate == before:
             log.warning(
                 "no line of an archive was written: correct the mapping, replay the quarantine",
                 where=archive.name,
-                quarantined=line,
+                quarantined=line - len(left),
             )
         self._bytes_before += archive.size
         self._reader = None  # not before: `bytes_done` never falls
@@ -227,68 +235,138 @@ class Backfill:
     ) -> None:
         """Process one batch, with the progress in its transactions, until it is settled.
 
-        A line of a person whose data key does not open is quarantined: no queue would hold it.
+        A line of a person whose data key does not open is quarantined: no queue would hold it. A
+        line that PostgreSQL does not take is left behind (`left_lines.py`).
         """
         # What replaces bodies needs messages that keep what it puts into them.
         is_plain = self._processor.plan.payloads is None
         parts: list[Sequence[Message]] = [batch.units if is_plain else list(batch.units)]
         to_quarantine = dict(batch.faults)
+        searching = False
         while parts:
             part = parts.pop()
-            fault = await self._write_part(progress, part, line, to_quarantine, ahead)
+            after = line + len(part)
+            note = progress.move_statement(line, after)
+            fault = await self._settle(
+                progress.source, part, note, to_quarantine, ahead, searching=searching
+            )
             if fault is None:
-                line += len(part)
-            elif len(part) == 1:
+                if (await progress.read()).line != after:
+                    raise progress.already_running()
+                line = after
+                continue
+            searching = searching or fault.code not in OF_A_PERSON
+            if len(part) > 1:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+            elif fault.code in OF_A_PERSON:
                 why = PermanentFault(fault.code, stage=Stage.WRITE)
                 to_quarantine[part[0].message_id] = why
                 parts.append(part)
             else:
-                half = len(part) // 2
-                parts += [part[half:], part[:half]]
+                await self._leave(progress, line, fault)
+                line += 1
 
-    async def _write_part(
+    async def _leave(self, progress: BackfillProgress, line: int, fault: TransientFault) -> None:
+        """Leave a line behind. Raises TransientFault where not the line may be at fault."""
+        left = len((await progress.read()).left)
+        if self._left_lines.refuse(fault) or left >= LEFT_MAX:
+            raise _refused(progress.source, fault)
+        await progress.leave(line, await self._processor.sink.connected())
+        log_left(progress.source, line, fault)
+
+    async def _catch_up(
+        self, archive: Archive, left: Sequence[int], progress: BackfillProgress
+    ) -> None:
+        """Try the lines that earlier runs have left behind."""
+        reader = archive_reader.read(archive, self._store, self.form())
+        cut = self.batches(archive, reader.chunks(left[0]), left[0])
+        waiting = list(reversed(left))
+
+        def make() -> LineBatch | None:
+            return next(cut, None) if waiting else None
+
+        async with aclosing(made_ahead(make)) as made:
+            async for batch in made:
+                units, faults = batch
+                while waiting and waiting[-1] < units.first + len(units):
+                    line = waiting.pop()
+                    index = line - units.first
+                    fault = await self._settle(
+                        archive.name,
+                        units[index : index + 1],
+                        progress.catch_up_statement(line),
+                        faults,
+                        searching=True,
+                    )
+                    if fault is not None:
+                        log_left(archive.name, line, fault)
+                        if self._left_lines.refuse(fault):
+                            return  # the others would most likely be refused, too
+
+    async def _settle(
         self,
-        progress: BackfillProgress,
+        archive: str,
         messages: Sequence[Message],
-        line: int,
-        to_quarantine: dict[str, PermanentFault],
-        ahead: EncodedAhead | None,
+        note: str,
+        to_quarantine: Mapping[str, PermanentFault],
+        ahead: EncodedAhead | None = None,
+        *,
+        searching: bool,
     ) -> TransientFault | None:
-        """Process the lines from number `line` on until they are settled.
+        """Process lines until they are settled, with the statement `note` in their transaction.
 
-        Returns the fault where the data key of some line's person does not open.
+        Returns the fault of one of them: the data key of its person does not open, or PostgreSQL
+        does not take it. `searching`: they are a part of lines that had such a fault.
         """
-        after = line + len(messages)
-        note = progress.move_statement(line, after)
-        for attempt in range(1, TRIES_MAX + 1):
-            outcomes = await self._processor.process_with_statement(
-                messages, note, to_quarantine, ahead
-            )
-            if Outcome.RELEASED not in outcomes:
-                break
-            fault = self._processor.last_fault
-            if fault and fault.code in OF_A_PERSON:
-                return fault
-            log.warning(
-                "write failed; it will be tried again",
-                code=fault.code if fault else "released",
-                table=fault.table if fault else "",
-                day=fault.day if fault else "",
-                attempt=attempt,
-            )
-            await asyncio.sleep(backoff_s(attempt))
-        else:
-            raise TransientFault(
-                "the database did not take a batch",
-                code=fault.code if fault else "released",
-                hint="run the same command again when it does: it goes on where it ended",
-            )
-        reached, _ = await progress.read()
-        if reached != after:
-            raise progress.already_running()
-        done = self.done
-        done.lines += len(messages)
-        done.written += outcomes.count(Outcome.WRITTEN)
+        processor, attempt, alike, code = self._processor, 0, 0, ""
+        probing = processor.sink.probing(PROBE_TIMEOUT_S) if searching else nullcontext()
+        with probing:
+            while True:
+                attempt += 1
+                outcomes = await processor.process_with_statement(
+                    messages, note, to_quarantine, ahead
+                )
+                if Outcome.RELEASED not in outcomes:
+                    self._count(outcomes)
+                    return None
+                fault = processor.last_fault
+                assert fault is not None
+                if fault.code in OF_A_PERSON:
+                    return fault
+                alike, code = (alike + 1 if fault.code == code else 1), fault.code
+                if await self._left_lines.is_of_a_line(
+                    fault, alike, len(messages), searching=searching
+                ):
+                    return fault
+                log.warning(
+                    "write failed; it will be tried again",
+                    code=code,
+                    **fault.named,
+                    attempt=attempt,
+                )
+                if attempt == TRIES_MAX:
+                    raise _refused(archive, fault)
+                await asyncio.sleep(backoff_s(attempt))
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        done, written = self.done, outcomes.count(Outcome.WRITTEN)
+        done.lines += len(outcomes)
+        done.written += written
         done.duplicate += outcomes.count(Outcome.DUPLICATE)
         done.quarantined += outcomes.count(Outcome.QUARANTINED)
-        return None
+        if written:
+            self._left_lines.note_written()
+
+
+def _refused(archive: str, fault: TransientFault) -> TransientFault:
+    """Return the fault that ends a run."""
+    about = " ".join(filter(None, (fault.table and f"for {fault.table}", fault.day)))
+    return TransientFault(
+        f"the database did not take a batch of {archive}: {fault.what}"
+        + (f", {about}" if about else ""),
+        code=fault.code,
+        hint="correct the cause, then run the same command again: it goes on where it ended",
+        table=fault.table,
+        day=fault.day,
+    )

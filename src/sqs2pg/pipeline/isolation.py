@@ -188,7 +188,7 @@ class Isolation:
             return False
         if len(batch) == 1 and self.is_known(batch[0]):
             return True
-        share, rest = divmod(failures, _attempts(fault.code))
+        share, rest = divmod(failures, attempts(fault.code))
         return not rest and share & (share - 1) == 0
 
     async def search(
@@ -346,7 +346,7 @@ class _Search:
                 pending += [second, _Part(messages[:half], other=second)]
         if self.refused and not self.is_anything_written():
             codes = {fault.code for _, fault in self.refused}
-            self.world = self.world or any(code.startswith(_OF_THE_WORLD) for code in codes)
+            self.world = self.world or any(map(is_often_of_the_world, codes))
 
     async def _judge(self, message: Message, fault: TransientFault) -> None:
         """Take a message that was refused alone for refused, if it is so again with the same code.
@@ -416,7 +416,13 @@ def may_be_of_a_message(fault: TransientFault) -> bool:
     return code.startswith("postgres_") or code in _OF_AN_OBJECT + OF_A_PERSON
 
 
-def _attempts(code: str) -> int:
+def is_often_of_the_world(code: str) -> bool:
+    """Whether a code blames a message only if another message is written meanwhile."""
+    return code.startswith(_OF_THE_WORLD)
+
+
+def attempts(code: str) -> int:
+    """Return after how many failures in a row with one code a batch is searched."""
     if code.startswith(_TIMED_OUT) or code in OF_A_PERSON:
         return TIMEOUT_ATTEMPTS
     return WORLD_ATTEMPTS if code.startswith(_OF_THE_WORLD + _WITH_OTHERS) else ATTEMPTS

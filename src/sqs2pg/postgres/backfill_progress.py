@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqs2pg.errors import FatalFault
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
@@ -41,12 +41,28 @@ WHERE b.pipeline = %s AND b.digest = %s AND NOT EXISTS (
 RETURNING 1"""
 _POLL_S = 0.1
 # Without parameters: with some, the statement's portal keeps its snapshot until the next statement.
-_READ = """SELECT line, finished_at FROM sqs2pg.backfill
+_READ = """SELECT line, finished_at, left_behind FROM sqs2pg.backfill
 WHERE pipeline = {pipeline} AND digest = {digest}"""
 _MOVE = """UPDATE sqs2pg.backfill SET line = {line}, moved_at = now()
 WHERE pipeline = {pipeline} AND digest = {digest} AND line = {before}"""
-_FINISH = """UPDATE sqs2pg.backfill SET finished_at = now()
+_LEAVE = """UPDATE sqs2pg.backfill
+SET line = line + 1, moved_at = now(), left_behind = left_behind || line
 WHERE pipeline = %s AND digest = %s AND line = %s"""
+_CATCH_UP = """UPDATE sqs2pg.backfill
+SET moved_at = now(), left_behind = array_remove(left_behind, {line})
+WHERE pipeline = {pipeline} AND digest = {digest}"""
+_FINISH = """UPDATE sqs2pg.backfill SET finished_at = now()
+WHERE pipeline = %s AND digest = %s AND line = %s AND left_behind = '{}'"""
+
+
+class Reached(NamedTuple):
+    """How far an archive is."""
+
+    line: int
+    """Records before this one are committed, but for those left behind."""
+    finished_at: datetime | None
+    left: list[int]
+    """Records that PostgreSQL did not take, rising; their numbers count from 0."""
 
 
 class BackfillProgress:
@@ -57,7 +73,8 @@ class BackfillProgress:
         self._session = session
         self._pipeline = pipeline
         self._digest = digest
-        self._source = source
+        self.source = source
+        """What names the archive."""
 
     @asynccontextmanager
     async def claimed(self, size_bytes: int, wait_s: float, writer: Session) -> AsyncIterator[None]:
@@ -67,7 +84,7 @@ class BackfillProgress:
         `backfill_twice` where another run still has the archive after `wait_s`.
         """
         key = [self._pipeline, self._digest]
-        await self._execute(_REGISTER, [*key, self._source, size_bytes])
+        await self._execute(_REGISTER, [*key, self.source, size_bytes])
         with explained():
             async with self._session.transaction(mode=READ_COMMITTED):
                 await self._session.execute(_SETTINGS)
@@ -79,25 +96,38 @@ class BackfillProgress:
                     await asyncio.sleep(_POLL_S)
                 yield
 
-    async def read(self) -> tuple[int, datetime | None]:
-        """Return how many lines are committed, and when the archive was finished, if it was."""
+    async def read(self) -> Reached:
+        """Return how far the archive is, and when it was finished, if it was."""
         query = _READ.format(pipeline=self._pipeline, digest=quote_literal(self._digest))
-        [(line, finished_at)] = await self._execute(query)
-        return int(line), finished_at
+        [(line, finished_at, left)] = await self._execute(query)
+        return Reached(int(line), finished_at, sorted(left))
 
     def move_statement(self, before: int, line: int) -> str:
         """Return the statement that moves the progress, for the transaction of the lines' rows."""
         digest = quote_literal(self._digest)
         return _MOVE.format(pipeline=self._pipeline, digest=digest, before=before, line=line)
 
+    async def leave(self, line: int, writer: Session) -> None:
+        """Move the progress past a line that PostgreSQL does not take: it is left behind.
+
+        `writer` is another session, on which this is committed at once.
+        """
+        with explained():
+            await writer.execute(_LEAVE, [self._pipeline, self._digest, line])
+
+    def catch_up_statement(self, line: int) -> str:
+        """Return the statement that a line is no longer left behind, for its transaction."""
+        digest = quote_literal(self._digest)
+        return _CATCH_UP.format(pipeline=self._pipeline, digest=digest, line=line)
+
     async def finish(self, line: int) -> None:
-        """Note that the archive ends after `line` lines."""
+        """Note that the archive ends after `line` lines, unless some of them are left behind."""
         await self._execute(_FINISH, [self._pipeline, self._digest, line])
 
     def already_running(self) -> FatalFault:
         """Return the fault of an archive that another run is writing."""
         return FatalFault(
-            f"another run is at work on {self._source}",
+            f"another run is at work on {self.source}",
             code="backfill_twice",
             hint="let one of them finish",
         )

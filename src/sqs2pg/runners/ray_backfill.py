@@ -169,6 +169,7 @@ class ArchiveTask(msgspec.Struct, eq=False):
             written=known.written + done.written,
             duplicate=known.duplicate + done.duplicate,
             quarantined=known.quarantined + done.quarantined,
+            left=done.left if done.files else known.left,
             resumed=known.resumed,
         )
 

@@ -49,6 +49,7 @@ ALLOWED = frozenset(
         "queue",
         "table",
         "column",
+        "line",  # its number in an archive
         "hint",  # of an error of ours
         "day",
         "sqlstate",

@@ -42,7 +42,7 @@ BEGIN
             ON sqs2pg.worker TO sqs2pg_ingest;
         GRANT SELECT, INSERT, DELETE, UPDATE (seen, last_at) ON sqs2pg.unknown_field
             TO sqs2pg_ingest;
-        GRANT SELECT, INSERT, UPDATE (source, line, moved_at, finished_at, claimed_by)
+        GRANT SELECT, INSERT, UPDATE (source, line, moved_at, finished_at, claimed_by, left_behind)
             ON sqs2pg.backfill TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(),
             sqs2pg.drop_undated(), sqs2pg.compact_tally(), sqs2pg.mark_quarantined(uuid[]),

@@ -813,6 +813,7 @@ CREATE TABLE sqs2pg.backfill (
     moved_at    timestamptz,
     finished_at timestamptz,
     claimed_by  text,                       -- the transaction of the run that has it, while that lasts
+    left_behind bigint[] NOT NULL DEFAULT '{}', -- records before `line` that are not committed yet
     PRIMARY KEY (pipeline, digest)
 );
 
