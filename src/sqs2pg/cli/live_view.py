@@ -41,7 +41,12 @@ def live_view(recorder: Recorder, *, verbose: bool) -> Iterator[None]:
         return frame(recorder.moment.snapshot, recorder.history(), width=console.width)
 
     try:
-        with Live(console=console, get_renderable=draw, refresh_per_second=_FRAMES_PER_S):
+        with Live(
+            console=console,
+            get_renderable=draw,
+            refresh_per_second=_FRAMES_PER_S,
+            redirect_stdout=sys.stdout.isatty(),  # a result for a pipe stays out of the console
+        ):
             log.configure(verbose=verbose)  # again: stderr is now what writes above the view
             yield
     finally:

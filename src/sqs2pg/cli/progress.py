@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -19,27 +20,52 @@ if TYPE_CHECKING:
 
 _EVERY_S = 5.0
 _REFRESH_S = 0.2
+_RATE_OVER_S = 5.0
+_BAR_WIDTH = 12
 
 log = structlog.get_logger(__name__)
 
 
+class RecentRate:
+    """The rate of the last seconds, from counts as they are read."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque([(clock(), 0)])
+
+    def __call__(self, done: int) -> float:
+        """Note how many are done now; return how many a second were, over about five seconds."""
+        now = self._clock()
+        self._seen.append((now, done))
+        # One reading from before the window stays: the rate is from there to now.
+        while len(self._seen) > 2 and now - self._seen[1][0] >= _RATE_OVER_S:
+            self._seen.popleft()
+        began, before = self._seen[0]
+        return max(0.0, (done - before) / max(0.001, now - began))
+
+
 class Ticker:
-    """Shows `done` of `total`, the rate and a few counts, until closed.
+    """Shows `done` of `total`, the rate of the last seconds and a few counts, until closed.
 
     `read` returns the state: how many are done, how many in all (None: not known), and counts
-    by name. It is called a few times a second on a terminal, every five seconds off one.
+    by name. It is called a few times a second on a terminal, every five seconds off one. There a
+    line goes to the log, or to `say`.
     """
 
     def __init__(
-        self, label: str, read: Callable[[], tuple[int, int | None, dict[str, int]]]
+        self,
+        label: str,
+        read: Callable[[], tuple[int, int | None, dict[str, int]]],
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self._label = label
         self._read = read
+        self._say = say
         self._task: asyncio.Task[None] | None = None
-        self._began = time.monotonic()
+        self._rate = RecentRate()
 
     async def __aenter__(self) -> Self:
-        show = self._show_live if sys.stderr.isatty() else self._log_lines
+        show = self._show_live if sys.stderr.isatty() else self._show_lines
         self._task = asyncio.create_task(show())
         return self
 
@@ -54,28 +80,32 @@ class Ticker:
         with suppress(asyncio.CancelledError):
             await self._task
 
-    async def _log_lines(self) -> None:
-        before = 0
+    async def _show_lines(self) -> None:
         while True:
             await asyncio.sleep(_EVERY_S)
             done, total, counts = self._read()
+            rate = self._rate(done)
+            if self._say:
+                self._say(f"{self._label} {state_text(done, total, counts, rate)}")
+                continue
             left = {} if total is None else {"left": max(0, total - done)}
-            rate = round((done - before) / _EVERY_S, 1)
-            log.info(self._label, count=done, messages_per_second=rate, **left, **counts)
-            before = done
+            log.info(self._label, count=done, messages_per_second=round(rate, 1), **left, **counts)
 
     async def _show_live(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+        # A bar without a total would only move to and fro, and take the counts' place.
+        bar = [] if self._read()[1] is None else [BarColumn(bar_width=_BAR_WIDTH)]
         with Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            *bar,
             TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # a result for a pipe must not go to the console
         ) as progress:
             task = progress.add_task(self._label, total=None, state="")
             try:
@@ -87,12 +117,15 @@ class Ticker:
 
     def _paint(self, progress: Progress, task: object) -> None:
         done, total, counts = self._read()
-        rate = done / max(0.001, time.monotonic() - self._began)
-        left = ""
-        if total is not None:
-            more = max(0, total - done)
-            left = f", {more:,} left" + (f", about {duration(more / rate)}" if rate else "")
-        state = f"{done:,} done{left}, {rate:,.0f}/s  " + " ".join(
-            f"{name} {count:,}" for name, count in counts.items() if count
-        )
+        state = state_text(done, total, counts, self._rate(done))
         progress.update(task, completed=done, total=total, state=state)  # type: ignore[arg-type]
+
+
+def state_text(done: int, total: int | None, counts: dict[str, int], rate: float) -> str:
+    """Return the state in words; `rate` is per second."""
+    parts = [f"{done:,} done" if total is None else f"{done:,} of {total:,}", f"{rate:,.0f}/s"]
+    parts += [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if count]
+    more = 0 if total is None else max(0, total - done)
+    if more and rate:
+        parts.append(f"about {duration(more / rate)} left")
+    return ", ".join(parts)
