@@ -149,7 +149,7 @@ def test_the_last_line_of_a_worker_is_its_totals_and_none_of_its_lines_reaches_o
 ) -> None:
     totals = (
         '{"received": 7, "written": 6, "duplicate": 0, "quarantined": 1, "released": 0,'
-        ' "seconds": 2.0, "messages_per_second": 3.5}'
+        ' "seconds": 3.0, "busy_seconds": 2.0, "messages_per_second": 3.5}'
     )
     code = f"print('another line'); print({totals!r}); print()"
     prints = WorkerProcess(0, [sys.executable, "-c", code], tmp_path, status=False)

@@ -105,7 +105,7 @@ def backfill(
     else:
         print(
             f"{done.lines:,} lines of {done.files:,} files: written {done.written:,}, duplicate "
-            f"{done.duplicate:,}, quarantined {done.quarantined:,} in {seconds:,.1f} s "
+            f"{done.duplicate:,}, quarantined {done.quarantined:,} in {seconds:,.3f} s "
             f"({rate:,.0f} lines/s); {done.skipped:,} files were done before"
         )
     if done.left:

@@ -199,16 +199,21 @@ def settled(drain: Drain | None, settings: Settings, endpoint_host: str) -> Drai
 def as_flat(totals: Totals) -> dict[str, Any]:
     """Return totals as the flat object that `--json` prints."""
     flat = msgspec.to_builtins(totals) | {"isolated": len(totals.isolated)}
-    del flat["busy_seconds"]
     return {**flat, "messages_per_second": totals.messages_per_second}
 
 
 def summary(totals: Totals) -> str:
     """Return totals in one line for people."""
-    return (
+    counts = (
         f"received {totals.received:,}: written {totals.written:,}, duplicate "
-        f"{totals.duplicate:,}, quarantined {totals.quarantined:,}, released {totals.released:,} "
-        f"in {totals.seconds:,.1f} s ({totals.messages_per_second:,.0f} messages/s)"
+        f"{totals.duplicate:,}, quarantined {totals.quarantined:,}, released {totals.released:,}"
+    )
+    if not totals.busy_seconds:
+        return f"{counts}, in {totals.seconds:,.1f} s"
+    # The last seconds of a drain see whether the queue stays empty; the rate leaves them out.
+    return (
+        f"{counts}; {totals.settled:,} messages in {totals.busy_seconds:,.3f} s are "
+        f"{totals.messages_per_second:,.0f} a second ({totals.seconds:,.1f} s in all)"
     )
 
 

@@ -61,9 +61,8 @@ class WorkerProcess:
         self.process.wait()
         if self.process.returncode == 0 and last:
             report = json.loads(last)
-            rate = report.pop("messages_per_second")
+            del report["messages_per_second"]
             self.totals = Totals(**report)
-            self.totals.busy_seconds = self.totals.settled / rate if rate else 0.0
         return self.process.returncode
 
     def start(self) -> None:

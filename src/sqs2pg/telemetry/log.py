@@ -39,6 +39,7 @@ ALLOWED = frozenset(
         "quarantined",
         "released",
         "seconds",
+        "busy_seconds",
         "messages_per_second",
         "left",
         "sent",
