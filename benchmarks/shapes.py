@@ -86,6 +86,13 @@ _LOGINS: tuple[Shape, ...] = (
         '{"attempts": 17, @',
         _fields(attempts='type = "integer"'),
     ),
+    Shape(
+        "expression",
+        "login and an expression",
+        '{"region": "eu-1", "attempts": 17, @',
+        _fields() + '[[field]]\ncolumn = "place"\n'
+        "expression = \"join('-', [region, to_string(attempts)])\"\n",
+    ),
     Shape("nested", "nested login", '{"v": 1, "event": {"login": $}}', _fields("event.login.")),
     Shape(
         "sns",
