@@ -6,6 +6,7 @@ meaning of a value for JSON's (1 equals true, "nan" is a number), JSON's counts 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -182,7 +183,10 @@ class _Functions(Functions):  # type: ignore[misc]
                 self._interpreter.spend(len(value) // _COMPARED_A_STEP)
             elif isinstance(value, list | dict):
                 self._interpreter.spend(len(value))
-        return super().call_function(function_name, resolved_args)
+        function, fits = _quick_checks()[function_name]
+        if len(fits) == len(resolved_args) and all(map(_fits, fits, resolved_args)):
+            return function(self, *resolved_args)
+        return super().call_function(function_name, resolved_args)  # which says what is wrong
 
     @signature({"types": ["string"]}, {"types": ["array-string"]})  # type: ignore[untyped-decorator]
     def _func_join(self, separator: str, array: list[str]) -> str:
@@ -220,6 +224,43 @@ class _Functions(Functions):  # type: ignore[misc]
         if isinstance(subject, str):
             return search in subject
         return any(self._interpreter.same(one, search) for one in subject)
+
+
+_TYPES: dict[str, frozenset[type]] = {
+    "boolean": frozenset({bool}),
+    "array": frozenset({list}),
+    "object": frozenset({dict}),
+    "null": frozenset({type(None)}),
+    "string": frozenset({str}),
+    "number": frozenset({int, float}),
+}
+_Fits = tuple[frozenset[type] | None, frozenset[type] | None]
+"""The types of an argument, and of an array's elements; None: any."""
+
+
+@functools.cache
+def _quick_checks() -> dict[str, tuple[Callable[..., Any], list[_Fits]]]:
+    """Return each function with what its arguments usually are. They may be other things, too."""
+    return {
+        name: (one["function"], [_usual(argument["types"]) for argument in one["signature"]])
+        for name, one in _Functions.FUNCTION_TABLE.items()
+    }
+
+
+def _usual(types: list[str]) -> _Fits:
+    if not types:
+        return None, None
+    outer, _, inner = types[0].partition("-")
+    if inner:
+        return _TYPES[outer], _TYPES[inner]
+    return frozenset[type]().union(*(_TYPES.get(name, ()) for name in types)), None
+
+
+def _fits(usual: _Fits, value: Any) -> bool:
+    outer, inner = usual
+    if outer is not None and type(value) not in outer:
+        return False
+    return inner is None or inner.issuperset(map(type, value))
 
 
 def _inside(value: Any) -> Any:
