@@ -92,6 +92,21 @@ type = "version"
 source = "at"
 column = "at"
 type = "date"
+[[field]]
+column = "score"
+expression = "join('-', [device_type, to_string(sum(scores || `[]`))])"
+[[field]]
+column = "joined"
+expression = "join(not_null(separator, ''), parts || `[]`)"
+[[field]]
+column = "contact"
+expression = "not_null(contact, account)"
+mask = "pseudonymize"
+domain = "contact"
+recover = true
+[[route]]
+drop = true
+when = { expression = "skip && starts_with(skip, 'yes')" }
 """
 KEPT = {"user_id", "device_type"}
 
@@ -114,6 +129,15 @@ REASONS: dict[str, dict[str, Any]] = {
     "too_many_marks": {"device_id": "e" + "\u0301" * 40},
     "nul_character": {"device_type": "\0"},
     "rejected_by_database": {"device_type": "reject"},
+    "condition_failed": {},
+    "expression_failed": {},
+    "expression_too_costly": {},
+}
+# What makes an expression fail, of a canary: jmespath's own errors quote it.
+EXPRESSIONS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "condition_failed": lambda value: {"skip": [value]},
+    "expression_failed": lambda value: {"scores": [1, value]},
+    "expression_too_costly": lambda value: {"separator": value * 100, "parts": ["x"] * 1_000},
 }
 # Systemic SQLSTATEs: a trigger raises each once, with a message that quotes the row.
 TRANSIENT = [
@@ -190,6 +214,10 @@ class Flock:
         made = []
         for reason, changes in REASONS.items():
             message = self.message(reason, written=reason == "rejected_by_database", **changes)
+            if reason in EXPRESSIONS:
+                canary = text_canary(f"what an expression reads, {reason}")
+                self.hidden.append(canary)
+                message |= EXPRESSIONS[reason](canary.value)
             if reason == "unknown_field":
                 canary = text_canary("the name of an unknown field")
                 self.hidden.append(canary)
