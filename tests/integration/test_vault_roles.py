@@ -119,10 +119,10 @@ async def test_no_role_changes_what_it_must_not(filled: str, change: str) -> Non
         "SELECT * FROM pii.fetch_reveal(1)",
         "COPY pii.value TO STDOUT",
         "INSERT INTO pii.value SELECT * FROM pii.value",
-        "INSERT INTO pii.value VALUES (gen_random_uuid(), 1, 'f', 't', '') RETURNING sealed",
+        "INSERT INTO pii.value VALUES (gen_random_uuid(), 1, 'f', 't', '', 1) RETURNING sealed",
         (
-            "INSERT INTO pii.value VALUES (gen_random_uuid(), 1, 'f', 't', '')"
-            " ON CONFLICT (subject, field, token) DO UPDATE SET sealed = pii.value.sealed"
+            "INSERT INTO pii.value VALUES (gen_random_uuid(), 1, 'f', 't', '', 1)"
+            " ON CONFLICT (subject, token_hash, field) DO UPDATE SET sealed = pii.value.sealed"
         ),
     ],
 )

@@ -26,7 +26,7 @@ from sqs2pg.settings import Settings
 from sqs2pg.vault.crypto import key_encryption_key, open_value, unwrap_data_key
 from sqs2pg.vault.erase import Eraser
 from sqs2pg.vault.reference_key import reference_key
-from sqs2pg.vault.rekey import Rekeyed, Rekeyer
+from sqs2pg.vault.rekey import FIRST_VALUE, Rekeyed, Rekeyer
 from sqs2pg.vault.reveal import Revealed, reveal
 from sqs2pg.vault.rewrap import Rewrapper
 from sqs2pg.vault.seal import ValueSealer
@@ -270,7 +270,7 @@ async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     async with opened(chosen) as session:
         keyring = await verify_fingerprints(session, keys_of(chosen))
         work = Rekeyer(session, keyring, recoverable_columns(chosen, keyring))
-        await work.rekey_next(("00000000-0000-0000-0000-000000000000", "", ""))
+        await work.rekey_next(FIRST_VALUE)
     joined = rows(
         database,
         "SELECT array_agg(DISTINCT user_id ORDER BY user_id) FROM user_logins LEFT JOIN"
@@ -542,8 +542,9 @@ async def test_the_database_takes_no_value_under_a_destroyed_key(
         await write(ready, PEOPLE)
     await forget(settings(**ON), "ann")
     [(subject,)] = rows(database, "SELECT subject FROM pii.subject_key WHERE wrapped_key IS NULL")
+    value = f"'{subject}', 1, 'ip', 't', 'x', hashtextextended('t', 0)"
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
-        rows(database, f"INSERT INTO pii.value VALUES ('{subject}', 1, 'ip', 't', 'x')")
+        rows(database, f"INSERT INTO pii.value VALUES ({value})")
 
 
 async def test_forget_while_four_workers_ingest_the_same_person(

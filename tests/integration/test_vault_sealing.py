@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.settings import Settings
 from tests import native
 from tests.integration.support import Assemble, rows
+from tests.integration.test_vault_rotation import assert_every_value_opens
 from tests.integration.vault_support import message
 
 ON = {"vault": {"enabled": True}}
@@ -121,3 +125,29 @@ async def test_a_value_stored_for_one_field_is_also_sealed_for_another(
     )
     assert len({token for _, token in written}) == 2
     assert rows(database, "SELECT field, token FROM pii.value ORDER BY 1") == sorted(written)
+
+
+async def test_values_of_a_person_whom_another_process_gave_a_key_first_open_too(
+    pipeline: Assemble, settings: Callable[..., Settings], database: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        ready = await stack.enter_async_context(pipeline(**ON))
+        other = await stack.enter_async_context(Pipeline(settings(**ON)))
+        session = ready.processors[0].sink.session
+        execute, first = session.execute, [message("ann", "192.0.2.9"), message("bob")]
+
+        async def second(statement: str, parameters: Any = None) -> Any:
+            if "open_subjects" in statement and first:
+                batch = [first.pop(), first.pop()]
+                assert await process(other, batch) == [Outcome.WRITTEN] * 2
+            return await execute(statement, parameters)
+
+        session.execute = second  # type: ignore[method-assign]
+        batch = [message("ann"), message("eve"), message("bob", device="2")]
+        assert await process(ready, batch) == [Outcome.WRITTEN] * 3
+        assert not first
+        # What it remembers of them is the other's key.
+        again = [message("ann", "192.0.2.10"), message("bob", "192.0.2.11")]
+        assert await process(ready, again) == [Outcome.WRITTEN] * 2
+    assert rows(database, COUNTS) == [(3, 10, 7)]
+    assert assert_every_value_opens(settings(**ON), database) == 10

@@ -113,12 +113,12 @@ class WrappingKey(SealingKey):
         self._left = 0
         self._ciphers: dict[bytes, AESGCM] = {}
 
-    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Return the plaintext sealed, as `SealingKey.seal`."""
+    def seal(self, plaintext: bytes, aad: bytes, last: bytes = b"") -> bytes:
+        """Return the plaintext sealed, as `SealingKey.seal`. `last`: one of `nonces`."""
         if self._left <= 0:
             self._first, self._left = os.urandom(12), WRAPS_PER_KEY
         self._left -= 1
-        nonce = self._first + os.urandom(12)
+        nonce = self._first + (last or os.urandom(12))
         return FORMAT + nonce + self.encrypt(nonce, plaintext, FORMAT + aad)
 
     def _cipher(self, nonce: bytes) -> AESGCM:
@@ -139,9 +139,12 @@ class PersonKey:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
-    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Return the plaintext sealed under a new random nonce; `aad` comes from `associated`."""
-        nonce = os.urandom(NONCE_BYTES_PLAIN)
+    def seal(self, plaintext: bytes, aad: bytes, nonce: bytes = b"") -> bytes:
+        """Return the plaintext sealed under `nonce`, one of `nonces`, or else a new random one.
+
+        `aad` comes from `associated`.
+        """
+        nonce = nonce or os.urandom(NONCE_BYTES_PLAIN)
         return FORMAT_PLAIN + nonce + self._cipher.encrypt(nonce, plaintext, FORMAT_PLAIN + aad)
 
     def open(self, sealed: bytes, aad: bytes) -> bytes:
@@ -154,6 +157,12 @@ class PersonKey:
             except InvalidTag:
                 pass
         raise _damaged()
+
+
+def nonces(count: int) -> list[bytes]:
+    """Return 12-byte nonces, drawn by one call of the system. Each is for one `seal`."""
+    drawn = os.urandom(count * NONCE_BYTES_PLAIN)
+    return [drawn[at : at + NONCE_BYTES_PLAIN] for at in range(0, len(drawn), NONCE_BYTES_PLAIN)]
 
 
 def _require_format(form: bytes, sealed: bytes, least: int) -> None:

@@ -61,21 +61,27 @@ class FastPathOriginals:
             else:
                 kept[index] = None
         whole = [line for line in kept if line is not None]
+        split: dict[int, list[str]] = {}
         part = originals.part(taken, list(map(self._subject, records)), self._fields_id)
         for source, column, read in self._places:
-            part.add(source, list(map(read, records)), _LineColumn(whole, column))
+            part.add(source, list(map(read, records)), _LineColumn(whole, column, split))
         return kept
 
 
 class _LineColumn(Sequence[str]):
     """One column of COPY lines, cut out of a line when it is read."""
 
-    def __init__(self, lines: Sequence[str], index: int) -> None:
+    def __init__(self, lines: Sequence[str], index: int, split: dict[int, list[str]]) -> None:
         self._lines = lines
         self._index = index
+        self._split = split
+        """The cells of the lines that were read, shared by the columns."""
 
     def __getitem__(self, at: Any) -> Any:
-        return self._lines[at][:-1].split("\t")[self._index]
+        cells = self._split.get(at)
+        if cells is None:
+            cells = self._split[at] = self._lines[at][:-1].split("\t")
+        return cells[self._index]
 
     def __len__(self) -> int:
         return len(self._lines)

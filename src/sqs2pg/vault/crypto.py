@@ -140,9 +140,14 @@ def reference_of(reference: Callable[[str], str], id_: str, *, hint: str) -> str
     raise SettingsError(f"no person can have such an id ({code})", code=code, hint=hint)
 
 
-def wrap_data_key(kek: WrappingKey, data_key: bytes, subject: str, generation: int) -> bytes:
-    """Return a subject's data key under a key-encryption key. `subject` is its reference."""
-    return kek.seal(data_key, _of_data_key(subject, generation))
+def wrap_data_key(
+    kek: WrappingKey, data_key: bytes, subject: str, generation: int, nonce: bytes = b""
+) -> bytes:
+    """Return a subject's data key under a key-encryption key. `subject` is its reference.
+
+    `nonce` here and below: one of `aead.nonces`, else a new one.
+    """
+    return kek.seal(data_key, _of_data_key(subject, generation), nonce)
 
 
 def unwrap_data_key(kek: WrappingKey, wrapped: bytes, subject: str, generation: int) -> PersonKey:
@@ -159,7 +164,12 @@ def rewrap_data_key(
 
 
 def _of_data_key(subject: str, generation: int) -> bytes:
-    return _DATA_KEY + bytes.fromhex(subject) + associated((str(generation).encode(),))
+    return _DATA_KEY + bytes.fromhex(subject) + _generation(generation)
+
+
+@functools.lru_cache(maxsize=64)
+def _generation(generation: int) -> bytes:
+    return associated((str(generation).encode(),))
 
 
 def wrap_reference_key(kek: WrappingKey, reference_key: bytes) -> bytes:
@@ -172,9 +182,11 @@ def unwrap_reference_key(kek: WrappingKey, wrapped: bytes) -> Secret:
     return Secret(kek.open(wrapped, _REFERENCE_KEY))
 
 
-def seal_value(data_key: PersonKey, value: str, field: str, token: str, subject: str) -> bytes:
+def seal_value(
+    data_key: PersonKey, value: str, field: str, token: str, subject: str, nonce: bytes = b""
+) -> bytes:
     """Return a value sealed for its field, token and subject."""
-    return data_key.seal(_bytes(value), _of_value(field, token, subject))
+    return data_key.seal(_bytes(value), _of_value(field, token, subject), nonce)
 
 
 def open_value(data_key: PersonKey, sealed: bytes, field: str, token: str, subject: str) -> str:
@@ -192,9 +204,9 @@ def _value_field(field: str) -> bytes:
     return associated((b"sqs2pg/1/value", _bytes(field)))
 
 
-def seal_subject(data_key: PersonKey, name: str, subject: str) -> bytes:
+def seal_subject(data_key: PersonKey, name: str, subject: str, nonce: bytes = b"") -> bytes:
     """Return a subject's id sealed under its data key, so that a reveal can say whose it is."""
-    return data_key.seal(_bytes(name), _SUBJECT + bytes.fromhex(subject))
+    return data_key.seal(_bytes(name), _SUBJECT + bytes.fromhex(subject), nonce)
 
 
 def open_subject(data_key: PersonKey, sealed: bytes, subject: str) -> str:

@@ -58,10 +58,11 @@ _OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
 _OLD_VALUE = _OLD.format("token")
 _COUNT = f"SELECT count(*) FROM pii.value WHERE field = ANY (%s) AND {_OLD_VALUE}"
 _NEXT = f"""SELECT v.ctid::text, encode(uuid_send(v.subject), 'hex'), v.generation, v.field,
-       v.token, v.sealed, k.wrapped_key, k.key_version
+       v.token, v.sealed, k.wrapped_key, k.key_version, v.token_hash
 FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
-WHERE (v.subject, v.field, v.token) > (%s::uuid, %s, %s) AND v.field = ANY (%s) AND {_OLD_VALUE}
-ORDER BY v.subject, v.field, v.token LIMIT %s FOR UPDATE OF v"""
+WHERE (v.subject, v.token_hash, v.field) > (%s::uuid, %s, %s) AND v.field = ANY (%s)
+AND {_OLD_VALUE}
+ORDER BY v.subject, v.token_hash, v.field LIMIT %s FOR UPDATE OF v"""
 # Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
 # the server's log, somebody who has the old root could get from a guessed value to its new token.
 _CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, subject uuid,
@@ -74,9 +75,9 @@ removed AS (DELETE FROM pii.value WHERE ctid = ANY (ARRAY(SELECT address FROM mo
 mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
     SELECT DISTINCT old_token, new_token FROM moved ORDER BY 1 ON CONFLICT DO NOTHING)
-INSERT INTO pii.value (subject, generation, field, token, sealed)
-SELECT subject, generation, field, new_token, sealed FROM moved
-ORDER BY 1, 3, 4 ON CONFLICT DO NOTHING"""
+INSERT INTO pii.value (subject, generation, field, token, sealed, token_hash)
+SELECT subject, generation, field, new_token, sealed, hashtextextended(new_token, 0) FROM moved
+ORDER BY 1, 6, 3 ON CONFLICT DO NOTHING"""
 # For the hash table of a large map, which every statement that applies it builds again.
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
@@ -97,6 +98,10 @@ _MAP_ROWS = "SELECT count(*) FROM pii.token_map"
 _EMPTY_MAP = "DELETE FROM pii.token_map"
 
 Mask = Callable[[str], str | None]
+ValuePosition = tuple[str, int, str]
+"""A value's place in the order of the primary key: subject, the token's hash, field."""
+FIRST_VALUE: ValuePosition = (FIRST_SUBJECT, -(2**63), "")
+"""Before every value."""
 
 
 class RecoverableColumn(msgspec.Struct, frozen=True):
@@ -161,7 +166,7 @@ class Rekeyer:
             [(mapped,)] = await self._session.execute(_MAP_ROWS)
             if self.total or mapped:
                 await self._record("keys_rekey", f"{self.total:,} values to get new tokens")
-                after: tuple[str, str, str] | None = (FIRST_SUBJECT, "", "")
+                after: ValuePosition | None = FIRST_VALUE
                 while after is not None:
                     after = await self.rekey_next(after)
                 await self._session.execute(_ANALYZE_MAP)
@@ -206,8 +211,8 @@ class Rekeyer:
         subject = f"pseudonym version {self._version}: {what}"
         await audit.record(self._session, act, subject=subject)
 
-    async def rekey_next(self, after: tuple[str, str, str]) -> tuple[str, str, str] | None:
-        """Give the next values in the vault new tokens; return the last one's key, None at the end.
+    async def rekey_next(self, after: ValuePosition) -> ValuePosition | None:
+        """Give the next values in the vault new tokens; return the last one, None at the end.
 
         The targets keep the old tokens until `run` applies the map. Raises as `run`.
         """
@@ -236,8 +241,8 @@ class Rekeyer:
         if len(rows) < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
-        _, subject, _, field, token, *_ = rows[-1]
-        return subject, field, token
+        _, subject, _, field, *_, token_hash = rows[-1]
+        return subject, token_hash, field
 
     def _renew(self, rows: Sequence[Sequence[Any]]) -> list[str]:
         """Return the new tokens and seals of the values that open, as lines for COPY.
@@ -248,7 +253,7 @@ class Rekeyer:
         fields = {field: escaped(field) for field in self._fields}
         known: tuple[Any, ...] = ()
         key: PersonKey | None = None
-        for address, subject, generation, field, token, sealed, wrapped, version in rows:
+        for address, subject, generation, field, token, sealed, wrapped, version, _ in rows:
             if known != (subject, generation):  # they come by subject
                 known, key = (subject, generation), None
                 try:

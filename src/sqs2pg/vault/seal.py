@@ -2,9 +2,9 @@
 
 After the rows and before the quarantine, in the rows' own transaction. Values that this process
 knows to be stored cost no statement. For the others, a first statement returns which of them are
-missing and the wrapped keys of their subjects. A second one gives new subjects their keys. A third
-one stores the sealed values, ON CONFLICT DO NOTHING and sorted, so that batches that meet wait and
-never deadlock.
+missing and the wrapped keys of their subjects. A second one gives new subjects their keys and
+stores the sealed values, ON CONFLICT DO NOTHING and sorted, so that batches that meet wait and
+never deadlock. A third one stores the values of subjects whom another process gave a key first.
 
 Promises: once the batch has committed, every recoverable value of its written rows can be opened by
 a role that may reveal it, unless its subject was erased. Caches hold hashes and keys, never a
@@ -13,16 +13,17 @@ value, and are emptied when the epoch says that somebody was erased. Must never 
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
 from sqs2pg.errors import KeyFault
-from sqs2pg.keys.aead import PersonKey
+from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.originals import Originals
@@ -48,13 +49,20 @@ last column is the active pseudonym version, as without the vault."""
 
 _MISSING = """SELECT entry, generation, wrapped_key, key_version
 FROM pii.missing(%s::text::uuid[], %s::text::text[], %s::text::text[])"""
-_OPEN_SUBJECTS = """SELECT subject, generation, wrapped_key, key_version
-FROM pii.open_subjects(%s::text::uuid[], %s::text::integer[], %s::text::bytea[], %s,
-                       %s::text::bytea[])"""
-_STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed)
-SELECT * FROM unnest(%s::text::uuid[], %s::text::integer[], %s::text::text[], %s::text::text[],
-                     %s::text::bytea[])
-ON CONFLICT DO NOTHING"""
+_STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed, token_hash)
+SELECT n.*, hashtextextended(n.token, 0)
+FROM unnest(%s::text::uuid[], %s::text::integer[], %s::text::text[], %s::text::text[],
+            %s::text::bytea[]) AS n (subject, generation, field, token, sealed)
+{}ON CONFLICT DO NOTHING"""
+_STORE_VALUES = _STORE.format("")
+# Those of subjects whose key is another one are left out: they are sealed once more.
+_STORE_NEW = f"""WITH opened AS MATERIALIZED (
+    SELECT subject, generation, wrapped_key, key_version
+    FROM pii.open_subjects(%s::text::uuid[], %s::text::integer[], %s::text::bytea[], %s,
+                           %s::text::bytea[])),
+stored AS (
+{_STORE.format("WHERE NOT EXISTS (SELECT FROM opened o WHERE o.subject = n.subject) ")})
+SELECT subject, generation, wrapped_key, key_version FROM opened"""
 
 STORED_MAX = 400_000
 """Records whose values are known to be stored, in each of two sets: about 60 MB when full. A hash
@@ -66,8 +74,9 @@ DATA_KEYS_MAX = 10_000
 DAMAGED_MAX = 1_000
 """People whose data key does not open, each logged once by a process."""
 
-# No value is empty, and none has a character that means something in an array literal.
-_PLAIN = re.compile(r"[A-Za-z0-9_.:-]+(?:,[A-Za-z0-9_.:-]+)*\Z")
+# What means something in an array literal, besides the comma and the word NULL; white space at the
+# ends of an element is dropped. A few searches by `in` are far quicker than one expression.
+_SPECIAL = ('"', "\\", "{", "}", " ", "\t", "\n", "\v", "\f", "\r")
 
 
 class Marks(msgspec.Struct):
@@ -80,6 +89,16 @@ class Marks(msgspec.Struct):
 
 _ValueKey = tuple[str, str, str]
 """The key of a value in `pii.value`: its subject's reference, its field and its token."""
+
+
+class _Wanted(NamedTuple):
+    """A value that is not stored yet, and its subject's key."""
+
+    value_key: _ValueKey
+    generation: int
+    wrapped: bytes | None
+    """None where the subject has no key; `generation` is that of the one to make."""
+    version: int
 
 
 class ValueSealer:
@@ -165,8 +184,8 @@ class ValueSealer:
         In the caller's transaction. Raises psycopg.Error.
         """
         await session.execute(_MISSING, ["{}"] * 3)
-        await session.execute(_OPEN_SUBJECTS, ["{}", "{}", "{}", self._version, "{}"])
-        await session.execute(_STORE, ["{}"] * 5)
+        await session.execute(_STORE_VALUES, ["{}"] * 5)
+        await session.execute(_STORE_NEW, ["{}", "{}", "{}", self._version, "{}", *["{}"] * 5])
 
     def remember(self, marks: Marks) -> None:
         """Note what a committed transaction stored, unless somebody has been erased since."""
@@ -195,68 +214,78 @@ class ValueSealer:
     async def _store(
         self, session: Session, entries: dict[_ValueKey, tuple[str, str]], marks: Marks
     ) -> None:
-        value_keys = sorted(entries)  # every batch stores its values in this order
+        value_keys = list(entries)
         rows = await session.execute(_MISSING, list(map(_array, zip(*value_keys, strict=True))))
         if not rows:
             return
-        wanted = [(value_keys[row[0] - 1], row) for row in rows]
+        wanted = [_Wanted(value_keys[entry - 1], *key) for entry, *key in rows]
+        wanted.sort(key=attrgetter("value_key"))  # every batch stores its values in this order
         keyless = {
-            value_key[0]: (row[1], entries[value_key][0])
-            for value_key, row in wanted
-            if row[2] is None
+            one.value_key[0]: (one.generation, entries[one.value_key][0])
+            for one in wanted
+            if one.wrapped is None
         }
-        if keyless:
-            await self._open_subjects(session, keyless, marks)
+        if not keyless:
+            await session.execute(_STORE_VALUES, self._sealed(wanted, entries, marks))
+            return
+        offered = self._offered(keyless, marks)
+        sealed = self._sealed(wanted, entries, marks)
+        rows = await session.execute(_STORE_NEW, [*offered, *sealed])
+        if rows:  # another process has given these a key first
+            keys = {subject.hex: key for subject, *key in rows}
+            for subject in keys:
+                del marks.data_keys[subject]
+            kept = [
+                _Wanted(one.value_key, *keys[one.value_key[0]])
+                for one in wanted
+                if one.value_key[0] in keys
+            ]
+            await session.execute(_STORE_VALUES, self._sealed(kept, entries, marks))
+
+    def _offered(self, keyless: dict[str, tuple[int, str]], marks: Marks) -> list[Any]:
+        """Make keys for subjects, sorted and given as generation and id; return the parameters."""
+        kek, count = self._kek, len(keyless)
+        drawn = secrets.token_bytes(ROOT_BYTES * count)
+        nonce = iter(nonces(2 * count))
+        generations: list[str] = []
+        wraps: list[bytes] = []
+        sealed: list[bytes] = []
+        for number, (subject, (generation, name)) in enumerate(keyless.items()):
+            bare = drawn[number * ROOT_BYTES : (number + 1) * ROOT_BYTES]
+            key = PersonKey(bare)
+            marks.data_keys[subject] = generation, key
+            generations.append(str(generation))
+            wraps.append(wrap_data_key(kek, bare, subject, generation, next(nonce)))
+            sealed.append(seal_subject(key, name, subject, next(nonce)))
+        arrays = _array(keyless), _array(generations), _bytes_array(wraps)
+        return [*arrays, self._version, _bytes_array(sealed)]
+
+    def _sealed(
+        self,
+        wanted: Sequence[_Wanted],
+        entries: dict[_ValueKey, tuple[str, str]],
+        marks: Marks,
+    ) -> list[Any]:
+        """Seal values; return the parameters that store them."""
         generations: list[str] = []
         sealed: list[bytes] = []
-        for value_key, (_, generation, wrapped, version) in wanted:
-            subject, field, token = value_key
-            known = marks.data_keys.get(subject) or self._data_key(
-                subject, generation, wrapped, version, marks
-            )
+        for one, nonce in zip(wanted, nonces(len(wanted)), strict=True):
+            subject, field, token = one.value_key
+            known = marks.data_keys.get(subject) or self._data_key(one, marks)
             generations.append(str(known[0]))
-            sealed.append(seal_value(known[1], entries[value_key][1], field, token, subject))
-        subjects, fields, tokens = map(
-            _array, zip(*(value_key for value_key, _ in wanted), strict=True)
-        )
-        await session.execute(
-            _STORE, [subjects, _array(generations), fields, tokens, _bytes_array(sealed)]
-        )
+            value = entries[one.value_key][1]
+            sealed.append(seal_value(known[1], value, field, token, subject, nonce))
+        subjects, fields, tokens = zip(*(one.value_key for one in wanted), strict=True)
+        arrays = _array(subjects), _array(generations), _array(fields), _array(tokens)
+        return [*arrays, _bytes_array(sealed)]
 
-    async def _open_subjects(
-        self, session: Session, keyless: dict[str, tuple[int, str]], marks: Marks
-    ) -> None:
-        """Give subjects keys: new ones, or those that another process has given them first."""
-        kek = self._kek
-        made = {subject: secrets.token_bytes(ROOT_BYTES) for subject in sorted(keyless)}
-        keys = {subject: PersonKey(key) for subject, key in made.items()}
-        wraps = {s: wrap_data_key(kek, key, s, keyless[s][0]) for s, key in made.items()}
-        rows = await session.execute(
-            _OPEN_SUBJECTS,
-            [
-                _array(made),
-                _array(str(keyless[subject][0]) for subject in made),
-                _bytes_array(wraps.values()),
-                self._version,
-                _bytes_array(seal_subject(key, keyless[s][1], s) for s, key in keys.items()),
-            ],
-        )
-        for found, generation, wrapped, version in rows:
-            subject = found.hex
-            if wrapped == wraps[subject]:
-                marks.data_keys[subject] = generation, keys[subject]
-            else:
-                self._data_key(subject, generation, wrapped, version, marks)
-
-    def _data_key(
-        self, subject: str, generation: int, wrapped: bytes, version: int, marks: Marks
-    ) -> tuple[int, PersonKey]:
+    def _data_key(self, one: _Wanted, marks: Marks) -> tuple[int, PersonKey]:
+        subject = one.value_key[0]
         known = self._data_keys.get(subject)
-        if known is None or known[0] != generation:
-            known = (
-                generation,
-                self._keks.open_data_key(version, wrapped, subject, generation),
-            )
+        if known is None or known[0] != one.generation:
+            assert one.wrapped is not None
+            key = self._keks.open_data_key(one.version, one.wrapped, subject, one.generation)
+            known = one.generation, key
         marks.data_keys[subject] = known
         return known
 
@@ -265,7 +294,8 @@ def _array(values: Iterable[str]) -> str | list[str]:
     """Return an array literal made by one join; the list itself where a value needs quoting."""
     listed = list(values)
     joined = ",".join(listed)
-    if _PLAIN.match(joined) and joined.count(",") < len(listed) and "null" not in joined.lower():
+    plain = joined.count(",") == len(listed) - 1 and not any(map(joined.__contains__, _SPECIAL))
+    if plain and all(listed) and "null" not in joined.lower():
         return f"{{{joined}}}"
     return listed
 
