@@ -62,6 +62,8 @@ class LineChunk(NamedTuple):
     """As `Line.sent_ms` of each; None: no record says when it was sent."""
     faults: Mapping[int, PermanentFault] = NO_FAULTS
     """Why records are not read, by their places in `bodies`."""
+    size: int = 0
+    """Bytes of all bodies or a little more, where it is known; else 0."""
 
     def part(self, begin: int, end: int) -> LineChunk:
         """Return the records from `begin` on, up to `end`."""
@@ -69,7 +71,7 @@ class LineChunk(NamedTuple):
             return self
         times = None if self.times is None else self.times[begin:end]
         faults = {at - begin: fault for at, fault in self.faults.items() if begin <= at < end}
-        return LineChunk(self.bodies[begin:end], times, faults)
+        return LineChunk(self.bodies[begin:end], times, faults, self.size)
 
     def __repr__(self) -> str:
         return f"LineChunk({len(self.bodies)} lines)"
@@ -84,7 +86,7 @@ def split_lines(pieces: Iterator[bytes], name: str) -> Iterator[LineChunk]:
     usual_lines = native.split_usual_lines if native else split_usual_lines
     for raw in _without_mark(_whole_lines(pieces, name)):
         if bodies := usual_lines(raw):
-            yield LineChunk(bodies)
+            yield LineChunk(bodies, size=len(raw))
         else:
             chunk = chunk_of(odd_lines(raw))
             if chunk.bodies:
