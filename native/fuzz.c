@@ -2,12 +2,14 @@
  * decimal and a newline. Of each body it writes the lines it makes, or a newline alone; its mapping is
  * the built-in one, that of an order with lines (`order`), or the same in an SNS notification (`sns`),
  * under the key of 32 times `k`. With `ids` the texts are MessageIds: it makes the key of each, and writes
- * whether it is that of a UUID. With `lines` they are parts of archives: it counts the usual lines. */
+ * whether it is that of a UUID. With `lines` they are parts of archives: it counts the usual lines. With `ledger`
+ * they are lines of the ledger: it writes how long they are in the binary format. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "key.h"
+#include "ledger.h"
 #include "lines.h"
 #include "plan.h"
 #include "sha256.h"
@@ -109,6 +111,16 @@ static void write_id(const char *exact, size_t len)
     puts(write_key(exact, len, 1, KEY_DATED, key) ? "key" : "none");
 }
 
+static void write_ledger(const char *exact, size_t len)
+{
+    static const struct ledger_end ENDS[] = {{"1\twritten\t\\N\n", "abc", 13, 3},
+                                             {"1\tquarantined\t\\N\n", "defg", 17, 4}};
+    char *to = malloc(len + LEDGER_BINARY_MORE);
+    if (to != NULL)
+        printf("%zu\n", ledger_write_binary(exact, len, ENDS, 2, 5, to));
+    free(to);
+}
+
 int main(int argc, char **argv)
 {
     static struct plan plan = {.targets = 1, .event = -1};
@@ -128,6 +140,8 @@ int main(int argc, char **argv)
             return 1;
         if (strcmp(what, "ids") == 0)
             write_id(exact, len);
+        else if (strcmp(what, "ledger") == 0)
+            write_ledger(exact, len);
         else if (strcmp(what, "lines") == 0)
             printf("%zu\n", count_usual_lines(exact, len));
         else

@@ -4,6 +4,7 @@
 
 #include "convert.h"
 #include "fast_path.h"
+#include "ledger.h"
 #include "lines.h"
 #include "sha256.h"
 
@@ -67,7 +68,52 @@ static PyObject *split_usual_lines(PyObject *module, PyObject *text)
     return lines;
 }
 
+enum { LEDGER_ENDS_MAX = 4, LEDGER_COLUMNS_MAX = 16 };
+
+/* The ledger's lines in the binary format; None where some are of another form. */
+static PyObject *binary_ledger(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *at;
+    Py_ssize_t len;
+    int columns;
+    PyObject *given;
+    struct ledger_end ends[LEDGER_ENDS_MAX];
+    if (!PyArg_ParseTuple(args, "y#iO!", &at, &len, &columns, &PyTuple_Type, &given))
+        return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(given);
+    if (count > LEDGER_ENDS_MAX || columns < 2 || columns > LEDGER_COLUMNS_MAX) {
+        PyErr_SetString(PyExc_ValueError, "a ledger's line has two columns or more, and few ends");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t text_len, fields_len;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(given, i), "y#y#", &ends[i].text, &text_len,
+                              &ends[i].fields, &fields_len))
+            return NULL;
+        ends[i].text_len = (size_t)text_len;
+        ends[i].fields_len = (size_t)fields_len;
+        if (fields_len > text_len + LEDGER_END_MORE) {
+            PyErr_SetString(PyExc_ValueError, "fields are longer than their text");
+            return NULL;
+        }
+    }
+    PyObject *binary = PyBytes_FromStringAndSize(NULL, len + LEDGER_BINARY_MORE);
+    if (binary == NULL)
+        return NULL;
+    size_t wrote = ledger_write_binary(at, (size_t)len, ends, (size_t)count, (unsigned)columns,
+                                       PyBytes_AS_STRING(binary));
+    if (wrote == 0) {
+        Py_DECREF(binary);
+        Py_RETURN_NONE;
+    }
+    _PyBytes_Resize(&binary, (Py_ssize_t)wrote);
+    return binary;
+}
+
 static PyMethodDef module_methods[] = {
+    {"binary_ledger", binary_ledger, METH_VARARGS,
+     "binary_ledger(text, columns, ends) -> the lines in COPY's binary format, or None"},
     {"split_usual_lines", split_usual_lines, METH_O,
      "split_usual_lines(text) -> its lines, or None where some are of another form"},
     {NULL, NULL, 0, NULL},
@@ -81,7 +127,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 17) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 18) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

@@ -203,6 +203,19 @@ def test_no_line_makes_the_extension_leave_its_buffers(sanitized: Path) -> None:
     assert said.count("0") > 30
 
 
+def test_no_ledger_makes_the_extension_leave_its_buffers(sanitized: Path) -> None:
+    draw = random.Random(17)
+    line = b"0197d3c0-0000-7abc-8def-0123456789ab\tid\t1\twritten\t\\N\n"
+    whole = line + line.replace(b"written", b"quarantined")
+    texts = [whole, b"", *(damaged(draw, whole) for _ in range(4_000))]
+    said = run_sanitized(sanitized, "ledger", texts).splitlines()
+    ends = ((b"1\twritten\t\\N\n", b"abc"), (b"1\tquarantined\t\\N\n", b"defg"))
+    made = [extension().binary_ledger(text, 5, ends) for text in texts]
+    assert said == [str(0 if one is None else len(one)) for one in made]
+    assert sum(one is not None for one in made) > 100
+    assert made.count(None) > 100
+
+
 def build(folder: Path, **environment: str) -> list[str]:
     """Build a wheel; return the names in it, the wheel's own first."""
     subprocess.run(

@@ -6,16 +6,21 @@ path claims them one by one: what another batch has claimed before is a duplicat
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 
 from sqs2pg.mapping import ledger_key
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.message import DeadLetter, Row
+from sqs2pg.native import extension
 from sqs2pg.postgres.connection import Session
 
 _COPY = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"
+_COPY_BINARY = f"{_COPY} (FORMAT binary)"
+_COLUMNS = 5
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's, for timestamptz
 _CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
 SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
                      %s::sqs2pg.delivery_outcome[], %s::timestamptz[])
@@ -27,6 +32,9 @@ _ATTACH_DAYS = "SELECT sqs2pg.attach_days(%s, %s)"
 
 # Made once and run by map: a generator costs one Python call per row.
 _by_key = attrgetter("key")
+
+MERGED_MAX = 100
+"""Of more lines than these it is cheaper to sort all."""
 
 
 class Ledger:
@@ -47,12 +55,18 @@ class Ledger:
 
     async def copy(self, session: Session, text: bytes, dead: Sequence[DeadLetter]) -> None:
         """Enter all keys at once: those of `text`, which is sorted, and of dead letters."""
+        ends = [_end_of(text)] if text else []
         if dead:
             end = self.line_end("quarantined")
+            ends.append(end.encode())
             lines = [f"{letter.key}\t{letter.message_id}\t{end}".encode() for letter in dead]
             # Sorted by key: two COPYs that meet then wait, and never deadlock.
-            text = b"".join(sorted(text.splitlines(keepends=True) + lines))
-        await session.copy(_COPY, text)
+            text = merged(text, sorted(lines))
+        binary = _binary(text, ends) if text else None
+        if binary is None:
+            await session.copy(_COPY, text)
+        else:
+            await session.copy(_COPY_BINARY, binary)
 
     async def claim(
         self, session: Session, rows: Sequence[Row], dead: Sequence[DeadLetter]
@@ -86,6 +100,60 @@ class Ledger:
     async def mark_quarantined(self, session: Session, keys: Iterable[str]) -> None:
         """Turn entries of this transaction from written to quarantined."""
         await session.execute(MARK_QUARANTINED, [list(keys)])
+
+
+def merged(text: bytes, lines: Sequence[bytes]) -> bytes:
+    """Return the sorted lines of a text, with further lines, sorted too, at their places."""
+    if len(lines) > MERGED_MAX:
+        return b"".join(sorted([*text.splitlines(keepends=True), *lines]))
+    parts: list[bytes] = []
+    begin = 0
+    for line in lines:
+        at = _place(text, line, begin)
+        parts += [text[begin:at], line]
+        begin = at
+    return b"".join([*parts, text[begin:]])
+
+
+def _place(text: bytes, line: bytes, low: int) -> int:
+    """Return where the first line from `low` on that is not less than `line` begins."""
+    high = len(text)
+    while low < high:
+        middle = text.rfind(b"\n", low, (low + high) // 2) + 1 or low
+        after = text.index(b"\n", middle) + 1
+        if text[middle:after] < line:
+            low = after
+        else:
+            high = middle
+    return low
+
+
+def _end_of(text: bytes) -> bytes:
+    """Return what ends the first line, after key and id."""
+    return text[: text.index(b"\n") + 1].split(b"\t", 2)[2]
+
+
+def _binary(text: bytes, ends: Sequence[bytes]) -> bytes | None:
+    """Return the text of a COPY in the binary format, which costs the server half as much.
+
+    None where there is no native code, and for lines that it leaves.
+    """
+    native = extension()
+    if native is None:
+        return None
+    fields = tuple((end, binary_fields(end)) for end in ends)
+    made: bytes | None = native.binary_ledger(text, _COLUMNS, fields)
+    return made
+
+
+def binary_fields(end: bytes) -> bytes:
+    """Return the last columns of a line as the binary format has them."""
+    pipeline, outcome, seen_at = end[:-1].split(b"\t")
+    fields = struct.pack(f"!ihi{len(outcome)}s", 2, int(pipeline), len(outcome), outcome)
+    if seen_at == NULL.encode():
+        return fields + struct.pack("!i", -1)
+    since = datetime.fromisoformat(seen_at.decode()) - _EPOCH
+    return fields + struct.pack("!iq", 8, since // timedelta(microseconds=1))
 
 
 class Claim:
