@@ -16,8 +16,9 @@ def split_usual_lines(text: bytes, /) -> tuple[bytes, ...] | None:
 def binary_ledger(
     text: bytes, columns: int, ends: tuple[tuple[bytes, bytes], ...], /
 ) -> bytes | None:
-    """Return the ledger's lines, key and id and one of the ends, in COPY's binary format; None where
-    some are of another form.
+    """Return the ledger's lines, key and id and one of the ends, in COPY's binary format.
+
+    None where some are of another form.
 
     `columns`: of a row. `ends`: the end of a line, its feed included, and the fields it stands for,
     each with its length, at most 4.

@@ -19,7 +19,7 @@ from sqs2pg.pipeline.archive_lines import LineChunk
 
 BATCH_BYTES_MAX = 16 * 2**20
 """Bodies of a batch; the line that reaches it is its last."""
-AHEAD = 2
+AHEAD = 1
 """Batches that are ready before they are needed. One more is being made."""
 
 _Made = TypeVar("_Made")
@@ -85,6 +85,8 @@ def _cut(chunks: Iterator[LineChunk], lines_max: int, bytes_max: int) -> Iterato
 def _room(chunk: LineChunk, begin: int, lines: int, size: int, bytes_max: int) -> tuple[int, int]:
     """Return where a batch with room for so many lines ends in a chunk, and its size then."""
     end = min(len(chunk.bodies), begin + lines)
+    if chunk.size and size + chunk.size < bytes_max:
+        return end, size + chunk.size  # more than there is, but no line needs to be looked at
     whole = size + sum(map(len, chunk.bodies[begin:end]))
     if whole < bytes_max:
         return end, whole

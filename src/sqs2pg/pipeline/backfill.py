@@ -25,7 +25,7 @@ import structlog
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.mapping.encoder import EncodedAhead
 from sqs2pg.mapping.ledger_key import line_mark
-from sqs2pg.message import Message, Outcome
+from sqs2pg.message import Message, OutcomeCounts
 from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_batches import LineBatch, batches, made_ahead
 from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form, refusal_of
@@ -46,7 +46,7 @@ from sqs2pg.postgres.connection import Session
 
 TRIES_MAX = 12
 """Attempts at one batch, over some minutes, before a run ends. The next run goes on from there."""
-BATCHES_AT_ONCE = 5
+BATCHES_AT_ONCE = 10
 """A backfill's batch is as large as this many of the queue's: no line has to be visible soon, and
 each batch costs a commit."""
 CLAIM_WAIT_S = 5.0
@@ -111,6 +111,7 @@ class Backfill:
         """Stored bytes of the archives that are not done yet, or were done by this run."""
         self._bytes_before = 0
         self._reader: Reader | None = None
+        self._checking: asyncio.Task[None] | None = None
 
     @property
     def bytes_done(self) -> int:
@@ -170,8 +171,10 @@ class Backfill:
         first, before = line, self.done.written + self.done.duplicate
         self._reader = archive_reader.read(archive, self._store, self.form())
         line = await self._write_batches(archive, self._reader, line, progress)
+        reached, _, left = await progress.read()
+        if reached != line:
+            raise progress.already_running()
         await progress.finish(line)
-        left = (await progress.read()).left
         self.done.left += len(left)
         if line and not first and self.done.written + self.done.duplicate == before:
             log.warning(
@@ -194,11 +197,32 @@ class Backfill:
                 return None
             return batch, self._processor.encode_ahead(batch.units, batch.faults)
 
-        async with aclosing(made_ahead(make)) as made:
-            async for batch, ahead in made:
-                await self._write_batch(progress, batch, line, ahead)
-                line += len(batch.units)
+        try:
+            async with aclosing(made_ahead(make)) as made:
+                async for batch, ahead in made:
+                    await self._write_batch(progress, batch, line, ahead)
+                    line += len(batch.units)
+            await self._checked()
+        finally:
+            if self._checking is not None:
+                await asyncio.wait([self._checking])  # nobody else may use its session meanwhile
+                self._checking = None
         return line
+
+    async def _checked(self) -> None:
+        """Wait until the progress of the batch before has been checked."""
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            try:
+                await asyncio.shield(checking)
+            except asyncio.CancelledError:
+                self._checking = checking
+                raise
+
+    async def _check(self, progress: BackfillProgress, line: int) -> None:
+        """Raise FatalFault where the progress has not come to a line that was committed."""
+        if (await progress.read()).line < line:
+            raise progress.already_running()
 
     def batches(
         self, archive: Archive, chunks: Iterator[LineChunk], first: int
@@ -251,8 +275,9 @@ class Backfill:
                 progress.source, part, note, to_quarantine, ahead, searching=searching
             )
             if fault is None:
-                if (await progress.read()).line != after:
-                    raise progress.already_running()
+                await self._checked()
+                # While the next batch is written: no line's row depends on it.
+                self._checking = asyncio.create_task(self._check(progress, after))
                 line = after
                 continue
             searching = searching or fault.code not in OF_A_PERSON
@@ -327,8 +352,9 @@ class Backfill:
                 outcomes = await processor.process_with_statement(
                     messages, note, to_quarantine, ahead
                 )
-                if Outcome.RELEASED not in outcomes:
-                    self._count(outcomes)
+                counts = OutcomeCounts.of(outcomes)
+                if not counts.released:
+                    self._count(counts)
                     return None
                 fault = processor.last_fault
                 assert fault is not None
@@ -349,13 +375,13 @@ class Backfill:
                     raise _refused(archive, fault)
                 await asyncio.sleep(backoff_s(attempt))
 
-    def _count(self, outcomes: Sequence[Outcome]) -> None:
-        done, written = self.done, outcomes.count(Outcome.WRITTEN)
-        done.lines += len(outcomes)
-        done.written += written
-        done.duplicate += outcomes.count(Outcome.DUPLICATE)
-        done.quarantined += outcomes.count(Outcome.QUARANTINED)
-        if written:
+    def _count(self, counts: OutcomeCounts) -> None:
+        done = self.done
+        done.lines += counts.written + counts.duplicate + counts.quarantined
+        done.written += counts.written
+        done.duplicate += counts.duplicate
+        done.quarantined += counts.quarantined
+        if counts.written:
             self._left_lines.note_written()
 
 

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import Stage, TransientFault
-from sqs2pg.message import Message, Outcome
+from sqs2pg.message import Message, Outcome, OutcomeCounts
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.buffer import Buffer
 from sqs2pg.pipeline.isolation import Isolation
@@ -316,15 +316,11 @@ class Consumer:
         """
         totals = self.totals
         totals.busy_seconds = round(time.monotonic() - self._began, 3)
-        written = ended = outcomes.count(Outcome.WRITTEN)
-        totals.written += written
-        if written < len(outcomes):
-            duplicate = outcomes.count(Outcome.DUPLICATE)
-            quarantined = outcomes.count(Outcome.QUARANTINED)
-            totals.duplicate += duplicate
-            totals.quarantined += quarantined
-            ended += duplicate + quarantined
-        return ended
+        counts = OutcomeCounts.of(outcomes)
+        totals.written += counts.written
+        totals.duplicate += counts.duplicate
+        totals.quarantined += counts.quarantined
+        return len(outcomes) - counts.released
 
     async def _keep_books(self) -> None:
         """Do the hourly upkeep; after a failure the next turn comes sooner."""

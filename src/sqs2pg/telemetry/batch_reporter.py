@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sqs2pg.errors import PermanentFault, TransientFault
-from sqs2pg.message import Message, Outcome
+from sqs2pg.message import Message, Outcome, OutcomeCounts
 from sqs2pg.telemetry.batch_log import BatchLog, BatchReport
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -85,11 +85,9 @@ class BatchReporter:
         self._report = None
         report.write_s = time.perf_counter() - self._since
         report.commit_s, report.slow = commit_s, slow
-        # By count and not by Counter: an Enum's hash is a Python function.
-        report.written = outcomes.count(Outcome.WRITTEN)
-        if report.written < report.messages:
-            report.duplicate = outcomes.count(Outcome.DUPLICATE)
-            report.quarantined = report.messages - report.written - report.duplicate
+        counts = OutcomeCounts.of(outcomes)
+        report.written, report.duplicate = counts.written, counts.duplicate
+        report.quarantined = counts.quarantined
         if oldest_ms:
             self._metrics.oldest_sent_ms = oldest_ms
             report.lag_s = max(0.0, now - oldest_ms / 1000)
