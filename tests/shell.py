@@ -103,12 +103,24 @@ class Shell:
             process.communicate(timeout=RUN_S_MAX)
 
     def error(self, *arguments: str, code: int, **environment: str) -> str:
-        """Run a command that must fail with one `error:` and one `hint:` line; return them."""
+        """Run a command that must fail with one error and one hint; return both as two lines."""
         ended = self(*arguments, code=code, **environment)
-        assert "Traceback" not in ended.err
-        lines = [x for x in ended.err.splitlines() if x.startswith(("error:", "hint:"))]
-        assert [x.split(":")[0] for x in lines] == ["error", "hint"], ended.err
-        return "\n".join(lines)
+        return told_error(ended.err)
+
+
+def told_error(said: str) -> str:
+    """Return the one error on stderr and its hint as two lines, `error: …` and `hint: …`.
+
+    It is these lines, or, of a command that a supervisor starts, one line of JSON.
+    """
+    assert "Traceback" not in said
+    lines = [x for x in said.splitlines() if x.startswith(("error:", "hint:"))]
+    for line in said.splitlines():
+        if line.startswith("{") and (event := json.loads(line))["level"] == "error":
+            assert event.keys() >= {"timestamp", "code", "event", "hint"}, line
+            lines += [f"error: {event['event']}", f"hint: {event['hint']}"]
+    assert [x.split(":")[0] for x in lines] == ["error", "hint"], said
+    return "\n".join(lines)
 
 
 def bare_environment() -> dict[str, str]:

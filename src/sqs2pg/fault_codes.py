@@ -485,3 +485,12 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
     },
 }
+
+
+def remedy_of(code: str) -> str:
+    """Return what to do about a fault code; "" for one that is not in the table."""
+    for route in (FaultRoute.STOP, FaultRoute.REFUSE, FaultRoute.RETRY):
+        for name, (_, remedy) in FAULT_CODES[route].items():
+            if code == name or (name.endswith("…") and code.startswith(name[:-1])):
+                return remedy
+    return ""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.shell import Shell
+from tests.shell import Shell, told_error
 
 Query = Callable[..., list[tuple[Any, ...]]]
 PAYMENTS = """
@@ -132,7 +132,7 @@ def test_workers_share_the_archives(payments: Shell, query: Query, tmp_path: Pat
     (folder / "z.tar").write_bytes(b"PK\x03\x04")
     told = payments("backfill", str(folder), "--workers", "2", "--json", code=1)
     assert f"{folder}/z.tar is not JSON lines but zip" in told.err
-    assert "hint: unpack it (unzip FILE)" in told.err
+    assert "hint: unpack it (unzip FILE)" in told_error(told.err)
     (folder / "z.tar").unlink()
     assert query("SELECT count(*) FROM payment") == [(1500,)]
     done = payments("backfill", str(folder), "--workers", "3", "--json").last
@@ -150,4 +150,5 @@ def test_a_workers_own_error_ends_the_run(payments: Shell, query: Query, tmp_pat
     (folder / "1.jsonl").write_text('{"id": 2}')
     told = payments("backfill", str(folder), "--workers", "2", code=1)
     assert f"{folder}/0.jsonl.gz is damaged or cut off" in told.err
-    assert f"error: a worker ended with exit code 1 while it wrote {folder}/0.jsonl.gz" in told.err
+    last = json.loads(told.err.splitlines()[-1])
+    assert last["event"] == f"a worker ended with exit code 1 while it wrote {folder}/0.jsonl.gz"

@@ -23,6 +23,7 @@ from psycopg import sql
 from sqs2pg.cli.embedded.child_process import reserve_port
 from sqs2pg.settings.fields import USER_LOGINS
 from tests.logins import recurring_login
+from tests.shell import told_error
 from tests.waiting import wait_for_answer, wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -363,8 +364,9 @@ def test_a_drain_says_how_many_messages_are_left_isolated(
     send([json.dumps({"user_id": f"u{i}", "ip": "203.0.113.77"}) for i in range(20)])
     ended = shell("run", "--drain", "--json", "--workers", str(workers), code=1)
     assert (ended.last["written"], ended.last["isolated"]) == (19, 1)
-    assert "error: 1 messages are left that PostgreSQL does not take" in ended.err
-    assert "hint: the log names them" in ended.err
+    told = told_error(ended.err)
+    assert "error: 1 messages are left that PostgreSQL does not take" in told
+    assert "hint: the log names them" in told
     assert "203.0.113.77" not in ended.out + ended.err
     [event] = [line for line in ended.err.splitlines() if "messages are isolated" in line][:1]
     assert "postgres_42P01" in event
@@ -404,7 +406,10 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
 def test_a_fault_of_keys_has_its_exit_code_with_workers_too(shell: Any, tmp_path: Path) -> None:
     missing = {"SQS2PG_KEYS__FILE": str(tmp_path / "missing.keys")}
     said = shell("run", "--workers", "2", "--drain", code=2, **missing).err
-    assert re.search(r"^error: worker [01] stopped with exit code 2$", said, re.MULTILINE)
+    *of_workers, last = map(json.loads, said.splitlines())
+    assert {line["code"] for line in of_workers if line["level"] == "error"} == {"key_missing"}
+    assert re.fullmatch(r"worker [01] stopped with exit code 2", last["event"])
+    assert (last["level"], last["exit_code"]) == ("error", 2)
 
 
 @pytest.mark.usefixtures("migrated_database")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
@@ -44,5 +45,10 @@ async def test_sighup_takes_settings_that_are_right_and_keeps_the_old_ones_other
     process.terminate()
     totals = world.finish(process)
     assert totals["written"] == 3 * COUNT, "of both pipelines"
-    assert log.read_text().count("error: ") == 3 * workers, "each says what is wrong"
+    refused = [json.loads(line) for line in log.read_text().splitlines() if REFUSED in line]
+    assert {line["level"] for line in refused} == {"error"}
+    assert sorted(line["code"] for line in refused) == sorted(
+        ["settings", "unknown_setting", "migrate"] * workers
+    )
+    assert all(line["hint"] for line in refused), "each says what is wrong"
     await world.check([*users(COUNT), *users(COUNT, "late"), *users(COUNT, "last")])

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from sqs2pg.cli.embedded import Postgres
+from tests.shell import told_error
 from tests.waiting import until
 
 from .world import World, emptied, users
@@ -77,4 +78,4 @@ async def test_the_time_for_a_start_is_bounded(world: World, server: Postgres) -
     server.start()
     assert ended == 1
     assert AGAIN in text
-    assert "is not reachable" in text.splitlines()[-2]
+    assert "is not reachable" in told_error(text)

@@ -27,6 +27,7 @@ from sqs2pg.runners import ray_backfill
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load
 from tests.ray.conftest import NODE, WAIT_S
+from tests.shell import told_error
 from tests.waiting import until, wait_until
 
 FILES, LINES, BATCH = 5, 2_000, 100
@@ -171,8 +172,7 @@ async def test_the_command_says_over_a_cluster_what_it_says_here(
     for path, code in (("nowhere.jsonl", 2), ("cut.jsonl.gz", 1)):
         ended = await asyncio.to_thread(run, path)
         assert ended.returncode == code
-        assert [line.split(":")[0] for line in ended.stderr.splitlines()[-2:]] == ["error", "hint"]
-        assert path in ended.stderr
+        assert path in told_error(ended.stderr)
 
     # After SIGTERM it leaves the cluster, with no output of Ray's.
     (tmp_path / "more.jsonl").write_text('{"user_id": "e"}\n')

@@ -30,6 +30,7 @@ from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
 from tests.ray.conftest import BATCH_ROWS, NODE, QUEUE, WAIT_S
+from tests.shell import told_error
 
 RATE_MAX = 1_000
 """Messages a second that one consumer can settle at the most, where the table is SLOW."""
@@ -228,4 +229,4 @@ async def test_faults_end_the_fleet_with_their_words_and_the_command_says_them(
     assert totals["quarantined"] > 0
     wrong = await asyncio.to_thread(run, "--ray", "127.0.0.1:1", "--drain")
     assert wrong.returncode == 2
-    assert "error: no Ray cluster answers at 127.0.0.1:1" in wrong.stderr
+    assert "error: no Ray cluster answers at 127.0.0.1:1" in told_error(wrong.stderr)

@@ -373,6 +373,6 @@ def test_the_schema_describes_every_section() -> None:
     schema = json.loads(invoke("schema").stdout)
     names = {"Settings", "SourceSettings", "SinkSettings", "KeysSettings", "VaultSettings"}
     names |= {"QuarantineSettings", "AwsLambdaSettings", "RaySettings", "LedgerSettings"}
-    names |= {"StatusSettings", "TelemetrySettings", "EnvelopeSettings"}
+    names |= {"StatusSettings", "TelemetrySettings", "LogSettings", "EnvelopeSettings"}
     names |= {"Field", "Route", "When", "Example", "Index"}
     assert names == set(schema["$defs"])

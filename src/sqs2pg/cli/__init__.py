@@ -45,6 +45,10 @@ COMMANDS = {
 }
 
 
+SUPERVISED = frozenset({"run", "backfill"})
+"""Commands that a supervisor starts: off a terminal, their last error is a line of their log."""
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module when it is called, so that `--help` is quick."""
 
@@ -59,7 +63,8 @@ class _LazyGroup(click.Group):
             )
         from sqs2pg.telemetry import log  # not at the top: `--help` must be quick
 
-        log.configure()  # a command with --verbose sets it up again
+        # Set up again with its settings, once they are read.
+        log.from_environment(supervised=cmd_name in SUPERVISED)
         name = cmd_name.replace("-", "_")
         module = importlib.import_module(f"sqs2pg.cli.{name}")
         command = getattr(module, name)
@@ -107,34 +112,44 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         raise SystemExit(0) from None
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "sqs2pg"
-        fail(error.format_message(), f"{command} --help", 2)
+        fail(error.format_message(), f"{command} --help", 2, "usage")
     except click.ClickException as error:
-        fail(error.format_message(), "", error.exit_code)
+        fail(error.format_message(), "see --help", error.exit_code, "usage")
     except (click.Abort, KeyboardInterrupt):
-        fail("interrupted", "", 130)
+        fail("interrupted", "what was committed stays; run it again", 130, "interrupted")
     except Sqs2pgError as error:
-        fail(error.what, error.hint, error.exit_code)
+        fail(error.what, error.hint or _remedy_of(error.code), error.exit_code, error.code)
     except BrokenPipeError:
         # The reader of our stdout has gone (`| head`): leave quietly, and keep the interpreter
         # from failing again when it flushes.
         sys.stderr.close()
         raise SystemExit(1) from None
     except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
-        fail(*unforeseen(error), 1)
+        fail(*unforeseen(error), 1, "unexpected")
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def fail(what: str, hint: str, code: int) -> NoReturn:
-    """Print one error and one hint on stderr, and exit."""
-    print_error(what, hint)
-    raise SystemExit(code)
+def fail(what: str, hint: str, exit_code: int, code: str = "") -> NoReturn:
+    """Print one error and one hint on stderr, and exit. `code` is the fault code."""
+    print_error(what, hint, code=code, exit_code=exit_code)
+    raise SystemExit(exit_code)
 
 
-def print_error(what: str, hint: str) -> None:
-    """Print one error and one hint on stderr."""
+def print_error(what: str, hint: str, *, code: str = "", exit_code: int | None = None) -> None:
+    """Print one error and one hint on stderr, in the form of the log where that was set up."""
+    if log := sys.modules.get("sqs2pg.telemetry.log"):
+        log.report_error(what, hint, code=code, exit_code=exit_code)
+        return
     print(f"error: {what}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
+
+
+def _remedy_of(code: str) -> str:
+    """Return what to do about a fault whose error does not say it."""
+    from sqs2pg.fault_codes import remedy_of
+
+    return remedy_of(code)
 
 
 def _spare_the_collector() -> None:
@@ -155,8 +170,7 @@ def _install_hooks() -> None:
 
     def report(error: BaseException | None) -> None:
         if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
-            what, hint = unforeseen(error)
-            print(f"error: {what}\nhint: {hint}", file=sys.stderr)
+            print_error(*unforeseen(error), code="unexpected")
 
     def excepthook(
         _kind: type[BaseException], error: BaseException, _trace: TracebackType | None

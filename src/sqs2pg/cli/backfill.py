@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
+from sqs2pg.cli.options import (
+    config_option,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+    verbose_option,
+)
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import FatalFault
-from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.backfill import Done
@@ -75,10 +81,9 @@ def backfill(
     A run that was stopped, in whatever way, goes on where it ended when you repeat it. Lines that
     also came over the queue are written twice unless ledger.dedupe_key is set.
     """
-    log.configure(verbose=verbose)
     began = time.monotonic()
     chosen = day.replace(tzinfo=UTC).date() if day else None
-    settings = load(config)
+    settings = load_settings(config, verbose=verbose)
     if ray and (workers > 1 or STDIN in paths):
         raise click.UsageError("--ray goes without --workers and without `-`")
     store = _store_for(paths)

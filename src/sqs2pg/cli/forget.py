@@ -13,9 +13,9 @@ import click
 
 from sqs2pg.cli import certificate, erasure_report
 from sqs2pg.cli.named_ids import ids_of
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.vault.erase import Erased, Eraser
@@ -57,7 +57,7 @@ def forget(
     """
     if file and dry_run:
         raise click.UsageError("--certificate and --dry-run: nothing is erased to certify")
-    settings = load(config)
+    settings = load_settings(config)
     ids = ids_of(user_id, _headers(settings), exact=exact)
     began_at = datetime.now(UTC)
     with certificate.reserved(file):

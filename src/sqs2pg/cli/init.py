@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sqs2pg.cli.doctor.sample_documents import SampleParameter
-from sqs2pg.cli.options import config_option, run_async
+from sqs2pg.cli.options import config_option, load_settings, run_async
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.columns import Column
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.cli.doctor.propose_mapping import Proposal
@@ -55,7 +55,7 @@ def init(
         raise click.UsageError("give --from-table T, or --sample N, or both")
     if output is not None and output.exists():
         raise SettingsError(f"{output} is there already", hint="give another name with -o")
-    settings = load(config)
+    settings = load_settings(config)
     text = run_async(
         _propose(settings, from_table, sample, queue or settings.source.queue, explain=explain)
     )

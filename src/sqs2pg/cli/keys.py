@@ -13,14 +13,14 @@ from pathlib import Path
 import click
 
 from sqs2pg.cli import keys_rotation
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
 from sqs2pg.errors import SettingsError
 from sqs2pg.keys import provider_development
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
 from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
 from sqs2pg.mask.registry import KEYED, properties
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 
 @click.group()
@@ -55,7 +55,7 @@ def init(
 
     Never replaces keys that are there.
     """
-    settings = load(config)
+    settings = load_settings(config)
     location = _KeyLocation(settings, provider, file, kms_key, secret)
     if location.provider == "environment":
         _print_variables()
@@ -136,7 +136,7 @@ def rotate(
     still opens. If keys are copied to several hosts: --prepare, copy, then rotate. A root that was
     prepared and is not active yet is used; no other one is added.
     """
-    settings = load(config)
+    settings = load_settings(config)
     result = run_async(_rotate(settings, series, break_joins=break_joins, prepare=prepare))
     if as_json:
         print_json(result)
@@ -230,7 +230,7 @@ def refuse_broken_joins(settings: Settings) -> None:
 @json_option
 def list_(config: Path | None, as_json: bool) -> None:
     """List key versions: fingerprint, in this keyring, on record, active. Never a key."""
-    rows = run_async(_list(load(config)))
+    rows = run_async(_list(load_settings(config)))
     if as_json:
         print_json(rows)
         return

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.vault.rekey import Rekeyer
@@ -28,7 +28,7 @@ def rewrap(config: Path | None, as_json: bool) -> None:
 
     Safe to interrupt and to repeat, and to run while messages come in.
     """
-    work = run_async(_rewrap(load(config)))
+    work = run_async(_rewrap(load_settings(config)))
     damaged = sorted(work.damaged)
     if as_json:
         needed = [body.sealed_under for body in work.bodies]
@@ -52,7 +52,7 @@ def rekey(config: Path | None, as_json: bool) -> None:
 
     Safe to interrupt and to repeat, and to run while messages come in.
     """
-    work = run_async(_rekey(load(config)))
+    work = run_async(_rekey(load_settings(config)))
     report, damaged = work.report, sorted(work.damaged)
     if as_json:
         print_json({**msgspec.to_builtins(report), "damaged_references": damaged})

@@ -28,7 +28,7 @@ def wanted() -> bool:
 
 
 @contextmanager
-def live_view(recorder: Recorder, *, verbose: bool) -> Iterator[None]:
+def live_view(recorder: Recorder) -> Iterator[None]:
     """Show the pipeline until closed. Log lines go above the view, which stays at the end."""
     from rich.console import Console
     from rich.live import Live
@@ -47,7 +47,7 @@ def live_view(recorder: Recorder, *, verbose: bool) -> Iterator[None]:
             refresh_per_second=_FRAMES_PER_S,
             redirect_stdout=sys.stdout.isatty(),  # a result for a pipe stays out of the console
         ):
-            log.configure(verbose=verbose)  # again: stderr is now what writes above the view
+            log.configure()  # again: stderr is now what writes above the view
             yield
     finally:
-        log.configure(verbose=verbose)
+        log.configure()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from sqs2pg.cli.options import config_option, run_async
-from sqs2pg.settings import Settings, load
+from sqs2pg.cli.options import config_option, load_settings, run_async
+from sqs2pg.settings import Settings
 
 
 @click.command()
@@ -18,7 +18,7 @@ def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
     """Create or upgrade our tables, the target table and the ledger's days."""
     from sqs2pg.postgres.migrate_script import migrate_script
 
-    settings = load(config)
+    settings = load_settings(config)
     if sql:
         print(migrate_script(settings))
         return

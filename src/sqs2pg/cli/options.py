@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from sqs2pg.errors import FatalFault, SettingsError
+from sqs2pg.settings import Settings, load
+from sqs2pg.telemetry import log
 
 T = TypeVar("T")
 
@@ -31,6 +33,18 @@ MOMENT = click.DateTime(
 )
 """A time as people write it and as listings show it."""
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")
+
+
+def load_settings(config: Path | None, *, verbose: bool = False) -> Settings:
+    """Return the effective settings, as `settings.load` does, and log as they say.
+
+    `verbose` logs more than they say.
+    """
+    if verbose:
+        log.configure(level="debug")  # from here on: the settings may be wrong
+    settings = load(config)
+    log.follow(settings.log, verbose=verbose)
+    return settings
 
 
 def stdin_lines(*, most: int) -> list[str]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.postgres import partitions as work
@@ -26,7 +26,7 @@ def partition(config: Path | None, convert: bool, as_json: bool) -> None:
 
     With --convert, first turn the plain table into a partitioned one, online, period by period.
     """
-    settings = load(config)
+    settings = load_settings(config)
     if not settings.sink.partition_by:
         raise SettingsError(
             "sink.partition_by is not set",

@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import MOMENT, config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import (
+    MOMENT,
+    config_option,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+)
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.replay import Replayed
@@ -66,7 +73,7 @@ def list_(
     selection = Selection(
         reason=reason, message_id=message_id, since=since, open_only=not include_replayed
     )
-    found, by_reason = run_async(_list(load(config), selection, limit))
+    found, by_reason = run_async(_list(load_settings(config), selection, limit))
     if as_json:
         print_json([_listed(entry) for entry in found])
         return
@@ -105,7 +112,7 @@ def show(
         raise click.UsageError("--unseal needs --reason TEXT, which goes to the audit")
     if not unseal and (reason is not None or ticket is not None):
         raise click.UsageError("--reason and --ticket go with --unseal")
-    settings = load(config)
+    settings = load_settings(config)
     if unseal:
         body = run_async(_unseal(settings, number, reason or "", ticket or ""))
         if as_json:
@@ -144,7 +151,7 @@ def replay(
     if sum((bool(numbers), reason is not None, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE, or --all")
     selection = Selection(ids=numbers, reason=_code(reason))
-    report = run_async(replay_selected(load(config), selection))
+    report = run_async(replay_selected(load_settings(config), selection))
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:
@@ -183,7 +190,7 @@ def purge(
     if sum((bool(numbers), filtered, everything)) != 1:
         raise click.UsageError("say which: ids, or --reason CODE and --older-than-days N, or --all")
     selection = Selection(ids=numbers, reason=_code(reason), older_than_days=older_than_days)
-    report = run_async(_purge(load(config), selection, yes=yes))
+    report = run_async(_purge(load_settings(config), selection, yes=yes))
     if as_json:
         print_json(msgspec.to_builtins(report))
     else:

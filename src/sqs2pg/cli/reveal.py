@@ -16,6 +16,7 @@ from sqs2pg.cli.named_ids import stdin_ids
 from sqs2pg.cli.options import (
     config_option,
     json_option,
+    load_settings,
     needing_role,
     print_json,
     run_async,
@@ -23,7 +24,7 @@ from sqs2pg.cli.options import (
 )
 from sqs2pg.cli.person_report import show_person
 from sqs2pg.mapping.subject import stored_form
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.vault.person_data import PersonData
@@ -71,7 +72,7 @@ def reveal(
         raise click.UsageError("say what: a TOKEN, or --user USER_ID, or both")
     if everything and (user is None or token is not None or limit is not None):
         raise click.UsageError("--all goes with --user alone: neither TOKEN nor --limit")
-    settings = load(config)
+    settings = load_settings(config)
     if user == "-":
         [user] = stdin_ids(most=1)
     if everything:

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async, verbose_option
+from sqs2pg.cli.options import (
+    config_option,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+    verbose_option,
+)
 from sqs2pg.errors import FatalFault
 from sqs2pg.settings import Settings, load
-from sqs2pg.telemetry import log
 
 if TYPE_CHECKING:
     from sqs2pg.cli.run_process import Drain
@@ -52,7 +58,6 @@ def run(
 
     SIGTERM stops it in good order. SIGHUP has it read its settings again.
     """
-    log.configure(verbose=verbose)
     # Until it consumes there is nothing to read again; the default would end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     count = _worker_count(workers)
@@ -61,7 +66,7 @@ def run(
     from sqs2pg.cli.run_process import Drain
 
     with _local_servers() if local else contextlib.nullcontext():
-        settings = load(config)
+        settings = load_settings(config, verbose=verbose)
         if local:
             from sqs2pg.cli.embedded.local_environment import prepare
 

@@ -14,6 +14,7 @@ from sqs2pg.pipeline.consumer import Totals
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.runners.reload import ReloadingPipeline
 from sqs2pg.settings import Settings
+from sqs2pg.telemetry import log
 
 _ECHO_S = 10.0
 """A second request to stop within this time is the first one again: the terminal sends it to the
@@ -23,6 +24,10 @@ Long enough for a parent on a busy machine. A second request to the parent makes
 """
 
 logger = structlog.get_logger(__name__)
+
+
+def _print_refused(what: str, hint: str, code: str) -> None:
+    print_error(what, hint, code=code)
 
 
 async def consume(
@@ -46,11 +51,13 @@ async def consume(
     worker = address_file is not None
 
     def opened(pipeline: Pipeline) -> None:
+        if read:
+            log.follow(pipeline.settings.log, verbose=verbose)
         if view:
             pipeline.batch_log.batch_lines = verbose
 
     made = ReloadingPipeline(
-        settings, read or (lambda: settings), refused=print_error, opened=opened
+        settings, read or (lambda: settings), refused=_print_refused, opened=opened
     )
     async with made as pipeline:
         gc.freeze()  # the cyclic collector need not walk what lives as long as the process
@@ -62,7 +69,6 @@ async def consume(
                 settings.status,
                 address_file=address_file,
                 view=view,
-                verbose=verbose,
                 started=started,
             ),
             drain=settled(drain, settings, pipeline.current.client.endpoint_host),

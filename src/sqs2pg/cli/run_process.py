@@ -79,7 +79,6 @@ class StatusOutput(msgspec.Struct):
     address_file: Path | None = None
     """Where one of several workers notes its address for its parent, which records for all."""
     view: bool = False
-    verbose: bool = False
     started: Callable[[str], None] | None = None
     """Called with the address, "" where there is none."""
 
@@ -108,7 +107,7 @@ class StatusOutput(msgspec.Struct):
 
     def _viewed(self, recorder: Recorder | None) -> contextlib.AbstractContextManager[None]:
         if self.view and recorder:
-            return live_view.live_view(recorder, verbose=self.verbose)
+            return live_view.live_view(recorder)
         return contextlib.nullcontext()
 
 

@@ -161,6 +161,7 @@ async def run_workers(
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "--json"]
     command += ["-c", str(config)] if config else []
+    command += ["-v"] if verbose else []
     command += ["--drain"] if drain else []
     command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []
     with tempfile.TemporaryDirectory(prefix="sqs2pg-") as name:
@@ -174,7 +175,7 @@ async def run_workers(
         )
         return await run_process(
             workers,
-            status=StatusOutput(fleet, settings.status, view=view, verbose=verbose),
+            status=StatusOutput(fleet, settings.status, view=view),
             abort=workers.kill,
             reload=workers.request_reload,
             exit_within_s=settings.shutdown_grace_s + _WORKERS_END_S,
@@ -225,5 +226,7 @@ def _pass_on(lines: IO[str]) -> None:
         except ValueError:
             print(line, end="", file=sys.stderr)
             continue
-        if event.get("event") not in {"batch", "more batches", "consuming"}:
-            print(log.short_line(event), file=sys.stderr)
+        if "exit_code" in event and event.get("level") == "error":
+            log.report_error(event["event"], event.get("hint", ""), code=event.get("code", ""))
+        elif event.get("event") not in {"batch", "more batches", "consuming"}:
+            print(line.rstrip() if log.is_json() else log.short_line(event), file=sys.stderr)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sqs2pg.cli.embedded.sample_logins import logins
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.sqs.producer import Sent
@@ -45,7 +45,7 @@ def send(
         raise click.UsageError("--count and --file exclude each other")
     bodies = read_lines(file) if file is not None else logins(count or 1000, seed=seed)
     total = None if file is not None else count or 1000
-    result = run_async(send_bodies(load(config), bodies, total, rate))
+    result = run_async(send_bodies(load_settings(config), bodies, total, rate))
     refused = sum(result.refused.values())
     if as_json:
         print_json({"sent": result.sent, "refused": refused})

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, print_json
+from sqs2pg.cli.options import config_option, json_option, load_settings, print_json
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import DEFAULT_BIND, load
+from sqs2pg.settings import DEFAULT_BIND
 from sqs2pg.status.access import read_token
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class StatusClient:
 
 def status_at(address: str | None, config: Path | None) -> StatusClient:
     """Return the status server at an address, else at that of the settings."""
-    settings = load(config)
+    settings = load_settings(config)
     return StatusClient(
         address or settings.status.address or DEFAULT_BIND, read_token(settings.status)
     )

@@ -13,11 +13,12 @@ from sqs2pg.cli.options import (
     MOMENT,
     config_option,
     json_option,
+    load_settings,
     needing_role,
     print_json,
     run_async,
 )
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.postgres import verify as work
@@ -41,10 +42,10 @@ def verify(
     if audit:
         if since is not None:
             raise click.UsageError("--audit goes through the whole chain: leave out --since")
-        return _verify_audit(load(config), anchor, as_json=as_json)
+        return _verify_audit(load_settings(config), anchor, as_json=as_json)
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    report = run_async(check(load(config), since, anchor))
+    report = run_async(check(load_settings(config), since, anchor))
     if as_json:
         print_json({"ok": report.ok, **msgspec.to_builtins(report)})
     else:

@@ -401,8 +401,10 @@ def handler(event: object, context: Any) -> dict[str, list[dict[str, str]]]:
     global _function  # noqa: PLW0603  what Lambda keeps warm is the module
     try:
         if _function is None:
-            log.configure()
-            _function = Function(load())
+            log.from_environment()
+            settings = load()
+            log.follow(settings.log)
+            _function = Function(settings)
         return _function.handle(event, lambda: context.get_remaining_time_in_millis() / 1000)
     except TransientFault as fault:
         logger.warning("the whole batch goes back", code=fault.code)

@@ -54,7 +54,7 @@ class BackfillWorker:
     def __init__(
         self, config: str | None, expected: str, day: date | None, form: ArchiveFormat = "auto"
     ) -> None:
-        log.configure()
+        log.from_environment(supervised=True)
         self._form: ArchiveFormat = form
         self._config = Path(config) if config else None
         self._expected = expected
@@ -121,6 +121,7 @@ class BackfillWorker:
     async def _assembled(self) -> Callable[..., Backfill]:
         if self._begin is None:
             settings = load_as(self._config, self._expected)
+            log.follow(settings.log)
             self._begin = await self._stack.enter_async_context(assemble_backfill(settings))
         return self._begin
 

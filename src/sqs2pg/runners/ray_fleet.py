@@ -83,7 +83,7 @@ class FleetConsumer:
     """One pipeline in an actor's process. Its methods run on the actor's event loop."""
 
     def __init__(self, config: str | None, expected: str) -> None:
-        log.configure()
+        log.from_environment(supervised=True)
         self._config = Path(config) if config else None
         self._expected = expected
         self._pipeline: Pipeline | None = None
@@ -93,7 +93,9 @@ class FleetConsumer:
         """Consume until stopped; return `totals`, and `fault` where a fault ended it."""
         fault: dict[str, Any] | None = None
         try:
-            pipeline = self._pipeline = Pipeline(load_as(self._config, self._expected))
+            settings = load_as(self._config, self._expected)
+            log.follow(settings.log)
+            pipeline = self._pipeline = Pipeline(settings)
             if self._stopping:
                 pipeline.request_stop()
             async with pipeline:

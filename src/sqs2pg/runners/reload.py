@@ -38,13 +38,13 @@ class ReloadingPipeline:
         settings: Settings,
         read: Callable[[], Settings],
         *,
-        refused: Callable[[str, str], None],
+        refused: Callable[[str, str, str], None],
         opened: Callable[[Pipeline], None] = lambda _: None,
     ) -> None:
         """`read` returns the settings anew.
 
-        `refused` gets what is wrong with them, and a hint. Each pipeline is given to `opened`
-        before it runs.
+        `refused` gets what is wrong with them, a hint and the fault code. Each pipeline is given to
+        `opened` before it runs.
         """
         self._read = read
         self._refused = refused
@@ -126,8 +126,7 @@ class ReloadingPipeline:
             code = "unexpected"
         else:
             return fresh
-        log.error("new settings are refused; the old ones stay", code=code)
-        self._refused(what, hint)
+        self._refused(f"new settings are refused; the old ones stay: {what}", hint, code)
         return None
 
     # -- its state, as a `Pipeline`'s ------------------------------------------------------

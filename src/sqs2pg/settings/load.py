@@ -53,6 +53,7 @@ def load(
     _merge(tree, variable_tree)
     _merge(tree, overrides or {})
     _split_lists(tree)
+    _lower_words(tree)
     try:
         settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -153,6 +154,13 @@ def _split_lists(tree: dict[str, Any]) -> None:
                 type_ = type_.type
             if isinstance(type_, msgspec.inspect.VarTupleType) and isinstance(value, str):
                 values[info.name] = [word.strip() for word in value.split(",") if word.strip()]
+
+
+def _lower_words(tree: dict[str, Any]) -> None:
+    """Take the words of `[log]` in either case: INFO is what other programs call the level."""
+    words = tree.get("log")
+    if isinstance(words, dict):
+        tree["log"] = {k: v.lower() if isinstance(v, str) else v for k, v in words.items()}
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -323,6 +323,19 @@ class TelemetrySettings(Section, frozen=True):
     every_s: Annotated[float, Meta(ge=1, le=3600, description="between exports of metrics")] = 60.0
 
 
+class LogSettings(Section, frozen=True):
+    """`[log]`: the log of the process, on stderr."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="the least that is logged; the option -v sets debug"),
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "text"],
+        Meta(description="auto: text on a terminal, else one JSON object per line"),
+    ] = "auto"
+
+
 class Settings(Section, frozen=True):
     """Everything one pipeline needs to know, frozen at start."""
 
@@ -364,6 +377,7 @@ class Settings(Section, frozen=True):
     ledger: LedgerSettings = LedgerSettings()
     status: StatusSettings = StatusSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    log: LogSettings = LogSettings()
     aws_lambda: AwsLambdaSettings = AwsLambdaSettings()
     ray: RaySettings = RaySettings()
     explode: Annotated[

@@ -24,7 +24,7 @@ from sqs2pg.sqs.chained_calls import CallChain, DeleteBatches, DeleteChain, Rece
 from sqs2pg.sqs.connection import Reply
 from sqs2pg.sqs.dialer import Dialer, make_tls
 from sqs2pg.sqs.environment import AwsEnvironment, read_environment
-from sqs2pg.sqs.errors import EXPIRED, MAYBE_SKEWED, read_code, read_date, read_fault
+from sqs2pg.sqs.errors import EXPIRED, MAYBE_SKEWED, locate, read_code, read_date, read_fault
 from sqs2pg.sqs.pool import IDLE_S, SWEEP_S, ConnectionPool
 from sqs2pg.sqs.queue_address import check_queue
 from sqs2pg.sqs.retries import NOT_TAKEN, Retries
@@ -279,12 +279,13 @@ class SqsClient:
                 if not corrected and await self._correct(reply, keys, skew_s):
                     corrected = True  # one more attempt at once, which does not count
                     continue
-                raise read_fault(reply, operation.name, operation.stage)
+                raise read_fault(reply, operation.name, operation.stage, body, self.endpoint_host)
             except Sqs2pgError as fault:
                 if isinstance(fault, TransientFault):
                     fault.stage = operation.stage
                 plan = self._retries.plan(fault, attempt)
                 if plan is None or self._closed or not (repeatable or fault.code in NOT_TAKEN):
+                    locate(fault, operation.name, self.endpoint_host)
                     raise
                 delay_s, cost = plan
             attempt += 1

@@ -70,7 +70,8 @@ class Dialer:
         sent then. Raises FatalFault for an untrusted certificate or a proxy that wants other
         credentials.
         """
-        loop = asyncio.get_running_loop()
+        loop, where, proxy = asyncio.get_running_loop(), self._endpoint.authority, self._proxy
+        where += f" through the proxy {proxy.host}:{proxy.port}" if proxy else ""
         try:
             sock = await self._connect(loop)
             if self._proxy is not None and self._tls is not None:
@@ -84,19 +85,21 @@ class Dialer:
                 )
         except TimeoutError:
             raise _fault(
-                "aws_unreachable", f"no connection within {self._timeout_s:g} seconds"
+                "aws_unreachable", f"no connection within {self._timeout_s:g} seconds", where
             ) from None
         except ssl.SSLCertVerificationError:
             raise FatalFault(
-                "the endpoint's TLS certificate is not trusted",
+                f"the TLS certificate of {where} is not trusted",
                 code="aws_tls_untrusted",
                 hint="name the file of its root certificates in AWS_CA_BUNDLE",
             ) from None
         except ssl.SSLError as error:
             reason = re.sub(r"\W", "_", error.reason or "unknown")
-            raise _fault("aws_tls", f"the TLS handshake failed ({reason})") from None
+            raise _fault("aws_tls", f"the TLS handshake failed ({reason})", where) from None
         except OSError as error:
-            raise _fault("aws_unreachable", f"no connection ({_name_error(error)})") from None
+            raise _fault(
+                "aws_unreachable", f"no connection ({_name_error(error)})", where
+            ) from None
         return connection
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
@@ -151,33 +154,33 @@ class Dialer:
                     if not (data := await loop.sock_recv(sock, 4096)):
                         break
                     head += data
-            _check_tunnel(head)
+            _check_tunnel(head, f"{self._proxy.host}:{self._proxy.port}")
         except BaseException:
             sock.close()
             raise
 
 
-def _check_tunnel(head: bytes) -> None:
+def _check_tunnel(head: bytes, proxy: str) -> None:
     """Raise unless the proxy opened the tunnel (any 2xx) and nothing has come through it yet."""
     line = _STATUS_LINE.match(head)
     status = int(line[1]) if line else 0
     if status == _PROXY_AUTHENTICATION_REQUIRED:
         raise FatalFault(
-            "the proxy wants other credentials (HTTP 407)",
+            f"the proxy {proxy} wants other credentials (HTTP 407)",
             code="aws_proxy_refused",
             hint="write them into HTTPS_PROXY as http://user:password@host:port",
         )
     if not 200 <= status <= 299 or not head.endswith(b"\r\n\r\n"):
-        raise _fault("aws_proxy", f"the proxy opened no tunnel (HTTP {status})")
+        raise _fault("aws_proxy", f"the proxy {proxy} opened no tunnel (HTTP {status})")
 
 
 def _name_error(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 
-def _fault(code: str, what: str) -> TransientFault:
+def _fault(code: str, what: str, where: str = "") -> TransientFault:
     return TransientFault(
-        f"SQS endpoint: {what}",
+        f"SQS endpoint{where and ' '}{where}: {what}",
         code=code,
         stage=Stage.RECEIVE,
         hint="check the network, AWS_REGION, and AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_SQS",

@@ -114,7 +114,13 @@ class _ErrorAnswer(msgspec.Struct):
     type: str = msgspec.field(name="__type", default="")
 
 
+class _Request(msgspec.Struct):
+    name: str = msgspec.field(name="QueueName", default="")
+    url: str = msgspec.field(name="QueueUrl", default="")
+
+
 _decoder = msgspec.json.Decoder(_ErrorAnswer)
+_request_decoder = msgspec.json.Decoder(_Request)
 
 
 def plain_name(text: str) -> str:
@@ -145,11 +151,31 @@ def read_date(reply: Reply) -> float | None:
         return None
 
 
-def read_fault(reply: Reply, operation: str, stage: Stage) -> Sqs2pgError:
-    """Return the fault for an answer other than 200."""
+def _queue_of(request: bytes) -> str:
+    """Return the name of the queue that a request is about; "" where it names none."""
+    try:
+        asked = _request_decoder.decode(request)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    name = asked.name or asked.url.rstrip("/").rpartition("/")[2]
+    return name if _PLAIN.fullmatch(name) else ""
+
+
+def locate(fault: Sqs2pgError, operation: str, host: str) -> None:
+    """Have a fault of the network say which call it was, and to which host."""
+    if not fault.what.startswith(operation) and host not in fault.what:
+        fault.what = f"{operation} at {host}: {fault.what}"
+
+
+def read_fault(
+    reply: Reply, operation: str, stage: Stage, request: bytes = b"", host: str = ""
+) -> Sqs2pgError:
+    """Return the fault for an answer other than 200 to `request` from `host`."""
     name = read_code(reply)
     request_id = plain_name(reply.header("x-amzn-requestid") or "none")
-    what = f"{operation}: SQS answered {name} (HTTP {reply.status}, request {request_id})"
+    queue = _queue_of(request)
+    about = (f" of queue {queue}" if queue else "") + (f" at {host}" if host else "")
+    what = f"{operation}{about}: SQS answered {name} (HTTP {reply.status}, request {request_id})"
     for names, code, hint in _TRANSIENT:
         if name in names:
             return TransientFault(what, code=code, hint=hint, stage=stage)

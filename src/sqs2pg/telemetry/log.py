@@ -3,20 +3,29 @@
 JSON, or short lines on a terminal. The loggers of all libraries go through the same gate: a
 library's text may quote a body or a driver's message, so only its logger's name and level are kept.
 The log belongs to the process, not to a pipeline.
+
+The error that ends a command is one line of this log, too, where a supervisor reads the log. On a
+terminal, and for commands that keep no log, it is two lines of text.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqs2pg.telemetry.log_sampling import RepeatLimiter
 from sqs2pg.telemetry.plain_structlog import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
+
+    from sqs2pg.settings.sections import LogSettings
 
 # What a log line may contain: codes, counts, names from settings or catalog, times. Adding to this
 # list is a decision about personal data: see docs/decisions.
@@ -75,6 +84,9 @@ ALLOWED = frozenset(
 )
 
 
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("auto", "json", "text")
+LEVEL_VARIABLE, FORMAT_VARIABLE = "SQS2PG_LOG__LEVEL", "SQS2PG_LOG__FORMAT"
 WARNINGS_MAX = 20
 """Warnings of one kind that are logged in ten seconds; the others are counted."""
 
@@ -154,22 +166,70 @@ class _LibraryGate(logging.Handler):
         structlog.get_logger().log(level, "library log line, text withheld", logger=record.name)
 
 
-def configure(*, verbose: bool = False) -> None:
-    """Set up logging for the process, on stderr. Call once, before anything else logs."""
-    global _sampler  # noqa: PLW0603  one per process, as structlog's configuration
+class _Options(NamedTuple):
+    """How the process logs."""
+
+    level: str = "info"
+    format: str = "auto"
+    supervised: bool = False
+    """Its command runs under a supervisor, which reads the log."""
+
+    @property
+    def in_json(self) -> bool:
+        """Whether log lines are JSON."""
+        return self.format == "json" or (self.format == "auto" and not sys.stderr.isatty())
+
+    @property
+    def errors_in_json(self) -> bool:
+        """Whether the error that ends the command is."""
+        return self.format == "json" or (self.supervised and self.in_json)
+
+
+_options = _Options()
+
+
+def from_environment(environ: Mapping[str, str] = os.environ, *, supervised: bool = False) -> None:
+    """Set up logging for a command that has not read its settings yet.
+
+    A word that is neither level nor format is left to the settings, which refuse it. `supervised`:
+    the command is one that runs under a supervisor.
+    """
+    level, chosen = (environ.get(name, "").lower() for name in (LEVEL_VARIABLE, FORMAT_VARIABLE))
+    configure(
+        level=level if level in LEVELS else "info",
+        format=chosen if chosen in FORMATS else "auto",
+        supervised=supervised,
+    )
+
+
+def configure(
+    *,
+    level: str | None = None,
+    format: str | None = None,  # noqa: A002  as the setting is called
+    supervised: bool | None = None,
+) -> None:
+    """Set up logging for the process, on the present stderr, before anything else logs.
+
+    `level` is one of LEVELS, `format` one of FORMATS; `auto` is text on a terminal, else JSON.
+    `supervised`: the error that ends the command has the form of the log. What is not given stays
+    as it was; so a second call without arguments follows a stderr that was replaced.
+    """
+    global _sampler, _options  # noqa: PLW0603  one per process, as structlog's configuration
     _sampler = _Sampler()
-    on_terminal = sys.stderr.isatty()
-    renderer: Processor = _line if on_terminal else structlog.processors.JSONRenderer()
+    given: dict[str, Any] = {"level": level, "format": format, "supervised": supervised}
+    _options = _options._replace(**{k: v for k, v in given.items() if v is not None})
+    in_json = _options.in_json
+    renderer: Processor = structlog.processors.JSONRenderer() if in_json else _line
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             _sampler,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S" if on_terminal else "iso", utc=True),
+            structlog.processors.TimeStamper(fmt="iso" if in_json else "%H:%M:%S", utc=True),
             _only_allowed,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
-            logging.DEBUG if verbose else logging.INFO
+            logging.getLevelNamesMapping()[_options.level.upper()]
         ),
         # Asked for at every line: a progress display puts itself in stderr's place while it is
         # shown, so that lines go above it.
@@ -187,3 +247,29 @@ def configure(*, verbose: bool = False) -> None:
     for name in PINNED:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)  # a warning's text may quote a value
+
+
+def follow(settings: LogSettings, *, verbose: bool = False) -> None:
+    """Log as the settings say; `verbose` logs more."""
+    configure(level="debug" if verbose else settings.level, format=settings.format)
+
+
+def is_json() -> bool:
+    """Whether log lines are JSON."""
+    return _options.in_json
+
+
+def report_error(what: str, hint: str, *, code: str = "", exit_code: int | None = None) -> None:
+    """Print an error on stderr: as one line of JSON, or as `error:` and `hint:` for people.
+
+    `exit_code`: that with which the process ends for it. It is shown at every level of the log.
+    """
+    if not _options.errors_in_json:
+        print(f"error: {what}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
+        return
+    event: dict[str, Any] = {"event": what, "level": "error", "code": code, "hint": hint}
+    event = {key: value for key, value in event.items() if value}
+    if exit_code is not None:
+        event["exit_code"] = exit_code
+    event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    print(json.dumps(event), file=sys.stderr, flush=True)

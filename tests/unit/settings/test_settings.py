@@ -87,6 +87,8 @@ def takes_any_text(section: str, key: str) -> bool:
         "cloudwatch",
         "records",
         "partition_every",
+        "level",
+        "format",
     )
 
 
@@ -172,7 +174,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     default = get(Settings(), section, key)
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
     choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
-    choices |= {"s3_buckets": ("one", "two")}
+    choices |= {"s3_buckets": ("one", "two"), "level": "debug", "format": "json"}
     choices |= {"records": "lines", "partition_every": "day", "partition_by": "create_date"}
     if key in choices:
         value: Any = choices[key]

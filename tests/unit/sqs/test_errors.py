@@ -120,3 +120,18 @@ def test_an_error_name_is_ascii_without_punctuation(text: str) -> None:
 )
 def test_the_date_of_an_answer_is_read(value: str, epoch_s: float | None) -> None:
     assert read_date(reply("x", headers=f"Date: {value}\r\n")) == epoch_s
+
+
+@pytest.mark.parametrize(
+    ("request_body", "named"),
+    [
+        (b'{"QueueName":"login-queue"}', "ReceiveMessage of queue login-queue at h: SQS"),
+        (b'{"QueueUrl":"https://h/1/q.fifo","X":1}', "ReceiveMessage of queue q.fifo at h: SQS"),
+        (b'{"QueueUrl":"https://h/1/q e"}', "ReceiveMessage at h: SQS"),
+        (b"no JSON", "ReceiveMessage at h: SQS"),
+        (b"", "ReceiveMessage at h: SQS"),
+    ],
+)
+def test_a_fault_names_queue_and_host(request_body: bytes, named: str) -> None:
+    fault = read_fault(reply("X"), "ReceiveMessage", Stage.RECEIVE, request_body, "h")
+    assert fault.what.startswith(named)

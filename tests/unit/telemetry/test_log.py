@@ -32,8 +32,9 @@ class Terminal(io.StringIO):
 def _logging_put_back() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    structure = structlog.get_config()
+    structure, options = structlog.get_config(), log._options  # noqa: SLF001  of the process
     yield
+    log._options = options  # noqa: SLF001
     logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -45,7 +46,7 @@ def configured(
 ) -> io.StringIO:
     stream = Terminal() if terminal else io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    log.configure(verbose=verbose)
+    log.configure(level="debug" if verbose else "info", format="auto", supervised=False)
     return stream
 
 
@@ -68,6 +69,61 @@ def test_on_a_terminal_a_line_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = stream.getvalue().splitlines()
     assert first.split()[1:] == ["warning", "released", "code=postgres_57P01", "messages=7"]
     assert second.split()[1:] == ["warning", "again"]
+
+
+def test_the_format_may_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = configured(monkeypatch, terminal=True)
+    log.configure(format="json")
+    structlog.get_logger().info("drained")
+    assert [event["event"] for event in events(stream)] == ["drained"]
+    stream = configured(monkeypatch)
+    log.configure(format="text")
+    structlog.get_logger().info("drained")
+    assert stream.getvalue().split()[1:] == ["info", "drained"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "form", "supervised", "in_json"),
+    [
+        (False, "auto", True, True),
+        (False, "auto", False, False),
+        (True, "auto", True, False),
+        (True, "json", False, True),
+        (False, "json", False, True),
+        (False, "text", True, False),
+    ],
+)
+def test_an_error_has_the_form_of_the_log_under_a_supervisor(
+    monkeypatch: pytest.MonkeyPatch, *, terminal: bool, form: str, supervised: bool, in_json: bool
+) -> None:
+    stream = configured(monkeypatch, terminal=terminal)
+    log.configure(level="error", format=form, supervised=supervised)
+    for _ in range(log.WARNINGS_MAX + 1):  # it is never taken for a repeat
+        log.report_error("it broke", "mend it", code="some_code", exit_code=1)
+    if not in_json:
+        assert stream.getvalue() == "error: it broke\nhint: mend it\n" * (log.WARNINGS_MAX + 1)
+        return
+    told = events(stream)
+    assert len(told) == log.WARNINGS_MAX + 1
+    assert told[0].pop("timestamp").endswith("Z")
+    assert told[0] == {
+        "event": "it broke",
+        "level": "error",
+        "code": "some_code",
+        "hint": "mend it",
+        "exit_code": 1,
+    }
+
+
+def test_words_of_the_environment_that_are_wrong_are_left_to_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = configured(monkeypatch)
+    log.from_environment({"SQS2PG_LOG__LEVEL": "loud", "SQS2PG_LOG__FORMAT": "xml"})
+    structlog.get_logger().info("news")
+    log.from_environment({"SQS2PG_LOG__LEVEL": "WARNING", "SQS2PG_LOG__FORMAT": "json"})
+    structlog.get_logger().info("news")
+    assert len(events(stream)) == 1
 
 
 @pytest.mark.parametrize("terminal", [False, True])
