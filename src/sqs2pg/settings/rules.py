@@ -208,6 +208,14 @@ def _check_dropped(settings: Settings) -> None:
                     code="dropped_and_mapped",
                     hint="remove one of the two",
                 )
+            is_whole = other.type == "jsonb" and other.mask == "keep"
+            if is_whole and (inside := shared_source(other, field)) is not None:
+                raise SettingsError(
+                    f"field {inside[1]!r} is dropped, and {inside[0]!r} goes to a column with all "
+                    "that is in it",
+                    code="dropped_and_mapped",
+                    hint="map single values of it, or remove the dropped field",
+                )
 
 
 def _check_field(field: Field) -> None:

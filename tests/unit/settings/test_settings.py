@@ -561,6 +561,14 @@ def test_settings_are_frozen() -> None:
             "[[field]]\nsource = 'a.b'\ncolumn = 'b'\n" + DROPPED,
             "field 'a' is dropped, and 'a.b' goes to a column",
         ),
+        (
+            FIELD + "type = 'jsonb'\n[[field]]\nsource = 'a.b'\nmask = 'drop'",
+            "field 'a.b' is dropped, and 'a' goes to a column with all that is in it",
+        ),
+        (
+            "[[field]]\nsource = '$'\ncolumn = 'whole'\ntype = 'jsonb'\n" + DROPPED,
+            "field 'a' is dropped, and '$' goes to a column with all that is in it",
+        ),
         (FIELD + "mask = 'fpe_ff1'\nkind = 'email'", "cannot mask values of kind 'email'"),
         (FIELD + "mask = 'encrypt'\nrecover = true", "gives another mask each time"),
         (FIELD + "mask = 'rot13'", "unknown masking operator 'rot13'"),
