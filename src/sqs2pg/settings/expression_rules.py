@@ -124,11 +124,12 @@ def _check_dropped(field: Field, dropped: tuple[str, ...]) -> None:
     for source in dropped:
         outer = names_of(source)
         for path in () if syntax is None else syntax.reads:
-            if outer == path[: len(outer)]:
+            # A mask of a whole in which it is shows nothing of it.
+            if outer == path[: len(outer)] or (field.mask == "keep" and overlap(outer, path)):
                 raise SettingsError(
                     f"field {source!r} is dropped, and the expression of {field.name!r} reads it",
                     code="dropped_and_mapped",
-                    hint="remove one of the two",
+                    hint="remove one of the two, or name single values in the expression",
                 )
 
 

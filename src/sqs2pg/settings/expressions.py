@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import functools
 import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ from jmespath.lexer import Lexer
 from jmespath.parser import Parser
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.settings.fields import ATTRIBUTE, SYSTEM
 from sqs2pg.settings.source_paths import EACH, Step
 
 CHARACTERS_MAX = 4096
@@ -44,6 +46,11 @@ _SYNTAX_HINT = (
     "JMESPath has texts in single quotes ('a'), numbers and other JSON in backticks (`10`); "
     "see https://jmespath.org/specification.html"
 )
+_BODY_HINT = (
+    "an expression reads the body alone: what SQS or the producer says beside it is the source or "
+    "the default of a field of its own"
+)
+_OF_MESSAGE = re.compile(rf"(?<![\"'`\w])({ATTRIBUTE}|{SYSTEM})")
 _OPENING = {"lparen", "lbracket", "lbrace", "filter"}
 _CLOSING = {"rparen", "rbracket", "rbrace"}
 _GIVES_ITS_ARGUMENTS = frozenset(
@@ -139,7 +146,8 @@ def _tree(text: str) -> tuple[Node, list[Node]]:
         at = error.lex_position
         if at >= len(text):
             raise _too_early(text) from None
-        raise _Refusal(f"the expression has a syntax error{_place(text, at)}") from None
+        hint = _BODY_HINT if _OF_MESSAGE.search(text) else ""
+        raise _Refusal(f"the expression has a syntax error{_place(text, at)}", hint) from None
     except JMESPathError:
         raise _Refusal("the expression is empty") from None
     except RecursionError:
@@ -182,7 +190,7 @@ def _check_node(node: Node, depth: int) -> None:
         raise _too_deep()
     if node["type"] == "slice" and node["children"][2] == 0:
         raise _Refusal("the expression has a slice with step 0", "a step is not 0: [::2], [::-1]")
-    if node["type"] == "literal":
+    if node["type"] in ("literal", "field", "key_val_pair"):
         _check_literal(node["value"])
 
 
@@ -197,7 +205,7 @@ def _check_literal(value: Any) -> None:
         elif isinstance(one, float) and not math.isfinite(one):
             raise _Refusal("the expression has a number that no 64-bit float can hold")
         elif isinstance(one, str) and any("\ud800" <= character < "\ue000" for character in one):
-            raise _Refusal("the expression has a text with a lone surrogate")
+            raise _Refusal("the expression has a text or a name with a lone surrogate")
 
 
 def _check_calls(text: str, tokens: Sequence[Node]) -> None:

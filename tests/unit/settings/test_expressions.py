@@ -53,6 +53,10 @@ WRONG = [
     ("`1e999`", "no 64-bit float"),
     ("`NaN`", "no 64-bit float"),
     ('`["\\ud800"]`', "lone surrogate"),
+    ('"\\ud800".a', "lone surrogate"),
+    ('{"\\ud800": a}', "lone surrogate"),
+    ("attribute:tenant", "syntax error at character 10"),
+    ("  ", "ends too early"),
     ("(" * 2_000 + "a" + ")" * 2_000, "nested too deeply"),
     ("!" * 150 + "a", "nested too deeply"),
     ("a[" + "1" * 4_500, "has at most 4,096|of length <= 4096"),
@@ -71,6 +75,12 @@ def test_what_could_never_succeed_is_refused_at_the_start(expression: str, what:
 
 def test_an_unknown_function_names_its_nearest() -> None:
     assert "did you mean starts_with()?" in str(refusal(field=[made("start_with(a, 'b')")]).hint)
+
+
+@pytest.mark.parametrize("expression", ["attribute:a", "join('', [a, sqs:MessageId])"])
+def test_what_is_beside_the_body_is_no_part_of_an_expression(expression: str) -> None:
+    assert "reads the body alone" in refusal(field=[made(expression)]).hint
+    assert "reads the body alone" not in refusal(field=[made("'sqs:x' b")]).hint
 
 
 @pytest.mark.parametrize("expression", ["`foo`", "`10`", "a[*].b[]", "a[?b > `1`].c | [0]", "@"])
@@ -190,10 +200,13 @@ def test_a_part_of_a_masked_text_may_be_kept() -> None:
 
 def test_an_expression_cannot_read_what_is_dropped() -> None:
     dropped = {"source": "user.note", "mask": "drop"}
-    for expression in ("user.note", "user.note.text", "to_string(user.note)"):
+    for expression in ("user.note", "user.note.text", "to_string(user.note)", "user", "@", "*"):
         error = refusal(field=[dropped, made(expression)])
         assert error.code == "dropped_and_mapped"
         assert error.what.startswith("field 'user.note' is dropped")
+    # A mask of the whole shows nothing of it.
+    assert settings(field=[dropped, made("to_string(user)", **MASKED)]).fields
+    assert settings(field=[dropped, made("user.name")]).fields
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
