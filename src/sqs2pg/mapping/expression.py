@@ -74,7 +74,7 @@ class Expression:
         interpreter = self._interpreter
         interpreter.left = budget.left
         try:
-            result = finish(interpreter.visit(self._tree, document))
+            return finish(interpreter.visit(self._tree, document))
         except TooCostlyError:
             code = "expression_too_costly"
         except RecursionError:  # the caller's stack is nearly full
@@ -83,9 +83,8 @@ class Expression:
             code = fault.code
         except _FAULTS:
             code = "condition_failed" if self._of_when else "expression_failed"
-        else:
-            budget.left = interpreter.left
-            return result
+        finally:
+            budget.left = interpreter.left  # what failed counts, too
         # Raised here, so that the fault has no `__context__`: those exceptions hold values.
         raise PermanentFault(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -257,6 +258,23 @@ def test_the_expressions_of_all_records_share_the_bound(monkeypatch: pytest.Monk
     assert made(chosen, [one], monkeypatch) == {0: ["20000"]}
     found = made(chosen, [one] * 20, monkeypatch)
     assert found.startswith("expression_too_costly record ")
+
+
+def test_what_failed_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each record of a message could take as many steps as all of them may."""
+    chosen = settings(
+        explode="items",
+        field=[
+            field("sum(big[].b[])", type="integer"),
+            {"column": "id", "source": "items[].id"},
+        ],
+    )
+    big = [{"b": list(range(200))}] * 200
+    for last in ([0], ["no number"]):
+        body = {"items": [{"id": "1"}] * 2_000, "big": [*big, {"b": last}]}
+        began = time.process_time()
+        assert made(chosen, body, monkeypatch).startswith(("expression_too", "expression_failed"))
+        assert time.process_time() - began < 20  # a second or two where nobody else is
 
 
 def test_the_native_executor_leaves_such_a_mapping_to_python_whole() -> None:
