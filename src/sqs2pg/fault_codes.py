@@ -451,6 +451,14 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "target_changed": ("The pipeline's name belongs to another table.", "Set `name`; migrate."),
         "target_column": ("A column is missing or does not fit its field.", _DOCTOR),
+        "target_key": (
+            "The key of a state table has no unique index, or lacks a partition column.",
+            "Run `sqs2pg check`: it prints the CREATE UNIQUE INDEX.",
+        ),
+        "target_mode": (
+            "The settings have another `mode` than the one on record for a filled table.",
+            "Bring the table into that form; then run `sqs2pg migrate --change-mode`.",
+        ),
         "target_privilege": ("The role may not insert.", _DOCTOR),
         "target_table": (
             "The target does not exist or cannot take rows.",
@@ -468,6 +476,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Run the pipeline with the vault on first.",
         ),
         "when_condition": ("The `when` of a route has no condition, or too many.", _SETTING),
+        "write_mode": ("`mode` lacks what it needs, or has what it does not use.", _SETTING),
     },
     FaultRoute.COUNT: {
         "cut": (

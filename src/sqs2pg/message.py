@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -218,3 +218,26 @@ class DeadLetter(msgspec.Struct, gc=False, eq=False):
     """Reference of the person the message is about, 32 hex digits, if the body names one."""
     sealed_attributes: bytes | None = None
     """The message attributes that we asked for, sealed likewise."""
+
+
+class RowChanges(NamedTuple):
+    """What became of lines in their table. Each line is in one of the numbers."""
+
+    inserted: int = 0
+    updated: int = 0
+    """They changed the row of their key."""
+    superseded: int = 0
+    """Older than the row of their key, or than another line of the batch; they changed nothing."""
+    ignored: int = 0
+    """The table had a row of their key, which stays (mode "ignore")."""
+    deleted: int = 0
+    """They deleted the row of their key."""
+
+    @property
+    def added(self) -> int:
+        """How many rows more the table has."""
+        return self.inserted - self.deleted
+
+    def plus(self, other: RowChanges) -> RowChanges:
+        """Return the sums."""
+        return RowChanges(*map(int.__add__, self, other))

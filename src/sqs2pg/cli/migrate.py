@@ -14,26 +14,31 @@ from sqs2pg.settings import Settings
 @config_option
 @click.option("--sql", is_flag=True, help="Print the SQL instead of running it.")
 @click.option("--apply-additive", is_flag=True, help="Add columns that a target lacks.")
-def migrate(config: Path | None, sql: bool, apply_additive: bool) -> None:
+@click.option(
+    "--change-mode",
+    is_flag=True,
+    help="Record another mode of a filled table, and count its rows anew for verify.",
+)
+def migrate(config: Path | None, sql: bool, apply_additive: bool, change_mode: bool) -> None:
     """Create or upgrade our tables, the target table and the ledger's days."""
     from sqs2pg.postgres.migrate_script import migrate_script
 
     settings = load_settings(config)
     if sql:
-        print(migrate_script(settings))
+        print(migrate_script(settings, change_mode=change_mode))
         return
-    done = run_async(_migrate(settings, additive=apply_additive))
+    done = run_async(_migrate(settings, additive=apply_additive, change_mode=change_mode))
     for line in done or ["nothing to do: the database is up to date"]:
         print(line)
 
 
-async def _migrate(settings: Settings, *, additive: bool) -> list[str]:
+async def _migrate(settings: Settings, *, additive: bool, change_mode: bool) -> list[str]:
     from sqs2pg.postgres import migrate as work
     from sqs2pg.postgres import partitions
     from sqs2pg.runners.connect import connected
 
     async with connected(settings) as session:
-        done = await work.migrate(session, settings, additive=additive)
+        done = await work.migrate(session, settings, additive=additive, change_mode=change_mode)
         attached = (await partitions.extend(session)).attached
         done += [f"attached {attached} partitions"] if attached else []
         built = await partitions.build_indexes(session, settings)

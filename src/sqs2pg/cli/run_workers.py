@@ -23,7 +23,7 @@ import structlog
 from sqs2pg.cli import live_view
 from sqs2pg.cli.run_process import StatusOutput, run_process
 from sqs2pg.errors import FatalFault
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.consumer import COUNTED, Totals
 from sqs2pg.runners.assembly import about_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
@@ -202,7 +202,7 @@ def _failed(code: int, worker: int) -> FatalFault:
 def _sum(parts: Iterator[Totals]) -> Totals:
     total = Totals()
     for part in parts:
-        for name in ("received", "written", "duplicate", "quarantined", "released"):
+        for name in COUNTED:
             setattr(total, name, getattr(total, name) + getattr(part, name))
         total.isolated = sorted({*total.isolated, *part.isolated})
         total.seconds = max(total.seconds, part.seconds)

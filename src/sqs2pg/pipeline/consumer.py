@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import Stage, TransientFault
-from sqs2pg.message import Message, Outcome, OutcomeCounts
+from sqs2pg.message import Message, Outcome, OutcomeCounts, RowChanges
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.buffer import Buffer
 from sqs2pg.pipeline.isolation import Isolation
@@ -57,14 +57,26 @@ _AWAY = (
 log = structlog.get_logger(__name__)
 
 
+COUNTED = (
+    *("received", "written", "duplicate", "quarantined", "released"),
+    *(f"rows_{name}" for name in RowChanges._fields),
+)
+"""The numbers of `Totals` that add up over processes."""
+
+
 class Totals(msgspec.Struct):
-    """What one run did; messages."""
+    """What one run did; messages, and rows in their tables."""
 
     received: int = 0
     written: int = 0
     duplicate: int = 0
     quarantined: int = 0
     released: int = 0
+    rows_inserted: int = 0
+    rows_updated: int = 0
+    rows_superseded: int = 0
+    rows_ignored: int = 0
+    rows_deleted: int = 0
     isolated: list[str] = []
     """At the end: MessageIds on the queue that PostgreSQL does not take (`isolation.py`). Each of
     their deliveries counts as released.
@@ -77,10 +89,7 @@ class Totals(msgspec.Struct):
     def plus(self, later: Totals) -> Totals:
         """Return the sum of this run and one that followed it."""
         return Totals(
-            **{
-                name: getattr(self, name) + getattr(later, name)
-                for name in ("received", "written", "duplicate", "quarantined", "released")
-            },
+            **{name: getattr(self, name) + getattr(later, name) for name in COUNTED},
             isolated=later.isolated,
             seconds=round(self.seconds + later.seconds, 3),
             busy_seconds=round(self.seconds + later.busy_seconds, 3)
@@ -320,6 +329,8 @@ class Consumer:
         totals.written += counts.written
         totals.duplicate += counts.duplicate
         totals.quarantined += counts.quarantined
+        for name in RowChanges._fields:
+            setattr(totals, f"rows_{name}", sum(getattr(p.rows, name) for p in self._processors))
         return len(outcomes) - counts.released
 
     async def _keep_books(self) -> None:

@@ -18,12 +18,13 @@ from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Seal
+from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.vault.seal import ValueSealer
 
 Columns = Sequence[Sequence[Column]]
 """The targets' columns that the fields go to, by target."""
-Refresh = Callable[[Session], Awaitable[tuple[Encoder, Columns]]]
-"""Compile the encoder against the tables as they are. Raises TransientFault."""
+Refresh = Callable[[Session], Awaitable[tuple[Encoder, Columns, tuple[TargetTable, ...]]]]
+"""Compile the encoder against the tables as they are, and return them. Raises TransientFault."""
 
 
 class Plan(msgspec.Struct, frozen=True):

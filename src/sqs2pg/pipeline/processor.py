@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, EncodedAhead
 from sqs2pg.mapping.line_units import LineUnits
-from sqs2pg.message import DeadLetter, Message, Outcome
+from sqs2pg.message import DeadLetter, Message, Outcome, RowChanges
 from sqs2pg.pipeline.key_rotation import under_active_keys
 from sqs2pg.pipeline.plan import Follow, Plan
 from sqs2pg.pipeline.recent_keys import RecentKeys, known_among
@@ -45,10 +45,12 @@ class Processor:
         """The sink it writes through, for nobody else while it processes."""
         self._follow = follow
         self._recent = recent or RecentKeys()
-        self._tables = TableChanges(plan, sink.connected)
+        self._tables = TableChanges(plan, sink.connected, sink.use_targets)
         self._reporter = BatchReporter(metrics, batch_log or BatchLog(), trace)
         self._statement = ""
         self._ahead: EncodedAhead | None = None
+        self.rows = RowChanges()
+        """What the rows of all its batches did in their tables."""
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
@@ -219,7 +221,10 @@ class Processor:
             reporter.dropped(name, count)
         if encoded.unknown:
             reporter.unknown(encoded.unknown)
-        reporter.committed(outcomes, encoded.oldest_ms, self.sink.commit_s, slow=result.slow)
+        self.rows = self.rows.plus(result.rows)
+        reporter.committed(
+            outcomes, encoded.oldest_ms, self.sink.commit_s, slow=result.slow, rows=result.rows
+        )
         self.last_fault = None
         return outcomes
 

@@ -141,6 +141,7 @@ class Replayer:
 
     async def _next_batch(self, selection: Selection, after: int, last: int) -> int | None:
         """Replay the next batch of entries above `after`; return its last id, None at the end."""
+        self._targets.begin()
         async with self._transactions.open(self._session):
             entries = await lock_entries(self._session, self._pipeline, selection, after, last)
             if not entries:
@@ -155,7 +156,8 @@ class Replayer:
                 key: PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)
                 for key, fault in rejected.items()
             }
-            await flip.note(self._session, written, faults, self._targets.count_rows(written))
+            changes = self._targets.changes(sum(row.dropped for row in written))
+            await flip.note(self._session, written, faults, changes)
         if self._vault is not None and marks is not None:
             self._vault.remember(marks)
         self.report.replayed += len(written)

@@ -14,6 +14,7 @@ from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.message import Outcome
 from sqs2pg.pipeline.plan import Columns, Plan
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.target_copy import TargetTable
 
 _CHANGED = "target_changed"
 
@@ -21,10 +22,18 @@ _CHANGED = "target_changed"
 class TableChanges:
     """The encoder of one processor, compiled for the tables as they were last read."""
 
-    def __init__(self, plan: Plan, connected: Callable[[], Awaitable[Session]]) -> None:
-        """`connected` returns the sink's session."""
+    def __init__(
+        self,
+        plan: Plan,
+        connected: Callable[[], Awaitable[Session]],
+        use_targets: Callable[[tuple[TargetTable, ...]], bool],
+    ) -> None:
+        """`connected` returns the sink's session; `use_targets` gives the sink its tables anew, and
+        returns whether they differ.
+        """
         self._plan = plan
         self._connected = connected
+        self._use_targets = use_targets
         self._encoder = plan.encoder
         self._columns: Columns | None = None
         """What was read since the start; None: nothing was."""
@@ -90,12 +99,13 @@ class TableChanges:
         """Compile the encoder for the tables as they are now; return whether they changed."""
         if self._plan.refresh is None:
             return False
-        encoder, columns = await self._plan.refresh(await self._connected())
+        encoder, columns, targets = await self._plan.refresh(await self._connected())
         self._stale = False
+        differ = self._use_targets(targets)
         if columns == (self._columns or self._plan.columns):
             if self._columns is not None:
                 # A key rotation has put the encoder back to the columns of the start.
                 self._encoder = encoder
-            return False
+            return differ
         self._encoder, self._columns = encoder, columns
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import msgspec
 
 from sqs2pg.errors import KeyFault
 from sqs2pg.mapping.originals import Originals
-from sqs2pg.postgres.connection import DURABLE, Session, Transaction
+from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session, Transaction
 from sqs2pg.postgres.target_copy import TargetTable
 
 # `{timeout_ms}` bounds each statement. Dates without a zone mean UTC. The last column is the active
@@ -24,6 +25,11 @@ _SETTINGS = (
        set_config('TimeZone', 'UTC', true),
        (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
 )
+
+
+STAGE_S = 3600.0
+"""How long a staging table is used, seconds. Autovacuum cannot freeze the temporary tables of a
+session that lives for months, and transaction ids would run out."""
 
 
 class SinkPlan(msgspec.Struct, frozen=True):
@@ -77,8 +83,14 @@ class BatchTransactions:
         """`mode`: as `Session.transaction` takes it."""
         self._plan = plan
         self._vault = vault
-        self._mode = mode
-        self.opening = [_SETTINGS.format(timeout_ms=plan.statement_timeout_s * 1000)]
+        merges = [target.merge for target in plan.targets if target.merge is not None]
+        # A row that another writer has just changed is read anew, whatever the role's default is.
+        level = READ_COMMITTED if merges and READ_COMMITTED not in mode else ""
+        self._mode = f"{level} {mode}".strip()
+        self._drops = [f"DROP TABLE IF EXISTS {merge.stage}" for merge in merges]
+        self._made_at = time.monotonic()
+        self.opening = [merge.stage_ddl() for merge in merges]
+        self.opening.append(_SETTINGS.format(timeout_ms=plan.statement_timeout_s * 1000))
         """The statements that open a transaction, also one that writes no rows."""
         if vault is not None:
             self.opening.append(vault.open_statements)
@@ -89,7 +101,11 @@ class BatchTransactions:
 
         Raises psycopg.Error, and KeyFault where another key version has become the active one.
         """
-        async with session.transaction(*self.opening, mode=self._mode) as transaction:
+        first = self.opening
+        if self._drops and time.monotonic() - self._made_at > STAGE_S:
+            first = [*self._drops, *first]
+            self._made_at = time.monotonic()
+        async with session.transaction(*first, mode=self._mode) as transaction:
             [(*read, active)] = transaction.opened
             if self._vault is not None:
                 self._vault.check_epoch(*read)

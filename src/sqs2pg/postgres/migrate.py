@@ -23,8 +23,11 @@ from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
+from sqs2pg.postgres.state_catalog import read_merge
 from sqs2pg.postgres.table_owners import check_owner
 from sqs2pg.postgres.target_copy import TargetTable
+from sqs2pg.postgres.target_grants import TEMPORARY, target_grants
+from sqs2pg.postgres.target_modes import changed_mode, record_mode
 from sqs2pg.settings import Settings, Target
 
 DAYS_AHEAD = 7
@@ -44,8 +47,8 @@ SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
     SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
     WHERE coalesce(t.target, p.target) = %s), 0)
 ON CONFLICT (name) DO NOTHING"""
-REGISTER_TARGET = """INSERT INTO sqs2pg.target (pipeline, position, target, baseline_rows)
-SELECT p.id, %s, %s, CASE WHEN p.target = %s THEN p.baseline_rows ELSE
+REGISTER_TARGET = """INSERT INTO sqs2pg.target (pipeline, position, target, mode, baseline_rows)
+SELECT p.id, %s, %s, %s, CASE WHEN p.target = %s THEN p.baseline_rows ELSE
     (SELECT count(*) FROM {table}) - coalesce((
     SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline q ON q.id = t.pipeline
     WHERE coalesce(t.target, q.target) = %s), 0) END
@@ -57,7 +60,7 @@ SELECT %s, %s, %s, %s, %s
 WHERE (SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s::regclass) = 'p'
 ON CONFLICT (target) DO UPDATE SET column_name = excluded.column_name, every = excluded.every,
     ahead = excluded.ahead, retention_days = excluded.retention_days"""
-_REGISTERED = """SELECT p.id, t.target
+_REGISTERED = """SELECT p.id, t.target, t.mode
 FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
 WHERE p.name = %s ORDER BY t.position, t.registered_at"""
 RECORD_RETENTION = """UPDATE sqs2pg.pipeline
@@ -113,10 +116,13 @@ async def _add_columns(session: Session, target: Target, *, apply: bool) -> list
     return [f"added {', '.join(field.column for field in missing)} to {target.table}"]
 
 
-async def migrate(session: Session, settings: Settings, *, additive: bool = False) -> list[str]:
+async def migrate(
+    session: Session, settings: Settings, *, additive: bool = False, change_mode: bool = False
+) -> list[str]:
     """Bring the database to this version; return one line for each thing that was done.
 
-    `additive`: columns that the mapping has and a target lacks are added to it.
+    `additive`: columns that the mapping has and a target lacks are added to it. `change_mode`: a
+    filled target may get another mode, and its rows become the new baseline.
 
     Safe to repeat, and to run from several places at once. Raises SettingsError where the target
     does not fit the mapping, FatalFault where the role may not create what is missing.
@@ -125,16 +131,21 @@ async def migrate(session: Session, settings: Settings, *, additive: bool = Fals
         [(migrated,)] = await session.execute(_IS_MIGRATED)
         try:
             async with session.transaction(*[_LOCK][: bool(migrated)]):
-                return await _apply(session, settings, additive=additive)
+                return await _apply(session, settings, additive, change_mode)
         except _ANOTHER_WAS_FIRST:
             [(migrated_since,)] = await session.execute(_IS_MIGRATED)
             if migrated or not migrated_since:
                 raise
         async with session.transaction(_LOCK):
-            return await _apply(session, settings, additive=additive)
+            return await _apply(session, settings, additive, change_mode)
 
 
-async def _apply(session: Session, settings: Settings, *, additive: bool) -> list[str]:
+async def _apply(
+    session: Session,
+    settings: Settings,
+    additive: bool,
+    change_mode: bool,
+) -> list[str]:
     done: list[str] = []
     applied = await read_record(session)
     check_record(applied)
@@ -155,7 +166,7 @@ async def _apply(session: Session, settings: Settings, *, additive: bool) -> lis
             hint="upgrade sqs2pg",
         )
     done += await _attach_days(session)
-    done += await _targets(session, settings, additive=additive)
+    done += await _targets(session, settings, additive=additive, change_mode=change_mode)
     done += await _grant(session, settings)
     done += await _record_retention(session, settings)
     return done + await _limit_reveals(session, settings)
@@ -167,7 +178,9 @@ async def _attach_days(session: Session) -> list[str]:
     return [f"attached {count} ledger days, up to {last}"] if count else []
 
 
-async def _targets(session: Session, settings: Settings, *, additive: bool) -> list[str]:
+async def _targets(
+    session: Session, settings: Settings, *, additive: bool, change_mode: bool
+) -> list[str]:
     done: list[str] = []
     check_partition_column(settings)
     registered = {name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])}
@@ -191,43 +204,30 @@ async def _targets(session: Session, settings: Settings, *, additive: bool) -> l
             await note_partitions(session, settings, resolved)
         # A pipeline that is registered for another table is refused at its start.
         if not (resolved in registered or (registered and position == 0)):
-            await _register(session, settings.pipeline_name, position, table, resolved)
+            await _register(session, settings, position, resolved)
             done.append(f"registered pipeline {settings.pipeline_name} for {resolved}")
+        done += await record_mode(session, settings, target, resolved, change=change_mode)
         whose = subject_column(target.fields, settings.vault.subject)
         values = [whose, settings.pipeline_name, resolved, whose]
         await session.execute(RECORD_SUBJECT, values)
     return done
 
 
-async def _register(session: Session, name: str, position: int, table: str, resolved: str) -> None:
+async def _register(session: Session, settings: Settings, position: int, resolved: str) -> None:
+    name, target = settings.pipeline_name, settings.targets[position]
+    table = quote_table(target.table)
     # Counted while nobody can write: no book would account for rows that come in between.
     await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
     escaped = table.replace("%", "%%")  # for a query with parameters
     if position == 0:
         await session.execute(REGISTER.format(table=escaped), [name, resolved, resolved])
-    await session.execute(
-        REGISTER_TARGET.format(table=escaped), [position, resolved, resolved, resolved, name]
-    )
+    values = [position, resolved, target.write.mode, resolved, resolved, name]
+    await session.execute(REGISTER_TARGET.format(table=escaped), values)
 
 
 def roles_sql() -> str:
     """Return the SQL that makes our roles and grants them what they need of our own tables."""
     return (resources.files("sqs2pg.postgres") / "sql" / "roles.sql").read_text(encoding="utf-8")
-
-
-def target_grants(settings: Settings) -> list[str]:
-    """Return the grants on the targets: ingest adds rows, analysts read them."""
-    schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
-    schemas.pop("public", None)  # everybody may use it by default
-    return [
-        f"GRANT USAGE ON SCHEMA {quote_table(schema)} TO {role}"
-        for schema in schemas
-        for role in ("sqs2pg_ingest", "sqs2pg_analyst")
-    ] + [
-        f"GRANT {privilege} ON {quote_table(target.table)} TO {role}"
-        for target in settings.targets
-        for privilege, role in (("INSERT", "sqs2pg_ingest"), ("SELECT", "sqs2pg_analyst"))
-    ]
 
 
 # The sequences of a target's defaults: an insert needs a privilege on them, too.
@@ -243,6 +243,8 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
     await session.execute(roles_sql())
     missing = await _missing_roles(session)
     done = [f"created role {role}" for role in ROLES if role in before - missing]
+    if any(target.write.keeps_state for target in settings.targets):
+        done += await _try_grant(session, TEMPORARY)
     for statement in target_grants(settings):
         if statement.rpartition(" ")[2] not in missing:
             done += await _try_grant(session, statement)
@@ -347,15 +349,15 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
             code="migrate",
             hint=hint,
         )
-    number, registered = rows[0][0], [row[1] for row in rows]
+    number, registered = rows[0][0], {target: mode for _, target, mode in rows}
     for position, (target, resolved) in enumerate(zip(settings.targets, tables, strict=True)):
         if resolved is None:
             raise SettingsError(
                 f"table {target.table} does not exist", code="target_table", hint=hint
             )
-        if position == 0 and registered[0] != resolved:
+        if position == 0 and rows[0][1] != resolved:
             raise SettingsError(
-                f"pipeline {settings.pipeline_name!r} writes to {registered[0]}, "
+                f"pipeline {settings.pipeline_name!r} writes to {rows[0][1]}, "
                 f"but its table is {resolved}",
                 code="target_changed",
                 hint="give the pipeline of another table a `name` of its own and migrate",
@@ -366,6 +368,8 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
                 code="migrate",
                 hint=hint,
             )
+        if registered[resolved] != target.write.mode:
+            raise changed_mode(target, registered[resolved])
     return int(number)
 
 
@@ -376,7 +380,7 @@ async def target_tables(
 
     `narrowed`: as `columns.match` takes it.
 
-    Raises SettingsError where a table cannot take what the mapping gives.
+    Raises SettingsError where a table cannot take what the mapping gives, or a key is not unique.
     """
     tables: list[TargetTable] = []
     matched: list[list[Column]] = []
@@ -389,5 +393,6 @@ async def target_tables(
         names = tuple(field.column for field in target.fields)
         with readable(table):
             name = await resolve_table(session, table)
-        tables.append(TargetTable(table, names, name or ""))
+        merge = await read_merge(session, target)
+        tables.append(TargetTable(table, names, name or "", merge))
     return tables, matched

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 
 from sqs2pg.mapping.subject import subject_column
 from sqs2pg.postgres import migrate as work
+from sqs2pg.postgres import target_modes
 from sqs2pg.postgres.identifiers import quote_literal, quote_table
 from sqs2pg.postgres.migrations import Migration, migrations
+from sqs2pg.postgres.target_grants import TEMPORARY, target_grants
 from sqs2pg.settings import Settings, Target
 
 # What `resolve_table` returns, where the name is known only to the database.
@@ -40,11 +42,19 @@ _DAYS = """SELECT sqs2pg.attach_days((now() AT TIME ZONE 'UTC')::date - 1,
 _PERIODS = "SELECT sqs2pg.attach_next_period({target}) FROM generate_series(-1, {ahead} + 1)"
 
 
-def migrate_script(settings: Settings) -> str:
-    """Return the script. Raises SettingsError where the partition column is not mapped."""
+def migrate_script(settings: Settings, *, change_mode: bool = False) -> str:
+    """Return the script. `change_mode` is as `migrate` takes it.
+
+    Raises SettingsError where the partition column is not mapped.
+    """
     work.check_partition_column(settings)
     return "\n".join(
-        ["BEGIN;", *map(_once, migrations()), *_statements(settings), "COMMIT;"],
+        [
+            "BEGIN;",
+            *map(_once, migrations()),
+            *_statements(settings, change_mode=change_mode),
+            "COMMIT;",
+        ],
     )
 
 
@@ -59,21 +69,25 @@ def _once(migration: Migration) -> str:
     )
 
 
-def _statements(settings: Settings) -> Iterator[str]:
+def _statements(settings: Settings, *, change_mode: bool) -> Iterator[str]:
     yield f"{_DAYS.format(ahead=work.DAYS_AHEAD)};"
     for position, target in enumerate(settings.targets):
         made = work.table_ddl(target, settings if position == 0 else None)
         yield f"{made.replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS')};"
-        yield from _registration(settings, position, target)
+        yield from _registration(settings, position, target, change_mode=change_mode)
     yield work.roles_sql()
-    yield from map(_if_role, work.target_grants(settings))
+    if any(target.write.keeps_state for target in settings.targets):
+        yield f"{TEMPORARY};"
+    yield from map(_if_role, target_grants(settings))
     days = [settings.ledger.retention_days, settings.quarantine.retention_days]
     yield _filled(work.RECORD_RETENTION, [*days, _name(settings), *days])
     limits = [settings.vault.reveals_per_hour_max, settings.vault.people_per_hour_max]
     yield _filled(work.LIMIT_REVEALS, limits * 2)
 
 
-def _registration(settings: Settings, position: int, target: Target) -> Iterator[str]:
+def _registration(
+    settings: Settings, position: int, target: Target, *, change_mode: bool
+) -> Iterator[str]:
     table = quote_table(target.table)
     resolved = _RESOLVED.format(name=quote_literal(table))
     if position == 0 and (by := settings.sink.partition_by):
@@ -86,8 +100,12 @@ def _registration(settings: Settings, position: int, target: Target) -> Iterator
     name = _name(settings)
     if position == 0:
         yield _filled(work.REGISTER, [name, resolved, resolved], table)
-    values = [position, resolved, resolved, resolved, name]
+    mode = quote_literal(target.write.mode)
+    values = [position, resolved, mode, resolved, resolved, name]
     yield _filled(work.REGISTER_TARGET, values, table)
+    if change_mode:
+        yield _filled(target_modes.COUNT_ANEW, [resolved] * 3, table)
+        yield _filled(target_modes.RECORD, [mode, name, resolved])
     column = subject_column(target.fields, settings.vault.subject)
     whose = quote_literal(column) if column is not None else "NULL"
     yield _filled(work.RECORD_SUBJECT, [whose, name, resolved, whose])

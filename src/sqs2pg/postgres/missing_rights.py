@@ -13,8 +13,9 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.target_copy import TargetTable
 
 # `target`: its name, quoted for SQL, and the columns that rows are copied into; all others are
-# filled by their defaults.
+# filled by their defaults. `needed`: a privilege and one column, per row.
 _MISSING = """WITH given AS (SELECT %s::text AS name, %s::text[] AS copied),
+needed AS (SELECT * FROM unnest(%s::text[], %s::text[]) AS n (privilege, attname)),
 target AS (SELECT pg_catalog.to_regclass(g.name)::oid AS oid, g.* FROM given g),
 columns AS (
     SELECT a.attname, a.attnum, a.atttypid, a.attname = ANY (t.copied) AS copied,
@@ -22,8 +23,8 @@ columns AS (
     FROM pg_catalog.pg_attribute a JOIN target t ON a.attrelid = t.oid
     WHERE a.attnum > 0 AND NOT a.attisdropped),
 refused AS (
-    SELECT c.attname, c.attnum, t.name FROM columns c, target t
-    WHERE c.copied AND NOT has_column_privilege(t.oid, c.attnum, 'INSERT')),
+    SELECT n.privilege, c.attname, c.attnum, t.name FROM columns c, target t, needed n
+    WHERE c.attname = n.attname AND NOT has_column_privilege(t.oid, c.attnum, n.privilege)),
 defaults AS (
     SELECT d.oid, c.attname FROM pg_catalog.pg_attrdef d
     JOIN target t ON d.adrelid = t.oid JOIN columns c ON c.attnum = d.adnum
@@ -40,10 +41,10 @@ users AS (
     SELECT 'the index ' || i.indexrelid::regclass::text, 'pg_catalog.pg_class'::regclass,
            i.indexrelid
     FROM pg_catalog.pg_index i JOIN target t ON i.indrelid = t.oid)
-SELECT 'INSERT on ' || string_agg(quote_ident(attname), ', ' ORDER BY attnum),
-       format('GRANT INSERT (%%s) ON %%s TO %%I',
+SELECT privilege || ' on ' || string_agg(quote_ident(attname), ', ' ORDER BY attnum),
+       format('GRANT %%s (%%s) ON %%s TO %%I', privilege,
               string_agg(quote_ident(attname), ', ' ORDER BY attnum), name, current_user)
-FROM refused GROUP BY name
+FROM refused GROUP BY name, privilege
 UNION ALL
 SELECT 'EXECUTE on ' || p.oid::regprocedure::text || ', which ' || min(u.name) || ' calls',
        format('GRANT EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, current_user)
@@ -77,8 +78,10 @@ class MissingRight(msgspec.Struct, frozen=True):
 
 
 async def missing_rights(session: Session, target: TargetTable) -> list[MissingRight]:
-    """Return what the session's role lacks to copy rows into a target. Raises psycopg.Error."""
-    rows = await session.execute(_MISSING, [target.table, list(target.columns)])
+    """Return what the session's role lacks to write rows into a target. Raises psycopg.Error."""
+    needed = [(right, name) for right, names in target.rights.items() for name in names]
+    given = [[right for right, _ in needed], [name for _, name in needed]]
+    rows = await session.execute(_MISSING, [target.table, list(target.columns), *given])
     return [MissingRight(*row) for row in rows]
 
 

@@ -26,6 +26,9 @@ _READ_ONLY = """SELECT pg_is_in_recovery(), current_user, quote_ident(current_us
 FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'"""
 _TARGET = """SELECT c.relkind, row_security_active(c.oid), quote_ident(current_user)
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+_TEMPORARY = """SELECT current_user,
+    has_database_privilege(current_database(), 'TEMPORARY'),
+    format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), current_user)"""
 _INGEST = """SELECT current_user, quote_ident(current_user), EXISTS (
     SELECT FROM pg_catalog.pg_roles r
     WHERE r.rolname = 'sqs2pg_ingest' AND pg_has_role(r.oid, 'USAGE'))"""
@@ -84,6 +87,11 @@ async def _reason(
     for target in targets:
         if target.name == refusal.table:
             return await _of_target(session, target, state)
+    if state == INSUFFICIENT_PRIVILEGE and not refusal.table and any(t.merge for t in targets):
+        [(role, may, grant)] = await session.execute(_TEMPORARY)
+        if not may:
+            what = f"the login {role} may not make temporary tables, in which rows are staged"
+            return _Reason(what, grant)
     return await _of_books(session, refusal) if state == INSUFFICIENT_PRIVILEGE else None
 
 
@@ -112,6 +120,11 @@ async def _of_target(session: Session, target: TargetTable, state: str) -> _Reas
             "under it, whatever the policies are",
             f"ALTER ROLE {role} BYPASSRLS (as a superuser); or have the table's owner write, "
             "without FORCE ROW LEVEL SECURITY",
+        )
+    if state == "42P10":
+        return _Reason(
+            f"{target.name} has no unique index of its key any more",
+            "run `sqs2pg check`: it prints the CREATE UNIQUE INDEX",
         )
     if kind == "f":
         return _Reason(

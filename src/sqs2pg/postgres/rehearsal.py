@@ -20,6 +20,7 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.ledger import Ledger
 from sqs2pg.postgres.slow_path import CONSTRAIN
 from sqs2pg.postgres.sqlstate import DatabaseFault, diagnose
+from sqs2pg.postgres.target_copy import TargetCopy
 
 MARK = "/* rehearsal */"
 """After BEGIN, for who reads the server's log or what is on the wire."""
@@ -51,10 +52,10 @@ async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None
             await ledger.claim(session, (), ())
             needs = "EXECUTE of mark_quarantined, which works"
             await ledger.mark_quarantined(session, ())
-            needs = "INSERT"
-            for target in plan.targets:
-                table = target.name
-                await session.copy(target.copy_statement(), "")
+            targets = TargetCopy(plan.targets)
+            for number, target in enumerate(plan.targets):
+                table, needs = target.name, target.needs
+                await targets.touch(session, number)
             if vault is not None:
                 table = "pii.value"
                 await vault.rehearse(session)

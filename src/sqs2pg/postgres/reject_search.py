@@ -49,6 +49,7 @@ async def find_rejected(
         return {}
     search = _Search(session, targets, rows, rejecting)
     await session.execute("SAVEPOINT sqs2pg_rows")
+    targets.save()
     return await search.run(suspected)
 
 
@@ -150,6 +151,7 @@ class _Search:
                 raise
         if fault is not None:
             await self._session.execute("ROLLBACK TO SAVEPOINT sqs2pg_rows")
+            self._targets.rewind()
             self._placed = self._saved
             if fault.sqlstate in COLUMN_STATES and not self._locked:
                 await self._lock()
@@ -158,6 +160,7 @@ class _Search:
         self._placed = end
         if self._rejected and end - self._saved > _KEEP_ROWS and end < len(self._rows):
             await self._session.execute("RELEASE SAVEPOINT sqs2pg_rows; SAVEPOINT sqs2pg_rows")
+            self._targets.save()
             self._saved = end
         return None
 
@@ -166,6 +169,7 @@ class _Search:
         await self._session.execute("RELEASE SAVEPOINT sqs2pg_rows")
         await self._targets.lock(self._session, self._rows)
         await self._session.execute("SAVEPOINT sqs2pg_rows")
+        self._targets.save()
         self._locked = True
 
     def _all_alike(self) -> bool:

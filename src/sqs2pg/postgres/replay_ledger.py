@@ -20,7 +20,8 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.ledger import MARK_QUARANTINED, MESSAGE_OF_KEY
 from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.sqlstate import explained
-from sqs2pg.postgres.target_copy import RowCounts
+from sqs2pg.postgres.tally import enter_batch
+from sqs2pg.postgres.target_copy import TargetChanges
 
 BATCH_MAX = 500
 BATCH_BYTES_MAX = 32 * 2**20
@@ -47,11 +48,6 @@ _DONE = "UPDATE sqs2pg.quarantine SET replayed_at = now() WHERE id = ANY(%s)"
 _STILL_BAD = """UPDATE sqs2pg.quarantine q
 SET reason = e.reason, detail = e.detail, attempts = q.attempts + 1
 FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (id, reason, detail) WHERE q.id = e.id"""
-# Messages by how the ledger's counts change, rows by how many were added.
-_TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, written, quarantined, target_rows, dropped)
-VALUES (%s, 'replay', %s, %s, %s, %s)"""
-_TALLY_OTHER = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, target)
-VALUES (%s, 'replay', %s, %s)"""
 
 
 class SealedEntry(msgspec.Struct):
@@ -173,7 +169,7 @@ class Flip:
         session: Session,
         written: Sequence[Row],
         faults: Mapping[str, PermanentFault],
-        added: RowCounts,
+        changes: TargetChanges,
     ) -> None:
         """Note in the quarantine and in the tally what became of the batch.
 
@@ -187,11 +183,10 @@ class Flip:
             details = [fault.detail for fault in faults.values()]
             await session.execute(_STILL_BAD, [ids, codes, details])
         flipped, claimed = len(self.flipped), len(self.claimed)
-        if flipped or added.first or added.dropped:
-            counts = [flipped + claimed, -flipped, added.first, added.dropped]
-            await session.execute(_TALLY, [self._pipeline, *counts])
-        for name, rows in added.others:
-            await session.execute(_TALLY_OTHER, [self._pipeline, rows, name])
+        if flipped or changes.dropped or any(changes.total):
+            # Messages by how the ledger's counts change.
+            counts = {"written": flipped + claimed, "quarantined": -flipped}
+            await session.execute(enter_batch(self._pipeline, changes, **counts, kind="replay"))
 
 
 def _without(rows: Sequence[Row], keys: Collection[str]) -> list[Row]:

@@ -1,6 +1,7 @@
 """Write: an encoded batch -> PostgreSQL, in one transaction with its ledger entries.
 
-COPY path: copy the ledger entries, the rows and the quarantine straight in. Slow path, taken when
+COPY path: copy the ledger entries, the rows and the quarantine straight in; rows of a state table
+are staged and merged (`state_table.py`), on both paths. Slow path, taken when
 the COPY path fails: claim the keys (what the ledger has already is a duplicate), find the rows that
 the database rejects, quarantine them, commit the rest.
 
@@ -26,7 +27,7 @@ import psycopg
 
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.mapping.encoder import Encoded
-from sqs2pg.message import DeadLetter, Outcome, Row
+from sqs2pg.message import DeadLetter, Outcome, Row, RowChanges
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import Session, Transaction
 from sqs2pg.postgres.ledger import Claim, Ledger, attach_days
@@ -44,7 +45,7 @@ from sqs2pg.postgres.sqlstate import (
     transient,
 )
 from sqs2pg.postgres.tally import enter_batch
-from sqs2pg.postgres.target_copy import RowCounts, TargetCopy
+from sqs2pg.postgres.target_copy import TargetChanges, TargetCopy, TargetTable
 from sqs2pg.settings import write_limit_s
 
 SealRejected = Callable[[str, PermanentFault], DeadLetter]
@@ -94,6 +95,8 @@ class BatchResult(NamedTuple):
     """One outcome for each key. None: the units with rows are written, the others quarantined."""
     rejected: Sequence[DeadLetter] = ()
     """Of the rows that the database rejected."""
+    rows: RowChanges = RowChanges()
+    """What its rows did, in all tables together."""
 
     @property
     def slow(self) -> bool:
@@ -131,6 +134,16 @@ class Sink:
         self._targets = TargetCopy(plan.targets)
         self._ledger = Ledger(plan.id, undated=plan.undated, dedupe=plan.dedupe)
         self._transactions = BatchTransactions(plan, vault)
+
+    def use_targets(self, targets: tuple[TargetTable, ...]) -> bool:
+        """Write to the tables as they are now; return whether they differ.
+
+        Where they do, a transaction under way must not go on.
+        """
+        if targets == self._whole_plan.targets:
+            return False
+        self.use(msgspec.structs.replace(self._whole_plan, targets=targets), self._vault)
+        return True
 
     @contextmanager
     def probing(self, timeout_s: int) -> Iterator[None]:
@@ -175,7 +188,7 @@ class Sink:
 
     async def _try(self, path: Awaitable[_Done]) -> _Done | DatabaseFault:
         """Follow one path to its end; return its fault where another path may do better."""
-        self._targets.writing = ""
+        self._targets.begin()
         try:
             return await self._limited(path)
         except psycopg.Error as error:
@@ -219,9 +232,10 @@ class Sink:
                 chosen = {row.message_id for row in encoded.rows} if dead else None
                 marks = await self._vault.seal(self.session, encoded.originals, chosen)
             await copy_dead_letters(self.session, dead, self._plan.id)
+            changes = self._targets.changes(encoded.dropped)
             await self._commit(
                 transaction,
-                self._targets.count(encoded.targets, encoded.dropped),
+                changes,
                 encoded.count,
                 quarantined=len(dead),
                 duplicate=len(encoded.repeats) + batch.known,
@@ -230,7 +244,7 @@ class Sink:
         if encoded.count:
             self._streak.note(Rejections())
         self._remember(marks)
-        return BatchResult()
+        return BatchResult(rows=changes.total)
 
     async def _write_slow(self, batch: Batch, before: DatabaseFault | None) -> BatchResult:
         encoded = batch.encoded
@@ -251,9 +265,10 @@ class Sink:
             quarantined = [*claim.dead, *rejected]
             await copy_dead_letters(self.session, quarantined, self._plan.id)
             settled = len(written) + len(quarantined)
+            changes = self._targets.changes(sum(row.dropped for row in written))
             await self._commit(
                 transaction,
-                self._targets.count_rows(written),
+                changes,
                 len(written),
                 quarantined=len(quarantined),
                 duplicate=len(outcomes) - settled + len(encoded.repeats) + batch.known,
@@ -264,7 +279,7 @@ class Sink:
         self._remember(marks)
         outcomes.update(dict.fromkeys(map(_by_key, written), Outcome.WRITTEN))
         outcomes.update(dict.fromkeys(map(_by_key, quarantined), Outcome.QUARANTINED))
-        return BatchResult(outcomes, rejected)
+        return BatchResult(outcomes, rejected, changes.total)
 
     async def _search(
         self, batch: Batch, taken: Sequence[Row], before: DatabaseFault | None
@@ -291,7 +306,7 @@ class Sink:
     async def _commit(
         self,
         transaction: Transaction,
-        counts: RowCounts,
+        changes: TargetChanges,
         written: int,
         *,
         quarantined: int = 0,
@@ -301,7 +316,7 @@ class Sink:
         """Enter the batch in the tally and commit, in one exchange that begins with `first`."""
         began = time.perf_counter()
         entry = enter_batch(
-            self._plan.id, counts, written=written, quarantined=quarantined, duplicate=duplicate
+            self._plan.id, changes, written=written, quarantined=quarantined, duplicate=duplicate
         )
         await transaction.commit(*filter(None, (first, self.note)), entry)
         self.commit_s = time.perf_counter() - began

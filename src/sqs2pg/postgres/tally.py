@@ -6,21 +6,37 @@ several statements at once only without parameters.
 
 from __future__ import annotations
 
+from sqs2pg.message import RowChanges
 from sqs2pg.postgres.identifiers import quote_literal
-from sqs2pg.postgres.target_copy import RowCounts
+from sqs2pg.postgres.target_copy import TargetChanges
 
-_INTO = """INSERT INTO sqs2pg.tally
-    (pipeline, written, quarantined, duplicate, target_rows, dropped, target)"""
+_ROWS = ", ".join(f"rows_{name}" for name in RowChanges._fields)
+_INTO = f"""INSERT INTO sqs2pg.tally
+    (pipeline, kind, written, quarantined, duplicate, dropped, target, target_rows, {_ROWS})"""
 
-ENTER_NOTHING = f"{_INTO} SELECT 0, 0, 0, 0, 0, 0, NULL WHERE false"
+ENTER_NOTHING = f"""{_INTO}
+SELECT 0, 'batch', 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0 WHERE false"""
 """As `enter_batch`, without a row: fails where that would, for want of a table or of a right."""
 
 
 def enter_batch(
-    pipeline: int, counts: RowCounts, *, written: int, quarantined: int, duplicate: int
+    pipeline: int,
+    changes: TargetChanges,
+    *,
+    written: int,
+    quarantined: int,
+    duplicate: int = 0,
+    kind: str = "batch",
 ) -> str:
-    """Return the INSERT for one batch; `counts` are its rows, the other numbers its messages."""
-    first = f"({pipeline}, {written}, {quarantined}, {duplicate}, {counts.first}, {counts.dropped}"
-    rows = [f"{first}, NULL)"]
-    rows += [f"({pipeline}, 0, 0, 0, {n}, 0, {quote_literal(name)})" for name, n in counts.others]
+    """Return the INSERT for one batch; `changes` are of its rows, the numbers of its messages."""
+    counts = f"{written}, {quarantined}, {duplicate}, {changes.dropped}"
+    rows = [f"({pipeline}, '{kind}', {counts}, NULL, {_numbers(changes.first)})"]
+    rows += [
+        f"({pipeline}, '{kind}', 0, 0, 0, 0, {quote_literal(name)}, {_numbers(one)})"
+        for name, one in changes.others
+    ]
     return f"{_INTO} VALUES {', '.join(rows)}"
+
+
+def _numbers(changes: RowChanges) -> str:
+    return ", ".join(map(str, (changes.added, *changes)))

@@ -1,4 +1,4 @@
-"""COPY into the target tables.
+"""Write rows into the target tables: by COPY, or staged and merged (`state_table.py`).
 
 A batch's rows may go to several tables. All of them are written in the batch's own transaction,
 and the server's count of each COPY is compared with what was sent: a trigger that swallows rows is
@@ -13,9 +13,10 @@ from typing import NamedTuple
 import msgspec
 
 from sqs2pg.mapping.encoder import CopyText, copy_texts, parts_of
-from sqs2pg.message import Row
+from sqs2pg.message import Row, RowChanges
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier
+from sqs2pg.postgres.state_table import Merge
 
 
 class TargetTable(msgspec.Struct, frozen=True):
@@ -27,42 +28,96 @@ class TargetTable(msgspec.Struct, frozen=True):
     """Its columns, in the order of a line's cells."""
     name: str = ""
     """`schema.table` as the catalog and the books have it."""
+    merge: Merge | None = None
+    """How its lines are merged by key; None: it takes every line."""
+
+    @property
+    def needs(self) -> str:
+        """The privileges on the table that its statements need."""
+        return ", ".join(self.rights)
+
+    @property
+    def rights(self) -> dict[str, tuple[str, ...]]:
+        """The same, each with the columns that it is for."""
+        return {"INSERT": self.columns} if self.merge is None else self.merge.rights
 
     def copy_statement(self) -> str:
         """Return the COPY statement for its lines."""
+        if self.merge is not None:
+            return self.merge.copy_statement()
         names = ", ".join(map(quote_identifier, self.columns))
         return f"COPY {self.table} ({names}) FROM STDIN"
 
 
-class RowCounts(NamedTuple):
-    """How many rows went to each target."""
+class TargetChanges(NamedTuple):
+    """What a transaction did to the targets."""
 
-    first: int
-    others: list[tuple[str, int]]
-    """Name and rows of each further target that got any."""
+    first: RowChanges
+    others: list[tuple[str, RowChanges]]
+    """Name and changes of each further target that got any lines."""
     dropped: int
+    """Records that went to none."""
+
+    @property
+    def total(self) -> RowChanges:
+        """What it did to all of them together."""
+        total = self.first
+        for _, changes in self.others:
+            total = total.plus(changes)
+        return total
 
 
 class TargetCopy:
-    """Writes rows to their targets. Part of the caller's transaction."""
+    """Writes rows to their targets. Part of the caller's transaction, which `begin` precedes."""
 
     def __init__(self, targets: Sequence[TargetTable]) -> None:
+        self._targets = targets
         self._statements = [target.copy_statement() for target in targets]
         self._names = [target.name for target in targets]
+        self._saved: list[RowChanges] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what an earlier transaction did."""
         self.at = 0
         """The index of the target of the last COPY, which an error is about."""
         self.writing = ""
         """The name of that target; empty before the first COPY of a transaction."""
+        self._staged: set[int] = set()
+        self._changes = [RowChanges()] * len(self._targets)
+        self.save()
+
+    def save(self) -> None:
+        """Note that the caller has set a savepoint."""
+        self._saved = list(self._changes)
+
+    def rewind(self) -> None:
+        """Note that the caller went back to its savepoint."""
+        self._changes = list(self._saved)
 
     async def copy(self, session: Session, texts: Sequence[CopyText]) -> bool:
-        """COPY each target's lines; return whether the server kept every row.
+        """Write each target's lines; return whether the server kept every row.
 
         Raises psycopg.Error.
         """
         for target, (text, rows) in enumerate(texts):
-            self.at, self.writing = target, self._names[target]
-            if rows and await session.copy(self._statements[target], text) != rows:
+            if rows and not await self._copy(session, target, text, rows):
                 return False
+        return True
+
+    async def _copy(self, session: Session, target: int, text: bytes, rows: int) -> bool:
+        self.at, self.writing = target, self._names[target]
+        merge = self._targets[target].merge
+        if target in self._staged and merge is not None:
+            await session.execute(merge.clear())
+        if await session.copy(self._statements[target], text) != rows:
+            return False
+        changes = RowChanges(inserted=rows)
+        if merge is not None:
+            self._staged.add(target)
+            [(inserted, written)] = await session.execute(merge.apply())
+            changes = merge.changes(rows, inserted, written)
+        self._changes[target] = self._changes[target].plus(changes)
         return True
 
     async def copy_rows(self, session: Session, rows: Sequence[Row]) -> bool:
@@ -72,27 +127,21 @@ class TargetCopy:
     async def lock(self, session: Session, rows: Sequence[Row]) -> None:
         """Keep the rows' tables as they are until the transaction ends. Raises psycopg.Error.
 
-        An empty COPY takes the same lock as rows, and needs no privilege that rows do not need.
-        LOCK TABLE needs one on the whole table.
+        Without lines a COPY, or the INSERT of a merge, takes the same lock as with them, and needs
+        no privilege that rows do not need. LOCK TABLE needs one on the whole table.
         """
         for target in sorted({part.target for row in rows for part in parts_of(row)}):
-            self.at, self.writing = target, self._names[target]
-            await session.copy(self._statements[target], "")
+            await self.touch(session, target)
+
+    async def touch(self, session: Session, target: int) -> None:
+        """Send a target's statements without lines. Raises psycopg.Error."""
+        await self._copy(session, target, b"", 0)
 
     def lines(self, row: Row) -> int:
         """Return how many lines of a row went to the target of the last COPY."""
         return sum(part.count for part in parts_of(row) if part.target == self.at)
 
-    def count(self, texts: Sequence[CopyText], dropped: int) -> RowCounts:
-        """Return the lines by target; `dropped` records beside them went to none."""
-        others = [(name, t.rows) for name, t in zip(self._names[1:], texts[1:], strict=True)]
-        return RowCounts(texts[0].rows, [one for one in others if one[1]], dropped)
-
-    def count_rows(self, rows: Sequence[Row]) -> RowCounts:
-        """As `count`, of rows."""
-        counts = [0] * len(self._names)
-        for row in rows:
-            for part in parts_of(row):
-                counts[part.target] += part.count
-        texts = [CopyText(b"", count) for count in counts]
-        return self.count(texts, sum(row.dropped for row in rows))
+    def changes(self, dropped: int) -> TargetChanges:
+        """Return what was done since `begin`; `dropped` records beside it went to none."""
+        others = list(zip(self._names[1:], self._changes[1:], strict=True))
+        return TargetChanges(self._changes[0], [one for one in others if any(one[1])], dropped)

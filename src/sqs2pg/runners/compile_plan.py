@@ -94,7 +94,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
 
     async def _refresh(
         self, session: Session, masks: list[list[Operator | None]]
-    ) -> tuple[Encoder, Columns]:
+    ) -> tuple[Encoder, Columns, tuple[TargetTable, ...]]:
         """Compile the encoder against the tables as they are now.
 
         Raises TransientFault where they do not fit it. Somebody changes the database, or restarts
@@ -102,7 +102,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         """
         settings = self.settings
         try:
-            _, columns = await target_tables(session, settings, narrowed=True)
+            targets, columns = await target_tables(session, settings, narrowed=True)
             encoder = self._encoder(masks, columns)
         except SettingsError as error:
             raise TransientFault(
@@ -113,7 +113,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
                 column=error.column,
             ) from None
         logger.info("the target's columns were read again", table=settings.table_names)
-        return encoder, columns
+        return encoder, columns, tuple(targets)
 
     async def compile_checked(self, session: Session, keyring: Keyring) -> Compiled:
         """Return the plan under the versions that are active in the database by now.

@@ -34,7 +34,7 @@ from sqs2pg.errors import (
     TransientFault,
     unforeseen,
 )
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.consumer import COUNTED, Totals
 from sqs2pg.runners.autoscaler import Load, Scaler
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
@@ -50,7 +50,6 @@ STOP_MARGIN_S = 15.0
 """Added to the grace period: a consumer that has not stopped by then is killed."""
 PROBE_S = 10.0
 """How long the cluster may take to accept a connection."""
-_COUNTED = ("received", "written", "duplicate", "quarantined", "released")
 
 logger = structlog.get_logger(__name__)
 
@@ -254,7 +253,7 @@ class FleetDriver:
         """The sum of what all consumers did, including those that have ended."""
         total = Totals()
         for part in (*self._past, *(one.totals for one in self._placed)):
-            for name in _COUNTED:
+            for name in COUNTED:
                 setattr(total, name, getattr(total, name) + part.get(name, 0))
             total.isolated = sorted({*total.isolated, *part.get("isolated", [])})
             total.busy_seconds = max(total.busy_seconds, part.get("busy_seconds", 0.0))

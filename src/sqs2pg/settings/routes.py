@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from sqs2pg.settings.fields import JSON_NAME, NO_NUL, Constant, Declared, Field, Section
+from sqs2pg.settings.write_modes import APPEND, WriteMode
 
 
 class When(Section, frozen=True):
@@ -33,7 +34,7 @@ class When(Section, frozen=True):
     exists: bool | None = None
 
 
-class Route(Section, frozen=True):
+class Route(WriteMode, frozen=True):
     """`[[route]]`: the records that go to one table. A record goes to every route that takes it,
     unless it is dropped.
     """
@@ -81,6 +82,15 @@ class Target(msgspec.Struct, frozen=True):
     when: When | None = None
     route: str = ""
     """Its route as faults and errors name it, such as `route[0]`; "" without one."""
+    write: WriteMode = APPEND
+
+    @property
+    def updated_columns(self) -> tuple[str, ...]:
+        """The columns that a newer row changes in mode "upsert", in the mapping's order."""
+        write = self.write
+        columns = [field.column for field in self.fields]
+        wanted = {*(write.update or columns), write.newer}
+        return tuple(name for name in columns if name in wanted and name not in write.key)
 
 
 class Filter(msgspec.Struct, frozen=True):

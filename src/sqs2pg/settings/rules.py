@@ -18,6 +18,7 @@ from sqs2pg.settings.mask_rules import check_fields, shared_source
 from sqs2pg.settings.message_rules import check_message_sources, check_of_body
 from sqs2pg.settings.routes import Route
 from sqs2pg.settings.sections import Settings
+from sqs2pg.settings.write_rules import check_write_modes
 
 
 def cross_check(settings: Settings) -> None:
@@ -51,6 +52,7 @@ def cross_check(settings: Settings) -> None:
         )
     check_of_body(settings)
     _check_subject(settings)
+    check_write_modes(settings)
 
 
 def _check_subject(settings: Settings) -> None:

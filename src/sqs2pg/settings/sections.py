@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta
 
 from sqs2pg.message import ALWAYS_ASKED
@@ -31,6 +32,7 @@ from sqs2pg.settings.fields import (
     read_of_message,
 )
 from sqs2pg.settings.routes import DeclaredRoute, Filter, Route, Target
+from sqs2pg.settings.write_modes import APPEND, WriteMode
 
 _PORT = r"([1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 """0 to 65535."""
@@ -70,7 +72,7 @@ class SourceSettings(Section, frozen=True):
     ] = None
 
 
-class SinkSettings(Section, frozen=True):
+class SinkSettings(WriteMode, frozen=True):
     """`[sink]`: the database and the target table."""
 
     dsn: Annotated[
@@ -402,11 +404,12 @@ class Settings(Section, frozen=True):
         """The tables that rows go to: one, or one per route."""
         if self.routed:
             return tuple(
-                Target(route.table, _mapped(route.field), route.explode, route.when, place)
-                for place, route in self._routes
-                if not route.drop
+                Target(r.table, _mapped(r.field, r), r.explode, r.when, place, r.write)
+                for place, r in self._routes
+                if not r.drop
             )
-        return (Target(self.sink.table, _mapped(self.field) or USER_LOGINS, self.explode),)
+        fields = _mapped(self.field or USER_LOGINS, self.sink) or USER_LOGINS
+        return (Target(self.sink.table, fields, self.explode, write=self.sink.write),)
 
     @property
     def routed(self) -> bool:
@@ -469,5 +472,12 @@ class Settings(Section, frozen=True):
         return tuple(field for target in self.targets for field in target.fields)
 
 
-def _mapped(fields: Iterable[Field]) -> tuple[Field, ...]:
-    return tuple(field for field in fields if field.mask != DROP)
+def _mapped(fields: Iterable[Field], write: WriteMode = APPEND) -> tuple[Field, ...]:
+    """Return the fields that go to a column. Those of the key are required, or have a default."""
+    return tuple(
+        msgspec.structs.replace(field, required=True)
+        if field.column in write.key and field.default is None
+        else field
+        for field in fields
+        if field.mask != DROP
+    )

@@ -17,6 +17,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from sqs2pg import __version__
+from sqs2pg.message import RowChanges
 from sqs2pg.postgres.unknown_fields import UnknownField
 from sqs2pg.postgres.workers import Reason, Worker
 from sqs2pg.status.probes import ProbeResults
@@ -26,6 +27,7 @@ from sqs2pg.telemetry.metrics import LAG_SECONDS, STAGES
 COUNTS = (
     *("received", "written", "duplicate", "quarantined", "released", "deleted"),
     *("lease_extensions", "leases_lost", "deletes_failed"),
+    *(f"rows_{name}" for name in RowChanges._fields),
 )
 GAUGES = (
     *("in_flight_messages", "in_flight_bytes", "last_poll_timestamp_seconds"),
@@ -41,6 +43,7 @@ _NAMES = {
     "sqs2pg_lease_extensions_total": "lease_extensions",
     "sqs2pg_leases_lost_total": "leases_lost",
     "sqs2pg_deletes_failed_total": "deletes_failed",
+    **{f"sqs2pg_rows_{name}_total": f"rows_{name}" for name in RowChanges._fields},
 }
 LAG_BOUNDS = (*map(float, LAG_SECONDS), math.inf)
 
@@ -73,7 +76,7 @@ class Snapshot(msgspec.Struct):
     ready: dict[str, ReadinessCheck] = {}
     """The answer of `/readyz`, by check."""
     counts: dict[str, float] = {}
-    """By the names of `COUNTS`, in messages."""
+    """By the names of `COUNTS`, in messages; `rows_…` in rows."""
     stages: dict[str, StageTime] = {}
     """By the names of `STAGES`, and `commit`, which is part of `write`."""
     lag: list[float] = []

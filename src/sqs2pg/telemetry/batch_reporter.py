@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sqs2pg.errors import PermanentFault, TransientFault
-from sqs2pg.message import Message, Outcome, OutcomeCounts
+from sqs2pg.message import Message, Outcome, OutcomeCounts, RowChanges
 from sqs2pg.telemetry.batch_log import BatchLog, BatchReport
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -73,12 +73,18 @@ class BatchReporter:
             self._metrics.fields_unknown.labels(type_).inc(count)
 
     def committed(
-        self, outcomes: list[Outcome], oldest_ms: int | None, commit_s: float, *, slow: bool
+        self,
+        outcomes: list[Outcome],
+        oldest_ms: int | None,
+        commit_s: float,
+        *,
+        slow: bool,
+        rows: RowChanges,
     ) -> None:
         """End a batch that is committed.
 
         `oldest_ms`: the oldest SentTimestamp, duplicates that were known before apart; 0 where a
-        message has none. `slow`: it took the sink's slow path.
+        message has none. `slow`: it took the sink's slow path. `rows`: what its rows did.
         """
         report, now = self._report, time.time()
         assert report is not None
@@ -92,6 +98,7 @@ class BatchReporter:
             self._metrics.oldest_sent_ms = oldest_ms
             report.lag_s = max(0.0, now - oldest_ms / 1000)
         self._metrics.observe_batch(report, now)
+        self._metrics.count_rows(rows)
         if self._trace:
             self._trace.end(report)
         self._batch_log.committed(report)

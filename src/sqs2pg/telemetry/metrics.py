@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from sqs2pg.errors import Stage
-from sqs2pg.message import Outcome
+from sqs2pg.message import Outcome, RowChanges
 from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.unknown_tally import UnknownTally
 
@@ -30,6 +30,16 @@ STAGES = ("receive", "decode", "mask", "write", "acknowledge")
 """The labels of `batch_seconds`: time of a request for the first and last, else of a batch."""
 FAULTS_MAX = 200
 """Different (stage, code) pairs that are counted by name; later ones are counted as `other`."""
+
+
+_ROW_CHANGES = {
+    "inserted": "Rows added to tables",
+    "updated": "Rows that changed the row of their key",
+    "superseded": "Rows older than the row of their key, which changed nothing",
+    "ignored": "Rows whose key the table had, with mode ignore",
+    "deleted": "Rows that deleted the row of their key",
+}
+"""What is counted of rows, in the order of `RowChanges`."""
 
 
 class RequestMetrics(Collector):
@@ -108,6 +118,7 @@ class Metrics:
         registry.register(self.requests)
         self.outcomes = counter("messages_outcome", "Deliveries by how they ended", "outcome")
         self.faults = counter("faults", "Faults by stage and code", "stage", "code")
+        self._rows = [counter(f"rows_{name}", text) for name, text in _ROW_CHANGES.items()]
         self.fields_dropped = counter(
             "fields_dropped",
             "Fields that were present and are declared as dropped, by source",
@@ -201,6 +212,12 @@ class Metrics:
     def count_released(self, messages: int) -> None:
         """Count messages that were released to the queue."""
         self._outcomes[Outcome.RELEASED].inc(messages)
+
+    def count_rows(self, changes: RowChanges) -> None:
+        """Count what the rows of a batch did in their tables."""
+        for counter, count in zip(self._rows, changes, strict=True):
+            if count:
+                counter.inc(count)
 
     def observe_batch(self, report: BatchReport, now: float) -> None:
         """Count a batch that was committed at `now`, seconds since the epoch."""

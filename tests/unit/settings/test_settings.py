@@ -29,6 +29,11 @@ FIELD = '[[field]]\nsource = "a"\ncolumn = "a"\n'
 DROPPED = "[[field]]\nsource = 'a'\nmask = 'drop'\n"
 A = {"source": "a", "column": "a"}
 JSONB = A | {"type": "jsonb"}
+IGNORE = "sink.mode = 'ignore'\nsink.key = ['user_id']\n"
+OF_USERS = "sink.mode = 'upsert'\nsink.key = ['user_id']\n"
+OF_A_KEY = OF_USERS.replace("user_id", "a")
+OF_B = "[[field]]\nsource = 'b'\ncolumn = 'b'\n"
+ROUTE = "[[route]]\ntable = 't'\n[[route.field]]\nsource = 'a'\ncolumn = 'a'\n"
 OF_A = "[vault]\nenabled = true\nsubject = 'a'\n"
 
 Write = Callable[[str], Path]
@@ -75,11 +80,23 @@ def get(settings: Settings, section: str, key: str) -> Any:
 
 OF_ANY_TEXTS = ("s3_buckets",)
 """Lists of texts; one text is a list of it."""
+OF_COLUMNS = ("key", "newer", "update")
+"""Texts, or lists of them, that name columns of the mapping."""
+UPSERT = {"mode": "upsert", "key": ["user_id"]}
+NEEDS: dict[str, dict[str, Any]] = {
+    "s3_delete": {"s3_buckets": ["b"]},
+    "mode": {"key": ["user_id"]},
+    "key": {"mode": "ignore"},
+    **dict.fromkeys(("newer", "update", "keep_if_null"), UPSERT),
+}
+"""What a key needs beside it in its section."""
 
 
 def takes_any_text(section: str, key: str) -> bool:
     text = isinstance(get(Settings(), section, key), str) or key in OF_ANY_TEXTS
     return text and key not in (
+        *OF_COLUMNS,
+        "mode",
         "unknown_fields",
         "unmatched",
         "provider",
@@ -175,6 +192,8 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
     choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
     choices |= {"s3_buckets": ("one", "two"), "level": "debug", "format": "json"}
+    choices |= {"mode": "upsert", "key": ("locale", "user_id")}
+    choices |= {"newer": "create_date", "update": ("locale",)}
     choices |= {"records": "lines", "partition_every": "day", "partition_by": "create_date"}
     if key in choices:
         value: Any = choices[key]
@@ -187,10 +206,14 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     else:
         value = "other"
     assert value != default
-    more = 's3_buckets = ["b"]' if key == "s3_delete" else ""  # the one needs the other
+    needs = NEEDS.get(key, {})
+    more = "".join(f"{name} = {json.dumps(needed)}\n" for name, needed in needs.items())
     from_file = load(write(toml(section, key, json.dumps(value)) + more), {})
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    environ = {variable("envelope", "s3_buckets"): "b"} if more else {}
+    environ = {
+        variable(section, name): ",".join(needed) if isinstance(needed, list) else needed
+        for name, needed in needs.items()
+    }
     from_environment = load(None, environ | {variable(section, key): text})
     assert get(from_file, section, key) == get(from_environment, section, key) == value
 
@@ -285,6 +308,8 @@ def test_a_wrong_type_is_reported_without_the_value(write: Write, section: str, 
         taken = get(load(write(toml(section, key, f'"{CANARY}"')), {}), section, key)
         assert taken in (CANARY, (CANARY,))
         wrong = wrong[key in OF_ANY_TEXTS :]
+    elif key in OF_COLUMNS:
+        wrong = wrong[key != "newer" :]
     else:
         wrong.append(f'"{CANARY}"')
     for value in wrong:
@@ -301,6 +326,8 @@ def test_a_wrong_value_in_the_environment_is_reported_by_the_variable_s_name(
     name = variable(section, key)
     if takes_any_text(section, key):
         assert get(load(None, {name: CANARY}), section, key) in (CANARY, (CANARY,))
+    elif key in OF_COLUMNS:  # a text, which another rule refuses
+        assert f"{section}.{key}" in refused(environ={name: CANARY}).what
     else:
         assert name in refused(environ={name: CANARY}).what
 
@@ -634,6 +661,36 @@ def test_settings_are_frozen() -> None:
         ),
         ("[envelope]\nlayers = ['s3']\ns3_delete = true", "s3_buckets names no bucket"),
         ("[envelope]\nlayers = ['auto']\ns3_delete = true", "s3_buckets names no bucket"),
+        ("sink.mode = 'upsert'", "sink.key names no column"),
+        ("sink.mode = 'ignore'", "sink.key names no column"),
+        ("sink.key = ['user_id']", 'sink.key has no effect with mode = "append"'),
+        ("sink.newer = 'user_id'", 'sink.newer has no effect with mode = "append"'),
+        (IGNORE + "sink.update = ['locale']", "sink.update has no effect"),
+        (IGNORE + "sink.keep_if_null = true", "sink.keep_if_null has no effect"),
+        (IGNORE + ROUTE, "there are [[route]] tables"),
+        (OF_USERS.replace("user_id", "nobody"), "sink.key names 'nobody'"),
+        (OF_USERS.replace("]", ", 'user_id']"), "names the column 'user_id' twice"),
+        (OF_USERS + "sink.newer = 'nobody'", "sink.newer names 'nobody'"),
+        (OF_USERS + "sink.newer = 'user_id'", "which is in sink.key"),
+        (OF_USERS + "sink.newer = 'masked_ip'", "masks have no order"),
+        (OF_USERS + "sink.update = ['nobody']", "sink.update names 'nobody'"),
+        (OF_USERS + "sink.update = ['user_id']", "which is in sink.key"),
+        (OF_USERS + "sink.partition_by = 'create_date'", "which is not in key"),
+        (OF_A_KEY + FIELD, "an upsert has nothing to change"),
+        (OF_A_KEY + FIELD + "mask = 'encrypt'", "does not give equal values equal masks"),
+        (OF_A_KEY + FIELD + "mask = 'redact'", "does not give equal values equal masks"),
+        (OF_A_KEY + "sink.newer = 'b'\n" + FIELD + OF_B + "type = 'jsonb'", "no order of versions"),
+        (
+            OF_A_KEY
+            + "sink.newer = 'b'\n"
+            + FIELD
+            + OF_B.replace("'b'", "'sqs:SequenceNumber'", 1),
+            "9 would be newer than 10",
+        ),
+        (
+            OF_A_KEY + "sink.newer = 'b'\n" + FIELD + OF_B.replace("'b'", "'sqs:SentTimestamp'", 1),
+            "9 would be newer than 10",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together(write: Write, text: str, what: str) -> None:
@@ -689,6 +746,24 @@ def test_settings_that_fit_together_are_taken_as_they_are_written(
     assert settings.fields == expected
     assert settings.dropped == dropped
     assert (settings.vault.subject if settings.vault.enabled else "") == subject
+
+
+def test_the_fields_of_a_key_are_required() -> None:
+    """A row without its key is nobody's; a default is a key, too."""
+    fields = [A, {"column": "b", "default": "x"}, {"source": "c", "column": "c"}]
+    sink = {"mode": "upsert", "key": ["a", "b"], "update": []}
+    [target] = load(None, {}, overrides={"field": fields, "sink": sink}, discover=False).targets
+    assert [field.required for field in target.fields] == [True, False, False]
+    assert target.updated_columns == ("c",)
+
+
+def test_each_route_has_its_own_mode() -> None:
+    fields = [A, {"source": "b", "column": "b"}, {"source": "v", "column": "v"}]
+    state = {"mode": "upsert", "key": ["a"], "newer": "v", "update": ["b"], "keep_if_null": True}
+    route = [{"table": "log", "field": fields}, {"table": "state", "field": fields} | state]
+    log, kept = load(None, {}, overrides={"route": route}, discover=False).targets
+    assert (log.write.mode, log.write.keeps_state) == ("append", False)
+    assert (kept.write.mode, kept.write.key, kept.updated_columns) == ("upsert", ("a",), ("b", "v"))
 
 
 def test_consent_may_come_from_the_environment(write: Write) -> None:

@@ -71,6 +71,9 @@ CREATE TABLE sqs2pg.target (
     baseline_rows bigint NOT NULL,          -- rows in the target before any pipeline's first row
     registered_at timestamptz NOT NULL DEFAULT now(),
     subject_column text,                    -- says whose a row is; NULL where none does
+    -- What the pipeline's settings say of a row whose key the table has. A filled table gets another
+    -- mode only with `migrate --change-mode`, which counts its rows anew.
+    mode          text NOT NULL DEFAULT 'append' CHECK (mode IN ('append', 'upsert', 'ignore')),
     PRIMARY KEY (pipeline, target)
 );
 
@@ -313,9 +316,17 @@ CREATE TABLE sqs2pg.tally (
     purged      bigint NOT NULL DEFAULT 0,   -- messages
     target      text,                        -- NULL: the pipeline's own target
     dropped     bigint NOT NULL DEFAULT 0,   -- records that no route took and the settings drop
+    -- What became of the target's lines. Of batches and replays, target_rows is the first of these
+    -- less the last.
+    rows_inserted   bigint NOT NULL DEFAULT 0,
+    rows_updated    bigint NOT NULL DEFAULT 0,
+    rows_superseded bigint NOT NULL DEFAULT 0,  -- older than the row of their key
+    rows_ignored    bigint NOT NULL DEFAULT 0,  -- the first row of their key stays
+    rows_deleted    bigint NOT NULL DEFAULT 0,
     -- Whoever may add rows must not make a sum that no bigint holds: it would stop `verify` and upkeep.
     CHECK (greatest(abs(written), abs(quarantined), abs(duplicate), abs(target_rows), abs(purged),
-                    abs(dropped)) <= 1000000000000)
+                    abs(dropped), abs(rows_inserted), abs(rows_updated), abs(rows_superseded),
+                    abs(rows_ignored), abs(rows_deleted)) <= 1000000000000)
 );
 -- A purge deletes the quarantine row and leaves the ledger's row as it was. The tally counts it, so
 -- that the books still balance.
@@ -343,9 +354,11 @@ BEGIN
         RETURNING *
     ), summed AS (
         INSERT INTO sqs2pg.tally (pipeline, kind, target, written, quarantined, duplicate, target_rows,
-                                  purged, dropped, at)
+                                  purged, dropped, rows_inserted, rows_updated, rows_superseded,
+                                  rows_ignored, rows_deleted, at)
         SELECT pipeline, kind, target, sum(written), sum(quarantined), sum(duplicate),
-               sum(target_rows), sum(purged), sum(dropped), max(at)
+               sum(target_rows), sum(purged), sum(dropped), sum(rows_inserted), sum(rows_updated),
+               sum(rows_superseded), sum(rows_ignored), sum(rows_deleted), max(at)
           FROM old GROUP BY pipeline, kind, target, (at AT TIME ZONE 'UTC')::date
     )
     SELECT count(*) INTO merged FROM old;

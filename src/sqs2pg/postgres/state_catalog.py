@@ -1,0 +1,100 @@
+"""What the catalog says of a state table: the types that its rows are staged in, its indexes."""
+
+from __future__ import annotations
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.identifiers import quote_identifier, quote_table
+from sqs2pg.postgres.sqlstate import retryable
+from sqs2pg.postgres.state_table import Merge
+from sqs2pg.settings import Target
+
+# Without their lengths: the table itself checks them, and they may change while we run. `character`
+# and `bit` would mean a length of one then.
+_TYPES = """SELECT a.attname,
+    CASE t.typname WHEN 'bpchar' THEN 'bpchar' WHEN '_bpchar' THEN 'bpchar[]'
+         WHEN 'bit' THEN 'bit varying' WHEN '_bit' THEN 'bit varying[]'
+         ELSE pg_catalog.format_type(a.atttypid, NULL) END
+    || CASE WHEN a.attcollation <> t.typcollation THEN
+       (SELECT format(' COLLATE %%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation l
+        JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation)
+       ELSE '' END
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+
+# What ON CONFLICT accepts for these columns: unique, valid, checked at once, of all rows and of
+# plain columns, and of these alone.
+_UNIQUE = """SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_index x
+    WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid AND x.indimmediate
+    AND x.indpred IS NULL AND x.indexprs IS NULL
+    AND ARRAY(SELECT a.attname::text FROM unnest(x.indkey::smallint[]) WITH ORDINALITY k (num, at)
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num
+              WHERE k.at <= x.indnkeyatts ORDER BY a.attname::text COLLATE "C") = %s::text[]),
+    c.relkind = 'p',
+    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_partitioned_table p
+          JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (p.partattrs)
+          WHERE p.partrelid = c.oid ORDER BY 1),
+    current_setting('server_version_num')::integer, current_setting('track_counts')::boolean
+FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+
+
+_KNOWS_OLD = 180_000
+"""The first server_version_num with RETURNING old."""
+
+
+async def read_merge(session: Session, target: Target) -> Merge | None:
+    """Return how rows are merged into a target; None where it takes every row.
+
+    The table is there, and the mapping fits it. Raises SettingsError `target_key` where its key has
+    no unique index, TransientFault where the database does not describe it.
+    """
+    write = target.write
+    if not write.keeps_state:
+        return None
+    table = quote_table(target.table)
+    with retryable(f"the indexes of {table} cannot be read"):
+        types = dict(await session.execute(_TYPES, [table]))
+        [(unique, partitioned, partitioned_by, version, counts)] = await session.execute(
+            _UNIQUE, [sorted(write.key), table]
+        )
+    knows_old = version >= _KNOWS_OLD
+    if not (knows_old or counts):
+        raise SettingsError(
+            "track_counts is off, by which PostgreSQL before 18 tells an insert from an update",
+            code="target_key",
+            hint="set track_counts = on in postgresql.conf, which is its default",
+        )
+    if not unique:
+        raise _not_unique(target, partitioned=partitioned, partitioned_by=partitioned_by)
+    columns = tuple(field.column for field in target.fields)
+    return Merge(
+        table,
+        columns,
+        tuple(types[column] for column in columns),
+        write.key,
+        target.updated_columns if write.mode == "upsert" else (),
+        write.newer,
+        write.keep_if_null,
+        knows_old,
+    )
+
+
+def _not_unique(target: Target, *, partitioned: bool, partitioned_by: list[str]) -> SettingsError:
+    key = target.write.key
+    names = ", ".join(key)
+    if missing := [column for column in partitioned_by if column not in key]:
+        return SettingsError(
+            f"key = ({names}) of table {target.table} lacks {', '.join(missing)}, by which the "
+            "table is partitioned: no unique index can be without it",
+            code="target_key",
+            hint=f"add {', '.join(missing)} to key, with a unique index of all its columns",
+        )
+    columns = ", ".join(map(quote_identifier, key))
+    how = "CREATE UNIQUE INDEX" if partitioned else "CREATE UNIQUE INDEX CONCURRENTLY"
+    return SettingsError(
+        f"key = ({names}) of table {target.table} is not unique: no valid unique index, or primary "
+        "key, has exactly these columns",
+        code="target_key",
+        hint=f"{how} ON {quote_table(target.table)} ({columns}); remove rows of equal keys first",
+    )

@@ -1,0 +1,201 @@
+"""State tables: one row per key. Rows are staged, and then merged into the table by one INSERT.
+
+COPY cannot meet a row that is there. So a batch's lines are copied into a temporary table, and one
+INSERT … ON CONFLICT takes them on from there, in the order of their keys: two writers that meet
+then wait for each other and never deadlock. MERGE would not do: two at once raise a unique
+violation, which looks like a bad row.
+
+The temporary table is made once per session and is empty at every COMMIT. So a batch adds nothing
+to the catalog (docs/decisions/0026), and it works behind a pooler that gives each transaction
+another session: every batch asks for the table, and makes it where the session has none. Its name
+has a hash of its columns, so no session ever has one of another form.
+
+Must never do: let an older version, or one without a version, change a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from sqs2pg.message import RowChanges
+from sqs2pg.postgres.identifiers import quote_identifier, quote_literal
+
+LINE = "sqs2pg_line"
+"""The column of a staging table that numbers its lines, in their order."""
+
+
+class Merge(msgspec.Struct, frozen=True):
+    """How staged lines get into one table. All names are plain; SQL quotes them here."""
+
+    table: str
+    """Quoted for SQL."""
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    """The SQL type of each of the columns, with its collation."""
+    key: tuple[str, ...]
+    update: tuple[str, ...] = ()
+    """The columns that a newer row changes. None of them: the first row of a key stays."""
+    newer: str = ""
+    """The column that orders versions; "": the later commit wins."""
+    keep_if_null: bool = False
+    knows_old: bool = True
+    """Whether RETURNING tells an inserted row from an updated one: PostgreSQL 18 and later."""
+
+    @property
+    def stage(self) -> str:
+        """The staging table's name, quoted for SQL."""
+        form = "\0".join((self.table, *self.columns, *self.types, "", *self.key))
+        return f"pg_temp.sqs2pg_{hashlib.sha256(form.encode()).hexdigest()[:24]}"
+
+    @property
+    def rights(self) -> dict[str, tuple[str, ...]]:
+        """The privileges on the table that a merge needs, with their columns."""
+        read = [*self.key, *filter(None, [self.newer]), *(self.update if self.keep_if_null else ())]
+        rights = {"INSERT": self.columns, "SELECT": tuple(dict.fromkeys(read))}
+        return rights | ({"UPDATE": self.update} if self.update else {})
+
+    def stage_ddl(self) -> str:
+        """Return the statement that makes the staging table where the session has none.
+
+        A key that is NULL is refused there: a unique index would take it any number of times.
+        """
+        lines = [f"{LINE} bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)"]
+        for name, type_ in zip(self.columns, self.types, strict=True):
+            bound = " NOT NULL" if name in self.key else ""
+            lines.append(f"{quote_identifier(name)} {type_}{bound}")
+        if self.keep_if_null:
+            lines.append(f"UNIQUE ({_names(self.key)}, {LINE})")  # for the look at other versions
+        made = f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.stage} ({', '.join(lines)})"
+        return f"{made} ON COMMIT DELETE ROWS"
+
+    def copy_statement(self) -> str:
+        """Return the COPY statement of the lines."""
+        return f"COPY {self.stage} ({_names(self.columns)}) FROM STDIN"
+
+    def clear(self) -> str:
+        """Return the statement that empties the staging table within a transaction."""
+        return f"DELETE FROM {self.stage}"
+
+    def apply(self) -> str:
+        """Return the statement that merges what is staged.
+
+        It gives one row: how many rows were inserted, and how many inserted or updated.
+        """
+        if not self.update:
+            return self._ignore()
+        several = f"\nseveral AS ({self._several()})," if self.keep_if_null else ""
+        names, key = _names(self.columns), _names(self.key)
+        before = (
+            "" if self.knows_old else f"\nbefore AS MATERIALIZED (SELECT {self._booked()} AS n),"
+        )
+        first = f"old.{quote_identifier(self.key[0])} IS NULL" if self.knows_old else "true"
+        return f"""WITH newest AS (
+    SELECT DISTINCT ON ({key}) * FROM {self.stage} ORDER BY {key}, {self._newest_first("")}
+),{several}{before}
+written AS (
+    INSERT INTO {self.table} AS t ({names})
+    SELECT {self._proposed()} FROM newest n{"" if self.knows_old else ", before"}
+    ORDER BY {_names(self.key, "n.")}
+    ON CONFLICT ({key}) DO UPDATE SET {self._changes()}{self._condition()}
+    RETURNING {first} AS fresh
+)
+SELECT {self._inserted()}, count(*) FROM written"""
+
+    def changes(self, lines: int, inserted: int, written: int) -> RowChanges:
+        """Return what became of staged lines, from what `apply` returned."""
+        left = lines - written
+        if not self.update:
+            return RowChanges(inserted=inserted, ignored=left)
+        return RowChanges(inserted=inserted, updated=written - inserted, superseded=left)
+
+    def _ignore(self) -> str:
+        key = _names(self.key)
+        return f"""WITH written AS (
+    INSERT INTO {self.table} ({_names(self.columns)})
+    SELECT {_names(self.columns)} FROM {self.stage} ORDER BY {key}, {LINE}
+    ON CONFLICT ({key}) DO NOTHING RETURNING 1
+)
+SELECT count(*), count(*) FROM written"""
+
+    def _inserted(self) -> str:
+        if self.knows_old:
+            return "count(*) FILTER (WHERE fresh)"
+        return f"{self._booked()} - (SELECT n FROM before)"
+
+    def _booked(self) -> str:
+        """Return how many rows this transaction has inserted so far, by the server's statistics.
+
+        Of the table and its partitions. The system column xmax, by which others tell, cannot be
+        read in a partition whose columns stand in another order.
+        """
+        table = f"{quote_literal(self.table)}::regclass"
+        tables = f"SELECT {table} AS relid UNION SELECT relid FROM pg_partition_tree({table})"
+        counted = "sum(pg_stat_get_xact_tuples_inserted(r.relid))::bigint"
+        return f"(SELECT {counted} FROM ({tables}) r)"
+
+    def _newest_first(self, row: str) -> str:
+        """Return the order of one key's lines: the newest first, of equal versions the first."""
+        if not self.newer:
+            return f"{row}{LINE} DESC"
+        return f"{row}{quote_identifier(self.newer)} DESC NULLS LAST, {row}{LINE}"
+
+    def _changes(self) -> str:
+        if not self.keep_if_null:
+            return ", ".join(f"{name} = excluded.{name}" for name in self._update)
+        newer = f" AND {self._is_newer('s', 't')}" if self.newer else ""
+        return ", ".join(
+            f"{name} = coalesce({self._latest(name, 'excluded', newer)}, t.{name})"
+            for name in self._update
+        )
+
+    def _condition(self) -> str:
+        return f"\n    WHERE {self._is_newer('excluded', 't')}" if self.newer else ""
+
+    def _is_newer(self, row: str, than: str) -> str:
+        name = quote_identifier(self.newer)
+        first = f"{than}.{name} IS NULL AND {row}.{name} IS NOT NULL"
+        return f"({row}.{name} > {than}.{name} OR ({first}))"
+
+    # -- keep_if_null: a column has the newest value that any version of the key has -----------
+
+    def _several(self) -> str:
+        """Return the query whether any key is staged more than once."""
+        grouped = f"SELECT FROM {self.stage} GROUP BY {_names(self.key)} HAVING count(*) > 1"
+        return f"SELECT EXISTS ({grouped}) AS versions"
+
+    def _proposed(self) -> str:
+        if not self.keep_if_null:
+            return _names(self.columns, "n.")
+        return ", ".join(
+            self._latest(name, "n") if name in self._update else f"n.{name}"
+            for name in map(quote_identifier, self.columns)
+        )
+
+    def _latest(self, name: str, row: str, only: str = "") -> str:
+        """Return what a column gets from the staged lines of one key, as if they came one by one.
+
+        `row` is the newest of them; `only` is a condition on the others, as `s`.
+        """
+        same = " AND ".join(f"s.{key} = {row}.{key}" for key in map(quote_identifier, self.key))
+        if self.newer:
+            version = quote_identifier(self.newer)
+            key = " AND ".join(f"e.{key} = s.{key}" for key in map(quote_identifier, self.key))
+            only += (
+                f" AND NOT EXISTS (SELECT FROM {self.stage} e WHERE {key}"
+                f" AND e.{version} IS NOT DISTINCT FROM s.{version} AND e.{LINE} < s.{LINE})"
+            )
+        found = (
+            f"SELECT s.{name} FROM {self.stage} s WHERE {same} AND s.{name} IS NOT NULL{only}"
+            f" ORDER BY {self._newest_first('s.')} LIMIT 1"
+        )
+        return f"CASE WHEN (SELECT versions FROM several) THEN ({found}) ELSE {row}.{name} END"
+
+    @property
+    def _update(self) -> tuple[str, ...]:
+        return tuple(map(quote_identifier, self.update))
+
+
+def _names(columns: tuple[str, ...], row: str = "") -> str:
+    return ", ".join(row + quote_identifier(column) for column in columns)

@@ -1,0 +1,54 @@
+"""The grants on the targets: what ingest and analysts need there, from the settings alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqs2pg.postgres.identifiers import quote_identifier, quote_table
+from sqs2pg.settings import Settings, Target
+
+TEMPORARY = """DO $temporary$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
+        IF NOT has_database_privilege('sqs2pg_ingest', current_database(), 'TEMPORARY') THEN
+            EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO sqs2pg_ingest', current_database());
+        END IF;
+    END IF;
+END
+$temporary$"""
+"""What rows of a state table are staged with. Every role has it, unless somebody revoked it."""
+
+
+def target_grants(settings: Settings) -> list[str]:
+    """Return the grants on the targets: ingest adds rows, analysts read them.
+
+    Of a state table ingest also reads the key and the version, and updates the other columns. The
+    last word of each is the role.
+    """
+    schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
+    schemas.pop("public", None)  # everybody may use it by default
+    return [
+        f"GRANT USAGE ON SCHEMA {quote_table(schema)} TO {role}"
+        for schema in schemas
+        for role in ("sqs2pg_ingest", "sqs2pg_analyst")
+    ] + [
+        f"GRANT {privilege} ON {quote_table(target.table)} TO {role}"
+        for target in settings.targets
+        for privilege, role in (
+            *((right, "sqs2pg_ingest") for right in _of_ingest(target)),
+            ("SELECT", "sqs2pg_analyst"),
+        )
+    ]
+
+
+def _of_ingest(target: Target) -> Iterator[str]:
+    yield "INSERT"
+    write = target.write
+    if not write.keeps_state:
+        return
+    updated = target.updated_columns if write.mode == "upsert" else ()
+    read = {*write.key, write.newer, *(updated if write.keep_if_null else ())}
+    columns = [field.column for field in target.fields]
+    yield f"SELECT ({', '.join(quote_identifier(name) for name in columns if name in read)})"
+    if updated:
+        yield f"UPDATE ({', '.join(map(quote_identifier, updated))})"

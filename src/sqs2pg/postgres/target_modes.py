@@ -1,0 +1,71 @@
+"""The write mode of each target, on record: a filled table changes it only on purpose.
+
+What a table held before counts in `verify`. Somebody who makes one row per key of a log deletes
+rows, and a pipeline that went on with the old baseline would call that a difference for ever. So a
+pipeline with another mode than the one on record is refused, until `migrate --change-mode` has
+counted the table anew.
+"""
+
+from __future__ import annotations
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.identifiers import quote_table
+from sqs2pg.settings import Settings, Target
+
+_RECORDED = """SELECT t.mode FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
+WHERE p.name = %s AND t.target = %s"""
+_FILLED = "SELECT EXISTS (SELECT FROM {table})"
+# Each %s stands for a value: `migrate_script` fills them without a connection.
+RECORD = """UPDATE sqs2pg.target t SET mode = %s FROM sqs2pg.pipeline p
+WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s"""
+# Every pipeline of the table has one baseline: that of the first counts.
+COUNT_ANEW = """WITH counted AS (
+    SELECT (SELECT count(*) FROM {table}) - coalesce((
+        SELECT sum(y.target_rows) FROM sqs2pg.tally y JOIN sqs2pg.pipeline q ON q.id = y.pipeline
+        WHERE coalesce(y.target, q.target) = %s), 0) AS baseline),
+of_pipelines AS (
+    UPDATE sqs2pg.pipeline p SET baseline_rows = c.baseline FROM counted c WHERE p.target = %s)
+UPDATE sqs2pg.target t SET baseline_rows = c.baseline FROM counted c WHERE t.target = %s"""
+_ACT = "SELECT FROM sqs2pg.record_act('change_mode', %s, 'migrate --change-mode')"
+
+
+async def record_mode(
+    session: Session, settings: Settings, target: Target, resolved: str, *, change: bool
+) -> list[str]:
+    """Bring a target's mode on record in line with the settings; return what was done.
+
+    `resolved` is the target's name in the books. `change`: also of a filled table, whose rows
+    become the new baseline. Part of the caller's transaction. Raises SettingsError `target_mode`
+    where it would be needed, and psycopg.Error.
+    """
+    name, mode = settings.pipeline_name, target.write.mode
+    table = quote_table(target.table)
+    recorded = await session.execute(_RECORDED, [name, resolved])
+    if not recorded or recorded[0][0] == mode:
+        return []
+    before = recorded[0][0]
+    [(filled,)] = await session.execute(_FILLED.format(table=table))
+    if filled and not change:
+        raise changed_mode(target, before)
+    await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
+    if filled:
+        escaped = table.replace("%", "%%")
+        await session.execute(COUNT_ANEW.format(table=escaped), [resolved] * 3)
+        await session.execute(_ACT, [f"{resolved}: from {before} to {mode}, counted anew"])
+    await session.execute(RECORD, [mode, name, resolved])
+    counted = "; its rows were counted anew for verify" if filled else ""
+    return [f"changed mode of {target.table} from {before} to {mode}{counted}"]
+
+
+def changed_mode(target: Target, before: str) -> SettingsError:
+    """Return the refusal of a mode that is not the one on record."""
+    mode = target.write.mode
+    return SettingsError(
+        f'table {target.table} is on record with mode = "{before}", and the settings have '
+        f'mode = "{mode}"',
+        code="target_mode",
+        hint="stop its pipelines, bring the table's rows into the form that you want, and run "
+        "`sqs2pg migrate --change-mode`: it records the mode, and counts the rows anew as the "
+        "baseline of verify",
+    )

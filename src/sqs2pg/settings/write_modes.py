@@ -1,0 +1,65 @@
+"""How rows get into their table: `mode` and what belongs to it, of `[sink]` and `[[route]]`.
+
+It is declared here; `write_rules.py` checks it against the mapping. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from sqs2pg.settings.fields import Name, Section
+
+Mode = Literal["append", "upsert", "ignore"]
+
+
+class WriteMode(Section, frozen=True):
+    """What becomes of a row whose key the table has already."""
+
+    mode: Annotated[
+        Mode,
+        Meta(
+            description="append: every row is added; upsert: one row per `key`, the newest; "
+            "ignore: one row per `key`, the first"
+        ),
+    ] = "append"
+    key: Annotated[
+        tuple[Name, ...],
+        Meta(description="the columns that a row is known by; they need a unique index"),
+    ] = ()
+    newer: Annotated[
+        str,
+        Meta(
+            max_length=63,
+            description="upsert: the column that orders versions of a row; a row that is not newer "
+            "changes nothing, and NULL loses; without it the later commit wins",
+        ),
+    ] = ""
+    update: Annotated[
+        tuple[Name, ...],
+        Meta(description="upsert: the columns that a newer row changes; default: all but the key"),
+    ] = ()
+    keep_if_null: Annotated[
+        bool, Meta(description="upsert: a value that is missing leaves the column as it is")
+    ] = False
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the table has one row per key."""
+        return self.mode != "append"
+
+    @property
+    def write(self) -> WriteMode:
+        """These settings alone."""
+        return WriteMode(
+            mode=self.mode,
+            key=self.key,
+            newer=self.newer,
+            update=self.update,
+            keep_if_null=self.keep_if_null,
+        )
+
+
+APPEND = WriteMode()
+"""Every row is added."""

@@ -1,0 +1,159 @@
+"""Rules of `mode`, `key` and what belongs to them, of each target. Pure."""
+
+from __future__ import annotations
+
+import difflib
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.mask.registry import properties
+from sqs2pg.settings.fields import SYSTEM, Field
+from sqs2pg.settings.routes import Target
+from sqs2pg.settings.sections import Settings
+from sqs2pg.settings.write_modes import APPEND
+
+_OF_UPSERT = ("newer", "update", "keep_if_null")
+_NUMBERS = {
+    "SentTimestamp": 'type = "bigint", or "timestamptz" with format = "epoch_ms"',
+    "ApproximateFirstReceiveTimestamp": 'type = "bigint", or "timestamptz" with '
+    'format = "epoch_ms"',
+    "SequenceNumber": 'type = "numeric"',
+}
+"""Attributes of SQS that order versions, and the types in which they compare as numbers."""
+
+
+def check_write_modes(settings: Settings) -> None:
+    """Refuse a mode without what it needs, and what no mode uses. Raises SettingsError."""
+    if settings.routed and settings.sink.write != APPEND:
+        raise SettingsError(
+            "there are [[route]] tables, and sink has a mode, key or what belongs to them",
+            code="write_mode",
+            hint="with routes, set mode, key, newer and the like in each [[route]]",
+        )
+    for target in settings.targets:
+        place = target.route or "sink"
+        _check_mode(place, target)
+        if target.write.keeps_state:
+            _check_key(place, target)
+        if target.write.mode == "upsert":
+            _check_upsert(place, target)
+    _check_partition_key(settings)
+
+
+def _check_mode(place: str, target: Target) -> None:
+    write = target.write
+    if write.keeps_state and not write.key:
+        raise SettingsError(
+            f'{place}.mode is "{write.mode}", and {place}.key names no column',
+            code="write_mode",
+            hint=f"set {place}.key to the columns that a row of {target.table} is known by, such "
+            'as key = ["order_id"]; the table needs a unique index of them',
+        )
+    given = [name for name in _OF_UPSERT if getattr(write, name)]
+    if not write.keeps_state and write.key:
+        given.insert(0, "key")
+    if given and write.mode != "upsert":
+        modes = '"upsert" or "ignore"' if given[0] == "key" else '"upsert"'
+        raise SettingsError(
+            f'{place}.{given[0]} has no effect with mode = "{write.mode}"',
+            code="write_mode",
+            hint=f"set {place}.mode to {modes}, or remove {given[0]}",
+        )
+
+
+def _check_key(place: str, target: Target) -> None:
+    for column in target.write.key:
+        field = _mapped(f"{place}.key", column, target)
+        if target.write.key.count(column) > 1:
+            raise SettingsError(
+                f"{place}.key names the column {column!r} twice",
+                code="write_mode",
+                hint="name each column once",
+            )
+        if field.mask in ("redact", "nullify") or _is_random(field):
+            raise SettingsError(
+                f"{place}.key names {column!r}, and mask = {field.mask!r} does not give equal "
+                "values equal masks",
+                code="write_mode",
+                hint='use mask = "pseudonymize" or "keep" for a key',
+            )
+
+
+def _is_random(field: Field) -> bool:
+    found = properties(field.mask)
+    return not (found.deterministic and found.joinable)
+
+
+def _check_upsert(place: str, target: Target) -> None:
+    write = target.write
+    for column in write.update:
+        _mapped(f"{place}.update", column, target)
+        if column in write.key:
+            raise SettingsError(
+                f"{place}.update names {column!r}, which is in {place}.key",
+                code="write_mode",
+                hint="a row is known by its key, which never changes: remove it from update",
+            )
+    if not target.updated_columns:
+        raise SettingsError(
+            f"every column of {target.table} that a field goes to is in {place}.key: an upsert "
+            "has nothing to change",
+            code="write_mode",
+            hint='use mode = "ignore"',
+        )
+    if write.newer:
+        _check_newer(place, target)
+
+
+def _check_newer(place: str, target: Target) -> None:
+    newer = target.write.newer
+    field = _mapped(f"{place}.newer", newer, target)
+    if newer in target.write.key:
+        raise SettingsError(
+            f"{place}.newer names {newer!r}, which is in {place}.key",
+            code="write_mode",
+            hint="versions of one row have one key: name a column that rises, such as updated_at",
+        )
+    if field.mask != "keep":
+        raise SettingsError(
+            f"{place}.newer names {newer!r}, which is masked: masks have no order",
+            code="write_mode",
+            hint='name a column with mask = "keep"',
+        )
+    if field.type == "jsonb" or field.type.endswith("[]"):
+        raise SettingsError(
+            f"{place}.newer names {newer!r}, and type = {field.type!r} has no order of versions",
+            code="write_mode",
+            hint='use a number, a "date" or a "timestamptz"',
+        )
+    for source in field.sources:
+        types = _NUMBERS.get(source.removeprefix(SYSTEM))
+        if source.startswith(SYSTEM) and types and field.type == "text":
+            raise SettingsError(
+                f"{place}.newer names {newer!r}, which has {source} as a text: 9 would be newer "
+                "than 10",
+                code="write_mode",
+                hint=f"set {types} on the [[field]], and let the column be of that type",
+            )
+
+
+def _check_partition_key(settings: Settings) -> None:
+    by, first = settings.sink.partition_by, settings.targets[0]
+    if by and first.write.keeps_state and by not in first.write.key:
+        raise SettingsError(
+            f"{first.table} is partitioned by {by!r}, which is not in key",
+            code="write_mode",
+            hint=f"add {by!r} to key: a unique index of a partitioned table has the partition "
+            "columns in it",
+        )
+
+
+def _mapped(setting: str, column: str, target: Target) -> Field:
+    for field in target.fields:
+        if field.column == column:
+            return field
+    near = difflib.get_close_matches(column, [field.column for field in target.fields], n=1)
+    raise SettingsError(
+        f"{setting} names {column!r}, a column of {target.table} that no field goes to",
+        code="write_mode",
+        hint=f"did you mean {near[0]!r}?" if near else "map a field to it, or name another column",
+    )

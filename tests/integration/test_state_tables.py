@@ -1,0 +1,336 @@
+"""State tables: one row per key, the newest or the first; in one transaction with the ledger."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from sqs2pg.cli.quarantine import replay_selected
+from sqs2pg.errors import SettingsError
+from sqs2pg.message import Message, Outcome, RowChanges, SystemAttributes
+from sqs2pg.postgres.migrate import migrate
+from sqs2pg.postgres.quarantine import Selection
+from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.settings import Settings
+from tests.integration.support import Assemble, opened, receive, rows, send
+from tests.integration.test_targets import balanced
+
+FIELDS: list[dict[str, Any]] = [
+    {"source": "id", "column": "order_id"},
+    {"source": "version", "column": "version", "type": "bigint"},
+    {"source": "state", "column": "state"},
+    {"source": "total", "column": "total", "type": "numeric"},
+]
+TABLE = """CREATE TABLE orders
+    (order_id text PRIMARY KEY, version bigint, state text, total numeric)"""
+UPSERT: dict[str, Any] = {
+    "table": "orders",
+    "mode": "upsert",
+    "key": ["order_id"],
+    "newer": "version",
+}
+ALL = "SELECT order_id, version, state, total::text FROM orders ORDER BY 1"
+Written = tuple[list[Outcome], RowChanges]
+
+
+def order(id_: str, version: int | None, state: str | None = None, **more: Any) -> str:
+    return json.dumps({"id": id_, "version": version, "state": state} | more)
+
+
+async def write(ready: Pipeline, *bodies: str) -> Written:
+    """Process bodies in one batch, as sent one after the other; return what became of them."""
+    processor = ready.processors[0]
+    before = processor.rows
+    now_ms = time.time_ns() // 10**6
+    messages = [
+        Message(str(uuid4()), "", body, SystemAttributes(now_ms + number))
+        for number, body in enumerate(bodies)
+    ]
+    outcomes = await processor.process(messages)
+    done = RowChanges(*(now - was for now, was in zip(processor.rows, before, strict=True)))
+    return outcomes, done
+
+
+@pytest.fixture
+def orders(database: str, migrated_database: str) -> None:
+    rows(database, TABLE)
+
+
+pytestmark = pytest.mark.usefixtures("orders")
+
+
+async def test_the_newest_version_stays_whatever_the_order(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        _, done = await write(ready, order("a", 2, "paid"), order("b", 1, "new"))
+        assert done == RowChanges(inserted=2)
+        outcomes, done = await write(
+            ready,
+            order("a", 1, "new"),  # older than the stored row
+            order("a", 3, "sent"),
+            order("a", None, "lost"),
+            order("b", 1, "other"),  # of equal versions the stored row stays
+            order("c", None, "first"),
+        )
+        assert outcomes == [Outcome.WRITTEN] * 5
+        assert done == RowChanges(inserted=1, updated=1, superseded=3)
+        assert rows(database, ALL) == [
+            ("a", 3, "sent", None),
+            ("b", 1, "new", None),
+            ("c", None, "first", None),
+        ]
+        _, done = await write(ready, order("c", 0, "second"))
+        assert done == RowChanges(updated=1)
+        tally = "SELECT sum(target_rows), sum(rows_inserted), sum(rows_updated),"
+        tally += " sum(rows_superseded), sum(written) FROM sqs2pg.tally"
+        assert rows(database, tally) == [(3, 3, 2, 3, 8)]
+        assert await balanced(database, ready.sink_plan.id)
+        metrics = ready.metrics.registry
+        assert metrics.get_sample_value("sqs2pg_rows_updated_total") == 2
+        assert metrics.get_sample_value("sqs2pg_rows_superseded_total") == 3
+
+
+async def test_without_newer_the_later_commit_wins(pipeline: Assemble, database: str) -> None:
+    async with pipeline(sink=UPSERT | {"newer": ""}, field=FIELDS) as ready:
+        await write(ready, order("a", 2, "x"), order("a", 1, "y"))
+        assert rows(database, ALL) == [("a", 1, "y", None)]
+        _, done = await write(ready, order("a", 0, "z"))
+        assert done == RowChanges(updated=1)
+        assert rows(database, ALL) == [("a", 0, "z", None)]
+
+
+async def test_ignore_keeps_the_first_row(pipeline: Assemble, database: str) -> None:
+    sink = {"table": "orders", "mode": "ignore", "key": ["order_id"]}
+    async with pipeline(sink=sink, field=FIELDS) as ready:
+        _, done = await write(ready, order("a", 1, "x"), order("a", 2, "y"), order("b", 1))
+        assert done == RowChanges(inserted=2, ignored=1)
+        outcomes, done = await write(ready, order("a", 3, "z"))
+        assert (outcomes, done) == ([Outcome.WRITTEN], RowChanges(ignored=1))
+        assert rows(database, ALL) == [("a", 1, "x", None), ("b", 1, None, None)]
+        assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_update_names_the_columns_that_change(pipeline: Assemble, database: str) -> None:
+    async with pipeline(sink=UPSERT | {"update": ["state"]}, field=FIELDS) as ready:
+        await write(ready, order("a", 1, "x", total=5))
+        await write(ready, order("a", 2, "y", total=6))
+        assert rows(database, ALL) == [("a", 2, "y", "5")]  # the version always changes
+        _, done = await write(ready, order("a", 1, "old"))
+        assert done == RowChanges(superseded=1)
+
+
+@pytest.mark.parametrize("one_batch", [True, False])
+async def test_a_missing_value_leaves_the_column_as_it_is(
+    pipeline: Assemble, database: str, *, one_batch: bool
+) -> None:
+    """However the batches are cut: each version counts only where it is newer than the row."""
+    async with pipeline(sink=UPSERT | {"keep_if_null": True}, field=FIELDS) as ready:
+        await write(ready, order("a", 5, "stored", total=1), order("b", 2, total=2))
+        later = [
+            order("a", 4, "older", total=9),
+            order("a", 6),
+            order("b", 3, "kept"),
+            order("b", 4, total=4),
+            order("b", 4, "equal"),
+            order("c", 1, "one"),
+            order("c", 2, total=7),
+        ]
+        for part in [later] if one_batch else [[one] for one in later]:
+            await write(ready, *part)
+        assert rows(database, ALL) == [
+            ("a", 6, "stored", "1"),
+            ("b", 4, "kept", "4"),
+            ("c", 2, "one", "7"),
+        ]
+        assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_a_redelivery_changes_nothing(pipeline: Assemble, database: str) -> None:
+    async with pipeline(sink=UPSERT | {"newer": ""}, field=FIELDS) as ready:
+        await send(ready, [order("a", 1, "x")])
+        messages = await receive(ready, 1)
+        assert await ready.processors[0].process(messages) == [Outcome.WRITTEN]
+        await write(ready, order("a", 2, "y"))
+        assert await ready.processors[1].process(messages) == [Outcome.DUPLICATE]
+        assert rows(database, ALL) == [("a", 2, "y", None)]
+        assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_a_bad_row_is_set_aside_and_the_next_version_takes_its_place(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(database, "ALTER TABLE orders ADD CONSTRAINT no_x CHECK (state <> 'x')")
+    rows(database, "CREATE UNIQUE INDEX one_total ON orders (total)")
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        bodies = [order(f"k{i}", 1, total=i) for i in range(40)]
+        bodies[20:20] = [
+            order("a", 1, "one"),
+            order("a", 3, "x"),
+            order("a", 2, "two"),
+            order("b", 1, total=7),  # the total of another row
+            '{"id": null, "version": 1}',
+        ]
+        outcomes, done = await write(ready, *bodies)
+        assert outcomes.count(Outcome.QUARANTINED) == 3
+        assert done.inserted == 41
+        assert done.updated + done.superseded == 1
+        assert rows(database, ALL)[0] == ("a", 2, "two", None)
+        reasons = "SELECT reason, detail FROM sqs2pg.quarantine ORDER BY 1, 2"
+        assert rows(database, reasons) == [
+            ("missing_field", "id"),
+            ("rejected_by_database", "23505 one_total"),
+            ("rejected_by_database", "23514 no_x"),
+        ]
+        assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_a_replay_obeys_the_version(
+    settings: Callable[..., Settings], pipeline: Assemble, database: str
+) -> None:
+    rows(database, "ALTER TABLE orders ADD CONSTRAINT no_x CHECK (state <> 'x')")
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        await write(ready, order("a", 1, "x"), order("b", 1, "x"))
+        await write(ready, order("a", 2, "new"))
+        rows(database, "ALTER TABLE orders DROP CONSTRAINT no_x")
+        done = await replay_selected(settings(sink=UPSERT, field=FIELDS), Selection())
+        assert done.replayed == 2
+        assert rows(database, ALL) == [("a", 2, "new", None), ("b", 1, "x", None)]
+        replayed = "SELECT written, target_rows, rows_superseded FROM sqs2pg.tally"
+        assert rows(database, f"{replayed} WHERE kind = 'replay'") == [(2, 1, 1)]
+        assert await balanced(database, ready.sink_plan.id)
+
+
+@pytest.mark.parametrize("index", ["", "CREATE UNIQUE INDEX ON orders (order_id, version)"])
+async def test_a_key_without_a_unique_index_is_refused(
+    settings: Callable[..., Settings], pipeline: Assemble, database: str, index: str
+) -> None:
+    """`migrate` neither makes the index nor refuses."""
+    rows(database, f"ALTER TABLE orders DROP CONSTRAINT orders_pkey; {index}")
+    with pytest.raises(SettingsError, match=r"key = \(order_id\).*not unique") as refused:
+        async with pipeline(sink=UPSERT, field=FIELDS):
+            pass
+    assert refused.value.code == "target_key"
+    statement = refused.value.hint.partition(";")[0]
+    assert statement == 'CREATE UNIQUE INDEX CONCURRENTLY ON "orders" ("order_id")'
+    rows(database, statement)
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        assert (await write(ready, order("a", 1)))[1] == RowChanges(inserted=1)
+
+
+async def test_a_filled_table_changes_its_mode_on_purpose(
+    settings: Callable[..., Settings], pipeline: Assemble, database: str
+) -> None:
+    rows(database, "ALTER TABLE orders DROP CONSTRAINT orders_pkey")
+    log = {"table": "orders"}
+    async with pipeline(sink=log, field=FIELDS) as ready:
+        await write(ready, order("a", 1), order("a", 2), order("b", 1))
+        number = ready.sink_plan.id
+    rows(database, "DELETE FROM orders WHERE version = 1 AND order_id = 'a'")
+    rows(database, "ALTER TABLE orders ADD PRIMARY KEY (order_id)")
+    chosen = settings(sink=UPSERT, field=FIELDS)
+    async with opened(chosen) as session:
+        with pytest.raises(SettingsError, match=r'"append".*"upsert"') as refused:
+            await migrate(session, chosen)
+        assert refused.value.code == "target_mode"
+        with pytest.raises(SettingsError, match=r'"append".*"upsert"'):
+            async with Pipeline(chosen):
+                pass
+        done = await migrate(session, chosen, change_mode=True)
+        assert [line for line in done if "from append to upsert" in line]
+        assert await migrate(session, chosen) == []
+    assert await balanced(database, number)
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        _, done = await write(ready, order("a", 3), order("c", 1))
+        assert done == RowChanges(inserted=1, updated=1)
+        assert await balanced(database, ready.sink_plan.id)
+    acts = rows(database, "SELECT act, subject FROM sqs2pg.audit")
+    assert acts == [("change_mode", "public.orders: from append to upsert, counted anew")]
+
+
+async def test_a_partitioned_target_has_the_partition_column_in_its_key(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(
+        database,
+        """DROP TABLE orders;
+CREATE TABLE orders (gone text, order_id text, version bigint, state text, total numeric,
+    PRIMARY KEY (order_id, total)) PARTITION BY LIST (total);
+ALTER TABLE orders DROP COLUMN gone;
+CREATE TABLE orders_1 PARTITION OF orders FOR VALUES IN (1);
+CREATE TABLE orders_2 (total numeric NOT NULL, order_id text NOT NULL, state text, version bigint);
+ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES IN (2)""",
+    )
+    with pytest.raises(SettingsError, match="lacks total, by which the table is partitioned"):
+        async with pipeline(sink=UPSERT, field=FIELDS):
+            pass
+    sink = UPSERT | {"key": ["order_id", "total"]}
+    async with pipeline(sink=sink, field=FIELDS) as ready:
+        bodies = [order("a", 1, total=1), order("a", 1, total=2), order("a", 2, "x", total=2)]
+        assert (await write(ready, *bodies))[1] == RowChanges(inserted=2, superseded=1)
+        bodies = [order("a", 2, total=1), order("a", 1, total=2), order("b", 1, total=2)]
+        _, done = await write(ready, *bodies)
+        assert done == RowChanges(inserted=1, updated=1, superseded=1)
+        assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_a_pseudonym_may_be_the_key_and_texts_keep_their_collation(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(
+        database,
+        """CREATE TABLE people
+    (who text, tag varchar(8) COLLATE "POSIX", code char(3), version bigint,
+    UNIQUE (who, tag, code))""",
+    )
+    fields: Sequence[dict[str, Any]] = [
+        {"source": "who", "column": "who", "mask": "pseudonymize"},
+        {"source": "tag", "column": "tag"},
+        {"source": "code", "column": "code"},
+        {"source": "v", "column": "version", "type": "bigint"},
+    ]
+    sink = UPSERT | {"table": "people", "key": ["who", "tag", "code"]}
+    async with pipeline(sink=sink, field=fields) as ready:
+        bodies = [
+            json.dumps({"who": "ann", "tag": tag, "code": code, "v": v})
+            for v, (tag, code) in enumerate([("red", "a"), ("red", "a  "), ("blue", "a")])
+        ]
+        _, done = await write(ready, *bodies)
+        assert done == RowChanges(inserted=2, superseded=1)
+        _, done = await write(ready, bodies[0].replace('"v": 0', '"v": 9'))
+        assert done == RowChanges(updated=1)
+
+
+async def test_a_table_that_changes_meanwhile(pipeline: Assemble, database: str) -> None:
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        assert (await write(ready, order("a", 1, "new")))[1] == RowChanges(inserted=1)
+        rows(database, "ALTER TABLE orders ALTER version TYPE numeric, ALTER state TYPE varchar(3)")
+        outcomes, done = await write(ready, order("a", 2, "old"), order("b", 1, "longer"))
+        assert outcomes == [Outcome.WRITTEN, Outcome.QUARANTINED]
+        assert done == RowChanges(updated=1)
+        assert rows(database, "SELECT reason FROM sqs2pg.quarantine") == [("too_long",)]
+        rows(database, "ALTER TABLE orders DROP CONSTRAINT orders_pkey")
+        outcomes, _ = await write(ready, order("a", 3))
+        assert outcomes == [Outcome.RELEASED]  # it is held until the index is back
+        rows(database, "ALTER TABLE orders ADD PRIMARY KEY (order_id)")
+        assert (await write(ready, order("a", 3)))[1] == RowChanges(updated=1)
+
+
+async def test_a_batch_adds_nothing_to_the_catalog(pipeline: Assemble, database: str) -> None:
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        catalog = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_sys_tables"
+        catalog += " WHERE relname IN ('pg_class', 'pg_attribute', 'pg_type', 'pg_depend')"
+        flush = "SELECT pg_stat_force_next_flush()"
+        await write(ready, order("a", 0))
+        session = ready.processors[0].sink.session
+        await session.execute(flush)
+        before = rows(database, catalog)
+        for version in range(1, 4):
+            await write(ready, order("a", version))
+        await session.execute(flush)
+        assert rows(database, catalog) == before
