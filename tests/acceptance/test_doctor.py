@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +102,107 @@ def test_the_visibility_timeout_is_held_against_the_longest_batch(
     assert "visibility_timeout_s to 68 or more" in slow["remedy"]
     shell.environment["SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S"] = "68"
     assert found(shell)["queue batch time"]["status"] == "ok"
+
+
+STATE = """
+[sink]
+table = "orders"
+mode = "upsert"
+key = ["order_id"]
+{more}
+[[field]]
+source = "id"
+column = "order_id"
+[[field]]
+source = ["sqs:SentTimestamp"]
+column = "sent_ms"
+type = "bigint"
+[[field]]
+source = "state"
+column = "state"
+"""
+
+
+def test_the_doctor_knows_state_tables(
+    shell: Shell, query: Query, sqs: Any, queue_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "orders.toml"
+    shell.environment["SQS2PG_CONFIG"] = str(file)
+    file.write_text(STATE.format(more=""))
+    shell("migrate")  # neither makes the index nor refuses
+    key = found(shell, code=1)["target orders key"]
+    assert key["status"] == "fail"
+    for word in ("key", "order_id", "unique"):
+        assert word in key["detail"]
+    statement = key["remedy"].partition(";")[0]
+    assert statement == 'CREATE UNIQUE INDEX CONCURRENTLY ON "orders" ("order_id")'
+    refused = shell("run", "--drain", code=2).err
+    for word in ("key", "order_id", "unique", statement):
+        assert word in refused
+    query(statement)
+    checks = found(shell)
+    assert checks["target orders key"]["status"] == "ok"
+    assert "the later commit wins" in checks["target orders order"]["detail"]
+    assert "fillfactor 100" in checks["target orders updates"]["detail"]
+
+    query(checks["target orders updates"]["remedy"])
+    query("CREATE INDEX by_time ON orders (sent_ms)")
+    file.write_text(STATE.format(more='newer = "sent_ms"'))
+    checks = found(shell)
+    assert "target orders order" not in checks
+    assert "index by_time has sent_ms" in checks["target orders updates"]["detail"]
+    query(checks["target orders updates"]["remedy"].partition(",")[0])
+    redrive = json.dumps({"deadLetterTargetArn": arn(sqs, queue_url), "maxReceiveCount": "10"})
+    sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"RedrivePolicy": redrive})
+    checks = found(shell)
+    assert "target orders updates" not in checks
+    assert "dates messages anew" in checks["target orders order"]["detail"]
+
+    query("ALTER TABLE orders ALTER sent_ms TYPE text")
+    file.write_text(STATE.format(more='newer = "state"'))
+    assert "letter by letter" in found(shell)["target orders order"]["detail"]
+
+
+def test_the_grants_of_a_state_table_are_enough(
+    shell: Shell, query: Query, database: str, send: Send, tmp_path: Path
+) -> None:
+    file = tmp_path / "orders.toml"
+    shell.environment["SQS2PG_CONFIG"] = str(file)
+    file.write_text(STATE.format(more='newer = "sent_ms"\nkeep_if_null = true'))
+    shell("migrate")
+    query("ALTER TABLE orders ADD PRIMARY KEY (order_id)")
+    [(name,)] = query("SELECT current_database()")
+    role = f"pipeline_{secrets.token_hex(4)}"
+    query(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC; REVOKE ALL ON orders FROM PUBLIC")
+    query("REVOKE SELECT, UPDATE ON orders FROM sqs2pg_ingest")
+    query(f"CREATE ROLE {role} LOGIN PASSWORD 'x' IN ROLE sqs2pg_ingest")
+    try:
+        shell.environment["DATABASE_URL"] = login_url(database, role)
+        writing = found(shell, code=1)["writing"]
+        assert "may not make temporary tables" in writing["detail"]
+        query(writing["remedy"])
+        writing = found(shell, code=1)["writing"]
+        assert "SELECT on order_id" in writing["detail"]
+        assert "UPDATE on sent_ms, state" in writing["detail"]
+        query(writing["remedy"])
+        assert found(shell)["writing"]["status"] == "ok"
+        query(f"REVOKE ALL ON orders FROM {role}; REVOKE TEMPORARY ON DATABASE {name} FROM {role}")
+        emitted = shell("check", "--emit-sql").out
+        query(emitted.replace("CREATE ROLE pipeline LOGIN", "SELECT").replace("pipeline", role))
+        assert found(shell)["writing"]["status"] == "ok"
+        send([json.dumps({"id": "a", "state": "new"}), json.dumps({"id": "a", "state": None})])
+        done = shell("run", "--drain", "--json").last
+        assert (done["written"], done["rows_inserted"]) == (2, 1)
+        assert done["rows_updated"] + done["rows_superseded"] == 1
+        shell.environment["DATABASE_URL"] = database
+        assert shell("verify", "--json").last["ok"]
+    finally:
+        query(f"REVOKE TEMPORARY ON DATABASE {name} FROM sqs2pg_ingest; DROP OWNED BY {role}")
+        query(f"DROP ROLE {role}")
+
+
+def login_url(database: str, role: str) -> str:
+    return re.sub("//[^@]*@", f"//{role}:x@", database)
 
 
 def test_doctor_warns_of_a_column_that_merges_people_or_cannot_hold_a_random_id(

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sqs2pg.message import RowChanges
 from sqs2pg.status.recorder import Point
 from sqs2pg.status.snapshot import Snapshot, StageTime
 from sqs2pg.telemetry.metrics import STAGES
@@ -94,6 +95,10 @@ def _rates(snapshot: Snapshot, points: Sequence[Point], width: int) -> Table:
     table.add_row(*(Text(small, "dim") for _, _, small, _ in columns))
     outer = Table.grid()
     outer.add_row(table)
+    rows = {name: counts.get(f"rows_{name}", 0.0) for name in RowChanges._fields}
+    if any(count for name, count in rows.items() if name != "inserted"):
+        did = "  ".join(f"{number(count)} {name}" for name, count in rows.items() if count)
+        outer.add_row(Text(f"rows: {did}", "dim"))
     outer.add_row(Text(sparkline([point.written for point in points], max(10, width - 4)), "blue"))
     return outer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqs2pg.cli.doctor.check_partitions import check_partitions
+from sqs2pg.cli.doctor.check_state import check_state
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.errors import FatalFault, SettingsError
@@ -92,6 +93,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 "keep the partitions that new rows go to in this database",
             )
         )
+    findings += await check_state(context, name, target)
     findings += await _owner(name, session, table)
     return findings + await check_partitions(context, name, table)
 

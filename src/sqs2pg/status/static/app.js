@@ -87,6 +87,10 @@
     put("f-written", compact(counts.written));
     put("f-dup", compact(counts.duplicate));
     put("f-quarantined", compact(counts.quarantined));
+    // Of a log every row is inserted; what else rows did is worth a line.
+    const rows = ["inserted", "updated", "superseded", "ignored", "deleted"].map((name) => [counts[`rows_${name}`] || 0, name]);
+    id("f-rows").hidden = !rows.slice(1).some(([count]) => count);
+    put("f-rows", `Rows: ${rows.filter(([count]) => count).map(([count, name]) => `${full(count)} ${name}`).join(" · ")}`);
     for (const [name, place] of [["received", 1], ["written", 2], ["quarantined", 4], ["deleted", 5]]) put(`r-${name}`, compact(mean(place)));
     const links = document.querySelectorAll(".flow .link");
     links.forEach((link, index) => pace(link, mean(index === links.length - 1 ? 2 : 1)));
