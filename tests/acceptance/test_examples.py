@@ -305,6 +305,33 @@ def test_payloads_of_five_mebibytes_come_from_s3(
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0  # s3_delete, once it is committed
 
 
+def test_orders_are_state_beside_a_log_of_the_same_messages(
+    shell: Shell, query: Query, send: Send
+) -> None:
+    """Out of order, in several batches: the log has every message, the state the newest of each."""
+    [example] = [Example(file) for file in EXAMPLES if file.parent.name == "order-state"]
+    shell("migrate", "-c", str(example.file))
+    report = shell("check", "--json", "-c", str(example.file), code=1).last
+    [missing] = [one for one in report["checks"] if one["status"] == "fail"]
+    assert missing["name"] == "target order_state key"
+    query(missing["remedy"].partition(";")[0])
+    options = prepared(shell, example)
+    new, paid, without = map(example.body, example.cases)
+    for bodies, written, quarantined in (([paid], 1, 0), ([new, without, paid], 2, 1)):
+        send(bodies)
+        drained(shell, options, written, quarantined)
+    state = "SELECT order_id, updated_at::text, status FROM order_state"
+    query("SET TimeZone = 'UTC'")
+    assert query(state) == [("o-1", "2026-11-30 09:00:00+00", "paid")]
+    log = "SELECT status, count(*) FROM order_log GROUP BY 1 ORDER BY 1"
+    assert query(log) == [("new", 1), ("paid", 2)]
+    tally = "SELECT target, sum(target_rows), sum(rows_inserted), sum(rows_superseded)"
+    assert query(f"{tally} FROM sqs2pg.tally GROUP BY 1 ORDER BY 1") == [
+        ("public.order_log", 3, 3, 0),
+        (None, 1, 1, 2),
+    ]
+
+
 def test_every_example_is_run_here() -> None:
     assert [file.parent.name for file in EXAMPLES] == [
         "clickstream",
@@ -312,6 +339,7 @@ def test_every_example_is_run_here() -> None:
         "eventbridge",
         "iot-telemetry",
         "large-payloads",
+        "order-state",
         "orders-sns",
         "protobuf-json",
         "service-logs",
