@@ -62,6 +62,12 @@ def stdin_lines(*, most: int) -> list[str]:
     return lines
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 message`, `2,000 messages`; `noun` is regular."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 def terminal_text(text: str) -> str:
     """Return a text unchanged for a pipe; for a terminal with its control characters escaped."""
     if not sys.stdout.isatty():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import structlog
 
 from sqs2pg.cli.options import (
     config_option,
@@ -23,8 +26,11 @@ from sqs2pg.errors import FatalFault
 from sqs2pg.settings import Settings, load
 
 if TYPE_CHECKING:
+    from sqs2pg.cli.embedded import Servers
     from sqs2pg.cli.run_process import Drain
     from sqs2pg.pipeline.consumer import Totals
+
+logger = structlog.get_logger(__name__)
 
 
 @click.command()
@@ -65,7 +71,7 @@ def run(
         raise click.UsageError("--ray goes without --local and --workers: see [ray] in settings")
     from sqs2pg.cli.run_process import Drain
 
-    with _local_servers() if local else contextlib.nullcontext():
+    with _local_servers() if local else contextlib.nullcontext() as servers:
         settings = load_settings(config, verbose=verbose)
         if local:
             from sqs2pg.cli.embedded.local_environment import prepare
@@ -93,16 +99,30 @@ def run(
                 read=partial(load, config),
                 exits=not local,
             )
-            totals = run_async(one)
+            totals = run_async(_beside(servers, one) if servers else one)
     _report(totals, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
 
 
-def _local_servers() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _local_servers() -> Iterator[Servers]:
     """Start embedded servers and point this process at them, until closed."""
-    from sqs2pg.cli.embedded.local_environment import local_environment
+    from sqs2pg.cli.embedded.local_environment import local_environment, source_command
 
-    return local_environment(keep_file=True)
+    with local_environment(keep_file=True) as servers:
+        print(f"servers are up; `{source_command()}` points a shell at them", file=sys.stderr)
+        yield servers
+
+
+async def _beside(servers: Servers, work: Coroutine[Any, Any, Totals]) -> Totals:
+    """Do the work; log once if the local queue server turns out to be the limit."""
+    from sqs2pg.cli.embedded.server_load import telling_of_limit
+
+    def tell(_load: object) -> None:
+        logger.info("the local queue server is the limit now: it is busy, and sqs2pg waits for it")
+
+    assert servers.sqs is not None
+    return await telling_of_limit(work, servers.sqs.pid, tell)
 
 
 def _report(totals: Totals, *, drain: bool, as_json: bool, is_worker: bool) -> None:

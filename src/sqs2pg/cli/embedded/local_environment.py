@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
-from sqs2pg.cli.embedded import OVERRIDING, Servers, remove_env_file, servers, write_env_file
+from sqs2pg.cli.embedded import (
+    ENV_FILE,
+    OVERRIDING,
+    Servers,
+    remove_env_file,
+    servers,
+    write_env_file,
+)
 from sqs2pg.settings import Settings
 
 
@@ -30,22 +38,28 @@ def pointed_at(running: Servers, keeps: Callable[[str], bool] = lambda _: False)
 
 
 @contextmanager
-def local_environment(*, keep_file: bool) -> Iterator[None]:
+def local_environment(
+    *, keep_file: bool, more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Servers]:
     """Start both servers and point this process's environment at them, while the block runs.
 
     The embedded database wins over one that a settings file names. With `keep_file`,
-    `.sqs2pg/local.env` points other shells at the servers while they run.
+    `.sqs2pg/local.env` points other shells at the servers while they run, with `more` variables.
     """
     with servers() as running, pointed_at(running):
         os.environ["SQS2PG_SINK__DSN"] = running.database_url
         if keep_file:
-            path = write_env_file(running)
-            print(f"servers are up; `source {path}` points a shell at them", file=sys.stderr)
+            write_env_file(running, more=more)
         try:
-            yield
+            yield running
         finally:
             if keep_file:
                 remove_env_file(running)
+
+
+def source_command() -> str:
+    """Return what to type in another shell, in whatever folder, to point it at the servers."""
+    return f"source {shlex.quote(str(ENV_FILE.absolute()))}"
 
 
 async def prepare(settings: Settings) -> None:
