@@ -75,6 +75,48 @@ def test_a_demo_that_is_stopped_says_so_and_that_nothing_is_lost(bare_shell: Any
     assert "balance" not in out + errors
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("starting PostgreSQL", "while the servers started: nothing was sent"),
+        ("both are up", "(while the servers started|while the tables were made): nothing was sent"),
+        (
+            "sending 30,000",
+            r"while the logins were sent: at least [\d,]+ of 30,000 logins were sent",
+        ),
+    ],
+)
+def test_an_interrupted_demo_says_what_was_done(bare_shell: Any, line: str, said: str) -> None:
+    with subprocess.Popen(
+        [bare_shell.python, "-m", "sqs2pg", "demo", "--messages", "30000"],
+        cwd=bare_shell.folder,
+        env=bare_shell.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        assert any(shown.startswith(line) for shown in demo.stdout)
+        demo.send_signal(signal.SIGINT)
+        out, errors = demo.communicate(timeout=120)
+    assert demo.returncode == 130, errors
+    assert re.fullmatch(
+        rf"error: stopped {said}\nhint: the servers are stopped and their data is gone.*\n", errors
+    )
+    assert "balance" not in out
+
+
+def test_in_a_pipe_the_demo_tells_the_story_and_does_not_log_each_batch(bare_shell: Any) -> None:
+    ended = bare_shell("demo", "--messages", "500", "--seed", "2")
+    events = [json.loads(line)["event"] for line in ended.err.splitlines()]
+    assert events == ["consuming", "status", "stopped"]
+    assert "draining the queue" in ended.out
+    logged = bare_shell("demo", "--messages", "100", "--seed", "2", "-v").err
+    assert '"event": "batch"' in logged
+    assert '"event": "message quarantined"' in logged
+
+
 def test_demo_shows_masked_rows_and_recurring_devices(bare_shell: Any) -> None:
     shown = bare_shell("demo", "--messages", "300", "--seed", "2").out
     assert TOKEN.search(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import urllib.request
@@ -147,7 +148,9 @@ def test_a_bundle_can_be_had_of_a_broken_installation(bare_shell: Any, tmp_path:
     assert b"canary" not in everything
 
 
-def test_demo_keep_leaves_the_status_page_up(bare_shell: Any) -> None:
+def test_demo_keep_leaves_the_page_up_and_its_next_steps_work_as_pasted(
+    bare_shell: Any, tmp_path: Path
+) -> None:
     demo = subprocess.Popen(
         [bare_shell.python, "-m", "sqs2pg", "demo", "--messages", "100", "--keep"],
         cwd=bare_shell.folder,
@@ -156,6 +159,8 @@ def test_demo_keep_leaves_the_status_page_up(bare_shell: Any) -> None:
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     try:
         assert demo.stdout is not None
         page = next(line for line in demo.stdout if line.startswith("status page: "))
@@ -163,6 +168,25 @@ def test_demo_keep_leaves_the_status_page_up(bare_shell: Any) -> None:
         with urllib.request.urlopen(address, timeout=60) as answer:
             assert "Message flow" in answer.read().decode()
         wait_for_answer(f"{address}/readyz", lambda text: '"ok":true' in text)
+        steps: list[str] = []
+        for line in demo.stdout:
+            steps += [line.strip()] if line.startswith("  ") else []
+            if "list-queues" in line:
+                break
+        source, send, top, psql, aws = steps
+        assert aws == 'aws --endpoint-url "$AWS_ENDPOINT_URL" sqs list-queues'
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(["set -e", source, send, f"{top} --once", psql])],
+            check=False,
+            cwd=elsewhere,
+            env={"PATH": os.defpath, "HOME": str(elsewhere)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "sent 5,000 messages" in done.stdout
+        assert "(5 rows)" in done.stdout
     finally:
         demo.terminate()
         demo.communicate(timeout=60)

@@ -751,6 +751,17 @@ def test_values_are_quoted_for_the_shell(tmp_path: Path) -> None:
     assert sourced(path, 'printf %s "$SQS2PG_SINK__DSN"') == awkward
 
 
+def test_the_environment_file_puts_our_commands_first_on_path_and_more_variables_last(
+    tmp_path: Path,
+) -> None:
+    local = Servers(database_url="", sqs_endpoint="", folder=tmp_path)
+    path = write_env_file(local, tmp_path / "local.env", more={"SQS2PG_NAME": "it's mine"})
+    assert sourced(path, 'echo "$SQS2PG_NAME"').strip() == "it's mine"
+    first, *_, last = sourced(path, 'echo "$PATH"').strip().split(":")
+    assert first == str(Path(sys.executable).parent)
+    assert last == str(postgres_binaries.wheel_binaries())
+
+
 def test_only_the_run_that_wrote_the_file_removes_it(tmp_path: Path) -> None:
     path = tmp_path / "local.env"
     first = Servers(database_url="", sqs_endpoint="", folder=tmp_path / "a")

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import os
+import shlex
+import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-import structlog
 
-from sqs2pg.cli.embedded import ENV_FILE
-from sqs2pg.cli.embedded.local_environment import local_environment, prepare
+from sqs2pg.cli.embedded import Servers
+from sqs2pg.cli.embedded.local_environment import local_environment, prepare, source_command
 from sqs2pg.cli.embedded.sample_logins import logins
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.embedded.server_load import Load, telling_of_limit
+from sqs2pg.cli.options import (
+    config_option,
+    counted,
+    json_option,
+    print_json,
+    run_async,
+    verbose_option,
+)
 from sqs2pg.cli.send import send_bodies
 from sqs2pg.cli.verify import check, print_report
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import Settings, load
+from sqs2pg.keys.provider_development import FILE_NAME, FOLDER
+from sqs2pg.settings import DEFAULT_BIND, Settings, load
+from sqs2pg.telemetry import log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +39,9 @@ if TYPE_CHECKING:
     from sqs2pg.pipeline.consumer import Totals
     from sqs2pg.postgres import verify as verification
 
-logger = structlog.get_logger(__name__)
+_SENDING = "the logins were sent"
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of SIGINT."""
 
 _SAMPLE = """SELECT left(user_id, 8) || '…', device_type, masked_ip, masked_device_id, locale,
        app_version, create_date FROM {table} ORDER BY ctid LIMIT 5"""
@@ -45,6 +59,32 @@ _TAKEN = {
 }
 
 
+class _Course(msgspec.Struct):
+    """How far the demo has come: what an interruption says."""
+
+    messages: int
+    sent: int = 0
+    stage: str = "the servers started"
+    ended: str = ""
+    """What became of the messages, once it is known."""
+
+    def interrupted(self) -> FatalFault:
+        """Return what to raise for Ctrl-C. It claims nothing that is not known."""
+        if self.stage == _SENDING:
+            done = f"at least {self.sent:,} of {counted(self.messages, 'login')} were sent"
+        elif self.sent:
+            done = f"all {counted(self.sent, 'login')} were sent{self.ended}"
+        else:
+            done = "nothing was sent"
+        fault = FatalFault(
+            f"stopped while {self.stage}: {done}",
+            code="stopped",
+            hint="the servers are stopped and their data is gone; run it again, and let it end",
+        )
+        fault.exit_code = _INTERRUPTED
+        return fault
+
+
 @click.command()
 @config_option
 @click.option("--messages", default=2000, show_default=True, type=click.IntRange(1, 1_000_000))
@@ -53,6 +93,7 @@ _TAKEN = {
 @click.option("--recover", is_flag=True, help="With the vault: reveal a value, forget a person.")
 @click.option("--keep", is_flag=True, help="Leave servers and status page up until Ctrl-C.")
 @json_option
+@verbose_option
 def demo(
     config: Path | None,
     messages: int,
@@ -61,6 +102,7 @@ def demo(
     recover: bool,
     keep: bool,
     as_json: bool,
+    verbose: bool,
 ) -> int:
     """Start embedded servers, send logins, drain, verify and show the result.
 
@@ -68,50 +110,104 @@ def demo(
     batches; the file's mapping must be that of the generated logins.
     """
     from sqs2pg.cli.demo_recovery import show_recovery
-    from sqs2pg.cli.run_pipeline import consume
-    from sqs2pg.cli.run_process import Drain, as_flat
+    from sqs2pg.cli.run_process import as_flat
 
+    if verbose:
+        log.configure(level="debug")
     taken = _taken(config) if config else {}
     settings = _settings(taken, recover=recover)
     say = _quiet if as_json else partial(print, flush=True)
+    course = _Course(messages)
+    plan = _Plan(settings, taken, say, course, chaos=chaos, verbose=verbose)
     began = time.monotonic()
     say("starting PostgreSQL and an SQS server on loopback …")
-    with local_environment(keep_file=keep):
-        if recover:  # for the consumer that --chaos starts, too
-            os.environ["SQS2PG_VAULT__ENABLED"] = "true"
-        say(f"both are up after {time.monotonic() - began:.1f} s; making queue, keys and tables")
-        run_async(prepare(settings))
-        say(f"sending {messages:,} logins, about one in fifty malformed …")
-        sent = run_async(_send(settings, messages, seed))
-        if chaos:
-            _kill_consumer(settings, sent, taken, say)
-        else:
-            say("draining the queue …")
-        drain = Drain()
-        totals = run_async(consume(settings, drain=drain))
-        report = run_async(check(settings))
-        if drain.stopped and report.ok:
-            raise _stopped(sent, report)
-        if chaos:  # the killed consumer's counts are lost; take them from the books
-            totals.written, totals.quarantined = report.written, report.quarantined
-            totals.received = totals.settled + totals.released
-        ok = report.ok and report.written + report.quarantined == sent
-        if not as_json:
-            run_async(_show(settings, totals, report))
-            ended = f"written {report.written:,} + quarantined {report.quarantined:,}"
-            print(f"\nsent {sent:,} = {ended}: {'yes' if ok else 'NO'}")
-        if recover:
-            run_async(show_recovery(settings, say))
-            report = run_async(check(settings))
-            ok = ok and report.ok
-            say(f"\nafter all that the books {'balance' if report.ok else 'DO NOT balance'}")
-        if keep:
-            _keep(settings, say)
+    try:
+        with local_environment(keep_file=keep, more=_for_shells(taken, recover=recover)) as servers:
+            if recover:  # for the consumer that --chaos starts, too
+                os.environ["SQS2PG_VAULT__ENABLED"] = "true"
+            say(
+                f"both are up after {time.monotonic() - began:.1f} s; making queue, keys and tables"
+            )
+            totals, report = _send_and_drain(plan, servers, seed)
+            course.stage = "the result was shown"
+            ok = report.ok and report.written + report.quarantined == course.sent
+            course.ended = f", {report.written:,} written and {report.quarantined:,} quarantined"
+            if not as_json:
+                run_async(_show(settings, totals, report))
+                ended = f"written {report.written:,} + quarantined {report.quarantined:,}"
+                print(f"\nsent {course.sent:,} = {ended}: {'yes' if ok else 'NO'}", flush=True)
+            if recover:
+                run_async(show_recovery(settings, say))
+                report = run_async(check(settings))
+                ok = ok and report.ok
+                say(f"\nafter all that the books {'balance' if report.ok else 'DO NOT balance'}")
+            if keep:
+                _keep(plan)
+    except KeyboardInterrupt:
+        raise course.interrupted() from None
     if as_json:
-        print_json({"sent": sent, **as_flat(totals)})
+        print_json({"sent": course.sent, **as_flat(totals)})
     if not ok:
         raise _unbalanced()
     return 0
+
+
+class _Plan(msgspec.Struct):
+    """What the steps of a demo share."""
+
+    settings: Settings
+    taken: dict[str, Any]
+    say: Callable[[str], None]
+    course: _Course
+    chaos: bool
+    verbose: bool
+
+
+def _send_and_drain(
+    plan: _Plan, servers: Servers, seed: int | None
+) -> tuple[Totals, verification.VerifyReport]:
+    """Send the logins and drain the queue; return what was done, and what the books say.
+
+    Raises FatalFault if a signal ended the drain early.
+    """
+    from sqs2pg.cli.run_pipeline import consume
+    from sqs2pg.cli.run_process import Drain
+
+    settings, say, course = plan.settings, plan.say, plan.course
+    course.stage = "the tables were made"
+    run_async(prepare(settings))
+    course.stage = _SENDING
+    say(f"sending {counted(course.messages, 'login')}, about one in fifty malformed …")
+    run_async(_send(settings, course, seed, say))
+    began = time.monotonic()
+    if plan.chaos:
+        course.stage = "the consumer to be killed ran"
+        _kill_consumer(settings, course.sent, plan.taken, say)
+    else:
+        say("draining the queue …")
+    before = time.monotonic() - began
+    course.stage = "the queue was drained"
+    drain = Drain()
+    work = consume(settings, drain=drain, verbose=plan.verbose, say=say)
+    assert servers.sqs is not None
+    totals = run_async(telling_of_limit(work, servers.sqs.pid, partial(_tell_of_limit, say)))
+    course.stage = "the books were checked"
+    report = run_async(check(settings))
+    if drain.stopped and report.ok:
+        raise _stopped(course.sent, report)
+    if plan.chaos:  # the killed consumer's counts are lost; take them from the books
+        totals.written, totals.quarantined = report.written, report.quarantined
+        totals.received = totals.settled + totals.released
+        totals.seconds = round(totals.seconds + before, 3)
+        totals.busy_seconds = round(totals.busy_seconds + before, 3)
+    return totals, report
+
+
+def _tell_of_limit(say: Callable[[str], None], load: Load) -> None:
+    say(
+        f"the SQS server is the limit now: it uses {load.server:.0%} of a core and sqs2pg "
+        f"{load.ours:.0%}. An emulator's receives take longer the more messages wait."
+    )
 
 
 def _unbalanced() -> FatalFault:
@@ -123,11 +219,12 @@ def _unbalanced() -> FatalFault:
 def _stopped(sent: int, report: verification.VerifyReport) -> FatalFault:
     """Return what to raise where a signal came before the queue was empty."""
     done = report.written + report.quarantined
+    rest = "; the others were still on the queue" if done < sent else ""
     return FatalFault(
-        f"stopped early: {done:,} of {sent:,} messages are written or quarantined, each once; the "
-        "others went back to the queue",
+        f"stopped early: {done:,} of {counted(sent, 'message')} are written or quarantined, each "
+        f"once{rest}",
         code="stopped",
-        hint="run it again, and let it end by itself",
+        hint="the servers are stopped and their data is gone; run it again, and let it end",
     )
 
 
@@ -137,8 +234,18 @@ def _kill_consumer(settings: Settings, sent: int, taken: dict[str, Any], say: An
 
     say("starting a consumer, to kill it midway …")
     before = run_async(kill_midway(settings, sent, _as_variables(taken)))
-    say(f"killed with SIGKILL, {before:,} messages written, some not yet deleted")
+    say(f"killed with SIGKILL, {counted(before, 'message')} written, some not yet deleted")
     say("starting it again; what it held comes back when its leases end, in 5 s …")
+
+
+def _for_shells(taken: dict[str, Any], *, recover: bool) -> dict[str, str]:
+    """Return the variables that make commands in another shell, in any folder, use our settings."""
+    variables = _as_variables(taken) | {
+        "SQS2PG_CONFIG": os.devnull,
+        "SQS2PG_KEYS__PROVIDER": "file",
+        "SQS2PG_KEYS__FILE": str((FOLDER / FILE_NAME).absolute()),
+    }
+    return variables | ({"SQS2PG_VAULT__ENABLED": "true"} if recover else {})
 
 
 def _quiet(*_: Any) -> None:
@@ -197,11 +304,17 @@ def _as_variables(taken: dict[str, Any]) -> dict[str, str]:
     return variables
 
 
-async def _send(settings: Settings, count: int, seed: int | None) -> int:
-    result = await send_bodies(settings, logins(count, seed=seed), count)
+async def _send(
+    settings: Settings, course: _Course, seed: int | None, say: Callable[[str], None]
+) -> None:
+    def sent(count: int) -> None:
+        course.sent = count
+
+    count = course.messages
+    result = await send_bodies(settings, logins(count, seed=seed), count, told=sent, say=say)
     if result.refused:
         raise FatalFault("the embedded queue refused messages", code="send_refused")
-    return result.sent
+    course.sent = result.sent
 
 
 async def _show(settings: Settings, totals: Totals, report: verification.VerifyReport) -> None:
@@ -254,14 +367,42 @@ def _print_table(
     console.print(table)
 
 
-def _keep(settings: Settings, say: Any) -> None:
+def _keep(plan: _Plan) -> None:
     """Go on consuming until stopped, so that the status page is live."""
     from sqs2pg.cli.run_pipeline import consume
+    from sqs2pg.postgres.identifiers import quote_table
 
-    say(f"\nservers stay up; `source {ENV_FILE}` in another shell, Ctrl-C here to stop")
+    plan.course.stage = "the servers stayed up"
+    say = plan.say
+    table = quote_table(plan.settings.sink.table)
 
     def started(address: str) -> None:
+        say("\nThe servers stay up until you press Ctrl-C here.")
         say(f"status page: {address}")
-        say("see it move: source the file, then `sqs2pg send --count 5000`")
+        say("\nIn another shell, in any folder:\n")
+        say(f"  {source_command()}")
+        say("\nThen send more and watch them arrive, look at the rows, and look at the queue:\n")
+        say("  sqs2pg send --count 5000")
+        say(f"  sqs2pg top {address}")
+        query = f"SELECT * FROM {table} LIMIT 5"
+        say(f"  psql -c {shlex.quote(query)}")
+        say('  aws --endpoint-url "$AWS_ENDPOINT_URL" sqs list-queues\n')
 
-    run_async(consume(settings, started=started))
+    run_async(consume(_on_free_port(plan.settings), verbose=plan.verbose, started=started, say=say))
+    say("stopped: the servers and their data are gone")
+
+
+def _on_free_port(settings: Settings) -> Settings:
+    """Return the settings with a free port for the page where its usual one is taken.
+
+    A demo beside a running pipeline is nothing to be warned of.
+    """
+    host, _, port = DEFAULT_BIND.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError:
+            status = msgspec.structs.replace(settings.status, bind=f"{host}:0")
+            return msgspec.structs.replace(settings, status=status)
+    return settings

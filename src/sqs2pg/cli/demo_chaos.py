@@ -33,7 +33,14 @@ async def kill_midway(settings: Settings, sent: int, variables: Mapping[str, str
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "-c", os.devnull]
     environment = {**os.environ, **variables, **OVERRIDES}
-    consumer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)  # noqa: ASYNC220, S603  our own command; a moment's wait is fine
+    # In a session of its own: Ctrl-C is for us, who kill it, and it must not end by itself.
+    consumer = subprocess.Popen(  # noqa: ASYNC220, S603  our own command; a moment's wait is fine
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
     session = await connect(settings)
     try:
         async with asyncio.timeout(_PATIENCE_S):

@@ -38,23 +38,27 @@ async def consume(
     view: bool = False,
     verbose: bool = False,
     started: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
     read: Callable[[], Settings] | None = None,
     exits: bool = False,
 ) -> Totals:
     """Run one pipeline in this process until it is stopped or, with `drain`, the queue is empty.
 
     `address_file`, `view`, `verbose` and `started` are those of `StatusOutput`; a process with an
-    `address_file` is one of several workers. `read` returns the settings anew, for SIGHUP.
-    `exits`: the process ends after it, at the latest a second after the grace period. Raises as
-    `Pipeline` and `run_process`.
+    `address_file` is one of several workers. `say` takes the progress off a terminal in place of
+    the log, which then has no lines of batches and quarantined messages unless it is `verbose`.
+    `read` returns the settings anew, for SIGHUP. `exits`: the process ends after it, at the latest
+    a second after the grace period. Raises as `Pipeline` and `run_process`.
     """
     worker = address_file is not None
 
     def opened(pipeline: Pipeline) -> None:
         if read:
             log.follow(pipeline.settings.log, verbose=verbose)
-        if view:
+        if view or say:
             pipeline.batch_log.batch_lines = verbose
+        if say:
+            pipeline.batch_log.fault_lines = verbose
 
     made = ReloadingPipeline(
         settings, read or (lambda: settings), refused=_print_refused, opened=opened
@@ -73,6 +77,7 @@ async def consume(
             ),
             drain=settled(drain, settings, pipeline.current.client.endpoint_host),
             progress=None if view else dict,
+            say=say,
             echo_s=_ECHO_S if worker else 0.0,
             logs_end=True,
             reload=pipeline.request_reload if read else None,

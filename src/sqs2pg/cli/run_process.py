@@ -129,6 +129,7 @@ async def run_process(
     status: StatusOutput | None = None,
     drain: Drain | None = None,
     progress: Callable[[], dict[str, int]] | None = None,
+    say: Callable[[str], None] | None = None,
     echo_s: float = 0.0,
     abort: Callable[[], None] | None = None,
     logs_end: bool = False,
@@ -138,6 +139,7 @@ async def run_process(
     """Run the work to its end; return its totals.
 
     `progress` returns counts to show beside the settled messages; without it none are shown.
+    `say` takes them off a terminal, in place of the log.
     `echo_s`: a second signal within these seconds repeats the first. `abort` is called before a
     process that is asked twice leaves. `logs_end`: the totals are logged. `reload` has the settings
     read again, on SIGHUP. `exit_within_s`: the grace period, a second after which the process ends
@@ -165,7 +167,7 @@ async def run_process(
             _handling_signals(request_stop, abort, echo_s, reload, exit_within_s),
             status.shown() if status else contextlib.nullcontext(),
         ):
-            async with _progress_shown(work, progress):
+            async with _progress_shown(work, progress, say):
                 totals = await work.run(drain_settle_s=drain.settle_s if drain else None)
     finally:
         if timer:
@@ -218,7 +220,9 @@ def summary(totals: Totals) -> str:
 
 @contextlib.asynccontextmanager
 async def _progress_shown(
-    work: Work, progress: Callable[[], dict[str, int]] | None
+    work: Work,
+    progress: Callable[[], dict[str, int]] | None,
+    say: Callable[[str], None] | None,
 ) -> AsyncIterator[None]:
     if progress is None:
         yield
@@ -229,7 +233,7 @@ async def _progress_shown(
         counts = {name: getattr(totals, name) for name in ("written", "duplicate", "quarantined")}
         return totals.settled, None, counts | progress()
 
-    async with Ticker("consuming", state):
+    async with Ticker("consuming", state, say):
         yield
 
 

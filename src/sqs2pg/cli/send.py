@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,9 +62,19 @@ def send(
 
 
 async def send_bodies(
-    settings: Settings, bodies: Iterable[str], total: int | None, rate: float | None = None
+    settings: Settings,
+    bodies: Iterable[str],
+    total: int | None,
+    rate: float | None = None,
+    *,
+    told: Callable[[int], None] = lambda _: None,
+    say: Callable[[str], None] | None = None,
 ) -> Sent:
-    """Send bodies to the settings' queue, with progress; `total`: how many, where it is known."""
+    """Send bodies to the settings' queue, with progress; `total`: how many, where it is known.
+
+    `told` is called with the number sent so far. `say` takes the progress off a terminal, in place
+    of the log.
+    """
     from sqs2pg.runners.connect import queue_client
     from sqs2pg.sqs.producer import send_all
 
@@ -73,8 +83,9 @@ async def send_bodies(
     def progress(count: int) -> None:
         nonlocal done
         done = count
+        told(count)
 
     async with queue_client() as client:
         queue_url = await client.queue_url(settings.source.queue)
-        async with Ticker("sending", lambda: (done, total, {})):
+        async with Ticker("sending", lambda: (done, total, {}), say):
             return await send_all(client, queue_url, bodies, rate=rate, progress=progress)

@@ -71,12 +71,21 @@ class RecentFault(NamedTuple):
 
 
 class BatchLog:
-    """The lines of one pipeline. Without `batch_lines` a live view is shown in their place."""
+    """The lines of one pipeline. Without `batch_lines` a live view is shown in their place.
+
+    Without `fault_lines` there are none of quarantined messages either: the demo shows them as a
+    table.
+    """
 
     def __init__(
-        self, *, batch_lines: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        batch_lines: bool = True,
+        fault_lines: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.batch_lines = batch_lines
+        self.fault_lines = fault_lines
         self._clock = clock
         self._prefix = secrets.token_hex(3)
         self._batches = 0
@@ -145,6 +154,8 @@ class BatchLog:
             return
         self.recent.append(RecentFault(time.time(), stage.value, code))
         self._log_held_back(stage.value, code, more)
+        if not self.fault_lines:
+            return
         log.warning(
             "message quarantined", code=code, stage=stage.value, message_id=message_id, batch=batch
         )
@@ -158,7 +169,7 @@ class BatchLog:
             self._log_summary()
 
     def _log_held_back(self, stage: str, code: str, more: int) -> None:
-        if more:
+        if more and self.fault_lines:
             log.warning("more like this", count=more, code=code, stage=str(stage))
 
     def _add_to_summary(self, report: BatchReport) -> None:
