@@ -148,6 +148,8 @@ class MadeUp:
         }
         if routed:
             routes = tuple(self._route(number) for number in range(draw.randint(1, 3)))
+            if all(route.when for route in routes) and draw.random() < 0.2:
+                routes += (Route(drop=True),)
             self.settings = Settings(route=routes, **common)
         else:
             explode = draw.choice(_EXPLODED) if draw.random() < 0.4 else ""

@@ -26,8 +26,10 @@ from sqs2pg.settings.source_paths import EACH, Step
 
 STEPS_MAX = 1_000_000
 """Of all expressions of one message, its records together. One step is one part of an expression
-that is visited, or one element that a function handles. Ordinary messages take tens; an expression
-over each of a message's 100,000 elements still fits."""
+that is visited, or one element that a function handles."""
+STEPS_FREE = 20
+"""Of each evaluation; they do not count, so that a message may have as many records (`RECORDS_MAX`)
+as without expressions."""
 _COPIED_A_STEP = 64
 _FAULTS = (JMESPathError, TypeError, ArithmeticError, ValueError)
 """What jmespath raises where a function or a comparison gets a value that it does not take."""
@@ -72,7 +74,7 @@ class Expression:
 
     def _run(self, document: Any, budget: Budget, finish: Callable[[Any], Any]) -> Any:
         interpreter = self._interpreter
-        interpreter.left = budget.left
+        interpreter.left = budget.left + STEPS_FREE
         try:
             return finish(interpreter.visit(self._tree, document))
         except TooCostlyError:
@@ -84,7 +86,7 @@ class Expression:
         except _FAULTS:
             code = "condition_failed" if self._of_when else "expression_failed"
         finally:
-            budget.left = interpreter.left  # what failed counts, too
+            budget.left = min(budget.left, interpreter.left)  # what failed counts, too
         # Raised here, so that the fault has no `__context__`: those exceptions hold values.
         raise PermanentFault(code)
 

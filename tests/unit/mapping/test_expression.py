@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.expression import STEPS_MAX, Budget, Expression, Viewer
+from sqs2pg.mapping.envelope.records import RECORDS_MAX
+from sqs2pg.mapping.expression import STEPS_MAX, Budget, Expression, Sight, Viewer
 from sqs2pg.settings.expressions import parse
 
 CANARY = "canary-4711"
@@ -216,9 +217,15 @@ def test_the_expressions_of_a_message_share_its_steps() -> None:
     assert 0.2 < count * len(THOUSAND) / STEPS_MAX < 1
 
 
-def test_what_an_expression_sees_hides_in_logs() -> None:
-    from sqs2pg.mapping.expression import Sight
+def test_a_message_may_have_many_records_with_an_expression_each() -> None:
+    budget = Budget()
+    expression = Expression("join('/', [shop, items[0].id, to_string(items[0].n)])")
+    record = {"shop": "s", "items": [{"id": "a", "n": 1}]}
+    assert {expression.string(record, budget) for _ in range(RECORDS_MAX)} == {"s/a/1"}
+    assert budget.left == STEPS_MAX
 
+
+def test_what_an_expression_sees_hides_in_logs() -> None:
     sight = Sight(Viewer([parse("@", "it")]), json.dumps({"a": CANARY}), Budget())
     assert sight.document == {"a": CANARY}
     assert CANARY not in repr(sight)

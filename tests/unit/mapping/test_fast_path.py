@@ -57,6 +57,24 @@ def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
             envelope=EnvelopeSettings(layers=("auto",)),
         ),
         Settings(field=(Field(source="a", column="a"), Field(source="b[].c", mask="drop"))),
+        Settings(field=(Field(source="a", column="a"), Field(expression="b", column="b"))),
+        Settings(
+            field=(Field(source="a", column="a"),),
+            route=(Route(drop=True, when=When(expression="b")),),
+        ),
+        Settings(
+            field=(Field(source="a", column="a"),),
+            route=(Route(drop=True, when=When(field="b", exists=True)),),
+        ),
+        Settings(
+            route=(
+                Route(
+                    table="t",
+                    when=When(expression="b"),
+                    field=(Field(source="a", column="a"),),
+                ),
+            ),
+        ),
         Settings(
             route=(
                 Route(table="t", field=(Field(source="a", column="a"),)),

@@ -16,7 +16,7 @@ from sqs2pg.mapping.document_types import NoTypesError
 from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import Settings, load
-from tests.native import Both, masks_of
+from tests.native import masks_of
 
 CANARY = "canary-4711"
 
@@ -275,20 +275,6 @@ def test_what_failed_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
         began = time.process_time()
         assert made(chosen, body, monkeypatch).startswith(("expression_too", "expression_failed"))
         assert time.process_time() - began < 20  # a second or two where nobody else is
-
-
-def test_the_native_executor_leaves_such_a_mapping_to_python_whole() -> None:
-    plain = settings(field=[ID])
-    routed = settings(route=[route("large", "size > `10`"), route("rest")])
-    for chosen in (settings(field=[ID, field("a")]), settings(route=[DEBUG], field=[ID]), routed):
-        columns = [[column_for(one) for one in target.fields] for target in chosen.targets]
-        assert Both(chosen, columns).fast_or_none is None
-    assert Both(plain, [[column_for(one) for one in plain.fields]]).fast_or_none is not None
-    last = settings(
-        route=[route("a", when={"field": "a", "exists": True}), {"drop": True}]
-    )  # no filter, but `unmatched`
-    columns = [[column_for(one) for one in target.fields] for target in last.targets]
-    assert Both(last, columns).fast_or_none is not None
 
 
 def unknown(chosen: Settings, body: Any) -> dict[tuple[str, str], int]:
