@@ -85,7 +85,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Correct the producer, or let the expression expect the value; then replay.",
         ),
         "expression_too_costly": (
-            "The expressions take over a million steps, or make over a million characters.",
+            "The expressions take too many steps for a message of this size, or make too much.",
             "Correct the producer, or simplify the expression; then replay.",
         ),
         "kills_worker": (

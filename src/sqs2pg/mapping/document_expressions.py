@@ -6,7 +6,7 @@ left to `documents.py`. No I/O here.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.document_batch import WRONG, Batch, Column, Expanded
 from sqs2pg.mapping.documents import NORMALIZERS, sources_of
-from sqs2pg.mapping.expression import Budget, Viewer, evaluator, views
+from sqs2pg.mapping.expression import StepBudget, Viewer, evaluator, views
 from sqs2pg.settings import Target, source_paths
 from sqs2pg.settings.expression_rules import reads_element
 
@@ -31,9 +31,12 @@ class BatchViews:
         self._batch = batch
         self._seen: dict[int, Any] = {}
         self._left = _KEPT_CHARACTERS_MAX
-        self._budgets: defaultdict[int, Budget] = defaultdict(Budget)
+        sizes: Counter[int] = Counter()
+        for message, text in zip(batch.messages, batch.texts, strict=True):
+            sizes[message] += len(text)
+        self._budgets = {message: StepBudget(size) for message, size in sizes.items()}
 
-    def at(self, position: int) -> tuple[Any, Budget]:
+    def at(self, position: int) -> tuple[Any, StepBudget]:
         """Return the document at a position, and the budget of its message."""
         budget = self._budgets[self._batch.messages[position]]
         if position in self._seen:
@@ -72,7 +75,9 @@ class TargetExpressions:
                     add(WRONG)
         return dict(columns)
 
-    def _records(self, seen: BatchViews, positions: Sequence[int]) -> Iterator[tuple[Any, Budget]]:
+    def _records(
+        self, seen: BatchViews, positions: Sequence[int]
+    ) -> Iterator[tuple[Any, StepBudget]]:
         if not self._narrowed:
             yield from map(seen.at, positions)
             return

@@ -22,7 +22,7 @@ from sqs2pg.mapping.condition import DocumentCondition
 from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.document_paths import exists, scopes
 from sqs2pg.mapping.envelope.records import RECORDS_MAX, Records
-from sqs2pg.mapping.expression import Budget, Sight, Viewer, evaluator, views
+from sqs2pg.mapping.expression import Sight, StepBudget, Viewer, evaluator, views
 from sqs2pg.mapping.json_slices import Slice
 from sqs2pg.mapping.known_names import has_unknown, known_names, member_names
 from sqs2pg.mapping.unknown_members import UnknownShape
@@ -41,11 +41,11 @@ from sqs2pg.settings.expression_rules import reads_element, syntaxes
 Values = tuple[str | None, ...]
 """One record for one target: the texts of its sources, in the order of `sources_of`."""
 
-_View = tuple[Any, Budget]
+_View = tuple[Any, StepBudget]
 """What the expressions of a record see, and what they may still cost."""
 
 
-class _Place(NamedTuple):
+class _DocumentAt(NamedTuple):
     """A document of a message."""
 
     document: Slice
@@ -230,12 +230,12 @@ class DocumentReader:
         decoded = DecodedMessage(DecodedBatch(1, ()), several=several)
         index = 0
         names: list[str | None] = []
-        budget = Budget()
+        budget = StepBudget(sum(map(len, records.texts)))
         for document in documents:
             if not document.is_object:
                 raise located(PermanentFault("not_an_object"), index, several)
             sight = Sight(self._viewer, document.text, budget) if self._viewer else None
-            place = _Place(document, sight, index, several)
+            place = _DocumentAt(document, sight, index, several)
             filtered = any(_holds(when, route, place) for route, when in self._filters)
             is_known = filtered or self._known is None or not has_unknown(document, self._known)
             if not is_known:
@@ -254,7 +254,7 @@ class DocumentReader:
 
     def _extract(
         self,
-        place: _Place,
+        place: _DocumentAt,
         taken: Sequence[int],
         decoded: DecodedMessage,
         found: Sequence[list[tuple[int, Values]]],
@@ -271,7 +271,7 @@ class DocumentReader:
             most = max(most, len(records))
         return place.first + most
 
-    def _taken(self, place: _Place) -> Sequence[int]:
+    def _taken(self, place: _DocumentAt) -> Sequence[int]:
         """Return the targets that take a document; none where it is dropped."""
         conditional = (i for i, route, when in self._conditional if _holds(when, route, place))
         taken = [*self._always, *conditional] or self._otherwise
@@ -303,7 +303,7 @@ class _Extractor:
         }
         self._narrowed = self._explode if reads_element(target) else ()
 
-    def records(self, place: _Place) -> list[Values]:
+    def records(self, place: _DocumentAt) -> list[Values]:
         """Return the document's records. Raises PermanentFault that names field and record."""
         document, sight, first, several = place
         found = self._scopes(document)
@@ -364,7 +364,7 @@ class _Extractor:
             return fault.with_traceback(None)
 
 
-def _holds(when: DocumentCondition, route: str, place: _Place) -> bool:
+def _holds(when: DocumentCondition, route: str, place: _DocumentAt) -> bool:
     """Whether a condition holds for a document. Raises PermanentFault that names the route."""
     try:
         return when.holds(place.document, place.sight)

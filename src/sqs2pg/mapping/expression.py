@@ -24,9 +24,12 @@ from sqs2pg.settings import expressions
 from sqs2pg.settings.expressions import Syntax
 from sqs2pg.settings.source_paths import EACH, Step
 
-STEPS_MAX = 1_000_000
+STEPS_LEAST = 100_000
 """Of all expressions of one message, its records together. One step is one part of an expression
 that is visited, or one element that a function handles."""
+STEPS_A_CHARACTER = 4
+"""More of them for each character of the message: an expression may go through a large array a few
+times, and through none as often as it has elements."""
 STEPS_FREE = 20
 """Of each evaluation; they do not count, so that a message may have as many records (`RECORDS_MAX`)
 as without expressions."""
@@ -35,13 +38,14 @@ _FAULTS = (JMESPathError, TypeError, ArithmeticError, ValueError)
 """What jmespath raises where a function or a comparison gets a value that it does not take."""
 
 
-class Budget:
+class StepBudget:
     """The steps that are left for the expressions of one message."""
 
     __slots__ = ("left",)
 
-    def __init__(self) -> None:
-        self.left = STEPS_MAX
+    def __init__(self, characters: int) -> None:
+        """`characters`: of the message's documents together."""
+        self.left = STEPS_LEAST + STEPS_A_CHARACTER * characters
 
 
 class Expression:
@@ -54,29 +58,34 @@ class Expression:
         Raises SettingsError `bad_expression`.
         """
         self._tree = expressions.parse(text, "the expression").tree
-        self._interpreter = Interpreter()
+        self._idle = [Interpreter()]
         self._of_when = of_when
 
-    def holds(self, document: Any, budget: Budget) -> bool:
+    def holds(self, document: Any, budget: StepBudget) -> bool:
         """Return whether the result is true in JMESPath: not false, null, or empty.
 
         Raises PermanentFault.
         """
-        return self._run(document, budget, self._interpreter.is_true)  # type: ignore[no-any-return]
+        return self._run(document, budget, Interpreter.is_true)  # type: ignore[no-any-return]
 
-    def json(self, document: Any, budget: Budget) -> str | None:
+    def json(self, document: Any, budget: StepBudget) -> str | None:
         """Return the result as JSON text; None where it is null. Raises as `holds`."""
-        return self._run(document, budget, self._interpreter.json)  # type: ignore[no-any-return]
+        return self._run(document, budget, Interpreter.json)  # type: ignore[no-any-return]
 
-    def string(self, document: Any, budget: Budget) -> str | None:
+    def string(self, document: Any, budget: StepBudget) -> str | None:
         """As `json`, but return a string as it is. Raises `wrong_type` for other values, too."""
-        return self._run(document, budget, self._interpreter.string)  # type: ignore[no-any-return]
+        return self._run(document, budget, Interpreter.string)  # type: ignore[no-any-return]
 
-    def _run(self, document: Any, budget: Budget, finish: Callable[[Any], Any]) -> Any:
-        interpreter = self._interpreter
+    def _run(
+        self, document: Any, budget: StepBudget, finish: Callable[[Interpreter, Any], Any]
+    ) -> Any:
+        try:
+            interpreter = self._idle.pop()
+        except IndexError:  # another thread encodes, too
+            interpreter = Interpreter()
         interpreter.left = budget.left + STEPS_FREE
         try:
-            return finish(interpreter.visit(self._tree, document))
+            return finish(interpreter, interpreter.visit(self._tree, document))
         except TooCostlyError:
             code = "expression_too_costly"
         except RecursionError:  # the caller's stack is nearly full
@@ -87,11 +96,12 @@ class Expression:
             code = "condition_failed" if self._of_when else "expression_failed"
         finally:
             budget.left = min(budget.left, interpreter.left)  # what failed counts, too
+            self._idle.append(interpreter)
         # Raised here, so that the fault has no `__context__`: those exceptions hold values.
         raise PermanentFault(code)
 
 
-Evaluate = Callable[[Any, Budget], str | None]
+Evaluate = Callable[[Any, StepBudget], str | None]
 """From a document to the text that a field's converter takes."""
 
 
@@ -105,7 +115,7 @@ def evaluator(text: str, normalize: Callable[[str], str]) -> Evaluate:
     if normalize is string:
         return expression.string
 
-    def evaluate(document: Any, budget: Budget) -> str | None:
+    def evaluate(document: Any, budget: StepBudget) -> str | None:
         found = expression.json(document, budget)
         return None if found is None else normalize(found)
 
@@ -142,7 +152,7 @@ class Sight:
 
     __slots__ = ("_document", "_text", "_viewer", "budget")
 
-    def __init__(self, viewer: Viewer, text: str, budget: Budget) -> None:
+    def __init__(self, viewer: Viewer, text: str, budget: StepBudget) -> None:
         self._viewer = viewer
         self._text = text
         self._document: Any = None
@@ -166,7 +176,7 @@ def _whole(text: str) -> float:
     return int(text) if len(text) <= DIGITS_MAX else float(text)
 
 
-def views(document: Any, explode: Sequence[Step], budget: Budget) -> Iterator[Any]:
+def views(document: Any, explode: Sequence[Step], budget: StepBudget) -> Iterator[Any]:
     """Yield what an expression sees of each record of a document.
 
     It is the document; but an array that is exploded has only the record's own element. `explode`
@@ -194,7 +204,7 @@ def _member(value: Any, step: Step) -> Any:
     return value[step] if is_there else None
 
 
-def _replaced(value: Any, steps: Sequence[Step], inner: Any, budget: Budget) -> Any:
+def _replaced(value: Any, steps: Sequence[Step], inner: Any, budget: StepBudget) -> Any:
     """Return a copy of a value with another one at the end of the steps, which exist."""
     if not steps:
         return inner

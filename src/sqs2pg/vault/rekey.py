@@ -111,7 +111,7 @@ class RecoverableColumn(msgspec.Struct, frozen=True):
     """Quoted for SQL."""
     name: str
     field: str
-    """The source, which is the field's name in the vault."""
+    """Its name in the vault: the first source, or the column of a field without one."""
     masks: dict[int, Mask]
     """The function to its pseudonym by version of the root, the active version included."""
 

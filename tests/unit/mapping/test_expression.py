@@ -10,20 +10,20 @@ import pytest
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.envelope.records import RECORDS_MAX
-from sqs2pg.mapping.expression import STEPS_MAX, Budget, Expression, Sight, Viewer
+from sqs2pg.mapping.expression import STEPS_LEAST, Expression, Sight, StepBudget, Viewer
 from sqs2pg.settings.expressions import parse
 
 CANARY = "canary-4711"
 
 
-def evaluated(expression: str, document: Any, budget: Budget | None = None) -> Any:
+def evaluated(expression: str, document: Any, budget: StepBudget | None = None) -> Any:
     text = document if isinstance(document, str) else json.dumps(document)
     view = Viewer([parse(expression, "it")]).view(text)
-    found = Expression(expression).json(view, budget or Budget())
+    found = Expression(expression).json(view, budget or StepBudget(0))
     return None if found is None else json.loads(found)
 
 
-def refusal_of(expression: str, document: Any, budget: Budget | None = None) -> str | None:
+def refusal_of(expression: str, document: Any, budget: StepBudget | None = None) -> str | None:
     try:
         evaluated(expression, document, budget)
     except PermanentFault as fault:
@@ -163,7 +163,7 @@ TRUTH = [
 
 @pytest.mark.parametrize(("value", "true"), TRUTH)
 def test_a_condition_has_the_truth_of_jmespath(value: Any, true: bool) -> None:
-    assert Expression("a").holds({"a": value}, Budget()) is true
+    assert Expression("a").holds({"a": value}, StepBudget(0)) is true
 
 
 THOUSAND = list(range(1_000))
@@ -193,7 +193,7 @@ def test_what_would_cost_too_much_is_stopped_in_time(expression: str, document: 
     compiled = Expression(expression)
     began = time.process_time()
     with pytest.raises(PermanentFault) as caught:
-        compiled.json(view, Budget())
+        compiled.json(view, StepBudget(0))
     assert caught.value.code == "expression_too_costly"
     assert time.process_time() - began < 10  # some tenths of a second on an idle machine
 
@@ -209,23 +209,23 @@ def test_a_result_as_deep_as_a_document_may_be_is_written_and_a_deeper_one_is_no
 
 
 def test_the_expressions_of_a_message_share_its_steps() -> None:
-    budget = Budget()
+    budget = StepBudget(0)
     document = {"a": THOUSAND}
     count = 0
     while refusal_of("a[*]", document, budget) is None:
         count += 1
-    assert 0.2 < count * len(THOUSAND) / STEPS_MAX < 1
+    assert 0.2 < count * len(THOUSAND) / STEPS_LEAST < 1
 
 
 def test_a_message_may_have_many_records_with_an_expression_each() -> None:
-    budget = Budget()
+    budget = StepBudget(0)
     expression = Expression("join('/', [shop, items[0].id, to_string(items[0].n)])")
     record = {"shop": "s", "items": [{"id": "a", "n": 1}]}
     assert {expression.string(record, budget) for _ in range(RECORDS_MAX)} == {"s/a/1"}
-    assert budget.left == STEPS_MAX
+    assert budget.left == STEPS_LEAST
 
 
 def test_what_an_expression_sees_hides_in_logs() -> None:
-    sight = Sight(Viewer([parse("@", "it")]), json.dumps({"a": CANARY}), Budget())
+    sight = Sight(Viewer([parse("@", "it")]), json.dumps({"a": CANARY}), StepBudget(0))
     assert sight.document == {"a": CANARY}
     assert CANARY not in repr(sight)
