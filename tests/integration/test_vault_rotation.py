@@ -286,6 +286,39 @@ async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     assert found.token.startswith("v2_")
 
 
+async def test_a_value_that_a_message_stores_meanwhile_is_kept_once(
+    chosen: Settings, database: str
+) -> None:
+    rotate(chosen, database, "pseudonym")
+    async with Pipeline(chosen) as ready:
+        await write(ready, [message("ann")])
+    columns = "subject, generation, field, token, sealed, token_hash"
+    [late] = rows(
+        database, f"DELETE FROM pii.value WHERE field = 'ip' AND token ~ '^v2' RETURNING {columns}"
+    )
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waiting += " AND datname = current_database()"
+    async with opened(chosen) as session:
+        keyring = await verify_fingerprints(session, keys_of(chosen))
+        work = Rekeyer(session, keyring, recoverable_columns(chosen, keyring))
+        with psycopg.connect(database) as batch:
+            batch.execute(
+                f"INSERT INTO pii.value ({columns}) VALUES (%s, %s, %s, %s, %s, %s)", late
+            )
+            task = asyncio.create_task(work.rekey_values())
+            while not rows(database, waiting):
+                assert not task.done()
+                await asyncio.sleep(0)
+            batch.commit()
+        await task
+    assert rows(database, "SELECT DISTINCT left(token, 3) FROM pii.value") == [("v2_",)]
+    kept = rows(database, f"SELECT sealed FROM pii.value WHERE token = '{late[3]}'")
+    assert (late[4],) in kept
+    assert assert_every_value_opens(chosen, database) == 6
+    report = await rekey(chosen)
+    assert (report.rows, report.rows_left) == (3, 0)
+
+
 async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
     settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ have changed since the rows were made for it."""
 MOVED_MEANWHILE = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
 """A statement met a row that somebody else was moving to another partition, or changing in another
 order. It has done nothing."""
+STORED_MEANWHILE = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected)
+"""A statement met a row that somebody else had stored since it looked. It has done nothing."""
 DEADLOCK_DETECTED = "40P01"
 INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"

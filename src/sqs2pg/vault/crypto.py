@@ -86,12 +86,18 @@ class KeyEncryptionKeys:
         raise _damaged(subject)
 
     def rewrap_data_key(
-        self, version: int, new: WrappingKey, wrapped: bytes, subject: str, generation: int
+        self,
+        version: int,
+        new: WrappingKey,
+        wrapped: bytes,
+        subject: str,
+        generation: int,
+        nonce: bytes = b"",
     ) -> bytes:
         """Return a subject's data key under another key-encryption key. Raises as above."""
         old = self._of_subject(version, subject)
         try:
-            return rewrap_data_key(old, new, wrapped, subject, generation)
+            return rewrap_data_key(old, new, wrapped, subject, generation, nonce)
         except Sqs2pgError:
             pass
         raise _damaged(subject)
@@ -156,11 +162,16 @@ def unwrap_data_key(kek: WrappingKey, wrapped: bytes, subject: str, generation: 
 
 
 def rewrap_data_key(
-    old: WrappingKey, new: WrappingKey, wrapped: bytes, subject: str, generation: int
+    old: WrappingKey,
+    new: WrappingKey,
+    wrapped: bytes,
+    subject: str,
+    generation: int,
+    nonce: bytes = b"",
 ) -> bytes:
     """Return the data key under another key-encryption key. Raises as `unwrap_data_key`."""
     bound = _of_data_key(subject, generation)
-    return new.seal(old.open(wrapped, bound), bound)
+    return new.seal(old.open(wrapped, bound), bound, nonce)
 
 
 def _of_data_key(subject: str, generation: int) -> bytes:

@@ -19,14 +19,14 @@ from typing import Any
 import msgspec
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
-from sqs2pg.keys.aead import PersonKey
+from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.copy_text import binary, escaped
+from sqs2pg.mapping.copy_text import binary
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.key_registry import is_on_record
-from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE, explained
+from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE, STORED_MEANWHILE, explained
 from sqs2pg.postgres.table_owners import refuse_as_superuser
 from sqs2pg.vault.batching import (
     BY_INDEX,
@@ -47,6 +47,9 @@ from sqs2pg.vault.target_rows import (
 
 BATCH_VALUES = 1_000
 """In the first batch; `batching.BatchSize` sets the size of the next ones."""
+TRIES_MAX = 20
+"""Tries of one batch of values. Each fails only because a message has stored one of its values at
+the same moment; the next try finds that value."""
 PASSES_MAX = 20
 """Passes over a table, until one finds nothing to change. After the first one only rows that others
 have changed meanwhile are left."""
@@ -62,22 +65,30 @@ _NEXT = f"""SELECT v.ctid::text, encode(uuid_send(v.subject), 'hex'), v.generati
 FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
 WHERE (v.subject, v.token_hash, v.field) > (%s::uuid, %s, %s) AND v.field = ANY (%s)
 AND {_OLD_VALUE}
-ORDER BY v.subject, v.token_hash, v.field LIMIT %s FOR UPDATE OF v"""
+ORDER BY v.subject, v.token_hash, v.field LIMIT %s"""
 # Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
 # the server's log, somebody who has the old root could get from a guessed value to its new token.
-_CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, subject uuid,
-    generation integer, field text, old_token text, new_token text, sealed bytea) ON COMMIT DROP"""
+_CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, old_token text,
+    new_token text, sealed bytea) ON COMMIT DROP"""
 _COPY = "COPY pg_temp.sqs2pg_moved FROM STDIN"
-# The old rows are deleted by their address: they have been locked since they were read and have not
-# moved.
+# By address, without a lock: while the erasure lock is held nothing but another rekey changes these
+# rows, and then they have other addresses. A value whose new token a later message has stored
+# already stays behind, and is removed.
 _MOVE = """WITH moved AS MATERIALIZED (SELECT * FROM pg_temp.sqs2pg_moved WHERE part = %s),
-removed AS (DELETE FROM pii.value WHERE ctid = ANY (ARRAY(SELECT address FROM moved))),
 mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
-    SELECT DISTINCT old_token, new_token FROM moved ORDER BY 1 ON CONFLICT DO NOTHING)
-INSERT INTO pii.value (subject, generation, field, token, sealed, token_hash)
-SELECT subject, generation, field, new_token, sealed, hashtextextended(new_token, 0) FROM moved
-ORDER BY 1, 6, 3 ON CONFLICT DO NOTHING"""
+    SELECT old_token, new_token FROM moved ORDER BY old_token COLLATE "C" ON CONFLICT DO NOTHING),
+changed AS (
+    UPDATE pii.value v SET token = m.new_token, sealed = m.sealed,
+           token_hash = hashtextextended(m.new_token, 0)
+    FROM moved m
+    WHERE v.ctid = m.address AND NOT EXISTS (
+        SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
+        AND o.token_hash = hashtextextended(m.new_token, 0))
+    RETURNING 1)
+SELECT count(*) FROM changed"""
+_REMOVE = """DELETE FROM pii.value v USING pg_temp.sqs2pg_moved m
+WHERE m.part = %s AND v.ctid = m.address AND v.token = m.old_token"""
 # For the hash table of a large map, which every statement that applies it builds again.
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
@@ -166,9 +177,7 @@ class Rekeyer:
             [(mapped,)] = await self._session.execute(_MAP_ROWS)
             if self.total or mapped:
                 await self._record("keys_rekey", f"{self.total:,} values to get new tokens")
-                after: ValuePosition | None = FIRST_VALUE
-                while after is not None:
-                    after = await self.rekey_next(after)
+                await self.rekey_values()
                 await self._session.execute(_ANALYZE_MAP)
                 for table in self._tables():
                     await self._apply_map(table)
@@ -186,6 +195,7 @@ class Rekeyer:
             with explained():
                 async with self._session.transaction(SHARED, _CREATE) as transaction:
                     await self._session.execute(_MOVE, [0])
+                    await self._session.execute(_REMOVE, [0])
                     await transaction.rollback()
                 for table, columns in self._tables().items():
                     where = f"rows of {table}"
@@ -211,6 +221,22 @@ class Rekeyer:
         subject = f"pseudonym version {self._version}: {what}"
         await audit.record(self._session, act, subject=subject)
 
+    async def rekey_values(self) -> None:
+        """Give all values in the vault new tokens, batch by batch. Raises as `run`.
+
+        A message under the new version may store a value between the search for it and the change:
+        then the batch is done again.
+        """
+        after: ValuePosition | None = FIRST_VALUE
+        tries = 0
+        while after is not None:
+            try:
+                after, tries = await self.rekey_next(after), 0
+            except STORED_MEANWHILE:
+                tries += 1
+                if tries == TRIES_MAX:
+                    raise
+
     async def rekey_next(self, after: ValuePosition) -> ValuePosition | None:
         """Give the next values in the vault new tokens; return the last one, None at the end.
 
@@ -224,7 +250,9 @@ class Rekeyer:
             if lines:
                 part += 1
                 await session.copy(_COPY, "".join(f"{part}\t{line}\n" for line in lines))
-                await session.execute(_MOVE, [part])
+                [(changed,)] = await session.execute(_MOVE, [part])
+                if changed < len(lines):
+                    await session.execute(_REMOVE, [part])
             moved += len(lines)
 
         opening = f"{SHARED}, {BY_INDEX}", _CREATE
@@ -247,13 +275,14 @@ class Rekeyer:
     def _renew(self, rows: Sequence[Sequence[Any]]) -> list[str]:
         """Return the new tokens and seals of the values that open, as lines for COPY.
 
-        A line has no part and no line end.
+        A line has no part and no line end. Sorted as batches of ingest are, so that the two never
+        wait for each other.
         """
-        moved: list[str] = []
-        fields = {field: escaped(field) for field in self._fields}
+        moved: list[tuple[str, str, str, str]] = []
         known: tuple[Any, ...] = ()
         key: PersonKey | None = None
-        for address, subject, generation, field, token, sealed, wrapped, version, _ in rows:
+        for row, nonce in zip(rows, nonces(len(rows)), strict=True):
+            address, subject, generation, field, token, sealed, wrapped, version, _ = row
             if known != (subject, generation):  # they come by subject
                 known, key = (subject, generation), None
                 try:
@@ -269,10 +298,10 @@ class Rekeyer:
             except Sqs2pgError:
                 continue
             if new is not None:
-                again = binary(seal_value(key, value, field, new, subject))
-                cells = address, subject, str(generation), fields[field], token, new, again
-                moved.append("\t".join(cells))
-        return moved
+                again = binary(seal_value(key, value, field, new, subject, nonce))
+                moved.append((subject, field, new, f"{address}\t{token}\t{new}\t{again}"))
+        moved.sort()
+        return [line for *_, line in moved]
 
     def _mask_of(self, field: str, token: str, value: str) -> Mask:
         """Return the new pseudonym of the column that the old token came from."""

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from sqs2pg.keys.aead import nonces
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
+from sqs2pg.postgres.binary_arrays import bytea_array
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.batching import (
     BY_INDEX,
-    FIRST_SUBJECT,
     SHARED,
     BatchSize,
     overlapped,
@@ -39,13 +40,17 @@ BATCH_KEYS = 2_000
 """In the first batch; `batching.BatchSize` sets the size of the next ones."""
 
 _COUNT = "SELECT count(*) FROM pii.subject_key WHERE key_version <> %s"
-_NEXT = """SELECT encode(uuid_send(subject), 'hex'), generation, wrapped_key, key_version
+# In the order of the table itself, so that each of its pages is read and written once. No row is
+# locked first: while the erasure lock is held nothing but another rewrap changes these rows, and
+# then they have other addresses.
+_NEXT = """SELECT ctid::text, encode(uuid_send(subject), 'hex'), generation, wrapped_key,
+       key_version
 FROM pii.subject_key
-WHERE subject > %s::uuid AND key_version <> %s ORDER BY subject LIMIT %s FOR UPDATE"""
-_UPDATE = """UPDATE pii.subject_key k
-SET wrapped_key = decode(n.wrapped_key, 'hex'), key_version = %s
-FROM ROWS FROM (string_to_table(%s, ','), string_to_table(%s, ',')) AS n (subject, wrapped_key)
-WHERE k.subject = n.subject::uuid"""
+WHERE ctid > %s::tid AND key_version <> %s LIMIT %s"""
+_FIRST_ADDRESS = "(0,0)"
+_UPDATE = """UPDATE pii.subject_key k SET wrapped_key = n.wrapped_key, key_version = %s
+FROM unnest(%s::text::tid[], %s::bytea[]) AS n (address, wrapped_key)
+WHERE k.ctid = n.address"""
 _REFERENCE = "SELECT reference_key, reference_wrapped_by FROM pii.state FOR UPDATE"
 _REFERENCE_UPDATE = "UPDATE pii.state SET reference_key = %s, reference_wrapped_by = %s"
 _BODIES = """SELECT sealed_under, count(*), max(received_at) FROM sqs2pg.quarantine
@@ -61,10 +66,10 @@ class Bodies(msgspec.Struct, frozen=True):
 
 
 class _Rewrapped(NamedTuple):
-    """What one part of a batch writes: subjects, and their new wrapped keys in hexadecimal."""
+    """What one part of a batch writes: rows by address, and their new wrapped keys."""
 
-    subjects: list[str]
-    wrapped: list[str]
+    addresses: list[str]
+    wrapped: list[bytes]
     faults: list[SubjectKeyFault]
     """Of the keys that do not open."""
 
@@ -99,7 +104,7 @@ class Rewrapper:
             while await self._count() > len(self.damaged):
                 self.damaged.clear()
                 await self._record("keys_rewrap", f"{self.total:,} data keys to be wrapped")
-                after: str | None = FIRST_SUBJECT
+                after: str | None = _FIRST_ADDRESS
                 while after is not None:
                     after = await self._next_batch(after)
                 await self._record("keys_rewrap_done", f"{self.rewrapped:,} data keys wrapped")
@@ -117,7 +122,7 @@ class Rewrapper:
         await audit.record(self._session, act, subject=subject)
 
     async def _next_batch(self, after: str) -> str | None:
-        """Rewrap the next keys above `after`; return the last one's subject, None at the end."""
+        """Rewrap the next keys behind address `after`; return the last one's, None at the end."""
         session = self._session
         began, size = time.monotonic(), self._batch_size.rows
 
@@ -129,10 +134,9 @@ class Rewrapper:
                 if fault.root is not None and await is_on_record(session, "vault", fault.root):
                     self._keyring.root("vault", fault.root)  # raises KeyFault
                 self.damaged.add(fault.subject)
-            await session.execute(
-                _UPDATE, [self._version, ",".join(part.subjects), ",".join(part.wrapped)]
-            )
-            done += len(part.subjects)
+            addresses = "{" + ",".join(f'"{address}"' for address in part.addresses) + "}"
+            await session.execute(_UPDATE, [self._version, addresses, bytea_array(part.wrapped)])
+            done += len(part.addresses)
 
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
             rows = await session.execute(_NEXT, [after, self._version, size])
@@ -146,14 +150,17 @@ class Rewrapper:
     def _rewrap(self, rows: Sequence[Sequence[Any]]) -> _Rewrapped:
         new = self._keks[self._version]
         done = _Rewrapped([], [], [])
-        for subject, generation, wrapped, version in rows:
+        for row, nonce in zip(rows, nonces(len(rows)), strict=True):
+            address, subject, generation, wrapped, version = row
             try:
-                again = self._keks.rewrap_data_key(version, new, wrapped, subject, generation)
+                again = self._keks.rewrap_data_key(
+                    version, new, wrapped, subject, generation, nonce
+                )
             except SubjectKeyFault as fault:
                 done.faults.append(fault)
                 continue
-            done.subjects.append(subject)
-            done.wrapped.append(again.hex())
+            done.addresses.append(address)
+            done.wrapped.append(again)
         return done
 
     async def _reference_key(self) -> None:

@@ -1,0 +1,104 @@
+"""Binary arrays: one-dimensional array parameters in PostgreSQL's binary format.
+
+The server parses an array that comes as text letter by letter, and bytea in it as two digits for
+each byte: for a batch of the vault that is a sixth of its work. Here most arrays take one join. The
+format is array_send's: dimensions, a flag for NULLs, the element's type, length and lower bound;
+then each element after its length. No I/O here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from itertools import chain
+
+import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+_HEAD = struct.Struct(">iiiii")
+_EMPTY = struct.Struct(">iii")
+_LENGTH = struct.Struct(">i")
+# The types of elements and of their arrays (pg_type.dat).
+_BYTEA, _INTEGER, _TEXT, _UUID = 17, 23, 25, 2950
+
+
+class BinaryArray(bytes):
+    """An array as the server reads it."""
+
+    __slots__ = ()
+    oid = 0
+
+
+class _ByteaArray(BinaryArray):
+    __slots__ = ()
+    oid = 1001
+
+
+class _IntegerArray(BinaryArray):
+    __slots__ = ()
+    oid = 1007
+
+
+class _TextArray(BinaryArray):
+    __slots__ = ()
+    oid = 1009
+
+
+class _UuidArray(BinaryArray):
+    __slots__ = ()
+    oid = 2951
+
+
+class _ArrayDumper(Dumper):
+    """Sends a BinaryArray as it is."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: BinaryArray) -> bytes:
+        return obj
+
+
+for _kind in (_ByteaArray, _IntegerArray, _TextArray, _UuidArray):
+    _dumper = type(f"{_kind.__name__}Dumper", (_ArrayDumper,), {"oid": _kind.oid})
+    psycopg.adapters.register_dumper(_kind, _dumper)
+
+
+def uuid_array(values: Sequence[str]) -> BinaryArray:
+    """Return a `uuid[]` of UUIDs, each as 32 hexadecimal digits."""
+    return _UuidArray(_head(_UUID, values) + _joined(list(map(bytes.fromhex, values))))
+
+
+def bytea_array(values: Sequence[bytes]) -> BinaryArray:
+    """Return a `bytea[]`."""
+    return _ByteaArray(_head(_BYTEA, values) + _joined(values))
+
+
+def text_array(values: Sequence[str]) -> BinaryArray:
+    """Return a `text[]`, for a connection whose client encoding is UTF8.
+
+    Raises UnicodeEncodeError for a lone surrogate.
+    """
+    return _TextArray(_head(_TEXT, values) + _joined(list(map(str.encode, values))))
+
+
+def integer_array(values: Sequence[int]) -> BinaryArray:
+    """Return an `integer[]`. Raises struct.error for a number of more than 32 bits."""
+    cells = chain.from_iterable((4, value) for value in values)
+    return _IntegerArray(_head(_INTEGER, values) + struct.pack(f">{2 * len(values)}i", *cells))
+
+
+def _head(element: int, values: Sequence[object]) -> bytes:
+    if not values:
+        return _EMPTY.pack(0, 0, element)
+    return _HEAD.pack(1, 0, element, len(values), 1)
+
+
+def _joined(values: Sequence[bytes]) -> bytes:
+    """Return the elements, each after its length; those of one length take one join."""
+    lengths = set(map(len, values))
+    if len(lengths) == 1:
+        length = _LENGTH.pack(lengths.pop())
+        return length + length.join(values)
+    heads = {length: _LENGTH.pack(length) for length in lengths}
+    return b"".join([heads[len(value)] + value for value in values])
