@@ -43,6 +43,15 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "It is not clear which layers to remove.",
             "Set `envelope.layers`.",
         ),
+        "archive_damaged": (
+            "The S3 object is damaged or cut off. The detail names it, and the lines before.",
+            "Put the whole object again: it is a new one.",
+        ),
+        "archive_format": (
+            "The S3 object that a notification names is not of a layout that is read.",
+            "Correct the producer, or `[envelope]` and the mapping; then replay.",
+        ),
+        "archive_line": ("A line of an S3 object is too long.", _PRODUCER),
         "bad_base64": ("The text is not base64 with its padding.", _MAPPING),
         "bad_boolean": ("The text is neither `true` nor `false`.", _MAPPING),
         "bad_date": ("The value is no date, or not in the format of its field.", _MAPPING),
@@ -109,6 +118,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "not_in_map": ("The field's `map` has no such value, and no `otherwise`.", _MAPPING),
         "not_json": ("The body is not JSON.", _ENVELOPE),
+        "not_s3_event": (
+            "The body is not a notification of S3. The detail names what it lacks.",
+            _ENVELOPE,
+        ),
         "not_sns": ("The body is not an SNS notification.", _ENVELOPE),
         "not_zstd": ("The body is not zstd, or is cut off.", _ENVELOPE),
         "nul_character": (
@@ -116,6 +129,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             _PRODUCER,
         ),
         "object_changed": ("The S3 object was replaced after the message was sent.", _PRODUCER),
+        "object_replaced": (
+            "The S3 object was replaced before all of it was read. The detail has the lines read.",
+            "Keep versions in the bucket, or give each object a key of its own.",
+        ),
         "odd_delivery": (
             "An attribute that SQS always sends is missing or out of range; the detail names it.",
             "Look at what stands between SQS and sqs2pg, such as an emulator; then replay.",
@@ -134,6 +151,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "rows_too_large": (
             "The message's rows are together longer than twice `envelope.decompressed_bytes_max`.",
             "Map fewer long fields beside the array that `explode` names, or raise the limit.",
+        ),
+        "s3_no_content": (
+            "The notification tells of no new content: an object was removed, or tagged.",
+            'Send only `s3:ObjectCreated:*`, or set `envelope.s3_removed = "ignore"`.',
         ),
         "sns_confirmation": (
             "SNS asks to confirm a subscription.",
@@ -176,6 +197,14 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "iam_token": (
             "There is no token for the database login.",
             "Check the AWS credentials and the region.",
+        ),
+        "object_claimed": (
+            "Another worker reads the S3 object; the message waits for it.",
+            "None: the message ends once the object does.",
+        ),
+        "object_interrupted": (
+            "The worker stops, or the function's time is up, before the end of an S3 object.",
+            "None: the next delivery goes on at the line after.",
         ),
         "otlp_unavailable": ("The OTLP collector did not answer.", "Check its address."),
         "postgres_08004": (

@@ -30,7 +30,7 @@ import sqs2pg.telemetry.metrics
 from benchmarks.queue_server import ManifestLine, QueueServer
 from sqs2pg.cli.embedded import Postgres
 from sqs2pg.errors import Sqs2pgError, Stage
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.postgres.migrate import migrate, pipeline_id
 from sqs2pg.postgres.sqlstate import DatabaseFault
 from sqs2pg.postgres.verify import verify

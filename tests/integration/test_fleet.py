@@ -17,7 +17,7 @@ from sqs2pg.cli.options import run_async
 from sqs2pg.cli.run_process import run_process
 from sqs2pg.cli.run_workers import WorkerProcess, Workers
 from sqs2pg.errors import FatalFault
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.status.fleet import WorkerGroup, published_address
 from sqs2pg.status.server import status_server
 

@@ -18,7 +18,7 @@ GRACE_S = 1.0
 WORK = """
 import asyncio, sys
 from sqs2pg.cli.run_process import run_process
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.telemetry import log
 
 class Work:

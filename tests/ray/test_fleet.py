@@ -22,7 +22,7 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.queue_server import QueueServer
 from sqs2pg.errors import SettingsError
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.postgres.migrate import migrate, pipeline_id
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners import ray_fleet as engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sqs2pg.cli.run_process import as_flat, summary
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 
 
 def test_the_rate_is_the_quotient_of_two_printed_figures() -> None:

@@ -36,7 +36,7 @@ from sqs2pg.telemetry import log
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sqs2pg.pipeline.consumer import Totals
+    from sqs2pg.pipeline.totals import Totals
     from sqs2pg.postgres import verify as verification
 
 _SENDING = "the logins were sent"

@@ -28,7 +28,7 @@ from sqs2pg.settings import Settings, load
 if TYPE_CHECKING:
     from sqs2pg.cli.embedded import Servers
     from sqs2pg.cli.run_process import Drain
-    from sqs2pg.pipeline.consumer import Totals
+    from sqs2pg.pipeline.totals import Totals
 
 logger = structlog.get_logger(__name__)
 

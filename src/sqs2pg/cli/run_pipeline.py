@@ -10,7 +10,7 @@ import structlog
 
 from sqs2pg.cli import print_error
 from sqs2pg.cli.run_process import Drain, StatusOutput, run_process, settled
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.runners.reload import ReloadingPipeline
 from sqs2pg.settings import Settings

@@ -26,7 +26,7 @@ from sqs2pg.cli import live_view
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import FatalFault
 from sqs2pg.keys.provider_development import is_loopback
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.settings import Settings, StatusSettings
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import published_address
@@ -200,14 +200,18 @@ def settled(drain: Drain | None, settings: Settings, endpoint_host: str) -> Drai
 def as_flat(totals: Totals) -> dict[str, Any]:
     """Return totals as the flat object that `--json` prints."""
     flat = msgspec.to_builtins(totals) | {"isolated": len(totals.isolated)}
+    if totals.object_lines is None:
+        del flat["object_lines"]
     return {**flat, "messages_per_second": totals.messages_per_second}
 
 
 def summary(totals: Totals) -> str:
     """Return totals in one line for people."""
+    lines = "" if totals.object_lines is None else f", lines of objects {totals.object_lines:,}"
     counts = (
         f"received {totals.received:,}: written {totals.written:,}, duplicate "
         f"{totals.duplicate:,}, quarantined {totals.quarantined:,}, released {totals.released:,}"
+        f"{lines}"
     )
     if not totals.busy_seconds:
         return f"{counts}, in {totals.seconds:,.1f} s"

@@ -23,7 +23,7 @@ import structlog
 from sqs2pg.cli import live_view
 from sqs2pg.cli.run_process import StatusOutput, run_process
 from sqs2pg.errors import FatalFault
-from sqs2pg.pipeline.consumer import COUNTED, Totals
+from sqs2pg.pipeline.totals import COUNTED, Totals, add_lines
 from sqs2pg.runners.assembly import about_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
@@ -204,6 +204,7 @@ def _sum(parts: Iterator[Totals]) -> Totals:
     for part in parts:
         for name in COUNTED:
             setattr(total, name, getattr(total, name) + getattr(part, name))
+        total.object_lines = add_lines(total.object_lines, part.object_lines)
         total.isolated = sorted({*total.isolated, *part.isolated})
         total.seconds = max(total.seconds, part.seconds)
         total.busy_seconds = max(total.busy_seconds, part.busy_seconds)

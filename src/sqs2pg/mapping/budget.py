@@ -43,6 +43,7 @@ def may_grow(settings: Settings) -> bool:
     return (
         is_packed(envelope)
         or envelope.has_pointers
+        or envelope.has_objects
         or envelope.records != "one"
         or any(target.explode for target in settings.targets)
     )

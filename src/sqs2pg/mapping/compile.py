@@ -57,7 +57,7 @@ class MessageMapping:
         masks: Sequence[Sequence[Operator | Mask | None]],
     ) -> None:
         """See `compile_mapping`."""
-        self._envelope = Envelope(settings.envelope)
+        self._envelope = Envelope(settings.envelope.of_units)
         self._drops = bool(settings.dropped)
         self._mark = _record_mark(settings.targets)
         self._reads_attributes = any(map(read_of_message, settings.fields))

@@ -16,6 +16,7 @@ from sqs2pg.mapping.fast_path import compile_fast_path, node_paths
 from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
+from sqs2pg.mapping.object_batch import ObjectEncoder
 from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.operator import Operator
@@ -41,6 +42,27 @@ def compile_encoder(
     `columns[t]` and `masks[t]` are those of the fields of target t. `extension`: None for the
     reference. `clock` as of PythonEncoder. Raises SettingsError where they do not fit together.
     """
+    if not settings.envelope.has_objects or keying == "lines":
+        return _units_encoder(settings.of_units, columns, masks, extension, keying, dedupe, clock)
+    lines = _units_encoder(settings.of_units, columns, masks, extension, "lines", dedupe, clock)
+    return ObjectEncoder(
+        lines,
+        len(settings.targets),
+        _KEYS[keying],
+        together=dedupe is not None,
+        budget=budget_of(settings),
+    )
+
+
+def _units_encoder(
+    settings: Settings,
+    columns: Sequence[Sequence[Column]],
+    masks: Sequence[Sequence[Operator | None]],
+    extension: ModuleType | None,
+    keying: Keying,
+    dedupe: EventKeys | None,
+    clock: Callable[[], float],
+) -> Encoder:
     vault = settings.vault.enabled
     budget = budget_of(settings)
     python = PythonEncoder(

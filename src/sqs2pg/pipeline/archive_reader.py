@@ -12,7 +12,6 @@ decoder refuses it.
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import tempfile
 import zlib
@@ -22,7 +21,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Literal, NamedTuple, Protocol
+from typing import IO, Any, Literal, NamedTuple
 
 from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
@@ -30,7 +29,9 @@ from sqs2pg.mapping.ledger_key import DAY_MS, today
 from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, format_refusal, too_deep
 from sqs2pg.pipeline.archive_csv import split_csv
 from sqs2pg.pipeline.archive_documents import HEAD_BYTES, are_documents, split_documents
+from sqs2pg.pipeline.archive_identity import EPOCH, date_in, object_digest, object_sent_ms
 from sqs2pg.pipeline.archive_lines import AHEAD_S, Line, LineChunk, split_lines
+from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_parquet import split_parquet
 from sqs2pg.pipeline.archive_stdin import NAME as STDIN
 from sqs2pg.pipeline.archive_stdin import Spool
@@ -40,13 +41,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-EPOCH = date(1970, 1, 1)
 _PIECE = 2**20
 _PACKED = 2**15
 _COPIES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
 """What compressors append to the name of the file that they leave or replace."""
-# As in the names that Firehose, CloudWatch and partitioned tables give: 2026/01/02, 2026-01-02.
-_DATED = re.compile(r"(?<!\d)(20\d\d)([-/_])(\d\d)\2(\d\d)(?!\d)")
 
 ArchiveFormat = Literal["auto", "json", "csv", "parquet"]
 
@@ -63,31 +61,16 @@ class Archive(NamedTuple):
     """The date in its name, else the date of its last change."""
     spool: Spool | None = None
     """The content, where it came over a pipe."""
+    sent_ms: int | None = None
+    """When an object's lines that have no time were sent; None: at the start of `date`."""
+    etag: str = ""
+    """Of an object."""
+    version: str = ""
+    """The version id of an object, in a bucket that keeps versions."""
 
 
 class ArchiveDamaged(Sqs2pgError):
     """An archive is cut off, or is not what its first bytes say."""
-
-
-class _Stored(Protocol):
-    @property
-    def key(self) -> str: ...
-    @property
-    def etag(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def modified(self) -> datetime: ...
-
-
-class Objects(Protocol):
-    """What archives need of an object store. Both methods block."""
-
-    def listing(self, bucket: str, prefix: str, /) -> Iterable[_Stored]:
-        """Yield the objects under a prefix."""
-
-    def pieces(self, bucket: str, key: str, etag: str, /) -> Iterator[bytes]:
-        """Yield the bytes of one object."""
 
 
 class ArchiveForm(NamedTuple):
@@ -237,24 +220,31 @@ def find_all(paths: Iterable[str], store: Objects | None) -> list[Archive]:
     return found
 
 
-def identify(archive: Archive) -> Archive:
+def identify(archive: Archive, store: Objects | None = None) -> Archive:
     """Return an archive that `find` found, with its digest. A file is read from start to end.
 
-    Blocking. Raises SettingsError where it cannot be read, or has changed since it was found.
+    Blocking. Raises SettingsError where it cannot be read, or has changed since it was found;
+    PermanentFault `object_changed` or `payload_missing` for an object.
     """
     if archive.digest:
         return archive
-    digest = hashlib.sha256()
+    if archive.name.startswith("s3://"):
+        assert store is not None
+        bucket, key = _place(archive)
+        version, etag = store.identify(bucket, key, archive.etag)
+        digest = object_digest(bucket, key, version=version, etag=etag)
+        return archive._replace(digest=digest, version=version, etag=etag)
+    content = hashlib.sha256()
     size = 0
     for piece in _file_pieces(Path(archive.name)):
-        digest.update(piece)
+        content.update(piece)
         size += len(piece)
     if size != archive.size:
         raise SettingsError(
             f"{archive.name} has {size:,} bytes, and had {archive.size:,} when it was found",
             hint="backfill files that nobody writes to any more, the same ones on every node",
         )
-    return archive._replace(digest=f"sha256:{digest.hexdigest()}")
+    return archive._replace(digest=f"sha256:{content.hexdigest()}")
 
 
 def read(archive: Archive, store: Objects | None, form: ArchiveForm = ANY_FORM) -> Reader:
@@ -263,10 +253,14 @@ def read(archive: Archive, store: Objects | None, form: ArchiveForm = ANY_FORM) 
         return Reader(archive, archive.spool.pieces(), form)
     if archive.name.startswith("s3://"):
         assert store is not None
-        bucket, _, key = archive.name.removeprefix("s3://").partition("/")
-        etag = archive.digest.removeprefix("etag:").partition(":")[0]
-        return Reader(archive, store.pieces(bucket, key, etag), form)
+        opened = store.open(*_place(archive), version=archive.version, etag=archive.etag)
+        return Reader(archive, opened.pieces, form)
     return Reader(archive, _file_pieces(Path(archive.name)), form)
+
+
+def _place(archive: Archive) -> tuple[str, str]:
+    bucket, _, key = archive.name.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def _in_files(path: Path) -> Iterator[Archive]:
@@ -276,7 +270,7 @@ def _in_files(path: Path) -> Iterator[Archive]:
             status = file.stat()
         except OSError as error:
             raise _unreadable(file, error) from None
-        own = _date_in(str(file)) or _day_of_change(status.st_mtime)
+        own = date_in(str(file)) or _day_of_change(status.st_mtime)
         yield Archive(str(file), "", status.st_size, own)
 
 
@@ -302,18 +296,9 @@ def _in_s3(url: str, store: Objects | None) -> Iterator[Archive]:
     for stored in store.listing(bucket, prefix):
         if stored.size:
             name = f"s3://{bucket}/{stored.key}"
-            own = _date_in(stored.key) or stored.modified.astimezone(UTC).date()
-            # The ETag of an upload in parts is no digest of the content, so the key is added.
-            yield Archive(name, f"etag:{stored.etag}:{bucket}/{stored.key}", stored.size, own)
-
-
-def _date_in(name: str) -> date | None:
-    for year, _, month, day in reversed(_DATED.findall(name)):
-        try:
-            return date(int(year), int(month), int(day))
-        except ValueError:
-            continue
-    return None
+            own = date_in(stored.key) or stored.modified.astimezone(UTC).date()
+            sent_ms = object_sent_ms(stored.key, stored.modified)
+            yield Archive(name, "", stored.size, own, sent_ms=sent_ms, etag=stored.etag)
 
 
 def _file_pieces(file: Path) -> Iterator[bytes]:
@@ -396,6 +381,15 @@ def _unpacked(make: Any, packed: Iterator[bytes], name: str) -> Iterator[bytes]:
             left = next(pieces, b"")
             if not left and not out:
                 raise _damaged(name)
+
+
+def line_ms(archive: Archive, day: date | None) -> int:
+    """Return when lines of an archive that have no time were sent, milliseconds since the epoch.
+
+    `day`: the one that was given for them. Raises as `day_ms`.
+    """
+    start_ms = day_ms(day or archive.date)
+    return start_ms if day or archive.sent_ms is None else archive.sent_ms
 
 
 def day_ms(day: date) -> int:

@@ -30,11 +30,11 @@ from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_batches import LineBatch, batches, made_ahead
 from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form, refusal_of
 from sqs2pg.pipeline.archive_lines import LineChunk
+from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_reader import (
     Archive,
     ArchiveForm,
     ArchiveFormat,
-    Objects,
     Reader,
 )
 from sqs2pg.pipeline.backoff import backoff_s
@@ -144,7 +144,7 @@ class Backfill:
 
         Raises as `run`; FatalFault `backfill_twice` where another run has it.
         """
-        archive = await asyncio.to_thread(archive_reader.identify, archive)
+        archive = await asyncio.to_thread(archive_reader.identify, archive, self._store)
         progress = BackfillProgress(self._session, self._pipeline, archive.digest, archive.name)
         writer = await self._processor.sink.connected()
         try:
@@ -237,7 +237,7 @@ class Backfill:
         yield from batches(
             chunks,
             mark=line_mark(self._pipeline, archive.digest),
-            day_ms=archive_reader.day_ms(self._day or archive.date),
+            day_ms=archive_reader.line_ms(archive, self._day),
             first=first,
             lines_max=self._batch_lines,
         )

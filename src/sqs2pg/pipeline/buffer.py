@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate, takewhile
 
 from sqs2pg.message import Message
 from sqs2pg.sqs.gate import Gate
@@ -22,10 +23,18 @@ class Buffer:
     group, the group's other messages wait here until the writer is `done`.
     """
 
-    def __init__(self, full_at: int = 4_000, *, fifo: bool = False) -> None:
+    def __init__(
+        self,
+        full_at: int = 4_000,
+        *,
+        fifo: bool = False,
+        load_of: Callable[[Message], float] | None = None,
+    ) -> None:
         """`full_at`: with this many messages it is full; at half of them it has room again.
-        `fifo`: the messages come from a FIFO queue.
+        `fifo`: the messages come from a FIFO queue. `load_of`: which part of a batch a message may
+        be; a batch of several has no more than 1.
         """
+        self._load_of = load_of
         self._full_at = full_at
         self._fifo = fifo
         self._room = Gate()
@@ -99,6 +108,8 @@ class Buffer:
 
     def _pick(self, rows_max: int) -> list[Message]:
         messages = self.messages
+        if self._load_of is not None:
+            rows_max = min(rows_max, self._count_within(self._load_of))
         if not self._fifo:
             if len(messages) > rows_max:
                 return [messages.popleft() for _ in range(rows_max)]
@@ -115,6 +126,11 @@ class Buffer:
         self.messages = later
         self._busy_groups.update(m.attributes.message_group_id or "" for m in batch)
         return batch
+
+    def _count_within(self, load_of: Callable[[Message], float]) -> int:
+        """Return how many of the first messages make one batch."""
+        loads = accumulate(map(load_of, self.messages))
+        return max(1, sum(1 for _ in takewhile(lambda load: load <= 1, loads)))
 
     def put_back(self, messages: Sequence[Message]) -> None:
         """Add messages that were taken before: at the end, on a FIFO queue at the beginning."""

@@ -18,7 +18,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
 import structlog
 
 from sqs2pg.errors import Stage, TransientFault
@@ -29,6 +28,8 @@ from sqs2pg.pipeline.isolation import Isolation
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.s3_objects import WAITING
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES, QueueSource
 from sqs2pg.telemetry.liveness import Liveness
@@ -39,6 +40,8 @@ UPKEEP_EVERY_S = 3600.0
 Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""
 
+CLAIM_POLL_S = 2.0
+"""How long a message is held whose object another worker reads, before it is tried again."""
 CLEAR_S = 2.0
 """How long it may take to delete the markers of suspects whose trial was cancelled."""
 CANCEL_S = 0.5
@@ -55,57 +58,6 @@ _AWAY = (
 """Codes of a database that is not there, is full, or cannot be written to."""
 
 log = structlog.get_logger(__name__)
-
-
-COUNTED = (
-    *("received", "written", "duplicate", "quarantined", "released"),
-    *(f"rows_{name}" for name in RowChanges._fields),
-)
-"""The numbers of `Totals` that add up over processes."""
-
-
-class Totals(msgspec.Struct):
-    """What one run did; messages, and rows in their tables."""
-
-    received: int = 0
-    written: int = 0
-    duplicate: int = 0
-    quarantined: int = 0
-    released: int = 0
-    rows_inserted: int = 0
-    rows_updated: int = 0
-    rows_superseded: int = 0
-    rows_ignored: int = 0
-    rows_deleted: int = 0
-    isolated: list[str] = []
-    """At the end: MessageIds on the queue that PostgreSQL does not take (`isolation.py`). Each of
-    their deliveries counts as released.
-    """
-    seconds: float = 0.0
-    """The whole run, including the wait for the queue to stay empty."""
-    busy_seconds: float = 0.0
-    """From the start to the last message settled."""
-
-    def plus(self, later: Totals) -> Totals:
-        """Return the sum of this run and one that followed it."""
-        return Totals(
-            **{name: getattr(self, name) + getattr(later, name) for name in COUNTED},
-            isolated=later.isolated,
-            seconds=round(self.seconds + later.seconds, 3),
-            busy_seconds=round(self.seconds + later.busy_seconds, 3)
-            if later.busy_seconds
-            else self.busy_seconds,
-        )
-
-    @property
-    def settled(self) -> int:
-        """Messages that ended durably."""
-        return self.written + self.duplicate + self.quarantined
-
-    @property
-    def messages_per_second(self) -> float:
-        """Settled messages per second, from the start to the last one settled."""
-        return round(self.settled / self.busy_seconds, 1) if self.busy_seconds else 0.0
 
 
 class Consumer:
@@ -127,20 +79,29 @@ class Consumer:
         self._processors = processors
         self._settings = settings
         self._metrics = metrics
-        self._buffer = Buffer(2 * settings.sink.batch_rows_max, fifo=source.is_fifo)
+        objects = processors[0].plan.objects
+        self._buffer = Buffer(
+            2 * settings.sink.batch_rows_max,
+            fifo=source.is_fifo,
+            load_of=objects.load_of if objects else None,
+        )
         self._isolation = Isolation(source, self._suspects, metrics, self._buffer.take_groups)
         self._stopping = asyncio.Event()
+        self.totals = Totals()
         self.pollers = Pollers(
             source, self._buffer, settings, metrics, self.liveness, self._arrived
         )
         self._busy = 0
+        for processor in processors:
+            if processor.objects:
+                processor.objects.stopping = self._stopping.is_set
+                self.totals.object_lines = 0
         self._receiving = True
         self._database_away = False  # as the log says
         self._idle = asyncio.Event()  # set whenever a poll, a batch or a delete ends
         self._mixed, self._mixed_at = 0, 0.0  # batches refused alike in a row, and when
         self._began = time.monotonic()
         self._end_by: float | None = None  # time.monotonic() at which the grace period is over
-        self.totals = Totals()
 
     def isolated(self) -> list[str]:
         """Return the MessageIds of isolated messages that the queue does not deliver at present."""
@@ -246,6 +207,9 @@ class Consumer:
         attempt, alike, code, began = 0, 0, "", time.monotonic()
         while batch := self._end(batch, await self._isolation.process(processor, batch)):
             fault = processor.last_fault
+            if fault and fault.code in WAITING:
+                self._wait_for_objects(batch)
+                break
             before, code = code, fault.code if fault else ""
             alike = alike + 1 if code == before else 1
             if fault and self._isolation.is_due(batch, fault, alike):
@@ -286,6 +250,15 @@ class Consumer:
             self._database_away = False
             log.info("database back")
 
+    def _wait_for_objects(self, batch: list[Message]) -> None:
+        """Hold messages whose objects another worker reads, and try them again later.
+
+        At a stop they are released: whoever gets them goes on where the objects are.
+        """
+        if not self._stopping.is_set():
+            loop = asyncio.get_running_loop()
+            loop.call_later(CLAIM_POLL_S, self._buffer.put_back, batch)
+
     async def _mix(self, batch: list[Message]) -> None:
         """Let messages that are refused alike be tried again, later, together with others.
 
@@ -324,6 +297,8 @@ class Consumer:
         A message of outcome RELEASED is still held: it is counted when it is given back.
         """
         totals = self.totals
+        if objects := [p.objects for p in self._processors if p.objects]:
+            totals.object_lines = sum(one.lines for one in objects)
         totals.busy_seconds = round(time.monotonic() - self._began, 3)
         counts = OutcomeCounts.of(outcomes)
         totals.written += counts.written

@@ -15,6 +15,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.pipeline.large_payloads import Payloads
+from sqs2pg.pipeline.s3_objects import ObjectSource
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Seal
@@ -37,6 +38,8 @@ class Plan(msgspec.Struct, frozen=True):
     dedupe: EventKeys | None = None
     payloads: Payloads | None = None
     """Fetches the bodies that messages only point to."""
+    objects: ObjectSource | None = None
+    """Reads the objects that messages notify of; their lines are the units."""
     refresh: Refresh | None = None
     """Compiles the encoder again, against the tables as they are at that moment."""
     columns: Columns | None = None

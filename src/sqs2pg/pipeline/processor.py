@@ -12,11 +12,15 @@ from collections.abc import Mapping, Sequence
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, EncodedAhead
 from sqs2pg.mapping.line_units import LineUnits
+from sqs2pg.mapping.object_batch import ObjectBatch
 from sqs2pg.message import DeadLetter, Message, Outcome, RowChanges
+from sqs2pg.pipeline.archive_check import has_form
 from sqs2pg.pipeline.key_rotation import under_active_keys
 from sqs2pg.pipeline.plan import Follow, Plan
 from sqs2pg.pipeline.recent_keys import RecentKeys, known_among
+from sqs2pg.pipeline.s3_objects import S3Objects, Write
 from sqs2pg.pipeline.table_changes import TableChanges
+from sqs2pg.postgres.object_claims import ObjectClaims
 from sqs2pg.postgres.sink import Batch, BatchResult, Sink
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.batch_reporter import BatchReporter, Trace
@@ -51,6 +55,8 @@ class Processor:
         self._ahead: EncodedAhead | None = None
         self.rows = RowChanges()
         """What the rows of all its batches did in their tables."""
+        self.objects = self._objects_of(plan, metrics)
+        """Reads the objects that messages notify of; None where the messages are the units."""
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
@@ -127,9 +133,35 @@ class Processor:
         self._tables.suspect(fault)
         self._reporter.released(fault)
 
+    def _objects_of(self, plan: Plan, metrics: Metrics) -> S3Objects | None:
+        if plan.objects is None:
+            return None
+        write = Write(
+            self._process_objects,
+            self.release,
+            self.key_of,
+            lambda body: has_form(self.plan.encoder.mapping, body),
+        )
+        claims = ObjectClaims(self.sink.run_alone, self.sink.pipeline)
+        return S3Objects(
+            plan.objects, claims, write, metrics, self.sink.pipeline, in_order=plan.fifo
+        )
+
+    async def _process_objects(
+        self, batch: ObjectBatch, to_quarantine: Mapping[str, PermanentFault], statement: str
+    ) -> list[Outcome]:
+        """Write lines of objects and notifications, with the statement in their transaction."""
+        self._statement = statement
+        try:
+            return await self._process_part(batch, to_quarantine)
+        finally:
+            self._statement = ""
+
     async def _process(
         self, messages: Sequence[Message], to_quarantine: Mapping[str, PermanentFault]
     ) -> list[Outcome]:
+        if self.objects is not None:
+            return await self.objects.process(messages, to_quarantine)
         payloads = self.plan.payloads
         if payloads is None:
             return await self._process_part(messages, to_quarantine)
@@ -181,10 +213,11 @@ class Processor:
         once. Raises Sqs2pgError.
         """
         reporter = self._reporter
-        reporter.begin(messages)
+        objects = messages if isinstance(messages, ObjectBatch) else None
+        reporter.begin(messages if objects is None else objects.notifications)
         encoder = await self._tables.encoder()
         # Progress says which lines are committed: none is given twice.
-        of_queue = not isinstance(messages, LineUnits)
+        of_queue = not isinstance(messages, LineUnits | ObjectBatch)
         known = self._recent.find(messages, encoder.keys) if of_queue else set()
         given = messages
         if known:
@@ -197,13 +230,15 @@ class Processor:
             encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
         if encoded.taken < len(messages):
             messages = messages[: encoded.taken]
+            objects = messages if isinstance(messages, ObjectBatch) else None
             known = known_among(known, encoded.taken)
         done = len(messages) + len(known)
         self.sink.note = self._statement if last and done == len(given) else ""
         if any(unit.fault.code == "not_in_enum" for unit in encoded.faults):
             await self._tables.confirm()  # the label may be a new one
         dead = [self._seal(messages, *fault) for fault in encoded.faults]
-        reporter.encoded(encoded.decoded_at, done)
+        lines = objects.line_count if objects is not None else 0
+        reporter.encoded(encoded.decoded_at, done - lines)
 
         def seal_rejected(key: str, fault: PermanentFault) -> DeadLetter:
             return self._seal(messages, encoded.keys.index(key), key, fault)
@@ -223,7 +258,12 @@ class Processor:
             reporter.unknown(encoded.unknown)
         self.rows = self.rows.plus(result.rows)
         reporter.committed(
-            outcomes, encoded.oldest_ms, self.sink.commit_s, slow=result.slow, rows=result.rows
+            outcomes[lines:] if lines else outcomes,
+            encoded.oldest_ms if objects is None else objects.oldest_ms,
+            self.sink.commit_s,
+            slow=result.slow,
+            lines=outcomes[:lines],
+            rows=result.rows,
         )
         self.last_fault = None
         return outcomes
@@ -233,6 +273,9 @@ class Processor:
     ) -> DeadLetter:
         message = messages[index]
         self._reporter.quarantined(message.message_id, fault)
+        if isinstance(messages, ObjectBatch) and (place := messages.place_of(index)):
+            detail = f"{fault.detail}, {place}" if fault.detail else place
+            fault = PermanentFault(fault.code, detail, stage=fault.stage)
         return self.plan.seal(key, message, fault)
 
 

@@ -1,7 +1,8 @@
 """How far an archive is backfilled: its entry in `sqs2pg.backfill`, and the claim of its run.
 
 One run at a time has an archive. Its claim names a transaction that it keeps open, and holds as
-long as PostgreSQL has that transaction, so it ends with the run, however that ends. Entries are
+long as PostgreSQL has that transaction, so it ends with the run, however that ends. A worker that
+reads S3 objects for notifications claims them for a time instead (`object_claims.py`). Entries are
 never dropped: an archive that is finished is not written again.
 """
 
@@ -34,10 +35,12 @@ _SETTINGS = """SELECT set_config(wanted.name, wanted.value, true) FROM (VALUES
 _NAME = "pg_postmaster_start_time()::text || ' ' || l.virtualtransaction"
 _OURS = f"""SELECT {_NAME} FROM pg_catalog.pg_locks l
 WHERE l.locktype = 'virtualxid' AND l.pid = pg_backend_pid() AND l.mode = 'ExclusiveLock'"""
-_CLAIM = f"""UPDATE sqs2pg.backfill b SET claimed_by = %s
-WHERE b.pipeline = %s AND b.digest = %s AND NOT EXISTS (
+CLAIMED = f"""(coalesce(b.claimed_until > clock_timestamp(), false) OR EXISTS (
     SELECT FROM pg_catalog.pg_locks l WHERE l.locktype = 'virtualxid'
-    AND l.mode = 'ExclusiveLock' AND {_NAME} = b.claimed_by)
+    AND l.mode = 'ExclusiveLock' AND {_NAME} = b.claimed_by))"""
+"""Condition on the alias b: a worker or a run has the archive."""
+_CLAIM = f"""UPDATE sqs2pg.backfill b SET claimed_by = %s, claimed_until = NULL
+WHERE b.pipeline = %s AND b.digest = %s AND NOT {CLAIMED}
 RETURNING 1"""
 _POLL_S = 0.1
 # Without parameters: with some, the statement's portal keeps its snapshot until the next statement.

@@ -45,13 +45,15 @@ class SinkPlan(msgspec.Struct, frozen=True):
     """Rows are written in the order given; the ledger's keys have no timestamp of their own."""
     archive: bool = False
     """Rows come from archives: their day does not say when the ledger saw them."""
+    objects: bool = False
+    """Rows come from S3 objects: batches move their progress."""
     dedupe: bool = False
     """Keys may name events instead of messages: several messages may have one key."""
 
     @property
     def undated(self) -> bool:
         """Whether keys may lack a timestamp, so that the ledger notes when they were seen."""
-        return self.fifo or self.dedupe or self.archive
+        return self.fifo or self.dedupe or self.archive or self.objects
 
 
 class Sealer(Protocol):

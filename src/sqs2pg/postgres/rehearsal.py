@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 import psycopg
 
-from sqs2pg.postgres import quarantine, tally
+from sqs2pg.postgres import object_claims, quarantine, tally
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.ledger import Ledger
@@ -65,6 +65,10 @@ async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None
             await session.execute(CONSTRAIN)
             table, needs = "sqs2pg.tally", "INSERT"
             await session.execute(tally.ENTER_NOTHING)
+            if plan.objects:
+                table, needs = "sqs2pg.backfill", "SELECT, INSERT, UPDATE of its state"
+                for statement in object_claims.REHEARSED:
+                    await session.execute(statement)
             await transaction.rollback()
     except psycopg.Error as error:
         return Refusal(diagnose(error), table, needs)

@@ -156,6 +156,11 @@ class Sink:
             self._probe_s = before
             self.use(self._whole_plan, self._vault)
 
+    @property
+    def pipeline(self) -> int:
+        """The number of the pipeline that it writes for."""
+        return self._plan.id
+
     async def connected(self) -> Session:
         """Return the session, a new one where it is gone. Raises TransientFault or FatalFault."""
         if self.session.broken:
@@ -344,17 +349,20 @@ class Sink:
 
         Returns whether an earlier delivery left a marker. Raises TransientFault.
         """
-        [(before,)] = await self._run_alone(_NOTE_SUSPECT, [key, key, self._plan.id, attempt])
+        [(before,)] = await self.run_alone(_NOTE_SUSPECT, [key, key, self._plan.id, attempt])
         return before is not None and before < attempt
 
     async def clear_suspect(self, key: str) -> None:
         """Delete the marker that `note_suspect` made. Raises TransientFault."""
-        await self._run_alone(_CLEAR_SUSPECT, [key])
+        await self.run_alone(_CLEAR_SUSPECT, [key])
 
-    async def _run_alone(
+    async def run_alone(
         self, statement: str, parameters: Sequence[object]
     ) -> list[tuple[Any, ...]]:
-        """Run one statement as a durable transaction of its own."""
+        """Run one statement as a durable transaction of its own; return its rows.
+
+        Raises TransientFault or FatalFault.
+        """
         await self.connected()
         try:
             async with self.session.transaction(*self._transactions.opening):

@@ -26,7 +26,8 @@ import structlog
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_check import ArchiveRefused, refusal_of
-from sqs2pg.pipeline.archive_reader import Archive, Objects
+from sqs2pg.pipeline.archive_objects import Objects
+from sqs2pg.pipeline.archive_reader import Archive
 from sqs2pg.pipeline.archive_stdin import NAME as STDIN
 from sqs2pg.pipeline.backfill import Backfill, Done
 

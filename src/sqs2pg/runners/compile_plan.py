@@ -25,6 +25,7 @@ from sqs2pg.native import extension
 from sqs2pg.pipeline.key_rotation import Compiled
 from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.pipeline.plan import Columns, Plan
+from sqs2pg.pipeline.s3_objects import ObjectSource
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import oldest_version, verify_fingerprints
@@ -51,6 +52,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
     dedupe: EventKeys | None
     fifo: bool = False
     archive: bool = False
+    objects: ObjectSource | None = None
 
     def compile(self, keyring: Keyring, subject_key: bytes) -> Compiled:
         """Return the plan under the active keys of `keyring`, which was checked before.
@@ -63,6 +65,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         plan = Plan(
             encoder=self._encoder(masks, self.columns),
             payloads=payloads_of(settings),
+            objects=self.objects,
             refresh=lambda session: self._refresh(session, masks),
             columns=self.columns,
             seal=sealer(keyring, subject_reader_of(settings, subject_key)),
@@ -77,6 +80,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
             statement_timeout_s=settings.sink.statement_timeout_s,
             fifo=self.fifo,
             archive=self.archive,
+            objects=self.objects is not None,
             dedupe=self.dedupe is not None,
         )
         return Compiled(keyring, plan, sink_plan, vault)
@@ -150,6 +154,7 @@ async def compile_plan(
         dedupe=await dedupe_of(session, settings, keyring, pipeline),
         fifo=await is_fifo() if is_fifo else False,
         archive=archive,
+        objects=None if archive else objects_of(settings),
     )
     return compiler, compiler.compile(keyring, subject_key)
 
@@ -205,6 +210,17 @@ async def dedupe_of(
         )
     secret = hkdf_sha256(keyring.root("pseudonym", version), b"sqs2pg/1/dedupe")
     return EventKeys(secret, pipeline)
+
+
+def objects_of(settings: Settings) -> ObjectSource | None:
+    """Return what reads the objects that messages notify of; None if no message does."""
+    if not settings.envelope.has_objects:
+        return None
+    from sqs2pg.pipeline.backfill import BATCHES_AT_ONCE
+    from sqs2pg.sqs.s3 import ObjectStore  # loads botocore
+
+    chunk_lines = BATCHES_AT_ONCE * settings.sink.batch_rows_max
+    return ObjectSource(ObjectStore(), settings.envelope, chunk_lines)
 
 
 def payloads_of(settings: Settings) -> Payloads | None:

@@ -77,6 +77,7 @@ def subject_reader_of(settings: Settings, reference_key: bytes) -> SubjectReader
 
     It returns None where the body's records do not all name the same person.
     """
+    settings = settings.of_units
     sources = subject_sources(settings.fields, settings.vault.subject)
     find = subject_reader(references_of(settings, reference_key), *sources)
     if not settings.envelope.layers and settings.envelope.records == "one":

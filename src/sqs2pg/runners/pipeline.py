@@ -23,8 +23,9 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import received_bytes_max
 from sqs2pg.mapping.unknown_members import UnknownMembers
-from sqs2pg.pipeline.consumer import Consumer, Totals
+from sqs2pg.pipeline.consumer import Consumer
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.dsn import network_address, resolve_dsn
 from sqs2pg.postgres.migrations import migrations

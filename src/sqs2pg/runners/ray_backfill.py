@@ -26,7 +26,8 @@ import structlog
 
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_reader import Archive, ArchiveFormat, Objects
+from sqs2pg.pipeline.archive_objects import Objects
+from sqs2pg.pipeline.archive_reader import Archive, ArchiveFormat
 from sqs2pg.pipeline.backfill import Backfill, Done
 from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.runners.ray_fleet import answer_of, as_fault, fault_of, fingerprint, library, load_as
@@ -72,9 +73,9 @@ class BackfillWorker:
         self._begun, self._known = asyncio.Event(), asyncio.Event()
         fault = None
         try:
-            archive = await asyncio.to_thread(_identify, archive)
-            begin = await self._assembled()
             store = self._store_for(archive)
+            archive = await asyncio.to_thread(_identify, archive, store)
+            begin = await self._assembled()
             self._work = begin(
                 day=self._day,
                 store=store,
@@ -131,9 +132,9 @@ class BackfillWorker:
         return self._store
 
 
-def _identify(archive: Archive) -> Archive:
+def _identify(archive: Archive, store: Objects | None) -> Archive:
     try:
-        return archive_reader.identify(archive)
+        return archive_reader.identify(archive, store)
     except SettingsError as error:
         raise SettingsError(
             f"{error.what}, on node {_node()}",

@@ -34,7 +34,7 @@ from sqs2pg.errors import (
     TransientFault,
     unforeseen,
 )
-from sqs2pg.pipeline.consumer import COUNTED, Totals
+from sqs2pg.pipeline.totals import COUNTED, Totals, add_lines
 from sqs2pg.runners.autoscaler import Load, Scaler
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
@@ -255,6 +255,7 @@ class FleetDriver:
         for part in (*self._past, *(one.totals for one in self._placed)):
             for name in COUNTED:
                 setattr(total, name, getattr(total, name) + part.get(name, 0))
+            total.object_lines = add_lines(total.object_lines, part.get("object_lines"))
             total.isolated = sorted({*total.isolated, *part.get("isolated", [])})
             total.busy_seconds = max(total.busy_seconds, part.get("busy_seconds", 0.0))
         return total

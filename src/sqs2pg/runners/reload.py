@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from sqs2pg.errors import Sqs2pgError, unforeseen
-from sqs2pg.pipeline.consumer import Totals
+from sqs2pg.pipeline.totals import Totals
 from sqs2pg.runners.patient_start import open_in_time
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings

@@ -242,10 +242,14 @@ class EnvelopeSettings(Section, frozen=True):
                 "base64",
                 "gzip",
                 "zstd",
+                "s3_event",
             ],
             ...,
         ],
-        Meta(description="layers to take off, outermost first; auto: those that are certain"),
+        Meta(
+            description="layers to take off, outermost first; auto: those that are certain; "
+            "s3_event, the last one: a notification of S3, whose objects are read line by line"
+        ),
     ] = ()
     records: Annotated[
         Literal["one", "array", "lines", "auto"],
@@ -263,14 +267,36 @@ class EnvelopeSettings(Section, frozen=True):
         tuple[Annotated[str, Meta(min_length=1, max_length=2048, pattern=NO_NUL)], ...],
         Meta(
             description="buckets that messages may point to; a pointer to another one is "
-            'quarantined; with "auto" no pointer is followed without this list'
+            'quarantined; with "auto" no pointer is followed without this list; "s3_event" needs it'
         ),
     ] = ()
+    s3_removed: Annotated[
+        Literal["ignore", "quarantine"],
+        Meta(
+            description="what becomes of a notification that tells of no new content: an object "
+            "was removed, tagged, archived"
+        ),
+    ] = "ignore"
 
     @property
     def has_pointers(self) -> bool:
         """Whether objects of S3 are fetched. Where nobody said so or named buckets, none are."""
         return "s3" in self.layers or ("auto" in self.layers and bool(self.s3_buckets))
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether messages are notifications of S3, and the units are lines of its objects."""
+        return "s3_event" in self.layers
+
+    @property
+    def of_notifications(self) -> EnvelopeSettings:
+        """What a notification is wrapped in."""
+        return msgspec.structs.replace(self, layers=self.layers[:-1], records="one")
+
+    @property
+    def of_units(self) -> EnvelopeSettings:
+        """What the body of a unit is wrapped in. The line of an object is in no layer."""
+        return msgspec.structs.replace(self, layers=()) if self.has_objects else self
 
 
 POINTER_SIZES = ("ExtendedPayloadSize", "SQSLargePayloadSize")

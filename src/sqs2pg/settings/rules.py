@@ -13,7 +13,7 @@ from sqs2pg.mask.registry import OF_CANONICAL_FORM
 from sqs2pg.settings import source_paths
 from sqs2pg.settings.conversion_rules import check_conversions
 from sqs2pg.settings.expression_rules import check_expressions, first_names
-from sqs2pg.settings.fields import DROP, Field, is_of_message
+from sqs2pg.settings.fields import DROP, EnvelopeSettings, Field, is_of_message
 from sqs2pg.settings.mask_rules import check_fields, shared_source
 from sqs2pg.settings.message_rules import check_message_sources, check_of_body
 from sqs2pg.settings.routes import Route
@@ -103,6 +103,8 @@ def _check_envelope(settings: Settings) -> None:
             "envelope.s3_delete is on, and envelope.s3_buckets names no bucket",
             hint="list the buckets whose objects may be deleted: a message could name any other",
         )
+    if settings.envelope.has_objects:
+        _check_objects(settings.envelope)
     if "auto" not in layers:
         return
     if len(layers) > 1:
@@ -119,6 +121,27 @@ def _check_envelope(settings: Settings) -> None:
                 hint="declare envelope.layers, or read the content: the envelope's own values are "
                 "in attribute:sns.TopicArn, attribute:eventbridge.detail-type and the like",
             )
+
+
+def _check_objects(envelope: EnvelopeSettings) -> None:
+    """Refuse notifications of S3 that could not be read, or could name any bucket."""
+    *outer, last = envelope.layers
+    if last != "s3_event" or {"s3", "s3_event"} & set(outer):
+        raise SettingsError(
+            'envelope.layers: "s3_event" is the last layer, and does not go with "s3"',
+            hint='write layers = ["s3_event"], ["sns", "s3_event"] or ["eventbridge", "s3_event"]',
+        )
+    if not envelope.s3_buckets:
+        raise SettingsError(
+            'envelope.layers has "s3_event", and envelope.s3_buckets names no bucket',
+            hint="list the buckets whose objects may be read: a message could name any other",
+        )
+    if envelope.s3_delete:
+        raise SettingsError(
+            'envelope.s3_delete is on, and envelope.layers has "s3_event"',
+            hint="objects that notifications name are never deleted: remove s3_delete, and let a "
+            "lifecycle rule of the bucket do it",
+        )
 
 
 def check_columns(settings: Settings, origin: str) -> None:

@@ -400,6 +400,11 @@ class Settings(Section, frozen=True):
         return self.name or self.targets[0].table
 
     @property
+    def of_units(self) -> Settings:
+        """These settings as they are for units: what is around a notification is not theirs."""
+        return msgspec.structs.replace(self, envelope=self.envelope.of_units)
+
+    @property
     def targets(self) -> tuple[Target, ...]:
         """The tables that rows go to: one, or one per route."""
         if self.routed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import botocore.session
@@ -30,6 +31,9 @@ _CREDENTIALS = (
 _BUSY = ("OperationAborted", "RequestTimeout", "SlowDown", "Throttling", "TooManyRequests")
 _PIECE = 2**20
 _KEY_BYTES_MAX = 1024
+_BROKEN_MAX = 3
+"""Connections in a row that may end early without a byte before the object counts as out of reach.
+"""
 T = TypeVar("T")
 
 
@@ -41,6 +45,19 @@ class StoredObject(NamedTuple):
     size: int
     """Bytes."""
     modified: datetime
+
+
+class OpenedObject(NamedTuple):
+    """One object that is being read."""
+
+    etag: str
+    version: str
+    """Empty where the bucket keeps no versions."""
+    size: int
+    """Bytes."""
+    modified: datetime
+    pieces: Iterator[bytes]
+    """Its content. Blocking; raises as `ObjectStore.open`."""
 
 
 class ObjectStore:
@@ -107,16 +124,62 @@ class ObjectStore:
                 etag = entry["ETag"].strip('"')
                 yield StoredObject(entry["Key"], etag, entry["Size"], entry["LastModified"])
 
-    def pieces(self, bucket: str, key: str, etag: str) -> Iterator[bytes]:
-        """Yield the bytes of an object's version with this ETag, in pieces. Blocking.
+    def open(self, bucket: str, key: str, *, version: str = "", etag: str = "") -> OpenedObject:
+        """Begin to read an object: its version of this id, else what has this ETag. Blocking.
 
-        Raises as `listing`; PermanentFault `payload_missing`, or `object_changed` if the object has
-        another version now.
+        A connection that ends early is replaced by another one, which goes on at the same byte.
+        Raises TransientFault if S3 is away or refuses; PermanentFault `payload_missing`, also where
+        the bucket does not exist, and `object_changed` if the ETag is another one now.
         """
-        answer = self._call(lambda: self._client.get_object(Bucket=bucket, Key=key, IfMatch=etag))
-        with answer["Body"] as body:
-            while piece := self._call(lambda: body.read(_PIECE)):
-                yield piece
+        which: dict[str, str] = {"Bucket": bucket, "Key": key}
+        which |= {"VersionId": version} if version else {"IfMatch": f'"{etag}"'} if etag else {}
+        if not _may_be_key(key):
+            raise PermanentFault("payload_missing")
+        answer = self._get(which)
+        return OpenedObject(
+            answer["ETag"].strip('"'),
+            _version(answer),
+            answer["ContentLength"],
+            answer["LastModified"],
+            self._whole(answer, which | ({} if version else {"IfMatch": answer["ETag"]})),
+        )
+
+    def _get(self, which: dict[str, str]) -> dict[str, Any]:
+        try:
+            return self._call(lambda: self._client.get_object(**which))
+        except FatalFault:
+            pass  # there is no such bucket; raised below, without context
+        raise PermanentFault("payload_missing")
+
+    def _whole(self, answer: dict[str, Any], which: dict[str, str]) -> Iterator[bytes]:
+        at, end, broken = 0, answer["ContentLength"], 0
+        while True:
+            cut: TransientFault | None = None
+            with answer["Body"] as body:
+                try:
+                    while piece := self._call(partial(body.read, _PIECE)):
+                        at += len(piece)
+                        broken = 0
+                        yield piece
+                except TransientFault as fault:
+                    cut = fault
+            if at >= end:
+                return
+            broken += 1
+            if broken > _BROKEN_MAX:
+                raise cut or TransientFault(
+                    "S3 ended an object early", code="s3_unreachable", stage=Stage.DECODE
+                )
+            answer = self._get(which | {"Range": f"bytes={at}-"})
+
+    def identify(self, bucket: str, key: str, etag: str = "") -> tuple[str, str]:
+        """Return version and ETag of an object as it is now; without versions, the first is empty.
+
+        `etag`: the object must have it. Blocking. Raises as `open`.
+        """
+        which = {"Bucket": bucket, "Key": key} | ({"IfMatch": f'"{etag}"'} if etag else {})
+        answer = self._call(lambda: self._client.head_object(**which))
+        return _version(answer), answer["ETag"].strip('"')
 
     def _call(self, work: Callable[[], T]) -> T:
         fault: Sqs2pgError
@@ -137,6 +200,12 @@ class ObjectStore:
             raise fault
         finally:
             del fault
+
+
+def _version(answer: dict[str, Any]) -> str:
+    # An object of a time before the bucket kept versions has one that is called null.
+    version = str(answer.get("VersionId", ""))
+    return "" if version == "null" else version
 
 
 def _may_be_key(key: str) -> bool:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import structlog
@@ -55,6 +55,9 @@ class BatchReport(msgspec.Struct):
     trace_id: str = ""
     """The trace id of its spans, 32 hexadecimal digits; "" if it is not traced."""
     producers: Sequence[ProducerSpan] = ()
+    lines: int = 0
+    """Lines of S3 objects, besides the messages."""
+    lines_quarantined: int = 0
 
     @property
     def seconds(self) -> float:
@@ -119,7 +122,7 @@ class BatchLog:
         """Log a batch that is committed, and its quarantined messages."""
         self.flush()
         quarantined = self._quarantined.pop(report.id, ())
-        if report.quarantined:  # else all of them were duplicates
+        if report.quarantined or report.lines_quarantined:  # else all of them were duplicates
             for noted in quarantined:
                 self._log_quarantined(report.id, *noted)
         if not self.batch_lines:
@@ -132,7 +135,9 @@ class BatchLog:
             self._add_to_summary(report)
             return
         self._lines += 1
-        trace = {"trace_id": report.trace_id} if report.trace_id else {}
+        more: dict[str, Any] = {"trace_id": report.trace_id} if report.trace_id else {}
+        if report.lines:
+            more["lines"] = report.lines
         log.info(
             "batch",
             batch=report.id,
@@ -145,7 +150,7 @@ class BatchLog:
             write_ms=_ms(report.write_s),
             commit_ms=_ms(report.commit_s),
             lag_s=round(report.lag_s, 3),
-            **trace,
+            **more,
         )
 
     def _log_quarantined(self, batch: str, message_id: str, stage: Stage, code: str) -> None:
@@ -177,6 +182,8 @@ class BatchLog:
         summary["count"] += 1
         for name in ("messages", "written", "duplicate", "quarantined"):
             summary[name] += getattr(report, name)
+        if report.lines:
+            summary["lines"] += report.lines
 
     def _log_summary(self) -> None:
         if self._summary:

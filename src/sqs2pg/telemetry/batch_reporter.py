@@ -80,17 +80,21 @@ class BatchReporter:
         *,
         slow: bool,
         rows: RowChanges,
+        lines: Sequence[Outcome] = (),
     ) -> None:
         """End a batch that is committed.
 
         `oldest_ms`: the oldest SentTimestamp, duplicates that were known before apart; 0 where a
         message has none. `slow`: it took the sink's slow path. `rows`: what its rows did.
+        `lines`: outcomes of lines of S3 objects, besides those of the messages.
         """
         report, now = self._report, time.time()
         assert report is not None
         self._report = None
         report.write_s = time.perf_counter() - self._since
         report.commit_s, report.slow = commit_s, slow
+        report.lines = len(lines)
+        report.lines_quarantined = OutcomeCounts.of(lines).quarantined
         counts = OutcomeCounts.of(outcomes)
         report.written, report.duplicate = counts.written, counts.duplicate
         report.quarantined = counts.quarantined

@@ -79,6 +79,8 @@ ALLOWED = frozenset(
         "write_ms",
         "commit_ms",
         "lag_s",
+        "lines",
+        "object_lines",
         "more",
     }
 )

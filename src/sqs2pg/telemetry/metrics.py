@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -130,12 +130,23 @@ class Metrics:
             "type",
         )
         self.unknown = UnknownTally()
-        self.batch_rows = histogram("batch_rows", "Messages per batch", _ROWS)
+        self.batch_rows = histogram(
+            "batch_rows", "Messages per batch, and lines of S3 objects", _ROWS
+        )
         self.commit_seconds = histogram("commit_seconds", "Time of COMMIT", SECONDS)
         self.lag_seconds = histogram(
             "lag_seconds",
             "From SentTimestamp to commit, of each batch's oldest message",
             LAG_SECONDS,
+        )
+        self.objects = counter(
+            "objects",
+            "Notifications of S3 by what they were: read, known (read before), ignored (no new "
+            "content), test, failed",
+            "kind",
+        )
+        self.object_lines = counter(
+            "object_lines", "Lines of S3 objects by how they ended", "outcome"
         )
         self.in_flight_messages = gauge("in_flight_messages", "Messages held under lease")
         self.in_flight_bytes = gauge("in_flight_bytes", "Bytes of bodies held")
@@ -219,6 +230,14 @@ class Metrics:
             if count:
                 counter.inc(count)
 
+    def count_objects(self, kinds: Sequence[str], lines: Sequence[Outcome]) -> None:
+        """Count notifications of S3 that have ended, and lines of objects."""
+        for kind in set(kinds):
+            self.objects.labels(kind).inc(kinds.count(kind))
+        for outcome in (Outcome.WRITTEN, Outcome.DUPLICATE, Outcome.QUARANTINED):
+            if count := lines.count(outcome):
+                self.object_lines.labels(outcome.value).inc(count)
+
     def observe_batch(self, report: BatchReport, now: float) -> None:
         """Count a batch that was committed at `now`, seconds since the epoch."""
         for outcome, count in (
@@ -228,7 +247,7 @@ class Metrics:
         ):
             if count:
                 self._outcomes[outcome].inc(count)
-        self.batch_rows.observe(report.messages)
+        self.batch_rows.observe(report.messages + report.lines)
         observe = self.requests.observe
         observe("decode", report.decode_s)
         observe("mask", report.mask_s)

@@ -103,6 +103,7 @@ def takes_any_text(section: str, key: str) -> bool:
         "bind",
         "cloudwatch",
         "records",
+        "s3_removed",
         "partition_every",
         "level",
         "format",
@@ -191,6 +192,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     default = get(Settings(), section, key)
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
     choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
+    choices |= {"s3_removed": "quarantine"}
     choices |= {"s3_buckets": ("one", "two"), "level": "debug", "format": "json"}
     choices |= {"mode": "upsert", "key": ("locale", "user_id")}
     choices |= {"newer": "create_date", "update": ("locale",)}
@@ -690,6 +692,13 @@ def test_settings_are_frozen() -> None:
         (
             OF_A_KEY + "sink.newer = 'b'\n" + FIELD + OF_B.replace("'b'", "'sqs:SentTimestamp'", 1),
             "9 would be newer than 10",
+        ),
+        ("[envelope]\nlayers = ['s3_event']", "s3_buckets names no bucket"),
+        ("[envelope]\nlayers = ['s3_event', 'sns']\ns3_buckets = ['b']", "is the last layer"),
+        ("[envelope]\nlayers = ['s3', 's3_event']\ns3_buckets = ['b']", "does not go with"),
+        (
+            "[envelope]\nlayers = ['s3_event']\ns3_buckets = ['b']\ns3_delete = true",
+            "s3_delete is on",
         ),
     ],
 )

@@ -45,6 +45,37 @@ def iam_policy(settings: Settings, queue_arn: str) -> dict[str, Any]:
                 "Resource": buckets,
             }
         )
+    if envelope.has_objects:
+        buckets = [f"arn:{partition}:s3:::{name}" for name in envelope.s3_buckets]
+        statements += [
+            {
+                "Sid": "Objects",
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+                "Resource": [f"{bucket}/*" for bucket in buckets],
+            },
+            {
+                "Sid": "ObjectsMissing",
+                "Effect": "Allow",
+                "Action": "s3:ListBucket",
+                "Resource": buckets,
+            },
+            # Which key a bucket's objects are encrypted under, only S3 knows.
+            {
+                "Sid": "ObjectsEncrypted",
+                "Effect": "Allow",
+                "Action": "kms:Decrypt",
+                "Resource": f"arn:{partition}:kms:*:*:key/*",
+                "Condition": {
+                    "StringLike": {"kms:ViaService": "s3.*.amazonaws.com"},
+                    "ForAnyValue:StringLike": {
+                        "kms:EncryptionContext:aws:s3:arn": [
+                            each for bucket in buckets for each in (bucket, f"{bucket}/*")
+                        ]
+                    },
+                },
+            },
+        ]
     if settings.keys.provider == "aws-kms":
         statements.append(
             {

@@ -825,10 +825,37 @@ CREATE TABLE sqs2pg.backfill (
     begun_at    timestamptz NOT NULL DEFAULT now(),
     moved_at    timestamptz,
     finished_at timestamptz,
-    claimed_by  text,                       -- the transaction of the run that has it, while that lasts
+    claimed_by  text,                       -- the transaction of the run that has it, or a worker
+    claimed_until timestamptz,              -- of a worker's claim; NULL: as long as the transaction lasts
     left_behind bigint[] NOT NULL DEFAULT '{}', -- records before `line` that are not committed yet
     PRIMARY KEY (pipeline, digest)
 );
+
+-- Move the progress of S3 objects, in the transaction of their rows. A claim runs out where its
+-- worker stands still. If another worker has moved an object since, nothing of the batch is committed:
+-- not even lines that the two date differently.
+CREATE FUNCTION sqs2pg.move_objects(
+    of_pipeline smallint, digests text[], before bigint[], after bigint[], ended boolean[],
+    claim interval
+) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    moved integer;
+BEGIN
+    UPDATE sqs2pg.backfill b
+       SET line = m.after, moved_at = now(),
+           finished_at = CASE WHEN m.ended THEN now() END,
+           claimed_until = CASE WHEN NOT m.ended THEN clock_timestamp() + claim END
+      FROM unnest(digests, before, after, ended) AS m (digest, before, after, ended)
+     WHERE b.pipeline = of_pipeline AND b.digest = m.digest AND b.line = m.before
+       AND b.finished_at IS NULL;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    IF moved <> cardinality(digests) THEN
+        RAISE EXCEPTION 'another worker has moved an object' USING ERRCODE = 'serialization_failure';
+    END IF;
+END
+$$;
 
 ------------------------------------------------------------------------------------------------
 -- 11. Vault: tables
