@@ -50,6 +50,7 @@ struct batch {
     Py_ssize_t count, written;
     PyObject *sequence, *attributes; /* `sequence`: the units, messages or lines */
     const struct line *lines; /* NULL: the units are messages */
+    const struct value *said; /* of lines: the attributes that the plan wants, which all have */
     const char *prefix; /* of the lines' ids */
     uint32_t first; /* the number of the first line */
     enum keying keying;
@@ -161,12 +162,11 @@ static PyObject *attribute_text(PyObject *all, PyObject *name)
     return field_of(&f_binary_value, one);
 }
 
-/* The attributes of a message that the plan wants: 1; 0 where it is left to Python; -1. Their texts
- * live as long as the message. */
-static int read_attributes(PyObject *names, PyObject *message, struct value *to)
+/* The attributes that the plan wants, out of `all`, a dictionary or None: 1; 0 where they are left to
+ * Python; -1. Their texts live as long as it does. */
+static int read_texts(PyObject *names, PyObject *all, struct value *to)
 {
-    PyObject *all = field_of(&f_message_attributes, message);
-    int done = all == NULL ? -1 : 1;
+    int done = 1;
     for (Py_ssize_t i = 0; done > 0 && i < PyTuple_GET_SIZE(names); i++) {
         to[i] = (struct value){.is = ABSENT};
         if (all == Py_None)
@@ -183,6 +183,14 @@ static int read_attributes(PyObject *names, PyObject *message, struct value *to)
                                    .ascii = PyUnicode_IS_ASCII(text), .escaped = 1};
         Py_XDECREF(text);
     }
+    return done;
+}
+
+/* The same of a message. */
+static int read_attributes(PyObject *names, PyObject *message, struct value *to)
+{
+    PyObject *all = field_of(&f_message_attributes, message);
+    int done = all == NULL ? -1 : read_texts(names, all, to);
     Py_XDECREF(all);
     return done;
 }
@@ -318,14 +326,13 @@ static int read_message(const struct plan *plan, struct batch *batch, Py_ssize_t
     return made > 0 ? add_lines(plan, *content, about, &batch->work) : made;
 }
 
-/* The same of an archive's line, which has no attributes. No Python here: -1 where there is no
- * memory. */
+/* The same of an archive's line. No Python here: -1 where there is no memory. */
 static int read_line(const struct plan *plan, struct batch *batch, Py_ssize_t i,
                      struct about *about, struct value *attributes)
 {
     const struct line *line = &batch->lines[i];
     for (int name = 0; name < plan->attributes; name++)
-        attributes[name] = (struct value){.is = ABSENT};
+        attributes[name] = batch->said[name];
     int made = text_is_utf8(line->at, line->len) &&
                plan_write(plan, line->at, line->len, about, &batch->work);
     return batch->work.failed ? -1 : made;
@@ -818,17 +825,25 @@ static PyObject *fast_path_pack_lines(PyObject *self, PyObject *args)
     const char *tail;
     Py_ssize_t tail_len, skip_len, prefix_len;
     long long day_ms;
-    PyObject *times, *packed = NULL;
+    PyObject *times, *all = Py_None, *packed = NULL;
     struct bounds bounds = {0, 0, 0};
     struct batch batch = {.keying = KEY_OF_LINE};
-    if (!PyArg_ParseTuple(args, "O!OLy#Iy#y#|nnn", &PyTuple_Type, &batch.sequence, &times, &day_ms,
+    struct value said[NAMES_MAX];
+    if (!PyArg_ParseTuple(args, "O!OLy#Iy#y#|nnnO", &PyTuple_Type, &batch.sequence, &times, &day_ms,
                           &batch.prefix, &prefix_len, &batch.first, &tail, &tail_len, &batch.skip,
-                          &skip_len, &bounds.bytes, &bounds.records, &bounds.text))
+                          &skip_len, &bounds.bytes, &bounds.records, &bounds.text, &all))
         return NULL;
     if (prefix_len != LINE_PREFIX_CHARS || (times != Py_None && !PyTuple_CheckExact(times))) {
         PyErr_SetString(PyExc_ValueError, "a line's prefix has 28 characters; times are a tuple");
         return NULL;
     }
+    PyObject *names = PyTuple_GET_ITEM(((struct fast_path *)self)->given, ATTRIBUTES_ARG);
+    int read = read_texts(names, all, said);
+    if (read < 0)
+        return NULL;
+    if (!read)
+        Py_RETURN_NONE;
+    batch.said = said;
     batch.count = PyTuple_GET_SIZE(batch.sequence);
     struct line *lines = read_lines(batch.sequence, times, day_ms);
     if (lines != NULL) {
@@ -845,7 +860,7 @@ static PyMethodDef fast_path_methods[] = {
      "texts of a batch, or None"},
     {"pack_lines", fast_path_pack_lines, METH_VARARGS,
      "pack_lines(bodies, times, day_ms, prefix, first, ledger_end, left, bytes_max, records_max, "
-     "text_max) -> the same, of lines of an archive"},
+     "text_max, attributes) -> the same, of lines of an archive"},
     {NULL, NULL, 0, NULL},
 };
 

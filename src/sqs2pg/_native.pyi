@@ -1,7 +1,7 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqs2pg.message import Message
+from sqs2pg.message import Message, MessageAttribute
 
 API: int
 SHA256: str
@@ -89,6 +89,7 @@ class FastPath:
         bytes_max: int = 0,
         records_max: int = 0,
         text_max: int = 0,
+        attributes: Mapping[str, MessageAttribute] | None = None,
         /,
     ) -> tuple[Any, ...] | None:
         """See `FastPath` in mapping/native_encoder.py. Raises ValueError and TypeError for

@@ -6,11 +6,11 @@ quarantine, the vault) gets one made of the line, each time it asks. No I/O here
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from sqs2pg.mapping.ledger_key import line_id, line_prefix
-from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.message import Message, MessageAttribute, SystemAttributes
 
 _NUMBER_DIGITS = 8  # of a line's number, at the end of its id
 
@@ -26,14 +26,16 @@ class LineUnits(Sequence[Message]):
         day_ms: int,
         mark: str,
         first: int,
+        attributes: Mapping[str, MessageAttribute] | None = None,
     ) -> None:
         """`times`: milliseconds since the epoch for each line, None where it does not say; None:
         no line does. Such lines have `day_ms`. `mark` is that of `line_mark`, `first` the number of
-        the first line.
+        the first line. `attributes`: as those of a message, the same for each line.
 
         Raises FatalFault where a number is too high.
         """
         self._mark = mark
+        self.attributes = dict(attributes) if attributes else None
         self.bodies = tuple(bodies)
         self.day_ms = day_ms
         self.times = _times(times, day_ms)
@@ -81,6 +83,7 @@ class LineUnits(Sequence[Message]):
             day_ms=self.day_ms,
             mark=self._mark,
             first=self.first + begin,
+            attributes=self.attributes,
         )
 
     def _message(self, index: int) -> Message:
@@ -88,7 +91,7 @@ class LineUnits(Sequence[Message]):
         if self.times is not None and self.times[index] != self.day_ms:
             attributes = SystemAttributes(self.times[index])
         text = self.bodies[index].strip().decode("utf-8", "surrogateescape")
-        return Message(self.id_of(index), "", text, attributes)
+        return Message(self.id_of(index), "", text, attributes, self.attributes)
 
     def __repr__(self) -> str:
         return f"LineUnits({len(self.bodies)} lines)"

@@ -19,7 +19,7 @@ from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.unknown_members import UnknownCounts, unpacked
-from sqs2pg.message import Message, Row, TargetLines
+from sqs2pg.message import Message, MessageAttribute, Row, TargetLines
 
 Keying = Literal["dated", "undated", "lines"]
 """What ledger keys are made of: a message's id and time, its id alone, or the id of an archive's
@@ -73,9 +73,12 @@ class PackLines(Protocol):
         bytes_max: int = 0,
         records_max: int = 0,
         text_max: int = 0,
+        attributes: Mapping[str, MessageAttribute] | None = None,
         /,
     ) -> tuple[Any, ...] | None:
-        """Return a `Packed` batch; None where Python must do all of it."""
+        """Return a `Packed` batch; None where Python must do all of it. `attributes`: as those of
+        a message, of each line.
+        """
 
 
 class FastPath(Protocol):
@@ -174,7 +177,8 @@ class NativeEncoder:
         of_lines = self._keying == KEYINGS["lines"]
         if of_lines and pack_lines is not None and isinstance(units, LineUnits):
             about = (units.times, units.day_ms, units.prefix.encode(), units.first)
-            packed = pack_lines(units.bodies, *about, end, marks, *self._budget)
+            given = (units.bodies, *about, end, marks, *self._budget, units.attributes)
+            packed = pack_lines(*given)
         else:
             in_order = self._python.in_order
             packed = self._fast_path.pack(units, end, self._keying, in_order, marks, *self._budget)
