@@ -21,7 +21,8 @@ from ray.cluster_utils import Cluster
 from sqs2pg.cli.embedded import Servers
 from sqs2pg.errors import SettingsError
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.backfill import BATCHES_AT_ONCE, Done
+from sqs2pg.pipeline.archive_batches import BATCHES_AT_ONCE
+from sqs2pg.pipeline.backfill import Done
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners import ray_backfill
 from sqs2pg.runners.connect import connect

@@ -23,6 +23,7 @@ DAY_MS = 86_400_000
 # random, so they are kept as they are; SQS gives such MessageIds. Emulators may give UUIDs of other
 # versions, whose last bits can be the same in every id: those are hashed, as any other text is.
 _UUID_4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
+_LINE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}\Z")
 _UUID_CHARACTERS = b"0123456789abcdef-"
 
 LINES_MAX = 2**32
@@ -93,6 +94,11 @@ def line_id(mark: str, number: int) -> str:
 def line_prefix(mark: str) -> str:
     """Return the part of `line_id` before the number: 28 characters. The number has 8 digits."""
     return f"{mark[:8]}-{mark[8:12]}-8{mark[12:15]}-8{mark[15:18]}-{mark[18:22]}"
+
+
+def is_line_id(name: str) -> bool:
+    """Whether a MessageId is the name of an archived line, and not one that SQS gave."""
+    return _LINE_ID.match(name) is not None
 
 
 def collision(message_id: str, other_id: str) -> FatalFault:

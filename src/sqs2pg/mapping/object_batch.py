@@ -31,6 +31,8 @@ class ObjectLines(NamedTuple):
     first: int
     """The number of the first line, from 0."""
     units: Sequence[Message]
+    unit: str = "line"
+    """What the object's records are called: a line, or a record of several lines or columns."""
 
     def __repr__(self) -> str:
         return f"ObjectLines({len(self.units)} lines)"
@@ -80,7 +82,8 @@ class ObjectBatch(Sequence[Message]):
             begin = end - len(one.units)
             units = one.units[max(0, start - begin) : max(0, stop - begin)]
             if units:
-                lines.append(ObjectLines(one.place, one.first + max(0, start - begin), units))
+                first = one.first + max(0, start - begin)
+                lines.append(ObjectLines(one.place, first, units, one.unit))
         shift = self.line_count
         notifications = self.notifications[max(0, start - shift) : max(0, stop - shift)]
         return ObjectBatch(lines, notifications, self.oldest_ms)
@@ -95,7 +98,7 @@ class ObjectBatch(Sequence[Message]):
         if index >= self.line_count:
             return ""
         part, within = self._find(index)
-        return f"{part.place} line {part.first + within + 1}"
+        return f"{part.place} {part.unit} {part.first + within + 1}"
 
     def __repr__(self) -> str:
         return f"ObjectBatch({self.line_count} lines, {len(self.notifications)} notifications)"
@@ -141,7 +144,7 @@ class ObjectEncoder:
         ledger_end: str,
         unread: Mapping[str, PermanentFault] = NONE_UNREAD,
     ) -> Encoded:
-        """See `Encoder`. `unread`: faults of notifications."""
+        """See `Encoder`. `unread`: faults of lines and of notifications."""
         if not isinstance(units, ObjectBatch):
             units = ObjectBatch((), units)
         groups = [one.units for one in units.lines]
@@ -150,7 +153,7 @@ class ObjectEncoder:
         parts: list[Encoded] = []
         size = 0
         for group in groups:
-            parts.append(self._lines.encode(group, ledger_end))
+            parts.append(self._lines.encode(group, ledger_end, unread))
             size += sum(len(text.text) for text in parts[-1].targets)
             if parts[-1].taken < len(group) or 0 < self._budget.bytes_max <= size:
                 break

@@ -15,10 +15,14 @@ from typing import NamedTuple, TypeVar
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.encoder import NONE_UNREAD
 from sqs2pg.mapping.line_units import LineUnits
+from sqs2pg.message import MessageAttribute
 from sqs2pg.pipeline.archive_lines import LineChunk
 
 BATCH_BYTES_MAX = 16 * 2**20
 """Bodies of a batch; the line that reaches it is its last."""
+BATCHES_AT_ONCE = 10
+"""A batch of lines is as large as this many of the queue's: no line has to be visible soon, and
+each batch costs a commit."""
 AHEAD = 1
 """Batches that are ready before they are needed. One more is being made."""
 
@@ -41,15 +45,24 @@ def batches(
     first: int = 0,
     lines_max: int,
     bytes_max: int | None = None,
+    attributes: Mapping[str, MessageAttribute] | None = None,
 ) -> Iterator[LineBatch]:
     """Yield lines of which the first has number `first`, none empty; blocking.
 
-    `mark` is that of `line_mark`; `day_ms` dates lines without a time. Raises FatalFault for a line
-    number of `LINES_MAX` or more, and what `chunks` raises, after the lines before it.
+    `mark` is that of `line_mark`; `day_ms` dates lines without a time; `attributes` are those of
+    each line. Raises FatalFault for a line number of `LINES_MAX` or more, and what `chunks` raises,
+    after the lines before it.
     """
     number = first
     for chunk in _cut(chunks, lines_max, bytes_max or BATCH_BYTES_MAX):
-        units = LineUnits(chunk.bodies, chunk.times, day_ms=day_ms, mark=mark, first=number)
+        units = LineUnits(
+            chunk.bodies,
+            chunk.times,
+            day_ms=day_ms,
+            mark=mark,
+            first=number,
+            attributes=attributes,
+        )
         faults = {units.id_of(index): fault for index, fault in chunk.faults.items()}
         yield LineBatch(units, faults)
         number += len(units)

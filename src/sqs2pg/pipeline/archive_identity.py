@@ -10,6 +10,7 @@ import re
 from datetime import UTC, date, datetime
 
 from sqs2pg.mapping.ledger_key import DAY_MS
+from sqs2pg.message import MessageAttribute
 
 EPOCH = date(1970, 1, 1)
 # As in the names that Firehose, CloudWatch and partitioned tables give: 2026/01/02, 2026-01-02.
@@ -29,13 +30,22 @@ def object_digest(bucket: str, key: str, *, version: str, etag: str) -> str:
 def object_sent_ms(key: str, modified: datetime) -> int:
     """Return when lines without a time of their own were sent, milliseconds since the epoch.
 
-    That is when the object was put, or the day in its key if that is another one. Objects of one
-    day have different times where they can: the keys of their lines have few bits besides.
+    That is when the object was put, or the day in its key if that is an earlier one: the ledger has
+    no day that is far ahead. Objects of one day have different times where they can: the keys of
+    their lines have few bits besides.
     """
     named = date_in(key)
-    if named is None or named == modified.astimezone(UTC).date():
+    if named is None or named >= modified.astimezone(UTC).date():
         return max(0, round(modified.timestamp() * 1000))
     return max(0, (named - EPOCH).days) * DAY_MS
+
+
+def object_attributes(bucket: str, key: str) -> dict[str, MessageAttribute]:
+    """Return the attributes of the lines of an object."""
+    return {
+        "s3.bucket": MessageAttribute("String", bucket),
+        "s3.key": MessageAttribute("String", key),
+    }
 
 
 def date_in(name: str) -> date | None:

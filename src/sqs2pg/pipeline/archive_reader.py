@@ -15,7 +15,7 @@ import hashlib
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from itertools import repeat
@@ -23,13 +23,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Literal, NamedTuple
 
-from sqs2pg.errors import SettingsError, Sqs2pgError
+from sqs2pg.errors import PermanentFault, SettingsError, Sqs2pgError
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 from sqs2pg.mapping.ledger_key import DAY_MS, today
+from sqs2pg.message import MessageAttribute
 from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, format_refusal, too_deep
 from sqs2pg.pipeline.archive_csv import split_csv
 from sqs2pg.pipeline.archive_documents import HEAD_BYTES, are_documents, split_documents
-from sqs2pg.pipeline.archive_identity import EPOCH, date_in, object_digest, object_sent_ms
+from sqs2pg.pipeline.archive_identity import (
+    EPOCH,
+    date_in,
+    object_attributes,
+    object_digest,
+    object_sent_ms,
+)
 from sqs2pg.pipeline.archive_lines import AHEAD_S, Line, LineChunk, split_lines
 from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_parquet import split_parquet
@@ -84,9 +91,30 @@ class ArchiveForm(NamedTuple):
     """The mapping reads an object as a message. Without it each gets an array around it."""
     kinds: Mapping[str, str] = MappingProxyType({})
     """What the mapping takes from columns of a CSV file (`archive_csv.split_csv`)."""
+    bytes_max: int = 0
+    """Bytes of an archive of any layout but lines and CSV, decompressed; 0: no bound."""
 
 
 ANY_FORM = ArchiveForm()
+
+
+def form_for(
+    is_readable: Callable[[bytes], bool],
+    kinds: Mapping[str, str],
+    *,
+    format: ArchiveFormat = "auto",  # noqa: A002  as the option is called
+    bytes_max: int = 0,
+) -> ArchiveForm:
+    """Return how archives are read for a mapping. `is_readable`: whether it can read the form of a
+    line. A backfill and the notifications of S3 both read their objects so.
+    """
+    return ArchiveForm(
+        format,
+        keeps_arrays=is_readable(b"[{}]"),
+        takes_objects=is_readable(b"{}"),
+        kinds=kinds,
+        bytes_max=bytes_max,
+    )
 
 
 class Reader:
@@ -97,6 +125,8 @@ class Reader:
     ) -> None:
         self.archive = archive
         self.bytes_read = 0
+        self.is_lines = True
+        """Whether its records are lines, as far as it was read."""
         self._pieces = pieces
         self._form = form
 
@@ -110,13 +140,15 @@ class Reader:
     def chunks(self, first: int = 0) -> Iterator[LineChunk]:
         """Yield the records from number `first` on, many at once; none is empty.
 
-        Raises ArchiveDamaged, and ArchiveRefused for a format that is not read.
+        Raises ArchiveDamaged, ArchiveRefused for a format that is not read, and PermanentFault
+        `payload_too_large` beyond the form's bound.
         """
         name = self.archive.name
         start, pieces = _begun(self._counted())
         asked = self._form.format
         if format_of(start) == "Parquet" and start[:4] == b"PAR1" and asked in ("auto", "parquet"):
-            with self._seekable(pieces) as file:
+            self.is_lines = False
+            with self._seekable(self._bounded(pieces)) as file:
                 yield from split_parquet(file, name, first, self._note)
             return
         if asked == "parquet":
@@ -125,6 +157,7 @@ class Reader:
             )
         content = decompressed(pieces, name)
         if asked == "csv" or (asked == "auto" and _is_csv(name)):
+            self.is_lines = False
             chunks = split_csv(content, name, self._form.kinds)
         else:
             chunks = self._of_json(content)
@@ -134,8 +167,17 @@ class Reader:
         name, form = self.archive.name, self._form
         head, content = _begun(content, HEAD_BYTES)
         if are_documents(head, keeps_arrays=form.keeps_arrays):
-            return split_documents(content, name, wrapped=not form.takes_objects)
+            self.is_lines = False
+            return split_documents(self._bounded(content), name, wrapped=not form.takes_objects)
         return split_lines(content, name)
+
+    def _bounded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        left = self._form.bytes_max
+        for piece in pieces:
+            left -= len(piece)
+            if left < 0 < self._form.bytes_max:
+                raise PermanentFault("payload_too_large")
+            yield piece
 
     def _counted(self) -> Iterator[bytes]:
         for piece in self._pieces:
@@ -388,8 +430,12 @@ def line_ms(archive: Archive, day: date | None) -> int:
 
     `day`: the one that was given for them. Raises as `day_ms`.
     """
-    start_ms = day_ms(day or archive.date)
-    return start_ms if day or archive.sent_ms is None else archive.sent_ms
+    return day_ms(day or archive.date) if day or archive.sent_ms is None else archive.sent_ms
+
+
+def attributes_of(archive: Archive) -> Mapping[str, MessageAttribute] | None:
+    """Return the attributes of an archive's lines: what names an object; a file has none."""
+    return object_attributes(*_place(archive)) if archive.name.startswith("s3://") else None
 
 
 def day_ms(day: date) -> int:

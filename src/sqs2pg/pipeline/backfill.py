@@ -27,7 +27,7 @@ from sqs2pg.mapping.encoder import EncodedAhead
 from sqs2pg.mapping.ledger_key import line_mark
 from sqs2pg.message import Message, OutcomeCounts
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_batches import LineBatch, batches, made_ahead
+from sqs2pg.pipeline.archive_batches import BATCHES_AT_ONCE, LineBatch, batches, made_ahead
 from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form, refusal_of
 from sqs2pg.pipeline.archive_lines import LineChunk
 from sqs2pg.pipeline.archive_objects import Objects
@@ -38,17 +38,15 @@ from sqs2pg.pipeline.archive_reader import (
     Reader,
 )
 from sqs2pg.pipeline.backoff import backoff_s
-from sqs2pg.pipeline.isolation import OF_A_PERSON, PROBE_TIMEOUT_S
+from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.left_lines import LEFT_MAX, LeftLines, log_left
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
+from sqs2pg.vault.crypto import OF_A_PERSON
 
 TRIES_MAX = 12
 """Attempts at one batch, over some minutes, before a run ends. The next run goes on from there."""
-BATCHES_AT_ONCE = 10
-"""A backfill's batch is as large as this many of the queue's: no line has to be visible soon, and
-each batch costs a commit."""
 CLAIM_WAIT_S = 5.0
 """How long a run waits for one that has the archive: it may have been killed a moment ago."""
 
@@ -240,6 +238,7 @@ class Backfill:
             day_ms=archive_reader.line_ms(archive, self._day),
             first=first,
             lines_max=self._batch_lines,
+            attributes=archive_reader.attributes_of(archive),
         )
 
     def _is_readable(self, body: bytes) -> bool:
@@ -247,12 +246,7 @@ class Backfill:
 
     def form(self) -> ArchiveForm:
         """Return what mapping and command line say about archives."""
-        return ArchiveForm(
-            self._format,
-            keeps_arrays=self._is_readable(b"[{}]"),
-            takes_objects=self._is_readable(b"{}"),
-            kinds=self._kinds,
-        )
+        return archive_reader.form_for(self._is_readable, self._kinds, format=self._format)
 
     async def _write_batch(
         self, progress: BackfillProgress, batch: LineBatch, line: int, ahead: EncodedAhead | None

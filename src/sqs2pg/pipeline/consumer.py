@@ -95,6 +95,7 @@ class Consumer:
         for processor in processors:
             if processor.objects:
                 processor.objects.stopping = self._stopping.is_set
+                processor.objects.out_of_time = self._is_out_of_time
                 self.totals.object_lines = 0
         self._receiving = True
         self._database_away = False  # as the log says
@@ -208,6 +209,10 @@ class Consumer:
         while batch := self._end(batch, await self._isolation.process(processor, batch)):
             fault = processor.last_fault
             if fault and fault.code in WAITING:
+                if self._source.is_fifo and not self._stopping.is_set():
+                    # Later messages of the groups must not overtake them.
+                    await asyncio.sleep(CLAIM_POLL_S)
+                    continue
                 self._wait_for_objects(batch)
                 break
             before, code = code, fault.code if fault else ""
@@ -364,6 +369,10 @@ class Consumer:
         if self._end_by is None:
             return self._settings.shutdown_grace_s
         return max(_LAST_S, self._end_by - time.monotonic())
+
+    def _is_out_of_time(self) -> bool:
+        """Whether what is left of the grace period is for the end."""
+        return self._end_by is not None and self.time_left_s() <= RELEASE_S + CANCEL_S
 
     async def _finish(self) -> None:
         """Settle the messages held within the grace period, less the time to release the rest."""

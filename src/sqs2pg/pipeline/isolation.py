@@ -41,6 +41,7 @@ from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.sqs.queue import QueueSource
 from sqs2pg.telemetry.metrics import Metrics
+from sqs2pg.vault.crypto import OF_A_PERSON
 
 ATTEMPTS = 2
 """Failures in a row with one code before a search. The first one may pass by itself: somebody was
@@ -74,9 +75,6 @@ _TIMED_OUT = ("postgres_57014", "postgres_55P03")
 # disk is full, so a rehearsal alone proves nothing here: another message must have been written.
 # So it is where S3 refuses: the role may lack a grant.
 _OF_AN_OBJECT = ("s3_denied", "s3_refused")
-OF_A_PERSON = ("subject_key_damaged", "subject_key_root")
-"""Codes of one person's data key that does not open. Nothing but that person's messages needs it,
-and it does not mend by itself."""
 _OF_THE_WORLD = (
     *("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer"),
     *_OF_AN_OBJECT,

@@ -1,9 +1,10 @@
 """Read S3 objects one after the other, in chunks of lines: a large object gives many chunks, one
 chunk takes many small objects.
 
-Place in the flow: beside `s3_objects.py`, which writes the chunks. The next objects are asked for
-while one is read, since each costs a round trip. Bounded: one chunk of lines, and the first piece
-of each object that was asked for.
+Place in the flow: beside `s3_objects.py`, which writes the chunks. Objects are read as a backfill
+reads archives, by the same functions. The next objects are asked for while one is read, since each
+costs a round trip. Bounded: one chunk of lines, and the first pieces of the objects that were asked
+for, which are within the same bound.
 
 Blocking: runs in threads. Must never do: take an object that S3 does not give for one without
 lines.
@@ -14,26 +15,26 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain
 
 import msgspec
 
 from sqs2pg.errors import PermanentFault, Sqs2pgError, Stage, TransientFault
 from sqs2pg.mapping.envelope.s3_event import NamedObject
-from sqs2pg.mapping.ledger_key import line_id, line_mark, line_prefix
+from sqs2pg.mapping.ledger_key import line_mark
 from sqs2pg.mapping.object_batch import ObjectLines
-from sqs2pg.message import Message, MessageAttribute, SystemAttributes
-from sqs2pg.pipeline.archive_check import check_lines
+from sqs2pg.message import MessageAttribute
+from sqs2pg.pipeline.archive_batches import LineBatch, batches
+from sqs2pg.pipeline.archive_check import check_chunks
 from sqs2pg.pipeline.archive_identity import EPOCH, object_sent_ms
-from sqs2pg.pipeline.archive_lines import Line
 from sqs2pg.pipeline.archive_objects import Objects, OpenedObject
-from sqs2pg.pipeline.archive_reader import Archive, Reader
+from sqs2pg.pipeline.archive_reader import Archive, ArchiveForm, Reader
 from sqs2pg.postgres.object_claims import Move
 
 AHEAD_MAX = 16
 """Objects that are asked for before their turn."""
-CHUNK_BYTES_MAX = 32 * 2**20
-"""Lines of a chunk together; the line that reaches it is its last. As in a backfill."""
+_PIECE_MAX = 2**20
+"""Bytes of an object that are read before its turn: one piece."""
 _REASONS = (
     ("object_changed", "object_replaced"),
     ("payload_missing", "payload_missing"),
@@ -41,6 +42,7 @@ _REASONS = (
     ("archive_damaged", "archive_damaged"),
     ("archive_format", "archive_format"),
     ("archive_line", "archive_line"),
+    ("too_many_lines", "archive_line"),
 )
 """What makes an object unreadable, and the reason that its notification is quarantined with."""
 
@@ -60,6 +62,8 @@ class Chunk(msgspec.Struct):
     """Lines that go into one transaction."""
 
     lines: list[ObjectLines] = []
+    unread: dict[str, PermanentFault] = {}
+    """Why lines go to the quarantine unread, by their ids."""
     moves: list[Move] = []
     ended: list[str] = []
     """Digests of objects of which no more lines come: read to the end, or failed."""
@@ -69,6 +73,14 @@ class Chunk(msgspec.Struct):
     """Why reading ends here, although objects are left."""
     last: bool = False
     """Whether no object is left."""
+
+
+class ChunkSize(msgspec.Struct, frozen=True):
+    """Bounds of a chunk."""
+
+    lines: int
+    bytes: int
+    """Of its lines together; the line that reaches it is the last one."""
 
 
 def interrupted() -> TransientFault:
@@ -90,19 +102,26 @@ class ObjectReader:
         objects: Sequence[ObjectInHand],
         pipeline: int,
         *,
-        chunk_lines: int,
+        size: ChunkSize,
+        form: ArchiveForm,
         is_readable: Callable[[bytes], bool],
     ) -> None:
-        """`chunk_lines`: lines of a chunk at most. `is_readable`: of a line's form."""
+        """`size`: of a chunk at most. `form`: that of a backfill of the objects. `is_readable`: of
+        a line's form.
+        """
         self._store = store
         self._pool = pool
         self._waiting = deque(objects)
         self._asked: deque[Future[tuple[OpenedObject, Iterator[bytes]]]] = deque()
         self._pipeline = pipeline
-        self._chunk_lines = chunk_lines
+        self._size = size
+        self._form = form
         self._is_readable = is_readable
-        self._lines: Iterator[Line] | None = None
-        self._day = SystemAttributes(0)
+        self._reader: Reader | None = None
+        """Of the first object that waits, once it is being read."""
+        self._batches: Iterator[LineBatch] = iter(())
+        self._held: LineBatch | None = None
+        """Lines of that object for which the last chunk had no room."""
         self._abandoned = False
 
     def abandon(self) -> None:
@@ -114,36 +133,18 @@ class ObjectReader:
     def read(self) -> Chunk:
         """Return the next lines. Blocking."""
         chunk = Chunk()
-        lines_left, bytes_left = self._chunk_lines, CHUNK_BYTES_MAX
-        while self._waiting and lines_left > 0 and bytes_left > 0:
-            self._ask_ahead()
+        room = _Room(self._size)
+        while self._waiting and room.is_left:
             one = self._waiting[0]
-            units: list[Message] = []
             before, ended = one.line, False
-            mark = line_mark(self._pipeline, one.digest)
-            prefix = line_prefix(mark)
             fault: PermanentFault | None = None
             try:
-                if self._lines is None:
-                    self._begin(one)
-                assert self._lines is not None
-                for number, (body, sent_ms) in enumerate(islice(self._lines, lines_left), before):
-                    units.append(self._unit(one, f"{prefix}{number:08x}", body, sent_ms))
-                    bytes_left -= len(body)
-                    if bytes_left <= 0:
-                        break
-                else:
-                    ended = len(units) < lines_left
+                ended = self._read_into(chunk, one, room)
             except TransientFault as away:
-                chunk.transient = away
+                chunk.transient = away.with_traceback(None)
             except Sqs2pgError as error:
-                fault, ended = _fault_of(error, one, before + len(units)), True
-            one.line = before + len(units)
-            lines_left -= len(units)
-            if units:
-                line_id(mark, one.line - 1)  # raises where the numbers end
-                chunk.lines.append(ObjectLines(one.named.place, before, units))
-            if units or (ended and fault is None):
+                fault, ended = self._fault_of(error, one), True
+            if one.line > before or (ended and fault is None):
                 chunk.moves.append(Move(one.digest, before, one.line, ended and fault is None))
             if fault is not None:
                 chunk.faults[one.digest] = fault
@@ -152,16 +153,38 @@ class ObjectReader:
             if ended:
                 chunk.ended.append(one.digest)
                 self._waiting.popleft()
-                self._lines = None
+                self._reader = None
         chunk.last = not self._waiting
         return chunk
 
+    def _read_into(self, chunk: Chunk, one: ObjectInHand, room: _Room) -> bool:
+        """Add lines of an object while there is room; return whether it ends with them."""
+        if self._reader is None:
+            self._begin(one)
+        assert self._reader is not None
+        while room.is_left:
+            batch, self._held = self._held or next(self._batches, None), None
+            if batch is None:
+                return True
+            if not room.takes(batch):
+                self._held = batch
+                return False
+            unit = "line" if self._reader.is_lines else "record"
+            chunk.lines.append(ObjectLines(one.named.place, one.line, batch.units, unit))
+            chunk.unread.update(batch.faults)
+            one.line += len(batch.units)
+        return False
+
     def _ask_ahead(self) -> None:
-        """Ask for the objects that come next; the first of them may be in hand already."""
-        in_hand = self._lines is not None
-        wanted = min(AHEAD_MAX, len(self._waiting) - in_hand)
-        while len(self._asked) < wanted and not self._abandoned:
-            one = self._waiting[in_hand + len(self._asked)].named
+        """Ask for the first object that waits, and for those after it that fit in memory."""
+        left = self._size.bytes - sum(
+            min(one.named.size, _PIECE_MAX) for one in list(self._waiting)[: len(self._asked)]
+        )
+        while len(self._asked) < min(AHEAD_MAX, len(self._waiting)) and not self._abandoned:
+            one = self._waiting[len(self._asked)].named
+            left -= min(one.size, _PIECE_MAX)
+            if left < 0 and self._asked:
+                return
             self._asked.append(self._pool.submit(self._open, one))
 
     def _open(self, one: NamedObject) -> tuple[OpenedObject, Iterator[bytes]]:
@@ -170,29 +193,55 @@ class ObjectReader:
         return opened, chain([first], opened.pieces)
 
     def _begin(self, one: ObjectInHand) -> None:
+        self._ask_ahead()
         if self._abandoned:
             raise interrupted()
         opened, pieces = self._asked.popleft().result()
-        self._day = SystemAttributes(object_sent_ms(one.named.key, opened.modified))
         archive = Archive(one.named.place, one.digest, opened.size, EPOCH)
-        lines = Reader(archive, pieces).lines()
-        if one.line:
-            self._lines = islice(lines, one.line, None)
-        else:
-            self._lines = check_lines(archive.name, lines, self._is_readable)
+        self._reader = Reader(archive, pieces, self._form)
+        chunks = self._reader.chunks(one.line)
+        if not one.line:
+            chunks = check_chunks(archive.name, chunks, self._is_readable)
+        self._batches = batches(
+            chunks,
+            mark=line_mark(self._pipeline, one.digest),
+            day_ms=object_sent_ms(one.named.key, opened.modified),
+            first=one.line,
+            lines_max=self._size.lines,
+            bytes_max=self._size.bytes,
+            attributes=one.attributes,
+        )
 
-    def _unit(self, one: ObjectInHand, name: str, body: bytes, sent_ms: int | None) -> Message:
-        attributes = self._day if sent_ms is None else SystemAttributes(sent_ms)
-        text = body.decode("utf-8", "surrogateescape")
-        return Message(name, "", text, attributes, one.attributes)
+    def _fault_of(self, error: Sqs2pgError, one: ObjectInHand) -> PermanentFault:
+        """Return the fault of a notification whose object cannot be read on.
+
+        Raises the error where it is of another kind.
+        """
+        unit = "record" if self._reader is not None and not self._reader.is_lines else "line"
+        for code, reason in _REASONS:
+            if error.code == code:
+                return PermanentFault(reason, f"{one.named.place} {unit} {one.line}")
+        raise error
 
 
-def _fault_of(error: Sqs2pgError, one: ObjectInHand, line: int) -> PermanentFault:
-    """Return the fault of a notification whose object cannot be read on after `line` lines.
+class _Room:
+    """What is left of a chunk."""
 
-    Raises the error where it is of another kind.
-    """
-    for code, reason in _REASONS:
-        if error.code == code:
-            return PermanentFault(reason, f"{one.named.place} line {line}")
-    raise error
+    def __init__(self, size: ChunkSize) -> None:
+        self._lines, self._bytes = size.lines, size.bytes
+        self._empty = True
+
+    @property
+    def is_left(self) -> bool:
+        return self._lines > 0 and self._bytes > 0
+
+    def takes(self, batch: LineBatch) -> bool:
+        """Take a batch if there is room; there is for the first one. Else nothing more fits."""
+        lines, size = len(batch.units), sum(map(len, batch.units.bodies))
+        if not self._empty and (lines > self._lines or size > self._bytes):
+            self._lines = 0
+            return False
+        self._empty = False
+        self._lines -= lines
+        self._bytes -= size
+        return True

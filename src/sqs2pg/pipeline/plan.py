@@ -15,7 +15,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.pipeline.large_payloads import Payloads
-from sqs2pg.pipeline.s3_objects import ObjectSource
+from sqs2pg.pipeline.object_source import ObjectSource
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Seal

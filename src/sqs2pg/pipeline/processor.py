@@ -138,7 +138,9 @@ class Processor:
             return None
         write = Write(
             self._process_objects,
+            self.encode_ahead,
             self.release,
+            lambda: self.last_fault,
             self.key_of,
             lambda body: has_form(self.plan.encoder.mapping, body),
         )
@@ -148,14 +150,18 @@ class Processor:
         )
 
     async def _process_objects(
-        self, batch: ObjectBatch, to_quarantine: Mapping[str, PermanentFault], statement: str
+        self,
+        batch: ObjectBatch,
+        to_quarantine: Mapping[str, PermanentFault],
+        statement: str,
+        ahead: EncodedAhead | None,
     ) -> list[Outcome]:
         """Write lines of objects and notifications, with the statement in their transaction."""
-        self._statement = statement
+        self._statement, self._ahead = statement, ahead
         try:
             return await self._process_part(batch, to_quarantine)
         finally:
-            self._statement = ""
+            self._statement, self._ahead = "", None
 
     async def _process(
         self, messages: Sequence[Message], to_quarantine: Mapping[str, PermanentFault]

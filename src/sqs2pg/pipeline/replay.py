@@ -2,6 +2,8 @@
 
 In batches, each one transaction: lock the entries, open and transform them, flip their ledger
 entries from quarantined to written, write their rows, note in the quarantine what became of each.
+An entry of a notification of S3 is other than one of a line: its objects are read again, from where
+they are on, and then the entry is flipped, without a row of its own.
 Under `ledger.dedupe_key` an entry that could not be read before may now turn out to be an event
 that the ledger has already: it is done then, like a redelivery.
 
@@ -13,7 +15,7 @@ new reason. The run is on record in the audit before it begins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -22,9 +24,11 @@ import structlog
 from sqs2pg.errors import KeyFault, PermanentFault, Sqs2pgError, Stage
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.compile import Decoded
+from sqs2pg.mapping.ledger_key import is_line_id
 from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Message, Row
 from sqs2pg.pipeline.plan import Plan
+from sqs2pg.pipeline.s3_objects import S3Objects
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.batch_transaction import BatchTransactions, SinkPlan
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
@@ -81,7 +85,10 @@ class Replayer:
         plan: Plan,
         keyring: Keyring,
         vault: ValueSealer | None = None,
+        objects: S3Objects | None = None,
     ) -> None:
+        """`objects`: writes the lines of notifications, over the same session."""
+        self._objects = objects
         self._session = session
         self._pipeline = sink_plan.id
         self._plan = plan
@@ -141,12 +148,15 @@ class Replayer:
 
     async def _next_batch(self, selection: Selection, after: int, last: int) -> int | None:
         """Replay the next batch of entries above `after`; return its last id, None at the end."""
+        read = await self._read_objects(selection, after, last)
         self._targets.begin()
         async with self._transactions.open(self._session):
             entries = await lock_entries(self._session, self._pipeline, selection, after, last)
             if not entries:
                 return None
-            batch = await self._transform(entries)
+            batch = await self._transform(entries, read)
+            if not batch.taken:
+                return after  # another replay was faster: look again
             entries = {key: entries[key] for key in batch.taken}
             flip = Flip(self._pipeline, entries, batch.events)
             _, written, rejected, marks = await write_slowly(
@@ -170,10 +180,35 @@ class Replayer:
             )
         return max(entry.id for entry in entries.values())
 
+    async def _read_objects(
+        self, selection: Selection, after: int, last: int
+    ) -> dict[str, PermanentFault | None]:
+        """Write the lines of the next notifications; return why entries stay quarantined, by key.
+
+        Not in the transaction of the entries: an object may be large. A run that is killed goes on
+        at the line after the last one committed. Raises TransientFault.
+        """
+        read: dict[str, PermanentFault | None] = {}
+        if self._objects is None:
+            return read
+        async with self._transactions.open(self._session):
+            entries = await lock_entries(self._session, self._pipeline, selection, after, last)
+        for key, entry in entries.items():
+            if is_line_id(entry.message_id):
+                continue
+            try:
+                read[key] = await self._objects.read_again(self._open(entry))
+            except PermanentFault as fault:
+                read[key] = fault.with_traceback(None)
+        return read
+
     async def _search(self, rows: Sequence[Row]) -> dict[str, DatabaseFault]:
         return await find_every_rejected(self._session, self._targets, rows)
 
-    async def _transform(self, entries: dict[str, SealedEntry]) -> _Transformed:
+    async def _transform(
+        self, entries: dict[str, SealedEntry], read: Mapping[str, PermanentFault | None]
+    ) -> _Transformed:
+        """`read`: what `_read_objects` returned."""
         batch = _Transformed()
         messages: list[Message] = []
         records: list[Decoded] = []
@@ -183,6 +218,15 @@ class Replayer:
         for key, entry in entries.items():
             if 0 < bytes_max <= size:
                 break  # the others come with the next batch
+            if self._objects is not None and not is_line_id(entry.message_id):
+                if key not in read:
+                    break
+                batch.taken.append(key)
+                if (why := read[key]) is None:
+                    batch.rows.append(Row(key, entry.message_id, "", 0))
+                else:
+                    batch.faults[key] = why
+                continue
             batch.taken.append(key)
             try:
                 message = self._open(entry)

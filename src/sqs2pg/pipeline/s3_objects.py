@@ -6,7 +6,8 @@
 
 Place in the flow: between receive and decode, where the envelope ends in `s3_event`. The units are
 the lines. A notification ends with the transaction of its last line, with an entry of its own in
-the ledger and no row. Large objects take many chunks, and one chunk takes many small objects.
+the ledger and no row. Large objects take many chunks, and one chunk takes many small objects. The
+next chunks are read and encoded while one is written, as in a backfill.
 
 Promises: a line is written once, however often and in whatever order its notifications come, and
 wherever a worker is killed: progress is committed with the rows, and a backfill of the object
@@ -20,94 +21,67 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 
 import msgspec
 
 from sqs2pg.errors import PermanentFault, Sqs2pgError, Stage, TransientFault
-from sqs2pg.mapping.envelope import Envelope
-from sqs2pg.mapping.envelope.s3_event import NamedObject, Notification, read_notification
+from sqs2pg.mapping.encoder import EncodedAhead
+from sqs2pg.mapping.envelope.s3_event import NamedObject
 from sqs2pg.mapping.object_batch import ObjectBatch
 from sqs2pg.message import Message, MessageAttribute, Outcome
-from sqs2pg.pipeline.archive_identity import object_digest
-from sqs2pg.pipeline.archive_objects import Objects
-from sqs2pg.pipeline.object_reader import Chunk, ObjectInHand, ObjectReader, interrupted
+from sqs2pg.pipeline.archive_batches import made_ahead
+from sqs2pg.pipeline.archive_identity import object_attributes, object_digest
+from sqs2pg.pipeline.archive_reader import form_for
+from sqs2pg.pipeline.object_feed import EncodeAhead, Feed, Notified, Piece
+from sqs2pg.pipeline.object_reader import ObjectInHand, ObjectReader, interrupted
+from sqs2pg.pipeline.object_source import ObjectSource
 from sqs2pg.postgres.object_claims import CLAIM_S, ObjectClaims, Wanted
-from sqs2pg.settings import EnvelopeSettings
 from sqs2pg.telemetry.metrics import Metrics
+from sqs2pg.vault.crypto import OF_A_PERSON
 
 CLAIMED = "object_claimed"
 INTERRUPTED = "object_interrupted"
 WAITING = (CLAIMED, INTERRUPTED)
 """Faults of a message that nothing is wrong with: its object is read elsewhere, or later."""
-FETCHES_MAX = 16
-"""Objects that one process asks S3 for at once."""
-BATCH_OBJECTS_MAX = 200
-"""Small objects whose notifications are processed together."""
-BATCH_BYTES_MAX = 8 * 2**20
-"""Stored bytes of objects that are processed together. A larger object is processed alone."""
 _RENEW_S = CLAIM_S / 4
+_LOOK_S = 0.25
+"""How often it is asked whether there is time left, while a chunk is waited for."""
+
+WriteBatch = Callable[
+    [ObjectBatch, Mapping[str, PermanentFault], str, EncodedAhead | None],
+    Awaitable[list[Outcome]],
+]
 
 
 class Write(msgspec.Struct, frozen=True):
     """What the processor does for us."""
 
-    batch: Callable[[ObjectBatch, Mapping[str, PermanentFault], str], Awaitable[list[Outcome]]]
-    """Process a batch, with a statement in its transaction."""
+    batch: WriteBatch
+    """Process a batch, with a statement in its last transaction."""
+    encode_ahead: EncodeAhead
     release: Callable[[TransientFault], None]
     """Note why messages are released."""
+    last_fault: Callable[[], TransientFault | None]
+    """Return why messages were released."""
     key_of: Callable[[Message], str]
     """Return a notification's ledger key."""
     is_readable: Callable[[bytes], bool]
     """Whether the mapping can read the form of a line."""
 
 
-class ObjectSource:
-    """Where objects come from. Shared by the writers of a process."""
+class _Held(msgspec.Struct):
+    """Claims that are ours."""
 
-    def __init__(self, store: Objects, settings: EnvelopeSettings, chunk_lines: int) -> None:
-        """`chunk_lines`: lines of one transaction at most."""
-        self.store = store
-        self.chunk_lines = chunk_lines
-        self.pool = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="s3")
-        self._settings = settings
-        self._envelope = Envelope(settings.of_notifications)
-        self._buckets = frozenset(settings.s3_buckets)
-
-    def read(self, message: Message) -> tuple[Notification, dict[str, str]]:
-        """Return what a message notifies of, and the attributes that its layers add.
-
-        Raises PermanentFault: `payload_bucket`, those of `read_notification` and of the layers.
-        """
-        opened = self._envelope.open(message)
-        [text] = opened.records.texts
-        found = read_notification(text, opened.attributes, removed=self._settings.s3_removed)
-        if any(one.bucket not in self._buckets for one in found.objects):
-            raise PermanentFault("payload_bucket")
-        return found, opened.attributes
-
-    def load_of(self, message: Message) -> float:
-        """Return which part of the messages that are processed together a message may be."""
-        size = 0
-        with suppress(PermanentFault):
-            size = sum(one.size for one in self.read(message)[0].objects)
-        return max(1 / BATCH_OBJECTS_MAX, size / BATCH_BYTES_MAX)
+    open: set[str]
+    """Digests of objects whose end is not committed."""
+    renewed_at: float
+    """time.monotonic() when they were last renewed."""
 
 
-class _Notified(msgspec.Struct):
-    """A notification that is being processed."""
-
-    message: Message
-    index: int
-    """Its place among the messages given."""
-    objects: dict[str, NamedObject] = {}
-    """By digest."""
-    attributes: dict[str, str] = {}
-    fault: PermanentFault | None = None
-    said: str = "read"
-    """For the metrics: read, known, ignored, test, failed."""
+def _never() -> bool:
+    return False
 
 
 class S3Objects:
@@ -132,8 +106,10 @@ class S3Objects:
         self._metrics = metrics
         self._pipeline = pipeline
         self._in_order = in_order
-        self.stopping: Callable[[], bool] = lambda: False
+        self.stopping: Callable[[], bool] = _never
         """Whether to stop at the next commit, and leave the rest to the next delivery."""
+        self.out_of_time: Callable[[], bool] = _never
+        """The same, without waiting for another chunk."""
         self.lines = 0
         """Lines that were committed or set aside so far, duplicates too."""
 
@@ -147,16 +123,47 @@ class S3Objects:
                 await self._read(index, message, to_quarantine.get(message.message_id))
                 for index, message in enumerate(messages)
             ]
-            ready, reading = await self._claimed(notified)
+            await self._process(notified, outcomes)
         except TransientFault as fault:
             self._write.release(fault)
-            return outcomes
-        if reading is not None:
-            await self._write_all(ready, reading, outcomes)
         return outcomes
 
-    async def _read(self, index: int, message: Message, fault: PermanentFault | None) -> _Notified:
-        one = _Notified(message, index, fault=fault)
+    async def read_again(self, message: Message) -> PermanentFault | None:
+        """Write the lines of a notification that is in the quarantine; return why it stays there.
+
+        Raises TransientFault where they are not all written; it may be repeated.
+        """
+        one = await self._read(0, message, None)
+        if one.fault is not None:
+            return one.fault
+        outcomes = [Outcome.RELEASED]
+        await self._process([one], outcomes, lines_only=True)
+        if outcomes == [Outcome.RELEASED]:
+            raise self._write.last_fault() or interrupted()
+        return one.fault
+
+    async def _process(
+        self, notified: Sequence[Notified], outcomes: list[Outcome], *, lines_only: bool = False
+    ) -> None:
+        ready, objects, finished = await self._claimed(notified)
+        if not ready:
+            return
+        source, is_readable = self._source, self._write.is_readable
+        reader = ObjectReader(
+            source.store,
+            source.pool,
+            objects,
+            self._pipeline,
+            size=source.chunk,
+            form=form_for(is_readable, source.kinds, bytes_max=source.bytes_max),
+            is_readable=is_readable,
+        )
+        feed = Feed(reader, ready, finished, self._write.encode_ahead, lines_only=lines_only)
+        held = _Held({one.digest for one in objects}, time.monotonic())
+        await self._write_all(feed, held, outcomes)
+
+    async def _read(self, index: int, message: Message, fault: PermanentFault | None) -> Notified:
+        one = Notified(message, index, fault=fault)
         if fault is None:
             try:
                 found, one.attributes = self._source.read(message)
@@ -167,7 +174,7 @@ class S3Objects:
                 if not found.objects:
                     one.said = "test" if found.test else "ignored"
         if one.fault is not None:
-            one.said = "failed"
+            one.objects, one.said = {}, "failed"
         return one
 
     async def _digest(self, named: NamedObject) -> str:
@@ -179,9 +186,14 @@ class S3Objects:
         return object_digest(named.bucket, named.key, version=version, etag=etag)
 
     async def _claimed(
-        self, notified: Sequence[_Notified]
-    ) -> tuple[list[_Notified], _Reading | None]:
-        """Return the notifications that can be processed now, and what reads their objects."""
+        self, notified: Sequence[Notified]
+    ) -> tuple[list[Notified], list[ObjectInHand], frozenset[str]]:
+        """Claim the objects of notifications.
+
+        Returns the notifications that can be processed now, their objects that are ours to read,
+        and the digests of those of which all lines are committed. Of the others it notes that they
+        are released.
+        """
         wanted = {d: named for one in notified for d, named in one.objects.items()}
         lines: dict[str, int] = {}
         finished: frozenset[str] = frozenset()
@@ -203,129 +215,121 @@ class S3Objects:
                 if digest in lines and digest not in objects:
                     attributes = _attributes(one, named)
                     objects[digest] = ObjectInHand(named, digest, lines[digest], attributes)
-        if not ready:
-            return [], None
-        reader = ObjectReader(
-            self._source.store,
-            self._source.pool,
-            list(objects.values()),
-            self._pipeline,
-            chunk_lines=self._source.chunk_lines,
-            is_readable=self._write.is_readable,
-        )
-        return ready, _Reading(reader, frozenset(objects), set(finished), time.monotonic())
+        if unused := sorted(lines.keys() - objects.keys()):
+            await self._claims.release(unused)
+        return ready, list(objects.values()), finished
 
-    async def _write_all(
-        self, pending: list[_Notified], reading: _Reading, outcomes: list[Outcome]
-    ) -> None:
+    async def _write_all(self, feed: Feed, held: _Held, outcomes: list[Outcome]) -> None:
         """Write the objects of notifications, chunk by chunk; enter the outcomes of those done."""
-        following: asyncio.Future[Chunk] | None = reading.begin()
-        try:
-            while following is not None:
-                chunk = await self._awaited(following, reading)
-                following = None
-                if not chunk.last and chunk.transient is None:
-                    # The next one is read while this one is written.
-                    following = reading.begin()
-                reading.ended.update(chunk.ended)
-                reading.faults.update(chunk.faults)
-                done = [one for one in pending if reading.ended >= one.objects.keys()]
-                if not await self._write_chunk(chunk, pending, done, reading, outcomes):
-                    return
-                pending = [one for one in pending if one not in done]
-                fault = chunk.transient
-                if pending and fault is None and self.stopping():
-                    fault = interrupted()
-                if fault is not None:
-                    self._write.release(fault)
-                    await self._give_back(reading)
-                    return
-        finally:
-            reading.reader.abandon()
-            if following is not None:
-                following.cancel()
+        async with aclosing(made_ahead(feed.make)) as made:
+            try:
+                while (piece := await self._next(made, held)) is not None:
+                    if not await self._write_piece(piece, held, outcomes):
+                        if self.stopping():
+                            await self._give_back(held)
+                        return
+                    fault = piece.transient
+                    if piece.rest and fault is None and self.stopping():
+                        fault = interrupted()
+                    if fault is not None:
+                        raise fault
+            except TransientFault as fault:
+                self._write.release(fault)
+                await self._give_back(held)
+            finally:
+                feed.abandon()
 
-    async def _give_back(self, reading: _Reading) -> None:
+    async def _give_back(self, held: _Held) -> None:
         """Give back what is not read, so that another worker need not wait. Best effort."""
         with suppress(Sqs2pgError):
-            await self._claims.release(reading.open)
+            await self._claims.release(sorted(held.open))
 
-    async def _awaited(self, following: asyncio.Future[Chunk], reading: _Reading) -> Chunk:
-        """Wait for a chunk, and keep the claims meanwhile."""
-        while True:
-            left_s = reading.renewed_at + _RENEW_S - time.monotonic()
-            if left_s <= 0 and (names := reading.open):
-                await self._claims.renew(names)
-                reading.renewed_at, left_s = time.monotonic(), _RENEW_S
-            await asyncio.wait([following], timeout=max(0.0, left_s))
-            if following.done():
-                return following.result()
+    async def _next(self, made: AsyncGenerator[Piece], held: _Held) -> Piece | None:
+        """Wait for the next piece, and keep the claims meanwhile.
 
-    async def _write_chunk(
-        self,
-        chunk: Chunk,
-        pending: Sequence[_Notified],
-        done: Sequence[_Notified],
-        reading: _Reading,
-        outcomes: list[Outcome],
-    ) -> bool:
-        """Write a chunk with the notifications that end with it; return whether it is committed."""
-        for one in done:
-            found = [reading.faults[digest] for digest in one.objects if digest in reading.faults]
-            if found and one.fault is None:
-                one.fault, one.said = found[0], "failed"
-        oldest_ms = min((one.message.attributes.sent_timestamp for one in pending), default=None)
-        batch = ObjectBatch(chunk.lines, [one.message for one in done], oldest_ms)
-        if not batch and not chunk.moves:
-            return True
-        faults = {one.message.message_id: one.fault for one in done if one.fault is not None}
-        moved = {move.digest for move in chunk.moves if move.after > move.before}
-        tried = [
-            self._write.key_of(one.message)
-            for one in pending
-            if one.message.attributes.approximate_receive_count > 1
-            and not moved.isdisjoint(one.objects)
+        Raises TransientFault where there is no time for it.
+        """
+        task = asyncio.ensure_future(anext(made, None))
+        try:
+            while not task.done():
+                if held.open and time.monotonic() >= held.renewed_at + _RENEW_S:
+                    await self._claims.renew(sorted(held.open))
+                    held.renewed_at = time.monotonic()
+                if self.out_of_time():
+                    raise interrupted()
+                await asyncio.wait([task], timeout=_LOOK_S)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _write_piece(self, piece: Piece, held: _Held, outcomes: list[Outcome]) -> bool:
+        """Write what goes into one transaction; return whether it is committed."""
+        batch = piece.batch
+        results: list[Outcome] = []
+        if batch:
+            tried = list(map(self._write.key_of, (one.message for one in piece.tried)))
+            statement = self._claims.move_statement(piece.moves, tried)
+            results = await self._write.batch(batch, piece.unread, statement, piece.ahead)
+            if Outcome.RELEASED in results and self._is_of_a_person():
+                results = await self._write_apart(piece, statement)
+            if Outcome.RELEASED in results:
+                return False
+        elif piece.moves:
+            await self._claims.move(piece.moves)
+        held.open.difference_update(piece.ended)
+        count = batch.line_count
+        ends = results[count:] or [
+            Outcome.WRITTEN if one.fault is None else Outcome.QUARANTINED for one in piece.done
         ]
-        statement = self._claims.move_statement(chunk.moves, tried)
-        results = await self._write.batch(batch, faults, statement)
-        if Outcome.RELEASED in results:
-            return False
-        of_lines = results[: batch.line_count]
-        for one, outcome in zip(done, results[batch.line_count :], strict=True):
+        for one, outcome in zip(piece.done, ends, strict=True):
             outcomes[one.index] = outcome
-        self.lines += batch.line_count
-        self._metrics.count_objects([one.said for one in done], of_lines)
+        self.lines += count
+        self._metrics.count_objects([one.said for one in piece.done], results[:count])
         return True
 
+    def _is_of_a_person(self) -> bool:
+        fault = self._write.last_fault()
+        return fault is not None and fault.code in OF_A_PERSON
 
-class _Reading(msgspec.Struct):
-    """Objects that are being read."""
+    async def _write_apart(self, piece: Piece, statement: str) -> list[Outcome]:
+        """Write a piece in halves, and halves of halves: the data key of some line's person does
+        not open. Those lines are quarantined, as in a backfill; the others are written.
 
-    reader: ObjectReader
-    ours: frozenset[str]
-    """Digests of the objects that were claimed."""
-    ended: set[str]
-    """Digests of objects of which no more lines come, those of before included."""
-    renewed_at: float
-    """time.monotonic() when the claims were last renewed."""
-    faults: dict[str, PermanentFault] = {}
-
-    @property
-    def open(self) -> list[str]:
-        """Digests of objects that are still to be read."""
-        return sorted(self.ours - self.ended)
-
-    def begin(self) -> asyncio.Future[Chunk]:
-        """Begin to read the next chunk, in a thread."""
-        return asyncio.ensure_future(asyncio.to_thread(self.reader.read))
+        What is committed before the last half is known by the ledger if it is read again.
+        """
+        unread = dict(piece.unread)
+        held_still = self._claims.move_statement(
+            [move._replace(after=move.before, ended=False) for move in piece.moves], ()
+        )
+        results: list[Outcome] = []
+        parts = [piece.batch]
+        while parts:
+            part = parts.pop()
+            given = held_still if parts else statement
+            found = await self._write.batch(part, unread, given, None)
+            if Outcome.RELEASED not in found:
+                results += found
+            elif not self._is_of_a_person() or (len(part) == 1 and part[0].message_id in unread):
+                return [Outcome.RELEASED] * len(piece.batch)
+            elif len(part) == 1:
+                fault = self._write.last_fault()
+                assert fault is not None
+                unread[part[0].message_id] = PermanentFault(fault.code, stage=Stage.WRITE)
+                parts.append(part)
+            else:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+        return results
 
 
 def _claimed_elsewhere() -> TransientFault:
     return TransientFault("another worker reads the object", code=CLAIMED, stage=Stage.DECODE)
 
 
-def _attributes(one: _Notified, named: NamedObject) -> dict[str, MessageAttribute]:
+def _attributes(one: Notified, named: NamedObject) -> dict[str, MessageAttribute]:
     """Return the attributes of the lines of an object."""
-    said = one.attributes | {"s3.bucket": named.bucket, "s3.key": named.key}
+    said = {name: MessageAttribute("String", text) for name, text in one.attributes.items()}
     own = one.message.message_attributes or {}
-    return own | {name: MessageAttribute("String", text) for name, text in said.items()}
+    return own | said | object_attributes(named.bucket, named.key)

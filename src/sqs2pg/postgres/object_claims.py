@@ -107,6 +107,10 @@ class ObjectClaims:
         """Give claims back before they run out."""
         await self._run(_RELEASE, [self._pipeline, list(digests), self._worker])
 
+    async def move(self, moves: Sequence[Move]) -> None:
+        """Move the progress where there are no rows. Raises as `claim`, where it was moved too."""
+        await self._run(self.move_statement(moves, ()), [])
+
     def move_statement(self, moves: Sequence[Move], tried: Sequence[str]) -> str:
         """Return the statements that move the progress, for the transaction of the rows.
 

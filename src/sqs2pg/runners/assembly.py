@@ -17,7 +17,6 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
@@ -31,10 +30,9 @@ from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
 from sqs2pg.postgres.reject_streak import Streak
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
-from sqs2pg.runners.compile_plan import compile_plan
+from sqs2pg.runners.compile_plan import compile_plan, kinds_of
 from sqs2pg.runners.connect import Connector, connect, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
-from sqs2pg.settings.expression_rules import syntaxes
 from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.metrics import Metrics
@@ -216,21 +214,6 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
             await record_unknown(session, settings, made.sink_plan.id, made.metrics)
 
 
-def kinds_of(settings: Settings) -> dict[str, str]:
-    """Return what fields take in JSON, by the names that a CSV file's header can have."""
-    kinds: dict[str, str] = {}
-    for target in settings.targets:
-        for field in target.fields:
-            for source in field.sources:
-                kinds.setdefault(source, json_kind(field))
-    for source in settings.dropped:
-        kinds.setdefault(source, "string")
-    for syntax in syntaxes(settings.targets, settings.filters):
-        for name in syntax.top_names or ():
-            kinds.setdefault(name, "string")
-    return kinds
-
-
 async def assemble_replay(
     session: Session, settings: Settings, keyring: Keyring, pipeline: int
 ) -> Replayer:
@@ -241,4 +224,6 @@ async def assemble_replay(
     from sqs2pg.pipeline.replay import Replayer
 
     _, compiled = await compile_plan(session, settings, keyring, pipeline)
-    return Replayer(session, compiled.sink_plan, compiled.plan, compiled.keyring, compiled.vault)
+    plan, sink_plan, vault = compiled.plan, compiled.sink_plan, compiled.vault
+    writer = Processor(plan, Sink(session, sink_plan, Connector(settings), vault), Metrics())
+    return Replayer(session, sink_plan, plan, compiled.keyring, vault, writer.objects)

@@ -8,7 +8,9 @@ outcome is committed. On a FIFO queue the failed message and all later ones of i
 
 Promises: the connection, the keys and the compiled mapping stay warm between invocations. No batch
 is started inside the margin before the function's timeout. A batch that is under way shortly before
-it is cut and given back; if it was committed after all, the ledger makes it a duplicate. Where
+it is cut and given back; if it was committed after all, the ledger makes it a duplicate. An object
+of S3 is read until that margin; the next delivery of its notification goes on at the line after.
+Where
 every message goes back it raises, and so it does where going on would be wrong (a key, the
 settings, the table): the whole event goes back, even if the event source mapping lacks
 ReportBatchItemFailures, without which Lambda deletes what a returned answer names.
@@ -141,9 +143,14 @@ class Invocation:
         # The queue is not asked for its redrive policy: a function in a private network may not
         # reach it.
         self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES, fifo=fifo)
+        if processor.objects is not None:
+            processor.objects.stopping = processor.objects.out_of_time = self._is_over
         self.outcomes: dict[str, Outcome] = {}
         self._rehearsed = False
         self._blocked: set[str] = set()  # groups with a message that was given back
+
+    def _is_over(self) -> bool:
+        return self._remaining_s() <= self._margin_s
 
     async def settle(self, messages: Sequence[Message]) -> list[str]:
         """Process the messages; return the MessageIds to give back, in the event's order.
@@ -170,7 +177,7 @@ class Invocation:
         batch = [m for m in batch if m.attributes.message_group_id not in self._blocked]
         if not batch:
             return
-        if self._remaining_s() <= self._margin_s:
+        if self._is_over():
             self._give_back(batch)
             return
         outcomes = await self._process(batch)

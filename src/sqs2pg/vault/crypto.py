@@ -39,6 +39,11 @@ def key_encryption_key(keyring: Keyring, series: str, version: int) -> WrappingK
     return WrappingKey(hkdf_sha256(keyring.root(series, version), b"sqs2pg/1/key-encryption"))
 
 
+OF_A_PERSON = ("subject_key_damaged", "subject_key_root")
+"""Codes of one person's data key that does not open. Nothing but that person's messages needs it,
+and it does not mend by itself."""
+
+
 class SubjectKeyFault(TransientFault):
     """The data key of one subject does not open: nothing of theirs can be sealed or opened.
 

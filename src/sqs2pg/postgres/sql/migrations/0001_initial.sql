@@ -845,7 +845,8 @@ DECLARE
 BEGIN
     UPDATE sqs2pg.backfill b
        SET line = m.after, moved_at = now(),
-           finished_at = CASE WHEN m.ended THEN now() END,
+           -- A backfill that has left lines behind tries them again.
+           finished_at = CASE WHEN m.ended AND b.left_behind = '{}' THEN now() END,
            claimed_until = CASE WHEN NOT m.ended THEN clock_timestamp() + claim END
       FROM unnest(digests, before, after, ended) AS m (digest, before, after, ended)
      WHERE b.pipeline = of_pipeline AND b.digest = m.digest AND b.line = m.before
