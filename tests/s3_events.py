@@ -87,3 +87,15 @@ def lines(names: Iterable[str]) -> bytes:
 def packed(names: Iterable[str]) -> bytes:
     """Return the same in gzip."""
     return gzip.compress(lines(names), 1)
+
+
+def of_objects(bucket: Any, **envelope: Any) -> dict[str, Any]:
+    """Return overrides of the settings for notifications of a bucket: lines go to the table t."""
+    layers = {"layers": ["s3_event"], "s3_buckets": [bucket.name]}
+    return {"sink": {"table": "t"}, "field": FIELDS, "envelope": layers | envelope}
+
+
+FIELDS = [
+    {"source": "id", "column": "id", "required": True},
+    {"column": "object", "default": "attribute:s3.key"},
+]

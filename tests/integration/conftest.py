@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
+from tests.s3_events import made_bucket, removed_bucket
 
 Assemble = Callable[..., AbstractAsyncContextManager[Pipeline]]
 
@@ -69,3 +71,19 @@ def fifo_url(sqs_client: Any, queue_url: str) -> str:
     created = sqs_client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})
     url: str = created["QueueUrl"]
     return url
+
+
+@pytest.fixture
+def bucket(sqs_endpoint: str, aws_environment: None) -> Iterator[Any]:
+    """A bucket without versions (boto3 Bucket); deleted at the end with all that is in it."""
+    made = made_bucket(sqs_endpoint, f"events-{secrets.token_hex(6)}")
+    yield made
+    removed_bucket(made)
+
+
+@pytest.fixture
+def versioned(sqs_endpoint: str, aws_environment: None) -> Iterator[Any]:
+    """A bucket that keeps versions."""
+    made = made_bucket(sqs_endpoint, f"versions-{secrets.token_hex(6)}", versions=True)
+    yield made
+    removed_bucket(made)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import secrets
 import sys
-from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -26,6 +25,7 @@ from tests.s3_events import (
     notification,
     notify,
     of,
+    of_objects,
     packed,
     removed_bucket,
 )
@@ -36,32 +36,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-FIELDS = [
-    {"source": "id", "column": "id", "required": True},
-    {"column": "object", "default": "attribute:s3.key"},
-]
 IDS = "SELECT id FROM t ORDER BY id"
 LEDGER = "SELECT outcome::text, count(*) FROM sqs2pg.delivery GROUP BY 1 ORDER BY 1"
-
-
-@pytest.fixture
-def bucket(sqs_endpoint: str, aws_environment: None) -> Iterator[Any]:
-    made = made_bucket(sqs_endpoint, f"events-{secrets.token_hex(6)}")
-    yield made
-    removed_bucket(made)
-
-
-@pytest.fixture
-def versioned(sqs_endpoint: str, aws_environment: None) -> Iterator[Any]:
-    made = made_bucket(sqs_endpoint, f"versions-{secrets.token_hex(6)}", versions=True)
-    yield made
-    removed_bucket(made)
-
-
-def of_objects(bucket: Any, **envelope: Any) -> dict[str, Any]:
-    """Overrides of the settings for notifications of a bucket."""
-    layers = {"layers": ["s3_event"], "s3_buckets": [bucket.name]}
-    return {"sink": {"table": "t"}, "field": FIELDS, "envelope": layers | envelope}
 
 
 async def drained(ready: Pipeline) -> Any:

@@ -27,7 +27,7 @@ from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder, Packed
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.pseudonymize import pseudonymize
-from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.message import Message, MessageAttribute, SystemAttributes
 from sqs2pg.native import API
 from sqs2pg.native import extension as usable
 from sqs2pg.settings import Field, Settings
@@ -358,3 +358,37 @@ def test_lines_of_an_archive_are_packed_without_messages() -> None:
     # A time that no key can have, or a line over the last number: Python makes the batch.
     assert pack_lines((b"{}",), (-1,), 0, prefix, 0, b"", b"") is None
     assert pack_lines((), None, 0, prefix, 0, b"", b"") is None
+
+
+def test_lines_have_the_attributes_of_their_object_in_both_executors() -> None:
+    fields = (
+        Field(source="id", column="id"),
+        Field(column="key", default="attribute:s3.key"),
+        Field(column="more", default="attribute:more"),
+        Field(column="none", default="attribute:none"),
+    )
+    pair = Both(Settings(field=fields), [[Column(field.column, "text") for field in fields]])
+    given = {
+        "s3.key": MessageAttribute("String", "a\tb\N{EURO SIGN}"),
+        "more": MessageAttribute("Binary", None, "YQ=="),
+    }
+    bodies = [b'{"id": "x"}', b'{"id": "y"}']
+    mark = line_mark(1, "etag:0")
+    units = LineUnits(bodies, None, day_ms=SENT_MS, mark=mark, first=3, attributes=given)
+    found = pair.check_batch(units)
+    assert found.targets[0].text.decode().splitlines() == [
+        "x\ta\\tb\N{EURO SIGN}\tYQ==\t\\N",
+        "y\ta\\tb\N{EURO SIGN}\tYQ==\t\\N",
+    ]
+    assert found.decoded_at is None, "C made it alone"
+    assert pair.check_batch(units[1:]).targets[0].rows == 1
+    # A text that PostgreSQL does not take: Python decides.
+    odd = LineUnits(
+        bodies,
+        None,
+        day_ms=SENT_MS,
+        mark=mark,
+        first=3,
+        attributes={"s3.key": MessageAttribute("String", "\0")},
+    )
+    assert [fault.fault.code for fault in pair.check_batch(odd).faults] == ["nul_character"] * 2

@@ -231,9 +231,10 @@ class Processor:
 
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead.units is messages and ahead.encoder is encoder:
-            encoded = ahead.encoded
+            encoded, decoded_at = ahead.encoded, None
         else:
             encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
+            decoded_at = encoded.decoded_at
         if encoded.taken < len(messages):
             messages = messages[: encoded.taken]
             objects = messages if isinstance(messages, ObjectBatch) else None
@@ -244,7 +245,7 @@ class Processor:
             await self._tables.confirm()  # the label may be a new one
         dead = [self._seal(messages, *fault) for fault in encoded.faults]
         lines = objects.line_count if objects is not None else 0
-        reporter.encoded(encoded.decoded_at, done - lines)
+        reporter.encoded(decoded_at, done - lines)
 
         def seal_rejected(key: str, fault: PermanentFault) -> DeadLetter:
             return self._seal(messages, encoded.keys.index(key), key, fault)

@@ -216,7 +216,7 @@ class S3Objects:
                     attributes = _attributes(one, named)
                     objects[digest] = ObjectInHand(named, digest, lines[digest], attributes)
         if unused := sorted(lines.keys() - objects.keys()):
-            await self._claims.release(unused)
+            await self._release(unused)
         return ready, list(objects.values()), finished
 
     async def _write_all(self, feed: Feed, held: _Held, outcomes: list[Outcome]) -> None:
@@ -240,9 +240,13 @@ class S3Objects:
                 feed.abandon()
 
     async def _give_back(self, held: _Held) -> None:
-        """Give back what is not read, so that another worker need not wait. Best effort."""
+        """Give back what is not read, so that another worker need not wait."""
+        await self._release(sorted(held.open))
+
+    async def _release(self, digests: Sequence[str]) -> None:
+        """Give claims back. Best effort: they run out by themselves."""
         with suppress(Sqs2pgError):
-            await self._claims.release(sorted(held.open))
+            await self._claims.release(digests)
 
     async def _next(self, made: AsyncGenerator[Piece], held: _Held) -> Piece | None:
         """Wait for the next piece, and keep the claims meanwhile.
@@ -279,6 +283,8 @@ class S3Objects:
         elif piece.moves:
             await self._claims.move(piece.moves)
         held.open.difference_update(piece.ended)
+        if failed := sorted({*piece.ended} - {move.digest for move in piece.moves if move.ended}):
+            await self._release(failed)
         count = batch.line_count
         ends = results[count:] or [
             Outcome.WRITTEN if one.fault is None else Outcome.QUARANTINED for one in piece.done
@@ -325,7 +331,12 @@ class S3Objects:
 
 
 def _claimed_elsewhere() -> TransientFault:
-    return TransientFault("another worker reads the object", code=CLAIMED, stage=Stage.DECODE)
+    return TransientFault(
+        "another worker reads the object",
+        code=CLAIMED,
+        stage=Stage.DECODE,
+        hint="wait until it has ended, 20 seconds if it was killed, and try again",
+    )
 
 
 def _attributes(one: Notified, named: NamedObject) -> dict[str, MessageAttribute]:
