@@ -29,7 +29,7 @@ WHERE locktype = 'advisory' AND objid = 4712 AND NOT granted"""
 SETTINGS = """
 [sink]
 table = "t"
-batch_rows_max = 200
+batch_rows_max = 100
 [source]
 visibility_timeout_s = 5
 [envelope]

@@ -37,7 +37,7 @@ def test_work_stops_before_the_timeout_and_goes_on_at_the_next_delivery(
     settings = {
         "SQS2PG_ENVELOPE__LAYERS": "s3_event",
         "SQS2PG_ENVELOPE__S3_BUCKETS": bucket.name,
-        "SQS2PG_SINK__BATCH_ROWS_MAX": str(CHUNK // 5),
+        "SQS2PG_SINK__BATCH_ROWS_MAX": str(CHUNK // 10),
         "SQS2PG_AWS_LAMBDA__MARGIN_S": "2",
     }
     body = b"".join(login(f"u{i}").encode() + b"\n" for i in range(LINES))

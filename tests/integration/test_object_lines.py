@@ -131,7 +131,7 @@ async def test_a_replay_tells_notifications_from_lines(
 async def test_a_replay_of_a_notification_that_was_killed_goes_on_at_the_line(
     pipeline: Assemble, settings: MakeSettings, database: str, bucket: Any
 ) -> None:
-    chosen = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 10}}
+    chosen = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 5}}
     said = of(bucket.put_object(Key="k", Body=lines(f"{i:03}" for i in range(100))))
     elsewhere = chosen | {"envelope": {"layers": ["s3_event"], "s3_buckets": ["x"]}}
     async with pipeline(**elsewhere) as ready:
@@ -161,7 +161,7 @@ async def test_chunks_fit_the_memory_that_the_settings_give(
         said = of(bucket.put_object(Key="k", Body=body))
         assert await process(ready, said) == [Outcome.RELEASED]
         [(reached,)] = rows(database, "SELECT line FROM sqs2pg.backfill")
-    assert reached == 7, "a quarter of a writer's 256 KiB"
+    assert reached == 9, "a third of a writer's 256 KiB"
 
 
 async def test_layouts_other_than_lines_are_bounded(

@@ -166,7 +166,7 @@ async def test_an_object_that_was_replaced_is_set_aside_with_the_line_reached(
 ) -> None:
     stored = bucket.put_object(Key="k", Body=lines(f"old{i:03}" for i in range(100)))
     said = of(stored)
-    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 10}}
+    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 5}}
     async with pipeline(**overrides) as ready:
         objects = ready.processors[0].objects
         assert objects is not None
@@ -206,7 +206,7 @@ async def test_two_workers_do_not_read_one_object_at_once(
     pipeline: Assemble, database: str, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = of(bucket.put_object(Key="k", Body=lines(f"{i:03}" for i in range(100))))
-    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 10}}
+    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 5}}
     async with pipeline(**overrides) as ready:
         one, other = ready.processors
         await send(ready, [said, said])
@@ -237,7 +237,7 @@ async def test_a_worker_that_lost_its_claim_commits_nothing(
     pipeline: Assemble, database: str, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = of(bucket.put_object(Key="k", Body=lines(f"{i:03}" for i in range(100))))
-    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 10}}
+    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 5}}
     async with pipeline(**overrides) as ready:
         one, other = ready.processors
         await send(ready, [said, said])
@@ -322,7 +322,7 @@ async def test_backfill_and_notifications_know_an_object_by_one_identity(
     pipeline: Assemble, database: str, sqs_endpoint: str, aws_environment: None, versions: bool
 ) -> None:
     kept = made_bucket(sqs_endpoint, f"both-{secrets.token_hex(6)}", versions=versions)
-    overrides = of_objects(kept) | {"sink": {"table": "t", "batch_rows_max": 10}}
+    overrides = of_objects(kept) | {"sink": {"table": "t", "batch_rows_max": 5}}
     one = kept.put_object(Key="2025/01/02/one", Body=lines(f"a{i:02}" for i in range(99)))
     other = kept.put_object(Key="other", Body=lines(["b"]))
     try:
@@ -356,7 +356,7 @@ async def test_a_stop_leaves_the_rest_of_an_object_to_the_next_run(
     pipeline: Assemble, database: str, bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = of(bucket.put_object(Key="k", Body=lines(f"{i:03}" for i in range(200))))
-    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 10}}
+    overrides = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 5}}
     async with pipeline(**overrides) as ready:
         await send(ready, [said])
         for processor in ready.processors:
