@@ -219,7 +219,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ours.command(*arguments, "--json"),
-        env=ours.environment(stand.target) | more,
+        env=ours.environment(stand.target) | dict(more),
         stdout=out,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
