@@ -132,6 +132,51 @@ def test_what_fails_is_quarantined_and_replayed_once_the_expression_expects_it(
     assert labels == [("null/user-4",)]
 
 
+ARCHIVED = """
+[sink]
+table = "item"
+[[route]]
+drop = true
+when = { expression = "to_number(size) < `2`" }
+[[field]]
+column = "key"
+expression = "join('-', [region, number])"
+[[field]]
+column = "size"
+expression = "to_number(size)"
+type = "integer"
+"""
+
+
+def test_a_csv_archive_is_read_by_expressions_alone(shell: Shell, query: Query) -> None:
+    (shell.folder / "sqs2pg.toml").write_text(ARCHIVED)
+    shell("migrate")
+    archive = shell.folder / "items.csv"
+    archive.write_text("region,number,size\neu,1,7\neu,2,1\nus,3,\nus,,2\n")
+    sample = shell("config", "test", "--sample", str(archive), "--json", code=1)
+    assert "expression_failed" in sample.out
+    done = shell("backfill", str(archive), "--json").last
+    assert (done["written"], done["quarantined"]) == (3, 1)
+    assert query("SELECT * FROM item ORDER BY 1") == [("eu-1", 7), ("us-3", None)]
+    found = query("SELECT reason, detail FROM sqs2pg.quarantine")
+    assert found == [("expression_failed", "key")]
+    other = shell.folder / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    assert "no column of its header" in shell("backfill", str(other), code=1).err
+
+
+def test_check_tells_what_looks_personal_in_a_kept_expression(shell: Shell) -> None:
+    (shell.folder / "sqs2pg.toml").write_text(
+        ARCHIVED + "[[field]]\ncolumn = 'shown'\nexpression = 'not_null(nick, customer.email)'\n"
+    )
+    shell("migrate")
+    [policy] = [
+        one for one in shell("check", "--json").last["checks"] if one["name"] == "masking policy"
+    ]
+    assert policy["status"] == "warn"
+    assert "shown" in policy["detail"]
+
+
 ERRORS = [
     ("expression = \"join('-', [plan\"", "ends too early"),
     ('expression = "uper(plan)"', "unknown function"),
