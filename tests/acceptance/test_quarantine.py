@@ -52,6 +52,13 @@ def test_list_filters_and_counts(shell: Any, set_aside: Any, query: Query) -> No
     by_message = shell("quarantine", "list", "--message-id", old["message_id"], "--json").last
     assert by_message == [old]
     assert "3  in all, 2 of them shown" in shell("quarantine", "list", "--limit", "2").out
+    lines = shell("quarantine", "list").out.splitlines()
+    assert " ".join(lines[0].split()) == "id message id reason detail attempts received at"
+    for entry in (*recent, old):  # in a pipe: one line each, everything whole
+        [line] = [line for line in lines if entry["message_id"] in line]
+        assert line.split()[:3] == [str(entry["id"]), entry["message_id"], entry["reason"]]
+        shown = line.split()[-1]
+        assert shell("quarantine", "list", "--since", shown).out.count(entry["message_id"]) == 1
     shell("quarantine", "replay", "--reason", "unknown_field")
     everything = shell("quarantine", "list", "--include-replayed", "--json").last
     assert [entry["replayed_at"] is None for entry in everything].count(True) == 1

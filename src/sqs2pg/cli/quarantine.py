@@ -20,6 +20,7 @@ from sqs2pg.cli.options import (
     load_settings,
     print_json,
     run_async,
+    terminal_text,
 )
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
@@ -62,10 +63,6 @@ def list_(
     as_json: bool,
 ) -> None:
     """List open entries, newest first, and how many there are by reason."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from sqs2pg.postgres.quarantine import Selection
 
     if since is not None and since.tzinfo is None:
@@ -78,13 +75,17 @@ def list_(
         print_json([_listed(entry) for entry in found])
         return
     names = ["id", "message id", "reason", "detail", "attempts", "received at"]
-    table = Table(*names, *(["replayed at"] if include_replayed else []), box=None)
+    names += ["replayed at"] if include_replayed else []
+    rows = [names]
     for entry in found:
         cells = [str(entry.id), entry.message_id, entry.reason, entry.detail, str(entry.attempts)]
         cells += [_when(entry.received_at)]
         cells += [_when(entry.replayed_at)] if include_replayed else []
-        table.add_row(*map(escape, cells))
-    Console().print(table)
+        rows.append([terminal_text(cell) for cell in cells])
+    # One line per entry, and ids whole: a terminal wraps what is too long for it.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
     for name, count in by_reason.items():
         print(f"{count:>8,}  {name}")
     total = sum(by_reason.values())
@@ -287,7 +288,7 @@ def _listed(entry: Entry) -> dict[str, object]:
 
 
 def _when(instant: datetime | None) -> str:
-    return f"{instant:%Y-%m-%d %H:%M:%S%z}" if instant else "-"
+    return f"{instant:%Y-%m-%dT%H:%M:%S%z}" if instant else "-"
 
 
 def _print_body(body: str) -> None:
