@@ -407,7 +407,7 @@ def test_a_drain_says_how_many_messages_are_left_isolated(
     ended = shell("run", "--drain", "--json", "--workers", str(workers), code=1)
     assert (ended.last["written"], ended.last["isolated"]) == (19, 1)
     told = told_error(ended.err)
-    assert "error: 1 messages are left that PostgreSQL does not take" in told
+    assert "error: 1 message is left that PostgreSQL does not take" in told
     assert "hint: the log names them" in told
     assert "203.0.113.77" not in ended.out + ended.err
     [event] = [line for line in ended.err.splitlines() if "messages are isolated" in line][:1]
@@ -499,6 +499,53 @@ def _in_flight(sqs: Any, queue_url: str) -> int:
     name = "ApproximateNumberOfMessagesNotVisible"
     answer = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=[name])
     return int(answer["Attributes"][name])
+
+
+EXAMPLES = """
+[sink]
+table = "orders"
+[[field]]
+source = "order_id"
+column = "order_id"
+[[field]]
+source = "@attribute.shop"
+column = "shop"
+[[example]]
+input = { order_id = "o-1" }
+row = { order_id = "o-1", shop = "north" }
+attributes = { shop = "north" }
+[[example]]
+input = "not json"
+fault = "not_json"
+[[example]]
+input = '{"pointer": 1}'
+payload = '{"order_id": "o-2"}'
+row = { order_id = "o-2" }
+"""
+
+
+def test_send_knows_the_mapping_in_use(
+    shell: Any, sqs: Any, queue_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "orders.toml"
+    file.write_text(EXAMPLES)
+    said = shell.error("send", "-c", str(file), code=2)
+    assert "error: the mapping into orders does not read logins" in said
+    assert "hint: `sqs2pg send --example` sends the mapping's own examples" in said
+    assert shell("send", "-c", str(file), "--example").out == "sent 2 messages\n"
+    assert shell("send", "-c", str(file), "--example", "--count", "3", "--json").last["sent"] == 3
+    found: list[tuple[str, str | None]] = []
+    while len(found) < 5:
+        answer = sqs.receive_message(
+            QueueUrl=queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        )
+        for message in answer["Messages"]:
+            shop = message.get("MessageAttributes", {}).get("shop", {}).get("StringValue")
+            found.append((message["Body"], shop))
+    assert Counter(found) == {('{"order_id": "o-1"}', "north"): 3, ("not json", None): 2}
+    file.write_text('[[field]]\nsource = "order_id"\ncolumn = "order_id"\n')
+    assert "have no [[example]]" in shell.error("send", "-c", str(file), "--example", code=2)
+    assert "--file goes without" in shell("send", "--file", "x", "--example", code=2).err
 
 
 def test_send_puts_lines_of_a_file_on_the_queue(

@@ -27,7 +27,7 @@ from sqs2pg.errors import Sqs2pgError, unforeseen
 COMMANDS = {
     "demo": "Run the main job once on embedded servers: send, drain, verify, show.",
     "run": "Consume the queue until stopped, or until it is empty with --drain.",
-    "send": "Put generated logins, or a file's lines, on the queue.",
+    "send": "Put logins, the mapping's examples, or a file's lines on the queue.",
     "migrate": "Create or upgrade our tables, the target and the ledger's days.",
     "check": "Examine settings, keys, masking, queue and database; say what to put right.",
     "verify": "Reconcile ledger, tally, quarantine and target; exit 1 on any difference.",

@@ -57,15 +57,17 @@ def stdin_lines(*, most: int) -> list[str]:
     if not 1 <= len(lines) <= most:
         count = "1" if most == 1 else f"1 to {most:,}"
         raise SettingsError(
-            f"stdin has {len(lines):,} lines", hint=f"give {count}, one name per line"
+            f"stdin has {counted(len(lines), 'line')}", hint=f"give {count}, one name per line"
         )
     return lines
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 message`, `2,000 messages`; `noun` is regular."""
-    plural = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
-    return f"{count:,} {noun if count == 1 else plural}"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: `1 message`, `2,000 messages`.
+
+    `plural` is given where it is more than an s: `people`, `bodies`.
+    """
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def terminal_text(text: str) -> str:

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from sqs2pg.cli.embedded.sample_logins import logins
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
+from sqs2pg.cli.embedded.sample_logins import logins, takes_logins
+from sqs2pg.cli.options import (
+    config_option,
+    counted,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+)
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.errors import Sqs2pgError
-from sqs2pg.settings import Settings
+from sqs2pg.errors import SettingsError, Sqs2pgError
+from sqs2pg.settings import SYSTEM, Settings
 
 if TYPE_CHECKING:
     from sqs2pg.sqs.producer import Sent
+    from sqs2pg.sqs.wire import OutgoingMessage
 
 
 @click.command()
 @config_option
-@click.option("--count", type=click.IntRange(min=1), help="Generated logins to send.  [1000]")
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    help="Messages to send: generated logins [1000], or examples in turn [each once].",
+)
+@click.option(
+    "--example", "examples", is_flag=True, help="Send the mapping's own [[example]] messages."
+)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages per second.")
 @click.option(
     "--file",
@@ -33,37 +51,98 @@ if TYPE_CHECKING:
 def send(
     config: Path | None,
     count: int | None,
+    examples: bool,
     rate: float | None,
     file: Path | None,
     seed: int | None,
     as_json: bool,
 ) -> int:
-    """Put generated logins, or a file's lines, on the queue."""
-    from sqs2pg.sqs.producer import read_lines
+    """Put generated logins, the mapping's examples, or a file's lines on the queue.
 
-    if file is not None and count is not None:
-        raise click.UsageError("--count and --file exclude each other")
-    bodies = read_lines(file) if file is not None else logins(count or 1000, seed=seed)
-    total = None if file is not None else count or 1000
-    result = run_async(send_bodies(load_settings(config), bodies, total, rate))
+    Logins are sent only where the mapping in use reads logins, such as the built-in one.
+    """
+    if file is not None and (count is not None or examples):
+        raise click.UsageError("--file goes without --count and --example")
+    settings = load_settings(config)
+    messages: Iterable[str | OutgoingMessage]
+    if file is not None:
+        from sqs2pg.sqs.producer import read_lines
+
+        messages, total = read_lines(file), None
+    elif examples:
+        of_mapping = _examples(settings)
+        total = count or len(of_mapping)
+        messages = map(_as_new, islice(cycle(of_mapping), total))
+    else:
+        _require_logins(settings)
+        total = count or 1000
+        messages = logins(total, seed=seed)
+    result = run_async(send_bodies(settings, messages, total, rate))
     refused = sum(result.refused.values())
     if as_json:
         print_json({"sent": result.sent, "refused": refused})
     else:
-        print(f"sent {result.sent:,} messages")
+        print(f"sent {counted(result.sent, 'message')}")
     if refused:
         codes = ", ".join(f"{code}: {n}" for code, n in sorted(result.refused.items()))
         raise Sqs2pgError(
-            f"{refused:,} messages were refused and not sent ({codes})",
+            f"{counted(refused, 'message was', 'messages were')} refused and not sent ({codes})",
             code="send_refused",
             hint="SQS takes bodies of 1 byte to 1 MiB, without control characters",
         )
     return 0
 
 
+def _require_logins(settings: Settings) -> None:
+    """Raise SettingsError where generated logins would only be quarantined."""
+    if takes_logins(settings):
+        return
+    way = "`sqs2pg send --example` sends the mapping's own examples"
+    if not settings.example:
+        way = "add [[example]] messages to the settings and send them with `sqs2pg send --example`"
+    raise SettingsError(
+        f"the mapping into {settings.table_names} does not read logins, and without --file or "
+        "--example those would be sent",
+        hint=f"{way}; `--file FILE` sends the lines of a file",
+    )
+
+
+def _examples(settings: Settings) -> list[OutgoingMessage]:
+    """Return the mapping's examples as messages to send. Raises SettingsError if there are none.
+
+    One whose payload is in S3 is left out: only its object would make it complete.
+    """
+    from sqs2pg.mapping.examples import body_of
+    from sqs2pg.sqs.wire import OutgoingMessage
+
+    fifo = settings.source.queue.endswith(".fifo")
+    messages = [
+        OutgoingMessage(
+            body_of(example),
+            attributes={k: v for k, v in example.attributes.items() if not k.startswith(SYSTEM)},
+            group_id=example.attributes.get(f"{SYSTEM}MessageGroupId", "example") if fifo else None,
+        )
+        for example in settings.example
+        if example.payload is None
+    ]
+    if messages:
+        return messages
+    raise SettingsError(
+        "the settings have no [[example]] that can be sent",
+        hint="add one with its `input`; docs/reference/mapping.md shows how",
+    )
+
+
+def _as_new(message: OutgoingMessage) -> OutgoingMessage:
+    """Return the message, for a FIFO queue as one that was not sent before."""
+    if message.group_id is None:
+        return message
+    return msgspec.structs.replace(message, deduplication_id=uuid.uuid4().hex)
+
+
 async def send_bodies(
     settings: Settings,
-    bodies: Iterable[str],
+    bodies: Iterable[str | OutgoingMessage],
     total: int | None,
     rate: float | None = None,
     *,

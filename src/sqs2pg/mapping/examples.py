@@ -91,13 +91,20 @@ def _also(row: Row) -> int:
     return sum(part.count for part in row.also)
 
 
-def _run(mapping: MessageMapping, example: Example) -> Row | PermanentFault:
+def body_of(example: Example) -> str:
+    """Return the body of the message that an example is: its text, or its table as JSON."""
     body = example.input
+    if isinstance(body, str):
+        return body
+    return json.dumps(body, default=_json, ensure_ascii=False)
+
+
+def _run(mapping: MessageMapping, example: Example) -> Row | PermanentFault:
     sent = example.sent_at.timestamp() if example.sent_at else 0.0
     message = Message(
         example.message_id or _MESSAGE_ID,
         "",
-        body if isinstance(body, str) else json.dumps(body, default=_json, ensure_ascii=False),
+        body_of(example),
         _system_attributes(example, round(sent * 1000)),
         {
             name: MessageAttribute("String", value)

@@ -14,7 +14,7 @@ import msgspec
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.wire import BATCH_MAX, SEND_BYTES_MAX
+from sqs2pg.sqs.wire import BATCH_MAX, SEND_BYTES_MAX, OutgoingMessage
 
 _CONCURRENCY = 8
 
@@ -61,12 +61,12 @@ def read_lines(path: Path) -> Iterator[str]:
 async def send_all(
     client: SqsClient,
     queue_url: str,
-    bodies: Iterable[str],
+    bodies: Iterable[str | OutgoingMessage],
     *,
     rate: float | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Sent:
-    """Send every body; return how many SQS took and why it refused the others.
+    """Send every body or message; return how many SQS took and why it refused the others.
 
     `rate` bounds the messages per second. `progress` is called with the number sent so far. Raises
     TransientFault or FatalFault if the queue cannot be reached.
@@ -76,7 +76,7 @@ async def send_all(
     began = time.monotonic()
     given = 0
 
-    async def send(batch: list[str]) -> None:
+    async def send(batch: list[str | OutgoingMessage]) -> None:
         try:
             failures = await client.send(queue_url, batch)
             for failure in failures:
@@ -99,11 +99,13 @@ async def send_all(
     return result
 
 
-def _batches(bodies: Iterable[str], result: Sent) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(
+    bodies: Iterable[str | OutgoingMessage], result: Sent
+) -> Iterator[list[str | OutgoingMessage]]:
+    batch: list[str | OutgoingMessage] = []
     size = 0
     for body in bodies:
-        length = len(body.encode("utf-8", "surrogatepass"))
+        length = _size(body)
         if length > SEND_BYTES_MAX:
             result.refused["too_large"] = result.refused.get("too_large", 0) + 1
             continue
@@ -114,3 +116,13 @@ def _batches(bodies: Iterable[str], result: Sent) -> Iterator[list[str]]:
         size += length
     if batch:
         yield batch
+
+
+def _size(message: str | OutgoingMessage) -> int:
+    """Return the bytes that SQS counts: the body and the attributes' names, types and values."""
+    if isinstance(message, str):
+        return len(message.encode("utf-8", "surrogatepass"))
+    texts = [message.body]
+    for name, value in (message.attributes or {}).items():
+        texts += [name, "String", value]
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

@@ -11,6 +11,8 @@ import random
 import uuid
 from collections.abc import Callable, Iterator
 
+from sqs2pg.settings import Settings
+
 DEVICES = ("android", "iOS")
 LOCALES = ("RU", "US", "DE", "IN", "BR", "JP", "FR")
 BAD_SHARE = 0.02
@@ -87,6 +89,17 @@ def _other_shape(_login: dict[str, str | None]) -> str:
 
 def _bad_version(login: dict[str, str | None]) -> str:
     return json.dumps({**login, "app_version": "latest"})
+
+
+def takes_logins(settings: Settings) -> bool:
+    """Whether the mapping in use reads members of a login, one record in each body."""
+    members = {*_login(random.Random(0), _person(random.Random(0))), "create_date"}  # noqa: S311  only its members are used
+    return (
+        not settings.routed
+        and not settings.explode
+        and not settings.envelope.layers
+        and {field.source for field in settings.fields if field.source} <= members
+    )
 
 
 BAD: tuple[Callable[[dict[str, str | None]], str], ...] = (
