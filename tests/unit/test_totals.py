@@ -10,7 +10,7 @@ from sqs2pg.pipeline.totals import Totals
 
 def test_the_rate_is_the_quotient_of_two_printed_figures() -> None:
     totals = Totals(2_000, 1_960, 0, 40, 0, seconds=2.444, busy_seconds=0.423)
-    found = re.search(r"; ([\d,]+) messages in ([\d.]+) s are ([\d,]+) a second", summary(totals))
+    found = re.search(r"; ([\d,]+) messages in ([\d.]+) s: ([\d,]+) a second", summary(totals))
     assert found
     messages, seconds, rate = (float(figure.replace(",", "")) for figure in found.groups())
     assert rate == round(messages / seconds) == 4728

@@ -15,6 +15,7 @@ import msgspec
 
 from sqs2pg.cli.options import (
     config_option,
+    counted,
     json_option,
     load_settings,
     print_json,
@@ -109,13 +110,15 @@ def backfill(
         print_json({**flat, "seconds": seconds, "lines_per_second": rate})
     else:
         print(
-            f"{done.lines:,} lines of {done.files:,} files: written {done.written:,}, duplicate "
-            f"{done.duplicate:,}, quarantined {done.quarantined:,} in {seconds:,.3f} s "
-            f"({rate:,.0f} lines/s); {done.skipped:,} files were done before"
+            f"{counted(done.lines, 'line')} of {counted(done.files, 'file')}: "
+            f"written {done.written:,}, duplicate {done.duplicate:,}, "
+            f"quarantined {done.quarantined:,} in {seconds:,.3f} s "
+            f"({rate:,.0f} lines/s); done before: {done.skipped:,}"
         )
     if done.left:
         raise FatalFault(
-            f"{done.left:,} lines are left behind that PostgreSQL does not take",
+            f"{counted(done.left, 'line is', 'lines are')} left behind that PostgreSQL "
+            "does not take",
             code="lines_left",
             hint="the log names them (`a line is left behind`), with SQLSTATE and table; correct "
             "the cause and run the same command again: it tries them first",

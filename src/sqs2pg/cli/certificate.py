@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqs2pg import __version__
 from sqs2pg.cli.erasure_report import remains
+from sqs2pg.cli.options import counted
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.settings import Settings
 
@@ -124,14 +125,14 @@ def text(content: dict[str, Any]) -> str:
         ),
         "",
         "What was erased, earlier runs of the same erasures included:",
-        f"- {erased['keys']:,} data keys destroyed",
-        f"- {erased['values']:,} sealed values removed",
-        f"- {erased['bodies']:,} quarantined bodies removed",
-        f"- {erased['rows']:,} rows of the targets cleared or deleted",
+        f"- {counted(erased['keys'], 'data key')} destroyed",
+        f"- {counted(erased['values'], 'sealed value')} removed",
+        f"- {counted(erased['bodies'], 'quarantined body', 'quarantined bodies')} removed",
+        f"- {counted(erased['rows'], 'row')} of the targets cleared or deleted",
         "",
         "Where, in this run:",
         *(
-            f"- {table}: {done['rows']:,} rows {done['done']}"
+            f"- {table}: {counted(done['rows'], 'row')} {done['done']}"
             for table, done in content["rows_by_table"].items()
         ),
     ]
@@ -139,8 +140,8 @@ def text(content: dict[str, Any]) -> str:
         lines += [
             "",
             (
-                f"Added meanwhile: {content['rows_left']:,} rows, and new keys of "
-                f"{content['came_back']:,} people"
+                f"Added meanwhile: {counted(content['rows_left'], 'row')}, and new keys of "
+                f"{counted(content['came_back'], 'person', 'people')}"
             ),
         ]
     lines += [

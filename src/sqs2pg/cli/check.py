@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, counted, json_option, print_json, run_async
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import Sqs2pgError
 
@@ -93,7 +93,7 @@ def check(
             for row in one.rows:
                 print(json.dumps(row, ensure_ascii=True))
         warned = sum(finding.status == "warn" for finding in findings)
-        print(f"{len(findings)} checks: {failed} failed, {warned} to look at")
+        print(f"{counted(len(findings), 'check')}: {failed} failed, {warned} to look at")
     return 1 if failed else 0
 
 
@@ -105,7 +105,9 @@ def _sample_check(count: int, taken: list[dry_run.DryRun]) -> DoctorCheck:
         found = await dry_run.take_sample(context, count)
         taken.append(found)
         aside = ", ".join(f"{n} {code}" for code, n in sorted(found.faults.items()))
-        detail = f"{found.messages} messages would become {len(found.rows)} rows"
+        detail = (
+            f"{counted(found.messages, 'message')} would become {counted(len(found.rows), 'row')}"
+        )
         if aside:
             remedy = f"`sqs2pg config test --sample {count}` names messages, reasons and fields"
             return warn("sample", f"{detail}; set aside: {aside}", remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sqs2pg.cli.options import counted
 from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import Session
@@ -29,7 +30,10 @@ async def show_recovery(settings: Settings, say: Say) -> None:
     """Show what the vault is for, on the demo's own rows. Raises FatalFault if it does not work."""
     async with database_and_keys(settings) as (session, pipeline, keyring):
         [(people, values)] = await session.execute(_KEPT)
-        say(f"\nthe vault: {values:,} sealed values of {people:,} people, a data key for each")
+        say(
+            f"\nthe vault: {counted(values, 'sealed value')} of "
+            f"{counted(people, 'person', 'people')}, a data key for each"
+        )
         table = quote_table(settings.targets[0].table)
         found = await session.execute(_PEOPLE.format(table=table))
         if len(found) < 2:
@@ -40,11 +44,12 @@ async def show_recovery(settings: Settings, say: Say) -> None:
         say(await _reveal(session, keyring, settings, ip))
         reference = references_of(settings, await reference_key(session, keyring))
         eraser = Eraser(session, pipeline, person_columns_of(settings, keyring), reference)
-        say(f"\n$ sqs2pg forget {one[:8]}… --reason demo    # {logins} logins")
+        say(f"\n$ sqs2pg forget {one[:8]}… --reason demo    # {counted(logins, 'login')}")
         report = await eraser.run([one], "demo")
         say(
-            f"erased 1 person: {report.keys_destroyed} key destroyed, {report.values_removed} "
-            f"values removed, {report.rows_changed} rows cleared"
+            f"erased 1 person: {counted(report.keys_destroyed, 'key')} destroyed, "
+            f"{counted(report.values_removed, 'value')} removed, "
+            f"{counted(report.rows_changed, 'row')} cleared"
         )
         say(f"\n$ sqs2pg reveal --user {one[:8]}… --reason demo")
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from sqs2pg.cli.options import counted
 from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,35 +41,33 @@ def text(
     rows = report.rows_deleted if delete_rows else report.rows_changed
     verb = "deleted" if delete_rows else "cleared"
     would = "would erase" if dry_run else "erased"
+    bodies = counted(report.quarantine_removed, "quarantined body", "quarantined bodies")
     told = [
         (
-            f"{would} {_count(report.found, 'person', 'people')}: "
-            f"{report.keys_destroyed:,} keys destroyed, {report.values_removed:,} values removed, "
-            f"rows {rows:,} {verb}, {report.quarantine_removed:,} quarantined bodies removed"
+            f"{would} {counted(report.found, 'person', 'people')}: "
+            f"{counted(report.keys_destroyed, 'key')} destroyed, "
+            f"{counted(report.values_removed, 'value')} removed, rows {rows:,} {verb}, "
+            f"{bodies} removed"
         )
     ]
     if report.not_found:
         told.append(
-            f"not found: {_count(report.not_found, 'person', 'people')}{_on(lines)}. Nothing is "
+            f"not found: {counted(report.not_found, 'person', 'people')}{_on(lines)}. Nothing is "
             "kept under such an id, or it was erased before"
         )
     if report.rows_left:
         told.append(
-            f"NOT FINISHED: {report.rows_left:,} rows about them are still there: others keep "
+            f"NOT FINISHED: {counted(report.rows_left, 'row')} about them still there: others keep "
             "adding them, or a trigger or rule of the table keeps them. Stop that, then run the "
             "same command again"
         )
     if report.came_back:
         told.append(
-            f"{_count(report.came_back, 'of them has', 'of them have')} a new key: a message came "
+            f"{counted(report.came_back, 'of them has', 'of them have')} a new key: a message came "
             "meanwhile; run the same command again"
         )
     told.append("what remains, and where:" if not dry_run else "what would remain, and where:")
     return "\n".join([*told, *(f"- {line}" for line in remains(report, settings))])
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def _on(lines: list[int]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sqs2pg.cli.doctor.sample_documents import SampleParameter
-from sqs2pg.cli.options import config_option, load_settings, run_async
+from sqs2pg.cli.options import config_option, counted, load_settings, run_async
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.columns import Column
 from sqs2pg.settings import Settings
@@ -102,7 +102,7 @@ async def _propose(
         origin = f"queue {queue}"
     found = sample_documents.sample_of(messages, origin)
     found.unread.update(fault.code for fault in faults.values())
-    what = f"{len(messages)} lines" if isinstance(sample, Path) else f"{len(messages)} messages"
+    what = counted(len(messages), "line" if isinstance(sample, Path) else "message")
     if found.unread:
         warn_of_unread(found.unread)
     proposal = await asyncio.to_thread(

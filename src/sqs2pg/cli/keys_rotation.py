@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
+from sqs2pg.cli.options import (
+    config_option,
+    counted,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+)
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.settings import Settings
 
@@ -57,7 +64,7 @@ def rekey(config: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({**msgspec.to_builtins(report), "damaged_references": damaged})
         return
-    print(f"{report.values:,} values and {report.rows:,} rows have new tokens")
+    print(f"{counted(report.values, 'value')} and {counted(report.rows, 'row')} have new tokens")
     if report.values_damaged:
         print(f"{report.values_damaged:,} sealed values do not open and were left")
     _print_damaged(damaged)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sqs2pg.cli.options import config_option, load_settings, run_async
+from sqs2pg.cli.options import config_option, counted, load_settings, run_async
 from sqs2pg.settings import Settings
 
 
@@ -40,6 +40,6 @@ async def _migrate(settings: Settings, *, additive: bool, change_mode: bool) -> 
     async with connected(settings) as session:
         done = await work.migrate(session, settings, additive=additive, change_mode=change_mode)
         attached = (await partitions.extend(session)).attached
-        done += [f"attached {attached} partitions"] if attached else []
+        done += [f"attached {counted(attached, 'partition')}"] if attached else []
         built = await partitions.build_indexes(session, settings)
         return done + [f"built index {name}" for name in built]

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
+from sqs2pg.cli.options import (
+    config_option,
+    counted,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+)
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings
@@ -40,7 +47,8 @@ def partition(config: Path | None, convert: bool, as_json: bool) -> None:
             print_json(msgspec.to_builtins(done))
         else:
             print(
-                f"{table}: {done.rows:,} rows moved to {done.periods:,} partitions; "
+                f"{table}: {counted(done.rows, 'row')} moved to "
+                f"{counted(done.periods, 'partition')}; "
                 f"{done.left:,} without a date stay in the default one"
             )
         return
@@ -49,8 +57,8 @@ def partition(config: Path | None, convert: bool, as_json: bool) -> None:
         print_json(msgspec.to_builtins(upkeep))
     else:
         print(
-            f"{table}: {upkeep.attached} partitions attached, {upkeep.dropped} dropped, "
-            f"{upkeep.rows_removed:,} rows past retention removed from the default one"
+            f"{table}: {counted(upkeep.attached, 'partition')} attached, {upkeep.dropped} dropped, "
+            f"{counted(upkeep.rows_removed, 'row')} past retention removed from the default one"
         )
 
 

@@ -16,6 +16,7 @@ import structlog
 
 from sqs2pg.cli.options import (
     config_option,
+    counted,
     json_option,
     load_settings,
     print_json,
@@ -138,7 +139,8 @@ def _report(totals: Totals, *, drain: bool, as_json: bool, is_worker: bool) -> N
     # One of several workers leaves this to its parent: the others go on.
     if drain and totals.isolated and not is_worker:
         raise FatalFault(
-            f"{len(totals.isolated):,} messages are left that PostgreSQL does not take",
+            f"{counted(len(totals.isolated), 'message is', 'messages are')} left that PostgreSQL "
+            "does not take",
             code="isolated_messages",
             hint="the log names them (`messages are isolated`), with SQLSTATE and table; correct "
             "the cause and run again",

@@ -23,6 +23,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from sqs2pg.cli import live_view
+from sqs2pg.cli.options import counted
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import FatalFault
 from sqs2pg.keys.provider_development import is_loopback
@@ -217,8 +218,9 @@ def summary(totals: Totals) -> str:
         return f"{counts}, in {totals.seconds:,.1f} s"
     # The last seconds of a drain see whether the queue stays empty; the rate leaves them out.
     return (
-        f"{counts}; {totals.settled:,} messages in {totals.busy_seconds:,.3f} s are "
-        f"{totals.messages_per_second:,.0f} a second ({totals.seconds:,.1f} s in all)"
+        f"{counts}; {counted(totals.settled, 'message')} in "
+        f"{totals.busy_seconds:,.3f} s: {totals.messages_per_second:,.0f} a second "
+        f"({totals.seconds:,.1f} s in all)"
     )
 
 

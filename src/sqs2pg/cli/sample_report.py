@@ -16,7 +16,7 @@ import msgspec
 
 from sqs2pg.cli.doctor import dry_run, sample_documents
 from sqs2pg.cli.doctor.context import Context
-from sqs2pg.cli.options import print_json, run_async
+from sqs2pg.cli.options import counted, print_json, run_async
 from sqs2pg.errors import PermanentFault, SettingsError
 
 SHOWN_MAX = 1_000
@@ -40,7 +40,7 @@ def report_sample(config: Path | None, sample: int | Path, *, as_json: bool) -> 
     if missing:
         print(f"note: tried without the {' and the '.join(missing)}", file=sys.stderr)
     print(
-        f"{found.messages} messages: {len(found.rows)} rows, "
+        f"{counted(found.messages, 'message')}: {counted(len(found.rows), 'row')}, "
         f"{len(found.quarantined)} would be quarantined"
     )
     return 0 if ok else 1

@@ -12,6 +12,7 @@ import msgspec
 from sqs2pg.cli.options import (
     MOMENT,
     config_option,
+    counted,
     json_option,
     load_settings,
     needing_role,
@@ -64,7 +65,7 @@ def _verify_audit(settings: Settings, anchor: str | None, *, as_json: bool) -> i
     else:
         for difference in differences:
             print(f"difference: {difference}")
-        print(f"{head.sequence:,} acts; the newest one's anchor is {head}")
+        print(f"{counted(head.sequence, 'act')}; the newest one's anchor is {head}")
         print("the chain holds" if ok else "the chain does not hold")
     return 0 if ok else 1
 

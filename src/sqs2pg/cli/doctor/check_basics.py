@@ -8,6 +8,7 @@ import sys
 from sqs2pg import settings as settings_module
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, ok, warn
+from sqs2pg.cli.options import counted
 from sqs2pg.cli.versions import versions
 
 
@@ -23,7 +24,7 @@ async def check_settings(context: Context) -> Finding:
     else:
         origin = "no file, defaults and environment"
     mapping = (
-        f"{len(settings.fields)} fields"
+        f"{counted(len(settings.fields), 'field')}"
         if settings.field or settings.routed
         else "the built-in mapping"
     )

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from sqs2pg.cli.doctor.context import Context, NotChecked
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
+from sqs2pg.cli.options import counted
 from sqs2pg.errors import FatalFault
 from sqs2pg.postgres.workers import STALE_S
 
@@ -90,8 +91,8 @@ async def check_batch_time(context: Context) -> Finding:
     if not workers:
         return ok(name, "no worker runs, so no batch was seen")
     if not longest_s:
-        return ok(name, f"{workers} workers run, and none has committed a batch yet")
-    detail = f"the longest batch of {workers} workers took {longest_s:.1f} s"
+        return ok(name, f"{counted(workers, 'worker')} running; none has committed a batch yet")
+    detail = f"the longest batch of {counted(workers, 'worker')} took {longest_s:.1f} s"
     if asked_s < BATCHES_MIN * longest_s:
         wanted_s = math.ceil(BATCHES_MIN * longest_s)
         return warn(

@@ -8,6 +8,7 @@ from sqs2pg.cli.doctor.check_partitions import check_partitions
 from sqs2pg.cli.doctor.check_state import check_state
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
+from sqs2pg.cli.options import counted
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
@@ -56,7 +57,8 @@ async def _target(context: Context, target: Target) -> list[Finding]:
         what = f"it is {NO_TABLES[kind]}: rows cannot be copied into it"
         return [fail(name, what, NO_TABLE_HINT)]
     beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
-    findings = [ok(name, f"{len(target.fields)} fields fit their columns{beside}")]
+    fit = counted(len(target.fields), "field fits its column", "fields fit their columns")
+    findings = [ok(name, f"{fit}{beside}")]
     findings += _spellings(name, context.settings, target, found)
     findings += _numbers_as_text(name, target, found)
     if persistence == "u":
