@@ -27,6 +27,13 @@ from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.originals import Originals
+from sqs2pg.postgres.binary_arrays import (
+    BinaryArray,
+    bytea_array,
+    integer_array,
+    text_array,
+    uuid_array,
+)
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.vault.crypto import (
@@ -48,18 +55,18 @@ SELECT (SELECT epoch FROM pii.state),
 last column is the active pseudonym version, as without the vault."""
 
 _MISSING = """SELECT entry, generation, wrapped_key, key_version
-FROM pii.missing(%s::text::uuid[], %s::text::text[], %s::text::text[])"""
+FROM pii.missing(%s::uuid[], %s::text[], %s::text[])"""
 _STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed, token_hash)
 SELECT n.*, hashtextextended(n.token, 0)
-FROM unnest(%s::text::uuid[], %s::text::integer[], %s::text::text[], %s::text::text[],
-            %s::text::bytea[]) AS n (subject, generation, field, token, sealed)
+FROM unnest(%s::uuid[], %s::integer[], %s::text[], %s::text[],
+            %s::bytea[]) AS n (subject, generation, field, token, sealed)
 {}ON CONFLICT DO NOTHING"""
 _STORE_VALUES = _STORE.format("")
 # Those of subjects whose key is another one are left out: they are sealed once more.
 _STORE_NEW = f"""WITH opened AS MATERIALIZED (
     SELECT subject, generation, wrapped_key, key_version
-    FROM pii.open_subjects(%s::text::uuid[], %s::text::integer[], %s::text::bytea[], %s,
-                           %s::text::bytea[])),
+    FROM pii.open_subjects(%s::uuid[], %s::integer[], %s::bytea[], %s,
+                           %s::bytea[])),
 stored AS (
 {_STORE.format("WHERE NOT EXISTS (SELECT FROM opened o WHERE o.subject = n.subject) ")})
 SELECT subject, generation, wrapped_key, key_version FROM opened"""
@@ -73,10 +80,6 @@ DATA_KEYS_MAX = 10_000
 
 DAMAGED_MAX = 1_000
 """People whose data key does not open, each logged once by a process."""
-
-# What means something in an array literal, besides the comma and the word NULL; white space at the
-# ends of an element is dropped. A few searches by `in` are far quicker than one expression.
-_SPECIAL = ('"', "\\", "{", "}", " ", "\t", "\n", "\v", "\f", "\r")
 
 
 class Marks(msgspec.Struct):
@@ -183,9 +186,11 @@ class ValueSealer:
 
         In the caller's transaction. Raises psycopg.Error.
         """
-        await session.execute(_MISSING, ["{}"] * 3)
-        await session.execute(_STORE_VALUES, ["{}"] * 5)
-        await session.execute(_STORE_NEW, ["{}", "{}", "{}", self._version, "{}", *["{}"] * 5])
+        nothing = Marks(self._epoch, [], {})
+        values = self._sealed([], {}, nothing)
+        await session.execute(_MISSING, _arrays([]))
+        await session.execute(_STORE_VALUES, values)
+        await session.execute(_STORE_NEW, [*self._offered({}, nothing), *values])
 
     def remember(self, marks: Marks) -> None:
         """Note what a committed transaction stored, unless somebody has been erased since."""
@@ -215,7 +220,7 @@ class ValueSealer:
         self, session: Session, entries: dict[_ValueKey, tuple[str, str]], marks: Marks
     ) -> None:
         value_keys = list(entries)
-        rows = await session.execute(_MISSING, list(map(_array, zip(*value_keys, strict=True))))
+        rows = await session.execute(_MISSING, _arrays(value_keys))
         if not rows:
             return
         wanted = [_Wanted(value_keys[entry - 1], *key) for entry, *key in rows]
@@ -247,18 +252,18 @@ class ValueSealer:
         kek, count = self._kek, len(keyless)
         drawn = secrets.token_bytes(ROOT_BYTES * count)
         nonce = iter(nonces(2 * count))
-        generations: list[str] = []
+        generations: list[int] = []
         wraps: list[bytes] = []
         sealed: list[bytes] = []
         for number, (subject, (generation, name)) in enumerate(keyless.items()):
             bare = drawn[number * ROOT_BYTES : (number + 1) * ROOT_BYTES]
             key = PersonKey(bare)
             marks.data_keys[subject] = generation, key
-            generations.append(str(generation))
+            generations.append(generation)
             wraps.append(wrap_data_key(kek, bare, subject, generation, next(nonce)))
             sealed.append(seal_subject(key, name, subject, next(nonce)))
-        arrays = _array(keyless), _array(generations), _bytes_array(wraps)
-        return [*arrays, self._version, _bytes_array(sealed)]
+        arrays = uuid_array(list(keyless)), integer_array(generations), bytea_array(wraps)
+        return [*arrays, self._version, bytea_array(sealed)]
 
     def _sealed(
         self,
@@ -267,17 +272,16 @@ class ValueSealer:
         marks: Marks,
     ) -> list[Any]:
         """Seal values; return the parameters that store them."""
-        generations: list[str] = []
+        generations: list[int] = []
         sealed: list[bytes] = []
         for one, nonce in zip(wanted, nonces(len(wanted)), strict=True):
             subject, field, token = one.value_key
             known = marks.data_keys.get(subject) or self._data_key(one, marks)
-            generations.append(str(known[0]))
+            generations.append(known[0])
             value = entries[one.value_key][1]
             sealed.append(seal_value(known[1], value, field, token, subject, nonce))
-        subjects, fields, tokens = zip(*(one.value_key for one in wanted), strict=True)
-        arrays = _array(subjects), _array(generations), _array(fields), _array(tokens)
-        return [*arrays, _bytes_array(sealed)]
+        subjects, fields, tokens = _arrays([one.value_key for one in wanted])
+        return [subjects, integer_array(generations), fields, tokens, bytea_array(sealed)]
 
     def _data_key(self, one: _Wanted, marks: Marks) -> tuple[int, PersonKey]:
         subject = one.value_key[0]
@@ -290,16 +294,7 @@ class ValueSealer:
         return known
 
 
-def _array(values: Iterable[str]) -> str | list[str]:
-    """Return an array literal made by one join; the list itself where a value needs quoting."""
-    listed = list(values)
-    joined = ",".join(listed)
-    plain = joined.count(",") == len(listed) - 1 and not any(map(joined.__contains__, _SPECIAL))
-    if plain and all(listed) and "null" not in joined.lower():
-        return f"{{{joined}}}"
-    return listed
-
-
-def _bytes_array(values: Iterable[bytes]) -> str:
-    """Return an array literal of bytea in hexadecimal."""
-    return '{"\\\\x' + '","\\\\x'.join(map(bytes.hex, values)) + '"}'
+def _arrays(value_keys: Sequence[_ValueKey]) -> list[BinaryArray]:
+    """Return arrays of the subjects, the fields and the tokens."""
+    subjects, fields, tokens = zip(*value_keys, strict=True) if value_keys else ((), (), ())
+    return [uuid_array(subjects), text_array(fields), text_array(tokens)]
