@@ -30,7 +30,7 @@ import logging, sys
 from sqs2pg.telemetry import log
 quiet = log.configure
 def loud(**options):
-    quiet(verbose=True)
+    quiet(**{{**options, "level": "debug"}})
     logging.getLogger().setLevel(1)
     for logger in logging.getLogger().manager.loggerDict.values():
         if isinstance(logger, logging.Logger):

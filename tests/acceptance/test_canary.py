@@ -11,8 +11,10 @@ quarantine reason or transient fault is an entry below.
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import secrets
 import subprocess
 import threading
 import time
@@ -28,6 +30,7 @@ import pytest
 from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.canaries import Canary, find, text_canary
 from tests.collector import Collector
+from tests.s3_events import made_bucket, notification, of, removed_bucket
 from tests.shell import Shell
 from tests.surfaces import SURFACES, Surface, World
 
@@ -232,6 +235,13 @@ class Flock:
 
 
 @pytest.fixture
+def bucket(sqs_endpoint: str, aws_environment: dict[str, str]) -> Iterator[Any]:
+    made = made_bucket(sqs_endpoint, f"canaries-{secrets.token_hex(6)}")
+    yield made
+    removed_bucket(made)
+
+
+@pytest.fixture
 def collector() -> Iterator[Collector]:
     with Collector() as made:
         yield made
@@ -383,6 +393,37 @@ def _run_every_path(world: World, flock: Flock, send: Send) -> None:
     assert world.sql("SELECT 1 FROM sqs2pg.quarantine WHERE reason = 'kills_worker'")
 
 
+def _read_objects(world: World, flock: Flock, send: Send, bucket: Any) -> None:
+    """Read lines of S3 objects, good and bad ones; refuse an object and a bucket."""
+    envelope = {
+        "SQS2PG_ENVELOPE__LAYERS": "s3_event",
+        "SQS2PG_ENVELOPE__S3_BUCKETS": bucket.name,
+    }
+    good = flock.message("a line", written=True, event="e20")
+    bad = [body for body in flock.bodies_to_quarantine() if "\\u0000" not in body]
+    as_csv = flock.message("a record of CSV", event="e21", ip="x")
+    table = f"{','.join(as_csv)}\n{','.join(as_csv.values())}\n{','.join(as_csv.values())},more\n"
+    bodies = {
+        "lines": "\n".join([json.dumps(good), *bad]).encode(),
+        "damaged.gz": gzip.compress(json.dumps(flock.message("damaged")).encode())[:-9],
+        "records.csv": table.encode(),
+        "not read": b"BZh91AY&SY" + json.dumps(flock.message("refused")).encode(),
+    }
+    foreign = text_canary("a key in a foreign bucket")
+    flock.hidden.append(foreign)
+    told = [of(bucket.put_object(Key=key, Body=body)) for key, body in bodies.items()]
+    send([*told, notification("elsewhere", foreign.value), foreign.value])
+    with visited(world):
+        done = world.loud("run", "--drain", "--verbose", "--json", **envelope)
+    assert (done.last["received"], done.last["written"], done.last["quarantined"]) == (6, 2, 4)
+    assert done.last["object_lines"] == 1 + len(bad) + 2
+    found = world.sql("SELECT reason FROM sqs2pg.quarantine WHERE detail LIKE '%s3://%'")
+    assert {"archive_damaged", "archive_format", "csv_fields", "bad_ip"} <= {
+        one for (one,) in found
+    }
+    world.loud("quarantine", "replay", "--all", **envelope)
+
+
 COMMANDS = (
     "quarantine list --json; quarantine show 1; quarantine replay --all; verify --json;"
     " check --attack --json; check --column events.masked_device_id --json; keys list --json;"
@@ -449,9 +490,12 @@ def leaks(surface: Surface, world: World, flock: Flock) -> list[str]:
     return [f"{surface.name}: {leak}" for leak in find(canaries, surface.read(world))]
 
 
-def test_no_canary_is_found_anywhere_and_a_planted_one_is(world: World, send: Send) -> None:
+def test_no_canary_is_found_anywhere_and_a_planted_one_is(
+    world: World, send: Send, bucket: Any
+) -> None:
     flock = Flock()
     _run_every_path(world, flock, send)
+    _read_objects(world, flock, send, bucket)
     _attach_to_a_running_one(world, flock, send)
     _use_the_commands(world)
     _reveal_and_forget(world, flock)

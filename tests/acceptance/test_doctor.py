@@ -270,6 +270,19 @@ def test_check_prints_the_iam_policy_that_is_needed(shell: Shell, sqs: Any, queu
     )
     assert "s3:DeleteObject" in with_payloads.out
     assert "arn:aws:s3:::large-bodies/*" in with_payloads.out
+    with_objects = shell(
+        *("check", "--emit-iam"),
+        SQS2PG_ENVELOPE__LAYERS="s3_event",
+        SQS2PG_ENVELOPE__S3_BUCKETS="one,two",
+    )
+    granted = {one["Sid"]: one for one in json.loads(with_objects.out)["Statement"][1:]}
+    buckets = ["arn:aws:s3:::one", "arn:aws:s3:::two"]
+    assert granted["Objects"]["Action"] == ["s3:GetObject", "s3:GetObjectVersion"]
+    assert granted["Objects"]["Resource"] == [f"{one}/*" for one in buckets]
+    assert granted["ObjectsMissing"]["Resource"] == buckets
+    assert granted["ObjectsEncrypted"]["Action"] == "kms:Decrypt"
+    [(_, via)] = granted["ObjectsEncrypted"]["Condition"]["StringLike"].items()
+    assert via == "s3.*.amazonaws.com", "only through S3"
     sql = shell("check", "--emit-sql").out
     assert "GRANT sqs2pg_ingest TO pipeline" in sql
     assert 'GRANT INSERT ON "user_logins" TO sqs2pg_ingest' in sql
