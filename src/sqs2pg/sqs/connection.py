@@ -132,6 +132,8 @@ class HttpConnection(asyncio.Protocol):
             raise
         finally:
             self._next_request = None
+            # Else a fault would hold this frame, and so itself, until the cyclic collector runs.
+            del waiter
 
     def _send(self, transport: asyncio.Transport, request: bytes) -> None:
         self.usable = self._begun = self._headed = self._complete = self._reply_started = False
@@ -213,6 +215,9 @@ class HttpConnection(asyncio.Protocol):
         self.usable = False
         self.went_stale = bool(self._waiter and self._exchanges) and not self._reply_started
         self._fail(_fault("aws_connection", "the connection to SQS closed before its answer"))
+        # Parser and transport hold this object: nothing of it is to wait for the cyclic collector.
+        self._transport = None
+        del self._parser
         if not self.closed.done():
             self.closed.set_result(None)
             self._on_close(self)
