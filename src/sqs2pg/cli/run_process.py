@@ -237,6 +237,8 @@ async def _progress_shown(
     def state() -> tuple[int, int | None, dict[str, int]]:
         totals = work.totals
         counts = {name: getattr(totals, name) for name in ("written", "duplicate", "quarantined")}
+        if totals.object_lines is not None:
+            counts["object_lines"] = totals.object_lines
         return totals.settled, None, counts | progress()
 
     async with Ticker("consuming", state, say):

@@ -99,6 +99,8 @@ def _rates(snapshot: Snapshot, points: Sequence[Point], width: int) -> Table:
     if any(count for name, count in rows.items() if name != "inserted"):
         did = "  ".join(f"{number(count)} {name}" for name, count in rows.items() if count)
         outer.add_row(Text(f"rows: {did}", "dim"))
+    if lines := counts.get("object_lines"):
+        outer.add_row(Text(f"lines of S3 objects: {number(lines)}", "dim"))
     outer.add_row(Text(sparkline([point.written for point in points], max(10, width - 4)), "blue"))
     return outer
 

@@ -28,6 +28,7 @@ COUNTS = (
     *("received", "written", "duplicate", "quarantined", "released", "deleted"),
     *("lease_extensions", "leases_lost", "deletes_failed"),
     *(f"rows_{name}" for name in RowChanges._fields),
+    "object_lines",
 )
 GAUGES = (
     *("in_flight_messages", "in_flight_bytes", "last_poll_timestamp_seconds"),
@@ -76,7 +77,8 @@ class Snapshot(msgspec.Struct):
     ready: dict[str, ReadinessCheck] = {}
     """The answer of `/readyz`, by check."""
     counts: dict[str, float] = {}
-    """By the names of `COUNTS`, in messages; `rows_…` in rows."""
+    """By the names of `COUNTS`, in messages; `rows_…` in rows, `object_lines` in lines of S3
+    objects."""
     stages: dict[str, StageTime] = {}
     """By the names of `STAGES`, and `commit`, which is part of `write`."""
     lag: list[float] = []
@@ -138,6 +140,8 @@ def _add_sample(snapshot: Snapshot, name: str, labels: dict[str, str], value: fl
     match name:
         case "sqs2pg_messages_outcome_total":
             snapshot.counts[labels["outcome"]] = value
+        case "sqs2pg_object_lines_total":
+            snapshot.counts["object_lines"] += value
         case "sqs2pg_faults_total":
             snapshot.faults[f"{labels['stage']} {labels['code']}"] = value
         case "sqs2pg_batch_seconds_sum":

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sqs2pg.cli.terminal_frame import frame
 from sqs2pg.errors import Stage as Fault
+from sqs2pg.message import Outcome
 from sqs2pg.postgres.workers import Worker
 from sqs2pg.settings import Settings
 from sqs2pg.status.probes import ProbeResults
@@ -47,10 +48,12 @@ def test_a_snapshot_says_what_the_metrics_say() -> None:
     metrics.queue_visible.set(42)
     metrics.credential_expiry.set(math.inf)
     metrics.count_released(2)
+    metrics.count_objects(["read"], [Outcome.WRITTEN, Outcome.QUARANTINED, Outcome.WRITTEN])
     snapshot = taken(metrics, database=ReadinessCheck(ok=True))
     assert snapshot.counts["received"] == 10
     assert snapshot.counts["deleted"] == 7
     assert snapshot.counts["released"] == 2
+    assert snapshot.counts["object_lines"] == 3
     assert snapshot.stages["receive"] == StageTime(0.5, 1)
     assert snapshot.stages["acknowledge"] == StageTime(0.25, 1)
     assert len(snapshot.lag) == len(LAG_BOUNDS)

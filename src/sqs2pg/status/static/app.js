@@ -91,6 +91,8 @@
     const rows = ["inserted", "updated", "superseded", "ignored", "deleted"].map((name) => [counts[`rows_${name}`] || 0, name]);
     id("f-rows").hidden = !rows.slice(1).some(([count]) => count);
     put("f-rows", `Rows: ${rows.filter(([count]) => count).map(([count, name]) => `${full(count)} ${name}`).join(" · ")}`);
+    id("f-lines").hidden = !counts.object_lines;
+    put("f-lines", `Lines of S3 objects: ${full(counts.object_lines || 0)}`);
     for (const [name, place] of [["received", 1], ["written", 2], ["quarantined", 4], ["deleted", 5]]) put(`r-${name}`, compact(mean(place)));
     const links = document.querySelectorAll(".flow .link");
     links.forEach((link, index) => pace(link, mean(index === links.length - 1 ? 2 : 1)));
