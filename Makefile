@@ -23,7 +23,7 @@ $(LIBRARIES): requirements/dev.txt
 	@touch $@
 
 # Our package, on top of the libraries; installed again when its C sources change.
-$(READY): $(LIBRARIES) pyproject.toml hatch_build.py $(wildcard native/*.[ch])
+$(READY): $(LIBRARIES) pyproject.toml hatch_build.py $(wildcard native/*.[ch] benchmarks/queue_server/*.[ch])
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,15 @@ def test_demo_shows_masked_rows_and_recurring_devices(bare_shell: Any) -> None:
     assert re.search(r"logins by masked device \([1-9]\d* of \d+ devices came back\)", shown)
     assert "sent 300 = written 294 + quarantined 6: yes" in shown
     assert "the books balance" in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the fast queue server stands on epoll")
+def test_demo_and_run_have_a_fast_queue_server(bare_shell: Any) -> None:
+    ended = bare_shell("demo", "--local=fast", "--messages", "20000", "--seed", "1", "--json")
+    assert ended.last["written"] == 19_600
+    ended = bare_shell("run", "--local=fast", "--drain", "--json")
+    assert ended.last["received"] == 0
+    assert "--local" in bare_shell.error("run", "--local=quick", "--drain", code=2)
 
 
 def test_demo_survives_a_kill_of_its_consumer(bare_shell: Any) -> None:

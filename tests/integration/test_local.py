@@ -32,12 +32,14 @@ import psycopg
 import pytest
 
 import sqs2pg
+from hatch_build import compile_server, find_compiler
 from sqs2pg.cli.embedded import (
     Servers,
     child_process,
     memory_folder,
     postgres_binaries,
     remove_env_file,
+    sqs_server,
     write_env_file,
 )
 from sqs2pg.cli.embedded import servers as start_servers
@@ -615,8 +617,20 @@ def test_postgres_keeps_its_data_over_a_restart(open_folder: Path, ending: str) 
         assert ("automatic recovery in progress" in log) == (ending != "fast")
 
 
-def test_sqs_starts_again_on_its_port_and_empty(open_folder: Path) -> None:
-    with start_servers(postgres=False, base=open_folder) as local:
+@pytest.fixture(scope="session")
+def fast_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The queue server of `--local=fast`, compiled as the wheel's hook compiles it."""
+    made = tmp_path_factory.mktemp("fast") / "_queue_server"
+    assert not compile_server(made, find_compiler())
+    return made
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_sqs_starts_again_on_its_port_and_empty(
+    open_folder: Path, fast_server: Path, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqs_server, "FAST_SERVER", fast_server)
+    with start_servers(postgres=False, fast=fast, base=open_folder) as local:
         assert (local.postgres, local.database_url) == (None, "")
         assert not any(name.startswith("PG") for name in local.environment())
         assert local.sqs is not None
@@ -629,6 +643,18 @@ def test_sqs_starts_again_on_its_port_and_empty(open_folder: Path) -> None:
             assert not local.sqs.running
             local.sqs.start()
             assert not queues.list_queues().get("QueueUrls")
+
+
+def test_an_installation_without_the_fast_server_says_how_to_get_it(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqs_server, "FAST_SERVER", open_folder / "not-there")
+    with (
+        pytest.raises(SettingsError, match="fast queue server is not part") as raised,
+        start_servers(postgres=False, fast=True, base=open_folder),
+    ):
+        pass
+    assert "C compiler" in raised.value.hint
 
 
 def show(url: str, *names: str) -> dict[str, tuple[str, str]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hatch_build import NAME, SOURCES, find_compiler
+from hatch_build import NAME, SERVER_NAME, SOURCES, find_compiler
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.mapping.columns import column_for
 from sqs2pg.mapping.native_encoder import NativeEncoder
@@ -233,13 +233,16 @@ def test_the_wheel_contains_the_extension(tmp_path: Path) -> None:
     name, *files = build(tmp_path, SQS2PG_NATIVE="1")
     assert f"sqs2pg/{NAME}" in files
     assert not name.endswith("-any.whl")
+    [wheel] = tmp_path.glob("*.whl")
+    server = zipfile.ZipFile(wheel).getinfo(f"sqs2pg/{SERVER_NAME}")
+    assert server.external_attr >> 16 & 0o111, "pip keeps it a program"
 
 
 def test_the_wheel_is_complete_without_the_extension(tmp_path: Path) -> None:
     name, *files = build(tmp_path, SQS2PG_NATIVE="0")
     assert name.endswith("-py3-none-any.whl")
     assert "sqs2pg/native.py" in files
-    assert not [file for file in files if file.endswith(".so")]
+    assert not [file for file in files if file.endswith((".so", SERVER_NAME))]
 
 
 @pytest.mark.parametrize("on", ["1", "0"])

@@ -117,8 +117,11 @@ def backfill(
         )
     if done.left:
         raise FatalFault(
-            f"{counted(done.left, 'line is', 'lines are')} left behind that PostgreSQL "
-            "does not take",
+            counted(
+                done.left,
+                "line is left behind that PostgreSQL does not take",
+                "lines are left behind that PostgreSQL does not take",
+            ),
             code="lines_left",
             hint="the log names them (`a line is left behind`), with SQLSTATE and table; correct "
             "the cause and run the same command again: it tries them first",

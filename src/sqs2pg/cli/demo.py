@@ -19,6 +19,7 @@ from sqs2pg.cli.embedded.local_environment import local_environment, prepare, so
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.embedded.server_load import Load, telling_of_limit
 from sqs2pg.cli.options import (
+    LOCAL_KINDS,
     config_option,
     counted,
     json_option,
@@ -91,6 +92,13 @@ class _Course(msgspec.Struct):
 @click.option("--seed", type=int, help="Seed of the generated logins, to repeat them.")
 @click.option("--chaos", is_flag=True, help="Kill the consumer midway (-9) and start it again.")
 @click.option("--recover", is_flag=True, help="With the vault: reveal a value, forget a person.")
+@click.option(
+    "--local",
+    type=click.Choice(LOCAL_KINDS),
+    default="full",
+    show_default=True,
+    help="The queue server: an emulator of SQS and S3, or one with SQS only that is fast.",
+)
 @click.option("--keep", is_flag=True, help="Leave servers and status page up until Ctrl-C.")
 @json_option
 @verbose_option
@@ -100,6 +108,7 @@ def demo(
     seed: int | None,
     chaos: bool,
     recover: bool,
+    local: str,
     keep: bool,
     as_json: bool,
     verbose: bool,
@@ -122,7 +131,8 @@ def demo(
     began = time.monotonic()
     say("starting PostgreSQL and an SQS server on loopback …")
     try:
-        with local_environment(keep_file=keep, more=_for_shells(taken, recover=recover)) as servers:
+        more = _for_shells(taken, recover=recover)
+        with local_environment(keep_file=keep, fast=local == "fast", more=more) as servers:
             if recover:  # for the consumer that --chaos starts, too
                 os.environ["SQS2PG_VAULT__ENABLED"] = "true"
             say(
@@ -206,7 +216,8 @@ def _send_and_drain(
 def _tell_of_limit(say: Callable[[str], None], load: Load) -> None:
     say(
         f"the SQS server is the limit now: it uses {load.server:.0%} of a core and sqs2pg "
-        f"{load.ours:.0%}. An emulator's receives take longer the more messages wait."
+        f"{load.ours:.0%}. An emulator's receives take longer the more messages wait; "
+        "`--local=fast` starts a faster one."
     )
 
 

@@ -32,6 +32,8 @@ MOMENT = click.DateTime(
     ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 )
 """A time as people write it and as listings show it."""
+LOCAL_KINDS = ("full", "fast")
+"""The embedded queue servers: an emulator of SQS, S3 and more; our own, which has SQS only."""
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")
 
 

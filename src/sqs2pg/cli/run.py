@@ -15,6 +15,7 @@ import click
 import structlog
 
 from sqs2pg.cli.options import (
+    LOCAL_KINDS,
     config_option,
     counted,
     json_option,
@@ -46,7 +47,13 @@ logger = structlog.get_logger(__name__)
 )
 @click.option("--workers", default="1", show_default=True, help="Processes; `auto`: one per core.")
 @click.option("--ray", metavar="ADDRESS", help="Over a Ray cluster: `auto`, host:port, ray://….")
-@click.option("--local", is_flag=True, help="Start embedded servers and use them.")
+@click.option(
+    "--local",
+    is_flag=False,
+    flag_value="full",
+    type=click.Choice(LOCAL_KINDS),
+    help="Start embedded servers and use them; `=fast`: a queue server with SQS only, for rates.",
+)
 @click.option("--status-file", type=click.Path(path_type=Path), hidden=True)
 @json_option
 @verbose_option
@@ -56,7 +63,7 @@ def run(
     drain_timeout_s: float | None,
     workers: str,
     ray: str | None,
-    local: bool,
+    local: str | None,
     status_file: Path | None,
     as_json: bool,
     verbose: bool,
@@ -72,7 +79,7 @@ def run(
         raise click.UsageError("--ray goes without --local and --workers: see [ray] in settings")
     from sqs2pg.cli.run_process import Drain
 
-    with _local_servers() if local else contextlib.nullcontext() as servers:
+    with _local_servers(local) if local else contextlib.nullcontext() as servers:
         settings = load_settings(config, verbose=verbose)
         if local:
             from sqs2pg.cli.embedded.local_environment import prepare
@@ -100,17 +107,17 @@ def run(
                 read=partial(load, config),
                 exits=not local,
             )
-            totals = run_async(_beside(servers, one) if servers else one)
+            totals = run_async(_beside(servers, one) if servers and local == "full" else one)
     _report(totals, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
 
 
 @contextlib.contextmanager
-def _local_servers() -> Iterator[Servers]:
+def _local_servers(kind: str) -> Iterator[Servers]:
     """Start embedded servers and point this process at them, until closed."""
     from sqs2pg.cli.embedded.local_environment import local_environment, source_command
 
-    with local_environment(keep_file=True) as servers:
+    with local_environment(keep_file=True, fast=kind == "fast") as servers:
         print(f"servers are up; `{source_command()}` points a shell at them", file=sys.stderr)
         yield servers
 
@@ -120,7 +127,10 @@ async def _beside(servers: Servers, work: Coroutine[Any, Any, Totals]) -> Totals
     from sqs2pg.cli.embedded.server_load import telling_of_limit
 
     def tell(_load: object) -> None:
-        logger.info("the local queue server is the limit now: it is busy, and sqs2pg waits for it")
+        logger.info(
+            "the local queue server is the limit now: it is busy, and sqs2pg waits for it; "
+            "`run --local=fast` starts a faster one"
+        )
 
     assert servers.sqs is not None
     return await telling_of_limit(work, servers.sqs.pid, tell)
@@ -139,8 +149,11 @@ def _report(totals: Totals, *, drain: bool, as_json: bool, is_worker: bool) -> N
     # One of several workers leaves this to its parent: the others go on.
     if drain and totals.isolated and not is_worker:
         raise FatalFault(
-            f"{counted(len(totals.isolated), 'message is', 'messages are')} left that PostgreSQL "
-            "does not take",
+            counted(
+                len(totals.isolated),
+                "message is left that PostgreSQL does not take",
+                "messages are left that PostgreSQL does not take",
+            ),
             code="isolated_messages",
             hint="the log names them (`messages are isolated`), with SQLSTATE and table; correct "
             "the cause and run again",

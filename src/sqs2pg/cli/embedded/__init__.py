@@ -27,7 +27,7 @@ from sqs2pg.cli.embedded.child_process import require_main_thread, signals_held,
 from sqs2pg.cli.embedded.postgres_binaries import wheel_binaries
 from sqs2pg.cli.embedded.postgres_server import DATABASE, USER, Postgres
 from sqs2pg.cli.embedded.run_folder import memory_folder, new_run_folder
-from sqs2pg.cli.embedded.sqs_server import REGION, SqsServer
+from sqs2pg.cli.embedded.sqs_server import REGION, FastSqsServer, SqsServer
 
 __all__ = [
     "OVERRIDING",
@@ -119,6 +119,7 @@ def servers(
     *,
     postgres: bool = True,
     sqs: bool = True,
+    fast: bool = False,
     durable: bool = False,
     postgres_options: Mapping[str, str] = MappingProxyType({}),
     postgres_binaries: Path | None = None,
@@ -126,6 +127,7 @@ def servers(
 ) -> Iterator[Servers]:
     """Start the servers in parallel, and end them and remove their folder when the block is left.
 
+    `fast` starts our own queue server, which has SQS only, in place of the emulator.
     `durable` makes PostgreSQL survive a crash of the machine (fsync), for realistic figures.
     `postgres_options` are server settings, name to value. `postgres_binaries` is a folder with
     `initdb` and `postgres`, by default the one `find_binaries` finds. `base` is the folder to make
@@ -145,7 +147,7 @@ def servers(
             folder = stack.enter_context(new_run_folder(base))
             queue_server = database = None
             if sqs:
-                queue_server = SqsServer(folder)
+                queue_server = (FastSqsServer if fast else SqsServer)(folder)
                 stack.callback(queue_server.close)
                 queue_server.begin()
             if postgres:

@@ -39,14 +39,14 @@ def pointed_at(running: Servers, keeps: Callable[[str], bool] = lambda _: False)
 
 @contextmanager
 def local_environment(
-    *, keep_file: bool, more: Mapping[str, str] = MappingProxyType({})
+    *, keep_file: bool, fast: bool = False, more: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[Servers]:
     """Start both servers and point this process's environment at them, while the block runs.
 
     The embedded database wins over one that a settings file names. With `keep_file`,
     `.sqs2pg/local.env` points other shells at the servers while they run, with `more` variables.
     """
-    with servers() as running, pointed_at(running):
+    with servers(fast=fast) as running, pointed_at(running):
         os.environ["SQS2PG_SINK__DSN"] = running.database_url
         if keep_file:
             write_env_file(running, more=more)

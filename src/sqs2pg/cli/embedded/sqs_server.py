@@ -19,10 +19,12 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
+import sqs2pg
 from sqs2pg.cli.embedded.child_process import Child, LocalServer, require_main_thread, reserve_port
 from sqs2pg.cli.embedded.postgres_binaries import INSTALL_HINT
 from sqs2pg.cli.embedded.run_folder import RunFolder
@@ -30,6 +32,8 @@ from sqs2pg.errors import SettingsError
 
 REGION = "us-east-1"
 _SERVICES = "sqs,sns,s3,events,monitoring,kms,secretsmanager,sts,iam"
+FAST_SERVER = Path(sqs2pg.__file__).with_name("_queue_server")
+"""Compiled from benchmarks/queue_server when the package is installed; may be missing."""
 _START_S_MAX = 60.0
 _ATTEMPTS_MAX = 5
 # What Python needs to find the package that we found. HOME leads to the user's site-packages.
@@ -44,10 +48,7 @@ class SqsServer(LocalServer):
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        if importlib.util.find_spec("ministack") is None:
-            raise SettingsError(
-                "the local SQS server is not installed", code="local_missing", hint=INSTALL_HINT
-            )
+        self._require()
         self._folder = folder
         self._identity = secrets.token_hex(8)
         self._answered = False
@@ -68,8 +69,7 @@ class SqsServer(LocalServer):
         """Start the server; return at once."""
         require_main_thread()
         if not self.running:
-            # -P: a file of the current folder must not stand in for one of its modules.
-            self._child.start([sys.executable, "-P", "-m", "ministack"])
+            self._child.start(self._command())
 
     def finish(self) -> None:
         """Wait until the server that `begin` started answers ListQueues."""
@@ -93,6 +93,18 @@ class SqsServer(LocalServer):
         """Stop for good, and release the port."""
         self.stop()
         self._port.close()
+
+    def _require(self) -> None:
+        """Raise SettingsError unless the server is installed."""
+        if importlib.util.find_spec("ministack") is None:
+            raise SettingsError(
+                "the local SQS server is not installed", code="local_missing", hint=INSTALL_HINT
+            )
+
+    def _command(self) -> list[str | Path]:
+        """Return the command that starts the server on our port."""
+        # -P: a file of the current folder must not stand in for one of its modules.
+        return [sys.executable, "-P", "-m", "ministack"]
 
     def _make_child(self) -> Child:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -145,3 +157,34 @@ class SqsServer(LocalServer):
         finally:
             connection.close()
         return response.status == http.client.OK
+
+
+class FastSqsServer(SqsServer):
+    """Our own queue server, written in C: its rate does not fall with the backlog. It has SQS only.
+
+    Raises:
+        SettingsError: this installation has none: it was made without a C compiler.
+    """
+
+    def _require(self) -> None:
+        if not os.access(FAST_SERVER, os.X_OK):
+            raise SettingsError(
+                "the fast queue server is not part of this installation",
+                code="local_missing",
+                hint="it is compiled when sqs2pg is installed on Linux from its sources: install a "
+                "C compiler or `pip install ziglang`, and install sqs2pg again; or use --local",
+            )
+
+    def _command(self) -> list[str | Path]:
+        return [FAST_SERVER, "--port", str(self.port), "--region", REGION]
+
+    def _answers(self) -> bool:
+        """Whether our process has said that it listens; a process that cannot has ended."""
+        try:
+            if f"listening {self.port}" not in self.log_file.read_text("utf-8").splitlines():
+                return False
+            # The line may be that of an earlier start on the same port, which is ours alone.
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except OSError:
+            return False
+        return True
