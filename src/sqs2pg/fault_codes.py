@@ -160,6 +160,14 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "SNS asks to confirm a subscription.",
             "Open the URL in the body (`quarantine show ID --unseal`); then purge the entry.",
         ),
+        "space_fields": (
+            "A line of space-separated text does not have as many fields as are named.",
+            "Correct `archive.columns` or the file; then backfill the corrected lines.",
+        ),
+        "space_quotes": (
+            "A quoted field of space-separated text does not end. The detail names the line.",
+            "Correct the file; then backfill the corrected lines.",
+        ),
         "too_deep": ("The JSON has more than 256 objects and arrays inside each other.", _PRODUCER),
         "too_long": ("The text is longer than `length_max`, the column or the mask.", _MAPPING),
         "too_many_layers": ("The body has more layers than `auto` removes.", _ENVELOPE),

@@ -152,3 +152,104 @@ def test_a_workers_own_error_ends_the_run(payments: Shell, query: Query, tmp_pat
     assert f"{folder}/0.jsonl.gz is damaged or cut off" in told.err
     last = json.loads(told.err.splitlines()[-1])
     assert last["event"] == f"a worker ended with exit code 1 while it wrote {folder}/0.jsonl.gz"
+
+
+def test_each_record_of_cloudtrail_is_written_once(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
+    example = Path(__file__).parents[2] / "examples/cloudtrail/sqs2pg.toml"
+    (shell.folder / "sqs2pg.toml").write_text(example.read_text())
+    shell("migrate")
+    events = [
+        {
+            "eventID": f"5c1e32d4-2b7c-4d4e-9a51-{number:012}",
+            "eventTime": "2026-05-01T08:30:00Z",
+            "eventSource": "s3.amazonaws.com",
+            "eventName": "GetObject",
+            "sourceIPAddress": address,
+            "userIdentity": {"type": "IAMUser", "userName": "ada"},
+        }
+        for number, address in enumerate(["203.0.113.7", "cloudtrail.amazonaws.com"] * 3)
+    ]
+    archive = tmp_path / "123_CloudTrail_eu-central-1_20260501T0835Z_x.json.gz"
+    archive.write_bytes(gzip.compress(json.dumps({"Records": events}).encode()))
+    # Delivered again, among others, in another file.
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"Records": [events[0], {"eventName": "x"}]}))
+    done = shell("backfill", str(archive), "--json").last
+    assert (done["lines"], done["written"]) == (6, 6)
+    again = shell("backfill", str(other), "--json").last
+    assert (again["lines"], again["duplicate"], again["quarantined"]) == (2, 1, 1)
+    assert query("SELECT count(*), count(DISTINCT source_ip) FROM cloudtrail_event") == [(6, 2)]
+    assert query("SELECT count(*) FROM cloudtrail_event WHERE source_ip LIKE 'v1%%'") == [(6,)]
+
+
+FLOW = """
+[sink]
+table = "flow"
+
+[archive]
+format = "space"
+
+[[field]]
+source = "interface-id"
+column = "interface"
+required = true
+
+[[field]]
+source = "srcaddr"
+column = "source"
+type = "inet"
+
+[[field]]
+source = "bytes"
+column = "bytes"
+type = "bigint"
+
+[[field]]
+source = "start"
+column = "began"
+type = "timestamptz"
+format = "epoch_s"
+"""
+FLOW_LINES = """\
+version interface-id srcaddr bytes start
+2 eni-1 172.31.16.139 840 1418530010
+2 eni-2 - - 1431280876
+2 eni-3
+"""
+FLOW_ROWS = """SELECT interface, host(source), bytes, extract(epoch FROM began)::bigint FROM flow
+ORDER BY 1"""
+
+
+def test_flow_logs_are_written_with_the_types_of_the_mapping(
+    shell: Shell, query: Query, tmp_path: Path
+) -> None:
+    settings = shell.folder / "sqs2pg.toml"
+    settings.write_text(FLOW)
+    shell("migrate")
+    packed = tmp_path / "flow.log.gz"
+    packed.write_bytes(gzip.compress(FLOW_LINES.encode()))
+    done = shell("backfill", str(packed), "--json").last
+    assert (done["lines"], done["written"], done["quarantined"]) == (3, 2, 1)
+    rows = [("eni-1", "172.31.16.139", 840, 1418530010), ("eni-2", None, None, 1431280876)]
+    assert query(FLOW_ROWS) == rows
+    assert query("SELECT reason, detail FROM sqs2pg.quarantine") == [
+        ("space_fields", "line 4 has 2 fields, and 5 are named")
+    ]
+    # Without a declaration it is not guessed, and nothing is quarantined.
+    file = tmp_path / "flow.txt"
+    file.write_text(FLOW_LINES.replace("eni-", "eno-"))
+    refused = shell("backfill", str(file), "--format", "auto", code=1)
+    assert "can be read as JSON" in refused.err
+    assert "archive.format" in refused.err
+    assert query("SELECT count(*) FROM sqs2pg.quarantine") == [(1,)]
+    # Lines of a subscription have no header.
+    settings.write_text(
+        FLOW.replace('"space"', '"space"\ncolumns = ["v", "interface-id", "srcaddr"]')
+    )
+    events = [{"timestamp": 1, "message": f"2 eni-{n} 10.0.0.{n} 5 6"} for n in (8, 9)]
+    batch = {"messageType": "DATA_MESSAGE", "owner": "1", "logEvents": events}
+    file.write_bytes(gzip.compress(json.dumps(batch).encode()))
+    assert shell("backfill", str(file), "--json").last["written"] == 2
+    assert query(FLOW_ROWS)[2:] == [(f"eni-{n}", f"10.0.0.{n}", None, None) for n in (8, 9)]

@@ -169,7 +169,7 @@ def drained(shell: Shell, options: tuple[str, str], written: int, quarantined: i
 @pytest.mark.parametrize(
     "name",
     [
-        *("clickstream", "dynamodb-stream", "iot-telemetry", "protobuf-json"),
+        *("clickstream", "cloudtrail", "dynamodb-stream", "iot-telemetry", "protobuf-json"),
         *("service-logs", "two-tables"),
     ],
 )
@@ -335,6 +335,7 @@ def test_orders_are_state_beside_a_log_of_the_same_messages(
 def test_every_example_is_run_here() -> None:
     assert [file.parent.name for file in EXAMPLES] == [
         "clickstream",
+        "cloudtrail",
         "dynamodb-stream",
         "eventbridge",
         "iot-telemetry",

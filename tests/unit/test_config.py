@@ -372,7 +372,13 @@ def test_the_schema_refuses_what_does_not_load(validator: Any, tmp_path: Path, t
 def test_the_schema_describes_every_section() -> None:
     schema = json.loads(invoke("schema").stdout)
     names = {"Settings", "SourceSettings", "SinkSettings", "KeysSettings", "VaultSettings"}
-    names |= {"QuarantineSettings", "AwsLambdaSettings", "RaySettings", "LedgerSettings"}
+    names |= {
+        "ArchiveSettings",
+        "QuarantineSettings",
+        "AwsLambdaSettings",
+        "RaySettings",
+        "LedgerSettings",
+    }
     names |= {"StatusSettings", "TelemetrySettings", "LogSettings", "EnvelopeSettings"}
     names |= {"Field", "Route", "When", "Example", "Index"}
     assert names == set(schema["$defs"])

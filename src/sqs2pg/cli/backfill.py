@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqs2pg.runners.backfill_workers import WorkerPipes
     from sqs2pg.sqs.s3 import ObjectStore
 
-ArchiveFormat = Literal["auto", "json", "csv", "parquet"]
+ArchiveFormat = Literal["auto", "json", "csv", "parquet", "space"]
 STDIN = "-"
 WORKERS_MAX = 64
 """Each has two connections to PostgreSQL, and an archive in memory only in part."""
@@ -49,10 +49,8 @@ WORKERS_MAX = 64
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["auto", "json", "csv", "parquet"]),
-    default="auto",
-    show_default=True,
-    help="`auto`: by the first bytes; CSV by its name.",
+    type=click.Choice(["auto", "json", "csv", "parquet", "space"]),
+    help="Else archive.format; `auto`: by the first bytes; CSV by its name.",
 )
 @click.option(
     "--workers",
@@ -68,7 +66,7 @@ def backfill(
     config: Path | None,
     paths: tuple[str, ...],
     day: datetime | None,
-    form: ArchiveFormat,
+    form: ArchiveFormat | None,
     workers: int,
     ray: str | None,
     as_json: bool,
@@ -130,7 +128,7 @@ def backfill(
 
 
 async def _run(
-    settings: Settings, paths: tuple[str, ...], day: date | None, form: ArchiveFormat
+    settings: Settings, paths: tuple[str, ...], day: date | None, form: ArchiveFormat | None
 ) -> Done:
     from sqs2pg.runners.assembly import assemble_backfill
 
@@ -152,7 +150,7 @@ async def _run_workers(
 
 
 async def _serve(
-    settings: Settings, store: ObjectStore | None, day: date | None, form: ArchiveFormat
+    settings: Settings, store: ObjectStore | None, day: date | None, form: ArchiveFormat | None
 ) -> None:
     """Write what the parent names: one of `--workers`."""
     from sqs2pg.runners.assembly import assemble_backfill
@@ -168,7 +166,7 @@ async def _run_over(
     config: Path | None,
     paths: tuple[str, ...],
     day: date | None,
-    form: ArchiveFormat,
+    form: ArchiveFormat | None,
 ) -> Done | None:
     """Return what was done; None if SIGTERM ended it. Ray's own handler would print a traceback."""
     from sqs2pg.runners import ray_backfill, ray_fleet

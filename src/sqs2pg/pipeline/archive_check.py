@@ -125,7 +125,8 @@ def check_lines(
 def _unreadable(name: str, lines: int) -> ArchiveRefused:
     return format_refusal(
         f"{name}: none of its first {lines:,} lines can be read as JSON",
-        "backfill reads one JSON document per line; check the file, and envelope.layers",
+        "backfill reads one JSON document per line; check the file, envelope.layers, and for text "
+        "in columns archive.format",
     )
 
 

@@ -1,7 +1,8 @@
 """Documents over several lines: arrays, whose elements are the records, and pretty-printed JSON.
 
 The text is cut where brackets balance, so a document may have line feeds and a file may be one
-array, or documents one after the other. What is in a document is left to the decoder. Bounded: one
+array, or documents one after the other. Of CloudTrail's `{"Records": […]}` the elements are the
+records, too. What is in a document is left to the decoder. Bounded: one
 document in memory, LINE_BYTES_MAX at most. No I/O of its own.
 """
 
@@ -10,19 +11,34 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
+from enum import Enum
 
 import msgspec
 
-from sqs2pg.pipeline.archive_lines import LINE_BYTES_MAX, LineChunk, chunk_of, lines_of, too_long
+from sqs2pg.pipeline.archive_lines import (
+    GLUED,
+    LINE_BYTES_MAX,
+    LineChunk,
+    chunk_of,
+    is_batch,
+    lines_of,
+    too_long,
+)
 
 HEAD_BYTES = 2**16
 """So many bytes tell whether the content is lines or documents."""
 
 _SPACE = re.compile(rb"[\s,]*")
+_RECORDS = re.compile(rb'\s*+\{\s*+"Records"\s*+:\s*+\[')
 # Up to the next bracket; strings may contain brackets. The possessive quantifiers bound the search.
 _BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+([{}\[\]])', re.DOTALL)
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\[\]{}"]+|[\]}]')
+
+
+def are_records(head: bytes) -> bool:
+    """Whether content that begins so is an object whose first member is the array `Records`."""
+    return _RECORDS.match(head.removeprefix(BOM_UTF8)) is not None
 
 
 def are_documents(head: bytes, *, keeps_arrays: bool) -> bool:
@@ -42,6 +58,17 @@ def are_documents(head: bytes, *, keeps_arrays: bool) -> bool:
     return not first.strip(b"[{ \t\r") or not _is_document(second)
 
 
+def are_glued(head: bytes) -> bool:
+    """Whether content that begins so is documents one after the other, without a line feed.
+
+    As one line they could be as long as the file.
+    """
+    text = head.removeprefix(BOM_UTF8).lstrip()
+    if text[:1] != b"{" or b"\n" in text or len(head) < HEAD_BYTES:
+        return False
+    return GLUED.search(text) is not None or is_batch(head)
+
+
 def _is_cut(line: bytes) -> bool:
     """Whether a line is the beginning of an array or object."""
     try:
@@ -59,14 +86,20 @@ def _is_document(line: bytes) -> bool:
 
 
 def split_documents(
-    pieces: Iterator[bytes], name: str, *, wrapped: bool = False
+    pieces: Iterator[bytes],
+    name: str,
+    *,
+    wrapped: bool = False,
+    records: bool = False,
+    opens_batches: bool = True,
 ) -> Iterator[LineChunk]:
     """Yield the documents, those inside a top-level array included, by chunks.
 
-    `wrapped`: each in an array of its own, for a mapping that reads arrays. Raises Sqs2pgError
-    `archive_line`.
+    `wrapped`: each in an array of its own, for a mapping that reads arrays. `records`: of an object
+    that begins with the array `Records` its elements. `opens_batches`: as for `split_lines`. Raises
+    Sqs2pgError `archive_line`.
     """
-    splitter = _Splitter()
+    splitter = _Splitter(records=records)
     rest, wanted = b"", 0
     mark = BOM_UTF8
     for piece in pieces:
@@ -80,27 +113,50 @@ def split_documents(
         if len(rest) > LINE_BYTES_MAX:
             raise too_long(name)
         if documents:
-            yield _chunk(documents, wrapped=wrapped)
+            yield from _chunks(documents, wrapped=wrapped, opens_batches=opens_batches)
     documents, rest = splitter.feed(rest.removeprefix(mark), last=True)
     if rest.strip():
         documents.append(rest.strip())
     if documents:
-        yield _chunk(documents, wrapped=wrapped)
+        yield from _chunks(documents, wrapped=wrapped, opens_batches=opens_batches)
 
 
-def _chunk(documents: list[bytes], *, wrapped: bool) -> LineChunk:
+def _chunks(documents: list[bytes], *, wrapped: bool, opens_batches: bool) -> Iterator[LineChunk]:
     if wrapped:
-        return LineChunk([b"[%b]" % one for one in documents])
-    if any(b'"messageType"' in one for one in documents):
-        return chunk_of(line for one in documents for line in lines_of(one))
-    return LineChunk(documents)
+        yield LineChunk([b"[%b]" % one for one in documents])
+        return
+    plain: list[bytes] = []
+    for one in documents:
+        # One batch at a time: what is in it may be much longer than in a line.
+        if opens_batches and b'"messageType"' in one:
+            if plain:
+                yield LineChunk(plain)
+                plain = []
+            chunk = chunk_of(lines_of(one))
+            if chunk.bodies:
+                yield chunk
+        else:
+            plain.append(one)
+    if plain:
+        yield LineChunk(plain)
+
+
+class _In(Enum):
+    """Where the text is, between two documents."""
+
+    NOTHING = 0
+    ARRAY = 1
+    RECORDS = 2
+    REST = 3
+    """In the object that had the records, behind them."""
 
 
 class _Splitter:
-    """Finds where documents end; knows whether it is inside a top-level array."""
+    """Finds where documents end; knows what is around them."""
 
-    def __init__(self) -> None:
-        self._in_array = False
+    def __init__(self, *, records: bool) -> None:
+        self._opens_records = records
+        self._in = _In.NOTHING
 
     def feed(self, text: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
         """Return the documents that are complete, and the rest. `last`: no text follows."""
@@ -112,18 +168,39 @@ class _Splitter:
             at = space.end()
             if at == len(text):
                 return documents, b""
-            first = text[at : at + 1]
-            if first == b"[" and not self._in_array:
-                self._in_array, at = True, at + 1
-                continue
-            if first == b"]" and self._in_array:
-                self._in_array, at = False, at + 1
+            if (bracket := self._bracket(text, at)) is not None:
+                at = bracket
                 continue
             end = _end_of(text, at, last=last)
-            if end < 0:
+            if self._in is _In.REST:
+                if end < 0:
+                    return documents, b"" if last else text[at:]
+            elif end < 0:
                 return documents, text[at:]
-            documents.append(text[at:end])
+            else:
+                documents.append(text[at:end])
             at = end
+
+    def _bracket(self, text: bytes, at: int) -> int | None:
+        """Return where what opens or closes around documents ends; None where a value begins."""
+        first, inside = text[at : at + 1], self._in
+        if inside is _In.NOTHING:
+            if self._opens_records and (opened := _RECORDS.match(text, at)):
+                self._in = _In.RECORDS
+                return opened.end()
+            if first != b"[":
+                return None
+            self._in = _In.ARRAY
+        elif inside is _In.REST:
+            if first not in (b"}", b":"):
+                return None
+            if first == b"}":
+                self._in = _In.NOTHING
+        elif first != b"]":
+            return None
+        else:
+            self._in = _In.NOTHING if inside is _In.ARRAY else _In.REST
+        return at + 1
 
 
 def _end_of(text: bytes, at: int, *, last: bool) -> int:

@@ -13,7 +13,7 @@ import time
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
+from itertools import chain, repeat
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -30,8 +30,8 @@ LINE_BYTES_MAX = 256 * 2**20
 NO_FAULTS: Mapping[int, PermanentFault] = MappingProxyType({})
 
 _EXPORTED = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?)Z[ \t](?=\s*[{\[])")
-_SUBSCRIPTION = re.compile(rb'\s*\{\s*"messageType"\s*:\s*"(DATA|CONTROL)_MESSAGE"')
-_GLUED = re.compile(rb"\}[ \t]*\{")
+_SUBSCRIPTION = re.compile(rb'"messageType"\s*+:\s*+"(?:DATA|CONTROL)_MESSAGE"')
+GLUED = re.compile(rb"\}[ \t]*\{")
 # What decides where a document ends: braces, and strings, which may contain braces.
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 
@@ -77,10 +77,13 @@ class LineChunk(NamedTuple):
         return f"LineChunk({len(self.bodies)} lines)"
 
 
-def split_lines(pieces: Iterator[bytes], name: str) -> Iterator[LineChunk]:
+def split_lines(
+    pieces: Iterator[bytes], name: str, *, opens_batches: bool = True
+) -> Iterator[LineChunk]:
     """Yield the records of an archive's content, by chunks. Raises Sqs2pgError `archive_line`.
 
-    Usual lines are passed on as they are, white space around them included.
+    Usual lines are passed on as they are, white space around them included. `opens_batches`: the
+    events of a subscription's batch are records, else the batch is one.
     """
     native = extension()
     usual_lines = native.split_usual_lines if native else split_usual_lines
@@ -88,7 +91,7 @@ def split_lines(pieces: Iterator[bytes], name: str) -> Iterator[LineChunk]:
         if bodies := usual_lines(raw):
             yield LineChunk(bodies, size=len(raw))
         else:
-            chunk = chunk_of(odd_lines(raw))
+            chunk = chunk_of(odd_lines(raw, opens_batches=opens_batches))
             if chunk.bodies:
                 yield chunk
 
@@ -118,18 +121,36 @@ def split_usual_lines(raw: bytes) -> Sequence[bytes] | None:
 def _is_plain(raw: bytes) -> bool:
     # Flat objects: each brace that closes one ends a line, or all but the last one do.
     ends = raw.count(b"}\n") + raw.endswith(b"}")
-    glued = raw.count(b"}") != ends and _GLUED.search(raw)
+    glued = raw.count(b"}") != ends and GLUED.search(raw)
     return not glued and b'"messageType"' not in raw
 
 
-def odd_lines(raw: bytes) -> Iterator[Line]:
+def odd_lines(raw: bytes, *, opens_batches: bool = True) -> Iterator[Line]:
     """Yield the records of whole lines of any form."""
     for physical in raw.split(b"\n"):
         line = physical.strip()
-        if line[:1] == b"{" and not _GLUED.search(line) and not _SUBSCRIPTION.match(line):
+        if not line:
+            continue
+        for one in _documents(line):
+            if opens_batches:
+                yield from lines_of(*one)
+            else:
+                yield one
+
+
+def lines_in(chunks: Iterable[LineChunk]) -> Iterator[Line]:
+    """Yield the records of chunks one by one."""
+    for chunk in chunks:
+        times = repeat(None) if chunk.times is None else chunk.times
+        for body, sent_ms in zip(chunk.bodies, times, strict=False):
+            yield Line(body, sent_ms)
+
+
+def physical_lines(pieces: Iterator[bytes], name: str) -> Iterator[Line]:
+    """Yield the lines of text of any form, without feeds. Raises Sqs2pgError `archive_line`."""
+    for raw in _without_mark(_whole_lines(pieces, name)):
+        for line in raw.removesuffix(b"\n").split(b"\n"):
             yield Line(line, None)
-        elif line:
-            yield from _records(line)
 
 
 def _whole_lines(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
@@ -163,15 +184,17 @@ def too_long(name: str) -> Sqs2pgError:
     )
 
 
-def _records(line: bytes) -> Iterator[Line]:
-    if (exported := _EXPORTED.match(line)) and (stamp := _time(exported[1])):
-        sent_ms = _bounded(round(stamp.timestamp() * 1000))
-        yield Line(line[exported.end() :], sent_ms)
-    elif line[:1] == b"{" and _GLUED.search(line):
-        for document in _split(line):
-            yield from lines_of(document)
+def _documents(line: bytes) -> Iterator[Line]:
+    """Yield the documents of a line, and the time that an export put in front."""
+    if line[:1] != b"{":
+        if (exported := _EXPORTED.match(line)) and (stamp := _time(exported[1])):
+            yield Line(line[exported.end() :], _bounded(round(stamp.timestamp() * 1000)))
+        else:
+            yield Line(line, None)
+    elif GLUED.search(line):
+        yield from (Line(document, None) for document in _split(line))
     else:
-        yield from lines_of(line)
+        yield Line(line, None)
 
 
 def _time(stamp: bytes) -> datetime | None:
@@ -190,22 +213,33 @@ def _bounded(sent_ms: int) -> int | None:
     return sent_ms if 0 <= sent_ms < (time.time() + AHEAD_S) * 1000 else None
 
 
-def lines_of(line: bytes) -> Iterator[Line]:
-    """Yield the events of a document that is a batch of a subscription, else the document."""
-    kind = _SUBSCRIPTION.match(line)
-    if kind is None:
-        yield Line(line, None)
+def lines_of(document: bytes, sent_ms: int | None = None) -> Iterator[Line]:
+    """Yield the events of a document that is a batch of a subscription, else the document.
+
+    A batch's control messages are no events. An event has its own time.
+    """
+    if document[:1] != b"{" or not _SUBSCRIPTION.search(document):
+        yield Line(document, sent_ms)
         return
-    if kind[1] == b"CONTROL":
-        return
+    found = [Line(document, sent_ms)]  # the decoder will say what is wrong with it
     try:
-        events = msgspec.json.decode(line)["logEvents"]
-        found = [
-            Line(event["message"].encode(), _bounded(int(event["timestamp"]))) for event in events
-        ]
+        batch = msgspec.json.decode(document)
+        if batch["messageType"] == "CONTROL_MESSAGE":
+            found = []
+        elif batch["messageType"] == "DATA_MESSAGE":
+            found = [
+                Line(event["message"].encode(), _bounded(int(event["timestamp"])))
+                for event in batch["logEvents"]
+            ]
     except _NO_BATCH:
-        found = [Line(line, None)]  # the decoder will say what is wrong with it
+        pass
     yield from found
+
+
+def is_batch(head: bytes) -> bool:
+    """Whether content that begins so is a batch of a subscription, or several."""
+    text = head.removeprefix(BOM_UTF8).lstrip()
+    return text[:1] == b"{" and _SUBSCRIPTION.search(text) is not None and b'"logEvents"' in text
 
 
 def _split(line: bytes) -> Iterator[bytes]:

@@ -3,7 +3,8 @@
 The format is recognised from the content: plain, gzip and zstd around it; one JSON document per
 line; documents one after the other without line feeds (Firehose) or over several lines; arrays;
 `2026-01-02T03:04:05.678Z {…}` lines (CloudWatch export); CloudWatch subscription envelopes
-(`DATA_MESSAGE`), whose events become lines; Parquet. CSV is known by its name.
+(`DATA_MESSAGE`), whose events become lines; CloudTrail's `Records`; Parquet. CSV is known by its
+name, space-separated text has to be declared.
 
 Bounded: some pieces and one record in memory at a time. A record that is no JSON is passed on; the
 decoder refuses it.
@@ -14,22 +15,27 @@ from __future__ import annotations
 import hashlib
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
-from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
-from sqs2pg.errors import PermanentFault, SettingsError, Sqs2pgError
-from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
+from sqs2pg.errors import PermanentFault, SettingsError
+from sqs2pg.mapping.envelope.first_bytes import format_of
 from sqs2pg.mapping.ledger_key import DAY_MS, today
 from sqs2pg.message import MessageAttribute
-from sqs2pg.pipeline.archive_check import LAYERS_MAX, check_format, format_refusal, too_deep
+from sqs2pg.pipeline.archive_check import format_refusal
+from sqs2pg.pipeline.archive_compression import PIECE, begun, decompressed
 from sqs2pg.pipeline.archive_csv import split_csv
-from sqs2pg.pipeline.archive_documents import HEAD_BYTES, are_documents, split_documents
+from sqs2pg.pipeline.archive_documents import (
+    HEAD_BYTES,
+    are_documents,
+    are_glued,
+    are_records,
+    split_documents,
+)
 from sqs2pg.pipeline.archive_identity import (
     EPOCH,
     date_in,
@@ -37,23 +43,25 @@ from sqs2pg.pipeline.archive_identity import (
     object_digest,
     object_sent_ms,
 )
-from sqs2pg.pipeline.archive_lines import AHEAD_S, Line, LineChunk, split_lines
+from sqs2pg.pipeline.archive_lines import (
+    AHEAD_S,
+    Line,
+    LineChunk,
+    is_batch,
+    lines_in,
+    physical_lines,
+    split_lines,
+)
 from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_parquet import split_parquet
+from sqs2pg.pipeline.archive_space import split_space
 from sqs2pg.pipeline.archive_stdin import NAME as STDIN
 from sqs2pg.pipeline.archive_stdin import Spool
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-_PIECE = 2**20
-_PACKED = 2**15
 _COPIES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
 """What compressors append to the name of the file that they leave or replace."""
 
-ArchiveFormat = Literal["auto", "json", "csv", "parquet"]
+ArchiveFormat = Literal["auto", "json", "csv", "parquet", "space"]
 
 
 class Archive(NamedTuple):
@@ -76,10 +84,6 @@ class Archive(NamedTuple):
     """The version id of an object, in a bucket that keeps versions."""
 
 
-class ArchiveDamaged(Sqs2pgError):
-    """An archive is cut off, or is not what its first bytes say."""
-
-
 class ArchiveForm(NamedTuple):
     """What settings and command line say about archives."""
 
@@ -90,9 +94,15 @@ class ArchiveForm(NamedTuple):
     takes_objects: bool = True
     """The mapping reads an object as a message. Without it each gets an array around it."""
     kinds: Mapping[str, str] = MappingProxyType({})
-    """What the mapping takes from columns of a CSV file (`archive_csv.split_csv`)."""
+    """What the mapping takes from columns (`archive_columns.Columns`)."""
+    columns: tuple[str, ...] = ()
+    """Their names, where the first line of CSV or space-separated text does not have them."""
+    reads: frozenset[str] = frozenset()
+    """Names at the top of a document that the mapping reads. What it reads by itself is not opened:
+    `Records` of CloudTrail, `logEvents` of CloudWatch."""
     bytes_max: int = 0
-    """Bytes of an archive of any layout but lines and CSV, decompressed; 0: no bound."""
+    """Bytes of an array, of documents over several lines, of `Records` and of Parquet,
+    decompressed; 0: no bound."""
 
 
 ANY_FORM = ArchiveForm()
@@ -100,19 +110,19 @@ ANY_FORM = ArchiveForm()
 
 def form_for(
     is_readable: Callable[[bytes], bool],
-    kinds: Mapping[str, str],
+    form: ArchiveForm,
     *,
-    format: ArchiveFormat = "auto",  # noqa: A002  as the option is called
+    format: ArchiveFormat | None = None,  # noqa: A002  as the option is called
     bytes_max: int = 0,
 ) -> ArchiveForm:
     """Return how archives are read for a mapping. `is_readable`: whether it can read the form of a
-    line. A backfill and the notifications of S3 both read their objects so.
+    line; `form`: what the settings say; a `format` wins over theirs. A backfill and the
+    notifications of S3 both read their objects so.
     """
-    return ArchiveForm(
-        format,
+    return form._replace(
+        format=format or form.format,
         keeps_arrays=is_readable(b"[{}]"),
         takes_objects=is_readable(b"{}"),
-        kinds=kinds,
         bytes_max=bytes_max,
     )
 
@@ -132,10 +142,8 @@ class Reader:
 
     def lines(self) -> Iterator[Line]:
         """Yield each record, without white space around it. Raises as `chunks`."""
-        for chunk in self.chunks():
-            times = repeat(None) if chunk.times is None else chunk.times
-            for body, sent_ms in zip(chunk.bodies, times, strict=False):
-                yield Line(body.strip(), sent_ms)
+        for body, sent_ms in lines_in(self.chunks()):
+            yield Line(body.strip(), sent_ms)
 
     def chunks(self, first: int = 0) -> Iterator[LineChunk]:
         """Yield the records from number `first` on, many at once; none is empty.
@@ -144,7 +152,7 @@ class Reader:
         `payload_too_large` beyond the form's bound.
         """
         name = self.archive.name
-        start, pieces = _begun(self._counted())
+        start, pieces = begun(self._counted())
         asked = self._form.format
         if format_of(start) == "Parquet" and start[:4] == b"PAR1" and asked in ("auto", "parquet"):
             self.is_lines = False
@@ -158,18 +166,40 @@ class Reader:
         content = decompressed(pieces, name)
         if asked == "csv" or (asked == "auto" and _is_csv(name)):
             self.is_lines = False
-            chunks = split_csv(content, name, self._form.kinds)
+            chunks = split_csv(content, name, self._form.kinds, self._form.columns)
+        elif asked == "space":
+            chunks = self._of_text(content)
         else:
             chunks = self._of_json(content)
         yield from _after(chunks, first)
 
     def _of_json(self, content: Iterator[bytes]) -> Iterator[LineChunk]:
         name, form = self.archive.name, self._form
-        head, content = _begun(content, HEAD_BYTES)
-        if are_documents(head, keeps_arrays=form.keeps_arrays):
-            self.is_lines = False
-            return split_documents(self._bounded(content), name, wrapped=not form.takes_objects)
-        return split_lines(content, name)
+        head, content = begun(content, HEAD_BYTES)
+        head = head[:HEAD_BYTES]  # the same at every reading, wherever the pieces end
+        opens_batches = "logEvents" not in form.reads
+        records = "Records" not in form.reads and are_records(head)
+        self.is_lines = not (records or are_documents(head, keeps_arrays=form.keeps_arrays))
+        if self.is_lines and not are_glued(head):
+            return split_lines(content, name, opens_batches=opens_batches)
+        return split_documents(
+            content if self.is_lines else self._bounded(content),
+            name,
+            wrapped=not form.takes_objects,
+            records=records,
+            opens_batches=opens_batches,
+        )
+
+    def _of_text(self, content: Iterator[bytes]) -> Iterator[LineChunk]:
+        """Yield records of space-separated text, also from batches of a subscription."""
+        name, form = self.archive.name, self._form
+        head, content = begun(content, HEAD_BYTES)
+        lines = (
+            lines_in(split_documents(content, name))
+            if is_batch(head[:HEAD_BYTES])
+            else physical_lines(content, name)
+        )
+        return split_space(lines, name, form.kinds, form.columns)
 
     def _bounded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         left = self._form.bytes_max
@@ -346,7 +376,7 @@ def _in_s3(url: str, store: Objects | None) -> Iterator[Archive]:
 def _file_pieces(file: Path) -> Iterator[bytes]:
     try:
         with file.open("rb") as stream:
-            while piece := stream.read(_PIECE):
+            while piece := stream.read(PIECE):
                 yield piece
     except OSError as error:
         raise _unreadable(file, error) from None
@@ -356,73 +386,6 @@ def _unreadable(file: Path, error: OSError) -> SettingsError:
     return SettingsError(
         f"{file} cannot be read: {error.strerror}", hint="check the path and its permissions"
     )
-
-
-def decompressed(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Yield the content of all compressions around it. Raises ArchiveRefused for another format."""
-    for _ in range(LAYERS_MAX + 1):
-        start, pieces = _begun(pieces)
-        kind = format_of(start)
-        if kind == "gzip":
-            pieces = _unpacked(lambda: zlib.decompressobj(wbits=31), pieces, name)
-        elif kind == "zstd":
-            pieces = _unpacked(zstd.ZstdDecompressor, pieces, name)
-        else:
-            check_format(start, name)
-            return pieces
-    raise too_deep(name)
-
-
-def _begun(pieces: Iterator[bytes], enough: int = ENOUGH) -> tuple[bytes, Iterator[bytes]]:
-    """Return the first bytes, enough to tell the format, and all pieces, these bytes included."""
-    start = b""
-    damage: ArchiveDamaged | None = None
-    try:
-        while len(start) < enough and (piece := next(pieces, b"")):
-            start += piece
-    except ArchiveDamaged as found:
-        damage = found
-
-    def again() -> Iterator[bytes]:
-        if start:
-            yield start
-        if damage is not None:
-            raise damage
-        yield from pieces
-
-    return start, again()
-
-
-def _starts(piece: bytes) -> range:
-    return range(0, len(piece), _PACKED)
-
-
-def _unpacked(make: Any, packed: Iterator[bytes], name: str) -> Iterator[bytes]:
-    # In small pieces: what follows a member is copied, and Firehose puts many into one object.
-    pieces = (piece[at : at + _PACKED] for piece in packed for at in _starts(piece))
-    member: Any = make()
-    left = next(pieces)
-    while True:
-        try:
-            out = member.decompress(left, _PIECE)
-        except (zlib.error, zstd.ZstdError):
-            out = None
-        if out is None:
-            raise _damaged(name)
-        if out:
-            yield out
-        if member.eof:
-            left = member.unused_data or next(pieces, b"")
-            if not left:
-                return
-            member = make()
-            continue
-        # zlib returns the input that it did not use; zstd keeps it, and says if it needs more.
-        left = getattr(member, "unconsumed_tail", b"")
-        if not left and (not hasattr(member, "needs_input") or member.needs_input):
-            left = next(pieces, b"")
-            if not left and not out:
-                raise _damaged(name)
 
 
 def line_ms(archive: Archive, day: date | None) -> int:
@@ -454,11 +417,3 @@ def day_ms(day: date) -> int:
             hint="give an earlier one with --date: it dates the lines that have no time",
         )
     return (day - EPOCH).days * DAY_MS
-
-
-def _damaged(name: str) -> ArchiveDamaged:
-    return ArchiveDamaged(
-        f"{name} is damaged or cut off",
-        code="archive_damaged",
-        hint="its lines up to there are written; replace the file and run the same command again",
-    )

@@ -17,7 +17,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from datetime import date
-from types import MappingProxyType
 
 import msgspec
 import structlog
@@ -32,6 +31,7 @@ from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form
 from sqs2pg.pipeline.archive_lines import LineChunk
 from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_reader import (
+    ANY_FORM,
     Archive,
     ArchiveForm,
     ArchiveFormat,
@@ -49,8 +49,6 @@ TRIES_MAX = 12
 """Attempts at one batch, over some minutes, before a run ends. The next run goes on from there."""
 CLAIM_WAIT_S = 5.0
 """How long a run waits for one that has the archive: it may have been killed a moment ago."""
-
-NO_KINDS: Mapping[str, str] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -85,16 +83,16 @@ class Backfill:
         store: Objects | None = None,
         claim_wait_s: float = CLAIM_WAIT_S,
         begun: Callable[[], Awaitable[None]] | None = None,
-        format: ArchiveFormat = "auto",  # noqa: A002  as the option is called
-        kinds: Mapping[str, str] = NO_KINDS,
+        format: ArchiveFormat | None = None,  # noqa: A002  as the option is called
+        form: ArchiveForm = ANY_FORM,
     ) -> None:
         """`session` is the run's own: it holds the claim. `batch_lines` is the size of the queue's
         batches. `day` dates the lines that have no time of their own; without it their archive's
         day does. `begun` is awaited once it is known how many lines of an archive are committed,
-        before the next one is written. `format` and `kinds` are those of `ArchiveForm`.
+        before the next one is written. `form`: what the settings say about archives; `format` wins
+        over its own.
         """
-        self._format = format
-        self._kinds = kinds
+        self._form = form if format is None else form._replace(format=format)
         self._session = session
         self._processor = processor
         self._pipeline = pipeline
@@ -246,7 +244,7 @@ class Backfill:
 
     def form(self) -> ArchiveForm:
         """Return what mapping and command line say about archives."""
-        return archive_reader.form_for(self._is_readable, self._kinds, format=self._format)
+        return archive_reader.form_for(self._is_readable, self._form)
 
     async def _write_batch(
         self, progress: BackfillProgress, batch: LineBatch, line: int, ahead: EncodedAhead | None

@@ -5,7 +5,6 @@ Shared by the writers of a process. No I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -14,6 +13,7 @@ from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.mapping.envelope.s3_event import Notification, read_notification
 from sqs2pg.message import Message
 from sqs2pg.pipeline.archive_objects import Objects
+from sqs2pg.pipeline.archive_reader import ArchiveForm
 from sqs2pg.pipeline.object_reader import ChunkSize
 from sqs2pg.settings import EnvelopeSettings
 
@@ -33,14 +33,14 @@ class ObjectSource:
         store: Objects,
         settings: EnvelopeSettings,
         chunk: ChunkSize,
-        kinds: Mapping[str, str],
+        form: ArchiveForm,
     ) -> None:
-        """`chunk`: what one transaction takes at most. `kinds`: that of `ArchiveForm`."""
+        """`chunk`: what one transaction takes at most. `form`: what the settings say of objects."""
         self.store = store
         self.chunk = chunk
-        self.kinds = kinds
+        self.form = form
         self.bytes_max = settings.s3_bytes_max
-        """Of an object of any layout but lines, decompressed."""
+        """That of `ArchiveForm`."""
         self.pool = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="s3")
         self._removed = settings.s3_removed
         self._envelope = Envelope(settings.of_notifications)

@@ -155,7 +155,7 @@ class S3Objects:
             objects,
             self._pipeline,
             size=source.chunk,
-            form=form_for(is_readable, source.kinds, bytes_max=source.bytes_max),
+            form=form_for(is_readable, source.form, bytes_max=source.bytes_max),
             is_readable=is_readable,
         )
         feed = Feed(reader, ready, finished, self._write.encode_ahead, lines_only=lines_only)

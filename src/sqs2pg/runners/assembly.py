@@ -30,7 +30,8 @@ from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
 from sqs2pg.postgres.reject_streak import Streak
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
-from sqs2pg.runners.compile_plan import compile_plan, kinds_of
+from sqs2pg.runners.archive_form import archive_form
+from sqs2pg.runners.compile_plan import compile_plan
 from sqs2pg.runners.connect import Connector, connect, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import About
@@ -208,7 +209,7 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
                 made.processors[0],
                 made.sink_plan.id,
                 batch_lines=settings.sink.batch_rows_max,
-                kinds=kinds_of(settings),
+                form=archive_form(settings),
             )
         finally:
             await record_unknown(session, settings, made.sink_plan.id, made.metrics)

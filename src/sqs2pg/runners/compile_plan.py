@@ -17,7 +17,6 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import budget_of
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
-from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mask.operator import Operator
@@ -35,9 +34,9 @@ from sqs2pg.postgres.key_registry import oldest_version, verify_fingerprints
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.target_copy import TargetTable
+from sqs2pg.runners.archive_form import archive_form
 from sqs2pg.runners.compile_subjects import subject_reader_of
 from sqs2pg.settings import Settings
-from sqs2pg.settings.expression_rules import syntaxes
 from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.seal import ValueSealer
 
@@ -225,22 +224,7 @@ def objects_of(settings: Settings) -> ObjectSource | None:
     # Each writer has one chunk in hand, AHEAD that are ready, and one that is made.
     bytes_max = budget_of(settings).bytes_max // (AHEAD + 2)
     chunk = ChunkSize(BATCHES_AT_ONCE * settings.sink.batch_rows_max, bytes_max)
-    return ObjectSource(ObjectStore(), settings.envelope, chunk, kinds_of(settings))
-
-
-def kinds_of(settings: Settings) -> dict[str, str]:
-    """Return what fields take in JSON, by the names that a CSV file's header can have."""
-    kinds: dict[str, str] = {}
-    for target in settings.targets:
-        for field in target.fields:
-            for source in field.sources:
-                kinds.setdefault(source, json_kind(field))
-    for source in settings.dropped:
-        kinds.setdefault(source, "string")
-    for syntax in syntaxes(settings.targets, settings.filters):
-        for name in syntax.top_names or ():
-            kinds.setdefault(name, "string")
-    return kinds
+    return ObjectSource(ObjectStore(), settings.envelope, chunk, archive_form(settings))
 
 
 def payloads_of(settings: Settings) -> Payloads | None:

@@ -53,10 +53,10 @@ class BackfillWorker:
     """Writes one archive at a time, in an actor's process. Its methods run on its event loop."""
 
     def __init__(
-        self, config: str | None, expected: str, day: date | None, form: ArchiveFormat = "auto"
+        self, config: str | None, expected: str, day: date | None, form: ArchiveFormat | None = None
     ) -> None:
         log.from_environment(supervised=True)
-        self._form: ArchiveFormat = form
+        self._form = form
         self._config = Path(config) if config else None
         self._expected = expected
         self._day = day
@@ -203,7 +203,7 @@ class BackfillDriver:
         *,
         day: date | None = None,
         store: Objects | None = None,
-        format: ArchiveFormat = "auto",  # noqa: A002  as the option is called
+        format: ArchiveFormat | None = None,  # noqa: A002  as the option is called
     ) -> None:
         self._settings = settings
         self._store = store

@@ -302,6 +302,25 @@ class RaySettings(Section, frozen=True):
     ] = 2.0
 
 
+class ArchiveSettings(Section, frozen=True):
+    """`[archive]`: what cannot be told from the bytes of archives and of objects in S3."""
+
+    format: Annotated[
+        Literal["auto", "json", "csv", "parquet", "space"],
+        Meta(
+            description="auto: by the first bytes, CSV by its name; space: fields separated by "
+            "spaces, as in VPC flow logs and the access logs of load balancers"
+        ),
+    ] = "auto"
+    columns: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=256, pattern=JSON_NAME)], ...],
+        Meta(
+            description="names of the columns of csv and space, in order, where the first line "
+            "does not have them; with space, NAME:NAME divides a field at its last colon"
+        ),
+    ] = ()
+
+
 class TelemetrySettings(Section, frozen=True):
     """`[telemetry]`: what is sent elsewhere. All of it is off by default."""
 
@@ -382,6 +401,7 @@ class Settings(Section, frozen=True):
     log: LogSettings = LogSettings()
     aws_lambda: AwsLambdaSettings = AwsLambdaSettings()
     ray: RaySettings = RaySettings()
+    archive: ArchiveSettings = ArchiveSettings()
     explode: Annotated[
         str, Meta(max_length=256, pattern=JSON_NAME, description="an array; a row an element")
     ] = ""

@@ -170,8 +170,8 @@ def test_bad_records_are_set_aside_as_they_stand_with_their_line() -> None:
         (b"id,name,id", "columns 1 and 3 of its header have one name"),
         (b"id;name", "no column of its header is a `source` of the mapping"),
         (b"17,secret", "no column of its header is a `source` of the mapping"),
-        (b'"id', "it has no name"),
-        (b"", "it has no name"),
+        (b'"id', "its first line names no column"),
+        (b"", "its first line names no column"),
     ],
 )
 def test_a_header_that_does_not_name_the_columns_is_refused(header: bytes, says: str) -> None:

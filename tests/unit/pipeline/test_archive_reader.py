@@ -21,9 +21,9 @@ import pytest
 from sqs2pg.errors import SettingsError
 from sqs2pg.pipeline import archive_lines
 from sqs2pg.pipeline.archive_check import ArchiveRefused
+from sqs2pg.pipeline.archive_compression import ArchiveDamaged
 from sqs2pg.pipeline.archive_lines import Line
 from sqs2pg.pipeline.archive_reader import (
-    ArchiveDamaged,
     day_ms,
     find,
     find_all,

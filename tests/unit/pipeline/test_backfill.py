@@ -13,8 +13,8 @@ from sqs2pg.errors import FatalFault, PermanentFault
 from sqs2pg.mapping.ledger_key import LINES_MAX, line_id, line_keys, line_mark
 from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.pipeline.archive_batches import LineBatch, batches, made_ahead
+from sqs2pg.pipeline.archive_compression import ArchiveDamaged
 from sqs2pg.pipeline.archive_lines import LineChunk
-from sqs2pg.pipeline.archive_reader import ArchiveDamaged
 
 DAY_MS = 1_683_331_200_000  # 2023-05-06: lines of an archive without times share one
 

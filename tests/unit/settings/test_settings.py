@@ -78,7 +78,7 @@ def get(settings: Settings, section: str, key: str) -> Any:
     return getattr(getattr(settings, section) if section else settings, key)
 
 
-OF_ANY_TEXTS = ("s3_buckets",)
+OF_ANY_TEXTS = ("s3_buckets", "columns")
 """Lists of texts; one text is a list of it."""
 OF_COLUMNS = ("key", "newer", "update")
 """Texts, or lists of them, that name columns of the mapping."""
@@ -193,7 +193,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     choices = {"unknown_fields": "quarantine", "provider": "file", "subject": "ip", "bind": "h:1"}
     choices |= {"cloudwatch": "off", "unmatched": "drop", "layers": ("sns", "gzip")}
     choices |= {"s3_removed": "quarantine"}
-    choices |= {"s3_buckets": ("one", "two"), "level": "debug", "format": "json"}
+    choices |= dict.fromkeys(OF_ANY_TEXTS, ("one", "two")) | {"level": "debug", "format": "json"}
     choices |= {"mode": "upsert", "key": ("locale", "user_id")}
     choices |= {"newer": "create_date", "update": ("locale",)}
     choices |= {"records": "lines", "partition_every": "day", "partition_by": "create_date"}
@@ -427,7 +427,7 @@ def test_a_source_may_be_any_other_name(write: Write, name: str) -> None:
         ),
         ("unknown_field = 'drop'", "unknown_field", "did you mean unknown_fields?"),
         ("[Sink]\ndsn = 'x'", "Sink", "did you mean sink?"),
-        ("queue = 'x'", "queue", "known: aws_lambda, envelope, example, explode, "),
+        ("queue = 'x'", "queue", "known: archive, aws_lambda, envelope, example, "),
         (FIELD + "sorce = 'x'", "field[0].sorce", "did you mean field[0].source?"),
         (FIELD + FIELD + "colum = 'x'", "field[1].colum", "did you mean field[1].column?"),
         ("[[fields]]\nsource = 'x'", "fields", "did you mean field?"),
@@ -454,7 +454,7 @@ def test_an_unknown_key_of_the_file_names_the_nearest_known_one(
         ("SQS2PG_SORCE__QUEUE", "did you mean SQS2PG_SOURCE__…?"),
         ("SQS2PG_SOURCE_QUEUE", "did you mean SQS2PG_SOURCE__…?"),
         ("SQS2PG_SOURCE", "did you mean SQS2PG_SOURCE__…?"),
-        ("SQS2PG_SINK__DSN__PASSWORD", "known: SQS2PG_AWS_LAMBDA__…, "),
+        ("SQS2PG_SINK__DSN__PASSWORD", "known: SQS2PG_ARCHIVE__…, "),
         ("SQS2PG_UNKNOWN_FIELD", "did you mean SQS2PG_UNKNOWN_FIELDS?"),
         ("SQS2PG_CONFIGG", "did you mean SQS2PG_CONFIG?"),
         ("SQS2PG_KEYS__PSEUDONYM_ROT", "did you mean SQS2PG_KEYS__PSEUDONYM_ROOT?"),

@@ -20,7 +20,8 @@ from sqs2pg.mapping.encoder import NONE_UNREAD
 from sqs2pg.message import Message, Row, TargetLines
 from sqs2pg.pipeline.archive_check import has_form
 from sqs2pg.pipeline.archive_reader import ArchiveForm, form_for
-from sqs2pg.runners.compile_plan import kinds_of, masks_of, payloads_of, read_mapping
+from sqs2pg.runners.archive_form import archive_form
+from sqs2pg.runners.compile_plan import masks_of, payloads_of, read_mapping
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.peek import peek
 
@@ -88,7 +89,7 @@ async def mapping_of(context: Context) -> tuple[MessageMapping, list[str]]:
 
 def form_of(settings: Settings, mapping: MessageMapping) -> ArchiveForm:
     """Return how the archives of a mapping are read, as `backfill` does it."""
-    return form_for(lambda body: has_form(mapping, body), kinds_of(settings))
+    return form_for(lambda body: has_form(mapping, body), archive_form(settings))
 
 
 async def try_messages(
