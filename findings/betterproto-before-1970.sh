@@ -5,9 +5,9 @@
 #   also before 1970. -1.5 s is {-1, -500000000}, 1969-12-31T23:59:59.5Z is {-1, 500000000}.
 #   Source: Protocol Buffers, comments of google/protobuf/duration.proto and timestamp.proto.
 # Seen: the seconds are cut toward zero, the nanos come from Python's microseconds, which are never negative.
-#   -1.5 s is written as {-1, +500000000}, which nobody may write and protobuf 7.36.2 for Python reads as -0.5 s;
-#   -0.5 s becomes +0.5 s. The time above becomes 1970-01-01T00:00:00.5Z, a second late. betterproto itself
-#   reads the same wrong values back, and its JSON is right. Clock differences and old dates are hurt.
+#   -1.5 s is written as {-1, +500000000}, which nobody may write and protobuf 7.36.2 for Python reads as
+#   -0.5 s; -0.5 s becomes +0.5 s. The time above becomes 1970-01-01T00:00:00.5Z, a second late. betterproto
+#   itself reads the same wrong values back, and its JSON is right. Clock differences and old dates are hurt.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -6,8 +6,8 @@
 #   Sources: Apache Parquet format, "Logical Types", "Unsigned Integers"; the README's table of types lists
 #   UINT_8 to UINT_64.
 # Seen: -1294967296, and -9223372036854775803 for 9223372036854775813 from UINT_64. The file is pyarrow
-#   26.0.1's; pyarrow itself and hyparquet 1.33.0 (npm) read what was written. Hashes, IPv4 addresses as numbers and
-#   counters beyond half the range are hurt. Small values are right, so tests pass.
+#   26.0.1's; pyarrow itself and hyparquet 1.33.0 (npm) read what was written. Hashes, IPv4 addresses as numbers
+#   and counters beyond half the range are hurt. Small values are right, so tests pass.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

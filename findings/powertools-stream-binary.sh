@@ -7,8 +7,8 @@
 #   Sources: the package, TypeDeserializer and StreamRecord; Amazon DynamoDB API Reference, AttributeValue, B
 #   and BS (in JSON, base64 text).
 # Seen: the value is handed on as it came: str, and a set of str for BS. boto3 1.44.8's serializer makes S and
-#   SS of it, so a function that copies items from a stream to another table changes their types, and a key of type
-#   B is refused or not found. Numbers, sets and maps of the same image are right.
+#   SS of it, so a function that copies items from a stream to another table changes their types, and a key of
+#   type B is refused or not found. Numbers, sets and maps of the same image are right.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
