@@ -13,6 +13,7 @@ import pytest
 from sqs2pg.cli.quarantine import replay_selected
 from sqs2pg.errors import SettingsError
 from sqs2pg.message import Message, Outcome, RowChanges, SystemAttributes
+from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.runners.pipeline import Pipeline
@@ -334,3 +335,111 @@ async def test_a_batch_adds_nothing_to_the_catalog(pipeline: Assemble, database:
             await write(ready, order("a", version))
         await session.execute(flush)
         assert rows(database, catalog) == before
+
+
+DELETES = UPSERT | {"delete_when": {"field": "op", "equals": "delete"}}
+TOMBSTONES = "SELECT target, length(key), version::text FROM sqs2pg.tombstone ORDER BY 3"
+
+
+def delete(id_: str, version: int | None) -> str:
+    return json.dumps({"id": id_, "version": version, "op": "delete"})
+
+
+async def test_an_older_version_does_not_bring_a_deleted_row_back(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(
+        database, "ALTER TABLE orders ALTER state SET NOT NULL"
+    )  # a tombstone has no more than a key
+    async with pipeline(sink=DELETES, field=FIELDS) as ready:
+        await write(ready, order("a", 1, "new"), order("b", 5, "new"))
+        outcomes, done = await write(ready, delete("a", 3), delete("b", 5), delete("c", 2))
+        assert outcomes == [Outcome.WRITTEN] * 3
+        assert done == RowChanges(deleted=1, superseded=2)  # of equal versions the row stays
+        late = order("a", 2, "late"), order("a", 3, "equal"), order("c", 1, "late")
+        for body in (*late, order("a", None, "lost")):
+            assert (await write(ready, body))[1] == RowChanges(superseded=1)
+        assert rows(database, ALL) == [("b", 5, "new", None)]
+        assert rows(database, TOMBSTONES) == [
+            ("public.orders", 16, "2"),
+            ("public.orders", 16, "3"),
+            ("public.orders", 16, "5"),
+        ]
+        assert (await write(ready, order("a", 4, "again")))[1] == RowChanges(inserted=1)
+        many = [
+            order("d", 1, "x"),
+            delete("d", 2),
+            delete("a", 5),
+            order("a", 6, "x"),
+            delete("e", 1),
+        ]
+        assert (await write(ready, *many))[1] == RowChanges(updated=1, superseded=4)
+        assert (await write(ready, order("d", 1, "x")))[1] == RowChanges(superseded=1)
+        assert rows(database, ALL) == [("a", 6, "x", None), ("b", 5, "new", None)]
+        assert await balanced(database, ready.sink_plan.id)
+        assert rows(database, "SELECT count(*) FROM sqs2pg.key_guard") == [(0,)]
+        assert not [
+            key
+            for (key,) in rows(database, "SELECT encode(key, 'escape') FROM sqs2pg.tombstone")
+            if key in "abcde"
+        ]
+
+
+async def test_without_newer_a_tombstone_deletes_and_is_not_kept(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(sink=DELETES | {"newer": ""}, field=FIELDS) as ready:
+        await write(ready, order("a", 1), order("b", 1))
+        assert (await write(ready, delete("a", 0)))[1] == RowChanges(deleted=1)
+        assert (await write(ready, order("a", 1)))[1] == RowChanges(inserted=1)
+        assert rows(database, TOMBSTONES) == []
+        assert await balanced(database, ready.sink_plan.id)
+
+
+@pytest.mark.parametrize(
+    ("when", "gone", "stays"),
+    [
+        ({"field": "op", "any_of": ["d", 7, True]}, ["d", 7, True, 7.0], ["e", 8, "7", None, 1]),
+        ({"field": "meta.gone['at']", "exists": True}, [{"gone": {"at": 1}}], [{"gone": 1}, None]),
+        ({"field": "op", "exists": False}, [None], ["x", 0, False]),
+        ({"expression": "op && (op == 'd' || contains(op, 'x'))"}, ["d", "ax"], ["e"]),
+        ({"field": "op", "equals": "a`\\'"}, ["a`\\'"], ["a`"]),
+    ],
+)
+async def test_what_deletes_is_said_as_in_a_route(
+    pipeline: Assemble, database: str, when: dict[str, Any], gone: list[Any], stays: list[Any]
+) -> None:
+    async with pipeline(sink=UPSERT | {"delete_when": when}, field=FIELDS) as ready:
+        named = "meta" if "meta" in when.get("field", "") else "op"
+        ids = [f"k{number}" for number in range(len(gone) + len(stays))]
+        absent = {"op": "y" if when.get("exists") is False else None}
+        await write(ready, *(order(id_, 1, **absent) for id_ in ids))
+        assert len(rows(database, ALL)) == len(ids)
+        bodies = [order(i, 2, **{named: v}) for i, v in zip(ids, [*gone, *stays], strict=True)]
+        outcomes, done = await write(ready, *bodies)
+        assert set(outcomes) == {Outcome.WRITTEN}
+        assert done == RowChanges(updated=len(stays), deleted=len(gone))
+        assert [row[0] for row in rows(database, ALL)] == ids[len(gone) :]
+
+
+async def test_a_tombstone_ends_with_its_retention(pipeline: Assemble, database: str) -> None:
+    async with pipeline(sink=DELETES | {"tombstone_retention_days": 3}, field=FIELDS) as ready:
+        await write(ready, delete("a", 9), delete("b", 9))
+        rows(database, "UPDATE sqs2pg.tombstone SET deleted_at = now() - interval '71 hours'")
+        async with opened(ready.settings) as session:
+            assert (await maintain(session, ready.sink_plan.id))["tombstones_dropped"] == 0
+            rows(database, "UPDATE sqs2pg.tombstone SET deleted_at = now() - interval '73 hours'")
+            assert (await maintain(session, ready.sink_plan.id))["tombstones_dropped"] == 2
+        assert (await write(ready, order("a", 1)))[1] == RowChanges(inserted=1)
+
+
+async def test_a_masked_key_is_remembered_by_its_cleartext(
+    pipeline: Assemble, database: str
+) -> None:
+    """So its mark is the same after a rotation, which gives the same key another token."""
+    fields = [FIELDS[0] | {"mask": "pseudonymize"}, *FIELDS[1:]]
+    async with pipeline(sink=DELETES, field=FIELDS) as ready:
+        await write(ready, delete("a", 9))
+    rows(database, "TRUNCATE orders")
+    async with pipeline(sink=DELETES, field=fields) as ready:
+        assert (await write(ready, order("a", 1), order("b", 1)))[1] == RowChanges(1, superseded=1)

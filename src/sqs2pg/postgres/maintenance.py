@@ -72,6 +72,13 @@ async def _drop_undated(session: Session) -> int:
     return total
 
 
+async def _drop_tombstones(session: Session) -> int:
+    total = 0
+    while count := (await session.execute("SELECT sqs2pg.drop_tombstones()"))[0][0]:
+        total += count
+    return total
+
+
 async def _compact_tally(session: Session) -> int:
     merged: int
     [(merged,)] = await session.execute("SELECT sqs2pg.compact_tally()")
@@ -82,5 +89,6 @@ _STEPS: dict[str, Callable[[Session], Awaitable[int]]] = {
     "days_attached": _attach_days,
     "days_dropped": _drop_days,
     "entries_forgotten": _drop_undated,
+    "tombstones_dropped": _drop_tombstones,
     "tally_rows_merged": _compact_tally,
 }

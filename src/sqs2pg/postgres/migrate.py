@@ -393,6 +393,6 @@ async def target_tables(
         names = tuple(field.column for field in target.fields)
         with readable(table):
             name = await resolve_table(session, table)
-        merge = await read_merge(session, target)
+        merge = await read_merge(session, target, name or "")
         tables.append(TargetTable(table, names, name or "", merge))
     return tables, matched

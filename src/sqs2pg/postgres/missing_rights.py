@@ -46,6 +46,9 @@ SELECT privilege || ' on ' || string_agg(quote_ident(attname), ', ' ORDER BY att
               string_agg(quote_ident(attname), ', ' ORDER BY attnum), name, current_user)
 FROM refused GROUP BY name, privilege
 UNION ALL
+SELECT 'DELETE', format('GRANT DELETE ON %%s TO %%I', t.name, current_user) FROM target t
+WHERE %s AND NOT has_table_privilege(t.oid, 'DELETE')
+UNION ALL
 SELECT 'EXECUTE on ' || p.oid::regprocedure::text || ', which ' || min(u.name) || ' calls',
        format('GRANT EXECUTE ON FUNCTION %%s TO %%I', p.oid::regprocedure, current_user)
 FROM users u
@@ -81,7 +84,8 @@ async def missing_rights(session: Session, target: TargetTable) -> list[MissingR
     """Return what the session's role lacks to write rows into a target. Raises psycopg.Error."""
     needed = [(right, name) for right, names in target.rights.items() for name in names]
     given = [[right for right, _ in needed], [name for _, name in needed]]
-    rows = await session.execute(_MISSING, [target.table, list(target.columns), *given])
+    values = [target.table, list(target.columns), *given, "DELETE" in target.rights]
+    rows = await session.execute(_MISSING, values)
     return [MissingRight(*row) for row in rows]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqs2pg.errors import SettingsError
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.sqlstate import retryable
-from sqs2pg.postgres.state_table import Merge
+from sqs2pg.postgres.state_table import Deletes, Merge
 from sqs2pg.settings import Target
+from sqs2pg.settings.staged_fields import staged_fields
 
 # Without their lengths: the table itself checks them, and they may change while we run. `character`
 # and `bit` would mean a length of one then.
@@ -43,11 +46,12 @@ _KNOWS_OLD = 180_000
 """The first server_version_num with RETURNING old."""
 
 
-async def read_merge(session: Session, target: Target) -> Merge | None:
+async def read_merge(session: Session, target: Target, name: str) -> Merge | None:
     """Return how rows are merged into a target; None where it takes every row.
 
-    The table is there, and the mapping fits it. Raises SettingsError `target_key` where its key has
-    no unique index, TransientFault where the database does not describe it.
+    `name` is the table's in the books. The table is there, and the mapping fits it. Raises
+    SettingsError `target_key` where its key has no unique index, TransientFault where the database
+    does not describe it.
     """
     write = target.write
     if not write.keeps_state:
@@ -77,7 +81,18 @@ async def read_merge(session: Session, target: Target) -> Merge | None:
         write.newer,
         write.keep_if_null,
         knows_old,
+        _deletes(target, types, name),
     )
+
+
+def _deletes(target: Target, types: Mapping[str, str], name: str) -> Deletes | None:
+    staged = [field.column for field in staged_fields(target)]
+    if not staged:
+        return None
+    newer = target.write.newer
+    # Without the collation, which no cast takes.
+    version_type = types[newer].partition(" COLLATE ")[0] if newer else ""
+    return Deletes(name, staged[0], tuple(staged[1:]), version_type)
 
 
 def _not_unique(target: Target, *, partitioned: bool, partitioned_by: list[str]) -> SettingsError:

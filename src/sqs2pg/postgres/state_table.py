@@ -26,6 +26,24 @@ LINE = "sqs2pg_line"
 """The column of a staging table that numbers its lines, in their order."""
 
 
+class Deletes(msgspec.Struct, frozen=True):
+    """How staged lines delete rows."""
+
+    target: str
+    """The table's name in the books."""
+    flag: str
+    """The staged column that says whether a line deletes."""
+    marks: tuple[str, ...]
+    """The staged columns of the marks by which a key is remembered."""
+    version_type: str = ""
+    """The type of the column that orders versions; "": there is none, so nothing is remembered."""
+
+    @property
+    def mark(self) -> str:
+        """SQL: the mark of a line's key, without the prefixes of its parts."""
+        return " || ".join(f"decode(right({quote_identifier(m)}, 32), 'hex')" for m in self.marks)
+
+
 class Merge(msgspec.Struct, frozen=True):
     """How staged lines get into one table. All names are plain; SQL quotes them here."""
 
@@ -42,11 +60,12 @@ class Merge(msgspec.Struct, frozen=True):
     keep_if_null: bool = False
     knows_old: bool = True
     """Whether RETURNING tells an inserted row from an updated one: PostgreSQL 18 and later."""
+    deletes: Deletes | None = None
 
     @property
     def stage(self) -> str:
         """The staging table's name, quoted for SQL."""
-        form = "\0".join((self.table, *self.columns, *self.types, "", *self.key))
+        form = "\0".join((self.table, *self._staged, *self.types, "", *self.key))
         return f"pg_temp.sqs2pg_{hashlib.sha256(form.encode()).hexdigest()[:24]}"
 
     @property
@@ -54,7 +73,15 @@ class Merge(msgspec.Struct, frozen=True):
         """The privileges on the table that a merge needs, with their columns."""
         read = [*self.key, *filter(None, [self.newer]), *(self.update if self.keep_if_null else ())]
         rights = {"INSERT": self.columns, "SELECT": tuple(dict.fromkeys(read))}
-        return rights | ({"UPDATE": self.update} if self.update else {})
+        rights |= {"UPDATE": self.update} if self.update else {}
+        return rights | ({"DELETE": ()} if self.deletes else {})
+
+    @property
+    def _staged(self) -> tuple[str, ...]:
+        """The columns of a line."""
+        if self.deletes is None:
+            return self.columns
+        return (*self.columns, self.deletes.flag, *self.deletes.marks)
 
     def stage_ddl(self) -> str:
         """Return the statement that makes the staging table where the session has none.
@@ -65,6 +92,9 @@ class Merge(msgspec.Struct, frozen=True):
         for name, type_ in zip(self.columns, self.types, strict=True):
             bound = " NOT NULL" if name in self.key else ""
             lines.append(f"{quote_identifier(name)} {type_}{bound}")
+        if self.deletes is not None:
+            lines.append(f"{quote_identifier(self.deletes.flag)} boolean NOT NULL")
+            lines += [f"{quote_identifier(mark)} text NOT NULL" for mark in self.deletes.marks]
         if self.keep_if_null:
             lines.append(f"UNIQUE ({_names(self.key)}, {LINE})")  # for the look at other versions
         made = f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.stage} ({', '.join(lines)})"
@@ -72,16 +102,17 @@ class Merge(msgspec.Struct, frozen=True):
 
     def copy_statement(self) -> str:
         """Return the COPY statement of the lines."""
-        return f"COPY {self.stage} ({_names(self.columns)}) FROM STDIN"
+        return f"COPY {self.stage} ({_names(self._staged)}) FROM STDIN"
 
     def clear(self) -> str:
         """Return the statement that empties the staging table within a transaction."""
         return f"DELETE FROM {self.stage}"
 
     def apply(self) -> str:
-        """Return the statement that merges what is staged.
+        """Return the statements that merge what is staged.
 
-        It gives one row: how many rows were inserted, and how many inserted or updated.
+        They give one row: how many rows were inserted, how many inserted or updated, and how many
+        deleted.
         """
         if not self.update:
             return self._ignore()
@@ -91,24 +122,69 @@ class Merge(msgspec.Struct, frozen=True):
             "" if self.knows_old else f"\nbefore AS MATERIALIZED (SELECT {self._booked()} AS n),"
         )
         first = f"old.{quote_identifier(self.key[0])} IS NULL" if self.knows_old else "true"
-        return f"""WITH newest AS (
+        source = "newest" if self.deletes is None else "live"
+        kept = f"\n    WHERE NOT n.{quote_identifier(self.deletes.flag)}" if self.deletes else ""
+        deleted = "(SELECT count(*) FROM deleted)" if self.deletes else "0"
+        merge = f"""WITH newest AS (
     SELECT DISTINCT ON ({key}) * FROM {self.stage} ORDER BY {key}, {self._newest_first("")}
-),{several}{before}
+),{several}{self._deleting()}{before}
 written AS (
     INSERT INTO {self.table} AS t ({names})
-    SELECT {self._proposed()} FROM newest n{"" if self.knows_old else ", before"}
+    SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
     ORDER BY {_names(self.key, "n.")}
     ON CONFLICT ({key}) DO UPDATE SET {self._changes()}{self._condition()}
     RETURNING {first} AS fresh
 )
-SELECT {self._inserted()}, count(*) FROM written"""
+SELECT {self._inserted()}, count(*), {deleted} FROM written"""
+        return merge if self.deletes is None else self._guarded(merge, self.deletes)
 
-    def changes(self, lines: int, inserted: int, written: int) -> RowChanges:
+    # -- delete_when ------------------------------------------------------------------------
+
+    def _deleting(self) -> str:
+        """Return the queries that delete rows, and remember which versions of them were deleted."""
+        gone = self.deletes
+        if gone is None:
+            return ""
+        flag = quote_identifier(gone.flag)
+        same = " AND ".join(f"t.{name} = n.{name}" for name in map(quote_identifier, self.key))
+        live, noted = "SELECT * FROM newest", ""
+        if self.newer:
+            version, target = quote_identifier(self.newer), quote_literal(gone.target)
+            same += f" AND {self._is_newer('n', 't')}"
+            live = f"""SELECT n.* FROM newest n
+    LEFT JOIN sqs2pg.tombstone b ON b.target = {target} AND b.key = {gone.mark}
+    WHERE b.key IS NULL OR n.{version} > (b.version #>> '{{}}')::{gone.version_type}"""
+            noted = f"""
+noted AS (
+    INSERT INTO sqs2pg.tombstone AS b (target, key, version)
+    SELECT {target}, {gone.mark}, to_jsonb({version}) FROM live
+    WHERE {flag} AND {version} IS NOT NULL ORDER BY 2
+    ON CONFLICT (target, key) DO UPDATE SET version = excluded.version, deleted_at = now()
+),"""
+        return f"""
+live AS MATERIALIZED ({live}),
+deleted AS (
+    DELETE FROM {self.table} t USING live n WHERE n.{flag} AND {same} RETURNING 1
+),{noted}"""
+
+    def _guarded(self, merge: str, gone: Deletes) -> str:
+        """Return a merge during which, and until COMMIT, nobody else merges the same keys.
+
+        Otherwise one writer could delete what it does not see yet, and another insert it.
+        """
+        target, marks = quote_literal(gone.target), f"SELECT {gone.mark} FROM {self.stage}"
+        return f"""INSERT INTO sqs2pg.key_guard (target, key)
+SELECT DISTINCT {target}, {gone.mark} FROM {self.stage} ORDER BY 2 ON CONFLICT DO NOTHING;
+{merge};
+DELETE FROM sqs2pg.key_guard WHERE target = {target} AND key IN ({marks})"""
+
+    def changes(self, lines: int, inserted: int, written: int, deleted: int) -> RowChanges:
         """Return what became of staged lines, from what `apply` returned."""
-        left = lines - written
+        left = lines - written - deleted
         if not self.update:
             return RowChanges(inserted=inserted, ignored=left)
-        return RowChanges(inserted=inserted, updated=written - inserted, superseded=left)
+        updated = written - inserted
+        return RowChanges(inserted, updated, superseded=left, deleted=deleted)
 
     def _ignore(self) -> str:
         key = _names(self.key)
@@ -117,7 +193,7 @@ SELECT {self._inserted()}, count(*) FROM written"""
     SELECT {_names(self.columns)} FROM {self.stage} ORDER BY {key}, {LINE}
     ON CONFLICT ({key}) DO NOTHING RETURNING 1
 )
-SELECT count(*), count(*) FROM written"""
+SELECT count(*), count(*), 0 FROM written"""
 
     def _inserted(self) -> str:
         if self.knows_old:

@@ -115,8 +115,8 @@ class TargetCopy:
         changes = RowChanges(inserted=rows)
         if merge is not None:
             self._staged.add(target)
-            [(inserted, written)] = await session.execute(merge.apply())
-            changes = merge.changes(rows, inserted, written)
+            [(inserted, written, deleted)] = await session.execute(merge.apply())
+            changes = merge.changes(rows, inserted, written, deleted)
         self._changes[target] = self._changes[target].plus(changes)
         return True
 

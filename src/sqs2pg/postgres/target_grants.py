@@ -52,3 +52,5 @@ def _of_ingest(target: Target) -> Iterator[str]:
     yield f"SELECT ({', '.join(quote_identifier(name) for name in columns if name in read)})"
     if updated:
         yield f"UPDATE ({', '.join(map(quote_identifier, updated))})"
+    if write.delete_when:
+        yield "DELETE"

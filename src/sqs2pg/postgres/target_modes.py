@@ -27,6 +27,9 @@ COUNT_ANEW = """WITH counted AS (
 of_pipelines AS (
     UPDATE sqs2pg.pipeline p SET baseline_rows = c.baseline FROM counted c WHERE p.target = %s)
 UPDATE sqs2pg.target t SET baseline_rows = c.baseline FROM counted c WHERE t.target = %s"""
+RECORD_TOMBSTONES = """UPDATE sqs2pg.target t SET tombstone_retention_days = %s
+FROM sqs2pg.pipeline p WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s
+AND t.tombstone_retention_days <> %s"""
 _ACT = "SELECT FROM sqs2pg.record_act('change_mode', %s, 'migrate --change-mode')"
 
 
@@ -40,6 +43,8 @@ async def record_mode(
     where it would be needed, and psycopg.Error.
     """
     name, mode = settings.pipeline_name, target.write.mode
+    days = settings.sink.tombstone_retention_days
+    await session.execute(RECORD_TOMBSTONES, [days, name, resolved, days])
     table = quote_table(target.table)
     recorded = await session.execute(_RECORDED, [name, resolved])
     if not recorded or recorded[0][0] == mode:

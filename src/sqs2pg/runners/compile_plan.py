@@ -10,16 +10,20 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
+from msgspec import structs
 
 from sqs2pg.errors import KeyFault, SettingsError, TransientFault
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import budget_of
+from sqs2pg.mapping.columns import Column, column_for
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import EventKeys
+from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.operator import Operator
+from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
 from sqs2pg.pipeline.archive_batches import AHEAD, BATCHES_AT_ONCE
@@ -36,7 +40,8 @@ from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.runners.archive_form import archive_form
 from sqs2pg.runners.compile_subjects import subject_reader_of
-from sqs2pg.settings import Settings
+from sqs2pg.settings import Settings, Target
+from sqs2pg.settings.staged_fields import staged_fields, with_staged_fields
 from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.seal import ValueSealer
 
@@ -64,7 +69,10 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         """
         settings = self.settings
         vault = ValueSealer(keyring, subject_key) if settings.vault.enabled else None
-        masks = masks_of(settings, keyring)
+        masks = [
+            [*of_fields, *_staged_masks(target, subject_key)]
+            for target, of_fields in zip(settings.targets, masks_of(settings, keyring), strict=True)
+        ]
         plan = Plan(
             encoder=self._encoder(masks, self.columns),
             payloads=payloads_of(settings),
@@ -89,9 +97,10 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         return Compiled(keyring, plan, sink_plan, vault)
 
     def _encoder(self, masks: list[list[Operator | None]], columns: Columns) -> Encoder:
+        targets = zip(self.settings.targets, columns, strict=True)
         return compile_encoder(
-            self.settings,
-            columns,
+            with_staged_fields(self.settings),
+            [_with_staged(target, its_columns) for target, its_columns in targets],
             masks,
             extension(),
             keying="lines" if self.archive else "undated" if self.fifo else "dated",
@@ -160,6 +169,41 @@ async def compile_plan(
         objects=None if archive else objects_of(settings),
     )
     return compiler, compiler.compile(keyring, subject_key)
+
+
+def _with_staged(target: Target, columns: Sequence[Column]) -> list[Column]:
+    """Return a target's columns with those that are staged besides.
+
+    What deletes a row has no more than its key and version: the table says what a row must have.
+    """
+    staged = staged_fields(target)
+    if not staged:
+        return list(columns)
+    return [
+        *(
+            column if column.name in target.write.key else structs.replace(column, nullable=True)
+            for column in columns
+        ),
+        *map(column_for, staged),
+    ]
+
+
+def _staged_masks(target: Target, reference_key: bytes) -> list[Operator | None]:
+    """Return the operators of the staged columns.
+
+    A deleted key is remembered by an HMAC under the key that never rotates, so that an older
+    version is recognised after any rotation.
+    """
+    return [
+        None
+        if field.mask == "keep"
+        else pseudonymize(
+            0,
+            hkdf_sha256(reference_key, f"sqs2pg/1/tombstone/{field.column}".encode()),
+            CANONICAL[field.mask_kind],
+        )
+        for field in staged_fields(target)
+    ]
 
 
 async def read_mapping(

@@ -28,7 +28,7 @@ from sqs2pg.settings.fields import (
     required_sources,
 )
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
-from sqs2pg.settings.routes import Filter, Target, When
+from sqs2pg.settings.routes import Filter, Target
 from sqs2pg.settings.rules import cross_check
 from sqs2pg.settings.sections import (
     DEFAULT_BIND,
@@ -40,6 +40,7 @@ from sqs2pg.settings.sections import (
     TelemetrySettings,
     write_limit_s,
 )
+from sqs2pg.settings.when import When
 
 __all__ = [
     "ATTRIBUTE",

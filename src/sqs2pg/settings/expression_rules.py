@@ -12,8 +12,9 @@ from sqs2pg.mask.registry import properties
 from sqs2pg.settings import source_paths
 from sqs2pg.settings.expressions import Names, Syntax, overlap, parse
 from sqs2pg.settings.fields import DROP, Field
-from sqs2pg.settings.routes import Filter, Target, When, conditions
+from sqs2pg.settings.routes import Filter, Target, conditions
 from sqs2pg.settings.sections import Settings
+from sqs2pg.settings.when import When
 
 
 def check_expressions(settings: Settings) -> None:
@@ -25,6 +26,10 @@ def check_expressions(settings: Settings) -> None:
     for number, route in enumerate(settings.route):
         if route.when:
             _check_when(route.when, f"`when` of route[{number}]")
+    for target in settings.targets:
+        if target.write.delete_when:
+            where = f"`delete_when` of {target.route or 'sink'}"
+            _check_when(target.write.delete_when, where)
     for field in settings.fields:
         if field.expression:
             _check_field(field)

@@ -11,27 +11,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sqs2pg.settings.fields import JSON_NAME, NO_NUL, Constant, Declared, Field, Section
+from sqs2pg.settings.fields import JSON_NAME, NO_NUL, Declared, Field
+from sqs2pg.settings.when import When
 from sqs2pg.settings.write_modes import APPEND, WriteMode
-
-
-class When(Section, frozen=True):
-    """`when` of a route: a field of the record and its conditions, which must all hold; or an
-    expression.
-    """
-
-    field: Annotated[str, Meta(max_length=256, pattern=JSON_NAME)] = ""
-    expression: Annotated[
-        str,
-        Meta(
-            max_length=4096,
-            description="instead of the others: JMESPath; it holds unless its result is false, "
-            "null, or an empty text, array or object",
-        ),
-    ] = ""
-    equals: Constant | None = None
-    any_of: tuple[Constant, ...] = ()
-    exists: bool | None = None
 
 
 class Route(WriteMode, frozen=True):
@@ -101,6 +83,14 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 def conditions(targets: Iterable[Target], filters: Iterable[Filter] = ()) -> list[tuple[When, str]]:
-    """Return each `when` of a mapping and its route, those of filters last."""
-    found = [(target.when, target.route) for target in targets if target.when is not None]
+    """Return each `when` of a mapping and its route, those of filters last.
+
+    A `delete_when` is one, too.
+    """
+    found = [
+        (when, target.route)
+        for target in targets
+        for when in (target.when, target.write.delete_when)
+        if when is not None
+    ]
     return [*found, *((one.when, one.route) for one in filters)]

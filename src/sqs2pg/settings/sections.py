@@ -105,6 +105,15 @@ class SinkSettings(WriteMode, frozen=True):
             description="older partitions and rows are dropped; 0: none. `migrate` records it",
         ),
     ] = 0
+    tombstone_retention_days: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=36_500,
+            description="how long the version of a deleted row is kept, so that an older one does "
+            "not bring it back. `migrate` records it",
+        ),
+    ] = 30
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
     batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
     linger_ms: Annotated[

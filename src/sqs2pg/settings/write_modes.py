@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from sqs2pg.settings.fields import Name, Section
+from sqs2pg.settings.when import When
 
 Mode = Literal["append", "upsert", "ignore"]
 
@@ -43,6 +44,13 @@ class WriteMode(Section, frozen=True):
     keep_if_null: Annotated[
         bool, Meta(description="upsert: a value that is missing leaves the column as it is")
     ] = False
+    delete_when: Annotated[
+        When | None,
+        Meta(
+            description="upsert: the records that delete the row of their key; an older version "
+            "that comes later does not bring it back"
+        ),
+    ] = None
 
     @property
     def keeps_state(self) -> bool:
@@ -58,6 +66,7 @@ class WriteMode(Section, frozen=True):
             newer=self.newer,
             update=self.update,
             keep_if_null=self.keep_if_null,
+            delete_when=self.delete_when,
         )
 
 

@@ -6,12 +6,14 @@ import difflib
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.mask.registry import properties
+from sqs2pg.settings import source_paths
 from sqs2pg.settings.fields import SYSTEM, Field
+from sqs2pg.settings.mask_rules import MASKABLE
 from sqs2pg.settings.routes import Target
 from sqs2pg.settings.sections import Settings
 from sqs2pg.settings.write_modes import APPEND
 
-_OF_UPSERT = ("newer", "update", "keep_if_null")
+_OF_UPSERT = ("newer", "update", "keep_if_null", "delete_when")
 _NUMBERS = {
     "SentTimestamp": 'type = "bigint", or "timestamptz" with format = "epoch_ms"',
     "ApproximateFirstReceiveTimestamp": 'type = "bigint", or "timestamptz" with '
@@ -22,7 +24,10 @@ _NUMBERS = {
 
 
 def check_write_modes(settings: Settings) -> None:
-    """Refuse a mode without what it needs, and what no mode uses. Raises SettingsError."""
+    """Refuse a mode without what it needs, and what no mode uses.
+
+    Raises SettingsError `write_mode`, and `bad_path` for `delete_when`.
+    """
     if settings.routed and settings.sink.write != APPEND:
         raise SettingsError(
             "there are [[route]] tables, and sink has a mode, key or what belongs to them",
@@ -102,6 +107,8 @@ def _check_upsert(place: str, target: Target) -> None:
         )
     if write.newer:
         _check_newer(place, target)
+    if write.delete_when:
+        _check_deletes(place, target)
 
 
 def _check_newer(place: str, target: Target) -> None:
@@ -133,6 +140,28 @@ def _check_newer(place: str, target: Target) -> None:
                 "than 10",
                 code="write_mode",
                 hint=f"set {types} on the [[field]], and let the column be of that type",
+            )
+
+
+def _check_deletes(place: str, target: Target) -> None:
+    if target.write.keep_if_null:
+        raise SettingsError(
+            f"{place} has both keep_if_null and delete_when",
+            code="write_mode",
+            hint="use one of them: a row that is deleted and comes back has nothing to keep",
+        )
+    when = target.write.delete_when
+    if when and when.field:
+        source_paths.compile_sources([when.field])
+    for column in target.write.key:
+        field = _mapped(f"{place}.key", column, target)
+        if field.type not in MASKABLE or field.over_length == "truncate":
+            raise SettingsError(
+                f"{place}.delete_when: the key column {column!r} may have several spellings, and a "
+                "deleted row is remembered by one",
+                code="write_mode",
+                hint="with delete_when a key has the types "
+                f"{', '.join(MASKABLE)}, without over_length",
             )
 
 

@@ -31,6 +31,7 @@ A = {"source": "a", "column": "a"}
 JSONB = A | {"type": "jsonb"}
 IGNORE = "sink.mode = 'ignore'\nsink.key = ['user_id']\n"
 OF_USERS = "sink.mode = 'upsert'\nsink.key = ['user_id']\n"
+DELETES = "sink.delete_when = {field = 'op', equals = 'd'}\n"
 OF_A_KEY = OF_USERS.replace("user_id", "a")
 OF_B = "[[field]]\nsource = 'b'\ncolumn = 'b'\n"
 ROUTE = "[[route]]\ntable = 't'\n[[route.field]]\nsource = 'a'\ncolumn = 'a'\n"
@@ -58,7 +59,7 @@ def keys() -> Iterator[tuple[str, str]]:
     """Every section and key but lists of tables; a key outside any section has section ""."""
     for key, value in msgspec.to_builtins(Settings()).items():
         if isinstance(value, dict):
-            yield from ((key, inner) for inner in value)
+            yield from ((key, inner) for inner in value if inner != "delete_when")  # a table
         elif not isinstance(value, list | tuple):
             yield "", key
 
@@ -242,6 +243,7 @@ def test_any_other_word_for_a_boolean_is_refused(value: str) -> None:
 RANGES = [
     ("sink", "partitions_ahead", 1, 100),
     ("sink", "partition_retention_days", 0, 36_500),
+    ("sink", "tombstone_retention_days", 1, 36_500),
     ("vault", "reveals_per_hour_max", 0, 2**31 - 1),
     ("vault", "people_per_hour_max", 0, 2**31 - 1),
     ("envelope", "decompressed_bytes_max", 1024, 2**31 - 1),
@@ -678,6 +680,12 @@ def test_settings_are_frozen() -> None:
         (OF_USERS + "sink.update = ['nobody']", "sink.update names 'nobody'"),
         (OF_USERS + "sink.update = ['user_id']", "which is in sink.key"),
         (OF_USERS + "sink.partition_by = 'create_date'", "which is not in key"),
+        (IGNORE + DELETES, "sink.delete_when has no effect"),
+        (OF_USERS + "sink.keep_if_null = true\n" + DELETES, "both keep_if_null and delete_when"),
+        (OF_A_KEY + DELETES + FIELD + "type = 'numeric'\n" + OF_B, "may have several spellings"),
+        (OF_A_KEY + DELETES + FIELD + "over_length = 'truncate'\n" + OF_B, "several spellings"),
+        (OF_USERS + "sink.delete_when = {}", "`delete_when` of sink has neither field nor"),
+        (OF_USERS + "sink.delete_when = {field = 'a'}", "`delete_when` of sink has no condition"),
         (OF_A_KEY + FIELD, "an upsert has nothing to change"),
         (OF_A_KEY + FIELD + "mask = 'encrypt'", "does not give equal values equal masks"),
         (OF_A_KEY + FIELD + "mask = 'redact'", "does not give equal values equal masks"),

@@ -49,7 +49,7 @@ async def check_state(context: Context, name: str, target: Target) -> list[Findi
     if not write.keeps_state:
         return []
     try:
-        merge = await read_merge(await context.session(), target)
+        merge = await read_merge(await context.session(), target, target.table)
     except SettingsError as error:
         return [fail(f"{name} key", error.what, error.hint)]
     except TransientFault as fault:

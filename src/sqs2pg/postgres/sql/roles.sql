@@ -34,6 +34,9 @@ BEGIN
         GRANT SELECT (id, key, message_id, pipeline, reason, detail, attempts, sent_at, received_at,
                       sealed_under, replayed_at)
             ON sqs2pg.quarantine TO sqs2pg_ingest;
+        -- State tables. A tombstone may rise to a later version; the guard is empty between batches.
+        GRANT SELECT, INSERT, UPDATE (version, deleted_at) ON sqs2pg.tombstone TO sqs2pg_ingest;
+        GRANT SELECT, INSERT, DELETE ON sqs2pg.key_guard TO sqs2pg_ingest;
         -- The state of processes and archives changes. UPDATE is by column: on a whole table it
         -- would come with the right to lock everybody out of the table.
         GRANT SELECT, INSERT, DELETE, UPDATE (attempt, tried_at) ON sqs2pg.suspect TO sqs2pg_ingest;
@@ -47,7 +50,7 @@ BEGIN
                 left_behind)
             ON sqs2pg.backfill TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(),
-            sqs2pg.drop_undated(), sqs2pg.compact_tally(), sqs2pg.mark_quarantined(uuid[]),
+            sqs2pg.drop_undated(), sqs2pg.drop_tombstones(), sqs2pg.compact_tally(), sqs2pg.mark_quarantined(uuid[]),
             sqs2pg.purge_expired(integer), sqs2pg.record_first_key(text, integer, text),
             sqs2pg.attach_next_period(text), sqs2pg.drop_period(text), sqs2pg.trim_default(text),
             sqs2pg.move_objects(smallint, text[], bigint[], bigint[], boolean[], interval)

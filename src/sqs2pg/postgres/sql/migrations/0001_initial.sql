@@ -74,8 +74,50 @@ CREATE TABLE sqs2pg.target (
     -- What the pipeline's settings say of a row whose key the table has. A filled table gets another
     -- mode only with `migrate --change-mode`, which counts its rows anew.
     mode          text NOT NULL DEFAULT 'append' CHECK (mode IN ('append', 'upsert', 'ignore')),
+    -- `migrate` records it from the settings, for the function that deletes by it.
+    tombstone_retention_days integer NOT NULL DEFAULT 30 CHECK (tombstone_retention_days >= 1),
     PRIMARY KEY (pipeline, target)
 );
+
+-- The rows of state tables that a message has deleted: which version, and a mark of the key, an HMAC
+-- under the key that never rotates. An older version that comes later does not bring the row back.
+CREATE TABLE sqs2pg.tombstone (
+    target     text NOT NULL,               -- schema.table, quoted where SQL requires it
+    key        bytea NOT NULL,              -- 16 bytes for each column of the key
+    version    jsonb NOT NULL,              -- of the target's own type, as JSON
+    deleted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (target, key)
+);
+CREATE INDEX tombstone_deleted_at ON sqs2pg.tombstone (target, deleted_at);
+
+-- The keys that a batch merges, while it does, of targets where rows are deleted. It has a committed
+-- row never: who adds a key waits for whoever added it before, until that transaction ends.
+CREATE UNLOGGED TABLE sqs2pg.key_guard (
+    target text NOT NULL,
+    key    bytea NOT NULL,
+    PRIMARY KEY (target, key)
+);
+
+-- Delete up to 10,000 tombstones that are past the longest retention on record for their target;
+-- return how many were deleted.
+CREATE FUNCTION sqs2pg.drop_tombstones() RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    dropped integer;
+BEGIN
+    DELETE FROM sqs2pg.tombstone WHERE ctid = ANY (ARRAY(
+        SELECT b.ctid FROM sqs2pg.tombstone b
+          JOIN (SELECT t.target, max(t.tombstone_retention_days) AS days
+                  FROM sqs2pg.target t GROUP BY t.target) kept USING (target)
+         WHERE b.deleted_at < now() - kept.days * interval '24 hours'
+         LIMIT 10000 FOR UPDATE OF b SKIP LOCKED));
+    GET DIAGNOSTICS dropped = ROW_COUNT;
+    RETURN dropped;
+END
+$$;
 
 ------------------------------------------------------------------------------------------------
 -- 3. Deliveries: the ledger
