@@ -85,8 +85,8 @@ static int add_layer(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
 
 static int add_wanted(struct plan *Py_UNUSED(plan), PyObject *given, void *to)
 {
-    struct target *target = to;
-    struct wanted *wanted = &target->wanteds[target->wanted];
+    struct condition *when = to;
+    struct wanted *wanted = &when->wanteds[when->wanted];
     Py_ssize_t len;
     int is;
     if (!PyArg_ParseTuple(given, "iy#", &is, &wanted->at, &len))
@@ -95,8 +95,19 @@ static int add_wanted(struct plan *Py_UNUSED(plan), PyObject *given, void *to)
         return refuse();
     wanted->is = (enum shape)is;
     wanted->len = (size_t)len;
-    target->wanted++;
+    when->wanted++;
     return 0;
+}
+
+static int add_filter(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
+{
+    struct condition *when = &plan->filter[plan->filters++];
+    PyObject *wanted;
+    if (!PyArg_ParseTuple(given, "iiO!", &when->slot, &when->exists, &PyTuple_Type, &wanted))
+        return -1;
+    if (!is_within(when->slot, 0, plan->slots))
+        return refuse();
+    return add_all(plan, wanted, WANTED_MAX, add_wanted, when);
 }
 
 static int slots_of(const struct plan *plan, const struct target *target, enum source source)
@@ -217,11 +228,12 @@ static int add_target(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
     struct target *target = &plan->target[plan->targets];
     PyObject *wanted, *columns;
     int mode;
-    if (!PyArg_ParseTuple(given, "iiiiO!O!", &mode, &target->group, &target->slot, &target->exists,
+    struct condition *when = &target->when;
+    if (!PyArg_ParseTuple(given, "iiiiO!O!", &mode, &target->group, &when->slot, &when->exists,
                           &PyTuple_Type, &wanted, &PyTuple_Type, &columns))
         return -1;
     if (!is_within(mode, 0, MODE_COUNT) || !is_within(target->group, -1, plan->groups) ||
-        !is_within(target->slot, 0, mode == CONDITIONAL ? plan->slots : 1) ||
+        !is_within(when->slot, 0, mode == CONDITIONAL ? plan->slots : 1) ||
         !is_within(PyTuple_GET_SIZE(columns), 1, COLUMNS_MAX + 1))
         return refuse();
     target->mode = (enum mode)mode;
@@ -232,7 +244,7 @@ static int add_target(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
         return -1;
     }
     plan->otherwise |= mode == OTHERWISE;
-    if (add_all(plan, wanted, WANTED_MAX, add_wanted, target) < 0)
+    if (add_all(plan, wanted, WANTED_MAX, add_wanted, when) < 0)
         return -1;
     return add_all(plan, columns, COLUMNS_MAX, add_column, target);
 }
@@ -304,13 +316,13 @@ static int add_drops(struct plan *plan, PyObject *given)
 
 int plan_compile(struct plan *plan, PyObject *args)
 {
-    PyObject *nodes, *groups, *targets, *layers, *attributes, *event, *drops;
+    PyObject *nodes, *groups, *targets, *layers, *attributes, *event, *drops, *filters;
     int records;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
+    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!O!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
                           &PyTuple_Type, &targets, &PyTuple_Type, &layers, &plan->forbid_unknown,
                           &plan->drop_unmatched, &records, &plan->slots, &plan->layer_slots,
                           &PyTuple_Type, &attributes, &PyTuple_Type, &event, &PyTuple_Type,
-                          &drops))
+                          &drops, &PyTuple_Type, &filters))
         return -1;
     if (!is_within(records, 0, RECORDS_COUNT) || !is_within(plan->slots, 0, SLOTS_MAX + 1) ||
         !is_within(plan->layer_slots, 0, NAMES_MAX + 1) ||
@@ -329,7 +341,8 @@ int plan_compile(struct plan *plan, PyObject *args)
     }
     if (add_all(plan, groups, GROUPS_MAX, add_group, NULL) < 0 ||
         add_all(plan, nodes, NODES_MAX, add_node, NULL) < 0 || check_tree(plan) < 0 ||
-        add_all(plan, layers, LAYERS_MAX, add_layer, NULL) < 0)
+        add_all(plan, layers, LAYERS_MAX, add_layer, NULL) < 0 ||
+        add_all(plan, filters, FILTERS_MAX, add_filter, NULL) < 0)
         return -1;
     return add_all(plan, targets, TARGETS_MAX, add_target, NULL);
 }

@@ -74,7 +74,7 @@ static void set_login(struct plan *plan)
 {
     plan->node = login_nodes;
     plan->slots = 7;
-    plan->target[0] = (struct target){.group = -1, .exists = -1, .columns = 7, .column = login_columns};
+    plan->target[0] = (struct target){.group = -1, .when.exists = -1, .columns = 7, .column = login_columns};
     login_columns[0].required = 1;
     login_columns[6].missing = MISSING_IS_DAY;
     pseudonymize(&login_columns[2], KIND_IP);
@@ -87,7 +87,7 @@ static void set_order(struct plan *plan)
     plan->slots = 6;
     plan->groups = 1;
     plan->group[0] = (struct group){1, 3};
-    plan->target[0] = (struct target){.group = 0, .exists = -1, .columns = 10, .column = order_columns};
+    plan->target[0] = (struct target){.group = 0, .when.exists = -1, .columns = 10, .column = order_columns};
     order_columns[0].required = 1;
     order_columns[9].missing = MISSING_IS_RECORD_INDEX;
     pseudonymize(&order_columns[1], KIND_TEXT);

@@ -240,12 +240,12 @@ static int write_line(struct run *run, int number, const struct value *element, 
 }
 
 /* Whether a value is one of those that a route wants: 1, 0, or -1 where it is left to Python. */
-static int is_wanted(const struct target *target, const struct value *value)
+static int is_wanted(const struct condition *when, const struct value *value)
 {
     if (value->is == NUMBER && !json_is_whole(value->at, value->len))
         return -1; /* 1.0 is 1 */
-    for (int i = 0; i < target->wanted; i++) {
-        const struct wanted *wanted = &target->wanteds[i];
+    for (int i = 0; i < when->wanted; i++) {
+        const struct wanted *wanted = &when->wanteds[i];
         if (wanted->is != value->is)
             continue;
         if (value->is == TRUE || value->is == FALSE ||
@@ -255,16 +255,25 @@ static int is_wanted(const struct target *target, const struct value *value)
     return 0;
 }
 
-/* Whether a target takes the document: 1, 0, or -1 where it is left to Python. */
-static int takes(const struct run *run, const struct target *target)
+/* Whether a condition holds for the document: 1, 0, or -1 where it is left to Python. */
+static int holds(const struct run *run, const struct condition *when)
 {
-    const struct value *value = &run->work->document[target->slot];
+    const struct value *value = &run->work->document[when->slot];
     int exists = value->is != ABSENT && value->is != NUL;
-    if (target->exists >= 0 && target->exists != exists)
+    if (when->exists >= 0 && when->exists != exists)
         return 0;
-    if (target->wanted == 0)
+    if (when->wanted == 0)
         return 1;
-    return exists ? is_wanted(target, value) : 0;
+    return exists ? is_wanted(when, value) : 0;
+}
+
+/* Whether a filter takes the document: 1, 0, or -1 where it is left to Python. */
+static int is_filtered(const struct run *run)
+{
+    int found = 0;
+    for (int i = 0; found == 0 && i < run->plan->filters; i++)
+        found = holds(run, &run->plan->filter[i]);
+    return found;
 }
 
 /* The lines of the records that a target has of the document; -1 where it is left to Python. */
@@ -287,9 +296,15 @@ static int write_records(struct run *run, int number, size_t first)
 static int write_document(struct run *run, size_t *index)
 {
     int most = 1, taken = 0;
+    int filtered = is_filtered(run);
+    if (filtered != 0) {
+        run->work->dropped++;
+        *index += 1;
+        return filtered > 0 && *index <= RECORDS_MAX;
+    }
     for (int i = 0; i < run->plan->targets; i++) {
         const struct target *target = &run->plan->target[i];
-        int wanted = target->mode == ALWAYS ? 1 : target->mode == CONDITIONAL ? takes(run, target) : 0;
+        int wanted = target->mode == CONDITIONAL ? holds(run, &target->when) : target->mode == ALWAYS;
         if (wanted < 0)
             return 0;
         if (wanted == 0)

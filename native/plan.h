@@ -26,6 +26,7 @@ enum {
     LAYERS_MAX = 4,
     EVENT_PREFIX_MAX = 16,
     DROPS_MAX = 32,
+    FILTERS_MAX = 8,
     NAMES_MAX = 16,
     RECORDS_MAX = 100000, /* of one message; as in mapping/envelope/records.py */
     ELEMENTS_BYTES_MAX = 1 << 26 /* of one exploded array's values; with more Python takes it */
@@ -113,15 +114,21 @@ struct wanted {
     size_t len;
 };
 
+/* What a route's `when` asks of one field of the document. */
+struct condition {
+    int slot;
+    int exists; /* -1: not asked */
+    int wanted;
+    struct wanted wanteds[WANTED_MAX];
+};
+
 enum mode { ALWAYS, CONDITIONAL, OTHERWISE, MODE_COUNT };
 
 struct target {
     enum mode mode;
     int group; /* -1: one record for each document */
-    int slot;  /* of the field in `when` */
-    int exists; /* -1: not asked */
-    int wanted, columns;
-    struct wanted wanteds[WANTED_MAX];
+    struct condition when;
+    int columns;
     struct column *column;
 };
 
@@ -160,6 +167,8 @@ struct plan {
     int attributes;
     int event; /* slot of the event's name in the document, -1: keys do not name events */
     int drops, drop[DROPS_MAX]; /* slots of what goes to no column and is counted */
+    int filters;
+    struct condition filter[FILTERS_MAX]; /* of documents that go to no table */
     struct hmac_key event_key;
     const char *event_prefix; /* stands before the name */
     size_t event_prefix_len;

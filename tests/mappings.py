@@ -150,10 +150,11 @@ class MadeUp:
             routes = tuple(self._route(number) for number in range(draw.randint(1, 3)))
             if all(route.when for route in routes) and draw.random() < 0.2:
                 routes += (Route(drop=True),)
-            self.settings = Settings(route=routes, **common)
+            self.settings = Settings(route=routes + self._filters(), **common)
         else:
             explode = draw.choice(_EXPLODED) if draw.random() < 0.4 else ""
-            self.settings = Settings(field=self._fields(explode), explode=explode, **common)
+            fields = self._fields(explode)
+            self.settings = Settings(field=fields, explode=explode, route=self._filters(), **common)
         self.columns = [
             [self._column(field) for field in target.fields] for target in self.settings.targets
         ]
@@ -161,15 +162,22 @@ class MadeUp:
     def _route(self, number: int) -> Route:
         draw = self._draw
         explode = draw.choice(_EXPLODED) if draw.random() < 0.3 else ""
-        when = None
-        if draw.random() < 0.8:
-            when = When(
-                field=draw.choice(("kind", "kind", "a.kind", "id", "items")),
-                equals=draw.choice((None, "x", 7, True, 1.5, "café")),
-                any_of=draw.choice(((), ("x", "odd"), (7, 5, 0), (False, 0))),
-                exists=draw.choice((None, None, True, False)),
-            )
+        when = self._when() if draw.random() < 0.8 else None
         return Route(table=f"t{number}", when=when, explode=explode, field=self._fields(explode))
+
+    def _when(self) -> When:
+        draw = self._draw
+        return When(
+            field=draw.choice(("kind", "kind", "a.kind", "id", "items")),
+            equals=draw.choice((None, "x", 7, True, 1.5, "café")),
+            any_of=draw.choice(((), ("x", "odd"), (7, 5, 0), (False, 0))),
+            exists=draw.choice((None, None, True, False)),
+        )
+
+    def _filters(self) -> tuple[Route, ...]:
+        if self._draw.random() < 0.85:
+            return ()
+        return tuple(Route(drop=True, when=self._when()) for _ in range(self._draw.randint(1, 2)))
 
     def _fields(self, explode: str) -> tuple[Field, ...]:
         draw = self._draw
@@ -393,6 +401,11 @@ class MadeUp:
                 self._set(
                     document, source_paths.parse(target.when.field), draw.choice(wanted), keep=True
                 )
+        for one in self.settings.filters:
+            if draw.random() < 0.5:
+                wanted = [*one.when.any_of, one.when.equals, "x", 7]
+                steps = source_paths.parse(one.when.field)
+                self._set(document, steps, draw.choice(wanted), keep=True)
         for _ in range(draw.choice((0, 0, 1, 3))):
             document.setdefault(
                 draw.choice((*_NAMES, "more", "other")), copy.deepcopy(draw.choice(_ODD))

@@ -75,7 +75,7 @@ _ALWAYS, _CONDITIONAL, _OTHERWISE = range(3)
 _STRING, _NUMBER, _TRUE, _FALSE = 2, 3, 4, 5
 _NO_USE, _TEXT, _SLICE, _SNS_TYPE, _ATTRIBUTES = range(5)
 _TARGETS_MAX, _COLUMNS_MAX, _WANTED_MAX, _LAYERS_MAX, _PREFIX_MAX = 8, 128, 32, 4, 8
-_ATTRIBUTES_MAX = 16
+_ATTRIBUTES_MAX, _FILTERS_MAX = 16, 8
 
 _LAYERS: dict[str, dict[str, int]] = {
     "s3": {},  # only to see that the body does not point to an object
@@ -176,14 +176,14 @@ def _compile(
     if any(map(is_of_message, (s for field in settings.fields for s in field.sources))):
         raise NotFastError
     targets = settings.targets
-    if settings.filters or syntaxes(targets):
+    if syntaxes(targets, settings.filters) or len(settings.filters) > _FILTERS_MAX:
         raise NotFastError  # the C code evaluates no expression
     event = settings.ledger.dedupe_key
     if event and (dedupe is None or settings.envelope.records != "one"):
         raise NotFastError
     if settings.dropped and settings.envelope.records != "one":
         raise NotFastError
-    tree = Tree(targets, event, settings.dropped)
+    tree = Tree(targets, event, settings.dropped, settings.filters)
     forbid_unknown = settings.unknown_fields == "quarantine"
     if len(targets) > _TARGETS_MAX or (forbid_unknown and tree.has_indexes):
         raise NotFastError
@@ -218,12 +218,17 @@ def _compile(
         attributes,
         () if dedupe is None else (tree.event, dedupe.secret, dedupe.prefix),
         tree.dropped,
+        tuple(
+            (slot, *_condition(one.when))
+            for slot, one in zip(tree.filters, settings.filters, strict=True)
+        ),
     )
 
 
 def node_paths(settings: Settings) -> list[str]:
     """Return the path of each node of a mapping's fast path. Raises NotFastError."""
-    return Tree(settings.targets, settings.ledger.dedupe_key, settings.dropped).paths()
+    event = settings.ledger.dedupe_key
+    return Tree(settings.targets, event, settings.dropped, settings.filters).paths()
 
 
 def _mode(when: When | None, *, routed: bool) -> int:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sqs2pg.mapping.conversions import json_kind
-from sqs2pg.settings import Target, source_paths
+from sqs2pg.settings import Filter, Target, When, source_paths
 from sqs2pg.settings.source_paths import EACH, SourcePath, Step
 
 # As in native/plan.h.
@@ -79,9 +79,14 @@ class Tree:
     """Compiled from the targets; knows the slot of each source."""
 
     def __init__(
-        self, targets: Sequence[Target], event: str = "", dropped: Sequence[str] = ()
+        self,
+        targets: Sequence[Target],
+        event: str = "",
+        dropped: Sequence[str] = (),
+        filters: Sequence[Filter] = (),
     ) -> None:
         """`event`: the path of an event's name; empty: none. `dropped`: paths that are counted.
+        `filters`: what says which documents go to no table.
 
         Raises NotFastError where the C code cannot follow a path.
         """
@@ -90,8 +95,10 @@ class Tree:
         self.groups_of = [self._group(target.explode) for target in targets]
         """For each target the group that it explodes, -1 for none."""
         self._slots = [self._read_sources(target) for target in targets]
-        self.conditions = [self._condition(target) for target in targets]
+        self.conditions = [self._condition(target.when) if target.when else 0 for target in targets]
         """For each target the slot of the field in its `when`, 0 without one."""
+        self.filters = [self._condition(one.when) for one in filters]
+        """For each filter the slot of the field in its `when`."""
         self.event = -1
         """The slot of the event's name, -1 without one."""
         if event:
@@ -189,11 +196,9 @@ class Tree:
     def _slot(self, target: Target, path: SourcePath, kind: str) -> tuple[int, int]:
         return path.depth, self._scope(target, path).slot(path.steps, kind)
 
-    def _condition(self, target: Target) -> int:
+    def _condition(self, when: When) -> int:
         """Return the slot of a condition's field: that of a source, or one that takes any value."""
-        if target.when is None:
-            return 0
-        steps = source_paths.compile_sources([target.when.field])[target.when.field].steps
+        steps = source_paths.compile_sources([when.field])[when.field].steps
         node = self._document.node(steps)
         return node.slot if node.slot >= 0 else self._document.slot(steps, "any")
 

@@ -64,7 +64,7 @@ def test_a_mapping_that_the_extension_cannot_do_has_no_fast_path(
         ),
         Settings(
             field=(Field(source="a", column="a"),),
-            route=(Route(drop=True, when=When(field="b", exists=True)),),
+            route=(Route(drop=True, when=When(field="b", exists=True)),) * 9,
         ),
         Settings(
             route=(
@@ -120,6 +120,7 @@ PLAN: dict[str, Any] = {
     "attributes": (),
     "event": (),
     "drops": (),
+    "filters": ((0, -1, ((2, b"x"),)),),
 }
 
 
@@ -189,6 +190,10 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"drops": (1,)},
         {"drops": (0,) * 33},
         {"drops": (0,), "records": 1},
+        {"filters": ((1, -1, ()),)},
+        {"filters": ((0, -1, ((6, b"x"),)),)},
+        {"filters": ((0, -1, ((2, b"x"),) * 33),)},
+        {"filters": ((0, -1, ()),) * 9},
     ],
 )  # fmt: skip
 def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> None:
