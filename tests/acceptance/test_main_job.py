@@ -518,7 +518,7 @@ table = "orders"
 source = "order_id"
 column = "order_id"
 [[field]]
-source = "@attribute.shop"
+source = "attribute:shop"
 column = "shop"
 [[example]]
 input = { order_id = "o-1" }

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from sqs2pg.cli.embedded import sample_logins
-from sqs2pg.cli.embedded.sample_logins import BAD, logins
+from sqs2pg.cli.embedded.sample_logins import BAD, logins, takes_logins
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.transform import Mask, Transformer
 from sqs2pg.mask import canonical
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.settings import USER_LOGINS
+from sqs2pg.settings import USER_LOGINS, EnvelopeSettings, Field, Settings
 from tests.records import Reader
 
 READER = Reader(USER_LOGINS)
@@ -129,3 +129,36 @@ def test_a_good_login_is_like_those_of_the_field() -> None:
     assert {login["device_type"] for login in found} == {"android", "iOS"}
     assert all(re.fullmatch(r"\d{3}-\d\d-\d{4}", login["device_id"]) for login in found)
     assert not any(map(verdict, logins(1_000, bad_share=0)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken"),
+    [
+        (Settings(), True),
+        (
+            Settings(field=(Field(source="ip", column="a"), Field(source="user_id", column="b"))),
+            True,
+        ),
+        (Settings(field=(Field(source=("who", "user_id"), column="a"),)), True),
+        (Settings(field=(Field(source="$", column="a"),)), True),
+        (
+            Settings(
+                field=(
+                    Field(source="ip", column="a"),
+                    Field(source="sqs:MessageId", column="b"),
+                    Field(column="c", default="sent_date"),
+                )
+            ),
+            True,
+        ),
+        (
+            Settings(field=(Field(source="ip", column="a"), Field(source="order", column="b"))),
+            False,
+        ),
+        (Settings(field=(Field(source="sqs:MessageId", column="a"),)), False),
+        (Settings(envelope=EnvelopeSettings(layers=("sns",))), False),
+        (Settings(field=(Field(source="ip", column="a"),), explode="lines"), False),
+    ],
+)
+def test_logins_fit_mappings_that_read_their_members(settings: Settings, taken: bool) -> None:
+    assert takes_logins(settings) is taken

@@ -11,7 +11,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator
 
-from sqs2pg.settings import Settings
+from sqs2pg.settings import Settings, is_of_message
 
 DEVICES = ("android", "iOS")
 LOCALES = ("RU", "US", "DE", "IN", "BR", "JP", "FR")
@@ -92,15 +92,23 @@ def _bad_version(login: dict[str, str | None]) -> str:
 
 
 def takes_logins(settings: Settings) -> bool:
-    """Whether the mapping in use reads members of a login, one record in each body."""
-    members = {*_login(random.Random(0), _person(random.Random(0))), "create_date"}  # noqa: S311  only its members are used
-    return (
-        not settings.routed
-        and not settings.explode
-        and not settings.envelope.layers
-        and {field.source for field in settings.fields if field.source} <= members
-    )
+    """Whether the mapping in use reads members of a login, one record in each body.
 
+    What a field reads beside the body, and what an expression reads, is not asked.
+    """
+    if settings.routed or settings.explode or settings.envelope.layers:
+        return False
+    in_body = [
+        sources
+        for field in settings.fields
+        if (sources := {source for source in field.sources if not is_of_message(source)})
+    ]
+    return bool(in_body) and all(sources & _MEMBERS for sources in in_body)
+
+
+_MEMBERS = {"user_id", "device_type", "device_id", "ip", "locale", "app_version", "create_date"}
+_MEMBERS |= {"$"}
+"""The sources that a login has something for; `$` is the whole of it."""
 
 BAD: tuple[Callable[[dict[str, str | None]], str], ...] = (
     _other_shape,
