@@ -123,7 +123,7 @@ def test_the_extension_gives_the_frozen_pseudonyms() -> None:
     ring = Keyring({int(version): bytes.fromhex(r) for version, r in frozen["roots"].items()})
     taken = 0
     for vector in frozen["vectors"]:
-        if "token" not in vector:
+        if "token" not in vector or "otherwise" in vector:  # that is Python's
             continue
         key = pseudonym_key(ring.root("pseudonym", vector["version"]), vector["domain"])
         mask = pseudonymize(vector["version"], key, CANONICAL[vector["kind"]])
