@@ -87,6 +87,19 @@ _LOGINS: tuple[Shape, ...] = (
         _fields(attempts='type = "integer"'),
     ),
     Shape(
+        "conversions",
+        "login, epoch times, quoted numbers, a lookup",
+        '{"at": 1767225600123, "seen": "1767225600", "attempts": "17", "score": "12.50", '
+        '"state": 2, @',
+        _fields(
+            at='type = "timestamptz"\nformat = "epoch_ms"',
+            seen='type = "timestamptz"\nformat = "epoch_s"',
+            attempts='type = "integer"\nfrom = "text"',
+            score='type = "numeric"\nfrom = "text"',
+            state='map = { 0 = "off", 1 = "on", 2 = "fault" }\notherwise = "unknown"',
+        ),
+    ),
+    Shape(
         "expression",
         "login and an expression",
         '{"region": "eu-1", "attempts": 17, @',
@@ -144,7 +157,9 @@ def _example(folder: Path) -> Shape:
 
 def _repeats(folder: Path) -> bool:
     """Whether an example's one message, sent many times, is as many rows."""
-    return not load(folder / "sqs2pg.toml", environ={}).ledger.dedupe_key
+    settings = load(folder / "sqs2pg.toml", environ={})
+    keeps_state = any(target.write.keeps_state for target in settings.targets)
+    return not settings.ledger.dedupe_key and not keeps_state
 
 
 _FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir())

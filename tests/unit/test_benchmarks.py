@@ -404,6 +404,8 @@ def test_a_shapes_bodies_are_read_by_its_mapping(shape: shapes.Shape, tmp_path: 
     columns = [[column_for(field) for field in target.fields] for target in settings.targets]
     both = native.Both(settings, columns)
     message = Message("m", "h", body, SystemAttributes(0))
+    if shape.name == "conversions":  # measured as what C does
+        assert both.fast_or_none
     row = both.check_message(message) if both.fast_or_none else both.row(message)
     assert row is not None
     assert row.count == shape.rows
