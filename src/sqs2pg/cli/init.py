@@ -102,6 +102,10 @@ async def _propose(
         origin = f"queue {queue}"
     found = sample_documents.sample_of(messages, origin)
     found.unread.update(fault.code for fault in faults.values())
+    envelope = found.envelope
+    if found.objects:
+        found = await _of_objects(found, origin)
+        envelope = {**envelope, **found.envelope, "layers": envelope["layers"]}
     what = counted(len(messages), "line" if isinstance(sample, Path) else "message")
     if found.unread:
         warn_of_unread(found.unread)
@@ -111,10 +115,31 @@ async def _propose(
     return write_toml(
         proposal,
         queue=queue,
-        envelope=found.envelope,
+        envelope=envelope,
         origin=" and ".join([*([f"table {table}"] if table else []), what]),
         explain=explain,
     )
+
+
+async def _of_objects(notified: SampledDocuments, origin: str) -> SampledDocuments:
+    """Return the sample of the objects that notifications name."""
+    from sqs2pg.cli.doctor import sample_documents
+    from sqs2pg.cli.doctor.sample_objects import lines_in
+    from sqs2pg.sqs.s3 import ObjectStore
+
+    most = sample_documents.MESSAGES_MAX
+    lines, faults = await asyncio.to_thread(lines_in, ObjectStore(), notified.objects, most)
+    lines = [one for one in lines if one.message_id not in faults]
+    if not lines:
+        raise SettingsError(
+            f"{origin} has notifications of S3, and none of their objects could be read",
+            code="no_sample",
+            hint="check that the objects exist and may be read; or give one as a file: "
+            "--sample FILE",
+        )
+    found = sample_documents.sample_of(lines, "the objects of the notifications")
+    found.unread.update(fault.code for fault in faults.values())
+    return found
 
 
 def _settled(

@@ -57,7 +57,8 @@ async def _try(config: Path | None, sample: int | Path) -> tuple[dry_run.DryRun,
             place = str(sample)
         else:
             await context.find_queue()
-            messages = await dry_run.look(context, sample)
+            waiting = await dry_run.look(context, sample)
+            messages, unread = await dry_run.with_lines(settings, mapping, waiting, sample)
             place = f"queue {settings.source.queue}"
         if not messages:
             raise SettingsError(

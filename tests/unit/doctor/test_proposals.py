@@ -161,3 +161,37 @@ def test_messages_that_differ_are_opened_by_auto() -> None:
     found = sample_of(messages_of(['[{"a": 1}]', "no json"]), "a test")
     assert found.envelope == {"records": "auto"}
     assert found.unread == {"not_json": 1}
+
+
+def s3_record(key: str, event: str = "ObjectCreated:Put") -> dict[str, Any]:
+    place = {"bucket": {"name": "logs"}, "object": {"key": key}}
+    return {"eventSource": "aws:s3", "eventName": event, "s3": place}
+
+
+S3_NEWS = {"Records": [s3_record("a+b%2Fc.jsonl"), s3_record("x", "ObjectRemoved:Delete")]}
+
+
+@pytest.mark.parametrize(
+    ("body", "layers"),
+    [
+        (S3_NEWS, ["s3_event"]),
+        ({"Type": "Notification", "MessageId": "1", "TopicArn": "t", "Timestamp": "x",
+          "Message": json.dumps(S3_NEWS)}, ["sns", "s3_event"]),
+        ({"version": "0", "id": "1", "detail-type": "Object Created", "source": "aws.s3",
+          "account": "1", "time": "x", "region": "r",
+          "detail": {"bucket": {"name": "logs"}, "object": {"key": "a b/c.jsonl"}}},
+         ["eventbridge", "s3_event"]),
+    ],
+)  # fmt: skip
+def test_notifications_of_s3_are_recognised(body: Any, layers: list[str]) -> None:
+    test_event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "logs"}
+    found = sample_of(messages_of([*map(json.dumps, (body, test_event))]), "a test")
+    assert found.envelope == {"layers": layers, "s3_buckets": ["logs"]}
+    assert [(one.bucket, one.key) for one in found.objects] == [("logs", "a b/c.jsonl")]
+    assert found.documents == []
+
+
+def test_notifications_among_other_messages_are_left_out() -> None:
+    found = sample_of(messages_of([json.dumps(S3_NEWS), '{"a": 1}']), "a test")
+    assert (found.documents, found.envelope, found.objects) == ([{"a": 1}], {}, [])
+    assert found.unread == {"s3_notification": 1}

@@ -6,22 +6,25 @@ shown; of a message that would be quarantined only its id and the reason.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from sqs2pg.cli.doctor.context import Context, NotChecked
+from sqs2pg.cli.doctor.sample_objects import lines_in
 from sqs2pg.errors import PermanentFault, Sqs2pgError
 from sqs2pg.mapping import examples
 from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.copy_text import values
 from sqs2pg.mapping.encoder import NONE_UNREAD
+from sqs2pg.mapping.envelope.s3_event import NamedObject
 from sqs2pg.message import Message, Row, TargetLines
 from sqs2pg.pipeline.archive_check import has_form
 from sqs2pg.pipeline.archive_reader import ArchiveForm, form_for
 from sqs2pg.runners.archive_form import archive_form
-from sqs2pg.runners.compile_plan import masks_of, payloads_of, read_mapping
+from sqs2pg.runners.compile_plan import masks_of, objects_of, payloads_of, read_mapping
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.peek import peek
 
@@ -58,7 +61,8 @@ async def take_sample(context: Context, count: int) -> DryRun:
     settings = context.settings
     keyring = context.keyring()
     mapping = await read_mapping(await context.session(), settings, masks_of(settings, keyring))
-    return await try_messages(settings, mapping, await look(context, count))
+    messages, unread = await with_lines(settings, mapping, await look(context, count), count)
+    return await try_messages(settings, mapping, messages, unread)
 
 
 async def look(context: Context, count: int) -> list[Message]:
@@ -66,6 +70,29 @@ async def look(context: Context, count: int) -> list[Message]:
     client, url = await context.queue()
     names = tuple(context.settings.message_attributes)
     return await peek(client, url, count, message_attributes=names)
+
+
+async def with_lines(
+    settings: Settings, mapping: MessageMapping, messages: Sequence[Message], count: int
+) -> tuple[list[Message], dict[str, PermanentFault]]:
+    """Return the units of messages, and the faults of those that cannot be read, by id.
+
+    Those of notifications of S3 are up to `count` lines of their objects. Raises TransientFault
+    where S3 is away or refuses, and Sqs2pgError for an object of a format that is not read.
+    """
+    source = objects_of(settings)
+    if source is None:
+        return list(messages), {}
+    refused: dict[str, PermanentFault] = {}
+    objects: list[NamedObject] = []
+    for message in messages:
+        try:
+            objects += source.read(message)[0].objects
+        except PermanentFault as fault:
+            refused[message.message_id] = fault.with_traceback(None)
+    form = form_of(settings, mapping)
+    lines, faults = await asyncio.to_thread(lines_in, source.store, objects, count, form)
+    return [*(m for m in messages if m.message_id in refused), *lines], refused | faults
 
 
 async def mapping_of(context: Context) -> tuple[MessageMapping, list[str]]:

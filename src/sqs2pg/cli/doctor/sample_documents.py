@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from sqs2pg.cli.doctor.sample_objects import LAYER, objects_in
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.envelope import Envelope, compression, formats
+from sqs2pg.mapping.envelope.s3_event import NamedObject
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import EnvelopeSettings
 
@@ -38,7 +40,8 @@ class Sample(msgspec.Struct):
     """The settings that open them."""
     unread: Counter[str]
     """The others, by reason."""
-    origin: str = ""
+    objects: list[NamedObject] = []
+    """Of S3 notifications: the objects that have the documents."""
 
 
 class SampleParameter(click.ParamType[int | Path]):
@@ -71,9 +74,10 @@ async def peek_at(queue: str, count: int) -> list[Message]:
 
 def sample_of(messages: Sequence[Message], origin: str) -> Sample:
     """Return the documents of messages. Raises SettingsError where there is none."""
-    found = Sample([], [], {}, Counter(), origin)
+    found = Sample([], [], {}, Counter())
     auto = Envelope(EnvelopeSettings(layers=("auto",), records="auto"))
     layers: set[tuple[str, ...]] = set()
+    around: set[tuple[str, ...]] = set()  # the notifications
     several = False
     for message in messages:
         try:
@@ -81,7 +85,13 @@ def sample_of(messages: Sequence[Message], origin: str) -> Sample:
         except PermanentFault as fault:
             found.unread[fault.code] += 1
             continue
-        documents = list(map(_decoded, opened.records.texts))
+        texts = opened.records.texts
+        documents = list(map(_decoded, texts))
+        named = objects_in(texts[0], opened.attributes) if len(texts) == 1 else None
+        if named is not None:
+            found.objects += named
+            around |= {_layers(message)} if named else set()
+            continue
         if not documents or any(type(one) is not dict for one in documents):
             found.unread["not_an_object"] += 1
             continue
@@ -89,13 +99,20 @@ def sample_of(messages: Sequence[Message], origin: str) -> Sample:
         found.documents += documents
         several = several or opened.records.several
         layers.add(_layers(message))
-    if not found.documents:
+    if not (found.documents or found.objects):
         raise SettingsError(
             f"{origin} gave no JSON object to propose from",
             code="no_sample",
             hint="send some messages first, or use --from-table",
         )
-    if layers != {()}:
+    if found.documents and found.objects:
+        found.unread["s3_notification"] += len(found.objects)  # no list of layers says both
+        found.objects = []
+    if found.objects:
+        outer = next(iter(around)) if len(around) == 1 else ()
+        buckets = sorted({one.bucket for one in found.objects})
+        found.envelope |= {"layers": [*outer, LAYER], "s3_buckets": buckets}
+    elif layers != {()}:
         declared = next(iter(layers)) if len(layers) == 1 else ("auto",)
         found.envelope["layers"] = list(declared)
     if several:
