@@ -27,6 +27,20 @@ TITLES = {"again": "returning people", "new": "every person new"}
 """Row titles by workload."""
 ROTATIONS = (("vault", "rewrap", "rewrapped"), ("pseudonym", "rekey", "values"))
 """The root key to rotate, the command that follows, and the field with its count."""
+BARE = {
+    "rewrap": ["UPDATE pii.subject_key SET wrapped_key = wrapped_key || ''::bytea"],
+    "rekey": [
+        (
+            "UPDATE pii.value SET token = 'x' || token, sealed = sealed || ''::bytea,"
+            " token_hash = hashtextextended('x' || token, 0)"
+        ),
+        (
+            "UPDATE user_logins SET masked_ip = masked_ip || '',"
+            " masked_device_id = masked_device_id || ''"
+        ),
+    ],
+}
+"""The least that a rotation's command must do, as one UPDATE of each table, by command."""
 WARM_SHARE = 3
 """Logins per person, on average, before counting starts: the vault then knows 95 of 100."""
 WARM_STEP = 500_000
@@ -45,6 +59,7 @@ def run(rig: Rig, plan: SuitePlan, people: int, tell: Tell) -> ResultSection:
         f"{people:,} people, each with three addresses and two devices, known to the vault before",
     )
     section.figures = {"people": people, "runs": {what: {} for what in TITLES}, "rotation": {}}
+    section.figures["bare"] = {}
     with rig.stand() as stand:
         _warm(stand, plan, people, tell)
         seeds = itertools.count(2)
@@ -130,9 +145,14 @@ def says(section: ResultSection) -> list[str]:
     for name, (count, seconds) in section.figures["rotation"].items():
         lines.append(
             f"`sqs2pg keys {name}`: {count:,} in {seconds:,.1f} s, "
-            f"{seconds * 1e6 / count:,.1f} s per million."
+            f"{seconds * 1e6 / count:,.1f} s per million{_against_bare(section, name, seconds)}."
         )
     return lines
+
+
+def _against_bare(section: ResultSection, name: str, seconds: float) -> str:
+    bare = section.figures.get("bare", {}).get(name)
+    return f", {seconds / bare:.2f} times as long as a bare UPDATE of the same rows" if bare else ""
 
 
 def _rotate(stand: Stand, section: ResultSection, tell: Tell) -> None:
@@ -146,9 +166,23 @@ def _rotate(stand: Stand, section: ResultSection, tell: Tell) -> None:
             seconds = time.perf_counter() - began
             count = json.loads(printed.splitlines()[-1])[unit]
             section.figures["rotation"][name] = [count, round(seconds, 3)]
-            tell(f"recovery, keys {name}: {count:,} in {seconds:.1f} s")
+            bare = section.figures["bare"][name] = _bare(stand, name)
+            tell(f"recovery, keys {name}: {count:,} in {seconds:.1f} s; bare UPDATE {bare:.1f} s")
     finally:
         stand.target.keys.write_bytes(before)
+
+
+def _bare(stand: Stand, name: str) -> float:
+    """Return the seconds that bare UPDATEs of a command's rows take; they are undone."""
+    with psycopg.connect(stand.database_url, autocommit=True) as connection:
+        connection.execute("VACUUM")  # as before the command: no rows that it left behind
+        began = time.perf_counter()
+        with connection.transaction(force_rollback=True):
+            for statement in BARE[name]:
+                connection.execute(statement.encode())
+        seconds = round(time.perf_counter() - began, 3)
+        connection.execute("VACUUM")
+    return seconds
 
 
 def _declare(stand: Stand, series: str) -> None:

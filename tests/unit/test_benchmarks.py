@@ -368,13 +368,16 @@ def test_recovery_shows_its_ratio_and_its_rotations() -> None:
     made.figures = {
         "people": 100,
         "runs": {"again": {"off": [0], "on": [1]}, "new": {"off": [2], "on": [3]}},
-        "rotation": {"rewrap": [2_000, 1.5]},
+        "rotation": {"rewrap": [2_000, 1.5], "rekey": [10, 1.0]},
+        "bare": {"rewrap": 0.75},
     }
     shown = report.table(made)
     assert "| returning people, recovery on | 1,000 | 1 | 30.0 | 20.0 | 50.0 |" in shown
     assert "With recovery on, a message costs 1.67 times the CPU: returning people." in shown
     assert "With recovery on, a message costs 3.00 times the CPU: every person new." in shown
-    assert "`sqs2pg keys rewrap`: 2,000 in 1.5 s, 750.0 s per million." in shown
+    shown = shown.replace("\n", " ")
+    assert "`sqs2pg keys rewrap`: 2,000 in 1.5 s, 750.0 s per million, 2.00 times as long" in shown
+    assert "`sqs2pg keys rekey`: 10 in 1.0 s, 100,000.0 s per million." in shown
 
 
 def test_a_mappings_share_is_the_median_of_its_ratios_turn_by_turn() -> None:

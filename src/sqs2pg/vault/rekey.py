@@ -77,7 +77,7 @@ _COPY = "COPY pg_temp.sqs2pg_moved FROM STDIN"
 _MOVE = """WITH moved AS MATERIALIZED (SELECT * FROM pg_temp.sqs2pg_moved WHERE part = %s),
 mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
-    SELECT old_token, new_token FROM moved ORDER BY old_token COLLATE "C" ON CONFLICT DO NOTHING),
+    SELECT old_token, new_token FROM moved ON CONFLICT DO NOTHING),
 changed AS (
     UPDATE pii.value v SET token = m.new_token, sealed = m.sealed,
            token_hash = hashtextextended(m.new_token, 0)
@@ -102,6 +102,9 @@ changed AS (
     UPDATE {leaf} t SET {sets} FROM n
     WHERE t.ctid = n.address AND t.tableoid = n.part{range} RETURNING 1)
 SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
+# Whether a joined row needs the map at all: once all have new tokens no hash table is built.
+_ANY_OLD = "SELECT EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
+_NOT_CURRENT = "NOT starts_with(t.{column}, '{current}')"
 _MAPPED = "SELECT count(*) AS n FROM {leaf} t {joins} WHERE coalesce({mapped}) IS NOT NULL"
 _JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
 _LEFT = "SELECT {counts} FROM {table} t"
@@ -360,11 +363,20 @@ class Rekeyer:
         """Apply the map to one range of a table; return how many rows with old tokens it found."""
         try:
             async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+                [(old,)] = await self._session.execute(self._any_old(leaf, part, columns))
+                if not old:
+                    return 0
                 [(found, changed)] = await self._session.execute(_statement(leaf, part, columns))
         except MOVED_MEANWHILE:
             return 1  # at least
         self.report.rows += changed
         return int(found)
+
+    def _any_old(self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
+        """Return the query whether a range has a cell without the current token."""
+        names = [quote_identifier(column.name) for column in columns]
+        old = [_NOT_CURRENT.format(column=name, current=self._current) for name in names]
+        return _ANY_OLD.format(leaf=leaf.table, old=" OR ".join(old), range=part)
 
     async def _left(self, table: str) -> int:
         """Return how many cells still have an old token, in one scan of the table."""
