@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +14,17 @@ import pytest
 from sqs2pg.cli.quarantine import replay_selected
 from sqs2pg.errors import SettingsError
 from sqs2pg.message import Message, Outcome, RowChanges, SystemAttributes
+from sqs2pg.postgres.batch_transaction import BatchTransactions
+from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.postgres.quarantine import Selection
+from sqs2pg.postgres.target_copy import TargetCopy
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, opened, receive, rows, send
 from tests.integration.test_targets import balanced
+from tests.waiting import until
 
 FIELDS: list[dict[str, Any]] = [
     {"source": "id", "column": "order_id"},
@@ -420,6 +425,42 @@ async def test_what_deletes_is_said_as_in_a_route(
         assert set(outcomes) == {Outcome.WRITTEN}
         assert done == RowChanges(updated=len(stays), deleted=len(gone))
         assert [row[0] for row in rows(database, ALL)] == ids[len(gone) :]
+
+
+@pytest.mark.parametrize("delete_first", [True, False])
+async def test_a_writer_that_deletes_and_one_that_inserts_see_each_other(
+    pipeline: Assemble, database: str, *, delete_first: bool
+) -> None:
+    """Both versions are of a key that the table does not have, so they meet at no row of it."""
+    async with (
+        pipeline(sink=DELETES, field=FIELDS) as ready,
+        opened(ready.settings) as one,
+        opened(ready.settings) as other,
+    ):
+        [(other_pid,)] = await other.execute("SELECT pg_backend_pid()")
+        transactions = BatchTransactions(ready.sink_plan, None)
+
+        async def merge(session: Session, body: str) -> None:
+            message = Message(str(uuid4()), "", body, SystemAttributes(time.time_ns() // 10**6))
+            encoded = ready.processors[0].plan.encoder.encode([message], "\n")
+            targets = TargetCopy(ready.sink_plan.targets)
+            assert await targets.copy(session, encoded.targets)
+
+        async def merge_and_commit(body: str) -> None:
+            async with transactions.open(other):
+                await merge(other, body)
+
+        bodies = [order("a", 1), delete("a", 2)]
+        if delete_first:
+            bodies.reverse()
+        async with transactions.open(one):
+            await merge(one, bodies[0])
+            second = asyncio.create_task(merge_and_commit(bodies[1]))
+            waits = f"SELECT cardinality(pg_blocking_pids({other_pid}))"
+            await until(lambda: rows(database, waits) == [(1,)], during=second)
+        await second
+        assert rows(database, ALL) == []
+        assert rows(database, TOMBSTONES) == [("public.orders", 16, "2")]
 
 
 async def test_a_tombstone_ends_with_its_retention(pipeline: Assemble, database: str) -> None:
