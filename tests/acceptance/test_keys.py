@@ -25,6 +25,17 @@ def versions(query: Query) -> list[str]:
 
 
 @pytest.mark.usefixtures("migrated_database")
+def test_a_rotation_that_would_split_the_rows_of_a_key_is_refused(shell: Shell) -> None:
+    shell.environment |= {"SQS2PG_SINK__MODE": "upsert", "SQS2PG_SINK__KEY": "user_id,masked_ip"}
+    shell("migrate")
+    for options in ([], ["--break-joins"], ["--prepare", "--break-joins"]):
+        said = shell.error("keys", "rotate", *options, code=2)
+        assert "masked_ip of user_logins new tokens" in said
+        assert "user_id" not in said
+    assert "vault root v2" in shell("keys", "rotate", "vault").out
+
+
+@pytest.mark.usefixtures("migrated_database")
 def test_rotation_keeps_joins_unless_told_to_break_them(
     shell: Shell, send: Send, query: Query, tmp_path: Path
 ) -> None:

@@ -158,8 +158,10 @@ async def _rotate(
     from sqs2pg.postgres.key_registry import activate, recorded_keys, require_activation
     from sqs2pg.runners.connect import database_and_keys, database_hosts, keyring_of, provider_of
 
-    if series == "pseudonym" and not break_joins:
-        refuse_broken_joins(settings)
+    if series == "pseudonym":
+        _refuse_split_keys(settings)
+        if not break_joins:
+            refuse_broken_joins(settings)
     async with database_and_keys(settings) as (session, _, checked):
         keyring = checked
         known = [version for name, version in await recorded_keys(session) if name == series]
@@ -222,6 +224,23 @@ def refuse_broken_joins(settings: Settings) -> None:
             code="breaks_joins",
             hint="enable the vault and set recover = true on the fields, so that "
             "`keys rekey` can; or rotate with --break-joins",
+        )
+
+
+def _refuse_split_keys(settings: Settings) -> None:
+    """Raise SettingsError if one key of a state table would have two rows after a rotation."""
+    split = [
+        f"{field.column} of {target.table}"
+        for target in settings.targets
+        for field in target.fields
+        if field.column in target.write.key and field.mask in KEYED
+    ]
+    if split:
+        raise SettingsError(
+            f"rotating the pseudonym root would give {', '.join(split)} new tokens, and it is in "
+            "`key` there: the next version of a row would be another row",
+            code="breaks_joins",
+            hint='put a column with mask = "keep" into `key`',
         )
 
 
