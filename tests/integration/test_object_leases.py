@@ -124,3 +124,24 @@ async def test_later_messages_of_a_fifo_group_do_not_overtake_one_that_waits(
         totals = await run
         assert (totals.received, totals.written, totals.released) == (3, 3, 0)
     assert rows(database, "SELECT id FROM t ORDER BY ctid") == [("0",), ("1",), ("2",)]
+
+
+async def test_each_commit_of_a_large_object_is_a_sign_of_life(
+    pipeline: Assemble, database: str, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = of_objects(bucket) | {"sink": {"table": "t", "batch_rows_max": 5}}
+    said = of(bucket.put_object(Key="k", Body=lines(f"{i:03}" for i in range(200))))
+    async with pipeline(**chosen) as ready:
+        seen: list[int | None] = []
+        tried = ready.consumer.liveness.tried
+
+        def noted(*, settled: bool) -> None:
+            assert settled
+            seen.append(ready.consumer.totals.object_lines)
+            tried(settled=settled)
+
+        monkeypatch.setattr(ready.consumer.liveness, "tried", noted)
+        await send(ready, [said])
+        totals = await ready.consumer.run(drain_settle_s=0.3)
+    assert (totals.written, totals.object_lines) == (1, 200)
+    assert seen == [50, 100, 150, 200, 200, 200], "each chunk, and the end of the message"

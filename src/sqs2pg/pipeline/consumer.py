@@ -96,6 +96,7 @@ class Consumer:
             if processor.objects:
                 processor.objects.stopping = self._stopping.is_set
                 processor.objects.out_of_time = self._is_out_of_time
+                processor.objects.moved = self._moved
                 self.totals.object_lines = 0
         self._receiving = True
         self._database_away = False  # as the log says
@@ -277,6 +278,11 @@ class Consumer:
         await asyncio.sleep(backoff_s(self._mixed))
         self._buffer.put_back(batch)
 
+    def _moved(self) -> None:
+        """Note that lines of an object are committed: it may take hours to its end."""
+        self.totals.object_lines = sum(p.objects.lines for p in self._processors if p.objects)
+        self.liveness.tried(settled=True)
+
     def _end(self, batch: list[Message], outcomes: Sequence[Outcome]) -> list[Message]:
         """Count and acknowledge the messages that ended; return the others, which stay held."""
         ended = self._count(outcomes)
@@ -302,8 +308,6 @@ class Consumer:
         A message of outcome RELEASED is still held: it is counted when it is given back.
         """
         totals = self.totals
-        if objects := [p.objects for p in self._processors if p.objects]:
-            totals.object_lines = sum(one.lines for one in objects)
         totals.busy_seconds = round(time.monotonic() - self._began, 3)
         counts = OutcomeCounts.of(outcomes)
         totals.written += counts.written

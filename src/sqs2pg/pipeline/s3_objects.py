@@ -84,6 +84,10 @@ def _never() -> bool:
     return False
 
 
+def _nothing() -> None:
+    pass
+
+
 class S3Objects:
     """The objects of one writer."""
 
@@ -110,6 +114,8 @@ class S3Objects:
         """Whether to stop at the next commit, and leave the rest to the next delivery."""
         self.out_of_time: Callable[[], bool] = _never
         """The same, without waiting for another chunk."""
+        self.moved: Callable[[], None] = _nothing
+        """Called after each commit."""
         self.lines = 0
         """Lines that were committed or set aside so far, duplicates too."""
 
@@ -292,6 +298,7 @@ class S3Objects:
         for one, outcome in zip(piece.done, ends, strict=True):
             outcomes[one.index] = outcome
         self.lines += count
+        self.moved()
         self._metrics.count_objects([one.said for one in piece.done], results[:count])
         return True
 
