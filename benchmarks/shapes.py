@@ -144,13 +144,15 @@ def _example(folder: Path) -> Shape:
     settings = load(folder / "sqs2pg.toml", environ={})
     given = next(e for e in settings.example if not e.fault and e.payload is None)
     body = given.input if isinstance(given.input, str) else json.dumps(given.input)
+    first = settings.targets[0].table
+    rows = given.rows or (given.row,)
     return Shape(
         folder.name,
         f"example {folder.name}",
         # Where a fill would put a login, the body has the character's escape.
         "".join(f"\\u{ord(c):04x}" if c in "$%@" else c for c in body),
         text.partition("[[example]]")[0],
-        len(given.rows) or 1,
+        sum(row.get("@table", first) == first for row in rows),
         settings.targets[0].table.removeprefix("public."),
     )
 
