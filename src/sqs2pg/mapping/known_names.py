@@ -42,8 +42,10 @@ def known_names(
         texts += [target.explode] if target.explode else []
     texts += [when.field for when, _ in conditions(targets, filters) if when.field]
     paths = list(map(source_paths.parse, texts))
-    made = [path for syntax in syntaxes(targets, filters) for path in sorted(syntax.named, key=str)]
-    for steps in (*paths, *made):
+    read = syntaxes(targets, filters)
+    made = [path for syntax in read for path in sorted(syntax.named, key=str)]
+    present = [path for syntax in read for path in sorted(syntax.present, key=str)]
+    for steps in (*paths, *made, *present):
         at = root
         for step in steps:
             at.indexed = at.indexed or isinstance(step, int)

@@ -99,16 +99,16 @@ def _check_reads(field: Field, settings: Settings) -> None:
     if syntax is None or field.mask != "keep":
         return
     for other, masked in _masked(settings):
-        for path in syntax.reads:
-            if overlap(path, masked):
-                raise SettingsError(
-                    f"field {field.name!r} is kept, and its expression reads "
-                    f"{_shown(path)}, while field {other.name!r} masks {_shown(masked)}",
-                    code="expression_reads_masked",
-                    hint="readers of the table would see the value, or part of it. An expression "
-                    "reads all that is below @, *, [*], [] and the arguments of a function: name "
-                    "single values, or mask this field, too",
-                )
+        if syntax.tells_of(masked):
+            read = next((path for path in sorted(syntax.reads) if overlap(path, masked)), masked)
+            raise SettingsError(
+                f"field {field.name!r} is kept, and its expression reads {_shown(read)}, while "
+                f"field {other.name!r} masks {_shown(masked)}",
+                code="expression_reads_masked",
+                hint="readers of the table would see the value, or part of it. An expression "
+                "reads all that is below @, *, [*], [] and the arguments of a function: name "
+                "single values, or mask this field, too",
+            )
 
 
 def _check_kept_sources(field: Field, settings: Settings) -> None:
@@ -128,14 +128,16 @@ def _check_dropped(field: Field, dropped: tuple[str, ...]) -> None:
     syntax = field_syntax(field)
     for source in dropped:
         outer = names_of(source)
-        for path in () if syntax is None else syntax.reads:
-            # A mask of a whole in which it is shows nothing of it.
-            if outer == path[: len(outer)] or (field.mask == "keep" and overlap(outer, path)):
-                raise SettingsError(
-                    f"field {source!r} is dropped, and the expression of {field.name!r} reads it",
-                    code="dropped_and_mapped",
-                    hint="remove one of the two, or name single values in the expression",
-                )
+        if syntax is None or not syntax.tells_of(outer):
+            continue
+        # A mask of a whole in which it is shows nothing of it.
+        is_named = any(outer == path[: len(outer)] for path in syntax.reads)
+        if is_named or field.mask == "keep":
+            raise SettingsError(
+                f"field {source!r} is dropped, and the expression of {field.name!r} reads it",
+                code="dropped_and_mapped",
+                hint="remove one of the two, or name single values in the expression",
+            )
 
 
 def _masked(settings: Settings) -> Iterator[tuple[Field, Names]]:
@@ -184,7 +186,7 @@ def reads(field: Field, sources: Iterable[str]) -> bool:
     syntax = field_syntax(field)
     if syntax is None:
         return False
-    return any(overlap(path, names_of(source)) for path in syntax.reads for source in sources)
+    return any(syntax.tells_of(names_of(source)) for source in sources)
 
 
 def reads_element(target: Target) -> bool:

@@ -71,13 +71,22 @@ class Syntax(msgspec.Struct, frozen=True):
     """The paths that it names, each with all that is below it; () is the whole document."""
     reads: frozenset[Names]
     """The paths whose values, with all that is below them, may decide the result."""
+    present: frozenset[Path]
+    """The paths of which only it decides whether they have a value, as in `user.{id: id}`."""
     gives: frozenset[Names]
     """The paths whose value, as it stands, may be the result."""
 
     @property
     def top_names(self) -> frozenset[str] | None:
         """The members of the document that it reads; None: any."""
-        return None if () in self.reads else frozenset(path[0] for path in self.reads)
+        if () in self.reads:
+            return None
+        return frozenset(path[0] for path in (*self.reads, *map(_names, self.present)))
+
+    def tells_of(self, path: Names) -> bool:
+        """Whether the result may tell something of the value at a path, or of a part of it."""
+        whole = (names[: len(path)] for names in map(_names, self.present))
+        return path in whole or any(overlap(names, path) for names in self.reads)
 
 
 def parse(text: str, where: str) -> Syntax:
@@ -125,6 +134,7 @@ def _parsed(text: str) -> Syntax | _Refusal:
         tree,
         frozenset(reads.named),
         frozenset(map(_names, reads.named | reads.walked)),
+        frozenset(reads.present),
         frozenset(map(_names, gives)),
     )
 
@@ -290,6 +300,7 @@ class _Reads:
         self.named: set[Path] = set()
         self.walked: set[Path] = set()
         """Arrays whose elements are walked."""
+        self.present: set[Path] = set()
 
     def use(self, paths: Iterable[Path]) -> None:
         """Note that the values at some paths are read as a whole."""
@@ -360,9 +371,13 @@ class _Reads:
 
     _comparator = _used
     _not_expression = _used
-    _multi_select_list = _used
-    _multi_select_dict = _used
     _key_val_pair = _used
+
+    def _multi_select_list(self, node: Node, at: frozenset[Path]) -> frozenset[Path]:
+        self.present.update(at - {()})  # of null it makes null
+        return self._used(node, at)
+
+    _multi_select_dict = _multi_select_list
 
     def _or_expression(self, node: Node, at: frozenset[Path]) -> frozenset[Path]:
         left, right = (self.follow(child, at) for child in node["children"])

@@ -131,6 +131,7 @@ LEAKS = [
     *("user.email", "user", "@", "to_string(@)", "keys(@)", "values(@)", "*", "user.*"),
     *("join('', [user.email])", "user.email.domain", "length(user)", "user.email && 'yes'"),
     *("starts_with(user.email, 'a')", "not_null(name, user.email)", "user | email"),
+    *("user.email.['x']", "user.email | {a: 'x'}", "user.email.domain.{a: 'x'}"),
     *("{a: user}.a.email", "[user][0].name", "merge(@, {a: b})", "user.email == 'a'"),
 ]
 
