@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -109,10 +110,15 @@ def test_an_interrupted_demo_says_what_was_done(bare_shell: Any, line: str, said
 
 
 def test_in_a_pipe_the_demo_tells_the_story_and_does_not_log_each_batch(bare_shell: Any) -> None:
-    ended = bare_shell("demo", "--messages", "500", "--seed", "2")
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # somebody else has it already
+            taken.bind(("127.0.0.1", 9465))
+            taken.listen()
+        ended = bare_shell("demo", "--messages", "500", "--seed", "2")
     events = [json.loads(line)["event"] for line in ended.err.splitlines()]
     assert events == ["consuming", "status", "stopped"]
     assert "draining the queue" in ended.out
+    assert not re.search(r" $", ended.out, re.MULTILINE)
     logged = bare_shell("demo", "--messages", "100", "--seed", "2", "-v").err
     assert '"event": "batch"' in logged
     assert '"event": "message quarantined"' in logged

@@ -20,6 +20,7 @@ from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.embedded.server_load import Load, telling_of_limit
 from sqs2pg.cli.options import (
     LOCAL_KINDS,
+    aligned,
     config_option,
     counted,
     json_option,
@@ -124,7 +125,7 @@ def demo(
     if verbose:
         log.configure(level="debug")
     taken = _taken(config) if config else {}
-    settings = _settings(taken, recover=recover)
+    settings = _on_free_port(_settings(taken, recover=recover))
     say = _quiet if as_json else partial(print, flush=True)
     course = _Course(messages)
     plan = _Plan(settings, taken, say, course, chaos=chaos, verbose=verbose)
@@ -343,7 +344,7 @@ async def _show(settings: Settings, totals: Totals, report: verification.VerifyR
         reasons = await session.execute(
             "SELECT reason, count(*) FROM sqs2pg.quarantine GROUP BY 1 ORDER BY 2 DESC, 1"
         )
-    console = Console(width=None if Console().is_terminal else 132)
+    console = Console()
     names = (
         "user_id",
         "device_type",
@@ -371,10 +372,14 @@ def _print_table(
 ) -> None:
     from rich.table import Table
 
+    cells = [["NULL" if value is None else str(value) for value in row] for row in rows]
+    print(f"\n{title}", flush=True)
+    if not console.is_terminal:
+        print("\n".join(aligned([columns, *cells])), flush=True)
+        return
     table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*("NULL" if value is None else str(value) for value in row))
-    print(f"\n{title}")
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
 
 
@@ -399,7 +404,7 @@ def _keep(plan: _Plan) -> None:
         say(f"  psql -c {shlex.quote(query)}")
         say('  aws --endpoint-url "$AWS_ENDPOINT_URL" sqs list-queues\n')
 
-    run_async(consume(_on_free_port(plan.settings), verbose=plan.verbose, started=started, say=say))
+    run_async(consume(plan.settings, verbose=plan.verbose, started=started, say=say))
     say("stopped: the servers and their data are gone")
 
 

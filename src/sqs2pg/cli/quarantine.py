@@ -15,6 +15,7 @@ import msgspec
 
 from sqs2pg.cli.options import (
     MOMENT,
+    aligned,
     config_option,
     json_option,
     load_settings,
@@ -83,9 +84,7 @@ def list_(
         cells += [_when(entry.replayed_at)] if include_replayed else []
         rows.append([terminal_text(cell) for cell in cells])
     # One line per entry, and ids whole: a terminal wraps what is too long for it.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    print("\n".join(aligned(rows)))
     for name, count in by_reason.items():
         print(f"{count:>8,}  {name}")
     total = sum(by_reason.values())
