@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sqs2pg.mapping.originals import Originals, fields_id
+from sqs2pg.mapping.originals import LineCells, Originals, fields_id
 from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
@@ -60,28 +60,8 @@ class FastPathOriginals:
                 records.append(record)
             else:
                 kept[index] = None
-        whole = [line for line in kept if line is not None]
-        split: dict[int, list[str]] = {}
+        cells = LineCells([line for line in kept if line is not None])
         part = originals.part(taken, list(map(self._subject, records)), self._fields_id)
         for source, column, read in self._places:
-            part.add(source, list(map(read, records)), _LineColumn(whole, column, split))
+            part.add(source, list(map(read, records)), cells.column(column))
         return kept
-
-
-class _LineColumn(Sequence[str]):
-    """One column of COPY lines, cut out of a line when it is read."""
-
-    def __init__(self, lines: Sequence[str], index: int, split: dict[int, list[str]]) -> None:
-        self._lines = lines
-        self._index = index
-        self._split = split
-        """The cells of the lines that were read, shared by the columns."""
-
-    def __getitem__(self, at: Any) -> Any:
-        cells = self._split.get(at)
-        if cells is None:
-            cells = self._split[at] = self._lines[at][:-1].split("\t")
-        return cells[self._index]
-
-    def __len__(self) -> int:
-        return len(self._lines)

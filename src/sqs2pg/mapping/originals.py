@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, repeat
 from operator import attrgetter
+from typing import cast
 
 from sqs2pg.mapping.copy_text import NULL, unescaped
 from sqs2pg.message import Message
@@ -30,6 +31,38 @@ def fields_id(fields: Iterable[Field]) -> FieldsId:
     )
 
 
+class LineCells:
+    """Cells of COPY lines, in columns. A line is split only when one of its cells is read."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self._lines = lines
+        self._indexes: Sequence[int] = ()
+        self._rows: list[list[str]] = []
+
+    def column(self, number: int) -> LineColumn:
+        """Return one column."""
+        return LineColumn(self, number)
+
+    def rows(self, indexes: Sequence[int]) -> list[list[str]]:
+        """Return the cells of some lines; those of the same list again are not split again."""
+        if indexes is not self._indexes:
+            self._indexes = indexes
+            self._rows = [self._lines[index][:-1].split("\t") for index in indexes]
+        return self._rows
+
+
+class LineColumn:
+    """One column of COPY lines."""
+
+    def __init__(self, cells: LineCells, number: int) -> None:
+        self._cells = cells
+        self._number = number
+
+    def pick(self, indexes: Sequence[int]) -> list[str]:
+        """Return the cells of some lines."""
+        return [row[self._number] for row in self._cells.rows(indexes)]
+
+
 class OriginalColumns:
     """The recoverable columns of some records of one target, in one batch."""
 
@@ -41,9 +74,11 @@ class OriginalColumns:
         self._subjects = subjects
         self._fields: list[str] = []
         self._values: list[Sequence[str | None]] = []
-        self._cells: list[Sequence[str]] = []
+        self._cells: list[Sequence[str] | LineColumn] = []
 
-    def add(self, field: str, values: Sequence[str | None], cells: Sequence[str]) -> None:
+    def add(
+        self, field: str, values: Sequence[str | None], cells: Sequence[str] | LineColumn
+    ) -> None:
         """Add a column: the field's cleartext values and the cells that stand for them."""
         self._fields.append(field)
         self._values.append(values)
@@ -65,17 +100,39 @@ class OriginalColumns:
             if message_id in chosen
         }
 
-    def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
-        """Yield subject, field, token and cleartext value of records, column by column.
+    def columns(
+        self, indexes: Sequence[int]
+    ) -> Iterator[tuple[str, Sequence[str], Sequence[str], Sequence[str]]]:
+        """Yield a field, and of records the subjects, tokens and cleartext values, by column.
 
         A missing value has no original, and a mask that gave NULL no token.
         """
         subjects = [self._subjects[index] for index in indexes]
         for field, values, cells in zip(self._fields, self._values, self._cells, strict=True):
-            for subject, index in zip(subjects, indexes, strict=True):
-                value, cell = values[index], cells[index]
-                if value is not None and cell != NULL and subject is not None:
-                    yield subject, field, cell if "\\" not in cell else unescaped(cell), value
+            found = [values[index] for index in indexes]
+            tokens = (
+                cells.pick(indexes)
+                if isinstance(cells, LineColumn)
+                else [cells[index] for index in indexes]
+            )
+            # Without a backslash no cell is NULL, and none is escaped.
+            if None in subjects or None in found or "\\" in "".join(tokens):
+                kept = [
+                    (subject, unescaped(cell), value)
+                    for subject, cell, value in zip(subjects, tokens, found, strict=True)
+                    if value is not None and cell != NULL and subject is not None
+                ]
+                if kept:
+                    whose, masked, original = zip(*kept, strict=True)
+                    yield field, whose, masked, original
+            else:
+                yield field, cast("list[str]", subjects), tokens, cast("list[str]", found)
+
+    def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
+        """Yield subject, field, token and cleartext value of records, column by column."""
+        for field, *columns in self.columns(indexes):
+            for subject, token, value in zip(*columns, strict=True):
+                yield subject, field, token, value
 
 
 class Originals:

@@ -14,12 +14,12 @@ Frozen in docs/reference/vault.md; `tests/vectors/vault.json` holds known answer
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sqs2pg.errors import KeyFault, PermanentFault, SettingsError, Sqs2pgError, TransientFault
 from sqs2pg.keys.aead import PersonKey, WrappingKey, associated
 from sqs2pg.keys.derive import Secret, hkdf_sha256
-from sqs2pg.keys.hmac_state import KeyedHash
+from sqs2pg.keys.hmac_state import KeyedHash, hmac_states
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.canonical import text
 
@@ -136,6 +136,23 @@ def subject_references(reference_key: bytes) -> Callable[[str], str]:
         return hexdigest(text(subject))[: 2 * REFERENCE_BYTES]
 
     return reference
+
+
+def references_of_many(reference_key: bytes) -> Callable[[Iterable[str]], dict[str, str]]:
+    """Return `subject_references` for many ids at once: the references by id."""
+    inner, outer = hmac_states(reference_key)
+
+    def references(subjects: Iterable[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for subject in subjects:
+            state = inner.copy()
+            state.update(subject.encode() if subject.isascii() else text(subject))
+            code = outer.copy()
+            code.update(state.digest())
+            found[subject] = code.hexdigest()[: 2 * REFERENCE_BYTES]
+        return found
+
+    return references
 
 
 def reference_of(reference: Callable[[str], str], id_: str, *, hint: str) -> str:

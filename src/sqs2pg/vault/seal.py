@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from sqs2pg.errors import KeyFault
 from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.originals import OriginalColumns, Originals
 from sqs2pg.postgres.binary_arrays import (
     BinaryArray,
     bytea_array,
@@ -39,9 +40,9 @@ from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.vault.crypto import (
     KeyEncryptionKeys,
     SubjectKeyFault,
+    references_of_many,
     seal_subject,
     seal_value,
-    subject_references,
     wrap_data_key,
 )
 
@@ -114,7 +115,7 @@ class ValueSealer:
         self._version = keyring.active("vault")
         self._keks = KeyEncryptionKeys(keyring)
         self._kek = self._keks[self._version]
-        self._reference = subject_references(reference_key)
+        self._references = references_of_many(reference_key)
         self._salt = secrets.randbits(60)
         self._epoch = 0
         self._stored: set[int] = set()
@@ -155,7 +156,7 @@ class ValueSealer:
         for part in originals.parts:
             indexes = part.hashes(self._salt, chosen)
             new = indexes.keys() - self._stored - self._stored_before
-            self._collect(part.originals([indexes[hash_] for hash_ in new]), entries)
+            self._collect(part, [indexes[hash_] for hash_ in new], entries)
             stored |= new
         marks.stored = stored
         if entries:
@@ -205,16 +206,16 @@ class ValueSealer:
 
     def _collect(
         self,
-        originals: Iterable[tuple[str, str, str, str]],
+        part: OriginalColumns,
+        indexes: Sequence[int],
         entries: dict[_ValueKey, tuple[str, str]],
     ) -> None:
-        """Add the distinct values to `entries`: subject and value in clear."""
-        references: dict[str, str] = {}
-        for subject, field, token, value in originals:
-            reference = references.get(subject)
-            if reference is None:
-                reference = references[subject] = self._reference(subject)
-            entries[reference, field, token] = subject, value
+        """Add the distinct values of records to `entries`: subject and value in clear."""
+        known: dict[str, str] = {}
+        for field, subjects, tokens, values in part.columns(indexes):
+            known.update(self._references(set(subjects) - known.keys()))
+            value_keys = zip(map(known.__getitem__, subjects), repeat(field), tokens)
+            entries.update(zip(value_keys, zip(subjects, values, strict=True), strict=False))
 
     async def _store(
         self, session: Session, entries: dict[_ValueKey, tuple[str, str]], marks: Marks
