@@ -58,7 +58,10 @@ class Shape:
 
 def _fields(prefix: str = "", **more: str) -> str:
     """Return the login's fields as TOML, found under `prefix`; `more`: further sources."""
-    fields = {f"{prefix}{name}": options for name, options in _LOGIN.items()} | more
+    return _as_toml({f"{prefix}{name}": options for name, options in _LOGIN.items()} | more)
+
+
+def _as_toml(fields: dict[str, str]) -> str:
     return "".join(
         f'[[field]]\nsource = "{source}"\ncolumn = "{source.rpartition(".")[2]}"\n{options}\n'
         for source, options in fields.items()
@@ -66,6 +69,7 @@ def _fields(prefix: str = "", **more: str) -> str:
 
 
 _NOTED = _fields(note="")
+_FEW = _as_toml({name: _LOGIN[name] for name in ("user_id", "ip", "device_id")})
 _SNS = json.dumps(
     {
         "Type": "Notification",
@@ -88,15 +92,18 @@ _LOGINS: tuple[Shape, ...] = (
     ),
     Shape(
         "conversions",
-        "login, epoch times, quoted numbers, a lookup",
+        "epoch times, quoted numbers, a lookup",
         '{"at": 1767225600123, "seen": "1767225600", "attempts": "17", "score": "12.50", '
         '"state": 2, @',
-        _fields(
-            at='type = "timestamptz"\nformat = "epoch_ms"',
-            seen='type = "timestamptz"\nformat = "epoch_s"',
-            attempts='type = "integer"\nfrom = "text"',
-            score='type = "numeric"\nfrom = "text"',
-            state='map = { 0 = "off", 1 = "on", 2 = "fault" }\notherwise = "unknown"',
+        _FEW
+        + _as_toml(
+            {
+                "at": 'type = "timestamptz"\nformat = "epoch_ms"',
+                "seen": 'type = "timestamptz"\nformat = "epoch_s"',
+                "attempts": 'type = "integer"\nfrom = "text"',
+                "score": 'type = "numeric"\nfrom = "text"',
+                "state": 'map = { 0 = "off", 1 = "on", 2 = "fault" }\notherwise = "unknown"',
+            }
         ),
     ),
     Shape(
