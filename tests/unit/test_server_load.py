@@ -9,16 +9,16 @@ import subprocess
 import pytest
 
 from sqs2pg.cli.embedded import server_load
-from sqs2pg.cli.embedded.server_load import Load, cpu_seconds, telling_of_limit
+from sqs2pg.cli.embedded.server_load import Load, busy_seconds, telling_of_limit
 
 
 @pytest.mark.parametrize(
     ("server", "ours", "limit"),
     [
         (0.97, 0.05, True),
-        (0.6, 0.15, True),
-        (0.97, 0.6, False),
-        (0.3, 0.01, False),
+        (0.75, 0.2, True),
+        (1.4, 0.6, False),
+        (0.5, 0.01, False),
         (0.0, 0.0, False),
     ],
 )
@@ -48,8 +48,9 @@ async def test_it_is_told_once_and_the_work_goes_on(monkeypatch: pytest.MonkeyPa
         return 7
 
     monkeypatch.setattr(server_load.time, "monotonic", clock)
-    monkeypatch.setattr(server_load, "_own_cpu_s", lambda: 0.0)
-    busy = telling_of_limit(work(), 1, tell, every_s=0.0, server_cpu_s=lambda _: 0.9 * now)
+    busy = telling_of_limit(
+        work(), 1, tell, every_s=0.0, busy_s=lambda pid: 0.9 * now if pid == 1 else 0.0
+    )
     assert await busy == 7
     assert loads == [Load(pytest.approx(0.9), 0.0)]
 
@@ -61,15 +62,15 @@ async def test_where_the_system_does_not_say_nothing_is_told() -> None:
         return 7
 
     said = telling_of_limit(
-        work(), 1, lambda _: pytest.fail("told"), every_s=0.0, server_cpu_s=lambda _: None
+        work(), 1, lambda _: pytest.fail("told"), every_s=0.0, busy_s=lambda _: None
     )
     assert await said == 7
 
 
-def test_the_cpu_time_of_a_process_is_read_and_of_one_that_has_ended_not() -> None:
-    mine = cpu_seconds(os.getpid())
+def test_the_time_at_work_of_a_process_is_read_and_of_one_that_has_ended_not() -> None:
+    mine = busy_seconds(os.getpid())
     assert mine is not None
     assert mine > 0
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    assert cpu_seconds(gone.pid) is None
+    assert busy_seconds(gone.pid) is None

@@ -125,7 +125,7 @@ def demo(
     if verbose:
         log.configure(level="debug")
     taken = _taken(config) if config else {}
-    settings = _on_free_port(_settings(taken, recover=recover))
+    settings = _settings(taken, recover=recover)
     say = _quiet if as_json else partial(print, flush=True)
     course = _Course(messages)
     plan = _Plan(settings, taken, say, course, chaos=chaos, verbose=verbose)
@@ -199,7 +199,7 @@ def _send_and_drain(
     before = time.monotonic() - began
     course.stage = "the queue was drained"
     drain = Drain()
-    work = consume(settings, drain=drain, verbose=plan.verbose, say=say)
+    work = consume(_on_free_port(settings), drain=drain, verbose=plan.verbose, say=say)
     assert servers.sqs is not None
     totals = run_async(telling_of_limit(work, servers.sqs.pid, partial(_tell_of_limit, say)))
     course.stage = "the books were checked"
@@ -216,8 +216,8 @@ def _send_and_drain(
 
 def _tell_of_limit(say: Callable[[str], None], load: Load) -> None:
     say(
-        f"the SQS server is the limit now: it uses {load.server:.0%} of a core and sqs2pg "
-        f"{load.ours:.0%}. An emulator's receives take longer the more messages wait; "
+        f"the SQS server is the limit now: it is busy {min(1.0, load.server):.0%} of the time and "
+        f"sqs2pg {load.ours:.0%}. An emulator's receives take longer the more messages wait; "
         "`--local=fast` starts a faster one."
     )
 
@@ -404,7 +404,8 @@ def _keep(plan: _Plan) -> None:
         say(f"  psql -c {shlex.quote(query)}")
         say('  aws --endpoint-url "$AWS_ENDPOINT_URL" sqs list-queues\n')
 
-    run_async(consume(plan.settings, verbose=plan.verbose, started=started, say=say))
+    settings = _on_free_port(plan.settings)
+    run_async(consume(settings, verbose=plan.verbose, started=started, say=say))
     say("stopped: the servers and their data are gone")
 
 

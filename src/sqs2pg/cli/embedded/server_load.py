@@ -1,14 +1,14 @@
 """Whether the local queue server, not the pipeline, is what limits the rate.
 
 An emulator takes longer for each receive the more messages wait. Whoever tries 100,000 messages
-would take its rate for ours. Both use CPU time that the system counts, so it is asked.
+would take its rate for ours. The system counts for how long each process ran or waited for a core,
+so it is asked: on a crowded machine, too, one that is always at work is the limit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,14 +18,14 @@ from typing import NamedTuple, TypeVar
 T = TypeVar("T")
 
 _EVERY_S = 5.0
-_BUSY = 0.5
-"""Share of one core, in an interval, from which on the server may be the limit: it has a thread."""
+_BUSY = 0.7
+"""Share of an interval from which on the server may be the limit: it works in one thread."""
 _TIMES_OURS = 3.0
-"""How many times our own CPU time the server's must be."""
+"""How many times our own time at work the server's must be."""
 
 
 class Load(NamedTuple):
-    """Shares of one core in the last interval, 0 and up."""
+    """Shares of the last interval in which they were at work; over 1 with several threads."""
 
     server: float
     ours: float
@@ -42,13 +42,14 @@ async def telling_of_limit(
     tell: Callable[[Load], None],
     *,
     every_s: float = _EVERY_S,
-    server_cpu_s: Callable[[int], float | None] | None = None,
+    busy_s: Callable[[int], float | None] | None = None,
 ) -> T:
     """Do the work; call `tell` once if the server with this process id turns out to be the limit.
 
-    `server_cpu_s` returns a process's CPU seconds so far, None where the system does not say.
+    `busy_s` returns for how many seconds a process was at work so far, None where the system does
+    not say.
     """
-    watching = asyncio.create_task(_watch(pid, tell, every_s, server_cpu_s or cpu_seconds))
+    watching = asyncio.create_task(_watch(pid, tell, every_s, busy_s or busy_seconds))
     try:
         return await work
     finally:
@@ -61,31 +62,34 @@ async def _watch(
     pid: int,
     tell: Callable[[Load], None],
     every_s: float,
-    server_cpu_s: Callable[[int], float | None],
+    busy_s: Callable[[int], float | None],
 ) -> None:
-    before = time.monotonic(), server_cpu_s(pid), _own_cpu_s()
+    us = os.getpid()
+    began, server, ours = time.monotonic(), busy_s(pid), busy_s(us)
     while True:
         await asyncio.sleep(every_s)
-        now = time.monotonic(), server_cpu_s(pid), _own_cpu_s()
-        if before[1] is not None and now[1] is not None:
-            seconds = now[0] - before[0]
-            load = Load((now[1] - before[1]) / seconds, (now[2] - before[2]) / seconds)
-            if load.server_is_limit:
-                tell(load)
-                return
-        before = now
+        before, server_before, ours_before = began, server, ours
+        began, server, ours = time.monotonic(), busy_s(pid), busy_s(us)
+        if server_before is None or ours_before is None or server is None or ours is None:
+            return
+        seconds = began - before
+        load = Load((server - server_before) / seconds, (ours - ours_before) / seconds)
+        if load.server_is_limit:
+            tell(load)
+            return
 
 
-def cpu_seconds(pid: int) -> float | None:
-    """Return a process's CPU time so far, or None: it has ended, or the system has no /proc."""
+def busy_seconds(pid: int) -> float | None:
+    """Return for how long a process's threads ran or waited for a core, so far.
+
+    None if it has ended, or if the system does not count it. Source: Linux, sched-stats,
+    /proc/PID/schedstat: nanoseconds on a core, nanoseconds waiting for one.
+    """
+    total = 0
     try:
-        # Behind the name, which is in parentheses and may hold anything. Source: proc(5), stat.
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    except OSError:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            ran, waited, *_ = (thread / "schedstat").read_text("ascii").split()
+            total += int(ran) + int(waited)
+    except (OSError, ValueError):
         return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    return total / 1e9
