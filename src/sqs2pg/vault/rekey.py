@@ -60,20 +60,21 @@ _OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
     AND length({0}) = strpos({0}, '_') + 32"""
 _OLD_VALUE = _OLD.format("token")
 _COUNT = f"SELECT count(*) FROM pii.value WHERE field = ANY (%s) AND {_OLD_VALUE}"
-_NEXT = f"""SELECT v.ctid::text, encode(uuid_send(v.subject), 'hex'), v.generation, v.field,
-       v.token, v.sealed, k.wrapped_key, k.key_version, v.token_hash
+_NEXT = f"""SELECT v.ctid || E'\\t' || v.xmin, encode(uuid_send(v.subject), 'hex'), v.generation,
+       v.field, v.token, v.sealed, k.wrapped_key, k.key_version, v.token_hash
 FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
 WHERE (v.subject, v.token_hash, v.field) > (%s::uuid, %s, %s) AND v.field = ANY (%s)
 AND {_OLD_VALUE}
 ORDER BY v.subject, v.token_hash, v.field LIMIT %s"""
 # Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
 # the server's log, somebody who has the old root could get from a guessed value to its new token.
-_CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, old_token text,
-    new_token text, sealed bytea) ON COMMIT DROP"""
+_CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, made_by xid,
+    old_token text, new_token text, sealed bytea) ON COMMIT DROP"""
 _COPY = "COPY pg_temp.sqs2pg_moved FROM STDIN"
 # By address, without a lock: while the erasure lock is held nothing but another rekey changes these
-# rows, and then they have other addresses. A value whose new token a later message has stored
-# already stays behind, and is removed.
+# rows, and then they have other addresses. Another row may have taken the address since: that one
+# was made by another transaction. A value whose new token a later message has stored already stays
+# behind, and is removed.
 _MOVE = """WITH moved AS MATERIALIZED (SELECT * FROM pg_temp.sqs2pg_moved WHERE part = %s),
 mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
@@ -82,13 +83,13 @@ changed AS (
     UPDATE pii.value v SET token = m.new_token, sealed = m.sealed,
            token_hash = hashtextextended(m.new_token, 0)
     FROM moved m
-    WHERE v.ctid = m.address AND NOT EXISTS (
+    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT EXISTS (
         SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
         AND o.token_hash = hashtextextended(m.new_token, 0))
     RETURNING 1)
 SELECT count(*) FROM changed"""
 _REMOVE = """DELETE FROM pii.value v USING pg_temp.sqs2pg_moved m
-WHERE m.part = %s AND v.ctid = m.address AND v.token = m.old_token"""
+WHERE m.part = %s AND v.ctid = m.address AND v.xmin = m.made_by"""
 # For the hash table of a large map, which every statement that applies it builds again.
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""

@@ -17,7 +17,7 @@ import msgspec
 from sqs2pg.keys.aead import nonces
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import bytea_array
+from sqs2pg.postgres.binary_arrays import bytea_array, uuid_array
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.postgres.sqlstate import explained
@@ -42,15 +42,15 @@ BATCH_KEYS = 2_000
 _COUNT = "SELECT count(*) FROM pii.subject_key WHERE key_version <> %s"
 # In the order of the table itself, so that each of its pages is read and written once. No row is
 # locked first: while the erasure lock is held nothing but another rewrap changes these rows, and
-# then they have other addresses.
+# then they have other addresses. Another person's row may have taken the address since.
 _NEXT = """SELECT ctid::text, encode(uuid_send(subject), 'hex'), generation, wrapped_key,
        key_version
 FROM pii.subject_key
 WHERE ctid > %s::tid AND key_version <> %s LIMIT %s"""
 _FIRST_ADDRESS = "(0,0)"
 _UPDATE = """UPDATE pii.subject_key k SET wrapped_key = n.wrapped_key, key_version = %s
-FROM unnest(%s::text::tid[], %s::bytea[]) AS n (address, wrapped_key)
-WHERE k.ctid = n.address"""
+FROM unnest(%s::text::tid[], %s::uuid[], %s::bytea[]) AS n (address, subject, wrapped_key)
+WHERE k.ctid = n.address AND k.subject = n.subject AND k.wrapped_key IS NOT NULL"""
 _REFERENCE = "SELECT reference_key, reference_wrapped_by FROM pii.state FOR UPDATE"
 _REFERENCE_UPDATE = "UPDATE pii.state SET reference_key = %s, reference_wrapped_by = %s"
 _BODIES = """SELECT sealed_under, count(*), max(received_at) FROM sqs2pg.quarantine
@@ -69,6 +69,7 @@ class _Rewrapped(NamedTuple):
     """What one part of a batch writes: rows by address, and their new wrapped keys."""
 
     addresses: list[str]
+    subjects: list[str]
     wrapped: list[bytes]
     faults: list[SubjectKeyFault]
     """Of the keys that do not open."""
@@ -135,7 +136,8 @@ class Rewrapper:
                     self._keyring.root("vault", fault.root)  # raises KeyFault
                 self.damaged.add(fault.subject)
             addresses = "{" + ",".join(f'"{address}"' for address in part.addresses) + "}"
-            await session.execute(_UPDATE, [self._version, addresses, bytea_array(part.wrapped)])
+            arrays = addresses, uuid_array(part.subjects), bytea_array(part.wrapped)
+            await session.execute(_UPDATE, [self._version, *arrays])
             done += len(part.addresses)
 
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
@@ -149,7 +151,7 @@ class Rewrapper:
 
     def _rewrap(self, rows: Sequence[Sequence[Any]]) -> _Rewrapped:
         new = self._keks[self._version]
-        done = _Rewrapped([], [], [])
+        done = _Rewrapped([], [], [], [])
         for row, nonce in zip(rows, nonces(len(rows)), strict=True):
             address, subject, generation, wrapped, version = row
             try:
@@ -160,6 +162,7 @@ class Rewrapper:
                 done.faults.append(fault)
                 continue
             done.addresses.append(address)
+            done.subjects.append(subject)
             done.wrapped.append(again)
         return done
 
