@@ -47,9 +47,10 @@ class Stand:
     """Rows in the target from earlier runs on this stand."""
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run one of the suite's own statements; return its rows."""
+        """Run one of the suite's own statements; return its rows, if it gives any."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            return connection.execute(statement.encode()).fetchall()
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
 
 @dataclasses.dataclass

@@ -56,7 +56,7 @@ class Shape:
         return self.target or (f"shape_{self.name}" if self.mapping else "user_logins")
 
 
-def _fields(prefix: str = "", **more: str) -> str:
+def login_fields(prefix: str = "", **more: str) -> str:
     """Return the login's fields as TOML, found under `prefix`; `more`: further sources."""
     return _as_toml({f"{prefix}{name}": options for name, options in _LOGIN.items()} | more)
 
@@ -68,7 +68,7 @@ def _as_toml(fields: dict[str, str]) -> str:
     )
 
 
-_NOTED = _fields(note="")
+_NOTED = login_fields(note="")
 _FEW = _as_toml({name: _LOGIN[name] for name in ("user_id", "ip", "device_id")})
 _SNS = json.dumps(
     {
@@ -88,7 +88,7 @@ _LOGINS: tuple[Shape, ...] = (
         "number",
         "login and a whole number",
         '{"attempts": 17, @',
-        _fields(attempts='type = "integer"'),
+        login_fields(attempts='type = "integer"'),
     ),
     Shape(
         "conversions",
@@ -110,15 +110,17 @@ _LOGINS: tuple[Shape, ...] = (
         "expression",
         "login and an expression",
         '{"region": "eu-1", "attempts": 17, @',
-        _fields() + '[[field]]\ncolumn = "place"\n'
+        login_fields() + '[[field]]\ncolumn = "place"\n'
         "expression = \"join('-', [region, to_string(attempts)])\"\n",
     ),
-    Shape("nested", "nested login", '{"v": 1, "event": {"login": $}}', _fields("event.login.")),
+    Shape(
+        "nested", "nested login", '{"v": 1, "event": {"login": $}}', login_fields("event.login.")
+    ),
     Shape(
         "sns",
         "nested, in SNS",
         _SNS.replace("MESSAGE", '{\\"v\\": 1, \\"event\\": {\\"login\\": %}}'),
-        '[envelope]\nlayers = ["sns"]\n' + _fields("event.login."),
+        '[envelope]\nlayers = ["sns"]\n' + login_fields("event.login."),
     ),
     Shape(
         "order",
