@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from sqs2pg.cli.quarantine import replay_selected
 from sqs2pg.errors import SettingsError
 from sqs2pg.message import Message, Outcome, RowChanges, SystemAttributes
+from sqs2pg.pipeline.processor import Processor
+from sqs2pg.postgres import batch_transaction
 from sqs2pg.postgres.batch_transaction import BatchTransactions
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.maintenance import maintain
@@ -48,16 +51,20 @@ def order(id_: str, version: int | None, state: str | None = None, **more: Any) 
     return json.dumps({"id": id_, "version": version, "state": state} | more)
 
 
-async def write(ready: Pipeline, *bodies: str) -> Written:
-    """Process bodies in one batch, as sent one after the other; return what became of them."""
-    processor = ready.processors[0]
-    before = processor.rows
+async def process(processor: Processor, bodies: Sequence[str]) -> list[Outcome]:
     now_ms = time.time_ns() // 10**6
     messages = [
         Message(str(uuid4()), "", body, SystemAttributes(now_ms + number))
         for number, body in enumerate(bodies)
     ]
-    outcomes = await processor.process(messages)
+    return await processor.process(messages)
+
+
+async def write(ready: Pipeline, *bodies: str) -> Written:
+    """Process bodies in one batch, as sent one after the other; return what became of them."""
+    processor = ready.processors[0]
+    before = processor.rows
+    outcomes = await process(processor, bodies)
     done = RowChanges(*(now - was for now, was in zip(processor.rows, before, strict=True)))
     return outcomes, done
 
@@ -310,6 +317,66 @@ async def test_a_pseudonym_may_be_the_key_and_texts_keep_their_collation(
         assert done == RowChanges(inserted=2, superseded=1)
         _, done = await write(ready, bodies[0].replace('"v": 0', '"v": 9'))
         assert done == RowChanges(updated=1)
+
+
+@pytest.mark.parametrize("mode", ["upsert", "deletes", "ignore"])
+async def test_a_trigger_that_swallows_a_row_is_noticed(
+    pipeline: Assemble, database: str, mode: str
+) -> None:
+    rows(
+        database,
+        """CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN RETURN CASE WHEN NEW.state = ''x'' THEN NULL ELSE NEW END; END';
+CREATE TRIGGER swallow BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION swallow()""",
+    )
+    ignore = {"table": "orders", "mode": "ignore", "key": ["order_id"]}
+    sink = {"upsert": UPSERT, "deletes": DELETES, "ignore": ignore}[mode]
+    async with pipeline(sink=sink, field=FIELDS) as ready:
+        bodies = [order("a", 2), order("b", 1, "x"), order("c", 1), order("a", 1)]
+        outcomes, done = await write(ready, *bodies)
+        assert outcomes == [Outcome.WRITTEN, Outcome.QUARANTINED, *[Outcome.WRITTEN] * 2]
+        assert done.inserted == 2
+        details = rows(database, "SELECT detail FROM sqs2pg.quarantine")
+        assert details == [("row_suppressed",)]
+        outcomes, done = await write(ready, order("a", 1), order("c", 1))
+        assert (outcomes, done.added) == ([Outcome.WRITTEN] * 2, 0)
+        assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_staging_tables_are_made_anew_after_a_while(
+    pipeline: Assemble, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_transaction, "STAGE_S", -1.0)
+    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+        session = ready.processors[0].sink.session
+        made = "SELECT oid FROM pg_class WHERE relname LIKE 'sqs2pg%%' AND relkind = 'r'"
+        made += " AND relpersistence = 't'"
+        await write(ready, order("a", 1))
+        before = await session.execute(made, [])
+        await write(ready, order("a", 2))
+        after = await session.execute(made, [])
+        assert len(before) == len(after) == 1
+        assert before != after
+        assert rows(database, ALL) == [("a", 2, None, None)]
+
+
+async def test_writers_of_the_same_keys_wait_and_do_not_deadlock(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(sink=UPSERT | {"connections": 4}, field=FIELDS) as ready:
+
+        async def writer(processor: Processor, seed: int) -> None:
+            draw = random.Random(seed)
+            for version in range(15):
+                bodies = [order(f"k{n}", version) for n in draw.sample(range(200), 100)]
+                assert set(await process(processor, bodies)) == {Outcome.WRITTEN}
+
+        await asyncio.gather(*(writer(one, i) for i, one in enumerate(ready.processors)))
+        for processor in ready.processors:
+            await processor.sink.session.execute("SELECT pg_stat_force_next_flush()")
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        assert rows(database, deadlocks) == [(0,)]
+        assert await balanced(database, ready.sink_plan.id)
 
 
 async def test_a_table_that_changes_meanwhile(pipeline: Assemble, database: str) -> None:

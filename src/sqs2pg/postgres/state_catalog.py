@@ -38,7 +38,11 @@ _UNIQUE = """SELECT EXISTS (
     ARRAY(SELECT a.attname::text FROM pg_catalog.pg_partitioned_table p
           JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (p.partattrs)
           WHERE p.partrelid = c.oid ORDER BY 1),
-    current_setting('server_version_num')::integer, current_setting('track_counts')::boolean
+    current_setting('server_version_num')::integer, current_setting('track_counts')::boolean,
+    EXISTS (
+        SELECT FROM pg_catalog.pg_trigger t
+        WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 7 = 7 AND (t.tgrelid = c.oid
+        OR t.tgrelid IN (SELECT r.relid FROM pg_catalog.pg_partition_tree(c.oid) r)))
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
 
@@ -59,7 +63,7 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
     table = quote_table(target.table)
     with retryable(f"the indexes of {table} cannot be read"):
         types = dict(await session.execute(_TYPES, [table]))
-        [(unique, partitioned, partitioned_by, version, counts)] = await session.execute(
+        [(unique, partitioned, partitioned_by, version, counts, triggers)] = await session.execute(
             _UNIQUE, [sorted(write.key), table]
         )
     knows_old = version >= _KNOWS_OLD
@@ -82,6 +86,7 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
         write.keep_if_null,
         knows_old,
         _deletes(target, types, name),
+        triggers,
     )
 
 

@@ -61,6 +61,8 @@ class Merge(msgspec.Struct, frozen=True):
     knows_old: bool = True
     """Whether RETURNING tells an inserted row from an updated one: PostgreSQL 18 and later."""
     deletes: Deletes | None = None
+    triggers: bool = False
+    """Whether a trigger of the table may swallow rows: BEFORE INSERT, FOR EACH ROW."""
 
     @property
     def stage(self) -> str:
@@ -125,9 +127,7 @@ class Merge(msgspec.Struct, frozen=True):
         source = "newest" if self.deletes is None else "live"
         kept = f"\n    WHERE NOT n.{quote_identifier(self.deletes.flag)}" if self.deletes else ""
         deleted = "(SELECT count(*) FROM deleted)" if self.deletes else "0"
-        merge = f"""WITH newest AS (
-    SELECT DISTINCT ON ({key}) * FROM {self.stage} ORDER BY {key}, {self._newest_first("")}
-),{several}{self._deleting()}{before}
+        merge = f"""WITH newest AS ({self._newest()}),{several}{self._deleting()}{before}
 written AS (
     INSERT INTO {self.table} AS t ({names})
     SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
@@ -138,6 +138,21 @@ written AS (
 SELECT {self._inserted()}, count(*), {deleted} FROM written"""
         return merge if self.deletes is None else self._guarded(merge, self.deletes)
 
+    def _newest(self) -> str:
+        key = _names(self.key)
+        order = self._newest_first("") if self.update else LINE
+        return f"SELECT DISTINCT ON ({key}) * FROM {self.stage} ORDER BY {key}, {order}"
+
+    def count_swallowed(self) -> str:
+        """Return the query how many staged keys have no row after `apply`, and should have one."""
+        same = " AND ".join(f"t.{name} = n.{name}" for name in map(quote_identifier, self.key))
+        source, kept = self._newest(), ""
+        if self.deletes is not None:
+            kept = f"NOT n.{quote_identifier(self.deletes.flag)} AND "
+            source = f"WITH newest AS ({source}) {self._live(self.deletes)}"
+        return f"""SELECT count(*) FROM ({source}) n
+WHERE {kept}NOT EXISTS (SELECT FROM {self.table} t WHERE {same})"""
+
     # -- delete_when ------------------------------------------------------------------------
 
     def _deleting(self) -> str:
@@ -147,13 +162,10 @@ SELECT {self._inserted()}, count(*), {deleted} FROM written"""
             return ""
         flag = quote_identifier(gone.flag)
         same = " AND ".join(f"t.{name} = n.{name}" for name in map(quote_identifier, self.key))
-        live, noted = "SELECT * FROM newest", ""
+        noted = ""
         if self.newer:
             version, target = quote_identifier(self.newer), quote_literal(gone.target)
             same += f" AND {self._is_newer('n', 't')}"
-            live = f"""SELECT n.* FROM newest n
-    LEFT JOIN sqs2pg.tombstone b ON b.target = {target} AND b.key = {gone.mark}
-    WHERE b.key IS NULL OR n.{version} > (b.version #>> '{{}}')::{gone.version_type}"""
             noted = f"""
 noted AS (
     INSERT INTO sqs2pg.tombstone AS b (target, key, version)
@@ -162,10 +174,19 @@ noted AS (
     ON CONFLICT (target, key) DO UPDATE SET version = excluded.version, deleted_at = now()
 ),"""
         return f"""
-live AS MATERIALIZED ({live}),
+live AS MATERIALIZED ({self._live(gone)}),
 deleted AS (
     DELETE FROM {self.table} t USING live n WHERE n.{flag} AND {same} RETURNING 1
 ),{noted}"""
+
+    def _live(self, gone: Deletes) -> str:
+        """Return the query of the newest lines that are newer than any deletion of their key."""
+        if not self.newer:
+            return "SELECT * FROM newest"
+        version, target = quote_identifier(self.newer), quote_literal(gone.target)
+        return f"""SELECT n.* FROM newest n
+    LEFT JOIN sqs2pg.tombstone b ON b.target = {target} AND b.key = {gone.mark}
+    WHERE b.key IS NULL OR n.{version} > (b.version #>> '{{}}')::{gone.version_type}"""
 
     def _guarded(self, merge: str, gone: Deletes) -> str:
         """Return a merge during which, and until COMMIT, nobody else merges the same keys.

@@ -117,6 +117,10 @@ class TargetCopy:
             self._staged.add(target)
             [(inserted, written, deleted)] = await session.execute(merge.apply())
             changes = merge.changes(rows, inserted, written, deleted)
+            if merge.triggers and changes.added < rows:
+                [(swallowed,)] = await session.execute(merge.count_swallowed())
+                if swallowed:
+                    return False
         self._changes[target] = self._changes[target].plus(changes)
         return True
 
