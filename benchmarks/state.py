@@ -92,7 +92,9 @@ def figures(runs: Mapping[str, list[Run]]) -> dict[str, float]:
     The CPU is that of pipeline and PostgreSQL together, in microseconds.
     """
     rates = {name: [run.rate for run in of] for name, of in runs.items()}
-    found = {f"{name}_per_second": round(statistics.median(of)) for name, of in rates.items()}
+    found: dict[str, float] = {
+        f"{name}_per_second": round(statistics.median(of)) for name, of in rates.items()
+    }
     found |= {
         f"{name}_cpu_us": round(
             statistics.median(
