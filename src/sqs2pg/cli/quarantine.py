@@ -125,7 +125,9 @@ def show(
         print_json(tree)
     else:
         for name, value in tree.items():
-            print(f"{name.replace('_', ' '):14} {'-' if value is None else value}")
+            print(
+                f"{name.replace('_', ' '):14} {'-' if value is None else terminal_text(str(value))}"
+            )
 
 
 @quarantine.command()

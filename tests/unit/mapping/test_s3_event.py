@@ -58,6 +58,11 @@ def test_eventbridge_does_not_encode_keys() -> None:
     assert read_notification(detail(), deleted).ignored == 1
 
 
+def test_the_url_of_an_object_is_one_line_of_text() -> None:
+    assert NamedObject("b", "a b/é%").place == "s3://b/a b/é%"
+    assert NamedObject("b", "a\n\x1b[2J\u2028").place == "s3://b/a%0A%1B[2J%E2%80%A8"
+
+
 def test_a_test_event_is_one_from_any_bucket() -> None:
     body = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "elsewhere"}
     assert read_notification(json.dumps(body), {}).test

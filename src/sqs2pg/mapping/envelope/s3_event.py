@@ -42,11 +42,22 @@ class NamedObject(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def place(self) -> str:
-        """Its URL."""
-        return f"s3://{self.bucket}/{self.key}"
+        """Its URL, for people. What is no printable character of a key is percent-encoded."""
+        return f"s3://{self.bucket}/{printable(self.key)}"
 
     def __repr__(self) -> str:
         return "NamedObject(…)"
+
+
+def printable(key: str) -> str:
+    """Return a key for one line of a terminal: a producer may put line feeds into it, and more."""
+    if key.isprintable():
+        return key
+    return "".join(c if c.isprintable() else _percent(c) for c in key)
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
 class Notification(msgspec.Struct, frozen=True, gc=False):
