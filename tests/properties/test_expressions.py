@@ -22,7 +22,7 @@ from sqs2pg.mapping.expression import Expression, StepBudget, Viewer
 from sqs2pg.settings.expressions import Syntax, parse
 from tests.mappings import check_many
 
-CASES = int(os.environ.get("SQS2PG_EXPRESSION_CASES", "20000"))
+CASES = int(os.environ.get("SQS2PG_EXPRESSION_CASES", "8000"))
 DOCUMENTS = 4
 """Documents for one expression."""
 _NAMES = ("a", "b", "c", "d")
@@ -86,7 +86,7 @@ def elsewhere(draw: Random, value: Any, syntax: Syntax, path: tuple[str, ...] = 
         return value
     present = {tuple(step for step in read if isinstance(step, str)) for read in syntax.present}
     if not any(read[: len(path)] == path for read in (*syntax.reads, *present)):
-        return made_value(draw)
+        return made_value(draw) if path else made_document(draw)
     if value is None and path in present:
         return None
     if isinstance(value, dict):
