@@ -1,7 +1,7 @@
 """The pipeline through PgBouncer in transaction mode, which needs no special setting.
 
 Each transaction may get another server connection, and the fixture's pooler sees to it that it
-does: nothing may be left in a session, be it a setting, a lock, a prepared statement or a
+does: nothing may be left in a session, be it a setting, a lock, a prepared statement or rows of a
 temporary table.
 """
 
@@ -112,6 +112,56 @@ def test_migrate_drain_and_verify(
     assert len(shell("quarantine", "list", "--json").last) == BAD
     assert {row["active"] for row in shell("keys", "list", "--json").last} == {True}
     assert sorted(query("SELECT user_id FROM user_logins")) == sorted(good_users())
+    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+
+
+STATE = """[sink]
+table = "orders"
+mode = "upsert"
+key = ["order_id"]
+newer = "version"
+delete_when = { field = "op", equals = "delete" }
+batch_rows_max = 50
+[[field]]
+source = "id"
+column = "order_id"
+[[field]]
+source = "version"
+column = "version"
+type = "bigint"
+"""
+
+
+def test_versions_meet_in_whatever_session_they_are_staged(
+    make_shell: Callable[[str], Any],
+    pgbouncer: str,
+    pooler: Any,
+    query: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """A session has the staging table of earlier batches, or makes one; none has their rows."""
+    (tmp_path / "orders.toml").write_text(STATE)
+    shell = make_shell(pgbouncer)
+    shell.environment["SQS2PG_CONFIG"] = str(tmp_path / "orders.toml")
+    shell("migrate")
+    query("CREATE UNIQUE INDEX ON orders (order_id)")
+    bodies = [
+        json.dumps({"id": f"o{key}", "version": version, "op": "delete" if key < 20 else "set"})
+        if version == 9
+        else json.dumps({"id": f"o{key}", "version": version})
+        for version in (3, 9, 1, 8, 2, 7)
+        for key in range(100)
+    ]
+    (tmp_path / "orders.jsonl").write_text("\n".join(bodies))
+    assert shell("send", "--file", str(tmp_path / "orders.jsonl"), "--json").last["sent"] == 600
+    done = shell("run", "--drain", "--workers", "2", "--json").last
+    assert (done["written"], done["released"]) == (600, 0)
+    assert done["rows_inserted"] - done["rows_deleted"] == 80
+    numbers = "rows_inserted", "rows_updated", "rows_superseded", "rows_deleted"
+    assert sum(done[name] for name in numbers) == 600
+    assert query("SELECT count(*), min(version), max(version) FROM orders") == [(80, 9, 9)]
+    assert query("SELECT count(*) FROM sqs2pg.tombstone") == [(20,)]
+    assert shell("verify", "--json").last["ok"]
     assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
 
 
