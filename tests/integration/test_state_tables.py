@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.target_copy import TargetCopy
+from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, opened, receive, rows, send
@@ -551,3 +553,19 @@ async def test_a_masked_key_is_remembered_by_its_cleartext(
     rows(database, "TRUNCATE orders")
     async with pipeline(sink=DELETES, field=fields) as ready:
         assert (await write(ready, order("a", 1), order("b", 1)))[1] == RowChanges(1, superseded=1)
+
+
+async def test_a_backfill_obeys_the_version(
+    settings: Callable[..., Settings], pipeline: Assemble, database: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / "2026-11-01.jsonl"
+    lines = [order("a", 1, "old"), order("b", 7, "new"), order("b", 6, "old"), delete("c", 5)]
+    archive.write_text("\n".join([*lines, order("c", 4, "old")]))
+    async with pipeline(sink=DELETES, field=FIELDS) as ready:
+        await write(ready, order("a", 2, "new"), order("c", 3, "new"))
+        async with assemble_backfill(settings(sink=DELETES, field=FIELDS)) as begin:
+            done = await begin().run([str(archive)])
+        assert (done.written, done.rows_inserted, done.rows_deleted) == (5, 1, 1)
+        assert done.rows_superseded == 3
+        assert rows(database, ALL) == [("a", 2, "new", None), ("b", 7, "new", None)]
+        assert await balanced(database, ready.sink_plan.id)

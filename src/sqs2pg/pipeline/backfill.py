@@ -24,7 +24,7 @@ import structlog
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.mapping.encoder import EncodedAhead
 from sqs2pg.mapping.ledger_key import line_mark
-from sqs2pg.message import Message, OutcomeCounts
+from sqs2pg.message import Message, OutcomeCounts, RowChanges
 from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_batches import BATCHES_AT_ONCE, LineBatch, batches, made_ahead
 from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form, refusal_of
@@ -53,6 +53,10 @@ CLAIM_WAIT_S = 5.0
 log = structlog.get_logger(__name__)
 
 
+ROWS = tuple(f"rows_{name}" for name in RowChanges._fields)
+"""What became of lines in their table, by the names of `Done`."""
+
+
 class Done(msgspec.Struct):
     """What a run did so far; lines."""
 
@@ -67,6 +71,11 @@ class Done(msgspec.Struct):
     """Lines that PostgreSQL does not take; the next run tries them first."""
     resumed: int = 0
     """Lines that an earlier run had committed."""
+    rows_inserted: int = 0
+    rows_updated: int = 0
+    rows_superseded: int = 0
+    rows_ignored: int = 0
+    rows_deleted: int = 0
 
 
 class Backfill:
@@ -102,6 +111,7 @@ class Backfill:
         self._claim_wait_s = claim_wait_s
         self._begun = begun
         self.done = Done()
+        self._rows_before = processor.rows
         self._left_lines = LeftLines(processor)
         self.bytes_total = 0
         """Stored bytes of the archives that are not done yet, or were done by this run."""
@@ -373,6 +383,8 @@ class Backfill:
         done.written += counts.written
         done.duplicate += counts.duplicate
         done.quarantined += counts.quarantined
+        for name, now, was in zip(ROWS, self._processor.rows, self._rows_before, strict=True):
+            setattr(done, name, now - was)
         if counts.written:
             self._left_lines.note_written()
 

@@ -28,7 +28,7 @@ from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_objects import Objects
 from sqs2pg.pipeline.archive_reader import Archive, ArchiveFormat
-from sqs2pg.pipeline.backfill import Backfill, Done
+from sqs2pg.pipeline.backfill import ROWS, Backfill, Done
 from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.runners.ray_fleet import answer_of, as_fault, fault_of, fingerprint, library, load_as
 from sqs2pg.settings import Settings
@@ -173,6 +173,7 @@ class ArchiveTask(msgspec.Struct, eq=False):
             quarantined=known.quarantined + done.quarantined,
             left=done.left if done.files else known.left,
             resumed=known.resumed,
+            **{name: getattr(known, name) + getattr(done, name) for name in ROWS},
         )
 
 
