@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import secrets
 import sys
@@ -117,6 +118,40 @@ async def test_one_bad_line_is_one_entry_that_names_object_and_line(
     assert rows(database, "SELECT reason, detail FROM sqs2pg.quarantine ORDER BY 1") == [
         ("not_json", f"{place} 3"),
         ("wrong_type", f"id, {place} 2"),
+    ]
+
+
+async def test_objects_of_other_layouts_are_read_record_by_record(
+    pipeline: Assemble, database: str, bucket: Any
+) -> None:
+    events = [{"timestamp": 1, "message": json.dumps({"id": name})} for name in "cd"]
+    batch = {"owner": "1", "messageType": "DATA_MESSAGE", "logEvents": events}
+    told = [
+        of(
+            bucket.put_object(Key="trail", Body=json.dumps({"Records": [{"id": "a"}, {"id": "b"}]}))
+        ),
+        of(
+            bucket.put_object(
+                Key="logs", Body=packed([]) + gzip.compress(json.dumps(batch).encode())
+            )
+        ),
+    ]
+    async with pipeline(**of_objects(bucket)) as ready:
+        await send(ready, told)
+        assert await ready.processors[0].process(await receive(ready, 2)) == [Outcome.WRITTEN] * 2
+    assert rows(database, IDS) == [(name,) for name in "abcd"]
+    space = of(bucket.put_object(Key="flow", Body=b"version id\n2 e\n2 -\n2\n"))
+    declared = {**of_objects(bucket), "archive": {"format": "space"}}
+    async with pipeline(**declared) as ready:
+        await send(ready, [space])
+        assert await ready.processors[0].process(await receive(ready, 1)) == [Outcome.WRITTEN]
+        await assert_books_balance(ready)
+    assert rows(database, IDS) == [(name,) for name in "abcde"]
+    assert sorted(
+        reason for (reason,) in rows(database, "SELECT reason FROM sqs2pg.quarantine")
+    ) == [
+        "missing_field",
+        "space_fields",
     ]
 
 
