@@ -16,7 +16,7 @@ from sqs2pg.cli.quarantine import replay_selected
 from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
 from sqs2pg.pipeline.replay import Replayed
 from sqs2pg.postgres.quarantine import Selection
-from sqs2pg.runners.aws_lambda import messages_of
+from sqs2pg.runners.lambda_event import messages_of
 from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, receive, rows
 from tests.runtime_api import record

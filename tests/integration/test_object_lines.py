@@ -207,3 +207,26 @@ async def test_an_object_whose_day_is_ahead_is_written(
         said = of(bucket.put_object(Key="2099/01/02/k", Body=lines(["a"])))
         assert await process(ready, said) == [Outcome.WRITTEN]
     assert rows(database, IDS) == [("a",)]
+
+
+async def test_lines_keep_one_row_per_key_where_the_table_says_so(
+    pipeline: Assemble, database: str, bucket: Any
+) -> None:
+    """The last line wins, in one object and over two."""
+    fields = [
+        {"source": "id", "column": "id", "required": True},
+        {"source": "n", "column": "n", "type": "integer"},
+    ]
+    chosen = of_objects(bucket) | {
+        "field": fields,
+        "sink": {"table": "t", "mode": "upsert", "key": ["id"], "newer": "n"},
+    }
+
+    def states(*numbers: int) -> bytes:
+        return b"".join(json.dumps({"id": "a", "n": n}).encode() + b"\n" for n in numbers)
+
+    rows(database, "CREATE TABLE t (id text PRIMARY KEY, n integer)")
+    async with pipeline(**chosen) as ready:
+        told = [of(bucket.put_object(Key=f"k{i}", Body=states(i, i + 5, i + 3))) for i in range(3)]
+        assert await process(ready, *told) == [Outcome.WRITTEN] * 3
+    assert rows(database, "SELECT id, n FROM t") == [("a", 7)]

@@ -10,8 +10,7 @@ Promises: the connection, the keys and the compiled mapping stay warm between in
 is started inside the margin before the function's timeout. A batch that is under way shortly before
 it is cut and given back; if it was committed after all, the ledger makes it a duplicate. An object
 of S3 is read until that margin; the next delivery of its notification goes on at the line after.
-Where
-every message goes back it raises, and so it does where going on would be wrong (a key, the
+Where every message goes back it raises, and so it does where going on would be wrong (a key, the
 settings, the table): the whole event goes back, even if the event source mapping lacks
 ReportBatchItemFailures, without which Lambda deletes what a returned answer names.
 """
@@ -30,14 +29,15 @@ import msgspec
 import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
-from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
+from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S, may_be_of_a_message
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, record_unknown, upkeep
+from sqs2pg.runners.lambda_event import messages_of
 from sqs2pg.settings import Settings, load
-from sqs2pg.sqs.odd_deliveries import bounded, read_entry
+from sqs2pg.sqs.odd_deliveries import bounded
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES
 from sqs2pg.telemetry import log
 from sqs2pg.telemetry.emf import EmfLines
@@ -55,72 +55,6 @@ UPKEEP_EVENT = "Scheduled Event"
 _CONNECTION = ("postgres_08", "postgres_25", "postgres_57P", "postgres_no_answer")
 
 logger = structlog.get_logger(__name__)
-
-
-class _Attribute(msgspec.Struct, rename="camel"):
-    data_type: str
-    string_value: str | None = None
-    binary_value: str | None = None
-
-
-class _Record(msgspec.Struct, rename="camel"):
-    """One record of the event, in Lambda's spelling. The system attributes have SQS's own names."""
-
-    message_id: str
-    receipt_handle: str
-    body: str
-    attributes: SystemAttributes
-    event_source_arn: str = msgspec.field(name="eventSourceARN")
-    message_attributes: dict[str, _Attribute] = {}
-
-
-class _Event(msgspec.Struct, rename="pascal"):
-    records: list[_Record]
-
-
-def messages_of(event: object) -> tuple[list[Message], bool]:
-    """Return the event's messages, and whether they come from a FIFO queue.
-
-    Raises FatalFault if it is not the event of an SQS event source mapping.
-    """
-    try:
-        records = msgspec.convert(event, _Event, strict=False).records
-    except (msgspec.ValidationError, UnicodeError):
-        return _messages_one_by_one(event)
-    messages = [
-        Message(
-            record.message_id,
-            record.receipt_handle,
-            record.body,
-            record.attributes,
-            {
-                name: MessageAttribute(one.data_type, one.string_value, one.binary_value)
-                for name, one in record.message_attributes.items()
-            }
-            or None,
-        )
-        for record in records
-    ]
-    return messages, any(record.event_source_arn.endswith(".fifo") for record in records)
-
-
-def _messages_one_by_one(event: object) -> tuple[list[Message], bool]:
-    """As `messages_of`, for an event in which some record is odd: that one is quarantined."""
-    records = event.get("Records") if isinstance(event, Mapping) else None
-    messages: list[Message] = []
-    fifo = False
-    for record in records if isinstance(records, list) else [None]:
-        source = record.get("eventSourceARN") if isinstance(record, Mapping) else None
-        message = read_entry(record, camel=True)
-        if message is None or not isinstance(source, str):
-            raise FatalFault(
-                "the event is not one of an SQS event source mapping",
-                code="not_an_sqs_event",
-                hint="connect the function to an SQS queue, with ReportBatchItemFailures",
-            )
-        messages.append(message)
-        fifo = fifo or source.endswith(".fifo")
-    return messages, fifo
 
 
 class Invocation:

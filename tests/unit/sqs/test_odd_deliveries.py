@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from sqs2pg.errors import TransientFault
 from sqs2pg.message import MessageAttribute, SystemAttributes
-from sqs2pg.runners.aws_lambda import messages_of
+from sqs2pg.runners.lambda_event import messages_of
 from sqs2pg.sqs import wire
 from sqs2pg.sqs.odd_deliveries import AHEAD_S, bounded
 
