@@ -42,7 +42,8 @@ BATCH_KEYS = 2_000
 _COUNT = "SELECT count(*) FROM pii.subject_key WHERE key_version <> %s"
 # In the order of the table itself, so that each of its pages is read and written once. No row is
 # locked first: while the erasure lock is held nothing but another rewrap changes these rows, and
-# then they have other addresses. Another person's row may have taken the address since.
+# then they have other addresses. Another person's row may have taken the address since; compared by
+# IS TRUE, so that no row is looked up by the index.
 _NEXT = """SELECT ctid::text, encode(uuid_send(subject), 'hex'), generation, wrapped_key,
        key_version
 FROM pii.subject_key
@@ -50,7 +51,7 @@ WHERE ctid > %s::tid AND key_version <> %s LIMIT %s"""
 _FIRST_ADDRESS = "(0,0)"
 _UPDATE = """UPDATE pii.subject_key k SET wrapped_key = n.wrapped_key, key_version = %s
 FROM unnest(%s::text::tid[], %s::uuid[], %s::bytea[]) AS n (address, subject, wrapped_key)
-WHERE k.ctid = n.address AND k.subject = n.subject AND k.wrapped_key IS NOT NULL"""
+WHERE k.ctid = n.address AND (k.subject = n.subject) IS TRUE AND k.wrapped_key IS NOT NULL"""
 _REFERENCE = "SELECT reference_key, reference_wrapped_by FROM pii.state FOR UPDATE"
 _REFERENCE_UPDATE = "UPDATE pii.state SET reference_key = %s, reference_wrapped_by = %s"
 _BODIES = """SELECT sealed_under, count(*), max(received_at) FROM sqs2pg.quarantine
