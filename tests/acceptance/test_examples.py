@@ -6,6 +6,7 @@ The expected rows stand beside the mapping, where `config test` also reads them.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import secrets
@@ -20,6 +21,7 @@ from uuid import UUID
 import pytest
 
 from tests.local_aws import aws_client
+from tests.s3_events import notification
 from tests.shell import Shell
 
 EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*/sqs2pg.toml"))
@@ -281,6 +283,24 @@ def test_events_come_through_a_bus(
     assert_faults(query, example.faults)
 
 
+def test_lines_come_from_the_objects_of_notifications(
+    shell: Shell, query: Query, send: Send, bucket: str, local_aws: Callable[[str], Any]
+) -> None:
+    [example] = [Example(file) for file in EXAMPLES if file.parent.name == "s3-notifications"]
+    shell.environment["SQS2PG_ENVELOPE__S3_BUCKETS"] = bucket
+    options = prepared(shell, example)
+    [row] = example.expected("archived_order")
+    # As Firehose writes them: without line feeds, in gzip.
+    body = gzip.compress("".join(map(example.body, example.cases)).encode())
+    put = local_aws("s3").put_object(Bucket=bucket, Key=row["object_key"], Body=body)
+    told = notification(bucket, row["object_key"], etag=put["ETag"], size=len(body))
+    send([told, told])
+    drained(shell, options, 2, quarantined=0)
+    assert_rows(query, example, "archived_order", [row])
+    place = f"s3://{bucket}/{row['object_key']} line 2"
+    assert_faults(query, [f"missing_field order_id, {place}"])
+
+
 def test_payloads_of_five_mebibytes_come_from_s3(
     shell: Shell, query: Query, send: Send, bucket: str, local_aws: Callable[[str], Any]
 ) -> None:
@@ -343,6 +363,7 @@ def test_every_example_is_run_here() -> None:
         "order-state",
         "orders-sns",
         "protobuf-json",
+        "s3-notifications",
         "service-logs",
         "two-tables",
         "webhook-archive",
