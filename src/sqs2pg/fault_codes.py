@@ -326,6 +326,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "The vault holds no value for this token or person.",
             "See `vault.enabled` and `recover`.",
         ),
+        "nothing_to_accept": (
+            "`verify --accept` found every table as the books say.",
+            "Run `sqs2pg verify`: its own books' differences cannot be accepted.",
+        ),
         "postgres_08P01": (
             "A pooler refuses a parameter, or is in statement mode.",
             "Follow the hint; see the pooler's settings.",

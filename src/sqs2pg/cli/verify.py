@@ -23,6 +23,7 @@ from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.postgres import verify as work
+    from sqs2pg.postgres.accepted_rows import AcceptedRows
     from sqs2pg.postgres.audit import Anchor
 
 
@@ -35,18 +36,49 @@ if TYPE_CHECKING:
 )
 @click.option("--anchor", help="SEQUENCE:HASH from the log: the audit must still hold it.")
 @click.option("--audit", is_flag=True, help="Verify only the audit; an auditor's role is enough.")
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Record that others changed the tables' rows on purpose; compare from there on.",
+)
+@click.option("--reason", default="", metavar="TEXT", help="Why; it goes to the audit.")
+@click.option("--ticket", default="", metavar="T", help="A reference, such as a ticket.")
+@click.option("--table", default="", metavar="NAME", help="With --accept: only this table.")
 @json_option
 def verify(
-    config: Path | None, since: datetime | None, anchor: str | None, audit: bool, as_json: bool
+    config: Path | None,
+    since: datetime | None,
+    anchor: str | None,
+    audit: bool,
+    accept: bool,
+    reason: str,
+    ticket: str,
+    table: str,
+    as_json: bool,
 ) -> int:
-    """Reconcile ledger, tally, quarantine and target; exit 1 on any difference."""
+    """Reconcile ledger, tally, quarantine and target; exit 1 on any difference.
+
+    A difference between a table and the books that others made on purpose is recorded with --accept
+    --reason TEXT, an audited act. The books themselves are then compared as ever.
+    """
+    if audit and since is not None:
+        raise click.UsageError("--audit goes through the whole chain: leave out --since")
+    if accept and (audit or since is not None):
+        raise click.UsageError("--accept takes whole tables: leave out --audit and --since")
+    if accept and not reason:
+        raise click.UsageError("--accept goes with --reason TEXT: who changed the rows, and why")
+    if not accept and (reason or ticket or table):
+        raise click.UsageError("--reason, --ticket and --table go with --accept")
     if audit:
-        if since is not None:
-            raise click.UsageError("--audit goes through the whole chain: leave out --since")
         return _verify_audit(load_settings(config), anchor, as_json=as_json)
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    report = run_async(check(load_settings(config), since, anchor))
+    settings = load_settings(config)
+    if accept:
+        accepted = run_async(accept_difference(settings, reason, ticket, table))
+    report = run_async(check(settings, since, anchor))
+    if accept:
+        report.accepted = accepted
     if as_json:
         print_json({"ok": report.ok, **msgspec.to_builtins(report)})
     else:
@@ -84,6 +116,10 @@ def print_report(report: work.VerifyReport) -> None:
         f"written {report.written:,}  quarantined {report.quarantined:,}  "
         f"extra deliveries {report.duplicate:,}"
     )
+    for one in report.accepted:
+        print(f"accepted: {one}")
+    for note in report.notes:
+        print(f"note: {note}")
     for difference in report.differences:
         print(f"difference: {difference}")
     print("the books balance" if report.ok else "the books do not balance")
@@ -99,3 +135,14 @@ async def check(
     async with database(settings) as (session, pipeline):
         dedupe = bool(settings.ledger.dedupe_key)
         return await work.verify(session, pipeline, since=since, dedupe=dedupe, anchor=anchor)
+
+
+async def accept_difference(
+    settings: Settings, reason: str, ticket: str, table: str
+) -> list[AcceptedRows]:
+    """Accept what the tables of the settings' pipeline hold, as `accept_rows` does."""
+    from sqs2pg.postgres.accepted_rows import accept_rows
+    from sqs2pg.runners.connect import database
+
+    async with database(settings) as (session, pipeline):
+        return await accept_rows(session, pipeline, reason=reason, ticket=ticket, table=table)

@@ -13,8 +13,10 @@ from datetime import datetime
 import msgspec
 
 from sqs2pg.mapping.ledger_key import delivery_key
+from sqs2pg.postgres.accepted_rows import AcceptedRows
 from sqs2pg.postgres.audit import check_chain
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.others_rows import ACCEPT, is_view, not_seen
 from sqs2pg.postgres.sqlstate import explained
 
 SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -69,13 +71,17 @@ _TARGETS = """SELECT mine.target,
 FROM sqs2pg.target mine WHERE mine.pipeline = %s ORDER BY mine.position"""
 
 
-class VerifyReport(msgspec.Struct):
+class VerifyReport(msgspec.Struct, omit_defaults=True):
     """What was compared. The numbers count messages."""
 
     written: int
     duplicate: int
     quarantined: int
     differences: list[str]
+    notes: list[str] = []
+    """What could not be compared, or is not seen: no differences."""
+    accepted: list[AcceptedRows] = []
+    """What was accepted before the books were compared."""
 
     @property
     def ok(self) -> bool:
@@ -110,10 +116,11 @@ async def _compare(
     session: Session, pipeline: int, since: datetime | None, dedupe: bool
 ) -> VerifyReport:
     differences: list[str] = []
+    notes: list[str] = []
 
     def compare(what: str, found: int, expected: int) -> None:
-        if found != expected:
-            differences.append(f"{what}: {found} found, {expected} expected ({found - expected:+})")
+        if told := _difference(what, found, expected):
+            differences.append(told)
 
     async def count(query: str, bound: str = "") -> list[int]:
         limit, values = (f" AND {bound} >= %s::uuid", [first]) if bound and first else ("", [])
@@ -131,15 +138,36 @@ async def _compare(
         compare("quarantined in the ledger without a quarantine row", only_ledger, purged)
         compare("messages written, ledger against tally", written, tally_written)
         compare("messages quarantined, ledger against tally", quarantined, tally_quarantined)
-        for table, baseline, added in await session.execute(_TARGETS, [pipeline]):
-            # The server itself quoted the name when it was registered.
-            [[rows]] = await session.execute(f"SELECT count(*) FROM {table}")
-            compare(f"rows of {table}, counted against tally and baseline", rows, baseline + added)
+        targets, notes = await _compare_targets(session, pipeline)
+        differences += targets
     [[first_day]] = await session.execute(_FIRST_DAY)
     first = max(first, first_day or "")
     [only_quarantine] = await count(_QUARANTINE_ONLY, "q.key")
     compare("quarantine rows without their ledger entry", only_quarantine, 0)
-    return VerifyReport(written, duplicate, quarantined, differences)
+    return VerifyReport(written, duplicate, quarantined, differences, notes)
+
+
+async def _compare_targets(session: Session, pipeline: int) -> tuple[list[str], list[str]]:
+    """Return the differences of the targets' counts, and what is not seen of them."""
+    differences, notes = [], []
+    for table, baseline, added in await session.execute(_TARGETS, [pipeline]):
+        notes += [f"{table}: {note}" for note in await not_seen(session, table)]
+        if await is_view(session, table):
+            continue
+        # The server itself quoted the name when it was registered.
+        [[rows]] = await session.execute(f"SELECT count(*) FROM {table}")
+        if told := _difference(
+            f"rows of {table}, counted against tally and baseline", rows, baseline + added
+        ):
+            who = "deleted" if rows < baseline + added else "added"
+            differences.append(f"{told}; if others {who} rows on purpose, record it: {ACCEPT}")
+    return differences, notes
+
+
+def _difference(what: str, found: int, expected: int) -> str:
+    if found == expected:
+        return ""
+    return f"{what}: {found} found, {expected} expected ({found - expected:+})"
 
 
 def _first_key(since: datetime) -> str:

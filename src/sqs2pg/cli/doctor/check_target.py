@@ -16,6 +16,8 @@ from sqs2pg.mapping.field_types import FIELD_TYPES, TEXT_TYPES
 from sqs2pg.postgres.catalog import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
+from sqs2pg.postgres.others_rows import ACCEPT, makes_differences, not_seen
+from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.postgres.table_owners import check_owner, refuse_as_superuser
 from sqs2pg.settings import Settings, Target
 
@@ -96,8 +98,21 @@ async def _target(context: Context, target: Target) -> list[Finding]:
             )
         )
     findings += await check_state(context, name, target)
+    findings += await _books(name, session, table)
     findings += await _owner(name, session, table)
     return findings + await check_partitions(context, name, table)
+
+
+async def _books(name: str, session: Session, table: str) -> list[Finding]:
+    """Say what `verify` does not see of a table, and who else makes differences."""
+    with explained():
+        told = await not_seen(session, table)
+        if others := await makes_differences(session, table):
+            told.append(
+                f"others may insert or delete rows ({', '.join(others)}), which verify reports: "
+                f"record what is done on purpose with {ACCEPT}"
+            )
+    return [ok(f"{name} books", "; ".join(told))] if told else []
 
 
 async def _owner(name: str, session: Session, table: str) -> list[Finding]:
