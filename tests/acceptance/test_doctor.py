@@ -163,18 +163,21 @@ def test_the_doctor_knows_state_tables(
     assert "letter by letter" in found(shell)["target orders order"]["detail"]
 
 
+@pytest.mark.parametrize(
+    "more", ["", "keep_if_null = true", "delete_when = { field = 'state', equals = 'gone' }"]
+)
 def test_the_grants_of_a_state_table_are_enough(
-    shell: Shell, query: Query, database: str, send: Send, tmp_path: Path
+    shell: Shell, query: Query, database: str, send: Send, tmp_path: Path, more: str
 ) -> None:
     file = tmp_path / "orders.toml"
     shell.environment["SQS2PG_CONFIG"] = str(file)
-    file.write_text(STATE.format(more='newer = "sent_ms"\nkeep_if_null = true'))
+    file.write_text(STATE.format(more=f'newer = "sent_ms"\n{more}'))
     shell("migrate")
     query("ALTER TABLE orders ADD PRIMARY KEY (order_id)")
     [(name,)] = query("SELECT current_database()")
     role = f"pipeline_{secrets.token_hex(4)}"
     query(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC; REVOKE ALL ON orders FROM PUBLIC")
-    query("REVOKE SELECT, UPDATE ON orders FROM sqs2pg_ingest")
+    query("REVOKE SELECT, UPDATE, DELETE ON orders FROM sqs2pg_ingest")
     query(f"CREATE ROLE {role} LOGIN PASSWORD 'x' IN ROLE sqs2pg_ingest")
     try:
         shell.environment["DATABASE_URL"] = login_url(database, role)
@@ -184,6 +187,7 @@ def test_the_grants_of_a_state_table_are_enough(
         writing = found(shell, code=1)["writing"]
         assert "SELECT on order_id" in writing["detail"]
         assert "UPDATE on sent_ms, state" in writing["detail"]
+        assert ("DELETE" in writing["detail"]) is ("delete_when" in more)
         query(writing["remedy"])
         assert found(shell)["writing"]["status"] == "ok"
         query(f"REVOKE ALL ON orders FROM {role}; REVOKE TEMPORARY ON DATABASE {name} FROM {role}")
@@ -194,6 +198,9 @@ def test_the_grants_of_a_state_table_are_enough(
         done = shell("run", "--drain", "--json").last
         assert (done["written"], done["rows_inserted"]) == (2, 1)
         assert done["rows_updated"] + done["rows_superseded"] == 1
+        if "delete_when" in more:
+            send([json.dumps({"id": "a", "state": "gone"})])
+            assert shell("run", "--drain", "--json").last["rows_deleted"] == 1
         shell.environment["DATABASE_URL"] = database
         assert shell("verify", "--json").last["ok"]
     finally:

@@ -72,8 +72,11 @@ class Merge(msgspec.Struct, frozen=True):
 
     @property
     def rights(self) -> dict[str, tuple[str, ...]]:
-        """The privileges on the table that a merge needs, with their columns."""
-        read = [*self.key, *filter(None, [self.newer]), *(self.update if self.keep_if_null else ())]
+        """The privileges on the table that a merge needs, with their columns.
+
+        To set a column to what was proposed for it PostgreSQL wants SELECT on the column.
+        """
+        read = [*self.key, *self.update]
         rights = {"INSERT": self.columns, "SELECT": tuple(dict.fromkeys(read))}
         rights |= {"UPDATE": self.update} if self.update else {}
         return rights | ({"DELETE": ()} if self.deletes else {})

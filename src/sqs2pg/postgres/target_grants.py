@@ -22,8 +22,8 @@ $temporary$"""
 def target_grants(settings: Settings) -> list[str]:
     """Return the grants on the targets: ingest adds rows, analysts read them.
 
-    Of a state table ingest also reads the key and the version, and updates the other columns. The
-    last word of each is the role.
+    Of a state table ingest also reads the key, and reads and updates the columns that a newer row
+    changes: PostgreSQL wants SELECT on them for ON CONFLICT. The last word of each is the role.
     """
     schemas = dict.fromkeys(t.table.partition(".")[0] for t in settings.targets if "." in t.table)
     schemas.pop("public", None)  # everybody may use it by default
@@ -47,7 +47,7 @@ def _of_ingest(target: Target) -> Iterator[str]:
     if not write.keeps_state:
         return
     updated = target.updated_columns if write.mode == "upsert" else ()
-    read = {*write.key, write.newer, *(updated if write.keep_if_null else ())}
+    read = {*write.key, *updated}
     columns = [field.column for field in target.fields]
     yield f"SELECT ({', '.join(quote_identifier(name) for name in columns if name in read)})"
     if updated:
