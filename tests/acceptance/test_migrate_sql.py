@@ -16,7 +16,11 @@ from tests.migrations.test_releases import schema, second_database
 from tests.shell import Shell
 
 Send = Callable[[list[str]], list[str]]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "two-tables" / "sqs2pg.toml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ROUTES, STATE = (
+    (EXAMPLES / name / "sqs2pg.toml").read_text(encoding="utf-8")
+    for name in ("two-tables", "order-state")
+)
 ODD = """name = "odd"
 [ledger]
 retention_days = 44
@@ -27,10 +31,11 @@ table = "by 100%% {table} 'quoted'"
 partition_by = "create_date"
 partition_every = "day"
 partition_retention_days = 90
+tombstone_retention_days = 7
 """
-BOOKS = """SELECT p.name, t.position, t.target, t.baseline_rows, ledger_retention_days,
-quarantine_retention_days, reveals_per_hour_max, column_name, every, ahead, retention_days
-FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
+BOOKS = """SELECT p.name, t.position, t.target, t.mode, t.tombstone_retention_days, t.baseline_rows,
+ledger_retention_days, quarantine_retention_days, reveals_per_hour_max, column_name, every, ahead,
+retention_days FROM sqs2pg.pipeline p JOIN sqs2pg.target t ON t.pipeline = p.id
 LEFT JOIN sqs2pg.partitioned d ON d.target = t.target, pii.state ORDER BY 2"""
 
 
@@ -45,7 +50,7 @@ def books(url: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize(
-    "settings", ["", ODD, EXAMPLE.read_text(encoding="utf-8")], ids=["default", "odd", "routes"]
+    "settings", ["", ODD, ROUTES, STATE], ids=["default", "odd", "routes", "state"]
 )
 def test_the_script_makes_what_migrate_makes(
     shell: Shell, database: str, tmp_path: Path, settings: str
