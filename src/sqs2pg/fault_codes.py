@@ -343,6 +343,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "The role's reveals of this hour are used up.",
             "Wait, or raise the limit.",
         ),
+        "rows_hidden": (
+            "A table cannot be counted: row-level security applies to the login.",
+            "Verify with a login that has BYPASSRLS.",
+        ),
         "s3_no_bucket": ("There is no such bucket.", "Check its name and `AWS_REGION`."),
         "schema_taken": (
             "A schema that sqs2pg did not make has the name it needs.",

@@ -6,6 +6,7 @@ import asyncio
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.postgres.accepted_rows import AcceptedRows, accept_rows
@@ -224,7 +225,7 @@ async def test_a_table_that_others_update_is_said(pipeline: Assemble, database: 
         await write(ready, login(1), login(2))
         assert (await books(database, ready.sink_plan.id)).notes == []
         with login_of(database) as conninfo, login_of(database, "sqs2pg_ingest") as own:
-            name, ours = (psycopg.conninfo.conninfo_to_dict(c)["user"] for c in (conninfo, own))
+            name, ours = (conninfo_to_dict(c)["user"] for c in (conninfo, own))
             rows(database, f"GRANT UPDATE, SELECT ON user_logins TO {ours}")
             assert (await books(database, ready.sink_plan.id)).notes == []
             rows(database, f"GRANT UPDATE (locale) ON user_logins TO {name}")
@@ -238,3 +239,42 @@ async def test_a_table_that_others_update_is_said(pipeline: Assemble, database: 
             rows(database, "GRANT UPDATE ON user_logins TO PUBLIC")
             [note] = (await books(database, ready.sink_plan.id)).notes
             assert f"(PUBLIC, {name})" in note
+
+
+async def test_a_login_that_row_security_applies_to_accepts_nothing(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline() as ready:
+        await write(ready, login(1), login(2))
+        number = ready.sink_plan.id
+        with login_of(database) as conninfo:
+            # It owns what the owner does, as far as accepting goes, but sees one row of the table.
+            name = conninfo_to_dict(conninfo)["user"]
+            rows(
+                database,
+                f"""GRANT ALL ON SCHEMA sqs2pg TO {name};
+GRANT ALL ON ALL TABLES IN SCHEMA sqs2pg TO {name};
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA sqs2pg TO {name}; GRANT SELECT ON user_logins TO {name};
+ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+CREATE POLICY one ON user_logins FOR SELECT TO {name} USING (user_id = 'u1')""",
+            )
+            [told] = (await books(conninfo, number)).differences
+            assert told.endswith("may hide rows from it: verify with one that has BYPASSRLS")
+            with pytest.raises(FatalFault) as refused:
+                await accept(conninfo, number)
+            assert refused.value.code == "rows_hidden"
+        assert await balanced(database, number)
+        assert rows(database, ACTS) == []
+
+
+async def test_a_dropped_table_is_a_difference_until_it_is_accepted(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(name="shop", route=ROUTES, unmatched="drop") as ready:
+        number = ready.sink_plan.id
+        await write(ready, order(1, "a"))
+        rows(database, "DROP TABLE orders")
+        [told] = (await books(database, number)).differences
+        assert "0 found, 1 expected (-1); if others dropped the table on purpose, record" in told
+        assert await accept(database, number) == [AcceptedRows("public.orders", 0, 1)]
+        assert await balanced(database, number)

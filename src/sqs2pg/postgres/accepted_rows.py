@@ -18,7 +18,7 @@ from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.postgres.others_rows import is_view
+from sqs2pg.postgres.others_rows import ROW_SECURITY, read_counting
 from sqs2pg.postgres.sqlstate import explained
 
 # Another that accepts, and `migrate --change-mode`, which also sets baselines, wait for each other.
@@ -27,7 +27,7 @@ _LOCK = "LOCK TABLE sqs2pg.target IN SHARE ROW EXCLUSIVE MODE"
 _TARGETS = "SELECT target FROM sqs2pg.target WHERE pipeline = %s ORDER BY position"
 # One statement, one snapshot. Every pipeline of the table has one baseline: that of the first.
 _MOVE_BASELINE = """WITH counted AS (
-    SELECT (SELECT count(*) FROM {table}) AS found,
+    SELECT {count} AS found,
         (SELECT f.baseline_rows FROM sqs2pg.target f WHERE f.target = %s
          ORDER BY f.pipeline LIMIT 1) AS baseline,
         coalesce((
@@ -67,8 +67,8 @@ async def accept_rows(
     a transaction.
 
     Raises SettingsError for an empty reason or a table that is no target; FatalFault
-    `nothing_to_accept` where every table has the rows that the books say, and where the role may
-    not do it.
+    `nothing_to_accept` where every table has the rows that the books say, `rows_hidden` where the
+    role may not see all of them, and where it may not accept.
     """
     reason, ticket = audit.stated_reason(
         reason, ticket, hint="say who changed the rows, and what for"
@@ -123,9 +123,16 @@ async def _chosen(session: Session, pipeline: int, table: str) -> list[str]:
 
 async def _accept(session: Session, target: str) -> list[AcceptedRows]:
     """Move a target's baseline to what it holds; return the difference, if there was one."""
-    if await is_view(session, target):
+    counting = await read_counting(session, target)
+    if counting.view:
         return []
     # The server itself quoted the name when it was registered.
-    escaped = target.replace("%", "%%")
-    rows = await session.execute(_MOVE_BASELINE.format(table=escaped), [target] * 4)
+    count = counting.of(target.replace("%", "%%"))
+    rows = await session.execute(_MOVE_BASELINE.format(count=count), [target] * 4)
+    if rows and counting.row_security:
+        raise FatalFault(
+            f"the difference of {target} cannot be accepted: {ROW_SECURITY}",
+            code="rows_hidden",
+            hint="verify with a login that owns the schema sqs2pg and has BYPASSRLS",
+        )
     return [AcceptedRows(target, found, expected) for found, expected in rows]

@@ -16,7 +16,7 @@ from sqs2pg.mapping.ledger_key import delivery_key
 from sqs2pg.postgres.accepted_rows import AcceptedRows
 from sqs2pg.postgres.audit import check_chain
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.others_rows import ACCEPT, is_view, not_seen
+from sqs2pg.postgres.others_rows import ACCEPT, ROW_SECURITY, Counting, not_seen, read_counting
 from sqs2pg.postgres.sqlstate import explained
 
 SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -152,16 +152,24 @@ async def _compare_targets(session: Session, pipeline: int) -> tuple[list[str], 
     differences, notes = [], []
     for table, baseline, added in await session.execute(_TARGETS, [pipeline]):
         notes += [f"{table}: {note}" for note in await not_seen(session, table)]
-        if await is_view(session, table):
+        counting = await read_counting(session, table)
+        if counting.view:
             continue
         # The server itself quoted the name when it was registered.
-        [[rows]] = await session.execute(f"SELECT count(*) FROM {table}")
+        [[rows]] = await session.execute(f"SELECT {counting.of(table)}")
         if told := _difference(
             f"rows of {table}, counted against tally and baseline", rows, baseline + added
         ):
-            who = "deleted" if rows < baseline + added else "added"
-            differences.append(f"{told}; if others {who} rows on purpose, record it: {ACCEPT}")
+            differences.append(f"{told}; {_remedy(counting, rows - baseline - added)}")
     return differences, notes
+
+
+def _remedy(counting: Counting, more: int) -> str:
+    """Return what to do about a table that has `more` rows than expected, or fewer."""
+    if counting.row_security:
+        return f"{ROW_SECURITY}: verify with one that has BYPASSRLS"
+    what = "dropped the table" if counting.gone else f"{'added' if more > 0 else 'deleted'} rows"
+    return f"if others {what} on purpose, record it: {ACCEPT}"
 
 
 def _difference(what: str, found: int, expected: int) -> str:
