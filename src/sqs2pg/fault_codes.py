@@ -504,7 +504,15 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "The settings have another `mode` than the one on record for a filled table.",
             "Bring the table into that form; then run `sqs2pg migrate --change-mode`.",
         ),
+        "target_policy": (
+            "Row-level security applies to the login, and no policy admits an INSERT.",
+            "Create a policy FOR INSERT, or let the login bypass row-level security.",
+        ),
         "target_privilege": ("The role may not insert.", _DOCTOR),
+        "target_rule": (
+            "With the table's rules the books could not hold, or PostgreSQL merges no rows.",
+            "Make each rule a trigger.",
+        ),
         "target_table": (
             "The target does not exist or cannot take rows.",
             "Run `sqs2pg migrate`, or correct `sink.table`.",

@@ -39,7 +39,8 @@ FUNCTION = (
     "CREATE FUNCTION {name}(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS"
     " 'BEGIN RETURN $1; END'; REVOKE EXECUTE ON FUNCTION {name}(text) FROM PUBLIC;"
 )
-POLICY = f"CREATE POLICY everything ON {TARGET} FOR INSERT WITH CHECK (true)"
+SECURE = f"ALTER TABLE {TARGET} ENABLE ROW LEVEL SECURITY"
+POLICY = f"CREATE POLICY everything ON {TARGET} FOR INSERT WITH CHECK (locale <> 'XX')"
 SOME_COLUMNS = (
     "GRANT INSERT (user_id, device_type, masked_ip, masked_device_id, create_date)"
     f" ON {TARGET} TO sqs2pg_ingest"
@@ -50,11 +51,6 @@ TRIGGER = (
     f" {TARGET} FOR EACH STATEMENT EXECUTE FUNCTION reads()"
 )
 REFUSED = [
-    (
-        f"ALTER TABLE {TARGET} ENABLE ROW LEVEL SECURITY; {POLICY}",
-        "row-level security of public.user_logins applies to this login",
-        "BYPASSRLS",
-    ),
     (
         f"REVOKE INSERT ON {TARGET} FROM sqs2pg_ingest; {SOME_COLUMNS}",
         "lacks, for public.user_logins, INSERT on locale, app_version",
@@ -179,8 +175,63 @@ def test_a_login_without_a_role_is_told_which_one(shell: Shell, query: Query, ro
     assert found["remedy"] == f"GRANT sqs2pg_ingest TO {role}"
 
 
+def test_a_table_under_row_security_is_written_by_insert(
+    shell: Shell, query: Query, send: Send, role: str
+) -> None:
+    query(SECURE)
+    found = failed(shell)[f"target {TARGET} row security"]
+    assert "no policy of it admits an INSERT" in found["detail"]
+    assert "FOR INSERT" in found["remedy"]
+    assert "no policy of it admits an INSERT" in shell.error("run", "--drain", code=2)
+    query(POLICY)
+    found = checked(shell)[f"target public.{TARGET} path"]
+    assert found["status"] == "ok"
+    assert "written by INSERT because row-level security applies" in found["detail"]
+    query(f"ALTER ROLE {role} SET row_security = off")
+    assert "whose row_security is off" in failed(shell)["writing"]["detail"]
+    query(f"ALTER ROLE {role} RESET row_security")
+    send([login(n, locale="XX" if n == 3 else "DE") for n in range(20)])
+    done = shell("run", "--drain", "--json").last
+    assert (done["written"], done["quarantined"], done["rows_inserted"]) == (19, 1, 19)
+    query(f"ALTER ROLE {role} BYPASSRLS")
+    assert f"target public.{TARGET} path" not in checked(shell)
+
+
+def test_the_right_that_staging_needs_is_named_and_emitted(
+    shell: Shell, query: Query, role: str
+) -> None:
+    [(name,)] = query("SELECT quote_ident(current_database())")
+    query(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC")
+    query(shell("check", "--emit-sql").out.split(";\n", 2)[2])
+    may = f"SELECT has_database_privilege('{role}', current_database(), 'TEMPORARY')"
+    assert query(may) == [(False,)], "COPY needs no temporary tables"
+    query(f"{SECURE}; {POLICY}")
+    found = failed(shell)["writing"]
+    assert "may not make temporary tables" in found["detail"]
+    assert found["remedy"] == f"GRANT TEMPORARY ON DATABASE {name} TO {role}"
+    emitted = shell("check", "--emit-sql").out.replace("pipeline", role)
+    query(emitted.split(";\n", 2)[2])  # the role and its membership are there
+    assert checked(shell)["writing"]["status"] == "ok"
+    query(f"REVOKE TEMPORARY ON DATABASE {name} FROM sqs2pg_ingest")
+
+
 @pytest.mark.usefixtures("role")
-def test_rules_that_copy_ignores_and_foreign_tables_are_reported(
+def test_a_rule_that_adds_is_run_and_reported(shell: Shell, query: Query, send: Send) -> None:
+    query(
+        "CREATE TABLE seen (user_id text); GRANT INSERT ON seen TO sqs2pg_ingest;"
+        f"CREATE RULE noted AS ON INSERT TO {TARGET} DO ALSO INSERT INTO seen VALUES (NEW.user_id)"
+    )
+    found = checked(shell)
+    assert found[f"target {TARGET} rules"]["status"] == "warn"
+    path = found[f"target public.{TARGET} path"]["detail"]
+    assert path == "written by INSERT because COPY ignores its rules ON INSERT: noted"
+    send([login(1), login(2)])
+    shell("run", "--drain")
+    assert query("SELECT count(*) FROM seen") == [(2,)]
+
+
+@pytest.mark.usefixtures("role")
+def test_rules_that_take_rows_away_and_foreign_tables_without_a_server_are_reported(
     shell: Shell, query: Query
 ) -> None:
     query(
@@ -189,6 +240,7 @@ def test_rules_that_copy_ignores_and_foreign_tables_are_reported(
     )
     found = failed(shell)["target user_logins rules"]
     assert "INSTEAD divert" in found["detail"]
+    assert "INSTEAD divert" in shell.error("run", "--drain", code=2)
     query(
         f"DROP TABLE {TARGET}; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER"
         f" w; CREATE FOREIGN TABLE {TARGET} (user_id varchar(128), device_type varchar(32),"

@@ -46,8 +46,8 @@ class TableChanges:
 
     def suspect(self, fault: TransientFault) -> None:
         """Read the columns again before the next batch if a fault may come from a change."""
-        # Class 42: a table has changed, or a privilege is gone.
-        self._stale = self._stale or fault.code.startswith("postgres_42")
+        # Class 42: a table has changed, or a privilege is gone. 0A000: COPY is refused by now.
+        self._stale = self._stale or fault.code.startswith(("postgres_42", "postgres_0A000"))
 
     @property
     def present(self) -> Encoder | None:

@@ -85,13 +85,13 @@ class BatchTransactions:
         """`mode`: as `Session.transaction` takes it."""
         self._plan = plan
         self._vault = vault
-        merges = [target.merge for target in plan.targets if target.merge is not None]
+        stagings = [target.staging for target in plan.targets if target.staging is not None]
         # A row that another writer has just changed is read anew, whatever the role's default is.
-        level = READ_COMMITTED if merges and READ_COMMITTED not in mode else ""
+        level = READ_COMMITTED if stagings and READ_COMMITTED not in mode else ""
         self._mode = f"{level} {mode}".strip()
-        self._drops = [f"DROP TABLE IF EXISTS {merge.stage}" for merge in merges]
+        self._drops = [f"DROP TABLE IF EXISTS {staging.stage}" for staging in stagings]
         self._made_at = time.monotonic()
-        self.opening = [merge.stage_ddl() for merge in merges]
+        self.opening = [staging.stage_ddl() for staging in stagings]
         self.opening.append(_SETTINGS.format(timeout_ms=plan.statement_timeout_s * 1000))
         """The statements that open a transaction, also one that writes no rows."""
         if vault is not None:

@@ -54,15 +54,25 @@ NO_TABLES = {
     "m": "a materialized view",
     "S": "a sequence",
     "c": "a type",
-    "f": "a foreign table, whose rows would not commit together with the ledger",
+    "f": "a foreign table whose server takes no rows",
 }
-"""What rows cannot be copied into, by pg_class.relkind. INSTEAD makes an exception for views."""
-INSTEAD = (
-    "EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68)"
-)
-"""Whether the pg_class row `c` has an INSTEAD OF INSERT trigger."""
+"""What rows cannot be written to, by pg_class.relkind, unless TAKES_ROWS says otherwise."""
+TAKES_ROWS = """CASE c.relkind
+    WHEN 'v' THEN EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                          WHERE t.tgrelid = c.oid AND t.tgtype & 68 = 68)
+        OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+                   WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.is_instead)
+    WHEN 'f' THEN (SELECT CASE WHEN w.fdwhandler <> 0
+                   THEN pg_catalog.pg_relation_is_updatable(c.oid, true) & 8 <> 0 ELSE false END
+                   FROM pg_catalog.pg_foreign_table f
+                   JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
+                   JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+                   WHERE f.ftrelid = c.oid)
+    ELSE false END"""
+"""Whether the pg_class row `c` of such a kind takes rows: a view by an INSTEAD OF INSERT trigger or
+a rule, a foreign table by its server."""
 NO_TABLE_HINT = "name a table in sink.table, or give the view an INSTEAD OF INSERT trigger"
-_KIND = f"""SELECT c.relkind, {INSTEAD}
+_KIND = f"""SELECT c.relkind, {TAKES_ROWS}
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
 
@@ -93,11 +103,11 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
 
 
 async def require_table(session: Session, table: str) -> None:
-    """Raise SettingsError where rows cannot be copied into it. `table` is quoted for SQL."""
+    """Raise SettingsError where rows cannot be written to it. `table` is quoted for SQL."""
     with readable(table):
         rows = await session.execute(_KIND, [table])
-    for kind, instead in rows:
-        if kind in NO_TABLES and not instead:
+    for kind, takes_rows in rows:
+        if kind in NO_TABLES and not takes_rows:
             raise SettingsError(
                 f"{table} is {NO_TABLES[kind]}: rows cannot be copied into it",
                 code="target_table",

@@ -130,6 +130,13 @@ class Session:
                 if not cursor.nextset():
                     return rows
 
+    async def count(self, statement: str) -> int:
+        """Run one statement; return how many rows its command tag counts. Raises psycopg.Error."""
+        self.statements += 1
+        async with self._checked(), self._connection.cursor() as cursor:
+            await cursor.execute(statement)
+            return cursor.rowcount
+
     async def copy(self, statement: str, text: str | bytes) -> int:
         """COPY `text` in; return how many rows the server counted. Raises psycopg.Error."""
         self.statements += 1

@@ -23,11 +23,11 @@ from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
-from sqs2pg.postgres.state_catalog import read_merge
 from sqs2pg.postgres.table_owners import check_owner
 from sqs2pg.postgres.target_copy import TargetTable
-from sqs2pg.postgres.target_grants import TEMPORARY, target_grants
-from sqs2pg.postgres.target_modes import changed_mode, record_mode
+from sqs2pg.postgres.target_grants import target_grants, temporary_grant
+from sqs2pg.postgres.target_modes import changed_mode, keep_rows, record_mode
+from sqs2pg.postgres.write_path import read_write_path
 from sqs2pg.settings import Settings, Target
 
 DAYS_AHEAD = 7
@@ -217,7 +217,7 @@ async def _register(session: Session, settings: Settings, position: int, resolve
     name, target = settings.pipeline_name, settings.targets[position]
     table = quote_table(target.table)
     # Counted while nobody can write: no book would account for rows that come in between.
-    await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
+    await session.execute(keep_rows(table))
     escaped = table.replace("%", "%%")  # for a query with parameters
     if position == 0:
         await session.execute(REGISTER.format(table=escaped), [name, resolved, resolved])
@@ -243,8 +243,7 @@ async def _grant(session: Session, settings: Settings) -> list[str]:
     await session.execute(roles_sql())
     missing = await _missing_roles(session)
     done = [f"created role {role}" for role in ROLES if role in before - missing]
-    if any(target.write.keeps_state for target in settings.targets):
-        done += await _try_grant(session, TEMPORARY)
+    done += await _try_grant(session, temporary_grant(settings))
     for statement in target_grants(settings):
         if statement.rpartition(" ")[2] not in missing:
             done += await _try_grant(session, statement)
@@ -393,6 +392,6 @@ async def target_tables(
         names = tuple(field.column for field in target.fields)
         with readable(table):
             name = await resolve_table(session, table)
-        merge = await read_merge(session, target, name or "")
-        tables.append(TargetTable(table, names, name or "", merge))
+        staging = await read_write_path(session, target, name or "")
+        tables.append(TargetTable(table, names, name or "", staging))
     return tables, matched

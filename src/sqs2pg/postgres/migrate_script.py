@@ -14,7 +14,7 @@ from sqs2pg.postgres import migrate as work
 from sqs2pg.postgres import target_modes
 from sqs2pg.postgres.identifiers import quote_literal, quote_table
 from sqs2pg.postgres.migrations import Migration, migrations
-from sqs2pg.postgres.target_grants import TEMPORARY, target_grants
+from sqs2pg.postgres.target_grants import target_grants, temporary_grant
 from sqs2pg.settings import Settings, Target
 
 # What `resolve_table` returns, where the name is known only to the database.
@@ -76,8 +76,7 @@ def _statements(settings: Settings, *, change_mode: bool) -> Iterator[str]:
         yield f"{made.replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS')};"
         yield from _registration(settings, position, target, change_mode=change_mode)
     yield work.roles_sql()
-    if any(target.write.keeps_state for target in settings.targets):
-        yield f"{TEMPORARY};"
+    yield f"{temporary_grant(settings)};"
     yield from map(_if_role, target_grants(settings))
     days = [settings.ledger.retention_days, settings.quarantine.retention_days]
     yield _filled(work.RECORD_RETENTION, [*days, _name(settings), *days])
@@ -96,7 +95,7 @@ def _registration(
         values = [resolved, *how, sink.partition_retention_days, resolved]
         yield _filled(work.NOTE_PARTITIONS, values)
         yield f"{_PERIODS.format(target=resolved, ahead=sink.partitions_ahead)};"
-    yield f"LOCK TABLE {table} IN SHARE MODE;"
+    yield f"{target_modes.keep_rows(table)};"
     name = _name(settings)
     if position == 0:
         yield _filled(work.REGISTER, [name, resolved, resolved], table)

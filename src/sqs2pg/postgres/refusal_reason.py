@@ -24,7 +24,8 @@ _PASSING = ("08", "25P", "40", "53", "55P03", "55006", "57", "58")
 
 _READ_ONLY = """SELECT pg_is_in_recovery(), current_user, quote_ident(current_user), source
 FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'"""
-_TARGET = """SELECT c.relkind, row_security_active(c.oid), quote_ident(current_user)
+_TARGET = """SELECT c.relkind, row_security_active(c.oid),
+    current_setting('row_security')::boolean, quote_ident(current_user)
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
 _TEMPORARY = """SELECT current_user,
     has_database_privilege(current_database(), 'TEMPORARY'),
@@ -86,8 +87,8 @@ async def _reason(
         return await _read_only(session)
     for target in targets:
         if target.name == refusal.table:
-            return await _of_target(session, target, state)
-    if state == INSUFFICIENT_PRIVILEGE and not refusal.table and any(t.merge for t in targets):
+            return await _of_target(session, target, refusal)
+    if state == INSUFFICIENT_PRIVILEGE and not refusal.table and any(t.staging for t in targets):
         [(role, may, grant)] = await session.execute(_TEMPORARY)
         if not may:
             what = f"the login {role} may not make temporary tables, in which rows are staged"
@@ -109,17 +110,22 @@ async def _read_only(session: Session) -> _Reason:
     )
 
 
-async def _of_target(session: Session, target: TargetTable, state: str) -> _Reason | None:
+async def _of_target(session: Session, target: TargetTable, refusal: Refusal) -> _Reason | None:
+    state = refusal.fault.sqlstate
     rows = await session.execute(_TARGET, [target.table])
     if not rows:
         return _Reason(f"the table {target.name} is gone", "restore it, or run `sqs2pg migrate`")
-    [(kind, row_security, role)] = rows
+    [(kind, row_security, row_security_on, role)] = rows
     if state == "0A000" and row_security:
         return _Reason(
-            f"row-level security of {target.name} applies to this login, and COPY is not possible "
-            "under it, whatever the policies are",
-            f"ALTER ROLE {role} BYPASSRLS (as a superuser); or have the table's owner write, "
-            "without FORCE ROW LEVEL SECURITY",
+            f"row-level security of {target.name} applies to this login by now, and COPY is not "
+            "possible under it",
+            "start it again: it writes the table by INSERT then",
+        )
+    if row_security and not row_security_on:
+        return _Reason(
+            f"row-level security of {target.name} applies to this login, whose row_security is off",
+            f"ALTER ROLE {role} SET row_security = on",
         )
     if state == "42P10":
         return _Reason(
@@ -128,8 +134,9 @@ async def _of_target(session: Session, target: TargetTable, state: str) -> _Reas
         )
     if kind == "f":
         return _Reason(
-            f"{target.name} is a foreign table that takes no rows",
-            "write to a table of this database, and copy from there",
+            f"the server of the foreign table {target.name} does not take its rows now",
+            "look at its CREATE SERVER and USER MAPPING, and at the table over there",
+            is_passing(refusal),
         )
     if state == INSUFFICIENT_PRIVILEGE:
         missing = await missing_rights(session, target)

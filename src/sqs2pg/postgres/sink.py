@@ -1,7 +1,8 @@
 """Write: an encoded batch -> PostgreSQL, in one transaction with its ledger entries.
 
-COPY path: copy the ledger entries, the rows and the quarantine straight in; rows of a state table
-are staged and merged (`state_table.py`), on both paths. Slow path, taken when
+COPY path: copy the ledger entries, the rows and the quarantine straight in. Rows of a state table
+are staged and merged (`state_table.py`), and those of a table that takes no COPY are staged and
+inserted (`write_path.py`), on both paths. Slow path, taken when
 the COPY path fails: claim the keys (what the ledger has already is a duplicate), find the rows that
 the database rejects, quarantine them, commit the rest.
 

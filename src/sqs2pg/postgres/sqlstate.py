@@ -43,6 +43,9 @@ STORED_MEANWHILE = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetec
 DEADLOCK_DETECTED = "40P01"
 INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
+# Policies of row-level security refuse a row with the SQLSTATE of a missing privilege. Only the
+# function that raises it tells them apart, in every language and through poolers.
+_OF_POLICIES = "ExecWithCheckOptions"
 # The server is going away, or has become a standby.
 _GOING_AWAY = ("08", "25", "57")
 
@@ -243,6 +246,8 @@ def diagnose(error: psycopg.Error) -> DatabaseFault:
         found = _KEY_DAY.search(diag.message_detail or "")
         day = found[1] if found else ""
         return DatabaseFault(Verdict.NO_TARGET_PARTITION, state, place, None, table, day)
+    if state == INSUFFICIENT_PRIVILEGE and diag.source_function == _OF_POLICIES:
+        return DatabaseFault(Verdict.BAD_ROW, state, "row_security", line, table)
     if is_row_state(state):
         return DatabaseFault(Verdict.BAD_ROW, state, place, line, table)
     return DatabaseFault(Verdict.TRANSIENT, state, place, table=table)

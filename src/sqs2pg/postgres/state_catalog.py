@@ -1,10 +1,11 @@
-"""What the catalog says of a state table: the types that its rows are staged in, its indexes."""
+"""What the catalog says for staging: the types of rows, and the indexes of a state table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.postgres.catalog import readable
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.sqlstate import retryable
@@ -61,8 +62,8 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
     if not write.keeps_state:
         return None
     table = quote_table(target.table)
+    types = await read_types(session, table)
     with retryable(f"the indexes of {table} cannot be read"):
-        types = dict(await session.execute(_TYPES, [table]))
         [(unique, partitioned, partitioned_by, version, counts, triggers)] = await session.execute(
             _UNIQUE, [sorted(write.key), table]
         )
@@ -88,6 +89,15 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
         _deletes(target, types, name),
         triggers,
     )
+
+
+async def read_types(session: Session, table: str) -> dict[str, str]:
+    """Return the SQL types that a target's rows are staged in, by column.
+
+    `table` is quoted for SQL. Raises TransientFault where the database does not describe it.
+    """
+    with readable(table):
+        return dict(await session.execute(_TYPES, [table]))
 
 
 def _deletes(target: Target, types: Mapping[str, str], name: str) -> Deletes | None:

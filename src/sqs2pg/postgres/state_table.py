@@ -1,29 +1,20 @@
 """State tables: one row per key. Rows are staged, and then merged into the table by one INSERT.
 
-COPY cannot meet a row that is there. So a batch's lines are copied into a temporary table, and one
-INSERT … ON CONFLICT takes them on from there, in the order of their keys: two writers that meet
-then wait for each other and never deadlock. MERGE would not do: two at once raise a unique
-violation, which looks like a bad row.
-
-The temporary table is made once per session and is empty at every COMMIT. So a batch adds nothing
-to the catalog (docs/decisions/0026), and it works behind a pooler that gives each transaction
-another session: every batch asks for the table, and makes it where the session has none. Its name
-has a hash of its columns, so no session ever has one of another form.
+COPY cannot meet a row that is there. So a batch's lines are copied into a temporary table
+(`staging.py`), and one INSERT … ON CONFLICT takes them on from there, in the order of their keys:
+two writers that meet then wait for each other and never deadlock. MERGE would not do: two at once
+raise a unique violation, which looks like a bad row.
 
 Must never do: let an older version, or one without a version, change a row.
 """
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 
 from sqs2pg.message import RowChanges
 from sqs2pg.postgres.identifiers import quote_identifier, quote_literal
-
-LINE = "sqs2pg_line"
-"""The column of a staging table that numbers its lines, in their order."""
+from sqs2pg.postgres.staging import LINE, Staging, column_list
 
 
 class Deletes(msgspec.Struct, frozen=True):
@@ -44,14 +35,9 @@ class Deletes(msgspec.Struct, frozen=True):
         return " || ".join(f"decode(right({quote_identifier(m)}, 32), 'hex')" for m in self.marks)
 
 
-class Merge(msgspec.Struct, frozen=True):
-    """How staged lines get into one table. All names are plain; SQL quotes them here."""
+class Merge(Staging, frozen=True):
+    """How staged lines get into one table, merged by key."""
 
-    table: str
-    """Quoted for SQL."""
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
-    """The SQL type of each of the columns, with its collation."""
     key: tuple[str, ...]
     update: tuple[str, ...] = ()
     """The columns that a newer row changes. None of them: the first row of a key stays."""
@@ -63,12 +49,6 @@ class Merge(msgspec.Struct, frozen=True):
     deletes: Deletes | None = None
     triggers: bool = False
     """Whether a trigger of the table may swallow rows: BEFORE INSERT, FOR EACH ROW."""
-
-    @property
-    def stage(self) -> str:
-        """The staging table's name, quoted for SQL."""
-        form = "\0".join((self.table, *self._staged, *self.types, "", *self.key))
-        return f"pg_temp.sqs2pg_{hashlib.sha256(form.encode()).hexdigest()[:24]}"
 
     @property
     def rights(self) -> dict[str, tuple[str, ...]]:
@@ -83,35 +63,28 @@ class Merge(msgspec.Struct, frozen=True):
 
     @property
     def _staged(self) -> tuple[str, ...]:
-        """The columns of a line."""
         if self.deletes is None:
             return self.columns
         return (*self.columns, self.deletes.flag, *self.deletes.marks)
 
-    def stage_ddl(self) -> str:
-        """Return the statement that makes the staging table where the session has none.
+    @property
+    def _form(self) -> tuple[str, ...]:
+        return ("", *self.key)
 
-        A key that is NULL is refused there: a unique index would take it any number of times.
-        """
-        lines = [f"{LINE} bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000)"]
-        for name, type_ in zip(self.columns, self.types, strict=True):
-            bound = " NOT NULL" if name in self.key else ""
-            lines.append(f"{quote_identifier(name)} {type_}{bound}")
+    @property
+    def _ddl(self) -> list[str]:
+        """A key that is NULL is refused here: a unique index would take it any number of times."""
+        lines = [
+            f"{quote_identifier(name)} {type_}{' NOT NULL' if name in self.key else ''}"
+            for name, type_ in zip(self.columns, self.types, strict=True)
+        ]
         if self.deletes is not None:
             lines.append(f"{quote_identifier(self.deletes.flag)} boolean NOT NULL")
             lines += [f"{quote_identifier(mark)} text NOT NULL" for mark in self.deletes.marks]
         if self.keep_if_null:
-            lines.append(f"UNIQUE ({_names(self.key)}, {LINE})")  # for the look at other versions
-        made = f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.stage} ({', '.join(lines)})"
-        return f"{made} ON COMMIT DELETE ROWS"
-
-    def copy_statement(self) -> str:
-        """Return the COPY statement of the lines."""
-        return f"COPY {self.stage} ({_names(self._staged)}) FROM STDIN"
-
-    def clear(self) -> str:
-        """Return the statement that empties the staging table within a transaction."""
-        return f"DELETE FROM {self.stage}"
+            # For the look at other versions.
+            lines.append(f"UNIQUE ({column_list(self.key)}, {LINE})")
+        return lines
 
     def apply(self) -> str:
         """Return the statements that merge what is staged.
@@ -122,7 +95,7 @@ class Merge(msgspec.Struct, frozen=True):
         if not self.update:
             return self._ignore()
         several = f"\nseveral AS ({self._several()})," if self.keep_if_null else ""
-        names, key = _names(self.columns), _names(self.key)
+        names, key = column_list(self.columns), column_list(self.key)
         before = (
             "" if self.knows_old else f"\nbefore AS MATERIALIZED (SELECT {self._booked()} AS n),"
         )
@@ -134,7 +107,7 @@ class Merge(msgspec.Struct, frozen=True):
 written AS (
     INSERT INTO {self.table} AS t ({names})
     SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
-    ORDER BY {_names(self.key, "n.")}
+    ORDER BY {column_list(self.key, "n.")}
     ON CONFLICT ({key}) DO UPDATE SET {self._changes()}{self._condition()}
     RETURNING {first} AS fresh
 )
@@ -142,7 +115,7 @@ SELECT {self._inserted()}, count(*), {deleted} FROM written"""
         return merge if self.deletes is None else self._guarded(merge, self.deletes)
 
     def _newest(self) -> str:
-        key = _names(self.key)
+        key = column_list(self.key)
         order = self._newest_first("") if self.update else LINE
         return f"SELECT DISTINCT ON ({key}) * FROM {self.stage} ORDER BY {key}, {order}"
 
@@ -211,10 +184,10 @@ DELETE FROM sqs2pg.key_guard WHERE target = {target} AND key IN ({marks})"""
         return RowChanges(inserted, updated, superseded=left, deleted=deleted)
 
     def _ignore(self) -> str:
-        key = _names(self.key)
+        key = column_list(self.key)
         return f"""WITH written AS (
-    INSERT INTO {self.table} ({_names(self.columns)})
-    SELECT {_names(self.columns)} FROM {self.stage} ORDER BY {key}, {LINE}
+    INSERT INTO {self.table} ({column_list(self.columns)})
+    SELECT {column_list(self.columns)} FROM {self.stage} ORDER BY {key}, {LINE}
     ON CONFLICT ({key}) DO NOTHING RETURNING 1
 )
 SELECT count(*), count(*), 0 FROM written"""
@@ -262,12 +235,12 @@ SELECT count(*), count(*), 0 FROM written"""
 
     def _several(self) -> str:
         """Return the query whether any key is staged more than once."""
-        grouped = f"SELECT FROM {self.stage} GROUP BY {_names(self.key)} HAVING count(*) > 1"
+        grouped = f"SELECT FROM {self.stage} GROUP BY {column_list(self.key)} HAVING count(*) > 1"
         return f"SELECT EXISTS ({grouped}) AS versions"
 
     def _proposed(self) -> str:
         if not self.keep_if_null:
-            return _names(self.columns, "n.")
+            return column_list(self.columns, "n.")
         return ", ".join(
             self._latest(name, "n") if name in self._update else f"n.{name}"
             for name in map(quote_identifier, self.columns)
@@ -295,7 +268,3 @@ SELECT count(*), count(*), 0 FROM written"""
     @property
     def _update(self) -> tuple[str, ...]:
         return tuple(map(quote_identifier, self.update))
-
-
-def _names(columns: tuple[str, ...], row: str = "") -> str:
-    return ", ".join(row + quote_identifier(column) for column in columns)

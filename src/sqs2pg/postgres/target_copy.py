@@ -1,8 +1,8 @@
-"""Write rows into the target tables: by COPY, or staged and merged (`state_table.py`).
+"""Write rows into the target tables: by COPY, or staged and inserted (`staging.py`).
 
 A batch's rows may go to several tables. All of them are written in the batch's own transaction,
-and the server's count of each COPY is compared with what was sent: a trigger that swallows rows is
-noticed.
+and the server's count of each COPY and INSERT is compared with what was sent: a trigger that
+swallows rows is noticed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sqs2pg.mapping.encoder import CopyText, copy_texts, parts_of
 from sqs2pg.message import Row, RowChanges
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier
+from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.state_table import Merge
 
 
@@ -28,8 +29,8 @@ class TargetTable(msgspec.Struct, frozen=True):
     """Its columns, in the order of a line's cells."""
     name: str = ""
     """`schema.table` as the catalog and the books have it."""
-    merge: Merge | None = None
-    """How its lines are merged by key; None: it takes every line."""
+    staging: Merge | StagedInsert | None = None
+    """How its lines get there from a staging table; None: by COPY."""
 
     @property
     def needs(self) -> str:
@@ -39,12 +40,12 @@ class TargetTable(msgspec.Struct, frozen=True):
     @property
     def rights(self) -> dict[str, tuple[str, ...]]:
         """The same, each with the columns that it is for."""
-        return {"INSERT": self.columns} if self.merge is None else self.merge.rights
+        return {"INSERT": self.columns} if self.staging is None else self.staging.rights
 
     def copy_statement(self) -> str:
         """Return the COPY statement for its lines."""
-        if self.merge is not None:
-            return self.merge.copy_statement()
+        if self.staging is not None:
+            return self.staging.copy_statement()
         names = ", ".join(map(quote_identifier, self.columns))
         return f"COPY {self.table} ({names}) FROM STDIN"
 
@@ -107,18 +108,22 @@ class TargetCopy:
 
     async def _copy(self, session: Session, target: int, text: bytes, rows: int) -> bool:
         self.at, self.writing = target, self._names[target]
-        merge = self._targets[target].merge
-        if target in self._staged and merge is not None:
-            await session.execute(merge.clear())
+        staging = self._targets[target].staging
+        if target in self._staged and staging is not None:
+            await session.execute(staging.clear())
         if await session.copy(self._statements[target], text) != rows:
             return False
         changes = RowChanges(inserted=rows)
-        if merge is not None:
+        if staging is not None:
             self._staged.add(target)
-            [(inserted, written, deleted)] = await session.execute(merge.apply())
-            changes = merge.changes(rows, inserted, written, deleted)
-            if merge.triggers and changes.added < rows:
-                [(swallowed,)] = await session.execute(merge.count_swallowed())
+        if isinstance(staging, StagedInsert):
+            if await session.count(staging.insert()) != rows:
+                return False
+        elif staging is not None:
+            [(inserted, written, deleted)] = await session.execute(staging.apply())
+            changes = staging.changes(rows, inserted, written, deleted)
+            if staging.triggers and changes.added < rows:
+                [(swallowed,)] = await session.execute(staging.count_swallowed())
                 if swallowed:
                     return False
         self._changes[target] = self._changes[target].plus(changes)
@@ -131,8 +136,8 @@ class TargetCopy:
     async def lock(self, session: Session, rows: Sequence[Row]) -> None:
         """Keep the rows' tables as they are until the transaction ends. Raises psycopg.Error.
 
-        Without lines a COPY, or the INSERT of a merge, takes the same lock as with them, and needs
-        no privilege that rows do not need. LOCK TABLE needs one on the whole table.
+        Without lines a COPY, or the INSERT of what is staged, takes the same lock as with them, and
+        needs no privilege that rows do not need. LOCK TABLE needs one on the whole table.
         """
         for target in sorted({part.target for row in rows for part in parts_of(row)}):
             await self.touch(session, target)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqs2pg.postgres.identifiers import quote_identifier, quote_table
+from sqs2pg.postgres.identifiers import quote_identifier, quote_literal, quote_table
 from sqs2pg.settings import Settings, Target
 
-TEMPORARY = """DO $temporary$
+_TEMPORARY = """DO $temporary$
 BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
+    IF {staged} AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
         IF NOT has_database_privilege('sqs2pg_ingest', current_database(), 'TEMPORARY') THEN
-            EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO sqs2pg_ingest', current_database());
+            EXECUTE format(
+                'GRANT TEMPORARY ON DATABASE %I TO sqs2pg_ingest', current_database());
         END IF;
     END IF;
 END
 $temporary$"""
-"""What rows of a state table are staged with. Every role has it, unless somebody revoked it."""
+# Of the tables that no COPY writes for some role, or for any (`write_path.py`).
+_STAGED = """EXISTS (
+        SELECT FROM pg_catalog.pg_class c WHERE c.oid IN ({tables})
+        AND (c.relrowsecurity OR c.relkind = 'f' OR EXISTS (
+            SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type = '3')))"""
 
 
 def target_grants(settings: Settings) -> list[str]:
@@ -39,6 +44,21 @@ def target_grants(settings: Settings) -> list[str]:
             ("SELECT", "sqs2pg_analyst"),
         )
     ]
+
+
+def temporary_grant(settings: Settings) -> str:
+    """Return what lets ingest make temporary tables, where rows of any target are staged in one.
+
+    Every role may, unless somebody revoked it.
+    """
+    tables = ", ".join(
+        f"pg_catalog.to_regclass({quote_literal(quote_table(target.table))})"
+        for target in settings.targets
+    )
+    keeps_state = any(target.write.keeps_state for target in settings.targets)
+    return _TEMPORARY.replace(
+        "{staged}", "true" if keeps_state else _STAGED.replace("{tables}", tables)
+    )
 
 
 def _of_ingest(target: Target) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.identifiers import quote_table
+from sqs2pg.postgres.identifiers import quote_literal, quote_table
 from sqs2pg.settings import Settings, Target
 
 _RECORDED = """SELECT t.mode FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
@@ -30,7 +30,20 @@ UPDATE sqs2pg.target t SET baseline_rows = c.baseline FROM counted c WHERE t.tar
 RECORD_TOMBSTONES = """UPDATE sqs2pg.target t SET tombstone_retention_days = %s
 FROM sqs2pg.pipeline p WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s
 AND t.tombstone_retention_days <> %s"""
+_KEEP = """DO $keep$ BEGIN
+    IF (SELECT relkind FROM pg_catalog.pg_class WHERE oid = {name}::regclass) <> 'f' THEN
+        LOCK TABLE {table} IN SHARE MODE;
+    END IF;
+END $keep$"""
 _ACT = "SELECT FROM sqs2pg.record_act('change_mode', %s, 'migrate --change-mode')"
+
+
+def keep_rows(table: str) -> str:
+    """Return what keeps others from writing to a table until the transaction ends.
+
+    A foreign table cannot be locked. `table` is quoted for SQL.
+    """
+    return _KEEP.format(table=table, name=quote_literal(table))
 
 
 async def record_mode(
@@ -53,7 +66,7 @@ async def record_mode(
     [(filled,)] = await session.execute(_FILLED.format(table=table))
     if filled and not change:
         raise changed_mode(target, before)
-    await session.execute(f"LOCK TABLE {table} IN SHARE MODE")
+    await session.execute(keep_rows(table))
     if filled:
         escaped = table.replace("%", "%%")
         await session.execute(COUNT_ANEW.format(table=escaped), [resolved] * 3)

@@ -29,6 +29,7 @@ from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
 from sqs2pg.postgres.reject_streak import Streak
 from sqs2pg.postgres.sink import Sink
+from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.runners.archive_form import archive_form
 from sqs2pg.runners.compile_plan import compile_plan
@@ -175,6 +176,9 @@ async def _require_writable(sink: Sink, plan: SinkPlan) -> None:
             raise
         return  # the keys were rotated meanwhile: the first batch follows
     if refusal is None:
+        for target in plan.targets:
+            if isinstance(target.staging, StagedInsert):
+                log.info("rows are written by INSERT; `sqs2pg check` says why", table=target.name)
         return
     if not is_passing(refusal):
         raise await explain_refusal(await sink.connected(), refusal, plan.targets)

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqs2pg.cli.doctor.check_partitions import check_partitions
 from sqs2pg.cli.doctor.check_state import check_state
-from sqs2pg.cli.doctor.context import Context
+from sqs2pg.cli.doctor.context import Context, NotChecked
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.cli.options import counted
-from sqs2pg.errors import FatalFault, SettingsError
+from sqs2pg.errors import FatalFault, SettingsError, TransientFault
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import FIELD_TYPES, TEXT_TYPES
-from sqs2pg.postgres.catalog import INSTEAD, NO_TABLE_HINT, NO_TABLES, read_columns
+from sqs2pg.postgres.catalog import NO_TABLE_HINT, NO_TABLES, TAKES_ROWS, read_columns
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.others_rows import ACCEPT, makes_differences, not_seen
 from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.postgres.table_owners import check_owner, refuse_as_superuser
+from sqs2pg.postgres.write_path import insert_reason
 from sqs2pg.settings import Settings, Target
 
 _TABLE = f"""SELECT c.relpersistence, c.relkind,
        ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
              AND t.tgtype & 4 <> 0 ORDER BY 1),
-       ARRAY(SELECT CASE WHEN r.is_instead THEN 'INSTEAD ' ELSE '' END || r.rulename
-             FROM pg_catalog.pg_rewrite r
+       ARRAY(SELECT r.rulename FROM pg_catalog.pg_rewrite r
              WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D' ORDER BY 1),
        ARRAY(SELECT t.relid::text FROM pg_catalog.pg_partition_tree(c.oid) t
              JOIN pg_catalog.pg_class p ON p.oid = t.relid AND p.relkind = 'f' ORDER BY 1),
-       {INSTEAD}
+       {TAKES_ROWS}
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
 
@@ -54,8 +54,8 @@ async def _target(context: Context, target: Target) -> list[Finding]:
         return [fail(name, error.what, error.hint)]
     unfilled = [c.name for c in found.values() if c.name not in {f.column for f in target.fields}]
     rows = await context.query(_TABLE, [table])
-    persistence, kind, triggers, rules, foreign, instead = rows[0]
-    if kind in NO_TABLES and not instead:
+    persistence, kind, triggers, rules, foreign, takes_rows = rows[0]
+    if kind in NO_TABLES and not takes_rows:
         what = f"it is {NO_TABLES[kind]}: rows cannot be copied into it"
         return [fail(name, what, NO_TABLE_HINT)]
     beside = f"; not mapped: {', '.join(unfilled)}" if unfilled else ""
@@ -80,12 +80,14 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 "each runs for every row; one that returns NULL sends its messages to quarantine",
             )
         )
-    if rules:
+    if kind == "f":
         findings.append(
-            fail(
-                f"{name} rules",
-                f"COPY ignores its rules ON INSERT: {', '.join(rules)}; rows would go past them",
-                "make it a trigger: CREATE TRIGGER … BEFORE or AFTER INSERT; then DROP RULE",
+            warn(
+                f"{name} server",
+                "it is a foreign table: its rows are committed on the other server just before the "
+                "ledger, and not with it; a cut or a crash in between writes a batch again",
+                "keep a unique key there, by which a row that comes again is known; or write to a "
+                "table of this database",
             )
         )
     if foreign:
@@ -97,6 +99,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
                 "keep the partitions that new rows go to in this database",
             )
         )
+    findings += await _rules(context, name, target, rules)
     findings += await check_state(context, name, target)
     findings += await _books(name, session, table)
     findings += await _owner(name, session, table)
@@ -113,6 +116,28 @@ async def _books(name: str, session: Session, table: str) -> list[Finding]:
                 f"record what is done on purpose with {ACCEPT}"
             )
     return [ok(f"{name} books", "; ".join(told))] if told else []
+
+
+async def _rules(
+    context: Context, name: str, target: Target, rules: Sequence[str]
+) -> list[Finding]:
+    """Report rules and policies that no row, or not every row, gets past."""
+    try:
+        await insert_reason(await context.session(), target)
+    except SettingsError as error:
+        about = "row security" if error.code == "target_policy" else "rules"
+        return [fail(f"{name} {about}", error.what, error.hint)]
+    except TransientFault as fault:
+        raise NotChecked(fault.what) from None
+    if not rules:
+        return []
+    return [
+        warn(
+            f"{name} rules",
+            f"every INSERT also runs its rules: {', '.join(rules)}",
+            "what they write elsewhere is not in the books, and forget and rekey do not reach it",
+        )
+    ]
 
 
 async def _owner(name: str, session: Session, table: str) -> list[Finding]:

@@ -18,6 +18,7 @@ from sqs2pg.postgres.missing_rights import missing_rights, missing_schemas
 from sqs2pg.postgres.refusal_reason import explain_refusal
 from sqs2pg.postgres.rehearsal import rehearse
 from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.vault.seal import ValueSealer
 
 STATEMENT_TIMEOUT_S = 5
@@ -59,7 +60,16 @@ async def check_writing(context: Context) -> list[Finding]:
             for one in missing
         ]
     fine = ok(name, "the statements of a batch pass without rows; they were rolled back")
-    return [fine, *found]
+    return [fine, *_ways(plan), *found]
+
+
+def _ways(plan: SinkPlan) -> list[Finding]:
+    """Say which tables are not written by COPY, and why."""
+    return [
+        ok(f"target {target.name} path", f"written by INSERT because {target.staging.reason}")
+        for target in plan.targets
+        if isinstance(target.staging, StagedInsert)
+    ]
 
 
 async def _plan(context: Context, session: Session) -> tuple[SinkPlan, ValueSealer | None]:

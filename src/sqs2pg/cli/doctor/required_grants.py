@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqs2pg.postgres.target_grants import TEMPORARY, target_grants
+from sqs2pg.postgres.target_grants import target_grants, temporary_grant
 from sqs2pg.settings import Settings
 
 _SQS = (
@@ -102,6 +102,6 @@ def sql_grants(settings: Settings, role: str = "pipeline") -> list[str]:
     return [
         f"CREATE ROLE {role} LOGIN",
         f"GRANT sqs2pg_ingest TO {role}",
-        *([TEMPORARY] if any(target.write.keeps_state for target in settings.targets) else []),
+        temporary_grant(settings),
         *target_grants(settings),
     ]
