@@ -2,8 +2,9 @@
 
     python -m benchmarks.state --messages 1000000 --runs 5
 
-Each turn drains the queue with `mode = "append"`, with `"upsert"` where one message in five updates
-a row, with `"upsert"` where every message does, and with `"ignore"`. A share is the median of the
+Each turn drains the queue with `mode = "append"`, with the same into a table with a rule, whose
+rows go by INSERT, with `"upsert"` where one message in five updates a row, with `"upsert"` where
+every message does, and with `"ignore"`. A share is the median of the
 ratios to the log of the same turn. Prints one line of JSON at the end.
 """
 
@@ -37,16 +38,21 @@ class Way:
     name: str
     sink: str
     """TOML of `[sink]`, besides the table."""
+    change: str = ""
+    """What is done to the table before the drain."""
     filled: bool = False
     """Whether everybody has a row before the drain begins."""
 
 
 KEY = '\nkey = ["user_id"]'
+INDEX = "ALTER TABLE state SET (fillfactor = 80); CREATE UNIQUE INDEX ON state (user_id)"
+RULE = "CREATE RULE adds_nothing AS ON INSERT TO state DO ALSO NOTHING"
 WAYS = (
     Way("append", 'mode = "append"'),
-    Way("upsert_20", f'mode = "upsert"{KEY}'),
-    Way("upsert_100", f'mode = "upsert"{KEY}', filled=True),
-    Way("ignore", f'mode = "ignore"{KEY}'),
+    Way("insert", 'mode = "append"', RULE),
+    Way("upsert_20", f'mode = "upsert"{KEY}', INDEX),
+    Way("upsert_100", f'mode = "upsert"{KEY}', INDEX, filled=True),
+    Way("ignore", f'mode = "ignore"{KEY}', INDEX),
 )
 
 
@@ -65,15 +71,14 @@ def _settings(way: Way, folder: Path) -> Path:
 
 
 def _measure(rig: Rig, way: Way, messages: int) -> Run:
-    """Drain once, with an index on the key except for the log. Raises BenchmarkError."""
+    """Drain once, after the way's change of the table. Raises BenchmarkError."""
     backlog = Backlog(
         messages, table="state", people=round(messages * PEOPLE_PER_MESSAGE), counted=False
     )
     with rig.stand() as stand:
         run_command(stand.target, "migrate", settings=str(_settings(way, stand.target.folder)))
-        if way.name != "append":
-            stand.query("ALTER TABLE state SET (fillfactor = 80)")
-            stand.query("CREATE UNIQUE INDEX ON state (user_id)")
+        if way.change:
+            stand.query(way.change)
         if way.filled:
             drain(stand, _contender(way), backlog, LIMIT_S)
             stand.query("VACUUM ANALYZE state")
@@ -119,6 +124,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the options, run, and print the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--messages", type=int, default=200_000, help="of each drain (200,000)")
+    parser.add_argument(
+        "--ways", default=",".join(way.name for way in WAYS), help="those beside append (all)"
+    )
     parser.add_argument("--runs", type=int, default=3, help="turns (3)")
     options = parser.parse_args(arguments)
     stamp = {
@@ -127,10 +135,11 @@ def main(arguments: list[str] | None = None) -> None:
         "machine": machine(),
         "load_before": round(os.getloadavg()[0], 2),
     }
-    runs: dict[str, list[Run]] = {way.name: [] for way in WAYS}
+    ways = [way for way in WAYS if way.name in ("append", *options.ways.split(","))]
+    runs: dict[str, list[Run]] = {way.name: [] for way in ways}
     with open_rig(settings={}) as rig:
         for turn in range(options.runs):
-            for way in WAYS:
+            for way in ways:
                 run = _measure(rig, way, options.messages)
                 runs[way.name].append(run)
                 print(
