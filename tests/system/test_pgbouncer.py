@@ -165,6 +165,33 @@ def test_versions_meet_in_whatever_session_they_are_staged(
     assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
 
 
+SECURE = """ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+ALTER TABLE user_logins FORCE ROW LEVEL SECURITY;
+CREATE POLICY adds ON user_logins FOR INSERT WITH CHECK (user_id <> 'u7');
+CREATE POLICY counts ON user_logins FOR SELECT USING (true)"""
+
+
+def test_rows_that_copy_does_not_write_are_staged_in_any_session(
+    make_shell: Callable[[str], Any],
+    pgbouncer: str,
+    pooler: Any,
+    query: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    shell = make_shell(pgbouncer)
+    shell("migrate")
+    query(SECURE)
+    bodies = [json.dumps({"user_id": f"u{number}"}) for number in range(600)]
+    (tmp_path / "logins.jsonl").write_text("\n".join(bodies))
+    assert shell("send", "--file", str(tmp_path / "logins.jsonl"), "--json").last["sent"] == 600
+    batches = {"SQS2PG_SINK__BATCH_ROWS_MAX": "50"}
+    done = shell("run", "--drain", "--workers", "2", "--json", **batches).last
+    assert (done["written"], done["quarantined"], done["released"]) == (599, 1, 0)
+    assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(599, 599)]
+    assert shell("verify", "--json").last["ok"]
+    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+
+
 def test_a_backfill_claim_ends_with_its_transaction(
     make_shell: Callable[[str], Any], pgbouncer: str, pooler: Any, tmp_path: Path
 ) -> None:
