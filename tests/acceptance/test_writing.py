@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,6 +251,50 @@ def test_rules_that_take_rows_away_and_foreign_tables_without_a_server_are_repor
     )
     assert "is a foreign table" in failed(shell)["target user_logins"]["detail"]
     assert "is a foreign table" in shell.error("run", "--drain", code=2)
+
+
+COLUMNS = (
+    "user_id varchar(128), device_type varchar(32), masked_ip varchar(256),"
+    " masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date"
+)
+
+
+@pytest.fixture
+def far(database: str, query: Query) -> str:
+    """Make the target a foreign table of a server: of this one. Return the table over there."""
+    here = conninfo_to_dict(database)
+    query(
+        f"""CREATE EXTENSION postgres_fdw; CREATE SCHEMA far; CREATE TABLE far.logins ({COLUMNS});
+        CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{here["host"]}',
+            port '{here["port"]}', dbname '{here["dbname"]}');
+        CREATE USER MAPPING FOR PUBLIC SERVER s
+            OPTIONS (user '{here["user"]}', password '{here["password"]}');
+        CREATE FOREIGN TABLE {TARGET} ({COLUMNS}) SERVER s
+            OPTIONS (schema_name 'far', table_name 'logins')"""
+    )
+    return "far.logins"
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_foreign_table_is_written_and_warned_of(
+    shell: Shell, query: Query, send: Send, far: str, tmp_path: Path, *, script: bool
+) -> None:
+    query(f"INSERT INTO {far} (user_id) VALUES ('before')")
+    if script:
+        query(shell("migrate", "--sql").out)
+    shell("migrate")
+    found = checked(shell)
+    assert found[f"target {TARGET} server"]["status"] == "warn"
+    assert "foreign table" in found[f"target public.{TARGET} path"]["detail"]
+    send([login(n) for n in range(30)])
+    assert shell("run", "--drain", "--json").last["rows_inserted"] == 30
+    (tmp_path / "old.jsonl").write_text("\n".join(login(n) for n in range(30, 50)))
+    assert shell("backfill", str(tmp_path / "old.jsonl"), "--json").last["lines"] == 20
+    assert query(f"SELECT count(*) FROM {far}") == [(51,)]
+    assert shell("verify", "--json").last["ok"]
+    query("ALTER SERVER s OPTIONS (SET port '1')")
+    refused = failed(shell)["writing"]
+    assert "the server of the foreign table" in refused["detail"]
 
 
 def test_partitions_on_other_servers_are_reported(shell: Shell, query: Query) -> None:
