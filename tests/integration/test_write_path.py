@@ -20,7 +20,8 @@ from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, rows
 from tests.integration.test_state_tables import write
 from tests.integration.test_targets import balanced
-from tests.integration.vault_support import login_of
+from tests.integration.test_vault_rotation import forget
+from tests.integration.vault_support import ON, login_of
 from tests.logins import login
 
 Start = Callable[..., AbstractAsyncContextManager[Processing]]
@@ -341,3 +342,18 @@ async def test_a_foreign_table(started: Start, database: str) -> None:
         outcomes, _ = await write(ready, login(50))
         assert outcomes == [Outcome.RELEASED]
         assert rows(database, "SELECT count(*) FROM sqs2pg.quarantine") == [(1,)]
+
+
+@pytest.mark.usefixtures("foreign")
+@pytest.mark.parametrize("delete_rows", [True, False])
+async def test_a_person_is_erased_from_a_foreign_table(
+    pipeline: Assemble, settings: Callable[..., Settings], database: str, *, delete_rows: bool
+) -> None:
+    rows(database, "ALTER TABLE there.user_logins DROP CONSTRAINT no_x")
+    async with pipeline(**ON) as ready:
+        await write(ready, login(1, user_id="ann"), login(2, user_id="bob"))
+    report = (await forget(settings(**ON), "ann", delete_rows=delete_rows)).report
+    done = report.rows_deleted if delete_rows else report.rows_changed
+    assert (report.found, done, report.rows_left, report.tables_skipped) == (1, 1, 0, [])
+    left = rows(database, "SELECT user_id FROM there.user_logins WHERE masked_ip IS NOT NULL")
+    assert left == [("bob",)]

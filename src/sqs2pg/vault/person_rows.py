@@ -28,8 +28,9 @@ from sqs2pg.vault.target_rows import (
 PASSES_MAX = 5
 """Passes over the same tables, before it counts as rows that keep coming."""
 
-SEARCHED = ("r", "v")
-"""Kinds of pg_class whose rows are searched: tables, and a view that is the target itself."""
+SEARCHED = ("r", "v", "f")
+"""Kinds of pg_class whose rows are searched: tables, and what is itself the target: a view, or a
+foreign table."""
 
 _CHANGE = """WITH changed AS ({change} RETURNING m.subject),
 counted AS (SELECT subject, count(*) AS n FROM changed GROUP BY subject),

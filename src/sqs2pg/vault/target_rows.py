@@ -292,13 +292,15 @@ async def target_tables(
     """
     async with session.transaction("SET LOCAL lock_timeout = '60s'"):
         rows = await session.execute(_TABLES, [table, table, column, [column, *changed]])
+    # A foreign table that is the target itself is searched like a view; a partition is not.
+    kinds = {*kinds} - ({"f"} if len(rows) > 1 else set())
     return TargetTables(
         [
             Leaf(name, pages or 0, leads)
             for kind, name, _, _, pages, leads, _ in rows
             if kind in kinds
         ],
-        [name for kind, name, *_ in rows if kind == "f"],
+        [name for kind, name, *_ in rows if kind == "f" and kind not in kinds],
         frozenset((oid, link) for _, _, oid, link, *_ in rows),
         any(moves for *_, moves in rows),
     )
