@@ -188,6 +188,12 @@ def test_a_table_under_row_security_is_written_by_insert(
     found = checked(shell)[f"target public.{TARGET} path"]
     assert found["status"] == "ok"
     assert "written by INSERT because row-level security applies" in found["detail"]
+    query(
+        f"CREATE TABLE places (name text); CREATE POLICY known ON {TARGET} AS RESTRICTIVE"
+        " FOR INSERT WITH CHECK (locale NOT IN (SELECT name FROM places))"
+    )
+    assert "a policy of public.user_logins uses a table" in failed(shell)["writing"]["detail"]
+    query(f"GRANT SELECT ON places TO {role}")
     query(f"ALTER ROLE {role} SET row_security = off")
     assert "whose row_security is off" in failed(shell)["writing"]["detail"]
     query(f"ALTER ROLE {role} RESET row_security")
@@ -219,7 +225,7 @@ def test_the_right_that_staging_needs_is_named_and_emitted(
 @pytest.mark.usefixtures("role")
 def test_a_rule_that_adds_is_run_and_reported(shell: Shell, query: Query, send: Send) -> None:
     query(
-        "CREATE TABLE seen (user_id text); GRANT INSERT ON seen TO sqs2pg_ingest;"
+        "CREATE TABLE seen (user_id text);"  # it acts as its owner
         f"CREATE RULE noted AS ON INSERT TO {TARGET} DO ALSO INSERT INTO seen VALUES (NEW.user_id)"
     )
     found = checked(shell)

@@ -186,8 +186,8 @@ async def test_a_partitioned_table_under_row_security(started: Start, database: 
         assert await balanced(database, ready.sink_plan.id)
 
 
+# A rule acts as the owner of its table, so the login needs no right on `seen`.
 RULE = """CREATE TABLE seen (user_id text);
-GRANT INSERT ON seen TO sqs2pg_ingest;
 CREATE RULE noted AS ON INSERT TO user_logins DO ALSO INSERT INTO seen VALUES (NEW.user_id)"""
 
 
@@ -224,6 +224,27 @@ async def test_a_trigger_that_swallows_rows_is_noticed_by_insert_too(
         assert done.inserted == 2
         assert rows(database, REASONS) == [("rejected_by_database", "row_suppressed")]
         assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_a_policy_refuses_a_row_of_a_state_table(started: Start, database: str) -> None:
+    rows(
+        database,
+        f"""{SECURE}; CREATE UNIQUE INDEX ON user_logins (user_id);
+        CREATE POLICY reads ON user_logins FOR SELECT USING (true);
+        CREATE POLICY changes ON user_logins FOR UPDATE USING (user_id <> 'fixed');
+        GRANT SELECT, UPDATE ON user_logins TO sqs2pg_ingest;
+        INSERT INTO user_logins (user_id) VALUES ('fixed');
+        UPDATE sqs2pg.target SET mode = 'upsert'""",
+    )
+    async with started(mode="upsert", key=["user_id"]) as ready:
+        bodies = [login(1, user_id=f"u{n % 30}", locale="DE") for n in range(40)]
+        bodies[10:10] = [login(1, user_id="new", locale="XX")]
+        bodies[20:20] = [login(1, user_id="fixed", locale="DE")]
+        outcomes, done = await write(ready, *bodies)
+        bad = [at for at, outcome in enumerate(outcomes) if outcome == Outcome.QUARANTINED]
+        assert bad == [10, 20]
+        assert done.inserted == 30
+        assert rows(database, REASONS) == [("rejected_by_database", "42501 row_security")] * 2
 
 
 VIEW = """ALTER TABLE user_logins RENAME TO kept; CREATE VIEW user_logins AS TABLE kept;

@@ -145,6 +145,12 @@ async def _of_target(session: Session, target: TargetTable, refusal: Refusal) ->
                 f"this login lacks, for {target.name}, {'; '.join(one.what for one in missing)}",
                 "; ".join(one.grant for one in missing),
             )
+        if row_security:
+            return _Reason(
+                f"a policy of {target.name} uses a table or function that this login may not use",
+                "look at its policies (\\d in psql), and GRANT the login SELECT or EXECUTE on what "
+                "they name",
+            )
     if state in ("42P01", "42703", "42883"):
         return _Reason(
             f"a trigger or default of {target.name} uses a table, column or function that is not "
