@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import psycopg
+import pytest
 
 from sqs2pg.mapping.durations import interval
 from sqs2pg.mapping.field_types import FIELD_TYPES
@@ -41,7 +42,14 @@ PIECES = ('"', "\\", ",", "{", "}", "NULL", "null", " ", "\t", "\n", "\r", "\v",
           "\\N", "'", "\U0001f600")  # fmt: skip
 
 
-async def test_every_array_and_new_type_arrives(pipeline: Assemble, database: str) -> None:
+# With a rule, rows go by INSERT, from a staging table of the same types.
+WAYS = pytest.mark.parametrize("rule", ["", "CREATE RULE none AS ON INSERT TO {} DO ALSO NOTHING"])
+
+
+@WAYS
+async def test_every_array_and_new_type_arrives(
+    pipeline: Assemble, database: str, rule: str
+) -> None:
     assert {name for name in FIELD_TYPES if name.endswith("[]")} < set(ARRAYS)
     fields: list[dict[str, Any]] = [
         {"source": f"v['{name}']", "column": name, "type": name} for name in ARRAYS
@@ -49,7 +57,10 @@ async def test_every_array_and_new_type_arrives(pipeline: Assemble, database: st
     tokens = {"source": "people", "column": "people", "type": "text[]", "mask": "pseudonymize"}
     body = ", ".join(f'"{name}": {given}' for name, (given, _) in ARRAYS.items())
     empty = ", ".join(f'"{name}": []' for name in ARRAYS if name.endswith("[]"))
-    async with pipeline(sink={"table": "typed"}, field=[*fields, tokens]) as ready:
+    settings: dict[str, Any] = {"sink": {"table": "typed"}, "field": [*fields, tokens]}
+    async with pipeline(**settings):
+        rows(database, rule.format("typed") or "SELECT")
+    async with pipeline(**settings) as ready:
         bodies = [f'{{"v": {{{body}}}, "people": ["u1", null, "u1"]}}', f'{{"v": {{{empty}}}}}']
         await send(ready, bodies)
         outcomes = await ready.processors[0].process(await receive(ready, 2))
@@ -160,10 +171,12 @@ async def process(ready: Pipeline, bodies: list[str]) -> list[Outcome]:
     return await ready.processors[0].process(await receive(ready, len(bodies)))
 
 
+@WAYS
 async def test_enums_and_domains_are_known_before_the_database_sees_a_row(
-    pipeline: Assemble, database: str
+    pipeline: Assemble, database: str, rule: str
 ) -> None:
     rows(database, TYPES)
+    rows(database, rule.format("strict") or "SELECT")
     async with pipeline(sink={"table": "strict"}, field=STRICT) as ready:
         bodies = [json.dumps({"id": name, **body}) for name, (body, _) in STRICT_BODIES.items()]
         for body in bodies:
