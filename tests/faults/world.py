@@ -56,7 +56,7 @@ FIRST_STATEMENTS = b"set_config('statement_timeout', '60000'"
 rehearsal before the first batch, which has a shorter timeout."""
 COPY_TARGET = b'"create_date") FROM STDIN\0d'
 """Where the COPY of a batch's rows has begun, and the rows come; a rehearsal has none."""
-LAST_STATEMENTS = b"dropped, target) VALUES"
+LAST_STATEMENTS = b"rows_deleted) VALUES"
 """In the message that holds a batch's COMMIT; its reply comes when COMMIT is done. A rehearsal
 enters no values."""
 RECEIVE = b"AmazonSQS.ReceiveMessage"
