@@ -4,7 +4,8 @@
 
 Each turn drains the queue with `mode = "append"`, with the same into a table with a rule, whose
 rows go by INSERT, with `"upsert"` where one message in five updates a row, with `"upsert"` where
-every message does, and with `"ignore"`. A share is the median of the
+every message does, and with `"ignore"`; then a log and the first of the upserts again, while a
+digest of the rows is kept. A share is the median of the
 ratios to the log of the same turn. Prints one line of JSON at the end.
 """
 
@@ -45,6 +46,7 @@ class Way:
 
 
 KEY = '\nkey = ["user_id"]'
+DIGEST = f"{KEY}\ndigest = true"
 INDEX = "ALTER TABLE state SET (fillfactor = 80); CREATE UNIQUE INDEX ON state (user_id)"
 RULE = "CREATE RULE adds_nothing AS ON INSERT TO state DO ALSO NOTHING"
 WAYS = (
@@ -53,6 +55,8 @@ WAYS = (
     Way("upsert_20", f'mode = "upsert"{KEY}', INDEX),
     Way("upsert_100", f'mode = "upsert"{KEY}', INDEX, filled=True),
     Way("ignore", f'mode = "ignore"{KEY}', INDEX),
+    Way("append_digest", f'mode = "append"{DIGEST}'),
+    Way("upsert_20_digest", f'mode = "upsert"{DIGEST}', INDEX),
 )
 
 

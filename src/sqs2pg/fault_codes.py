@@ -452,6 +452,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "missing_extra": ("Telemetry needs an extra.", "Run `pip install 'sqs2pg[otel]'`."),
         "mixed_types": ("Two fields read one value as different types.", _SETTING),
+        "no_digest": (
+            "`verify --deep`, and no digest of a table is kept.",
+            "Set `key` and `digest = true` beside the table; migrate.",
+        ),
         "no_entry": ("The quarantine has no such entry.", "See `sqs2pg quarantine list`."),
         "no_examples": ("The settings have no `[[example]]`.", "Write one."),
         "no_sample": (
@@ -496,6 +500,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         ),
         "target_changed": ("The pipeline's name belongs to another table.", "Set `name`; migrate."),
         "target_column": ("A column is missing or does not fit its field.", _DOCTOR),
+        "target_digest": (
+            "No digest can be kept of this kind of table.",
+            "Remove `digest = true` beside it.",
+        ),
         "target_key": (
             "The key of a state table has no unique index, or lacks a partition column.",
             "Run `sqs2pg check`: it prints the CREATE UNIQUE INDEX.",

@@ -69,3 +69,35 @@ def test_check_says_who_else_writes_the_table(shell: Shell, query: Query) -> Non
         "insert or delete rows (PUBLIC), which verify reports: record what is done on purpose with "
         "`sqs2pg verify --accept --reason TEXT`"
     )
+
+
+def test_a_row_in_the_place_of_another_is_seen_by_deep(
+    shell: Shell, query: Query, send: Callable[[list[str]], list[str]]
+) -> None:
+    shell.environment |= {"SQS2PG_SINK__KEY": "user_id", "SQS2PG_SINK__DIGEST": "true"}
+    assert "keeps a digest of user_logins by user_id" in shell("migrate").out
+    names = [one["name"] for one in shell("check", "--json").last["checks"]]
+    assert "target user_logins triggers" not in names
+    send([login(i) for i in range(4)])
+    shell("run", "--drain")
+    assert shell("verify", "--deep", "--json").last == {
+        "ok": True,
+        "written": 4,
+        "duplicate": 0,
+        "quarantined": 0,
+        "differences": [],
+    }
+    query("DELETE FROM user_logins WHERE user_id = 'u1'")
+    query("INSERT INTO user_logins (user_id) VALUES ('foreign')")
+    assert shell("verify", "--json").last["ok"] is True
+    [told] = shell("verify", "--deep", "--json", code=1).last["differences"]
+    assert "by the digest of key and version: they are not those that the books say" in told
+    assert "sqs2pg verify --accept --reason TEXT" in told
+    done = shell("verify", "--deep", "--accept", "--reason", "corrected by hand", "--json").last
+    assert done["accepted"] == [{"target": TARGET, "found": 4, "expected": 4, "others": True}]
+    assert shell("verify", "--deep", "--json").last["ok"] is True
+    shell.environment["SQS2PG_SINK__DIGEST"] = "false"
+    del shell.environment["SQS2PG_SINK__KEY"]
+    shell("migrate")
+    assert "no digest is kept of any table" in shell.error("verify", "--deep", code=2)
+    shell.error("verify", "--deep", "--since", "2026-01-01", code=2)

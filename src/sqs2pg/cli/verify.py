@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 @click.option("--anchor", help="SEQUENCE:HASH from the log: the audit must still hold it.")
 @click.option("--audit", is_flag=True, help="Verify only the audit; an auditor's role is enough.")
 @click.option(
+    "--deep",
+    is_flag=True,
+    help="Also compare which rows the tables hold, by key and version, where a digest is kept.",
+)
+@click.option(
     "--accept",
     is_flag=True,
     help="Record that others changed the tables' rows on purpose; compare from there on.",
@@ -50,6 +55,7 @@ def verify(
     since: datetime | None,
     anchor: str | None,
     audit: bool,
+    deep: bool,
     accept: bool,
     reason: str,
     ticket: str,
@@ -63,6 +69,8 @@ def verify(
     """
     if audit and since is not None:
         raise click.UsageError("--audit goes through the whole chain: leave out --since")
+    if deep and (audit or since is not None):
+        raise click.UsageError("--deep goes through whole tables: leave out --audit and --since")
     if accept and (audit or since is not None):
         raise click.UsageError("--accept takes whole tables: leave out --audit and --since")
     if accept and not reason:
@@ -76,7 +84,7 @@ def verify(
     settings = load_settings(config)
     if accept:
         accepted = run_async(accept_difference(settings, reason, ticket, table))
-    report = run_async(check(settings, since, anchor))
+    report = run_async(check(settings, since, anchor, deep=deep))
     if accept:
         report.accepted = accepted
     if as_json:
@@ -126,7 +134,11 @@ def print_report(report: work.VerifyReport) -> None:
 
 
 async def check(
-    settings: Settings, since: datetime | None = None, anchor: str | None = None
+    settings: Settings,
+    since: datetime | None = None,
+    anchor: str | None = None,
+    *,
+    deep: bool = False,
 ) -> work.VerifyReport:
     """Verify the settings' pipeline."""
     from sqs2pg.postgres import verify as work
@@ -134,7 +146,9 @@ async def check(
 
     async with database(settings) as (session, pipeline):
         dedupe = bool(settings.ledger.dedupe_key)
-        return await work.verify(session, pipeline, since=since, dedupe=dedupe, anchor=anchor)
+        return await work.verify(
+            session, pipeline, since=since, dedupe=dedupe, anchor=anchor, deep=deep
+        )
 
 
 async def accept_difference(

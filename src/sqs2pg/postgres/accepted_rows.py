@@ -17,13 +17,14 @@ import msgspec
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
+from sqs2pg.postgres.digest import accept_digest
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.others_rows import ROW_SECURITY, read_counting
 from sqs2pg.postgres.sqlstate import explained
 
-# Another that accepts, and `migrate --change-mode`, which also sets baselines, wait for each other.
-# The statement after it sees what they committed.
-_LOCK = "LOCK TABLE sqs2pg.target IN SHARE ROW EXCLUSIVE MODE"
+# Another that accepts, and `migrate`, which also sets baselines, wait for each other. The statement
+# after it sees what they committed.
+_LOCK = "LOCK TABLE sqs2pg.migration, sqs2pg.target IN SHARE ROW EXCLUSIVE MODE"
 _TARGETS = "SELECT target FROM sqs2pg.target WHERE pipeline = %s ORDER BY position"
 # One statement, one snapshot. Every pipeline of the table has one baseline: that of the first.
 _MOVE_BASELINE = """WITH counted AS (
@@ -35,27 +36,30 @@ _MOVE_BASELINE = """WITH counted AS (
             JOIN sqs2pg.pipeline q ON q.id = y.pipeline
             WHERE coalesce(y.target, q.target) = %s), 0)::bigint AS added),
 differing AS (
-    SELECT found, baseline + added AS expected, found - added AS baseline FROM counted
-    WHERE found <> baseline + added),
+    SELECT found - added AS baseline FROM counted WHERE found <> baseline + added),
 of_pipelines AS (
     UPDATE sqs2pg.pipeline p SET baseline_rows = d.baseline FROM differing d WHERE p.target = %s),
 of_targets AS (
     UPDATE sqs2pg.target t SET baseline_rows = d.baseline FROM differing d WHERE t.target = %s)
-SELECT found, expected FROM differing"""
+SELECT found, baseline + added, found <> baseline + added FROM counted"""
 _ACT = "accept_difference"
 
 
-class AcceptedRows(msgspec.Struct, frozen=True):
+class AcceptedRows(msgspec.Struct, frozen=True, omit_defaults=True):
     """A difference of one target that was accepted. The numbers count rows."""
 
     target: str
     """`schema.table` as the books have it."""
     found: int
     expected: int
+    others: bool = False
+    """Whether they were other rows than the books said, by their digest."""
 
     def __str__(self) -> str:
         more = self.found - self.expected
-        return f"{self.target}: {self.found} rows found, {self.expected} expected ({more:+})"
+        return f"{self.target}: {self.found} rows found, {self.expected} expected ({more:+})" + (
+            ", other rows by their digest" if self.others else ""
+        )
 
 
 async def accept_rows(
@@ -129,10 +133,14 @@ async def _accept(session: Session, target: str) -> list[AcceptedRows]:
     # The server itself quoted the name when it was registered.
     count = counting.of(target.replace("%", "%%"))
     rows = await session.execute(_MOVE_BASELINE.format(count=count), [target] * 4)
-    if rows and counting.row_security:
+    others = not counting.gone and await accept_digest(session, target)
+    [(found, expected, differs)] = rows
+    if not (differs or others):
+        return []
+    if counting.row_security:
         raise FatalFault(
             f"the difference of {target} cannot be accepted: {ROW_SECURITY}",
             code="rows_hidden",
             hint="verify with a login that owns the schema sqs2pg and has BYPASSRLS",
         )
-    return [AcceptedRows(target, found, expected) for found, expected in rows]
+    return [AcceptedRows(target, found, expected, others)]

@@ -23,6 +23,7 @@ _SETTINGS = (
        set_config('lock_timeout', '{timeout_ms}', true),
        set_config('idle_in_transaction_session_timeout', '{timeout_ms}', true),
        set_config('TimeZone', 'UTC', true),
+       set_config('sqs2pg.batch', 'on', true),
        (SELECT version FROM sqs2pg.key WHERE series = 'pseudonym' AND active)"""
 )
 

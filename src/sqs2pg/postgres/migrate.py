@@ -19,6 +19,7 @@ from sqs2pg.mapping.ledger_key import today
 from sqs2pg.mapping.subject import subject_column
 from sqs2pg.postgres.catalog import read_columns, readable, require_table, resolve_table
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.digest import record_digest
 from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_table
 from sqs2pg.postgres.migrations import check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_schemas
@@ -206,7 +207,9 @@ async def _targets(
         if not (resolved in registered or (registered and position == 0)):
             await _register(session, settings, position, resolved)
             done.append(f"registered pipeline {settings.pipeline_name} for {resolved}")
-        done += await record_mode(session, settings, target, resolved, change=change_mode)
+        changed = await record_mode(session, settings, target, resolved, change=change_mode)
+        done += changed
+        done += await record_digest(session, target, resolved, anew=bool(changed))
         whose = subject_column(target.fields, settings.vault.subject)
         values = [whose, settings.pipeline_name, resolved, whose]
         await session.execute(RECORD_SUBJECT, values)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from sqs2pg.mapping.subject import subject_column
 from sqs2pg.postgres import migrate as work
 from sqs2pg.postgres import target_modes
+from sqs2pg.postgres.digest import START, STOP, digest_columns
 from sqs2pg.postgres.identifiers import quote_literal, quote_table
 from sqs2pg.postgres.migrations import Migration, migrations
 from sqs2pg.postgres.target_grants import target_grants, temporary_grant
@@ -107,6 +108,12 @@ def _registration(
     if change_mode:
         yield _filled(target_modes.COUNT_ANEW, [resolved] * 3, table)
         yield _filled(target_modes.RECORD, [mode, name, resolved])
+    if target.write.digest:
+        columns = ", ".join(map(quote_literal, digest_columns(target)))
+        anew = str(change_mode).lower()
+        yield _filled(START, [resolved, f"ARRAY[{columns}]", anew])
+    else:
+        yield _filled(STOP, [resolved])
     column = subject_column(target.fields, settings.vault.subject)
     whose = quote_literal(column) if column is not None else "NULL"
     yield _filled(work.RECORD_SUBJECT, [whose, name, resolved, whose])

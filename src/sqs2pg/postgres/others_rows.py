@@ -12,7 +12,7 @@ from sqs2pg.postgres.connection import Session
 
 ACCEPT = "`sqs2pg verify --accept --reason TEXT`"
 ROW_SECURITY = "row-level security applies to this login, and may hide rows from it"
-_VIEW = "it is a view, whose trigger decides what becomes of a row: verify does not count its rows"
+_VIEW = "it is a view, which decides what becomes of a row: verify does not count its rows"
 _FOREIGN = "it is a foreign table: its rows are counted at another moment than the books are read"
 
 # Roles that were granted something on the table or a partition, or on a column. Whoever writes the
@@ -46,7 +46,7 @@ class Counting(NamedTuple):
     """What a count of a target's rows means, for the session's role."""
 
     view: bool
-    """It means nothing: a trigger decides what becomes of a row."""
+    """It means nothing: a trigger or a rule decides what becomes of a row."""
     foreign: bool
     """It is of another server, and so of another moment than the books."""
     row_security: bool

@@ -20,6 +20,7 @@ from sqs2pg.postgres.identifiers import (
     NAME_BYTES_MAX,
     partition_stem,
     quote_identifier,
+    quote_literal,
     quote_table,
     shortened,
 )
@@ -45,6 +46,7 @@ UNION ALL SELECT 'unique index ' || i.indexrelid::regclass || ' lacks the column
     SELECT FROM pg_catalog.pg_constraint c WHERE c.conindid = i.indexrelid)
 UNION ALL SELECT 'trigger ' || tgname FROM pg_catalog.pg_trigger
   WHERE tgrelid = %s::regclass AND NOT tgisinternal
+    AND tgfoid <> 'sqs2pg.note_digest'::regproc
 UNION ALL SELECT 'identity column ' || attname FROM pg_catalog.pg_attribute
   WHERE attrelid = %s::regclass AND attidentity <> '' AND NOT attisdropped
 UNION ALL SELECT 'view ' || v.oid::regclass FROM pg_catalog.pg_depend d
@@ -206,7 +208,10 @@ async def _swap(session: Session, table: str, by: str) -> None:
     ]
     # Writers wait for this one transaction, which moves no row.
     async with session.transaction("SET LOCAL lock_timeout = '10s'") as transaction:
-        await transaction.commit(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", statement, *grants)
+        watch = f"SELECT sqs2pg.watch_all({quote_literal(table)})"
+        await transaction.commit(
+            f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", statement, *grants, watch
+        )
 
 
 async def _move(

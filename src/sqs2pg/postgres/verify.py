@@ -12,10 +12,12 @@ from datetime import datetime
 
 import msgspec
 
+from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.ledger_key import delivery_key
 from sqs2pg.postgres.accepted_rows import AcceptedRows
 from sqs2pg.postgres.audit import check_chain
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.digest import digest_agrees
 from sqs2pg.postgres.others_rows import ACCEPT, ROW_SECURITY, Counting, not_seen, read_counting
 from sqs2pg.postgres.sqlstate import explained
 
@@ -96,24 +98,27 @@ async def verify(
     since: datetime | None = None,
     dedupe: bool = False,
     anchor: str | None = None,
+    deep: bool = False,
 ) -> VerifyReport:
     """Compare the books of one pipeline; return every difference in words and counts.
 
     `since` limits the comparison by message id to messages sent from then on; counts that only
     exist as totals are then left out. `dedupe`: keys name events, so they do not depend on the
-    MessageId. `anchor`, `SEQUENCE:HASH` as logged after an act, must be in the audit.
+    MessageId. `anchor`, `SEQUENCE:HASH` as logged after an act, must be in the audit. `deep`: also
+    compare which rows the targets hold, where a digest of them is kept.
 
-    Raises FatalFault where a book cannot be read, SettingsError for an anchor of another form.
+    Raises FatalFault where a book cannot be read, SettingsError for an anchor of another form, and
+    `no_digest` where none is kept.
     """
     with explained():
         async with session.transaction(mode=SNAPSHOT):
-            report = await _compare(session, pipeline, since, dedupe)
+            report = await _compare(session, pipeline, since, dedupe, deep)
             report.differences += await check_chain(session, anchor)
     return report
 
 
 async def _compare(
-    session: Session, pipeline: int, since: datetime | None, dedupe: bool
+    session: Session, pipeline: int, since: datetime | None, dedupe: bool, deep: bool
 ) -> VerifyReport:
     differences: list[str] = []
     notes: list[str] = []
@@ -138,7 +143,7 @@ async def _compare(
         compare("quarantined in the ledger without a quarantine row", only_ledger, purged)
         compare("messages written, ledger against tally", written, tally_written)
         compare("messages quarantined, ledger against tally", quarantined, tally_quarantined)
-        targets, notes = await _compare_targets(session, pipeline)
+        targets, notes = await _compare_targets(session, pipeline, deep)
         differences += targets
     [[first_day]] = await session.execute(_FIRST_DAY)
     first = max(first, first_day or "")
@@ -147,9 +152,12 @@ async def _compare(
     return VerifyReport(written, duplicate, quarantined, differences, notes)
 
 
-async def _compare_targets(session: Session, pipeline: int) -> tuple[list[str], list[str]]:
+async def _compare_targets(
+    session: Session, pipeline: int, deep: bool
+) -> tuple[list[str], list[str]]:
     """Return the differences of the targets' counts, and what is not seen of them."""
     differences, notes = [], []
+    digests = 0
     for table, baseline, added in await session.execute(_TARGETS, [pipeline]):
         notes += [f"{table}: {note}" for note in await not_seen(session, table)]
         counting = await read_counting(session, table)
@@ -161,14 +169,35 @@ async def _compare_targets(session: Session, pipeline: int) -> tuple[list[str], 
             f"rows of {table}, counted against tally and baseline", rows, baseline + added
         ):
             differences.append(f"{told}; {_remedy(counting, rows - baseline - added)}")
+        if deep and not counting.gone:
+            agrees = await digest_agrees(session, table)
+            digests += agrees is not None
+            if agrees is None:
+                notes.append(f"{table}: no digest of its rows is kept")
+            elif not agrees:
+                remedy = _remedy(counting, None)
+                differences.append(
+                    f"rows of {table}, by the digest of key and version: they are not those that "
+                    f"the books say; {remedy}"
+                )
+    if deep and not digests:
+        raise SettingsError(
+            "no digest is kept of any table of this pipeline",
+            code="no_digest",
+            hint="set key and digest = true beside the table, and run `sqs2pg migrate`; "
+            "a digest begins with the rows that are there then",
+        )
     return differences, notes
 
 
-def _remedy(counting: Counting, more: int) -> str:
-    """Return what to do about a table that has `more` rows than expected, or fewer."""
+def _remedy(counting: Counting, more: int | None) -> str:
+    """Return what to do about a table that has `more` rows than expected, or fewer, or others."""
     if counting.row_security:
         return f"{ROW_SECURITY}: verify with one that has BYPASSRLS"
-    what = "dropped the table" if counting.gone else f"{'added' if more > 0 else 'deleted'} rows"
+    if counting.gone:
+        what = "dropped the table"
+    else:
+        what = f"{'changed' if more is None else 'added' if more > 0 else 'deleted'} rows"
     return f"if others {what} on purpose, record it: {ACCEPT}"
 
 

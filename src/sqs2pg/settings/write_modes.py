@@ -52,6 +52,14 @@ class WriteMode(Section, frozen=True):
         ),
     ] = None
 
+    digest: Annotated[
+        bool,
+        Meta(
+            description="keep a digest of the rows by `key` and `newer`, for `verify --deep`; each "
+            "batch then also reads what it has written"
+        ),
+    ] = False
+
     @property
     def keeps_state(self) -> bool:
         """Whether the table has one row per key."""
@@ -67,6 +75,7 @@ class WriteMode(Section, frozen=True):
             update=self.update,
             keep_if_null=self.keep_if_null,
             delete_when=self.delete_when,
+            digest=self.digest,
         )
 
 

@@ -37,7 +37,7 @@ def check_write_modes(settings: Settings) -> None:
     for target in settings.targets:
         place = target.route or "sink"
         _check_mode(place, target)
-        if target.write.keeps_state:
+        if target.write.key:
             _check_key(place, target)
         if target.write.mode == "upsert":
             _check_upsert(place, target)
@@ -53,15 +53,22 @@ def _check_mode(place: str, target: Target) -> None:
             hint=f"set {place}.key to the columns that a row of {target.table} is known by, such "
             'as key = ["order_id"]; the table needs a unique index of them',
         )
+    if write.digest and not write.key:
+        raise SettingsError(
+            f"{place}.digest is true, and {place}.key names no column",
+            code="write_mode",
+            hint=f"set {place}.key to the columns that a row of {target.table} is known by",
+        )
     given = [name for name in _OF_UPSERT if getattr(write, name)]
-    if not write.keeps_state and write.key:
+    if not write.keeps_state and write.key and not write.digest:
         given.insert(0, "key")
     if given and write.mode != "upsert":
         modes = '"upsert" or "ignore"' if given[0] == "key" else '"upsert"'
         raise SettingsError(
             f'{place}.{given[0]} has no effect with mode = "{write.mode}"',
             code="write_mode",
-            hint=f"set {place}.mode to {modes}, or remove {given[0]}",
+            hint=f"set {place}.mode to {modes}, or remove {given[0]}"
+            + ("; with digest = true it says what verify --deep compares" * (given[0] == "key")),
         )
 
 

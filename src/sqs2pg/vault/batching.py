@@ -20,7 +20,8 @@ BATCH_S = 1.0
 """How long a batch should take, roughly: between half of it and twice."""
 PART_ROWS = 2_500
 
-SHARED = f"SELECT {DURABLE}, set_config('row_security', 'off', true), pii.lock_shared()"
+SHARED = f"""SELECT {DURABLE}, set_config('row_security', 'off', true),
+       set_config('sqs2pg.batch', 'on', true), pii.lock_shared()"""
 """Opens a batch of a rotation: durable, and never while a person is being erased. A query that a
 policy of row security would narrow fails, instead of finding fewer rows."""
 BY_INDEX = ", ".join(

@@ -24,7 +24,7 @@ SUBJECTS = f"ARRAY(SELECT DISTINCT subject FROM {PEOPLE})"
 
 # With row security off a query that a policy would narrow fails, instead of finding fewer rows.
 _SETTINGS = f"""SELECT set_config('lock_timeout', '60s', true), {DURABLE},
-       set_config('row_security', 'off', true)"""
+       set_config('row_security', 'off', true), set_config('sqs2pg.batch', 'on', true)"""
 _CREATE = """CREATE TEMP TABLE sqs2pg_people (subject uuid NOT NULL, spelling text, name text)
 ON COMMIT DROP"""
 _COPY = f"COPY {PEOPLE} (subject, spelling, name) FROM STDIN"

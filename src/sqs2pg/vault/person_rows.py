@@ -14,6 +14,7 @@ import msgspec
 
 from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE
 from sqs2pg.vault.named_people import PEOPLE, Person, people_table
@@ -73,6 +74,8 @@ class RowEraser(msgspec.Struct):
         rows. `target` has its column types. Raises psycopg.Error.
         """
         passes = 0
+        if people:
+            await extend_digests(self.session)
         while people:
             before = await self._tables(target)
             for leaf in before.leaves:

@@ -24,6 +24,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.copy_text import binary
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
+from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE, STORED_MEANWHILE, explained
@@ -175,6 +176,7 @@ class Rekeyer:
         """
         with explained():
             await refuse_as_superuser(self._session, self._tables())
+            await extend_digests(self._session)
             await self._rehearse()
             await wait_for_batches(self._session)
             [(self.total,)] = await self._session.execute(_COUNT, [self._fields, self._current])

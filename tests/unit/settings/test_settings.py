@@ -89,6 +89,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "mode": {"key": ["user_id"]},
     "key": {"mode": "ignore"},
     **dict.fromkeys(("newer", "update", "keep_if_null"), UPSERT),
+    "digest": {"key": ["user_id"]},
 }
 """What a key needs beside it in its section."""
 

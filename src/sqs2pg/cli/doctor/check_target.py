@@ -25,6 +25,7 @@ from sqs2pg.settings import Settings, Target
 _TABLE = f"""SELECT c.relpersistence, c.relkind,
        ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+             AND NOT starts_with(t.tgname::text, 'sqs2pg_digest_')
              AND t.tgtype & 4 <> 0 ORDER BY 1),
        ARRAY(SELECT r.rulename FROM pg_catalog.pg_rewrite r
              WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D' ORDER BY 1),

@@ -404,6 +404,11 @@ BEGIN
           FROM old GROUP BY pipeline, kind, target, (at AT TIME ZONE 'UTC')::date
     )
     SELECT count(*) INTO merged FROM old;
+    WITH old AS (
+        DELETE FROM sqs2pg.digest_change c WHERE c.at < keep_from RETURNING *
+    )
+    INSERT INTO sqs2pg.digest_change (target, change, at)
+    SELECT target, sum(change), max(at) FROM old GROUP BY target;
     RETURN merged;
 END
 $$;
@@ -662,6 +667,173 @@ BEGIN
 END
 $$;
 
+-- The targets of which a digest is kept, for `verify --deep`: `migrate` writes it from the settings. A
+-- row's digest is the first 8 bytes of SHA-256 over the secret and the row's columns; that of a table
+-- is the sum of its rows', in whatever order they came. Nobody but the owner reads the secret.
+CREATE TABLE sqs2pg.digest (
+    target   text PRIMARY KEY,              -- schema.table, quoted where SQL requires it
+    columns  text[] NOT NULL CHECK (cardinality(columns) > 0),  -- key and version
+    secret   bytea NOT NULL
+        DEFAULT decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'),
+    baseline numeric NOT NULL DEFAULT 0     -- of the rows that no change below accounts for
+);
+
+-- What each statement of ours changed in a digest, in its own transaction. Upkeep sums it up.
+CREATE TABLE sqs2pg.digest_change (
+    target text NOT NULL,
+    change numeric NOT NULL,
+    at     timestamptz NOT NULL DEFAULT now()
+);
+
+-- Return the query of the sum of the digests of a table's rows; $1 is the secret. `rows_of` is quoted.
+CREATE FUNCTION sqs2pg.digest_query(columns text[], rows_of text) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('SELECT coalesce(sum((''x'' || encode(substr(sha256($1 || convert_to(
+                       ROW(%s)::text, getdatabaseencoding())), 1, 8), ''hex''))::bit(64)::bigint), 0)
+                   FROM %s r',
+                  (SELECT string_agg('r.' || quote_ident(c), ', ' ORDER BY at)
+                     FROM unnest(columns) WITH ORDINALITY u (c, at)), rows_of)
+$$;
+
+-- Return the sum of the digests of the rows that a table holds, as the caller's statement sees it.
+-- The settings decide how values look as text.
+CREATE FUNCTION sqs2pg.digest_of(of_target text, relation text) RETURNS numeric
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET timezone = 'UTC'
+SET extra_float_digits = 1 SET bytea_output = 'hex'
+AS $$
+DECLARE
+    kept sqs2pg.digest;
+    total numeric;
+BEGIN
+    SELECT * INTO STRICT kept FROM sqs2pg.digest d WHERE d.target = of_target;
+    EXECUTE sqs2pg.digest_query(kept.columns, relation) USING kept.secret INTO total;
+    RETURN total;
+END
+$$;
+
+-- Trigger function: note what a statement of ours changed in the digest of the target that the
+-- argument names. Statements of others change it by nothing, so that they show as a difference.
+CREATE FUNCTION sqs2pg.note_digest() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET timezone = 'UTC'
+SET extra_float_digits = 1 SET bytea_output = 'hex'
+AS $$
+DECLARE
+    kept sqs2pg.digest;
+    part numeric;
+    total numeric := 0;
+BEGIN
+    IF current_setting('sqs2pg.batch', true) IS DISTINCT FROM 'on' THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO kept FROM sqs2pg.digest d WHERE d.target = TG_ARGV[0];
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        EXECUTE sqs2pg.digest_query(kept.columns, 'added') USING kept.secret INTO part;
+        total := part;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        EXECUTE sqs2pg.digest_query(kept.columns, 'removed') USING kept.secret INTO part;
+        total := total - part;
+    END IF;
+    IF total <> 0 THEN
+        INSERT INTO sqs2pg.digest_change (target, change) VALUES (kept.target, total);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Make the triggers on a table that holds rows of a target, where it lacks them.
+CREATE FUNCTION sqs2pg.watch(of_target text, relation regclass) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    event text;
+    tables text;
+BEGIN
+    FOR event, tables IN VALUES ('INSERT', 'NEW TABLE AS added'), ('DELETE', 'OLD TABLE AS removed'),
+                                ('UPDATE', 'OLD TABLE AS removed NEW TABLE AS added') LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation
+                              AND t.tgname = 'sqs2pg_digest_' || lower(event));
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s REFERENCING %s
+                        FOR EACH STATEMENT EXECUTE FUNCTION sqs2pg.note_digest(%L)',
+                       'sqs2pg_digest_' || lower(event), event, relation, tables, of_target);
+    END LOOP;
+END
+$$;
+
+-- Make the triggers on a target and its partitions, where they lack them. A statement fires those of
+-- the table that it names, and erasures name partitions.
+CREATE FUNCTION sqs2pg.watch_all(of_target text) RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT sqs2pg.watch(of_target, c.oid)
+      FROM (SELECT of_target::regclass::oid AS oid
+            UNION SELECT p.relid FROM pg_partition_tree(of_target::regclass) p) t
+      JOIN pg_class c ON c.oid = t.oid
+     WHERE c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM sqs2pg.digest d WHERE d.target = of_target)
+$$;
+
+-- Keep a digest of a target from here on; return whether its rows were read for it. `anew`: read them
+-- even where a digest of these columns is kept already.
+CREATE FUNCTION sqs2pg.start_digest(of_target text, of_columns text[], anew boolean) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT anew AND EXISTS (SELECT FROM sqs2pg.digest d
+                             WHERE d.target = of_target AND d.columns = of_columns) THEN
+        PERFORM sqs2pg.watch_all(of_target);
+        RETURN false;
+    END IF;
+    INSERT INTO sqs2pg.digest (target, columns) VALUES (of_target, of_columns)
+        ON CONFLICT (target) DO UPDATE SET columns = excluded.columns;
+    -- Nobody may write from here on, until COMMIT.
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', of_target::regclass);
+    LOCK TABLE sqs2pg.digest_change IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM sqs2pg.watch_all(of_target);
+    DELETE FROM sqs2pg.digest_change c WHERE c.target = of_target;
+    UPDATE sqs2pg.digest d SET baseline = sqs2pg.digest_of(of_target, of_target::regclass::text)
+     WHERE d.target = of_target;
+    RETURN true;
+END
+$$;
+
+-- Keep no digest of a target any more, unless another pipeline writes to it too; return whether one
+-- was kept.
+CREATE FUNCTION sqs2pg.stop_digest(of_target text) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_trigger record;
+BEGIN
+    IF (SELECT count(*) FROM sqs2pg.target t WHERE t.target = of_target) > 1
+       OR NOT EXISTS (SELECT FROM sqs2pg.digest d WHERE d.target = of_target) THEN
+        RETURN false;
+    END IF;
+    FOR found_trigger IN
+        SELECT t.tgrelid::regclass AS relation, t.tgname AS name FROM pg_trigger t
+         WHERE t.tgfoid = 'sqs2pg.note_digest'::regproc AND NOT t.tgisinternal
+           AND (t.tgrelid = of_target::regclass
+                OR t.tgrelid IN (SELECT p.relid FROM pg_partition_tree(of_target::regclass) p)) LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', found_trigger.name, found_trigger.relation);
+    END LOOP;
+    DELETE FROM sqs2pg.digest d WHERE d.target = of_target;
+    DELETE FROM sqs2pg.digest_change c WHERE c.target = of_target;
+    RETURN true;
+END
+$$;
+
 -- Attach the period that contains a day, and move the rows of that period out of the default
 -- partition, in one transaction. Return how many rows moved, or NULL if a table of the period's name
 -- is there already. With the caller's own rights: for the owner, who may attach any period.
@@ -691,6 +863,9 @@ BEGIN
     END IF;
     SELECT partdefid INTO fallback FROM pg_partitioned_table WHERE partrelid = parent AND partdefid <> 0;
     EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', schema, part.name, parent);
+    IF EXISTS (SELECT FROM sqs2pg.digest d WHERE d.target = of_target) THEN
+        PERFORM sqs2pg.watch(of_target, format('%I.%I', schema, part.name)::regclass);
+    END IF;
     IF owner <> current_user THEN
         EXECUTE format('ALTER TABLE %I.%I OWNER TO %I', schema, part.name, owner);
     END IF;
@@ -774,6 +949,9 @@ BEGIN
     END IF;
     EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, oldest);
     EXECUTE format('SELECT count(*) FROM %s', oldest) INTO dropped;
+    INSERT INTO sqs2pg.digest_change (target, change)
+    SELECT d.target, -sqs2pg.digest_of(d.target, oldest::text) FROM sqs2pg.digest d
+     WHERE d.target = of_target;
     EXECUTE format('DROP TABLE %s', oldest);
     PERFORM sqs2pg.tally_retention(of_target, dropped);
     RETURN dropped;
@@ -798,6 +976,7 @@ BEGIN
     IF how.retention_days = 0 OR fallback IS NULL THEN
         RETURN 0;
     END IF;
+    PERFORM set_config('sqs2pg.batch', 'on', true);
     EXECUTE format('DELETE FROM ONLY %s WHERE ctid = ANY (ARRAY(
                         SELECT d.ctid FROM ONLY %s d WHERE d.%I < %L LIMIT 10000))',
                    fallback, fallback, how.column_name,

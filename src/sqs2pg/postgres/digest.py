@@ -1,0 +1,88 @@
+"""The digest of a target's rows: which rows they are, by key and version, and not only how many.
+
+`sql/migrations` has the tables and the triggers. A statement of ours changes the digest in its own
+transaction, which `sqs2pg.batch` marks: batches, replays, erasures, rekeys and retention do so. A
+statement of others changes nothing, and shows in `verify --deep`.
+
+Costs nothing where no digest is kept: then the target has no trigger of ours.
+"""
+
+from __future__ import annotations
+
+from sqs2pg.errors import SettingsError
+from sqs2pg.postgres.connection import Session
+from sqs2pg.settings import Target
+
+START = "SELECT sqs2pg.start_digest(%s, %s::text[], %s)"
+STOP = "SELECT sqs2pg.stop_digest(%s)"
+_EXTEND = """SELECT sqs2pg.watch_all(d.target) FROM sqs2pg.digest d
+WHERE pg_catalog.to_regclass(d.target) IS NOT NULL"""
+# A trigger with the rows of a statement cannot be made on such tables, nor above such partitions.
+_HINDRANCE = """SELECT CASE WHEN c.relkind NOT IN ('r', 'p') THEN 'it is no plain table'
+    ELSE 'its partition ' || p.oid::regclass || ' is on another server' END
+FROM pg_catalog.pg_class c LEFT JOIN (
+    SELECT f.oid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t
+    JOIN pg_catalog.pg_class f ON f.oid = t.relid AND f.relkind = 'f') p ON true
+WHERE c.oid = pg_catalog.to_regclass(%s)
+AND (c.relkind NOT IN ('r', 'p') OR p.oid IS NOT NULL) LIMIT 1"""
+_CHANGED = """coalesce((
+    SELECT sum(c.change) FROM sqs2pg.digest_change c WHERE c.target = d.target), 0)"""
+_AGREES = f"""SELECT sqs2pg.digest_of(d.target, d.target) = d.baseline + {_CHANGED}
+FROM sqs2pg.digest d WHERE d.target = %s"""
+_MOVE_BASELINE = f"""WITH read AS MATERIALIZED (
+    SELECT d.target, sqs2pg.digest_of(d.target, d.target) - {_CHANGED} AS baseline
+    FROM sqs2pg.digest d WHERE d.target = %s)
+UPDATE sqs2pg.digest d SET baseline = read.baseline FROM read
+WHERE d.target = read.target AND d.baseline <> read.baseline RETURNING 1"""
+
+
+async def record_digest(
+    session: Session, target: Target, resolved: str, *, anew: bool
+) -> list[str]:
+    """Keep a digest of a target, or none, as the settings say; return what was done.
+
+    `resolved` is the target's name in the books. `anew`: read the rows even where a digest is kept.
+    Part of the caller's transaction. Raises SettingsError where none can be kept, psycopg.Error.
+    """
+    if not target.write.digest:
+        [(stopped,)] = await session.execute(STOP, [resolved])
+        return [f"keeps no digest of {target.table} any more"] if stopped else []
+    for (why,) in await session.execute(_HINDRANCE, [resolved, resolved]):
+        raise SettingsError(
+            f"no digest of {target.table} can be kept: {why}",
+            code="target_digest",
+            hint=f"remove digest = true from {target.route or 'sink'}",
+        )
+    columns = digest_columns(target)
+    [(read,)] = await session.execute(START, [resolved, columns, anew])
+    return [f"keeps a digest of {target.table} by {', '.join(columns)}"] if read else []
+
+
+def digest_columns(target: Target) -> list[str]:
+    """Return the columns that a digest is over: the key, and what orders versions."""
+    return [*target.write.key, *filter(None, [target.write.newer])]
+
+
+async def extend_digests(session: Session) -> None:
+    """Watch the partitions that others have attached, before their rows are changed.
+
+    Needs the owner of the tables where there are any. Raises psycopg.Error.
+    """
+    await session.execute(_EXTEND)
+
+
+async def digest_agrees(session: Session, target: str) -> bool | None:
+    """Return whether a target's rows are those that the books say; None where no digest is kept.
+
+    `target` is the name in the books, of a table that is there. Raises psycopg.Error.
+    """
+    rows = await session.execute(_AGREES, [target])
+    return bool(rows[0][0]) if rows else None
+
+
+async def accept_digest(session: Session, target: str) -> bool:
+    """Let a target's digest be that of the rows it holds; return whether that changed anything.
+
+    Part of the caller's transaction. Raises psycopg.Error.
+    """
+    return bool(await session.execute(_MOVE_BASELINE, [target]))
