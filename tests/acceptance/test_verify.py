@@ -71,10 +71,17 @@ def test_check_says_who_else_writes_the_table(shell: Shell, query: Query) -> Non
     )
 
 
+def digest_check(shell: Shell) -> list[dict[str, str]]:
+    checks = shell("check", "--json").last["checks"]
+    return [one for one in checks if one["name"] == "target user_logins digest"]
+
+
 def test_a_row_in_the_place_of_another_is_seen_by_deep(
     shell: Shell, query: Query, send: Callable[[list[str]], list[str]]
 ) -> None:
+    shell("migrate")
     shell.environment |= {"SQS2PG_SINK__KEY": "user_id", "SQS2PG_SINK__DIGEST": "true"}
+    assert digest_check(shell)[0]["remedy"].startswith("run `sqs2pg migrate`")
     assert "keeps a digest of user_logins by user_id" in shell("migrate").out
     names = [one["name"] for one in shell("check", "--json").last["checks"]]
     assert "target user_logins triggers" not in names
@@ -96,8 +103,11 @@ def test_a_row_in_the_place_of_another_is_seen_by_deep(
     done = shell("verify", "--deep", "--accept", "--reason", "corrected by hand", "--json").last
     assert done["accepted"] == [{"target": TARGET, "found": 4, "expected": 4, "others": True}]
     assert shell("verify", "--deep", "--json").last["ok"] is True
-    shell.environment["SQS2PG_SINK__DIGEST"] = "false"
+    assert digest_check(shell) == []
+    del shell.environment["SQS2PG_SINK__DIGEST"]
     del shell.environment["SQS2PG_SINK__KEY"]
+    assert "the settings do not ask for it" in digest_check(shell)[0]["detail"]
     shell("migrate")
+    assert digest_check(shell) == []
     assert "no digest is kept of any table" in shell.error("verify", "--deep", code=2)
     shell.error("verify", "--deep", "--since", "2026-01-01", code=2)

@@ -25,6 +25,11 @@ FROM pg_catalog.pg_class c LEFT JOIN (
     JOIN pg_catalog.pg_class f ON f.oid = t.relid AND f.relkind = 'f') p ON true
 WHERE c.oid = pg_catalog.to_regclass(%s)
 AND (c.relkind NOT IN ('r', 'p') OR p.oid IS NOT NULL) LIMIT 1"""
+_TRIGGERED = """SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE t.tgrelid = pg_catalog.to_regclass(%s) AND t.tgenabled <> 'D'
+    AND n.nspname = 'sqs2pg' AND p.proname = 'note_digest')"""
 _CHANGED = """coalesce((
     SELECT sum(c.change) FROM sqs2pg.digest_change c WHERE c.target = d.target), 0)"""
 _AGREES = f"""SELECT sqs2pg.digest_of(d.target, d.target) = d.baseline + {_CHANGED}
@@ -61,6 +66,15 @@ async def record_digest(
 def digest_columns(target: Target) -> list[str]:
     """Return the columns that a digest is over: the key, and what orders versions."""
     return [*target.write.key, *filter(None, [target.write.newer])]
+
+
+async def keeps_digest(session: Session, table: str) -> bool:
+    """Return whether a table has the triggers that keep a digest; any role may ask.
+
+    `table` is quoted for SQL. Raises psycopg.Error.
+    """
+    [(kept,)] = await session.execute(_TRIGGERED, [table])
+    return bool(kept)
 
 
 async def extend_digests(session: Session) -> None:

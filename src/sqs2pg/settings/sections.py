@@ -507,10 +507,13 @@ class Settings(Section, frozen=True):
 
 
 def _mapped(fields: Iterable[Field], write: WriteMode = APPEND) -> tuple[Field, ...]:
-    """Return the fields that go to a column. Those of the key are required, or have a default."""
+    """Return the fields that go to a column.
+
+    Those of a state table's key are required, or have a default.
+    """
     return tuple(
         msgspec.structs.replace(field, required=True)
-        if field.column in write.key and field.default is None
+        if write.keeps_state and field.column in write.key and field.default is None
         else field
         for field in fields
         if field.mask != DROP

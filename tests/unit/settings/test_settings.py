@@ -773,6 +773,9 @@ def test_the_fields_of_a_key_are_required() -> None:
     [target] = load(None, {}, overrides={"field": fields, "sink": sink}, discover=False).targets
     assert [field.required for field in target.fields] == [True, False, False]
     assert target.updated_columns == ("c",)
+    sink = {"key": ["a", "b"], "digest": True}  # of a log, which takes rows without a key
+    [target] = load(None, {}, overrides={"field": fields, "sink": sink}, discover=False).targets
+    assert not any(field.required for field in target.fields)
 
 
 def test_each_route_has_its_own_mode() -> None:

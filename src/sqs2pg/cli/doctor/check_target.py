@@ -15,6 +15,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import FIELD_TYPES, TEXT_TYPES
 from sqs2pg.postgres.catalog import NO_TABLE_HINT, NO_TABLES, TAKES_ROWS, read_columns
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.digest import keeps_digest
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.others_rows import ACCEPT, makes_differences, not_seen
 from sqs2pg.postgres.sqlstate import explained
@@ -103,6 +104,7 @@ async def _target(context: Context, target: Target) -> list[Finding]:
     findings += await _rules(context, name, target, rules)
     findings += await check_state(context, name, target)
     findings += await _books(name, session, table)
+    findings += await _digest(name, session, table, target)
     findings += await _owner(name, session, table)
     return findings + await check_partitions(context, name, table)
 
@@ -139,6 +141,19 @@ async def _rules(
             "what they write elsewhere is not in the books, and forget and rekey do not reach it",
         )
     ]
+
+
+async def _digest(name: str, session: Session, table: str, target: Target) -> list[Finding]:
+    """Warn where the settings ask for a digest, and the table has not its triggers."""
+    with explained():
+        kept = await keeps_digest(session, table)
+    if kept == target.write.digest:
+        return []
+    if kept:
+        why = "a digest of its rows is kept, and the settings do not ask for it"
+    else:
+        why = "digest = true, and none is kept yet: verify --deep does not compare its rows"
+    return [warn(f"{name} digest", why, "run `sqs2pg migrate` with these settings, as the owner")]
 
 
 async def _owner(name: str, session: Session, table: str) -> list[Finding]:
