@@ -52,9 +52,9 @@ def order(number: int, *skus: str) -> str:
     return json.dumps({"type": "order", "id": f"o{number}", "total": 0.1, "lines": lines})
 
 
-async def balanced(database: str, pipeline: int) -> bool:
+async def balanced(database: str, pipeline: int, *, deep: bool = False) -> bool:
     session = await Session.connect(database)
-    report = await verify(session, pipeline)
+    report = await verify(session, pipeline, deep=deep)
     await session.close()
     assert report.ok, report.differences
     return True
