@@ -120,6 +120,7 @@ table = "orders"
 mode = "upsert"
 key = ["order_id"]
 newer = "version"
+digest = true
 delete_when = { field = "op", equals = "delete" }
 batch_rows_max = 50
 [[field]]
@@ -161,7 +162,11 @@ def test_versions_meet_in_whatever_session_they_are_staged(
     assert sum(done[name] for name in numbers) == 600
     assert query("SELECT count(*), min(version), max(version) FROM orders") == [(80, 9, 9)]
     assert query("SELECT count(*) FROM sqs2pg.tombstone") == [(20,)]
+    assert shell("verify", "--deep", "--json").last["ok"]
+    query("UPDATE orders SET version = 8 WHERE order_id = 'o50'")
     assert shell("verify", "--json").last["ok"]
+    assert not shell("verify", "--deep", "--json", code=1).last["ok"]
+    shell("verify", "--deep", "--accept", "--reason", "corrected by hand")
     assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
 
 

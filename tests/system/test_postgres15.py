@@ -109,6 +109,31 @@ def test_same_messages_give_the_same_rows_as_on_the_embedded_servers(
     assert by_user["edge 08"][5] == 2_146_999_999
 
 
+def test_which_rows_a_partitioned_table_holds_is_followed(
+    make_shell: Callable[[str], Any], postgres15: str, sqs_client: Any, queue_url: str
+) -> None:
+    shell = make_shell(postgres15)
+    shell.environment |= {
+        "SQS2PG_SINK__KEY": "user_id",
+        "SQS2PG_SINK__DIGEST": "true",
+        "SQS2PG_SINK__PARTITION_BY": "create_date",
+    }
+    shell("migrate")
+    send(sqs_client, queue_url, bodies())
+    shell("run", "--drain", "--json")
+    assert shell("verify", "--deep", "--json").last["ok"] is True
+    shell("partition", "--convert")
+    kept = {"SQS2PG_SINK__PARTITION_RETENTION_DAYS": "400"}
+    shell("migrate", **kept)
+    shell("partition", **kept)
+    assert shell("verify", "--deep", "--json").last["ok"] is True
+    with psycopg.connect(postgres15) as owner:
+        owner.execute("UPDATE user_logins SET user_id = 'another' WHERE user_id = 'edge 00'")
+    assert shell("verify", "--json").last["ok"] is True
+    assert shell("verify", "--deep", "--json", code=1).last["ok"] is False
+    shell("verify", "--deep", "--accept", "--reason", "corrected by hand")
+
+
 def test_the_server_is_version_15_and_every_connection_of_the_pipeline_is_encrypted(
     make_shell: Callable[[str], Any], cluster: Any, postgres15: str
 ) -> None:
