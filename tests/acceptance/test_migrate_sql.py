@@ -32,6 +32,8 @@ partition_by = "create_date"
 partition_every = "day"
 partition_retention_days = 90
 tombstone_retention_days = 7
+key = ["user_id", "create_date"]
+digest = true
 """
 BOOKS = """SELECT p.name, t.position, t.target, t.mode, t.tombstone_retention_days, t.baseline_rows,
 ledger_retention_days, quarantine_retention_days, reveals_per_hour_max, column_name, every, ahead,
