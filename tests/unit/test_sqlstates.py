@@ -32,7 +32,10 @@ def test_an_sqlstate_is_about_the_row_or_systemic(sqlstate: str, of_the_row: boo
     assert is_row_state(sqlstate) is of_the_row
 
 
-NAMES = ("schema_name", "table_name", "column_name", "constraint_name", "datatype_name", "context")
+NAMES = (
+    *("schema_name", "table_name", "column_name", "constraint_name", "datatype_name"),
+    *("context", "source_function"),
+)
 
 
 def error(sqlstate: str, detail: str = "", **names: str) -> Any:

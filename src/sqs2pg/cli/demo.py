@@ -129,9 +129,9 @@ def demo(
     say = _quiet if as_json else partial(print, flush=True)
     course = _Course(messages)
     plan = _Plan(settings, taken, say, course, chaos=chaos, verbose=verbose)
-    began = time.monotonic()
-    say("starting PostgreSQL and an SQS server on loopback …")
     try:
+        began = time.monotonic()
+        say("starting PostgreSQL and an SQS server on loopback …")
         more = _for_shells(taken, recover=recover)
         with local_environment(keep_file=keep, fast=local == "fast", more=more) as servers:
             if recover:  # for the consumer that --chaos starts, too

@@ -90,10 +90,13 @@ def terminal_text(text: str) -> str:
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on uvloop; return its result."""
-    import uvloop
+    try:
+        import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    finally:
+        work.close()  # Ctrl-C may come before it has begun: Python would warn of it
 
 
 @contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.envelope.s3_event import NamedObject, read_notification
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.pipeline.archive_identity import EPOCH, object_attributes
-from sqs2pg.pipeline.archive_objects import Objects
-from sqs2pg.pipeline.archive_reader import ANY_FORM, Archive, ArchiveForm, Reader
+
+if TYPE_CHECKING:
+    from sqs2pg.pipeline.archive_objects import Objects
+    from sqs2pg.pipeline.archive_reader import ArchiveForm
 
 LAYER = "s3_event"
 OBJECTS_MAX = 20
@@ -31,13 +33,18 @@ def objects_in(text: str | bytes, attributes: Mapping[str, str]) -> tuple[NamedO
 
 
 def lines_in(
-    store: Objects, objects: Iterable[NamedObject], count: int, form: ArchiveForm = ANY_FORM
+    store: Objects, objects: Iterable[NamedObject], count: int, form: ArchiveForm | None = None
 ) -> tuple[list[Message], dict[str, PermanentFault]]:
     """Return up to `count` records of objects as messages, and why some cannot be read, by id.
 
-    An id names object and line. An object that is gone has none. Blocking. Raises TransientFault
-    where S3 is away or refuses, and Sqs2pgError for an object of a format that is not read.
+    An id names object and line. An object that is gone has none. Without a form, it is known from
+    each object. Blocking. Raises TransientFault where S3 is away or refuses, and Sqs2pgError for an
+    object of a format that is not read.
     """
+    # Here, so that no help loads the archives' readers.
+    from sqs2pg.pipeline.archive_identity import EPOCH, object_attributes
+    from sqs2pg.pipeline.archive_reader import ANY_FORM, Archive, Reader
+
     found: list[Message] = []
     faults: dict[str, PermanentFault] = {}
     for one in islice(dict.fromkeys(objects), OBJECTS_MAX):
@@ -45,7 +52,7 @@ def lines_in(
             opened = store.open(one.bucket, one.key, version=one.version, etag=one.etag)
         except PermanentFault:
             continue
-        reader = Reader(Archive(one.place, "", opened.size, EPOCH), opened.pieces, form)
+        reader = Reader(Archive(one.place, "", opened.size, EPOCH), opened.pieces, form or ANY_FORM)
         attributes = object_attributes(one.bucket, one.key)
         line = 0
         for chunk in reader.chunks():
