@@ -502,7 +502,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "target_column": ("A column is missing or does not fit its field.", _DOCTOR),
         "target_digest": (
             "No digest can be kept of this kind of table.",
-            "Remove `digest = true` beside it.",
+            "Remove `digest = true` beside it; of a log, its `key`.",
         ),
         "target_key": (
             "The key of a state table has no unique index, or lacks a partition column.",

@@ -56,7 +56,7 @@ async def record_digest(
         raise SettingsError(
             f"no digest of {target.table} can be kept: {why}",
             code="target_digest",
-            hint=f"remove digest = true from {target.route or 'sink'}",
+            hint=f"remove digest = true from {target.route or 'sink'}; of a log, its key",
         )
     columns = digest_columns(target)
     [(read,)] = await session.execute(START, [resolved, columns, anew])

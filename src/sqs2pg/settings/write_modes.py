@@ -56,7 +56,7 @@ class WriteMode(Section, frozen=True):
         bool,
         Meta(
             description="keep a digest of the rows by `key` and `newer`, for `verify --deep`; each "
-            "batch then also reads what it has written"
+            "batch then also reads what it has written; a log whose `key` is named always has one"
         ),
     ] = False
 
@@ -64,6 +64,10 @@ class WriteMode(Section, frozen=True):
     def keeps_state(self) -> bool:
         """Whether the table has one row per key."""
         return self.mode != "append"
+
+    @property
+    def _digested(self) -> bool:
+        return self.digest or (bool(self.key) and not self.keeps_state)
 
     @property
     def write(self) -> WriteMode:
@@ -75,7 +79,7 @@ class WriteMode(Section, frozen=True):
             update=self.update,
             keep_if_null=self.keep_if_null,
             delete_when=self.delete_when,
-            digest=self.digest,
+            digest=self._digested,
         )
 
 

@@ -60,15 +60,11 @@ def _check_mode(place: str, target: Target) -> None:
             hint=f"set {place}.key to the columns that a row of {target.table} is known by",
         )
     given = [name for name in _OF_UPSERT if getattr(write, name)]
-    if not write.keeps_state and write.key and not write.digest:
-        given.insert(0, "key")
     if given and write.mode != "upsert":
-        modes = '"upsert" or "ignore"' if given[0] == "key" else '"upsert"'
         raise SettingsError(
             f'{place}.{given[0]} has no effect with mode = "{write.mode}"',
             code="write_mode",
-            hint=f"set {place}.mode to {modes}, or remove {given[0]}"
-            + ("; with digest = true it says what verify --deep compares" * (given[0] == "key")),
+            hint=f'set {place}.mode to "upsert", or remove {given[0]}',
         )
 
 
@@ -187,9 +183,13 @@ def _mapped(setting: str, column: str, target: Target) -> Field:
     for field in target.fields:
         if field.column == column:
             return field
-    near = difflib.get_close_matches(column, [field.column for field in target.fields], n=1)
+    # The name is not quoted: a value of the environment may be a misplaced secret.
+    columns = [field.column for field in target.fields]
+    near = difflib.get_close_matches(column, columns, n=1)
     raise SettingsError(
-        f"{setting} names {column!r}, a column of {target.table} that no field goes to",
+        f"{setting} names a column of {target.table} that no field goes to",
         code="write_mode",
-        hint=f"did you mean {near[0]!r}?" if near else "map a field to it, or name another column",
+        hint=f"did you mean {near[0]!r}?"
+        if near
+        else f"map a field to it, or name one of {', '.join(columns)}",
     )

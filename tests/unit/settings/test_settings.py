@@ -668,17 +668,25 @@ def test_settings_are_frozen() -> None:
         ("[envelope]\nlayers = ['auto']\ns3_delete = true", "s3_buckets names no bucket"),
         ("sink.mode = 'upsert'", "sink.key names no column"),
         ("sink.mode = 'ignore'", "sink.key names no column"),
-        ("sink.key = ['user_id']", 'sink.key has no effect with mode = "append"'),
         ("sink.newer = 'user_id'", 'sink.newer has no effect with mode = "append"'),
         (IGNORE + "sink.update = ['locale']", "sink.update has no effect"),
         (IGNORE + "sink.keep_if_null = true", "sink.keep_if_null has no effect"),
         (IGNORE + ROUTE, "there are [[route]] tables"),
-        (OF_USERS.replace("user_id", "nobody"), "sink.key names 'nobody'"),
+        (
+            OF_USERS.replace("user_id", "nobody"),
+            "sink.key names a column of user_logins that no field",
+        ),
         (OF_USERS.replace("]", ", 'user_id']"), "names the column 'user_id' twice"),
-        (OF_USERS + "sink.newer = 'nobody'", "sink.newer names 'nobody'"),
+        (
+            OF_USERS + "sink.newer = 'nobody'",
+            "sink.newer names a column of user_logins that no field",
+        ),
         (OF_USERS + "sink.newer = 'user_id'", "which is in sink.key"),
         (OF_USERS + "sink.newer = 'masked_ip'", "masks have no order"),
-        (OF_USERS + "sink.update = ['nobody']", "sink.update names 'nobody'"),
+        (
+            OF_USERS + "sink.update = ['nobody']",
+            "sink.update names a column of user_logins that no field",
+        ),
         (OF_USERS + "sink.update = ['user_id']", "which is in sink.key"),
         (OF_USERS + "sink.partition_by = 'create_date'", "which is not in key"),
         (IGNORE + DELETES, "sink.delete_when has no effect"),
@@ -773,8 +781,9 @@ def test_the_fields_of_a_key_are_required() -> None:
     [target] = load(None, {}, overrides={"field": fields, "sink": sink}, discover=False).targets
     assert [field.required for field in target.fields] == [True, False, False]
     assert target.updated_columns == ("c",)
-    sink = {"key": ["a", "b"], "digest": True}  # of a log, which takes rows without a key
+    sink = {"key": ["a", "b"]}  # of a log, which takes rows without a key
     [target] = load(None, {}, overrides={"field": fields, "sink": sink}, discover=False).targets
+    assert target.write.digest
     assert not any(field.required for field in target.fields)
 
 

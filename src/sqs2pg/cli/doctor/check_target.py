@@ -152,7 +152,7 @@ async def _digest(name: str, session: Session, table: str, target: Target) -> li
     if kept:
         why = "a digest of its rows is kept, and the settings do not ask for it"
     else:
-        why = "digest = true, and none is kept yet: verify --deep does not compare its rows"
+        why = "no digest of its rows is kept yet: verify --deep does not compare them"
     return [warn(f"{name} digest", why, "run `sqs2pg migrate` with these settings, as the owner")]
 
 
