@@ -74,7 +74,7 @@ def test_pgpool_takes_whatever_the_pipeline_sends(
             owner.execute("ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY")
             owner.execute("ALTER TABLE user_logins FORCE ROW LEVEL SECURITY")
         assert shell("check", "--json", code=1).last["ok"] is False
-        assert "user_logins" in shell.error("run", "--drain", code=1)
+        assert "user_logins" in shell.error("run", "--drain", code=2)
 
 
 def test_statement_mode_is_named(
