@@ -69,8 +69,10 @@ async def test_after_twelve_hours_another_worker_has_the_message_and_nothing_is_
         assert second.consumer.totals.received == 1
         go_on.set()
         one, two = await reading, await other
-    assert (one.written, one.duplicate, one.object_lines) == (1, 0, 200)
-    assert (two.written, two.duplicate, two.object_lines) == (0, 1, 0)
+    assert (one.written, one.object_lines) == (1, 200)
+    assert (two.written, two.object_lines) == (0, 0)
+    # On a busy machine the second lease runs out as well, and the first worker has it once more.
+    assert one.duplicate + two.duplicate >= 1
     assert rows(database, "SELECT count(*), count(DISTINCT id) FROM t") == [(200, 200)]
     assert rows(database, LEDGER) == [("written", 201)]
 
