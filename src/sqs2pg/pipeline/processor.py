@@ -7,7 +7,8 @@ acknowledges each message by its outcome.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, EncodedAhead
@@ -97,11 +98,8 @@ class Processor:
 
         `ahead` is what `encode_ahead` returned for these messages.
         """
-        self._statement, self._ahead = statement, ahead
-        try:
+        with self._with(statement, ahead):
             return await self.process(messages, to_quarantine)
-        finally:
-            self._statement, self._ahead = "", None
 
     def encode_ahead(
         self,
@@ -157,9 +155,15 @@ class Processor:
         ahead: EncodedAhead | None,
     ) -> list[Outcome]:
         """Write lines of objects and notifications, with the statement in their transaction."""
+        with self._with(statement, ahead):
+            return await self._process_part(batch, to_quarantine)
+
+    @contextmanager
+    def _with(self, statement: str, ahead: EncodedAhead | None) -> Iterator[None]:
+        """Hold what belongs to the batch that is processed meanwhile."""
         self._statement, self._ahead = statement, ahead
         try:
-            return await self._process_part(batch, to_quarantine)
+            yield
         finally:
             self._statement, self._ahead = "", None
 
@@ -219,8 +223,7 @@ class Processor:
         once. Raises Sqs2pgError.
         """
         reporter = self._reporter
-        objects = messages if isinstance(messages, ObjectBatch) else None
-        reporter.begin(messages if objects is None else objects.notifications)
+        reporter.begin(messages.notifications if isinstance(messages, ObjectBatch) else messages)
         encoder = await self._tables.encoder()
         # Progress says which lines are committed: none is given twice.
         of_queue = not isinstance(messages, LineUnits | ObjectBatch)
@@ -237,8 +240,8 @@ class Processor:
             decoded_at = encoded.decoded_at
         if encoded.taken < len(messages):
             messages = messages[: encoded.taken]
-            objects = messages if isinstance(messages, ObjectBatch) else None
             known = known_among(known, encoded.taken)
+        objects = messages if isinstance(messages, ObjectBatch) else None
         done = len(messages) + len(known)
         self.sink.note = self._statement if last and done == len(given) else ""
         if any(unit.fault.code == "not_in_enum" for unit in encoded.faults):
