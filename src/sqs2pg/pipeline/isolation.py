@@ -39,6 +39,7 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.postgres.sink import Sink
 from sqs2pg.sqs.queue import QueueSource
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.vault.crypto import OF_A_PERSON
@@ -226,19 +227,9 @@ class Isolation:
         return [m for m in part if m.attributes.message_group_id not in groups]
 
     async def _is_refused(self, processor: Processor) -> bool:
-        """Whether PostgreSQL refuses the statements of a batch without any row."""
-        try:
-            with processor.sink.probing(PROBE_TIMEOUT_S):
-                refusal = await processor.sink.rehearse()
-        except TransientFault:
-            return True
-        if refusal is not None:
-            log.warning(
-                "the rehearsal of a batch failed; its messages are held",
-                sqlstate=refusal.fault.sqlstate,
-                table=refusal.table,
-            )
-        return refusal is not None
+        return await is_refused(
+            processor.sink, "the rehearsal of a batch failed; its messages are held"
+        )
 
     async def _isolate(self, search: _Search, batch_id: str) -> Found:
         found = Found()
@@ -396,6 +387,21 @@ class _Search:
                 batch=self._processor.batch_id,
             )
         return fault
+
+
+async def is_refused(sink: Sink, event: str) -> bool:
+    """Whether PostgreSQL refuses the statements of a batch without any row.
+
+    `event`: how the log tells it, where it was the rehearsal that failed.
+    """
+    try:
+        with sink.probing(PROBE_TIMEOUT_S):
+            refusal = await sink.rehearse()
+    except TransientFault:
+        return True
+    if refusal is not None:
+        log.warning(event, sqlstate=refusal.fault.sqlstate, table=refusal.table)
+    return refusal is not None
 
 
 def _away_s(message: Message) -> int:

@@ -20,9 +20,9 @@ import structlog
 from sqs2pg.errors import TransientFault
 from sqs2pg.pipeline.isolation import (
     ALIKE_MIN,
-    PROBE_TIMEOUT_S,
     attempts,
     is_often_of_the_world,
+    is_refused,
     may_be_of_a_message,
 )
 from sqs2pg.pipeline.processor import Processor
@@ -63,23 +63,9 @@ class LeftLines:
             is_due = not rest and share & (share - 1) == 0
         else:
             is_due = lines > 1 or alike >= _CONFIRMED
-        return is_due and not await self._is_refused()
-
-    async def _is_refused(self) -> bool:
-        """Whether PostgreSQL refuses the statements of a batch without any row."""
-        sink = self._processor.sink
-        try:
-            with sink.probing(PROBE_TIMEOUT_S):
-                refusal = await sink.rehearse()
-        except TransientFault:
-            return True
-        if refusal is not None:
-            log.warning(
-                "the rehearsal of a batch failed",
-                sqlstate=refusal.fault.sqlstate,
-                table=refusal.table,
-            )
-        return refusal is not None
+        return is_due and not await is_refused(
+            self._processor.sink, "the rehearsal of a batch failed"
+        )
 
     def refuse(self, fault: TransientFault) -> bool:
         """Note a line that is refused alone; return whether the table may be at fault."""
