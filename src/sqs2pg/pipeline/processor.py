@@ -11,18 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
-from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, EncodedAhead
-from sqs2pg.mapping.line_units import LineUnits
+from sqs2pg.mapping.encoder import NONE_UNREAD, EncodedAhead
 from sqs2pg.mapping.object_batch import ObjectBatch
-from sqs2pg.message import DeadLetter, Message, Outcome, RowChanges
+from sqs2pg.message import Message, Outcome, RowChanges
 from sqs2pg.pipeline.archive_check import has_form
+from sqs2pg.pipeline.dead_letters import DeadLetters
+from sqs2pg.pipeline.encoded_part import encode_part, is_of_queue, queue_messages
 from sqs2pg.pipeline.key_rotation import under_active_keys
 from sqs2pg.pipeline.plan import Follow, Plan
-from sqs2pg.pipeline.recent_keys import RecentKeys, known_among
-from sqs2pg.pipeline.s3_objects import S3Objects, Write
+from sqs2pg.pipeline.recent_keys import RecentKeys
+from sqs2pg.pipeline.s3_objects import S3Objects
 from sqs2pg.pipeline.table_changes import TableChanges
 from sqs2pg.postgres.object_claims import ObjectClaims
-from sqs2pg.postgres.sink import Batch, BatchResult, Sink
+from sqs2pg.postgres.sink import Batch, Sink
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.batch_reporter import BatchReporter, Trace
 from sqs2pg.telemetry.metrics import Metrics
@@ -56,8 +57,13 @@ class Processor:
         self._ahead: EncodedAhead | None = None
         self.rows = RowChanges()
         """What the rows of all its batches did in their tables."""
-        self.objects = self._objects_of(plan, metrics)
+        self.objects: S3Objects | None = None
         """Reads the objects that messages notify of; None where the messages are the units."""
+        if plan.objects is not None:
+            claims = ObjectClaims(sink.run_alone, sink.pipeline)
+            self.objects = S3Objects(
+                plan.objects, claims, self, metrics, sink.pipeline, in_order=plan.fifo
+            )
         self.last_fault: TransientFault | None = None
         """Why the last batch was released, for the caller's log and backoff."""
 
@@ -101,6 +107,17 @@ class Processor:
         with self._with(statement, ahead):
             return await self.process(messages, to_quarantine)
 
+    async def process_lines(
+        self,
+        batch: ObjectBatch,
+        to_quarantine: Mapping[str, PermanentFault],
+        statement: str,
+        ahead: EncodedAhead | None,
+    ) -> list[Outcome]:
+        """As `process_with_statement`, of lines of S3 objects and their notifications."""
+        with self._with(statement, ahead):
+            return await self._process_part(batch, to_quarantine)
+
     def encode_ahead(
         self,
         messages: Sequence[Message],
@@ -125,38 +142,15 @@ class Processor:
         """Return the ledger key of a message that is not read."""
         return self.plan.encoder.keys([message])[0]
 
+    def can_read(self, body: bytes) -> bool:
+        """Whether the mapping can read the form of a line."""
+        return has_form(self.plan.encoder.mapping, body)
+
     def release(self, fault: TransientFault) -> None:
         """Note why a batch is released."""
         self.last_fault = fault
         self._tables.suspect(fault)
         self._reporter.released(fault)
-
-    def _objects_of(self, plan: Plan, metrics: Metrics) -> S3Objects | None:
-        if plan.objects is None:
-            return None
-        write = Write(
-            self._process_objects,
-            self.encode_ahead,
-            self.release,
-            lambda: self.last_fault,
-            self.key_of,
-            lambda body: has_form(self.plan.encoder.mapping, body),
-        )
-        claims = ObjectClaims(self.sink.run_alone, self.sink.pipeline)
-        return S3Objects(
-            plan.objects, claims, write, metrics, self.sink.pipeline, in_order=plan.fifo
-        )
-
-    async def _process_objects(
-        self,
-        batch: ObjectBatch,
-        to_quarantine: Mapping[str, PermanentFault],
-        statement: str,
-        ahead: EncodedAhead | None,
-    ) -> list[Outcome]:
-        """Write lines of objects and notifications, with the statement in their transaction."""
-        with self._with(statement, ahead):
-            return await self._process_part(batch, to_quarantine)
 
     @contextmanager
     def _with(self, statement: str, ahead: EncodedAhead | None) -> Iterator[None]:
@@ -222,81 +216,30 @@ class Processor:
         Returns the outcomes of the first messages, at least one: those that the encoder takes at
         once. Raises Sqs2pgError.
         """
-        reporter = self._reporter
-        reporter.begin(messages.notifications if isinstance(messages, ObjectBatch) else messages)
+        # Encode.
+        self._reporter.begin(queue_messages(messages))
         encoder = await self._tables.encoder()
-        # Progress says which lines are committed: none is given twice.
-        of_queue = not isinstance(messages, LineUnits | ObjectBatch)
+        of_queue = is_of_queue(messages)
         known = self._recent.find(messages, encoder.keys) if of_queue else set()
-        given = messages
-        if known:
-            messages = [one for index, one in enumerate(messages) if index not in known]
-
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.units is messages and ahead.encoder is encoder:
-            encoded, decoded_at = ahead.encoded, None
-        else:
-            encoded = encoder.encode(messages, self.sink.ledger_end(), to_quarantine)
-            decoded_at = encoded.decoded_at
-        if encoded.taken < len(messages):
-            messages = messages[: encoded.taken]
-            known = known_among(known, encoded.taken)
-        objects = messages if isinstance(messages, ObjectBatch) else None
-        done = len(messages) + len(known)
-        self.sink.note = self._statement if last and done == len(given) else ""
+        part = encode_part(messages, known, encoder, self.sink.ledger_end(), to_quarantine, ahead)
+        encoded = part.encoded
+        self._reporter.encoded(part.decoded_at, part.size - part.line_count)
         if any(unit.fault.code == "not_in_enum" for unit in encoded.faults):
             await self._tables.confirm()  # the label may be a new one
-        dead = [self._seal(messages, *fault) for fault in encoded.faults]
-        lines = objects.line_count if objects is not None else 0
-        reporter.encoded(decoded_at, done - lines)
 
-        def seal_rejected(key: str, fault: PermanentFault) -> DeadLetter:
-            return self._seal(messages, encoded.keys.index(key), key, fault)
-
+        # Write.
+        dead = DeadLetters(part, self.plan.seal, self._reporter)
+        self.sink.note = self._statement if last and part.size == len(messages) else ""
         result = await self.sink.write(
-            Batch(encoded, dead, seal_rejected, self._tables.confirm, len(known))
+            Batch(encoded, dead.not_encoded(), dead.rejected, self._tables.confirm, len(part.known))
         )
 
+        # Settle.
         if result.changed is None and of_queue:
             self._recent.add(encoded.count, encoded.ledger)
-        outcomes = _outcomes(messages, encoded, result)
-        for index in sorted(known):
-            outcomes.insert(index, Outcome.DUPLICATE)
-        for name, count in encoded.dropped_fields.items():
-            reporter.dropped(name, count)
-        if encoded.unknown:
-            reporter.unknown(encoded.unknown)
+        outcomes = part.outcomes(result)
+        part.report(self._reporter, outcomes, result, self.sink.commit_s)
         self.rows = self.rows.plus(result.rows)
-        reporter.committed(
-            outcomes[lines:] if lines else outcomes,
-            encoded.oldest_ms if objects is None else objects.oldest_ms,
-            self.sink.commit_s,
-            slow=result.slow,
-            lines=outcomes[:lines],
-            rows=result.rows,
-        )
         self.last_fault = None
         return outcomes
-
-    def _seal(
-        self, messages: Sequence[Message], index: int, key: str, fault: PermanentFault
-    ) -> DeadLetter:
-        message = messages[index]
-        self._reporter.quarantined(message.message_id, fault)
-        if isinstance(messages, ObjectBatch) and (place := messages.place_of(index)):
-            detail = f"{fault.detail}, {place}" if fault.detail else place
-            fault = PermanentFault(fault.code, detail, stage=fault.stage)
-        return self.plan.seal(key, message, fault)
-
-
-def _outcomes(messages: Sequence[Message], encoded: Encoded, result: BatchResult) -> list[Outcome]:
-    """Return the outcomes of a batch that is committed."""
-    if result.changed is not None:
-        outcomes = [result.changed[key] for key in encoded.keys]
-    else:
-        outcomes = [Outcome.WRITTEN] * len(messages)
-        for fault in encoded.faults:
-            outcomes[fault.unit] = Outcome.QUARANTINED
-    for index in encoded.repeats:
-        outcomes[index] = Outcome.DUPLICATE
-    return outcomes

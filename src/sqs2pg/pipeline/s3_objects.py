@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from typing import Protocol
 
 import msgspec
 
@@ -34,7 +35,7 @@ from sqs2pg.message import Message, MessageAttribute, Outcome
 from sqs2pg.pipeline.archive_batches import made_ahead
 from sqs2pg.pipeline.archive_identity import object_attributes, object_digest
 from sqs2pg.pipeline.archive_reader import form_for
-from sqs2pg.pipeline.object_feed import EncodeAhead, Feed, Notified, Piece
+from sqs2pg.pipeline.object_feed import Feed, Notified, Piece
 from sqs2pg.pipeline.object_reader import ObjectInHand, ObjectReader, interrupted
 from sqs2pg.pipeline.object_source import ObjectSource
 from sqs2pg.postgres.object_claims import CLAIM_S, ObjectClaims, Wanted
@@ -49,26 +50,35 @@ _RENEW_S = CLAIM_S / 4
 _LOOK_S = 0.25
 """How often it is asked whether there is time left, while a chunk is waited for."""
 
-WriteBatch = Callable[
-    [ObjectBatch, Mapping[str, PermanentFault], str, EncodedAhead | None],
-    Awaitable[list[Outcome]],
-]
 
+class LineWriter(Protocol):
+    """What the processor does for us (`processor.py`)."""
 
-class Write(msgspec.Struct, frozen=True):
-    """What the processor does for us."""
+    last_fault: TransientFault | None
+    """Why messages were released."""
 
-    batch: WriteBatch
-    """Process a batch, with a statement in its last transaction."""
-    encode_ahead: EncodeAhead
-    release: Callable[[TransientFault], None]
-    """Note why messages are released."""
-    last_fault: Callable[[], TransientFault | None]
-    """Return why messages were released."""
-    key_of: Callable[[Message], str]
-    """Return a notification's ledger key."""
-    is_readable: Callable[[bytes], bool]
-    """Whether the mapping can read the form of a line."""
+    async def process_lines(
+        self,
+        batch: ObjectBatch,
+        to_quarantine: Mapping[str, PermanentFault],
+        statement: str,
+        ahead: EncodedAhead | None,
+    ) -> list[Outcome]:
+        """Process a batch, with a statement in its last transaction."""
+
+    def encode_ahead(
+        self, messages: ObjectBatch, to_quarantine: Mapping[str, PermanentFault], /
+    ) -> EncodedAhead | None:
+        """Encode a batch while another one is written."""
+
+    def release(self, fault: TransientFault) -> None:
+        """Note why messages are released."""
+
+    def key_of(self, message: Message) -> str:
+        """Return a notification's ledger key."""
+
+    def can_read(self, body: bytes) -> bool:
+        """Whether the mapping can read the form of a line."""
 
 
 class _Held(msgspec.Struct):
@@ -95,7 +105,7 @@ class S3Objects:
         self,
         source: ObjectSource,
         claims: ObjectClaims,
-        write: Write,
+        writer: LineWriter,
         metrics: Metrics,
         pipeline: int,
         *,
@@ -106,7 +116,7 @@ class S3Objects:
         """
         self._source = source
         self._claims = claims
-        self._write = write
+        self._writer = writer
         self._metrics = metrics
         self._pipeline = pipeline
         self._in_order = in_order
@@ -131,7 +141,7 @@ class S3Objects:
             ]
             await self._process(notified, outcomes)
         except TransientFault as fault:
-            self._write.release(fault)
+            self._writer.release(fault)
         return outcomes
 
     async def read_again(self, message: Message) -> PermanentFault | None:
@@ -145,7 +155,7 @@ class S3Objects:
         outcomes = [Outcome.RELEASED]
         await self._process([one], outcomes, lines_only=True)
         if outcomes == [Outcome.RELEASED]:
-            raise self._write.last_fault() or interrupted()
+            raise self._writer.last_fault or interrupted()
         return one.fault
 
     async def _process(
@@ -154,7 +164,7 @@ class S3Objects:
         ready, objects, finished = await self._claimed(notified)
         if not ready:
             return
-        source, is_readable = self._source, self._write.is_readable
+        source, is_readable = self._source, self._writer.can_read
         reader = ObjectReader(
             source.store,
             source.pool,
@@ -164,7 +174,7 @@ class S3Objects:
             form=form_for(is_readable, source.form, bytes_max=source.bytes_max),
             is_readable=is_readable,
         )
-        feed = Feed(reader, ready, finished, self._write.encode_ahead, lines_only=lines_only)
+        feed = Feed(reader, ready, finished, self._writer.encode_ahead, lines_only=lines_only)
         held = _Held({one.digest for one in objects}, time.monotonic())
         await self._write_all(feed, held, outcomes)
 
@@ -209,7 +219,7 @@ class S3Objects:
             )
         ready = [one for one in notified if all(d in lines or d in finished for d in one.objects)]
         if len(ready) < len(notified):
-            self._write.release(_claimed_elsewhere())
+            self._writer.release(_claimed_elsewhere())
             if self._in_order:
                 missing = next(i for i, one in enumerate(notified) if one not in ready)
                 ready = list(notified[:missing])
@@ -240,7 +250,7 @@ class S3Objects:
                     if fault is not None:
                         raise fault
             except TransientFault as fault:
-                self._write.release(fault)
+                self._writer.release(fault)
                 await self._give_back(held)
             finally:
                 feed.abandon()
@@ -279,9 +289,9 @@ class S3Objects:
         batch = piece.batch
         results: list[Outcome] = []
         if batch:
-            tried = list(map(self._write.key_of, (one.message for one in piece.tried)))
+            tried = list(map(self._writer.key_of, (one.message for one in piece.tried)))
             statement = self._claims.move_statement(piece.moves, tried)
-            results = await self._write.batch(batch, piece.unread, statement, piece.ahead)
+            results = await self._writer.process_lines(batch, piece.unread, statement, piece.ahead)
             if Outcome.RELEASED in results and self._is_of_a_person():
                 results = await self._write_apart(piece, statement)
             if Outcome.RELEASED in results:
@@ -303,7 +313,7 @@ class S3Objects:
         return True
 
     def _is_of_a_person(self) -> bool:
-        fault = self._write.last_fault()
+        fault = self._writer.last_fault
         return fault is not None and fault.code in OF_A_PERSON
 
     async def _write_apart(self, piece: Piece, statement: str) -> list[Outcome]:
@@ -321,13 +331,13 @@ class S3Objects:
         while parts:
             part = parts.pop()
             given = held_still if parts else statement
-            found = await self._write.batch(part, unread, given, None)
+            found = await self._writer.process_lines(part, unread, given, None)
             if Outcome.RELEASED not in found:
                 results += found
             elif not self._is_of_a_person() or (len(part) == 1 and part[0].message_id in unread):
                 return [Outcome.RELEASED] * len(piece.batch)
             elif len(part) == 1:
-                fault = self._write.last_fault()
+                fault = self._writer.last_fault
                 assert fault is not None
                 unread[part[0].message_id] = PermanentFault(fault.code, stage=Stage.WRITE)
                 parts.append(part)
