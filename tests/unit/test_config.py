@@ -83,7 +83,7 @@ def shown(*arguments: str) -> str:
     return invoke("show", *arguments).stdout
 
 
-def file_of(tmp_path: Path, text: str, name: str = "given.toml") -> Path:
+def file_of(tmp_path: Path, text: str, name: str = "sqs2pg.toml") -> Path:
     file = tmp_path / name
     file.write_text(text, encoding="utf-8")
     return file
@@ -183,7 +183,7 @@ def test_config_show_includes_the_file_and_the_environment(
 
 
 def test_config_show_as_json_gives_the_same_settings(tmp_path: Path) -> None:
-    file = str(file_of(tmp_path, EVERYTHING.replace("\u007f", "\\u007f")))
+    file = str(file_of(tmp_path, EVERYTHING.replace("\u007f", "\\u007f"), "given.toml"))
     [line] = shown("-c", file, "--json").splitlines()
     found = json.loads(line)
     assert msgspec.convert(found, Settings) == load(Path(file), {})
@@ -378,6 +378,7 @@ def test_the_schema_describes_every_section() -> None:
         "AwsLambdaSettings",
         "RaySettings",
         "LedgerSettings",
+        "ProcessSettings",
     }
     names |= {"StatusSettings", "TelemetrySettings", "LogSettings", "EnvelopeSettings"}
     names |= {"Field", "Route", "When", "Example", "Index"}

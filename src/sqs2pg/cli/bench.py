@@ -32,7 +32,7 @@ import sqs2pg
 from sqs2pg.cli.embedded import servers
 from sqs2pg.cli.embedded.local_environment import pointed_at, prepare
 from sqs2pg.cli.embedded.sample_logins import logins
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, print_json, read_settings, run_async
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys import provider_file
 from sqs2pg.settings import Settings, load
@@ -79,7 +79,7 @@ def bench(config: Path | None, database: str, runs: int, seconds: float, as_json
 
     dsn = ""
     if database == "configured":
-        dsn = resolve_dsn(load(config).sink.dsn) or _FROM_ENVIRONMENT
+        dsn = resolve_dsn(read_settings(config).sink.dsn) or _FROM_ENVIRONMENT
     result = _in_checkout(dsn, runs, seconds)
     emulated = result is None
     if result is None:

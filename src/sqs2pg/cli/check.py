@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, counted, json_option, print_json, run_async
+from sqs2pg.cli.options import (
+    configs_option,
+    counted,
+    json_option,
+    named_pipeline,
+    print_json,
+    run_async,
+)
 from sqs2pg.cli.progress import Ticker
-from sqs2pg.errors import Sqs2pgError
+from sqs2pg.errors import SettingsError, Sqs2pgError
+from sqs2pg.settings import Settings, chosen, is_several, load_pipeline, load_pipelines, pick
 
 if TYPE_CHECKING:
     from sqs2pg.cli.doctor import attack_masks, dry_run
@@ -26,7 +36,7 @@ _FOR_A_COLUMN = ("settings", "database")
 
 
 @click.command()
-@config_option
+@configs_option
 @click.option(
     "--attack", "with_attack", is_flag=True, help="Report how long each mask withstands an attack."
 )
@@ -49,7 +59,7 @@ _FOR_A_COLUMN = ("settings", "database")
 @click.option("--emit-sql", is_flag=True, help="Print only the SQL grants it needs.")
 @json_option
 def check(
-    config: Path | None,
+    configs: tuple[Path, ...],
     with_attack: bool,
     place: str | None,
     limit_s: float,
@@ -59,42 +69,89 @@ def check(
     as_json: bool,
 ) -> int:
     """Examine settings, keys, masking, queue and database; exit 1 where something fails."""
-    from sqs2pg.cli.doctor import attack_masks
     from sqs2pg.cli.doctor.checks import CHECKS
+
+    found = _contexts(configs)
+    if emit_iam or emit_sql:
+        for _, context in found:
+            run_async(_emit(context, emit_iam, emit_sql))
+        return 0
+    reports = []
+    for name, context in found:
+        if len(found) > 1 and not as_json:
+            print(f"{name}:")
+        checks = [one for one in CHECKS if not place or one.name in _FOR_A_COLUMN]
+        estimates: list[attack_masks.Estimate] = []
+        if with_attack:
+            checks.append(_attack_check(estimates))
+        if place:
+            checks.append(_column_check(place, limit_s))
+        taken: list[dry_run.DryRun] = []
+        if count:
+            checks.append(_sample_check(count, taken))
+        findings = run_async(_run(checks, context, quiet=as_json))
+        if not as_json:
+            _summarise(findings, taken)
+        ok = all(finding.status != "fail" for finding in findings)
+        report = {"ok": ok, "checks": msgspec.to_builtins(findings)}
+        report |= {"attack": msgspec.to_builtins(estimates)} if with_attack else {}
+        report |= {"sample": msgspec.to_builtins(taken[0])} if taken else {}
+        reports.append({"pipeline": name, **report} if len(found) > 1 else report)
+    ok = all(report["ok"] for report in reports)
+    if as_json:
+        print_json({"ok": ok, "pipelines": reports} if len(found) > 1 else reports[0])
+    return 0 if ok else 1
+
+
+def _contexts(configs: Sequence[Path]) -> list[tuple[str, Context]]:
+    """Return the pipelines to examine, by name; by file where its settings cannot be read.
+
+    Raises SettingsError where files do not go together, or none has the name that is asked for.
+    """
     from sqs2pg.cli.doctor.context import Context
+
+    named, files = named_pipeline(), chosen(configs)
+    if not is_several(files):
+        file = files[0] if files else None
+        return [("", Context(file, partial(load_pipeline, file, named)))]
+    refused: dict[Path, SettingsError] = {}
+    good = load_pipelines(files, refused=refused.__setitem__)
+
+    def read(file: Path) -> Settings:
+        if file in refused:
+            raise refused[file]
+        return good[file]
+
+    names = {file: one.pipeline_name for file, one in good.items()}
+    if named:
+        one = pick(list(good.values()), named)
+        names = {file: name for file, name in names.items() if name == one.pipeline_name}
+    else:
+        names |= {file: str(file) for file in refused}
+    return [
+        (name, Context(file, partial(read, file)))
+        for file, name in sorted(names.items(), key=lambda item: str(item[0]))
+        if file
+    ]
+
+
+def _summarise(findings: Sequence[Finding], taken: Sequence[dry_run.DryRun]) -> None:
+    for one in taken:
+        for row in one.rows:
+            print(json.dumps(row, ensure_ascii=True))
+    failed = sum(finding.status == "fail" for finding in findings)
+    warned = sum(finding.status == "warn" for finding in findings)
+    print(f"{counted(len(findings), 'check')}: {failed} failed, {warned} to look at")
+
+
+def _attack_check(estimates: list[attack_masks.Estimate]) -> DoctorCheck:
+    from sqs2pg.cli.doctor import attack_masks
     from sqs2pg.cli.doctor.finding import DoctorCheck
 
-    if emit_iam or emit_sql:
-        run_async(_emit(Context(config), emit_iam, emit_sql))
-        return 0
-    checks = [one for one in CHECKS if not place or one.name in _FOR_A_COLUMN]
-    estimates: list[attack_masks.Estimate] = []
-    if with_attack:
-        checks.append(
-            DoctorCheck(
-                "attack", lambda context: attack_masks.check_attack(context, estimates), limit_s=120
-            )
-        )
-    if place:
-        checks.append(_column_check(place, limit_s))
-    taken: list[dry_run.DryRun] = []
-    if count:
-        checks.append(_sample_check(count, taken))
-    findings = run_async(_run(checks, Context(config), quiet=as_json))
-    failed = sum(finding.status == "fail" for finding in findings)
-    if as_json:
-        report = {"ok": not failed, "checks": msgspec.to_builtins(findings)}
-        more = {"attack": msgspec.to_builtins(estimates)} if with_attack else {}
-        if taken:
-            more["sample"] = msgspec.to_builtins(taken[0])
-        print_json(report | more)
-    else:
-        for one in taken:
-            for row in one.rows:
-                print(json.dumps(row, ensure_ascii=True))
-        warned = sum(finding.status == "warn" for finding in findings)
-        print(f"{counted(len(findings), 'check')}: {failed} failed, {warned} to look at")
-    return 1 if failed else 0
+    def look(context: Context) -> Awaitable[list[Finding]]:
+        return attack_masks.check_attack(context, estimates)
+
+    return DoctorCheck("attack", look, limit_s=120)
 
 
 def _sample_check(count: int, taken: list[dry_run.DryRun]) -> DoctorCheck:

@@ -18,7 +18,7 @@ import msgspec
 
 from sqs2pg import settings as settings_module
 from sqs2pg.cli.doctor.sample_documents import SampleParameter
-from sqs2pg.cli.options import config_option, json_option, print_json
+from sqs2pg.cli.options import config_option, json_option, print_json, read_settings
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import examples
 
@@ -46,7 +46,7 @@ def config() -> None:
 @json_option
 def show(config: Path | None, as_json: bool) -> None:
     """Print the effective settings; secrets are hidden."""
-    settings = settings_module.load(config)
+    settings = read_settings(config)
     tree = msgspec.to_builtins(settings)
     tree["sink"]["dsn"] = hide_password(settings.sink.dsn)
     tree["status"]["token"] = HIDDEN if settings.status.token else ""
@@ -80,7 +80,7 @@ def test(config: Path | None, sample: int | Path | None, as_json: bool) -> int:
         from sqs2pg.cli.sample_report import report_sample
 
         return report_sample(config, sample, as_json=as_json)
-    return _test_examples(settings_module.load(config), as_json=as_json)
+    return _test_examples(read_settings(config), as_json=as_json)
 
 
 def _test_examples(settings: settings_module.Settings, *, as_json: bool) -> int:

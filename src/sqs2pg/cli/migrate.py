@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from sqs2pg.cli.options import config_option, counted, load_settings, run_async
+from sqs2pg.cli.options import configs_option, counted, load_all, run_async
 from sqs2pg.settings import Settings
 
 
 @click.command()
-@config_option
+@configs_option
 @click.option("--sql", is_flag=True, help="Print the SQL instead of running it.")
 @click.option("--apply-additive", is_flag=True, help="Add columns that a target lacks.")
 @click.option(
@@ -19,17 +19,19 @@ from sqs2pg.settings import Settings
     is_flag=True,
     help="Record another mode of a filled table, and count its rows anew for verify.",
 )
-def migrate(config: Path | None, sql: bool, apply_additive: bool, change_mode: bool) -> None:
+def migrate(configs: tuple[Path, ...], sql: bool, apply_additive: bool, change_mode: bool) -> None:
     """Create or upgrade our tables, the target table and the ledger's days."""
     from sqs2pg.postgres.migrate_script import migrate_script
 
-    settings = load_settings(config)
+    found = load_all(configs)
     if sql:
-        print(migrate_script(settings, change_mode=change_mode))
+        print("\n".join(migrate_script(one, change_mode=change_mode) for one in found))
         return
-    done = run_async(_migrate(settings, additive=apply_additive, change_mode=change_mode))
-    for line in done or ["nothing to do: the database is up to date"]:
-        print(line)
+    for settings in found:
+        done = run_async(_migrate(settings, additive=apply_additive, change_mode=change_mode))
+        where = f"{settings.pipeline_name}: " if len(found) > 1 else ""
+        for line in done or ["nothing to do: the database is up to date"]:
+            print(f"{where}{line}")
 
 
 async def _migrate(settings: Settings, *, additive: bool, change_mode: bool) -> list[str]:

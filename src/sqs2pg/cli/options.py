@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,17 +13,52 @@ from typing import Any, TypeVar
 import click
 
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings, load_pipeline, load_pipelines, pick
 from sqs2pg.telemetry import log
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., Any])
 
-config_option = click.option(
-    "-c",
-    "--config",
-    "config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings file; else SQS2PG_CONFIG, else sqs2pg.toml here.",
+_PIPELINE = "sqs2pg.pipeline"
+"""In the context of a command: the name given with --pipeline."""
+
+
+def _note_pipeline(context: click.Context, _option: click.Parameter, name: str) -> None:
+    context.meta[_PIPELINE] = name
+
+
+def _with_pipeline(option: Callable[[C], C]) -> Callable[[C], C]:
+    """Return a decorator that adds --pipeline beside an option."""
+    named = click.option(
+        "--pipeline",
+        metavar="NAME",
+        default="",
+        expose_value=False,
+        callback=_note_pipeline,
+        help="Of several pipelines, the one with this name.",
+    )
+    return lambda command: option(named(command))
+
+
+config_option = _with_pipeline(
+    click.option(
+        "-c",
+        "--config",
+        "config",
+        type=click.Path(path_type=Path),
+        help="Settings file, or a folder of them; else SQS2PG_CONFIG, else sqs2pg.toml here.",
+    )
+)
+configs_option = _with_pipeline(
+    click.option(
+        "-c",
+        "--config",
+        "configs",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Settings file, or a folder of them, one file per pipeline; may be repeated. Else "
+        "SQS2PG_CONFIG, else sqs2pg.toml here.",
+    )
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="End stdout with one JSON object."
@@ -38,15 +73,41 @@ verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")
 
 
 def load_settings(config: Path | None, *, verbose: bool = False) -> Settings:
-    """Return the effective settings, as `settings.load` does, and log as they say.
+    """Return the effective settings of one pipeline, and log as they say.
 
-    `verbose` logs more than they say.
+    That is the file's, or the one of a folder that --pipeline names. `verbose` logs more than they
+    say. Raises SettingsError.
     """
     if verbose:
         log.configure(level="debug")  # from here on: the settings may be wrong
-    settings = load(config)
+    settings = read_settings(config)
     log.follow(settings.log, verbose=verbose)
     return settings
+
+
+def read_settings(config: Path | None) -> Settings:
+    """Return the effective settings of one pipeline, as `load_settings`, and leave the log."""
+    return load_pipeline(config, named_pipeline())
+
+
+def load_all(configs: Sequence[Path], *, verbose: bool = False) -> list[Settings]:
+    """Return the settings of all pipelines, or of the one that --pipeline names; log as they say.
+
+    Raises SettingsError.
+    """
+    if verbose:
+        log.configure(level="debug")
+    found = list(load_pipelines(configs).values())
+    if name := named_pipeline():
+        found = [pick(found, name)]
+    log.follow(found[0].log, verbose=verbose)
+    return found
+
+
+def named_pipeline() -> str:
+    """Return the name given with --pipeline; "" where none is."""
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_PIPELINE, "") if context else ""
 
 
 def stdin_lines(*, most: int) -> list[str]:

@@ -21,11 +21,12 @@ from sqs2pg.cli.options import (
     json_option,
     load_settings,
     print_json,
+    read_settings,
     run_async,
     verbose_option,
 )
 from sqs2pg.errors import FatalFault
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.cli.embedded import Servers
@@ -104,7 +105,7 @@ def run(
                 address_file=status_file,
                 view=wanted(),
                 verbose=verbose,
-                read=partial(load, config),
+                read=partial(read_settings, config),
                 exits=not local,
             )
             totals = run_async(_beside(servers, one) if servers and local == "full" else one)

@@ -21,6 +21,7 @@ from typing import IO
 import structlog
 
 from sqs2pg.cli import live_view
+from sqs2pg.cli.options import named_pipeline
 from sqs2pg.cli.run_process import StatusOutput, run_process
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline.totals import COUNTED, Totals, add_lines
@@ -161,6 +162,7 @@ async def run_workers(
     """
     command = [sys.executable, "-m", "sqs2pg", "run", "--json"]
     command += ["-c", str(config)] if config else []
+    command += ["--pipeline", name] if (name := named_pipeline()) else []
     command += ["-v"] if verbose else []
     command += ["--drain"] if drain else []
     command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from sqs2pg.cli.doctor import dry_run, sample_documents
 from sqs2pg.cli.doctor.context import Context
-from sqs2pg.cli.options import counted, print_json, run_async
+from sqs2pg.cli.options import counted, print_json, read_settings, run_async
 from sqs2pg.errors import PermanentFault, SettingsError
 
 SHOWN_MAX = 1_000
@@ -47,7 +48,7 @@ def report_sample(config: Path | None, sample: int | Path, *, as_json: bool) -> 
 
 
 async def _try(config: Path | None, sample: int | Path) -> tuple[dry_run.DryRun, list[str]]:
-    async with Context(config) as context:
+    async with Context(config, partial(read_settings, config)) as context:
         settings = context.load_settings()
         mapping, missing = await dry_run.mapping_of(context)
         unread: dict[str, PermanentFault] = {}

@@ -15,6 +15,7 @@ import os
 import platform
 import time
 import zipfile
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,11 @@ import click
 import msgspec
 
 from sqs2pg import __version__
-from sqs2pg.cli.options import config_option, json_option, print_json, run_async
+from sqs2pg.cli.options import config_option, json_option, print_json, read_settings, run_async
 from sqs2pg.cli.redaction import HIDDEN, private_texts, redacted, secrets, strike
 from sqs2pg.cli.top import StatusClient, status_at
 from sqs2pg.errors import FatalFault, Sqs2pgError
-from sqs2pg.settings import Settings, load
+from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.status.snapshot import Snapshot
@@ -106,7 +107,7 @@ def collect(url: str | None, config: Path | None) -> dict[str, str]:
 
 def _load(config: Path | None) -> tuple[Settings | None, str]:
     try:
-        return load(config), ""
+        return read_settings(config), ""
     except Sqs2pgError as error:
         return None, error.code
 
@@ -151,7 +152,7 @@ async def _check(config: Path | None, private: list[str]) -> list[dict[str, str]
     from sqs2pg.cli.doctor.context import Context
     from sqs2pg.cli.doctor.runner import run as run_checks
 
-    context = Context(config)
+    context = Context(config, partial(read_settings, config))
     async with context:
         findings = [finding async for finding in run_checks(list(CHECKS), context)]
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,14 +12,15 @@ import msgspec
 
 from sqs2pg.cli.options import (
     MOMENT,
-    config_option,
+    configs_option,
     counted,
     json_option,
-    load_settings,
+    load_all,
     needing_role,
     print_json,
     run_async,
 )
+from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@config_option
+@configs_option
 @click.option(
     "--since",
     type=MOMENT,
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 @click.option("--table", default="", metavar="NAME", help="With --accept: only this table.")
 @json_option
 def verify(
-    config: Path | None,
+    configs: tuple[Path, ...],
     since: datetime | None,
     anchor: str | None,
     audit: bool,
@@ -77,21 +79,43 @@ def verify(
         raise click.UsageError("--accept goes with --reason TEXT: who changed the rows, and why")
     if not accept and (reason or ticket or table):
         raise click.UsageError("--reason, --ticket and --table go with --accept")
+    found = load_all(configs)
     if audit:
-        return _verify_audit(load_settings(config), anchor, as_json=as_json)
+        # The audit is the database's: of several pipelines of one database, one answers for all.
+        return max(_verify_audit(one, anchor, as_json=as_json) for one in _one_per_database(found))
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    settings = load_settings(config)
-    if accept:
-        accepted = run_async(accept_difference(settings, reason, ticket, table))
-    report = run_async(check(settings, since, anchor, deep=deep))
-    if accept:
-        report.accepted = accepted
-    if as_json:
-        print_json({"ok": report.ok, **msgspec.to_builtins(report)})
+    if accept and len(found) > 1:
+        raise SettingsError("--accept goes with one pipeline", hint="name it with --pipeline NAME")
+    reports = {}
+    for settings in found:
+        if accept:
+            accepted = run_async(accept_difference(settings, reason, ticket, table))
+        report = run_async(check(settings, since, anchor, deep=deep))
+        if accept:
+            report.accepted = accepted
+        reports[settings.pipeline_name] = report
+    _show(reports, as_json=as_json)
+    return 0 if all(report.ok for report in reports.values()) else 1
+
+
+def _show(reports: Mapping[str, work.VerifyReport], *, as_json: bool) -> None:
+    """Print one report as ever; of several, each with its pipeline's name."""
+    flat = {n: {"ok": one.ok, **msgspec.to_builtins(one)} for n, one in reports.items()}
+    if as_json and len(flat) == 1:
+        print_json(*flat.values())
+    elif as_json:
+        ok = all(report.ok for report in reports.values())
+        print_json({"ok": ok, "pipelines": [{"pipeline": n, **one} for n, one in flat.items()]})
     else:
-        print_report(report)
-    return 0 if report.ok else 1
+        for name, report in reports.items():
+            if len(reports) > 1:
+                print(f"{name}:")
+            print_report(report)
+
+
+def _one_per_database(found: Sequence[Settings]) -> list[Settings]:
+    return list({settings.sink.dsn: settings for settings in reversed(found)}.values())
 
 
 def _verify_audit(settings: Settings, anchor: str | None, *, as_json: bool) -> int:

@@ -28,11 +28,22 @@ from sqs2pg.settings.fields import (
     required_sources,
 )
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
+from sqs2pg.settings.pipelines import (
+    PROCESS,
+    chosen,
+    is_several,
+    load_pipeline,
+    load_pipelines,
+    pick,
+)
 from sqs2pg.settings.routes import Filter, Target
 from sqs2pg.settings.rules import cross_check
 from sqs2pg.settings.sections import (
+    CONNECTIONS_MAX,
     DEFAULT_BIND,
+    IN_FLIGHT_BYTES_MAX,
     LedgerSettings,
+    ProcessSettings,
     Settings,
     SinkSettings,
     SourceSettings,
@@ -45,11 +56,14 @@ from sqs2pg.settings.when import When
 __all__ = [
     "ATTRIBUTE",
     "CONFIG_VARIABLE",
+    "CONNECTIONS_MAX",
     "CONTENT_ENCODING",
     "DEFAULT_BIND",
     "DEFAULT_FILE",
     "ENVIRONMENT_PREFIX",
+    "IN_FLIGHT_BYTES_MAX",
     "POINTER_SIZES",
+    "PROCESS",
     "RECORD_INDEX",
     "SYSTEM",
     "USER_LOGINS",
@@ -59,6 +73,7 @@ __all__ = [
     "Filter",
     "Index",
     "LedgerSettings",
+    "ProcessSettings",
     "Settings",
     "SinkSettings",
     "SourceSettings",
@@ -67,9 +82,14 @@ __all__ = [
     "TelemetrySettings",
     "When",
     "attribute_keys",
+    "chosen",
     "cross_check",
     "is_of_message",
+    "is_several",
     "load",
+    "load_pipeline",
+    "load_pipelines",
+    "pick",
     "read_of_message",
     "required_sources",
     "write_limit_s",

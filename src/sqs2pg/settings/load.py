@@ -24,6 +24,8 @@ from sqs2pg.settings.sections import Settings
 DEFAULT_FILE = Path("sqs2pg.toml")
 ENVIRONMENT_PREFIX = "SQS2PG_"
 CONFIG_VARIABLE = "SQS2PG_CONFIG"
+PIPELINE_NAME = re.compile("[a-z0-9_-]{1,63}")
+"""The name of one of several pipelines: it stands in addresses and labels."""
 
 
 def load(
@@ -38,29 +40,74 @@ def load(
     `file` is `-c FILE`; the default is `SQS2PG_CONFIG`, then `sqs2pg.toml` in the current folder.
     `overrides` are nested values from a command's own options; they win over everything.
 
+    A pipeline without a `name` is called after its file, `sqs2pg.toml` after its target table.
+
     Without `discover`, `sqs2pg.toml` is not looked for: only `file`, `environ` and `overrides`
     count.
     Raises SettingsError (exit code 2) naming the file or variable, the key and the remedy.
     """
-    path = file or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    path = file or config_of(environ)
     if path is None and discover and DEFAULT_FILE.is_file():
         path = DEFAULT_FILE
-    tree = _read(path) if path else {}
+    tree = read_file(path) if path else {}
+    variables, variable_tree = from_environment(environ)
+    return build(tree, path, variables, variable_tree, overrides or {})
+
+
+def config_of(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the settings file or folder that the environment names; None where it names none."""
+    return Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None
+
+
+def build(
+    tree: dict[str, Any],
+    path: Path | None,
+    variables: Mapping[str, str],
+    *over: Mapping[str, Any],
+) -> Settings:
+    """Return the settings of a file's tree, with the trees in `over` laid over it in turn.
+
+    `path` is the file's; `variables` are those that `from_environment` returns. A pipeline without
+    a `name` is called after its file. Raises SettingsError.
+    """
     origin = str(path) if path else "the settings"
-    if tree:  # describing the settings' types is most of the work here
-        _check_names(tree, Settings, origin, ())
-    variables, variable_tree = _from_environment(environ)
-    _merge(tree, variable_tree)
-    _merge(tree, overrides or {})
+    for values in over:
+        _merge(tree, values)
     _split_lists(tree)
     _lower_words(tree)
     try:
         settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise _explain(error, origin, variables) from None
+    if path and not settings.name and (name := _stem_of(path)):
+        settings = msgspec.structs.replace(settings, name=name)
     check_columns(settings, origin)
     cross_check(settings)
     return settings
+
+
+def _stem_of(path: Path) -> str:
+    """Return the name that a file gives its pipeline; "" where that is the target table's.
+
+    Raises SettingsError where the file's name cannot be the pipeline's.
+    """
+    if path.suffix != ".toml" or path.name == DEFAULT_FILE.name:
+        return ""
+    if PIPELINE_NAME.fullmatch(path.stem):
+        return path.stem
+    raise SettingsError(
+        f"{path} has no `name`, and its file name cannot be the pipeline's name",
+        hint='write name = "…" in it, or rename it: up to 63 of a to z, 0 to 9, _ and -, then '
+        ".toml",
+    )
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the tree of a settings file, whose names are known. Raises SettingsError."""
+    tree = _read(path)
+    if tree:  # describing the settings' types is most of the work here
+        _check_names(tree, Settings, str(path), ())
+    return tree
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -113,7 +160,7 @@ _NOT_SETTINGS = re.compile(
 )
 
 
-def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+def from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the variable of each setting, by its dotted name, and the tree of their values."""
     variables: dict[str, str] = {}
     tree: dict[str, Any] = {}

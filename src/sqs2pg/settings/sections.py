@@ -366,6 +366,38 @@ class LogSettings(Section, frozen=True):
     ] = "auto"
 
 
+CONNECTIONS_MAX = 20
+"""Connections to databases that one process has at most for batches, unless it is set."""
+IN_FLIGHT_BYTES_MAX = 256 * 2**20
+
+
+class ProcessSettings(Section, frozen=True):
+    """`[process]`: what all pipelines of one process share."""
+
+    connections_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000,
+            description="connections for batches, of all pipelines of a process; 2 more per "
+            f"database for readings. 0: {CONNECTIONS_MAX}, or the largest sink.connections",
+        ),
+    ] = 0
+    in_flight_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="bodies held, and 1 KiB more per message, of all pipelines of a process; "
+            "half of it is shared out evenly, so that none can take it all. 0: 256 MiB, or the "
+            "largest source.in_flight_bytes_max",
+        ),
+    ] = 0
+    receivers_max: Annotated[
+        int,
+        Meta(ge=1, le=10_000, description="long polls in flight, of all pipelines of a process"),
+    ] = 256
+
+
 class Settings(Section, frozen=True):
     """Everything one pipeline needs to know, frozen at start."""
 
@@ -374,7 +406,8 @@ class Settings(Section, frozen=True):
         Meta(
             max_length=63,
             pattern=rf"^[A-Za-z0-9_.-]*{END}",
-            description="the pipeline's name in tables and metrics; default: the target table's",
+            description="the pipeline's name in tables and metrics; default: that of its file, or "
+            "of the target table for sqs2pg.toml and without a file",
         ),
     ] = ""
     unknown_fields: Literal["drop", "quarantine"] = "drop"
@@ -408,6 +441,7 @@ class Settings(Section, frozen=True):
     status: StatusSettings = StatusSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
+    process: ProcessSettings = ProcessSettings()
     aws_lambda: AwsLambdaSettings = AwsLambdaSettings()
     ray: RaySettings = RaySettings()
     archive: ArchiveSettings = ArchiveSettings()

@@ -272,6 +272,9 @@ RANGES = [
     ("ray", "catch_up_s", 1, 86_400),
     ("ray", "cpus", 0.1, 64),
     ("ray", "every_s", 0.1, 300),
+    ("process", "connections_max", 0, 1_000),
+    ("process", "in_flight_bytes_max", 0, None),
+    ("process", "receivers_max", 1, 10_000),
 ]
 
 

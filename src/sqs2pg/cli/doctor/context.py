@@ -6,7 +6,8 @@ needs it the Context raises NotChecked, so that one cause does not fill the repo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,8 +28,12 @@ class NotChecked(Exception):
 class Context:
     """The settings, keyring, connection and client of one run of the doctor."""
 
-    def __init__(self, config: Path | None = None) -> None:
+    def __init__(
+        self, config: Path | None = None, read: Callable[[], Settings] | None = None
+    ) -> None:
+        """`config` is the settings' file. `read` returns them in place of `load`."""
         self.config = config
+        self._read = read or partial(load, config)
         self._settings: Settings | None = None
         self._keyring: Keyring | None = None
         self._session: Session | None = None
@@ -55,7 +60,7 @@ class Context:
     def load_settings(self) -> Settings:
         """Read the settings. Raises SettingsError."""
         with self._noting("settings"):
-            self._settings = load(self.config)
+            self._settings = self._read()
         return self._settings
 
     def load_keyring(self) -> Keyring:
