@@ -25,6 +25,10 @@ No healthy message may be late by more than a minute: that is the time from its 
 less the time that the database was hung or down meanwhile. Messages that the trigger or a damaged
 key holds up are none of these; they are isolated, and come when the queue shows them again.
 
+With `--state` each message is a version of an item, too, in a second route of one transaction:
+a state table with deletions (`soak_state.py`), which must end as a model sorting by version says.
+Both tables have a digest, and `sqs2pg verify --deep` must be content, too.
+
 The queue's maxReceiveCount and the pipeline's `source.max_receives` are 1,000: here a message is
 received again because its worker was killed from outside, which is not the message's fault.
 
@@ -46,6 +50,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks import soak_state
 from benchmarks.environment import isolated
 from benchmarks.queue_server import QueueServer
 from benchmarks.soak_clients import (
@@ -54,6 +59,7 @@ from benchmarks.soak_clients import (
     START_MAX_S,
     Consumers,
     Sender,
+    erased_person,
     number_of,
 )
 from benchmarks.soak_database import SoakDatabase
@@ -84,6 +90,8 @@ class SoakPlan:
     """The URL of a database that the soak did not start, such as a pooler's; empty: start one."""
     logs: Path = LOGS
     """The folder of the consumers' logs."""
+    state: bool = False
+    """Whether there is a state table beside the log."""
 
 
 @dataclasses.dataclass
@@ -109,6 +117,11 @@ class Result:
     """The latest healthy message, seconds."""
     ended: int = 0
     """Consumers that ended by themselves."""
+    state_rows: int = 0
+    state_deleted: int = 0
+    """Items whose newest version deletes."""
+    state_differs: int = 0
+    """Items that the state table has not as the model says."""
 
 
 def say(text: str) -> None:
@@ -144,10 +157,14 @@ def soak(plan: SoakPlan, server: Postgres | None = None) -> tuple[Result, bool]:
         environment = _environment(
             direct.replace(f":{port}/", f":{proxies[1].port}/"), proxies[0].port
         )
+        if plan.state:
+            settings = folder / "soak.toml"
+            settings.write_text(soak_state.SETTINGS, encoding="utf-8")
+            environment["SQS2PG_CONFIG"] = str(settings)
         around = SoakDatabase(direct, server, environment | {"DATABASE_URL": direct}, folder)
-        around.prepare()
+        around.prepare(soak_state.PREPARE if plan.state else "")
         blocks = plan.faults.erasures + 1
-        sender = Sender(queue, plan.messages, plan.seconds, blocks, _is_odd)
+        sender = Sender(queue, plan.messages, plan.seconds, blocks, _is_odd, state=plan.state)
         queue.set_faults("*", duplicate_share=DUPLICATE_SHARE, odd_share=ODD_SHARE, seed=plan.seed)
         consumers = Consumers(environment, folder, plan.logs, say)
         faults = Faults(plan.faults, plan.seconds, plan.seed, queue, proxies, consumers, around)
@@ -176,7 +193,9 @@ def soak(plan: SoakPlan, server: Postgres | None = None) -> tuple[Result, bool]:
             ended=consumers.failed,
         )
         books = _compare(around, sender, result, queue, over)
-        verified = around.insist("verify")
+        if plan.state:
+            books &= _compare_state(around, sender, result)
+        verified = around.insist("verify", *(["--deep"] if plan.state else []))
         say(
             f"verify: {verified}; isolated {consumers.count('messages are isolated')} times, "
             f"keys named {consumers.count('the data key of a person')} times; "
@@ -290,6 +309,21 @@ def _compare(
     return ledger == sender.sent and not wrong
 
 
+def _compare_state(around: SoakDatabase, sender: Sender, result: Result) -> bool:
+    """Compare the state table with the model; note what it shows in the result."""
+    rows = around.execute("SELECT item, version, login FROM soak_state")
+    found = soak_state.compare(map(number_of, sender.logins), sender.sent, rows)
+    result.state_rows, result.state_deleted = found.rows, found.deleted
+    result.state_differs = found.differs
+    people = [erased_person(block) for block in range(result.erased_people)]
+    named = "SELECT count(*) FROM soak_state WHERE user_id = ANY (%s)"
+    [(left,)] = around.execute(named, people)
+    [(guards,)] = around.execute("SELECT count(*) FROM sqs2pg.key_guard")
+    result.left_behind += left
+    say(f"state: {found}; rows of erased people {left}; keys that are still guarded {guards}")
+    return not (found.differs or guards)
+
+
 def _is_erased(sender: Sender, number: int, blocks: int) -> bool:
     return number % ERASED_EVERY == 3 and sender.block_of(number) < blocks
 
@@ -320,6 +354,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dsn", default="", help="use this database and do not stop it")
     parser.add_argument("--logs", type=Path, default=LOGS, help="folder of the consumers' logs")
+    parser.add_argument("--state", action="store_true", help="a state table beside the log")
     for field in dataclasses.fields(FaultPlan):
         parser.add_argument(f"--{field.name}", type=int, help=field.metadata["help"])
     options = parser.parse_args()
@@ -328,7 +363,13 @@ def main() -> int:
         options.seconds, **{name: n for name, n in chosen.items() if n is not None}
     )
     plan = SoakPlan(
-        options.messages, options.seconds, faults, options.seed, options.dsn, options.logs
+        options.messages,
+        options.seconds,
+        faults,
+        options.seed,
+        options.dsn,
+        options.logs,
+        options.state,
     )
     result, well = soak(plan)
     print(json.dumps(dataclasses.asdict(result)))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.queue_server import QueueServer
+from benchmarks.soak_state import change_of, is_barred
 
 QUEUE = "soak"
 CONSUMERS = 4
@@ -65,14 +66,20 @@ class Sender(threading.Thread):
         seconds: float,
         blocks: int = 1,
         is_odd: Callable[[str], bool] = lambda _: False,
+        *,
+        state: bool = False,
     ) -> None:
-        """`is_odd`: whether the queue delivers the message with a MessageId oddly."""
+        """`is_odd`: whether the queue delivers the message with a MessageId oddly.
+
+        `state`: the messages go to the state table, too.
+        """
         super().__init__(name="sender", daemon=True)
         self._queue = queue
         self._messages = messages
         self._seconds = seconds
         self._blocks = blocks
         self._is_odd = is_odd
+        self._state = state
         self.sent = 0
         self.logins: dict[str, float] = {}
         """Marks of the messages that must become rows -> when they were sent, seconds of the epoch.
@@ -117,11 +124,15 @@ class Sender(threading.Thread):
         for done in answer["Successful"]:
             odd = self._is_odd(done["MessageId"])
             self.odd += odd
-            if odd or kind_of(int(done["Id"])) in ("malformed", "refused"):
+            if odd or self._is_refused(int(done["Id"])):
                 self.refused[done["MessageId"]] = int(done["Id"])
             else:
                 self.logins[name_of(int(done["Id"]))] = sent_at
         self.sent += len(answer["Successful"])
+
+    def _is_refused(self, number: int) -> bool:
+        """Whether a message that is delivered well is refused for good."""
+        return kind_of(number) in ("malformed", "refused") or (self._state and is_barred(number))
 
     def _body(self, number: int) -> str:
         kind = kind_of(number)
@@ -136,6 +147,8 @@ class Sender(threading.Thread):
         }
         if number % 2:
             login["create_date"] = month_of(self.block_of(number))
+        if self._state:
+            login |= change_of(number, self._messages).members()
         body = json.dumps(login)
         return body[: len(body) // 2] if kind == "malformed" else body
 

@@ -112,8 +112,13 @@ class SoakDatabase:
 
     # -- poison ----------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Make the tables, and what poisons rows: it does nothing yet, but for the CHECK."""
+    def prepare(self, first: str = "") -> None:
+        """Make the tables, and what poisons rows: it does nothing yet, but for the CHECK.
+
+        `first`: SQL that is run before.
+        """
+        if first:
+            self.execute(first)
         done = self.command("migrate")
         if done.returncode:
             raise RuntimeError(done.stderr)
