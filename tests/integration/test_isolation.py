@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import TransientFault
-from sqs2pg.pipeline import isolation
+from sqs2pg.pipeline import isolation, refusals
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.sink import Batch, BatchResult, Sink
@@ -186,7 +186,7 @@ async def test_a_connection_that_does_not_come_about_is_no_messages_fault(
     write_as_ever = Sink.write
     monkeypatch.setattr(Sink, "write", write)
     monkeypatch.setattr(Sink, "rehearse", rehearse)
-    monkeypatch.setattr(isolation, "WORLD_ATTEMPTS", 1)
+    monkeypatch.setattr(refusals, "WORLD_ATTEMPTS", 1)
     monkeypatch.setattr(isolation.Isolation, "written_since", lambda *_: True)
     monkeypatch.setattr("sqs2pg.pipeline.backoff.BACKOFF_MAX_S", 0.1)
     async with pipeline() as ready:
@@ -212,11 +212,11 @@ async def test_a_trigger_that_fails_for_every_row_holds_all_but_the_first_few(
         with capture_logs() as logs:
             run = asyncio.create_task(ready.consumer.run(drain_settle_s=2))
             await until(lambda: sum(entry["event"] == ALIKE for entry in logs) >= 5)
-            assert ready.source.held_count >= 40 - isolation.ALIKE_MIN
+            assert ready.source.held_count >= 40 - refusals.ALIKE_MIN
             rows(database, "DROP TRIGGER checks ON user_logins")
             totals = await run
         assert totals.written == 40
-        assert totals.received < 40 + 4 * isolation.ALIKE_MIN
+        assert totals.received < 40 + 4 * refusals.ALIKE_MIN
 
 
 async def test_a_batch_of_bad_messages_alone_does_not_stop_those_that_come_later(

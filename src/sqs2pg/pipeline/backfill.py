@@ -38,9 +38,9 @@ from sqs2pg.pipeline.archive_reader import (
     Reader,
 )
 from sqs2pg.pipeline.backoff import backoff_s
-from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
-from sqs2pg.pipeline.left_lines import LEFT_MAX, LeftLines, log_left
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S
+from sqs2pg.pipeline.refused_lines import REFUSED_MAX, RefusedLines, log_left
 from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
 from sqs2pg.vault.crypto import OF_A_PERSON
@@ -112,7 +112,7 @@ class Backfill:
         self._begun = begun
         self.done = Done()
         self._rows_before = processor.rows
-        self._left_lines = LeftLines(processor)
+        self._refused = RefusedLines(processor.sink)
         self.bytes_total = 0
         """Stored bytes of the archives that are not done yet, or were done by this run."""
         self._bytes_before = 0
@@ -262,7 +262,7 @@ class Backfill:
         """Process one batch, with the progress in its transactions, until it is settled.
 
         A line of a person whose data key does not open is quarantined: no queue would hold it. A
-        line that PostgreSQL does not take is left behind (`left_lines.py`).
+        line that PostgreSQL does not take is left behind (`refused_lines.py`).
         """
         # What replaces bodies needs messages that keep what it puts into them.
         is_plain = self._processor.plan.payloads is None
@@ -297,7 +297,7 @@ class Backfill:
     async def _leave(self, progress: BackfillProgress, line: int, fault: TransientFault) -> None:
         """Leave a line behind. Raises TransientFault where not the line may be at fault."""
         left = len((await progress.read()).left)
-        if self._left_lines.refuse(fault) or left >= LEFT_MAX:
+        if self._refused.refuse(fault) or left >= REFUSED_MAX:
             raise _refused(progress.source, fault)
         await progress.leave(line, await self._processor.sink.connected())
         log_left(progress.source, line, fault)
@@ -328,7 +328,7 @@ class Backfill:
                     )
                     if fault is not None:
                         log_left(archive.name, line, fault)
-                        if self._left_lines.refuse(fault):
+                        if self._refused.refuse(fault):
                             return  # the others would most likely be refused, too
 
     async def _settle(
@@ -363,7 +363,7 @@ class Backfill:
                 if fault.code in OF_A_PERSON:
                     return fault
                 alike, code = (alike + 1 if fault.code == code else 1), fault.code
-                if await self._left_lines.is_of_a_line(
+                if await self._refused.is_of_a_line(
                     fault, alike, len(messages), searching=searching
                 ):
                     return fault
@@ -386,7 +386,7 @@ class Backfill:
         for name, now, was in zip(ROWS, self._processor.rows, self._rows_before, strict=True):
             setattr(done, name, now - was)
         if counts.written:
-            self._left_lines.note_written()
+            self._refused.note_written()
 
 
 def _refused(archive: str, fault: TransientFault) -> TransientFault:

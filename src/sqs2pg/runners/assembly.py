@@ -18,10 +18,10 @@ import structlog
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.unknown_members import UnknownMembers
-from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.recent_keys import RecentKeys
+from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session, wait_closed
 from sqs2pg.postgres.maintenance import maintain

@@ -30,9 +30,9 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, Stage, TransientFault, unforeseen
 from sqs2pg.message import Message, Outcome
-from sqs2pg.pipeline.isolation import PROBE_TIMEOUT_S, may_be_of_a_message
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S, is_refused, may_be_of_a_message
 from sqs2pg.postgres.dsn import hosts, resolve_dsn
 from sqs2pg.runners.assembly import Processing, assemble_processors, record_unknown, upkeep
 from sqs2pg.runners.lambda_event import messages_of
@@ -170,13 +170,11 @@ class Invocation:
         if fault is None or not may_be_of_a_message(fault) or fault.code.startswith(_CONNECTION):
             return False
         if not self._rehearsed and self._remaining_s() > self._margin_s:
-            sink = self._processor.sink
-            try:
-                with sink.probing(PROBE_TIMEOUT_S):
-                    async with asyncio.timeout(self._remaining_s() - CUT_S):
-                        self._rehearsed = await sink.rehearse() is None
-            except (TransientFault, TimeoutError):
-                await self._processor.reconnect()
+            self._rehearsed = not await is_refused(
+                self._processor.sink,
+                "the rehearsal of a batch failed; its messages go back",
+                self._remaining_s() - CUT_S,
+            )
         return self._rehearsed
 
     def _fault_code(self) -> str:

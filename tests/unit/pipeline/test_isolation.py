@@ -12,16 +12,9 @@ import pytest
 from sqs2pg.errors import TransientFault
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline import isolation
-from sqs2pg.pipeline.isolation import (
-    ALIKE_MIN,
-    ATTEMPTS,
-    AWAY_FIRST_S,
-    AWAY_MAX_S,
-    TIMEOUT_ATTEMPTS,
-    WORLD_ATTEMPTS,
-    Isolation,
-)
+from sqs2pg.pipeline.isolation import AWAY_FIRST_S, AWAY_MAX_S, Isolation
 from sqs2pg.pipeline.poison import Suspects
+from sqs2pg.pipeline.refusals import ALIKE_MIN, ATTEMPTS, TIMEOUT_ATTEMPTS, WORLD_ATTEMPTS
 from sqs2pg.telemetry.metrics import Metrics
 
 
