@@ -23,14 +23,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Protocol
 
 import msgspec
 
 from sqs2pg.errors import PermanentFault, Sqs2pgError, Stage, TransientFault
-from sqs2pg.mapping.encoder import EncodedAhead
 from sqs2pg.mapping.envelope.s3_event import NamedObject
-from sqs2pg.mapping.object_batch import ObjectBatch
 from sqs2pg.message import Message, MessageAttribute, Outcome
 from sqs2pg.pipeline.archive_batches import made_ahead
 from sqs2pg.pipeline.archive_identity import object_attributes, object_digest
@@ -38,9 +35,9 @@ from sqs2pg.pipeline.archive_reader import form_for
 from sqs2pg.pipeline.object_feed import Feed, Notified, Piece
 from sqs2pg.pipeline.object_reader import ObjectInHand, ObjectReader, interrupted
 from sqs2pg.pipeline.object_source import ObjectSource
+from sqs2pg.pipeline.object_writer import LineWriter, PieceWriter
 from sqs2pg.postgres.object_claims import CLAIM_S, ObjectClaims, Wanted
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.vault.crypto import OF_A_PERSON
 
 CLAIMED = "object_claimed"
 INTERRUPTED = "object_interrupted"
@@ -49,36 +46,6 @@ WAITING = (CLAIMED, INTERRUPTED)
 _RENEW_S = CLAIM_S / 4
 _LOOK_S = 0.25
 """How often it is asked whether there is time left, while a chunk is waited for."""
-
-
-class LineWriter(Protocol):
-    """What the processor does for us (`processor.py`)."""
-
-    last_fault: TransientFault | None
-    """Why messages were released."""
-
-    async def process_lines(
-        self,
-        batch: ObjectBatch,
-        to_quarantine: Mapping[str, PermanentFault],
-        statement: str,
-        ahead: EncodedAhead | None,
-    ) -> list[Outcome]:
-        """Process a batch, with a statement in its last transaction."""
-
-    def encode_ahead(
-        self, messages: ObjectBatch, to_quarantine: Mapping[str, PermanentFault], /
-    ) -> EncodedAhead | None:
-        """Encode a batch while another one is written."""
-
-    def release(self, fault: TransientFault) -> None:
-        """Note why messages are released."""
-
-    def key_of(self, message: Message) -> str:
-        """Return a notification's ledger key."""
-
-    def can_read(self, body: bytes) -> bool:
-        """Whether the mapping can read the form of a line."""
 
 
 class _Held(msgspec.Struct):
@@ -117,6 +84,7 @@ class S3Objects:
         self._source = source
         self._claims = claims
         self._writer = writer
+        self._pieces = PieceWriter(writer, claims)
         self._metrics = metrics
         self._pipeline = pipeline
         self._in_order = in_order
@@ -128,6 +96,10 @@ class S3Objects:
         """Called after each commit."""
         self.lines = 0
         """Lines that were committed or set aside so far, duplicates too."""
+
+    def search_at_once(self) -> None:
+        """Look for lines that PostgreSQL refuses after one failure: nobody soon tries again."""
+        self._pieces.searches_at_once = True
 
     async def process(
         self, messages: Sequence[Message], to_quarantine: Mapping[str, PermanentFault]
@@ -149,6 +121,7 @@ class S3Objects:
 
         Raises TransientFault where they are not all written; it may be repeated.
         """
+        self.search_at_once()  # nobody tries again until the command is repeated
         one = await self._read(0, message, None)
         if one.fault is not None:
             return one.fault
@@ -272,11 +245,7 @@ class S3Objects:
         task = asyncio.ensure_future(anext(made, None))
         try:
             while not task.done():
-                if held.open and time.monotonic() >= held.renewed_at + _RENEW_S:
-                    await self._claims.renew(sorted(held.open))
-                    held.renewed_at = time.monotonic()
-                if self.out_of_time():
-                    raise interrupted()
+                await self._keep(held)
                 await asyncio.wait([task], timeout=_LOOK_S)
             return task.result()
         finally:
@@ -284,16 +253,19 @@ class S3Objects:
                 task.cancel()
                 await asyncio.wait([task])
 
+    async def _keep(self, held: _Held) -> None:
+        """Keep claims that would soon run out. Raises TransientFault where there is no time."""
+        if held.open and time.monotonic() >= held.renewed_at + _RENEW_S:
+            await self._claims.renew(sorted(held.open))
+            held.renewed_at = time.monotonic()
+        if self.out_of_time():
+            raise interrupted()
+
     async def _write_piece(self, piece: Piece, held: _Held, outcomes: list[Outcome]) -> bool:
         """Write what goes into one transaction; return whether it is committed."""
-        batch = piece.batch
         results: list[Outcome] = []
-        if batch:
-            tried = list(map(self._writer.key_of, (one.message for one in piece.tried)))
-            statement = self._claims.move_statement(piece.moves, tried)
-            results = await self._writer.process_lines(batch, piece.unread, statement, piece.ahead)
-            if Outcome.RELEASED in results and self._is_of_a_person():
-                results = await self._write_apart(piece, statement)
+        if piece.batch:
+            results = await self._pieces.write(piece, lambda: self._keep(held))
             if Outcome.RELEASED in results:
                 return False
         elif piece.moves:
@@ -301,7 +273,7 @@ class S3Objects:
         held.open.difference_update(piece.ended)
         if failed := sorted({*piece.ended} - {move.digest for move in piece.moves if move.ended}):
             await self._release(failed)
-        count = batch.line_count
+        count = piece.batch.line_count
         ends = results[count:] or [
             Outcome.WRITTEN if one.fault is None else Outcome.QUARANTINED for one in piece.done
         ]
@@ -311,40 +283,6 @@ class S3Objects:
         self.moved()
         self._metrics.count_objects([one.said for one in piece.done], results[:count])
         return True
-
-    def _is_of_a_person(self) -> bool:
-        fault = self._writer.last_fault
-        return fault is not None and fault.code in OF_A_PERSON
-
-    async def _write_apart(self, piece: Piece, statement: str) -> list[Outcome]:
-        """Write a piece in halves, and halves of halves: the data key of some line's person does
-        not open. Those lines are quarantined, as in a backfill; the others are written.
-
-        What is committed before the last half is known by the ledger if it is read again.
-        """
-        unread = dict(piece.unread)
-        held_still = self._claims.move_statement(
-            [move._replace(after=move.before, ended=False) for move in piece.moves], ()
-        )
-        results: list[Outcome] = []
-        parts = [piece.batch]
-        while parts:
-            part = parts.pop()
-            given = held_still if parts else statement
-            found = await self._writer.process_lines(part, unread, given, None)
-            if Outcome.RELEASED not in found:
-                results += found
-            elif not self._is_of_a_person() or (len(part) == 1 and part[0].message_id in unread):
-                return [Outcome.RELEASED] * len(piece.batch)
-            elif len(part) == 1:
-                fault = self._writer.last_fault
-                assert fault is not None
-                unread[part[0].message_id] = PermanentFault(fault.code, stage=Stage.WRITE)
-                parts.append(part)
-            else:
-                half = len(part) // 2
-                parts += [part[half:], part[:half]]
-        return results
 
 
 def _claimed_elsewhere() -> TransientFault:

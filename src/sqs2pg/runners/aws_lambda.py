@@ -79,6 +79,7 @@ class Invocation:
         self._suspects = Suspects(settings.source.max_receives or SUSPECT_RECEIVES, fifo=fifo)
         if processor.objects is not None:
             processor.objects.stopping = processor.objects.out_of_time = self._is_over
+            processor.objects.search_at_once()
         self.outcomes: dict[str, Outcome] = {}
         self._rehearsed = False
         self._blocked: set[str] = set()  # groups with a message that was given back
