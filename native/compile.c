@@ -314,15 +314,39 @@ static int add_drops(struct plan *plan, PyObject *given)
     return 0;
 }
 
+static int add_recovery(struct plan *plan, PyObject *given)
+{
+    const struct target *target = &plan->target[0];
+    PyObject *columns;
+    plan->subject = -1;
+    if (PyTuple_GET_SIZE(given) == 0)
+        return 0;
+    if (!PyArg_ParseTuple(given, "iO!", &plan->subject, &PyTuple_Type, &columns))
+        return -1;
+    if (!is_within(plan->subject, 0, plan->slots) || plan->records != RECORDS_ONE ||
+        plan->targets != 1 || target->mode != ALWAYS || target->group >= 0)
+        return refuse();
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(columns); i++) {
+        long column = PyLong_AsLong(PyTuple_GET_ITEM(columns, i));
+        if (column == -1 && PyErr_Occurred())
+            return -1;
+        if (!is_within(column, 0, target->columns))
+            return refuse();
+        target->column[column].recover = 1;
+    }
+    return 0;
+}
+
 int plan_compile(struct plan *plan, PyObject *args)
 {
-    PyObject *nodes, *groups, *targets, *layers, *attributes, *event, *drops, *filters;
+    PyObject *nodes, *groups, *targets, *layers, *attributes, *event, *drops, *filters,
+             *recovery;
     int records;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!O!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
+    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!O!O!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
                           &PyTuple_Type, &targets, &PyTuple_Type, &layers, &plan->forbid_unknown,
                           &plan->drop_unmatched, &records, &plan->slots, &plan->layer_slots,
                           &PyTuple_Type, &attributes, &PyTuple_Type, &event, &PyTuple_Type,
-                          &drops, &PyTuple_Type, &filters))
+                          &drops, &PyTuple_Type, &filters, &PyTuple_Type, &recovery))
         return -1;
     if (!is_within(records, 0, RECORDS_COUNT) || !is_within(plan->slots, 0, SLOTS_MAX + 1) ||
         !is_within(plan->layer_slots, 0, NAMES_MAX + 1) ||
@@ -344,7 +368,9 @@ int plan_compile(struct plan *plan, PyObject *args)
         add_all(plan, layers, LAYERS_MAX, add_layer, NULL) < 0 ||
         add_all(plan, filters, FILTERS_MAX, add_filter, NULL) < 0)
         return -1;
-    return add_all(plan, targets, TARGETS_MAX, add_target, NULL);
+    if (add_all(plan, targets, TARGETS_MAX, add_target, NULL) < 0)
+        return -1;
+    return add_recovery(plan, recovery);
 }
 
 void plan_clear(struct plan *plan)

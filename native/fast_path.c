@@ -35,6 +35,7 @@ struct unit {
     enum state state;
     uint32_t dropped; /* records */
     size_t unknown_to; /* where its members end in `seen` of unknown.h */
+    size_t originals_to; /* where its originals end in `work` */
     uint32_t drops;   /* one bit for each of the plan's `drop`: whether the document has it */
 };
 
@@ -412,6 +413,7 @@ static int pack_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i,
     batch->units[i] = (struct unit){.state = made ? WRITTEN : LEFT,
                                     .dropped = (uint32_t)(work->dropped - dropped),
                                     .unknown_to = work->unknowns.seen_count,
+                                    .originals_to = work->originals.len,
                                     .drops = made ? drops_of(plan, work) : 0};
     return 1;
 }
@@ -669,6 +671,31 @@ static PyObject *unknowns_of(struct batch *batch)
     return unknowns;
 }
 
+/* The originals of the units that are written, each after the unit's index: see originals.h. */
+static PyObject *originals_of(const struct batch *batch)
+{
+    const struct text *all = &batch->work.originals;
+    Py_ssize_t len = 0;
+    for (Py_ssize_t i = 0; i < batch->count; i++) {
+        size_t from = i > 0 ? batch->units[i - 1].originals_to : 0;
+        if (batch->units[i].state == WRITTEN && batch->units[i].originals_to > from)
+            len += (Py_ssize_t)(sizeof(uint32_t) + batch->units[i].originals_to - from);
+    }
+    PyObject *originals = PyBytes_FromStringAndSize(NULL, len);
+    char *to = originals == NULL || len == 0 ? NULL : PyBytes_AS_STRING(originals);
+    for (Py_ssize_t i = 0; to != NULL && i < batch->count; i++) {
+        size_t from = i > 0 ? batch->units[i - 1].originals_to : 0;
+        size_t size = batch->units[i].originals_to - from;
+        uint32_t unit = (uint32_t)i;
+        if (batch->units[i].state != WRITTEN || size == 0)
+            continue;
+        memcpy(to, &unit, sizeof unit);
+        memcpy(to + sizeof unit, all->at + from, size);
+        to += sizeof unit + size;
+    }
+    return originals;
+}
+
 static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const char *tail,
                              size_t tail_len)
 {
@@ -686,7 +713,9 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
     PyObject *keys = repeats ? keys_of(batch) : NULL;
     PyObject *counts = keys ? counts_of(plan, batch) : NULL;
     PyObject *unknowns = counts ? unknowns_of(batch) : NULL;
-    if (unknowns == NULL) {
+    PyObject *originals = unknowns ? originals_of(batch) : NULL;
+    if (originals == NULL) {
+        Py_XDECREF(unknowns);
         Py_XDECREF(counts);
         Py_XDECREF(keys);
         Py_XDECREF(repeats);
@@ -696,8 +725,9 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
         Py_XDECREF(left);
         return NULL;
     }
-    return Py_BuildValue("NNNLnNNNNNn", ledger, targets, layout, (long long)batch->oldest_ms,
-                         (Py_ssize_t)dropped, left, repeats, keys, counts, unknowns, batch->count);
+    return Py_BuildValue("NNNLnNNNNNnN", ledger, targets, layout, (long long)batch->oldest_ms,
+                         (Py_ssize_t)dropped, left, repeats, keys, counts, unknowns, batch->count,
+                         originals);
 }
 
 /* Read units until the batch is full: 1; 0 where the batch is left to Python; -1. */

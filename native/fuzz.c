@@ -123,7 +123,7 @@ static void write_ledger(const char *exact, size_t len)
 
 int main(int argc, char **argv)
 {
-    static struct plan plan = {.targets = 1, .event = -1};
+    static struct plan plan = {.targets = 1, .event = -1, .subject = -1};
     static struct work work;
     const char *what = argc > 1 ? argv[1] : "login";
     size_t len;

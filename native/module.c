@@ -6,6 +6,7 @@
 #include "fast_path.h"
 #include "ledger.h"
 #include "lines.h"
+#include "originals.h"
 #include "sha256.h"
 
 /* As `float` reads it and `repr` writes it. */
@@ -114,6 +115,12 @@ static PyObject *binary_ledger(PyObject *module, PyObject *args)
 static PyMethodDef module_methods[] = {
     {"binary_ledger", binary_ledger, METH_VARARGS,
      "binary_ledger(text, columns, ends) -> the lines in COPY's binary format, or None"},
+    {"original_keys", original_keys, METH_VARARGS,
+     "original_keys(originals, places, columns, key) -> references, tokens, and whose they are"},
+    {"original_marks", original_marks, METH_VARARGS,
+     "original_marks(originals, columns, key) -> hashes, places and units of the records"},
+    {"original_values", original_values, METH_VARARGS,
+     "original_values(originals, places, columns) -> the texts of records"},
     {"split_usual_lines", split_usual_lines, METH_O,
      "split_usual_lines(text) -> its lines, or None where some are of another form"},
     {NULL, NULL, 0, NULL},
@@ -127,7 +134,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 20) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 21) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

@@ -220,6 +220,33 @@ static const struct value *find_value(const struct column *column,
     return value;
 }
 
+static int keep_text(struct text *to, const char *at, size_t len)
+{
+    uint32_t size = (uint32_t)len;
+    return text_append(to, (const char *)&size, sizeof size) && text_append(to, at, len);
+}
+
+/* Keep whose record it is, for the vault: the id after its length. 0 where Python must make the row,
+ * as of a person without an id, or with one that has other normal forms. */
+static int keep_subject(struct run *run)
+{
+    const struct value *id = &run->work->document[run->plan->subject];
+    return id->is == STRING && id->ascii && id->len > 0 && id->len <= UINT32_MAX &&
+           keep_text(&run->work->originals, id->at, id->len);
+}
+
+/* Keep what a cell stands for: cell and cleartext, each after its length; both empty where there is
+ * no cleartext, or no token. 0 where Python must make the row. */
+static int keep_original(struct run *run, const struct value *value, const char *cell, size_t len)
+{
+    struct text *to = &run->work->originals;
+    if (!is_present(value) || (len == 2 && memcmp(cell, "\\N", 2) == 0))
+        return keep_text(to, "", 0) && keep_text(to, "", 0);
+    if (value->is != STRING || len == 0 || value->len > UINT32_MAX || memchr(cell, '\\', len) != NULL)
+        return 0;
+    return keep_text(to, cell, len) && keep_text(to, value->at, value->len);
+}
+
 static int write_line(struct run *run, int number, const struct value *element, size_t index)
 {
     const struct target *target = &run->plan->target[number];
@@ -227,11 +254,15 @@ static int write_line(struct run *run, int number, const struct value *element, 
     size_t text_max = run->work->text_max;
     const struct value *sources[SOURCE_COUNT] = {NULL, run->work->document, element,
                                                  run->work->layer};
+    if (run->plan->subject >= 0 && !keep_subject(run))
+        return 0;
     for (int i = 0; i < target->columns; i++) {
         const struct column *column = &target->column[i];
         const struct value *value = find_value(column, sources);
         const char *after = i + 1 < target->columns ? "\t" : "\n";
+        size_t before = out->len;
         if (!write_cell(run, column, value, index, out) ||
+            (column->recover && !keep_original(run, value, out->at + before, out->len - before)) ||
             !text_append(out, after, 1))
             return 0;
     }
@@ -380,7 +411,7 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
                struct work *work)
 {
     struct run run = {plan, about, work, {body, body + len, &work->arena}, {0}};
-    size_t count[TARGETS_MAX], dropped = work->dropped;
+    size_t count[TARGETS_MAX], dropped = work->dropped, originals = work->originals.len;
     for (int i = 0; i < plan->targets; i++) {
         run.before[i] = work->lines[i].len;
         count[i] = work->count[i];
@@ -399,8 +430,9 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
         work->count[i] = count[i];
         work->failed |= work->lines[i].failed;
     }
-    work->failed |= work->arena.failed;
+    work->failed |= work->arena.failed || work->originals.failed;
     work->dropped = dropped;
+    work->originals.len = originals;
     work->unknowns.seen_count = work->unknowns.unit;
     return 0;
 }
@@ -412,6 +444,7 @@ void work_forget(struct work *work)
     for (int i = 0; i < GROUPS_MAX; i++)
         free(work->elements[i].at); /* pointers and lengths, no values */
     text_forget(&work->arena);
+    text_forget(&work->originals);
     unknown_forget(&work->unknowns);
     memset(work, 0, sizeof *work);
 }

@@ -104,6 +104,7 @@ struct column {
     size_t cell_len;
     size_t length_max; /* characters; SIZE_MAX: any */
     struct conversion *conversion; /* NULL: the value is converted by its type alone */
+    int recover; /* its values are among the originals */
     struct mask mask;
 };
 
@@ -167,6 +168,7 @@ struct plan {
     int attributes;
     int event; /* slot of the event's name in the document, -1: keys do not name events */
     int drops, drop[DROPS_MAX]; /* slots of what goes to no column and is counted */
+    int subject; /* slot of the person's id in the document, -1: no originals are kept */
     int filters;
     struct condition filter[FILTERS_MAX]; /* of documents that go to no table */
     struct hmac_key event_key;
@@ -197,7 +199,7 @@ struct work {
     struct text lines[TARGETS_MAX]; /* they are appended */
     size_t count[TARGETS_MAX];
     size_t dropped;
-    struct text arena;
+    struct text arena, originals; /* `originals`: of one record after another, see keep_original */
     struct value document[SLOTS_MAX], layer[NAMES_MAX];
     struct elements elements[GROUPS_MAX];
     struct unknowns unknowns;

@@ -24,6 +24,29 @@ def binary_ledger(
     each with its length, at most 4.
     """
 
+def original_marks(originals: bytes, columns: int, key: bytes, /) -> tuple[bytes, bytes, bytes]:
+    """Return of each record a hash under `key` (16 bytes), its place, and the index of its unit.
+
+    As uint64, uint64 and uint32. `originals`: as `FastPath.pack` makes them, of so many `columns`.
+    Raises ValueError for anything else; so do the functions below.
+    """
+
+def original_keys(
+    originals: bytes, places: bytes, columns: int, key: bytes, /
+) -> tuple[bytes, bytes, bytes]:
+    """Return the keys of the values of the records at `places`, sorted by the reference.
+
+    First the references (16 bytes of HMAC-SHA256 under `key`), then the tokens, as the elements of
+    PostgreSQL's binary arrays; then of each key two uint32: the number of its record among
+    `places`, and that of its column.
+    """
+
+def original_values(originals: bytes, places: bytes, columns: int, /) -> list[tuple[str, ...]]:
+    """Return of each of the records the id, then of each column token and cleartext.
+
+    Both are empty where there is no original.
+    """
+
 class FastPath:
     """The fast path of one mapping. Its keys are wiped from memory with it.
 
@@ -44,6 +67,8 @@ class FastPath:
         attributes: tuple[str, ...],
         event: tuple[()] | tuple[int, bytes, bytes],
         drops: tuple[int, ...],
+        filters: tuple[tuple[Any, ...], ...],
+        recovery: tuple[()] | tuple[int, tuple[int, ...]],
         /,
     ) -> FastPath:
         """`nodes`: name, index (-1: a member), slot, kind, first child, children, group, whether
@@ -52,7 +77,9 @@ class FastPath:
         `layers`: of each envelope the names: whether it must be there, its use, its slot.
         `attributes`: names of the message's own, which have the last of the `layer_slots`. `event`:
         the slot of an event's name, the key of its HMAC, what stands before the name.
-        `drops`: slots of what goes to no column and is counted.
+        `drops`: slots of what goes to no column and is counted. `filters`: of what goes to no
+        table: slot, existence, the values wanted. `recovery`: where originals are kept, the slot of
+        the person's id, and the recoverable columns of the only target.
 
         Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """

@@ -13,10 +13,10 @@ from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.fast_path import compile_fast_path, node_paths
-from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
 from sqs2pg.mapping.object_batch import ObjectEncoder
+from sqs2pg.mapping.packed_originals import PackedFields
 from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.subject import stored_form
 from sqs2pg.mask.operator import Operator
@@ -80,13 +80,13 @@ def _units_encoder(
     fast_path = compile_fast_path(settings, columns, masks, extension, dedupe)
     if fast_path is None:
         return python
-    originals = FastPathOriginals(settings.fields, settings.vault.subject) if vault else None
+    originals = PackedFields(settings.fields, extension) if vault and extension else None
     paths = node_paths(settings)
     return NativeEncoder(fast_path, python, keying, settings.dropped, originals, paths, budget)
 
 
 def _finds_subjects(settings: Settings) -> bool:
-    """Whether FastPathOriginals finds the stored id of a person in the body."""
+    """Whether the C code finds the stored id of a person in the body, and values as they came."""
     [target, *more] = settings.targets
     is_plain = not (more or target.explode or settings.route or settings.envelope.layers)
     return (

@@ -222,7 +222,22 @@ def _compile(
             (slot, *_condition(one.when))
             for slot, one in zip(tree.filters, settings.filters, strict=True)
         ),
+        _recovery(settings, tree),
     )
+
+
+def _recovery(settings: Settings, tree: Tree) -> tuple[Any, ...]:
+    """Return the slot of the person's id and the recoverable columns; () without the vault.
+
+    `compile_encoder.py` says of which mappings the extension keeps originals.
+    """
+    if not settings.vault.enabled:
+        return ()
+    target, *more = settings.targets
+    if more or target.explode or settings.routed or settings.envelope.records != "one":
+        raise NotFastError
+    _, subject = tree.slot(0, settings.vault.subject)
+    return subject, tuple(place for place, field in enumerate(target.fields) if field.recover)
 
 
 def node_paths(settings: Settings) -> list[str]:

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.budget import UNBOUNDED, Budget
 from sqs2pg.mapping.encoder import NONE_UNREAD, CopyText, Encoded, UnitFault
-from sqs2pg.mapping.fast_path_originals import FastPathOriginals
 from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.packed_originals import PackedFields
 from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.unknown_members import UnknownCounts, unpacked
 from sqs2pg.message import Message, MessageAttribute, Row, TargetLines
@@ -56,6 +56,8 @@ class Packed(NamedTuple):
     sort of the value as in `unknown_members.SORTS`, and how often."""
     taken: int
     """How many units were read, from the first on. All else is about these."""
+    originals: bytes = b""
+    """What the lines hide, as `packed_originals.py` reads it; empty without the vault."""
 
 
 class PackLines(Protocol):
@@ -118,13 +120,13 @@ class NativeEncoder:
         python: PythonEncoder,
         keying: Keying,
         dropped: Sequence[str] = (),
-        vault: FastPathOriginals | None = None,
+        vault: PackedFields | None = None,
         node_paths: Sequence[str] = (),
         budget: Budget = UNBOUNDED,
     ) -> None:
-        """`dropped`: sources that the settings drop. `vault`: reads what the rows hide; None where
-        nothing is sealed. `node_paths`: the path of each node of the fast path. `budget`: of what
-        is encoded at once.
+        """`dropped`: sources that the settings drop. `vault`: the fields whose originals
+        the lines hide; None where nothing is sealed. `node_paths`: the path of each node of the
+        fast path. `budget`: of what is encoded at once.
         """
         self._budget = budget
         self._fast_path = fast_path
@@ -150,12 +152,7 @@ class NativeEncoder:
         originals = None
         if self._vault is not None:
             originals = Originals()
-            if odd := self._take_originals(units, packed, originals):
-                originals.parts.clear()
-                packed = self._pack(units, ledger_end, {*skipped, *odd})
-                if packed is None:
-                    return self._python.encode(units, ledger_end, unread)
-                self._take_originals(units, packed, originals)
+            originals.parts.append(self._vault.part(units, packed.originals))
         units = units[: packed.taken] if packed.taken < len(units) else units
         if not packed.left:
             return self._encoded(units, packed, originals)
@@ -183,17 +180,6 @@ class NativeEncoder:
             in_order = self._python.in_order
             packed = self._fast_path.pack(units, end, self._keying, in_order, marks, *self._budget)
         return None if packed is None else Packed(*packed)
-
-    def _take_originals(
-        self, units: Sequence[Message], packed: Packed, originals: Originals
-    ) -> list[int]:
-        """Collect what the rows hide; return the units whose rows Python must make."""
-        assert self._vault is not None
-        each = list(written(packed))
-        chosen = [units[index] for index, _, _ in each]
-        lines = ["".join(part.text for part in parts) for _, _, parts in each]
-        kept = self._vault.take(chosen, lines, originals)
-        return [index for (index, _, _), line in zip(each, kept, strict=True) if line is None]
 
     def _keys_of(
         self, units: Sequence[Message], packed: Packed, others: Encoded

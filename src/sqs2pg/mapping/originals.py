@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, repeat
 from operator import attrgetter
-from typing import cast
+from typing import Protocol, cast
 
 from sqs2pg.mapping.copy_text import NULL, unescaped
 from sqs2pg.message import Message
@@ -31,36 +31,18 @@ def fields_id(fields: Iterable[Field]) -> FieldsId:
     )
 
 
-class LineCells:
-    """Cells of COPY lines, in columns. A line is split only when one of its cells is read."""
+class OriginalsPart(Protocol):
+    """The originals of some records of one target, in one batch. Records have numbers, from 0."""
 
-    def __init__(self, lines: Sequence[str]) -> None:
-        self._lines = lines
-        self._indexes: Sequence[int] = ()
-        self._rows: list[list[str]] = []
+    def hashes(self, salt: bytes, chosen: Collection[str] | None) -> dict[int, int]:
+        """Return a hash of each chosen record's fields, subject and values, with its number.
 
-    def column(self, number: int) -> LineColumn:
-        """Return one column."""
-        return LineColumn(self, number)
+        Equal hashes mean the same values of the same person: one number stands for them.
+        `chosen` are MessageIds; None means all.
+        """
 
-    def rows(self, indexes: Sequence[int]) -> list[list[str]]:
-        """Return the cells of some lines; those of the same list again are not split again."""
-        if indexes is not self._indexes:
-            self._indexes = indexes
-            self._rows = [self._lines[index][:-1].split("\t") for index in indexes]
-        return self._rows
-
-
-class LineColumn:
-    """One column of COPY lines."""
-
-    def __init__(self, cells: LineCells, number: int) -> None:
-        self._cells = cells
-        self._number = number
-
-    def pick(self, indexes: Sequence[int]) -> list[str]:
-        """Return the cells of some lines."""
-        return [row[self._number] for row in self._cells.rows(indexes)]
+    def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
+        """Yield subject, field, token and cleartext value of records."""
 
 
 class OriginalColumns:
@@ -74,22 +56,16 @@ class OriginalColumns:
         self._subjects = subjects
         self._fields: list[str] = []
         self._values: list[Sequence[str | None]] = []
-        self._cells: list[Sequence[str] | LineColumn] = []
+        self._cells: list[Sequence[str]] = []
 
-    def add(
-        self, field: str, values: Sequence[str | None], cells: Sequence[str] | LineColumn
-    ) -> None:
+    def add(self, field: str, values: Sequence[str | None], cells: Sequence[str]) -> None:
         """Add a column: the field's cleartext values and the cells that stand for them."""
         self._fields.append(field)
         self._values.append(values)
         self._cells.append(cells)
 
-    def hashes(self, salt: int, chosen: Collection[str] | None) -> dict[int, int]:
-        """Return a hash of each chosen record's fields, subject and values, with a record's index.
-
-        Equal hashes mean the same values of the same person: one index stands for them.
-        `chosen` are MessageIds; None means all.
-        """
+    def hashes(self, salt: bytes, chosen: Collection[str] | None) -> dict[int, int]:
+        """See `OriginalsPart`."""
         rows = zip(repeat(hash((salt, self._fields_id))), self._subjects, *self._values)
         if chosen is None:
             return dict(zip(map(hash, rows), count()))
@@ -110,11 +86,7 @@ class OriginalColumns:
         subjects = [self._subjects[index] for index in indexes]
         for field, values, cells in zip(self._fields, self._values, self._cells, strict=True):
             found = [values[index] for index in indexes]
-            tokens = (
-                cells.pick(indexes)
-                if isinstance(cells, LineColumn)
-                else [cells[index] for index in indexes]
-            )
+            tokens = [cells[index] for index in indexes]
             # Without a backslash no cell is NULL, and none is escaped.
             if None in subjects or None in found or "\\" in "".join(tokens):
                 kept = [
@@ -129,7 +101,7 @@ class OriginalColumns:
                 yield field, cast("list[str]", subjects), tokens, cast("list[str]", found)
 
     def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
-        """Yield subject, field, token and cleartext value of records, column by column."""
+        """See `OriginalsPart`; column by column."""
         for field, *columns in self.columns(indexes):
             for subject, token, value in zip(*columns, strict=True):
                 yield subject, field, token, value
@@ -139,7 +111,7 @@ class Originals:
     """The original columns of one batch, of all its targets."""
 
     def __init__(self) -> None:
-        self.parts: list[OriginalColumns] = []
+        self.parts: list[OriginalsPart] = []
 
     def part(
         self, messages: Sequence[Message], subjects: Sequence[str | None], fields: FieldsId = ()

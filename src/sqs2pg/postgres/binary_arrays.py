@@ -69,6 +69,26 @@ def uuid_array(values: Sequence[str]) -> BinaryArray:
     return _UuidArray(_head(_UUID, values) + _joined(list(map(bytes.fromhex, values))))
 
 
+def uuid_elements(values: Sequence[str]) -> bytes:
+    """Return the elements of a `uuid[]` without the array's head, for `uuid_array_of`."""
+    return _joined(list(map(bytes.fromhex, values)))
+
+
+def text_elements(values: Sequence[str]) -> bytes:
+    """Return the elements of a `text[]`, as above; raises as `text_array`."""
+    return _joined(list(map(str.encode, values)))
+
+
+def uuid_array_of(count: int, *elements: bytes) -> BinaryArray:
+    """Return a `uuid[]` of so many elements."""
+    return _UuidArray(_head_of(_UUID, count) + b"".join(elements))
+
+
+def text_array_of(count: int, *elements: bytes) -> BinaryArray:
+    """Return a `text[]` of so many elements."""
+    return _TextArray(_head_of(_TEXT, count) + b"".join(elements))
+
+
 def bytea_array(values: Sequence[bytes]) -> BinaryArray:
     """Return a `bytea[]`."""
     return _ByteaArray(_head(_BYTEA, values) + _joined(values))
@@ -89,9 +109,11 @@ def integer_array(values: Sequence[int]) -> BinaryArray:
 
 
 def _head(element: int, values: Sequence[object]) -> bytes:
-    if not values:
-        return _EMPTY.pack(0, 0, element)
-    return _HEAD.pack(1, 0, element, len(values), 1)
+    return _head_of(element, len(values))
+
+
+def _head_of(element: int, count: int) -> bytes:
+    return _HEAD.pack(1, 0, element, count, 1) if count else _EMPTY.pack(0, 0, element)
 
 
 def _joined(values: Sequence[bytes]) -> bytes:

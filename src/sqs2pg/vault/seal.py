@@ -16,7 +16,6 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from sqs2pg.errors import KeyFault
 from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.originals import OriginalColumns, Originals
+from sqs2pg.mapping.originals import Originals
 from sqs2pg.postgres.binary_arrays import (
     BinaryArray,
     bytea_array,
@@ -45,6 +44,7 @@ from sqs2pg.vault.crypto import (
     seal_value,
     wrap_data_key,
 )
+from sqs2pg.vault.value_keys import ValueKey, ValueKeys, asked_arrays, keys_of
 
 logger = structlog.get_logger(__name__)
 
@@ -91,14 +91,10 @@ class Marks(msgspec.Struct):
     data_keys: dict[str, tuple[int, PersonKey]]
 
 
-_ValueKey = tuple[str, str, str]
-"""The key of a value in `pii.value`: its subject's reference, its field and its token."""
-
-
 class _Wanted(NamedTuple):
     """A value that is not stored yet, and its subject's key."""
 
-    value_key: _ValueKey
+    value_key: ValueKey
     generation: int
     wrapped: bytes | None
     """None where the subject has no key; `generation` is that of the one to make."""
@@ -115,8 +111,9 @@ class ValueSealer:
         self._version = keyring.active("vault")
         self._keks = KeyEncryptionKeys(keyring)
         self._kek = self._keks[self._version]
+        self._reference_key = reference_key
         self._references = references_of_many(reference_key)
-        self._salt = secrets.randbits(60)
+        self._salt = secrets.token_bytes(16)
         self._epoch = 0
         self._stored: set[int] = set()
         self._stored_before: set[int] = set()
@@ -151,17 +148,20 @@ class ValueSealer:
         subject does not open.
         """
         marks = Marks(self._epoch, [], {})
-        entries: dict[_ValueKey, tuple[str, str]] = {}
+        asked: list[ValueKeys] = []
         stored: set[int] = set()
         for part in originals.parts:
             indexes = part.hashes(self._salt, chosen)
             new = indexes.keys() - self._stored - self._stored_before
-            self._collect(part, [indexes[hash_] for hash_ in new], entries)
+            records = [indexes[hash_] for hash_ in new]
+            keys = keys_of(part, records, self._references, self._reference_key)
+            if keys.asked.size:
+                asked.append(keys)
             stored |= new
         marks.stored = stored
-        if entries:
+        if asked:
             try:
-                await self._store(session, entries, marks)
+                await self._store(session, asked, marks)
             except SubjectKeyFault as fault:
                 await self._refuse_missing_root(session, fault)
                 self._log_once(fault)
@@ -204,27 +204,24 @@ class ValueSealer:
         while len(self._data_keys) > DATA_KEYS_MAX:
             self._data_keys.popitem(last=False)
 
-    def _collect(
-        self,
-        part: OriginalColumns,
-        indexes: Sequence[int],
-        entries: dict[_ValueKey, tuple[str, str]],
-    ) -> None:
-        """Add the distinct values of records to `entries`: subject and value in clear."""
-        known: dict[str, str] = {}
-        for field, subjects, tokens, values in part.columns(indexes):
-            known.update(self._references(set(subjects) - known.keys()))
-            value_keys = zip(map(known.__getitem__, subjects), repeat(field), tokens)
-            entries.update(zip(value_keys, zip(subjects, values, strict=True), strict=False))
-
-    async def _store(
-        self, session: Session, entries: dict[_ValueKey, tuple[str, str]], marks: Marks
-    ) -> None:
-        value_keys = list(entries)
-        rows = await session.execute(_MISSING, _arrays(value_keys))
+    async def _store(self, session: Session, asked: Sequence[ValueKeys], marks: Marks) -> None:
+        arrays = asked_arrays([keys.asked for keys in asked])
+        rows = await session.execute(_MISSING, arrays)
         if not rows:
             return
-        wanted = [_Wanted(value_keys[entry - 1], *key) for entry, *key in rows]
+        missing: dict[ValueKey, _Wanted] = {}
+        entries: dict[ValueKey, tuple[str, str]] = {}
+        """Subject and value in clear."""
+        begin = 1
+        for part in asked:
+            end = begin + part.asked.size
+            its = [row for row in rows if begin <= row[0] < end] if len(asked) > 1 else rows
+            values = part.values([row[0] - begin for row in its])
+            for (_, *key), (value_key, *entry) in zip(its, values, strict=True):
+                missing[value_key] = _Wanted(value_key, *key)
+                entries[value_key] = entry[0], entry[1]
+            begin = end
+        wanted = list(missing.values())
         wanted.sort(key=attrgetter("value_key"))  # every batch stores its values in this order
         keyless = {
             one.value_key[0]: (one.generation, entries[one.value_key][0])
@@ -269,7 +266,7 @@ class ValueSealer:
     def _sealed(
         self,
         wanted: Sequence[_Wanted],
-        entries: dict[_ValueKey, tuple[str, str]],
+        entries: dict[ValueKey, tuple[str, str]],
         marks: Marks,
     ) -> list[Any]:
         """Seal values; return the parameters that store them."""
@@ -295,7 +292,7 @@ class ValueSealer:
         return known
 
 
-def _arrays(value_keys: Sequence[_ValueKey]) -> list[BinaryArray]:
+def _arrays(value_keys: Sequence[ValueKey]) -> list[BinaryArray]:
     """Return arrays of the subjects, the fields and the tokens."""
     subjects, fields, tokens = zip(*value_keys, strict=True) if value_keys else ((), (), ())
     return [uuid_array(subjects), text_array(fields), text_array(tokens)]

@@ -121,6 +121,7 @@ PLAN: dict[str, Any] = {
     "event": (),
     "drops": (),
     "filters": ((0, -1, ((2, b"x"),)),),
+    "recovery": (),
 }
 
 
@@ -153,6 +154,9 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"groups": ((1, 1),) * 5},
         {"groups": ((1, 1),), "nodes": (PLAN["nodes"][0], changed_at(NODE, (6, 0)))},
         {"targets": ()},
+        *({"recovery": one} for one in ((1, (0,)), (-1, (0,)), (0, (1,)), (0, (-1,)))),
+        {"recovery": (0, ()), "records": 1},
+        {"recovery": (0, ()), "targets": (ONE_TARGET,) * 2},
         {"targets": (ONE_TARGET,) * 9},
         {"targets": (changed_at(ONE_TARGET, (0, 3)),)},
         {"targets": (changed_at(ONE_TARGET, (1, 0)),)},

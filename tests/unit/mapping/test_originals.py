@@ -39,7 +39,7 @@ def batch() -> Originals:
 
 def test_equal_originals_are_kept_once_and_missing_values_not_at_all() -> None:
     [part] = batch().parts
-    found = part.hashes(1, None)
+    found = part.hashes(b"1", None)
     assert len(found) == 3
     assert sorted(part.originals(sorted(found.values()))) == [
         ("ann", "device", "a\\b", "x"),
@@ -50,9 +50,9 @@ def test_equal_originals_are_kept_once_and_missing_values_not_at_all() -> None:
 
 def test_only_chosen_messages_count_and_the_salt_changes_every_hash() -> None:
     [part] = batch().parts
-    assert set(part.hashes(1, {"m1"}).values()) == {1}
-    assert part.hashes(1, {"m0", "m1", "m2", "m3"}).keys() == part.hashes(1, None).keys()
-    assert part.hashes(1, None).keys().isdisjoint(part.hashes(2, None))
+    assert set(part.hashes(b"1", {"m1"}).values()) == {1}
+    assert part.hashes(b"1", {"m0", "m1", "m2", "m3"}).keys() == part.hashes(b"1", None).keys()
+    assert part.hashes(b"1", None).keys().isdisjoint(part.hashes(b"2", None))
 
 
 def test_two_fields_share_an_original_only_if_they_mask_alike() -> None:
@@ -69,7 +69,7 @@ def test_two_fields_share_an_original_only_if_they_mask_alike() -> None:
     for one in [*fields, msgspec.structs.replace(field, column="another", domain="ip")]:
         part = Originals().part([message(0)], ["ann"], fields_id([one, Field(column="x")]))
         part.add(one.source, ["192.0.2.1"], ["t"])
-        [mark] = part.hashes(1, None)
+        [mark] = part.hashes(b"1", None)
         found.append(mark)
     assert len(set(found)) == len(fields)
     assert found[-1] == found[0], "the vault ignores a token's column"

@@ -1,0 +1,232 @@
+/* See originals.h. */
+#include "originals.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sha256.h"
+#include "siphash.h"
+#include "text.h"
+
+enum { REFERENCE_BYTES = 16, ORIGINALS_COLUMNS_MAX = 128 };
+
+struct slice {
+    const char *at;
+    uint32_t len;
+};
+
+struct cursor {
+    const char *at, *end;
+};
+
+struct record {
+    uint8_t reference[REFERENCE_BYTES];
+    uint32_t number; /* among those that were asked for */
+    struct cursor columns;
+};
+
+static int refuse(void)
+{
+    PyErr_SetString(PyExc_ValueError, "these are no originals");
+    return 0;
+}
+
+static int take_number(struct cursor *from, uint32_t *number)
+{
+    if (from->end - from->at < (ptrdiff_t)sizeof *number)
+        return refuse();
+    memcpy(number, from->at, sizeof *number);
+    from->at += sizeof *number;
+    return 1;
+}
+
+static int take_text(struct cursor *from, struct slice *text)
+{
+    if (!take_number(from, &text->len) || from->end - from->at < (ptrdiff_t)text->len)
+        return refuse();
+    text->at = from->at;
+    from->at += text->len;
+    return 1;
+}
+
+/* Step over the id and the columns of a record. */
+static int take_record(struct cursor *from, int columns)
+{
+    struct slice ignored;
+    for (int i = 0; i < 1 + 2 * columns; i++)
+        if (!take_text(from, &ignored))
+            return 0;
+    return 1;
+}
+
+static PyObject *bytes_of(const struct text *text)
+{
+    return PyBytes_FromStringAndSize(text->at, (Py_ssize_t)text->len);
+}
+
+/* Three texts as a tuple, and their end. */
+static PyObject *texts_of(struct text texts[3], int made)
+{
+    PyObject *found = NULL;
+    if (texts[0].failed || texts[1].failed || texts[2].failed)
+        PyErr_NoMemory();
+    else if (made)
+        found = Py_BuildValue("NNN", bytes_of(&texts[0]), bytes_of(&texts[1]), bytes_of(&texts[2]));
+    for (int i = 0; i < 3; i++)
+        text_forget(&texts[i]);
+    return found;
+}
+
+PyObject *original_marks(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *at, *key;
+    Py_ssize_t len, key_len;
+    int columns, made = 1;
+    struct text texts[3] = {{.at = NULL}};
+    if (!PyArg_ParseTuple(args, "y#iy#", &at, &len, &columns, &key, &key_len))
+        return NULL;
+    if (columns < 0 || columns > ORIGINALS_COLUMNS_MAX || key_len != SIPHASH_KEY_BYTES)
+        return refuse(), NULL;
+    struct cursor from = {at, at + len};
+    while (made && from.at < from.end) {
+        uint32_t unit;
+        uint64_t place, mark;
+        made = take_number(&from, &unit);
+        place = (uint64_t)(from.at - at);
+        const char *begins = from.at;
+        made = made && take_record(&from, columns);
+        if (!made)
+            break;
+        mark = siphash((const uint8_t *)key, begins, (size_t)(from.at - begins));
+        if (!text_append(&texts[0], (const char *)&mark, sizeof mark) ||
+            !text_append(&texts[1], (const char *)&place, sizeof place) ||
+            !text_append(&texts[2], (const char *)&unit, sizeof unit))
+            break;
+    }
+    return texts_of(texts, made);
+}
+
+static int by_reference(const void *a, const void *b)
+{
+    const struct record *one = a, *other = b;
+    int order = memcmp(one->reference, other->reference, REFERENCE_BYTES);
+    return order ? order : (one->number > other->number) - (one->number < other->number);
+}
+
+/* An element of an array in PostgreSQL's binary format: its bytes after their length. */
+static int put_element(struct text *to, const void *bytes, size_t len)
+{
+    const uint8_t head[4] = {(uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+                             (uint8_t)len};
+    return text_append(to, (const char *)head, sizeof head) && text_append(to, bytes, len);
+}
+
+/* Read the records at so many places; 0 with an exception. */
+static int read_records(struct record *records, const char *at, Py_ssize_t len, const char *places,
+                        size_t count, const struct hmac_key *key)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t place;
+        struct slice id;
+        uint8_t code[SHA256_BYTES];
+        memcpy(&place, places + i * sizeof place, sizeof place);
+        if (place > (uint64_t)len)
+            return refuse();
+        records[i].columns = (struct cursor){at + place, at + len};
+        records[i].number = (uint32_t)i;
+        if (!take_text(&records[i].columns, &id))
+            return 0;
+        hmac_sha256(key, (const uint8_t *)id.at, id.len, code);
+        memcpy(records[i].reference, code, REFERENCE_BYTES);
+    }
+    return 1;
+}
+
+/* Append a record's keys, and where they come from. */
+static int put_keys(struct text texts[3], struct record *record, int columns)
+{
+    for (uint32_t i = 0; i < (uint32_t)columns; i++) {
+        struct slice token, value;
+        uint32_t from[2] = {record->number, i};
+        if (!take_text(&record->columns, &token) || !take_text(&record->columns, &value))
+            return 0;
+        if (token.len == 0)
+            continue;
+        put_element(&texts[0], record->reference, REFERENCE_BYTES);
+        put_element(&texts[1], token.at, token.len);
+        text_append(&texts[2], (const char *)from, sizeof from);
+    }
+    return 1;
+}
+
+PyObject *original_keys(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *at, *places, *secret;
+    Py_ssize_t len, places_len, secret_len;
+    int columns;
+    struct text texts[3] = {{.at = NULL}};
+    struct hmac_key key;
+    if (!PyArg_ParseTuple(args, "y#y#iy#", &at, &len, &places, &places_len, &columns, &secret,
+                          &secret_len))
+        return NULL;
+    size_t count = (size_t)places_len / sizeof(uint64_t);
+    if (columns < 0 || columns > ORIGINALS_COLUMNS_MAX || secret_len > SHA256_BLOCK ||
+        count > UINT32_MAX || places_len % (Py_ssize_t)sizeof(uint64_t) != 0)
+        return refuse(), NULL;
+    struct record *records = PyMem_Calloc(count + 1, sizeof *records);
+    if (records == NULL)
+        return PyErr_NoMemory();
+    hmac_key_set(&key, (const uint8_t *)secret, (size_t)secret_len);
+    int made = read_records(records, at, len, places, count, &key);
+    wipe(&key, sizeof key);
+    if (made)
+        qsort(records, count, sizeof *records, by_reference);
+    for (size_t i = 0; made && i < count; i++)
+        made = put_keys(texts, &records[i], columns);
+    PyMem_Free(records);
+    return texts_of(texts, made);
+}
+
+/* The texts of one record: the id, then of each column token and cleartext. */
+static PyObject *record_texts(struct cursor *from, int columns)
+{
+    PyObject *texts = PyTuple_New(1 + 2 * (Py_ssize_t)columns);
+    for (int i = 0; texts != NULL && i < 1 + 2 * columns; i++) {
+        struct slice one;
+        PyObject *text = take_text(from, &one) ? PyUnicode_DecodeUTF8(one.at, one.len, NULL) : NULL;
+        if (text == NULL)
+            Py_CLEAR(texts);
+        else
+            PyTuple_SET_ITEM(texts, i, text);
+    }
+    return texts;
+}
+
+PyObject *original_values(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *at, *places;
+    Py_ssize_t len, places_len;
+    int columns;
+    if (!PyArg_ParseTuple(args, "y#y#i", &at, &len, &places, &places_len, &columns))
+        return NULL;
+    if (columns < 0 || columns > ORIGINALS_COLUMNS_MAX ||
+        places_len % (Py_ssize_t)sizeof(uint64_t) != 0)
+        return refuse(), NULL;
+    Py_ssize_t count = places_len / (Py_ssize_t)sizeof(uint64_t);
+    PyObject *records = PyList_New(count);
+    for (Py_ssize_t i = 0; records != NULL && i < count; i++) {
+        uint64_t place;
+        memcpy(&place, places + (size_t)i * sizeof place, sizeof place);
+        struct cursor from = {at + (place > (uint64_t)len ? (uint64_t)len : place), at + len};
+        PyObject *record = record_texts(&from, columns);
+        if (record == NULL)
+            Py_CLEAR(records);
+        else
+            PyList_SET_ITEM(records, i, record);
+    }
+    return records;
+}

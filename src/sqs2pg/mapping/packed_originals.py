@@ -1,0 +1,128 @@
+"""Originals of the native executor: what the lines that C code made hide, as one text.
+
+The C code keeps a record's id, tokens and cleartext values beside its line, and finds hashes and
+keys in them. Python sees a value only where it is to be stored. No I/O here; the C code is in
+native/originals.c of the source tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from types import ModuleType
+from typing import Literal, NamedTuple
+
+from sqs2pg.mapping.originals import FieldsId, fields_id
+from sqs2pg.message import Message
+from sqs2pg.settings import Field
+
+_PLACE_BYTES = 8
+
+
+class PackedFields:
+    """The recoverable fields of a mapping with one target."""
+
+    def __init__(self, fields: Sequence[Field], extension: ModuleType) -> None:
+        self._names = tuple(field.first_source for field in fields if field.recover)
+        self._fields_id = fields_id(fields)
+        self._extension = extension
+
+    def part(self, units: Sequence[Message], originals: bytes) -> PackedOriginals:
+        """Return the originals of a batch. `originals`: as `Packed` has them."""
+        return PackedOriginals(units, self._names, self._fields_id, originals, self._extension)
+
+
+class PackedKeys(NamedTuple):
+    """The keys of the values of some records, sorted by the person's reference."""
+
+    references: bytes
+    """As the elements of a `uuid[]` in binary."""
+    tokens: bytes
+    """As the elements of a `text[]` in binary."""
+    fields: list[str]
+    """The field of each key: so many there are."""
+    records: list[int]
+    """The record that a key is of."""
+    columns: list[int]
+    """Which of the record's columns."""
+
+
+class PackedOriginals:
+    """See `OriginalsPart`."""
+
+    def __init__(
+        self,
+        units: Sequence[Message],
+        names: Sequence[str],
+        fields: FieldsId,
+        originals: bytes,
+        extension: ModuleType,
+    ) -> None:
+        self._units = units
+        self._names = names
+        self._fields_id = fields
+        self._originals = originals
+        self._extension = extension
+        self._places = b""
+
+    def hashes(self, salt: bytes, chosen: Collection[str] | None) -> dict[int, int]:
+        """See `OriginalsPart`."""
+        about = repr(self._fields_id).encode()
+        key = hashlib.blake2b(about, key=salt, digest_size=16).digest()
+        count = len(self._names)
+        marks, self._places, indexes = self._extension.original_marks(self._originals, count, key)
+        found = dict(zip(_numbers(marks, "Q"), range(len(marks)), strict=False))
+        if chosen is None:
+            return found
+        units = _numbers(indexes, "I")
+        return {
+            mark: record
+            for record, mark in enumerate(_numbers(marks, "Q"))
+            if self._units[units[record]].message_id in chosen
+        }
+
+    def keys(self, records: Sequence[int], reference_key: bytes) -> PackedKeys:
+        """Return the keys of records, by their numbers in `hashes`."""
+        places, count = self._at(records), len(self._names)
+        references, tokens, each = self._extension.original_keys(
+            self._originals, places, count, reference_key
+        )
+        pairs = _numbers(each, "I")
+        columns, found = pairs[1::2], pairs[::2]
+        if places is not self._places:
+            found = list(map(records.__getitem__, found))
+        fields = list(map(self._names.__getitem__, columns))
+        return PackedKeys(references, tokens, fields, found, columns)
+
+    def values(self, records: Sequence[int]) -> list[tuple[str, ...]]:
+        """Return of records, by the same numbers: the id, then of each field token and value.
+
+        Of all of them in the order of their numbers.
+        """
+        places, count = self._at(records), len(self._names)
+        found: list[tuple[str, ...]] = self._extension.original_values(
+            self._originals, places, count
+        )
+        return found
+
+    def originals(self, records: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
+        """See `OriginalsPart`."""
+        for subject, *texts in self.values(records):
+            for field, token, value in zip(self._names, texts[::2], texts[1::2], strict=True):
+                if token:
+                    yield subject, field, token, value
+
+    def _at(self, records: Sequence[int]) -> bytes:
+        places = self._places
+        if len(records) * _PLACE_BYTES == len(places):
+            return places  # all of them, each once, in whatever order
+        at = (slice(one * _PLACE_BYTES, (one + 1) * _PLACE_BYTES) for one in records)
+        return b"".join(map(places.__getitem__, at))
+
+    def __repr__(self) -> str:
+        return "PackedOriginals(…)"
+
+
+def _numbers(packed: bytes, form: Literal["I", "Q"]) -> list[int]:
+    """Return the native numbers in some bytes; `form` as of `struct`."""
+    return memoryview(packed).cast(form).tolist()

@@ -1,0 +1,117 @@
+"""Value keys: which values a batch may have to store, as the search for them asks, and in clear.
+
+A part of a batch comes from Python or from C code (`mapping/originals.py`, `packed_originals.py`).
+No I/O here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import NamedTuple, Protocol
+
+from sqs2pg.mapping.originals import OriginalColumns, OriginalsPart
+from sqs2pg.mapping.packed_originals import PackedOriginals
+from sqs2pg.postgres.binary_arrays import (
+    BinaryArray,
+    text_array_of,
+    text_elements,
+    uuid_array_of,
+    uuid_elements,
+)
+
+References = Callable[[Iterable[str]], dict[str, str]]
+"""From ids of people to their references, by id."""
+
+ValueKey = tuple[str, str, str]
+"""The key of a value in `pii.value`: its subject's reference, its field and its token."""
+
+_REFERENCE_STRIDE, _REFERENCE_AT = 20, 4  # an element of a binary array: its length comes first
+
+
+class Asked(NamedTuple):
+    """Keys as elements of binary arrays."""
+
+    size: int
+    references: bytes
+    fields: bytes
+    tokens: bytes
+
+
+class ValueKeys(Protocol):
+    """The keys of a part's values, numbered from 0."""
+
+    asked: Asked
+
+    def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
+        """Yield of each number the key, the subject's id and the value in clear."""
+
+
+def keys_of(
+    part: OriginalsPart,
+    records: Sequence[int],
+    references: References,
+    reference_key: bytes,
+) -> ValueKeys:
+    """Return the keys of some records of a part, by their numbers in its `hashes`.
+
+    `references` is the function under `reference_key`.
+    """
+    if isinstance(part, PackedOriginals):
+        return _KeysOfPacked(part, records, reference_key)
+    assert isinstance(part, OriginalColumns)
+    return _KeysOfColumns(part, records, references)
+
+
+class _KeysOfColumns:
+    def __init__(
+        self, part: OriginalColumns, records: Sequence[int], references: References
+    ) -> None:
+        known: dict[str, str] = {}
+        entries: dict[ValueKey, tuple[str, str]] = {}
+        for field, subjects, tokens, values in part.columns(records):
+            known.update(references(set(subjects) - known.keys()))
+            keys = zip(map(known.__getitem__, subjects), repeat(field), tokens)
+            entries.update(zip(keys, zip(subjects, values, strict=True), strict=False))
+        # By subject: values of one person are beside each other in the index.
+        self._entries = sorted(entries.items())
+        names, fields, tokens = (
+            zip(*(key for key, _ in self._entries), strict=True) if entries else ((), (), ())
+        )
+        self.asked = Asked(
+            len(entries), uuid_elements(names), text_elements(fields), text_elements(tokens)
+        )
+
+    def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
+        for number in numbers:
+            key, (subject, value) = self._entries[number]
+            yield key, subject, value
+
+
+class _KeysOfPacked:
+    def __init__(self, part: PackedOriginals, records: Sequence[int], reference_key: bytes) -> None:
+        self._part = part
+        self._keys = keys = part.keys(records, reference_key)
+        fields = text_elements(keys.fields)
+        self.asked = Asked(len(keys.fields), keys.references, fields, keys.tokens)
+
+    def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
+        keys = self._keys
+        records = sorted({keys.records[number] for number in numbers})
+        texts = dict(zip(records, self._part.values(records), strict=True))
+        for number in numbers:
+            at = number * _REFERENCE_STRIDE
+            reference = keys.references[at + _REFERENCE_AT : at + _REFERENCE_STRIDE].hex()
+            found, column = texts[keys.records[number]], keys.columns[number]
+            token, value = found[1 + 2 * column : 3 + 2 * column]
+            yield (reference, keys.fields[number], token), found[0], value
+
+
+def asked_arrays(parts: Sequence[Asked]) -> list[BinaryArray]:
+    """Return the keys of several parts as arrays of subjects, fields and tokens."""
+    count = sum(part.size for part in parts)
+    return [
+        uuid_array_of(count, *(part.references for part in parts)),
+        text_array_of(count, *(part.fields for part in parts)),
+        text_array_of(count, *(part.tokens for part in parts)),
+    ]

@@ -1,0 +1,234 @@
+"""The vault gets the same originals from the C code as from Python."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqs2pg.mapping.columns import Column
+from sqs2pg.mapping.compile_encoder import compile_encoder
+from sqs2pg.mapping.native_encoder import NativeEncoder
+from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.packed_originals import PackedOriginals
+from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.settings import load
+from sqs2pg.vault.crypto import references_of_many
+from sqs2pg.vault.value_keys import keys_of
+from tests.native import SENT_MS, Both, extension, with_queue_id
+
+FIELDS = [
+    {"source": "user_id", "column": "user_id"},
+    {"source": "ip", "column": "masked_ip", "mask": "pseudonymize", "kind": "ip", "recover": True},
+    {"source": "locale", "column": "locale"},
+    {"source": "device_id", "column": "device", "mask": "pseudonymize", "recover": True},
+]
+SALT, KEY = b"s" * 16, b"r" * 32
+
+
+def mapping() -> Both:
+    overrides = {"field": FIELDS, "vault": {"enabled": True}}
+    settings = load(environ={}, discover=False, overrides=overrides)
+    return Both(settings, [[Column(field.column, "text") for field in settings.fields]])
+
+
+def messages(*bodies: dict[str, Any]) -> list[Message]:
+    return [
+        with_queue_id(Message("m", "h", json.dumps(body), SystemAttributes(SENT_MS)), number)
+        for number, body in enumerate(bodies)
+    ]
+
+
+BODIES: list[dict[str, Any]] = [
+    {"user_id": "ann", "ip": "192.0.2.1", "device_id": "d\\1\t", "locale": "a\tb"},
+    {"user_id": "bob", "device_id": "", "other": [1, {"ip": 5}]},
+    {"user_id": "ann", "ip": "192.0.2.1", "device_id": "d\\1\t"},
+    {"user_id": "Zoë", "ip": "192.0.2.2"},
+    {"ip": "192.0.2.3"},
+    {"user_id": "eve", "ip": None, "device_id": None},
+]
+
+
+def found(originals: Originals | None, chosen: set[str] | None = None) -> set[tuple[str, ...]]:
+    assert originals is not None
+    return {
+        entry
+        for part in originals.parts
+        for entry in part.originals(list(part.hashes(SALT, chosen).values()))
+    }
+
+
+def packed_part(originals: Originals | None) -> PackedOriginals:
+    assert originals is not None
+    part, *_ = originals.parts
+    assert isinstance(part, PackedOriginals)
+    return part
+
+
+def test_the_c_code_keeps_the_originals_that_python_finds() -> None:
+    batch = messages(*BODIES)
+    native, python = (
+        mapping().encoders[name].encode(batch, "1\n").originals for name in ("native", "python")
+    )
+    assert found(native) == found(python)
+    values = {(subject, field, value) for subject, field, _, value in found(native)}
+    assert values == {
+        ("ann", "ip", "192.0.2.1"),
+        ("ann", "device_id", "d\\1\t"),
+        ("bob", "device_id", ""),
+        ("Zoë", "ip", "192.0.2.2"),
+    }
+    # A message with an unusual id, or without one, is left to Python; equal ones are one record.
+    packed = packed_part(native)
+    assert len(packed.hashes(SALT, None)) == 3
+    assert packed.hashes(b"t" * 16, None).keys().isdisjoint(packed.hashes(SALT, None))
+    assert found(native, {batch[1].message_id}) == {
+        entry for entry in found(python) if entry[0] == "bob"
+    }
+
+
+def test_a_repeated_message_has_its_originals_once() -> None:
+    [one, *_] = messages(*BODIES)
+    batch = [one, one]
+    encoded = mapping().encoders["native"].encode(batch, "1\n")
+    assert list(encoded.repeats) == [1]
+    assert len(packed_part(encoded.originals).hashes(SALT, None)) == 1
+
+
+BODY = st.fixed_dictionaries(
+    {},
+    optional={
+        "user_id": st.one_of(st.none(), st.text(max_size=3)),
+        "ip": st.one_of(st.none(), st.sampled_from(["192.0.2.1", "::1", "x"])),
+        "device_id": st.one_of(st.none(), st.text(max_size=20)),
+        "locale": st.text(max_size=2),
+    },
+)
+
+
+@given(st.lists(BODY, min_size=1, max_size=8))
+def test_generated_originals(bodies: list[dict[str, Any]]) -> None:
+    batch = messages(*bodies)
+    native = mapping().check_batch(batch)
+    python = mapping().encoders["python"].encode(batch, "1\n")
+    assert found(native.originals) == found(python.originals)
+
+
+def test_keys_are_sorted_by_reference_and_lead_to_their_values() -> None:
+    batch = messages(*(BODIES[0] | {"user_id": f"u{n}"} for n in range(50)), BODIES[1])
+    part = packed_part(mapping().encoders["native"].encode(batch, "1\n").originals)
+    records = list(part.hashes(SALT, None).values())
+    for chosen in (records, records[3:7][::-1], []):
+        keys = keys_of(part, chosen, references_of_many(KEY), KEY)
+        values = list(keys.values(range(keys.asked.size)))
+        assert {(id_, field, token, value) for (_, field, token), id_, value in values} == set(
+            part.originals(sorted(chosen))
+        )
+        references = [reference for (reference, _, _), _, _ in values]
+        assert references == sorted(references)
+        for (reference, _, _), id_, _ in values:
+            assert reference == hmac.digest(KEY, id_.encode(), hashlib.sha256).hex()[:32]
+        elements = [keys.asked.references[at : at + 20] for at in range(0, 20 * len(values), 20)]
+        assert elements == [b"\0\0\0\x10" + bytes.fromhex(one) for one in references]
+        assert keys.asked.tokens == b"".join(
+            len(token).to_bytes(4, "big") + token.encode() for (_, _, token), _, _ in values
+        )
+
+
+def test_what_is_no_originals_is_refused() -> None:
+    packed = mapping().pack(messages(*BODIES))
+    assert packed is not None
+    native, whole = extension(), packed.originals
+    last_record = 27
+    for cut in range(1, last_record):
+        with pytest.raises(ValueError, match="no originals"):
+            native.original_marks(whole[:-cut], 2, SALT)
+        with pytest.raises(ValueError, match="no originals"):
+            native.original_values(whole[:cut], (4).to_bytes(8, "little"), 40)
+        with pytest.raises(ValueError, match="no originals"):
+            native.original_keys(whole, (2**40 + cut).to_bytes(8, "little"), 2, KEY)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda native: native.original_marks(b"", -1, SALT),
+        lambda native: native.original_marks(b"", 2, b"short"),
+        lambda native: native.original_keys(b"", b"1234", 2, KEY),
+        lambda native: native.original_keys(b"", b"", 2, b"k" * 65),
+        lambda native: native.original_values(b"", b"1234", 2),
+    ],
+)
+def test_arguments_of_another_form_are_refused(call: Any) -> None:
+    with pytest.raises(ValueError, match="no originals"):
+        call(extension())
+
+
+def test_siphash_gives_its_known_answer() -> None:
+    """The hash of a record is SipHash-1-3, as CPython's for `bytes` is under another key."""
+    record = (0).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"ann"
+    marks, places, units = extension().original_marks(record, 0, bytes(range(16)))
+    assert int.from_bytes(marks, "little") == siphash13(bytes(range(16)), record[4:])
+    assert (int.from_bytes(places, "little"), int.from_bytes(units, "little")) == (4, 0)
+
+
+def siphash13(key: bytes, data: bytes) -> int:
+    """The reference in https://www.aumasson.jp/siphash/siphash.pdf, section 2."""
+    mask = 2**64 - 1
+    low, high = (int.from_bytes(key[at : at + 8], "little") for at in (0, 8))
+    v = [
+        low ^ int.from_bytes(b"somepseu"),
+        high ^ int.from_bytes(b"dorandom"),
+        low ^ int.from_bytes(b"lygenera"),
+        high ^ int.from_bytes(b"tedbytes"),
+    ]
+
+    def turn(word: int, by: int) -> int:
+        return (word << by | word >> (64 - by)) & mask
+
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            v[0] = (v[0] + v[1]) & mask
+            v[1] = turn(v[1], 13) ^ v[0]
+            v[0] = turn(v[0], 32)
+            v[2] = (v[2] + v[3]) & mask
+            v[3] = turn(v[3], 16) ^ v[2]
+            v[0] = (v[0] + v[3]) & mask
+            v[3] = turn(v[3], 21) ^ v[0]
+            v[2] = (v[2] + v[1]) & mask
+            v[1] = turn(v[1], 17) ^ v[2]
+            v[2] = turn(v[2], 32)
+
+    whole = len(data) // 8 * 8
+    words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, whole, 8)]
+    for word in [*words, int.from_bytes(data[whole:], "little") | (len(data) & 255) << 56]:
+        v[3] ^= word
+        rounds(1)
+        v[0] ^= word
+    v[2] ^= 255
+    rounds(3)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "enabled", "taken"),
+    [("version", True, False), ("version", False, True), ("text", True, True)],
+)
+def test_there_is_no_fast_path_if_the_vault_s_subject_is_converted(
+    kind: str, enabled: bool, taken: bool
+) -> None:
+    fields: Sequence[dict[str, Any]] = [
+        {"source": "user_id", "column": "user_id", "type": kind},
+        FIELDS[2],
+    ]
+    overrides = {"field": fields, "vault": {"enabled": enabled}}
+    settings = load(environ={}, discover=False, overrides=overrides)
+    columns = [Column("user_id", "int8" if kind == "version" else "text"), Column("locale", "text")]
+    encoder = compile_encoder(settings, [columns], [[None, None]], extension())
+    assert isinstance(encoder, NativeEncoder) == taken
