@@ -20,8 +20,9 @@ from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import Settings
 from sqs2pg.vault.erase import Eraser
-from sqs2pg.vault.rekey import RecoverableColumn, Rekeyer
+from sqs2pg.vault.rekey import Rekeyer
 from sqs2pg.vault.target_rows import PersonColumns
+from sqs2pg.vault.token_map import RecoverableColumn
 from tests.integration.support import rows
 from tests.integration.vault_support import PASSWORD, keys_of
 

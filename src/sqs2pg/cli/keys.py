@@ -20,7 +20,7 @@ from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import SERIES
 from sqs2pg.keys.providers import DEFAULT_FILE, add_root, create_keyring
 from sqs2pg.mask.registry import KEYED, properties
-from sqs2pg.settings import Settings
+from sqs2pg.settings import Field, Settings
 
 
 @click.group()
@@ -215,7 +215,7 @@ def refuse_broken_joins(settings: Settings) -> None:
         for field in settings.fields
         if field.mask in KEYED
         and properties(field.mask).joinable
-        and not (field.mask == "pseudonymize" and field.recover and settings.vault.enabled)
+        and not _recoverable(settings, field)
     ]
     if lost:
         raise SettingsError(
@@ -228,20 +228,32 @@ def refuse_broken_joins(settings: Settings) -> None:
 
 
 def _refuse_split_keys(settings: Settings) -> None:
-    """Raise SettingsError if one key of a state table would have two rows after a rotation."""
+    """Raise SettingsError if one key of a state table would have two rows for good.
+
+    Where the values are kept, `keys rekey` makes one row of them.
+    """
     split = [
         f"{field.column} of {target.table}"
         for target in settings.targets
         for field in target.fields
-        if field.column in target.write.key and field.mask in KEYED
+        if field.column in target.write.key
+        and field.mask in KEYED
+        and not _recoverable(settings, field)
     ]
     if split:
         raise SettingsError(
             f"rotating the pseudonym root would give {', '.join(split)} new tokens, and it is in "
-            "`key` there: the next version of a row would be another row",
+            "`key` there: the next version of a row would be another row for good",
             code="breaks_joins",
-            hint='put a column with mask = "keep" into `key`',
+            hint="enable the vault and set recover = true on the field, with mask = "
+            '"pseudonymize": then `keys rekey` makes one row of them; or put a column with '
+            'mask = "keep" into `key`',
         )
+
+
+def _recoverable(settings: Settings, field: Field) -> bool:
+    """Whether `keys rekey` can give a field's old tokens new ones."""
+    return field.mask == "pseudonymize" and field.recover and settings.vault.enabled
 
 
 @keys.command("list")

@@ -57,6 +57,8 @@ def rewrap(config: Path | None, as_json: bool) -> None:
 def rekey(config: Path | None, as_json: bool) -> None:
     """Give old rows the tokens of the active pseudonym root, through the vault.
 
+    Where the key of a state table is masked, rows that get one key are merged by `newer`.
+
     Safe to interrupt and to repeat, and to run while messages come in.
     """
     work = run_async(_rekey(load_settings(config)))
@@ -65,6 +67,8 @@ def rekey(config: Path | None, as_json: bool) -> None:
         print_json({**msgspec.to_builtins(report), "damaged_references": damaged})
         return
     print(f"{counted(report.values, 'value')} and {counted(report.rows, 'row')} have new tokens")
+    if report.rows_merged:
+        print(f"{counted(report.rows_merged, 'row')} went into another row of the same key")
     if report.values_damaged:
         print(f"{report.values_damaged:,} sealed values do not open and were left")
     _print_damaged(damaged)
@@ -102,7 +106,8 @@ async def _rekey(settings: Settings) -> Rekeyer:
     from sqs2pg.vault.rekey import Rekeyer
 
     async with database_and_keys(settings) as (session, _, keyring):
-        work = Rekeyer(session, keyring, recoverable_columns(settings, keyring))
+        columns = recoverable_columns(settings, keyring)
+        work = Rekeyer(session, keyring, columns, settings.targets)
 
         def state() -> tuple[int, int | None, dict[str, int]]:
             return work.report.values, work.total, {"rows": work.report.rows}

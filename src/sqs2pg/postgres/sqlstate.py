@@ -40,6 +40,8 @@ MOVED_MEANWHILE = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockD
 order. It has done nothing."""
 STORED_MEANWHILE = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected)
 """A statement met a row that somebody else had stored since it looked. It has done nothing."""
+LOCKED_MEANWHILE = (psycopg.errors.LockNotAvailable,)
+"""A table was locked by somebody else for longer than the statement would wait."""
 DEADLOCK_DETECTED = "40P01"
 INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"

@@ -18,8 +18,8 @@ from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.settings import Settings
 from sqs2pg.vault.crypto import subject_references
-from sqs2pg.vault.rekey import RecoverableColumn
 from sqs2pg.vault.target_rows import PersonColumns, person_columns
+from sqs2pg.vault.token_map import RecoverableColumn
 
 
 def person_columns_of(settings: Settings, keyring: Keyring) -> list[PersonColumns]:

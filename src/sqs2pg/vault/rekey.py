@@ -2,8 +2,9 @@
 
 Run after `keys rotate` of the pseudonym root. Two steps, each in batches of one transaction. First
 every sealed value is opened, gets its new token and is sealed for it, and `pii.token_map` notes the
-pair of tokens. Then the map is applied to the targets' columns. Meanwhile the map keeps joins
-(`coalesce(new_token, …)`), and `reveal` resolves old and new tokens. At the end the map is emptied:
+pair of tokens. Then the map is applied to the targets' columns; rows of a state table that get one
+key are merged first (`merge_rows.py`). Meanwhile the map keeps joins (`coalesce(new_token, …)`),
+and `reveal` resolves old and new tokens. At the end the map is emptied:
 with it, somebody who has the old root could get from a guessed value to its new token.
 
 Promises: a batch is applied whole or not at all. A run that was killed goes on when it is started
@@ -13,22 +14,22 @@ again. Must never do: give a value a new token and leave its old one in place.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
+from sqs2pg.errors import FatalFault, Sqs2pgError
 from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.copy_text import binary
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.digest import extend_digests
-from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.key_registry import is_on_record
-from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE, STORED_MEANWHILE, explained
+from sqs2pg.postgres.sqlstate import STORED_MEANWHILE, explained
 from sqs2pg.postgres.table_owners import refuse_as_superuser
+from sqs2pg.settings import Target
 from sqs2pg.vault.batching import (
     BY_INDEX,
     FIRST_SUBJECT,
@@ -38,28 +39,16 @@ from sqs2pg.vault.batching import (
     wait_for_batches,
 )
 from sqs2pg.vault.crypto import KeyEncryptionKeys, SubjectKeyFault, open_value, seal_value
-from sqs2pg.vault.target_rows import (
-    REHEARSAL_HINTS,
-    Leaf,
-    TargetTables,
-    target_tables,
-    whole_if_moving,
-)
+from sqs2pg.vault.target_rows import REHEARSAL_HINTS
+from sqs2pg.vault.token_map import OLD, Mask, RecoverableColumn, TokenMap
 
 BATCH_VALUES = 1_000
 """In the first batch; `batching.BatchSize` sets the size of the next ones."""
 TRIES_MAX = 20
 """Tries of one batch of values. Each fails only because a message has stored one of its values at
 the same moment; the next try finds that value."""
-PASSES_MAX = 20
-"""Passes over a table, until one finds nothing to change. After the first one only rows that others
-have changed meanwhile are left."""
 
-# A token of another version; the pattern is frozen (docs/reference/masking.md). The digits are
-# counted by length: a bound in the expression costs PostgreSQL four times as much.
-_OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
-    AND length({0}) = strpos({0}, '_') + 32"""
-_OLD_VALUE = _OLD.format("token")
+_OLD_VALUE = OLD.format("token")
 _COUNT = f"SELECT count(*) FROM pii.value WHERE field = ANY (%s) AND {_OLD_VALUE}"
 _NEXT = f"""SELECT v.ctid || E'\\t' || v.xmin, encode(uuid_send(v.subject), 'hex'), v.generation,
        v.field, v.token, v.sealed, k.wrapped_key, k.key_version, v.token_hash
@@ -91,45 +80,12 @@ changed AS (
 SELECT count(*) FROM changed"""
 _REMOVE = """DELETE FROM pii.value v USING pg_temp.sqs2pg_moved m
 WHERE m.part = %s AND v.ctid = m.address AND v.xmin = m.made_by"""
-# For the hash table of a large map, which every statement that applies it builds again.
-_MEMORY = """SELECT set_config('work_mem', '64MB', true)
-WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
-_ANALYZE_MAP = "ANALYZE pii.token_map"
-# The rows found decide whether another pass is needed, not the rows changed: a row that others
-# change meanwhile has moved, and the next pass takes it.
-_CHANGE = """WITH n AS MATERIALIZED (
-    SELECT t.tableoid AS part, t.ctid AS address, {found} FROM {leaf} t {joins}
-    WHERE coalesce({mapped}) IS NOT NULL{range}),
-changed AS (
-    UPDATE {leaf} t SET {sets} FROM n
-    WHERE t.ctid = n.address AND t.tableoid = n.part{range} RETURNING 1)
-SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
-# Whether a joined row needs the map at all: once all have new tokens no hash table is built.
-_ANY_OLD = "SELECT EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
-_NOT_CURRENT = "NOT starts_with(t.{column}, '{current}')"
-_MAPPED = "SELECT count(*) AS n FROM {leaf} t {joins} WHERE coalesce({mapped}) IS NOT NULL"
-_JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
-_LEFT = "SELECT {counts} FROM {table} t"
 _MAP_ROWS = "SELECT count(*) FROM pii.token_map"
-_EMPTY_MAP = "DELETE FROM pii.token_map"
 
-Mask = Callable[[str], str | None]
 ValuePosition = tuple[str, int, str]
 """A value's place in the order of the primary key: subject, the token's hash, field."""
 FIRST_VALUE: ValuePosition = (FIRST_SUBJECT, -(2**63), "")
 """Before every value."""
-
-
-class RecoverableColumn(msgspec.Struct, frozen=True):
-    """A column of pseudonyms whose values the vault keeps."""
-
-    table: str
-    """Quoted for SQL."""
-    name: str
-    field: str
-    """Its name in the vault: the first source, or the column of a field without one."""
-    masks: dict[int, Mask]
-    """The function to its pseudonym by version of the root, the active version included."""
 
 
 class Rekeyed(msgspec.Struct):
@@ -137,6 +93,8 @@ class Rekeyed(msgspec.Struct):
 
     values: int = 0
     rows: int = 0
+    rows_merged: int = 0
+    """Rows of state tables that went into another row of their key."""
     values_damaged: int = 0
     """Sealed values that do not open; they stay as they are."""
     rows_left: int = 0
@@ -147,8 +105,13 @@ class Rekeyer:
     """Gives new tokens through one session."""
 
     def __init__(
-        self, session: Session, keyring: Keyring, columns: Sequence[RecoverableColumn]
+        self,
+        session: Session,
+        keyring: Keyring,
+        columns: Sequence[RecoverableColumn],
+        targets: Sequence[Target] = (),
     ) -> None:
+        """`targets`: those of the columns, of which state tables may have two rows of one key."""
         self._session = session
         self._keyring = keyring
         self._version = keyring.active("pseudonym")
@@ -159,6 +122,7 @@ class Rekeyer:
             self._of_field.setdefault(column.field, []).append(column)
         self._fields = sorted(self._of_field)
         self._keks = KeyEncryptionKeys(keyring)
+        self._map = TokenMap(session, self._current, columns, targets, self._count)
         self._batch_size = BatchSize(BATCH_VALUES)
         self.report = Rekeyed()
         self.total = 0
@@ -175,7 +139,7 @@ class Rekeyer:
         others kept changing rows of a target.
         """
         with explained():
-            await refuse_as_superuser(self._session, self._tables())
+            await refuse_as_superuser(self._session, self._map.tables)
             await extend_digests(self._session)
             await self._rehearse()
             await wait_for_batches(self._session)
@@ -184,14 +148,11 @@ class Rekeyer:
             if self.total or mapped:
                 await self._record("keys_rekey", f"{self.total:,} values to get new tokens")
                 await self.rekey_values()
-                await self._session.execute(_ANALYZE_MAP)
-                for table in self._tables():
-                    await self._apply_map(table)
-                await self._session.execute(_EMPTY_MAP)
+                await self._map.apply(left=bool(mapped))
                 done = self.report
                 await self._record("keys_rekey_done", f"{done.values:,} values, {done.rows:,} rows")
-            for table in self._tables():
-                self.report.rows_left += await self._left(table)
+            for table in self._map.tables:
+                self.report.rows_left += await self._map.left(table)
         return self.report
 
     async def _rehearse(self) -> None:
@@ -203,13 +164,9 @@ class Rekeyer:
                     await self._session.execute(_MOVE, [0])
                     await self._session.execute(_REMOVE, [0])
                     await transaction.rollback()
-                for table, columns in self._tables().items():
+                for table in self._map.tables:
                     where = f"rows of {table}"
-                    tables = await self._target_tables(table, [column.name for column in columns])
-                    async with self._session.transaction(SHARED) as transaction:
-                        for leaf in tables.leaves:
-                            await self._session.execute(_statement(leaf, " AND false", columns))
-                        await transaction.rollback()
+                    await self._map.rehearse(table)
         except FatalFault as fault:
             raise FatalFault(
                 f"this login cannot change {where}: {fault.what}; nothing has a new token",
@@ -217,11 +174,9 @@ class Rekeyer:
                 hint=REHEARSAL_HINTS.get(fault.code) or fault.hint,
             ) from None
 
-    def _tables(self) -> dict[str, list[RecoverableColumn]]:
-        tables: dict[str, list[RecoverableColumn]] = {}
-        for column in self._columns:
-            tables.setdefault(column.table, []).append(column)
-        return tables
+    def _count(self, rows: int, merged: int) -> None:
+        self.report.rows += rows
+        self.report.rows_merged += merged
 
     async def _record(self, act: str, what: str) -> None:
         subject = f"pseudonym version {self._version}: {what}"
@@ -320,94 +275,3 @@ class Rekeyer:
                 if old is not None and old(value) == token:
                     return column.masks[self._version]
         return columns[0].masks[self._version]
-
-    async def _apply_map(self, table: str) -> None:
-        """Replace the old tokens in a target's columns as the map says.
-
-        Until one count of the same tables in one snapshot finds none: a pass alone may miss rows
-        that others move meanwhile.
-        """
-        names = [column.name for column in self._tables()[table]]
-        for _ in range(PASSES_MAX):
-            before = await self._target_tables(table, names)
-            parts = [(leaf, part) for leaf in before.leaves for part in leaf.ranges(indexed=False)]
-            found = 0
-            for leaf, part in parts:
-                found += await self._apply_to_part(leaf, part, self._tables()[table])
-            if not found and len(parts) > 1:
-                found = await self._mapped(before.leaves, self._tables()[table])
-            if not found and (await self._target_tables(table, names)).attached == before.attached:
-                return
-        raise TransientFault(
-            f"rows of {table} with old tokens kept being changed by others",
-            code="rekey_followed",
-            hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
-        )
-
-    async def _target_tables(self, table: str, names: Sequence[str]) -> TargetTables:
-        return whole_if_moving(
-            await target_tables(self._session, table, names[0], names), table, indexed=False
-        )
-
-    async def _mapped(self, leaves: Sequence[Leaf], columns: Sequence[RecoverableColumn]) -> int:
-        """Return how many rows have a token that the map replaces, in one snapshot."""
-        mapped = ", ".join(f"m{number}.new_token" for number in range(len(columns)))
-        counts = [
-            _MAPPED.format(leaf=leaf.table, joins=_joins(columns), mapped=mapped) for leaf in leaves
-        ]
-        async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
-            union = " UNION ALL ".join(counts)
-            [(found,)] = await self._session.execute(f"SELECT sum(n)::bigint FROM ({union}) counts")
-        return int(found)
-
-    async def _apply_to_part(
-        self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
-    ) -> int:
-        """Apply the map to one range of a table; return how many rows with old tokens it found."""
-        try:
-            async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
-                [(old,)] = await self._session.execute(self._any_old(leaf, part, columns))
-                if not old:
-                    return 0
-                [(found, changed)] = await self._session.execute(_statement(leaf, part, columns))
-        except MOVED_MEANWHILE:
-            return 1  # at least
-        self.report.rows += changed
-        return int(found)
-
-    def _any_old(self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
-        """Return the query whether a range has a cell without the current token."""
-        names = [quote_identifier(column.name) for column in columns]
-        old = [_NOT_CURRENT.format(column=name, current=self._current) for name in names]
-        return _ANY_OLD.format(leaf=leaf.table, old=" OR ".join(old), range=part)
-
-    async def _left(self, table: str) -> int:
-        """Return how many cells still have an old token, in one scan of the table."""
-        columns = self._tables()[table]
-        old = [_OLD.format(f"t.{quote_identifier(column.name)}") for column in columns]
-        counts = " + ".join(f"count(*) FILTER (WHERE {which})" for which in old)
-        statement = _LEFT.format(table=table, counts=counts)
-        async with self._session.transaction("SET LOCAL row_security = off"):
-            [(left,)] = await self._session.execute(statement, [self._current] * len(old))
-        return int(left)
-
-
-def _statement(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
-    """Return the statement that applies the map to one range of a table."""
-    names = [quote_identifier(column.name) for column in columns]
-    mapped = [f"m{number}.new_token" for number in range(len(names))]
-    return _CHANGE.format(
-        leaf=leaf.table,
-        found=", ".join(f"{new} AS n{number}" for number, new in enumerate(mapped)),
-        joins=_joins(columns),
-        mapped=", ".join(mapped),
-        sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
-        range=part,
-    )
-
-
-def _joins(columns: Sequence[RecoverableColumn]) -> str:
-    return " ".join(
-        _JOIN.format(number=number, column=quote_identifier(column.name))
-        for number, column in enumerate(columns)
-    )

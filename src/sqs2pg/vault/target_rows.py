@@ -128,16 +128,16 @@ class Leaf(msgspec.Struct, frozen=True):
     indexed: bool
     """Whether the column that says whose a row is leads an index."""
 
-    def ranges(self, *, indexed: bool) -> list[str]:
+    def ranges(self, *, indexed: bool, at_once: int = PAGES_AT_ONCE) -> list[str]:
         """Return conditions on `t.ctid`, one per statement, that cover all pages in parts.
 
-        `indexed`: the statement uses an index and needs no parts.
+        `indexed`: the statement uses an index and needs no parts. `at_once`: the pages of a part.
         """
-        if indexed or self.pages <= PAGES_AT_ONCE:
+        if indexed or self.pages <= at_once:
             return [""]
-        starts = range(0, self.pages, PAGES_AT_ONCE)
+        starts = range(0, self.pages, at_once)
         bounded = [
-            f" AND t.ctid >= '({start},0)'::tid AND t.ctid < '({start + PAGES_AT_ONCE},0)'::tid"
+            f" AND t.ctid >= '({start},0)'::tid AND t.ctid < '({start + at_once},0)'::tid"
             for start in starts[:-1]
         ]
         return [*bounded, f" AND t.ctid >= '({starts[-1]},0)'::tid"]

@@ -1,0 +1,239 @@
+"""The map of tokens: what a rekey puts into the targets, once the values have their new tokens.
+
+`pii.token_map` leads from each old token to the new one. It is applied to one range of pages after
+the other, each in a transaction of its own. In a state table whose key changes, rows that get one
+key are merged first (`merge_rows.py`).
+
+Promises: a run that was killed goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from sqs2pg.errors import TransientFault
+from sqs2pg.postgres.connection import READ_COMMITTED, Session
+from sqs2pg.postgres.identifiers import quote_identifier, quote_table
+from sqs2pg.postgres.sqlstate import LOCKED_MEANWHILE, MOVED_MEANWHILE
+from sqs2pg.settings import Target
+from sqs2pg.vault.batching import SHARED
+from sqs2pg.vault.merge_rows import (
+    PAGES_AT_ONCE,
+    RowMerger,
+    follow_map,
+    index_map,
+    unindex_map,
+)
+from sqs2pg.vault.target_rows import Leaf, TargetTables, target_tables, whole_if_moving
+
+PASSES_MAX = 20
+"""Passes over a table, until one finds nothing to change. After the first one only rows that others
+have changed meanwhile are left."""
+
+# A token of another version; the pattern is frozen (docs/reference/masking.md). The digits are
+# counted by length: a bound in the expression costs PostgreSQL four times as much.
+OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
+    AND length({0}) = strpos({0}, '_') + 32"""
+# For the hash table of a large map, which every statement that applies it builds again.
+_MEMORY = """SELECT set_config('work_mem', '64MB', true)
+WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
+_ANALYZE_MAP = "ANALYZE pii.token_map"
+# The rows found decide whether another pass is needed, not the rows changed: a row that others
+# change meanwhile has moved, and the next pass takes it.
+_CHANGE = """WITH n AS MATERIALIZED (
+    SELECT t.tableoid AS part, t.ctid AS address, {found} FROM {leaf} t {joins}
+    WHERE coalesce({mapped}) IS NOT NULL{range}),
+changed AS (
+    UPDATE {leaf} t SET {sets} FROM n
+    WHERE t.ctid = n.address AND t.tableoid = n.part{range} RETURNING 1)
+SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
+# Whether a joined row needs the map at all: once all have new tokens no hash table is built.
+_ANY_OLD = "SELECT EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
+_NOT_CURRENT = "NOT starts_with(t.{column}, '{current}')"
+_MAPPED = "SELECT count(*) AS n FROM {leaf} t {joins} WHERE coalesce({mapped}) IS NOT NULL"
+_JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
+_LEFT = "SELECT {counts} FROM {table} t"
+_EMPTY_MAP = "DELETE FROM pii.token_map"
+
+Mask = Callable[[str], str | None]
+
+
+class RecoverableColumn(msgspec.Struct, frozen=True):
+    """A column of pseudonyms whose values the vault keeps."""
+
+    table: str
+    """Quoted for SQL."""
+    name: str
+    field: str
+    """Its name in the vault: the first source, or the column of a field without one."""
+    masks: dict[int, Mask]
+    """The function to its pseudonym by version of the root, the active version included."""
+
+
+class TokenMap:
+    """Applies the map to the targets through one session."""
+
+    def __init__(
+        self,
+        session: Session,
+        current: str,
+        columns: Sequence[RecoverableColumn],
+        targets: Sequence[Target],
+        count: Callable[[int, int], None],
+    ) -> None:
+        """`current`: what a new token begins with; of `targets`, state tables may have two rows of
+        one key. `count` is told of rows with new tokens, and of rows that were merged into others.
+        """
+        self._session = session
+        self._current = current
+        self.tables: dict[str, list[RecoverableColumn]] = {}
+        """The columns by table, quoted for SQL."""
+        for column in columns:
+            self.tables.setdefault(column.table, []).append(column)
+        self._mergers: dict[str, RowMerger] = {}
+        for target in targets:
+            table = quote_table(target.table)
+            ours = [column.name for column in self.tables.get(table, ())]
+            if target.write.keeps_state and set(ours) & set(target.write.key):
+                self._mergers[table] = RowMerger(session, target, ours)
+        self._count = count
+
+    async def rehearse(self, table: str) -> None:
+        """Go through the statements for a table without a row, and roll back.
+
+        Raises psycopg.Error, TransientFault.
+        """
+        columns = self.tables[table]
+        tables = await self._target_tables(table, [column.name for column in columns])
+        async with self._session.transaction(SHARED) as transaction:
+            for leaf in tables.leaves:
+                if merger := self._mergers.get(table):
+                    await merger.rehearse(leaf)
+                await self._session.execute(_statement(leaf, " AND false", columns))
+            await transaction.rollback()
+
+    async def apply(self, *, left: bool) -> None:
+        """Replace the old tokens in all targets, and empty the map.
+
+        `left`: a run that was killed has left its map. Raises psycopg.Error, TransientFault where
+        others kept changing rows of a target.
+        """
+        if left:
+            await follow_map(self._session)
+        if self._mergers:
+            await index_map(self._session)
+        await self._session.execute(_ANALYZE_MAP)
+        for table in self.tables:
+            await self._apply(table)
+        if self._mergers:
+            await unindex_map(self._session)
+        await self._session.execute(_EMPTY_MAP)
+
+    async def _apply(self, table: str) -> None:
+        """Replace the old tokens in a target's columns as the map says.
+
+        Until one count of the same tables in one snapshot finds none: a pass alone may miss rows
+        that others move meanwhile.
+        """
+        names = [column.name for column in self.tables[table]]
+        for _ in range(PASSES_MAX):
+            before = await self._target_tables(table, names)
+            parts = self._parts(table, before)
+            found = 0
+            for leaf, part in parts:
+                found += await self._apply_to_part(leaf, part, self.tables[table])
+            if not found and len(parts) > 1:
+                found = await self._mapped(before.leaves, self.tables[table])
+            if not found and (await self._target_tables(table, names)).attached == before.attached:
+                return
+        raise TransientFault(
+            f"rows of {table} with old tokens kept being changed by others",
+            code="rekey_followed",
+            hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
+        )
+
+    def _parts(self, table: str, tables: TargetTables) -> list[tuple[Leaf, str]]:
+        if table not in self._mergers:
+            return [(one, part) for one in tables.leaves for part in one.ranges(indexed=False)]
+        return [
+            (leaf, part)
+            for leaf in tables.leaves
+            for part in leaf.ranges(indexed=False, at_once=PAGES_AT_ONCE)
+        ]
+
+    async def _target_tables(self, table: str, names: Sequence[str]) -> TargetTables:
+        return whole_if_moving(
+            await target_tables(self._session, table, names[0], names), table, indexed=False
+        )
+
+    async def _mapped(self, leaves: Sequence[Leaf], columns: Sequence[RecoverableColumn]) -> int:
+        """Return how many rows have a token that the map replaces, in one snapshot."""
+        mapped = ", ".join(f"m{number}.new_token" for number in range(len(columns)))
+        counts = [
+            _MAPPED.format(leaf=leaf.table, joins=_joins(columns), mapped=mapped) for leaf in leaves
+        ]
+        async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+            union = " UNION ALL ".join(counts)
+            [(found,)] = await self._session.execute(f"SELECT sum(n)::bigint FROM ({union}) counts")
+        return int(found)
+
+    async def _apply_to_part(
+        self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
+    ) -> int:
+        """Apply the map to one range of a table; return how many rows with old tokens it found."""
+        merger, merged = self._mergers.get(columns[0].table), 0
+        try:
+            async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+                [(old,)] = await self._session.execute(self._any_old(leaf, part, columns))
+                if not old:
+                    return 0
+                if merger is not None:
+                    await merger.lock(leaf)
+                    merged = await merger.merge(leaf, part)
+                [(found, changed)] = await self._session.execute(_statement(leaf, part, columns))
+        except (*MOVED_MEANWHILE, *LOCKED_MEANWHILE):
+            return 1  # at least
+        self._count(changed, merged)
+        return int(found)
+
+    def _any_old(self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
+        """Return the query whether a range has a cell without the current token."""
+        names = [quote_identifier(column.name) for column in columns]
+        old = [_NOT_CURRENT.format(column=name, current=self._current) for name in names]
+        return _ANY_OLD.format(leaf=leaf.table, old=" OR ".join(old), range=part)
+
+    async def left(self, table: str) -> int:
+        """Return how many cells still have an old token, in one scan of the table.
+
+        Raises psycopg.Error.
+        """
+        columns = self.tables[table]
+        old = [OLD.format(f"t.{quote_identifier(column.name)}") for column in columns]
+        counts = " + ".join(f"count(*) FILTER (WHERE {which})" for which in old)
+        statement = _LEFT.format(table=table, counts=counts)
+        async with self._session.transaction("SET LOCAL row_security = off"):
+            [(left,)] = await self._session.execute(statement, [self._current] * len(old))
+        return int(left)
+
+
+def _statement(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
+    """Return the statement that applies the map to one range of a table."""
+    names = [quote_identifier(column.name) for column in columns]
+    mapped = [f"m{number}.new_token" for number in range(len(names))]
+    return _CHANGE.format(
+        leaf=leaf.table,
+        found=", ".join(f"{new} AS n{number}" for number, new in enumerate(mapped)),
+        joins=_joins(columns),
+        mapped=", ".join(mapped),
+        sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
+        range=part,
+    )
+
+
+def _joins(columns: Sequence[RecoverableColumn]) -> str:
+    return " ".join(
+        _JOIN.format(number=number, column=quote_identifier(column.name))
+        for number, column in enumerate(columns)
+    )
