@@ -77,8 +77,12 @@ class MessageMapping:
             self._typed = None
         text_max = budget_of(settings).text_max
         self._transformers = [
-            Transformer(target.fields, its_columns, its_masks, _subject(settings, target), text_max)
-            for target, its_columns, its_masks in zip(settings.targets, columns, masks, strict=True)
+            Transformer(
+                target.fields, its_columns, its_masks, _subject(settings, target), text_max, number
+            )
+            for number, (target, its_columns, its_masks) in enumerate(
+                zip(settings.targets, columns, masks, strict=True)
+            )
         ]
 
     def decode_all(

@@ -6,7 +6,8 @@ its batch, and its `repr` shows no value. No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count, repeat
 from operator import attrgetter
 from typing import Protocol, cast
@@ -18,6 +19,9 @@ from sqs2pg.settings import Field
 FieldsId = tuple[tuple[str, ...], ...]
 """Identifies the recoverable fields of one target. For each field: its name in the vault, and what
 its token depends on besides value and key."""
+
+LeftOut = dict[int, dict[str, set[int]]]
+"""Lines that are not to be sealed: by target, the MessageId, and which of the message's lines."""
 
 _message_id = attrgetter("message_id")
 
@@ -34,24 +38,44 @@ def fields_id(fields: Iterable[Field]) -> FieldsId:
 class OriginalsPart(Protocol):
     """The originals of some records of one target, in one batch. Records have numbers, from 0."""
 
-    def hashes(self, salt: bytes, chosen: Collection[str] | None) -> dict[int, int]:
+    def hashes(
+        self, salt: bytes, chosen: Collection[str] | None, left_out: LeftOut | None = None
+    ) -> dict[int, int]:
         """Return a hash of each chosen record's fields, subject and values, with its number.
 
         Equal hashes mean the same values of the same person: one number stands for them.
-        `chosen` are MessageIds; None means all.
+        `chosen` are MessageIds; None means all. Records whose line is in `left_out` are not chosen.
         """
 
     def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
         """Yield subject, field, token and cleartext value of records."""
 
 
+def records_of(message_ids: Iterable[str], lines: Mapping[str, Collection[int]]) -> Iterator[int]:
+    """Yield the numbers of the records that lines of messages are of.
+
+    `message_ids` are those of the records: of one message's in the order of its lines.
+    """
+    seen: Counter[str] = Counter()
+    for record, message_id in enumerate(message_ids):
+        if message_id in lines:
+            if seen[message_id] in lines[message_id]:
+                yield record
+            seen[message_id] += 1
+
+
 class OriginalColumns:
     """The recoverable columns of some records of one target, in one batch."""
 
     def __init__(
-        self, messages: Sequence[Message], subjects: Sequence[str | None], fields: FieldsId = ()
+        self,
+        messages: Sequence[Message],
+        subjects: Sequence[str | None],
+        fields: FieldsId = (),
+        target: int = 0,
     ) -> None:
         self._fields_id = fields
+        self._target = target
         self._messages = messages
         self._subjects = subjects
         self._fields: list[str] = []
@@ -64,9 +88,19 @@ class OriginalColumns:
         self._values.append(values)
         self._cells.append(cells)
 
-    def hashes(self, salt: bytes, chosen: Collection[str] | None) -> dict[int, int]:
+    def hashes(
+        self, salt: bytes, chosen: Collection[str] | None, left_out: LeftOut | None = None
+    ) -> dict[int, int]:
         """See `OriginalsPart`."""
         rows = zip(repeat(hash((salt, self._fields_id))), self._subjects, *self._values)
+        if left_out and (lines := left_out.get(self._target)):
+            each = list(map(_message_id, self._messages))
+            without = set(records_of(each, lines))
+            return {
+                hash(row): index
+                for index, (row, message_id) in enumerate(zip(rows, each, strict=False))
+                if index not in without and (chosen is None or message_id in chosen)
+            }
         if chosen is None:
             return dict(zip(map(hash, rows), count()))
         ids = map(_message_id, self._messages)
@@ -114,13 +148,17 @@ class Originals:
         self.parts: list[OriginalsPart] = []
 
     def part(
-        self, messages: Sequence[Message], subjects: Sequence[str | None], fields: FieldsId = ()
+        self,
+        messages: Sequence[Message],
+        subjects: Sequence[str | None],
+        fields: FieldsId = (),
+        target: int = 0,
     ) -> OriginalColumns:
-        """Begin the columns of some records; record i came in `messages[i]`.
+        """Begin the columns of some records of a target; record i came in `messages[i]`.
 
         Parts with equal `fields` get the same columns, in the same order.
         """
-        part = OriginalColumns(messages, subjects, fields)
+        part = OriginalColumns(messages, subjects, fields, target)
         self.parts.append(part)
         return part
 

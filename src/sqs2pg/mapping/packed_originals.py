@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple
 
-from sqs2pg.mapping.originals import FieldsId, fields_id
+from sqs2pg.mapping.originals import FieldsId, LeftOut, fields_id, records_of
 from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
@@ -65,20 +65,24 @@ class PackedOriginals:
         self._extension = extension
         self._places = b""
 
-    def hashes(self, salt: bytes, chosen: Collection[str] | None) -> dict[int, int]:
+    def hashes(
+        self, salt: bytes, chosen: Collection[str] | None, left_out: LeftOut | None = None
+    ) -> dict[int, int]:
         """See `OriginalsPart`."""
         about = repr(self._fields_id).encode()
         key = hashlib.blake2b(about, key=salt, digest_size=16).digest()
         count = len(self._names)
         marks, self._places, indexes = self._extension.original_marks(self._originals, count, key)
         found = dict(zip(_numbers(marks, "Q"), range(len(marks)), strict=False))
-        if chosen is None:
+        lines = left_out.get(0) if left_out else None  # there is one target
+        if chosen is None and not lines:
             return found
-        units = _numbers(indexes, "I")
+        ids = [self._units[unit].message_id for unit in _numbers(indexes, "I")]
+        without = set(records_of(ids, lines)) if lines else ()
         return {
             mark: record
-            for record, mark in enumerate(_numbers(marks, "Q"))
-            if self._units[units[record]].message_id in chosen
+            for record, (mark, message_id) in enumerate(zip(_numbers(marks, "Q"), ids, strict=True))
+            if record not in without and (chosen is None or message_id in chosen)
         }
 
     def keys(self, records: Sequence[int], reference_key: bytes) -> PackedKeys:

@@ -11,7 +11,7 @@ code and the field's name. It never passes through by accident. No I/O here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 from sqs2pg.errors import PermanentFault, Stage
@@ -25,6 +25,7 @@ from sqs2pg.mask.canonical import text as canonical_text
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message
 from sqs2pg.settings import Field, attribute_keys, required_sources
+from sqs2pg.settings.staged_fields import DELETES
 
 
 class Transformer:
@@ -37,11 +38,14 @@ class Transformer:
         masks: Sequence[Operator | Mask | None],
         subject: str = "",
         text_max: int = 0,
+        target: int = 0,
     ) -> None:
         """`subject`: the source of the person's id, where the vault is on; else "". `text_max`:
-        bytes of one message's lines, beyond which it is a fault; 0: any number.
+        bytes of one message's lines, beyond which it is a fault; 0: any number. `target`: the
+        number of its target.
         """
         self._text_max = text_max
+        self._target = target
         sources = list(required_sources(fields))
         self._columns = [
             (
@@ -60,6 +64,7 @@ class Transformer:
             list(map(sources.index, subject_sources(fields, subject))) if subject else []
         )
         self._stored_form = stored_form(fields, subject)
+        self._deletes = next((i for i, f in enumerate(fields) if f.column == DELETES), None)
 
     def lines(
         self,
@@ -88,8 +93,11 @@ class Transformer:
         table: Sequence[Sequence[str]] = made
         if originals is not None and self._subject:
             ids = _first_present([values[place] for place in self._subject])
-            subjects = self._subjects(ids, faults)
-            part = originals.part(messages, subjects, self._fields_id)
+            gone = [] if self._deletes is None else made[self._deletes]
+            # What deletes a row names its key, and perhaps nobody.
+            nameless = {i for i, cell in enumerate(gone) if cell == "true" and not ids[i]}
+            subjects = self._subjects(ids, faults, nameless)
+            part = originals.part(messages, subjects, self._fields_id, self._target)
             for index, source in self._recoverable:
                 part.add(source, texts[index], table[index])
         # In characters first: most batches are far below.
@@ -123,9 +131,15 @@ class Transformer:
         ]
 
     def _subjects(
-        self, ids: Sequence[str | None], faults: dict[int, PermanentFault]
+        self,
+        ids: Sequence[str | None],
+        faults: dict[int, PermanentFault],
+        nameless: Collection[int],
     ) -> Sequence[str | None]:
-        """Return each record's person; None, and a fault, where the id is missing or invalid."""
+        """Return each record's person; None, and a fault, where the id is missing or invalid.
+
+        `nameless`: the records that need no person.
+        """
         unchanged = self._stored_form is unchanged_text and all(ids)
         if unchanged and "".join(cast("Sequence[str]", ids)).isascii():
             return ids
@@ -139,7 +153,7 @@ class Transformer:
                 bad[id_] = fault.code
         if not bad.keys().isdisjoint(ids):
             for index, id_ in enumerate(ids):
-                if id_ in bad:
+                if id_ in bad and index not in nameless:
                     code = bad[id_]
                     faults.setdefault(
                         index, PermanentFault(code, self._subject_source, stage=Stage.MASK)

@@ -160,7 +160,13 @@ class Replayer:
             entries = {key: entries[key] for key in batch.taken}
             flip = Flip(self._pipeline, entries, batch.events)
             _, written, rejected, marks = await write_slowly(
-                self._session, batch.rows, flip, self._search, self._vault, batch.originals
+                self._session,
+                batch.rows,
+                flip,
+                self._search,
+                self._vault,
+                batch.originals,
+                self._targets.held,
             )
             faults = batch.faults | {
                 key: PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from sqs2pg.errors import KeyFault
-from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.originals import LeftOut, Originals
 from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session, Transaction
 from sqs2pg.postgres.target_copy import TargetTable
 
@@ -68,7 +68,11 @@ class Sealer(Protocol):
         """Check keys and caches against what `open_statements` returned. Raises KeyFault."""
 
     async def seal(
-        self, session: Session, originals: Originals, chosen: Collection[str] | None = None
+        self,
+        session: Session,
+        originals: Originals,
+        chosen: Collection[str] | None = None,
+        left_out: LeftOut | None = None,
     ) -> Any:
         """Store what the written rows hide. Raises psycopg.Error or KeyFault."""
 

@@ -236,7 +236,8 @@ class Sink:
             if self._vault is not None and encoded.originals is not None and encoded.count:
                 # Without dead letters all originals belong to rows that are written.
                 chosen = {row.message_id for row in encoded.rows} if dead else None
-                marks = await self._vault.seal(self.session, encoded.originals, chosen)
+                left_out = self._targets.held.left_out(lambda: encoded.rows)
+                marks = await self._vault.seal(self.session, encoded.originals, chosen, left_out)
             await copy_dead_letters(self.session, dead, self._plan.id)
             changes = self._targets.changes(encoded.dropped)
             await self._commit(
@@ -265,7 +266,13 @@ class Sink:
         claim = Claim(self._ledger, batch.dead)
         async with self._transactions.open(self.session) as transaction:
             taken, written, faults, marks = await write_slowly(
-                self.session, encoded.rows, claim, search, self._vault, encoded.originals
+                self.session,
+                encoded.rows,
+                claim,
+                search,
+                self._vault,
+                encoded.originals,
+                self._targets.held,
             )
             rejected = [batch.seal_rejected(key, _as_permanent(f)) for key, f in faults.items()]
             quarantined = [*claim.dead, *rejected]

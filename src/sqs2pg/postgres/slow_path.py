@@ -14,6 +14,7 @@ from sqs2pg.mapping.originals import Originals
 from sqs2pg.message import Row
 from sqs2pg.postgres.batch_transaction import Sealer
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.held_lines import HeldLines
 from sqs2pg.postgres.sqlstate import DatabaseFault
 
 CONSTRAIN = "SET CONSTRAINTS ALL IMMEDIATE"
@@ -51,8 +52,12 @@ async def write_slowly(
     search: Search,
     vault: Sealer | None,
     originals: Originals | None,
+    held: HeldLines,
 ) -> SlowWrite:
-    """Write rows that may be duplicates, or bad. Raises psycopg.Error, and what `search` raises."""
+    """Write rows that may be duplicates, or bad. Raises psycopg.Error, and what `search` raises.
+
+    `held` knows what the merges of `search` have left out.
+    """
     await session.execute(CONSTRAIN)
     taken = await strategy.take(session, rows)
     rejected = await search(taken)
@@ -61,5 +66,6 @@ async def write_slowly(
     written = [row for row in taken if row.key not in rejected]
     marks = None
     if vault is not None and originals is not None and written:
-        marks = await vault.seal(session, originals, {row.message_id for row in written})
+        chosen = {row.message_id for row in written}
+        marks = await vault.seal(session, originals, chosen, held.left_out(lambda: rows))
     return SlowWrite(taken, written, rejected, marks)

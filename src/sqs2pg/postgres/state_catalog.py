@@ -88,6 +88,7 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
         knows_old,
         _deletes(target, types, name),
         triggers,
+        tuple(field.column for field in target.fields if field.recover and target.seals),
     )
 
 

@@ -49,6 +49,9 @@ class Merge(Staging, frozen=True):
     deletes: Deletes | None = None
     triggers: bool = False
     """Whether a trigger of the table may swallow rows: BEFORE INSERT, FOR EACH ROW."""
+    sealed: tuple[str, ...] = ()
+    """The columns whose originals the vault keeps. None of them: what lines are held is not asked.
+    """
 
     @property
     def rights(self) -> dict[str, tuple[str, ...]]:
@@ -90,7 +93,8 @@ class Merge(Staging, frozen=True):
         """Return the statements that merge what is staged.
 
         They give one row: how many rows were inserted, how many inserted or updated, and how many
-        deleted.
+        deleted. With `sealed` also the places, from 0, of the lines of which the table holds
+        nothing.
         """
         if not self.update:
             return self._ignore()
@@ -100,6 +104,7 @@ class Merge(Staging, frozen=True):
             "" if self.knows_old else f"\nbefore AS MATERIALIZED (SELECT {self._booked()} AS n),"
         )
         first = f"old.{quote_identifier(self.key[0])} IS NULL" if self.knows_old else "true"
+        held, left_out = self._held(), self._left_out()
         source = "newest" if self.deletes is None else "live"
         kept = f"\n    WHERE NOT n.{quote_identifier(self.deletes.flag)}" if self.deletes else ""
         deleted = "(SELECT count(*) FROM deleted)" if self.deletes else "0"
@@ -109,9 +114,9 @@ written AS (
     SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
     ORDER BY {column_list(self.key, "n.")}
     ON CONFLICT ({key}) DO UPDATE SET {self._changes()}{self._condition()}
-    RETURNING {first} AS fresh
-)
-SELECT {self._inserted()}, count(*), {deleted} FROM written"""
+    RETURNING {first} AS fresh{self._returned("t.")}
+){held}
+SELECT {self._inserted()}, count(*), {deleted}{left_out} FROM written"""
         return merge if self.deletes is None else self._guarded(merge, self.deletes)
 
     def _newest(self) -> str:
@@ -185,12 +190,56 @@ DELETE FROM sqs2pg.key_guard WHERE target = {target} AND key IN ({marks})"""
 
     def _ignore(self) -> str:
         key = column_list(self.key)
+        newest = f",\nnewest AS ({self._newest()})" if self.sealed else ""
         return f"""WITH written AS (
     INSERT INTO {self.table} ({column_list(self.columns)})
     SELECT {column_list(self.columns)} FROM {self.stage} ORDER BY {key}, {LINE}
-    ON CONFLICT ({key}) DO NOTHING RETURNING 1
-)
-SELECT count(*), count(*), 0 FROM written"""
+    ON CONFLICT ({key}) DO NOTHING RETURNING 1 AS fresh{self._returned("")}
+){newest}{self._held()}
+SELECT count(*), count(*), 0{self._left_out()} FROM written"""
+
+    # -- what is held: the vault seals no line that is superseded or ignored ----------------------
+
+    @property
+    def _kept(self) -> tuple[str, ...]:
+        """The sealed columns that a row may have from an older line than the newest one."""
+        return tuple(name for name in self.sealed if self.keep_if_null and name in self.update)
+
+    def _returned(self, row: str) -> str:
+        if not self.sealed:
+            return ""
+        return f", {column_list((*self.key, *self._kept), row)}"
+
+    def _held(self) -> str:
+        """Return the query of the lines that the table has something of: `held`."""
+        if not self.sealed:
+            return ""
+        key = " AND ".join(f"w.{name} = n.{name}" for name in map(quote_identifier, self.key))
+        if not self._kept:
+            return f",\nheld AS (SELECT n.{LINE} FROM newest n JOIN written w ON {key})"
+        same = " OR ".join(f"w.{name} = n.{name}" for name in map(quote_identifier, self._kept))
+        return f""",
+held AS (
+    SELECT n.{LINE} FROM {self.stage} n JOIN written w ON {key}
+    WHERE n.{LINE} IN (SELECT {LINE} FROM newest) OR {same}
+)"""
+
+    def _left_out(self) -> str:
+        """Return the column of `apply` with the places of the other lines.
+
+        Where a trigger may have changed a row's key nobody knows whose line it was: all are held.
+        """
+        if not self.sealed:
+            return ""
+        places = (
+            f"SELECT {LINE}, row_number() OVER (ORDER BY {LINE}) - 1 AS place FROM {self.stage}"
+        )
+        left_out = f"""(SELECT coalesce(array_agg(l.place ORDER BY l.place), '{{}}')
+    FROM ({places}) l WHERE NOT EXISTS (SELECT FROM held h WHERE h.{LINE} = l.{LINE}))"""
+        if self.triggers:
+            changed = "(SELECT count(*) FROM held) < count(*)"
+            left_out = f"CASE WHEN {changed} THEN '{{}}' ELSE {left_out} END"
+        return f", {left_out}"
 
     def _inserted(self) -> str:
         if self.knows_old:

@@ -15,6 +15,7 @@ import msgspec
 from sqs2pg.mapping.encoder import CopyText, copy_texts, parts_of
 from sqs2pg.message import Row, RowChanges
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.held_lines import HeldLines
 from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.state_table import Merge
@@ -85,28 +86,42 @@ class TargetCopy:
         self.writing = ""
         """The name of that target; empty before the first COPY of a transaction."""
         self._staged: set[int] = set()
+        self.held = HeldLines()
+        """What state tables hold of the lines."""
         self._changes = [RowChanges()] * len(self._targets)
         self.save()
 
     def save(self) -> None:
         """Note that the caller has set a savepoint."""
         self._saved = list(self._changes)
+        self.held.save()
 
     def rewind(self) -> None:
         """Note that the caller went back to its savepoint."""
         self._changes = list(self._saved)
+        self.held.rewind()
 
-    async def copy(self, session: Session, texts: Sequence[CopyText]) -> bool:
+    async def copy(
+        self, session: Session, texts: Sequence[CopyText], lines_of: Sequence[Row] | None = None
+    ) -> bool:
         """Write each target's lines; return whether the server kept every row.
 
-        Raises psycopg.Error.
+        `lines_of`: the rows that these are the lines of; None: all of the batch. Raises
+        psycopg.Error.
         """
         for target, (text, rows) in enumerate(texts):
-            if rows and not await self._copy(session, target, text, rows):
+            if rows and not await self._copy(session, target, text, rows, lines_of):
                 return False
         return True
 
-    async def _copy(self, session: Session, target: int, text: bytes, rows: int) -> bool:
+    async def _copy(
+        self,
+        session: Session,
+        target: int,
+        text: bytes,
+        rows: int,
+        lines_of: Sequence[Row] | None = None,
+    ) -> bool:
         self.at, self.writing = target, self._names[target]
         staging = self._targets[target].staging
         if target in self._staged and staging is not None:
@@ -120,8 +135,10 @@ class TargetCopy:
             if await session.count(staging.insert()) != rows:
                 return False
         elif staging is not None:
-            [(inserted, written, deleted)] = await session.execute(staging.apply())
+            [(inserted, written, deleted, *left_out)] = await session.execute(staging.apply())
             changes = staging.changes(rows, inserted, written, deleted)
+            for places in left_out:
+                self.held.note(target, staging, places, lines_of)
             if staging.triggers and changes.added < rows:
                 [(swallowed,)] = await session.execute(staging.count_swallowed())
                 if swallowed:
@@ -131,7 +148,7 @@ class TargetCopy:
 
     async def copy_rows(self, session: Session, rows: Sequence[Row]) -> bool:
         """As `copy`, with the lines of rows."""
-        return await self.copy(session, copy_texts(rows, len(self._statements)))
+        return await self.copy(session, copy_texts(rows, len(self._statements)), rows)
 
     async def lock(self, session: Session, rows: Sequence[Row]) -> None:
         """Keep the rows' tables as they are until the transaction ends. Raises psycopg.Error.

@@ -65,6 +65,10 @@ class Target(msgspec.Struct, frozen=True):
     route: str = ""
     """Its route as faults and errors name it, such as `route[0]`; "" without one."""
     write: WriteMode = APPEND
+    subject: str = ""
+    """The source of the person's id: `vault.subject`."""
+    seals: bool = False
+    """Whether the vault is on, so that what a field with `recover` hides is sealed."""
 
     @property
     def updated_columns(self) -> tuple[str, ...]:

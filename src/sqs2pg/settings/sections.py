@@ -470,14 +470,15 @@ class Settings(Section, frozen=True):
     @property
     def targets(self) -> tuple[Target, ...]:
         """The tables that rows go to: one, or one per route."""
+        about = self.vault.subject, self.vault.enabled
         if self.routed:
             return tuple(
-                Target(r.table, _mapped(r.field, r), r.explode, r.when, place, r.write)
+                Target(r.table, _mapped(r.field, r), r.explode, r.when, place, r.write, *about)
                 for place, r in self._routes
                 if not r.drop
             )
         fields = _mapped(self.field or USER_LOGINS, self.sink) or USER_LOGINS
-        return (Target(self.sink.table, fields, self.explode, write=self.sink.write),)
+        return (Target(self.sink.table, fields, self.explode, None, "", self.sink.write, *about),)
 
     @property
     def routed(self) -> bool:

@@ -26,7 +26,7 @@ from sqs2pg.errors import KeyFault
 from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.originals import LeftOut, Originals
 from sqs2pg.postgres.binary_arrays import (
     BinaryArray,
     bytea_array,
@@ -139,11 +139,16 @@ class ValueSealer:
             self._epoch = epoch
 
     async def seal(
-        self, session: Session, originals: Originals, chosen: Collection[str] | None = None
+        self,
+        session: Session,
+        originals: Originals,
+        chosen: Collection[str] | None = None,
+        left_out: LeftOut | None = None,
     ) -> Marks:
         """Store what the batch's written rows hide, in the caller's transaction.
 
-        `chosen` are the MessageIds of the written rows; None: all rows are written. Pass the result
+        `chosen` are the MessageIds of the written rows; None: all rows are written. `left_out` are
+        lines of which a state table took nothing. Pass the result
         to `remember` after COMMIT. Raises psycopg.Error, SubjectKeyFault where the key of one
         subject does not open.
         """
@@ -151,7 +156,7 @@ class ValueSealer:
         asked: list[ValueKeys] = []
         stored: set[int] = set()
         for part in originals.parts:
-            indexes = part.hashes(self._salt, chosen)
+            indexes = part.hashes(self._salt, chosen, left_out)
             new = indexes.keys() - self._stored - self._stored_before
             records = [indexes[hash_] for hash_ in new]
             keys = keys_of(part, records, self._references, self._reference_key)
