@@ -330,6 +330,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "`verify --accept` found every table as the books say.",
             "Run `sqs2pg verify`: its own books' differences cannot be accepted.",
         ),
+        "paused": (
+            "`run --drain` on a pipeline that is paused.",
+            "`sqs2pg resume`; then run the same command again.",
+        ),
         "postgres_08P01": (
             "A pooler refuses a parameter, or is in statement mode.",
             "Follow the hint; see the pooler's settings.",

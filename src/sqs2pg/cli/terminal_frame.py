@@ -48,6 +48,8 @@ def state_of(snapshot: Snapshot, *, lost: bool = False) -> tuple[str, str]:
         return "workers are starting", "yellow"
     if not snapshot.well:
         return "stalled", "bold red"
+    if snapshot.pause:
+        return f"paused since {snapshot.pause.since_text}, {snapshot.pause.cause}", "yellow"
     if snapshot.paused:
         return "paused: the database is away", "bold red"
     if any(snapshot.ready[name].detail == "not read yet" for name in bad):

@@ -159,7 +159,8 @@ def _flat(moment: Moment) -> dict[str, Any]:
     flat: dict[str, Any] = {
         "ok": snapshot.well and all(check.ok for check in snapshot.ready.values()),
         "pipeline": snapshot.pipeline,
-        "paused": snapshot.paused,
+        "paused": snapshot.pause is not None,
+        "receiving_paused": snapshot.paused,
         "workers": len(snapshot.workers),
         **{name: int(count) for name, count in snapshot.counts.items()},
         "messages_per_second": point.written + point.duplicate + point.quarantined,

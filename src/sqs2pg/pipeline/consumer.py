@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,8 +23,10 @@ import structlog
 from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.message import Message, Outcome, OutcomeCounts, RowChanges
 from sqs2pg.pipeline.backoff import backoff_s
+from sqs2pg.pipeline.books_upkeep import Upkeep, keep_books
 from sqs2pg.pipeline.buffer import Buffer
 from sqs2pg.pipeline.isolation import Isolation
+from sqs2pg.pipeline.pause_watch import PauseWatch
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
@@ -34,11 +36,6 @@ from sqs2pg.settings import Settings
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES, QueueSource
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
-
-UPKEEP_EVERY_S = 3600.0
-
-Upkeep = Callable[[], Awaitable[None]]
-"""One turn of the books' hourly upkeep. Raises TransientFault."""
 
 CLAIM_POLL_S = 2.0
 """How long a message is held whose object another worker reads, before it is tried again."""
@@ -71,10 +68,15 @@ class Consumer:
         metrics: Metrics,
         *,
         upkeep: Upkeep,
+        watch: PauseWatch | None = None,
+        after: Consumer | None = None,
     ) -> None:
+        """`watch`: is read while it consumes. `after`: one that has ended, whose counts go on."""
         self._source = source
         self._upkeep = upkeep
-        self.liveness = Liveness(settings)
+        self._watch = watch
+        self._after = after
+        self.liveness = watch.liveness if watch else Liveness(settings)
         self._suspects = Suspects(SUSPECT_RECEIVES, fifo=source.is_fifo)
         self._processors = processors
         self._settings = settings
@@ -87,9 +89,15 @@ class Consumer:
         )
         self._isolation = Isolation(source, self._suspects, metrics, self._buffer.take_groups)
         self._stopping = asyncio.Event()
-        self.totals = Totals()
+        self.totals: Totals = after.totals if after else Totals()
         self.pollers = Pollers(
-            source, self._buffer, settings, metrics, self.liveness, self._arrived
+            source,
+            self._buffer,
+            settings,
+            metrics,
+            self.liveness,
+            self._arrived,
+            self._gave_back,
         )
         self._busy = 0
         for processor in processors:
@@ -97,20 +105,25 @@ class Consumer:
                 processor.objects.stopping = self._stopping.is_set
                 processor.objects.out_of_time = self._is_out_of_time
                 processor.objects.moved = self._moved
-                self.totals.object_lines = 0
+                self.totals.object_lines = self.totals.object_lines or 0
         self._receiving = True
         self._database_away = False  # as the log says
         self._idle = asyncio.Event()  # set whenever a poll, a batch or a delete ends
         self._mixed, self._mixed_at = 0, 0.0  # batches refused alike in a row, and when
-        self._began = time.monotonic()
+        self.began: float = after.began if after else time.monotonic()
+        """time.monotonic() when it began, or the first one whose counts it goes on with."""
         self._end_by: float | None = None  # time.monotonic() at which the grace period is over
 
     def isolated(self) -> list[str]:
         """Return the MessageIds of isolated messages that the queue does not deliver at present."""
         return self._isolation.away()
 
-    def stop(self) -> None:
-        """End receiving; `run` returns when the messages held are settled or released."""
+    def stop(self, *, patient: bool = False) -> None:
+        """End receiving; `run` returns when the messages held are settled or released.
+
+        `patient`: polls under way may end by themselves, until this is called without it.
+        """
+        self.pollers.patient = patient
         self._stopping.set()
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
@@ -119,7 +132,8 @@ class Consumer:
         Raises FatalFault or KeyFault where going on is wrong; the messages held are released first.
         """
         self._suspects.receives = await self._source.max_receives()
-        began = self._began = time.monotonic()
+        if self._after is None:
+            self.began = time.monotonic()
         watch = [
             asyncio.create_task(self._work(draining=drain_settle_s is not None)),
             asyncio.create_task(self._stopping.wait()),
@@ -136,7 +150,7 @@ class Consumer:
         finally:
             await self._abandon(watch)
             await self._release_held()
-            self.totals.seconds = round(time.monotonic() - began, 3)
+            self.totals.seconds = round(time.monotonic() - self.began, 3)
             self.totals.isolated = self.isolated()
         return self.totals
 
@@ -161,7 +175,7 @@ class Consumer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._source.keep_leases())
-                group.create_task(self._keep_books())
+                group.create_task(keep_books(self._upkeep, self._metrics))
                 for processor in self._processors:
                     group.create_task(self._write(processor))
                 group.create_task(self._receive(wait_s=1 if draining else None))
@@ -178,12 +192,19 @@ class Consumer:
             self._idle.set()
 
     async def _write(self, processor: Processor) -> None:
-        sink = self._settings.sink
         while True:
             # Not in a variable: a writer that waits must not keep its last batch in memory.
-            await self._write_batch(
-                processor, await self._buffer.take(sink.batch_rows_max, sink.linger_ms / 1000)
-            )
+            await self._write_batch(processor, await self._take(processor))
+            if self._watch:
+                await self._watch.pause_if_bad(processor.sink)
+
+    async def _take(self, processor: Processor) -> list[Message]:
+        rows_max, linger_s = (
+            self._settings.sink.batch_rows_max,
+            self._settings.sink.linger_ms / 1000,
+        )
+        take = partial(self._buffer.take, rows_max, linger_s)
+        return await (self._watch.during(processor.sink, take) if self._watch else take())
 
     async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
         self._busy += 1
@@ -302,13 +323,17 @@ class Consumer:
     def _arrived(self, count: int) -> None:
         self.totals.received += count
 
+    def _gave_back(self, count: int) -> None:
+        self._arrived(count)
+        self._count_released(count)
+
     def _count(self, outcomes: Sequence[Outcome]) -> int:
         """Add up the messages that ended; return how many.
 
         A message of outcome RELEASED is still held: it is counted when it is given back.
         """
         totals = self.totals
-        totals.busy_seconds = round(time.monotonic() - self._began, 3)
+        totals.busy_seconds = round(time.monotonic() - self.began, 3)
         counts = OutcomeCounts.of(outcomes)
         totals.written += counts.written
         totals.duplicate += counts.duplicate
@@ -316,19 +341,6 @@ class Consumer:
         for name in RowChanges._fields:
             setattr(totals, f"rows_{name}", sum(getattr(p.rows, name) for p in self._processors))
         return len(outcomes) - counts.released
-
-    async def _keep_books(self) -> None:
-        """Do the hourly upkeep; after a failure the next turn comes sooner."""
-        while True:
-            wait_s = UPKEEP_EVERY_S
-            try:
-                await self._upkeep()
-            except TransientFault as fault:
-                self._metrics.count_fault(fault.stage, fault.code)
-                log.warning("upkeep failed; it will be tried again", code=fault.code)
-                wait_s /= 12
-            # Spread, so that fifty pipelines started together do not do it together.
-            await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))  # noqa: S311  not a secret
 
     # -- the end ---------------------------------------------------------------------------
 

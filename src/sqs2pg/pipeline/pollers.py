@@ -48,7 +48,11 @@ class Pollers:
         liveness: Liveness,
         arrived: Callable[[int], None],
     ) -> None:
-        """`arrived` is called with the number of messages of each poll, redeliveries included."""
+        gave_back: Callable[[int], None] = lambda _count: None,
+        """`arrived` is called with the number of messages of each poll, redeliveries included;
+        `gave_back` with those that came after a pause and are released.
+        """
+        self._gave_back = gave_back
         self._source = source
         self._buffer = buffer
         self._metrics = metrics
@@ -61,6 +65,11 @@ class Pollers:
         """Whether no poll is sent any more. Read only."""
         self.gate = Gate()
         """Open while messages may be received: the database is there."""
+        self.patient = False
+        """Whether polls under way may end by themselves after a stop, since the process goes on.
+        What they bring later than LAST_POLLS_S is given back at once."""
+        self.gives_back = False
+        """Whether what polls bring now is given back. Read only."""
         self.empty_polls = 0
         """Empty replies in a row."""
 
@@ -90,14 +99,15 @@ class Pollers:
 
         While no message is held, only a short time. While one is held that may have to be released,
         until the polls end or the grace period does: SQS could give a message that we release to a
-        poll of ours that nobody reads any more.
+        poll of ours that nobody reads any more. The same for every poll while `patient`.
         """
         waited = 0.0
-        while self._pollers and (waited < LAST_POLLS_S or self._source.held_count):
+        while self._pollers and (waited < LAST_POLLS_S or self._source.held_count or self.patient):
             await asyncio.wait(self._pollers, timeout=LAST_POLLS_S / 10)
             waited += LAST_POLLS_S / 10
 
     def _start_one(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
+            self.gives_back = self.patient and waited >= LAST_POLLS_S
         poller = group.create_task(self._poll_on(group, wait_s))
         self._pollers.add(poller)
         poller.add_done_callback(self._pollers.discard)
@@ -124,6 +134,9 @@ class Pollers:
     def _leave(self) -> None:
         # Now, not when the task is done: two that end at once must leave one.
         self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def _is_held_up(self) -> bool:
+        return self.stopped or not self.gate.is_open
 
     def _at_once(self) -> int:
         """Return how many polls at once fill a batch while another batch is written."""

@@ -364,6 +364,25 @@ class Sink:
         """Delete the marker that `note_suspect` made. Raises TransientFault."""
         await self.run_alone(_CLEAR_SUSPECT, [key])
 
+    async def read(
+        self, statement: str, parameters: Sequence[object], limit_s: float
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement that only reads, outside a transaction; return its rows.
+
+        Raises TransientFault, also after `limit_s` seconds without an answer, or FatalFault.
+        """
+        try:
+            async with asyncio.timeout(limit_s):
+                await self.connected()
+                return await self.session.execute(statement, parameters)
+        except TimeoutError:
+            await self.session.close()
+            raise TransientFault(
+                "PostgreSQL did not answer in time", code="postgres_no_answer"
+            ) from None
+        except psycopg.Error as error:
+            raise await self._give_up(diagnose(error)) from None
+
     async def run_alone(
         self, statement: str, parameters: Sequence[object]
     ) -> list[tuple[Any, ...]]:

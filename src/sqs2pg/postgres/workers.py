@@ -20,6 +20,7 @@ import msgspec
 from sqs2pg import __version__
 from sqs2pg.errors import Stage
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.pauses import READ, Pause
 from sqs2pg.postgres.sqlstate import retryable
 
 STALE_S = 60.0
@@ -140,6 +141,10 @@ class WorkerRegistry:
         """Return the workers with a recent heartbeat, including this one."""
         rows = await _run(session, _WORKERS, [self._pipeline, STALE_S, WORKERS_MAX])
         return [Worker(*row) for row in rows]
+
+    async def pause(self, session: Session) -> Pause | None:
+        """Return the pipeline's pause; None where it is not paused. Raises TransientFault."""
+        return Pause.of(await _run(session, READ, [self._pipeline]))
 
     async def quarantine(self, session: Session) -> list[Reason]:
         """Return how many messages are in quarantine per reason, the most frequent reason first."""

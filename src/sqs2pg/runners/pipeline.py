@@ -24,7 +24,10 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import received_bytes_max
 from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.pipeline.consumer import Consumer
+from sqs2pg.pipeline.pause_watch import PauseWatch
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.quarantine_share import QuarantineShare
+from sqs2pg.pipeline.stretches import Stretches
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.dsn import network_address, resolve_dsn
@@ -40,6 +43,7 @@ from sqs2pg.status.probes import LEAVE_S, Probes
 from sqs2pg.status.snapshot import Snapshot, take_snapshot
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.exporters import telemetry_readings
+from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import PeriodicReadings
 from sqs2pg.telemetry.traces import TRACEPARENT
@@ -51,7 +55,7 @@ class Pipeline:
     client: SqsClient
     source: QueueSource
     processors: list[Processor]
-    consumer: Consumer
+    stretches: Stretches
     keyring: Keyring
     sink_plan: SinkPlan
     batch_log: BatchLog
@@ -122,7 +126,7 @@ class Pipeline:
             self._owned = stack.pop_all()
         self.opened = True
         if self._stopping:
-            self.consumer.stop()
+            self.stretches.stop()
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Consume until a stop is requested, or until the queue was empty for `drain_settle_s`.
@@ -130,16 +134,16 @@ class Pipeline:
         Raises FatalFault or KeyFault where going on is wrong; the messages held are released first.
         """
         async with self.periodic:
-            totals = await self.consumer.run(drain_settle_s=drain_settle_s)
+            totals = await self.stretches.run(drain_settle_s=drain_settle_s)
         self.batch_log.flush(end=True)
-        await self.probes.leave(min(LEAVE_S, self.consumer.time_left_s()))
+        await self.probes.leave(min(LEAVE_S, self.stretches.time_left_s()))
         return totals
 
     def request_stop(self) -> None:
         """End receiving. `run` returns when the messages held are settled or released."""
         self._stopping = True
         if self.opened:
-            self.consumer.stop()
+            self.stretches.stop()
 
     async def close(self) -> None:
         """Close what `open` has opened. May be repeated."""
@@ -158,6 +162,11 @@ class Pipeline:
         await self.close()
 
     # -- its state -------------------------------------------------------------------------
+
+    @property
+    def consumer(self) -> Consumer:
+        """What consumes, or has consumed until the pause that is in force."""
+        return self.stretches.consumer
 
     @property
     def totals(self) -> Totals:
@@ -204,18 +213,12 @@ class Pipeline:
             metrics,
             message_attributes=_wanted_attributes(settings),
         )
-        self.consumer = Consumer(
-            self.source,
-            self.processors,
-            settings,
-            metrics,
-            upkeep=lambda: upkeep(settings, number),
-        )
+        watch = self._stretch(number)
         self.probes = Probes(
             self.source,
             self.client,
             metrics,
-            self.consumer.liveness,
+            watch.liveness,
             self.batch_log,
             WorkerRegistry(number, metrics.started_at),
             self.consumer.totals,
@@ -224,6 +227,7 @@ class Pipeline:
             ),
             connect=made.connect,
             key_version=lambda: made.rotation.key_version,
+            pauses=watch,
             migrations=len(migrations()),
             database_host=network_address(resolve_dsn(settings.sink.dsn)),
             every_s=settings.status.poll_s,
@@ -232,10 +236,42 @@ class Pipeline:
         self.periodic = PeriodicReadings(
             [*self.probes.all(), *telemetry_readings(settings, metrics)],
             metrics,
-            self.consumer.time_left_s,
+            self.stretches.time_left_s,
+        )
+
+    def _stretch(self, number: int) -> PauseWatch:
+        """Make what consumes between pauses; return what knows of them."""
+        settings, metrics = self.settings, self.metrics
+        share = QuarantineShare(
+            metrics, settings.quarantine_share_max, settings.quarantine_share_messages_min
+        )
+        watch = PauseWatch(metrics, Liveness(settings), share)
+
+        async def keep() -> None:
+            await upkeep(settings, number)
+
+        def make(after: Consumer | None) -> Consumer:
+            return Consumer(
+                self.source,
+                self.processors,
+                settings,
+                metrics,
+                upkeep=keep,
+                watch=watch,
+                after=after,
+            )
+
+        self.stretches = Stretches(
+            make,
+            watch,
+            lambda: self.processors[0].sink,
+            keep,
+            metrics,
+            settings.shutdown_grace_s,
         )
 
 
+        return watch
 def _wanted_attributes(settings: Settings) -> tuple[str, ...]:
     """Return the names of the producer's message attributes to ask for."""
     wanted = tuple(settings.message_attributes)

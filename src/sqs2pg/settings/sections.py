@@ -438,6 +438,23 @@ class Settings(Section, frozen=True):
     vault: VaultSettings = VaultSettings()
     quarantine: QuarantineSettings = QuarantineSettings()
     ledger: LedgerSettings = LedgerSettings()
+    quarantine_share_max: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="the pipeline pauses itself when a larger share of what came lately was "
+            "quarantined, 0 to 1; 1: never. `sqs2pg resume` ends the pause",
+        ),
+    ] = 1.0
+    quarantine_share_messages_min: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="quarantine_share_max is not applied to fewer messages than these",
+        ),
+    ] = 20
     status: StatusSettings = StatusSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()

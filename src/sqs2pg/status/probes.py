@@ -18,6 +18,7 @@ import msgspec
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.pauses import Pause
 from sqs2pg.postgres.unknown_fields import UnknownField, UnknownFieldRegistry
 from sqs2pg.postgres.workers import Heartbeat, Reason, Worker, WorkerRegistry, certificate_expiry
 from sqs2pg.sqs.backlog import DeadLetterQueue, OldestMessage, has_cloudwatch
@@ -48,6 +49,23 @@ class ConsumerCounts(Protocol):
     written: int
     duplicate: int
     quarantined: int
+
+
+class Pauses(Protocol):
+    """What this process knows of the pipeline's pause (`pipeline/pause_watch.py`)."""
+
+    @property
+    def pause(self) -> Pause | None:
+        """The pause in force."""
+
+    def note(self, found: Pause | None) -> None:
+        """Take what the heartbeat read."""
+
+    def is_late(self) -> bool:
+        """Whether it was not read for a while."""
+
+    def is_news(self) -> bool:
+        """Whether a pause has begun or ended since the heartbeat; asked once."""
 
 
 class ProbeResults(msgspec.Struct):
@@ -98,6 +116,7 @@ class Probes:
         counts: ConsumerCounts,
         unknown: UnknownFieldRegistry,
         *,
+        pauses: Pauses,
         connect: Callable[[], Awaitable[Session]],
         key_version: Callable[[], int],
         migrations: int,
@@ -114,6 +133,7 @@ class Probes:
         self._workers = workers
         self._counts = counts
         self._unknown = unknown
+        self._pauses = pauses
         self._connect = connect
         self._key_version = key_version
         self._migrations = migrations
@@ -135,7 +155,7 @@ class Probes:
             PeriodicReading("queue", every_s, self.read_queue),
             PeriodicReading("dead_letters", every_s, self.read_dead_letters),
             PeriodicReading(
-                "database", every_s, self.read_database, wanted_early=self._is_write_waiting
+                "database", every_s, self.read_database, wanted_early=self._is_wanted_early
             ),
             PeriodicReading("credentials", every_s, self.read_credentials),
         ]
@@ -199,8 +219,12 @@ class Probes:
         expiry = await certificate_expiry(*self._database_host)
         self._metrics.certificate_expiry.set(math.nan if expiry is None else expiry)
 
-    def _is_write_waiting(self) -> bool:
-        return self.results.database.ok and self._liveness.waiting_s() > WRITE_WAITS_S
+    def _is_wanted_early(self) -> bool:
+        if not self.results.database.ok:
+            return False
+        pauses = self._pauses
+        waits = self._liveness.waiting_s() > WRITE_WAITS_S
+        return waits or pauses.is_late() or pauses.is_news()
 
     async def read_database(self) -> None:
         """Send a heartbeat; read the fleet, the quarantine, head-room, schema and keys."""
@@ -219,6 +243,7 @@ class Probes:
         try:
             session = await self._connect()
             try:
+                self._pauses.note(await workers.pause(session))
                 await workers.beat(session, self._beat())
                 results.workers = await workers.workers(session)
                 results.workers_at = time.monotonic()
@@ -279,7 +304,15 @@ class Probes:
         """Return whether messages can be written now, and each check's result, as JSON."""
         checks = self.results.checks(paused=self._liveness.paused)
         ok = all(check.ok for check in checks.values())
-        return ok, msgspec.json.encode({"ok": ok, **checks})
+        pause = self._pauses.pause
+        # Who and why are not for everybody: this answer needs no token.
+        paused = {"paused": {"code": pause.code, "since": pause.since_text} if pause else None}
+        return ok, msgspec.json.encode({"ok": ok, **paused, **checks})
+
+    def _state(self) -> str:
+        if self._liveness.pipeline_paused:
+            return "pausing" if self._source.held_count else "paused"
+        return "waiting" if self._liveness.paused else "running"
 
     def _beat(self) -> Heartbeat:
         counts, now = self._counts, time.monotonic()
@@ -289,7 +322,7 @@ class Probes:
         self._settled_before, self._beat_before = settled, now
         recent = self._batch_log.recent
         return Heartbeat(
-            state="paused" if self._liveness.paused else "running",
+            state=self._state(),
             received=counts.received,
             written=counts.written,
             duplicate=counts.duplicate,

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from sqs2pg import __version__
 from sqs2pg.message import RowChanges
+from sqs2pg.postgres.pauses import Pause
 from sqs2pg.postgres.unknown_fields import UnknownField
 from sqs2pg.postgres.workers import Reason, Worker
 from sqs2pg.status.probes import ProbeResults
@@ -72,6 +73,10 @@ class Snapshot(msgspec.Struct):
     under_way_s: float = 0.0
     """How long the batches under way have taken so far, all together."""
     paused: bool = False
+    pause: Pause | None = None
+    """The pause on record that is in force."""
+    rate_max: float | None = None
+    """The most messages per second that each process receives; None: no limit."""
     well: bool = True
     """The answer of `/livez`."""
     ready: dict[str, ReadinessCheck] = {}
@@ -116,9 +121,11 @@ def take_snapshot(
     results: ProbeResults,
     *,
     writers: int = 1,
+    pause: Pause | None = None,
+    rate_max: float | None = None,
     stale: dict[str, float] | None = None,
 ) -> Snapshot:
-    """Return the present moment of one process; `writers` and `stale` as in `Snapshot`."""
+    """Return the present moment of one process; the options are as in `Snapshot`."""
     snapshot = Snapshot(time.time(), started_at, about.pipeline, about.queue, about.table)
     snapshot.counts = dict.fromkeys(COUNTS, 0.0)
     snapshot.stages = {name: StageTime() for name in (*STAGES, "commit")}
@@ -132,6 +139,7 @@ def take_snapshot(
     snapshot.writers, snapshot.under_way_s = writers, liveness.under_way_s()
     snapshot.workers, snapshot.quarantine = results.fleet(), results.quarantine
     snapshot.unknown = results.unknown
+    snapshot.pause, snapshot.rate_max = pause, rate_max
     snapshot.stale = stale or {}
     return snapshot
 

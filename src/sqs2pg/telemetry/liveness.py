@@ -35,6 +35,8 @@ class Liveness:
         """time.monotonic() of the last batch of which a message was settled."""
         self.paused = False
         """Whether receiving is paused because the database is away."""
+        self.pipeline_paused = False
+        """Whether the pipeline is paused on record: no poll is due."""
         self._under_way: dict[object, float] = {}  # when each batch was begun
         self._poll_max_s = settings.source.wait_time_s + MARGIN_S
         self._write_max_s = write_limit_s(settings.sink.statement_timeout_s) + MARGIN_S
@@ -72,6 +74,12 @@ class Liveness:
             self.paused = False
             self.polled = time.monotonic()
 
+    def pipeline_resumed(self) -> None:
+        """Note that the pipeline is paused on record no longer: from now on polls are due again."""
+        if self.pipeline_paused:
+            self.pipeline_paused = False
+            self.polled = time.monotonic()
+
     def report(self) -> LivenessReport:
         """Return how old the last poll and the last write are, with their bounds."""
         now = time.monotonic()
@@ -80,6 +88,7 @@ class Liveness:
         writes_go_on = writing and write_s <= self._write_max_s
         # If the budget is used up, polls wait for writes and may stand still.
         polls_go_on = poll_s <= self._poll_max_s or self.paused or writes_go_on
+        polls_go_on = polls_go_on or self.pipeline_paused
         return LivenessReport(
             ok=(polls_go_on and (writes_go_on or not writing)) or now - self.settled <= MARGIN_S,
             last_poll_s=round(poll_s, 1),
@@ -87,6 +96,7 @@ class Liveness:
             last_write_s=round(write_s, 1) if writing else 0.0,
             last_write_max_s=self._write_max_s,
             receiving_paused=self.paused,
+            paused=self.pipeline_paused,
         )
 
     def health(self) -> tuple[bool, bytes]:
@@ -111,3 +121,6 @@ class LivenessReport(msgspec.Struct, frozen=True):
     last_write_s: float
     last_write_max_s: float
     receiving_paused: bool
+    """Because the database is away."""
+    paused: bool
+    """On record: by an operator, or by itself."""

@@ -82,6 +82,7 @@ ALLOWED = frozenset(
         "lines",
         "object_lines",
         "more",
+        "since",  # when a pause began
     }
 )
 

@@ -32,6 +32,9 @@ FAULTS_MAX = 200
 """Different (stage, code) pairs that are counted by name; later ones are counted as `other`."""
 
 
+PAUSE_CODES = ("by_operator", "quarantine_share")
+"""Why a pipeline may be paused on record."""
+
 _ROW_CHANGES = {
     "inserted": "Rows added to tables",
     "updated": "Rows that changed the row of their key",
@@ -164,6 +167,11 @@ class Metrics:
         self.receiving_paused = gauge(
             "receiving_paused", "1 while receiving is paused because the database is away"
         )
+        self.paused = gauge(
+            "paused", "1 while the pipeline is paused on record, by why it is", "code"
+        )
+        for code in PAUSE_CODES:
+            self.paused.labels(code)
         self.queue_visible = gauge("queue_visible_messages", "Messages waiting on the queue")
         self.queue_in_flight = gauge(
             "queue_in_flight_messages", "Messages in flight, of all consumers"
@@ -205,6 +213,8 @@ class Metrics:
         )
         self.oldest_sent_ms = 0
         """SentTimestamp of the last batch's oldest message: to estimate the queue's oldest age."""
+        self.settled = self.settled_bad = 0
+        """Messages and lines that were written or quarantined, and the latter alone."""
         self.batch_s_max = 0.0
         """The longest batch committed so far, seconds."""
         # A series that exists from the start shows its first increase too.
@@ -247,6 +257,8 @@ class Metrics:
         ):
             if count:
                 self._outcomes[outcome].inc(count)
+        self.settled += report.written + report.quarantined + report.lines
+        self.settled_bad += report.quarantined + report.lines_quarantined
         self.batch_rows.observe(report.messages + report.lines)
         observe = self.requests.observe
         observe("decode", report.decode_s)

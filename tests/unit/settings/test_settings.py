@@ -206,7 +206,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     elif isinstance(default, int):
         value = default - 1 if default else 1
     elif isinstance(default, float) or default is None:
-        value = 3.5
+        value = 0.5 if default == 1 else 3.5
     else:
         value = "other"
     assert value != default
@@ -256,6 +256,9 @@ RANGES = [
     ("source", "in_flight_messages_max", 10, 120_000),
     ("source", "in_flight_bytes_max", 2**20, None),
     ("source", "drain_settle_s", 0, 3_600),
+    ("source", "messages_per_second_max", 0.1, 1_000_000),
+    ("", "quarantine_share_max", 0, 1),
+    ("", "quarantine_share_messages_min", 1, 1_000_000),
     ("sink", "connections", 1, 16),
     ("sink", "batch_rows_max", 1, 50_000),
     ("sink", "linger_ms", 0, 10_000),

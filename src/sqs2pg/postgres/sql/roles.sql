@@ -27,7 +27,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'sqs2pg_ingest') THEN
         GRANT USAGE ON SCHEMA sqs2pg, pii TO sqs2pg_ingest;
         GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.tally,
-            sqs2pg.partitioned, sqs2pg.key TO sqs2pg_ingest;
+            sqs2pg.partitioned, sqs2pg.key, sqs2pg.pause TO sqs2pg_ingest;
         -- The books only grow.
         GRANT SELECT, INSERT ON sqs2pg.delivery TO sqs2pg_ingest;
         GRANT INSERT ON sqs2pg.tally, sqs2pg.quarantine TO sqs2pg_ingest;
@@ -52,7 +52,7 @@ BEGIN
         GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(),
             sqs2pg.drop_undated(), sqs2pg.drop_tombstones(), sqs2pg.compact_tally(), sqs2pg.mark_quarantined(uuid[]),
             sqs2pg.purge_expired(integer), sqs2pg.record_first_key(text, integer, text),
-            sqs2pg.attach_next_period(text), sqs2pg.drop_period(text), sqs2pg.trim_default(text),
+            sqs2pg.pause_itself(integer), sqs2pg.attach_next_period(text), sqs2pg.drop_period(text), sqs2pg.trim_default(text),
             sqs2pg.move_objects(smallint, text[], bigint[], bigint[], boolean[], interval)
             TO sqs2pg_ingest;
         GRANT SELECT (epoch) ON pii.state TO sqs2pg_ingest;

@@ -40,6 +40,7 @@
     else if (silent) [state, text] = ["bad", "no answer, retrying"];
     else if (snapshot.processes === 0) [state, text] = ["warn", "workers are starting"];
     else if (!snapshot.well) [state, text] = ["bad", "stalled"];
+    else if (snapshot.pause) [state, text] = ["warn", snapshot.gauges.in_flight_messages ? "pausing: finishing what is held" : snapshot.pause.code === "quarantine_share" ? "paused itself: most messages are bad" : `paused by ${snapshot.pause.by}`];
     else if (snapshot.paused) [state, text] = ["bad", "paused: the database is away"];
     else if (old("database") != null && !bad) [state, text] = ["warn", `the database has not answered for ${span(old("database"))}`];
     else if (bad) [state, text] = ["warn", bad[1].detail === "not read yet" ? "starting" : `not ready: ${bad[0]}`];
@@ -127,6 +128,10 @@
   const checks = () => {
     const { ready, gauges } = snapshot;
     const all = [["alive", { ok: snapshot.well, detail: snapshot.well ? "" : "no poll or commit for too long" }], ...Object.entries(ready), ...Object.entries(snapshot.stale).map(([name, s]) => [`reading: ${name.replace("_", " ")}`, { ok: false, detail: `last worked ${span(s)} ago` }])];
+    const { pause, rate_max } = snapshot;
+    const since = pause && new Date(pause.since * 1000).toLocaleString();
+    if (pause) all.unshift(["paused", { ok: false, detail: `since ${since}, ${pause.code === "quarantine_share" ? "by itself: the share of bad messages is above quarantine_share_max" : `by ${pause.by}${pause.reason ? `: ${pause.reason}` : ""}`}` }]);
+    if (rate_max != null) all.push(["rate limit", { ok: true, detail: `${full(rate_max)} messages/s received by each process` }]);
     id("checks").replaceChildren(...all.map(([name, check]) => {
       const item = make("li", `${check.ok ? "✓" : "✕"} ${name}`, check.ok ? "" : "bad");
       if (check.detail) item.append(make("small", check.detail));

@@ -13,7 +13,7 @@
 --   6. Audit
 --   7. Keys
 --   8. Partitions of targets
---   9. Workers
+--   9. Workers and pauses
 --  10. Backfill
 --  11. Vault: tables (schema pii)
 --  12. Vault: functions (schema pii)
@@ -988,7 +988,7 @@ END
 $$;
 
 ------------------------------------------------------------------------------------------------
--- 9. Workers
+-- 9. Workers and pauses
 ------------------------------------------------------------------------------------------------
 
 -- One row per process of a fleet, renewed every few seconds. Only people and the status page read
@@ -1002,7 +1002,7 @@ CREATE TABLE sqs2pg.worker (
     version      text NOT NULL,             -- of sqs2pg
     started_at   timestamptz NOT NULL,
     heartbeat_at timestamptz NOT NULL DEFAULT now(),
-    state        text NOT NULL,             -- starting, running, paused, stopping
+    state        text NOT NULL,             -- running, waiting (for the database), pausing, paused
     received     bigint NOT NULL DEFAULT 0, -- messages since it started, including redeliveries
     written      bigint NOT NULL DEFAULT 0,
     duplicate    bigint NOT NULL DEFAULT 0,
@@ -1015,6 +1015,74 @@ CREATE TABLE sqs2pg.worker (
 COMMENT ON TABLE sqs2pg.worker IS 'Worker processes by their last heartbeat; stale rows are removed.';
 COMMENT ON COLUMN sqs2pg.worker.batch_s_max IS 'seconds of its longest batch since it began';
 CREATE INDEX worker_heartbeat ON sqs2pg.worker (pipeline, heartbeat_at);
+
+-- One row per pipeline that is paused. Its workers read it every few seconds: they receive nothing
+-- until it is gone. `pause` and `resume` are granted to nobody, so that the owner decides who may.
+CREATE TABLE sqs2pg.pause (
+    pipeline  smallint PRIMARY KEY,
+    code      text NOT NULL CHECK (code IN ('by_operator', 'quarantine_share')),
+    paused_by text NOT NULL,                -- session_user
+    reason    text NOT NULL CHECK (length(reason) <= 500),  -- as the operator gave it
+    paused_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Pause a pipeline, on record in the audit; return whether it was not paused before, and the audit's
+-- new head. A pause that is there already stays as it was recorded.
+CREATE FUNCTION sqs2pg.pause(
+    of_pipeline integer, why text, OUT changed boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+BEGIN
+    INSERT INTO sqs2pg.pause (pipeline, code, paused_by, reason)
+    SELECT p.id, 'by_operator', session_user::text, why FROM sqs2pg.pipeline p WHERE p.id = of_pipeline
+    ON CONFLICT DO NOTHING;
+    changed := FOUND;
+    IF changed THEN
+        SELECT a.sequence, a.hash INTO sequence, hash
+          FROM sqs2pg.record_act('pause', format('pipeline %s', of_pipeline), why) a;
+    END IF;
+END
+$$;
+
+-- The same for a pipeline that pauses itself, because most of what comes is bad. A login that may call
+-- this can stop a pipeline of its database, and cannot start one.
+CREATE FUNCTION sqs2pg.pause_itself(
+    of_pipeline integer, OUT changed boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+BEGIN
+    INSERT INTO sqs2pg.pause (pipeline, code, paused_by, reason)
+    SELECT p.id, 'quarantine_share', session_user::text, ''
+      FROM sqs2pg.pipeline p WHERE p.id = of_pipeline
+    ON CONFLICT DO NOTHING;
+    changed := FOUND;
+    IF changed THEN
+        SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act(
+            'pause', format('pipeline %s, by itself: quarantine_share_max', of_pipeline)) a;
+    END IF;
+END
+$$;
+
+-- End a pause, on record in the audit; return whether there was one, and the audit's new head.
+CREATE FUNCTION sqs2pg.resume(
+    of_pipeline integer, why text, OUT changed boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+BEGIN
+    DELETE FROM sqs2pg.pause p WHERE p.pipeline = of_pipeline;
+    changed := FOUND;
+    IF changed THEN
+        SELECT a.sequence, a.hash INTO sequence, hash
+          FROM sqs2pg.record_act('resume', format('pipeline %s', of_pipeline), why) a;
+    END IF;
+END
+$$;
 
 -- What messages had that no field of the mapping names: how producers drift. Workers add what they
 -- have counted; the status page and `check` read it. `mapping` stands for the names that the mapping

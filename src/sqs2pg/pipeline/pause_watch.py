@@ -1,0 +1,158 @@
+"""Whether the pipeline is paused on record, as this process knows it.
+
+Writers read it over their own sessions, between batches and while they wait for one. So a pause
+costs no connection, and needs no session that listens: it works through PgBouncer. The heartbeat
+reads it too, for a process whose writers are all in a long batch.
+
+Promise: within REACHES_S of `sqs2pg pause` no new poll is sent, while the database answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from sqs2pg.errors import FatalFault, Stage, TransientFault
+from sqs2pg.pipeline.quarantine_share import QuarantineShare
+from sqs2pg.postgres import audit
+from sqs2pg.postgres.pauses import CODES, PAUSE_ITSELF, QUARANTINE_SHARE, READ, Pause
+from sqs2pg.telemetry.liveness import Liveness
+from sqs2pg.telemetry.metrics import Metrics
+
+EVERY_S = 2.0
+"""Time between two readings, seconds."""
+LATE_S = 3.0
+"""A reading that is older is reason for an early heartbeat, which reads it too."""
+REACHES_S = 5.0
+"""How long it takes at most until every worker has read a change, seconds."""
+
+_Taken = TypeVar("_Taken")
+
+log = structlog.get_logger(__name__)
+
+
+class Reader(Protocol):
+    """A writer's sink, while it has no batch (`postgres/sink.py`)."""
+
+    @property
+    def pipeline(self) -> int:
+        """The number of the pipeline."""
+
+    async def read(
+        self, statement: str, parameters: Sequence[object], limit_s: float
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement that reads. Raises TransientFault or FatalFault."""
+
+    async def run_alone(
+        self, statement: str, parameters: Sequence[object]
+    ) -> list[tuple[Any, ...]]:
+        """Run one statement as a transaction. Raises TransientFault or FatalFault."""
+
+
+class PauseWatch:
+    """The pause of one pipeline, read again and again. For the tasks of one event loop."""
+
+    def __init__(self, metrics: Metrics, liveness: Liveness, share: QuarantineShare) -> None:
+        self._metrics = metrics
+        self.liveness = liveness
+        """Of the pipeline, through its pauses."""
+        self._share = share
+        self._due = 0.0  # time.monotonic() of the next reading
+        self.read_at = time.monotonic()
+        """time.monotonic() of the last reading that worked."""
+        self.pause: Pause | None = None
+        """The pause in force, None where there is none. Read only."""
+        self.changed = asyncio.Event()
+        """Set when a pause begins or ends; whoever waits for it clears it."""
+        self._noted = self._news = False
+
+    def is_due(self) -> bool:
+        """Whether it is time to read it."""
+        return time.monotonic() >= self._due
+
+    def is_late(self) -> bool:
+        """Whether no writer had the time to read it."""
+        return time.monotonic() - self.read_at > LATE_S
+
+    def is_news(self) -> bool:
+        """Whether a pause has begun or ended since this was last asked."""
+        news, self._news = self._news, False
+        return news
+
+    def wait_s(self) -> float:
+        """Return how long it is until the next reading is due, in seconds; more than 0."""
+        return max(0.01, self._due - time.monotonic())
+
+    async def look(self, reader: Reader) -> bool:
+        """Read it; return whether the database answered. A fault is counted, not raised: a batch
+        will meet it, too.
+        """
+        self._due = time.monotonic() + EVERY_S
+        try:
+            found = await reader.read(READ, [reader.pipeline], EVERY_S)
+        except (TransientFault, FatalFault) as fault:
+            self._metrics.count_fault(Stage.STATUS, fault.code)
+            return False
+        self.note(Pause.of(found))
+        return True
+
+    async def during(self, reader: Reader, take: Callable[[], Awaitable[_Taken]]) -> _Taken:
+        """Return what `take` returns; read the pause before, and again and again meanwhile.
+
+        `take` is cancelled for each reading, and must lose nothing by that.
+        """
+        while True:
+            if self.is_due():
+                await self.look(reader)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.wait_s()):
+                    return await take()
+
+    def note(self, found: Pause | None) -> None:
+        """Take what was read."""
+        self.read_at = time.monotonic()
+        before, self.pause = self.pause, found
+        if before == found and self._noted:
+            return
+        self._noted = True
+        for code in CODES:
+            self._metrics.paused.labels(code).set(float(found is not None and found.code == code))
+        if found is not None and before is None:
+            self.liveness.pipeline_paused = True
+            log.warning(
+                "the pipeline is paused: nothing is received; what is held is finished",
+                code=found.code,
+                since=found.since_text,
+            )
+        elif found is None and before is not None:
+            self.liveness.pipeline_resumed()
+            self._share.begin()
+            log.info("the pipeline is resumed")
+        if (found is None) is not (before is None):
+            self.changed.set()
+            self._news = True
+
+    async def pause_if_bad(self, reader: Reader) -> None:
+        """Pause the pipeline if most of what came lately was quarantined, as the settings say."""
+        if self.pause is not None or not (share := self._share.above()):
+            return
+        try:
+            [(changed, *head)] = await reader.run_alone(PAUSE_ITSELF, [reader.pipeline])
+        except (TransientFault, FatalFault) as fault:
+            self._metrics.count_fault(Stage.STATUS, fault.code)
+            log.warning("the pipeline could not pause itself; it tries again", code=fault.code)
+            return
+        if changed:
+            audit.announce("pause", audit.Anchor(*head))
+            log.error(
+                "most of what comes is bad: the pipeline pauses itself",
+                code=QUARANTINE_SHARE,
+                count=share.messages,
+                quarantined=share.quarantined,
+            )
+        await self.look(reader)
