@@ -21,6 +21,7 @@ from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.pipeline.backoff import backoff_s
 from sqs2pg.pipeline.buffer import Buffer
+from sqs2pg.pipeline.rate_limit import RateLimit
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.queue import QueueSource
@@ -47,8 +48,8 @@ class Pollers:
         metrics: Metrics,
         liveness: Liveness,
         arrived: Callable[[int], None],
-    ) -> None:
         gave_back: Callable[[int], None] = lambda _count: None,
+    ) -> None:
         """`arrived` is called with the number of messages of each poll, redeliveries included;
         `gave_back` with those that came after a pause and are released.
         """
@@ -60,16 +61,17 @@ class Pollers:
         self._arrived = arrived
         self._receivers_max = settings.source.receivers_max
         self._buffer_enough = settings.sink.batch_rows_max
+        self._limit = RateLimit(settings.source.messages_per_second_max)
         self._pollers: set[asyncio.Task[None]] = set()
         self.stopped = False
         """Whether no poll is sent any more. Read only."""
-        self.gate = Gate()
-        """Open while messages may be received: the database is there."""
         self.patient = False
         """Whether polls under way may end by themselves after a stop, since the process goes on.
         What they bring later than LAST_POLLS_S is given back at once."""
         self.gives_back = False
         """Whether what polls bring now is given back. Read only."""
+        self.gate = Gate()
+        """Open while messages may be received: the database is there."""
         self.empty_polls = 0
         """Empty replies in a row."""
 
@@ -105,9 +107,9 @@ class Pollers:
         while self._pollers and (waited < LAST_POLLS_S or self._source.held_count or self.patient):
             await asyncio.wait(self._pollers, timeout=LAST_POLLS_S / 10)
             waited += LAST_POLLS_S / 10
+            self.gives_back = self.patient and waited >= LAST_POLLS_S
 
     def _start_one(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
-            self.gives_back = self.patient and waited >= LAST_POLLS_S
         poller = group.create_task(self._poll_on(group, wait_s))
         self._pollers.add(poller)
         poller.add_done_callback(self._pollers.discard)
@@ -123,6 +125,8 @@ class Pollers:
                     return
                 await self._buffer.room()
                 continue
+            if not await self._limit.take(self._is_held_up):
+                continue
             count = await self._bring(wait_s)
             if count == BATCH_MAX:
                 if self._wants_another() and not self.stopped:
@@ -131,12 +135,12 @@ class Pollers:
                 self._leave()
                 return
 
+    def _is_held_up(self) -> bool:
+        return self.stopped or not self.gate.is_open
+
     def _leave(self) -> None:
         # Now, not when the task is done: two that end at once must leave one.
         self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-
-    def _is_held_up(self) -> bool:
-        return self.stopped or not self.gate.is_open
 
     def _at_once(self) -> int:
         """Return how many polls at once fill a batch while another batch is written."""
@@ -155,6 +159,7 @@ class Pollers:
             and self.gate.is_open
             and not self._buffer.would_fill(count)
             and (count < BATCH_MAX or not self._wants_another())
+            and self._limit.take_next(count)
         )
 
     async def _bring(self, wait_s: int | None) -> int:
@@ -163,7 +168,12 @@ class Pollers:
         In a frame of its own, so that no poller keeps its last reply while it waits for the next.
         """
         messages, count = await self._poll(wait_s)
-        self._on_messages(messages, count)
+        self._limit.brought(count)
+        if self.gives_back and messages:
+            self._gave_back(len(messages))
+            await self._source.release(messages)
+        else:
+            self._on_messages(messages, count)
         return count
 
     def _on_messages(self, messages: list[Message], count: int) -> None:
@@ -180,6 +190,7 @@ class Pollers:
         try:
             return await self._source.poll(
                 wait_s=wait_s,
+                max_messages=self._limit.ask,
                 keep_polling=self._keep_polling,
                 on_messages=self._on_messages,
                 stopped=self._is_stopped,
@@ -207,6 +218,8 @@ class Pollers:
             if self._is_stopped():
                 return [], 0
             try:
-                return await self._source.poll(wait_s=wait_s, stopped=self._is_stopped)
+                return await self._source.poll(
+                    wait_s=wait_s, max_messages=self._limit.ask, stopped=self._is_stopped
+                )
             except TransientFault as again:
                 fault = again

@@ -196,6 +196,8 @@ class Pipeline:
             liveness,
             self.probes.results,
             writers=len(self.processors),
+            pause=self.stretches.pause,
+            rate_max=self.settings.source.messages_per_second_max,
             stale=self.periodic.stale_s(),
         )
 
@@ -225,9 +227,9 @@ class Pipeline:
             UnknownFieldRegistry(
                 number, UnknownMembers(settings).digest, names=settings.report_unknown
             ),
+            pauses=watch,
             connect=made.connect,
             key_version=lambda: made.rotation.key_version,
-            pauses=watch,
             migrations=len(migrations()),
             database_host=network_address(resolve_dsn(settings.sink.dsn)),
             every_s=settings.status.poll_s,
@@ -269,9 +271,9 @@ class Pipeline:
             metrics,
             settings.shutdown_grace_s,
         )
-
-
         return watch
+
+
 def _wanted_attributes(settings: Settings) -> tuple[str, ...]:
     """Return the names of the producer's message attributes to ask for."""
     wanted = tuple(settings.message_attributes)

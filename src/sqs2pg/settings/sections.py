@@ -57,6 +57,13 @@ class SourceSettings(Section, frozen=True):
             description="deliveries after which a message is tried alone; 0: maxReceiveCount - 1",
         ),
     ] = 0
+    messages_per_second_max: Annotated[
+        Annotated[float, Meta(ge=0.1, le=1_000_000)] | None,
+        Meta(
+            description="most messages received per second, evenly, redeliveries too; per worker "
+            "process: with --workers 4 the whole is four times as much; default: no limit"
+        ),
+    ] = None
     in_flight_messages_max: Annotated[int, Meta(ge=10, le=120_000)] = 20_000
     in_flight_bytes_max: Annotated[
         int,
@@ -431,13 +438,6 @@ class Settings(Section, frozen=True):
             description="how long `run` tries to start while database or queue is away",
         ),
     ] = 30.0
-    source: SourceSettings = SourceSettings()
-    envelope: EnvelopeSettings = EnvelopeSettings()
-    sink: SinkSettings = SinkSettings()
-    keys: KeysSettings = KeysSettings()
-    vault: VaultSettings = VaultSettings()
-    quarantine: QuarantineSettings = QuarantineSettings()
-    ledger: LedgerSettings = LedgerSettings()
     quarantine_share_max: Annotated[
         float,
         Meta(
@@ -455,6 +455,13 @@ class Settings(Section, frozen=True):
             description="quarantine_share_max is not applied to fewer messages than these",
         ),
     ] = 20
+    source: SourceSettings = SourceSettings()
+    envelope: EnvelopeSettings = EnvelopeSettings()
+    sink: SinkSettings = SinkSettings()
+    keys: KeysSettings = KeysSettings()
+    vault: VaultSettings = VaultSettings()
+    quarantine: QuarantineSettings = QuarantineSettings()
+    ledger: LedgerSettings = LedgerSettings()
     status: StatusSettings = StatusSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()

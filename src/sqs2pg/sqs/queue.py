@@ -95,14 +95,16 @@ class QueueSource:
         self,
         *,
         wait_s: int | None = None,
+        max_messages: int = BATCH_MAX,
         keep_polling: Callable[[int], bool] = lambda _count: False,
         on_messages: Callable[[list[Message], int], None] = lambda _messages, _count: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> tuple[list[Message], int]:
-        """Receive up to ten messages that are not held yet; wait for budget first.
+        """Receive up to `max_messages` messages that are not held yet; wait for budget first.
 
-        Returns the new messages, which are now held, and how many messages came in all. If one was
-        held already (its lease had run out), only its newer receipt handle is kept.
+        `max_messages`: 1 to 10. Returns the new messages, which are now held, and how many messages
+        came in all. If one was held already (its lease had run out), only its newer receipt handle
+        is kept.
 
         After each reply, as long as there is budget and `keep_polling(count)` is true, the new
         messages and the count go to `on_messages` instead, and the next poll is sent at once on
@@ -123,7 +125,7 @@ class QueueSource:
         def take(messages: list[Message]) -> bool:
             nonlocal began
             # The reservation of this poll serves the next one.
-            if not (keep_polling(len(messages)) and self._has_room()):
+            if not (self._has_room() and keep_polling(len(messages))):
                 return False
             on_messages(self._receive(messages, began), len(messages))
             began = time.monotonic()
@@ -133,7 +135,7 @@ class QueueSource:
             messages = await self._client.receive_while(
                 take,
                 self.queue_url,
-                max_messages=BATCH_MAX,
+                max_messages=max_messages,
                 wait_s=self._settings.wait_time_s if wait_s is None else wait_s,
                 visibility_timeout_s=self._settings.visibility_timeout_s,
                 message_attributes=self._message_attributes,
