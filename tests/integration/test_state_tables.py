@@ -294,6 +294,32 @@ ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES IN (2)""",
         assert await balanced(database, ready.sink_plan.id)
 
 
+async def test_keys_and_versions_are_those_that_the_table_rounds_them_to(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(
+        database,
+        "ALTER TABLE orders ADD at timestamptz(0), DROP CONSTRAINT orders_pkey,"
+        " ALTER total TYPE numeric(6, 1), ADD PRIMARY KEY (total)",
+    )
+    fields = [*FIELDS, {"source": "at", "column": "at", "type": "timestamptz"}]
+    sink = DELETES | {"key": ["total"], "newer": "at"}
+    async with pipeline(sink=sink, field=fields) as ready:
+        at = "2026-11-30T10:00:0{}Z".format
+        bodies = [
+            order("a", 1, total=1.04, at=at("0.4")),
+            order("b", 2, total=0.96, at=at("0.2")),  # the same key and version
+            order("c", 3, total=1.06, at=at("0.6")),
+        ]
+        assert (await write(ready, *bodies))[1] == RowChanges(inserted=2, superseded=1)
+        gone = order("c", 4, total=1.13, at=at("1.4"), op="delete")  # as old as the row
+        assert (await write(ready, gone))[1] == RowChanges(superseded=1)
+        bodies = [order("d", 5, total=1.0, at=at("0.49")), order("e", 6, total=1, at=at("0.5"))]
+        assert (await write(ready, *bodies))[1] == RowChanges(updated=1, superseded=1)
+        ids = "SELECT order_id, total::text FROM orders ORDER BY total"
+        assert rows(database, ids) == [("e", "1.0"), ("c", "1.1")]
+
+
 async def test_a_pseudonym_may_be_the_key_and_texts_keep_their_collation(
     pipeline: Assemble, database: str
 ) -> None:
@@ -447,7 +473,8 @@ async def test_an_older_version_does_not_bring_a_deleted_row_back(
             order("a", 6, "x"),
             delete("e", 1),
         ]
-        assert (await write(ready, *many))[1] == RowChanges(updated=1, superseded=4)
+        # A row that is deleted and comes again is inserted, as if it were in two batches.
+        assert (await write(ready, *many))[1] == RowChanges(inserted=1, deleted=1, superseded=3)
         assert (await write(ready, order("d", 1, "x")))[1] == RowChanges(superseded=1)
         assert rows(database, ALL) == [("a", 6, "x", None), ("b", 5, "new", None)]
         assert await balanced(database, ready.sink_plan.id)
@@ -457,6 +484,49 @@ async def test_an_older_version_does_not_bring_a_deleted_row_back(
             for (key,) in rows(database, "SELECT encode(key, 'escape') FROM sqs2pg.tombstone")
             if key in "abcde"
         ]
+
+
+@pytest.mark.parametrize("newer", ["version", ""])
+@pytest.mark.parametrize("one_batch", [True, False])
+async def test_what_comes_after_a_deletion_keeps_nothing_of_the_row(
+    pipeline: Assemble, database: str, newer: str, *, one_batch: bool
+) -> None:
+    """However the batches are cut: with `keep_if_null`, and in columns that no update changes."""
+    sink = DELETES | {"newer": newer, "keep_if_null": True, "update": ["version", "state"]}
+    async with pipeline(sink=sink, field=FIELDS) as ready:
+        stored = (order(id_, 1, "stored", total=1) for id_ in "abcg")
+        await write(ready, *stored)
+        later = [
+            delete("a", 2),
+            order("a", 3, total=7),
+            order("b", 2),
+            order("b", 3, "kept", total=9),
+            order("c", 2, "gone", total=2),
+            delete("c", 3),
+            delete("d", 5),
+            order("d", 6, total=6),
+            order("e", 1, "gone"),
+            delete("e", 2),
+            order("e", 3, "kept"),
+            order("e", 4),
+            order("f", 2),
+            order("g", 2, total=5),
+        ]
+        late = [delete("b", 1), order("d", 4, "late"), order("g", 2, "equal"), delete("g", 2)]
+        later += late if newer else []
+        for part in [later] if one_batch else [[one] for one in later]:
+            await write(ready, *part)
+        assert rows(database, ALL) == [
+            ("a", 3, None, "7"),
+            ("b", 3, "kept", "1"),
+            ("d", 6, None, "6"),
+            ("e", 4, "kept", None),
+            ("f", 2, None, None),
+            ("g", 2, "stored", "1"),
+        ]
+        tally = "SELECT sum(rows_inserted), sum(rows_deleted) FROM sqs2pg.tally"
+        assert rows(database, tally) in ([(8, 2)], [(9, 3)])
+        assert await balanced(database, ready.sink_plan.id)
 
 
 async def test_without_newer_a_tombstone_deletes_and_is_not_kept(

@@ -179,7 +179,7 @@ class ColumnPlan:
         known = self._known(set(values))
         if self._dated and None in known:
             stamps = [message.attributes.sent_timestamp // DAY_MS for message in messages]
-            days: dict[int, Cell] = {day: day_of(day * DAY_MS).isoformat() for day in set(stamps)}
+            days = {day: self.cell(day_of(day * DAY_MS).isoformat()) for day in set(stamps)}
             cells = [
                 days[day] if value is None else known[value]
                 for value, day in zip(values, stamps, strict=True)
@@ -323,7 +323,9 @@ def masked(field: Field, mask: Mask) -> Mask: ...
 def masked(field: Field, mask: Mask | None) -> Mask | None: ...
 def masked(field: Field, mask: Mask | None) -> Mask | None:
     """Return the mask, taking the value's text in the form that the field's type gives it."""
-    if mask is None or field.type == "text" or field.type not in MASKABLE:
+    # The other types are pseudonymized only in marks of keys (`key_marks.py`).
+    converted = field.type in MASKABLE or field.mask == "pseudonymize"
+    if mask is None or field.type == "text" or not converted:
         return mask
     convert = converter_of(field)
     return lambda value: mask(convert(value))

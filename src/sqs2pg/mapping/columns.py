@@ -36,6 +36,9 @@ class Column(msgspec.Struct, frozen=True):
     """GENERATED ALWAYS: a value must not be sent."""
     labels: tuple[str, ...] | None = None
     """Of an enum, or of an array's enum."""
+    scale: int | None = None
+    """Digits after the point that numeric(p, s), timestamp(p) and timestamptz(p) keep; below 0:
+    zeros before it."""
 
 
 def sql_type(field: Field) -> str:

@@ -36,6 +36,11 @@ COLUMN_TYPE = "m.type"
 COLUMN_LENGTH = """CASE WHEN m.typname IN ('varchar', 'bpchar') AND m.typmod > 4
             THEN m.typmod - 4 END"""
 """How many characters a column of OF_COLUMNS takes, or an element; NULL: it has no bound."""
+COLUMN_SCALE = """CASE
+    WHEN m.typname = 'numeric' AND m.typmod > 4
+        THEN (((m.typmod - 4) & 2047) # 1024) - 1024
+    WHEN m.typname IN ('timestamp', 'timestamptz') AND m.typmod >= 0 THEN m.typmod END"""
+"""How many digits after the point a column of OF_COLUMNS keeps; NULL: as many as there are."""
 COLUMN_NOT_NULL = "a.attnotnull OR m.not_null"
 """Whether a column of OF_COLUMNS, or a domain that it is of, refuses NULL."""
 
@@ -44,7 +49,8 @@ _COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH}, NOT ({COLUMN_NO
        a.attgenerated <> '' OR a.attidentity = 'a',
        CASE WHEN m.is_enum THEN ARRAY(
            SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
-           WHERE e.enumtypid = m.oid ORDER BY e.enumsortorder) END
+           WHERE e.enumtypid = m.oid ORDER BY e.enumsortorder) END,
+       {COLUMN_SCALE}
 {OF_COLUMNS} ORDER BY a.attnum"""
 
 _MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
@@ -97,8 +103,10 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
             hint=f"GRANT INSERT ON {table} TO the role of sink.dsn",
         )
     return {
-        name: Column(name, type_, length_max, nullable, filled, generated, labels and tuple(labels))
-        for name, type_, length_max, nullable, filled, generated, labels in rows
+        name: Column(
+            name, type_, length_max, nullable, filled, generated, labels and tuple(labels), scale
+        )
+        for name, type_, length_max, nullable, filled, generated, labels, scale in rows
     }
 
 

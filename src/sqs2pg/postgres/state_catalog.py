@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.postgres.catalog import readable
+from sqs2pg.mapping.key_marks import mark_form
+from sqs2pg.postgres.catalog import read_columns, readable
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.sqlstate import retryable
@@ -14,11 +15,15 @@ from sqs2pg.settings import Target
 from sqs2pg.settings.staged_fields import staged_fields
 
 # Without their lengths: the table itself checks them, and they may change while we run. `character`
-# and `bit` would mean a length of one then.
+# and `bit` would mean a length of one then. But keys and versions are compared as staged, so they
+# are rounded as the table rounds them.
 _TYPES = """SELECT a.attname,
+    CASE WHEN a.attname = ANY (%s)
+             AND t.typname IN ('numeric', 'timestamp', 'timestamptz', 'time', 'timetz')
+         THEN pg_catalog.format_type(a.atttypid, a.atttypmod) ELSE
     CASE t.typname WHEN 'bpchar' THEN 'bpchar' WHEN '_bpchar' THEN 'bpchar[]'
          WHEN 'bit' THEN 'bit varying' WHEN '_bit' THEN 'bit varying[]'
-         ELSE pg_catalog.format_type(a.atttypid, NULL) END
+         ELSE pg_catalog.format_type(a.atttypid, NULL) END END
     || CASE WHEN a.attcollation <> t.typcollation THEN
        (SELECT format(' COLLATE %%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation l
         JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation)
@@ -47,6 +52,12 @@ _UNIQUE = """SELECT EXISTS (
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
 
+# A nondeterministic collation takes different texts for one.
+_FOLDING = """SELECT a.attname, format('%%I.%%I', n.nspname, l.collname)
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = ANY (%s)
+AND NOT l.collisdeterministic ORDER BY 1"""
 _KNOWS_OLD = 180_000
 """The first server_version_num with RETURNING old."""
 
@@ -55,14 +66,14 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
     """Return how rows are merged into a target; None where it takes every row.
 
     `name` is the table's in the books. The table is there, and the mapping fits it. Raises
-    SettingsError `target_key` where its key has no unique index, TransientFault where the database
-    does not describe it.
+    SettingsError `target_key` where its key has no unique index, or may not be remembered when its
+    row is deleted; TransientFault where the database does not describe it.
     """
     write = target.write
     if not write.keeps_state:
         return None
     table = quote_table(target.table)
-    types = await read_types(session, table)
+    types = await read_types(session, table, [*write.key, write.newer])
     with retryable(f"the indexes of {table} cannot be read"):
         [(unique, partitioned, partitioned_by, version, counts, triggers)] = await session.execute(
             _UNIQUE, [sorted(write.key), table]
@@ -76,6 +87,8 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
         )
     if not unique:
         raise _not_unique(target, partitioned=partitioned, partitioned_by=partitioned_by)
+    if write.delete_when:
+        await _check_marks(session, target, table)
     columns = tuple(field.column for field in target.fields)
     return Merge(
         table,
@@ -92,13 +105,35 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
     )
 
 
-async def read_types(session: Session, table: str) -> dict[str, str]:
+async def _check_marks(session: Session, target: Target, table: str) -> None:
+    """Refuse a key of which equal values have several spellings: a deleted row is known by one."""
+    columns = await read_columns(session, table)
+    kept = {field.column: field for field in target.fields if field.column in target.write.key}
+    for name, field in kept.items():
+        mark_form(field, columns[name], target.table)
+    with readable(table):
+        texts = [name for name, field in kept.items() if field.mask == "keep"]
+        found = await session.execute(_FOLDING, [table, texts])
+    for name, collation in found:
+        raise SettingsError(
+            f"key column {name!r} of table {target.table} has the collation {collation}, by which "
+            "different texts are equal: with delete_when a key has one spelling",
+            code="target_key",
+            table=target.table,
+            column=name,
+            hint=f"ALTER TABLE {table} ALTER COLUMN {quote_identifier(name)} TYPE text COLLATE "
+            '"C", or another collation that is deterministic',
+        )
+
+
+async def read_types(session: Session, table: str, compared: Sequence[str] = ()) -> dict[str, str]:
     """Return the SQL types that a target's rows are staged in, by column.
 
-    `table` is quoted for SQL. Raises TransientFault where the database does not describe it.
+    `table` is quoted for SQL; values of the columns `compared` are rounded as in the table. Raises
+    TransientFault where the database does not describe it.
     """
     with readable(table):
-        return dict(await session.execute(_TYPES, [table]))
+        return dict(await session.execute(_TYPES, [list(compared), table]))
 
 
 def _deletes(target: Target, types: Mapping[str, str], name: str) -> Deletes | None:

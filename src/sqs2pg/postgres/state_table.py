@@ -32,7 +32,13 @@ class Deletes(msgspec.Struct, frozen=True):
     @property
     def mark(self) -> str:
         """SQL: the mark of a line's key, without the prefixes of its parts."""
-        return " || ".join(f"decode(right({quote_identifier(m)}, 32), 'hex')" for m in self.marks)
+        return self.mark_of("")
+
+    def mark_of(self, row: str) -> str:
+        """Return the same of the line of an alias."""
+        before = f"{row}." if row else ""
+        names = [f"{before}{quote_identifier(mark)}" for mark in self.marks]
+        return "(" + " || ".join(f"decode(right({name}, 32), 'hex')" for name in names) + ")"
 
 
 class Merge(Staging, frozen=True):
@@ -99,6 +105,7 @@ class Merge(Staging, frozen=True):
         if not self.update:
             return self._ignore()
         several = f"\nseveral AS ({self._several()})," if self.keep_if_null else ""
+        newest = f"newest AS ({self._newest()}),"
         names, key = column_list(self.columns), column_list(self.key)
         before = (
             "" if self.knows_old else f"\nbefore AS MATERIALIZED (SELECT {self._booked()} AS n),"
@@ -106,9 +113,10 @@ class Merge(Staging, frozen=True):
         first = f"old.{quote_identifier(self.key[0])} IS NULL" if self.knows_old else "true"
         held, left_out = self._held(), self._left_out()
         source = "newest" if self.deletes is None else "live"
-        kept = f"\n    WHERE NOT n.{quote_identifier(self.deletes.flag)}" if self.deletes else ""
+        # The count makes the rows go before others come: a key that does both is inserted anew.
+        kept = "\n    WHERE (SELECT count(*) FROM deleted) >= 0" if self.deletes else ""
         deleted = "(SELECT count(*) FROM deleted)" if self.deletes else "0"
-        merge = f"""WITH newest AS ({self._newest()}),{several}{self._deleting()}{before}
+        merge = f"""WITH {newest}{several}{self._deleting()}{before}
 written AS (
     INSERT INTO {self.table} AS t ({names})
     SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
@@ -120,29 +128,30 @@ SELECT {self._inserted()}, count(*), {deleted}{left_out} FROM written"""
         return merge if self.deletes is None else self._guarded(merge, self.deletes)
 
     def _newest(self) -> str:
+        """Return the query of the newest line of each key; of equal versions it is the first."""
         key = column_list(self.key)
         order = self._newest_first("") if self.update else LINE
         return f"SELECT DISTINCT ON ({key}) * FROM {self.stage} ORDER BY {key}, {order}"
 
     def count_swallowed(self) -> str:
         """Return the query how many staged keys have no row after `apply`, and should have one."""
-        same = " AND ".join(f"t.{name} = n.{name}" for name in map(quote_identifier, self.key))
-        source, kept = self._newest(), ""
+        same, source = self._same("n", "t"), self._newest()
         if self.deletes is not None:
-            kept = f"NOT n.{quote_identifier(self.deletes.flag)} AND "
             source = f"WITH newest AS ({source}) {self._live(self.deletes)}"
         return f"""SELECT count(*) FROM ({source}) n
-WHERE {kept}NOT EXISTS (SELECT FROM {self.table} t WHERE {same})"""
+WHERE NOT EXISTS (SELECT FROM {self.table} t WHERE {same})"""
 
     # -- delete_when ------------------------------------------------------------------------
 
     def _deleting(self) -> str:
-        """Return the queries that delete rows, and remember which versions of them were deleted."""
+        """Return the queries of what deletes rows, and of the lines that are newer than that.
+
+        A key may have lines that delete, and newer ones: its row goes, and a new one comes.
+        """
         gone = self.deletes
         if gone is None:
             return ""
-        flag = quote_identifier(gone.flag)
-        same = " AND ".join(f"t.{name} = n.{name}" for name in map(quote_identifier, self.key))
+        key, same = column_list(self.key), self._same("n", "t")
         noted = ""
         if self.newer:
             version, target = quote_identifier(self.newer), quote_literal(gone.target)
@@ -150,24 +159,49 @@ WHERE {kept}NOT EXISTS (SELECT FROM {self.table} t WHERE {same})"""
             noted = f"""
 noted AS (
     INSERT INTO sqs2pg.tombstone AS b (target, key, version)
-    SELECT {target}, {gone.mark}, to_jsonb({version}) FROM live
-    WHERE {flag} AND {version} IS NOT NULL ORDER BY 2
+    SELECT {target}, {gone.mark}, to_jsonb({version}) FROM ended
+    WHERE {version} IS NOT NULL ORDER BY 2
     ON CONFLICT (target, key) DO UPDATE SET version = excluded.version, deleted_at = now()
 ),"""
         return f"""
-live AS MATERIALIZED ({self._live(gone)}),
-deleted AS (
-    DELETE FROM {self.table} t USING live n WHERE n.{flag} AND {same} RETURNING 1
-),{noted}"""
+ended AS MATERIALIZED (
+    SELECT DISTINCT ON ({key}) n.* FROM {self._first_lines()} n
+    WHERE n.{quote_identifier(gone.flag)}{self._after_tombstone(gone, "n")}
+    ORDER BY {key}, {self._newest_first("n.")}
+),
+deleted AS MATERIALIZED (
+    DELETE FROM {self.table} t USING ended n WHERE {same} RETURNING 1
+),{noted}
+live AS MATERIALIZED ({self._live(gone)}),"""
 
     def _live(self, gone: Deletes) -> str:
         """Return the query of the newest lines that are newer than any deletion of their key."""
+        flag = quote_identifier(gone.flag)
+        return f"SELECT n.* FROM newest n WHERE NOT n.{flag}{self._after_tombstone(gone, 'n')}"
+
+    def _first_lines(self) -> str:
+        """Return the lines; of equal versions of a key the first, since others change nothing."""
         if not self.newer:
-            return "SELECT * FROM newest"
+            return self.stage
+        names = f"{column_list(self.key)}, {quote_identifier(self.newer)}"
+        lines = f"SELECT DISTINCT ON ({names}) * FROM {self.stage} ORDER BY {names}, {LINE}"
+        return f"({lines})"
+
+    def _after_tombstone(self, gone: Deletes, row: str) -> str:
+        """Return the condition that a line is newer than the tombstone of its key, if there is one.
+
+        It begins with AND; empty where nothing is remembered.
+        """
+        if not self.newer:
+            return ""
         version, target = quote_identifier(self.newer), quote_literal(gone.target)
-        return f"""SELECT n.* FROM newest n
-    LEFT JOIN sqs2pg.tombstone b ON b.target = {target} AND b.key = {gone.mark}
-    WHERE b.key IS NULL OR n.{version} > (b.version #>> '{{}}')::{gone.version_type}"""
+        return f""" AND NOT EXISTS (
+        SELECT FROM sqs2pg.tombstone b WHERE b.target = {target} AND b.key = {gone.mark_of(row)}
+        AND ({row}.{version} > (b.version #>> '{{}}')::{gone.version_type}) IS NOT TRUE)"""
+
+    def _same(self, one: str, other: str) -> str:
+        """Return the condition that two rows have one key."""
+        return " AND ".join(f"{other}.{k} = {one}.{k}" for k in map(quote_identifier, self.key))
 
     def _guarded(self, merge: str, gone: Deletes) -> str:
         """Return a merge during which, and until COMMIT, nobody else merges the same keys.
@@ -300,13 +334,19 @@ held AS (
 
         `row` is the newest of them; `only` is a condition on the others, as `s`.
         """
-        same = " AND ".join(f"s.{key} = {row}.{key}" for key in map(quote_identifier, self.key))
+        same, key = self._same(row, "s"), self._same("s", "e")
         if self.newer:
             version = quote_identifier(self.newer)
-            key = " AND ".join(f"e.{key} = s.{key}" for key in map(quote_identifier, self.key))
             only += (
                 f" AND NOT EXISTS (SELECT FROM {self.stage} e WHERE {key}"
                 f" AND e.{version} IS NOT DISTINCT FROM s.{version} AND e.{LINE} < s.{LINE})"
+            )
+        if self.deletes is not None:
+            later = self._is_newer("s", "e") if self.newer else f"s.{LINE} > e.{LINE}"
+            only += (
+                f" AND NOT s.{quote_identifier(self.deletes.flag)}"
+                f"{self._after_tombstone(self.deletes, 's')}"
+                f" AND NOT EXISTS (SELECT FROM ended e WHERE {key} AND {later} IS NOT TRUE)"
             )
         found = (
             f"SELECT s.{name} FROM {self.stage} s WHERE {same} AND s.{name} IS NOT NULL{only}"

@@ -20,10 +20,9 @@ from sqs2pg.mapping.columns import Column, column_for
 from sqs2pg.mapping.compile import MessageMapping, compile_mapping
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.encoder import Encoder
+from sqs2pg.mapping.key_marks import mark_operators
 from sqs2pg.mapping.ledger_key import EventKeys
-from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.operator import Operator
-from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
 from sqs2pg.pipeline.archive_batches import AHEAD, BATCHES_AT_ONCE
@@ -69,15 +68,12 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         """
         settings = self.settings
         vault = ValueSealer(keyring, subject_key) if settings.vault.enabled else None
-        masks = [
-            [*of_fields, *_staged_masks(target, subject_key)]
-            for target, of_fields in zip(settings.targets, masks_of(settings, keyring), strict=True)
-        ]
+        masks = masks_of(settings, keyring)
         plan = Plan(
-            encoder=self._encoder(masks, self.columns),
+            encoder=self._encoder(masks, self.columns, subject_key),
             payloads=payloads_of(settings),
             objects=self.objects,
-            refresh=lambda session: self._refresh(session, masks),
+            refresh=lambda session: self._refresh(session, masks, subject_key),
             columns=self.columns,
             seal=sealer(keyring, subject_reader_of(settings, subject_key)),
             fifo=self.fifo,
@@ -96,12 +92,15 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         )
         return Compiled(keyring, plan, sink_plan, vault)
 
-    def _encoder(self, masks: list[list[Operator | None]], columns: Columns) -> Encoder:
-        targets = zip(self.settings.targets, columns, strict=True)
+    def _encoder(
+        self, masks: list[list[Operator | None]], columns: Columns, reference_key: bytes
+    ) -> Encoder:
+        targets = list(zip(self.settings.targets, columns, strict=True))
+        marks = [mark_operators(*target, reference_key) for target in targets]
         return compile_encoder(
             with_staged_fields(self.settings),
             [_with_staged(target, its_columns) for target, its_columns in targets],
-            masks,
+            [[*of_fields, *of_key] for of_fields, of_key in zip(masks, marks, strict=True)],
             extension(),
             keying="lines" if self.archive else "undated" if self.fifo else "dated",
             dedupe=self.dedupe,
@@ -109,7 +108,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         )
 
     async def _refresh(
-        self, session: Session, masks: list[list[Operator | None]]
+        self, session: Session, masks: list[list[Operator | None]], reference_key: bytes
     ) -> tuple[Encoder, Columns, tuple[TargetTable, ...]]:
         """Compile the encoder against the tables as they are now.
 
@@ -119,7 +118,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         settings = self.settings
         try:
             targets, columns = await target_tables(session, settings, narrowed=True)
-            encoder = self._encoder(masks, columns)
+            encoder = self._encoder(masks, columns, reference_key)
         except SettingsError as error:
             raise TransientFault(
                 error.what,
@@ -185,24 +184,6 @@ def _with_staged(target: Target, columns: Sequence[Column]) -> list[Column]:
             for column in columns
         ),
         *map(column_for, staged),
-    ]
-
-
-def _staged_masks(target: Target, reference_key: bytes) -> list[Operator | None]:
-    """Return the operators of the staged columns.
-
-    A deleted key is remembered by an HMAC under the key that never rotates, so that an older
-    version is recognised after any rotation.
-    """
-    return [
-        None
-        if field.mask == "keep"
-        else pseudonymize(
-            0,
-            hkdf_sha256(reference_key, f"sqs2pg/1/tombstone/{field.column}".encode()),
-            CANONICAL[field.mask_kind],
-        )
-        for field in staged_fields(target)
     ]
 
 

@@ -8,12 +8,13 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.mask.registry import properties
 from sqs2pg.settings import source_paths
 from sqs2pg.settings.fields import SYSTEM, Field
-from sqs2pg.settings.mask_rules import MASKABLE
 from sqs2pg.settings.routes import Target
 from sqs2pg.settings.sections import Settings
 from sqs2pg.settings.write_modes import APPEND
 
 _OF_UPSERT = ("newer", "update", "keep_if_null", "delete_when")
+_NOT_ONE_FORM = ("jsonb", "interval")
+"""Types whose equal values have different texts, in PostgreSQL, too."""
 _NUMBERS = {
     "SentTimestamp": 'type = "bigint", or "timestamptz" with format = "epoch_ms"',
     "ApproximateFirstReceiveTimestamp": 'type = "bigint", or "timestamptz" with '
@@ -147,24 +148,25 @@ def _check_newer(place: str, target: Target) -> None:
 
 
 def _check_deletes(place: str, target: Target) -> None:
-    if target.write.keep_if_null:
-        raise SettingsError(
-            f"{place} has both keep_if_null and delete_when",
-            code="write_mode",
-            hint="use one of them: a row that is deleted and comes back has nothing to keep",
-        )
     when = target.write.delete_when
     if when and when.field:
         source_paths.compile_sources([when.field])
     for column in target.write.key:
         field = _mapped(f"{place}.key", column, target)
-        if field.type not in MASKABLE or field.over_length == "truncate":
+        if field.type in _NOT_ONE_FORM or field.type.endswith("[]"):
             raise SettingsError(
-                f"{place}.delete_when: the key column {column!r} may have several spellings, and a "
-                "deleted row is remembered by one",
+                f"{place}.delete_when: the key column {column!r} has type = {field.type!r}, of "
+                "which equal values have several spellings, and a deleted row is remembered by one",
                 code="write_mode",
-                hint="with delete_when a key has the types "
-                f"{', '.join(MASKABLE)}, without over_length",
+                hint="with delete_when a key is of text, uuid, numbers, dates, timestamps, "
+                "booleans or addresses",
+            )
+        if field.over_length == "truncate":
+            raise SettingsError(
+                f'{place}.delete_when: the key column {column!r} has over_length = "truncate": '
+                "different keys may become one, and a deleted row is remembered by the whole",
+                code="write_mode",
+                hint="remove over_length, or let the column be longer",
             )
 
 
