@@ -2,7 +2,7 @@
 #   docker build -t sqs2pg . && docker run --rm sqs2pg --help
 # For both platforms, as a release does it (the same commit gives the same bytes):
 #   docker buildx build --platform linux/amd64,linux/arm64 --provenance=mode=max --sbom=true \
-#     --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --pretty=%ct)" \
+#     --build-arg REVISION="$(git rev-parse HEAD)" --build-arg VERSION=X.Y.Z --build-arg SOURCE_DATE_EPOCH="$(git log -1 --pretty=%ct)" \
 #     --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:… .
 # It runs with a read-only root filesystem, without capabilities and as any user. As PID 1 it handles
 # SIGTERM itself: it stops receiving, finishes or releases what is in hand, and exits 0.
@@ -34,9 +34,10 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 
 FROM ${PYTHON_IMAGE}
 ARG REVISION=unknown
+ARG VERSION=unreleased
 LABEL org.opencontainers.image.title="sqs2pg" \
       org.opencontainers.image.description="Reads JSON events from SQS, masks the sensitive fields, writes rows to PostgreSQL, exactly once" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie" \
       org.opencontainers.image.licenses="Apache-2.0" \

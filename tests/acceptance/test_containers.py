@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -264,9 +265,38 @@ def test_the_dockerignore_admits_exactly_what_is_copied() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_label_is_our_version() -> None:
+def test_the_version_stands_in_the_package_alone() -> None:
+    """A release gives the image and the chart the tag's version, which must be the package's."""
     [labels] = instructions("LABEL")
-    assert f'org.opencontainers.image.version="{sqs2pg.__version__}"' in labels
+    assert 'org.opencontainers.image.version="${VERSION}"' in labels
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["tool"]["hatch"]["version"] == {"path": "src/sqs2pg/__init__.py"}
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    assert "VERSION=${{ steps.meta.outputs.version }}" in release
+    assert '--version "${TAG#v}" --app-version "${TAG#v}"' in release
+
+
+def test_a_checkouts_chart_names_the_image_of_its_version() -> None:
+    chart = yaml.safe_load((ROOT / "deploy" / "helm" / "sqs2pg" / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (sqs2pg.__version__,) * 2
+
+
+def test_workflows_pin_each_action_by_commit() -> None:
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    uses = [
+        line.partition("uses: ")[2]
+        for file in files
+        for line in file.read_text().splitlines()
+        if "uses: " in line
+    ]
+    assert len(uses) > 20
+    pinned = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+")
+    assert [one for one in uses if not pinned.fullmatch(one)] == []
+    versions: dict[str, set[str]] = {}
+    for one in uses:
+        versions.setdefault(one.partition("@")[0], set()).add(one)
+    assert [name for name, found in versions.items() if len(found) > 1] == []
 
 
 def test_compose_pins_the_emulator_that_the_tests_run_against() -> None:
