@@ -43,7 +43,7 @@ $(BROWSER): requirements/browser.txt $(READY)
 	@touch $@
 
 test: $(READY) $(COMPILER) ## run the unit, contract, integration, acceptance and short fault tests
-	@$(BIN)/pytest -n 3 --dist worksteal -m "not system" $(TEST_ARGS)
+	@$(BIN)/pytest -n 3 --dist worksteal -m "not system and not image" $(TEST_ARGS)
 
 # What a mapping means and what becomes of a message: the same whichever executor a process has.
 EXECUTOR_SUITES := tests/unit/mapping tests/unit/pipeline tests/properties/test_decode.py \
@@ -58,6 +58,11 @@ test-python: $(READY) $(COMPILER) ## run the suites of mapping, pipeline, delive
 test-system: $(READY) $(COMPILER) $(BROWSER) ## run the tests that need system packages (PostgreSQL 15, PgBouncer, Chromium, promtool); root installs them
 	@tests/system/install.sh deploy/apt/test-system.txt
 	@$(BIN)/pytest -n 2 --dist loadfile -m system $(TEST_ARGS)
+
+# Minutes, and root: Debian by debootstrap as the base, our Dockerfile by buildah, and containers of it.
+test-image: $(READY) $(COMPILER) ## build the image and run it on a read-only root against real servers; needs root and Debian
+	@tests/system/install.sh deploy/apt/test-image.txt
+	@$(BIN)/pytest tests/image $(TEST_ARGS)
 
 test-unit: $(READY) ## run the tests without I/O, in seconds
 	@$(BIN)/pytest tests/unit $(TEST_ARGS)
@@ -144,4 +149,4 @@ lock: ## resolve the dependencies again and write requirements/*.txt
 clean: ## remove everything the targets made
 	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links test-ray test test-system test-unit lint lock clean
+.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links test-ray test test-image test-system test-unit lint lock clean
