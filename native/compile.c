@@ -119,6 +119,8 @@ static int slots_of(const struct plan *plan, const struct target *target, enum s
         return target->group < 0 ? 0 : plan->group[target->group].slots;
     case FROM_LAYER:
         return plan->layer_slots;
+    case FROM_CONDITION:
+        return target->deletes.slot < plan->slots;
     default:
         return 1; /* nowhere */
     }
@@ -226,13 +228,15 @@ static int add_column(struct plan *plan, PyObject *given, void *to)
 static int add_target(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
 {
     struct target *target = &plan->target[plan->targets];
-    PyObject *wanted, *columns;
+    PyObject *wanted, *deleting, *columns;
     int mode;
-    struct condition *when = &target->when;
-    if (!PyArg_ParseTuple(given, "iiiiO!O!", &mode, &target->group, &when->slot, &when->exists,
-                          &PyTuple_Type, &wanted, &PyTuple_Type, &columns))
+    struct condition *when = &target->when, *deletes = &target->deletes;
+    if (!PyArg_ParseTuple(given, "iiiiO!iiO!O!", &mode, &target->group, &when->slot, &when->exists,
+                          &PyTuple_Type, &wanted, &deletes->slot, &deletes->exists, &PyTuple_Type,
+                          &deleting, &PyTuple_Type, &columns))
         return -1;
     if (!is_within(mode, 0, MODE_COUNT) || !is_within(target->group, -1, plan->groups) ||
+        !is_within(deletes->slot, 0, plan->slots + 1) ||
         !is_within(when->slot, 0, mode == CONDITIONAL ? plan->slots : 1) ||
         !is_within(PyTuple_GET_SIZE(columns), 1, COLUMNS_MAX + 1))
         return refuse();
@@ -244,7 +248,8 @@ static int add_target(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
         return -1;
     }
     plan->otherwise |= mode == OTHERWISE;
-    if (add_all(plan, wanted, WANTED_MAX, add_wanted, when) < 0)
+    if (add_all(plan, wanted, WANTED_MAX, add_wanted, when) < 0 ||
+        add_all(plan, deleting, WANTED_MAX, add_wanted, deletes) < 0)
         return -1;
     return add_all(plan, columns, COLUMNS_MAX, add_column, target);
 }

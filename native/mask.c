@@ -147,6 +147,10 @@ static int canonical(enum kind kind, const struct value *value, struct form *for
         return phone_form(value, form);
     case KIND_UUID:
         return uuid_form(value, form);
+    case KIND_EXACT:
+        form->at = (const uint8_t *)value->at;
+        form->len = value->len;
+        return 1;
     default:
         return 0;
     }

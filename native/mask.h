@@ -10,7 +10,15 @@
 #include "sha256.h"
 #include "text.h"
 
-enum kind { KIND_TEXT, KIND_IP, KIND_EMAIL, KIND_PHONE, KIND_UUID, KIND_COUNT };
+enum kind {
+    KIND_TEXT,
+    KIND_IP,
+    KIND_EMAIL,
+    KIND_PHONE,
+    KIND_UUID,
+    KIND_EXACT, /* the value as it is: of a mark */
+    KIND_COUNT
+};
 
 enum operator {
     MASK_NONE,

@@ -134,7 +134,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 21) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 22) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

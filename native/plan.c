@@ -184,6 +184,44 @@ static int write_converted(const struct column *column, const struct value *give
     return write_value(column, conversion->form, &value, out);
 }
 
+/* Whether a value is one of those that a route wants: 1, 0, or -1 where it is left to Python. */
+static int is_wanted(const struct condition *when, const struct value *value)
+{
+    if (value->is == NUMBER && !json_is_whole(value->at, value->len))
+        return -1; /* 1.0 is 1 */
+    for (int i = 0; i < when->wanted; i++) {
+        const struct wanted *wanted = &when->wanteds[i];
+        if (wanted->is != value->is)
+            continue;
+        if (value->is == TRUE || value->is == FALSE ||
+            (wanted->len == value->len && memcmp(wanted->at, value->at, value->len) == 0))
+            return 1;
+    }
+    return 0;
+}
+
+/* Whether a condition holds for the document: 1, 0, or -1 where it is left to Python. */
+static int holds(const struct run *run, const struct condition *when)
+{
+    const struct value *value = &run->work->document[when->slot];
+    int exists = value->is != ABSENT && value->is != NUL;
+    if (when->exists >= 0 && when->exists != exists)
+        return 0;
+    if (when->wanted == 0)
+        return 1;
+    return exists ? is_wanted(when, value) : 0;
+}
+
+/* Whether the document's records delete rows. What a condition asks of an object or an array is
+ * left to Python. */
+static int write_condition(const struct run *run, const struct condition *when, struct text *out)
+{
+    if (run->work->document[when->slot].is == CONTAINER)
+        return 0;
+    int found = holds(run, when);
+    return found >= 0 && (found ? text_append(out, "true", 4) : text_append(out, "false", 5));
+}
+
 static int write_cell(struct run *run, const struct column *column, const struct value *given,
                       size_t index, struct text *out)
 {
@@ -253,7 +291,7 @@ static int write_line(struct run *run, int number, const struct value *element, 
     struct text *out = &run->work->lines[number];
     size_t text_max = run->work->text_max;
     const struct value *sources[SOURCE_COUNT] = {NULL, run->work->document, element,
-                                                 run->work->layer};
+                                                 run->work->layer, NULL};
     if (run->plan->subject >= 0 && !keep_subject(run))
         return 0;
     for (int i = 0; i < target->columns; i++) {
@@ -261,41 +299,15 @@ static int write_line(struct run *run, int number, const struct value *element, 
         const struct value *value = find_value(column, sources);
         const char *after = i + 1 < target->columns ? "\t" : "\n";
         size_t before = out->len;
-        if (!write_cell(run, column, value, index, out) ||
-            (column->recover && !keep_original(run, value, out->at + before, out->len - before)) ||
+        if (column->source == FROM_CONDITION ? !write_condition(run, &target->deletes, out)
+                                             : !write_cell(run, column, value, index, out))
+            return 0;
+        if ((column->recover && !keep_original(run, value, out->at + before, out->len - before)) ||
             !text_append(out, after, 1))
             return 0;
     }
     run->work->count[number]++;
     return text_max == 0 || out->len - run->before[number] <= text_max;
-}
-
-/* Whether a value is one of those that a route wants: 1, 0, or -1 where it is left to Python. */
-static int is_wanted(const struct condition *when, const struct value *value)
-{
-    if (value->is == NUMBER && !json_is_whole(value->at, value->len))
-        return -1; /* 1.0 is 1 */
-    for (int i = 0; i < when->wanted; i++) {
-        const struct wanted *wanted = &when->wanteds[i];
-        if (wanted->is != value->is)
-            continue;
-        if (value->is == TRUE || value->is == FALSE ||
-            (wanted->len == value->len && memcmp(wanted->at, value->at, value->len) == 0))
-            return 1;
-    }
-    return 0;
-}
-
-/* Whether a condition holds for the document: 1, 0, or -1 where it is left to Python. */
-static int holds(const struct run *run, const struct condition *when)
-{
-    const struct value *value = &run->work->document[when->slot];
-    int exists = value->is != ABSENT && value->is != NUL;
-    if (when->exists >= 0 && when->exists != exists)
-        return 0;
-    if (when->wanted == 0)
-        return 1;
-    return exists ? is_wanted(when, value) : 0;
 }
 
 /* Whether a filter takes the document: 1, 0, or -1 where it is left to Python. */

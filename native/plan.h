@@ -62,7 +62,14 @@ struct group {
     int slots;
 };
 
-enum source { FROM_NOWHERE, FROM_DOCUMENT, FROM_ELEMENT, FROM_LAYER, SOURCE_COUNT };
+enum source {
+    FROM_NOWHERE,
+    FROM_DOCUMENT,
+    FROM_ELEMENT,
+    FROM_LAYER,
+    FROM_CONDITION, /* whether the record deletes */
+    SOURCE_COUNT
+};
 
 /* What a missing value becomes. */
 enum missing {
@@ -129,6 +136,7 @@ struct target {
     enum mode mode;
     int group; /* -1: one record for each document */
     struct condition when;
+    struct condition deletes; /* of a target with a column from it */
     int columns;
     struct column *column;
 };

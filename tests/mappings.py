@@ -30,6 +30,7 @@ from sqs2pg.settings import (
 )
 from sqs2pg.settings.mask_rules import MASKABLE, MASKABLE_ARRAYS
 from sqs2pg.settings.routes import Route
+from sqs2pg.settings.staged_fields import with_staged_fields
 
 SENT_MS = 1_795_384_388_351
 _NAMES = ("a", "b", "c", "id", "kind", "naïve", "x y")
@@ -155,6 +156,8 @@ class MadeUp:
             explode = draw.choice(_EXPLODED) if draw.random() < 0.4 else ""
             fields = self._fields(explode)
             self.settings = Settings(field=fields, explode=explode, route=self._filters(), **common)
+        if draw.random() < 0.25:
+            self.settings = self._deleting(self.settings)
         self.columns = [
             [self._column(field) for field in target.fields] for target in self.settings.targets
         ]
@@ -178,6 +181,27 @@ class MadeUp:
         if self._draw.random() < 0.85:
             return ()
         return tuple(Route(drop=True, when=self._when()) for _ in range(self._draw.randint(1, 2)))
+
+    def _deleting(self, made: Settings) -> Settings:
+        """Return the settings with `delete_when` where a target has a column that may be a key."""
+        target = self._draw.choice(made.targets)
+        keys = [
+            field.column
+            for field in target.fields
+            if field.type in MASKABLE and field.over_length != "truncate"
+        ]
+        when = self._when()
+        if not keys or not (when.equals is not None or when.any_of or when.exists is not None):
+            return made
+        write = {"mode": "upsert", "key": (keys[0],), "delete_when": when}
+        if not target.route:
+            sink = msgspec.structs.replace(made.sink, **write)
+            return with_staged_fields(msgspec.structs.replace(made, sink=sink))
+        routes = tuple(
+            msgspec.structs.replace(route, **write) if route.table == target.table else route
+            for route in made.route
+        )
+        return with_staged_fields(msgspec.structs.replace(made, route=routes))
 
     def _fields(self, explode: str) -> tuple[Field, ...]:
         draw = self._draw
@@ -292,6 +316,8 @@ class MadeUp:
 
     def _column(self, field: Field) -> Column:
         draw = self._draw
+        if field.column.startswith("sqs2pg_"):  # it is staged
+            return column_for(field)
         plain = column_for(field).type
         name = plain
         array = ARRAY if plain.startswith(ARRAY) else ""
@@ -396,11 +422,11 @@ class MadeUp:
                 self._set(
                     document, source_paths.parse(target.explode.removesuffix("[]")), [], keep=True
                 )
-            if target.when is not None and draw.random() < 0.9:
-                wanted = [*target.when.any_of, target.when.equals, "x", 7]
-                self._set(
-                    document, source_paths.parse(target.when.field), draw.choice(wanted), keep=True
-                )
+            for when in (target.when, target.write.delete_when):
+                if when is not None and draw.random() < 0.9:
+                    wanted = [*when.any_of, when.equals, "x", 7]
+                    steps = source_paths.parse(when.field)
+                    self._set(document, steps, draw.choice(wanted), keep=True)
         for one in self.settings.filters:
             if draw.random() < 0.5:
                 wanted = [*one.when.any_of, one.when.equals, "x", 7]

@@ -20,6 +20,7 @@ from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.encoder import NONE_UNREAD, Encoded, Encoder
 from sqs2pg.mapping.fast_path import compile_fast_path
 from sqs2pg.mapping.json_slices import DEPTH_MAX
+from sqs2pg.mapping.key_marks import mark_operators
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.line_units import LineUnits
 from sqs2pg.mapping.native_encoder import KEYINGS, FastPath, Packed, rows_of
@@ -29,6 +30,7 @@ from sqs2pg.mask.pseudonymize import pseudonymize
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.message import Message, Row, SystemAttributes
 from sqs2pg.settings import Settings
+from sqs2pg.settings.staged_fields import staged_fields
 from tests.logins import TARGET, whole_login
 
 SENT_MS = 1_795_384_388_351
@@ -72,6 +74,11 @@ class Both:
         self, settings: Settings = BY_DEFAULT, columns: Sequence[Sequence[Column]] = (TARGET,)
     ) -> None:
         masks = masks_of(settings)
+        for target, its_columns, its_masks in zip(settings.targets, columns, masks, strict=True):
+            if target.write.delete_when:
+                count = len(staged_fields(target))
+                plain = msgspec.structs.replace(target, fields=target.fields[:-count])
+                its_masks[-count:] = mark_operators(plain, its_columns[:-count], KEY)
         events = EventKeys(KEY, 7) if settings.ledger.dedupe_key else None
         self._given, self._events = (settings, columns, masks), events
         self.slow = compile_mapping(settings, columns, masks)

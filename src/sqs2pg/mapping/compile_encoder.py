@@ -12,7 +12,8 @@ from sqs2pg.mapping.compile import compile_mapping
 from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.encoder import Encoder
-from sqs2pg.mapping.fast_path import compile_fast_path, node_paths
+from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.fast_path_tree import node_paths
 from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
 from sqs2pg.mapping.object_batch import ObjectEncoder

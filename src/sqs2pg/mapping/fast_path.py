@@ -18,6 +18,12 @@ from sqs2pg.mapping.column_cells import missing_cell
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.fast_path_conditions import (
+    compile_condition,
+    compile_mode,
+    says_deletion,
+    without_deletion,
+)
 from sqs2pg.mapping.fast_path_conversions import compile_conversion
 from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
@@ -31,7 +37,6 @@ from sqs2pg.settings import (
     Field,
     Settings,
     Target,
-    When,
     is_of_message,
     required_sources,
 )
@@ -39,7 +44,7 @@ from sqs2pg.settings.expression_rules import syntaxes
 from sqs2pg.settings.mask_rules import MASKABLE
 
 # The enumerations of native/plan.h and native/mask.h.
-_NOWHERE, _DOCUMENT, _ELEMENT, _LAYER = range(4)
+_NOWHERE, _DOCUMENT, _ELEMENT, _LAYER, _CONDITION = range(5)
 _PYTHONS, _CELL, _DAY, _SENT_DAY, _SENT_TIME, _SENT_MS, _MESSAGE_ID, _RECORD_INDEX = range(8)
 _TYPES = {
     name: number
@@ -69,12 +74,12 @@ _OPERATORS = {
         ("", "keep", "pseudonymize", "sha256", "redact", "nullify", "truncate_ip", "partial")
     )
 }
-_KINDS = {name: number for number, name in enumerate(("text", "ip", "email", "phone", "uuid"))}
+_KINDS = {
+    name: number for number, name in enumerate(("text", "ip", "email", "phone", "uuid", "exact"))
+}
 _RECORDS = {"one": 0, "array": 1, "lines": 2, "auto": 3}
-_ALWAYS, _CONDITIONAL, _OTHERWISE = range(3)
-_STRING, _NUMBER, _TRUE, _FALSE = 2, 3, 4, 5
 _NO_USE, _TEXT, _SLICE, _SNS_TYPE, _ATTRIBUTES = range(5)
-_TARGETS_MAX, _COLUMNS_MAX, _WANTED_MAX, _LAYERS_MAX, _PREFIX_MAX = 8, 128, 32, 4, 8
+_TARGETS_MAX, _COLUMNS_MAX, _LAYERS_MAX, _PREFIX_MAX = 8, 128, 4, 8
 _ATTRIBUTES_MAX, _FILTERS_MAX = 16, 8
 
 _LAYERS: dict[str, dict[str, int]] = {
@@ -87,6 +92,11 @@ _LAYERS: dict[str, dict[str, int]] = {
     ),
 }
 """The names that an envelope must have (`envelope/formats.py`), and what each is for."""
+_FLAG = (
+    *(_CONDITION, 0, False, _TYPES["boolean"], 0, 0, _PYTHONS, b"", -1),
+    *(_OPERATORS[""], 0, b"", b"", ()),
+)
+"""The column that says whether a record deletes."""
 _SILENT = frozenset({"base64", "gzip", "zstd", "content_encoding"})
 """Layers that say nothing of the message inside."""
 _SAID = {
@@ -176,8 +186,10 @@ def _compile(
     if any(map(is_of_message, (s for field in settings.fields for s in field.sources))):
         raise NotFastError
     targets = settings.targets
-    if syntaxes(targets, settings.filters) or len(settings.filters) > _FILTERS_MAX:
+    if syntaxes(map(without_deletion, targets), settings.filters):
         raise NotFastError  # the C code evaluates no expression
+    if len(settings.filters) > _FILTERS_MAX:
+        raise NotFastError
     event = settings.ledger.dedupe_key
     if event and (dedupe is None or settings.envelope.records != "one"):
         raise NotFastError
@@ -196,10 +208,12 @@ def _compile(
         its_columns = tuple(map(places.column, target.fields, columns[number], masks[number]))
         compiled.append(
             (
-                _mode(target.when, routed=settings.routed),
+                compile_mode(target.when, routed=settings.routed),
                 tree.groups_of[number],
                 tree.conditions[number],
-                *_condition(target.when),
+                *compile_condition(target.when),
+                tree.deletes[number],
+                *compile_condition(target.write.delete_when),
                 its_columns,
             )
         )
@@ -219,7 +233,7 @@ def _compile(
         () if dedupe is None else (tree.event, dedupe.secret, dedupe.prefix),
         tree.dropped,
         tuple(
-            (slot, *_condition(one.when))
+            (slot, *compile_condition(one.when))
             for slot, one in zip(tree.filters, settings.filters, strict=True)
         ),
         _recovery(settings, tree),
@@ -238,38 +252,6 @@ def _recovery(settings: Settings, tree: Tree) -> tuple[Any, ...]:
         raise NotFastError
     _, subject = tree.slot(0, settings.vault.subject)
     return subject, tuple(place for place, field in enumerate(target.fields) if field.recover)
-
-
-def node_paths(settings: Settings) -> list[str]:
-    """Return the path of each node of a mapping's fast path. Raises NotFastError."""
-    event = settings.ledger.dedupe_key
-    return Tree(settings.targets, event, settings.dropped, settings.filters).paths()
-
-
-def _mode(when: When | None, *, routed: bool) -> int:
-    if when is not None:
-        return _CONDITIONAL
-    return _OTHERWISE if routed else _ALWAYS
-
-
-def _condition(when: When | None) -> tuple[int, tuple[tuple[int, bytes], ...]]:
-    """Return whether a route's field must exist (-1: not asked), and the values it may have."""
-    if when is None:
-        return -1, ()
-    wanted = [*when.any_of, *([] if when.equals is None else [when.equals])]
-    if len(wanted) > _WANTED_MAX:
-        raise NotFastError
-    return -1 if when.exists is None else int(when.exists), tuple(map(_wanted, wanted))
-
-
-def _wanted(value: str | float | bool) -> tuple[int, bytes]:
-    if isinstance(value, bool):
-        return (_TRUE if value else _FALSE), b""
-    if isinstance(value, str):
-        return _STRING, value.encode()
-    if isinstance(value, int):
-        return _NUMBER, str(value).encode()
-    raise NotFastError
 
 
 def _said_by_layers(settings: Settings) -> dict[str, int]:
@@ -334,6 +316,7 @@ class _Places:
     ) -> None:
         """`number`: the target's index. `said`: slots of attributes; `own`: the message's own."""
         self._own = own
+        self._target_of = target
         self._tree = tree
         self._target = number
         self._said = said
@@ -341,6 +324,8 @@ class _Places:
 
     def column(self, field: Field, column: Column, mask: Operator | Mask | None) -> tuple[Any, ...]:
         """Return one column as the extension takes it. Raises NotFastError."""
+        if says_deletion(field, self._target_of):
+            return _FLAG
         if field.type not in _TYPES or column.labels is not None:
             raise NotFastError
         whole_number = INTEGER_RANGES.get(column.type)
@@ -424,13 +409,11 @@ def _mask(field: Field, mask: Operator | Mask | None) -> tuple[int, int, bytes, 
         return _OPERATORS[""], 0, b"", b""
     if not isinstance(mask, Operator) or mask.name not in _OPERATORS:
         raise NotFastError
-    if field.mask_kind not in _KINDS:
-        raise NotFastError
     constant = mask.name in ("redact", "nullify") and field.kind == "text"
-    if field.type not in MASKABLE and not constant:
+    if field.mask_kind not in _KINDS or not (constant or field.type in MASKABLE):
         raise NotFastError  # a mask takes such a value as it is, not in the type's form
     token = mask.token
-    prefix, key = (token.prefix.encode(), token.key) if token else (b"", b"")
-    if len(prefix) > _PREFIX_MAX or (mask.name == "pseudonymize" and token is None):
+    prefix, key, kind = (token.prefix.encode(), token.key, token.form) if token else (b"", b"", "")
+    if len(prefix) > _PREFIX_MAX or kind is None or (mask.name == "pseudonymize" and not token):
         raise NotFastError
-    return _OPERATORS[mask.name], _KINDS[field.kind], prefix, bytes(key)
+    return _OPERATORS[mask.name], _KINDS[kind or field.kind], prefix, bytes(key)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sqs2pg.mapping.conversions import json_kind
-from sqs2pg.settings import Filter, Target, When, source_paths
+from sqs2pg.settings import Filter, Settings, Target, When, source_paths
 from sqs2pg.settings.source_paths import EACH, SourcePath, Step
 
 # As in native/plan.h.
@@ -97,6 +97,11 @@ class Tree:
         self._slots = [self._read_sources(target) for target in targets]
         self.conditions = [self._condition(target.when) if target.when else 0 for target in targets]
         """For each target the slot of the field in its `when`, 0 without one."""
+        self.deletes = [
+            self._condition(when) if (when := target.write.delete_when) and when.field else 0
+            for target in targets
+        ]
+        """For each target the slot of the field in its `delete_when`, 0 without one."""
         self.filters = [self._condition(one.when) for one in filters]
         """For each filter the slot of the field in its `when`."""
         self.event = -1
@@ -241,6 +246,12 @@ class Tree:
             or any(node.group >= 0 and node.children for node in nodes)
         ):
             raise NotFastError
+
+
+def node_paths(settings: Settings) -> list[str]:
+    """Return the path of each node of a mapping's fast path. Raises NotFastError."""
+    event = settings.ledger.dedupe_key
+    return Tree(settings.targets, event, settings.dropped, settings.filters).paths()
 
 
 def _below(path: str, step: Step) -> str:

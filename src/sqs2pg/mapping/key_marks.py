@@ -12,7 +12,8 @@ refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 
@@ -77,7 +78,13 @@ def mark_operator(
     pairs = zip(target.fields, columns, strict=True)
     field, column = next(pair for pair in pairs if pair[0].column == name)
     secret = hkdf_sha256(reference_key, f"sqs2pg/1/tombstone/{MARK}{number}".encode())
-    return pseudonymize(0, secret, mark_form(field, column, target.table))
+    form = mark_form(field, column, target.table)
+    operator = pseudonymize(0, secret, form)
+    assert operator.token is not None
+    native = "" if form is CANONICAL.get(field.mask_kind) else _NATIVE.get(form)
+    if form is _whole and field.type == "text":
+        native = None  # 007 is 7
+    return replace(operator, token=replace(operator.token, form=native))
 
 
 def mark_form(field: Field, column: Column, table: str) -> Canonical:
@@ -116,7 +123,7 @@ def _form(field: Field, column: Column) -> Form | None:
     if type_ == "uuid":
         return packed_uuid if of in ("uuid", "text") else None
     if type_ in INTEGER_RANGES:
-        return (lambda text: str(int(text)).encode()) if of in (*_INTEGERS, "text") else None
+        return _whole if of in (*_INTEGERS, "text") else None
     if of in _NUMBERS and type_ == "numeric":
         return lambda text: _number(text, column.scale)
     if of in _NUMBERS and type_ == "float8":
@@ -134,6 +141,10 @@ def _text(text: str) -> bytes:
     except UnicodeEncodeError:
         pass
     raise PermanentFault("bad_unicode", stage=Stage.MASK)
+
+
+def _whole(text: str) -> bytes:
+    return str(int(text)).encode()
 
 
 def _number(text: str, scale: int | None) -> bytes:
@@ -165,3 +176,7 @@ def _address(text: str) -> bytes:
     if ":" in address and len(packed) == 4:  # PostgreSQL takes them for two addresses
         packed = bytes(10) + b"\xff\xff" + packed
     return packed + bytes([int(bits) if bits else 8 * len(packed)])
+
+
+_NATIVE: Mapping[Form, str] = {_text: "exact", _whole: "exact", packed_uuid: "uuid"}
+"""The forms that the extension makes, too: those of the other types are left to Python."""

@@ -69,6 +69,9 @@ class Token:
 
     prefix: str
     key: bytes = dataclasses.field(repr=False)
+    form: str | None = ""
+    """The kind whose canonical form the HMAC is of, or "exact": the value's own UTF-8. "": that of
+    the field; None: no other code makes it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

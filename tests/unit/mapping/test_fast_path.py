@@ -110,7 +110,7 @@ COLUMN = (1, 0, False, 0, 0, 0, 1, b"", -1, 0, 0, b"", b"", ())
 PLAN: dict[str, Any] = {
     "nodes": ((b"", -1, -1, 3, 1, 1, -1, False), (b"a", -1, 0, 0, 0, 0, -1, False)),
     "groups": (),
-    "targets": ((0, -1, 0, -1, (), (COLUMN,)),),
+    "targets": ((0, -1, 0, -1, (), 0, -1, (), (COLUMN,)),),
     "layers": (),
     "forbid_unknown": False,
     "drop_unmatched": False,
@@ -163,12 +163,14 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"targets": (changed_at(ONE_TARGET, (0, 1), (2, 1)),)},
         {"targets": (changed_at(ONE_TARGET, (4, ((2, b"x"),) * 33)),)},
         {"targets": (changed_at(ONE_TARGET, (4, ((6, b"x"),))),)},
-        {"targets": (changed_at(ONE_TARGET, (5, ())),)},
-        {"targets": (changed_at(ONE_TARGET, (5, (COLUMN,) * 129)),)},
+        {"targets": (changed_at(ONE_TARGET, (5, 2)),)},
+        {"targets": (changed_at(ONE_TARGET, (7, ((2, b"x"),) * 33)),)},
+        {"targets": (changed_at(ONE_TARGET, (8, ())),)},
+        {"targets": (changed_at(ONE_TARGET, (8, (COLUMN,) * 129)),)},
         *(
-            {"targets": (changed_at(ONE_TARGET, (5, (changed_at(COLUMN, change),))),)}
+            {"targets": (changed_at(ONE_TARGET, (8, (changed_at(COLUMN, change),))),)}
             for change in (
-                (0, 4), (0, 2), (0, 3), (1, 1), (1, -1), (3, 12), (6, 8), (9, 8), (10, 5),
+                (0, 5), (0, 2), (0, 3), (1, 1), (1, -1), (3, 12), (6, 8), (9, 8), (10, 6),
                 (11, b"x" * 9), (12, b"x" * 65),
                 (13, (16, 0, (), False, (), 0, b"")), (13, (0, 4, (), False, (), 0, b"")),
                 (13, (0, 0, (), False, (), 4, b"")), (13, (0, 0, ((1, 1),), False, (), 0, b"")),
