@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+import psycopg
 import pytest
 
 from sqs2pg.mapping.native_encoder import NativeEncoder
@@ -151,3 +152,30 @@ async def test_values_of_a_person_whom_another_process_gave_a_key_first_open_too
         assert await process(ready, again) == [Outcome.WRITTEN] * 2
     assert rows(database, COUNTS) == [(3, 10, 7)]
     assert assert_every_value_opens(settings(**ON), database) == 10
+
+
+async def test_a_search_for_a_token_reads_few_of_many_values(
+    pipeline: Assemble, database: str
+) -> None:
+    """What is vacuumed by the index's filters, and what is not yet one by one."""
+    async with pipeline(**ON) as ready:
+        await process(
+            ready, [message(f"u{n}", f"198.51.100.{n % 200}", f"d{n}") for n in range(3_000)]
+        )
+        rows(database, "VACUUM ANALYZE pii.value")
+        await process(ready, [message("late", "192.0.2.99", "late")])
+        for person in ("u7", "late"):
+            token = (
+                "SELECT v.token FROM pii.value v JOIN user_logins u ON u.masked_device_id = v.token"
+                f" WHERE u.user_id = '{person}'"
+            )
+            [(found,)] = rows(database, token)
+            search = (
+                "SELECT count(*) FROM pii.value"
+                f" WHERE token = '{found}' AND token_hash = hashtextextended('{found}', 0)"
+            )
+            # Of so few pages a scan would be quicker.
+            with psycopg.connect(database, options="-c enable_seqscan=off") as by_index:
+                assert by_index.execute(search.encode()).fetchall() == [(1,)]
+                plan = by_index.execute(f"EXPLAIN (COSTS OFF) {search}".encode()).fetchall()
+            assert "Bitmap Index Scan on value_token" in "\n".join(line for (line,) in plan)
