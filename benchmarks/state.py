@@ -56,10 +56,11 @@ class Way:
     """psql writes the lines, and not the pipeline."""
 
 
-KEY = '\nkey = ["user_id"]'
+KEPT = '\nkey = ["user_id"]'
+"""With a key a digest of the rows is kept."""
+KEY = f"{KEPT}\ndigest = false"
 NEWER = f'{KEY}\nnewer = "sent_at"'
 DELETES = '\ndelete_when = { field = "locale", equals = "RU" }'
-DIGEST = "\ndigest = true"
 SENT = '[[field]]\ncolumn = "sent_at"\ntype = "bigint"\ndefault = "sent_time"\n'
 INDEX = "ALTER TABLE state SET (fillfactor = 80); CREATE UNIQUE INDEX ON state (user_id)"
 RULE = "CREATE RULE adds_nothing AS ON INSERT TO state DO ALSO NOTHING"
@@ -75,8 +76,8 @@ WAYS = (
     Way("ignore", f'mode = "ignore"{KEY}', INDEX),
     Way("psql_ignore", LOG, INDEX, psql=True),
     Way("deletes", f'mode = "upsert"{NEWER}{DELETES}', INDEX),
-    Way("append_digest", f"{LOG}{KEY}{DIGEST}"),
-    Way("upsert_20_digest", f'mode = "upsert"{NEWER}{DIGEST}', INDEX),
+    Way("append_digest", f"{LOG}{KEPT}"),
+    Way("upsert_20_digest", f'mode = "upsert"{KEPT}\nnewer = "sent_at"', INDEX),
 )
 _TWINS = {"upsert_20": "psql_20", "upsert_100": "psql_100", "ignore": "psql_ignore"}
 

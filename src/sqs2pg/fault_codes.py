@@ -458,7 +458,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "mixed_types": ("Two fields read one value as different types.", _SETTING),
         "no_digest": (
             "`verify --deep`, and no digest of a table is kept.",
-            "Set `key` and `digest = true` beside the table; migrate.",
+            "Set `key` beside the table, without `digest = false`; migrate.",
         ),
         "no_entry": ("The quarantine has no such entry.", "See `sqs2pg quarantine list`."),
         "no_examples": ("The settings have no `[[example]]`.", "Write one."),
@@ -506,7 +506,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "target_column": ("A column is missing or does not fit its field.", _DOCTOR),
         "target_digest": (
             "No digest can be kept of this kind of table.",
-            "Remove `digest = true` beside it; of a log, its `key`.",
+            "Remove `digest = true` beside it, or migrate as its owner.",
         ),
         "target_key": (
             "The key of a state table has no unique index, or lacks a partition column.",

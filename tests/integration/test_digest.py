@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from sqs2pg.cli.doctor.check_target import check_targets
+from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.quarantine import replay_selected
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.message import Message, Outcome
@@ -26,7 +28,8 @@ from tests.integration.test_vault_rotation import forget, rekey
 from tests.integration.vault_support import ON, login_of, message, rotate
 
 MakeSettings = Callable[..., Settings]
-KEPT = UPSERT | {"digest": True}
+KEPT = UPSERT
+OFF = UPSERT | {"digest": False}
 LOGINS: dict[str, Any] = {"key": ["user_id", "masked_ip", "masked_device_id"]}
 TRIGGERS = "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^sqs2pg_digest_'"
 CHANGES = "SELECT count(*) FROM sqs2pg.digest_change"
@@ -112,7 +115,7 @@ async def test_a_log_with_a_key_and_a_mode_that_changes(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:
     rows(database, "INSERT INTO orders VALUES ('old', 1)")
-    log = {"table": "orders", "key": ["order_id"], "digest": True}
+    log = {"table": "orders", "key": ["order_id"]}
     async with pipeline(sink=log, field=FIELDS) as ready:
         await write(ready, order("a", 1), order("b", 1))
         assert await agrees(settings(sink=log, field=FIELDS))
@@ -128,14 +131,14 @@ async def test_a_log_with_a_key_and_a_mode_that_changes(
 
 
 @pytest.mark.usefixtures("orders")
-async def test_it_is_kept_where_the_settings_say_so_only(
+async def test_it_is_kept_unless_the_settings_switch_it_off(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:
-    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+    async with pipeline(sink=OFF, field=FIELDS) as ready:
         await write(ready, order("a", 1))
         assert rows(database, TRIGGERS) == rows(database, CHANGES) == [(0,)]
         with pytest.raises(SettingsError) as refused:
-            await deep(settings(sink=UPSERT, field=FIELDS))
+            await deep(settings(sink=OFF, field=FIELDS))
         assert refused.value.code == "no_digest"
     async with pipeline(sink=KEPT, field=FIELDS) as ready:
         await write(ready, order("a", 2))
@@ -146,8 +149,12 @@ async def test_it_is_kept_where_the_settings_say_so_only(
         rows(database, "SELECT sqs2pg.compact_tally()")
         assert rows(database, CHANGES) == [(2,)]
         assert await agrees(settings(sink=KEPT, field=FIELDS))
-    async with pipeline(sink=UPSERT, field=FIELDS):
+    async with pipeline(sink=OFF, field=FIELDS):
         assert rows(database, TRIGGERS) == rows(database, CHANGES) == [(0,)]
+    log = {"table": "orders", "key": ["order_id"], "digest": False}
+    chosen = settings(name="log", sink=log, field=FIELDS)
+    async with opened(chosen) as session:
+        assert not [line for line in await migrate(session, chosen) if "digest" in line]
     with pytest.raises(SettingsError) as refused:
         settings(sink={"table": "orders", "digest": True}, field=FIELDS)
     assert refused.value.code == "write_mode"
@@ -160,7 +167,7 @@ async def test_every_pipeline_of_the_table_and_replays_are_followed(
     chosen = settings(name="one", sink=KEPT, field=FIELDS)
     async with (
         pipeline(name="one", sink=KEPT, field=FIELDS) as one,
-        pipeline(name="two", sink=UPSERT, field=FIELDS) as two,
+        pipeline(name="two", sink=OFF, field=FIELDS) as two,
     ):
         rows(database, "ALTER TABLE orders ADD CONSTRAINT small CHECK (total < 10)")
         await write(one, order("a", 1), order("b", 1, total=11))
@@ -176,7 +183,7 @@ async def test_it_begins_between_two_batches(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:
     chosen = settings(sink=KEPT, field=FIELDS)
-    async with pipeline(sink=UPSERT, field=FIELDS) as ready:
+    async with pipeline(sink=OFF, field=FIELDS) as ready:
         with psycopg.connect(database) as batch:
             batch.execute("INSERT INTO orders VALUES ('open', 1)")
             batch.execute(
@@ -314,10 +321,64 @@ async def test_what_no_digest_can_be_kept_of_is_refused(
             else ""
         ),
     )
+    asked = settings(sink=LOGINS | {"digest": True}, name="another")
+    async with opened(asked) as session:
+        with pytest.raises(SettingsError) as refused:
+            await migrate(session, asked)
+    if "VIEW" not in table:
+        return  # rows cannot be written to it
+    assert refused.value.code == "target_digest"
+    assert why in refused.value.what
     chosen = settings(sink=LOGINS, name="another")
     async with opened(chosen) as session:
-        with pytest.raises(SettingsError) as refused:
-            await migrate(session, chosen)
-    if "VIEW" in table:
-        assert refused.value.code == "target_digest"
-        assert why in refused.value.what
+        for _ in range(2):
+            [told] = [line for line in await migrate(session, chosen) if "digest" in line]
+            assert told.startswith("look: ")
+            assert why in told
+        context = Context()
+        context._settings, context._session = chosen, session  # noqa: SLF001
+        [found] = [one for one in await check_targets(context) if one.name.endswith(" digest")]
+        assert (found.status, why in found.detail) == ("ok", True)
+
+
+@pytest.mark.usefixtures("orders")
+async def test_a_login_that_may_make_no_triggers_keeps_none(
+    settings: MakeSettings, database: str
+) -> None:
+    """It owns the schema, and the table is another role's."""
+    rows(
+        database,
+        "DROP SCHEMA sqs2pg CASCADE; DROP SCHEMA pii CASCADE; CREATE ROLE theirs_of_orders;"
+        "ALTER TABLE orders OWNER TO theirs_of_orders",
+    )
+    rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON orders"
+    with login_of(database) as dsn:
+        name = psycopg.conninfo.conninfo_to_dict(dsn)["user"]
+        rows(database, f"{rights} TO {name}")
+        rows(
+            database,
+            f"DO 'BEGIN EXECUTE format(''GRANT CREATE ON DATABASE %I TO {name}'',"
+            " current_database()); END'",
+        )
+        try:
+            chosen = settings(sink=UPSERT | {"dsn": dsn}, field=FIELDS)
+            async with opened(chosen) as session:
+                [told] = [line for line in await migrate(session, chosen) if "digest" in line]
+                assert "look: " in told
+                assert "belongs to theirs_of_orders" in told
+                asked = settings(sink=UPSERT | {"dsn": dsn, "digest": True}, field=FIELDS)
+                with pytest.raises(SettingsError, match="no triggers") as refused:
+                    await migrate(session, asked)
+                assert refused.value.code == "target_digest"
+                rows(database, f"GRANT TRIGGER ON orders TO {name}")
+                assert "keeps a digest of orders by order_id, version" in await migrate(
+                    session, chosen
+                )
+            async with Pipeline(chosen) as ready:
+                await write(ready, order("a", 1))
+            assert await agrees(chosen)
+        finally:
+            rows(
+                database,
+                f"DROP OWNED BY {name} CASCADE; DROP TABLE orders;DROP ROLE theirs_of_orders",
+            )

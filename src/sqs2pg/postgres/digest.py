@@ -4,7 +4,8 @@
 transaction, which `sqs2pg.batch` marks: batches, replays, erasures, rekeys and retention do so. A
 statement of others changes nothing, and shows in `verify --deep`.
 
-Costs nothing where no digest is kept: then the target has no trigger of ours.
+One is kept where the target's key is named and the login of `migrate` may make the triggers. It
+costs nothing where none is: then the target has no trigger of ours.
 """
 
 from __future__ import annotations
@@ -18,13 +19,24 @@ STOP = "SELECT sqs2pg.stop_digest(%s)"
 _EXTEND = """SELECT sqs2pg.watch_all(d.target) FROM sqs2pg.digest d
 WHERE pg_catalog.to_regclass(d.target) IS NOT NULL"""
 # A trigger with the rows of a statement cannot be made on such tables, nor above such partitions.
-_HINDRANCE = """SELECT CASE WHEN c.relkind NOT IN ('r', 'p') THEN 'it is no plain table'
+_NO_TABLE = """SELECT CASE WHEN c.relkind NOT IN ('r', 'p') THEN 'it is no plain table'
     ELSE 'its partition ' || p.oid::regclass || ' is on another server' END
 FROM pg_catalog.pg_class c LEFT JOIN (
     SELECT f.oid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t
     JOIN pg_catalog.pg_class f ON f.oid = t.relid AND f.relkind = 'f') p ON true
 WHERE c.oid = pg_catalog.to_regclass(%s)
-AND (c.relkind NOT IN ('r', 'p') OR p.oid IS NOT NULL) LIMIT 1"""
+AND (c.relkind NOT IN ('r', 'p') OR p.oid IS NOT NULL)"""
+_NO_RIGHT = """SELECT 'this login may make no triggers on ' || c.oid::regclass
+    || ', which belongs to ' || pg_catalog.pg_get_userbyid(c.relowner)
+FROM (SELECT pg_catalog.to_regclass(%s)::oid AS oid UNION
+      SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t) tables
+JOIN pg_catalog.pg_class c ON c.oid = tables.oid
+WHERE c.relkind IN ('r', 'p') AND NOT has_table_privilege(c.oid, 'TRIGGER') AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_trigger g
+    WHERE g.tgrelid = c.oid AND g.tgname = 'sqs2pg_digest_update')"""
+START_WHERE_POSSIBLE = f"""{START}
+WHERE NOT EXISTS ({_NO_TABLE}) AND NOT EXISTS ({_NO_RIGHT})"""
+"""As START; its parameters, and then the target's name four times."""
 _TRIGGERED = """SELECT EXISTS (
     SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
@@ -47,20 +59,36 @@ async def record_digest(
     """Keep a digest of a target, or none, as the settings say; return what was done.
 
     `resolved` is the target's name in the books. `anew`: read the rows even where a digest is kept.
-    Part of the caller's transaction. Raises SettingsError where none can be kept, psycopg.Error.
+    Part of the caller's transaction. Raises SettingsError where the settings ask for one by name
+    and none can be kept, psycopg.Error.
     """
-    if not target.write.digest:
+    write = target.write
+    no_table = await hindrance(session, resolved) if write.keeps_digest else ""
+    if not write.keeps_digest or no_table:
         [(stopped,)] = await session.execute(STOP, [resolved])
-        return [f"keeps no digest of {target.table} any more"] if stopped else []
-    for (why,) in await session.execute(_HINDRANCE, [resolved, resolved]):
-        raise SettingsError(
-            f"no digest of {target.table} can be kept: {why}",
-            code="target_digest",
-            hint=f"remove digest = true from {target.route or 'sink'}; of a log, its key",
-        )
+        if not write.keeps_digest:
+            return [f"keeps no digest of {target.table} any more"] if stopped else []
+    rights = await session.execute(_NO_RIGHT, [resolved, resolved])
+    if why := no_table or next((why for (why,) in rights), ""):
+        if write.digest:
+            raise SettingsError(
+                f"no digest of {target.table} can be kept: {why}",
+                code="target_digest",
+                hint=f"remove digest = true from {target.route or 'sink'}"
+                + ("" if no_table else ", or migrate as a role that has TRIGGER on the table"),
+            )
+        return [f"look: keeps no digest of {target.table} for verify --deep: {why}"]
     columns = digest_columns(target)
     [(read,)] = await session.execute(START, [resolved, columns, anew])
     return [f"keeps a digest of {target.table} by {', '.join(columns)}"] if read else []
+
+
+async def hindrance(session: Session, table: str) -> str:
+    """Return why no digest can be kept of such a table, whoever asks; empty where one can.
+
+    `table` is quoted for SQL. Raises psycopg.Error.
+    """
+    return next((why for (why,) in await session.execute(_NO_TABLE, [table, table])), "")
 
 
 def digest_columns(target: Target) -> list[str]:

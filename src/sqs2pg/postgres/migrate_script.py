@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from sqs2pg.mapping.subject import subject_column
 from sqs2pg.postgres import migrate as work
 from sqs2pg.postgres import target_modes
-from sqs2pg.postgres.digest import START, STOP, digest_columns
+from sqs2pg.postgres.digest import START, START_WHERE_POSSIBLE, STOP, digest_columns
 from sqs2pg.postgres.identifiers import quote_literal, quote_table
 from sqs2pg.postgres.migrations import Migration, migrations
 from sqs2pg.postgres.target_grants import target_grants, temporary_grant
@@ -108,10 +108,13 @@ def _registration(
     if change_mode:
         yield _filled(target_modes.COUNT_ANEW, [resolved] * 3, table)
         yield _filled(target_modes.RECORD, [mode, name, resolved])
-    if target.write.digest:
+    if target.write.keeps_digest:
         columns = ", ".join(map(quote_literal, digest_columns(target)))
-        anew = str(change_mode).lower()
-        yield _filled(START, [resolved, f"ARRAY[{columns}]", anew])
+        values = [resolved, f"ARRAY[{columns}]", str(change_mode).lower()]
+        if target.write.digest:
+            yield _filled(START, values)
+        else:
+            yield _filled(START_WHERE_POSSIBLE, [*values, *[resolved] * 4])
     else:
         yield _filled(STOP, [resolved])
     column = subject_column(target.fields, settings.vault.subject)

@@ -51,14 +51,14 @@ class WriteMode(Section, frozen=True):
             "that comes later does not bring it back"
         ),
     ] = None
-
     digest: Annotated[
-        bool,
+        bool | None,
         Meta(
             description="keep a digest of the rows by `key` and `newer`, for `verify --deep`; each "
-            "batch then also reads what it has written; a log whose `key` is named always has one"
+            "batch then also reads what it has written. Default: where `key` is set and `migrate` "
+            "may make triggers on the table"
         ),
-    ] = False
+    ] = None
 
     @property
     def keeps_state(self) -> bool:
@@ -66,8 +66,9 @@ class WriteMode(Section, frozen=True):
         return self.mode != "append"
 
     @property
-    def _digested(self) -> bool:
-        return self.digest or (bool(self.key) and not self.keeps_state)
+    def keeps_digest(self) -> bool:
+        """Whether a digest of the rows is to be kept, if the table allows it."""
+        return bool(self.key) if self.digest is None else self.digest
 
     @property
     def write(self) -> WriteMode:
@@ -79,7 +80,7 @@ class WriteMode(Section, frozen=True):
             update=self.update,
             keep_if_null=self.keep_if_null,
             delete_when=self.delete_when,
-            digest=self._digested,
+            digest=self.digest,
         )
 
 

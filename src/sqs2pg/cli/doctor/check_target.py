@@ -15,7 +15,7 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.field_types import FIELD_TYPES, TEXT_TYPES
 from sqs2pg.postgres.catalog import NO_TABLE_HINT, NO_TABLES, TAKES_ROWS, read_columns
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.digest import keeps_digest
+from sqs2pg.postgres.digest import hindrance, keeps_digest
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.others_rows import ACCEPT, makes_differences, not_seen
 from sqs2pg.postgres.sqlstate import explained
@@ -145,15 +145,23 @@ async def _rules(
 
 async def _digest(name: str, session: Session, table: str, target: Target) -> list[Finding]:
     """Warn where the settings ask for a digest, and the table has not its triggers."""
+    write = target.write
     with explained():
         kept = await keeps_digest(session, table)
-    if kept == target.write.digest:
+        why_not = await hindrance(session, table) if write.keeps_digest and not kept else ""
+    if kept == write.keeps_digest:
         return []
+    if why_not and write.digest is None:
+        return [ok(f"{name} digest", f"{why_not}: no digest of its rows is kept for verify --deep")]
     if kept:
         why = "a digest of its rows is kept, and the settings do not ask for it"
     else:
-        why = "no digest of its rows is kept yet: verify --deep does not compare them"
-    return [warn(f"{name} digest", why, "run `sqs2pg migrate` with these settings, as the owner")]
+        why = why_not or "no digest of its rows is kept yet"
+        why += ": verify --deep does not compare them"
+    remedy = "run `sqs2pg migrate` with these settings, as the owner"
+    if not kept:
+        remedy += " or a role that has TRIGGER on the table; or set digest = false"
+    return [warn(f"{name} digest", why, remedy)]
 
 
 async def _owner(name: str, session: Session, table: str) -> list[Finding]:
