@@ -115,13 +115,17 @@ class TransientFault(Sqs2pgError):
 class PermanentFault(Sqs2pgError):
     """One message can never become a row: quarantine it with `code`.
 
-    `detail` names a field, a column, a constraint or a record's index, never a value.
+    `detail` names a field, a column, a constraint or a record's index, never a value. `table`: the
+    one that the message's rows are for, where only the fault tells.
     """
 
-    def __init__(self, code: str, detail: str = "", *, stage: Stage = Stage.DECODE) -> None:
+    def __init__(
+        self, code: str, detail: str = "", *, stage: Stage = Stage.DECODE, table: str = ""
+    ) -> None:
         super().__init__(f"{code} {detail}".rstrip(), code=code)
         self.detail = detail
         self.stage = stage
+        self.table = table
 
 
 def unforeseen(error: BaseException) -> tuple[str, str]:

@@ -322,6 +322,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "Connect the function to the queue.",
         ),
         "not_held": ("Nothing is held on the person.", "Give the id as messages have it."),
+        "not_in_ledger": (
+            "The ledger lacks the entry of a quarantined message.",
+            "Run `sqs2pg verify`.",
+        ),
         "not_sealed": (
             "The vault holds no value for this token or person.",
             "See `vault.enabled` and `recover`.",
@@ -363,6 +367,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "status_token": ("The status address requires its token.", "Set `SQS2PG_STATUS__TOKEN`."),
         "status_unknown": ("The status page belongs to another version.", "Use the same version."),
         "status_unreachable": ("Nothing answers at the status address.", _ARGUMENT),
+        "still_bad": (
+            "The mended body of `quarantine amend` cannot become a row either.",
+            "Mend what the error names; the entry stays as it was.",
+        ),
         "stopped": ("The demo was stopped before its queue was empty.", "Run it again."),
         "table_of_another": (
             "A superuser would work on a table of another role.",
@@ -393,6 +401,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "bad_map": ("A value of `map` or `otherwise` cannot be written to the column.", _SETTING),
         "bad_path": ("The source is not a path to a value.", _SETTING),
         "bench_privilege": ("The login may not create a scratch database.", "Grant CREATEDB."),
+        "body_unreadable": ("The mended body is no text, or cannot be read.", _ARGUMENT),
         "breaks_joins": (
             "A rotation would break joins.",
             "Recover the fields, or use `--break-joins`.",
@@ -402,6 +411,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "development_key": ("The development key is for loopback only.", _NEW_KEY),
         "domain_mixed": ("Two fields share a domain and would not join.", _SETTING),
         "dropped_and_mapped": ("A field is dropped and mapped.", _SETTING),
+        "entry_closed": ("The quarantine entry was replayed already.", "None: it is written."),
         "envelope_attribute": ("A layer adds no such attribute.", _SETTING),
         "expression_and_source": ("A field has a source and an expression.", _SETTING),
         "expression_domain": ("A masked expression has no domain.", _SETTING),
@@ -410,6 +420,8 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             _SETTING,
         ),
         "extra_missing": ("The mask needs an extra.", "Run `pip install 'sqs2pg[fpe]'`."),
+        "file_exists": ("The file of an export exists already.", "Name another with `--file`."),
+        "file_unwritable": ("The file of an export cannot be written.", _COMMAND),
         "kept_beside_mask": ("A value is masked in one column and kept in another.", _SETTING),
         "key_encoding": ("A root is not base64.", _NEW_KEY),
         "key_file_exists": (

@@ -208,6 +208,8 @@ class DeadLetter(msgspec.Struct, gc=False, eq=False):
     """A code from a bounded set; never a quotation."""
     detail: str
     """Names a field, column, constraint or record index. Never a value."""
+    table: str
+    """The one that its rows are for; empty where that is not known."""
     attempts: int
     sent_timestamp: int
     """Milliseconds since the epoch."""

@@ -134,7 +134,7 @@ def test_commands_named_in_sentences_exist(page: Path) -> None:
 
 
 def test_a_wrong_name_in_a_sentence_would_be_noticed() -> None:
-    assert unknown_names("run `sqs2pg pause` first, then `sqs2pg run --drain`") == {"pause"}
+    assert unknown_names("run `sqs2pg halt` first, then `sqs2pg run --drain`") == {"halt"}
 
 
 def test_a_wrong_command_would_be_noticed() -> None:

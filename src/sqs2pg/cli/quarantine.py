@@ -24,12 +24,16 @@ from sqs2pg.cli.options import (
     terminal_text,
 )
 from sqs2pg.cli.progress import Ticker
+from sqs2pg.cli.quarantine_amend import amend
+from sqs2pg.cli.quarantine_export import export
+from sqs2pg.cli.quarantine_groups import GROUPS, print_groups
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.replay import Replayed
     from sqs2pg.postgres.quarantine import Entry, Purged, Selection
+    from sqs2pg.postgres.quarantine_groups import Group
 
 _number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 _numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
@@ -39,7 +43,11 @@ _all_option = click.option("--all", "everything", is_flag=True, help="Every entr
 
 @click.group()
 def quarantine() -> None:
-    """List, show, replay and purge messages that were set aside."""
+    """List, show, replay, amend, export and purge messages that were set aside."""
+
+
+quarantine.add_command(amend)
+quarantine.add_command(export)
 
 
 @quarantine.command("list")
@@ -52,6 +60,11 @@ def quarantine() -> None:
 )
 @click.option("--message-id", metavar="ID", help="Only entries of this SQS message.")
 @click.option("--include-replayed", is_flag=True, help="Entries that were replayed, too.")
+@click.option(
+    "--group-by",
+    type=click.Choice(GROUPS),
+    help="How many there are of each detail, code, table or day, since when, and a sample's id.",
+)
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 100_000))
 @json_option
 def list_(
@@ -60,10 +73,11 @@ def list_(
     since: datetime | None,
     message_id: str | None,
     include_replayed: bool,
+    group_by: str | None,
     limit: int,
     as_json: bool,
 ) -> None:
-    """List open entries, newest first, and how many there are by reason."""
+    """List open entries, newest first, and how many there are by reason; or groups of them."""
     from sqs2pg.postgres.quarantine import Selection
 
     if since is not None and since.tzinfo is None:
@@ -71,6 +85,10 @@ def list_(
     selection = Selection(
         reason=reason, message_id=message_id, since=since, open_only=not include_replayed
     )
+    if group_by:
+        groups = run_async(_grouped(load_settings(config), selection, group_by, limit))
+        print_groups(groups, group_by, as_json=as_json)
+        return
     found, by_reason = run_async(_list(load_settings(config), selection, limit))
     if as_json:
         print_json([_listed(entry) for entry in found])
@@ -210,6 +228,14 @@ async def _list(
         return found, await work.counts(session, pipeline, selection)
 
 
+async def _grouped(settings: Settings, selection: Selection, by: str, limit: int) -> list[Group]:
+    from sqs2pg.postgres import quarantine_groups as work
+    from sqs2pg.runners.connect import database
+
+    async with database(settings) as (session, pipeline):
+        return await work.groups(session, pipeline, selection, by, limit=limit)
+
+
 async def _show(settings: Settings, number: int) -> Entry:
     from sqs2pg.postgres import quarantine as work
     from sqs2pg.runners.connect import database
@@ -282,6 +308,7 @@ def _listed(entry: Entry) -> dict[str, object]:
         "message_id": entry.message_id,
         "reason": entry.reason,
         "detail": entry.detail,
+        "table": entry.table,
         "attempts": entry.attempts,
         "received_at": entry.received_at.isoformat(),
         "replayed_at": entry.replayed_at and entry.replayed_at.isoformat(),

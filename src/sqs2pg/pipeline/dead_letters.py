@@ -37,5 +37,5 @@ class DeadLetters:
         self._reporter.quarantined(units[index].message_id, fault)
         if isinstance(units, ObjectBatch) and (place := units.place_of(index)):
             detail = f"{fault.detail}, {place}" if fault.detail else place
-            fault = PermanentFault(fault.code, detail, stage=fault.stage)
+            fault = PermanentFault(fault.code, detail, stage=fault.stage, table=fault.table)
         return self._seal(key, units[index], fault)

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import structlog
 
-from sqs2pg.errors import KeyFault, PermanentFault, Sqs2pgError, Stage
+from sqs2pg.errors import KeyFault, PermanentFault, Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.compile import Decoded
 from sqs2pg.mapping.ledger_key import is_line_id
@@ -159,23 +160,10 @@ class Replayer:
                 return after  # another replay was faster: look again
             entries = {key: entries[key] for key in batch.taken}
             flip = Flip(self._pipeline, entries, batch.events)
-            _, written, rejected, marks = await write_slowly(
-                self._session,
-                batch.rows,
-                flip,
-                self._search,
-                self._vault,
-                batch.originals,
-                self._targets.held,
-            )
-            faults = batch.faults | {
-                key: PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)
-                for key, fault in rejected.items()
-            }
+            written, faults, marks = await self._write(batch, flip)
             changes = self._targets.changes(sum(row.dropped for row in written))
             await flip.note(self._session, written, faults, changes)
-        if self._vault is not None and marks is not None:
-            self._vault.remember(marks)
+        self._remember(marks)
         self.report.replayed += len(written)
         self.report.still_bad += len(faults) + len(flip.lost)
         self.report.already_done += len(flip.done)
@@ -185,6 +173,34 @@ class Replayer:
                 message_id=entries[key].message_id,
             )
         return max(entry.id for entry in entries.values())
+
+    async def _write(
+        self, batch: _Transformed, flip: Flip
+    ) -> tuple[list[Row], dict[str, PermanentFault], Any]:
+        """Write a batch's rows in the transaction under way.
+
+        Returns the rows that are written, why the others stay quarantined, and what the vault
+        remembers after COMMIT.
+        """
+        _, written, rejected, marks = await write_slowly(
+            self._session,
+            batch.rows,
+            flip,
+            self._search,
+            self._vault,
+            batch.originals,
+            self._targets.held,
+        )
+        tables = {row.key: self._targets.name_of(row.target) for row in batch.rows}
+        return (
+            written,
+            batch.faults | {key: fault.permanent(tables[key]) for key, fault in rejected.items()},
+            marks,
+        )
+
+    def _remember(self, marks: Any) -> None:
+        if self._vault is not None and marks is not None:
+            self._vault.remember(marks)
 
     async def _read_objects(
         self, selection: Selection, after: int, last: int

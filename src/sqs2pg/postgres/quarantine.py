@@ -38,9 +38,12 @@ Seal = Callable[[str, Message, PermanentFault], DeadLetter]
 PURGE_BATCH = 5_000
 """Rows that one transaction of a purge deletes, at most, as `sqs2pg.purge_expired` does."""
 
-_ENTRY = """SELECT q.id, q.message_id, q.reason, q.detail, q.attempts, q.received_at, q.sent_at,
-       q.replayed_at, octet_length(q.body), q.sealed_under
-FROM sqs2pg.quarantine q WHERE q.pipeline = %s"""
+COLUMNS = """q.id, q.message_id, q.reason, q.detail, q.target, q.attempts, q.received_at,
+    q.sent_at, q.replayed_at, q.sealed_under"""
+"""Those of an Entry but for its size, which only a role that may read bodies can tell."""
+_ENTRIES = f"SELECT {COLUMNS} FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
+_ENTRY = f"""SELECT {COLUMNS}, octet_length(q.body), q.amended
+FROM sqs2pg.quarantine q WHERE q.pipeline = %s AND q.id = %s"""
 _COUNTS = "SELECT q.reason, count(*) FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
 _EXTENT = """SELECT count(*), count(*) FILTER (WHERE q.replayed_at IS NULL), coalesce(max(q.id), 0)
 FROM sqs2pg.quarantine q WHERE q.pipeline = %s"""
@@ -63,8 +66,8 @@ _PURGE_EXPIRED = "SELECT purged, sequence, hash FROM sqs2pg.purge_expired(%s)"
 _TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
 
 COPY = (
-    "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, attempts, sent_at, body,"
-    " sealed_under, subject, attributes) FROM STDIN"
+    "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, target, attempts, sent_at,"
+    " body, sealed_under, subject, attributes) FROM STDIN"
 )
 
 _BODIES = b"sqs2pg/1/quarantine"
@@ -80,14 +83,18 @@ class Entry(msgspec.Struct, frozen=True):
     message_id: str
     reason: str
     detail: str
+    table: str
+    """`schema.table` that its rows are for; empty where that is not known."""
     attempts: int
     """Deliveries, and replays that failed."""
     received_at: datetime
     sent_at: datetime
     replayed_at: datetime | None
-    body_bytes: int
-    """The size of the sealed body."""
     sealed_under: str
+    body_bytes: int | None = None
+    """The size of the sealed body; None in a listing."""
+    amended: int | None = None
+    """The act of the audit that wrote a mended body in its place; None in a listing."""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -144,10 +151,11 @@ class Purged(msgspec.Struct):
     never_replayed: int = 0
 
 
-def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
+def sealer(keyring: Keyring, subject_of: SubjectReader | None = None, table: str = "") -> Seal:
     """Return the function that seals a message's body under the keyring's quarantine key.
 
     `subject_of` finds the reference of the person it is about, so that an erasure finds the body.
+    `table`: the only one that rows can be for.
     """
     label, key = keyring.quarantine_key()
     prepared = SealingKey(key)
@@ -163,6 +171,7 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None) -> Seal:
             message_id=message.message_id,
             reason=fault.code,
             detail=fault.detail,
+            table=fault.table or table,
             attempts=message.attributes.approximate_receive_count,
             sent_timestamp=message.attributes.sent_timestamp,
             sealed_body=seal(body, ledger_key, message.message_id),
@@ -217,7 +226,7 @@ def _line(letter: DeadLetter, pipeline: int) -> str:
     attributes = NULL if sealed is None else binary(sealed)
     return (
         f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{escaped(letter.detail)}"
-        f"\t{letter.attempts}\t{sent_at}\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
+        f"\t{escaped(letter.table)}\t{letter.attempts}\t{sent_at}\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
         f"\t{letter.subject or NULL}\t{attributes}\n"
     )
 
@@ -257,16 +266,16 @@ async def entries(
 ) -> list[Entry]:
     """Return the newest entries of the selection first, at most `limit`."""
     which, values = selection.where()
-    query = f"{_ENTRY}{which} ORDER BY q.id DESC LIMIT %s"
+    query = f"{_ENTRIES}{which} ORDER BY q.id DESC LIMIT %s"
     return [Entry(*row) for row in await _read(session, query, [pipeline, *values, limit])]
 
 
 async def entry(session: Session, pipeline: int, number: int) -> Entry:
     """Return one entry. Raises SettingsError where there is no entry with that number."""
-    found = await entries(session, pipeline, Selection(ids=(number,)))
+    found = await _read(session, _ENTRY, [pipeline, number])
     if not found:
         raise no_entry(number)
-    return found[0]
+    return Entry(*found[0])
 
 
 def no_entry(*numbers: int) -> SettingsError:

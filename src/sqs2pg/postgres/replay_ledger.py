@@ -46,8 +46,10 @@ ON CONFLICT (key) DO NOTHING RETURNING key::text"""
 _GIVE_UP_CLAIM = "DELETE FROM sqs2pg.delivery WHERE key = ANY(%s::uuid[])"
 _DONE = "UPDATE sqs2pg.quarantine SET replayed_at = now() WHERE id = ANY(%s)"
 _STILL_BAD = """UPDATE sqs2pg.quarantine q
-SET reason = e.reason, detail = e.detail, attempts = q.attempts + 1
-FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS e (id, reason, detail) WHERE q.id = e.id"""
+SET reason = e.reason, detail = e.detail, attempts = q.attempts + 1,
+    target = coalesce(nullif(e.target, ''), q.target)
+FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[]) AS e (id, reason, detail, target)
+WHERE q.id = e.id"""
 
 
 class SealedEntry(msgspec.Struct):
@@ -181,7 +183,8 @@ class Flip:
             ids = [self._entries[key].id for key in faults]
             codes = [fault.code for fault in faults.values()]
             details = [fault.detail for fault in faults.values()]
-            await session.execute(_STILL_BAD, [ids, codes, details])
+            tables = [fault.table for fault in faults.values()]
+            await session.execute(_STILL_BAD, [ids, codes, details, tables])
         flipped, claimed = len(self.flipped), len(self.claimed)
         if flipped or changes.dropped or any(changes.total):
             # Messages by how the ledger's counts change.

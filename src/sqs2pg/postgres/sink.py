@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import psycopg
 
-from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.errors import PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import Encoded
 from sqs2pg.message import DeadLetter, Outcome, Row, RowChanges
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
@@ -274,7 +274,11 @@ class Sink:
                 encoded.originals,
                 self._targets.held,
             )
-            rejected = [batch.seal_rejected(key, _as_permanent(f)) for key, f in faults.items()]
+            tables = {row.key: self._targets.name_of(row.target) for row in taken} if faults else {}
+            rejected = [
+                batch.seal_rejected(key, fault.permanent(tables[key]))
+                for key, fault in faults.items()
+            ]
             quarantined = [*claim.dead, *rejected]
             await copy_dead_letters(self.session, quarantined, self._plan.id)
             settled = len(written) + len(quarantined)
@@ -396,7 +400,3 @@ class Sink:
                 return await self.session.execute(statement, parameters)
         except psycopg.Error as error:
             raise await self._give_up(diagnose(error)) from None
-
-
-def _as_permanent(fault: DatabaseFault) -> PermanentFault:
-    return PermanentFault(fault.reason, fault.detail, stage=Stage.WRITE)

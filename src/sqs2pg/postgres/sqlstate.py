@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
-from sqs2pg.errors import FatalFault, Sqs2pgError, Stage, TransientFault
+from sqs2pg.errors import FatalFault, PermanentFault, Sqs2pgError, Stage, TransientFault
 from sqs2pg.postgres.sqlstate_hints import STATEMENT_MODE_HINT, hint_of
 
 # PostgreSQL documentation, appendix A. These classes are about a row's data, or a trigger or a
@@ -218,6 +218,10 @@ class DatabaseFault(msgspec.Struct, frozen=True):
     def detail(self) -> str:
         """SQLSTATE and the constraint or column, for the quarantine row."""
         return f"{self.sqlstate} {self.place}".strip()
+
+    def permanent(self, table: str) -> PermanentFault:
+        """Return the fault that quarantines the row, which was for this table."""
+        return PermanentFault(self.reason, self.detail, stage=Stage.WRITE, table=table)
 
     @property
     def closes_session(self) -> bool:

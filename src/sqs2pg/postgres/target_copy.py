@@ -79,6 +79,10 @@ class TargetCopy:
         self._saved: list[RowChanges] = []
         self.begin()
 
+    def name_of(self, target: int) -> str:
+        """Return the table at a position, `schema.table`."""
+        return self._targets[target].name
+
     def begin(self) -> None:
         """Forget what an earlier transaction did."""
         self.at = 0

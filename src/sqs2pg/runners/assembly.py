@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -41,8 +41,11 @@ from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.traces import start_traces
 
 if TYPE_CHECKING:
+    from sqs2pg.pipeline.amend import Amender
     from sqs2pg.pipeline.backfill import Backfill
     from sqs2pg.pipeline.replay import Replayer
+
+_Replays = TypeVar("_Replays", bound="Replayer")
 
 log = structlog.get_logger(__name__)
 
@@ -228,7 +231,22 @@ async def assemble_replay(
     """
     from sqs2pg.pipeline.replay import Replayer
 
+    return await _made_for_replay(Replayer, session, settings, keyring, pipeline)
+
+
+async def assemble_amend(
+    session: Session, settings: Settings, keyring: Keyring, pipeline: int
+) -> Amender:
+    """Return what amends entries of the quarantine. As `assemble_replay`."""
+    from sqs2pg.pipeline.amend import Amender
+
+    return await _made_for_replay(Amender, session, settings, keyring, pipeline)
+
+
+async def _made_for_replay(
+    kind: type[_Replays], session: Session, settings: Settings, keyring: Keyring, pipeline: int
+) -> _Replays:
     _, compiled = await compile_plan(session, settings, keyring, pipeline)
     plan, sink_plan, vault = compiled.plan, compiled.sink_plan, compiled.vault
     writer = Processor(plan, Sink(session, sink_plan, Connector(settings), vault), Metrics())
-    return Replayer(session, sink_plan, plan, compiled.keyring, vault, writer.objects)
+    return kind(session, sink_plan, plan, compiled.keyring, vault, writer.objects)

@@ -75,7 +75,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
             objects=self.objects,
             refresh=lambda session: self._refresh(session, masks, subject_key),
             columns=self.columns,
-            seal=sealer(keyring, subject_reader_of(settings, subject_key)),
+            seal=sealer(keyring, subject_reader_of(settings, subject_key), self._only_table()),
             fifo=self.fifo,
             dedupe=self.dedupe,
             budget=budget_of(settings),
@@ -91,6 +91,9 @@ class PlanCompiler(msgspec.Struct, frozen=True):
             dedupe=self.dedupe is not None,
         )
         return Compiled(keyring, plan, sink_plan, vault)
+
+    def _only_table(self) -> str:
+        return self.targets[0].name if len(self.targets) == 1 else ""
 
     def _encoder(
         self, masks: list[list[Operator | None]], columns: Columns, reference_key: bytes

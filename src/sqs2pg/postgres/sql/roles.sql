@@ -31,8 +31,8 @@ BEGIN
         -- The books only grow.
         GRANT SELECT, INSERT ON sqs2pg.delivery TO sqs2pg_ingest;
         GRANT INSERT ON sqs2pg.tally, sqs2pg.quarantine TO sqs2pg_ingest;
-        GRANT SELECT (id, key, message_id, pipeline, reason, detail, attempts, sent_at, received_at,
-                      sealed_under, replayed_at)
+        GRANT SELECT (id, key, message_id, pipeline, reason, detail, target, attempts, sent_at,
+                      received_at, sealed_under, replayed_at)
             ON sqs2pg.quarantine TO sqs2pg_ingest;
         -- State tables. A tombstone may rise to a later version; the guard is empty between batches.
         GRANT SELECT, INSERT, UPDATE (version, deleted_at) ON sqs2pg.tombstone TO sqs2pg_ingest;
@@ -75,7 +75,11 @@ BEGIN
         GRANT EXECUTE ON FUNCTION pii.request_reveal(text, uuid, integer, text, text),
             pii.fetch_reveal(bigint), pii.erased_at(uuid), pii.reference_key(),
             pii.request_person(uuid, integer, text, text), pii.fetch_person_rows(bigint),
-            pii.fetch_person_bodies(bigint), pii.fetch_person_acts(bigint) TO sqs2pg_revealer;
+            pii.fetch_person_bodies(bigint), pii.fetch_person_acts(bigint),
+            pii.request_bodies(bigint[], text, text), pii.fetch_bodies(bigint) TO sqs2pg_revealer;
+        GRANT SELECT (id, key, message_id, pipeline, reason, detail, target, attempts, sent_at,
+                      received_at, sealed_under, replayed_at)
+            ON sqs2pg.quarantine TO sqs2pg_revealer;
         GRANT INSERT (request, target, spelling) ON pii.requested_name TO sqs2pg_revealer;
     END IF;
     -- Auditors. They read the audit and nothing else.

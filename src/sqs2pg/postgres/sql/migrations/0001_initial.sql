@@ -312,6 +312,7 @@ CREATE TABLE sqs2pg.quarantine (
     pipeline     smallint NOT NULL,
     reason       text NOT NULL,             -- a code, never a quotation
     detail       text NOT NULL,             -- a field, column or constraint, never a value
+    target       text NOT NULL DEFAULT '',  -- schema.table that its rows are for; '' if not known
     attempts     integer NOT NULL,          -- deliveries so far, including this one
     sent_at      timestamptz NOT NULL,
     received_at  timestamptz NOT NULL DEFAULT now(),
@@ -319,7 +320,8 @@ CREATE TABLE sqs2pg.quarantine (
     sealed_under text NOT NULL,             -- series:version of the key
     replayed_at  timestamptz,
     subject      uuid,                      -- an erasure deletes the bodies of its subject
-    attributes   bytea                      -- what the mapping reads beside the body, sealed too
+    attributes   bytea,                     -- what the mapping reads beside the body, sealed too
+    amended      bigint                     -- the act that wrote a mended body in its place
 );
 COMMENT ON COLUMN sqs2pg.quarantine.subject IS 'reference of the person, where the body names one';
 CREATE INDEX quarantine_message_id ON sqs2pg.quarantine (message_id);
@@ -1230,7 +1232,8 @@ CREATE TABLE pii.request (
     token       text,
     subject     uuid,
     most        integer NOT NULL,           -- values that may be fetched; counted against the limit
-    everything  boolean NOT NULL DEFAULT false  -- all that is held on the subject; a limit of its own
+    everything  boolean NOT NULL DEFAULT false, -- all that is held on the subject; a limit of its own
+    entries     bigint[]                    -- of the quarantine, whose bodies may be fetched
 );
 CREATE INDEX request_role ON pii.request (role, at);
 
@@ -1508,6 +1511,9 @@ DECLARE
     asked pii.request := pii.committed_request(request);
     current_token text;
 BEGIN
+    IF asked.entries IS NOT NULL THEN
+        RAISE EXCEPTION 'sqs2pg: the request is for bodies' USING ERRCODE = '42501';
+    END IF;
     SELECT m.new_token INTO current_token FROM pii.token_map m WHERE m.old_token = asked.token;
     RETURN QUERY
     SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrapped_key, k.key_version,
@@ -1633,6 +1639,62 @@ BEGIN
            q.attributes
       FROM sqs2pg.quarantine q JOIN sqs2pg.pipeline p ON p.id = q.pipeline
      WHERE q.subject = asked.subject ORDER BY q.id LIMIT asked.most;
+END
+$$;
+
+-- Ask for the bodies of quarantine entries, 1 to 1,000 of them. Commit, then call fetch_bodies. They
+-- count against the values of the hour. A refused request is audited too.
+CREATE FUNCTION pii.request_bodies(
+    wanted bigint[], reason text, ticket text DEFAULT '',
+    OUT granted boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    count integer := cardinality(wanted);
+    named text := array_to_string(wanted[1:12], ', ');
+BEGIN
+    IF count IS NULL OR count NOT BETWEEN 1 AND 1000 OR array_position(wanted, NULL) IS NOT NULL
+       OR sqs2pg.says_nothing(reason) THEN
+        RAISE EXCEPTION 'sqs2pg: 1 to 1000 entries, and a reason' USING ERRCODE = '22023';
+    END IF;
+    IF current_setting('server_version_num')::integer < 170000 THEN
+        PERFORM pii.commit_at_once();
+    END IF;
+    PERFORM FROM sqs2pg.audit_head FOR UPDATE;
+    SELECT coalesce(sum(r.most), 0) + count <= max(s.reveals_per_hour_max) INTO granted
+      FROM pii.state s LEFT JOIN pii.request r
+        ON r.role = session_user::text AND NOT r.everything
+       AND r.at > clock_timestamp() - interval '1 hour';
+    SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act(
+        CASE WHEN granted THEN 'unseal' ELSE 'unseal_refused' END,
+        format('%s quarantine entries: %s', count, named) || CASE WHEN count > 12 THEN ', …' ELSE '' END,
+        reason, coalesce(ticket, '')) a;
+    IF granted THEN
+        DELETE FROM pii.request r WHERE r.at < clock_timestamp() - interval '1 day';
+        INSERT INTO pii.request (id, role, at, transaction, most, entries)
+        VALUES (sequence, session_user::text, clock_timestamp(), pg_current_xact_id(), count, wanted);
+    END IF;
+END
+$$;
+
+-- Return the bodies of a request, sealed.
+CREATE FUNCTION pii.fetch_bodies(request bigint)
+RETURNS TABLE (id bigint, key uuid, message_id text, sealed_under text, body bytea, attributes bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    asked pii.request := pii.committed_request(request);
+BEGIN
+    IF asked.entries IS NULL THEN
+        RAISE EXCEPTION 'sqs2pg: the request is not for bodies' USING ERRCODE = '42501';
+    END IF;
+    RETURN QUERY
+    SELECT q.id, q.key, q.message_id, q.sealed_under, q.body, q.attributes
+      FROM sqs2pg.quarantine q WHERE q.id = ANY (asked.entries) ORDER BY q.id;
 END
 $$;
 
