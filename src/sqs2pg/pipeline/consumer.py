@@ -118,12 +118,17 @@ class Consumer:
         """Return the MessageIds of isolated messages that the queue does not deliver at present."""
         return self._isolation.away()
 
-    def stop(self, *, patient: bool = False) -> None:
-        """End receiving; `run` returns when the messages held are settled or released.
+    def stop(self) -> None:
+        """End receiving; `run` returns when the messages held are settled or released."""
+        self.pollers.patient = False
+        self._stopping.set()
 
-        `patient`: polls under way may end by themselves, until this is called without it.
+    def pause(self) -> None:
+        """As `stop`, but polls under way may end by themselves until `stop` is called.
+
+        What they bring is given back. One that is cut may have taken messages that nobody has then.
         """
-        self.pollers.patient = patient
+        self.pollers.patient = self.pollers.gives_back = True
         self._stopping.set()
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:

@@ -66,10 +66,9 @@ class Pollers:
         self.stopped = False
         """Whether no poll is sent any more. Read only."""
         self.patient = False
-        """Whether polls under way may end by themselves after a stop, since the process goes on.
-        What they bring later than LAST_POLLS_S is given back at once."""
+        """Whether polls under way may end by themselves after a stop, since the process goes on."""
         self.gives_back = False
-        """Whether what polls bring now is given back. Read only."""
+        """Whether what polls bring is given back at once: the pipeline is paused."""
         self.gate = Gate()
         """Open while messages may be received: the database is there."""
         self.empty_polls = 0
@@ -107,7 +106,6 @@ class Pollers:
         while self._pollers and (waited < LAST_POLLS_S or self._source.held_count or self.patient):
             await asyncio.wait(self._pollers, timeout=LAST_POLLS_S / 10)
             waited += LAST_POLLS_S / 10
-            self.gives_back = self.patient and waited >= LAST_POLLS_S
 
     def _start_one(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
         poller = group.create_task(self._poll_on(group, wait_s))

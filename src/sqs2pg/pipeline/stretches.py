@@ -95,7 +95,7 @@ class Stretches:
             if not paused or self._stopping.is_set():
                 return self.consumer.totals
             if drain_settle_s is not None:
-                raise self._refused()
+                raise self._paused()
             await self._wait()
             if self._stopping.is_set():
                 return self.consumer.totals
@@ -114,9 +114,8 @@ class Stretches:
         changed = asyncio.create_task(self._watch.changed.wait())
         try:
             await asyncio.wait([run, changed], return_when=asyncio.FIRST_COMPLETED)
-            if paused := not run.done():
-                # An idle poll that is cut may have taken messages, which nobody has then.
-                self.consumer.stop(patient=not self._stopping.is_set())
+            if paused := not (run.done() or self._stopping.is_set()):
+                self.consumer.pause()
                 changed = await self._await_end(run)
             await run
             return paused
@@ -155,7 +154,7 @@ class Stretches:
         finally:
             self.waits = self._stopping.is_set()
 
-    def _refused(self) -> FatalFault:
+    def _paused(self) -> FatalFault:
         pause = self._watch.pause
         since = f" since {pause.since_text}, {pause.cause}" if pause else ""
         return FatalFault(
