@@ -56,8 +56,9 @@ async def look(settings: Settings, **what: Any) -> list[Revealed]:
 async def forget(settings: Settings, *names: str, **options: Any) -> Eraser:
     keyring = keys_of(settings)
     async with opened(settings) as session:
-        reference = references_of(settings, await reference_key(session, keyring))
-        places = person_columns_of(settings, keyring)
+        key = await reference_key(session, keyring)
+        reference = references_of(settings, key)
+        places = person_columns_of(settings, keyring, key)
         eraser = Eraser(session, 1, places, reference, **options)
         await eraser.run(names, "a test")
         return eraser

@@ -100,7 +100,10 @@ def contents(
         },
         "erased": report.totals,
         "rows_by_table": {
-            table: {"rows": rows, "done": "deleted" if report.rows_deleted else "cleared"}
+            table: {
+                "rows": rows,
+                "done": "deleted" if table in report.tables_deleted else "cleared",
+            }
             for table, rows in report.tables.items()
         },
         "rows_left": report.rows_left,

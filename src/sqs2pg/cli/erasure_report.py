@@ -34,19 +34,19 @@ def flat(report: Erased, settings: Settings, lines: list[int], *, dry_run: bool)
     }
 
 
-def text(
-    report: Erased, settings: Settings, lines: list[int], *, delete_rows: bool, dry_run: bool
-) -> str:
+def text(report: Erased, settings: Settings, lines: list[int], *, dry_run: bool) -> str:
     """Return the report for people to read."""
-    rows = report.rows_deleted if delete_rows else report.rows_changed
-    verb = "deleted" if delete_rows else "cleared"
+    rows = f"rows {report.rows_changed:,} cleared"
+    if report.rows_deleted:
+        rows = f"{rows} and " if report.rows_changed else "rows "
+        rows += f"{report.rows_deleted:,} deleted"
     would = "would erase" if dry_run else "erased"
     bodies = counted(report.quarantine_removed, "quarantined body", "quarantined bodies")
     told = [
         (
             f"{would} {counted(report.found, 'person', 'people')}: "
             f"{counted(report.keys_destroyed, 'key')} destroyed, "
-            f"{counted(report.values_removed, 'value')} removed, rows {rows:,} {verb}, "
+            f"{counted(report.values_removed, 'value')} removed, {rows}, "
             f"{bodies} removed"
         )
     ]
@@ -100,6 +100,11 @@ def remains(report: Erased, settings: Settings) -> list[str]:
         f"rows in {table}, which has the columns of a target and is no part of it, as a detached "
         "partition or a copy has: erase them there"
         for table in report.tables_alike
+    ]
+    lines += [
+        f"older versions of rows that were deleted from {table}: one that is still to come is "
+        "stored as a new row; forget again afterwards"
+        for table in report.tables_forgotten
     ]
     return [
         *lines,

@@ -70,9 +70,7 @@ def forget(
     if as_json:
         print_json(erasure_report.flat(report, settings, lines, dry_run=dry_run))
     else:
-        print(
-            erasure_report.text(report, settings, lines, delete_rows=delete_rows, dry_run=dry_run)
-        )
+        print(erasure_report.text(report, settings, lines, dry_run=dry_run))
     if not report.found or report.rows_left:
         raise SystemExit(1)
 
@@ -106,8 +104,9 @@ async def _erase(
     from sqs2pg.vault.reference_key import reference_key
 
     async with database_and_keys(settings) as (session, pipeline, keyring):
-        targets = person_columns_of(settings, keyring)
-        reference = references_of(settings, await reference_key(session, keyring))
+        key = await reference_key(session, keyring)
+        targets = person_columns_of(settings, keyring, key)
+        reference = references_of(settings, key)
         eraser = Eraser(session, pipeline, targets, reference, delete_rows=delete_rows)
 
         def state() -> tuple[int, int | None, dict[str, int]]:

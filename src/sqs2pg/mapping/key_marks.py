@@ -55,15 +55,15 @@ def mark_operators(
 ) -> list[Operator | None]:
     """Return the operators of the staged fields of a target, in their order; None keeps.
 
-    `columns` are those of its fields, in their order. Raises SettingsError as `mark_form`.
+    `columns` are those of its fields, in their order. Raises SettingsError as `mark_operator`.
     """
-    staged = staged_fields(target)
-    marks = (name for name in target.write.key)
     return [
-        mark_operator(target, columns, reference_key, next(marks))
+        mark_operator(
+            target, columns, reference_key, target.write.key[int(field.column.removeprefix(MARK))]
+        )
         if field.column.startswith(MARK)
         else None
-        for field in staged
+        for field in staged_fields(target)
     ]
 
 
@@ -72,13 +72,19 @@ def mark_operator(
 ) -> Operator:
     """Return the operator that marks one column of a target's key, from the converted value.
 
-    Raises SettingsError as `mark_form`.
+    Raises SettingsError as `mark_form`, where records delete rows. An erasure makes do with the
+    person's id as a text.
     """
     number = target.write.key.index(name)
     pairs = zip(target.fields, columns, strict=True)
     field, column = next(pair for pair in pairs if pair[0].column == name)
     secret = hkdf_sha256(reference_key, f"sqs2pg/1/tombstone/{MARK}{number}".encode())
-    form = mark_form(field, column, target.table)
+    try:
+        form = mark_form(field, column, target.table)
+    except SettingsError:
+        if target.write.delete_when is not None:
+            raise
+        form = CANONICAL["text"]
     operator = pseudonymize(0, secret, form)
     assert operator.token is not None
     native = "" if form is CANONICAL.get(field.mask_kind) else _NATIVE.get(form)
@@ -144,7 +150,11 @@ def _text(text: str) -> bytes:
 
 
 def _whole(text: str) -> bytes:
-    return str(int(text)).encode()
+    try:
+        return str(int(text)).encode()
+    except ValueError:
+        pass
+    raise PermanentFault("bad_integer", stage=Stage.MASK)
 
 
 def _number(text: str, scale: int | None) -> bytes:

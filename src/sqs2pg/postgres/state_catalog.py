@@ -10,9 +10,10 @@ from sqs2pg.postgres.catalog import read_columns, readable
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.sqlstate import retryable
-from sqs2pg.postgres.state_table import Deletes, Merge
+from sqs2pg.postgres.state_table import Merge
+from sqs2pg.postgres.tombstones import Tombstones
 from sqs2pg.settings import Target
-from sqs2pg.settings.staged_fields import staged_fields
+from sqs2pg.settings.staged_fields import DELETES, person_mark, staged_fields
 
 # Without their lengths: the table itself checks them, and they may change while we run. `character`
 # and `bit` would mean a length of one then. But keys and versions are compared as staged, so they
@@ -99,7 +100,7 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
         write.newer,
         write.keep_if_null,
         knows_old,
-        _deletes(target, types, name),
+        _tombstones(target, types, name),
         triggers,
         tuple(field.column for field in target.fields if field.recover and target.seals),
     )
@@ -111,10 +112,8 @@ async def _check_marks(session: Session, target: Target, table: str) -> None:
     kept = {field.column: field for field in target.fields if field.column in target.write.key}
     for name, field in kept.items():
         mark_form(field, columns[name], target.table)
-    with readable(table):
-        texts = [name for name, field in kept.items() if field.mask == "keep"]
-        found = await session.execute(_FOLDING, [table, texts])
-    for name, collation in found:
+    texts = [name for name, field in kept.items() if field.mask == "keep"]
+    for name, collation in (await read_folding(session, table, texts)).items():
         raise SettingsError(
             f"key column {name!r} of table {target.table} has the collation {collation}, by which "
             "different texts are equal: with delete_when a key has one spelling",
@@ -124,6 +123,15 @@ async def _check_marks(session: Session, target: Target, table: str) -> None:
             hint=f"ALTER TABLE {table} ALTER COLUMN {quote_identifier(name)} TYPE text COLLATE "
             '"C", or another collation that is deterministic',
         )
+
+
+async def read_folding(session: Session, table: str, columns: Sequence[str]) -> dict[str, str]:
+    """Return the collations of columns in which different texts may be equal, by column.
+
+    `table` is quoted for SQL. Raises TransientFault where the database does not describe it.
+    """
+    with readable(table):
+        return dict(await session.execute(_FOLDING, [table, list(columns)]))
 
 
 async def read_types(session: Session, table: str, compared: Sequence[str] = ()) -> dict[str, str]:
@@ -136,14 +144,21 @@ async def read_types(session: Session, table: str, compared: Sequence[str] = ())
         return dict(await session.execute(_TYPES, [list(compared), table]))
 
 
-def _deletes(target: Target, types: Mapping[str, str], name: str) -> Deletes | None:
+def _tombstones(target: Target, types: Mapping[str, str], name: str) -> Tombstones | None:
     staged = [field.column for field in staged_fields(target)]
     if not staged:
         return None
     newer = target.write.newer
-    # Without the collation, which no cast takes.
-    version_type = types[newer].partition(" COLLATE ")[0] if newer else ""
-    return Deletes(name, staged[0], tuple(staged[1:]), version_type)
+    flag = DELETES if DELETES in staged else ""
+    marks = tuple(column for column in staged if column != DELETES)
+    return Tombstones(
+        name,
+        marks if len(marks) == len(target.write.key) else (),
+        person_mark(target),
+        flag,
+        # Without the collation, which no cast takes.
+        types[newer].partition(" COLLATE ")[0] if newer else "",
+    )
 
 
 def _not_unique(target: Target, *, partitioned: bool, partitioned_by: list[str]) -> SettingsError:

@@ -10,35 +10,10 @@ Must never do: let an older version, or one without a version, change a row.
 
 from __future__ import annotations
 
-import msgspec
-
 from sqs2pg.message import RowChanges
 from sqs2pg.postgres.identifiers import quote_identifier, quote_literal
 from sqs2pg.postgres.staging import LINE, Staging, column_list
-
-
-class Deletes(msgspec.Struct, frozen=True):
-    """How staged lines delete rows."""
-
-    target: str
-    """The table's name in the books."""
-    flag: str
-    """The staged column that says whether a line deletes."""
-    marks: tuple[str, ...]
-    """The staged columns of the marks by which a key is remembered."""
-    version_type: str = ""
-    """The type of the column that orders versions; "": there is none, so nothing is remembered."""
-
-    @property
-    def mark(self) -> str:
-        """SQL: the mark of a line's key, without the prefixes of its parts."""
-        return self.mark_of("")
-
-    def mark_of(self, row: str) -> str:
-        """Return the same of the line of an alias."""
-        before = f"{row}." if row else ""
-        names = [f"{before}{quote_identifier(mark)}" for mark in self.marks]
-        return "(" + " || ".join(f"decode(right({name}, 32), 'hex')" for name in names) + ")"
+from sqs2pg.postgres.tombstones import Tombstones, is_later
 
 
 class Merge(Staging, frozen=True):
@@ -52,7 +27,8 @@ class Merge(Staging, frozen=True):
     keep_if_null: bool = False
     knows_old: bool = True
     """Whether RETURNING tells an inserted row from an updated one: PostgreSQL 18 and later."""
-    deletes: Deletes | None = None
+    tombstones: Tombstones | None = None
+    """None: no row of it is remembered once it is deleted, and no line deletes."""
     triggers: bool = False
     """Whether a trigger of the table may swallow rows: BEFORE INSERT, FOR EACH ROW."""
     sealed: tuple[str, ...] = ()
@@ -68,13 +44,17 @@ class Merge(Staging, frozen=True):
         read = [*self.key, *self.update]
         rights = {"INSERT": self.columns, "SELECT": tuple(dict.fromkeys(read))}
         rights |= {"UPDATE": self.update} if self.update else {}
-        return rights | ({"DELETE": ()} if self.deletes else {})
+        return rights | ({"DELETE": ()} if self._flag else {})
 
     @property
     def _staged(self) -> tuple[str, ...]:
-        if self.deletes is None:
-            return self.columns
-        return (*self.columns, self.deletes.flag, *self.deletes.marks)
+        return (*self.columns, *(self.tombstones.staged if self.tombstones else ()))
+
+    @property
+    def _flag(self) -> str:
+        """The staged column that says whether a line deletes, quoted for SQL; "": no line does."""
+        flag = self.tombstones.flag if self.tombstones else ""
+        return flag and quote_identifier(flag)
 
     @property
     def _form(self) -> tuple[str, ...]:
@@ -87,9 +67,12 @@ class Merge(Staging, frozen=True):
             f"{quote_identifier(name)} {type_}{' NOT NULL' if name in self.key else ''}"
             for name, type_ in zip(self.columns, self.types, strict=True)
         ]
-        if self.deletes is not None:
-            lines.append(f"{quote_identifier(self.deletes.flag)} boolean NOT NULL")
-            lines += [f"{quote_identifier(mark)} text NOT NULL" for mark in self.deletes.marks]
+        if self.tombstones is not None:
+            lines += [
+                f"{quote_identifier(name)} {'boolean' if name == self.tombstones.flag else 'text'}"
+                " NOT NULL"
+                for name in self.tombstones.staged
+            ]
         if self.keep_if_null:
             # For the look at other versions.
             lines.append(f"UNIQUE ({column_list(self.key)}, {LINE})")
@@ -112,11 +95,12 @@ class Merge(Staging, frozen=True):
         )
         first = f"old.{quote_identifier(self.key[0])} IS NULL" if self.knows_old else "true"
         held, left_out = self._held(), self._left_out()
-        source = "newest" if self.deletes is None else "live"
+        source = "newest" if self.tombstones is None else "live"
         # The count makes the rows go before others come: a key that does both is inserted anew.
-        kept = "\n    WHERE (SELECT count(*) FROM deleted) >= 0" if self.deletes else ""
-        deleted = "(SELECT count(*) FROM deleted)" if self.deletes else "0"
-        merge = f"""WITH {newest}{several}{self._deleting()}{before}
+        kept = "\n    WHERE (SELECT count(*) FROM deleted) >= 0" if self._flag else ""
+        deleted = "(SELECT count(*) FROM deleted)" if self._flag else "0"
+        live = f"\nlive AS MATERIALIZED ({self._live()})," if self.tombstones else ""
+        merge = f"""WITH {newest}{several}{self._deleting()}{live}{before}
 written AS (
     INSERT INTO {self.table} AS t ({names})
     SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
@@ -125,7 +109,7 @@ written AS (
     RETURNING {first} AS fresh{self._returned("t.")}
 ){held}
 SELECT {self._inserted()}, count(*), {deleted}{left_out} FROM written"""
-        return merge if self.deletes is None else self._guarded(merge, self.deletes)
+        return self._guarded(merge, self.tombstones) if self.tombstones and self._flag else merge
 
     def _newest(self) -> str:
         """Return the query of the newest line of each key; of equal versions it is the first."""
@@ -136,20 +120,20 @@ SELECT {self._inserted()}, count(*), {deleted}{left_out} FROM written"""
     def count_swallowed(self) -> str:
         """Return the query how many staged keys have no row after `apply`, and should have one."""
         same, source = self._same("n", "t"), self._newest()
-        if self.deletes is not None:
-            source = f"WITH newest AS ({source}) {self._live(self.deletes)}"
+        if self.tombstones is not None:
+            source = f"WITH newest AS ({source}) {self._live()}"
         return f"""SELECT count(*) FROM ({source}) n
 WHERE NOT EXISTS (SELECT FROM {self.table} t WHERE {same})"""
 
     # -- delete_when ------------------------------------------------------------------------
 
     def _deleting(self) -> str:
-        """Return the queries of what deletes rows, and of the lines that are newer than that.
+        """Return the queries of what deletes rows.
 
         A key may have lines that delete, and newer ones: its row goes, and a new one comes.
         """
-        gone = self.deletes
-        if gone is None:
+        gone, flag = self.tombstones, self._flag
+        if gone is None or not flag:
             return ""
         key, same = column_list(self.key), self._same("n", "t")
         noted = ""
@@ -166,18 +150,17 @@ noted AS (
         return f"""
 ended AS MATERIALIZED (
     SELECT DISTINCT ON ({key}) n.* FROM {self._first_lines()} n
-    WHERE n.{quote_identifier(gone.flag)}{self._after_tombstone(gone, "n")}
+    WHERE n.{flag}{self._after_tombstone("n")}
     ORDER BY {key}, {self._newest_first("n.")}
 ),
 deleted AS MATERIALIZED (
     DELETE FROM {self.table} t USING ended n WHERE {same} RETURNING 1
-),{noted}
-live AS MATERIALIZED ({self._live(gone)}),"""
+),{noted}"""
 
-    def _live(self, gone: Deletes) -> str:
+    def _live(self) -> str:
         """Return the query of the newest lines that are newer than any deletion of their key."""
-        flag = quote_identifier(gone.flag)
-        return f"SELECT n.* FROM newest n WHERE NOT n.{flag}{self._after_tombstone(gone, 'n')}"
+        stays = f"NOT n.{self._flag}" if self._flag else "true"
+        return f"SELECT n.* FROM newest n WHERE {stays}{self._after_tombstone('n')}"
 
     def _first_lines(self) -> str:
         """Return the lines; of equal versions of a key the first, since others change nothing."""
@@ -187,23 +170,20 @@ live AS MATERIALIZED ({self._live(gone)}),"""
         lines = f"SELECT DISTINCT ON ({names}) * FROM {self.stage} ORDER BY {names}, {LINE}"
         return f"({lines})"
 
-    def _after_tombstone(self, gone: Deletes, row: str) -> str:
-        """Return the condition that a line is newer than the tombstone of its key, if there is one.
+    def _after_tombstone(self, row: str) -> str:
+        """Return the condition that a line is newer than its tombstones, if there are any.
 
         It begins with AND; empty where nothing is remembered.
         """
-        if not self.newer:
+        if not (self.newer and self.tombstones):
             return ""
-        version, target = quote_identifier(self.newer), quote_literal(gone.target)
-        return f""" AND NOT EXISTS (
-        SELECT FROM sqs2pg.tombstone b WHERE b.target = {target} AND b.key = {gone.mark_of(row)}
-        AND ({row}.{version} > (b.version #>> '{{}}')::{gone.version_type}) IS NOT TRUE)"""
+        return f" AND NOT {self.tombstones.outdate(row, self.newer)}"
 
     def _same(self, one: str, other: str) -> str:
         """Return the condition that two rows have one key."""
         return " AND ".join(f"{other}.{k} = {one}.{k}" for k in map(quote_identifier, self.key))
 
-    def _guarded(self, merge: str, gone: Deletes) -> str:
+    def _guarded(self, merge: str, gone: Tombstones) -> str:
         """Return a merge during which, and until COMMIT, nobody else merges the same keys.
 
         Otherwise one writer could delete what it does not see yet, and another insert it.
@@ -311,8 +291,7 @@ held AS (
 
     def _is_newer(self, row: str, than: str) -> str:
         name = quote_identifier(self.newer)
-        first = f"{than}.{name} IS NULL AND {row}.{name} IS NOT NULL"
-        return f"({row}.{name} > {than}.{name} OR ({first}))"
+        return f"({is_later(f'{row}.{name}', f'{than}.{name}')})"
 
     # -- keep_if_null: a column has the newest value that any version of the key has -----------
 
@@ -341,11 +320,11 @@ held AS (
                 f" AND NOT EXISTS (SELECT FROM {self.stage} e WHERE {key}"
                 f" AND e.{version} IS NOT DISTINCT FROM s.{version} AND e.{LINE} < s.{LINE})"
             )
-        if self.deletes is not None:
+        only += self._after_tombstone("s")
+        if self._flag:
             later = self._is_newer("s", "e") if self.newer else f"s.{LINE} > e.{LINE}"
             only += (
-                f" AND NOT s.{quote_identifier(self.deletes.flag)}"
-                f"{self._after_tombstone(self.deletes, 's')}"
+                f" AND NOT s.{self._flag}"
                 f" AND NOT EXISTS (SELECT FROM ended e WHERE {key} AND {later} IS NOT TRUE)"
             )
         found = (

@@ -178,15 +178,16 @@ def _with_staged(target: Target, columns: Sequence[Column]) -> list[Column]:
 
     What deletes a row has no more than its key and version: the table says what a row must have.
     """
-    staged = staged_fields(target)
-    if not staged:
-        return list(columns)
+    write = target.write
+    deletes = write.delete_when is not None
     return [
         *(
-            column if column.name in target.write.key else structs.replace(column, nullable=True)
+            structs.replace(column, nullable=True)
+            if deletes and column.name not in write.key
+            else column
             for column in columns
         ),
-        *map(column_for, staged),
+        *map(column_for, staged_fields(target)),
     ]
 
 

@@ -22,16 +22,16 @@ from sqs2pg.vault.target_rows import PersonColumns, person_columns
 from sqs2pg.vault.token_map import RecoverableColumn
 
 
-def person_columns_of(settings: Settings, keyring: Keyring) -> list[PersonColumns]:
-    """Return where people's rows are: every target of the mapping. Raises SettingsError."""
+def person_columns_of(
+    settings: Settings, keyring: Keyring, reference_key: bytes | None = None
+) -> list[PersonColumns]:
+    """Return where people's rows are: every target of the mapping.
+
+    An erasure needs the `reference_key`, by which it remembers rows that it deletes. Raises
+    SettingsError.
+    """
     return [
-        person_columns(
-            quote_table(target.table),
-            target.fields,
-            settings.vault.subject,
-            keyring,
-            named=position > 0,
-        )
+        person_columns(target, keyring, reference_key, named=position > 0)
         for position, target in enumerate(settings.targets)
     ]
 

@@ -10,11 +10,10 @@ from sqs2pg.settings import source_paths
 from sqs2pg.settings.fields import SYSTEM, Field
 from sqs2pg.settings.routes import Target
 from sqs2pg.settings.sections import Settings
+from sqs2pg.settings.staged_fields import NOT_ONE_FORM
 from sqs2pg.settings.write_modes import APPEND
 
 _OF_UPSERT = ("newer", "update", "keep_if_null", "delete_when")
-_NOT_ONE_FORM = ("jsonb", "interval")
-"""Types whose equal values have different texts, in PostgreSQL, too."""
 _NUMBERS = {
     "SentTimestamp": 'type = "bigint", or "timestamptz" with format = "epoch_ms"',
     "ApproximateFirstReceiveTimestamp": 'type = "bigint", or "timestamptz" with '
@@ -130,6 +129,13 @@ def _check_newer(place: str, target: Target) -> None:
             code="write_mode",
             hint='name a column with mask = "keep"',
         )
+    if field.first_source == target.subject:
+        raise SettingsError(
+            f"{place}.newer names {newer!r}, which has the person's id (vault.subject): an erasure "
+            "replaces it by a random one",
+            code="write_mode",
+            hint="name a column that rises, such as updated_at",
+        )
     if field.type == "jsonb" or field.type.endswith("[]"):
         raise SettingsError(
             f"{place}.newer names {newer!r}, and type = {field.type!r} has no order of versions",
@@ -153,7 +159,7 @@ def _check_deletes(place: str, target: Target) -> None:
         source_paths.compile_sources([when.field])
     for column in target.write.key:
         field = _mapped(f"{place}.key", column, target)
-        if field.type in _NOT_ONE_FORM or field.type.endswith("[]"):
+        if field.type in NOT_ONE_FORM or field.type.endswith("[]"):
             raise SettingsError(
                 f"{place}.delete_when: the key column {column!r} has type = {field.type!r}, of "
                 "which equal values have several spellings, and a deleted row is remembered by one",

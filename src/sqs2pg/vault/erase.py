@@ -32,7 +32,7 @@ from sqs2pg.vault.named_people import (
     people_table,
     require_temporary,
 )
-from sqs2pg.vault.person_rows import SEARCHED, RowEraser, count_rows
+from sqs2pg.vault.person_rows import NO_MARKS, SEARCHED, RowEraser, count_rows
 from sqs2pg.vault.target_rows import (
     REHEARSAL_HINTS,
     PersonColumns,
@@ -88,14 +88,17 @@ _FINISH = f"""WITH ended AS (
     UPDATE pii.erasure SET finished_at = now(), pseudonym = NULL
     WHERE subject = ANY ({SUBJECTS}) AND finished_at IS NULL
     RETURNING subject, keys_destroyed AS keys, values_removed AS values, bodies_removed AS bodies,
-              rows_changed, keys_destroyed + values_removed + bodies_removed + rows_changed > 0
+              rows_changed AS changed, rows_deleted AS deleted,
+              keys_destroyed + values_removed + bodies_removed + rows_changed + rows_deleted > 0
               AS found)
-SELECT e.subject, e.found, e.keys, e.values, e.bodies, e.rows_changed, act.sequence, act.hash
+SELECT e.subject, e.found, e.keys, e.values, e.bodies, e.changed + e.deleted, act.sequence, act.hash
 FROM (SELECT * FROM ended ORDER BY subject) e,
 LATERAL sqs2pg.record_act(
     CASE WHEN e.found THEN 'forget_done' ELSE 'forget_not_found' END,
     'subject ' || replace(e.subject::text, '-', '')
-    || CASE WHEN e.found THEN ', ' || e.rows_changed || ' rows ' || %s ELSE '' END,
+    || CASE WHEN e.found THEN ', ' || concat_ws(', ',
+           CASE WHEN e.changed > 0 OR e.deleted = 0 THEN e.changed || ' rows changed' END,
+           CASE WHEN e.deleted > 0 THEN e.deleted || ' rows deleted' END) ELSE '' END,
     %s, %s) act
 ORDER BY act.sequence"""
 _CAME_BACK = f"""SELECT count(*) FROM pii.subject_key
@@ -133,6 +136,10 @@ class Erased(msgspec.Struct):
     quarantine_unreadable_newest: datetime | None = None
     tables: dict[str, int] = {}
     """Rows cleared or deleted by table."""
+    tables_deleted: list[str] = []
+    """Those of them whose rows were deleted."""
+    tables_forgotten: list[str] = []
+    """State tables with versions whose rows were deleted, and that nothing remembers."""
     tables_skipped: list[str] = []
     """Partitions on other servers."""
     tables_alike: list[str] = []
@@ -162,7 +169,6 @@ class Eraser:
         self._session = session
         self._targets = targets
         self._reference = reference
-        self._delete_rows = delete_rows
         self._rows = RowEraser(session, pipeline, delete_rows)
         self.report = Erased()
         self.database = ""
@@ -266,20 +272,25 @@ class Eraser:
         pseudonyms = {subject.hex: pseudonym for subject, pseudonym in found}
         left: dict[str, int] = {}
         for target in self._targets:
+            spelt = spellings(target, subjects)
             people = [
                 Person(subjects[id_], spelling, random_id(target, pseudonyms[subjects[id_]]))
-                for id_, spelling in spellings(target, subjects)
+                for id_, spelling in spelt
             ]
-            remaining = await self._rows.erase(target, people, self._count)
+            deletes = self._rows.deletes(target)
+            mark = target.keys.person if deletes and target.keys else None
+            marks = {spelling: mark(id_) for id_, spelling in spelt} if mark else NO_MARKS
+            note = self._count_deleted if deletes else self._count_changed
+            remaining = await self._rows.erase(target, people, note, marks)
             for subject, count in remaining.items():
                 left[subject] = left.get(subject, 0) + count
         return left
 
-    def _count(self, rows: int) -> None:
-        if self._delete_rows:
-            self.report.rows_deleted += rows
-        else:
-            self.report.rows_changed += rows
+    def _count_changed(self, rows: int) -> None:
+        self.report.rows_changed += rows
+
+    def _count_deleted(self, rows: int) -> None:
+        self.report.rows_deleted += rows
 
     async def _finish(
         self, subjects: dict[str, str], left: dict[str, int], reason: str, ticket: str
@@ -288,12 +299,11 @@ class Eraser:
 
         Those with rows left stay open.
         """
-        what = "deleted" if self._delete_rows else "changed"
         done = {id_: subject for id_, subject in subjects.items() if subject not in left}
         rows = []
         if done:
             async with people_table(self._session, _people(done)):
-                rows = await self._session.execute(_FINISH, [what, reason, ticket])
+                rows = await self._session.execute(_FINISH, [reason, ticket])
         async with people_table(self._session, _people(subjects)):
             [(came_back,)] = await self._session.execute(_CAME_BACK)
         if rows:
@@ -336,7 +346,11 @@ class Eraser:
             self._rows.pages += sum(leaf.pages for leaf in tables.leaves)
             counts = await count_rows(self._session, target, tables, people)
             count = sum(counts.values())
-            self._count(count)
+            if self._rows.deletes(target):
+                self._count_deleted(count)
+                self._rows.deleted_from.add(target.table)
+            else:
+                self._count_changed(count)
             self._rows.changed[target.table] = self._rows.changed.get(target.table, 0) + count
             found |= counts.keys()
         return found
@@ -352,6 +366,8 @@ class Eraser:
         }
         for table, rows in self._rows.changed.items():
             report.tables[names[table]] = report.tables.get(names[table], 0) + rows
+        report.tables_deleted = sorted({names[table] for table in self._rows.deleted_from})
+        report.tables_forgotten = sorted({names[table] for table in self._rows.forgotten})
         report.tables_skipped = sorted(self._rows.skipped)
         alike = {
             table

@@ -23,8 +23,11 @@ from sqs2pg.mapping.field_types import ARRAY, FIELD_TYPES, INTEGER_RANGES, NUMBE
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_NOT_NULL, COLUMN_TYPE, OF_COLUMNS
 from sqs2pg.postgres.connection import Session
-from sqs2pg.settings import Field
+from sqs2pg.postgres.identifiers import quote_table
+from sqs2pg.settings import Field, Target
 from sqs2pg.settings.expression_rules import reads
+from sqs2pg.settings.staged_fields import person_column
+from sqs2pg.vault.erased_keys import ErasedKeys, ReadKeys, keys_reader
 
 REHEARSAL_HINTS = {
     "postgres_42501": "run it as the owner of the schemas and of the targets, without row-level "
@@ -104,7 +107,7 @@ class PersonColumns(msgspec.Struct):
     """The column that says whose a row is."""
     spellings: Spellings
     masked: tuple[str, ...]
-    """Columns with masks, which are cleared."""
+    """Columns with masks, which are cleared. Not those by which a row of a state table is known."""
     named: bool = False
     """Whether the tally names this target: it is not the pipeline's first."""
     type: str = "text"
@@ -117,6 +120,16 @@ class PersonColumns(msgspec.Struct):
     fillers: dict[str, str] = {}
     """What fills a masked column that cannot be NULL, in SQL, by the column's name. In it `m.name`
     is the random id of the erased person."""
+    is_key: bool = False
+    """Whether the person's id is part of the key of a state table: their rows are deleted."""
+    versioned: bool = False
+    """Whether the rows of a state table have versions."""
+    read_keys: ReadKeys | None = None
+    """Asks the catalog how deleted rows are remembered."""
+    keys: ErasedKeys | None = None
+    """How they are; None: not at all."""
+    version_type: str = ""
+    """The type of the column that orders versions, as a cast takes it."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -144,12 +157,14 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 def person_columns(
-    table: str, fields: Sequence[Field], subject: str, keyring: Keyring, *, named: bool = False
+    target: Target, keyring: Keyring, reference_key: bytes | None = None, *, named: bool = False
 ) -> PersonColumns:
-    """Return the columns of one target. `table` is quoted for SQL, `subject` is `vault.subject`.
+    """Return the columns of one target.
 
+    Without `reference_key` an erasure of a state table cannot remember the rows that it deletes.
     Raises SettingsError `no_subject_column` where its rows cannot be told apart by person.
     """
+    table, fields, subject = quote_table(target.table), target.fields, target.subject
     about = [field for field in fields if field.first_source == subject]
     finders = [(field, spellings) for field in about if (spellings := _spellings(field, keyring))]
     if not finders:
@@ -162,13 +177,26 @@ def person_columns(
     field, spellings = finders[0]
     others = [other.column for other in about if other.column != field.column]
     sources = field.body_sources
+    write = target.write
+    known_by = (*write.key, write.newer) if write.keeps_state else ()
     masked = [
         other.column
         for other in fields
         # An expression may contain the person's id, in which nobody would find it again.
-        if other not in about and (other.mask != "keep" or reads(other, sources))
+        if other not in about
+        and (other.mask != "keep" or reads(other, sources))
+        and other.column not in known_by
     ]
-    return PersonColumns(table, field.column, spellings, (*masked, *others), named)
+    return PersonColumns(
+        table,
+        field.column,
+        spellings,
+        (*masked, *others),
+        named,
+        is_key=write.keeps_state and bool(person_column(target)),
+        versioned=bool(write.newer),
+        read_keys=None if reference_key is None else keys_reader(target, reference_key),
+    )
 
 
 def _spellings(field: Field, keyring: Keyring) -> Spellings | None:
@@ -230,8 +258,11 @@ async def with_column_types(session: Session, target: PersonColumns) -> PersonCo
         )
     found = known[target.column]
     require_replaceable(target.column, found.base, target.table)
+    keys = await target.read_keys(session) if target.read_keys else None
     return msgspec.structs.replace(
         target,
+        keys=keys,
+        version_type=known[keys.newer].type if keys else "",
         masked=tuple(column for column in target.masked if column in known),
         type=found.type,
         base=found.base,

@@ -79,12 +79,14 @@ CREATE TABLE sqs2pg.target (
     PRIMARY KEY (pipeline, target)
 );
 
--- The rows of state tables that a message has deleted: which version, and a mark of the key, an HMAC
--- under the key that never rotates. An older version that comes later does not bring the row back.
+-- The rows of state tables that a message or an erasure has deleted: which version, and a mark of the
+-- key, an HMAC under the key that never rotates. An older version that comes later does not bring the
+-- row back.
 CREATE TABLE sqs2pg.tombstone (
     target     text NOT NULL,               -- schema.table, quoted where SQL requires it
-    key        bytea NOT NULL,              -- 16 bytes for each column of the key
-    version    jsonb NOT NULL,              -- of the target's own type, as JSON
+    key        bytea NOT NULL,              -- 16 bytes for each column of the key; an erased person's
+                                            -- may have those of their id alone, for all their rows
+    version    jsonb NOT NULL,              -- of the target's own type, as JSON; null is the oldest
     deleted_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (target, key)
 );
@@ -1218,7 +1220,8 @@ CREATE TABLE pii.erasure (
     keys_destroyed bigint NOT NULL DEFAULT 0,
     values_removed bigint NOT NULL DEFAULT 0,
     bodies_removed bigint NOT NULL DEFAULT 0, -- from the quarantine
-    rows_changed   bigint NOT NULL DEFAULT 0  -- cleared or deleted
+    rows_changed   bigint NOT NULL DEFAULT 0, -- cleared
+    rows_deleted   bigint NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX erasure_open ON pii.erasure (subject) WHERE finished_at IS NULL;
 
