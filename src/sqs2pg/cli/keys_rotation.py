@@ -69,6 +69,8 @@ def rekey(config: Path | None, as_json: bool) -> None:
     print(f"{counted(report.values, 'value')} and {counted(report.rows, 'row')} have new tokens")
     if report.rows_merged:
         print(f"{counted(report.rows_merged, 'row')} went into another row of the same key")
+    if report.rows_deleted:
+        print(f"{counted(report.rows_deleted, 'row')} had been deleted since, and is gone")
     if report.values_damaged:
         print(f"{report.values_damaged:,} sealed values do not open and were left")
     _print_damaged(damaged)

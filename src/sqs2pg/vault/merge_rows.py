@@ -3,20 +3,23 @@
 The stored row has the old token, and a row that came after the rotation the new one. Before a rekey
 gives the first its new token, the second is merged into it, as if its message had come to it: it
 wins where it is newer, and changes the columns that an upsert changes. A key that was rotated
-several times may have a row per version. They are merged from the oldest one on.
+several times may have a row per version. They are merged from the oldest one on. Rows that were
+deleted in between go first (`deleted_rows.py`).
 
 Must never do: leave the table without a row for the key, or give two rows one key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.state_catalog import read_types
 from sqs2pg.settings import Target
+from sqs2pg.vault.deleted_rows import DeletedRows
 from sqs2pg.vault.target_rows import Leaf
 
 PAGES_AT_ONCE = 1_024
@@ -47,8 +50,9 @@ _TOKENS = """CROSS JOIN LATERAL (
     SELECT m.old_token::{type} FROM pii.token_map m WHERE m.new_token = r.{final}::text) {alias}"""
 # The version of a token, which says which of two rows was there first.
 _EPOCH = "coalesce(substring(t.{column}::text FROM '^v([1-9][0-9]{{0,3}})_')::integer, 0)"
-_TALLY = """INSERT INTO sqs2pg.tally (pipeline, kind, target_rows, rows_superseded, target)
-SELECT min(t.pipeline), 'rekey', -(%s)::bigint, %s, t.target
+_TALLY = """INSERT INTO sqs2pg.tally
+    (pipeline, kind, target_rows, rows_superseded, rows_deleted, target)
+SELECT min(t.pipeline), 'rekey', -(%s)::bigint, %s, %s, t.target
 FROM sqs2pg.target t WHERE t.target = %s GROUP BY t.target"""
 _INDEX = "CREATE INDEX IF NOT EXISTS token_map_new ON pii.token_map (new_token)"
 _DROP_INDEX = "DROP INDEX IF EXISTS pii.token_map_new"
@@ -60,9 +64,17 @@ WHERE n.old_token = m.new_token AND n.new_token <> m.new_token"""
 class RowMerger:
     """Merges the rows of one target, part by part, within the caller's transactions."""
 
-    def __init__(self, session: Session, target: Target, columns: Sequence[str]) -> None:
-        """`columns`: those of the key that get new tokens."""
+    def __init__(
+        self, session: Session, target: Target, columns: Mapping[str, str], keyring: Keyring
+    ) -> None:
+        """`columns`: those that get new tokens, with their names in the vault."""
         self._session = session
+        of_key = {name: columns[name] for name in target.write.key if name in columns}
+        self._deleted = (
+            DeletedRows(session, target, of_key, keyring)
+            if DeletedRows.leaves_any(target, of_key)
+            else None
+        )
         self._write = target.write
         self._table = quote_table(target.table)
         self._changes = tuple(map(quote_identifier, target.updated_columns))
@@ -78,29 +90,36 @@ class RowMerger:
         types = await read_types(self._session, self._table)
         self._types = {name: type_.partition(" COLLATE ")[0] for name, type_ in types.items()}
         self._name = await resolve_table(self._session, self._table) or ""
+        if self._deleted is not None:
+            await self._deleted.prepare(self._name, self._types)
 
     async def rehearse(self, leaf: Leaf) -> None:
         """Send the statements for no row. Raises as `prepare`."""
         await self.prepare()
         await self.lock(leaf)
         await self._session.execute(self.statement(leaf, " AND false"))
-        await self._session.execute(_TALLY, [0, 0, ""])
+        await self._session.execute(_TALLY, [0, 0, 0, ""])
+        if self._deleted is not None:
+            await self._deleted.drop(leaf, " AND false")
 
     async def lock(self, leaf: Leaf) -> None:
         """Keep others from writing to a table until the transaction ends. Raises psycopg.Error."""
         await self._session.execute(_LOCK.format(leaf=leaf.table))
 
-    async def merge(self, leaf: Leaf, part: str) -> int:
-        """Merge the rows that are about to get one key; return how many rows are gone.
+    async def merge(self, leaf: Leaf, part: str) -> tuple[int, int]:
+        """Merge the rows that are about to get one key.
 
+        Return how many rows went into others, and how many had been deleted under another token.
         `part` is a condition on `t.ctid`, as `Leaf.ranges` returns it. Raises psycopg.Error.
         """
+        deleted = await self._deleted.drop(leaf, part) if self._deleted is not None else 0
         merged = 0
         while gone := (await self._session.execute(self.statement(leaf, part)))[0][0]:
             merged += gone
-        if merged:
-            await self._session.execute(_TALLY, [merged, merged, self._name])
-        return merged
+        if merged or deleted:
+            values = [merged + deleted, merged, deleted, self._name]
+            await self._session.execute(_TALLY, values)
+        return merged, deleted
 
     def statement(self, leaf: Leaf, part: str) -> str:
         """Return the statement that merges two rows of each key, and counts those that are gone."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -59,12 +60,12 @@ ORDER BY v.subject, v.token_hash, v.field LIMIT %s"""
 # Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
 # the server's log, somebody who has the old root could get from a guessed value to its new token.
 _CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, made_by xid,
-    old_token text, new_token text, sealed bytea) ON COMMIT DROP"""
+    old_token text, new_token text, sealed bytea, again boolean) ON COMMIT DROP"""
 _COPY = "COPY pg_temp.sqs2pg_moved FROM STDIN"
 # By address, without a lock: while the erasure lock is held nothing but another rekey changes these
 # rows, and then they have other addresses. Another row may have taken the address since: that one
 # was made by another transaction. A value whose new token a later message has stored already stays
-# behind, and is removed.
+# behind, and is removed; so does one that had tokens of two older versions, but for the first.
 _MOVE = """WITH moved AS MATERIALIZED (SELECT * FROM pg_temp.sqs2pg_moved WHERE part = %s),
 mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
@@ -73,7 +74,7 @@ changed AS (
     UPDATE pii.value v SET token = m.new_token, sealed = m.sealed,
            token_hash = hashtextextended(m.new_token, 0)
     FROM moved m
-    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT EXISTS (
+    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT m.again AND NOT EXISTS (
         SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
         AND o.token_hash = hashtextextended(m.new_token, 0))
     RETURNING 1)
@@ -95,6 +96,8 @@ class Rekeyed(msgspec.Struct):
     rows: int = 0
     rows_merged: int = 0
     """Rows of state tables that went into another row of their key."""
+    rows_deleted: int = 0
+    """Rows of state tables that a message had deleted under a newer token."""
     values_damaged: int = 0
     """Sealed values that do not open; they stay as they are."""
     rows_left: int = 0
@@ -122,7 +125,7 @@ class Rekeyer:
             self._of_field.setdefault(column.field, []).append(column)
         self._fields = sorted(self._of_field)
         self._keks = KeyEncryptionKeys(keyring)
-        self._map = TokenMap(session, self._current, columns, targets, self._count)
+        self._map = TokenMap(session, self._current, columns, targets, keyring, self._count)
         self._batch_size = BatchSize(BATCH_VALUES)
         self.report = Rekeyed()
         self.total = 0
@@ -174,9 +177,10 @@ class Rekeyer:
                 hint=REHEARSAL_HINTS.get(fault.code) or fault.hint,
             ) from None
 
-    def _count(self, rows: int, merged: int) -> None:
+    def _count(self, rows: int, merged: int, deleted: int) -> None:
         self.report.rows += rows
         self.report.rows_merged += merged
+        self.report.rows_deleted += deleted
 
     async def _record(self, act: str, what: str) -> None:
         subject = f"pseudonym version {self._version}: {what}"
@@ -262,7 +266,9 @@ class Rekeyer:
                 again = binary(seal_value(key, value, field, new, subject, nonce))
                 moved.append((subject, field, new, f"{address}\t{token}\t{new}\t{again}"))
         moved.sort()
-        return [line for *_, line in moved]
+        values = [value for *value, _ in moved]
+        repeats = ["f", *("ft"[one == before] for before, one in pairwise(values))]
+        return [f"{line}\t{mark}" for (*_, line), mark in zip(moved, repeats, strict=False)]
 
     def _mask_of(self, field: str, token: str, value: str) -> Mask:
         """Return the new pseudonym of the column that the old token came from."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from sqs2pg.errors import TransientFault
+from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.sqlstate import LOCKED_MEANWHILE, MOVED_MEANWHILE
@@ -81,10 +82,12 @@ class TokenMap:
         current: str,
         columns: Sequence[RecoverableColumn],
         targets: Sequence[Target],
-        count: Callable[[int, int], None],
+        keyring: Keyring,
+        count: Callable[[int, int, int], None],
     ) -> None:
         """`current`: what a new token begins with; of `targets`, state tables may have two rows of
-        one key. `count` is told of rows with new tokens, and of rows that were merged into others.
+        one key. `count` is told of rows with new tokens, of rows that were merged into others, and
+        of those that had been deleted.
         """
         self._session = session
         self._current = current
@@ -95,9 +98,9 @@ class TokenMap:
         self._mergers: dict[str, RowMerger] = {}
         for target in targets:
             table = quote_table(target.table)
-            ours = [column.name for column in self.tables.get(table, ())]
-            if target.write.keeps_state and set(ours) & set(target.write.key):
-                self._mergers[table] = RowMerger(session, target, ours)
+            ours = {column.name: column.field for column in self.tables.get(table, ())}
+            if target.write.keeps_state and ours.keys() & set(target.write.key):
+                self._mergers[table] = RowMerger(session, target, ours, keyring)
         self._count = count
 
     async def rehearse(self, table: str) -> None:
@@ -183,7 +186,7 @@ class TokenMap:
         self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
     ) -> int:
         """Apply the map to one range of a table; return how many rows with old tokens it found."""
-        merger, merged = self._mergers.get(columns[0].table), 0
+        merger, gone = self._mergers.get(columns[0].table), (0, 0)
         try:
             async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
                 [(old,)] = await self._session.execute(self._any_old(leaf, part, columns))
@@ -191,11 +194,11 @@ class TokenMap:
                     return 0
                 if merger is not None:
                     await merger.lock(leaf)
-                    merged = await merger.merge(leaf, part)
+                    gone = await merger.merge(leaf, part)
                 [(found, changed)] = await self._session.execute(_statement(leaf, part, columns))
         except (*MOVED_MEANWHILE, *LOCKED_MEANWHILE):
             return 1  # at least
-        self._count(changed, merged)
+        self._count(changed, *gone)
         return int(found)
 
     def _any_old(self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
