@@ -51,10 +51,13 @@ class OutcomeCounts(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> OutcomeCounts:
-        """Count outcomes, mostly WRITTEN. By identity: to compare or hash an Enum costs a call."""
-        if outcomes.count(Outcome.WRITTEN) == len(outcomes):
+        """Count outcomes, mostly WRITTEN. By identity: to compare or hash an Enum costs a call, and
+        so does a look at its class.
+        """
+        written = Outcome.WRITTEN
+        if outcomes.count(written) == len(outcomes):
             return cls(len(outcomes), 0, 0, 0)
-        others = [one for one in outcomes if one is not Outcome.WRITTEN]
+        others = [one for one in outcomes if one is not written]
         duplicate, quarantined, released = (
             sum(one is outcome for one in others)
             for outcome in (Outcome.DUPLICATE, Outcome.QUARANTINED, Outcome.RELEASED)

@@ -82,7 +82,7 @@ class PieceWriter:
         tried = list(map(self._writer.key_of, (one.message for one in piece.tried)))
         statement = self._claims.move_statement(piece.moves, tried)
         outcomes = await self._writer.process_lines(batch, piece.unread, statement, piece.ahead)
-        if Outcome.RELEASED not in outcomes:
+        if outcomes[-1] is not Outcome.RELEASED:
             self._alike, self._code = 0, ""
             self._refused.note_written()
             return outcomes
@@ -208,7 +208,7 @@ class _Search:
         await self._keep()
         part = self.piece.batch[begin:end]
         outcomes = await self._writer.process_lines(part, self.piece.unread, self._statement, None)
-        if Outcome.RELEASED in outcomes:
+        if outcomes[-1] is Outcome.RELEASED:
             return self._writer.last_fault
         self._refused.note_written()
         self.outcomes.update(enumerate(outcomes, begin))

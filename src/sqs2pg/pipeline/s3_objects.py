@@ -266,7 +266,7 @@ class S3Objects:
         results: list[Outcome] = []
         if piece.batch:
             results = await self._pieces.write(piece, lambda: self._keep(held))
-            if Outcome.RELEASED in results:
+            if results[-1] is Outcome.RELEASED:  # those come last
                 return False
         elif piece.moves:
             await self._claims.move(piece.moves)

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from sqs2pg.errors import Stage
-from sqs2pg.message import Outcome, RowChanges
+from sqs2pg.message import Outcome, OutcomeCounts, RowChanges
 from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.unknown_tally import UnknownTally
 
@@ -244,8 +244,13 @@ class Metrics:
         """Count notifications of S3 that have ended, and lines of objects."""
         for kind in set(kinds):
             self.objects.labels(kind).inc(kinds.count(kind))
-        for outcome in (Outcome.WRITTEN, Outcome.DUPLICATE, Outcome.QUARANTINED):
-            if count := lines.count(outcome):
+        counts = OutcomeCounts.of(lines)
+        for outcome, count in (
+            (Outcome.WRITTEN, counts.written),
+            (Outcome.DUPLICATE, counts.duplicate),
+            (Outcome.QUARANTINED, counts.quarantined),
+        ):
+            if count:
                 self.object_lines.labels(outcome.value).inc(count)
 
     def observe_batch(self, report: BatchReport, now: float) -> None:
