@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.logins import login
 
 _LOADED = re.compile(r"import time: .*\| +(\S+)$", re.MULTILINE)
 """A line of -X importtime."""
@@ -69,3 +72,13 @@ def test_a_pipeline_loads_neither_botocore_nor_what_it_does_not_use(shell: Any) 
     loaded = _LOADED.findall(ended.err)
     assert {"psycopg", "sqs2pg.sqs.client", "sqs2pg.status.server"} <= set(loaded)
     assert _of(loaded, NOT_FOR_A_START) == []
+
+
+def test_a_backfill_of_files_loads_neither_botocore_nor_a_queue(shell: Any, tmp_path: Path) -> None:
+    shell("migrate")
+    archive = tmp_path / "logins.jsonl"
+    archive.write_text(login("u1") + "\n")
+    ended = shell.afresh("backfill", str(archive), PYTHONPROFILEIMPORTTIME="1")
+    loaded = _LOADED.findall(ended.err)
+    assert {"psycopg", "sqs2pg.pipeline.backfill"} <= set(loaded)
+    assert _of(loaded, (*NOT_FOR_A_START, "sqs2pg.status.server")) == []

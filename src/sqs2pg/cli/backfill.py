@@ -192,9 +192,11 @@ async def _run_over(
 
 
 def _store_for(paths: tuple[str, ...]) -> ObjectStore | None:
-    from sqs2pg.sqs.s3 import ObjectStore
+    if not any(path.startswith("s3://") for path in paths):
+        return None
+    from sqs2pg.sqs.s3 import ObjectStore  # loads botocore
 
-    return ObjectStore() if any(path.startswith("s3://") for path in paths) else None
+    return ObjectStore()
 
 
 class _Work(Protocol):
