@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from . import plot, recovery, results, shapes
+from . import one_bad, plot, recovery, results, shapes
 from .contenders import CONTENDERS
 from .measure import Run
 from .workloads import ResultSection
@@ -68,6 +68,7 @@ def table(section: ResultSection) -> str:
         "ledger": _ledger,
         "recovery": _recovery,
         "mappings": _mappings,
+        "one_bad": one_bad.table,
     }
     return special.get(section.name, _drain)(section)
 

@@ -21,7 +21,7 @@ import psycopg
 
 from sqs2pg.errors import Sqs2pgError
 
-from . import latency, machine, profiling, recovery, report, results, shapes
+from . import latency, machine, one_bad, profiling, recovery, report, results, shapes
 from .contenders import CONTENDERS
 from .queue_server import BuildError, build
 from .rig import BenchmarkError, Rig, open_rig
@@ -31,12 +31,13 @@ UNAVAILABLE = 69  # sysexits.h, EX_UNAVAILABLE
 SECTIONS = (
     *(workload.name for workload in DRAINS),
     "mappings",
+    "one_bad",
     "recovery",
     "idle",
     "steady",
     "ledger",
 )
-LONG = ("ledger", "mappings")
+LONG = ("ledger", "mappings", "one_bad")
 """Sections that run only if `--only` names them."""
 PROFILED = 200_000
 """Messages in a profiled drain."""
@@ -237,6 +238,8 @@ def _section(
             return latency.run_steady(rig, plan, _tell, options.rate, capacity)
         case "recovery":
             return recovery.run(rig, plan, options.recovery_people, _tell)
+        case "one_bad":
+            return one_bad.run(rig, plan, _tell)
         case "mappings":
             return shapes.run(rig, plan, _tell)
         case "ledger":

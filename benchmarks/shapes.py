@@ -202,7 +202,8 @@ def _contender(shape: Shape, native: str) -> Contender:
 
 def settings_file(shape: Shape, folder: Path) -> Path:
     """Write the settings of a shape's mapping into a folder; return the file."""
-    file = folder / f"{shape.name}.toml"
+    file = folder / shape.name / "sqs2pg.toml"  # whose pipeline has the table's name
+    file.parent.mkdir(exist_ok=True)
     if shape.target:
         file.write_text(shape.mapping, encoding="utf-8")
         return file

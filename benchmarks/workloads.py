@@ -38,6 +38,8 @@ class Workload:
     pad_bytes: int = 0
     latency_ms: int = 0
     tls: bool = False
+    template: str = ""
+    """What each login is put into; empty: nothing."""
     runs_max: int = 1_000
 
     def backlog(self, messages: int) -> Backlog:
@@ -48,11 +50,19 @@ class Workload:
             duplicate_share=self.duplicate_share,
             pad_bytes=self.pad_bytes,
             latency_ms=self.latency_ms,
+            template=self.template,
         )
 
 
 DRAINS: tuple[Workload, ...] = (
     Workload("drain", "Drain of a backlog", "good logins of about 170 bytes", ALL),
+    Workload(
+        "nested",
+        "Nested logins",
+        "the same logins inside event.login, and the same columns",
+        ("sqs2pg-nested", "redpanda-connect-nested", "vector-nested"),
+        template='{"v": 1, "event": {"login": $}}',
+    ),
     Workload("bad", "5% bad", "one login in twenty is malformed", malformed_share=0.05),
     Workload(
         "twice",

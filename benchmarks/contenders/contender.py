@@ -8,6 +8,9 @@ from pathlib import Path
 
 from benchmarks.environment import isolated
 
+NESTED = "event.login."
+"""Where the fields of a login are in the bodies of the nested workload."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunTarget:

@@ -7,6 +7,7 @@ settings are the defaults, except for those given with `--setting`.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import sqs2pg
 
@@ -53,6 +54,17 @@ TWO = Contender(
     says="`sqs2pg run --drain --workers 2`",
     trial=50_000,
     launch=lambda target: launch(target, 2),
+    version=_version,
+)
+NESTED_MAPPING = Path(__file__).with_name("nested.toml")
+ONE_NESTED = Contender(
+    name="sqs2pg-nested",
+    title="sqs2pg, nested",
+    says="`sqs2pg run --drain` with the built-in mapping's fields inside event.login",
+    trial=50_000,
+    launch=lambda target: Launch(
+        [*command("run", "--drain")[:-1], str(NESTED_MAPPING)], environment(target)
+    ),
     version=_version,
 )
 RECOVERY = Contender(
