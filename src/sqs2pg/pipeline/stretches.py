@@ -95,7 +95,7 @@ class Stretches:
             if not paused or self._stopping.is_set():
                 return self.consumer.totals
             if drain_settle_s is not None:
-                raise self._paused()
+                raise paused_drain(self._watch.pause)
             await self._wait()
             if self._stopping.is_set():
                 return self.consumer.totals
@@ -154,11 +154,12 @@ class Stretches:
         finally:
             self.waits = self._stopping.is_set()
 
-    def _paused(self) -> FatalFault:
-        pause = self._watch.pause
-        since = f" since {pause.since_text}, {pause.cause}" if pause else ""
-        return FatalFault(
-            f"the pipeline is paused{since}; the queue is not drained",
-            code="paused",
-            hint="`sqs2pg resume` ends the pause; then run the same command again",
-        )
+
+def paused_drain(pause: Pause | None = None) -> FatalFault:
+    """Return the fault of a drain that meets a pause: it would not end."""
+    since = f" since {pause.since_text}, {pause.cause}" if pause else ""
+    return FatalFault(
+        f"the pipeline is paused{since}; the queue is not drained",
+        code="paused",
+        hint="`sqs2pg resume` ends the pause; then run the same command again",
+    )

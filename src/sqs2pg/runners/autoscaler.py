@@ -29,6 +29,8 @@ class Load(msgspec.Struct, frozen=True):
     """A clock that only rises; seconds."""
     consumers: int
     """Consumers at work."""
+    paused: bool = False
+    """Whether they receive nothing because the pipeline is paused on record."""
 
 
 class Scaler:
@@ -52,6 +54,10 @@ class Scaler:
 
     def wanted(self, load: Load, running: int) -> int:
         """Return how many consumers there should be; `running` is how many there are now."""
+        if load.paused:
+            # What waits is nobody's work, and a consumer that rests is not slow.
+            self._enough_since = None
+            return max(self._least, min(self._most, running))
         self._measure(load)
         if self.rate:
             target = math.ceil(load.backlog / (self.rate * self._catch_up_s))

@@ -34,6 +34,7 @@ from sqs2pg.errors import (
     TransientFault,
     unforeseen,
 )
+from sqs2pg.pipeline.stretches import paused_drain
 from sqs2pg.pipeline.totals import COUNTED, Totals, add_lines
 from sqs2pg.runners.autoscaler import Load, Scaler
 from sqs2pg.runners.pipeline import Pipeline
@@ -110,13 +111,20 @@ class FleetConsumer:
             self._pipeline.request_stop()
 
     async def state(self) -> dict[str, Any]:
-        """Return its totals, what it holds and its node; `at_s` by its own clock, None while it is
-        not ready to work.
+        """Return its totals, what it holds, its node, and whether the pipeline is paused; `at_s` by
+        its own clock, None while it is not ready to work.
         """
         opened = self._pipeline is not None and self._pipeline.opened
         held = self._pipeline.source.held_count if self._pipeline and opened else 0
         at_s = time.monotonic() if opened else None
-        return {"totals": self._totals(), "held": held, "node": node_id(), "at_s": at_s}
+        paused = bool(self._pipeline and opened and self._pipeline.stretches.pause)
+        return {
+            "totals": self._totals(),
+            "held": held,
+            "node": node_id(),
+            "at_s": at_s,
+            "paused": paused,
+        }
 
     def _totals(self) -> dict[str, Any]:
         totals = self._pipeline.totals if self._pipeline else Totals()
@@ -156,6 +164,8 @@ class _PlacedConsumer(msgspec.Struct, eq=False):
     """The answer that is still due: one question at a time."""
     at_s: float | None = None
     """When it last answered, by its own clock."""
+    paused: bool = False
+    """Whether its pipeline is paused on record."""
     rate: float | None = None
     """Messages per second between its last two answers; None if this look brought no answer."""
 
@@ -163,6 +173,7 @@ class _PlacedConsumer(msgspec.Struct, eq=False):
         """Take in its answer."""
         before_s, before = self.at_s, _settled(self.totals)
         self.totals, self.held, self.node = state["totals"], state["held"], state["node"]
+        self.paused = state["paused"]
         self.at_s = state["at_s"]
         if before_s is not None and self.at_s is not None and self.at_s > before_s:
             self.rate = (_settled(self.totals) - before) / (self.at_s - before_s)
@@ -239,6 +250,9 @@ class FleetDriver:
             empty_s = time.monotonic() - empty_since if empty_since is not None else -1.0
             if drain_settle_s is not None and empty_s >= drain_settle_s:
                 break
+            if drain_settle_s is not None and any(one.paused for one in self._placed):
+                self._fault = paused_drain()
+                break
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._settings.ray.every_s)
         await self._retire_all()
@@ -265,7 +279,8 @@ class FleetDriver:
         working = [one for one in going if one.node]
         rates = [one.rate for one in working if one.rate is not None]
         rate = sum(rates) / len(rates) if rates else None
-        load = Load(backlog, rate, time.monotonic(), len(working))
+        paused = any(one.paused for one in working)
+        load = Load(backlog, rate, time.monotonic(), len(working), paused)
         wanted = self._scaler.wanted(load, len(going))
         if wanted > len(going) > len(working):
             wanted = len(going)  # one waits for a place; another would wait, too

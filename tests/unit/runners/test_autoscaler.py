@@ -82,3 +82,14 @@ def test_consumers_that_really_became_slow_are_noticed() -> None:
     follow(scaler, [(10_000, 0, 0), (10_000, 400, 1)], 4)
     follow(scaler, [(10_000, 400 + 40 * t, 1 + t) for t in range(1, 20)], 4)
     assert 9 < scaler.rate < 12
+
+
+def test_a_paused_pipeline_is_not_scaled_and_its_rest_does_not_count_as_slow() -> None:
+    scaler = Scaler(least=1, most=8, catch_up_s=10, quiet_s=5)
+    follow(scaler, [(1_000, 0, 0), (900, 100, 1)], 1)
+    rate = scaler.rate
+    assert rate == 100
+    for at_s in range(2, 60):
+        assert scaler.wanted(Load(10**6, 0.0, at_s, 2, paused=True), 2) == 2
+    assert scaler.rate == rate
+    assert scaler.wanted(Load(10**6, None, 60, 2), 2) == 4
