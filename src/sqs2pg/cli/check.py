@@ -93,7 +93,7 @@ def check(
         if not as_json:
             _summarise(findings, taken)
         ok = all(finding.status != "fail" for finding in findings)
-        report = {"ok": ok, "checks": msgspec.to_builtins(findings)}
+        report = {"ok": ok, "checks": [finding.shown for finding in findings]}
         report |= {"attack": msgspec.to_builtins(estimates)} if with_attack else {}
         report |= {"sample": msgspec.to_builtins(taken[0])} if taken else {}
         reports.append({"pipeline": name, **report} if len(found) > 1 else report)

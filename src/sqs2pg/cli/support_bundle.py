@@ -159,7 +159,7 @@ async def _check(config: Path | None, private: list[str]) -> list[dict[str, str]
         {
             "name": strike(finding.name, private),
             "status": finding.status,
-            "detail": strike(finding.detail, private),
+            "detail": strike(finding.public or finding.detail, private),
             "remedy": strike(finding.remedy, private),
         }
         for finding in findings
@@ -176,6 +176,8 @@ def _state(status: StatusClient) -> dict[str, Any]:
     state: dict[str, Any] = msgspec.to_builtins(snapshot)
     for name in ("pipeline", "queue", "table"):
         state[name] = HIDDEN
+    if state["pause"]:
+        state["pause"] |= {"by": HIDDEN, "reason": HIDDEN}
     for worker in state["workers"]:
         worker["host"] = HIDDEN
     return state

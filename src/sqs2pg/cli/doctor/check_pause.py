@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from sqs2pg.cli.doctor.context import Context, NotChecked
-from sqs2pg.cli.doctor.finding import Finding, ok, warn
+from sqs2pg.cli.doctor.finding import Finding, ok
 from sqs2pg.errors import Sqs2pgError
 from sqs2pg.postgres import pauses
 from sqs2pg.postgres.migrate import pipeline_id
@@ -22,11 +22,13 @@ async def check_pause(context: Context) -> Finding:
         return ok("pause", "not paused")
     hours = (time.time() - pause.since) / 3600
     kept = await _kept_days(context)
-    return warn(
+    public = f"paused for {hours:,.1f} hours, since {pause.since_text}"
+    return Finding(
         "pause",
-        f"paused for {hours:,.1f} hours, since {pause.since_text}, {pause.cause}; nothing is "
-        f"received{kept}",
+        "warn",
+        f"{public}, {pause.cause}; nothing is received{kept}",
         "`sqs2pg resume` ends the pause; docs/runbook.md, Paused, says what to look at first",
+        f"{public} ({pause.code})",
     )
 
 

@@ -27,6 +27,14 @@ class Finding(msgspec.Struct, frozen=True):
     """What was found, in one sentence without a full stop."""
     remedy: str = ""
     """What to do; empty if nothing is to be done."""
+    public: str = ""
+    """What a support bundle shows in place of a detail that has an operator's words."""
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """What `check --json` prints."""
+        names = ("name", "status", "detail", "remedy")
+        return {name: getattr(self, name) for name in names}
 
 
 class DoctorCheck(msgspec.Struct, frozen=True):
