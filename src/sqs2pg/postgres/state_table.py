@@ -100,7 +100,7 @@ class Merge(Staging, frozen=True):
         kept = "\n    WHERE (SELECT count(*) FROM deleted) >= 0" if self._flag else ""
         deleted = "(SELECT count(*) FROM deleted)" if self._flag else "0"
         live = f"\nlive AS MATERIALIZED ({self._live()})," if self.tombstones else ""
-        merge = f"""WITH {newest}{several}{self._deleting()}{live}{before}
+        merge = f"""WITH {self._buried()}{newest}{several}{self._deleting()}{live}{before}
 written AS (
     INSERT INTO {self.table} AS t ({names})
     SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
@@ -121,7 +121,7 @@ SELECT {self._inserted()}, count(*), {deleted}{left_out} FROM written"""
         """Return the query how many staged keys have no row after `apply`, and should have one."""
         same, source = self._same("n", "t"), self._newest()
         if self.tombstones is not None:
-            source = f"WITH newest AS ({source}) {self._live()}"
+            source = f"WITH {self._buried()}newest AS ({source}) {self._live()}"
         return f"""SELECT count(*) FROM ({source}) n
 WHERE NOT EXISTS (SELECT FROM {self.table} t WHERE {same})"""
 
@@ -177,7 +177,13 @@ deleted AS MATERIALIZED (
         """
         if not (self.newer and self.tombstones):
             return ""
-        return f" AND NOT {self.tombstones.outdate(row, self.newer)}"
+        return f" AND {self.tombstones.spare(row, self.newer)}"
+
+    def _buried(self) -> str:
+        """Return the query of the tombstones of the staged lines: `buried`."""
+        if not (self.newer and self.tombstones):
+            return ""
+        return f"buried AS MATERIALIZED ({self.tombstones.of_stage(self.stage)}),\n"
 
     def _same(self, one: str, other: str) -> str:
         """Return the condition that two rows have one key."""
@@ -188,11 +194,13 @@ deleted AS MATERIALIZED (
 
         Otherwise one writer could delete what it does not see yet, and another insert it.
         """
-        target, marks = quote_literal(gone.target), f"SELECT {gone.mark} FROM {self.stage}"
-        return f"""INSERT INTO sqs2pg.key_guard (target, key)
-SELECT DISTINCT {target}, {gone.mark} FROM {self.stage} ORDER BY 2 ON CONFLICT DO NOTHING;
+        return f"""WITH guarded AS (
+    INSERT INTO sqs2pg.key_guard (key) SELECT DISTINCT {gone.guard} FROM {self.stage}
+    ORDER BY 1 RETURNING ctid
+)
+SELECT set_config('sqs2pg.guarded', coalesce(array_agg(ctid), '{{}}')::text, true) FROM guarded;
 {merge};
-DELETE FROM sqs2pg.key_guard WHERE target = {target} AND key IN ({marks})"""
+DELETE FROM sqs2pg.key_guard WHERE ctid = ANY (current_setting('sqs2pg.guarded')::tid[])"""
 
     def changes(self, lines: int, inserted: int, written: int, deleted: int) -> RowChanges:
         """Return what became of staged lines, from what `apply` returned."""

@@ -37,20 +37,46 @@ class Tombstones(msgspec.Struct, frozen=True):
         """SQL: the mark of a line's whole key, without the prefixes of its parts."""
         return "(" + " || ".join(map(_bytes, self.marks)) + ")"
 
-    def outdate(self, row: str, newer: str) -> str:
-        """SQL: whether a line is no newer than a deletion of its key, or of all the person's rows.
+    @property
+    def guard(self) -> str:
+        """SQL: the number by which a line's key is guarded."""
+        marks = " || ".join(map(quote_identifier, self.marks))
+        return f"hashtextextended({marks}, hashtextextended({quote_literal(self.target)}, 0))"
 
-        `row` is the line's alias in SQL, `newer` its plain column of the version.
+    def of_stage(self, stage: str) -> str:
+        """Return the query of the tombstones that staged lines may have, for `spare`.
+
+        It looks each up in the index, by an array: without fresh statistics the planner would
+        rather read all the tombstones of the table.
         """
+        marks = [f"SELECT {mark} FROM {stage}" for mark in self._looked_up("")]
+        return (
+            "SELECT b.key, b.version FROM sqs2pg.tombstone b"
+            f" WHERE b.target = {quote_literal(self.target)}"
+            f" AND b.key = ANY (ARRAY({' UNION ALL '.join(marks)}))"
+        )
+
+    def _looked_up(self, row: str) -> list[str]:
+        """Return the marks by which a line is looked up: of its key, and of its person."""
         looked_up = [" || ".join(_bytes(mark, row) for mark in self.marks)] if self.marks else []
         if self.person and self.marks != (self.person,):
             looked_up.append(_bytes(self.person, row))
+        return looked_up
+
+    def spare(self, row: str, newer: str) -> str:
+        """SQL: whether a line is newer than a deletion of its key, and of all the person's rows.
+
+        `row` is the line's alias in SQL, `newer` its plain column of the version. `of_stage` is
+        in the statement as `buried`.
+        """
         version = f"{row}.{quote_identifier(newer)}"
         gone = f"(b.version #>> '{{}}')::{self.version_type}"
-        return f"""EXISTS (
-        SELECT FROM sqs2pg.tombstone b
-        WHERE b.target = {quote_literal(self.target)} AND b.key IN ({", ".join(looked_up)})
-        AND ({is_later(version, gone)}) IS NOT TRUE)"""
+        # One condition per mark: each is a hash join.
+        return " AND ".join(
+            f"NOT EXISTS (SELECT FROM buried b WHERE b.key = {mark}"
+            f" AND ({is_later(version, gone)}) IS NOT TRUE)"
+            for mark in self._looked_up(row)
+        )
 
 
 def is_later(version: str, than: str) -> str:

@@ -93,11 +93,10 @@ CREATE TABLE sqs2pg.tombstone (
 CREATE INDEX tombstone_deleted_at ON sqs2pg.tombstone (target, deleted_at);
 
 -- The keys that a batch merges, while it does, of targets where rows are deleted. It has a committed
--- row never: who adds a key waits for whoever added it before, until that transaction ends.
+-- row never: who adds a key waits for whoever added it before, until that transaction ends. A key is
+-- a hash of the target and the mark: two keys with one hash wait for each other, and that is all.
 CREATE UNLOGGED TABLE sqs2pg.key_guard (
-    target text NOT NULL,
-    key    bytea NOT NULL,
-    PRIMARY KEY (target, key)
+    key bigint PRIMARY KEY
 );
 
 -- Delete up to 10,000 tombstones that are past the longest retention on record for their target;
