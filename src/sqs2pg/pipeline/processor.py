@@ -190,9 +190,10 @@ class Processor:
             return await self._tables.retry(lambda: self._write(left, to_quarantine, last=last))
 
         try:
-            while left:
-                outcomes += await under_active_keys(write, self._use_active_keys)
-                left = messages[len(outcomes) :]
+            async with self.sink.lent():
+                while left:
+                    outcomes += await under_active_keys(write, self._use_active_keys)
+                    left = messages[len(outcomes) :]
         except TransientFault as fault:
             self.release(fault)
         return outcomes + [Outcome.RELEASED] * len(left)

@@ -194,6 +194,33 @@ class Session:
         """Close the connection; the server rolls back what was open."""
         await self._connection.close()
 
+    def abandon(self) -> None:
+        """Close the connection at once, where nobody can wait."""
+        self._connection.pgconn.finish()
+
+
+class NoSession(Session):
+    """Stands where no session is held: whoever needs one connects first."""
+
+    def __init__(self) -> None:
+        self.statements = 0
+
+    @property
+    def broken(self) -> bool:
+        """True: it must be replaced before it is used."""
+        return True
+
+    @property
+    def in_transaction(self) -> bool:
+        """False."""
+        return False
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
 
 class Transaction:
     """The transaction that a session is in, for as long as the body of `transaction` runs."""

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,12 +30,13 @@ from sqs2pg.errors import PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import Encoded
 from sqs2pg.message import DeadLetter, Outcome, Row, RowChanges
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
-from sqs2pg.postgres.connection import Session, Transaction
+from sqs2pg.postgres.connection import NoSession, Session, Transaction
 from sqs2pg.postgres.ledger import Claim, Ledger, attach_days
 from sqs2pg.postgres.quarantine import copy_dead_letters
 from sqs2pg.postgres.rehearsal import Refusal, rehearse
 from sqs2pg.postgres.reject_search import SUPPRESSED, find_rejected
 from sqs2pg.postgres.reject_streak import Rejections, Streak
+from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.slow_path import CONSTRAIN, write_slowly
 from sqs2pg.postgres.sqlstate import (
     COLUMN_STATES,
@@ -115,9 +116,14 @@ class Sink:
         connect: Connect,
         vault: Sealer | None = None,
         streak: Streak | None = None,
+        pool: SessionPool | None = None,
     ) -> None:
-        """`streak`: shared by the sinks of a process."""
+        """`streak`: shared by the sinks of a pipeline. `pool`: lends it a session while it works,
+        in place of `session`.
+        """
         self.session = session
+        self._pool = pool
+        self._lent = 0
         self.note = ""
         """A statement that the caller adds to the batch's transactions: a backfill's progress."""
         self.commit_s = 0.0
@@ -161,6 +167,28 @@ class Sink:
     def pipeline(self) -> int:
         """The number of the pipeline that it writes for."""
         return self._plan.id
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[None]:
+        """Hold a session of the pool for the block; without a pool it has its own. May be nested.
+
+        Other blocks of this sink must not run meanwhile.
+        """
+        if self._pool is None or self._lent:
+            self._lent += 1
+            try:
+                yield
+            finally:
+                self._lent -= 1
+            return
+        self.session = await self._pool.acquire()
+        self._lent = 1
+        try:
+            yield
+        finally:
+            self._lent = 0
+            session, self.session = self.session, NoSession()
+            self._pool.release(session)
 
     async def connected(self) -> Session:
         """Return the session, a new one where it is gone. Raises TransientFault or FatalFault."""
@@ -350,11 +378,12 @@ class Sink:
         Returns the first refusal, None where there is none. Raises TransientFault where no
         connection comes about or the server does not answer, else as `connected` and `rehearse`.
         """
-        await self.connected()
-        refusal = await self._limited(rehearse(self.session, self._plan, self._vault))
-        if refusal is not None and refusal.fault.closes_session:
-            await self.session.close()
-        return refusal
+        async with self.lent():
+            await self.connected()
+            refusal = await self._limited(rehearse(self.session, self._plan, self._vault))
+            if refusal is not None and refusal.fault.closes_session:
+                await self.session.close()
+            return refusal
 
     async def note_suspect(self, key: str, attempt: int) -> bool:
         """Commit a marker: a message is being tried alone, at its delivery number `attempt`.
@@ -376,7 +405,7 @@ class Sink:
         Raises TransientFault, also after `limit_s` seconds without an answer, or FatalFault.
         """
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s), self.lent():
                 await self.connected()
                 return await self.session.execute(statement, parameters)
         except TimeoutError:
@@ -394,9 +423,10 @@ class Sink:
 
         Raises TransientFault or FatalFault.
         """
-        await self.connected()
-        try:
-            async with self.session.transaction(*self._transactions.opening):
-                return await self.session.execute(statement, parameters)
-        except psycopg.Error as error:
-            raise await self._give_up(diagnose(error)) from None
+        async with self.lent():
+            await self.connected()
+            try:
+                async with self.session.transaction(*self._transactions.opening):
+                    return await self.session.execute(statement, parameters)
+            except psycopg.Error as error:
+                raise await self._give_up(diagnose(error)) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,17 +23,18 @@ from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.recent_keys import RecentKeys
 from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S
 from sqs2pg.postgres.batch_transaction import SinkPlan
-from sqs2pg.postgres.connection import Session, wait_closed
+from sqs2pg.postgres.connection import NoSession, Session, wait_closed
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
 from sqs2pg.postgres.reject_streak import Streak
+from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.runners.archive_form import archive_form
 from sqs2pg.runners.compile_plan import compile_plan
-from sqs2pg.runners.connect import Connector, connect, connected, database_hosts, keyring_of
+from sqs2pg.runners.connect import Connector, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
@@ -63,16 +64,18 @@ class Processing(msgspec.Struct):
     """Opens further connections to the database."""
 
 
-async def upkeep(settings: Settings, pipeline: int) -> None:
-    """Do one turn of the books' upkeep over a connection of its own. Raises TransientFault."""
-    try:
-        session = await connect(settings)
-    except FatalFault as fault:  # such as a login refused while the server starts up
-        raise TransientFault(fault.what, code=fault.code) from None
-    try:
+async def upkeep(settings: Settings, pipeline: int, pool: SessionPool | None = None) -> None:
+    """Do one turn of the books' upkeep, over a session of the pool or one of its own.
+
+    Raises TransientFault.
+    """
+    async with AsyncExitStack() as stack:
+        lent = pool.lent() if pool else connected(settings)
+        try:
+            session = await stack.enter_async_context(lent)
+        except FatalFault as fault:  # such as a login refused while the server starts up
+            raise TransientFault(fault.what, code=fault.code) from None
         await maintain(session, pipeline)
-    finally:
-        await session.close()
 
 
 def about_of(settings: Settings) -> About:
@@ -92,13 +95,15 @@ async def assemble_processors(
     *,
     archive: bool = False,
     metrics: Metrics | None = None,
+    pool: SessionPool | None = None,
 ) -> AsyncIterator[Processing]:
     """Yield the processors alone, for callers that poll no queue; close them after.
 
     A batch was rehearsed without rows: PostgreSQL takes what they write.
 
     `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` and `archive` are those of
-    `compile_plan`. `metrics`: the caller's, if they outlive the processors.
+    `compile_plan`. `metrics`: the caller's, if they outlive the processors. `pool` lends the
+    processors their sessions; without it each has one of its own.
     """
     sessions: list[Session] = []
     sinks: list[Sink] = []
@@ -107,13 +112,16 @@ async def assemble_processors(
     try:
         keyring = keyring_of(settings, endpoints)
         connector = Connector(settings)
-        first = await connector()
-        sessions.append(first)
-        number = await pipeline_id(first, settings)
-        compiler, compiled = await compile_plan(
-            first, settings, keyring, number, is_fifo=is_fifo, archive=archive
-        )
-        while len(sessions) < settings.sink.connections:
+        async with _first(connector, pool, sessions) as first:
+            number = await pipeline_id(first, settings)
+            compiler, compiled = await compile_plan(
+                first, settings, keyring, number, is_fifo=is_fifo, archive=archive
+            )
+        count = settings.sink.connections
+        if pool:
+            await pool.fill(count)
+            sessions += [NoSession() for _ in range(count)]
+        while len(sessions) < count:
             sessions.append(await connector())
 
         async def compile_again() -> Compiled:
@@ -130,7 +138,8 @@ async def assemble_processors(
         streak, recent = Streak(), RecentKeys()
         sink_plan = compiled.sink_plan
         sinks = [
-            Sink(session, sink_plan, connector, compiled.vault, streak) for session in sessions
+            Sink(session, sink_plan, connector, compiled.vault, streak, pool)
+            for session in sessions
         ]
         processors = [
             Processor(compiled.plan, sink, metrics, batch_log, traces, rotation.follow, recent)
@@ -145,6 +154,19 @@ async def assemble_processors(
             await asyncio.to_thread(traces.close)
         # A sink replaces a session that broke.
         await wait_closed({*sessions, *(sink.session for sink in sinks)})
+
+
+@asynccontextmanager
+async def _first(
+    connect: Connector, pool: SessionPool | None, sessions: list[Session]
+) -> AsyncIterator[Session]:
+    """Yield a session to begin with: one that is lent, or the first of `sessions`."""
+    if pool:
+        async with pool.lent() as session:
+            yield session
+        return
+    sessions.append(await connect())
+    yield sessions[0]
 
 
 async def record_unknown(

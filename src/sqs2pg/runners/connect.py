@@ -79,6 +79,15 @@ class Connector:
         self._admitted, self._refused_at = True, None
         return session
 
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Session]:
+        """Yield a session of its own for the block. Raises as the call."""
+        session = await self()
+        try:
+            yield session
+        finally:
+            await session.close()
+
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Session]:

@@ -32,12 +32,15 @@ from sqs2pg.pipeline.totals import Totals
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.dsn import network_address, resolve_dsn
 from sqs2pg.postgres.migrations import migrations
+from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.postgres.workers import WorkerRegistry
 from sqs2pg.runners.assembly import Processing, about_of, assemble_processors, upkeep
 from sqs2pg.runners.connect import endpoint_hosts
+from sqs2pg.runners.shared import Shared
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.in_flight import InFlight
 from sqs2pg.sqs.queue import QueueSource
 from sqs2pg.status.probes import LEAVE_S, Probes
 from sqs2pg.status.snapshot import Snapshot, take_snapshot
@@ -62,9 +65,14 @@ class Pipeline:
     probes: Probes
     periodic: PeriodicReadings
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
-        """`metrics`: the caller's, if they outlive the pipeline; by default it has its own."""
+    def __init__(
+        self, settings: Settings, metrics: Metrics | None = None, shared: Shared | None = None
+    ) -> None:
+        """`metrics`: the caller's, if they outlive the pipeline; by default it has its own.
+        `shared`: what it has in common with others of its process; by default nothing.
+        """
         self.settings = settings
+        self._shared = shared
         self.metrics = metrics or Metrics()
         self.about = about_of(settings)
         self.opened = False
@@ -109,8 +117,16 @@ class Pipeline:
         """
         async with AsyncExitStack() as stack:
             settings = self.settings
-            self.client = SqsClient.from_environment(max_connections=settings.source.receivers_max)
-            stack.push_async_callback(self.client.close)
+            pool = readings = in_flight = None
+            if shared := self._shared:
+                self.client, in_flight = shared.client, shared.in_flight
+                pool, readings = shared.join(settings)
+                stack.push_async_callback(pool.leave)
+                stack.push_async_callback(readings.leave)
+            else:
+                most = settings.source.receivers_max
+                self.client = SqsClient.from_environment(max_connections=most)
+                stack.push_async_callback(self.client.close)
             queue_url = ""
 
             async def is_fifo() -> bool:
@@ -120,9 +136,10 @@ class Pipeline:
 
             where = endpoint_hosts(settings, self.client)
             made = await stack.enter_async_context(
-                assemble_processors(settings, where, is_fifo, metrics=self.metrics)
+                assemble_processors(settings, where, is_fifo, metrics=self.metrics, pool=pool)
             )
-            self._put_together(made, queue_url)
+            self._put_together(made, queue_url, in_flight, readings)
+            stack.callback(self.source.leave)
             self._owned = stack.pop_all()
         self.opened = True
         if self._stopping:
@@ -201,7 +218,13 @@ class Pipeline:
             stale=self.periodic.stale_s(),
         )
 
-    def _put_together(self, made: Processing, queue_url: str) -> None:
+    def _put_together(
+        self,
+        made: Processing,
+        queue_url: str,
+        in_flight: InFlight | None,
+        readings: SessionPool | None,
+    ) -> None:
         settings, metrics = self.settings, self.metrics
         self.processors, self.keyring = made.processors, made.keyring
         self.sink_plan, self.batch_log = made.sink_plan, made.batch_log
@@ -214,8 +237,9 @@ class Pipeline:
             ),
             metrics,
             message_attributes=_wanted_attributes(settings),
+            in_flight=in_flight,
         )
-        watch = self._stretch(number)
+        watch = self._stretch(number, readings)
         self.probes = Probes(
             self.source,
             self.client,
@@ -228,7 +252,7 @@ class Pipeline:
                 number, UnknownMembers(settings).digest, names=settings.report_unknown
             ),
             pauses=watch,
-            connect=made.connect,
+            lend=readings.lent if readings else made.connect.opened,
             key_version=lambda: made.rotation.key_version,
             migrations=len(migrations()),
             database_host=network_address(resolve_dsn(settings.sink.dsn)),
@@ -241,7 +265,7 @@ class Pipeline:
             self.stretches.time_left_s,
         )
 
-    def _stretch(self, number: int) -> PauseWatch:
+    def _stretch(self, number: int, readings: SessionPool | None) -> PauseWatch:
         """Make what consumes between pauses; return what knows of them."""
         settings, metrics = self.settings, self.metrics
         share = QuarantineShare(
@@ -250,7 +274,7 @@ class Pipeline:
         watch = PauseWatch(metrics, Liveness(settings), share)
 
         async def keep() -> None:
-            await upkeep(settings, number)
+            await upkeep(settings, number, readings)
 
         def make(after: Consumer | None) -> Consumer:
             return Consumer(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,7 @@ from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.concurrency import RoundTripTime
 from sqs2pg.sqs.deleter import Deleter
 from sqs2pg.sqs.gate import Gate
+from sqs2pg.sqs.in_flight import MESSAGE_BYTES, InFlight
 from sqs2pg.sqs.leases import Lease, Leases
 from sqs2pg.sqs.odd_deliveries import bounded
 from sqs2pg.sqs.wire import BATCH_MAX, read_counts
@@ -48,8 +50,13 @@ class QueueSource:
         metrics: Metrics,
         *,
         message_attributes: Sequence[str] = (),
+        in_flight: InFlight | None = None,
     ) -> None:
-        """`message_attributes` names the producer's attributes to ask for."""
+        """`message_attributes` names the producer's attributes to ask for. `in_flight`: what the
+        queues of the process may hold together; call `leave` at the end.
+        """
+        self._in_flight = in_flight or InFlight(sys.maxsize)
+        self._in_flight.join(self)
         self._message_attributes = message_attributes
         self._client = client
         self.queue_url = queue_url
@@ -113,12 +120,14 @@ class QueueSource:
         """
         while not self._has_room():
             self.room.close()
+            self._in_flight.wait(self, self._signal_room)
             await self.room.wait()
             if stopped():
                 return [], 0
         reserved = self._poll_bytes
         self._reserved_messages += BATCH_MAX
         self._reserved_bytes += reserved
+        self._note_load()
 
         began = time.monotonic()
 
@@ -144,6 +153,7 @@ class QueueSource:
         finally:
             self._reserved_messages -= BATCH_MAX
             self._reserved_bytes -= reserved
+            self._note_load()
             self._signal_room()
 
     def _receive(self, messages: list[Message], began: float) -> list[Message]:
@@ -163,6 +173,7 @@ class QueueSource:
             self._metrics.leases_lost.inc(count - len(fresh))
         # Up at once, down slowly: the next poll reserves what a large reply would need.
         self._poll_bytes = max(BATCH_MAX * max(leases.largest, 1024), self._poll_bytes * 7 // 8)
+        self._note_load()
         return fresh
 
     def _has_room(self) -> bool:
@@ -173,15 +184,31 @@ class QueueSource:
         return (
             messages <= self._settings.in_flight_messages_max
             and size <= self._settings.in_flight_bytes_max
+            and self._in_flight.has_room(self, size + messages * MESSAGE_BYTES)
         ) or not (leases.by_id or self._reserved_messages)
 
+    def _note_load(self) -> None:
+        leases = self._leases
+        messages = len(leases.by_id) + self._reserved_messages
+        size = leases.bytes + self._reserved_bytes
+        self._in_flight.note(self, size + messages * MESSAGE_BYTES)
+
     def _signal_room(self) -> None:
-        if not self.room.is_open and self._has_room():
+        if self.room.is_open:
+            return
+        if self._has_room():
             self.room.open()
+        else:
+            self._in_flight.wait(self, self._signal_room)
+
+    def leave(self) -> None:
+        """Count no longer in what the process holds: the pipeline is closed."""
+        self._in_flight.leave(self)
 
     def _stop_holding(self, messages: list[Message]) -> None:
         """Hold these messages no longer: they leave the budget. Sends nothing to SQS."""
         self._leases.release(messages)
+        self._note_load()
         if not self.room.is_open:
             self._signal_room()
 

@@ -1,8 +1,8 @@
 """The probes of one pipeline: periodic readings of its queue, dead letters, database and workers.
 
 Place in the flow: beside it. Each reading sets gauges and keeps in `ProbeResults` what the status
-page and `/readyz` show. The database is read on a connection that is opened for the reading and
-closed after it, so that a large fleet does not hold connections for this.
+page and `/readyz` show. The database is read on a connection that is lent for the reading, or
+opened for it and closed after it, so that a large fleet does not hold connections for this.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
 import msgspec
@@ -117,14 +117,16 @@ class Probes:
         unknown: UnknownFieldRegistry,
         *,
         pauses: Pauses,
-        connect: Callable[[], Awaitable[Session]],
+        lend: Callable[[], AbstractAsyncContextManager[Session]],
         key_version: Callable[[], int],
         migrations: int,
         database_host: tuple[str, int] | None,
         every_s: float,
         cloudwatch: bool,
     ) -> None:
-        """`database_host` is the server whose certificate is read; None for a local socket."""
+        """`lend` yields a session for a reading. `database_host` is the server whose certificate is
+        read; None for a local socket.
+        """
         self._source = source
         self._client = client
         self._metrics = metrics
@@ -134,7 +136,7 @@ class Probes:
         self._counts = counts
         self._unknown = unknown
         self._pauses = pauses
-        self._connect = connect
+        self._lend = lend
         self._key_version = key_version
         self._migrations = migrations
         self._database_host = database_host
@@ -142,7 +144,7 @@ class Probes:
         self._dead_letters = DeadLetterQueue(client, source.queue_url)
         ask = cloudwatch and has_cloudwatch(client.endpoint_host)
         self._oldest = OldestMessage(source.queue_url, client.region) if ask else None
-        self._empty_at = metrics.started_at
+        self._empty_at = time.time()
         self._settled_before = 0
         self._beat_before = time.monotonic()
         self.results = ProbeResults()
@@ -241,8 +243,7 @@ class Probes:
     async def _read_database(self) -> None:
         metrics, results, workers = self._metrics, self.results, self._workers
         try:
-            session = await self._connect()
-            try:
+            async with self._lend() as session:
                 self._pauses.note(await workers.pause(session))
                 await workers.beat(session, self._beat())
                 results.workers = await workers.workers(session)
@@ -251,8 +252,6 @@ class Probes:
                 await self._record_unknown(session)
                 results.unknown = await self._unknown.read(session)
                 room = await workers.head_room(session)
-            finally:
-                await session.close()
         except (TransientFault, FatalFault) as fault:
             metrics.database_up.set(0)
             results.database = ReadinessCheck(ok=False, detail=fault.code)
@@ -293,12 +292,9 @@ class Probes:
         """
         with suppress(Sqs2pgError, TimeoutError):
             async with asyncio.timeout(limit_s):
-                session = await self._connect()
-                try:
+                async with self._lend() as session:
                     await self._workers.leave(session)
                     await self._record_unknown(session)
-                finally:
-                    await session.close()
 
     def ready(self) -> tuple[bool, bytes]:
         """Return whether messages can be written now, and each check's result, as JSON."""

@@ -1,0 +1,58 @@
+"""What the pipelines of one process share: the client of SQS, sessions, and how much they may hold.
+
+Bounds, whatever the number of pipelines: `process.connections_max` sessions for batches, as many
+long polls as `process.receivers_max`, and `process.in_flight_bytes_max` bytes held. Databases with
+one connection string share their sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqs2pg.postgres.dsn import resolve_dsn
+from sqs2pg.postgres.session_pool import SessionPool, SessionPools
+from sqs2pg.runners.connect import Connector
+from sqs2pg.settings import CONNECTIONS_MAX, IN_FLIGHT_BYTES_MAX, ProcessSettings, Settings
+from sqs2pg.sqs.client import SqsClient
+from sqs2pg.sqs.in_flight import InFlight
+
+READING_SESSIONS = 2
+"""Sessions per database for readings and upkeep, which must not wait for batches."""
+
+
+class Shared:
+    """See the module. For one event loop; close it after the last pipeline."""
+
+    def __init__(self, process: ProcessSettings, every: Iterable[Settings]) -> None:
+        """`every`: the settings of the pipelines to begin with.
+
+        Blocking, for seconds where credentials come from a role. Raises SettingsError where the
+        AWS environment is not usable.
+        """
+        settings = list(every)
+        self.client = SqsClient.from_environment(max_connections=process.receivers_max)
+        self.in_flight = InFlight(
+            process.in_flight_bytes_max
+            or max([IN_FLIGHT_BYTES_MAX, *(one.source.in_flight_bytes_max for one in settings)])
+        )
+        self.sessions = SessionPools(
+            process.connections_max
+            or max([CONNECTIONS_MAX, *(one.sink.connections for one in settings)])
+        )
+        self._readings: dict[str, SessionPools] = {}
+
+    def join(self, settings: Settings) -> tuple[SessionPool, SessionPool]:
+        """Return the sessions of a pipeline's database for batches, and those for readings.
+
+        Each one's `leave` is called at the end. Raises SettingsError for a wrong connection string.
+        """
+        key = f"{resolve_dsn(settings.sink.dsn)} {settings.sink.iam_auth}"
+        # In pools of their own: a reading tells whether the database answers, and waits for no
+        # batch. One pipeline alone keeps none open between its readings.
+        readings = self._readings.setdefault(key, SessionPools(READING_SESSIONS, kept_for=2))
+        connect = Connector(settings)
+        return self.sessions.join(key, connect), readings.join(key, connect)
+
+    async def close(self) -> None:
+        """Close the client. May be repeated."""
+        await self.client.close()
