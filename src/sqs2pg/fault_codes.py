@@ -311,6 +311,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "A migration in the database differs from the one in this package.",
             "Upgrade sqs2pg. If an unreleased checkout made it: keep that checkout, or start anew.",
         ),
+        "no_progress": (
+            "One of several pipelines made no progress; it starts again alone.",
+            "See what its last lines in the log say of queue and database.",
+        ),
         "node_losses": (
             "Nodes ended over one archive.",
             "Look at their memory, or backfill without `--ray`.",
@@ -337,6 +341,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "paused": (
             "`run --drain` on a pipeline that is paused.",
             "`sqs2pg resume`; then run the same command again.",
+        ),
+        "pipelines_failed": (
+            "Some of several pipelines failed.",
+            "See their own lines above; `/readyz` and the page name them, too.",
         ),
         "postgres_08P01": (
             "A pooler refuses a parameter, or is in statement mode.",

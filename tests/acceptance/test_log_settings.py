@@ -121,7 +121,7 @@ def test_the_level_is_a_setting(shell: Shell, tmp_path: Path) -> None:
     assert levels() - {"warning"} == {"info"}
     assert levels(SQS2PG_LOG__LEVEL="WARNING") <= {"warning"}
     file = tmp_path / "logged.toml"
-    file.write_text('[log]\nlevel = "error"\n')
+    file.write_text('name = "user_logins"\n[log]\nlevel = "error"\n')
     assert levels("-c", str(file)) == set()
     assert levels("-c", str(file), SQS2PG_LOG__LEVEL="info") - {"warning"} == {"info"}
     assert "info" in levels("-c", str(file), "-v")

@@ -451,7 +451,7 @@ def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
         )
         assert json.loads(report)["ok"] is True
         send([recurring_login(i) for i in range(300)])
-        written = 'sqs2pg_messages_outcome_total{outcome="written"} 300.0'
+        written = 'sqs2pg_messages_outcome_total{outcome="written",pipeline="user_logins"} 300.0'
         wait_for_answer(f"http://{address}/metrics", lambda text: written in text)
     finally:
         command.terminate()

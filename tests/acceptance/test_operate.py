@@ -102,7 +102,10 @@ def test_a_support_bundle_is_safe_to_attach(
     assert settings["source"]["wait_time_s"] == 7
     assert settings["source"]["queue"] == settings["name"] == "(set)"
     assert settings["sink"]["table"] == "user_logins", "a default is no secret"
-    assert 'sqs2pg_faults_total{code="not_json",stage="decode"} 2.0' in files["metrics.txt"]
+    assert (
+        'sqs2pg_faults_total{code="not_json",pipeline="user_logins",stage="decode"} 2.0'
+        in files["metrics.txt"]
+    )
     assert json.loads(files["state.json"])["faults"] == {"decode not_json": 2.0}
     assert json.loads(files["versions.json"])["packages"]["msgspec"]
     checks = json.loads(files["check.json"])

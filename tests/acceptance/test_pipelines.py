@@ -3,64 +3,31 @@
 from __future__ import annotations
 
 import json
-import uuid
+import os
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.logins import login, send
-from tests.shell import Shell
+from tests.logins import login
+from tests.shell import Shell, told_error
+from tests.waiting import wait_until
+
+from .pipeline_set import PipelineSet
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
-ORDERS = """
-[source]
-queue = "{queue}"
-[sink]
-table = "orders"
-[[field]]
-source = "id"
-column = "id"
-type = "bigint"
-required = true
-mask = "keep"
-"""
-
-
-class Set:
-    """A folder with the settings of two pipelines, `orders` and `logins`, and their queues."""
-
-    def __init__(self, shell: Shell, sqs: Any) -> None:
-        self.shell, self.sqs = shell, sqs
-        del shell.environment["SQS2PG_SOURCE__QUEUE"]
-        self.folder = shell.folder / "pipelines"
-        self.folder.mkdir()
-        self.urls = {name: self.new_queue(name) for name in ("orders", "logins")}
-        self.write("orders", ORDERS)
-        self.write("logins", '[source]\nqueue = "{queue}"\n')
-
-    def new_queue(self, name: str) -> str:
-        url: str = self.sqs.create_queue(QueueName=f"{name}-{uuid.uuid4().hex[:8]}")["QueueUrl"]
-        return url
-
-    def write(self, name: str, text: str) -> Path:
-        file = self.folder / f"{name}.toml"
-        file.write_text(text.format(queue=self.urls[name].rsplit("/", 1)[-1]))
-        return file
-
-    def send(self, name: str, bodies: list[str]) -> list[str]:
-        return send(self.sqs, self.urls[name], bodies)
-
 
 @pytest.fixture
-def pipelines(shell: Shell, sqs: Any) -> Set:
-    return Set(shell, sqs)
+def pipelines(shell: Shell, sqs: Any) -> PipelineSet:
+    return PipelineSet(shell, sqs)
 
 
 def test_commands_take_a_folder_and_a_pipeline_s_name(
-    pipelines: Set, shell: Shell, query: Query
+    pipelines: PipelineSet, shell: Shell, query: Query
 ) -> None:
     folder = ("-c", str(pipelines.folder))
     told = shell("migrate", *folder).out
@@ -103,7 +70,7 @@ def test_commands_take_a_folder_and_a_pipeline_s_name(
 
 
 def test_check_reports_each_file_and_other_commands_refuse_the_folder(
-    pipelines: Set, shell: Shell
+    pipelines: PipelineSet, shell: Shell
 ) -> None:
     (pipelines.folder / "broken.toml").write_text("unknown = 1\n")
     folder = ("-c", str(pipelines.folder))
@@ -118,7 +85,202 @@ def test_check_reports_each_file_and_other_commands_refuse_the_folder(
     assert "SQS2PG_SOURCE__QUEUE" in said
 
 
-def test_a_folder_is_named_by_the_environment_too(pipelines: Set, shell: Shell) -> None:
+def test_a_folder_is_named_by_the_environment_too(pipelines: PipelineSet, shell: Shell) -> None:
     shell.environment["SQS2PG_CONFIG"] = str(pipelines.folder)
     shown = json.loads(shell("config", "show", "--pipeline", "orders", "--json").out)
     assert (shown["name"], shown["sink"]["table"]) == ("orders", "orders")
+
+
+def test_one_process_drains_all_and_prints_one_document(
+    pipelines: PipelineSet, shell: Shell, query: Query
+) -> None:
+    folder = ("-c", str(pipelines.folder))
+    shell("migrate", *folder)
+    pipelines.ids("orders", 0, 30)
+    pipelines.send("logins", [*map(login, range(20)), "no JSON"])
+    report = shell("run", *folder, "--drain", "--json").last
+    assert (report["received"], report["written"], report["quarantined"]) == (51, 50, 1)
+    each = {one["pipeline"]: one for one in report["pipelines"]}
+    assert (each["orders"]["written"], each["logins"]["written"]) == (30, 20)
+    assert (each["orders"]["quarantined"], each["logins"]["quarantined"]) == (0, 1)
+    assert query("SELECT count(*) FROM orders") == [(30,)]
+
+    pipelines.ids("orders", 30, 3)
+    files = [o for name in ("orders", "logins") for o in ("-c", f"{pipelines.folder}/{name}.toml")]
+    said = shell("run", *files, "--drain").out
+    assert re.search(r"^orders: received 3: written 3,", said, re.MULTILINE)
+    assert re.search(r"^in all: received 3: written 3,", said, re.MULTILINE)
+    # One alone has the document that it always had.
+    pipelines.ids("orders", 33, 3)
+    alone = shell("run", *folder, "--pipeline", "orders", "--drain", "--json").last
+    assert alone["written"] == 3
+    assert "pipelines" not in alone
+    assert shell("verify", *folder, "--json").last["ok"] is True
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_drain_ends_with_the_worst_exit_code_and_drains_the_others(
+    pipelines: PipelineSet, shell: Shell, query: Query, workers: str
+) -> None:
+    folder = ("-c", str(pipelines.folder))
+    shell("migrate", *folder)
+    pipelines.add("not_migrated")
+    pipelines.ids("orders", 0, 30)
+    ended = shell("run", *folder, "--drain", "--json", "--workers", workers, code=2)
+    report = ended.last
+    each = {one["pipeline"]: one for one in report["pipelines"]}
+    assert (report["written"], each["orders"]["written"]) == (30, 30)
+    assert each["not_migrated"]["error"] == "migrate"
+    assert "error" not in each["orders"]
+    events = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
+    [told] = [e for e in events if e.get("event", "").startswith("pipeline not_migrated failed")]
+    assert (told["pipeline"], told["code"], told["level"]) == ("not_migrated", "migrate", "error")
+    assert events[-1]["code"] == "pipelines_failed"
+    assert "1 pipeline failed: not_migrated" in events[-1]["event"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_one_that_fails_stops_alone_and_starts_again(
+    pipelines: PipelineSet, shell: Shell, query: Query, workers: str
+) -> None:
+    folder = ("-c", str(pipelines.folder))
+    shell("migrate", *folder)
+    pipelines.add("late")
+    with pipelines.running(*folder, "--workers", workers) as process:
+        wait_until(
+            lambda: pipelines.ready() == {"orders": True, "logins": True, "late": False},
+            during=process,
+        )
+        pipelines.ids("orders", 0, 20)
+        wait_until(lambda: query("SELECT count(*) FROM orders") == [(20,)], during=process)
+        report = json.loads(pipelines.get("/readyz")[1])
+        assert report["pipelines"]["late"]["pipeline"]["detail"] == "migrate"
+        assert report["pipelines"]["orders"]["database"]["ok"] is True
+        assert pipelines.get("/livez")[0] == 200
+        wait_until(lambda: len(pipelines.events("pipeline late failed and starts again")) > 1)
+        metrics = pipelines.get("/metrics")[1]
+        assert 'sqs2pg_pipeline_up{pipeline="late"} 0.0' in metrics
+        assert 'sqs2pg_pipeline_up{pipeline="orders"} 1.0' in metrics
+
+        def restart() -> dict[str, Any] | None:
+            late = json.loads(pipelines.get("/state")[1])["pipelines"]["late"]
+            found: dict[str, Any] | None = late["snapshot"]["restart"]
+            return found
+
+        wait_until(lambda: restart() is not None, during=process)
+        assert (restart() or {})["code"] == "migrate"
+        shell("migrate", *folder)
+        process.send_signal(signal.SIGHUP)  # else it waits for its turn
+        pipelines.all_ready("late", "logins", "orders")
+        pipelines.ids("late", 0, 5)
+        wait_until(lambda: query("SELECT count(*) FROM late") == [(5,)], during=process)
+        pipelines.stop(process)
+
+
+def test_the_page_lists_all_and_has_one_for_each(pipelines: PipelineSet, shell: Shell) -> None:
+    folder = ("-c", str(pipelines.folder))
+    shell("migrate", *folder)
+    with pipelines.running() as process:
+        pipelines.all_ready("logins", "orders")
+        status, page = pipelines.get("/")
+        assert (status, "pipelines.js" in page) == (200, True)
+        status, page = pipelines.get("/pipelines/orders")
+        assert (status, "app.js" in page) == (200, True)
+        moment = json.loads(pipelines.get("/pipelines/orders/state")[1])
+        assert moment["snapshot"]["pipeline"] == "orders"
+        assert json.loads(pipelines.get("/pipelines/logins/history")[1]) is not None
+        assert pipelines.get("/pipelines/nobody")[0] == 404
+        assert pipelines.get("/pipelines/nobody/state")[0] == 404
+        assert pipelines.get("/static/pipelines.js")[0] == 200
+        metrics = pipelines.get("/metrics")[1]
+        ours = [line for line in metrics.splitlines() if line.startswith("sqs2pg_")]
+        unlabelled = {re.split("[ {]", line)[0] for line in ours if "pipeline=" not in line}
+        assert unlabelled == {"sqs2pg_build_info"}
+        assert "process_resident_memory_bytes" in metrics
+        assert metrics.count("# TYPE sqs2pg_messages_received_total counter") == 1
+        top = shell("top", pipelines.address, "--pipeline", "orders", "--json").last
+        assert top["pipeline"] == "orders"
+        said = shell.error("top", pipelines.address, code=2)
+        assert "--pipeline: logins, orders" in said
+        pipelines.stop(process)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sighup_adds_removes_and_reads_files_again(
+    pipelines: PipelineSet, shell: Shell, query: Query, workers: str
+) -> None:
+    folder = ("-c", str(pipelines.folder))
+    shell("migrate", *folder)
+    with pipelines.running(*folder, "--workers", workers) as process:
+        pipelines.all_ready("logins", "orders")
+        started = len(pipelines.events("consuming"))
+        third = pipelines.add("third")
+        shell("migrate", *folder)
+        pipelines.ids("third", 0, 10)
+        pipelines.ids("orders", 0, 10)
+        (pipelines.folder / "logins.toml").unlink()
+        process.send_signal(signal.SIGHUP)
+        pipelines.all_ready("orders", "third")
+        wait_until(lambda: query("SELECT count(*) FROM third") == [(10,)], during=process)
+        assert len(pipelines.events("consuming")) == started + 1, "the others go on as they were"
+
+        third.write_text(third.read_text() + "\nunknown = 1\n")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: pipelines.events("are refused"), during=process)
+        [told] = pipelines.events("are refused")
+        assert (told["code"], told["level"]) == ("unknown_setting", "error")
+        pipelines.ids("third", 10, 10)
+        wait_until(lambda: query("SELECT count(*) FROM third") == [(20,)], during=process)
+
+        third.write_text(third.read_text().replace("unknown = 1", ""))
+        third.write_text("report_unknown = true\n" + third.read_text())
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: pipelines.events("settings are in force"), during=process)
+        [told] = pipelines.events("settings are in force")
+        assert told["pipeline"] == "third"
+        pipelines.ids("third", 20, 10)
+        pipelines.ids("orders", 10, 10)
+        wait_until(lambda: query("SELECT count(*) FROM third") == [(30,)], during=process)
+        wait_until(lambda: query("SELECT count(*) FROM orders") == [(20,)], during=process)
+        pipelines.stop(process)
+    shell("verify", *folder)
+
+
+def test_a_worker_that_is_killed_comes_back_with_its_pipelines(
+    pipelines: PipelineSet, shell: Shell, query: Query
+) -> None:
+    folder = ("-c", str(pipelines.folder))
+    pipelines.add("third")
+    shell("migrate", *folder)
+    names = ("logins", "orders", "third")
+    with pipelines.running(*folder, "--workers", "2") as process:
+        pipelines.all_ready(*names)
+        for round_ in range(2):
+            tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+            children = [child for task in tasks for child in task.read_text().split()]
+            assert len(children) == 2
+            pipelines.ids("orders", 100 * round_, 100)
+            pipelines.ids("third", 100 * round_, 100)
+            for child in children[: 1 + round_]:
+                os.kill(int(child), signal.SIGKILL)
+            killed = 1 + 2 * round_  # one, then both
+            wait_until(lambda k=killed: len(pipelines.events("worker was killed")) == k)
+            pipelines.all_ready(*names)
+        for table in ("orders", "third"):
+            wait_until(
+                lambda t=table: (
+                    query(f"SELECT count(*), count(DISTINCT id) FROM {t}") == [(200, 200)]
+                ),
+                during=process,
+            )
+        pipelines.stop(process)
+
+
+def test_an_unusable_set_is_refused_at_the_start(pipelines: PipelineSet, shell: Shell) -> None:
+    folder = ("-c", str(pipelines.folder))
+    for name, grace in (("orders", 5), ("logins", 6)):
+        file = pipelines.folder / f"{name}.toml"
+        file.write_text(f"shutdown_grace_s = {grace}\n{file.read_text()}")
+    said = told_error(shell("run", *folder, "--drain", code=2).err)
+    for part in ("orders.toml", "logins.toml", "shutdown_grace_s", "5", "6"):
+        assert part in said

@@ -53,14 +53,14 @@ def fetch(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
 @asynccontextmanager
 async def serving(ready: Pipeline, access: Access | None = None) -> AsyncIterator[str]:
     with (
-        recording(ready.snapshot) as recorder,
+        recording(lambda: {ready.about.pipeline: ready.snapshot()}) as recorder,
         status_server(
             "127.0.0.1:0",
             ready.metrics.registry,
             ready.consumer.liveness.health,
             ready=ready.probes.ready,
             access=access,
-            take=ready.snapshot,
+            take=lambda: {ready.about.pipeline: ready.snapshot()},
             recorder=recorder,
         ) as address,
     ):

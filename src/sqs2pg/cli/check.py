@@ -115,7 +115,7 @@ def _contexts(configs: Sequence[Path]) -> list[tuple[str, Context]]:
         file = files[0] if files else None
         return [("", Context(file, partial(load_pipeline, file, named)))]
     refused: dict[Path, SettingsError] = {}
-    good = load_pipelines(files, refused=refused.__setitem__)
+    good = load_pipelines(files, unusable=refused.__setitem__)
 
     def read(file: Path) -> Settings:
         if file in refused:

@@ -201,7 +201,8 @@ def _send_and_drain(
     drain = Drain()
     work = consume(_on_free_port(settings), drain=drain, verbose=plan.verbose, say=say)
     assert servers.sqs is not None
-    totals = run_async(telling_of_limit(work, servers.sqs.pid, partial(_tell_of_limit, say)))
+    tell = partial(_tell_of_limit, say)
+    totals = run_async(telling_of_limit(work, servers.sqs.pid, tell)).totals
     course.stage = "the books were checked"
     report = run_async(check(settings))
     if drain.stopped and report.ok:

@@ -12,7 +12,7 @@ from sqs2pg.telemetry import log
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from sqs2pg.status.recorder import Recorder
+    from sqs2pg.status.recorder import Track
 
 _FRAMES_PER_S = 2
 _WIDTH_MIN = 60
@@ -28,7 +28,7 @@ def wanted() -> bool:
 
 
 @contextmanager
-def live_view(recorder: Recorder) -> Iterator[None]:
+def live_view(track: Track) -> Iterator[None]:
     """Show the pipeline until closed. Log lines go above the view, which stays at the end."""
     from rich.console import Console
     from rich.live import Live
@@ -38,7 +38,7 @@ def live_view(recorder: Recorder) -> Iterator[None]:
     console = Console(stderr=True)
 
     def draw() -> RenderableType:
-        return frame(recorder.moment.snapshot, recorder.history(), width=console.width)
+        return frame(track.moment.snapshot, track.history(), width=console.width)
 
     try:
         with Live(

@@ -90,15 +90,17 @@ def read_settings(config: Path | None) -> Settings:
     return load_pipeline(config, named_pipeline())
 
 
-def load_all(configs: Sequence[Path], *, verbose: bool = False) -> list[Settings]:
+def load_all(
+    configs: Sequence[Path], *, verbose: bool = False, any_name: bool = False
+) -> list[Settings]:
     """Return the settings of all pipelines, or of the one that --pipeline names; log as they say.
 
-    Raises SettingsError.
+    `any_name`: the name is that of a pipeline elsewhere. Raises SettingsError.
     """
     if verbose:
         log.configure(level="debug")
     found = list(load_pipelines(configs).values())
-    if name := named_pipeline():
+    if (name := named_pipeline()) and not any_name:
         found = [pick(found, name)]
     log.follow(found[0].log, verbose=verbose)
     return found

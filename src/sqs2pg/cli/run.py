@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,28 +17,28 @@ import structlog
 
 from sqs2pg.cli.options import (
     LOCAL_KINDS,
-    config_option,
+    configs_option,
     counted,
     json_option,
-    load_settings,
+    load_all,
+    named_pipeline,
     print_json,
-    read_settings,
     run_async,
     verbose_option,
 )
-from sqs2pg.errors import FatalFault
-from sqs2pg.settings import Settings
+from sqs2pg.errors import FatalFault, SettingsError
+from sqs2pg.settings import Settings, chosen, is_several, load_pipelines, pick
 
 if TYPE_CHECKING:
     from sqs2pg.cli.embedded import Servers
+    from sqs2pg.cli.run_pipeline import Ended
     from sqs2pg.cli.run_process import Drain
-    from sqs2pg.pipeline.totals import Totals
 
 logger = structlog.get_logger(__name__)
 
 
 @click.command()
-@config_option
+@configs_option
 @click.option(
     "--drain", is_flag=True, help="Exit 0 when the queue is empty, 1 if isolated messages are left."
 )
@@ -56,21 +57,24 @@ logger = structlog.get_logger(__name__)
     help="Start embedded servers and use them; `=fast`: a queue server with SQS only, for rates.",
 )
 @click.option("--status-file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--share-file", type=click.Path(path_type=Path), hidden=True)
 @json_option
 @verbose_option
 def run(
-    config: Path | None,
+    configs: tuple[Path, ...],
     drain: bool,
     drain_timeout_s: float | None,
     workers: str,
     ray: str | None,
     local: str | None,
     status_file: Path | None,
+    share_file: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> int:
     """Consume the queue until stopped, or until it is empty with --drain.
 
+    With a folder, or several files, each file is a pipeline of this process, with its own queue.
     SIGTERM stops it in good order. SIGHUP has it read its settings again.
     """
     # Until it consumes there is nothing to read again; the default would end it.
@@ -81,36 +85,81 @@ def run(
     from sqs2pg.cli.run_process import Drain
 
     with _local_servers(local) if local else contextlib.nullcontext() as servers:
-        settings = load_settings(config, verbose=verbose)
+        files, name = chosen(configs), named_pipeline()
+        several = is_several(files) and not name
+        every = _every(files, verbose=verbose) if share_file else load_all(configs, verbose=verbose)
         if local:
             from sqs2pg.cli.embedded.local_environment import prepare
 
-            run_async(prepare(settings))
+            for settings in every:
+                run_async(prepare(settings))
         # Each of several workers finds out for itself.
         until_empty = Drain(drain_timeout_s) if drain and count == 1 else None
+        read = partial(_read, files, name, share_file)
         if ray:
-            totals = run_async(_run_over(ray, settings, config, until_empty))
+            ended = run_async(_run_over(ray, every, files, until_empty))
         elif count > 1:
             from sqs2pg.cli.run_workers import run_workers
 
-            start = partial(run_workers, config=config, settings=settings, verbose=verbose)
-            totals = run_async(start(count, drain=drain, drain_timeout_s=drain_timeout_s))
+            start = partial(run_workers, files=files, several=several, verbose=verbose)
+            ended = run_async(start(count, every, drain=drain, drain_timeout_s=drain_timeout_s))
         else:
             from sqs2pg.cli.live_view import wanted
             from sqs2pg.cli.run_pipeline import consume
 
             one = consume(
-                settings,
+                every[0],
+                read(_ignore) if several else None,
+                several=several,
                 drain=until_empty,
                 address_file=status_file,
-                view=wanted(),
+                view=wanted() and not several,
                 verbose=verbose,
-                read=partial(read_settings, config),
+                read=read,
                 exits=not local,
             )
-            totals = run_async(_beside(servers, one) if servers and local == "full" else one)
-    _report(totals, drain=drain, as_json=as_json, is_worker=status_file is not None)
+            ended = run_async(_beside(servers, one) if servers and local == "full" else one)
+    _report(ended, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
+
+
+def _read(
+    files: Sequence[Path],
+    name: str,
+    share_file: Path | None,
+    unusable: Callable[[Path, SettingsError], None],
+) -> Mapping[Path | None, Settings]:
+    """Return the settings anew: of one pipeline, or of all, less those of other workers."""
+    if name or not is_several(files):
+        file = files[0] if len(files) == 1 else None
+        found = load_pipelines(files)
+        settings = pick(list(found.values()), name) if name else next(iter(found.values()))
+        return {file: settings}
+    share = json.loads(share_file.read_text()) if share_file else None
+    unread: dict[Path, SettingsError] = {}
+    every = load_pipelines(files, unusable=unread.__setitem__)
+    for file, error in unread.items():
+        # Files that no worker knows yet are their parent's to report.
+        if share is None or str(file) in share.values():
+            unusable(file, error)
+    return {f: one for f, one in every.items() if share is None or one.pipeline_name in share}
+
+
+def _every(files: Sequence[Path], *, verbose: bool) -> list[Settings]:
+    """Return the settings of one of several workers: a file that its parent has refused since the
+    start must not end it.
+    """
+    from sqs2pg.telemetry import log
+
+    every = list(load_pipelines(files, unusable=_ignore).values())
+    if not every:
+        raise SettingsError("no settings file can be read", hint="the log of the parent says why")
+    log.follow(every[0].log, verbose=verbose)
+    return every
+
+
+def _ignore(_file: Path, _error: SettingsError) -> None:
+    pass
 
 
 @contextlib.contextmanager
@@ -123,7 +172,7 @@ def _local_servers(kind: str) -> Iterator[Servers]:
         yield servers
 
 
-async def _beside(servers: Servers, work: Coroutine[Any, Any, Totals]) -> Totals:
+async def _beside(servers: Servers, work: Coroutine[Any, Any, Ended]) -> Ended:
     """Do the work; log once if the local queue server turns out to be the limit."""
     from sqs2pg.cli.embedded.server_load import telling_of_limit
 
@@ -137,18 +186,39 @@ async def _beside(servers: Servers, work: Coroutine[Any, Any, Totals]) -> Totals
     return await telling_of_limit(work, servers.sqs.pid, tell)
 
 
-def _report(totals: Totals, *, drain: bool, as_json: bool, is_worker: bool) -> None:
-    """Print what was done. Raises FatalFault if a drain has left isolated messages."""
+def _report(ended: Ended, *, drain: bool, as_json: bool, is_worker: bool) -> None:
+    """Print what was done. Raises FatalFault if a drain has left isolated messages, or if some of
+    several pipelines failed for good.
+    """
     from sqs2pg.cli.run_process import as_flat, summary
 
-    if as_json:
+    totals = ended.totals
+    if is_worker:
         # Several workers may have met the same message: their parent needs to know which.
-        names = {"isolated": totals.isolated} if is_worker else {}
-        print_json(as_flat(totals) | names)
+        each = {name: as_flat(one) | {"isolated": one.isolated} for name, one in ended.each.items()}
+        more = {"pipelines": each, "faults": ended.faults} if ended.several else {}
+        print_json(as_flat(totals) | {"isolated": totals.isolated} | more)
+        return  # the rest is its parent's: the others go on
+    if as_json:
+        each_flat = [
+            {"pipeline": name, **as_flat(one)}
+            | ({"error": ended.faults[name].code} if name in ended.faults else {})
+            for name, one in ended.each.items()
+        ]
+        print_json(as_flat(totals) | ({"pipelines": each_flat} if ended.several else {}))
     elif drain:
-        print(summary(totals))
-    # One of several workers leaves this to its parent: the others go on.
-    if drain and totals.isolated and not is_worker:
+        for name, one in ended.each.items():
+            print(f"{name}: {summary(one)}")
+        print(f"{'in all: ' if ended.several else ''}{summary(totals)}")
+    if ended.faults:
+        fault = FatalFault(
+            f"{counted(len(ended.faults), 'pipeline')} failed: {', '.join(sorted(ended.faults))}",
+            code="pipelines_failed",
+            hint="their own errors are above",
+        )
+        fault.exit_code = max(one.exit_code for one in ended.faults.values())
+        raise fault
+    if drain and totals.isolated:
         raise FatalFault(
             counted(
                 len(totals.isolated),
@@ -162,13 +232,19 @@ def _report(totals: Totals, *, drain: bool, as_json: bool, is_worker: bool) -> N
 
 
 async def _run_over(
-    address: str, settings: Settings, config: Path | None, drain: Drain | None
-) -> Totals:
+    address: str, every: Sequence[Settings], files: Sequence[Path], drain: Drain | None
+) -> Ended:
+    from sqs2pg.cli.run_pipeline import Ended
     from sqs2pg.cli.run_ray import run_fleet  # only here: Ray takes seconds to import
 
+    if len(every) > 1:
+        raise SettingsError(
+            "--ray runs one pipeline", hint="name it with --pipeline NAME; one job per pipeline"
+        )
     if drain:
         drain.hint = "give it longer, raise ray.consumers_max, or look for what keeps sending"
-    return await run_fleet(settings, config, address, drain=drain)
+    file = files[0] if files else None
+    return Ended(await run_fleet(every[0], file, address, drain=drain))
 
 
 def _worker_count(workers: str) -> int:

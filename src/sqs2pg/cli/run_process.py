@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import FatalFault
 from sqs2pg.keys.provider_development import is_loopback
 from sqs2pg.pipeline.totals import Totals
-from sqs2pg.settings import Settings, StatusSettings
+from sqs2pg.settings import StatusSettings
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import published_address
 from sqs2pg.status.recorder import Recorder, recording
@@ -68,8 +68,12 @@ class Served(Protocol):
     def ready(self) -> tuple[bool, bytes]:
         """Return the answer of /readyz."""
 
-    def snapshot(self) -> Snapshot:
-        """Return the present moment, in the status thread."""
+    def snapshots(self) -> Mapping[str, Snapshot]:
+        """Return the present moment of each pipeline, by name, in the status thread."""
+
+    @property
+    def several(self) -> bool:
+        """Whether there is a list of pipelines, and a page of each."""
 
 
 class StatusOutput(msgspec.Struct):
@@ -89,15 +93,16 @@ class StatusOutput(msgspec.Struct):
         served, settings = self.served, self.settings
         record = self.address_file is None and bool(settings.address or self.view)
         with (
-            recording(served.snapshot, wanted=record) as recorder,
+            recording(served.snapshots, wanted=record) as recorder,
             status_server(
                 settings.bind,
                 served.registry,
                 served.health,
                 ready=served.ready,
                 access=Access.from_settings(settings),
-                take=served.snapshot,
+                take=served.snapshots,
                 recorder=recorder,
+                several=served.several,
             ) as address,
             published_address(self.address_file, address),
         ):
@@ -107,8 +112,8 @@ class StatusOutput(msgspec.Struct):
                 yield
 
     def _viewed(self, recorder: Recorder | None) -> contextlib.AbstractContextManager[None]:
-        if self.view and recorder:
-            return live_view.live_view(recorder)
+        if self.view and recorder and not self.served.several:
+            return live_view.live_view(recorder.only)
         return contextlib.nullcontext()
 
 
@@ -184,14 +189,13 @@ async def run_process(
     return totals
 
 
-def settled(drain: Drain | None, settings: Settings, endpoint_host: str) -> Drain | None:
-    """Set the drain's `settle_s`, and return it: the settings', else as long as the counts may lag.
+def settled(drain: Drain | None, settle_s: float | None, endpoint_host: str) -> Drain | None:
+    """Set the drain's `settle_s`, and return it: as set, else as long as the counts may lag.
 
     AWS's counts lag by up to a minute, those of an emulator on this machine do not.
     """
     if drain is None:
         return None
-    settle_s = settings.source.drain_settle_s
     if settle_s is None:
         settle_s = 1.0 if is_loopback(endpoint_host) else 60.0
     drain.settle_s = settle_s

@@ -25,7 +25,7 @@ async def run_fleet(
             fleet = ray_fleet.FleetDriver(settings, config, client)
             return await run_process(
                 fleet,
-                drain=settled(drain, settings, client.endpoint_host),
+                drain=settled(drain, settings.source.drain_settle_s, client.endpoint_host),
                 progress=lambda: {"workers": sum(fleet.nodes.values())},
             )
     finally:

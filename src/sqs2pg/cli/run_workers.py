@@ -1,7 +1,9 @@
-"""`run --workers N`: several processes, each a whole pipeline, as one command.
+"""`run --workers N`: several processes as one command.
 
-SQS hands each message to one consumer, so the workers need not talk to each other. A worker that is
-killed is started again; one that stops with an error stops all.
+Of one pipeline each worker is a whole one: SQS hands each message to one consumer, so the workers
+need not talk to each other. Several pipelines are spread over the workers; where there are more
+workers than pipelines, some pipelines have several. A worker that is killed is started again, with
+the pipelines it had; one that stops with an error stops all.
 """
 
 from __future__ import annotations
@@ -14,21 +16,24 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import structlog
 
 from sqs2pg.cli import live_view
 from sqs2pg.cli.options import named_pipeline
+from sqs2pg.cli.run_pipeline import Ended, Failure
 from sqs2pg.cli.run_process import StatusOutput, run_process
+from sqs2pg.cli.worker_shares import Shares
 from sqs2pg.errors import FatalFault
-from sqs2pg.pipeline.totals import COUNTED, Totals, add_lines
+from sqs2pg.pipeline.totals import Totals, summed
 from sqs2pg.runners.assembly import about_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import WorkerGroup
+from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry import log
 
 _STOPPED = {0, 130, -signal.SIGTERM, -signal.SIGINT}
@@ -43,15 +48,29 @@ class WorkerProcess:
     """One worker process; its last line of stdout is its totals."""
 
     def __init__(
-        self, number: int, command: list[str], folder: Path, *, status: bool, relay: bool = False
+        self,
+        number: int,
+        command: list[str],
+        folder: Path,
+        *,
+        status: bool,
+        relay: bool = False,
+        share: Path | None = None,
     ) -> None:
-        """`status`: it serves its status, for us. `relay`: its log goes above the live view."""
+        """`status`: it serves its status, for us. `relay`: its log goes above the live view.
+        `share`: the file that names the pipelines that are its own, where there are several.
+        """
         self.number = number
         self._relay = relay
         self._command = [*command, "--status-file", str(folder / f"{number}.address")]
         # The parent answers for all workers at the address that is set.
         self._environment = os.environ | {"SQS2PG_STATUS__BIND": "127.0.0.1:0" if status else ""}
+        if share:
+            self._command += ["--share-file", str(share)]
         self.totals = Totals()
+        self.each: dict[str, Totals] = {}
+        """Of each of several pipelines, by name."""
+        self.faults: dict[str, Failure] = {}
         self.start()
 
     def wait(self) -> int:
@@ -62,8 +81,10 @@ class WorkerProcess:
         self.process.wait()
         if self.process.returncode == 0 and last:
             report = json.loads(last)
-            del report["messages_per_second"]
-            self.totals = Totals(**report)
+            each, faults = report.pop("pipelines", {}), report.pop("faults", {})
+            self.totals = _totals_of(report)
+            self.each = {name: _totals_of(one) for name, one in each.items()}
+            self.faults = {name: Failure(*one) for name, one in faults.items()}
         return self.process.returncode
 
     def start(self) -> None:
@@ -82,16 +103,21 @@ class WorkerProcess:
 class Workers:
     """Several worker processes as one piece of work, each watched by a thread."""
 
-    def __init__(self, workers: Sequence[WorkerProcess]) -> None:
-        """`workers` are processes that have been started."""
+    def __init__(
+        self, workers: Sequence[WorkerProcess], before_reload: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`workers` are processes that have been started. `before_reload` is called when the
+        settings are to be read again; it returns whether the workers are to do it.
+        """
         self._workers = workers
+        self._before_reload = before_reload
         self._stopping = threading.Event()
         self._failed: list[tuple[int, int]] = []  # (exit code, worker)
 
     @property
     def totals(self) -> Totals:
         """The sum of what the workers did that have ended."""
-        return _sum(worker.totals for worker in self._workers)
+        return summed(worker.totals for worker in self._workers)
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Wait until all have ended; return the sum of their totals.
@@ -108,7 +134,21 @@ class Workers:
 
     def request_reload(self) -> None:
         """Have every worker read its settings again."""
-        self._signal(signal.SIGHUP)
+        if self._before_reload():
+            self._signal(signal.SIGHUP)
+
+    @property
+    def each(self) -> dict[str, Totals]:
+        """What was done for each of several pipelines, by name."""
+        names = sorted({name for worker in self._workers for name in worker.each})
+        return {
+            name: summed(w.each[name] for w in self._workers if name in w.each) for name in names
+        }
+
+    @property
+    def faults(self) -> dict[str, Failure]:
+        """What ended some of several pipelines for good, by name."""
+        return {name: fault for worker in self._workers for name, fault in worker.faults.items()}
 
     def kill(self) -> None:
         """Kill every worker."""
@@ -145,43 +185,66 @@ class Workers:
 
 async def run_workers(
     count: int,
+    every: Sequence[Settings],
     *,
-    config: Path | None,
+    files: Sequence[Path],
+    several: bool,
     drain: bool,
     drain_timeout_s: float | None,
-    settings: Settings,
     verbose: bool = False,
-) -> Totals:
-    """Run `count` workers to their end; return the sum of their totals.
+) -> Ended:
+    """Run `count` workers to their end; return what they did.
 
-    The status of all of them is served at `status.bind`.
+    `every` are the settings of the only pipeline, or of all; `files` is where they stand. The
+    status of all of them is served at `status.bind`.
 
     Raises FatalFault where one ended with an error, by itself or after all were asked to stop. Its
     exit code is the worker's, 1 for one that was killed; the worker's own error is on stderr
     already.
     """
+    settings = every[0]
     command = [sys.executable, "-m", "sqs2pg", "run", "--json"]
-    command += ["-c", str(config)] if config else []
+    for file in files:
+        command += ["-c", str(file)]
     command += ["--pipeline", name] if (name := named_pipeline()) else []
     command += ["-v"] if verbose else []
     command += ["--drain"] if drain else []
     command += ["--drain-timeout-s", str(drain_timeout_s)] if drain_timeout_s else []
-    with tempfile.TemporaryDirectory(prefix="sqs2pg-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="sqs2pg-") as place:
+        folder = Path(place)
+        shares = Shares(folder, files, count) if several else None
         access = Access.from_settings(settings.status)
-        fleet = WorkerGroup(folder, token=access.token, about=about_of(settings))
-        view = live_view.wanted()
+        about = About() if several else about_of(settings)
+        fleet = WorkerGroup(folder, token=access.token, about=about, several=several)
+        view = live_view.wanted() and not several
         answering = bool(settings.status.address or view)
         workers = Workers(
-            [WorkerProcess(n, command, folder, status=answering, relay=view) for n in range(count)]
+            [
+                WorkerProcess(
+                    number,
+                    command,
+                    folder,
+                    status=answering,
+                    relay=view,
+                    share=shares.file_of(number) if shares else None,
+                )
+                for number in range(count)
+            ],
+            shares.read_again if shares else lambda: True,
         )
-        return await run_process(
+        totals = await run_process(
             workers,
             status=StatusOutput(fleet, settings.status, view=view),
             abort=workers.kill,
             reload=workers.request_reload,
             exit_within_s=settings.shutdown_grace_s + _WORKERS_END_S,
         )
+        return Ended(totals, several, workers.each, workers.faults)
+
+
+def _totals_of(report: dict[str, Any]) -> Totals:
+    del report["messages_per_second"]
+    return Totals(**report)
 
 
 def _failed(code: int, worker: int) -> FatalFault:
@@ -199,18 +262,6 @@ def _failed(code: int, worker: int) -> FatalFault:
     )
     fault.exit_code = code
     return fault
-
-
-def _sum(parts: Iterator[Totals]) -> Totals:
-    total = Totals()
-    for part in parts:
-        for name in COUNTED:
-            setattr(total, name, getattr(total, name) + getattr(part, name))
-        total.object_lines = add_lines(total.object_lines, part.object_lines)
-        total.isolated = sorted({*total.isolated, *part.isolated})
-        total.seconds = max(total.seconds, part.seconds)
-        total.busy_seconds = max(total.busy_seconds, part.busy_seconds)
-    return total
 
 
 def _last_line(lines: IO[str]) -> str:

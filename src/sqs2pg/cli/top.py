@@ -10,11 +10,12 @@ import urllib.request
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json
+from sqs2pg.cli.options import config_option, json_option, load_all, named_pipeline, print_json
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.settings import DEFAULT_BIND
 from sqs2pg.status.access import read_token
@@ -31,8 +32,11 @@ _ANSWER_S = 5.0
 class StatusClient:
     """The status server of a running pipeline."""
 
-    def __init__(self, address: str, token: str = "") -> None:
-        """Raises SettingsError where `address` is not an http(s) URL or host:port."""
+    def __init__(self, address: str, token: str = "", pipeline: str = "") -> None:
+        """`pipeline`: the name of one of several.
+
+        Raises SettingsError where `address` is not an http(s) URL or host:port.
+        """
         if "://" not in address:
             address = f"http://{address}"
         if not address.startswith(("http://", "https://")):
@@ -42,6 +46,7 @@ class StatusClient:
             )
         self.address = address.rstrip("/")
         self._token = token
+        self._base = f"/pipelines/{quote(pipeline, safe='')}" if pipeline else ""
 
     def read(self, path: str) -> bytes:
         """Return what is served at a path. Raises FatalFault if it cannot be read."""
@@ -64,8 +69,15 @@ class StatusClient:
         """Return the present moment. Raises FatalFault."""
         from sqs2pg.status.recorder import Moment
 
+        state = self.read(f"{self._base}/state")
+        if state.startswith(b'{"pipelines"'):
+            names = ", ".join(sorted(msgspec.json.decode(state)["pipelines"]))
+            raise SettingsError(
+                f"{self.address} shows several pipelines",
+                hint=f"name one with --pipeline: {names}",
+            )
         try:
-            return msgspec.json.decode(self.read("/state"), type=Moment)
+            return msgspec.json.decode(state, type=Moment)
         except msgspec.DecodeError:
             raise FatalFault(
                 f"what answers at {self.address} is not a pipeline's status of this version",
@@ -78,7 +90,7 @@ class StatusClient:
         from sqs2pg.status.recorder import Point
 
         try:
-            return msgspec.json.decode(self.read("/history"), type=list[Point])
+            return msgspec.json.decode(self.read(f"{self._base}/history"), type=list[Point])
         except (FatalFault, msgspec.DecodeError):
             return []
 
@@ -97,10 +109,15 @@ class StatusClient:
 
 
 def status_at(address: str | None, config: Path | None) -> StatusClient:
-    """Return the status server at an address, else at that of the settings."""
-    settings = load_settings(config)
+    """Return the status server at an address, else at that of the settings.
+
+    Of several pipelines it shows the one that --pipeline names.
+    """
+    settings = load_all([config] if config else [], any_name=True)[0]
     return StatusClient(
-        address or settings.status.address or DEFAULT_BIND, read_token(settings.status)
+        address or settings.status.address or DEFAULT_BIND,
+        read_token(settings.status),
+        named_pipeline(),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from sqs2pg.message import RowChanges
@@ -58,6 +60,19 @@ class Totals(msgspec.Struct):
     def messages_per_second(self) -> float:
         """Settled messages per second, from the start to the last one settled."""
         return round(self.settled / self.busy_seconds, 1) if self.busy_seconds else 0.0
+
+
+def summed(parts: Iterable[Totals]) -> Totals:
+    """Return the sum of runs that went on side by side."""
+    total = Totals()
+    for part in parts:
+        for name in COUNTED:
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+        total.object_lines = add_lines(total.object_lines, part.object_lines)
+        total.isolated = sorted({*total.isolated, *part.isolated})
+        total.seconds = max(total.seconds, part.seconds)
+        total.busy_seconds = max(total.busy_seconds, part.busy_seconds)
+    return total
 
 
 def add_lines(one: int | None, other: int | None) -> int | None:

@@ -21,8 +21,10 @@ from sqs2pg.errors import Sqs2pgError, unforeseen
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.runners.patient_start import open_in_time
 from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.runners.shared import Shared
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import Snapshot
+from sqs2pg.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -40,24 +42,29 @@ class ReloadingPipeline:
         *,
         refused: Callable[[str, str, str], None],
         opened: Callable[[Pipeline], None] = lambda _: None,
+        metrics: Metrics | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """`read` returns the settings anew.
+        """`read` returns the settings anew. `metrics` and `shared` are those of `Pipeline`.
 
         `refused` gets what is wrong with them, a hint and the fault code. Each pipeline is given to
         `opened` before it runs.
         """
         self._read = read
-        self._refused = refused
+        self._tell = refused
         self._opened = opened
         self._settings = settings
-        self.current = Pipeline(settings)
+        self._shared = shared
+        self.current = Pipeline(settings, metrics, shared)
         self._before = Totals()
         self._wanted = asyncio.Event()
         self._stopping = False
 
     async def __aenter__(self) -> Self:
         metrics, limit_s = self.current.metrics, self._settings.start_timeout_s
-        self.current = await open_in_time(lambda: Pipeline(self._settings, metrics), limit_s)
+        self.current = await open_in_time(
+            lambda: Pipeline(self._settings, metrics, self._shared), limit_s
+        )
         self._opened(self.current)
         return self
 
@@ -117,7 +124,7 @@ class ReloadingPipeline:
     async def _build(self) -> Pipeline | None:
         """Return an open pipeline with the settings as they are now; None if they are refused."""
         try:
-            fresh = Pipeline(self._read(), self.current.metrics)
+            fresh = Pipeline(self._read(), self.current.metrics, self._shared)
             await fresh.open()
         except Sqs2pgError as fault:
             what, hint, code = fault.what, fault.hint, fault.code
@@ -126,7 +133,7 @@ class ReloadingPipeline:
             code = "unexpected"
         else:
             return fresh
-        self._refused(f"new settings are refused; the old ones stay: {what}", hint, code)
+        self._tell(f"new settings are refused; the old ones stay: {what}", hint, code)
         return None
 
     # -- its state, as a `Pipeline`'s ------------------------------------------------------

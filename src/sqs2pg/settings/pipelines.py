@@ -27,7 +27,7 @@ _SECRETS = ("sink.dsn", "keys.")
 """Further settings that the environment may give to all: how to log in, and where the keys are."""
 _HIDDEN = ("status.token",)
 
-Refused = Callable[[Path, SettingsError], None]
+Unusable = Callable[[Path, SettingsError], None]
 """Gets a file that cannot be used, and why."""
 
 
@@ -49,11 +49,11 @@ def load_pipelines(
     configs: Sequence[Path] = (),
     environ: Mapping[str, str] = os.environ,
     *,
-    refused: Refused | None = None,
+    unusable: Unusable | None = None,
 ) -> dict[Path | None, Settings]:
     """Return the settings of each pipeline, by its file; those of one file as `load` does.
 
-    `configs` are files, and folders whose `*.toml` are the files. `refused` gets each file that
+    `configs` are files, and folders whose `*.toml` are the files. `unusable` gets each file that
     cannot be used, which is then left out; without it the first one is raised.
 
     Raises SettingsError for files that do not go together, too: two pipelines with one name, or
@@ -73,9 +73,9 @@ def load_pipelines(
             settings = build(_copy(tree), file, variables, variable_tree)
             _check_name(file, settings)
         except SettingsError as error:
-            if refused is None:
+            if unusable is None:
                 raise
-            refused(file, error)
+            unusable(file, error)
         else:
             trees[file], found[file] = tree, settings
     _check_distinct(found)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, Metric
@@ -27,6 +28,7 @@ from sqs2pg.status.snapshot import About, Snapshot, add_counts, join_gauge, merg
 
 _ANSWER_S = 2.0
 _STARTED = "sqs2pg_started_timestamp_seconds"
+_PROCESS_STARTED = "process_start_time_seconds"
 _COUNTING = ("counter", "histogram")
 
 _Key = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -53,17 +55,27 @@ def published_address(file: Path | None, address: str) -> Iterator[None]:
 class WorkerGroup(Collector):
     """The workers whose addresses are in a folder's files."""
 
-    def __init__(self, folder: Path, *, token: str = "", about: About | None = None) -> None:
-        """`token` is the workers' own, "" if they have none."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        token: str = "",
+        about: About | None = None,
+        several: bool = False,
+    ) -> None:
+        """`token` is the workers' own, "" if they have none. `several`: the workers share several
+        pipelines, and `about` is not used.
+        """
+        self.several = several
         self._folder = folder
         self._token = token
         self._about = about or About()
         self._started_at = time.time()
-        self._last: Snapshot | None = None
+        self._last: dict[str, Snapshot] = {}
         # Held while the workers are asked, so that no older answer follows a newer one.
         self._metrics_lock, self._snapshot_lock = threading.Lock(), threading.Lock()
         self._metrics_history: CounterHistory[_Values] = CounterHistory(_sums)
-        self._snapshot_history: CounterHistory[Snapshot] = CounterHistory(add_counts)
+        self._snapshot_histories: dict[str, CounterHistory[Snapshot]] = {}
         self._families: dict[str, tuple[str, str]] = {}
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -86,7 +98,7 @@ class WorkerGroup(Collector):
 
     def _read(self, text: str, gauges: dict[_Key, list[float]]) -> tuple[float, _Values]:
         """Return when a worker began, and its counts; add its gauges to `gauges`."""
-        began, counts = 0.0, _Values()
+        began, of_process, counts = 0.0, False, _Values()
         for family in text_string_to_metric_families(text):
             counted = family.name.removesuffix("_created")
             if counted != family.name and counted in self._families:
@@ -98,8 +110,10 @@ class WorkerGroup(Collector):
                     counts[key] = sample.value
                 else:
                     gauges.setdefault(key, []).append(sample.value)
-                if sample.name == _STARTED:
+                if sample.name == _STARTED and not of_process:
                     began = sample.value
+                elif sample.name == _PROCESS_STARTED:
+                    began, of_process = sample.value, True
         return began, counts
 
     def health(self) -> tuple[bool, bytes]:
@@ -107,39 +121,67 @@ class WorkerGroup(Collector):
         return self._reports("/livez", none_is_ok=True)
 
     def ready(self) -> tuple[bool, bytes]:
-        """Return whether at least one worker has started and all are ready, and their reports."""
+        """Return whether at least one worker has started and all are ready, and their reports.
+
+        Of several pipelines one that is ready is enough, as in one process.
+        """
         return self._reports("/readyz", none_is_ok=False)
 
-    def snapshot(self) -> Snapshot:
-        """Return one snapshot of all workers; the last one again if no worker answers."""
+    def snapshots(self) -> dict[str, Snapshot]:
+        """Return one snapshot of each pipeline; the last one again if no worker answers for it."""
         with self._snapshot_lock:
-            states = {place: _state(text) for place, text in self._ask("/state").items()}
-            past = self._snapshot_history.update(
-                {place: (part.started_at, part) if part else None for place, part in states.items()}
-            )
-            parts = [part for part in states.values() if part]
-            if parts:
-                self._last = reduce(add_counts, past, merge(parts))
-                self._last.started_at = self._started_at
-            elif self._last:
-                self._last = msgspec.structs.replace(self._last, at=time.time(), processes=0)
-            else:
-                about = self._about
-                return Snapshot(
-                    time.time(),
-                    self._started_at,
-                    about.pipeline,
-                    about.queue,
-                    about.table,
-                    processes=0,
+            states = {place: _states(text) for place, text in self._ask("/state").items()}
+            names = sorted({name for parts in states.values() for name in parts or ()})
+            if not self.several:
+                names = names or [*self._last] or [self._about.pipeline]
+            elif any(parts is None for parts in states.values()):
+                names = sorted({*names, *self._last})  # a worker that does not answer has some
+            self._last = {
+                name: self._snapshot(
+                    name, {place: (parts or {}).get(name) for place, parts in states.items()}
                 )
+                for name in names
+            }
             return self._last
+
+    def _snapshot(self, name: str, parts: dict[str, Snapshot | None]) -> Snapshot:
+        """Return one snapshot of a pipeline from its workers' ones, by place."""
+        history = self._snapshot_histories.setdefault(name, CounterHistory(add_counts))
+        past = history.update(
+            {place: (part.started_at, part) if part else None for place, part in parts.items()}
+        )
+        if there := [part for part in parts.values() if part]:
+            last = reduce(add_counts, past, merge(there))
+            last.started_at = self._started_at
+            return last
+        if name in self._last:
+            return msgspec.structs.replace(self._last[name], at=time.time(), processes=0)
+        about = self._about
+        return Snapshot(time.time(), self._started_at, name, about.queue, about.table, processes=0)
 
     def _reports(self, path: str, *, none_is_ok: bool) -> tuple[bool, bytes]:
         reports = [msgspec.json.decode(text) if text else None for text in self._ask(path).values()]
+        if self.several:
+            return self._reports_of_each(reports, none_is_ok=none_is_ok)
         ok = all(report is not None and report["ok"] for report in reports)
         ok = ok and (none_is_ok or bool(reports))
         return ok, msgspec.json.encode({"ok": ok, "workers": reports})
+
+    @staticmethod
+    def _reports_of_each(
+        reports: list[dict[str, Any] | None], *, none_is_ok: bool
+    ) -> tuple[bool, bytes]:
+        each: dict[str, Any] = {}
+        for report in reports:
+            for name, one in (report or {}).get("pipelines", {}).items():
+                if name not in each or one["ok"]:
+                    each[name] = one
+        answered = [report is not None for report in reports]
+        # A worker that hangs is unwell; one whose pipelines all fail is not.
+        ok = all(answered) if none_is_ok else any(one["ok"] for one in each.values())
+        ok = ok and (not none_is_ok or all(report["ok"] for report in reports if report))
+        body = {"ok": ok, "pipelines": dict(sorted(each.items())), "workers": answered}
+        return ok, msgspec.json.encode(body)
 
     def _ask(self, path: str) -> dict[str, str | None]:
         """Return the answers by worker; None for a worker that does not answer."""
@@ -151,10 +193,21 @@ class _State(msgspec.Struct):
     snapshot: Snapshot
 
 
-def _state(text: str | None) -> Snapshot | None:
-    if text is None or not text.startswith('{"snapshot"'):
+class _States(msgspec.Struct):
+    pipelines: dict[str, _State]
+
+
+def _states(text: str | None) -> dict[str, Snapshot] | None:
+    """Return a worker's snapshots by the name of the pipeline; None where it does not answer."""
+    if text is None:
         return None
-    return msgspec.json.decode(text, type=_State).snapshot
+    if text.startswith('{"snapshot"'):
+        snapshot = msgspec.json.decode(text, type=_State).snapshot
+        return {snapshot.pipeline: snapshot}
+    if text.startswith('{"pipelines"'):
+        found = msgspec.json.decode(text, type=_States).pipelines
+        return {name: state.snapshot for name, state in found.items()}
+    return None
 
 
 def _sums(*parts: _Values) -> _Values:

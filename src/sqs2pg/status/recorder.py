@@ -1,7 +1,8 @@
-"""The recorder: one snapshot per second, and the points of the last half hour.
+"""The recorder: one snapshot of each pipeline per second, and the points of the last half hour.
 
 It is a thread, and runs only if there is a status server or a live view. It costs one walk over the
-registry per second. All clients get the same points.
+registry per snapshot; with many pipelines they are taken less often. All clients get the same
+points.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
 import structlog
 
-from sqs2pg.status.snapshot import Snapshot, StageTime, TakeSnapshot, lag_quantile
+from sqs2pg.status.snapshot import Snapshot, StageTime, lag_quantile
 
 EVERY_S = 1.0
 POINTS_MAX = 1800
 """Points that are kept, a second apart: half an hour."""
+_PIPELINES_AT_ONCE = 10
 _OF_WRITERS = {"decode", "mask", "write", "commit"}
 
 log = structlog.get_logger(__name__)
@@ -98,26 +100,17 @@ class Moment(msgspec.Struct):
     point: Point
 
 
-class Recorder:
-    """Takes a snapshot every second until it is closed; keeps the points."""
+class Track:
+    """The moments of one pipeline: the last one, and the points that are kept."""
 
-    def __init__(self, take: TakeSnapshot, *, every_s: float = EVERY_S) -> None:
-        self._take = take
-        self._every_s = every_s
-        self._changed = threading.Condition()
-        self._points: deque[Point] = deque(maxlen=POINTS_MAX)
-        self._before = take()
-        self.moment = Moment(self._before, point_between(self._before, self._before))
+    def __init__(self, first: Snapshot, changed: threading.Condition, every_s: float) -> None:
+        points_max = max(60, int(POINTS_MAX * EVERY_S / max(EVERY_S, every_s)))
+        self.every_s = every_s
+        """Seconds between two moments."""
+        self._changed = changed
+        self._points: deque[Point] = deque(maxlen=points_max)
+        self.moment = Moment(first, point_between(first, first))
         self.closed = False
-        self._thread = threading.Thread(target=self._record, name="recorder", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop recording, and wake the threads that wait."""
-        with self._changed:
-            self.closed = True
-            self._changed.notify_all()
-        self._thread.join()
 
     def history(self) -> list[Point]:
         """Return the points that are kept, oldest first."""
@@ -130,6 +123,72 @@ class Recorder:
             self._changed.wait_for(lambda: self.closed or self.moment is not seen, timeout_s)
             return None if self.closed or self.moment is seen else self.moment
 
+    def add(self, after: Snapshot) -> None:
+        """Add the present moment, with the condition held."""
+        point = point_between(self.moment.snapshot, after)
+        self._points.append(point)
+        self.moment = Moment(after, point)
+
+
+TakeSnapshots = Callable[[], Mapping[str, Snapshot]]
+"""Returns the present moment of each pipeline, by name."""
+
+
+class Recorder:
+    """Takes snapshots until it is closed; keeps a track of each pipeline."""
+
+    def __init__(self, take: TakeSnapshots, *, every_s: float = 0.0) -> None:
+        """`every_s`: seconds between two snapshots; 0: 1, and longer for more than ten pipelines.
+
+        They always cost one core about the same share, and the points the same memory.
+        """
+        self._take = take
+        self._changed = threading.Condition()
+        self.closed = False
+        first = take()
+        self._every_s = every_s or EVERY_S * max(1.0, len(first) / _PIPELINES_AT_ONCE)
+        self.tracks: dict[str, Track] = {}
+        """By name of the pipeline; read only."""
+        self._follow(first)
+        self._thread = threading.Thread(target=self._record, name="recorder", daemon=True)
+        self._thread.start()
+
+    @property
+    def only(self) -> Track:
+        """The track of the only pipeline."""
+        [track] = self.tracks.values()
+        return track
+
+    def close(self) -> None:
+        """Stop recording, and wake the threads that wait."""
+        with self._changed:
+            self.closed = True
+            for track in self.tracks.values():
+                track.closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def moments(self) -> dict[str, Moment]:
+        """Return the last moment of each pipeline, by name."""
+        with self._changed:
+            return {name: track.moment for name, track in self.tracks.items()}
+
+    def wait(self, timeout_s: float) -> dict[str, Moment] | None:
+        """Return the next moments of all; None at the timeout, or once it is closed."""
+        with self._changed:
+            if not self._changed.wait(timeout_s) or self.closed:
+                return None
+        return self.moments()
+
+    def _follow(self, taken: Mapping[str, Snapshot]) -> None:
+        for name in [name for name in self.tracks if name not in taken]:
+            self.tracks.pop(name).closed = True
+        for name, snapshot in taken.items():
+            if track := self.tracks.get(name):
+                track.add(snapshot)
+            else:
+                self.tracks[name] = Track(snapshot, self._changed, self._every_s)
+
     def _record(self) -> None:
         due = time.monotonic() + self._every_s
         while True:
@@ -138,20 +197,17 @@ class Recorder:
                     return
             due = max(due + self._every_s, time.monotonic())
             try:
-                after = self._take()
+                taken = self._take()
             except Exception as error:  # noqa: BLE001  one failed snapshot must not end the recording
                 log.warning("no snapshot", code=type(error).__name__)
                 continue
-            point = point_between(self._before, after)
-            self._before = after
             with self._changed:
-                self._points.append(point)
-                self.moment = Moment(after, point)
+                self._follow(taken)
                 self._changed.notify_all()
 
 
 @contextmanager
-def recording(take: TakeSnapshot, *, wanted: bool = True) -> Iterator[Recorder | None]:
+def recording(take: TakeSnapshots, *, wanted: bool = True) -> Iterator[Recorder | None]:
     """Record for as long as the block runs; yield None if it is not wanted."""
     recorder = Recorder(take) if wanted else None
     try:

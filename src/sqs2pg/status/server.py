@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 import structlog
@@ -27,8 +28,8 @@ from prometheus_client.exposition import choose_encoder
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import DEFAULT_BIND
 from sqs2pg.status.access import Access
-from sqs2pg.status.recorder import Moment, Recorder
-from sqs2pg.status.snapshot import TakeSnapshot, encode
+from sqs2pg.status.recorder import Moment, Recorder, TakeSnapshots, Track
+from sqs2pg.status.snapshot import encode
 
 _REQUEST_S = 5.0
 """For a whole request, however its bytes drip; then for each part of the answer, so that a client
@@ -73,14 +74,18 @@ log = structlog.get_logger(__name__)
 
 
 class Site(msgspec.Struct):
-    """What is served. Without `take` there is no `/state`, without `recorder` no page."""
+    """What is served. Without `take` there is no `/state`, without `recorder` no page.
+
+    With `several`, `/` is a list, and each pipeline has its page at `/pipelines/NAME`.
+    """
 
     registry: CollectorRegistry
     health: Health
     ready: Health
     access: Access
-    take: TakeSnapshot | None = None
+    take: TakeSnapshots | None = None
     recorder: Recorder | None = None
+    several: bool = False
 
 
 @contextmanager
@@ -91,8 +96,9 @@ def status_server(
     *,
     ready: Health | None = None,
     access: Access | None = None,
-    take: TakeSnapshot | None = None,
+    take: TakeSnapshots | None = None,
     recorder: Recorder | None = None,
+    several: bool = False,
 ) -> Iterator[str]:
     """Serve while the block runs; yield the address, `http://host:port`, or "" if `bind` is empty.
 
@@ -103,7 +109,7 @@ def status_server(
     if bind == "":
         yield ""
         return
-    site = Site(registry, health, ready or health, access or Access(), take, recorder)
+    site = Site(registry, health, ready or health, access or Access(), take, recorder, several)
     server = _listen(bind, site)
     thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
     thread.start()
@@ -287,23 +293,71 @@ class _Handler(BaseHTTPRequestHandler):
                 self._report(site.health)
             case "/readyz":
                 self._report(site.ready)
-            case "/state" if site.recorder:
-                self._answer(200, _JSON, encode(site.recorder.moment))
-            case "/state" if site.take:
-                self._answer(200, _JSON, encode({"snapshot": site.take()}))
-            case "/history" if site.recorder:
-                self._answer(200, _JSON, encode(site.recorder.history()))
-            case "/events" if site.recorder:
-                with _place(self.server.streams) as room:
-                    if room:
-                        self._stream(site.recorder)
-                    else:
-                        self._turn_away()
+            case _ if self._of_all(site, path) or self._of_one(site, path):
+                pass
             case _ if site.recorder and (asset := find_asset(path)):
                 self._answer(200, *asset)
             case _:
                 known = b"/, /metrics, /livez, /readyz, /state, /history, /events\n"
+                if site.several:
+                    known = b"/, /metrics, /livez, /readyz, /state, /events; /pipelines/NAME, "
+                    known += b"/pipelines/NAME/state, .../history, .../events\n"
                 self._answer(404, "text/plain", known)
+
+    def _of_all(self, site: Site, path: str) -> bool:
+        """Answer a request for all of several pipelines; return False if it is none."""
+        if not site.several:
+            return False
+        match path:
+            case "/" if site.recorder:
+                asset = find_asset("/static/pipelines.html")
+                assert asset
+                self._answer(200, *asset)
+            case "/state" if site.recorder:
+                self._answer(200, _JSON, encode({"pipelines": site.recorder.moments()}))
+            case "/state" if site.take:
+                taken = {name: {"snapshot": one} for name, one in site.take().items()}
+                self._answer(200, _JSON, encode({"pipelines": taken}))
+            case "/events" if site.recorder:
+                self._stream_to_client(partial(self._stream_all, site.recorder))
+            case _:
+                return False
+        return True
+
+    def _of_one(self, site: Site, path: str) -> bool:
+        """Answer a request for one pipeline; return False if it is none, or has no such name."""
+        recorder = site.recorder
+        name, rest = _pipeline_of(path)
+        if name is None and site.several:
+            return False
+        if recorder is None:
+            if rest != "state" or name is not None or site.take is None:
+                return False
+            [snapshot] = site.take().values()
+            self._answer(200, _JSON, encode({"snapshot": snapshot}))
+            return True
+        track = recorder.only if name is None else recorder.tracks.get(name)
+        if track is None:
+            return False
+        match rest:
+            case "" if name is not None and (asset := find_asset("/")):
+                self._answer(200, *asset)
+            case "state":
+                self._answer(200, _JSON, encode(track.moment))
+            case "history":
+                self._answer(200, _JSON, encode(track.history()))
+            case "events":
+                self._stream_to_client(partial(self._stream, track))
+            case _:
+                return False
+        return True
+
+    def _stream_to_client(self, stream: Callable[[], None]) -> None:
+        with _place(self.server.streams) as room:
+            if room:
+                stream()
+            else:
+                self._turn_away()
 
     def _turn_away(self) -> None:
         self._answer(503, "text/plain", b"too many clients\n", {"Retry-After": "5"})
@@ -345,19 +399,32 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Location": "/", "Set-Cookie": access.cookie()}
         self._answer(303, "text/plain", b"", headers)
 
-    def _stream(self, recorder: Recorder) -> None:
+    def _stream(self, track: Track) -> None:
         """Send the history, then every new moment, until either side closes."""
         self._begin(200, "text/event-stream", {})
         self.wfile.write(b"retry: 1000\n\n")
-        moment: Moment | None = recorder.moment
-        self._event("hello", {"history": recorder.history(), "now": moment})
-        while not recorder.closed:
-            fresh = recorder.wait(moment, _REQUEST_S)
+        moment: Moment | None = track.moment
+        hello = {"history": track.history(), "now": moment, "every_s": track.every_s}
+        self._event("hello", hello)
+        while not track.closed:
+            fresh = track.wait(moment, _REQUEST_S)
             if fresh is None:
                 self.wfile.write(b": still here\n\n")
             else:
                 moment = fresh
                 self._event("moment", fresh)
+
+    def _stream_all(self, recorder: Recorder) -> None:
+        """Send the moments of all pipelines, now and then whenever there are new ones."""
+        self._begin(200, "text/event-stream", {})
+        self.wfile.write(b"retry: 1000\n\n")
+        self._event("moments", recorder.moments())
+        while not recorder.closed:
+            fresh = recorder.wait(_REQUEST_S)
+            if fresh is None:
+                self.wfile.write(b": still here\n\n")
+            else:
+                self._event("moments", fresh)
 
     def _event(self, name: str, value: object) -> None:
         self.wfile.write(b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value)))
@@ -380,6 +447,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Log nothing: there is a probe every few seconds."""
+
+
+def _pipeline_of(path: str) -> tuple[str | None, str]:
+    """Return the name that a path is about, and the rest; None for the only pipeline."""
+    match path.split("/")[1:]:
+        case ["pipelines", name]:
+            return unquote(name), ""
+        case ["pipelines", name, rest]:
+            return unquote(name), rest
+        case [rest]:
+            return None, rest
+    return None, path
 
 
 @contextmanager

@@ -57,6 +57,16 @@ class StageTime(msgspec.Struct):
     count: float = 0.0
 
 
+class Restart(msgspec.Struct, frozen=True):
+    """The last fault of a pipeline that starts again by itself."""
+
+    code: str
+    attempt: int
+    """How often it failed in a row."""
+    again_s: float
+    """Seconds until it starts again; 0 if it is starting, or never does."""
+
+
 class Snapshot(msgspec.Struct):
     """See the module. Times in seconds; `at` and `started_at` since the epoch."""
 
@@ -97,6 +107,9 @@ class Snapshot(msgspec.Struct):
     quarantine: list[Reason] = []
     unknown: list[UnknownField] = []
     """Fields of messages that no mapping names, from the database."""
+    state: str = "running"
+    """`starting`, `running`, `failed`, `stopping` or `ended`."""
+    restart: Restart | None = None
     stale: dict[str, float] = {}
     """How old the numbers are of each reading that fails or takes long, such as `queue` and
     `database`, in seconds. A reading that is not named here is fresh."""
@@ -189,6 +202,9 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
     for name in latest.ready:
         bad = [p.ready[name] for p in parts if name in p.ready and not p.ready[name].ok]
         merged.ready = merged.ready | {name: (bad or [latest.ready[name]])[0]}
+    for part in parts:
+        if part.state != "running":
+            merged.state, merged.restart = part.state, part.restart
     # Each reads the same for itself: a number is stale where nobody could read it again.
     merged.stale = {
         name: min(part.stale[name] for part in parts)
@@ -235,17 +251,22 @@ _SHARED = (
 )
 
 
+_FLAGS = {"sqs2pg_receiving_paused", "sqs2pg_pipeline_up", "sqs2pg_build_info"}
+
+
 def join_gauge(name: str, values: Sequence[float]) -> float:
     """Join the workers' values of one gauge. Values that all read from one place are not added."""
     known = [value for value in values if not math.isnan(value)] or [math.nan]
     if name.endswith("_expiry_timestamp_seconds") or name in {
         "sqs2pg_started_timestamp_seconds",
         "sqs2pg_database_up",
+        "process_start_time_seconds",
+        "process_max_fds",
     }:
         return min(known)
     if name.endswith("_timestamp_seconds") or name.startswith(_SHARED):
         return max(known)
-    return max(known) if name == "sqs2pg_receiving_paused" else sum(known)
+    return max(known) if name in _FLAGS else sum(known)
 
 
 def lag_quantile(before: Sequence[float], after: Sequence[float], share: float) -> float | None:

@@ -57,6 +57,7 @@ ALLOWED = frozenset(
         "workers",
         "exit_code",
         "queue",
+        "pipeline",  # its name in the settings
         "table",
         "column",
         "line",  # its number in an archive
@@ -103,6 +104,10 @@ def _only_allowed(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {key: value for key, value in event.items() if key in ALLOWED}
 
 
+_KIND = ("event", "level", "code", "logger", "pipeline")
+"""Warnings alike in these are of one kind."""
+
+
 class _Sampler:
     """Limits repeated warnings; the next one that is logged brings the number held back.
 
@@ -117,7 +122,8 @@ class _Sampler:
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
         if event.get("level") in {"debug", "info"}:
             return event
-        kind = tuple(str(event.get(name, "")) for name in ("event", "level", "code", "logger"))
+        names = ("event", "level", "code", "logger", "pipeline")
+        kind = tuple(str(event.get(name, "")) for name in names)
         with self._lock:
             more = self._repeats.admit(kind)
         if more is None:
@@ -131,8 +137,9 @@ class _Sampler:
         with self._lock:
             overdue = self._repeats.overdue()
         for kind, more in overdue:
-            text, _, code, logger = kind if isinstance(kind, tuple) else ("others", "", "", "")
-            fields = {"code": code, "logger": logger}
+            others = ("others", "", "", "", "")
+            text, _, code, logger, pipeline = kind if isinstance(kind, tuple) else others
+            fields = {"code": code, "logger": logger, "pipeline": pipeline}
             given = {name: value for name, value in fields.items() if value}
             structlog.get_logger().info(f"more of: {text}", count=more, **given)
 
@@ -225,6 +232,7 @@ def configure(
     renderer: Processor = structlog.processors.JSONRenderer() if in_json else _line
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _sampler,
             structlog.processors.TimeStamper(fmt="iso" if in_json else "%H:%M:%S", utc=True),
@@ -271,6 +279,7 @@ def report_error(what: str, hint: str, *, code: str = "", exit_code: int | None 
         print(f"error: {what}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
         return
     event: dict[str, Any] = {"event": what, "level": "error", "code": code, "hint": hint}
+    event |= structlog.contextvars.get_contextvars()
     event = {key: value for key, value in event.items() if value}
     if exit_code is not None:
         event["exit_code"] = exit_code

@@ -117,6 +117,12 @@ class Metrics:
 
         self.started_at = time.time()
         gauge("started_timestamp_seconds", "When this process began").set(self.started_at)
+        self.pipeline_up = gauge("pipeline_up", "1 while the pipeline runs, 0 while it is started")
+        self.pipeline_up.set(1)
+        self.pipeline_restarts = counter(
+            "pipeline_restarts",
+            "Starts of the pipeline after a fault, its process going on",
+        )
         self.requests = RequestMetrics()
         registry.register(self.requests)
         self.outcomes = counter("messages_outcome", "Deliveries by how they ended", "outcome")

@@ -186,7 +186,7 @@ def test_the_environment_sets_nothing_of_one_pipeline(folder: Path, variable: st
 def test_a_file_that_cannot_be_used_leaves_the_others(folder: Path) -> None:
     write(folder, a="no TOML", b="", c="unknown = 1", d="[sink]\nlinger = 1")
     refused: dict[Path, Any] = {}
-    found = load_pipelines([folder], {}, refused=refused.__setitem__)
+    found = load_pipelines([folder], {}, unusable=refused.__setitem__)
     assert [file.name for file in found if file] == ["b.toml"]
     assert {file.name: error.code for file, error in refused.items()} == {
         "a.toml": "settings",

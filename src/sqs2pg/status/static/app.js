@@ -3,7 +3,10 @@
 "use strict";
 (() => {
   const { compact, span, percent } = Charts;
-  const KEPT = 1800, SILENT_MS = 4000;
+  const KEPT = 1800;
+  // One of several pipelines has its page below /pipelines/.
+  const base = location.pathname.startsWith("/pipelines/") ? location.pathname.replace(/\/$/, "") : "";
+  let every = 1;  // seconds between two moments
   const id = (name) => document.getElementById(name);
   const full = (n) => (n == null ? "–" : Math.round(n).toLocaleString("en"));
   let points = [], snapshot = null, heard = 0, opened = false, faultsSeen = [];
@@ -26,19 +29,20 @@
     const first = fresh[0][0];
     points = points.filter((p) => p[0] < first);
     const last = points.length ? points[points.length - 1][0] : null;
-    if (last != null && first - last > 3) points.push([last + 1]); // shown as a gap in the lines
+    if (last != null && first - last > 3 * every) points.push([last + 1]); // shown as a gap in the lines
     points.push(...fresh);
     points = points.slice(-KEPT);
   };
 
   // -- drawing ------------------------------------------------------------------------------
   const pill = () => {
-    const silent = Date.now() - heard > SILENT_MS;
+    const silent = Date.now() - heard > 4000 * every;
     let [state, text] = ["good", "running"];
     const bad = snapshot && Object.entries(snapshot.ready).find(([, check]) => !check.ok);
     if (!opened) [state, text] = ["waiting", "connecting"];
     else if (silent) [state, text] = ["bad", "no answer, retrying"];
     else if (snapshot.processes === 0) [state, text] = ["warn", "workers are starting"];
+    else if (snapshot.restart && snapshot.state === "failed") [state, text] = ["bad", `failed: ${snapshot.restart.code}, starts again in ${span(Math.round(snapshot.restart.again_s))}`];
     else if (!snapshot.well) [state, text] = ["bad", "stalled"];
     else if (snapshot.pause) [state, text] = ["warn", snapshot.gauges.in_flight_messages ? "pausing: finishing what is held" : snapshot.pause.code === "quarantine_share" ? "paused itself: most messages are bad" : `paused by ${snapshot.pause.by}`];
     else if (snapshot.paused) [state, text] = ["bad", "paused: the database is away"];
@@ -222,9 +226,10 @@
 
   // -- listening ----------------------------------------------------------------------------
   const listen = () => {
-    const events = new EventSource("/events");
+    const events = new EventSource(`${base}/events`);
     events.addEventListener("hello", (event) => {
-      const { history, now } = JSON.parse(event.data);
+      const { history, now, every_s } = JSON.parse(event.data);
+      every = every_s;
       opened = true; heard = Date.now(); snapshot = now.snapshot;
       take(history.length ? history : [now.point]);
       stages.past = []; faultsSeen = [];
@@ -255,5 +260,6 @@
   const recolour = () => { if (snapshot) Charts.rebuild(points); };
   document.addEventListener("themechange", recolour);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+  if (base) id("all").hidden = false;
   listen();
 })();
