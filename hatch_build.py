@@ -44,7 +44,8 @@ def find_compiler() -> list[str]:
 def compile_extension(into: Path, compiler: Sequence[str], flags: Sequence[str] = FLAGS) -> str:
     """Compile the extension to a file; return "", or the compiler's reason for failing."""
     headers = sysconfig.get_path("include")
-    link = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+    # dlopen is in a library of its own before glibc 2.34.
+    link = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-ldl"]
     units = sorted(str(unit) for unit in SOURCES.glob("*.c") if unit.name != "fuzz.c")
     return _run([*compiler, *flags, f"-I{headers}", *units, *link, "-o", str(into)])
 

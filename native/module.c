@@ -2,11 +2,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "aead.h"
 #include "convert.h"
 #include "fast_path.h"
 #include "ledger.h"
 #include "lines.h"
 #include "originals.h"
+#include "seal.h"
 #include "sha256.h"
 
 /* As `float` reads it and `repr` writes it. */
@@ -121,6 +123,8 @@ static PyMethodDef module_methods[] = {
      "original_marks(originals, columns, key) -> hashes, places and units of the records"},
     {"original_values", original_values, METH_VARARGS,
      "original_values(originals, places, columns) -> the texts of records"},
+    {"seal_new_people", seal_new_people, METH_VARARGS,
+     "seal_new_people(keys, entries, drawn, wrapping, contexts, names) -> what is to be stored"},
     {"split_usual_lines", split_usual_lines, METH_O,
      "split_usual_lines(text) -> its lines, or None where some are of another form"},
     {NULL, NULL, 0, NULL},
@@ -134,7 +138,15 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 22) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 23) < 0)
+        return -1;
+    /* For its libcrypto. An interpreter may have none. */
+    PyObject *hashes = PyImport_ImportModule("_hashlib");
+    if (hashes == NULL)
+        PyErr_Clear();
+    Py_XDECREF(hashes);
+    PyObject *seals = aead_choose() ? Py_True : Py_False;
+    if (PyModule_AddObjectRef(module, "SEALS", seals) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "SHA256", chosen);
 }

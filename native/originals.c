@@ -9,12 +9,7 @@
 #include "siphash.h"
 #include "text.h"
 
-enum { REFERENCE_BYTES = 16, ORIGINALS_COLUMNS_MAX = 128 };
-
-struct slice {
-    const char *at;
-    uint32_t len;
-};
+enum { ORIGINALS_COLUMNS_MAX = 128, ELEMENT_HEAD = 4 };
 
 struct cursor {
     const char *at, *end;
@@ -26,16 +21,10 @@ struct record {
     struct cursor columns;
 };
 
-static int refuse(void)
-{
-    PyErr_SetString(PyExc_ValueError, "these are no originals");
-    return 0;
-}
-
 static int take_number(struct cursor *from, uint32_t *number)
 {
     if (from->end - from->at < (ptrdiff_t)sizeof *number)
-        return refuse();
+        return originals_refuse();
     memcpy(number, from->at, sizeof *number);
     from->at += sizeof *number;
     return 1;
@@ -44,7 +33,7 @@ static int take_number(struct cursor *from, uint32_t *number)
 static int take_text(struct cursor *from, struct slice *text)
 {
     if (!take_number(from, &text->len) || from->end - from->at < (ptrdiff_t)text->len)
-        return refuse();
+        return originals_refuse();
     text->at = from->at;
     from->at += text->len;
     return 1;
@@ -88,7 +77,7 @@ PyObject *original_marks(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "y#iy#", &at, &len, &columns, &key, &key_len))
         return NULL;
     if (columns < 0 || columns > ORIGINALS_COLUMNS_MAX || key_len != SIPHASH_KEY_BYTES)
-        return refuse(), NULL;
+        return originals_refuse(), NULL;
     struct cursor from = {at, at + len};
     while (made && from.at < from.end) {
         uint32_t unit;
@@ -133,7 +122,7 @@ static int read_records(struct record *records, const char *at, Py_ssize_t len, 
         uint8_t code[SHA256_BYTES];
         memcpy(&place, places + i * sizeof place, sizeof place);
         if (place > (uint64_t)len)
-            return refuse();
+            return originals_refuse();
         records[i].columns = (struct cursor){at + place, at + len};
         records[i].number = (uint32_t)i;
         if (!take_text(&records[i].columns, &id))
@@ -175,7 +164,7 @@ PyObject *original_keys(PyObject *module, PyObject *args)
     size_t count = (size_t)places_len / sizeof(uint64_t);
     if (columns < 0 || columns > ORIGINALS_COLUMNS_MAX || secret_len > SHA256_BLOCK ||
         count > UINT32_MAX || places_len % (Py_ssize_t)sizeof(uint64_t) != 0)
-        return refuse(), NULL;
+        return originals_refuse(), NULL;
     struct record *records = PyMem_Calloc(count + 1, sizeof *records);
     if (records == NULL)
         return PyErr_NoMemory();
@@ -205,6 +194,42 @@ static PyObject *record_texts(struct cursor *from, int columns)
     return texts;
 }
 
+int originals_parse(struct originals *into, PyObject *given)
+{
+    Py_ssize_t places_len, references_len, each_len;
+    if (!PyArg_ParseTuple(given, "y#y#iy#y#", &into->at, &into->len, &into->places, &places_len,
+                          &into->columns, &into->references, &references_len, &into->each, &each_len))
+        return 0;
+    into->records = (size_t)places_len / sizeof(uint64_t);
+    into->keys = (size_t)each_len / (2 * sizeof(uint32_t));
+    if (into->columns < 1 || into->columns > ORIGINALS_COLUMNS_MAX ||
+        (size_t)references_len != into->keys * (ELEMENT_HEAD + REFERENCE_BYTES))
+        return originals_refuse();
+    return 1;
+}
+
+int originals_entry(const struct originals *from, size_t number, struct original *into)
+{
+    uint32_t key[2];
+    uint64_t place;
+    if (number >= from->keys)
+        return originals_refuse();
+    into->reference = (const uint8_t *)from->references + number * (ELEMENT_HEAD + REFERENCE_BYTES) +
+                      ELEMENT_HEAD;
+    memcpy(key, from->each + number * sizeof key, sizeof key);
+    into->column = key[1];
+    if (key[0] >= from->records || key[1] >= (uint32_t)from->columns)
+        return originals_refuse();
+    memcpy(&place, from->places + key[0] * sizeof place, sizeof place);
+    if (place > (uint64_t)from->len)
+        return originals_refuse();
+    struct cursor cursor = {from->at + place, from->at + from->len};
+    int made = take_text(&cursor, &into->id);
+    for (uint32_t i = 0; made && i <= key[1]; i++)
+        made = take_text(&cursor, &into->token) && take_text(&cursor, &into->value);
+    return made;
+}
+
 PyObject *original_values(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -215,7 +240,7 @@ PyObject *original_values(PyObject *module, PyObject *args)
         return NULL;
     if (columns < 0 || columns > ORIGINALS_COLUMNS_MAX ||
         places_len % (Py_ssize_t)sizeof(uint64_t) != 0)
-        return refuse(), NULL;
+        return originals_refuse(), NULL;
     Py_ssize_t count = places_len / (Py_ssize_t)sizeof(uint64_t);
     PyObject *records = PyList_New(count);
     for (Py_ssize_t i = 0; records != NULL && i < count; i++) {

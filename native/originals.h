@@ -9,6 +9,46 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdint.h>
+
+enum { REFERENCE_BYTES = 16 };
+
+/* Raise ValueError; returns 0. */
+static inline int originals_refuse(void)
+{
+    PyErr_SetString(PyExc_ValueError, "these are no originals");
+    return 0;
+}
+
+struct slice {
+    const char *at;
+    uint32_t len;
+};
+
+/* Originals, the places of records in them, and the keys that original_keys made of these. */
+struct originals {
+    const char *at;
+    Py_ssize_t len;
+    const char *places, *references, *each;
+    size_t records, keys;
+    int columns;
+};
+
+/* One value of a record: what a key stands for. */
+struct original {
+    const uint8_t *reference;
+    struct slice id, token, value;
+    uint32_t column;
+};
+
+/* Read (originals, places, columns, references, each); 0 with an exception. They live as long as
+ * the tuple. */
+int originals_parse(struct originals *into, PyObject *given);
+
+/* Find what a key stands for, by its number; 0 with an exception. */
+int originals_entry(const struct originals *from, size_t number, struct original *into);
+
+
 /* See _native.pyi. */
 PyObject *original_marks(PyObject *module, PyObject *args);
 PyObject *original_keys(PyObject *module, PyObject *args);

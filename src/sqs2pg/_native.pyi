@@ -4,6 +4,8 @@ from typing import Any
 from sqs2pg.message import Message, MessageAttribute
 
 API: int
+SEALS: bool
+"""Whether it can seal: by the libcrypto that the interpreter has loaded."""
 SHA256: str
 """The compression in use: `sha-ni` or `c`."""
 
@@ -45,6 +47,29 @@ def original_values(originals: bytes, places: bytes, columns: int, /) -> list[tu
     """Return of each of the records the id, then of each column token and cleartext.
 
     Both are empty where there is no original.
+    """
+
+def seal_new_people(
+    keys: tuple[bytes, bytes, int, bytes, bytes],
+    entries: bytes,
+    drawn: bytes,
+    wrapping: tuple[bytes, bytes],
+    contexts: tuple[bytes, bytes, bytes, tuple[bytes, ...]],
+    names: tuple[bytes, ...],
+    /,
+) -> tuple[int, int, tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]]:
+    """Make data keys of people, and seal their ids and values.
+
+    `keys`: originals, places, columns, references and numbers of `original_keys`. `entries`: which
+    of the keys, as 4 bytes each, big-endian. `drawn`: random bytes, 56 for each person and 12 for
+    each value. `wrapping`: the derived key that wraps data keys, and the 12 bytes of nonce that
+    it belongs to. `contexts`: associated data, format byte included, before the reference: that of
+    a data key, what follows the reference there, that of an id, that of each column's values.
+    `names`: the columns' fields.
+
+    Returns how many people and values there are, and elements of binary arrays: references,
+    wrapped keys and sealed ids; references, fields, tokens and sealed values. Raises RuntimeError
+    without `SEALS`, ValueError as above.
     """
 
 class FastPath:

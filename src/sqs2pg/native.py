@@ -17,7 +17,7 @@ except ImportError:
 else:
     EXTENSION = _native
 
-API = 22
+API = 23
 """The extension must have this number: a checkout may have one built from older sources."""
 
 

@@ -26,7 +26,7 @@ from tests.logins import login
 from tests.native import LEFT, TAKEN, Both, both, extension
 
 ROOT = SOURCES.parent
-NEEDING_PYTHON = ("module", "fast_path", "compile", "field", "originals")
+NEEDING_PYTHON = ("module", "fast_path", "compile", "field", "originals", "seal", "aead")
 SANITIZED = ("-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror")
 
 

@@ -137,13 +137,13 @@ async def test_ingest_cannot_read_a_value(filled: str, read: str) -> None:
 
 async def test_ingest_gets_wrapped_keys_of_subjects_it_names_and_of_no_other(filled: str) -> None:
     subjects = [s for (s,) in rows(filled, "SELECT subject FROM pii.subject_key")]
-    ask = "SELECT entry, wrapped_key FROM pii.missing(%s, %s, %s)"
+    ask = "SELECT entries, wrapped_key FROM pii.missing(%s, %s, %s)"
     with (
         login_of(filled, "sqs2pg_ingest") as conninfo,
         psycopg.connect(conninfo, autocommit=True) as connection,
     ):
-        [(entry, wrapped)] = connection.execute(ask, [subjects[:1], ["ip"], ["new"]]).fetchall()
-        assert (entry, wrapped is not None) == (1, True)
+        [(entries, wrapped)] = connection.execute(ask, [subjects[:1], ["ip"], ["new"]]).fetchall()
+        assert (entries, wrapped is not None) == (b"\0\0\0\1", True)
         stored = connection.execute(ask, [[], [], []]).fetchall()
         assert stored == []
 

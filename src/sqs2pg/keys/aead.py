@@ -121,6 +121,16 @@ class WrappingKey(SealingKey):
         nonce = self._first + (last or os.urandom(12))
         return FORMAT + nonce + self.encrypt(nonce, plaintext, FORMAT + aad)
 
+    def lend(self, wraps: int) -> tuple[bytes, bytes]:
+        """Return a derived key for so many wraps, and the first half of all their nonces.
+
+        As `seal` does it: format 1, and a last half drawn for each.
+        """
+        if self._left <= 0:
+            self._first, self._left = os.urandom(12), WRAPS_PER_KEY
+        self._left -= wraps
+        return self._value_key(self._first), self._first
+
     def _cipher(self, nonce: bytes) -> AESGCM:
         first = nonce[:12]
         cipher = self._ciphers.get(first)

@@ -45,6 +45,8 @@ class PackedKeys(NamedTuple):
     """The record that a key is of."""
     columns: list[int]
     """Which of the record's columns."""
+    packed: tuple[bytes, bytes, int, bytes, bytes]
+    """All of it as the extension's `seal_new_people` takes it."""
 
 
 class PackedOriginals:
@@ -58,11 +60,12 @@ class PackedOriginals:
         originals: bytes,
         extension: ModuleType,
     ) -> None:
+        self.names = names
+        """The recoverable fields, as the vault calls them."""
+        self.extension = extension
         self._units = units
-        self._names = names
         self._fields_id = fields
         self._originals = originals
-        self._extension = extension
         self._places = b""
 
     def hashes(
@@ -71,8 +74,8 @@ class PackedOriginals:
         """See `OriginalsPart`."""
         about = repr(self._fields_id).encode()
         key = hashlib.blake2b(about, key=salt, digest_size=16).digest()
-        count = len(self._names)
-        marks, self._places, indexes = self._extension.original_marks(self._originals, count, key)
+        count = len(self.names)
+        marks, self._places, indexes = self.extension.original_marks(self._originals, count, key)
         found = dict(zip(_numbers(marks, "Q"), range(len(marks)), strict=False))
         lines = left_out.get(0) if left_out else None  # there is one target
         if chosen is None and not lines:
@@ -87,24 +90,25 @@ class PackedOriginals:
 
     def keys(self, records: Sequence[int], reference_key: bytes) -> PackedKeys:
         """Return the keys of records, by their numbers in `hashes`."""
-        places, count = self._at(records), len(self._names)
-        references, tokens, each = self._extension.original_keys(
+        places, count = self._at(records), len(self.names)
+        references, tokens, each = self.extension.original_keys(
             self._originals, places, count, reference_key
         )
         pairs = _numbers(each, "I")
         columns, found = pairs[1::2], pairs[::2]
         if places is not self._places:
             found = list(map(records.__getitem__, found))
-        fields = list(map(self._names.__getitem__, columns))
-        return PackedKeys(references, tokens, fields, found, columns)
+        fields = list(map(self.names.__getitem__, columns))
+        packed = self._originals, places, count, references, each
+        return PackedKeys(references, tokens, fields, found, columns, packed)
 
     def values(self, records: Sequence[int]) -> list[tuple[str, ...]]:
         """Return of records, by the same numbers: the id, then of each field token and value.
 
         Of all of them in the order of their numbers.
         """
-        places, count = self._at(records), len(self._names)
-        found: list[tuple[str, ...]] = self._extension.original_values(
+        places, count = self._at(records), len(self.names)
+        found: list[tuple[str, ...]] = self.extension.original_values(
             self._originals, places, count
         )
         return found
@@ -112,7 +116,7 @@ class PackedOriginals:
     def originals(self, records: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
         """See `OriginalsPart`."""
         for subject, *texts in self.values(records):
-            for field, token, value in zip(self._names, texts[::2], texts[1::2], strict=True):
+            for field, token, value in zip(self.names, texts[::2], texts[1::2], strict=True):
                 if token:
                     yield subject, field, token, value
 

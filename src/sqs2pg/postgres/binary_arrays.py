@@ -79,6 +79,27 @@ def text_elements(values: Sequence[str]) -> bytes:
     return _joined(list(map(str.encode, values)))
 
 
+def integer_elements(values: Sequence[int]) -> bytes:
+    """Return the elements of an `integer[]`, as above; raises as `integer_array`."""
+    cells = chain.from_iterable((4, value) for value in values)
+    return struct.pack(f">{2 * len(values)}i", *cells)
+
+
+def bytea_elements(values: Sequence[bytes]) -> bytes:
+    """Return the elements of a `bytea[]`, as above."""
+    return _joined(values)
+
+
+def integer_array_of(count: int, *elements: bytes) -> BinaryArray:
+    """Return an `integer[]` of so many elements."""
+    return _IntegerArray(_head_of(_INTEGER, count) + b"".join(elements))
+
+
+def bytea_array_of(count: int, *elements: bytes) -> BinaryArray:
+    """Return a `bytea[]` of so many elements."""
+    return _ByteaArray(_head_of(_BYTEA, count) + b"".join(elements))
+
+
 def uuid_array_of(count: int, *elements: bytes) -> BinaryArray:
     """Return a `uuid[]` of so many elements."""
     return _UuidArray(_head_of(_UUID, count) + b"".join(elements))
@@ -104,8 +125,7 @@ def text_array(values: Sequence[str]) -> BinaryArray:
 
 def integer_array(values: Sequence[int]) -> BinaryArray:
     """Return an `integer[]`. Raises struct.error for a number of more than 32 bits."""
-    cells = chain.from_iterable((4, value) for value in values)
-    return _IntegerArray(_head(_INTEGER, values) + struct.pack(f">{2 * len(values)}i", *cells))
+    return integer_array_of(len(values), integer_elements(values))
 
 
 def _head(element: int, values: Sequence[object]) -> bytes:

@@ -14,10 +14,10 @@ Frozen in docs/reference/vault.md; `tests/vectors/vault.json` holds known answer
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sqs2pg.errors import KeyFault, PermanentFault, SettingsError, Sqs2pgError, TransientFault
-from sqs2pg.keys.aead import PersonKey, WrappingKey, associated
+from sqs2pg.keys.aead import FORMAT, FORMAT_PLAIN, PersonKey, WrappingKey, associated
 from sqs2pg.keys.derive import Secret, hkdf_sha256
 from sqs2pg.keys.hmac_state import KeyedHash, hmac_states
 from sqs2pg.keys.keyring import Keyring
@@ -235,6 +235,18 @@ def _of_value(field: str, token: str, subject: str) -> bytes:
 @functools.cache
 def _value_field(field: str) -> bytes:
     return associated((b"sqs2pg/1/value", _bytes(field)))
+
+
+def contexts_of_new_people(
+    fields: Sequence[str],
+) -> tuple[bytes, bytes, bytes, tuple[bytes, ...]]:
+    """Return the associated data of what is sealed for new people, as the extension takes it.
+
+    What stands before the reference: of a data key, of an id and of a value of each field; and, in
+    second place, what follows the reference of a data key of the first generation.
+    """
+    values = tuple(FORMAT_PLAIN + _value_field(field) for field in fields)
+    return FORMAT + _DATA_KEY, _generation(1), FORMAT_PLAIN + _SUBJECT, values
 
 
 def seal_subject(data_key: PersonKey, name: str, subject: str, nonce: bytes = b"") -> bytes:

@@ -4,7 +4,8 @@ After the rows and before the quarantine, in the rows' own transaction. Values t
 knows to be stored cost no statement. For the others, a first statement returns which of them are
 missing and the wrapped keys of their subjects. A second one gives new subjects their keys and
 stores the sealed values, ON CONFLICT DO NOTHING and sorted, so that batches that meet wait and
-never deadlock. A third one stores the values of subjects whom another process gave a key first.
+never deadlock. New people of rows that C code made are sealed by C code. A third one stores the
+values of subjects whom another process gave a key first.
 
 Promises: once the batch has committed, every recoverable value of its written rows can be opened by
 a role that may reveal it, unless its subject was erased. Caches hold hashes and keys, never a
@@ -16,7 +17,6 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,10 +29,14 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.originals import LeftOut, Originals
 from sqs2pg.postgres.binary_arrays import (
     BinaryArray,
-    bytea_array,
-    integer_array,
-    text_array,
-    uuid_array,
+    bytea_array_of,
+    bytea_elements,
+    integer_array_of,
+    integer_elements,
+    text_array_of,
+    text_elements,
+    uuid_array_of,
+    uuid_elements,
 )
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import is_on_record
@@ -44,7 +48,16 @@ from sqs2pg.vault.crypto import (
     seal_value,
     wrap_data_key,
 )
-from sqs2pg.vault.value_keys import ValueKey, ValueKeys, asked_arrays, keys_of
+from sqs2pg.vault.value_keys import (
+    Absent,
+    NewPeople,
+    SealedValues,
+    ValueKey,
+    ValueKeys,
+    absent_of,
+    asked_arrays,
+    keys_of,
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -55,13 +68,14 @@ SELECT (SELECT epoch FROM pii.state),
 """What a batch's transaction opens with. The second statement reads once the lock is taken; its
 last column is the active pseudonym version, as without the vault."""
 
-_MISSING = """SELECT entry, generation, wrapped_key, key_version
+_MISSING = """SELECT entries, generation, wrapped_key, key_version
 FROM pii.missing(%s::uuid[], %s::text[], %s::text[])"""
 _STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed, token_hash)
 SELECT n.*, hashtextextended(n.token, 0)
 FROM unnest(%s::uuid[], %s::integer[], %s::text[], %s::text[],
             %s::bytea[]) AS n (subject, generation, field, token, sealed)
-{}ON CONFLICT DO NOTHING"""
+{}ORDER BY n.subject, hashtextextended(n.token, 0), n.field
+ON CONFLICT DO NOTHING"""
 _STORE_VALUES = _STORE.format("")
 # Those of subjects whose key is another one are left out: they are sealed once more.
 _STORE_NEW = f"""WITH opened AS MATERIALIZED (
@@ -95,6 +109,10 @@ class _Wanted(NamedTuple):
     """A value that is not stored yet, and its subject's key."""
 
     value_key: ValueKey
+    subject: str
+    """The id."""
+    value: str
+    """In clear."""
     generation: int
     wrapped: bytes | None
     """None where the subject has no key; `generation` is that of the one to make."""
@@ -193,10 +211,11 @@ class ValueSealer:
         In the caller's transaction. Raises psycopg.Error.
         """
         nothing = Marks(self._epoch, [], {})
-        values = self._sealed([], {}, nothing)
-        await session.execute(_MISSING, _arrays([]))
+        values = _value_arrays([self._sealed([], nothing)])
+        people = self._people_arrays([self._new_people({}, nothing)])
+        await session.execute(_MISSING, asked_arrays([]))
         await session.execute(_STORE_VALUES, values)
-        await session.execute(_STORE_NEW, [*self._offered({}, nothing), *values])
+        await session.execute(_STORE_NEW, [*people, *values])
 
     def remember(self, marks: Marks) -> None:
         """Note what a committed transaction stored, unless somebody has been erased since."""
@@ -210,48 +229,47 @@ class ValueSealer:
             self._data_keys.popitem(last=False)
 
     async def _store(self, session: Session, asked: Sequence[ValueKeys], marks: Marks) -> None:
-        arrays = asked_arrays([keys.asked for keys in asked])
-        rows = await session.execute(_MISSING, arrays)
+        rows = await session.execute(_MISSING, asked_arrays([keys.asked for keys in asked]))
         if not rows:
             return
-        missing: dict[ValueKey, _Wanted] = {}
-        entries: dict[ValueKey, tuple[str, str]] = {}
-        """Subject and value in clear."""
-        begin = 1
-        for part in asked:
-            end = begin + part.asked.size
-            its = [row for row in rows if begin <= row[0] < end] if len(asked) > 1 else rows
-            values = part.values([row[0] - begin for row in its])
-            for (_, *key), (value_key, *entry) in zip(its, values, strict=True):
-                missing[value_key] = _Wanted(value_key, *key)
-                entries[value_key] = entry[0], entry[1]
-            begin = end
-        wanted = list(missing.values())
-        wanted.sort(key=attrgetter("value_key"))  # every batch stores its values in this order
+        absent = list(absent_of(asked, rows))
+        wanted = _wanted([one for one in absent if not one.seals])
+        # A person whose values came in several parts gets one key.
+        known = {one.value_key[0] for one in wanted}
+        native: list[tuple[ValueKeys, list[int]]] = []
+        for one in absent:
+            if one.seals:
+                of_both = {n for n in one.numbers if known and one.keys.reference(n) in known}
+                wanted += _wanted([one._replace(numbers=list(of_both))] if of_both else [])
+                native.append((one.keys, [n for n in one.numbers if n not in of_both]))
         keyless = {
-            one.value_key[0]: (one.generation, entries[one.value_key][0])
-            for one in wanted
-            if one.wrapped is None
+            one.value_key[0]: (one.generation, one.subject) for one in wanted if one.wrapped is None
         }
-        if not keyless:
-            await session.execute(_STORE_VALUES, self._sealed(wanted, entries, marks))
+        people = [self._new_people(keyless, marks)]
+        values = [self._sealed(wanted, marks)]
+        for keys, numbers in native:
+            new, sealed = keys.seal_new(numbers, self._kek)
+            people.append(new)
+            values.append(sealed)
+        if not sum(one.size for one in people):
+            await session.execute(_STORE_VALUES, _value_arrays(values))
             return
-        offered = self._offered(keyless, marks)
-        sealed = self._sealed(wanted, entries, marks)
-        rows = await session.execute(_STORE_NEW, [*offered, *sealed])
+        arrays = [*self._people_arrays(people), *_value_arrays(values)]
+        rows = await session.execute(_STORE_NEW, arrays)
         if rows:  # another process has given these a key first
-            keys = {subject.hex: key for subject, *key in rows}
-            for subject in keys:
-                del marks.data_keys[subject]
+            keys_of_first = {subject.hex: key for subject, *key in rows}
+            for subject in keys_of_first:
+                marks.data_keys.pop(subject, None)
             kept = [
-                _Wanted(one.value_key, *keys[one.value_key[0]])
-                for one in wanted
-                if one.value_key[0] in keys
+                one._replace(generation=generation, wrapped=wrapped, version=version)
+                for one in _wanted(absent)
+                if one.value_key[0] in keys_of_first
+                for generation, wrapped, version in [keys_of_first[one.value_key[0]]]
             ]
-            await session.execute(_STORE_VALUES, self._sealed(kept, entries, marks))
+            await session.execute(_STORE_VALUES, _value_arrays([self._sealed(kept, marks)]))
 
-    def _offered(self, keyless: dict[str, tuple[int, str]], marks: Marks) -> list[Any]:
-        """Make keys for subjects, sorted and given as generation and id; return the parameters."""
+    def _new_people(self, keyless: dict[str, tuple[int, str]], marks: Marks) -> NewPeople:
+        """Make keys for subjects, given as generation and id."""
         kek, count = self._kek, len(keyless)
         drawn = secrets.token_bytes(ROOT_BYTES * count)
         nonce = iter(nonces(2 * count))
@@ -265,26 +283,43 @@ class ValueSealer:
             generations.append(generation)
             wraps.append(wrap_data_key(kek, bare, subject, generation, next(nonce)))
             sealed.append(seal_subject(key, name, subject, next(nonce)))
-        arrays = uuid_array(list(keyless)), integer_array(generations), bytea_array(wraps)
-        return [*arrays, self._version, bytea_array(sealed)]
+        return NewPeople(
+            count,
+            uuid_elements(list(keyless)),
+            integer_elements(generations),
+            bytea_elements(wraps),
+            bytea_elements(sealed),
+        )
 
-    def _sealed(
-        self,
-        wanted: Sequence[_Wanted],
-        entries: dict[ValueKey, tuple[str, str]],
-        marks: Marks,
-    ) -> list[Any]:
-        """Seal values; return the parameters that store them."""
+    def _people_arrays(self, people: Sequence[NewPeople]) -> list[Any]:
+        size = sum(one.size for one in people)
+        return [
+            uuid_array_of(size, *(one.references for one in people)),
+            integer_array_of(size, *(one.generations for one in people)),
+            bytea_array_of(size, *(one.wrapped for one in people)),
+            self._version,
+            bytea_array_of(size, *(one.ids for one in people)),
+        ]
+
+    def _sealed(self, wanted: Sequence[_Wanted], marks: Marks) -> SealedValues:
+        """Seal values, each once."""
         generations: list[int] = []
         sealed: list[bytes] = []
-        for one, nonce in zip(wanted, nonces(len(wanted)), strict=True):
+        distinct = {one.value_key: one for one in wanted}
+        for one, nonce in zip(distinct.values(), nonces(len(distinct)), strict=True):
             subject, field, token = one.value_key
             known = marks.data_keys.get(subject) or self._data_key(one, marks)
             generations.append(known[0])
-            value = entries[one.value_key][1]
-            sealed.append(seal_value(known[1], value, field, token, subject, nonce))
-        subjects, fields, tokens = _arrays([one.value_key for one in wanted])
-        return [subjects, integer_array(generations), fields, tokens, bytea_array(sealed)]
+            sealed.append(seal_value(known[1], one.value, field, token, subject, nonce))
+        subjects, fields, tokens = zip(*distinct, strict=True) if distinct else ((), (), ())
+        return SealedValues(
+            len(distinct),
+            uuid_elements(subjects),
+            integer_elements(generations),
+            text_elements(fields),
+            text_elements(tokens),
+            bytea_elements(sealed),
+        )
 
     def _data_key(self, one: _Wanted, marks: Marks) -> tuple[int, PersonKey]:
         subject = one.value_key[0]
@@ -297,7 +332,21 @@ class ValueSealer:
         return known
 
 
-def _arrays(value_keys: Sequence[ValueKey]) -> list[BinaryArray]:
-    """Return arrays of the subjects, the fields and the tokens."""
-    subjects, fields, tokens = zip(*value_keys, strict=True) if value_keys else ((), (), ())
-    return [uuid_array(subjects), text_array(fields), text_array(tokens)]
+def _wanted(absent: Sequence[Absent]) -> list[_Wanted]:
+    return [
+        _Wanted(*value, one.generation, one.wrapped, one.version)
+        for one in absent
+        for value in one.keys.values(one.numbers)
+    ]
+
+
+def _value_arrays(values: Sequence[SealedValues]) -> list[BinaryArray]:
+    """Return the parameters that store values."""
+    size = sum(one.size for one in values)
+    return [
+        uuid_array_of(size, *(one.references for one in values)),
+        integer_array_of(size, *(one.generations for one in values)),
+        text_array_of(size, *(one.fields for one in values)),
+        text_array_of(size, *(one.tokens for one in values)),
+        bytea_array_of(size, *(one.sealed for one in values)),
+    ]

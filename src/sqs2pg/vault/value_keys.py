@@ -6,19 +6,24 @@ No I/O here.
 
 from __future__ import annotations
 
+import secrets
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple, Protocol
 
+from sqs2pg.keys.aead import WrappingKey
 from sqs2pg.mapping.originals import OriginalColumns, OriginalsPart
 from sqs2pg.mapping.packed_originals import PackedOriginals
 from sqs2pg.postgres.binary_arrays import (
     BinaryArray,
+    integer_elements,
     text_array_of,
     text_elements,
     uuid_array_of,
     uuid_elements,
 )
+from sqs2pg.vault.crypto import contexts_of_new_people
 
 References = Callable[[Iterable[str]], dict[str, str]]
 """From ids of people to their references, by id."""
@@ -27,6 +32,30 @@ ValueKey = tuple[str, str, str]
 """The key of a value in `pii.value`: its subject's reference, its field and its token."""
 
 _REFERENCE_STRIDE, _REFERENCE_AT = 20, 4  # an element of a binary array: its length comes first
+_FIRST_GENERATION = integer_elements([1])
+_DRAWN_BYTES = 68  # at most: of one value of one person (`_native.seal_new_people`)
+
+
+class NewPeople(NamedTuple):
+    """Subjects with their new keys, as elements of binary arrays."""
+
+    size: int
+    references: bytes
+    generations: bytes
+    wrapped: bytes
+    ids: bytes
+    """Sealed."""
+
+
+class SealedValues(NamedTuple):
+    """Values, as elements of binary arrays."""
+
+    size: int
+    references: bytes
+    generations: bytes
+    fields: bytes
+    tokens: bytes
+    sealed: bytes
 
 
 class Asked(NamedTuple):
@@ -42,6 +71,14 @@ class ValueKeys(Protocol):
     """The keys of a part's values, numbered from 0."""
 
     asked: Asked
+    seals: bool
+    """Whether C code can seal what it has of new people."""
+
+    def reference(self, number: int) -> str:
+        """Return the reference of the subject of a value."""
+
+    def seal_new(self, numbers: Sequence[int], kek: WrappingKey) -> tuple[NewPeople, SealedValues]:
+        """Make data keys of the people of these values, and seal them. Only where `seals`."""
 
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
         """Yield of each number the key, the subject's id and the value in clear."""
@@ -64,6 +101,8 @@ def keys_of(
 
 
 class _KeysOfColumns:
+    seals = False
+
     def __init__(
         self, part: OriginalColumns, records: Sequence[int], references: References
     ) -> None:
@@ -82,6 +121,12 @@ class _KeysOfColumns:
             len(entries), uuid_elements(names), text_elements(fields), text_elements(tokens)
         )
 
+    def reference(self, number: int) -> str:
+        return self._entries[number][0][0]
+
+    def seal_new(self, numbers: Sequence[int], kek: WrappingKey) -> tuple[NewPeople, SealedValues]:
+        raise NotImplementedError
+
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
         for number in numbers:
             key, (subject, value) = self._entries[number]
@@ -90,21 +135,40 @@ class _KeysOfColumns:
 
 class _KeysOfPacked:
     def __init__(self, part: PackedOriginals, records: Sequence[int], reference_key: bytes) -> None:
+        self.seals = part.extension.SEALS
         self._part = part
         self._keys = keys = part.keys(records, reference_key)
         fields = text_elements(keys.fields)
         self.asked = Asked(len(keys.fields), keys.references, fields, keys.tokens)
+
+    def reference(self, number: int) -> str:
+        at = number * _REFERENCE_STRIDE
+        return self._keys.references[at + _REFERENCE_AT : at + _REFERENCE_STRIDE].hex()
+
+    def seal_new(self, numbers: Sequence[int], kek: WrappingKey) -> tuple[NewPeople, SealedValues]:
+        names, count = self._part.names, len(numbers)
+        people, values, parts = self._part.extension.seal_new_people(
+            self._keys.packed,
+            struct.pack(f">{count}I", *numbers),
+            secrets.token_bytes(_DRAWN_BYTES * count),
+            kek.lend(count),
+            contexts_of_new_people(names),
+            tuple(name.encode() for name in names),
+        )
+        references, wrapped, ids, *of_values = parts
+        return (
+            NewPeople(people, references, _FIRST_GENERATION * people, wrapped, ids),
+            SealedValues(values, of_values[0], _FIRST_GENERATION * values, *of_values[1:]),
+        )
 
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
         keys = self._keys
         records = sorted({keys.records[number] for number in numbers})
         texts = dict(zip(records, self._part.values(records), strict=True))
         for number in numbers:
-            at = number * _REFERENCE_STRIDE
-            reference = keys.references[at + _REFERENCE_AT : at + _REFERENCE_STRIDE].hex()
             found, column = texts[keys.records[number]], keys.columns[number]
             token, value = found[1 + 2 * column : 3 + 2 * column]
-            yield (reference, keys.fields[number], token), found[0], value
+            yield (self.reference(number), keys.fields[number], token), found[0], value
 
 
 def asked_arrays(parts: Sequence[Asked]) -> list[BinaryArray]:
@@ -115,3 +179,33 @@ def asked_arrays(parts: Sequence[Asked]) -> list[BinaryArray]:
         text_array_of(count, *(part.fields for part in parts)),
         text_array_of(count, *(part.tokens for part in parts)),
     ]
+
+
+class Absent(NamedTuple):
+    """Values of a part that are not stored yet, whose subjects have one key or none."""
+
+    keys: ValueKeys
+    numbers: list[int]
+    generation: int
+    wrapped: bytes | None
+    """None where the subjects have no key; `generation` is that of the ones to make."""
+    version: int
+
+    @property
+    def seals(self) -> bool:
+        """Whether C code can seal them."""
+        return self.wrapped is None and self.generation == 1 and self.keys.seals
+
+
+def absent_of(
+    asked: Sequence[ValueKeys], rows: Iterable[tuple[bytes, int, bytes | None, int]]
+) -> Iterator[Absent]:
+    """Yield what `pii.missing` returned for several parts, by part."""
+    for entries, generation, wrapped, version in rows:
+        begin, numbers = 1, sorted(struct.unpack(f">{len(entries) // 4}I", entries))
+        for keys in asked:
+            end = begin + keys.asked.size
+            own = [number - begin for number in numbers if begin <= number < end]
+            if own:
+                yield Absent(keys, own, generation, wrapped, version)
+            begin = end

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from sqs2pg.vault.crypto import references_of_many
 from sqs2pg.vault.value_keys import keys_of
 from tests.native import SENT_MS, Both, extension, with_queue_id
 
-FIELDS = [
+FIELDS: list[dict[str, Any]] = [
     {"source": "user_id", "column": "user_id"},
     {"source": "ip", "column": "masked_ip", "mask": "pseudonymize", "kind": "ip", "recover": True},
     {"source": "locale", "column": "locale"},
@@ -223,7 +222,7 @@ def siphash13(key: bytes, data: bytes) -> int:
 def test_there_is_no_fast_path_if_the_vault_s_subject_is_converted(
     kind: str, enabled: bool, taken: bool
 ) -> None:
-    fields: Sequence[dict[str, Any]] = [
+    fields: list[dict[str, Any]] = [
         {"source": "user_id", "column": "user_id", "type": kind},
         FIELDS[2],
     ]

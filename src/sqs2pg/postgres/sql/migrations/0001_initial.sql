@@ -1293,11 +1293,13 @@ BEGIN
 END
 $$;
 
--- Return those of the named values that are not stored yet, each with its subject's key. Where
--- wrapped_key is NULL the subject has no key, and `generation` is that of the key to create. For a
--- role that may not read the tables, naming the subject is the only way to a wrapped key.
+-- Return those of the named values that are not stored yet, by subject, with the subject's key.
+-- `entries` are their numbers, from 1, each as int4send makes it: mostly all values of new people,
+-- in one row. Where wrapped_key is NULL the subject has no key, and `generation` is that of the key
+-- to create. For a role that may not read the tables, naming the subject is the only way to a
+-- wrapped key.
 CREATE FUNCTION pii.missing(subjects uuid[], fields text[], tokens text[])
-RETURNS TABLE (entry integer, generation integer, wrapped_key bytea, key_version integer)
+RETURNS TABLE (entries bytea, generation integer, wrapped_key bytea, key_version integer)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pii, pg_temp
 SET enable_seqscan = off
@@ -1308,22 +1310,24 @@ BEGIN
     -- Most often nothing is missing: the keys are looked up only for what is.
     RETURN QUERY
     WITH absent AS MATERIALIZED (
-        SELECT e.subject, e.i
+        SELECT e.subject, string_agg(int4send(e.i::integer), ''::bytea) AS entries
           FROM unnest(subjects, fields, tokens) WITH ORDINALITY AS e (subject, field, token, i)
          WHERE NOT EXISTS (
                SELECT FROM pii.value v
                 WHERE v.subject = e.subject AND v.field = e.field
-                  AND v.token_hash = hashtextextended(e.token, 0)))
-    SELECT a.i::integer,
+                  AND v.token_hash = hashtextextended(e.token, 0))
+         GROUP BY e.subject)
+    SELECT string_agg(a.entries, ''::bytea),
            CASE WHEN k.wrapped_key IS NULL THEN coalesce(k.generation, 0) + 1 ELSE k.generation END,
            k.wrapped_key, k.key_version
-      FROM absent a LEFT JOIN pii.subject_key k ON k.subject = a.subject;
+      FROM absent a LEFT JOIN pii.subject_key k ON k.subject = a.subject
+     GROUP BY k.subject, k.generation, k.wrapped_key, k.key_version;
 END
 $$;
 
 -- Give subjects the offered keys, unless another transaction was first; return the keys of those who
--- have another than the offered one. `subjects` must be distinct and sorted, so that two batches with
--- the same subjects wait and never deadlock.
+-- have another than the offered one. `subjects` must be distinct. Sorted, so that two batches with the
+-- same subjects wait and never deadlock.
 CREATE FUNCTION pii.open_subjects(
     subjects uuid[], generations integer[], wrapped_keys bytea[], version integer,
     sealed_subjects bytea[])
@@ -1343,6 +1347,7 @@ BEGIN
     SELECT n.subject, n.generation, n.wrapped_key, version, n.sealed_subject
       FROM unnest(subjects, generations, wrapped_keys, sealed_subjects)
            AS n (subject, generation, wrapped_key, sealed_subject)
+     ORDER BY n.subject
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS added = ROW_COUNT;
     IF added = cardinality(subjects) THEN

@@ -1,0 +1,255 @@
+/* See seal.h. The formats are those of vault/crypto.py, which gives the constant parts. */
+#include "seal.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "aead.h"
+#include "originals.h"
+#include "sha256.h"
+#include "text.h"
+
+enum {
+    FIRST_HALF_BYTES = 12, /* of a nonce of XAES-256-GCM */
+    DRAWN_BYTES = AEAD_KEY_BYTES + 2 * AEAD_NONCE_BYTES,
+    PARTS = 7 /* subjects, wrapped keys, sealed ids; subjects, fields, tokens, sealed values */
+};
+
+struct part {
+    const uint8_t *at;
+    size_t len;
+};
+
+struct job {
+    struct originals from;
+    PyObject *names; /* of the columns, bytes */
+    const uint32_t *entries; /* rising: sorted by the person's reference */
+    size_t count;
+    const uint8_t *drawn; /* random: for each person DRAWN_BYTES, for each value a nonce */
+    size_t drawn_left;
+    const uint8_t *wrap_key, *wrap_first;
+    struct part data_key, generation, subject; /* of the associated data */
+    PyObject *value; /* the same of each column's values */
+    struct aead *aead;
+    struct text out[PARTS];
+    struct text aad, sealed;
+    size_t people, values;
+};
+
+static int fail(void)
+{
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_RuntimeError, "OpenSSL does not seal");
+    return 0;
+}
+
+static int put_element(struct text *to, const void *bytes, size_t len)
+{
+    const char head[4] = {(char)(len >> 24), (char)(len >> 16), (char)(len >> 8), (char)len};
+    return text_append(to, head, sizeof head) && text_append(to, bytes, len);
+}
+
+static const uint8_t *draw(struct job *job, size_t len)
+{
+    const uint8_t *drawn = job->drawn;
+    if (len > job->drawn_left)
+        return originals_refuse(), NULL;
+    job->drawn += len;
+    job->drawn_left -= len;
+    return drawn;
+}
+
+/* Begin the associated data with a constant part. */
+static void begin_aad(struct job *job, struct part part)
+{
+    job->aad.len = 0;
+    text_append(&job->aad, (const char *)part.at, part.len);
+}
+
+/* Append a sealed text to an array: format, nonce, ciphertext and tag. `first`: the first half of a
+ * nonce of format 1; NULL: format 2. */
+static int put_sealed(struct job *job, struct text *to, const uint8_t *first, const uint8_t *nonce,
+                      const void *plaintext, size_t len)
+{
+    struct text *sealed = &job->sealed;
+    size_t head = 1 + (first != NULL ? FIRST_HALF_BYTES : 0) + AEAD_NONCE_BYTES;
+    sealed->len = 0;
+    char *at = text_room(sealed, head + len + AEAD_TAG_BYTES);
+    if (at == NULL || job->aad.failed)
+        return PyErr_NoMemory(), 0;
+    *at++ = first != NULL ? 1 : 2;
+    if (first != NULL) {
+        memcpy(at, first, FIRST_HALF_BYTES);
+        at += FIRST_HALF_BYTES;
+    }
+    memcpy(at, nonce, AEAD_NONCE_BYTES);
+    if (!aead_seal(job->aead, nonce, (const uint8_t *)job->aad.at, job->aad.len, plaintext, len,
+                   (uint8_t *)at + AEAD_NONCE_BYTES))
+        return fail();
+    put_element(to, sealed->at, head + len + AEAD_TAG_BYTES);
+    return 1;
+}
+
+/* Make a person's data key, and use it from now on. */
+static int add_person(struct job *job, const struct original *one)
+{
+    const uint8_t *key = draw(job, DRAWN_BYTES);
+    if (key == NULL)
+        return 0;
+    const uint8_t *nonce = key + AEAD_KEY_BYTES;
+    put_element(&job->out[0], one->reference, REFERENCE_BYTES);
+    begin_aad(job, job->data_key);
+    text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
+    text_append(&job->aad, (const char *)job->generation.at, job->generation.len);
+    if (!aead_use(job->aead, job->wrap_key))
+        return fail();
+    if (!put_sealed(job, &job->out[1], job->wrap_first, nonce, key, AEAD_KEY_BYTES))
+        return 0;
+    if (!aead_use(job->aead, key))
+        return fail();
+    begin_aad(job, job->subject);
+    text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
+    job->people++;
+    return put_sealed(job, &job->out[2], NULL, nonce + AEAD_NONCE_BYTES, one->id.at, one->id.len);
+}
+
+static int add_value(struct job *job, const struct original *one)
+{
+    const uint8_t length[4] = {(uint8_t)(one->token.len >> 24), (uint8_t)(one->token.len >> 16),
+                               (uint8_t)(one->token.len >> 8), (uint8_t)one->token.len};
+    static const uint8_t REFERENCE_LENGTH[4] = {0, 0, 0, REFERENCE_BYTES};
+    PyObject *name = PyTuple_GET_ITEM(job->names, one->column);
+    PyObject *context = PyTuple_GET_ITEM(job->value, one->column);
+    const uint8_t *nonce = draw(job, AEAD_NONCE_BYTES);
+    if (nonce == NULL)
+        return 0;
+    put_element(&job->out[3], one->reference, REFERENCE_BYTES);
+    put_element(&job->out[4], PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name));
+    put_element(&job->out[5], one->token.at, one->token.len);
+    begin_aad(job, (struct part){(const uint8_t *)PyBytes_AS_STRING(context),
+                                 (size_t)PyBytes_GET_SIZE(context)});
+    text_append(&job->aad, (const char *)length, sizeof length);
+    text_append(&job->aad, one->token.at, one->token.len);
+    text_append(&job->aad, (const char *)REFERENCE_LENGTH, sizeof REFERENCE_LENGTH);
+    text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
+    job->values++;
+    return put_sealed(job, &job->out[6], NULL, nonce, one->value.at, one->value.len);
+}
+
+static int is_same(const struct original *one, const struct original *other)
+{
+    return one->column == other->column && one->token.len == other->token.len &&
+           memcmp(one->token.at, other->token.at, one->token.len) == 0;
+}
+
+/* Add all people and their values, each once. */
+static int add_all(struct job *job, struct original *all)
+{
+    size_t person = 0; /* the first entry of the person at hand */
+    for (size_t i = 0; i < job->count; i++) {
+        int known = 0;
+        if (!originals_entry(&job->from, job->entries[i], &all[i]))
+            return 0;
+        if (i == 0 || memcmp(all[i].reference, all[person].reference, REFERENCE_BYTES) != 0) {
+            person = i;
+            if (!add_person(job, &all[i]))
+                return 0;
+        }
+        for (size_t before = person; before < i && !known; before++)
+            known = is_same(&all[before], &all[i]);
+        if (!known && !add_value(job, &all[i]))
+            return 0;
+    }
+    return 1;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint32_t one = *(const uint32_t *)a, other = *(const uint32_t *)b;
+    return (one > other) - (one < other);
+}
+
+/* The numbers of the entries, given as PostgreSQL's int4send does; NULL with an exception. */
+static uint32_t *read_entries(const uint8_t *at, Py_ssize_t len, size_t *count)
+{
+    *count = (size_t)len / 4;
+    uint32_t *entries = PyMem_Calloc(*count + 1, sizeof *entries);
+    if (entries == NULL)
+        return (uint32_t *)PyErr_NoMemory();
+    for (size_t i = 0; i < *count; i++, at += 4)
+        entries[i] = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+    qsort(entries, *count, sizeof *entries, by_number);
+    return entries;
+}
+
+static PyObject *result_of(struct job *job)
+{
+    PyObject *parts = PyTuple_New(PARTS);
+    for (int i = 0; parts != NULL && i < PARTS; i++) {
+        PyObject *part = NULL;
+        if (job->out[i].failed)
+            PyErr_NoMemory();
+        else
+            part = PyBytes_FromStringAndSize(job->out[i].at, (Py_ssize_t)job->out[i].len);
+        if (part == NULL)
+            Py_CLEAR(parts);
+        else
+            PyTuple_SET_ITEM(parts, i, part);
+    }
+    return parts == NULL ? NULL
+                         : Py_BuildValue("nnN", (Py_ssize_t)job->people, (Py_ssize_t)job->values, parts);
+}
+
+/* Whether each column has a name and a context. */
+static int check_columns(const struct job *job)
+{
+    for (Py_ssize_t i = 0; i < job->from.columns; i++)
+        if (PyTuple_GET_SIZE(job->names) != job->from.columns ||
+            PyTuple_GET_SIZE(job->value) != job->from.columns ||
+            !PyBytes_CheckExact(PyTuple_GET_ITEM(job->names, i)) ||
+            !PyBytes_CheckExact(PyTuple_GET_ITEM(job->value, i)))
+            return originals_refuse();
+    return 1;
+}
+
+PyObject *seal_new_people(PyObject *module, PyObject *args)
+{
+    (void)module;
+    struct job job = {.count = 0};
+    const uint8_t *entries;
+    Py_ssize_t entries_len, drawn_len, key_len, first_len, data_key_len, generation_len, subject_len;
+    PyObject *keys, *found = NULL;
+    if (!PyArg_ParseTuple(args, "O!y#y#(y#y#)(y#y#y#O!)O!", &PyTuple_Type, &keys, &entries,
+                          &entries_len, &job.drawn, &drawn_len, &job.wrap_key, &key_len,
+                          &job.wrap_first, &first_len, &job.data_key.at, &data_key_len,
+                          &job.generation.at, &generation_len, &job.subject.at, &subject_len,
+                          &PyTuple_Type, &job.value, &PyTuple_Type, &job.names))
+        return NULL;
+    job.drawn_left = (size_t)drawn_len;
+    job.data_key.len = (size_t)data_key_len;
+    job.generation.len = (size_t)generation_len;
+    job.subject.len = (size_t)subject_len;
+    if (key_len != AEAD_KEY_BYTES || first_len != FIRST_HALF_BYTES || entries_len % 4 != 0)
+        return originals_refuse(), NULL;
+    if (!originals_parse(&job.from, keys) || !check_columns(&job))
+        return NULL;
+    uint32_t *numbers = read_entries(entries, entries_len, &job.count);
+    struct original *all = PyMem_Calloc(job.count + 1, sizeof *all);
+    job.entries = numbers;
+    job.aead = aead_new();
+    if (numbers != NULL && all == NULL)
+        PyErr_NoMemory();
+    else if (numbers != NULL && job.aead == NULL)
+        fail();
+    else if (numbers != NULL && add_all(&job, all))
+        found = result_of(&job);
+    aead_free(job.aead);
+    PyMem_Free(numbers);
+    PyMem_Free(all);
+    text_forget(&job.aad);
+    text_forget(&job.sealed);
+    for (int i = 0; i < PARTS; i++)
+        text_forget(&job.out[i]);
+    return found;
+}
