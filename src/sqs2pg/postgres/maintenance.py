@@ -20,6 +20,10 @@ from sqs2pg.postgres.partitions import extend
 from sqs2pg.postgres.quarantine import purge_expired
 from sqs2pg.postgres.sqlstate import retryable
 
+_TRIMMED = """SELECT DISTINCT target FROM sqs2pg.target
+WHERE row_retention_days > 0 AND pg_catalog.to_regclass(target) IS NOT NULL ORDER BY 1"""
+_TRIM = "SELECT part, page, removed FROM sqs2pg.trim_rows(%s, %s, %s)"
+
 
 async def maintain(session: Session, pipeline: int) -> dict[str, int]:
     """Run every step once; return how many of each thing were attached, dropped or merged.
@@ -79,6 +83,17 @@ async def _drop_tombstones(session: Session) -> int:
     return total
 
 
+async def _trim_rows(session: Session) -> int:
+    """Delete the rows of state tables that are past their retention, one range at a time."""
+    total = 0
+    for (target,) in await session.execute(_TRIMMED):
+        part, page = 0, -1
+        while part is not None:
+            [(part, page, removed)] = await session.execute(_TRIM, [target, part, page])
+            total += removed
+    return total
+
+
 async def _compact_tally(session: Session) -> int:
     merged: int
     [(merged,)] = await session.execute("SELECT sqs2pg.compact_tally()")
@@ -90,5 +105,6 @@ _STEPS: dict[str, Callable[[Session], Awaitable[int]]] = {
     "days_dropped": _drop_days,
     "entries_forgotten": _drop_undated,
     "tombstones_dropped": _drop_tombstones,
+    "state_rows_past_retention": _trim_rows,
     "tally_rows_merged": _compact_tally,
 }

@@ -103,8 +103,9 @@ def _registration(
     mode = quote_literal(target.write.mode)
     values = [position, resolved, mode, resolved, resolved, name]
     yield _filled(work.REGISTER_TARGET, values, table)
-    days = settings.sink.tombstone_retention_days
-    yield _filled(target_modes.RECORD_TOMBSTONES, [days, name, resolved, days])
+    *days, by = target_modes.retentions(settings, target)
+    kept = [*days, quote_literal(str(by))]
+    yield _filled(target_modes.RECORD_RETENTION, [*kept, name, resolved, *kept])
     if change_mode:
         yield _filled(target_modes.COUNT_ANEW, [resolved] * 3, table)
         yield _filled(target_modes.RECORD, [mode, name, resolved])

@@ -27,9 +27,13 @@ COUNT_ANEW = """WITH counted AS (
 of_pipelines AS (
     UPDATE sqs2pg.pipeline p SET baseline_rows = c.baseline FROM counted c WHERE p.target = %s)
 UPDATE sqs2pg.target t SET baseline_rows = c.baseline FROM counted c WHERE t.target = %s"""
-RECORD_TOMBSTONES = """UPDATE sqs2pg.target t SET tombstone_retention_days = %s
+RECORD_RETENTION = """UPDATE sqs2pg.target t
+SET tombstone_retention_days = %s, row_retention_days = %s, retention_column = %s
 FROM sqs2pg.pipeline p WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s
-AND t.tombstone_retention_days <> %s"""
+AND (t.tombstone_retention_days, t.row_retention_days, t.retention_column) <> (%s, %s, %s)"""
+_TYPE = """SELECT a.atttypid::regtype::text FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attname = %s AND NOT a.attisdropped"""
+_MOMENTS = ("date", "timestamp without time zone", "timestamp with time zone")
 _KEEP = """DO $keep$ BEGIN
     IF (SELECT relkind FROM pg_catalog.pg_class WHERE oid = {name}::regclass) <> 'f' THEN
         LOCK TABLE {table} IN SHARE MODE;
@@ -56,9 +60,10 @@ async def record_mode(
     where it would be needed, and psycopg.Error.
     """
     name, mode = settings.pipeline_name, target.write.mode
-    days = settings.sink.tombstone_retention_days
-    await session.execute(RECORD_TOMBSTONES, [days, name, resolved, days])
     table = quote_table(target.table)
+    await _check_retention(session, target, table)
+    days = retentions(settings, target)
+    await session.execute(RECORD_RETENTION, [*days, name, resolved, *days])
     recorded = await session.execute(_RECORDED, [name, resolved])
     if not recorded or recorded[0][0] == mode:
         return []
@@ -74,6 +79,30 @@ async def record_mode(
     await session.execute(RECORD, [mode, name, resolved])
     counted = "; its rows were counted anew for verify" if filled else ""
     return [f"changed mode of {target.table} from {before} to {mode}{counted}"]
+
+
+def retentions(settings: Settings, target: Target) -> tuple[int, int, str]:
+    """Return how many days tombstones and rows are kept (0: for ever), and by which column."""
+    days = target.write.retention_days
+    return settings.sink.tombstone_retention_days, days, target.write.newer if days else ""
+
+
+async def _check_retention(session: Session, target: Target, table: str) -> None:
+    """Refuse a retention by a column that has no age. Raises SettingsError, psycopg.Error."""
+    newer = target.write.newer
+    if not target.write.retention_days:
+        return
+    for (type_,) in await session.execute(_TYPE, [table, newer]):
+        if type_ not in _MOMENTS:
+            raise SettingsError(
+                f"retention_days of table {target.table} is by {newer!r}, which is {type_}: a row "
+                "has no age by it",
+                code="target_column",
+                table=target.table,
+                column=newer,
+                hint="set newer to a column of type date, timestamp or timestamptz, or remove "
+                "retention_days",
+            )
 
 
 def changed_mode(target: Target, before: str) -> SettingsError:

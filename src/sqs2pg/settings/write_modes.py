@@ -51,6 +51,15 @@ class WriteMode(Section, frozen=True):
             "that comes later does not bring it back"
         ),
     ] = None
+    retention_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="upsert: rows whose `newer`, a date or a timestamp, is older are deleted; "
+            "0: none. `migrate` records it",
+        ),
+    ] = 0
     digest: Annotated[
         bool | None,
         Meta(
@@ -80,6 +89,7 @@ class WriteMode(Section, frozen=True):
             update=self.update,
             keep_if_null=self.keep_if_null,
             delete_when=self.delete_when,
+            retention_days=self.retention_days,
             digest=self.digest,
         )
 

@@ -13,7 +13,7 @@ from sqs2pg.settings.sections import Settings
 from sqs2pg.settings.staged_fields import NOT_ONE_FORM
 from sqs2pg.settings.write_modes import APPEND
 
-_OF_UPSERT = ("newer", "update", "keep_if_null", "delete_when")
+_OF_UPSERT = ("newer", "update", "keep_if_null", "delete_when", "retention_days")
 _NUMBERS = {
     "SentTimestamp": 'type = "bigint", or "timestamptz" with format = "epoch_ms"',
     "ApproximateFirstReceiveTimestamp": 'type = "bigint", or "timestamptz" with '
@@ -110,6 +110,12 @@ def _check_upsert(place: str, target: Target) -> None:
         )
     if write.newer:
         _check_newer(place, target)
+    elif write.retention_days:
+        raise SettingsError(
+            f"{place} has retention_days, and {place}.newer names no column",
+            code="write_mode",
+            hint=f"set {place}.newer to a column of dates or timestamps: its age counts",
+        )
     if write.delete_when:
         _check_deletes(place, target)
 

@@ -89,6 +89,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "mode": {"key": ["user_id"]},
     "key": {"mode": "ignore"},
     **dict.fromkeys(("newer", "update", "keep_if_null"), UPSERT),
+    "sink.retention_days": UPSERT | {"newer": "create_date"},
     "digest": {"key": ["user_id"]},
 }
 """What a key needs beside it in its section."""
@@ -210,7 +211,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     else:
         value = "other"
     assert value != default
-    needs = NEEDS.get(key, {})
+    needs = NEEDS.get(f"{section}.{key}", NEEDS.get(key, {}))
     more = "".join(f"{name} = {json.dumps(needed)}\n" for name, needed in needs.items())
     from_file = load(write(toml(section, key, json.dumps(value)) + more), {})
     text = ",".join(value) if isinstance(value, tuple) else str(value)
@@ -245,6 +246,7 @@ RANGES = [
     ("sink", "partitions_ahead", 1, 100),
     ("sink", "partition_retention_days", 0, 36_500),
     ("sink", "tombstone_retention_days", 1, 36_500),
+    ("sink", "retention_days", 0, 36_500),
     ("vault", "reveals_per_hour_max", 0, 2**31 - 1),
     ("vault", "people_per_hour_max", 0, 2**31 - 1),
     ("envelope", "decompressed_bytes_max", 1024, 2**31 - 1),
@@ -286,9 +288,13 @@ def test_values_up_to_the_ends_of_a_range_are_accepted_and_others_reported(
     write: Write, section: str, key: str, low: int, high: int | None
 ) -> None:
     name = ".".join(filter(None, (section, key)))
+    needs = NEEDS.get(name, {})
+    more = "".join(f"{one} = {json.dumps(needed)}\n" for one, needed in needs.items())
     for value in (low, high):
         if value is not None:
-            assert get(load(write(toml(section, key, str(value))), {}), section, key) == value
+            assert (
+                get(load(write(toml(section, key, str(value)) + more), {}), section, key) == value
+            )
     for value in (low - 1, None if high is None else high + 1):
         if value is None:
             continue

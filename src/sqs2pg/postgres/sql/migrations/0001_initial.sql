@@ -76,6 +76,10 @@ CREATE TABLE sqs2pg.target (
     mode          text NOT NULL DEFAULT 'append' CHECK (mode IN ('append', 'upsert', 'ignore')),
     -- `migrate` records it from the settings, for the function that deletes by it.
     tombstone_retention_days integer NOT NULL DEFAULT 30 CHECK (tombstone_retention_days >= 1),
+    -- Rows of a state table whose version is older are deleted; 0: none is. `migrate` records both.
+    row_retention_days integer NOT NULL DEFAULT 0 CHECK (row_retention_days >= 0),
+    retention_column   text NOT NULL DEFAULT '',  -- a date or a timestamp
+    trimmed_at         timestamptz,               -- when upkeep last began to look for such rows
     PRIMARY KEY (pipeline, target)
 );
 
@@ -987,6 +991,91 @@ BEGIN
     GET DIAGNOSTICS removed = ROW_COUNT;
     PERFORM sqs2pg.tally_retention(of_target, removed);
     RETURN removed;
+END
+$$;
+
+-- Delete the rows of a state table that are past the retention on record, 10,000 at most, in one
+-- range of pages of one of its tables: `part` counts the tables. A pass begins with page -1, once in
+-- 50 minutes, because every process of a fleet tries. Return where to go on, NULL at the end, and how many rows were deleted. No index is needed, and none is wanted: on
+-- the column that orders versions it would make each update write to all indexes. Rows that a batch
+-- has locked are left for the next time, so that the two never wait for each other.
+CREATE FUNCTION sqs2pg.trim_rows(
+    of_target text, INOUT part integer, INOUT page bigint, OUT removed bigint)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+SET row_security = off
+AS $$
+DECLARE
+    days integer;
+    by_column text;
+    leaf regclass;
+    cutoff text;
+    pages_at_once CONSTANT bigint := 4096;
+    rows_at_once CONSTANT bigint := 10000;
+BEGIN
+    removed := 0;
+    -- The longest retention counts, and a pipeline without one keeps every row.
+    SELECT CASE WHEN min(t.row_retention_days) > 0 THEN max(t.row_retention_days) ELSE 0 END,
+           CASE WHEN count(DISTINCT t.retention_column) = 1 THEN min(t.retention_column) END
+      INTO days, by_column FROM sqs2pg.target t WHERE t.target = of_target;
+    IF days IS NULL OR days = 0 OR by_column IS NULL THEN
+        part := NULL;
+        RETURN;
+    END IF;
+    IF page < 0 THEN
+        UPDATE sqs2pg.target t SET trimmed_at = now() WHERE t.target = of_target
+           AND coalesce(t.trimmed_at, '-infinity') < now() - interval '50 minutes';
+        IF NOT FOUND THEN
+            part := NULL;
+            RETURN;
+        END IF;
+        page := 0;
+    END IF;
+    SELECT c.oid INTO leaf
+      FROM (SELECT of_target::regclass::oid AS oid
+            UNION SELECT p.relid FROM pg_partition_tree(of_target::regclass) p) t
+      JOIN pg_class c ON c.oid = t.oid
+     WHERE c.relkind = 'r' ORDER BY c.oid OFFSET part LIMIT 1;
+    IF leaf IS NULL THEN
+        part := NULL;
+        RETURN;
+    END IF;
+    -- As in sqs2pg.take_partitioned.
+    IF EXISTS (
+        SELECT FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me
+         WHERE c.oid IN (leaf, of_target::regclass) AND me.rolname = current_user
+           AND me.rolsuper AND NOT o.rolsuper)
+    THEN
+        RAISE EXCEPTION 'sqs2pg: the target belongs to another role, and a superuser does not work '
+            'on it' USING ERRCODE = '42501';
+    END IF;
+    SELECT CASE a.atttypid::regtype::text
+               WHEN 'date' THEN ((now() AT TIME ZONE 'UTC')::date - days)::text
+               WHEN 'timestamp without time zone'
+                   THEN ((now() AT TIME ZONE 'UTC') - days * interval '24 hours')::text
+               WHEN 'timestamp with time zone' THEN (now() - days * interval '24 hours')::text END
+      INTO cutoff FROM pg_attribute a
+     WHERE a.attrelid = leaf AND a.attname = by_column AND NOT a.attisdropped;
+    IF cutoff IS NULL THEN
+        RAISE EXCEPTION 'sqs2pg: the column of a retention is no date or timestamp'
+            USING ERRCODE = '22023';
+    END IF;
+    PERFORM set_config('sqs2pg.batch', 'on', true);
+    EXECUTE format('DELETE FROM ONLY %s WHERE ctid = ANY (ARRAY(
+                        SELECT d.ctid FROM ONLY %s d
+                         WHERE d.ctid >= ''(%s,0)''::tid AND d.ctid < ''(%s,0)''::tid AND d.%I < %L
+                         LIMIT %s FOR UPDATE SKIP LOCKED))',
+                   leaf, leaf, page, page + pages_at_once, by_column, cutoff, rows_at_once);
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    PERFORM sqs2pg.tally_retention(of_target, removed);
+    IF removed < rows_at_once THEN
+        page := page + pages_at_once;
+        IF page * current_setting('block_size')::bigint >= pg_relation_size(leaf) THEN
+            part := part + 1;
+            page := 0;
+        END IF;
+    END IF;
 END
 $$;
 
