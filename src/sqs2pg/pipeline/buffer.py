@@ -15,6 +15,14 @@ from itertools import accumulate, takewhile
 from sqs2pg.message import Message
 from sqs2pg.sqs.gate import Gate
 
+BACKLOG_REPLIES = 16
+"""The queue has a backlog after so many full replies; each one that is not full halves their count.
+At a steady rate replies take what has come since the last poll, and few of them are full."""
+BACKLOG_LINGERS = 5
+"""How many times as long a batch may wait to fill up while there is a backlog. A transaction has a
+fixed cost of about a millisecond in the process and another one in PostgreSQL, and the messages
+have waited much longer already."""
+
 
 class Buffer:
     """Messages between pollers and writers, in order of arrival.
@@ -44,6 +52,7 @@ class Buffer:
         self._under_way = 0
         self._changed = asyncio.Event()
         self._more = False
+        self._full_replies = 0  # those that were not full count against them
         self._enough = 1  # messages that are worth waking a writer for
 
     def __len__(self) -> int:
@@ -53,6 +62,7 @@ class Buffer:
         """Add messages at the end. `more`: the reply was full, so the queue holds more."""
         self.messages.extend(messages)
         self._more = more
+        self._full_replies = self._full_replies + 1 if more else self._full_replies // 2
         if len(self.messages) >= self._enough or not self._worth_waiting():
             self._changed.set()
         if len(self.messages) >= self._full_at:
@@ -75,7 +85,8 @@ class Buffer:
         """Wait for a message, then for more while the batch is not full; return 1 to rows_max.
 
         A message that comes alone to an idle pipeline is written at once. If more are coming, or
-        other batches are under way, a larger batch costs less and delays no message.
+        other batches are under way, a larger batch costs less and delays no message. While the
+        queue has a backlog, it waits up to `BACKLOG_LINGERS` times `linger_s`.
         """
         while True:
             while not self.messages:
@@ -83,6 +94,8 @@ class Buffer:
                 await self._changed.wait()
             if linger_s and len(self.messages) < rows_max and self._worth_waiting():
                 await self._linger(rows_max, linger_s)
+                if len(self.messages) < rows_max and self._full_replies >= BACKLOG_REPLIES:
+                    await self._linger(rows_max, (BACKLOG_LINGERS - 1) * linger_s)
             if batch := self._pick(rows_max):
                 if len(self.messages) <= self._full_at // 2:
                     self._room.open()

@@ -124,7 +124,13 @@ class SinkSettings(WriteMode, frozen=True):
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
     batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
     linger_ms: Annotated[
-        int, Meta(ge=0, le=10_000, description="longest wait for a batch to fill up")
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description="longest wait for a batch to fill up; five times as long while the queue "
+            "has a backlog",
+        ),
     ] = 20
     statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     iam_auth: Annotated[

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.pipeline.buffer import Buffer
+from sqs2pg.pipeline.buffer import BACKLOG_LINGERS, BACKLOG_REPLIES, Buffer
 
 
 def messages(count: int, group: str | None = None) -> list[Message]:
@@ -57,3 +61,47 @@ async def test_a_busy_group_of_a_fifo_queue_waits_and_of_a_standard_queue_does_n
         buffer.done(first)
         if fifo:
             assert await buffer.take(5, 0) == second
+
+
+async def waits(buffer: Buffer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return how long a batch waits to fill up, seconds, one wait after another."""
+    waited: list[float] = []
+
+    async def linger(_rows_max: int, linger_s: float) -> None:
+        waited.append(linger_s)
+
+    monkeypatch.setattr(buffer, "_linger", linger)
+    await buffer.take(1_000, 1.0)
+    return waited
+
+
+@pytest.mark.parametrize(
+    ("full", "others", "waited"),
+    [
+        (BACKLOG_REPLIES - 1, 0, [1.0]),
+        (BACKLOG_REPLIES, 0, [1.0, BACKLOG_LINGERS - 1.0]),
+        (2 * BACKLOG_REPLIES, 1, [1.0, BACKLOG_LINGERS - 1.0]),
+        (2 * BACKLOG_REPLIES, 2, [1.0]),
+    ],
+)
+async def test_a_batch_waits_longer_while_the_queue_has_a_backlog(
+    monkeypatch: pytest.MonkeyPatch, full: int, others: int, waited: list[float]
+) -> None:
+    buffer = Buffer(full_at=20_000)
+    buffer.put(messages(1))
+    await buffer.take(1, 0)  # while this one is written, the next one lingers
+    for _ in range(full):
+        buffer.put(messages(10), more=True)
+    for _ in range(others):
+        buffer.put(messages(9))
+    assert await waits(buffer, monkeypatch) == waited
+
+
+async def test_a_batch_that_fills_up_in_a_backlog_is_taken_at_once() -> None:
+    buffer = Buffer(full_at=20_000)
+    for _ in range(BACKLOG_REPLIES):
+        buffer.put(messages(10), more=True)
+    taking = asyncio.create_task(buffer.take(500, 60.0))
+    await asyncio.sleep(0)
+    buffer.put(messages(340), more=True)
+    assert len(await asyncio.wait_for(taking, 30.0)) == 500
