@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
+from sqs2pg.cli.forget import erase_people
 from sqs2pg.message import Outcome
-from tests.integration.support import Assemble, rows
+from sqs2pg.postgres.maintenance import maintain
+from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.vault.reveal import reveal
+from tests.integration.support import Assemble, opened, rows
 from tests.integration.test_state_tables import process
-from tests.integration.vault_support import ON
+from tests.integration.vault_support import ON, keys_of
+from tests.waiting import until
 
 FIELDS: list[dict[str, Any]] = [
     {"source": "id", "column": "order_id"},
@@ -181,3 +187,119 @@ async def test_a_log_beside_the_state_table_has_every_version(
         assert await process(ready.processors[0], [first]) == [Outcome.WRITTEN]
         assert of_no_row(database) == []
         assert sealed(database) == 2
+
+
+async def upkeep(ready: Pipeline) -> int:
+    """Run upkeep as the pipeline's login; return how many values went."""
+    async with opened(ready.settings) as session:
+        return (await maintain(session, ready.sink_plan.id))["values_dropped"]
+
+
+async def test_a_value_goes_once_no_row_has_its_token(pipeline: Assemble, database: str) -> None:
+    async with pipeline(sink=SINK, **VAULT) as ready:
+        processor = ready.processors[0]
+        await process(processor, [line("a", 1, "ann", 1), line("b", 1, "ann", 1)])
+        await process(processor, [line("a", 2, "ann", 2)])
+        assert await upkeep(ready) == 0  # another row has it still
+        await process(processor, [line("b", 2, "ann", 3)])
+        assert await upkeep(ready) == 1
+        assert of_no_row(database) == []
+        assert sealed(database) == 2
+        acts = "SELECT subject FROM sqs2pg.audit WHERE act = 'values_dropped'"
+        assert rows(database, acts) == [("1 sealed values whose token no target holds any more",)]
+        # Nobody takes it for stored: the same value that comes back is sealed again.
+        await process(processor, [line("a", 3, "ann", 1)])
+        assert sealed(database) == 3
+        of_row = "SELECT count(*) FROM pii.value v JOIN orders o ON o.masked_ip = v.token"
+        assert rows(database, of_row) == [(2,)]
+        assert rows(database, "SELECT count(*) FROM pii.unheld") == [(0,)]
+
+
+async def test_what_a_log_holds_stays(pipeline: Assemble, database: str) -> None:
+    """In the same pipeline or in another one, now or before."""
+    rows(database, f"CREATE TABLE order_log {COLUMNS}")
+    log = {"table": "order_log", "field": FIELDS}
+    state = SINK | {"field": FIELDS}
+    ever = {"field": "id", "exists": True}
+    routes = [state | {"when": ever}, log | {"when": ever}]
+    async with pipeline(route=routes, vault=VAULT["vault"], sink={}) as ready:
+        for version in (1, 2, 3):
+            await process(ready.processors[0], [line("a", version, "ann", version)])
+        assert await upkeep(ready) == 0
+        assert sealed(database) == 3
+    async with pipeline(route=routes[:1], vault=VAULT["vault"], sink={}) as ready:
+        assert await upkeep(ready) == 0
+        assert sealed(database) == 3
+
+
+async def test_a_deleted_row_takes_its_values_along(pipeline: Assemble, database: str) -> None:
+    sink = SINK | {"delete_when": {"field": "op", "equals": "delete"}}
+    async with pipeline(sink=sink, **VAULT) as ready:
+        processor = ready.processors[0]
+        await process(processor, [line("a", 1, "ann", 1, phone="5"), line("b", 1, "bob", 2)])
+        await process(processor, [line("a", 2, None, op="delete")])
+        assert await upkeep(ready) == 2
+        assert of_no_row(database) == []
+        assert sealed(database) == 1
+
+
+async def test_a_token_that_was_written_meanwhile_keeps_its_value(
+    pipeline: Assemble, database: str
+) -> None:
+    """A batch writes it after the look for it, knows its value to be stored, and then commits."""
+    async with pipeline(sink=SINK, **VAULT) as ready, opened(ready.settings) as session:
+        processor = ready.processors[0]
+        await process(processor, [line("a", 1, "ann", 1), line("b", 1, "bob", 3)])
+        [(token,)] = rows(database, "SELECT masked_ip FROM orders WHERE order_id = 'a'")
+        await process(processor, [line("a", 2, "ann", 2)])
+        # The upkeep that has looked already waits for this batch.
+        async with session.transaction():
+            await session.execute("SELECT pii.lock_shared()")
+            taking = asyncio.create_task(upkeep(ready))
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'ExclusiveLock'"
+            waits += " AND relation = 'pii.erasure_lock'::regclass"
+            await until(lambda: rows(database, waits) == [(1,)], during=taking)
+            await session.execute("UPDATE orders SET masked_ip = %s WHERE order_id = 'b'", [token])
+        assert await taking == 0
+        assert rows(database, "SELECT count(*) FROM pii.unheld") == [(0,)]
+        [(kept,)] = rows(database, f"SELECT count(*) FROM pii.value WHERE token = '{token}'")
+        assert kept == 1
+
+
+async def test_a_value_that_is_taken_can_be_revealed_and_erased(
+    pipeline: Assemble, database: str
+) -> None:
+    """Upkeep was killed between its two steps; the next one ends it."""
+    async with pipeline(sink=SINK, **VAULT) as ready, opened(ready.settings) as session:
+        processor = ready.processors[0]
+        await process(processor, [line("a", 1, "ann", 1), line("b", 1, "bob", 2)])
+        await process(processor, [line("a", 2, "ann", 3), line("b", 2, "bob", 4)])
+        assert await session.execute("SELECT pii.take_unheld()") == [(2,)]
+        keyring = keys_of(ready.settings)
+        found = await reveal(session, keyring, user="ann", limit=9, reason="a test")
+        assert sorted(one.value for one in found) == ["192.0.2.1", "192.0.2.3"]
+        report = await erase_people(ready.settings, ["ann"], "a test", "")
+        assert report.values_removed == 2
+        assert await upkeep(ready) == 1
+        assert sealed(database) == 1
+
+
+async def test_a_target_that_is_not_found_keeps_all_values(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(sink=SINK, **VAULT) as ready:
+        await process(ready.processors[0], [line("a", 1, "ann", 1)])
+        rows(database, "ALTER TABLE orders RENAME TO orders_before")
+        assert await upkeep(ready) == 0
+        assert sealed(database) == 1
+
+
+async def test_a_rekey_goes_before_upkeep(pipeline: Assemble, database: str) -> None:
+    """While rows have old tokens and the vault new ones, none is taken for unheld."""
+    async with pipeline(sink=SINK, **VAULT) as ready:
+        await process(ready.processors[0], [line("a", 1, "ann", 1)])
+        rows(database, "INSERT INTO pii.token_map VALUES ('v1_00', 'v2_00')")
+        rows(database, "UPDATE orders SET masked_ip = NULL")
+        assert await upkeep(ready) == 0
+        rows(database, "DELETE FROM pii.token_map")
+        assert await upkeep(ready) == 1

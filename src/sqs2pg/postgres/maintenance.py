@@ -19,6 +19,7 @@ from sqs2pg.postgres.migrate import DAYS_AHEAD
 from sqs2pg.postgres.partitions import extend
 from sqs2pg.postgres.quarantine import purge_expired
 from sqs2pg.postgres.sqlstate import retryable
+from sqs2pg.postgres.unheld_values import drop_values
 
 _TRIMMED = """SELECT DISTINCT target FROM sqs2pg.target
 WHERE row_retention_days > 0 AND pg_catalog.to_regclass(target) IS NOT NULL ORDER BY 1"""
@@ -107,4 +108,5 @@ _STEPS: dict[str, Callable[[Session], Awaitable[int]]] = {
     "tombstones_dropped": _drop_tombstones,
     "state_rows_past_retention": _trim_rows,
     "tally_rows_merged": _compact_tally,
+    "values_dropped": drop_values,
 }

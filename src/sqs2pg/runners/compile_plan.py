@@ -41,6 +41,7 @@ from sqs2pg.runners.archive_form import archive_form
 from sqs2pg.runners.compile_subjects import subject_reader_of
 from sqs2pg.settings import Settings, Target
 from sqs2pg.settings.staged_fields import staged_fields, with_staged_fields
+from sqs2pg.vault.holders import note_holders
 from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.seal import ValueSealer
 
@@ -160,6 +161,7 @@ async def compile_plan(
     targets, columns = await target_tables(session, settings)
     keyring = await verify_fingerprints(session, keyring)
     subject_key = await reference_key(session, keyring)
+    await note_holders(session, settings, [target.name for target in targets])
     compiler = PlanCompiler(
         settings,
         pipeline,

@@ -63,8 +63,11 @@ _DESTROY = f"""WITH gone AS (
            destroyed_at = now()
     WHERE subject = ANY ({SUBJECTS}) AND wrapped_key IS NOT NULL RETURNING subject),
 {_NOTED.format(column="keys_destroyed")}"""
-_REMOVE_VALUES = f"""WITH gone AS (
+_REMOVE_VALUES = f"""WITH stored AS (
     DELETE FROM pii.value WHERE subject = ANY ({SUBJECTS}) RETURNING subject),
+unheld AS (
+    DELETE FROM pii.unheld WHERE subject = ANY ({SUBJECTS}) RETURNING subject),
+gone AS (SELECT subject FROM stored UNION ALL SELECT subject FROM unheld),
 {_NOTED.format(column="values_removed")}"""
 # Like a purge (postgres/quarantine.py), in every pipeline whose quarantine has bodies of theirs.
 _REMOVE_BODIES = f"""WITH gone AS (

@@ -30,6 +30,7 @@ from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.key_registry import is_on_record
 from sqs2pg.postgres.sqlstate import STORED_MEANWHILE, explained
 from sqs2pg.postgres.table_owners import refuse_as_superuser
+from sqs2pg.postgres.unheld_values import drop_taken_values
 from sqs2pg.settings import Target
 from sqs2pg.vault.batching import (
     BY_INDEX,
@@ -145,6 +146,7 @@ class Rekeyer:
             await refuse_as_superuser(self._session, self._map.tables)
             await extend_digests(self._session)
             await self._rehearse()
+            await drop_taken_values(self._session)  # none is left beside those that get new tokens
             await wait_for_batches(self._session)
             [(self.total,)] = await self._session.execute(_COUNT, [self._fields, self._current])
             [(mapped,)] = await self._session.execute(_MAP_ROWS)

@@ -59,7 +59,9 @@ BEGIN
         GRANT INSERT ON pii.value TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION pii.lock_shared(), pii.missing(uuid[], text[], text[]),
             pii.open_subjects(uuid[], integer[], bytea[], integer, bytea[]),
-            pii.reference_key(), pii.set_reference_key(bytea, text) TO sqs2pg_ingest;
+            pii.reference_key(), pii.set_reference_key(bytea, text),
+            pii.note_holders(text[], text[], text[]), pii.take_unheld(), pii.drop_unheld()
+            TO sqs2pg_ingest;
     END IF;
     -- Analysts. They read the targets, which `migrate` grants one by one, and the map of a running
     -- rekey from old tokens to new ones.

@@ -1257,7 +1257,8 @@ CREATE TABLE pii.state (
     reveals_per_hour_max  integer NOT NULL DEFAULT 1000 CHECK (reveals_per_hour_max >= 0), -- values per role
     people_per_hour_max   integer NOT NULL DEFAULT 10 CHECK (people_per_hour_max >= 0), -- whole people per role
     reference_key         bytea,      -- wrapped; makes the references of subjects; never replaced
-    reference_wrapped_by  text        -- series:version of the root it is wrapped under
+    reference_wrapped_by  text,       -- series:version of the root it is wrapped under
+    unheld_from           timestamptz NOT NULL DEFAULT now()  -- when upkeep next looks for values that no target holds
 );
 INSERT INTO pii.state DEFAULT VALUES;
 
@@ -1340,6 +1341,31 @@ CREATE UNLOGGED TABLE pii.requested_name (
     spelling text NOT NULL
 );
 CREATE INDEX requested_name_request ON pii.requested_name (request);
+
+-- The columns that hold the tokens of a sealed field, noted when a pipeline starts with the vault. A
+-- value goes only once no column holds its token any more, so none is ever taken off the list.
+CREATE TABLE pii.holder (
+    target      text NOT NULL,              -- schema.table, quoted where SQL requires it
+    column_name text NOT NULL,
+    field       text NOT NULL,              -- as in pii.value
+    PRIMARY KEY (target, column_name, field)
+);
+
+-- Sealed values whose token no target held when upkeep looked. They are taken from pii.value first, so
+-- that whoever writes such a token from then on seals it again, and come back if a row with it had
+-- been written meanwhile.
+CREATE TABLE pii.unheld (
+    subject    uuid NOT NULL,               -- these as in pii.value, in the same order
+    generation integer NOT NULL,
+    field      text NOT NULL,
+    token      text NOT NULL,
+    sealed     bytea NOT NULL,
+    token_hash bigint NOT NULL,
+    PRIMARY KEY (subject, token_hash, field)
+);
+
+-- Whoever looks for values that no target holds locks this table first, until its transaction ends.
+CREATE TABLE pii.unheld_lock ();
 
 -- The new token for each old one, while a rekey runs. It is emptied at the end, because whoever has
 -- the old root could follow it from a guessed value to the new token.
@@ -1486,6 +1512,164 @@ CREATE TRIGGER require_live_key AFTER INSERT ON pii.value
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION pii.require_live_key();
 ALTER TABLE pii.value ENABLE ALWAYS TRIGGER require_live_key;  -- as for the audit
 
+-- Note which columns hold the tokens of sealed fields. Names of other tables than targets are left
+-- out.
+CREATE FUNCTION pii.note_holders(targets text[], columns text[], fields text[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+    INSERT INTO pii.holder (target, column_name, field)
+    SELECT DISTINCT n.target, n.column_name, n.field
+      FROM unnest(targets, columns, fields) AS n (target, column_name, field)
+     WHERE length(n.field) <= 256
+       AND EXISTS (SELECT FROM sqs2pg.target t WHERE t.target = n.target)
+       AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(n.target)
+                   AND a.attname = n.column_name AND NOT a.attisdropped)
+    ON CONFLICT DO NOTHING
+$$;
+
+-- Return the query of the tokens of a field that targets hold; NULL where its values never go. A log
+-- holds a token for ever. So does a table that this owner cannot read whole, or no longer finds.
+CREATE FUNCTION pii.held_tokens(of_field text) RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pii, pg_temp
+AS $$
+DECLARE
+    place record;
+    parts text[] := '{}';
+BEGIN
+    FOR place IN
+        SELECT h.target, h.column_name, c.oid, a.attnum IS NOT NULL AS is_there,
+               (SELECT bool_and(t.mode <> 'append') FROM sqs2pg.target t WHERE t.target = h.target)
+                   AS keeps_state,
+               row_security_active(c.oid) OR (me.rolsuper AND NOT o.rolsuper) AS is_others
+          FROM pii.holder h
+          JOIN pg_roles me ON me.rolname = current_user
+          LEFT JOIN pg_class c ON c.oid = to_regclass(h.target)
+          LEFT JOIN pg_roles o ON o.oid = c.relowner
+          LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = h.column_name
+           AND NOT a.attisdropped
+         WHERE h.field = of_field
+    LOOP
+        -- As in sqs2pg.take_partitioned: casts of the column's type would run as a superuser.
+        IF (place.keeps_state AND place.is_there AND NOT place.is_others
+            AND has_table_privilege(place.oid, 'SELECT')) IS NOT TRUE THEN
+            RETURN NULL;
+        END IF;
+        parts := parts || format('SELECT t.%I::text AS token FROM %s t WHERE t.%I IS NOT NULL',
+                                 place.column_name, place.target, place.column_name);
+    END LOOP;
+    RETURN nullif(array_to_string(parts, ' UNION ALL '), '');
+END
+$$;
+
+-- Take up to 10,000 values of each field whose token no target holds out of pii.value; return how
+-- many were taken. After a look that took longer than a second, the next one is a hundred times as far
+-- off.
+-- Batches wait while the values are taken, not while they are looked for. Afterwards they take none
+-- of them for stored: the epoch rises.
+CREATE FUNCTION pii.take_unheld() RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+SET lock_timeout = '5s'
+SET enable_nestloop = off
+AS $$
+DECLARE
+    began timestamptz := clock_timestamp();
+    place record;
+    held text;
+    some_subjects uuid[];
+    some_tokens text[];
+    subjects uuid[] := '{}';
+    fields text[] := '{}';
+    tokens text[] := '{}';
+    taken integer;
+BEGIN
+    LOCK TABLE pii.unheld_lock IN EXCLUSIVE MODE;
+    IF (SELECT s.unheld_from FROM pii.state s) > began OR EXISTS (SELECT FROM pii.token_map) THEN
+        RETURN 0;
+    END IF;
+    FOR place IN SELECT DISTINCT h.field FROM pii.holder h LOOP
+        held := pii.held_tokens(place.field);
+        CONTINUE WHEN held IS NULL;
+        EXECUTE format(
+            'SELECT array_agg(c.subject), array_agg(c.token)
+               FROM (SELECT v.subject, v.token FROM pii.value v
+                      WHERE v.field = $1
+                        AND NOT EXISTS (SELECT FROM (%s) h WHERE h.token = v.token)
+                      LIMIT 10000) c', held)
+            INTO some_subjects, some_tokens USING place.field;
+        subjects := subjects || some_subjects;
+        tokens := tokens || some_tokens;
+        fields := fields || array_fill(place.field, ARRAY[coalesce(cardinality(some_subjects), 0)]);
+    END LOOP;
+    IF cardinality(subjects) > 0 THEN
+        PERFORM pii.lock_alone();
+        IF EXISTS (SELECT FROM pii.token_map) THEN
+            RETURN 0;
+        END IF;
+        SET LOCAL enable_nestloop = on;
+        WITH gone AS (
+            DELETE FROM pii.value v USING unnest(subjects, fields, tokens) AS n (subject, field, token)
+             WHERE v.subject = n.subject AND v.token_hash = hashtextextended(n.token, 0)
+               AND v.field = n.field
+            RETURNING v.*
+        )
+        INSERT INTO pii.unheld SELECT * FROM gone
+            ON CONFLICT (subject, token_hash, field) DO UPDATE
+            SET generation = excluded.generation, token = excluded.token, sealed = excluded.sealed;
+        GET DIAGNOSTICS taken = ROW_COUNT;
+    END IF;
+    UPDATE pii.state s
+       SET unheld_from = clock_timestamp()
+               + 100 * greatest(clock_timestamp() - began - interval '1 second', interval '0'),
+           epoch = s.epoch + CASE WHEN taken > 0 THEN 1 ELSE 0 END;
+    RETURN coalesce(taken, 0);
+END
+$$;
+
+-- Delete the values that were taken, in an earlier transaction, except those whose token is held after
+-- all: they come back. Return how many were deleted, and the audit's new head.
+CREATE FUNCTION pii.drop_unheld(OUT dropped integer, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+SET lock_timeout = '5s'
+SET enable_nestloop = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    place record;
+    held text;
+    those tid[];
+    kept tid[] := '{}';
+BEGIN
+    dropped := 0;
+    -- From here on nobody takes others: addresses in pii.unheld stay those of the same values.
+    LOCK TABLE pii.unheld_lock IN EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM pii.token_map) OR NOT EXISTS (SELECT FROM pii.unheld) THEN
+        RETURN;
+    END IF;
+    FOR place IN SELECT DISTINCT u.field FROM pii.unheld u LOOP
+        held := pii.held_tokens(place.field);
+        EXECUTE 'SELECT array_agg(u.ctid) FROM pii.unheld u WHERE u.field = $1'
+            || CASE WHEN held IS NULL THEN ''
+               ELSE format(' AND EXISTS (SELECT FROM (%s) h WHERE h.token = u.token)', held) END
+            INTO those USING place.field;
+        kept := kept || those;
+    END LOOP;
+    -- An erasure removes what is in both tables, or waits.
+    PERFORM pii.lock_shared();
+    WITH back AS (DELETE FROM pii.unheld u WHERE u.ctid = ANY (kept) RETURNING u.*)
+    INSERT INTO pii.value SELECT * FROM back ON CONFLICT DO NOTHING;
+    DELETE FROM pii.unheld;
+    GET DIAGNOSTICS dropped = ROW_COUNT;
+    IF dropped > 0 THEN
+        SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act('values_dropped',
+            format('%s sealed values whose token no target holds any more', dropped)) a;
+    END IF;
+END
+$$;
+
 -- Return the wrapped key that makes subject references, and the root that wraps it.
 CREATE FUNCTION pii.reference_key(OUT wrapped bytea, OUT wrapped_by text)
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -1614,7 +1798,11 @@ BEGIN
     RETURN QUERY
     SELECT v.subject, v.generation, v.field, v.token, v.sealed, k.wrapped_key, k.key_version,
            k.sealed_subject, count(*) OVER (PARTITION BY v.field, v.token)
-      FROM pii.value v
+      FROM (SELECT * FROM pii.value
+            UNION ALL
+            SELECT * FROM pii.unheld u
+             WHERE NOT EXISTS (SELECT FROM pii.value o WHERE o.subject = u.subject
+                               AND o.token_hash = u.token_hash AND o.field = u.field)) v
       JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
      WHERE (asked.token IS NULL OR v.token IN (asked.token, current_token)
             AND v.token_hash IN (hashtextextended(asked.token, 0), hashtextextended(current_token, 0)))
