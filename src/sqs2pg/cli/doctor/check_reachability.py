@@ -6,6 +6,7 @@ from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.postgres.dsn import describe, resolve_dsn
 from sqs2pg.postgres.migrate import pipeline_id
+from sqs2pg.postgres.target_modes import retentions
 
 POSTGRES_MIN = 150_000
 """server_version_num of PostgreSQL 15, the oldest that is tested."""
@@ -14,6 +15,8 @@ _RETENTION = """SELECT ledger_retention_days, quarantine_retention_days FROM sqs
 WHERE id = %s"""
 _PERIODS = """SELECT d.every, d.ahead, d.retention_days FROM sqs2pg.partitioned d
 JOIN sqs2pg.pipeline p ON p.target = d.target WHERE p.id = %s"""
+_OF_TARGETS = """SELECT t.tombstone_retention_days, t.row_retention_days, t.retention_column
+FROM sqs2pg.target t WHERE t.pipeline = %s ORDER BY t.position, t.registered_at"""
 _COUNTS = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -70,6 +73,15 @@ async def _recorded(context: Context, pipeline: int) -> list[Finding]:
         recorded = (*recorded, *periods)
         names += ["partition_every", "partitions_ahead", "partition_retention_days"]
         wanted += [sink.partition_every, sink.partitions_ahead, sink.partition_retention_days]
+    kept = [target for target in settings.targets if target.write.keeps_state]
+    if kept:
+        rows = await context.query(_OF_TARGETS, [pipeline])
+        for target, on_record in zip(settings.targets, rows, strict=False):
+            if target in kept:
+                place = target.route or "sink"
+                names += ["tombstone_retention_days", f"{place}.retention_days", "its column"]
+                wanted += retentions(settings, target)
+                recorded = (*recorded, *on_record)
     differ = [
         f"{name} {value} in the settings, {there if there is not None else 'nothing'} on record"
         for name, value, there in zip(names, wanted, recorded, strict=True)
