@@ -140,6 +140,56 @@ async def test_update_names_the_columns_that_change(pipeline: Assemble, database
         assert done == RowChanges(superseded=1)
 
 
+@pytest.mark.parametrize("newer", ["version", ""])
+@pytest.mark.parametrize("one_batch", [True, False])
+async def test_other_columns_keep_what_the_first_version_has(
+    pipeline: Assemble, database: str, *, one_batch: bool, newer: str
+) -> None:
+    """However the batches are cut; a row that is deleted and comes again is another one."""
+    sink = DELETES | {"update": ["state"], "newer": newer}
+    async with pipeline(sink=sink, field=FIELDS) as ready:
+        await write(ready, order("a", 1, "stored", total=1))
+        later = [
+            order("a", 2, "newer", total=2),
+            order("b", 1, "one", total=1),
+            order("b", 2, "two", total=2),
+            order("b", 3, "three", total=3),
+            order("c", 1, "one", total=1),
+            delete("c", 2),
+            order("c", 3, "three", total=3),
+            order("c", 4, "four", total=4),
+            order("d", 1, "one", total=1),
+            delete("d", 2),
+        ]
+        for part in [later] if one_batch else [[one] for one in later]:
+            await write(ready, *part)
+        versions = (2, 3, 4) if newer else (1, 1, 3)  # without newer the version is another column
+        assert rows(database, ALL) == [
+            ("a", versions[0], "newer", "1"),
+            ("b", versions[1], "three", "1"),
+            ("c", versions[2], "four", "3"),
+        ]
+        assert await balanced(database, ready.sink_plan.id)
+
+
+async def test_in_one_batch_the_lowest_version_is_the_first(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(database, "ALTER TABLE orders ADD CHECK (total <> 9)")
+    async with pipeline(sink=UPSERT | {"update": ["state"]}, field=FIELDS) as ready:
+        bodies = [
+            order("a", 3, "three", total=3),
+            order("a", 1, "one", total=1),
+            order("a", 1, "one", total=2),  # of equal versions the first stays
+            order("a", 0, "bad", total=9),
+            order("a", 2, "two", total=2),
+        ]
+        outcomes, _ = await write(ready, *bodies)
+        assert outcomes.count(Outcome.QUARANTINED) == 1
+        assert rows(database, ALL) == [("a", 3, "three", "1")]
+        assert await balanced(database, ready.sink_plan.id)
+
+
 @pytest.mark.parametrize("one_batch", [True, False])
 async def test_a_missing_value_leaves_the_column_as_it_is(
     pipeline: Assemble, database: str, *, one_batch: bool

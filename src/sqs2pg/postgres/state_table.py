@@ -90,20 +90,21 @@ class Merge(Staging, frozen=True):
         several = f"\nseveral AS ({self._several()})," if self.keep_if_null else ""
         newest = f"newest AS ({self._newest()}),"
         names, key = column_list(self.columns), column_list(self.key)
-        before = (
-            "" if self.knows_old else f"\nbefore AS MATERIALIZED (SELECT {self._booked()} AS n),"
-        )
         first = f"old.{quote_identifier(self.key[0])} IS NULL" if self.knows_old else "true"
         held, left_out = self._held(), self._left_out()
         source = "newest" if self.tombstones is None else "live"
         # The count makes the rows go before others come: a key that does both is inserted anew.
         kept = "\n    WHERE (SELECT count(*) FROM deleted) >= 0" if self._flag else ""
+        booked = f"\nbefore AS MATERIALIZED (SELECT {self._booked()} AS n{kept}),"
         deleted = "(SELECT count(*) FROM deleted)" if self._flag else "0"
         live = f"\nlive AS MATERIALIZED ({self._live()})," if self.tombstones else ""
+        source += " n" + (f"\n    JOIN oldest o ON {self._same('n', 'o')}" if self._firsts else "")
+        source += "" if self.knows_old else " CROSS JOIN before"
+        before = self._oldest() + ("" if self.knows_old else booked)
         merge = f"""WITH {self._buried()}{newest}{several}{self._deleting()}{live}{before}
 written AS (
     INSERT INTO {self.table} AS t ({names})
-    SELECT {self._proposed()} FROM {source} n{"" if self.knows_old else ", before"}{kept}
+    SELECT {self._proposed()} FROM {source}{kept}
     ORDER BY {column_list(self.key, "n.")}
     ON CONFLICT ({key}) DO UPDATE SET {self._changes()}{self._condition()}
     RETURNING {first} AS fresh{self._returned("t.")}
@@ -116,6 +117,39 @@ SELECT {self._inserted()}, count(*), {deleted}{left_out} FROM written"""
         key = column_list(self.key)
         order = self._newest_first("") if self.update else LINE
         return f"SELECT DISTINCT ON ({key}) * FROM {self.stage} ORDER BY {key}, {order}"
+
+    @property
+    def _firsts(self) -> tuple[str, ...]:
+        """The columns that keep what the first version of a row has: they are not in `update`."""
+        others = {*self.key, *self.update}
+        return tuple(name for name in self.columns if name not in others) if self.update else ()
+
+    def _oldest(self) -> str:
+        """Return the query of each key's oldest line that no deletion follows: `oldest`.
+
+        So the lines of one batch give the same row as if they came one by one, in their order.
+        """
+        if not self._firsts:
+            return ""
+        key = column_list(self.key, "s.")
+        version = f"s.{quote_identifier(self.newer)} NULLS FIRST, " if self.newer else ""
+        return f"""
+oldest AS (
+    SELECT DISTINCT ON ({key}) {column_list((*self.key, *self._firsts), "s.")} FROM {self.stage} s
+    WHERE true{self._stands()} ORDER BY {key}, {version}s.{LINE}
+),"""
+
+    def _stands(self) -> str:
+        """Return the condition that a line, as `s`, sets a row that no deletion has ended.
+
+        It begins with AND; empty where none can.
+        """
+        stands = self._after_tombstone("s")
+        if self._flag:
+            later = self._is_newer("s", "e") if self.newer else f"s.{LINE} > e.{LINE}"
+            ended = f"SELECT FROM ended e WHERE {self._same('s', 'e')} AND ({later}) IS NOT TRUE"
+            stands += f" AND NOT s.{self._flag} AND NOT EXISTS ({ended})"
+        return stands
 
     def count_swallowed(self) -> str:
         """Return the query how many staged keys have no row after `apply`, and should have one."""
@@ -225,7 +259,8 @@ SELECT count(*), count(*), 0{self._left_out()} FROM written"""
     @property
     def _kept(self) -> tuple[str, ...]:
         """The sealed columns that a row may have from an older line than the newest one."""
-        return tuple(name for name in self.sealed if self.keep_if_null and name in self.update)
+        kept = {*self._firsts, *(self.update if self.keep_if_null else ())}
+        return tuple(name for name in self.sealed if name in kept)
 
     def _returned(self, row: str) -> str:
         if not self.sealed:
@@ -269,15 +304,19 @@ held AS (
         return f"{self._booked()} - (SELECT n FROM before)"
 
     def _booked(self) -> str:
-        """Return how many rows this transaction has inserted so far, by the server's statistics.
+        """Return how many rows this transaction has added so far, by the server's statistics.
 
-        Of the table and its partitions. The system column xmax, by which others tell, cannot be
-        read in a partition whose columns stand in another order.
+        To the table and its partitions; deleted ones are taken off. A row that another writer has
+        put in at the same moment was inserted and deleted again before it is updated. The system
+        column xmax, by which others tell, cannot be read in a partition whose columns stand in
+        another order.
         """
         table = f"{quote_literal(self.table)}::regclass"
         tables = f"SELECT {table} AS relid UNION SELECT relid FROM pg_partition_tree({table})"
-        counted = "sum(pg_stat_get_xact_tuples_inserted(r.relid))::bigint"
-        return f"(SELECT {counted} FROM ({tables}) r)"
+        added = (
+            "pg_stat_get_xact_tuples_inserted(r.relid) - pg_stat_get_xact_tuples_deleted(r.relid)"
+        )
+        return f"(SELECT sum({added})::bigint FROM ({tables}) r)"
 
     def _newest_first(self, row: str) -> str:
         """Return the order of one key's lines: the newest first, of equal versions the first."""
@@ -309,11 +348,12 @@ held AS (
         return f"SELECT EXISTS ({grouped}) AS versions"
 
     def _proposed(self) -> str:
-        if not self.keep_if_null:
-            return column_list(self.columns, "n.")
+        kept = self.update if self.keep_if_null else ()
         return ", ".join(
-            self._latest(name, "n") if name in self._update else f"n.{name}"
-            for name in map(quote_identifier, self.columns)
+            self._latest(quote_identifier(name), "n")
+            if name in kept
+            else f"{'o' if name in self._firsts else 'n'}.{quote_identifier(name)}"
+            for name in self.columns
         )
 
     def _latest(self, name: str, row: str, only: str = "") -> str:
@@ -328,13 +368,7 @@ held AS (
                 f" AND NOT EXISTS (SELECT FROM {self.stage} e WHERE {key}"
                 f" AND e.{version} IS NOT DISTINCT FROM s.{version} AND e.{LINE} < s.{LINE})"
             )
-        only += self._after_tombstone("s")
-        if self._flag:
-            later = self._is_newer("s", "e") if self.newer else f"s.{LINE} > e.{LINE}"
-            only += (
-                f" AND NOT s.{self._flag}"
-                f" AND NOT EXISTS (SELECT FROM ended e WHERE {key} AND {later} IS NOT TRUE)"
-            )
+        only += self._stands()
         found = (
             f"SELECT s.{name} FROM {self.stage} s WHERE {same} AND s.{name} IS NOT NULL{only}"
             f" ORDER BY {self._newest_first('s.')} LIMIT 1"
