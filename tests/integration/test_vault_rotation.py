@@ -65,8 +65,8 @@ async def forget(settings: Settings, *names: str, **options: Any) -> Eraser:
 
 
 async def rewrap(settings: Settings) -> Rewrapper:
-    async with opened(settings) as session:
-        work = Rewrapper(session, await verify_fingerprints(session, keys_of(settings)))
+    async with opened(settings) as session, opened(settings) as beside:
+        work = Rewrapper(session, await verify_fingerprints(session, keys_of(settings)), beside)
         await work.run()
         return work
 

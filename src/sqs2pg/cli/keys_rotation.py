@@ -92,11 +92,14 @@ def _print_damaged(references: list[str]) -> None:
 
 
 async def _rewrap(settings: Settings) -> Rewrapper:
-    from sqs2pg.runners.connect import database_and_keys
+    from sqs2pg.runners.connect import connected, database_and_keys
     from sqs2pg.vault.rewrap import Rewrapper
 
-    async with database_and_keys(settings) as (session, _, keyring):
-        work = Rewrapper(session, keyring)
+    async with (
+        database_and_keys(settings) as (session, _, keyring),
+        connected(settings) as beside,
+    ):
+        work = Rewrapper(session, keyring, beside)
         async with Ticker("rewrapping", lambda: (work.rewrapped, work.total, {})):
             await work.run()
         return work

@@ -9,7 +9,7 @@ part before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session
@@ -44,6 +44,19 @@ async def wait_for_batches(session: Session) -> None:
     """
     async with session.transaction(mode=READ_COMMITTED) as transaction:
         await transaction.commit("SELECT pii.lock_alone()")
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Do several works at once. Raises what the first one raises, once the others have ended."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class BatchSize:

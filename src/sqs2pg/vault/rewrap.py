@@ -1,8 +1,9 @@
 """Rewrap: put every subject's data key under the active key-encryption key; touch no value.
 
 Run after `keys rotate` of the vault root. In batches, each one transaction that overlaps no
-erasure. A key that is not rewrapped yet has another version, so a run that was killed goes on when
-it is started again. Afterwards the old root opens nothing in this database but quarantined bodies.
+erasure. Several sessions each take a stretch of the table. A key that is not rewrapped yet has
+another version, so a run that was killed goes on when it is started again. Afterwards the old root
+opens nothing in this database but quarantined bodies.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +28,7 @@ from sqs2pg.vault.batching import (
     SHARED,
     BatchSize,
     overlapped,
+    together,
     wait_for_batches,
 )
 from sqs2pg.vault.crypto import (
@@ -47,8 +50,9 @@ _COUNT = "SELECT count(*) FROM pii.subject_key WHERE key_version <> %s"
 _NEXT = """SELECT ctid::text, encode(uuid_send(subject), 'hex'), generation, wrapped_key,
        key_version
 FROM pii.subject_key
-WHERE ctid > %s::tid AND key_version <> %s LIMIT %s"""
-_FIRST_ADDRESS = "(0,0)"
+WHERE ctid > %s::tid AND ctid < %s::tid AND key_version <> %s LIMIT %s"""
+_PAGES = "SELECT pg_relation_size('pii.subject_key') / current_setting('block_size')::bigint"
+_LAST_ADDRESS = "(4294967295,0)"
 _UPDATE = """UPDATE pii.subject_key k SET wrapped_key = n.wrapped_key, key_version = %s
 FROM unnest(%s::text::tid[], %s::uuid[], %s::bytea[]) AS n (address, subject, wrapped_key)
 WHERE k.ctid = n.address AND (k.subject = n.subject) IS TRUE AND k.wrapped_key IS NOT NULL"""
@@ -77,14 +81,13 @@ class _Rewrapped(NamedTuple):
 
 
 class Rewrapper:
-    """Rewraps through one session."""
+    """Rewraps through one session, or through several at once."""
 
-    def __init__(self, session: Session, keyring: Keyring) -> None:
+    def __init__(self, session: Session, keyring: Keyring, *beside: Session) -> None:
         self._session = session
         self._keyring = keyring
         self._version = keyring.active("vault")
-        self._keks = KeyEncryptionKeys(keyring)
-        self._batch_size = BatchSize(BATCH_KEYS)
+        self._lanes = [_Lane(self, keyring, one) for one in (session, *beside)]
         self.rewrapped = 0
         self.total = 0
         self.damaged: set[str] = set()
@@ -106,9 +109,7 @@ class Rewrapper:
             while await self._count() > len(self.damaged):
                 self.damaged.clear()
                 await self._record("keys_rewrap", f"{self.total:,} data keys to be wrapped")
-                after: str | None = _FIRST_ADDRESS
-                while after is not None:
-                    after = await self._next_batch(after)
+                await together(*(lane.run(*stretch) for lane, stretch in await self._stretches()))
                 await self._record("keys_rewrap_done", f"{self.rewrapped:,} data keys wrapped")
             rows = await self._session.execute(_BODIES, [f"vault:{self._version}"])
         self.bodies = [Bodies(*row) for row in rows]
@@ -123,11 +124,44 @@ class Rewrapper:
         subject = f"vault version {self._version}: {what}"
         await audit.record(self._session, act, subject=subject)
 
-    async def _next_batch(self, after: str) -> str | None:
+    async def _stretches(self) -> list[tuple[_Lane, tuple[str, str]]]:
+        """Return each lane's stretch of the table, as addresses that are not in it themselves."""
+        [(pages,)] = await self._session.execute(_PAGES)
+        lanes = self._lanes
+        bounds = [f"({int(pages) * number // len(lanes)},0)" for number in range(len(lanes))]
+        return list(zip(lanes, pairwise([*bounds, _LAST_ADDRESS]), strict=True))
+
+    async def _reference_key(self) -> None:
+        session, active = self._session, f"vault:{self._version}"
+        async with session.transaction(SHARED, mode=READ_COMMITTED):
+            [(wrapped, label)] = await session.execute(_REFERENCE)
+            if wrapped is not None and label != active:
+                key = unwrap_reference_key(kek_of_label(self._keyring, label), wrapped)
+                again = wrap_reference_key(KeyEncryptionKeys(self._keyring)[self._version], key)
+                await session.execute(_REFERENCE_UPDATE, [again, active])
+
+
+class _Lane:
+    """Rewraps a stretch of the table through one session, beside the other lanes."""
+
+    def __init__(self, work: Rewrapper, keyring: Keyring, session: Session) -> None:
+        self._work = work
+        self._session = session
+        self._keyring = keyring
+        self._version = keyring.active("vault")
+        self._keks = KeyEncryptionKeys(keyring)  # its own: a lane works them in its own thread
+        self._batch_size = BatchSize(BATCH_KEYS)
+
+    async def run(self, after: str, end: str) -> None:
+        """Rewrap the keys between two addresses."""
+        at: str | None = after
+        while at is not None:
+            at = await self._next_batch(at, end)
+
+    async def _next_batch(self, after: str, end: str) -> str | None:
         """Rewrap the next keys behind address `after`; return the last one's, None at the end."""
         session = self._session
         began, size = time.monotonic(), self._batch_size.rows
-
         done = 0
 
         async def update(part: _Rewrapped) -> None:
@@ -135,16 +169,16 @@ class Rewrapper:
             for fault in part.faults:
                 if fault.root is not None and await is_on_record(session, "vault", fault.root):
                     self._keyring.root("vault", fault.root)  # raises KeyFault
-                self.damaged.add(fault.subject)
+                self._work.damaged.add(fault.subject)
             addresses = "{" + ",".join(f'"{address}"' for address in part.addresses) + "}"
             arrays = addresses, uuid_array(part.subjects), bytea_array(part.wrapped)
             await session.execute(_UPDATE, [self._version, *arrays])
             done += len(part.addresses)
 
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
-            rows = await session.execute(_NEXT, [after, self._version, size])
+            rows = await session.execute(_NEXT, [after, end, self._version, size])
             await overlapped(rows, self._rewrap, update)
-        self.rewrapped += done
+        self._work.rewrapped += done
         if len(rows) < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
@@ -166,12 +200,3 @@ class Rewrapper:
             done.subjects.append(subject)
             done.wrapped.append(again)
         return done
-
-    async def _reference_key(self) -> None:
-        session, active = self._session, f"vault:{self._version}"
-        async with session.transaction(SHARED, mode=READ_COMMITTED):
-            [(wrapped, label)] = await session.execute(_REFERENCE)
-            if wrapped is not None and label != active:
-                key = unwrap_reference_key(kek_of_label(self._keyring, label), wrapped)
-                again = wrap_reference_key(self._keks[self._version], key)
-                await session.execute(_REFERENCE_UPDATE, [again, active])
