@@ -64,6 +64,9 @@ test-image: $(READY) $(COMPILER) ## build the image and run it on a read-only ro
 	@tests/system/install.sh deploy/apt/test-image.txt
 	@$(BIN)/pytest tests/image $(TEST_ARGS)
 
+breakages: $(READY) $(COMPILER) ## break the code in each of over a hundred places; some test must notice; BREAKAGES_ARGS='--only ledger'
+	@$(BIN)/python -m tests.breakages $(BREAKAGES_ARGS)
+
 test-unit: $(READY) ## run the tests without I/O, in seconds
 	@$(BIN)/pytest tests/unit $(TEST_ARGS)
 
@@ -149,4 +152,4 @@ lock: ## resolve the dependencies again and write requirements/*.txt
 clean: ## remove everything the targets made
 	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links test-ray test test-image test-system test-unit lint lock clean
+.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links test-ray test breakages test-image test-system test-unit lint lock clean

@@ -146,6 +146,45 @@ async def test_messages_of_several_batches_are_deleted_ten_at_a_time(pipeline: A
         assert (ready.source.held_count, await ready.source.depth()) == (0, (0, 0, 0))
 
 
+async def test_the_end_waits_for_deletes_under_way(
+    pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than the second that is left to them once the grace period is over."""
+    async with pipeline() as ready:
+        await send(ready, [login(i) for i in range(10)])
+        delete, allowed = ready.client.delete_batches, asyncio.Event()
+
+        async def slowly(*arguments: Any) -> Any:
+            await allowed.wait()
+            return await delete(*arguments)
+
+        monkeypatch.setattr(ready.client, "delete_batches", slowly)
+        run = asyncio.create_task(ready.consumer.run())
+        await until(lambda: ready.consumer.totals.written == 10, during=run)
+        ready.consumer.stop()
+        asyncio.get_running_loop().call_later(1.5, allowed.set)
+        totals = await run
+        assert (totals.written, totals.released) == (10, 0)
+        assert await ready.source.depth() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("why", ["held by another", "delayed"])
+async def test_a_drain_waits_for_what_the_queue_does_not_deliver_yet(
+    pipeline: Assemble, sqs_client: Any, queue_url: str, why: str
+) -> None:
+    async with pipeline() as ready:
+        if why == "delayed":
+            await send(ready, [OutgoingMessage(login(1), delay_s=3)])
+        else:
+            await send(ready, [login(1)])
+            taken = sqs_client.receive_message(
+                QueueUrl=queue_url, VisibilityTimeout=3, WaitTimeSeconds=5
+            )
+            assert len(taken["Messages"]) == 1
+        totals = await ready.consumer.run(drain_settle_s=0.5)
+        assert (totals.received, totals.written) == (1, 1)
+
+
 async def held(ready: Pipeline, count: int) -> list[Message]:
     """Receive messages and hold them."""
     messages: list[Message] = []
@@ -374,6 +413,21 @@ async def test_fifo_rows_go_in_in_the_order_of_their_group(
         assert rows(database, "SELECT count(*) FROM sqs2pg.delivery WHERE seen_at IS NULL") == [
             (0,)
         ]
+
+
+async def test_messages_of_a_fifo_queue_are_written_in_the_order_of_their_numbers(
+    pipeline: Assemble, database: str, fifo_url: str
+) -> None:
+    """However they stand in the batch: parts of a reply may overtake one another."""
+    async with pipeline(source={"queue": fifo_url}) as ready:
+        for number in range(3):
+            body = OutgoingMessage(login(number), group_id="g", deduplication_id=str(number))
+            await send(ready, [body])
+        messages = await receive(ready, 3)
+        outcomes = await ready.processors[0].process(messages[::-1])
+        assert outcomes == [Outcome.WRITTEN] * 3
+        written = rows(database, "SELECT user_id FROM user_logins ORDER BY ctid")
+        assert written == [("u0",), ("u1",), ("u2",)]
 
 
 async def test_a_slow_message_of_a_standard_queue_does_not_hold_its_groups_next_one(

@@ -1,0 +1,1106 @@
+"""The breakages: one deliberate mistake each, and the tests that should notice it.
+
+A breakage replaces one piece of text, which stands once in its file. Paths are relative to the
+checkout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PACKAGE = "src/sqs2pg"
+
+
+class Breakage(NamedTuple):
+    """One mistake in one place."""
+
+    what: str
+    """What it breaks, in words."""
+    file: str
+    before: str
+    after: str
+    tests: str
+    """Modules below `tests`, separated by spaces."""
+
+    @property
+    def files(self) -> list[str]:
+        """Return the tests' files, as pytest takes them."""
+        return [f"tests/{name}.py" for name in self.tests.split()]
+
+
+def _in(room: str, *breakages: tuple[str, str, str, str, str]) -> list[Breakage]:
+    """Return the breakages of one folder of the package: what, module, before, after, tests."""
+    return [
+        Breakage(what, f"{PACKAGE}/{room}/{module}.py", before, after, tests)
+        for what, module, before, after, tests in breakages
+    ]
+
+
+def _in_c(*breakages: tuple[str, str, str, str, str]) -> list[Breakage]:
+    return [
+        Breakage(what, f"native/{unit}.c", before, after, tests)
+        for what, unit, before, after, tests in breakages
+    ]
+
+
+PIPELINE = _in(
+    "pipeline",
+    (
+        "the end does not wait for deletes under way",
+        "consumer",
+        """                    self._idle.clear()
+                await self._source.acknowledged()
+""",
+        """                    self._idle.clear()
+""",
+        "integration/test_consumer integration/test_signals faults/test_kills",
+    ),
+    (
+        "messages that are not settled are deleted",
+        "consumer",
+        "self._source.acknowledge([message for message, o in each if o.settled])",
+        "self._source.acknowledge([message for message, o in each])",
+        "integration/test_isolation faults/test_leases",
+    ),
+    (
+        "messages held at the end are not released",
+        "consumer",
+        "            await self._within(self._source.release(held), 5.0)",
+        "            pass",
+        "faults/test_kills integration/test_signals",
+    ),
+    (
+        "receiving goes on while the database is away",
+        "consumer",
+        """        self.pollers.gate.close()
+        self.liveness.paused = True""",
+        """        self.liveness.paused = True""",
+        "faults/test_leases",
+    ),
+    (
+        "a drain ends although messages are in flight elsewhere",
+        "consumer",
+        "left = visible or delayed or in_flight > len(self.isolated())",
+        "left = visible or delayed",
+        "integration/test_consumer acceptance/test_operate",
+    ),
+    (
+        "a drain ends although messages are delayed",
+        "consumer",
+        "left = visible or delayed or in_flight > len(self.isolated())",
+        "left = visible or in_flight > len(self.isolated())",
+        "integration/test_consumer acceptance/test_operate",
+    ),
+    (
+        "a suspect is not tried alone",
+        "poison",
+        "parts += [[message] for message in together] if is_suspect else [together]",
+        "parts += [together]",
+        "unit/pipeline/test_poison",
+    ),
+    (
+        "a suspect's marker stays after it was written",
+        "poison",
+        """        if outcome.settled:
+            await sink.clear_suspect(key)
+        else:""",
+        """        if not outcome.settled:
+            await sink.clear_suspect(key)
+        else:""",
+        "integration/test_delivery",
+    ),
+    (
+        "a suspect is quarantined though the fault was the database's",
+        "poison",
+        "                if outcome.settled:  # else the marker must outlast this delivery, too",
+        "                if True:",
+        "integration/test_delivery",
+    ),
+    (
+        "a suspect one delivery too late",
+        "poison",
+        "return message.attributes.approximate_receive_count >= self.receives",
+        "return message.attributes.approximate_receive_count > self.receives",
+        "unit/pipeline/test_poison",
+    ),
+    (
+        "two batches of one message group at once",
+        "buffer",
+        "            (later if busy else batch).append(message)",
+        "            batch.append(message)",
+        "unit/pipeline/test_buffer",
+    ),
+    (
+        "a message group stays busy for ever",
+        "buffer",
+        "            self._busy_groups -= {m.attributes.message_group_id for m in batch}",
+        "            pass",
+        "unit/pipeline/test_buffer",
+    ),
+    (
+        "messages of a FIFO queue are written in the order of their arrival",
+        "processor",
+        "order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)",
+        "order = list(range(len(messages)))",
+        (
+            "integration/test_targets faults/test_fifo integration/test_delivery "
+            "integration/test_state_tables"
+        ),
+    ),
+    (
+        "what follows a released part is written before it",
+        "processor",
+        """        except TransientFault as fault:
+            self.release(fault)
+        return outcomes + [Outcome.RELEASED] * len(left)""",
+        """        except TransientFault as fault:
+            self.release(fault)
+        return outcomes + [Outcome.WRITTEN] * len(left)""",
+        "integration/test_parts integration/test_delivery",
+    ),
+    (
+        "a message counts as committed before it is",
+        "recent_keys",
+        "known = [one for one in wanted if one in self._entries or one in self._older]",
+        "known = list(wanted)",
+        "unit/pipeline/test_recent_keys",
+    ),
+    (
+        "the progress of a backfill is not in its transaction",
+        "backfill",
+        "note = progress.move_statement(line, after)",
+        'note = ""',
+        "acceptance/test_backfill",
+    ),
+    (
+        "lines left behind are forgotten",
+        "backfill",
+        "        await progress.leave(line, await self._processor.sink.connected())",
+        "        await self._processor.sink.connected()",
+        "acceptance/test_backfill",
+    ),
+    (
+        "a connection that does not come about is a message's fault",
+        "refusals",
+        """    if code in _CONNECTING and not fault.table:
+        return False
+""",
+        "",
+        "integration/test_isolation",
+    ),
+    (
+        "a fault of everybody is searched for in one message",
+        "refusals",
+        "    return refusal is not None\n",
+        "    return False\n",
+        "integration/test_isolation",
+    ),
+    (
+        "an isolated message comes back at once",
+        "isolation",
+        "return int(min(AWAY_MAX_S, AWAY_FIRST_S * 2**doublings))",
+        "return 0",
+        "integration/test_isolation unit/pipeline/test_isolation",
+    ),
+    (
+        "an object of any bucket is read",
+        "object_source",
+        "if any(one.bucket not in self._buckets for one in found.objects):",
+        "if False:",
+        "integration/test_s3_objects unit/mapping/test_s3_event",
+    ),
+    (
+        "a replay takes entries that were replayed",
+        "replay",
+        "selection = msgspec.structs.replace(selection, open_only=True)",
+        "selection = msgspec.structs.replace(selection, open_only=False)",
+        "integration/test_quarantine",
+    ),
+)
+
+SQS = _in(
+    "sqs",
+    (
+        "a delete that failed is not tried again",
+        "deleter",
+        "            if not failure.sender_fault\n",
+        "            if False\n",
+        "faults/test_queue_faults integration/test_consumer",
+    ),
+    (
+        "eleven messages in one delete request",
+        "deleter",
+        (
+            "if settled and len(settled[-1]) < BATCH_MAX:\n            start = BATCH_MAX - "
+            "len(settled[-1])"
+        ),
+        (
+            "if settled and len(settled[-1]) <= BATCH_MAX:\n            start = BATCH_MAX + 1 - "
+            "len(settled[-1])"
+        ),
+        "integration/test_consumer acceptance/test_main_job",
+    ),
+    (
+        "leases are extended when they are over",
+        "queue",
+        "for lease in self._leases.due(time.monotonic() + timeout_s * 2 / 3):",
+        "for lease in self._leases.due(time.monotonic()):",
+        "faults/test_leases",
+    ),
+    (
+        "a lease is not extended",
+        "queue",
+        "self.queue_url, handles, max(0, min(timeout_s, left_s))",
+        "self.queue_url, handles, 0",
+        "faults/test_leases",
+    ),
+    (
+        "messages that are released stay invisible",
+        "queue",
+        "await asyncio.gather(*map(make_visible, batches))",
+        "await asyncio.sleep(0)",
+        "faults/test_kills integration/test_signals",
+    ),
+    (
+        "the budget of bytes bounds nothing",
+        "queue",
+        "            and size <= self._settings.in_flight_bytes_max\n",
+        "",
+        "faults/test_leases integration/test_consumer integration/test_parts",
+    ),
+    (
+        "an answer without counts is an empty queue",
+        "queue",
+        "visible, in_flight, delayed = read_counts(answer, names)",
+        "visible, in_flight, delayed = [int(answer.get(name, 0)) for name in names]",
+        "integration/sqs/test_client integration/test_consumer faults/test_queue_faults",
+    ),
+    (
+        "a character beyond ASCII counts as one byte",
+        "leases",
+        "4 * len(m.body)",
+        "len(m.body)",
+        "unit/sqs/test_leases",
+    ),
+    (
+        "a message that comes again keeps its old handle",
+        "leases",
+        "                kept.receipt_handle = message.receipt_handle\n",
+        "",
+        "unit/sqs/test_leases",
+    ),
+    (
+        "a redelivery is counted twice in the budget",
+        "leases",
+        "                self.release([message])\n                old =",
+        "                old =",
+        "unit/sqs/test_leases",
+    ),
+    (
+        "leases are looked for in any order",
+        "leases",
+        "        self.by_expiry = {lease: None} | self.by_expiry",
+        "        self.by_expiry = self.by_expiry | {lease: None}",
+        "unit/sqs/test_leases faults/test_queue_faults",
+    ),
+    (
+        "a throttle is not retried",
+        "retries",
+        '    "aws_throttled",\n    "aws_timeout",',
+        '    "aws_timeout",',
+        "unit/sqs/test_retries integration/sqs/test_client",
+    ),
+    (
+        "one attempt too many",
+        "retries",
+        "if attempt >= self._settings.attempts_max:",
+        "if attempt > self._settings.attempts_max:",
+        "unit/sqs/test_retries",
+    ),
+    (
+        "an answer of AWS is quoted",
+        "errors",
+        'return text if _PLAIN.fullmatch(text) else "Unknown"',
+        "return text",
+        "unit/sqs/test_errors",
+    ),
+    (
+        "denied access is taken for a fault that passes",
+        "errors",
+        '    (_DENIED, "aws_access_denied",',
+        '    (frozenset(), "aws_access_denied",',
+        "unit/sqs/test_errors",
+    ),
+    (
+        "a signature is kept for the next second",
+        "signer",
+        """        if second != self._second:
+            self._states = self._begin_second(second)
+            self._second = second""",
+        """        if self._second < 0:
+            self._states = self._begin_second(second)
+            self._second = second""",
+        "unit/sqs/test_signer",
+    ),
+    (
+        "the session token is not signed",
+        "signer",
+        """        if signer.keys.token:
+            headers["x-amz-security-token"] = signer.keys.token
+""",
+        "",
+        "unit/sqs/test_signer",
+    ),
+    (
+        "a date of the year 10000 is read",
+        "odd_deliveries",
+        "if max([m.attributes.sent_timestamp for m in messages], default=0) <= latest_ms:",
+        "if True:",
+        "unit/sqs/test_odd_deliveries integration/test_odd_deliveries",
+    ),
+    (
+        "a message without a body is an empty one",
+        "odd_deliveries",
+        'odd.append("Body")',
+        "pass",
+        "unit/sqs/test_odd_deliveries integration/test_odd_deliveries",
+    ),
+)
+
+POSTGRES = _in(
+    "postgres",
+    (
+        "an unknown error is a row's fault",
+        "sqlstate",
+        (
+            "        return DatabaseFault(Verdict.BAD_ROW, state, place, line, table)\n    return "
+            "DatabaseFault(Verdict.TRANSIENT, state, place, table=table)"
+        ),
+        (
+            "        return DatabaseFault(Verdict.BAD_ROW, state, place, line, table)\n    return "
+            "DatabaseFault(Verdict.BAD_ROW, state, place, table=table)"
+        ),
+        "unit/test_sqlstates integration/test_delivery",
+    ),
+    (
+        "class 40, a deadlock, is a row's fault",
+        "sqlstate",
+        "        family in _ROW_CLASSES\n",
+        '        family in (*_ROW_CLASSES, "40")\n',
+        "unit/test_sqlstates faults/test_database_faults",
+    ),
+    (
+        "a missing partition is a row's fault",
+        "sqlstate",
+        (
+            'if state == "23514" and diag.table_name and not (diag.constraint_name or '
+            "diag.datatype_name):"
+        ),
+        "if False:",
+        "integration/test_isolation",
+    ),
+    (
+        "a duplicate in the ledger is a row's fault",
+        "sqlstate",
+        'if state == "23505" and (diag.table_name or "").startswith("delivery"):',
+        "if False:",
+        "integration/test_delivery",
+    ),
+    (
+        "the error's text is in the fault",
+        "sqlstate",
+        'f"PostgreSQL refused (SQLSTATE {fault.detail}{about})"',
+        'f"PostgreSQL refused (SQLSTATE {fault.detail}{about}): {error}"',
+        "unit/test_sqlstates acceptance/test_errors acceptance/test_canary",
+    ),
+    (
+        "the ledger's key takes the tail of any id",
+        "../mapping/ledger_key",
+        "tail = message_id[15:] if _UUID_4.match(message_id) else _hashed_tail(message_id)",
+        "tail = message_id[15:]",
+        "unit/mapping/test_ledger_key integration/test_identity",
+    ),
+    (
+        "two messages of one key are one",
+        "ledger",
+        "if held and not self._dedupe:",
+        "if False:",
+        "integration/test_identity",
+    ),
+    (
+        "ledger lines are entered out of order",
+        "ledger",
+        "            text = merged(text, sorted(lines))",
+        '            text = text + b"".join(lines)',
+        "properties/test_ledger_copy integration/test_delivery properties/test_ledger",
+    ),
+    (
+        "keys are claimed in any order",
+        "ledger",
+        "        entries.sort(key=_by_key)\n",
+        "",
+        "properties/test_ledger faults/test_database_faults integration/test_delivery",
+    ),
+    (
+        "a rejected message stays written in the ledger",
+        "slow_path",
+        "        await strategy.put_back(session, rejected.keys())",
+        "        pass",
+        "integration/test_delivery",
+    ),
+    (
+        "the vault seals what was rejected",
+        "slow_path",
+        "chosen = {row.message_id for row in written}",
+        "chosen = {row.message_id for row in taken}",
+        "integration/test_vault_sealing",
+    ),
+    (
+        "a row too many is counted as rejected",
+        "reject_search",
+        "                self._good = index + 1\n",
+        "                self._good = index\n",
+        "integration/test_reject_search",
+    ),
+    (
+        "good rows are rejected with a bad one",
+        "reject_search",
+        "len(found) == SAME_FAULT_MAX\n",
+        "len(found) >= 1\n",
+        "integration/test_reject_search integration/test_delivery",
+    ),
+    (
+        "rows that the table suppresses are lost",
+        "sink",
+        """            if not await self._targets.copy(self.session, encoded.targets):
+                await transaction.rollback()
+                return SUPPRESSED
+""",
+        """            await self._targets.copy(self.session, encoded.targets)
+""",
+        "integration/test_delivery integration/test_reject_search integration/test_write_path",
+    ),
+    (
+        "a deferred constraint fails in COMMIT",
+        "sink",
+        "                first=CONSTRAIN,\n",
+        "",
+        "integration/test_reject_search integration/test_delivery integration/test_targets",
+    ),
+    (
+        "quarantined messages are not in the quarantine",
+        "sink",
+        "            await copy_dead_letters(self.session, dead, self._plan.id)\n",
+        "",
+        "integration/test_bodies integration/test_delivery integration/test_dropped",
+    ),
+    (
+        "a session that hangs is used again",
+        "sink",
+        """            # The server's own timeouts did not come back to us: the connection is stuck.
+            await self.session.close()
+""",
+        "",
+        "faults/test_hung_database integration/test_stalls",
+    ),
+    (
+        "a batch is not entered in the tally",
+        "sink",
+        "await transaction.commit(*filter(None, (first, self.note)), entry)",
+        "await transaction.commit(*filter(None, (first, self.note)))",
+        "integration/test_verify integration/test_delivery",
+    ),
+    (
+        "rows are written under an old key version",
+        "batch_transaction",
+        "if (active or 0) != self._plan.key_version:",
+        "if False:",
+        "integration/test_key_rotation",
+    ),
+    (
+        "commits are not durable",
+        "connection",
+        "WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END",
+        "WHEN 'remote_apply' THEN 'remote_apply' ELSE 'off' END",
+        "integration/test_delivery",
+    ),
+    (
+        "a failed body is committed",
+        "connection",
+        """        except Exception:
+            await transaction.rollback()
+            raise""",
+        """        except Exception:
+            await transaction.commit()
+            raise""",
+        "integration/test_transactions",
+    ),
+    (
+        "a cancelled session is used again",
+        "connection",
+        """        except BaseException:
+            await self.close()
+            raise
+
+    @asynccontextmanager
+    async def _checked""",
+        """        except BaseException:
+            raise
+
+    @asynccontextmanager
+    async def _checked""",
+        "integration/test_transactions",
+    ),
+    (
+        "verify does not count the quarantine",
+        "verify",
+        '    compare("quarantine rows without their ledger entry", only_quarantine, 0)\n',
+        "",
+        "integration/test_verify",
+    ),
+    (
+        "verify believes any ledger key",
+        "verify",
+        """        compare("ledger entries whose key is not their message's", forged, 0)""",
+        "        del forged",
+        "integration/test_verify integration/test_identity",
+    ),
+    (
+        "upkeep drops nothing",
+        "partitions",
+        """    while await _count(session, "SELECT sqs2pg.drop_period(%s)", target) is not None:
+        done.dropped += 1
+""",
+        "",
+        "acceptance/test_partition integration/test_upkeep_bounds",
+    ),
+    (
+        "a body is opened before the act is on record",
+        "quarantine",
+        """    await audit.record(
+        session,
+        "unseal",""",
+        """    await session.execute("SELECT 1")
+    (lambda *a, **k: None)(
+        session,
+        "unseal",""",
+        "integration/test_quarantine",
+    ),
+    (
+        "a tab in a detail is not escaped",
+        "quarantine",
+        "{escaped(letter.detail)}",
+        "{letter.detail}",
+        "integration/test_quarantine integration/test_bodies integration/test_object_lines",
+    ),
+    (
+        "another root may take a version's place",
+        "key_registry",
+        "if ours is not None and ours != fingerprint:",
+        "if False:",
+        "integration/test_key_rotation integration/test_quarantine acceptance/test_keys",
+    ),
+)
+
+MAPPING = _in(
+    "mapping",
+    (
+        "a tab in a text is not escaped",
+        "copy_text",
+        r"""{"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}""",
+        r"""{"\\": r"\\", "\n": r"\n", "\r": r"\r"}""",
+        "unit/mapping/test_columns properties/test_transform properties/test_native_mappings",
+    ),
+    (
+        "a backslash in a text is not escaped",
+        "copy_text",
+        r'''{"\\": r"\\", "\n"''',
+        r'''{"\n"''',
+        "unit/mapping/test_columns properties/test_transform",
+    ),
+    (
+        "a part of 1000 in a version",
+        "convert",
+        "if minor > PART_MAX or patch > PART_MAX:",
+        "if minor > PART_MAX + 1 or patch > PART_MAX + 1:",
+        "unit/mapping/test_convert",
+    ),
+    (
+        "the day of a timestamp is its local one",
+        "convert",
+        "    utc = local.astimezone(UTC)\n",
+        "    utc = local.replace(tzinfo=UTC)\n",
+        "unit/mapping/test_convert",
+    ),
+    (
+        "2**31 is an integer",
+        "convert",
+        "if not -bound <= number < bound:",
+        "if not -bound <= number <= bound:",
+        "unit/mapping/test_convert",
+    ),
+    (
+        "jsonb with a NUL",
+        "convert",
+        "if _JSON_NUL.search(value):",
+        "if False:",
+        "unit/mapping/test_convert unit/mapping/test_conversions integration/test_column_types",
+    ),
+    (
+        "a body may decompress to any size",
+        "envelope/compression",
+        "            if size > bytes_max:\n",
+        "            if False:\n",
+        "unit/mapping/test_envelope integration/test_envelopes",
+    ),
+    (
+        "what follows the first gzip member is ignored",
+        "envelope/compression",
+        "        if at == len(packed):\n            return whole.getvalue()",
+        "        return whole.getvalue()",
+        "unit/mapping/test_envelope",
+    ),
+    (
+        "a batch has no bound of bytes",
+        "budget",
+        "return (0 < budget.bytes_max <= self._bytes) or (0 < budget.records_max <= self._records)",
+        "return 0 < budget.records_max <= self._records",
+        "unit/mapping/test_budget integration/test_parts",
+    ),
+    (
+        "an event's key depends on no pipeline",
+        "ledger_key",
+        'self.prefix = f"{pipeline}\\0".encode()',
+        'self.prefix = b""',
+        (
+            "unit/mapping/test_ledger_key integration/test_two_pipelines "
+            "properties/test_native_mappings"
+        ),
+    ),
+    (
+        "lines of one archive share their keys with another's",
+        "ledger_key",
+        'return hashlib.sha256(f"{pipeline}\\0{digest}".encode()).hexdigest()',
+        'return hashlib.sha256(f"{pipeline}".encode()).hexdigest()',
+        "unit/mapping/test_ledger_key acceptance/test_backfill integration/test_identity",
+    ),
+)
+
+MASK = _in(
+    "mask",
+    (
+        "an IPv4-mapped address has a token of its own",
+        "canonical",
+        "return address[12:] if address.startswith(_IPV4_MAPPED) else address",
+        "return address",
+        "unit/mask/test_canonical",
+    ),
+    (
+        "a text is masked as it is spelt",
+        "canonical",
+        'return unicodedata.normalize("NFC", value).encode()',
+        "return value.encode()",
+        "unit/mask/test_canonical",
+    ),
+    (
+        "the case of an address counts",
+        "canonical",
+        "        form = value.lower()\n",
+        "        form = value\n",
+        "unit/mask/test_canonical",
+    ),
+    (
+        "a phone number of 16 digits",
+        "canonical",
+        "if 1 <= len(digits) <= PHONE_DIGITS_MAX:",
+        "if 1 <= len(digits) <= PHONE_DIGITS_MAX + 1:",
+        "unit/mask/test_canonical",
+    ),
+    (
+        "a truncated address keeps its last octet",
+        "truncate_ip",
+        "IPV4_BYTES = 3\n",
+        "IPV4_BYTES = 4\n",
+        "unit/mask/test_operators",
+    ),
+    (
+        "partial shows a character too many",
+        "partial",
+        "return min(SHOWN_MAX, len(value) * 2 // 5)",
+        "return min(SHOWN_MAX, len(value) * 3 // 5)",
+        "unit/mask/test_operators",
+    ),
+    (
+        "a text of four bytes is an address's form",
+        "canonical",
+        "return form + _NO_TEXT if len(form) in (4, 16) else form",
+        "return form",
+        "unit/mask/test_ip_or_text",
+    ),
+)
+
+KEYS = _in(
+    "keys",
+    (
+        "the associated data are not bound to the value",
+        "aead",
+        "return FORMAT_PLAIN + nonce + self._cipher.encrypt(nonce, plaintext, FORMAT_PLAIN + aad)",
+        'return FORMAT_PLAIN + nonce + self._cipher.encrypt(nonce, plaintext, b"")',
+        "unit/keys/test_aead unit/vault/test_crypto",
+    ),
+    (
+        "two lists of fields give the same bytes",
+        "aead",
+        'return b"".join(len(field).to_bytes(4, "big") + field for field in fields)',
+        'return b"".join(fields)',
+        "unit/keys/test_aead",
+    ),
+    (
+        "a nonce is used twice",
+        "aead",
+        "        nonce = self._first + (last or os.urandom(12))",
+        "        nonce = self._first + (last or bytes(12))",
+        "unit/keys/test_aead unit/vault/test_crypto",
+    ),
+    (
+        "a key file that others can read is taken",
+        "key_file",
+        "if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):",
+        "if status.st_mode & stat.S_IRWXO:",
+        "unit/keys/test_provider_file",
+    ),
+    (
+        "two processes add to a key file at once",
+        "key_file",
+        "            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "            pass",
+        "unit/keys/test_provider_file integration/test_key_stores",
+    ),
+    (
+        "a key file is replaced before it was read back",
+        "key_file",
+        "            read_back(new)\n",
+        "",
+        "unit/keys/test_provider_file integration/test_key_stores",
+    ),
+    (
+        "a failed addition leaves a file",
+        "key_file",
+        """        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+        _sync_folder(target)""",
+        """        except BaseException:
+            raise
+        _sync_folder(target)""",
+        "unit/keys/test_provider_file",
+    ),
+    (
+        "a pattern is taken for a key",
+        "keyring",
+        "if len(set(root)) < _DISTINCT_BYTES_MIN:",
+        "if False:",
+        "unit/keys/test_keyring",
+    ),
+    (
+        "one key in two series",
+        "keyring",
+        "        if root in seen:\n",
+        "        if False:\n",
+        "unit/keys/test_keyring",
+    ),
+    (
+        "the lowest version is the active one",
+        "keyring",
+        "active = {s: max(self.versions(s)) for s in SERIES if self.versions(s)}",
+        "active = {s: min(self.versions(s)) for s in SERIES if self.versions(s)}",
+        "unit/keys/test_keyring",
+    ),
+)
+
+VAULT = _in(
+    "vault",
+    (
+        "an original is bound to no person",
+        "crypto",
+        (
+            'return _value_field(field) + len(name).to_bytes(4, "big") + name + _REFERENCE_LENGTH'
+            " + bare"
+        ),
+        'return _value_field(field) + len(name).to_bytes(4, "big") + name + _REFERENCE_LENGTH',
+        "unit/vault/test_crypto",
+    ),
+    (
+        "a data key is bound to no generation",
+        "crypto",
+        "return _DATA_KEY + bytes.fromhex(subject) + _generation(generation)",
+        "return _DATA_KEY + bytes.fromhex(subject) + _generation(0)",
+        "unit/vault/test_crypto",
+    ),
+    (
+        "a worker knows values of a person who was erased",
+        "seal",
+        """            self._stored.clear()
+            self._stored_before.clear()
+            self._data_keys.clear()
+""",
+        """            self._stored_before.clear()
+            self._data_keys.clear()
+""",
+        (
+            "integration/test_vault_rotation integration/test_vault_sealing acceptance/test_forget "
+            "acceptance/test_vault integration/test_vault_state_tables"
+        ),
+    ),
+    (
+        "what was not committed counts as stored",
+        "seal",
+        "        if marks.epoch != self._epoch:\n            return\n",
+        "",
+        (
+            "acceptance/test_vault integration/test_vault_sealing acceptance/test_forget "
+            "integration/test_vault_names"
+        ),
+    ),
+    (
+        "an erasure tells no worker",
+        "erase",
+        "            if keys or values:\n                await execute(_NEXT_EPOCH)\n",
+        "",
+        (
+            "acceptance/test_forget acceptance/test_vault integration/test_erasure_moves "
+            "integration/test_vault_roles"
+        ),
+    ),
+    (
+        "an erasure works beside moves of rows",
+        "erase",
+        "lock=_ALONE",
+        'lock=""',
+        "integration/test_erasure_moves integration/test_locks acceptance/test_forget",
+    ),
+    (
+        "an erasure leaves the sealed values",
+        "erase",
+        "            [(values,)] = await execute(_REMOVE_VALUES)\n",
+        "            values = 0\n",
+        "acceptance/test_forget",
+    ),
+    (
+        "an erasure leaves the quarantined bodies",
+        "erase",
+        "            [(bodies,)] = await execute(_REMOVE_BODIES)\n",
+        "            bodies = 0\n",
+        "acceptance/test_forget",
+    ),
+    (
+        "a damaged data key ends a rewrap",
+        "rewrap",
+        """            except SubjectKeyFault as fault:
+                done.faults.append(fault)
+                continue""",
+        """            except SubjectKeyFault:
+                raise""",
+        "integration/test_damaged_keys",
+    ),
+    (
+        "the reference key stays under the old root",
+        "rewrap",
+        "                await session.execute(_REFERENCE_UPDATE, [again, active])\n",
+        "                del again\n",
+        "integration/test_vault_rotation",
+    ),
+)
+
+STATUS = _in(
+    "status",
+    (
+        "a request from another site is answered",
+        "access",
+        "if origin is not None and urlsplit(origin).netloc.lower() != host.lower():",
+        "if False:",
+        "unit/status/test_access",
+    ),
+    (
+        "any Host is ours",
+        "access",
+        "            if host and not self._is_ours(host):\n",
+        "            if False:\n",
+        "unit/status/test_access",
+    ),
+    (
+        "the metrics are open off loopback",
+        "access",
+        "return not self._loopback and not self.token",
+        "return False",
+        "unit/status/test_access unit/status/test_server",
+    ),
+)
+
+TELEMETRY = _in(
+    "telemetry",
+    (
+        "any field may be in the log",
+        "log",
+        "return {key: value for key, value in event.items() if key in ALLOWED}",
+        "return event",
+        "unit/telemetry/test_log",
+    ),
+    (
+        "the text of a library's log line is in the log",
+        "log",
+        'log(level, "library log line, text withheld", logger=record.name)',
+        "log(level, record.getMessage(), logger=record.name)",
+        "unit/telemetry/test_log",
+    ),
+    (
+        "a process that writes is not alive",
+        "liveness",
+        "ok=(polls_go_on and (writes_go_on or not writing)) or now - self.settled <= MARGIN_S",
+        "ok=(polls_go_on and (writes_go_on or not writing))",
+        "unit/telemetry/test_liveness",
+    ),
+    (
+        "a paused process is not alive",
+        "liveness",
+        "poll_s <= self._poll_max_s or self.paused or writes_go_on",
+        "poll_s <= self._poll_max_s or writes_go_on",
+        "unit/telemetry/test_liveness",
+    ),
+)
+
+SETTINGS = _in(
+    "settings",
+    (
+        "an index names one element only",
+        "source_paths",
+        "return step if isinstance(step, str) else EACH",
+        "return step",
+        (
+            "unit/settings/test_source_paths unit/settings/test_expressions "
+            "unit/settings/test_mask_rules"
+        ),
+    ),
+    (
+        "[] where nothing is exploded",
+        "source_paths",
+        "if depth >= len(ends) or steps[: ends[depth]] != whole[: ends[depth]]:",
+        "if False:",
+        "unit/settings/test_source_paths unit/mapping/test_compile",
+    ),
+    (
+        "lower and upper together",
+        "conversion_rules",
+        "    if field.lower and field.upper:\n",
+        "    if False:\n",
+        "unit/mapping/test_conversions unit/settings/test_settings",
+    ),
+    (
+        "an attribute that SQS does not set",
+        "message_rules",
+        "    if name not in _SYSTEM_SOURCES:\n",
+        "    if False:\n",
+        "integration/test_message_attributes unit/settings/test_settings",
+    ),
+)
+
+CLI = _in(
+    "cli",
+    (
+        "a support bundle shows a secret",
+        "redaction",
+        "return value if fixed or name in _ALWAYS_SHOWN else SET",
+        "return value",
+        "acceptance/test_operate acceptance/test_canary acceptance/test_errors",
+    ),
+)
+
+SCHEMA = [
+    Breakage(what, f"{PACKAGE}/postgres/sql/migrations/0001_initial.sql", before, after, tests)
+    for what, before, after, tests in (
+        (
+            "a period goes a day too early",
+            "WHERE upper::date <= (now() AT TIME ZONE 'UTC')::date - how.retention_days",
+            "WHERE upper::date <= (now() AT TIME ZONE 'UTC')::date - how.retention_days + 1",
+            "acceptance/test_partition integration/test_upkeep_bounds",
+        ),
+        (
+            "a day of the ledger goes whatever the retention",
+            "IF (day < sqs2pg.ledger_keeps_from()) IS NOT TRUE THEN",
+            "IF day IS NULL THEN",
+            "integration/test_upkeep_bounds properties/test_ledger",
+        ),
+        (
+            "an erasure and a batch at once",
+            "LOCK TABLE pii.erasure_lock IN EXCLUSIVE MODE;",
+            "LOCK TABLE pii.erasure_lock IN ROW SHARE MODE;",
+            "integration/test_locks acceptance/test_forget integration/test_erasure_moves",
+        ),
+        (
+            "an act hides who did it",
+            "session_user::text, act, subject, reason, ticket];",
+            "''::text, act, subject, reason, ticket];",
+            "integration/test_audit",
+        ),
+        (
+            "a reveal returns more than was asked for",
+            "     LIMIT asked.most;\nEND\n$$;\n\n-- Ask for everything",
+            "     ;\nEND\n$$;\n\n-- Ask for everything",
+            "acceptance/test_vault integration/test_vault_roles",
+        ),
+    )
+]
+
+NATIVE = _in_c(
+    (
+        "the native ledger takes a backslash as it is",
+        "ledger",
+        " || at[i] == '\\\\')",
+        ")",
+        "properties/test_ledger_copy",
+    ),
+    (
+        "the native reader takes half of a surrogate pair",
+        "json",
+        "    if (*character > 0xdbff ||",
+        "    if (",
+        "properties/test_native_mappings properties/test_native",
+    ),
+    (
+        "the native reader takes an overlong sequence",
+        "text",
+        "low = first == 0xE0 ? 0xA0 : low;",
+        "low = low;",
+        "properties/test_native properties/test_native_mappings",
+    ),
+    (
+        "a native phone number of 16 digits",
+        "mask",
+        "PHONE_DIGITS_MAX = 15,",
+        "PHONE_DIGITS_MAX = 16,",
+        "properties/test_native_mappings properties/test_native unit/mapping/test_fast_path",
+    ),
+    (
+        "the native case of an address counts",
+        "mask",
+        "(uint8_t)(c >= 'A' && c <= 'Z' ? c + 32 : c)",
+        "(uint8_t)c",
+        "properties/test_native_mappings properties/test_native unit/mapping/test_fast_path",
+    ),
+)
+
+BREAKAGES = [
+    *PIPELINE,
+    *SQS,
+    *POSTGRES,
+    *MAPPING,
+    *MASK,
+    *KEYS,
+    *VAULT,
+    *STATUS,
+    *TELEMETRY,
+    *SETTINGS,
+    *CLI,
+    *SCHEMA,
+    *NATIVE,
+]
