@@ -17,8 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 
+from sqs2pg.mapping.encoder import CopyText
+from sqs2pg.postgres.tap import Tap
+from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.status.server import status_server
 from sqs2pg.telemetry.metrics import Metrics
 from tests.shell import Ended, Shell
@@ -63,6 +67,8 @@ class World:
     server_log: Callable[[], str]
     pages: list[bytes] = field(default_factory=list)
     """Answers of the status address."""
+    tapped: list[bytes] = field(default_factory=list)
+    """Rows that `/tap` and `sqs2pg tap` have shown."""
     exported: list[tuple[str, bytes]] = field(default_factory=list)
     """What the OTLP collector was sent: spans and metrics."""
     planted: list[str] = field(default_factory=list)
@@ -188,6 +194,14 @@ def _export_a_value(world: World, text: str) -> None:
     world.exported.append(("/v1/traces", text.encode()))
 
 
+def _show_it_as_a_row(world: World, text: str) -> None:
+    tap = Tap()
+    tap.read(0.0)
+    target = TargetTable("public.events", ("user_id",), "public.events")
+    tap.take([target], [CopyText(f"{text}\n".encode(), 1)])
+    world.tapped.append(msgspec.json.encode(tap.read(0.0)))
+
+
 def _leave_a_file(world: World, text: str) -> None:
     (world.shell.folder / "core").write_bytes(text.encode("utf-16-le"))
 
@@ -217,6 +231,13 @@ SURFACES = (
         "the target",
         lambda world: _every_table(world, ours=False),
         _a_token_of_a_row,
+        "public.events",
+        sees_rows=True,
+    ),
+    Surface(
+        "the tap",
+        lambda world: b"\n".join(world.tapped),
+        _show_it_as_a_row,
         "public.events",
         sees_rows=True,
     ),

@@ -371,6 +371,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "sealed_body_damaged": ("The sealed body does not open.", "Check the keys in use."),
         "sealed_body_format": ("The sealed body has an unknown format.", "Use a newer sqs2pg."),
         "send_refused": ("SQS refused messages.", "Check their size and characters."),
+        "status_no_tap": ("The pipeline shows no rows.", "Set `status.tap` and a token."),
         "status_refused": ("The address is not a status page.", _ARGUMENT),
         "status_token": ("The status address requires its token.", "Set `SQS2PG_STATUS__TOKEN`."),
         "status_unknown": ("The status page belongs to another version.", "Use the same version."),
@@ -522,6 +523,7 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "`attribute:` names what SQS sets, or `sqs:` what it does not.",
             _SETTING,
         ),
+        "tap_token": ("`status.tap` is on, and no token is set.", _SETTING),
         "target_changed": ("The pipeline's name belongs to another table.", "Set `name`; migrate."),
         "target_column": ("A column is missing or does not fit its field.", _DOCTOR),
         "target_digest": (

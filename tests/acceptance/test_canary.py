@@ -261,6 +261,8 @@ def world(
 [status]
 bind = "127.0.0.1:{port}"
 poll_s = 0.2
+tap = true
+token = "{STATUS_TOKEN}"
 [telemetry]
 traces = true
 metrics = true
@@ -290,25 +292,30 @@ def _address(world: World) -> str:
     )
 
 
+STATUS_TOKEN = "a-token-for-the-page"
+
+
 @contextmanager
 def visited(world: World) -> Iterator[None]:
     """Keep requesting every page of the status address while a command runs."""
-    address = _address(world)
+    address, headers = _address(world), {"Authorization": f"Bearer {STATUS_TOKEN}"}
     done = threading.Event()
 
     def visit() -> None:
         while not done.wait(0.05):
-            for page in ("", "metrics", "livez", "readyz", "state", "history", "events"):
+            for page in ("", "metrics", "livez", "readyz", "state", "history", "events", "tap"):
+                asked = urllib.request.Request(f"http://{address}/{page}", headers=headers)
                 try:
-                    with urllib.request.urlopen(f"http://{address}/{page}", timeout=5) as answer:
+                    with urllib.request.urlopen(asked, timeout=5) as answer:
                         # The stream does not end: its first events hold everything.
                         body = answer.read1(2**20) if page == "events" else answer.read()
                 except urllib.error.HTTPError as error:
                     body = error.read()
                 except OSError:
                     continue
-                if body not in world.pages[-12:]:
-                    world.pages.append(body)
+                seen = world.tapped if page == "tap" else world.pages
+                if body not in seen[-12:]:
+                    seen.append(body)
 
     visitor = threading.Thread(target=visit)
     visitor.start()
@@ -457,6 +464,12 @@ def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
                 time.sleep(0.5)
         world.shell("top", address)
         world.shell("top", "--json", address)
+        # Of rows that are written while somebody watches.
+        with visited(world):
+            send([json.dumps(flock.message("tapped", written=True, event="e10"))])
+            shown = world.shell("tap", address, "--count", "1").out
+        world.shell.transcript.remove(shown)
+        world.tapped.append(shown.encode())
         world.shell("support-bundle", address, "-o", "live.zip")
     finally:
         running.terminate()

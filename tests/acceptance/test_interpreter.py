@@ -15,6 +15,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 ELSEWHERE = {
     "bench": "test_bench.py",
     "demo": "test_operate.py",
+    "tap": "test_tap.py",
     "top": "test_operate.py",
 }
 """Commands that the test below leaves out -> the file with a test that starts them afresh."""

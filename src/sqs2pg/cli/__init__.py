@@ -42,6 +42,7 @@ COMMANDS = {
     "backfill": "Write archived JSON lines, from files or S3, and resume exactly.",
     "bench": "Measure throughput and CPU on this machine, in a few minutes.",
     "top": "Attach to a running pipeline by its status address.",
+    "tap": "Watch a sample of the masked rows that a running pipeline writes.",
     "support-bundle": "Collect what is safe to attach to a public issue.",
     "config": "Show the effective settings, or their JSON Schema.",
 }

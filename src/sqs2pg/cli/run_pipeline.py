@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqs2pg.cli import print_error
 from sqs2pg.cli.run_process import Drain, StatusOutput, run_process, settled
 from sqs2pg.pipeline.totals import Totals
+from sqs2pg.postgres.tap import Tap, TappedRow
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.runners.pipelines import Pipelines, Read
 from sqs2pg.settings import Settings
@@ -67,14 +68,23 @@ async def consume(
     a second after the grace period. Raises as `Pipelines` and `run_process`.
     """
     worker = address_file is not None
+    taps: dict[str, Tap] = {}
 
     def opened(pipeline: Pipeline) -> None:
+        if settings.status.tap:
+            tap = taps.setdefault(pipeline.about.pipeline, Tap())
+            for processor in pipeline.processors:
+                processor.sink.tap = tap
         if read:
             log.follow(pipeline.settings.log, verbose=verbose)
         if view or say:
             pipeline.batch_log.batch_lines = verbose
         if say:
             pipeline.batch_log.fault_lines = verbose
+
+    def tapped(name: str | None, since: float) -> list[TappedRow] | None:
+        tap = taps.get(name) if name is not None else next(iter(taps.values()), None)
+        return tap.read(since) if tap else None
 
     def refused(what: str, hint: str, code: str) -> None:
         print_error(what, hint, code=code)
@@ -96,6 +106,7 @@ async def consume(
                 address_file=address_file,
                 view=view,
                 started=started,
+                tapped=tapped if settings.status.tap else None,
             ),
             drain=settled(
                 drain,

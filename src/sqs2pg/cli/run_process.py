@@ -32,7 +32,7 @@ from sqs2pg.settings import StatusSettings
 from sqs2pg.status.access import Access
 from sqs2pg.status.fleet import published_address
 from sqs2pg.status.recorder import Recorder, recording
-from sqs2pg.status.server import status_server
+from sqs2pg.status.server import ReadTap, status_server
 from sqs2pg.status.snapshot import Snapshot
 
 _EXIT_S = 0.9
@@ -86,6 +86,8 @@ class StatusOutput(msgspec.Struct):
     view: bool = False
     started: Callable[[str], None] | None = None
     """Called with the address, "" where there is none."""
+    tapped: ReadTap | None = None
+    """Returns a sample of the rows that are written; None: they are not shown."""
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -103,6 +105,7 @@ class StatusOutput(msgspec.Struct):
                 take=served.snapshots,
                 recorder=recorder,
                 several=served.several,
+                tapped=self.tapped,
             ) as address,
             published_address(self.address_file, address),
         ):

@@ -234,7 +234,12 @@ async def run_workers(
         )
         totals = await run_process(
             workers,
-            status=StatusOutput(fleet, settings.status, view=view),
+            status=StatusOutput(
+                fleet,
+                settings.status,
+                view=view,
+                tapped=fleet.tapped if settings.status.tap else None,
+            ),
             abort=workers.kill,
             reload=workers.request_reload,
             exit_within_s=settings.shutdown_grace_s + _WORKERS_END_S,

@@ -94,6 +94,23 @@ class StatusClient:
         except (FatalFault, msgspec.DecodeError):
             return []
 
+    def rows(self, since: float) -> bytes:
+        """Return the rows that are shown after `since`, seconds since the epoch, as JSON.
+
+        Raises FatalFault, `status_no_tap` where the pipeline shows none.
+        """
+        try:
+            return self.read(f"{self._base}/tap?since={since!r}")
+        except FatalFault as fault:
+            if fault.code != "status_refused":
+                raise
+        raise FatalFault(
+            f"{self.address} shows no rows",
+            code="status_no_tap",
+            hint="set tap = true under [status] and restart the pipeline; of several, name one "
+            "with --pipeline",
+        )
+
     def _refused(self, code: int) -> FatalFault:
         if code == 401:
             return FatalFault(

@@ -27,7 +27,7 @@ import msgspec
 import psycopg
 
 from sqs2pg.errors import PermanentFault, TransientFault
-from sqs2pg.mapping.encoder import Encoded
+from sqs2pg.mapping.encoder import Encoded, copy_texts
 from sqs2pg.message import DeadLetter, Outcome, Row, RowChanges
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import NoSession, Session, Transaction
@@ -47,6 +47,7 @@ from sqs2pg.postgres.sqlstate import (
     transient,
 )
 from sqs2pg.postgres.tally import enter_batch
+from sqs2pg.postgres.tap import Tap
 from sqs2pg.postgres.target_copy import TargetChanges, TargetCopy, TargetTable
 from sqs2pg.settings import write_limit_s
 
@@ -128,6 +129,8 @@ class Sink:
         """A statement that the caller adds to the batch's transactions: a backfill's progress."""
         self.commit_s = 0.0
         """How long the last batch's COMMIT took, its tally row included."""
+        self.tap: Tap | None = None
+        """Where rows that are written can be watched; None: nowhere."""
         self._probe_s: int | None = None
         self._connect = connect
         self._streak = streak or Streak()
@@ -215,10 +218,20 @@ class Sink:
                 await self._attach_days(batch)
             done = await self._try(path(batch, fault))
             if isinstance(done, BatchResult):
+                if self.tap is not None and self.tap.watched:
+                    self._show(self.tap, batch.encoded, done)
                 return done
             fault = done
         assert fault is not None
         raise await self._give_up(fault)
+
+    def _show(self, tap: Tap, encoded: Encoded, done: BatchResult) -> None:
+        """Show rows that were committed."""
+        texts, changed = encoded.targets, done.changed
+        if changed is not None:
+            written = [row for row in encoded.rows if changed[row.key] is Outcome.WRITTEN]
+            texts = copy_texts(written, len(self._plan.targets))
+        tap.take(self._plan.targets, texts)
 
     async def _try(self, path: Awaitable[_Done]) -> _Done | DatabaseFault:
         """Follow one path to its end; return its fault where another path may do better."""

@@ -254,6 +254,13 @@ class StatusSettings(Section, frozen=True):
         str,
         Meta(description="host names that requests may use besides localhost; comma-separated"),
     ] = ""
+    tap: Annotated[
+        bool,
+        Meta(
+            description="show a sample of the masked rows, as they are written, on the page and to "
+            "`sqs2pg tap`; needs a token"
+        ),
+    ] = False
     poll_s: Annotated[
         float,
         Meta(

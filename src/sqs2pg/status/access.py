@@ -47,7 +47,14 @@ class Access:
     def from_settings(cls, settings: StatusSettings) -> Access:
         """Return the rules of `[status]`. Raises SettingsError if the token cannot be read."""
         host = settings.address.rpartition(":")[0].strip("[]")
-        return cls(read_token(settings), loopback=is_loopback(host), hosts=settings.hosts)
+        token = read_token(settings)
+        if settings.tap and not token:
+            raise SettingsError(
+                "status.tap is on, and no token is set",
+                code="tap_token",
+                hint="set status.token_file, or SQS2PG_STATUS__TOKEN: its holders see the rows",
+            )
+        return cls(token, loopback=is_loopback(host), hosts=settings.hosts)
 
     @property
     def closed(self) -> bool:

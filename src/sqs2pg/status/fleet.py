@@ -15,14 +15,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from sqs2pg.postgres.tap import TappedRow, TappedRows
 from sqs2pg.status.counter_history import CounterHistory
 from sqs2pg.status.snapshot import About, Snapshot, add_counts, join_gauge, merge
 
@@ -143,6 +146,16 @@ class WorkerGroup(Collector):
                 for name in names
             }
             return self._last
+
+    def tapped(self, name: str | None, since: float) -> list[TappedRow] | None:
+        """Return a pipeline's rows that its workers have shown after `since`, the oldest first."""
+        base = "" if name is None else f"/pipelines/{quote(name, safe='')}"
+        answers = self._ask(f"{base}/tap?since={since!r}").values()
+        shown = [text for text in answers if text and text.startswith('{"rows"')]
+        if not shown and name is not None:
+            return None
+        found = [row for text in shown for row in msgspec.json.decode(text, type=TappedRows).rows]
+        return sorted(found, key=attrgetter("at"))
 
     def _snapshot(self, name: str, parts: dict[str, Snapshot | None]) -> Snapshot:
         """Return one snapshot of a pipeline from its workers' ones, by place."""

@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.postgres.tap import TappedRow, TappedRows
 from sqs2pg.settings import DEFAULT_BIND
 from sqs2pg.status.access import Access
 from sqs2pg.status.recorder import Moment, Recorder, TakeSnapshots, Track
@@ -47,6 +48,9 @@ _LENGTH = re.compile("[0-9]{1,9}")
 
 Health = Callable[[], tuple[bool, bytes]]
 """Returns whether all is well, and the report as JSON."""
+ReadTap = Callable[[str | None, float], list[TappedRow] | None]
+"""Returns the rows of a pipeline (None: the only one) that were written after a time, seconds since
+the epoch; None where there is no such pipeline."""
 
 # Scripts, styles and data from this server only, nothing inline, not in a frame.
 CONTENT_POLICY = (
@@ -86,6 +90,7 @@ class Site(msgspec.Struct):
     take: TakeSnapshots | None = None
     recorder: Recorder | None = None
     several: bool = False
+    tapped: ReadTap | None = None
 
 
 @contextmanager
@@ -99,17 +104,21 @@ def status_server(
     take: TakeSnapshots | None = None,
     recorder: Recorder | None = None,
     several: bool = False,
+    tapped: ReadTap | None = None,
 ) -> Iterator[str]:
     """Serve while the block runs; yield the address, `http://host:port`, or "" if `bind` is empty.
 
     None is `DEFAULT_BIND`, or a free port where that one is taken, probably by another pipeline on
-    this machine. The page is served if there is a recorder. Raises SettingsError if `bind` cannot
-    be bound.
+    this machine. The page is served if there is a recorder. `tapped` is served only to holders of
+    the token. Raises SettingsError if `bind` cannot be bound.
     """
     if bind == "":
         yield ""
         return
-    site = Site(registry, health, ready or health, access or Access(), take, recorder, several)
+    access = access or Access()
+    site = Site(registry, health, ready or health, access, take, recorder, several)
+    if access.token:
+        site.tapped = tapped
     server = _listen(bind, site)
     thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
     thread.start()
@@ -330,6 +339,12 @@ class _Handler(BaseHTTPRequestHandler):
         name, rest = _pipeline_of(path)
         if name is None and site.several:
             return False
+        if rest == "tap" and site.tapped:
+            rows = site.tapped(name, self._since())
+            if rows is None:
+                return False
+            self._answer(200, _JSON, encode(TappedRows(rows)))
+            return True
         if recorder is None:
             if rest != "state" or name is not None or site.take is None:
                 return False
@@ -351,6 +366,14 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 return False
         return True
+
+    def _since(self) -> float:
+        """Return the time that a request for rows names, seconds since the epoch; else 0."""
+        [text] = parse_qs(self.path.partition("?")[2]).get("since", ["0"])[:1]
+        try:
+            return float(text)
+        except ValueError:
+            return 0.0
 
     def _stream_to_client(self, stream: Callable[[], None]) -> None:
         with _place(self.server.streams) as room:
@@ -404,7 +427,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin(200, "text/event-stream", {})
         self.wfile.write(b"retry: 1000\n\n")
         moment: Moment | None = track.moment
-        hello = {"history": track.history(), "now": moment, "every_s": track.every_s}
+        hello = {
+            "history": track.history(),
+            "now": moment,
+            "every_s": track.every_s,
+            "tap": self.server.site.tapped is not None,
+        }
         self._event("hello", hello)
         while not track.closed:
             fresh = track.wait(moment, _REQUEST_S)

@@ -214,6 +214,37 @@
     }), "no heartbeat yet");
   };
 
+  // Rows as they are written: asked for only while somebody looks.
+  let tapped = [], tapSince = 0, tapOpen = false;
+  const drawTap = () => rows(id("tap"), 3, tapped.map((t) => {
+    const line = Object.entries(t.row).map(([name, text]) => `${name}=${text == null ? "NULL" : text}`).join("  ");
+    return row(new Date(t.at * 1000).toLocaleTimeString(), make("code", t.table), make("code", line));
+  }), "no row yet");
+  const readTap = async () => {
+    if (!tapOpen) return;
+    if (!document.hidden) {
+      try {
+        const answer = await fetch(`${base}/tap?since=${tapSince}`);
+        if (answer.ok) {
+          const fresh = (await answer.json()).rows;
+          if (fresh.length) {
+            tapSince = Math.max(tapSince, ...fresh.map((t) => t.at));
+            tapped = [...fresh.reverse(), ...tapped].slice(0, 30);
+            drawTap();
+          }
+        }
+      } catch { /* the pill says that there is no answer */ }
+    }
+    setTimeout(readTap, 1000);
+  };
+  id("tap-toggle").addEventListener("click", () => {
+    tapOpen = !tapOpen;
+    id("tap-toggle").setAttribute("aria-pressed", String(tapOpen));
+    put("tap-toggle", tapOpen ? "Hide rows" : "Show rows");
+    id("tap-rows").hidden = !tapOpen;
+    if (tapOpen) { drawTap(); readTap(); }
+  });
+
   const draw = () => {
     put("pipeline", snapshot.pipeline || "sqs2pg");
     put("route-queue", snapshot.queue); put("route-table", snapshot.table);
@@ -228,8 +259,9 @@
   const listen = () => {
     const events = new EventSource(`${base}/events`);
     events.addEventListener("hello", (event) => {
-      const { history, now, every_s } = JSON.parse(event.data);
+      const { history, now, every_s, tap } = JSON.parse(event.data);
       every = every_s;
+      id("tap-card").hidden = !tap;
       opened = true; heard = Date.now(); snapshot = now.snapshot;
       take(history.length ? history : [now.point]);
       stages.past = []; faultsSeen = [];
