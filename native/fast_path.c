@@ -5,6 +5,7 @@
 #include "compile.h"
 #include "field.h"
 #include "key.h"
+#include "lines.h"
 #include "plan.h"
 
 struct fast_path {
@@ -823,29 +824,47 @@ static PyObject *fast_path_pack(PyObject *self, PyObject *args)
     return packed;
 }
 
-/* The bytes and times of lines, NULL with an exception. `times`: as many numbers; None: all have
- * `day_ms`. They live as long as `bodies`, a tuple. */
-static struct line *read_lines(PyObject *bodies, PyObject *times, long long day_ms)
+/* Set the times of lines; 0 with an exception. `times`: as many numbers; None: all have `day_ms`. */
+static int set_times(struct line *lines, Py_ssize_t count, PyObject *times, long long day_ms)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(bodies);
-    struct line *lines = PyMem_Calloc((size_t)count + 1, sizeof *lines);
+    if (times != Py_None && PyTuple_GET_SIZE(times) != count) {
+        PyErr_SetString(PyExc_ValueError, "a time for each line is wanted");
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < count && !PyErr_Occurred(); i++)
+        lines[i].sent_ms = times == Py_None ? day_ms : PyLong_AsLongLong(PyTuple_GET_ITEM(times, i));
+    return !PyErr_Occurred();
+}
+
+/* The lines of a text; they live as long as it. NULL with an exception. */
+static struct line *lines_in_text(PyObject *text, Py_ssize_t *count)
+{
+    const char *at = PyBytes_AS_STRING(text), *end = at + PyBytes_GET_SIZE(text);
+    *count = (Py_ssize_t)count_lines_of(at, (size_t)(end - at));
+    struct line *lines = PyMem_Calloc((size_t)*count + 1, sizeof *lines), *line = lines;
     if (lines == NULL)
         PyErr_NoMemory();
-    else if (times != Py_None && PyTuple_GET_SIZE(times) != count)
-        PyErr_SetString(PyExc_ValueError, "a time for each line is wanted");
-    for (Py_ssize_t i = 0; lines != NULL && !PyErr_Occurred() && i < count; i++) {
+    for (; lines != NULL && at < end; line++)
+        at = next_line(at, end, &line->at, &line->len);
+    return lines;
+}
+
+/* The lines of a tuple; they live as long as it. NULL with an exception. */
+static struct line *lines_in_tuple(PyObject *bodies, Py_ssize_t *count)
+{
+    *count = PyTuple_GET_SIZE(bodies);
+    struct line *lines = PyMem_Calloc((size_t)*count + 1, sizeof *lines);
+    if (lines == NULL)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; lines != NULL && i < *count; i++) {
         PyObject *body = PyTuple_GET_ITEM(bodies, i);
         if (!PyBytes_CheckExact(body)) {
             PyErr_SetString(PyExc_TypeError, "lines are bytes");
-            break;
+            PyMem_Free(lines);
+            return NULL;
         }
         lines[i].at = PyBytes_AS_STRING(body);
         lines[i].len = (size_t)PyBytes_GET_SIZE(body);
-        lines[i].sent_ms = times == Py_None ? day_ms : PyLong_AsLongLong(PyTuple_GET_ITEM(times, i));
-    }
-    if (lines != NULL && PyErr_Occurred()) {
-        PyMem_Free(lines);
-        lines = NULL;
     }
     return lines;
 }
@@ -859,12 +878,17 @@ static PyObject *fast_path_pack_lines(PyObject *self, PyObject *args)
     struct bounds bounds = {0, 0, 0};
     struct batch batch = {.keying = KEY_OF_LINE};
     struct value said[NAMES_MAX];
-    if (!PyArg_ParseTuple(args, "O!OLy#Iy#y#|nnnO", &PyTuple_Type, &batch.sequence, &times, &day_ms,
+    if (!PyArg_ParseTuple(args, "OOLy#Iy#y#|nnnO", &batch.sequence, &times, &day_ms,
                           &batch.prefix, &prefix_len, &batch.first, &tail, &tail_len, &batch.skip,
                           &skip_len, &bounds.bytes, &bounds.records, &bounds.text, &all))
         return NULL;
     if (prefix_len != LINE_PREFIX_CHARS || (times != Py_None && !PyTuple_CheckExact(times))) {
         PyErr_SetString(PyExc_ValueError, "a line's prefix has 28 characters; times are a tuple");
+        return NULL;
+    }
+    int is_text = PyBytes_CheckExact(batch.sequence);
+    if (!is_text && !PyTuple_CheckExact(batch.sequence)) {
+        PyErr_SetString(PyExc_TypeError, "lines are one text or a tuple");
         return NULL;
     }
     PyObject *names = PyTuple_GET_ITEM(((struct fast_path *)self)->given, ATTRIBUTES_ARG);
@@ -874,13 +898,12 @@ static PyObject *fast_path_pack_lines(PyObject *self, PyObject *args)
     if (!read)
         Py_RETURN_NONE;
     batch.said = said;
-    batch.count = PyTuple_GET_SIZE(batch.sequence);
-    struct line *lines = read_lines(batch.sequence, times, day_ms);
-    if (lines != NULL) {
+    struct line *lines = (is_text ? lines_in_text : lines_in_tuple)(batch.sequence, &batch.count);
+    if (lines != NULL && set_times(lines, batch.count, times, day_ms)) {
         batch.lines = lines;
         packed = pack_given(self, &batch, skip_len, &bounds, tail, (size_t)tail_len);
-        PyMem_Free(lines);
     }
+    PyMem_Free(lines);
     return packed;
 }
 

@@ -47,3 +47,20 @@ size_t count_usual_lines(const char *at, size_t len)
     }
     return lines;
 }
+
+const char *next_line(const char *at, const char *end, const char **line, size_t *len)
+{
+    const char *feed = memchr(at, '\n', (size_t)(end - at));
+    *line = at;
+    *len = (size_t)((feed != NULL ? feed : end) - at);
+    return feed != NULL ? feed + 1 : end;
+}
+
+size_t count_lines_of(const char *at, size_t len)
+{
+    const char *end = at + len, *line;
+    size_t lines = 0, size;
+    for (; at < end; lines++)
+        at = next_line(at, end, &line, &size);
+    return lines;
+}

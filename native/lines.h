@@ -8,4 +8,10 @@
  * batch of a subscription; 0 where some line is of another form, or there is none. */
 size_t count_usual_lines(const char *at, size_t len);
 
+/* How many lines of any form the text has; the last one may lack its feed. */
+size_t count_lines_of(const char *at, size_t len);
+
+/* Find the line at `at`, without its feed; return where the next one begins, at most `end`. */
+const char *next_line(const char *at, const char *end, const char **line, size_t *len);
+
 #endif

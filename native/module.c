@@ -2,6 +2,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdint.h>
+
 #include "aead.h"
 #include "convert.h"
 #include "fast_path.h"
@@ -45,30 +47,51 @@ static size_t format_as_python(const char *number, size_t len, char *to, size_t 
     return wrote;
 }
 
-/* The usual lines of a text, without their line feeds; None where some are of another form. */
-static PyObject *split_usual_lines(PyObject *module, PyObject *text)
+static int is_bytes(PyObject *text)
+{
+    if (!PyBytes_CheckExact(text))
+        PyErr_SetString(PyExc_TypeError, "the text is bytes");
+    return PyBytes_CheckExact(text);
+}
+
+/* How many usual lines a text has; 0 where some are of another form. */
+static PyObject *count_lines(PyObject *module, PyObject *text)
 {
     (void)module;
-    if (!PyBytes_CheckExact(text)) {
-        PyErr_SetString(PyExc_TypeError, "the text is bytes");
+    if (!is_bytes(text))
+        return NULL;
+    return PyLong_FromSize_t(
+        count_usual_lines(PyBytes_AS_STRING(text), (size_t)PyBytes_GET_SIZE(text)));
+}
+
+/* Where each line of a text begins, and last where one after it would, as uint32. */
+static PyObject *line_starts(PyObject *module, PyObject *text)
+{
+    (void)module;
+    if (!is_bytes(text))
+        return NULL;
+    const char *begin = PyBytes_AS_STRING(text), *end = begin + PyBytes_GET_SIZE(text), *line;
+    if ((uint64_t)(end - begin) >= UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the text is too long");
         return NULL;
     }
-    const char *at = PyBytes_AS_STRING(text), *end = at + PyBytes_GET_SIZE(text);
-    size_t count = count_usual_lines(at, (size_t)(end - at));
-    if (count == 0)
-        Py_RETURN_NONE;
-    PyObject *lines = PyTuple_New((Py_ssize_t)count);
-    for (size_t i = 0; lines != NULL && i < count; i++) {
-        const char *feed = memchr(at, '\n', (size_t)(end - at));
-        const char *stop = feed != NULL ? feed : end;
-        PyObject *line = PyBytes_FromStringAndSize(at, stop - at);
-        if (line == NULL)
-            Py_CLEAR(lines);
-        else
-            PyTuple_SET_ITEM(lines, (Py_ssize_t)i, line);
-        at = stop + 1;
+    size_t count = count_lines_of(begin, (size_t)(end - begin)), size;
+    PyObject *starts = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((count + 1) * sizeof(uint32_t)));
+    if (starts == NULL)
+        return NULL;
+    char *to = PyBytes_AS_STRING(starts);
+    for (const char *at = begin;; to += sizeof(uint32_t)) {
+        uint32_t start = (uint32_t)(at - begin);
+        memcpy(to, &start, sizeof start);
+        if (at >= end)
+            break;
+        at = next_line(at, end, &line, &size);
     }
-    return lines;
+    if (count > 0 && end[-1] != '\n') {
+        uint32_t after = (uint32_t)(end - begin) + 1;
+        memcpy(to, &after, sizeof after);
+    }
+    return starts;
 }
 
 enum { LEDGER_ENDS_MAX = 4, LEDGER_COLUMNS_MAX = 16 };
@@ -125,8 +148,10 @@ static PyMethodDef module_methods[] = {
      "original_values(originals, places, columns) -> the texts of records"},
     {"seal_new_people", seal_new_people, METH_VARARGS,
      "seal_new_people(keys, entries, drawn, wrapping, contexts, names) -> what is to be stored"},
-    {"split_usual_lines", split_usual_lines, METH_O,
-     "split_usual_lines(text) -> its lines, or None where some are of another form"},
+    {"count_usual_lines", count_lines, METH_O,
+     "count_usual_lines(text) -> how many lines it has, 0 where some are of another form"},
+    {"line_starts", line_starts, METH_O,
+     "line_starts(text) -> where its lines begin, and where one after them would, as uint32"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -138,7 +163,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 23) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 24) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

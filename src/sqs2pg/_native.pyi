@@ -9,10 +9,16 @@ SEALS: bool
 SHA256: str
 """The compression in use: `sha-ni` or `c`."""
 
-def split_usual_lines(text: bytes, /) -> tuple[bytes, ...] | None:
-    """Return lines without their feeds; None where some are of another form than an object each.
+def count_usual_lines(text: bytes, /) -> int:
+    """Return how many lines a text has; 0 where some are of another form than an object each.
 
     `pipeline/archive_lines.py` says what is usual.
+    """
+
+def line_starts(text: bytes, /) -> bytes:
+    """Return where each line of a text begins, and where one after them would, as uint32.
+
+    Raises ValueError for a text of 4 GiB.
     """
 
 def binary_ledger(
@@ -131,7 +137,7 @@ class FastPath:
 
     def pack_lines(
         self,
-        bodies: tuple[bytes, ...],
+        bodies: bytes | tuple[bytes, ...],
         times: tuple[int, ...] | None,
         day_ms: int,
         prefix: bytes,

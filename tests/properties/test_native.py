@@ -341,8 +341,11 @@ def test_lines_of_an_archive_are_packed_without_messages() -> None:
     assert (found.count, found.faults[0].fault.code) == (36, "csv_fields")
     pack_lines = both().fast.pack_lines
     assert pack_lines is not None
-    packed = pack_lines(units.bodies, None, SENT_MS, units.prefix.encode(), 16, b"1\n", b"")
+    rest = (None, SENT_MS, units.prefix.encode(), 16, b"1\n", b"")
+    packed = pack_lines(units.content, *rest)
     assert packed is not None
+    assert packed == pack_lines(b"\n".join(bodies), *rest)
+    assert packed == pack_lines(b"\n".join(bodies) + b"\n", *rest)
     assert Packed(*packed).left == (3, 7, 9)
     prefix = units.prefix.encode()
     for wrong in (

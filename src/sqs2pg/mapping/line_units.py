@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from sqs2pg.mapping.ledger_key import line_id, line_prefix
+from sqs2pg.mapping.text_lines import TextLines
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
 
 _NUMBER_DIGITS = 8  # of a line's number, at the end of its id
@@ -36,7 +37,7 @@ class LineUnits(Sequence[Message]):
         """
         self._mark = mark
         self.attributes = dict(attributes) if attributes else None
-        self.bodies = tuple(bodies)
+        self.bodies = bodies if isinstance(bodies, TextLines) else tuple(bodies)
         self.day_ms = day_ms
         self.times = _times(times, day_ms)
         """None: all have `day_ms`."""
@@ -45,6 +46,17 @@ class LineUnits(Sequence[Message]):
         if bodies:
             line_id(mark, first + len(bodies) - 1)  # raises where the numbers end
         self._day = SystemAttributes(day_ms)
+
+    @property
+    def content(self) -> bytes | tuple[bytes, ...]:
+        """All lines as the native executor takes them: one text, or each by itself."""
+        return self.bodies.text if isinstance(self.bodies, TextLines) else self.bodies
+
+    @property
+    def size(self) -> int:
+        """Bytes of all lines, or of the text that has them."""
+        content = self.content
+        return len(content) if isinstance(content, bytes) else sum(map(len, content))
 
     def id_of(self, index: int) -> str:
         """Return the MessageId of a line."""

@@ -65,7 +65,7 @@ class PackLines(Protocol):
 
     def __call__(
         self,
-        bodies: tuple[bytes, ...],
+        bodies: bytes | tuple[bytes, ...],
         times: tuple[int, ...] | None,
         day_ms: int,
         prefix: bytes,
@@ -78,8 +78,8 @@ class PackLines(Protocol):
         attributes: Mapping[str, MessageAttribute] | None = None,
         /,
     ) -> tuple[Any, ...] | None:
-        """Return a `Packed` batch; None where Python must do all of it. `attributes`: as those of
-        a message, of each line.
+        """Return a `Packed` batch; None where Python must do all of it. `bodies`: one text of all
+        lines, or each by itself. `attributes`: as those of a message, of each line.
         """
 
 
@@ -174,7 +174,7 @@ class NativeEncoder:
         of_lines = self._keying == KEYINGS["lines"]
         if of_lines and pack_lines is not None and isinstance(units, LineUnits):
             about = (units.times, units.day_ms, units.prefix.encode(), units.first)
-            given = (units.bodies, *about, end, marks, *self._budget, units.attributes)
+            given = (units.content, *about, end, marks, *self._budget, units.attributes)
             packed = pack_lines(*given)
         else:
             in_order = self._python.in_order

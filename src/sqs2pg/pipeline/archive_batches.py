@@ -8,13 +8,14 @@ reaches it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.encoder import NONE_UNREAD
 from sqs2pg.mapping.line_units import LineUnits
+from sqs2pg.mapping.text_lines import TextLines
 from sqs2pg.message import MessageAttribute
 from sqs2pg.pipeline.archive_lines import LineChunk
 
@@ -113,7 +114,7 @@ def _room(chunk: LineChunk, begin: int, lines: int, size: int, bytes_max: int) -
 def _joined(parts: list[LineChunk]) -> LineChunk:
     if len(parts) == 1:
         return parts[0]
-    bodies = list(chain.from_iterable(part.bodies for part in parts))
+    bodies = _bodies(parts)
     times: list[int | None] | None = None
     if any(part.times is not None for part in parts):
         times = []
@@ -125,6 +126,13 @@ def _joined(parts: list[LineChunk]) -> LineChunk:
         faults |= {at + index: fault for index, fault in part.faults.items()}
         at += len(part.bodies)
     return LineChunk(bodies, times, faults)
+
+
+def _bodies(parts: list[LineChunk]) -> Sequence[bytes]:
+    texts = [part.bodies for part in parts if isinstance(part.bodies, TextLines)]
+    if len(texts) == len(parts):
+        return TextLines.joined(texts)
+    return list(chain.from_iterable(part.bodies for part in parts))
 
 
 async def made_ahead(make: Callable[[], _Made | None]) -> AsyncGenerator[_Made]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from sqs2pg.errors import PermanentFault, Sqs2pgError
+from sqs2pg.mapping.text_lines import TextLines
 from sqs2pg.native import extension
 
 AHEAD_S = 7 * 86_400.0
@@ -86,7 +87,13 @@ def split_lines(
     events of a subscription's batch are records, else the batch is one.
     """
     native = extension()
-    usual_lines = native.split_usual_lines if native else split_usual_lines
+
+    def usual_lines(raw: bytes) -> Sequence[bytes] | None:
+        if native is None:
+            return split_usual_lines(raw)
+        count = native.count_usual_lines(raw)
+        return TextLines(raw, count, native.line_starts) if count else None
+
     for raw in _without_mark(_whole_lines(pieces, name)):
         if bodies := usual_lines(raw):
             yield LineChunk(bodies, size=len(raw))
@@ -166,7 +173,7 @@ def _whole_lines(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
         if size + first > LINE_BYTES_MAX:
             raise too_long(name)
         if end:
-            yield b"".join([*rest, piece[:end]])
+            yield b"".join([*rest, memoryview(piece)[:end]])
             rest, size = [], 0
         if end < len(piece):
             rest.append(piece[end:])

@@ -237,7 +237,7 @@ class _Room:
 
     def takes(self, batch: LineBatch) -> bool:
         """Take a batch if there is room; there is for the first one. Else nothing more fits."""
-        lines, size = len(batch.units), sum(map(len, batch.units.bodies))
+        lines, size = len(batch.units), batch.units.size
         if not self._empty and (lines > self._lines or size > self._bytes):
             self._lines = 0
             return False

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from sqs2pg.errors import Sqs2pgError
+from sqs2pg.mapping.text_lines import TextLines
 from sqs2pg.pipeline import archive_documents
 from sqs2pg.pipeline.archive_check import ArchiveRefused
 from sqs2pg.pipeline.archive_csv import split_csv
@@ -342,12 +343,11 @@ def test_standard_input_is_known_by_its_content(
 )
 def test_native_code_and_python_find_the_same_lines(parts: list[bytes]) -> None:
     raw = b"".join(parts)
-    native = extension().split_usual_lines(raw)
-    python = split_usual_lines(raw)
-    if native is None or python is None:
-        assert (native is None) == (python is None)
-    else:
-        assert list(native) == list(python) == raw.removesuffix(b"\n").split(b"\n")
+    count = extension().count_usual_lines(raw)
+    python = split_usual_lines(raw) or ()
+    assert count == len(python)
+    native = TextLines(raw, count, extension().line_starts)
+    assert list(native) == [native[at] for at in range(count)] == list(python)
     lines = [one for chunk in split_lines(iter([raw]), "x") for one in chunk.bodies]
     odd = [line.body for line in odd_lines(raw)]
     assert [line.strip() for line in lines] == odd
@@ -355,4 +355,26 @@ def test_native_code_and_python_find_the_same_lines(parts: list[bytes]) -> None:
 
 def test_text_alone_is_no_lines() -> None:
     with pytest.raises(TypeError):
-        extension().split_usual_lines("{}")
+        extension().count_usual_lines("{}")
+    with pytest.raises(TypeError):
+        extension().line_starts("{}")
+
+
+def test_lines_of_a_text_are_a_sequence_that_can_be_cut_and_joined() -> None:
+    whole = [b"", b"a", b"", b"bc", b"d"]
+    for text in (b"\n".join(whole), b"\n".join(whole) + b"\n"):
+        lines = TextLines(text, len(whole), extension().line_starts)
+        assert list(lines) == whole
+        assert lines[-1] == b"d"
+        assert list(lines[::2]) == whole[::2]
+        with pytest.raises(IndexError):
+            lines[5]
+        for begin in range(6):
+            for end in range(begin, 6):
+                part = lines[begin:end]
+                assert (list(part), len(part)) == (whole[begin:end], end - begin)
+                rest = lines[end:]
+                assert isinstance(part, TextLines)
+                assert isinstance(rest, TextLines)
+                if begin < 5:
+                    assert list(TextLines.joined([part, rest])) == whole[begin:]
