@@ -169,6 +169,36 @@ def test_the_page_shows_the_run_goes_on_by_itself_and_says_no_value(
     assert seen.elsewhere == [], "everything is served by the process itself"
 
 
+def test_a_code_leads_to_its_meaning_and_masked_rows_are_shown_if_asked_for(
+    browser: Browser, running: Running, send: Callable[[list[str]], None]
+) -> None:
+    running.stop()
+    token = "a-token-for-the-page"
+    running.environment |= {"SQS2PG_STATUS__TOKEN": token, "SQS2PG_STATUS__TAP": "true"}
+    running.start()
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.goto(running.address)
+    page.fill("input[name=token]", token)
+    page.keyboard.press("Enter")
+    expect(page.locator("body[data-live]")).to_be_attached()
+    expect(page.locator("#tap-rows")).to_be_hidden()
+    page.click("#tap-toggle")
+    expect(page.locator("#tap")).to_contain_text("no row yet")
+    send([canary_login(1), "not json " + CANARIES[1]])
+    expect(page.locator("#tap")).to_contain_text("masked_ip=")
+    expect(page.locator("#tap")).to_contain_text("public.user_logins")
+    assert page.evaluate(OVERFLOW, 390) <= 0
+    # The user's id is kept by the mapping; address and device are masked.
+    assert not any(value in text(page) for value in CANARIES[1:])
+    link = page.locator("#faults a")
+    expect(link).to_have_text("not_json")
+    link.click()
+    expect(page.locator("tr:target")).to_contain_text("not_json")
+    assert page.evaluate(OVERFLOW, 390) <= 0
+    context.close()
+
+
 def test_the_command_on_the_page_is_one_that_works(
     seen: Seen, running: Running, send: Callable[[list[str]], None]
 ) -> None:

@@ -29,6 +29,7 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.postgres.tap import TappedRow, TappedRows
 from sqs2pg.settings import DEFAULT_BIND
 from sqs2pg.status.access import Access
+from sqs2pg.status.fault_pages import fault_meanings, fault_page
 from sqs2pg.status.recorder import Moment, Recorder, TakeSnapshots, Track
 from sqs2pg.status.snapshot import encode
 
@@ -302,6 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._report(site.health)
             case "/readyz":
                 self._report(site.ready)
+            case "/faults":
+                self._answer(200, _TYPES["html"], fault_page())
+            case "/faults.json":
+                self._answer(200, _JSON, fault_meanings())
             case _ if self._of_all(site, path) or self._of_one(site, path):
                 pass
             case _ if site.recorder and (asset := find_asset(path)):

@@ -163,6 +163,19 @@
     return tr;
   };
 
+  // What a code means, and where to read on; most codes are never seen, so the list comes apart.
+  let meanings = {};
+  const meaningOf = (code) => meanings[code] ?? Object.entries(meanings).find(([name]) => name.endsWith("…") && code.startsWith(name.slice(0, -1)))?.[1];
+  const codeOf = (code) => {
+    const cell = make("span"), meaning = meaningOf(code), link = make("a");
+    link.append(make("code", code));
+    link.href = `/faults#${encodeURIComponent(code)}`;
+    cell.append(meaning ? link : make("code", code));
+    if (meaning) cell.append(make("small", meaning, "meaning"));
+    return cell;
+  };
+  fetch("/faults.json").then((answer) => (answer.ok ? answer.json() : {})).then((all) => { meanings = all; quarantineShown = ""; if (snapshot) draw(); }).catch(() => {});
+
   const faults = () => {
     faultsSeen.push([snapshot.at, snapshot.faults]);
     while (faultsSeen.length > 2 && faultsSeen[0][0] < snapshot.at - 10) faultsSeen.shift();
@@ -170,7 +183,7 @@
     const list = Object.entries(snapshot.faults).sort((a, b) => b[1] - a[1]).slice(0, 30);
     rows(id("faults"), 4, list.map(([key, times]) => {
       const [stage, ...code] = key.split(" "), recent = Math.max(0, times - (before[key] ?? 0));
-      const tr = row(make("code", code.join(" ")), stage, [full(times)]);
+      const tr = row(codeOf(code.join(" ")), stage, [full(times)]);
       const cell = make("td", null, "n");
       cell.append(make("span", full(recent), recent ? "hot" : ""));
       tr.append(cell);
@@ -195,7 +208,7 @@
         setTimeout(() => { button.textContent = "copy"; }, 1500);
       });
       command.append(make("code", text), button);
-      return row(make("code", q.reason), [full(q.messages)], [ago(Math.max(0, snapshot.at - q.latest_at))], command);
+      return row(codeOf(q.reason), [full(q.messages)], [ago(Math.max(0, snapshot.at - q.latest_at))], command);
     }), "no messages to replay");
   };
 
