@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from sqs2pg.cli.forget import erase_people
+from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Outcome
+from sqs2pg.native import extension
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.vault.reveal import reveal
@@ -215,10 +217,12 @@ async def test_a_value_goes_once_no_row_has_its_token(pipeline: Assemble, databa
         assert rows(database, "SELECT count(*) FROM pii.unheld") == [(0,)]
 
 
-async def test_what_a_log_holds_stays(pipeline: Assemble, database: str) -> None:
-    """In the same pipeline or in another one, now or before."""
+@pytest.mark.parametrize("recovers", [True, False])
+async def test_what_a_log_holds_stays(pipeline: Assemble, database: str, *, recovers: bool) -> None:
+    """Now or before, and whether the log's own fields are recoverable or not."""
     rows(database, f"CREATE TABLE order_log {COLUMNS}")
-    log = {"table": "order_log", "field": FIELDS}
+    unsealed = [field | {"recover": False} if "recover" in field else field for field in FIELDS]
+    log = {"table": "order_log", "field": FIELDS if recovers else unsealed}
     state = SINK | {"field": FIELDS}
     ever = {"field": "id", "exists": True}
     routes = [state | {"when": ever}, log | {"when": ever}]
@@ -303,3 +307,31 @@ async def test_a_rekey_goes_before_upkeep(pipeline: Assemble, database: str) -> 
         assert await upkeep(ready) == 0
         rows(database, "DELETE FROM pii.token_map")
         assert await upkeep(ready) == 1
+
+
+async def test_the_extension_seals_and_remembers_as_python_does(
+    pipeline: Assemble, database: str
+) -> None:
+    rows(database, "ALTER TABLE orders ALTER version TYPE text, DROP CONSTRAINT orders_pkey")
+    rows(database, "ALTER TABLE orders ADD PRIMARY KEY (user_id, order_id)")
+    fields = [FIELDS[0], {"source": "v", "column": "version"}, *FIELDS[2:5]]
+    sink = SINK | {"key": ["user_id", "order_id"]}
+
+    def text(id_: str, version: int, user: str, ip: int) -> str:
+        return line(id_, version, user, ip).replace(f'"v": {version}', f'"v": "{version}"')
+
+    async with pipeline(sink=sink, field=fields, vault=VAULT["vault"]) as ready:
+        processor = ready.processors[0]
+        assert isinstance(processor.plan.encoder, NativeEncoder) is (extension() is not None)
+        batch = [text("a", 5, "ann", 5), text("a", 4, "ann", 4), text("b", 1, "ann", 1)]
+        await process(processor, [*batch, text("c", 1, "bób", 8), text("c", 2, "bób", 9)])
+        assert of_no_row(database) == []
+        assert sealed(database) == 3
+        await erase_people(ready.settings, ["ann", "bób"], "a test", "")
+        assert rows(database, "SELECT count(*) FROM orders") == [(0,)]
+        assert await process(processor, batch) == [Outcome.WRITTEN] * 3
+        await process(processor, [text("c", 2, "bób", 9)])
+        assert rows(database, "SELECT count(*) FROM orders") == [(0,)]
+        assert sealed(database) == 0
+        await process(processor, [text("a", 6, "ann", 6)])
+        assert rows(database, "SELECT version FROM orders") == [("6",)]

@@ -3,34 +3,45 @@
 A log holds its tokens for good. A state table holds those of its rows as they are: once a newer
 version has taken the place of the last row with a token, its value is of no use to anybody. Upkeep
 deletes such values (`postgres/unheld_values.py`), and must know every column that may hold a token.
-So each pipeline notes its own when it starts, before it seals anything.
+So each pipeline notes its own when it starts, before it writes anything. Also those that it does
+not seal: the value may be sealed for another target or pipeline, which makes the same token of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from sqs2pg.mask.registry import properties
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import explained
-from sqs2pg.settings import Settings
+from sqs2pg.settings import Field, Settings
 
 _NOTE = "SELECT pii.note_holders(%s::text[], %s::text[], %s::text[])"
 
 
 async def note_holders(session: Session, settings: Settings, targets: Sequence[str]) -> None:
-    """Note the columns of a pipeline's targets, where the vault is on.
+    """Note the columns of a pipeline's targets that have tokens.
 
     `targets` are their names in the books, in the order of the settings. Raises FatalFault or
     TransientFault.
     """
-    if not settings.vault.enabled:
-        return
-    holders = [
-        (name, field.column, field.name)
+    holders = {
+        (name, field.column, sealed)
         for name, target in zip(targets, settings.targets, strict=True)
         for field in target.fields
-        if field.recover
-    ]
+        for sealed in _same_tokens(field, settings)
+    }
     if holders:
         with explained():
-            await session.execute(_NOTE, [list(column) for column in zip(*holders, strict=True)])
+            await session.execute(_NOTE, [list(each) for each in zip(*holders, strict=True)])
+
+
+def _same_tokens(field: Field, settings: Settings) -> Iterator[str]:
+    """Yield the names, in the vault, of fields whose tokens a column may have."""
+    made = properties(field.mask)
+    if field.mask == "keep" or not (made.deterministic and made.joinable):
+        return
+    yield field.name
+    for other in settings.fields:
+        if (other.domain or other.name) == (field.domain or field.name):
+            yield other.name

@@ -1342,8 +1342,8 @@ CREATE UNLOGGED TABLE pii.requested_name (
 );
 CREATE INDEX requested_name_request ON pii.requested_name (request);
 
--- The columns that hold the tokens of a sealed field, noted when a pipeline starts with the vault. A
--- value goes only once no column holds its token any more, so none is ever taken off the list.
+-- The columns that may hold the tokens of a field, sealed or not, noted when a pipeline starts. A value
+-- goes only once no column holds its token any more, so none is ever taken off the list.
 CREATE TABLE pii.holder (
     target      text NOT NULL,              -- schema.table, quoted where SQL requires it
     column_name text NOT NULL,
@@ -1586,7 +1586,8 @@ DECLARE
     taken integer;
 BEGIN
     LOCK TABLE pii.unheld_lock IN EXCLUSIVE MODE;
-    IF (SELECT s.unheld_from FROM pii.state s) > began OR EXISTS (SELECT FROM pii.token_map) THEN
+    IF (SELECT s.unheld_from FROM pii.state s) > began OR EXISTS (SELECT FROM pii.token_map)
+       OR NOT EXISTS (SELECT FROM pii.value) THEN
         RETURN 0;
     END IF;
     FOR place IN SELECT DISTINCT h.field FROM pii.holder h LOOP
