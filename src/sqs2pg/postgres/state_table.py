@@ -88,6 +88,7 @@ class Merge(Staging, frozen=True):
         if not self.update:
             return self._ignore()
         several = f"\nseveral AS ({self._several()})," if self.keep_if_null else ""
+        counting = f"\ncounting AS ({self._counting()})," if self.keep_if_null else ""
         newest = f"newest AS ({self._newest()}),"
         names, key = column_list(self.columns), column_list(self.key)
         first = f"old.{quote_identifier(self.key[0])} IS NULL" if self.knows_old else "true"
@@ -101,7 +102,7 @@ class Merge(Staging, frozen=True):
         source += " n" + (f"\n    JOIN oldest o ON {self._same('n', 'o')}" if self._firsts else "")
         source += "" if self.knows_old else " CROSS JOIN before"
         before = self._oldest() + ("" if self.knows_old else booked)
-        merge = f"""WITH {self._buried()}{newest}{several}{self._deleting()}{live}{before}
+        merge = f"""WITH {self._buried()}{newest}{several}{self._deleting()}{counting}{live}{before}
 written AS (
     INSERT INTO {self.table} AS t ({names})
     SELECT {self._proposed()} FROM {source}{kept}
@@ -347,6 +348,14 @@ held AS (
         grouped = f"SELECT FROM {self.stage} GROUP BY {column_list(self.key)} HAVING count(*) > 1"
         return f"SELECT EXISTS ({grouped}) AS versions"
 
+    def _counting(self) -> str:
+        """Return the query of the lines that count: those newer than any deletion of their key.
+
+        As a set, which is hashed: asked line by line it would be the dearest part of a merge.
+        """
+        lines = f"SELECT s.{LINE} FROM {self._first_lines()} s"
+        return f"{lines} WHERE true{self._stands()}"
+
     def _proposed(self) -> str:
         kept = self.update if self.keep_if_null else ()
         return ", ".join(
@@ -361,14 +370,9 @@ held AS (
 
         `row` is the newest of them; `only` is a condition on the others, as `s`.
         """
-        same, key = self._same(row, "s"), self._same("s", "e")
-        if self.newer:
-            version = quote_identifier(self.newer)
-            only += (
-                f" AND NOT EXISTS (SELECT FROM {self.stage} e WHERE {key}"
-                f" AND e.{version} IS NOT DISTINCT FROM s.{version} AND e.{LINE} < s.{LINE})"
-            )
-        only += self._stands()
+        # IS TRUE keeps the set a set: otherwise it is joined anew for each row.
+        only += f" AND (s.{LINE} IN (SELECT {LINE} FROM counting)) IS TRUE"
+        same = self._same(row, "s")
         found = (
             f"SELECT s.{name} FROM {self.stage} s WHERE {same} AND s.{name} IS NOT NULL{only}"
             f" ORDER BY {self._newest_first('s.')} LIMIT 1"
