@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +22,15 @@ from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import load
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
 COUNT = 2_000
 BAD = 20
 SEED = 6432
+WITHIN_S = 60.0
+"""A pause reaches workers within 5 s; the machine of a test may do much else."""
 DAYS = """SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'sqs2pg.delivery'::regclass"""
 
@@ -308,3 +312,32 @@ def test_a_connection_that_the_pooler_refuses_is_one_error_and_one_hint(
     assert words in said
     assert "canary-64" not in said
     assert cluster.password not in said
+
+
+def test_a_pause_reaches_workers_whatever_session_they_read_it_in(
+    make_shell: Callable[[str], Any],
+    pgbouncer: str,
+    pooler: Any,
+    query: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    shell = make_shell(pgbouncer)
+    shell("migrate")
+    states = "SELECT array_agg(DISTINCT state), count(*) FROM sqs2pg.worker"
+    (tmp_path / "logins.jsonl").write_text("\n".join(logins(100, seed=SEED, bad_share=0)))
+    soon = {"SQS2PG_STATUS__POLL_S": "0.5", "SQS2PG_STATUS__BIND": "127.0.0.1:0"}
+    with shell.running("run", "--workers", "2", **soon) as process:
+        wait_until(lambda: query(states) == [(["running"], 2)], during=process)
+        began = time.monotonic()
+        shell("pause", "--reason", "over a pooler")
+        wait_until(lambda: query(states) == [(["paused"], 2)], during=process)
+        assert time.monotonic() - began < WITHIN_S
+        shell("send", "--file", str(tmp_path / "logins.jsonl"))
+        assert query("SELECT count(*) FROM user_logins") == [(0,)]
+        shell("resume")
+        wait_until(lambda: query("SELECT count(*) FROM user_logins") == [(100,)], during=process)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert shell("verify", "--json").last["ok"]
+    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
