@@ -72,10 +72,10 @@ async def rewrap(settings: Settings) -> Rewrapper:
 
 
 async def rekey(settings: Settings) -> Rekeyed:
-    async with opened(settings) as session:
+    async with opened(settings) as session, opened(settings) as beside:
         keyring = await verify_fingerprints(session, keys_of(settings))
         columns = recoverable_columns(settings, keyring)
-        return await Rekeyer(session, keyring, columns).run()
+        return await Rekeyer(session, keyring, columns, beside=[beside]).run()
 
 
 async def assert_books_balance(settings: Settings) -> None:

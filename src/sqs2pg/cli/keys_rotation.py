@@ -107,12 +107,15 @@ async def _rewrap(settings: Settings) -> Rewrapper:
 
 async def _rekey(settings: Settings) -> Rekeyer:
     from sqs2pg.runners.compile_subjects import recoverable_columns
-    from sqs2pg.runners.connect import database_and_keys
+    from sqs2pg.runners.connect import connected, database_and_keys
     from sqs2pg.vault.rekey import Rekeyer
 
-    async with database_and_keys(settings) as (session, _, keyring):
+    async with (
+        database_and_keys(settings) as (session, _, keyring),
+        connected(settings) as beside,
+    ):
         columns = recoverable_columns(settings, keyring)
-        work = Rekeyer(session, keyring, columns, settings.targets)
+        work = Rekeyer(session, keyring, columns, settings.targets, [beside])
 
         def state() -> tuple[int, int | None, dict[str, int]]:
             return work.report.values, work.total, {"rows": work.report.rows}

@@ -38,6 +38,7 @@ from sqs2pg.vault.batching import (
     SHARED,
     BatchSize,
     overlapped,
+    together,
     wait_for_batches,
 )
 from sqs2pg.vault.crypto import KeyEncryptionKeys, SubjectKeyFault, open_value, seal_value
@@ -55,8 +56,8 @@ _COUNT = f"SELECT count(*) FROM pii.value WHERE field = ANY (%s) AND {_OLD_VALUE
 _NEXT = f"""SELECT v.ctid || E'\\t' || v.xmin, encode(uuid_send(v.subject), 'hex'), v.generation,
        v.field, v.token, v.sealed, k.wrapped_key, k.key_version, v.token_hash
 FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
-WHERE (v.subject, v.token_hash, v.field) > (%s::uuid, %s, %s) AND v.field = ANY (%s)
-AND {_OLD_VALUE}
+WHERE (v.subject, v.token_hash, v.field) > (%s::uuid, %s, %s)
+AND v.token_hash BETWEEN %s AND %s AND v.field = ANY (%s) AND {_OLD_VALUE}
 ORDER BY v.subject, v.token_hash, v.field LIMIT %s"""
 # Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
 # the server's log, somebody who has the old root could get from a guessed value to its new token.
@@ -90,6 +91,12 @@ FIRST_VALUE: ValuePosition = (FIRST_SUBJECT, -(2**63), "")
 """Before every value."""
 
 
+def hash_ranges(count: int) -> list[tuple[int, int]]:
+    """Return so many ranges that the hashes of tokens fall into, with both ends."""
+    bounds = [2**64 * number // count - 2**63 for number in range(count + 1)]
+    return [(first, after - 1) for first, after in pairwise(bounds)]
+
+
 class Rekeyed(msgspec.Struct):
     """What a run has done so far, and what it leaves."""
 
@@ -106,7 +113,7 @@ class Rekeyed(msgspec.Struct):
 
 
 class Rekeyer:
-    """Gives new tokens through one session."""
+    """Gives new tokens through one session, or the vault's values through several at once."""
 
     def __init__(
         self,
@@ -114,26 +121,34 @@ class Rekeyer:
         keyring: Keyring,
         columns: Sequence[RecoverableColumn],
         targets: Sequence[Target] = (),
+        beside: Sequence[Session] = (),
     ) -> None:
-        """`targets`: those of the columns, of which state tables may have two rows of one key."""
+        """`targets`: those of the columns, of which state tables may have two rows of one key.
+
+        `beside`: further sessions.
+        """
         self._session = session
         self._keyring = keyring
         self._version = keyring.active("pseudonym")
         self._columns = columns
-        self._current = f"v{self._version}_"
+        self.current = f"v{self._version}_"
+        """What new tokens begin with."""
         self._of_field: dict[str, list[RecoverableColumn]] = {}
         for column in columns:
             self._of_field.setdefault(column.field, []).append(column)
-        self._fields = sorted(self._of_field)
-        self._keks = KeyEncryptionKeys(keyring)
-        self._map = TokenMap(session, self._current, columns, targets, keyring, self._count)
-        self._batch_size = BatchSize(BATCH_VALUES)
+        self.fields = sorted(self._of_field)
+        """As the vault calls them."""
+        self._map = TokenMap(session, self.current, columns, targets, keyring, self._count)
         self.report = Rekeyed()
         self.total = 0
         """Values with an old token when the run began."""
         self.damaged: set[str] = set()
         """References of people whose data key does not open."""
-        self._faults: list[SubjectKeyFault] = []
+        sessions = [session, *beside]
+        self._lanes = [
+            _Lane(self, keyring, one, hashes)
+            for one, hashes in zip(sessions, hash_ranges(len(sessions)), strict=True)
+        ]
 
     async def run(self) -> Rekeyed:
         """Replace every old token of a sealed value by its new one, in vault and targets.
@@ -148,7 +163,7 @@ class Rekeyer:
             await self._rehearse()
             await drop_taken_values(self._session)  # none is left beside those that get new tokens
             await wait_for_batches(self._session)
-            [(self.total,)] = await self._session.execute(_COUNT, [self._fields, self._current])
+            [(self.total,)] = await self._session.execute(_COUNT, [self.fields, self.current])
             [(mapped,)] = await self._session.execute(_MAP_ROWS)
             if self.total or mapped:
                 await self._record("keys_rekey", f"{self.total:,} values to get new tokens")
@@ -189,7 +204,52 @@ class Rekeyer:
         await audit.record(self._session, act, subject=subject)
 
     async def rekey_values(self) -> None:
-        """Give all values in the vault new tokens, batch by batch. Raises as `run`.
+        """Give all values in the vault new tokens. Raises as `run`."""
+        await together(*(lane.run() for lane in self._lanes))
+
+    async def rekey_next(self, after: ValuePosition) -> ValuePosition | None:
+        """Give the next values in the vault new tokens; return the last one, None at the end.
+
+        Of the first session's, which are all where there is no other. The targets keep the old
+        tokens until `run` applies the map. Raises as `run`.
+        """
+        return await self._lanes[0].next_batch(after)
+
+    def mask_of(self, field: str, token: str, value: str) -> Mask:
+        """Return the new pseudonym of the column that the old token came from."""
+        columns = self._of_field[field]
+        if len(columns) > 1:
+            # The field goes to columns of several domains: the old token shows which one.
+            version = int(token[1 : token.index("_")])
+            for column in columns[1:]:
+                old = column.masks.get(version)
+                if old is not None and old(value) == token:
+                    return column.masks[self._version]
+        return columns[0].masks[self._version]
+
+
+class _Lane:
+    """Gives new tokens through one session, beside the other lanes.
+
+    A lane has the values whose tokens have hashes in a range. So no two lanes note one token in the
+    map, which would make one wait until the other's batch is committed.
+    """
+
+    def __init__(
+        self, work: Rekeyer, keyring: Keyring, session: Session, hashes: tuple[int, int]
+    ) -> None:
+        """`hashes`: the first and the last."""
+        self._work = work
+        self._session = session
+        self._keyring = keyring
+        self._hashes = hashes
+        self._which = work.fields, work.current
+        self._keks = KeyEncryptionKeys(keyring)  # its own: a lane works them in its own thread
+        self._batch_size = BatchSize(BATCH_VALUES)
+        self._faults: list[SubjectKeyFault] = []
+
+    async def run(self) -> None:
+        """Give all values of the lane new tokens, batch by batch.
 
         A message under the new version may store a value between the search for it and the change:
         then the batch is done again.
@@ -198,17 +258,14 @@ class Rekeyer:
         tries = 0
         while after is not None:
             try:
-                after, tries = await self.rekey_next(after), 0
+                after, tries = await self.next_batch(after), 0
             except STORED_MEANWHILE:
                 tries += 1
                 if tries == TRIES_MAX:
                     raise
 
-    async def rekey_next(self, after: ValuePosition) -> ValuePosition | None:
-        """Give the next values in the vault new tokens; return the last one, None at the end.
-
-        The targets keep the old tokens until `run` applies the map. Raises as `run`.
-        """
+    async def next_batch(self, after: ValuePosition) -> ValuePosition | None:
+        """Give the next values of the lane new tokens; return the last one, None at the end."""
         session = self._session
         began, size, moved, part = time.monotonic(), self._batch_size.rows, 0, 0
 
@@ -224,15 +281,15 @@ class Rekeyer:
 
         opening = f"{SHARED}, {BY_INDEX}", _CREATE
         async with session.transaction(*opening, mode=READ_COMMITTED):
-            rows = await session.execute(_NEXT, [*after, self._fields, self._current, size])
+            rows = await session.execute(_NEXT, [*after, *self._hashes, *self._which, size])
             await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
             for fault in self._faults:
                 if fault.root is not None and await is_on_record(session, "vault", fault.root):
                     self._keyring.root("vault", fault.root)  # raises KeyFault
-                self.damaged.add(fault.subject)
+                self._work.damaged.add(fault.subject)
             self._faults.clear()
-        self.report.values += moved
-        self.report.values_damaged += len(rows) - moved
+        self._work.report.values += moved
+        self._work.report.values_damaged += len(rows) - moved
         if len(rows) < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
@@ -261,7 +318,7 @@ class Rekeyer:
                 continue
             try:
                 value = open_value(key, sealed, field, token, subject)
-                new = self._mask_of(field, token, value)(value)
+                new = self._work.mask_of(field, token, value)(value)
             except Sqs2pgError:
                 continue
             if new is not None:
@@ -271,15 +328,3 @@ class Rekeyer:
         values = [value for *value, _ in moved]
         repeats = ["f", *("ft"[one == before] for before, one in pairwise(values))]
         return [f"{line}\t{mark}" for (*_, line), mark in zip(moved, repeats, strict=False)]
-
-    def _mask_of(self, field: str, token: str, value: str) -> Mask:
-        """Return the new pseudonym of the column that the old token came from."""
-        columns = self._of_field[field]
-        if len(columns) > 1:
-            # The field goes to columns of several domains: the old token shows which one.
-            version = int(token[1 : token.index("_")])
-            for column in columns[1:]:
-                old = column.masks.get(version)
-                if old is not None and old(value) == token:
-                    return column.masks[self._version]
-        return columns[0].masks[self._version]
