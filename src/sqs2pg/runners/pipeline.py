@@ -75,6 +75,7 @@ class Pipeline:
         self._shared = shared
         self.metrics = metrics or Metrics()
         self.about = about_of(settings)
+        self.metrics.describe(self.about.queue, self.about.table)
         self.opened = False
         """Whether everything was checked and it is ready to run, or runs."""
         self._stopping = False

@@ -119,6 +119,7 @@ class Metrics:
         gauge("started_timestamp_seconds", "When this process began").set(self.started_at)
         self.pipeline_up = gauge("pipeline_up", "1 while the pipeline runs, 0 while it is started")
         self.pipeline_up.set(1)
+        self._about = gauge("pipeline_info", "1; the queue's name and the tables", "queue", "table")
         self.pipeline_restarts = counter(
             "pipeline_restarts",
             "Starts of the pipeline after a fault, its process going on",
@@ -226,6 +227,11 @@ class Metrics:
         # A series that exists from the start shows its first increase too.
         self._outcomes = {outcome: self.outcomes.labels(outcome.value) for outcome in Outcome}
         self._faults: dict[tuple[str, str], Counter] = {}
+
+    def describe(self, queue: str, table: str) -> None:
+        """Name the pipeline's queue and tables; of earlier settings they are named no longer."""
+        self._about.clear()
+        self._about.labels(queue, table).set(1)
 
     def count_fault(self, stage: Stage, code: str, times: int = 1) -> None:
         """Count a fault. `code` is from a bounded set; FAULTS_MAX makes sure of that."""
