@@ -375,3 +375,46 @@ async def test_an_old_version_that_comes_beside_the_erasure_waits_for_it(
         assert done == SUPERSEDED
         assert rows(database, "SELECT count(*) FROM things") == [(0,)]
         assert await balanced(database, ready.sink_plan.id, deep=True)
+
+
+@pytest.mark.parametrize(
+    ("person", "column", "sent", "named"),
+    [
+        ({"trim": True, "lower": True}, "text", " Ann ", "ANN"),
+        (MASK | {"kind": "email"}, "text", "Ann@Example.com", "ann@example.COM"),
+        ({"type": "bigint"}, "bigint", 7, "7"),
+        ({"type": "bigint"} | MASK, "text", 7, "7"),
+        ({"type": "numeric"}, "numeric(12,2)", 7.5, "7.50"),
+        (
+            {"type": "uuid"},
+            "uuid",
+            "424CDD21-063A-43A7-B91B-7CA1A833AFAE",
+            "424cdd21-063a-43a7-b91b-7ca1a833afae",
+        ),
+        ({}, "varchar(20)", "bób", "bo\u0301b"),
+        ({"source": ["login", "user"]}, "text", "ann", "ann"),
+        ({"mask": "encrypt_deterministic"}, "text", "ann", "ann"),
+    ],
+)
+async def test_a_person_is_remembered_in_every_spelling(
+    pipeline: Assemble,
+    database: str,
+    erase: Any,
+    person: dict[str, Any],
+    column: str,
+    sent: Any,
+    named: str,
+    migrated_database: str,
+) -> None:
+    table(database, PERSON_TABLE[0].replace("user_id text", f"user_id {column}"), "user_id")
+    fields = [PERSON_FIELDS[0] | person, *PERSON_FIELDS[1:]]
+    source = fields[0]["source"]
+    vault = VAULT | {"subject": source[0] if isinstance(source, list) else source}
+    chosen = {"sink": SINK, "vault": vault, "field": fields, "i_accept_reversible": True}
+    async with pipeline(**chosen) as ready:
+        assert (await write(ready, thing(sent, 5)))[1] == INSERTED
+        assert (await erase(chosen, named)).rows_deleted == 1
+        assert rows(database, TOMBSTONES) == [(16, "5")]
+        assert (await write(ready, thing(sent, 4)))[1] == SUPERSEDED
+        assert (await write(ready, thing(sent, 6)))[1] == INSERTED
+        assert await balanced(database, ready.sink_plan.id, deep=True)

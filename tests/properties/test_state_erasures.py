@@ -117,8 +117,8 @@ async def remembered(settings: Settings) -> ErasedKeys | None:  # noqa: F811
 
 
 def mark_of(keys: ErasedKeys, change: Change) -> bytes:
-    assert keys.person is not None
-    return keys.of_row(keys.person(change.user), [change.thing])
+    by_column = {"user_id": change.user, "thing": change.thing}
+    return keys.of_row(b"", [by_column[column] for column in keys.read])
 
 
 def check_versions(

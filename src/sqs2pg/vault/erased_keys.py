@@ -1,7 +1,7 @@
 """Erased keys: by what an erasure remembers the rows that it deletes from a state table.
 
-By the marks of their keys (`mapping/key_marks.py`), as records that delete do. Of the person's id
-the cleartext is known, and of the other columns what the row has. Where one of these is masked,
+By the marks of their keys (`mapping/key_marks.py`), as records that delete do. They are made of
+what the row has, and of the person's id where that is masked. Where another column is masked,
 nobody knows its cleartext any more; then a tombstone is of the person's id alone.
 """
 
@@ -35,24 +35,23 @@ class ErasedKeys(msgspec.Struct, frozen=True):
     newer: str
     """The column that orders versions."""
     person: Mark | None
-    """From the person's id, as messages have it; None: it is not part of the key."""
-    others: tuple[str, ...]
-    """The other columns of the key, where a whole key can be marked; else ()."""
+    """From the person's id, as messages have it; None where the row has it itself, or the key has
+    none."""
+    read: tuple[str, ...]
+    """The columns of the key whose text is read from the row."""
     parts: tuple[Mark | None, ...]
-    """Of each column of a whole key: from what a row has in it; None is the person's id. (): marks
-    are of the person's id alone."""
+    """The marks that make up the mark of a row, in order: from the next column of `read`, or None
+    for that of the person's id."""
 
     def __repr__(self) -> str:
         return f"ErasedKeys({self.newer})"
 
-    def of_row(self, person: bytes, others: Sequence[str]) -> bytes:
-        """Return the mark of a row: of the person's id, and of the texts of the other columns.
+    def of_row(self, person: bytes, texts: Sequence[str]) -> bytes:
+        """Return the mark of a row. `person`: that of the id; `texts`: of the columns of `read`.
 
         Raises PermanentFault for a text that no message can have brought.
         """
-        if not self.parts:
-            return person
-        left = iter(others)
+        left = iter(texts)
         return b"".join(person if part is None else part(next(left)) for part in self.parts)
 
 
@@ -96,15 +95,16 @@ def erased_keys(
     if not (whole or id_column):
         return None
     person = None
-    if id_column:
+    if id_column and by_column[id_column].mask != "keep":
         edit = edited_or_missing(by_column[id_column])
         of_id = _mark(masked(staged_field(target, id_column), mask(id_column)))
         person = lambda id_: of_id(edit(id_))  # noqa: E731
+    made_of = write.key if whole else (id_column,)
     return ErasedKeys(
         write.newer,
         person,
-        tuple(column for column in write.key if whole and column != id_column),
-        tuple(None if c == id_column else _mark(mask(c)) for c in write.key if whole),
+        tuple(column for column in made_of if by_column[column].mask == "keep"),
+        tuple(_mark(mask(c)) if by_column[c].mask == "keep" else None for c in made_of),
     )
 
 

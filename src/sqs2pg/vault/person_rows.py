@@ -228,8 +228,8 @@ def _returned(target: PersonColumns) -> str:
     """Return what a deletion returns besides: the spelling, the version, and texts of the key."""
     keys = target.keys
     assert keys is not None
-    others = map(quote_identifier, keys.others)
-    texts = [f"t.{name}::text AS k{number}" for number, name in enumerate(others)]
+    read = map(quote_identifier, keys.read)
+    texts = [f"t.{name}::text AS k{number}" for number, name in enumerate(read)]
     version = f"to_jsonb(t.{quote_identifier(keys.newer)})::text AS version"
     return ", " + ", ".join(["m.spelling", version, *texts])
 
@@ -239,9 +239,9 @@ def _marked(
 ) -> Iterator[tuple[bytes, str | None]]:
     """Yield the mark and the version of deleted rows."""
     assert target.keys is not None
-    for _, spelling, version, *others in rows:
+    for _, spelling, version, *texts in rows:
         try:
-            yield target.keys.of_row(marks.get(spelling, b""), others), version
+            yield target.keys.of_row(marks.get(spelling, b""), texts), version
         except PermanentFault:
             continue  # no message has brought such a key
 
