@@ -86,7 +86,7 @@ async def test_the_bytes_in_flight_are_bounded(pipeline: Assemble, database: str
             assert await ready.client.send(ready.source.queue_url, [body]) == []
         async with table_locked(database):
             run = asyncio.create_task(ready.consumer.run(drain_settle_s=0.5))
-            await until(lambda: ready.source.held_count >= 10)
+            await until(lambda: not ready.source.room.is_open)  # a poll waits for room
             # At most one reply of ten above the budget: the first, whose size was not known.
             assert metric(ready, "in_flight_bytes") <= 2**20 + 10 * 90_100
         assert (await run).written == 40
@@ -166,6 +166,19 @@ async def test_the_end_waits_for_deletes_under_way(
         totals = await run
         assert (totals.written, totals.released) == (10, 0)
         assert await ready.source.depth() == (0, 0, 0)
+
+
+async def test_an_answer_without_counts_is_not_an_empty_queue(
+    pipeline: Assemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pipeline() as ready:
+
+        async def nothing(*_: Any) -> dict[str, str]:
+            return {}
+
+        monkeypatch.setattr(ready.client, "attributes", nothing)
+        with pytest.raises(TransientFault):
+            await ready.source.depth()
 
 
 @pytest.mark.parametrize("why", ["held by another", "delayed"])

@@ -60,6 +60,27 @@ async def test_a_message_twice_in_one_batch_is_written_once(
         assert rows(database, tallied) == [(2, 1), (0, 3)]
 
 
+@pytest.mark.parametrize("duplicates", [False, True], ids=["copied", "claimed"])
+async def test_ledger_entries_go_in_in_the_order_of_their_keys(
+    pipeline: Assemble, database: str, *, duplicates: bool
+) -> None:
+    """So two writers that meet wait for each other, and never deadlock: both paths, and messages
+    that are quarantined among those that are written."""
+    async with pipeline() as ready:
+        await send(ready, ["not json" if i % 5 == 2 else login(i) for i in range(40)])
+        messages = sorted(await receive(ready, 40), key=lambda message: message.message_id)
+        written = messages[:20]
+        if duplicates:  # entered before: the whole batch is then claimed
+            await ready.processors[0].process(messages[20:21])
+            written = messages
+        await ready.processors[1].process(written)
+        found = rows(database, "SELECT key, outcome::text FROM sqs2pg.delivery ORDER BY ctid")
+        keys = [key for key, _ in found[duplicates:]]
+        assert len(keys) >= 20
+        assert keys == sorted(keys)
+        assert {outcome for _, outcome in found[duplicates:]} == {"written", "quarantined"}
+
+
 async def test_sent_date_is_the_messages_day_not_todays(pipeline: Assemble, database: str) -> None:
     async with pipeline() as ready:
         sent = SystemAttributes(sent_timestamp=1_577_923_199_999)

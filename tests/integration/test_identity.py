@@ -86,6 +86,19 @@ async def test_two_ids_under_one_key_are_a_collision_inside_a_batch_too(
     assert rows(database, "SELECT count(*) FROM sqs2pg.delivery") == [(0,)]
 
 
+async def test_two_ids_under_one_key_are_a_collision_across_batches_too(
+    pipeline: Assemble, database: str
+) -> None:
+    first, second, _ = messages_of([*TWINS, "x"], each_ms=10)
+    async with pipeline() as ready:
+        assert await ready.processors[0].process([first]) == [Outcome.WRITTEN]
+        with pytest.raises(FatalFault) as collision:
+            await ready.processors[0].process([second])
+    assert collision.value.code == "key_collision"
+    assert all(name in collision.value.what for name in TWINS)
+    assert rows(database, "SELECT message_id FROM sqs2pg.delivery") == [(TWINS[0],)]
+
+
 async def test_of_named_events_two_ids_under_one_key_are_one_event(
     pipeline: Assemble, database: str
 ) -> None:

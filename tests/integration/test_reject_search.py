@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from sqs2pg.message import Message, Outcome, SystemAttributes
+from sqs2pg.postgres.reject_search import SAME_FAULT_MAX
 from sqs2pg.runners.pipeline import Pipeline
 from tests.integration.support import Assemble, rows
 from tests.logins import login
@@ -85,3 +86,15 @@ async def test_a_batch_of_bad_rows_and_duplicates_at_once(
         assert outcomes.count(Outcome.DUPLICATE) == duplicates
         assert outcomes.count(Outcome.QUARANTINED) == 2
         assert outcomes.count(Outcome.WRITTEN) == SIZE - duplicates - 2
+
+
+async def test_as_many_bad_rows_as_end_a_search_that_lie_apart_end_none(
+    pipeline: Assemble, database: str
+) -> None:
+    """A search ends early for the first rows of a batch alone: those say that all are bad."""
+    bad = tuple(range(100, 100 + 40 * SAME_FAULT_MAX, 40))
+    async with pipeline() as ready:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute(CHECK)
+        await cost(ready, batch(bad), len(bad))
+        assert rows(database, "SELECT count(*) FROM user_logins") == [(SIZE - len(bad),)]

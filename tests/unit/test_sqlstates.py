@@ -22,6 +22,8 @@ from sqs2pg.postgres.sqlstate import Verdict, connect_fault, diagnose, explain, 
         ("54001", False),  # statement_too_complex: the server's stack
         ("54011", False),  # too_many_columns
         ("54023", False),  # too_many_arguments
+        ("40001", False),  # serialization_failure
+        ("40P01", False),  # deadlock_detected
         ("53200", False),
         ("57P01", False),
         ("P0001", True),
@@ -153,3 +155,11 @@ def test_a_pooler_in_statement_mode_is_named() -> None:
     fault = explain(Refused("transaction blocks not allowed in statement pooling mode"))
     assert "statement pooling mode" in fault.what
     assert "pool_mode = transaction" in fault.hint
+
+
+@pytest.mark.parametrize("sqlstate", ["42P01", "22P02", "23505", "08P01"])
+def test_the_drivers_text_is_in_no_explanation(sqlstate: str) -> None:
+    """It may quote a row."""
+    fault = explain(errors.lookup(sqlstate)("invalid input: canary-value"))
+    assert sqlstate in fault.what
+    assert "canary" not in f"{fault.what} {fault.hint} {fault!r} {fault}"
