@@ -119,3 +119,23 @@ def test_a_csv_archive_is_read_by_the_mappings_types(mapped: Shell) -> None:
         ("line 2", "wrong_type"),
         ("line 3", "csv_fields"),
     ]
+
+
+def test_records_that_go_to_no_table_are_counted(mapped: Shell, send: Send) -> None:
+    settings = mapped.folder / "sqs2pg.toml"
+    settings.write_text(
+        '[[route]]\ndrop = true\nwhen = {field = "id", equals = "o1"}\n'
+        f'[[route]]\ntable = "orders"\n{MAPPING.replace("[[field]]", "[[route.field]]")}'
+    )
+    send([json.dumps(one) for one in GOOD])
+    found = mapped("config", "test", "--sample", "10", "--json").last
+    assert (found["messages"], len(found["rows"]), found["dropped"]) == (3, 2, 1)
+    told = mapped("config", "test", "--sample", "10").out
+    assert "3 messages: 2 rows, 1 record dropped, 0 would be quarantined" in told
+    mapped("migrate")
+    [sample] = [
+        one
+        for one in mapped("check", "--sample", "10", "--json").last["checks"]
+        if one["name"] == "sample"
+    ]
+    assert sample["detail"] == "3 messages would become 2 rows, 1 record dropped"

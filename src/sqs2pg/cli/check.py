@@ -165,6 +165,8 @@ def _sample_check(count: int, taken: list[dry_run.DryRun]) -> DoctorCheck:
         detail = (
             f"{counted(found.messages, 'message')} would become {counted(len(found.rows), 'row')}"
         )
+        if found.dropped:
+            detail += f", {counted(found.dropped, 'record')} dropped"
         if aside:
             remedy = f"`sqs2pg config test --sample {count}` names messages, reasons and fields"
             return warn("sample", f"{detail}; set aside: {aside}", remedy)

@@ -42,7 +42,8 @@ def report_sample(config: Path | None, sample: int | Path, *, as_json: bool) -> 
         print(f"note: tried without the {' and the '.join(missing)}", file=sys.stderr)
     print(
         f"{counted(found.messages, 'message')}: {counted(len(found.rows), 'row')}, "
-        f"{len(found.quarantined)} would be quarantined"
+        + (f"{counted(found.dropped, 'record')} dropped, " if found.dropped else "")
+        + f"{len(found.quarantined)} would be quarantined"
     )
     return 0 if ok else 1
 

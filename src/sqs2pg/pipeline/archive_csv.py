@@ -92,7 +92,7 @@ class _Physical(Iterator[str]):
         self._taken.append(line)
         self._size += len(line)
         if self._size > LINE_BYTES_MAX:
-            raise too_long(self._name)
+            raise too_long(self._name, "record")
         return line.decode("utf-8", "surrogateescape")
 
 
@@ -102,7 +102,7 @@ def _lines(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
         if len(rest) > LINE_BYTES_MAX:
-            raise too_long(name)
+            raise too_long(name, "record")
         for line in whole:
             yield line.removeprefix(mark) + b"\n"
             mark = b""

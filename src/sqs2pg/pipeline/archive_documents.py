@@ -111,7 +111,7 @@ def split_documents(
         # What is not complete yet is looked at again once it has doubled.
         wanted = 2 * len(rest)
         if len(rest) > LINE_BYTES_MAX:
-            raise too_long(name)
+            raise too_long(name, "document")
         if documents:
             yield from _chunks(documents, wrapped=wrapped, opens_batches=opens_batches)
     documents, rest = splitter.feed(rest.removeprefix(mark), last=True)

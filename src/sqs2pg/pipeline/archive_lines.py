@@ -182,12 +182,13 @@ def _whole_lines(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
         yield b"".join(rest)
 
 
-def too_long(name: str) -> Sqs2pgError:
-    """Return the fault of an archive with a record that is too long."""
+def too_long(name: str, unit: str = "line") -> Sqs2pgError:
+    """Return the fault of an archive with a record that is too long. `unit`: what it is."""
     return Sqs2pgError(
-        f"{name} has a line of more than {LINE_BYTES_MAX // 2**20} MiB",
+        f"{name} has a {unit} of more than {LINE_BYTES_MAX // 2**20} MiB, which is one message",
         code="archive_line",
-        hint="is it JSON lines?",
+        hint="give one JSON document on each line, or an array of documents: each of them is held "
+        "in memory",
     )
 
 

@@ -85,7 +85,7 @@ def test_a_document_that_is_cut_off_is_a_record_too(tmp_path: Path) -> None:
 
 def test_a_document_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_documents, "LINE_BYTES_MAX", 1000)
-    with pytest.raises(Sqs2pgError, match="has a line of more than"):
+    with pytest.raises(Sqs2pgError, match="has a document of more than"):
         list(split_documents(iter([b'[{"a": "' + b"x" * 600] + [b"x" * 600] * 9), "x"))
 
 

@@ -50,6 +50,9 @@ class DryRun(msgspec.Struct):
     """How many messages would be quarantined, by reason."""
     quarantined: list[Refused]
     """The same, one by one."""
+    dropped: int = 0
+    """Records that would go to no table: a route drops them, or no route takes them and
+    `unmatched = "drop"`."""
 
 
 async def take_sample(context: Context, count: int) -> DryRun:
@@ -139,6 +142,7 @@ async def try_messages(
             faults[made.code] += 1
             found.quarantined.append(_refused(message, made))
         else:
+            found.dropped += made.dropped
             parts: list[Row | TargetLines] = [made, *made.also]
             found.rows += [row for part in parts for row in _rows(settings, part)]
     found.faults = dict(faults)
