@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from sqs2pg.message import Outcome, Row
+from sqs2pg.mapping.encoder import CopyText
+from sqs2pg.message import Outcome
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.target_copy import TargetCopy
 from sqs2pg.postgres.verify import verify
@@ -190,13 +192,15 @@ async def test_a_column_repaired_during_the_search_does_not_split_a_batch(
         copy = TargetCopy.copy
         mending: list[asyncio.Task[None]] = []
 
-        async def mended_meanwhile(self: TargetCopy, session: Session, rows: Sequence[Row]) -> bool:
-            tries.append(len(rows))
+        async def mended_meanwhile(
+            self: TargetCopy, session: Session, texts: Sequence[CopyText], *more: Any
+        ) -> bool:
+            tries.append(len(texts))
             if len(tries) == 4:  # the batch, then a part of it twice
                 mend = "ALTER TABLE user_logins ALTER COLUMN n SET DEFAULT 0"
                 mending.append(asyncio.create_task(asyncio.to_thread(alter, database, mend)))
                 await until(lambda: waits_for_a_lock(database))
-            return await copy(self, session, rows)
+            return await copy(self, session, texts, *more)
 
         monkeypatch.setattr(TargetCopy, "copy", mended_meanwhile)
         assert set(await processor.process(messages)) <= {Outcome.RELEASED, Outcome.WRITTEN}

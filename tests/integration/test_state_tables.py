@@ -457,6 +457,35 @@ async def test_writers_of_the_same_keys_wait_and_do_not_deadlock(
         assert await balanced(database, ready.sink_plan.id)
 
 
+@pytest.mark.parametrize("deletes", [False, True])
+async def test_writers_that_search_for_bad_rows_do_not_deadlock(
+    pipeline: Assemble, database: str, *, deletes: bool
+) -> None:
+    """They merge in pieces, whose keys are in no order."""
+    rows(database, "ALTER TABLE orders ADD CHECK (state <> 'bad')")
+    sink = (DELETES if deletes else UPSERT) | {"connections": 4}
+    async with pipeline(sink=sink, field=FIELDS) as ready:
+        await write(ready, *(order(f"k{n}", 0) for n in range(40)))
+
+        async def writer(processor: Processor, seed: int) -> None:
+            draw = random.Random(seed)
+            for version in range(1, 7):
+                chosen = [f"k{n}" for n in draw.sample(range(40), 30)]
+                bodies = [order(key, version, draw.choice(["bad", *"abcdef"])) for key in chosen]
+                bodies += [delete(key, version) for key in chosen[:3] if deletes]
+                outcomes = await process(processor, bodies)
+                assert set(outcomes) <= {Outcome.WRITTEN, Outcome.QUARANTINED}
+
+        await asyncio.gather(*(writer(one, i) for i, one in enumerate(ready.processors)))
+        for processor in ready.processors:
+            await processor.sink.session.execute("SELECT pg_stat_force_next_flush()")
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        assert rows(database, deadlocks) == [(0,)]
+        assert rows(database, "SELECT count(*) FROM sqs2pg.key_guard") == [(0,)]
+        assert rows(database, "SELECT count(*) > 0 FROM sqs2pg.quarantine") == [(True,)]
+        assert await balanced(database, ready.sink_plan.id)
+
+
 async def test_a_table_that_changes_meanwhile(pipeline: Assemble, database: str) -> None:
     async with pipeline(sink=UPSERT, field=FIELDS) as ready:
         assert (await write(ready, order("a", 1, "new")))[1] == RowChanges(inserted=1)

@@ -48,9 +48,12 @@ async def find_rejected(
     if not rows:
         return {}
     search = _Search(session, targets, rows, rejecting)
+    await targets.reserve(session, rows)
     await session.execute("SAVEPOINT sqs2pg_rows")
     targets.save()
-    return await search.run(suspected)
+    found = await search.run(suspected)
+    await targets.release(session)
+    return found
 
 
 async def find_every_rejected(

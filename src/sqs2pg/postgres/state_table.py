@@ -229,13 +229,43 @@ deleted AS MATERIALIZED (
 
         Otherwise one writer could delete what it does not see yet, and another insert it.
         """
+        return f"{self._guard(gone, 'guarded')};\n{merge};\n{self._unguard('guarded')}"
+
+    def _guard(self, gone: Tombstones, name: str) -> str:
         return f"""WITH guarded AS (
     INSERT INTO sqs2pg.key_guard (key) SELECT DISTINCT {gone.guard} FROM {self.stage}
-    ORDER BY 1 RETURNING ctid
+    ORDER BY 1 ON CONFLICT DO NOTHING RETURNING ctid
 )
-SELECT set_config('sqs2pg.guarded', coalesce(array_agg(ctid), '{{}}')::text, true) FROM guarded;
-{merge};
-DELETE FROM sqs2pg.key_guard WHERE ctid = ANY (current_setting('sqs2pg.guarded')::tid[])"""
+SELECT set_config('sqs2pg.{name}', coalesce(array_agg(ctid), '{{}}')::text, true) FROM guarded"""
+
+    def _unguard(self, name: str) -> str:
+        places = f"current_setting('sqs2pg.{name}')::tid[]"
+        return f"DELETE FROM sqs2pg.key_guard WHERE ctid = ANY ({places})"
+
+    # -- the slow path merges in pieces, whose keys are in no order ------------------------------
+
+    def reserve(self) -> str:
+        """Return the statement that keeps others from the staged keys until COMMIT; "": none does.
+
+        The order of keys is kept, so two that reserve wait for each other and never deadlock. Keys
+        that the table does not have yet are only reserved where rows are deleted.
+        """
+        if self.tombstones and self._flag:
+            return self._guard(self.tombstones, self._reserved)
+        if not self.update:
+            return ""
+        keys, key = f"SELECT DISTINCT {column_list(self.key)} FROM {self.stage}", self.key
+        return f"""SELECT count(*) FROM (
+    SELECT FROM {self.table} t JOIN ({keys}) s ON {self._same("s", "t")}
+    ORDER BY {column_list(key, "t.")} FOR UPDATE OF t) locked"""
+
+    def release(self) -> str:
+        """Return the statement that follows the pieces after `reserve`; "": none does."""
+        return self._unguard(self._reserved) if self.tombstones and self._flag else ""
+
+    @property
+    def _reserved(self) -> str:
+        return f"reserved_{self.stage.rpartition('_')[2]}"
 
     def changes(self, lines: int, inserted: int, written: int, deleted: int) -> RowChanges:
         """Return what became of staged lines, from what `apply` returned."""

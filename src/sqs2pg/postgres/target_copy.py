@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+import psycopg
 
 from sqs2pg.mapping.encoder import CopyText, copy_texts, parts_of
 from sqs2pg.message import Row, RowChanges
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.held_lines import HeldLines
 from sqs2pg.postgres.identifiers import quote_identifier
+from sqs2pg.postgres.sqlstate import Verdict, diagnose
 from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.state_table import Merge
 
@@ -77,6 +79,7 @@ class TargetCopy:
         self._statements = [target.copy_statement() for target in targets]
         self._names = [target.name for target in targets]
         self._saved: list[RowChanges] = []
+        self._reserved: list[Merge] = []
         self.begin()
 
     def name_of(self, target: int) -> str:
@@ -105,6 +108,35 @@ class TargetCopy:
         self._changes = list(self._saved)
         self.held.rewind()
 
+    async def reserve(self, session: Session, rows: Sequence[Row]) -> None:
+        """Keep others from the keys of state tables before their rows are written in pieces.
+
+        Not where the database rejects a row already as it is staged. Raises psycopg.Error.
+        """
+        self._reserved.clear()
+        if not any(isinstance(target.staging, Merge) for target in self._targets):
+            return
+        await session.execute("SAVEPOINT sqs2pg_reserve")
+        try:
+            for target, (text, count) in enumerate(copy_texts(rows, len(self._statements))):
+                staging = self._targets[target].staging
+                if count and isinstance(staging, Merge) and (reserve := staging.reserve()):
+                    await self._stage(session, target, text)
+                    await session.execute(reserve)
+                    self._reserved.append(staging)
+        except psycopg.Error as error:
+            if diagnose(error).verdict is not Verdict.BAD_ROW:
+                raise
+            self._reserved.clear()
+            await session.execute("ROLLBACK TO SAVEPOINT sqs2pg_reserve")
+        await session.execute("RELEASE SAVEPOINT sqs2pg_reserve")
+
+    async def release(self, session: Session) -> None:
+        """Take back what `reserve` has noted; others wait until COMMIT all the same."""
+        for release in filter(None, (staging.release() for staging in self._reserved)):
+            await session.execute(release)
+        self._reserved.clear()
+
     async def copy(
         self, session: Session, texts: Sequence[CopyText], lines_of: Sequence[Row] | None = None
     ) -> bool:
@@ -126,15 +158,10 @@ class TargetCopy:
         rows: int,
         lines_of: Sequence[Row] | None = None,
     ) -> bool:
-        self.at, self.writing = target, self._names[target]
         staging = self._targets[target].staging
-        if target in self._staged and staging is not None:
-            await session.execute(staging.clear())
-        if await session.copy(self._statements[target], text) != rows:
+        if await self._stage(session, target, text) != rows:
             return False
         changes = RowChanges(inserted=rows)
-        if staging is not None:
-            self._staged.add(target)
         if isinstance(staging, StagedInsert):
             if await session.count(staging.insert()) != rows:
                 return False
@@ -149,6 +176,17 @@ class TargetCopy:
                     return False
         self._changes[target] = self._changes[target].plus(changes)
         return True
+
+    async def _stage(self, session: Session, target: int, text: bytes) -> int:
+        """COPY lines into a target, or into its staging table alone; return their number."""
+        self.at, self.writing = target, self._names[target]
+        staging = self._targets[target].staging
+        if target in self._staged and staging is not None:
+            await session.execute(staging.clear())
+        copied = await session.copy(self._statements[target], text)
+        if staging is not None:
+            self._staged.add(target)
+        return copied
 
     async def copy_rows(self, session: Session, rows: Sequence[Row]) -> bool:
         """As `copy`, with the lines of rows."""
