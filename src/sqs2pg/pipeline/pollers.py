@@ -59,7 +59,6 @@ class Pollers:
         self._metrics = metrics
         self._liveness = liveness
         self._arrived = arrived
-        self._receivers_max = settings.source.receivers_max
         self._buffer_enough = settings.sink.batch_rows_max
         self._limit = RateLimit(settings.source.messages_per_second_max)
         self._pollers: set[asyncio.Task[None]] = set()
@@ -143,7 +142,7 @@ class Pollers:
     def _at_once(self) -> int:
         """Return how many polls at once fill a batch while another batch is written."""
         wanted = self._source.receiving.concurrency(-(-self._buffer_enough // BATCH_MAX))
-        return min(self._receivers_max, wanted)
+        return min(self._source.polls_max, wanted)
 
     def _wants_another(self) -> bool:
         """Whether a full reply is to start another poller: the queue has more, and writers wait."""

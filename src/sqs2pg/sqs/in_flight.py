@@ -25,11 +25,22 @@ class InFlight:
         self._own = bytes_max
         self._shared = 0
         self._beyond = 0
+        self._holding: set[object] = set()
 
     @property
     def bytes(self) -> int:
         """What all queues hold and have reserved."""
         return sum(self._loads.values())
+
+    @property
+    def queues(self) -> int:
+        """How many queues there are."""
+        return len(self._loads)
+
+    @property
+    def busy(self) -> int:
+        """How many queues hold messages."""
+        return len(self._holding)
 
     def join(self, queue: object) -> None:
         """Add a queue."""
@@ -41,13 +52,18 @@ class InFlight:
         if queue in self._loads:
             del self._loads[queue]
             self._waiting.pop(queue, None)
+            self._holding.discard(queue)
             self._divide()
 
-    def note(self, queue: object, load: int) -> None:
-        """Note how many bytes a queue holds and has reserved now."""
+    def note(self, queue: object, load: int, *, holds: bool) -> None:
+        """Note how many bytes a queue holds and has reserved now, and whether it holds any."""
         own, before = self._own, self._loads.get(queue)
         if before is None:
             return  # it has left
+        if holds:
+            self._holding.add(queue)
+        else:
+            self._holding.discard(queue)
         self._loads[queue] = load
         beyond = max(0, load - own) - max(0, before - own)
         if beyond:

@@ -34,7 +34,8 @@ class ConnectionPool:
         self, dial: Dial, *, connections_max: int, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S
     ) -> None:
         self._dial = dial
-        self._connections_max = connections_max
+        self.connections_max = connections_max
+        """The bound. Read only."""
         self._idle_s = idle_s
         self._sweep_s = sweep_s
         self._idle: list[HttpConnection] = []
@@ -73,7 +74,7 @@ class ConnectionPool:
         while not self._closed:
             if not fresh and (connection := self.acquire_idle(idle_s)):
                 return connection
-            if self.size < self._connections_max:
+            if self.size < self.connections_max:
                 return await self._open_one(loop)
             if self._idle:
                 self._idle.pop(0).abort()  # too old for this call: make room for a new one

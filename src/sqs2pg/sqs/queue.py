@@ -90,6 +90,21 @@ class QueueSource:
         return self.queue_url.endswith(".fifo")
 
     @property
+    def polls_max(self) -> int:
+        """How many polls at once leave every queue of the process its share of the connections.
+
+        An idle poll holds its connection for `wait_time_s`: with more, one queue's would keep
+        another one from receiving.
+        """
+        polls = self._client.polls.connections_max
+        return max(1, min(self._settings.receivers_max, polls // self._in_flight.queues))
+
+    @property
+    def busy_queues(self) -> int:
+        """How many queues of the process hold messages."""
+        return self._in_flight.busy
+
+    @property
     def held_count(self) -> int:
         """How many messages are held."""
         return len(self._leases.by_id)
@@ -191,7 +206,8 @@ class QueueSource:
         leases = self._leases
         messages = len(leases.by_id) + self._reserved_messages
         size = leases.bytes + self._reserved_bytes
-        self._in_flight.note(self, size + messages * MESSAGE_BYTES)
+        load = size + messages * MESSAGE_BYTES
+        self._in_flight.note(self, load, holds=bool(leases.by_id))
 
     def _signal_room(self) -> None:
         if self.room.is_open:
