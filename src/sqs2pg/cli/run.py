@@ -27,7 +27,7 @@ from sqs2pg.cli.options import (
     verbose_option,
 )
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import Settings, chosen, is_several, load_pipelines, pick
+from sqs2pg.settings import Settings, chosen, is_several, load, load_pipelines, pick
 
 if TYPE_CHECKING:
     from sqs2pg.cli.embedded import Servers
@@ -243,8 +243,14 @@ async def _run_over(
         )
     if drain:
         drain.hint = "give it longer, raise ray.consumers_max, or look for what keeps sending"
+    [settings] = every
     file = files[0] if files else None
-    return Ended(await run_fleet(every[0], file, address, drain=drain))
+    if is_several(files):
+        # Each consumer reads the file by itself, on whatever machine it runs.
+        found = load_pipelines(files).items()
+        [file] = [f for f, one in found if one.pipeline_name == settings.pipeline_name]
+        settings = load(file)
+    return Ended(await run_fleet(settings, file, address, drain=drain))
 
 
 def _worker_count(workers: str) -> int:

@@ -23,7 +23,7 @@ PROCESS = frozenset(
     {"status", "telemetry", "log", "process", "shutdown_grace_s", "start_timeout_s"}
 )
 """Sections and keys that belong to the process, not to one of its pipelines."""
-_SECRETS = ("sink.dsn", "keys.")
+_SECRETS = ("sink.dsn", "sink.iam_auth", "keys.")
 """Further settings that the environment may give to all: how to log in, and where the keys are."""
 _HIDDEN = ("status.token",)
 
