@@ -155,3 +155,39 @@ def test_what_was_set_aside_is_grouped_exported_and_amended(
     )
     assert shell("verify", "--json").last["differences"] == []
     assert "canary" not in "".join(shell.transcript)
+
+
+def test_an_amendment_that_is_killed_has_not_happened_and_may_be_made_again(
+    shell: Any, send: Send, query: Query, database: str, migrated_database: str, tmp_path: Path
+) -> None:
+    send(["{"])
+    shell("run", "--drain")
+    mended = tmp_path / "body.json"
+    mended.write_text(login(3))
+    amend = ("quarantine", "amend", "1", "--body", str(mended), "--reason", "mend")
+    with psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM sqs2pg.audit_head FOR UPDATE")
+        with shell.running(*amend) as process:
+            wait_until(lambda: blocked(query), during=process)
+            process.kill()
+            process.communicate(timeout=60)
+        holder.rollback()
+    wait_until(lambda: not blocked(query))
+    [(rows, acts)] = query(
+        "SELECT (SELECT count(*) FROM user_logins), (SELECT count(*) FROM sqs2pg.audit)"
+    )
+    again = shell(*amend, "--json", code=None)
+    # The server may have finished for a client that is gone: then it happened, whole.
+    assert (rows, acts, again.code) in {(0, 0, 0), (1, 1, 2)}
+    assert query("SELECT user_id FROM user_logins") == [("u3",)]
+    assert query("SELECT act FROM sqs2pg.audit") == [("amend",)]
+    assert shell("verify", "--json").last["differences"] == []
+
+
+def blocked(query: Query) -> bool:
+    """Whether a session of this database waits for a lock."""
+    [(count,)] = query(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(count)
