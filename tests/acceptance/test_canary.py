@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -434,7 +435,8 @@ def _read_objects(world: World, flock: Flock, send: Send, bucket: Any) -> None:
 
 
 COMMANDS = (
-    "quarantine list --json; quarantine show 1; quarantine replay --all; verify --json;"
+    "quarantine list --json; quarantine list --group-by detail; quarantine show 1;"
+    " quarantine replay --all; verify --json;"
     " check --attack --json; check --column events.masked_device_id --json; keys list --json;"
     " support-bundle -o later.zip; config show; quarantine purge --reason bad_date --yes;"
     " keys rewrap --json; keys rekey --json; verify --audit --json"
@@ -471,14 +473,50 @@ def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
         world.shell.transcript.remove(shown)
         world.tapped.append(shown.encode())
         world.shell("support-bundle", address, "-o", "live.zip")
+        _pause_and_resume(world, running)
     finally:
         running.terminate()
         world.shell.transcript.append(running.communicate(timeout=60)[0])
     assert running.returncode == 0
 
 
-def _use_the_commands(world: World) -> None:
+def _pause_and_resume(world: World, running: subprocess.Popen[str]) -> None:
+    """Pause it: the operator's words are for page, `check` and audit, not for a bundle."""
+    words = text_canary("an operator's words")
+    world.loud("pause", "--reason", words.value)
+    deadline = time.monotonic() + 120
+    # Workers that crashed have left their rows.
+    while not world.sql("SELECT 1 FROM sqs2pg.worker WHERE state = 'paused'"):
+        assert running.poll() is None, "it ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    with visited(world):
+        bundle = world.loud("support-bundle", _address(world), "-o", "paused.zip")
+    with zipfile.ZipFile(world.shell.folder / "paused.zip") as files:
+        everything = "".join(files.read(name).decode() for name in files.namelist())
+    assert "by_operator" in everything
+    assert not find([words], everything + bundle.err), "a bundle goes to the public"
+    refused = world.loud("run", "--drain", code=1, SQS2PG_STATUS__BIND="")
+    assert "is paused since" in refused.err
+    world.loud("resume", "--reason", "done")
+
+
+def _use_the_commands(world: World, flock: Flock) -> None:
     world.loud(*COMMANDS.replace(";", " ;").split())
+    world.loud("quarantine", "export", "--all", "--file", "sealed.jsonl")
+    world.shell.transcript.append((world.shell.folder / "sealed.jsonl").read_text())
+    how = ("--unsealed", "--reason", "a test", "--file", "open.jsonl")
+    world.loud("quarantine", "export", "--all", *how)
+    opened = (world.shell.folder / "open.jsonl").read_text()
+    assert find(flock.hidden, opened), "an unsealed body is in the file, and nowhere else"
+    (world.shell.folder / "open.jsonl").unlink()
+    [(number,)] = world.sql("SELECT max(id) FROM sqs2pg.quarantine WHERE replayed_at IS NULL")
+    amend = ("quarantine", "amend", str(number), "--reason", "a test", "--body", "body.json")
+    for code, changes in ((1, {"ip": "1.2.3.04"}), (0, {"event": "e30"})):
+        body = flock.message("amended", written=not code, **changes)
+        (world.shell.folder / "body.json").write_text(json.dumps(body))
+        world.loud(*amend, code=code)
+    (world.shell.folder / "body.json").unlink()
 
 
 def _reveal_and_forget(world: World, flock: Flock) -> None:
@@ -512,7 +550,7 @@ def test_no_canary_is_found_anywhere_and_a_planted_one_is(
     _run_every_path(world, flock, send)
     _read_objects(world, flock, send, bucket)
     _attach_to_a_running_one(world, flock, send)
-    _use_the_commands(world)
+    _use_the_commands(world, flock)
     _reveal_and_forget(world, flock)
     for surface in SURFACES:
         output = surface.read(world)
