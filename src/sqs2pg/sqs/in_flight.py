@@ -65,6 +65,8 @@ class InFlight:
         else:
             self._holding.discard(queue)
         self._loads[queue] = load
+        if load <= own and before <= own:
+            return
         beyond = max(0, load - own) - max(0, before - own)
         if beyond:
             self._beyond += beyond
