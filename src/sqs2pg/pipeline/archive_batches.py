@@ -24,6 +24,9 @@ BATCH_BYTES_MAX = 16 * 2**20
 BATCHES_AT_ONCE = 10
 """A batch of lines is as large as this many of the queue's: no line has to be visible soon, and
 each batch costs a commit."""
+LINES_AT_ONCE = 20_000
+"""But of no more lines than these, unless one batch of the queue has more: larger ones gain little,
+and need memory."""
 AHEAD = 1
 """Batches that are ready before they are needed. One more is being made."""
 
@@ -36,6 +39,11 @@ class LineBatch(NamedTuple):
     units: LineUnits
     faults: Mapping[str, PermanentFault] = NONE_UNREAD
     """Why lines go to the quarantine unread, by MessageId."""
+
+
+def lines_at_once(rows_max: int) -> int:
+    """Return how many lines one batch has; `rows_max` messages make a batch of the queue."""
+    return max(rows_max, min(BATCHES_AT_ONCE * rows_max, LINES_AT_ONCE))
 
 
 def batches(

@@ -26,7 +26,7 @@ from sqs2pg.mapping.encoder import EncodedAhead
 from sqs2pg.mapping.ledger_key import line_mark
 from sqs2pg.message import Message, OutcomeCounts, RowChanges
 from sqs2pg.pipeline import archive_reader
-from sqs2pg.pipeline.archive_batches import BATCHES_AT_ONCE, LineBatch, batches, made_ahead
+from sqs2pg.pipeline.archive_batches import LineBatch, batches, lines_at_once, made_ahead
 from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks, has_form, refusal_of
 from sqs2pg.pipeline.archive_lines import LineChunk
 from sqs2pg.pipeline.archive_objects import Objects
@@ -105,7 +105,7 @@ class Backfill:
         self._session = session
         self._processor = processor
         self._pipeline = pipeline
-        self._batch_lines = BATCHES_AT_ONCE * batch_lines
+        self._batch_lines = lines_at_once(batch_lines)
         self._day = day
         self._store = store
         self._claim_wait_s = claim_wait_s

@@ -25,7 +25,7 @@ from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
-from sqs2pg.pipeline.archive_batches import AHEAD, BATCHES_AT_ONCE
+from sqs2pg.pipeline.archive_batches import AHEAD, lines_at_once
 from sqs2pg.pipeline.key_rotation import Compiled
 from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.pipeline.object_reader import ChunkSize
@@ -254,7 +254,7 @@ def objects_of(settings: Settings) -> ObjectSource | None:
 
     # Each writer has one chunk in hand, AHEAD that are ready, and one that is made.
     bytes_max = budget_of(settings).bytes_max // (AHEAD + 2)
-    chunk = ChunkSize(BATCHES_AT_ONCE * settings.sink.batch_rows_max, bytes_max)
+    chunk = ChunkSize(lines_at_once(settings.sink.batch_rows_max), bytes_max)
     return ObjectSource(ObjectStore(), settings.envelope, chunk, archive_form(settings))
 
 

@@ -122,7 +122,7 @@ class SinkSettings(WriteMode, frozen=True):
         ),
     ] = 30
     connections: Annotated[int, Meta(ge=1, le=16, description="batches in flight at once")] = 2
-    batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 2_000
+    batch_rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 4_000
     linger_ms: Annotated[
         int,
         Meta(

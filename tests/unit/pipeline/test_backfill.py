@@ -12,7 +12,7 @@ import pytest
 from sqs2pg.errors import FatalFault, PermanentFault
 from sqs2pg.mapping.ledger_key import LINES_MAX, line_id, line_keys, line_mark
 from sqs2pg.mapping.line_units import LineUnits
-from sqs2pg.pipeline.archive_batches import LineBatch, batches, made_ahead
+from sqs2pg.pipeline.archive_batches import LineBatch, batches, lines_at_once, made_ahead
 from sqs2pg.pipeline.archive_compression import ArchiveDamaged
 from sqs2pg.pipeline.archive_lines import LineChunk
 
@@ -149,3 +149,12 @@ async def test_nothing_is_made_once_the_work_has_ended() -> None:
     go_on.set()
     await closing
     assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows_max", "lines"), [(1, 10), (1_000, 10_000), (4_000, 20_000), (50_000, 50_000)]
+)
+def test_a_batch_of_lines_is_larger_than_one_of_the_queue_up_to_a_bound(
+    rows_max: int, lines: int
+) -> None:
+    assert lines_at_once(rows_max) == lines
