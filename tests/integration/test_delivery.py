@@ -114,6 +114,11 @@ REJECTIONS = [
         "23503 known_device",
     ),
     (
+        """ALTER TABLE user_logins ADD CONSTRAINT "a\tb\\c" CHECK (device_type <> 'fridge')""",
+        {"device_type": "fridge"},
+        "23514 a\tb\\c",
+    ),
+    (
         (
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
             " IF NEW.user_id = 'u7' THEN RAISE EXCEPTION 'canary %', NEW.user_id; END IF;"

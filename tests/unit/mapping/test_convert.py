@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from datetime import date as day
 from datetime import timedelta
 
 import pytest
 
 from sqs2pg.errors import PermanentFault, Stage
-from sqs2pg.mapping.convert import MAJOR_MAX, PART_MAX, date, major, text, version
+from sqs2pg.mapping.convert import (
+    MAJOR_MAX,
+    PART_MAX,
+    bigint,
+    date,
+    integer,
+    major,
+    text,
+    version,
+)
 from sqs2pg.mapping.field_types import FIELD_TYPES
 
 INT4_MAX = 2**31 - 1
@@ -240,6 +250,18 @@ def test_every_day_of_four_years_is_taken_as_it_is() -> None:
     first = day(1999, 1, 1)
     days = [(first + timedelta(days=n)).isoformat() for n in range(1_461)]
     assert [date(value) for value in days] == days
+
+
+@pytest.mark.parametrize(("convert", "bound"), [(integer, 2**31), (bigint, 2**63)])
+def test_whole_numbers_are_bounded_as_their_columns_are(
+    convert: Callable[[str], str], bound: int
+) -> None:
+    assert convert(str(bound - 1)) == str(bound - 1)
+    assert convert(str(-bound)) == str(-bound)
+    for number in (bound, -bound - 1):
+        for spelling in (str(number), f"{number}.0", f"{number}e0"):
+            with pytest.raises(PermanentFault, match="out_of_range"):
+                convert(spelling)
 
 
 @pytest.mark.parametrize("value", ["", " x ", "\x00", "\ud800", "\\N", "a\tb"])
