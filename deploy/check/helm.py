@@ -13,7 +13,7 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from deploy.check.ours import ROOT, command_problems, open_secrets, settings_of
+from deploy.check.ours import ROOT, command_problems, open_secrets, settings_of_files
 from deploy.check.report import Report
 
 CHART = ROOT / "deploy/helm/sqs2pg"
@@ -86,11 +86,7 @@ def schema_problems(document: Document, version: str) -> Iterator[str]:
 
 def our_problems(documents: list[Document]) -> Iterator[str]:
     """Yield mistakes that the schemas cannot see."""
-    configs = {
-        d["metadata"]["name"]: d["data"]["sqs2pg.toml"]
-        for d in documents
-        if d["kind"] == "ConfigMap"
-    }
+    configs = {d["metadata"]["name"]: d["data"] for d in documents if d["kind"] == "ConfigMap"}
     accounts = {d["metadata"]["name"] for d in documents if d["kind"] == "ServiceAccount"}
     for document in documents:
         if document["kind"] not in ("Deployment", "Job"):
@@ -104,8 +100,8 @@ def our_problems(documents: list[Document]) -> Iterator[str]:
         yield from open_secrets(environment)
         yield from command_problems(container["args"])
         volumes = [v["configMap"]["name"] for v in pod["volumes"] if "configMap" in v]
-        text = "".join(configs.get(name, "no such ConfigMap") for name in volumes)
-        settings = settings_of(environment, text)
+        files = [configs.get(name, {"sqs2pg.toml": "no such ConfigMap"}) for name in volumes]
+        settings = settings_of_files(environment, files[0] if files else {})
         if isinstance(settings, str):
             yield settings
         elif document["kind"] == "Deployment":

@@ -45,19 +45,44 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{- /* The settings files by name: one, or one of each pipeline. */ -}}
+{{- define "sqs2pg.files" -}}
+{{- range .Values.pipelines }}
+{{ .name }}.toml: |
+  {{- .config | nindent 2 }}
+{{- end }}
+{{- if .Values.config }}
+sqs2pg.toml: |
+  {{- .Values.config | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{- define "sqs2pg.environment" -}}
+{{- if and .Values.pipelines (or .Values.config .Values.queue.url) -}}
+{{- fail "pipelines stands in place of config and queue.url: each pipeline's config has its source.queue" -}}
+{{- end -}}
+{{- if and .Values.pipelines .Values.autoscaling.enabled -}}
+{{- fail "autoscaling follows one queue, and there are several pipelines: set replicas" -}}
+{{- end -}}
+{{- if not (or .Values.pipelines .Values.queue.url) -}}
+{{- fail "queue.url is missing" -}}
+{{- end -}}
 - {name: AWS_REGION, value: {{ .Values.queue.region | quote }}}
 {{- with .Values.queue.endpointUrl }}
 - {name: AWS_ENDPOINT_URL_SQS, value: {{ . | quote }}}
 {{- end }}
+{{- if not .Values.pipelines }}
 - {name: SQS2PG_SOURCE__QUEUE, value: {{ .Values.queue.url | quote }}}
 - {name: SQS2PG_SOURCE__VISIBILITY_TIMEOUT_S, value: {{ .Values.queue.visibilityTimeoutS | quote }}}
+{{- end }}
 - {name: SQS2PG_SHUTDOWN_GRACE_S, value: {{ .Values.shutdownGraceS | quote }}}
 - {name: SQS2PG_STATUS__BIND, value: "0.0.0.0:9465"}
 {{- if .Values.database.iamAuth }}
 - {name: SQS2PG_SINK__IAM_AUTH, value: "true"}
 {{- end }}
-{{- if .Values.config }}
+{{- if .Values.pipelines }}
+- {name: SQS2PG_CONFIG, value: /etc/sqs2pg}
+{{- else if .Values.config }}
 - {name: SQS2PG_CONFIG, value: /etc/sqs2pg/sqs2pg.toml}
 {{- end }}
 {{- range $name, $value := .Values.environment }}
