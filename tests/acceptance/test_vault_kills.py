@@ -52,13 +52,19 @@ async def filled(shell: Any, aws_environment: None, queue_url: str, database: st
 
 
 @contextmanager
-def half_done(shell: Any, database: str, lock: str, *command: str) -> Iterator[None]:
-    """Run a command until it waits for what `lock` holds, kill it, then release the lock."""
+def half_done(
+    shell: Any, database: str, lock: str, *command: str, after: str = "SELECT 1"
+) -> Iterator[None]:
+    """Run a command until it waits for what `lock` holds, kill it, then release the lock.
+
+    It is not killed before the query `after` has a row.
+    """
     with psycopg.connect(database) as holder, psycopg.connect(database, autocommit=True) as watch:
         held = holder.execute(lock.encode()).fetchall()
         assert held
         with shell.running(*command) as running:
             wait_until(lambda: watch.execute(WAITING).fetchone() != (0,), during=running)
+            wait_until(lambda: watch.execute(after.encode()).fetchone(), during=running)
             running.send_signal(signal.SIGKILL)
         assert running.returncode == -signal.SIGKILL
         yield
@@ -75,10 +81,10 @@ def test_a_killed_rewrap_completes_when_run_again(filled: Any, database: str, qu
     rotate(filled.settings, database, "vault")
     last = "SELECT 1 FROM pii.subject_key ORDER BY subject DESC LIMIT 1 FOR UPDATE"
     versions = "SELECT key_version, count(*) FROM pii.subject_key GROUP BY 1 ORDER BY 1"
-    with half_done(filled, database, last, "keys", "rewrap"):
-        # The other session goes on with its half of the table.
-        wait_until(lambda: len(query(versions)) == 2)
-    [(_, left), (_, done)] = query(versions)
+    # The other session goes on with its half of the table.
+    some = "SELECT 1 FROM pii.subject_key WHERE key_version = 2"
+    with half_done(filled, database, last, "keys", "rewrap", after=some):
+        [(_, left), (_, done)] = query(versions)
     assert (left > 0, left + done) == (True, PEOPLE)
     assert filled("keys", "rewrap", "--json").last["rewrapped"] == left
     assert query(versions) == [(2, PEOPLE)]
