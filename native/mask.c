@@ -70,6 +70,22 @@ static int ip_form(const struct value *value, struct form *form)
     return read_ipv4(value->at, value->len, form->bytes);
 }
 
+/* A text as long as an address's form gets a byte more that no text has. With a colon it may be an
+ * address of version 6, which Python reads. */
+static int ip_or_text_form(const struct value *value, struct form *form)
+{
+    if (ip_form(value, form))
+        return 1;
+    if (memchr(value->at, ':', value->len) != NULL || !text_form(value, form))
+        return 0;
+    if (form->len == 4 || form->len == 16) {
+        memcpy(form->bytes, form->at, form->len);
+        form->at = form->bytes;
+        form->bytes[form->len++] = 0xff;
+    }
+    return 1;
+}
+
 /* Lower case; what is before the last `@` and what is behind it have their limits. */
 static int email_form(const struct value *value, struct form *form)
 {
@@ -147,6 +163,8 @@ static int canonical(enum kind kind, const struct value *value, struct form *for
         return phone_form(value, form);
     case KIND_UUID:
         return uuid_form(value, form);
+    case KIND_IP_OR_TEXT:
+        return ip_or_text_form(value, form);
     case KIND_EXACT:
         form->at = (const uint8_t *)value->at;
         form->len = value->len;

@@ -17,6 +17,7 @@ enum kind {
     KIND_PHONE,
     KIND_UUID,
     KIND_EXACT, /* the value as it is: of a mark */
+    KIND_IP_OR_TEXT,
     KIND_COUNT
 };
 

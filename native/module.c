@@ -163,7 +163,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 24) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 25) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

@@ -29,6 +29,7 @@ from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import FastPath, PackLines
+from sqs2pg.mask.canonical import IP_OR_TEXT
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message
 from sqs2pg.settings import (
@@ -75,7 +76,8 @@ _OPERATORS = {
     )
 }
 _KINDS = {
-    name: number for number, name in enumerate(("text", "ip", "email", "phone", "uuid", "exact"))
+    name: number
+    for number, name in enumerate(("text", "ip", "email", "phone", "uuid", "exact", IP_OR_TEXT))
 }
 _RECORDS = {"one": 0, "array": 1, "lines": 2, "auto": 3}
 _NO_USE, _TEXT, _SLICE, _SNS_TYPE, _ATTRIBUTES = range(5)
@@ -412,8 +414,10 @@ def _mask(field: Field, mask: Operator | Mask | None) -> tuple[int, int, bytes, 
     constant = mask.name in ("redact", "nullify") and field.kind == "text"
     if field.mask_kind not in _KINDS or not (constant or field.type in MASKABLE):
         raise NotFastError  # a mask takes such a value as it is, not in the type's form
+    if field.mask_kind == IP_OR_TEXT and mask.name == "partial":
+        raise NotFastError
     token = mask.token
     prefix, key, kind = (token.prefix.encode(), token.key, token.form) if token else (b"", b"", "")
     if len(prefix) > _PREFIX_MAX or kind is None or (mask.name == "pseudonymize" and not token):
         raise NotFastError
-    return _OPERATORS[mask.name], _KINDS[kind or field.kind], prefix, bytes(key)
+    return _OPERATORS[mask.name], _KINDS[kind or field.mask_kind], prefix, bytes(key)
