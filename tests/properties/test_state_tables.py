@@ -5,6 +5,7 @@ a real PostgreSQL. Each version of a key has one content, or deletes: then the o
 nothing about the end.
 
 `SQS2PG_STATE_KEYS=200000` makes the long run: four messages per key, and at least 50 kills.
+`SQS2PG_STATE_SEEDS=50` tries the second test so often.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
 
+from sqs2pg.cli.forget import erase_people
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.postgres.key_registry import verify_fingerprints
+from sqs2pg.runners.compile_subjects import recoverable_columns
+from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.settings import Settings
+from sqs2pg.vault.rekey import Rekeyer
 from tests.integration.conftest import pipeline, settings  # noqa: F401  fixtures
-from tests.integration.support import Assemble, rows
+from tests.integration.support import Assemble, opened, rows
 from tests.integration.test_targets import balanced
+from tests.integration.vault_support import keys_of, rotate
 
 WRITERS = 4
 KEYS = int(os.environ.get("SQS2PG_STATE_KEYS", "150"))
@@ -204,6 +212,20 @@ class Killer:
         )
 
 
+async def deliver(
+    ready: Pipeline, deliveries: Deliveries, draw: random.Random, database: str, left: int = 0
+) -> int:
+    """Let all writers deliver until so many batches are left; return the number of kills."""
+
+    async def writer(processor: Processor, seed: float) -> int:
+        killer = Killer(random.Random(seed), database)
+        while len(deliveries.batches) > left:
+            await killer.settle(processor, deliveries.next())
+        return killer.kills
+
+    return sum(await asyncio.gather(*(writer(one, draw.random()) for one in ready.processors)))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_the_table_ends_as_the_model_says(
     pipeline: Assemble,  # noqa: F811
@@ -218,16 +240,8 @@ async def test_the_table_ends_as_the_model_says(
     async with pipeline(sink=SINK | {"key": made.key}, field=made.fields) as ready:
         assert len(ready.processors) == WRITERS
 
-        async def writer(processor: Processor, number: int) -> int:
-            killer = Killer(random.Random(f"{shape} {number}"), database)
-            while deliveries.batches:
-                await killer.settle(processor, deliveries.next())
-            return killer.kills
-
-        kills = await asyncio.gather(
-            *(writer(processor, number) for number, processor in enumerate(ready.processors))
-        )
-        assert sum(kills) >= KILLS_MIN
+        kills = await deliver(ready, deliveries, draw, database)
+        assert kills >= KILLS_MIN
         assert rows(
             database, 'SELECT id, version, state FROM things ORDER BY id COLLATE "C"'
         ) == model(history)
@@ -238,4 +252,72 @@ async def test_the_table_ends_as_the_model_says(
         [(deleted,)] = rows(database, "SELECT sum(rows_deleted) FROM sqs2pg.tally")
         assert deleted > 0
         assert await balanced(database, ready.sink_plan.id, deep=True)
-        print(f"{shape}: {KEYS} keys, {MESSAGES} messages, {sum(kills)} kills")
+        print(f"{shape}: {KEYS} keys, {MESSAGES} messages, {kills} kills")
+
+
+PEOPLE = Shape(
+    "CREATE TABLE things (who text PRIMARY KEY, id text, version bigint, state text)",
+    ["who"],
+    [
+        {"source": "id", "column": "who", "mask": "pseudonymize", "recover": True},
+        {"source": "name", "column": "id", "required": True},
+        VERSION,
+        STATE,
+    ],
+)
+ROUNDS = 5
+SEEDS = int(os.environ.get("SQS2PG_STATE_SEEDS", "2"))
+
+
+async def rekeyed(chosen: Settings) -> None:
+    """Give all rows the tokens of the active root."""
+    async with opened(chosen) as session:
+        keyring = await verify_fingerprints(session, keys_of(chosen))
+        columns = recoverable_columns(chosen, keyring)
+        await Rekeyer(session, keyring, columns, chosen.targets).run()
+
+
+async def erased(chosen: Settings, database: str, draw: random.Random) -> list[Change]:
+    """Erase a few of the people in the table; return what the model has to know of it."""
+    found = dict(rows(database, "SELECT id, max(version) FROM things GROUP BY 1"))
+    people = draw.sample(sorted(found), min(3, len(found)))
+    report = await erase_people(chosen, people, "a test", "")
+    assert report.found == len(people)
+    return [Change(int(name[1:]), found[name], deletes=True, bad=False) for name in people]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_rotations_and_erasures_change_nothing_of_that(
+    pipeline: Assemble,  # noqa: F811
+    settings: Callable[..., Settings],  # noqa: F811
+    database: str,
+    seed: int,
+) -> None:
+    """The key is the person: an erasure is a deletion of the version that was there."""
+    draw = random.Random(seed)
+    rows(database, f"{PEOPLE.table}; {NOT_BAD}")
+    history = changes(draw)
+    deliveries = Deliveries(history, draw)
+    size = len(deliveries.batches)
+    ends: list[Change] = []
+    options: dict[str, Any] = {
+        "sink": SINK | {"key": PEOPLE.key},
+        "field": PEOPLE.fields,
+        "vault": {"enabled": True, "subject": "id"},
+    }
+    chosen = settings(**options)
+    for number in reversed(range(ROUNDS)):
+        async with pipeline(**options) as ready:
+            await deliver(ready, deliveries, draw, database, left=size * number // ROUNDS)
+        ends += await erased(chosen, database, draw)
+        if draw.random() < 0.7:
+            rotate(chosen, database, "pseudonym")
+        if draw.random() < 0.4:
+            await rekeyed(chosen)
+    await rekeyed(chosen)
+    # Of equal versions an erasure is the last: the row had come before.
+    assert rows(database, 'SELECT id, version, state FROM things ORDER BY id COLLATE "C"') == model(
+        [*history, *ends]
+    )
+    [(pipeline_id,)] = rows(database, "SELECT max(id) FROM sqs2pg.pipeline")
+    assert await balanced(database, pipeline_id, deep=True)
