@@ -37,8 +37,7 @@ class Copy:
     """A copy of the checkout, whose package its tests import."""
 
     def __init__(self, number: int) -> None:
-        self.root = COPIES / f"copy-{number}"
-        shutil.rmtree(self.root, ignore_errors=True)
+        self.root = COPIES / f"{os.getpid()}-{number}"
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -151,8 +150,12 @@ def main() -> int:
         if code != PASSED:
             print(f"error: without any breakage: {by}")
             return 2
-    with ThreadPoolExecutor(chosen.workers) as pool:
-        list(pool.map(check, wanted))
+    try:
+        with ThreadPoolExecutor(chosen.workers) as pool:
+            list(pool.map(check, wanted))
+    finally:
+        while not copies.empty():
+            shutil.rmtree(copies.get().root, ignore_errors=True)
     took = time.monotonic() - began
     print(f"{len(wanted) - len(unnoticed)} of {len(wanted)} noticed in {took / 60:.0f} min")
     return 1 if unnoticed else 0
