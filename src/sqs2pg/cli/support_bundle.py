@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 import zipfile
 from functools import partial
@@ -166,9 +167,20 @@ async def _check(config: Path | None, private: list[str]) -> list[dict[str, str]
     ]
 
 
+_NAMING = re.compile(r'\b(pipeline|queue|table)="((?:[^"\\]|\\.)*)"')
+
+
 def _metrics(status: StatusClient) -> str:
+    """Return the metrics, with a number in place of each name of a pipeline, queue or table."""
     text = status.read("/metrics").decode("utf-8", "replace")
-    return "".join(line + "\n" for line in text.splitlines() if line.startswith(("sqs2pg_", "# ")))
+    numbers: dict[tuple[str, str], int] = {}
+
+    def numbered(found: re.Match[str]) -> str:
+        label, name = found.groups()
+        return f'{label}="{numbers.setdefault((label, name), len(numbers) + 1)}"'
+
+    kept = [line for line in text.splitlines() if line.startswith(("sqs2pg_", "# "))]
+    return "".join(_NAMING.sub(numbered, line) + "\n" for line in kept)
 
 
 def _state(status: StatusClient) -> dict[str, Any]:
