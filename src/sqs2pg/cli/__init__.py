@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import gc
 import importlib
+import os
 import resource
 import sys
 import threading
@@ -109,6 +110,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     _install_hooks()
     try:
+        code = _run(arguments)
+    finally:
+        _flush_stdout()
+    raise SystemExit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run a command and return its exit code. Raises SystemExit where it failed."""
+    try:
         code = cli.main(args=arguments, prog_name="sqs2pg", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())  # as --help
@@ -122,14 +132,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         fail("interrupted", "what was committed stays; run it again", 130, "interrupted")
     except Sqs2pgError as error:
         fail(error.what, error.hint or _remedy_of(error.code), error.exit_code, error.code)
-    except BrokenPipeError:
-        # The reader of our stdout has gone (`| head`): leave quietly, and keep the interpreter
-        # from failing again when it flushes.
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our stdout has gone: leave quietly
         raise SystemExit(1) from None
     except Exception as error:  # noqa: BLE001  the last gate: no text of an exception passes it
         fail(*unforeseen(error), 1, "unexpected")
-    raise SystemExit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+def _flush_stdout() -> None:
+    """Write what stdout still holds. If its reader has gone (`| head`), drop that.
+
+    Otherwise the interpreter would flush at its end, and report the pipe as a fault of ours.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(what: str, hint: str, exit_code: int, code: str = "") -> NoReturn:
