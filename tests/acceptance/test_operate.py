@@ -103,7 +103,7 @@ def test_a_support_bundle_is_safe_to_attach(
     assert settings["source"]["queue"] == settings["name"] == "(set)"
     assert settings["sink"]["table"] == "user_logins", "a default is no secret"
     assert (
-        'sqs2pg_faults_total{code="not_json",pipeline="user_logins",stage="decode"} 2.0'
+        'sqs2pg_faults_total{code="not_json",pipeline="1",stage="decode"} 2.0'
         in files["metrics.txt"]
     )
     assert json.loads(files["state.json"])["faults"] == {"decode not_json": 2.0}
