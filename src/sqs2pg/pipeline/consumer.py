@@ -37,8 +37,6 @@ from sqs2pg.sqs.queue import SUSPECT_RECEIVES, QueueSource
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 
-LINGER_S_MAX = 0.5
-"""Longest wait for a batch to fill up beside other busy pipelines, unless the setting is longer."""
 CLAIM_POLL_S = 2.0
 """How long a message is held whose object another worker reads, before it is tried again."""
 CLEAR_S = 2.0
@@ -208,19 +206,10 @@ class Consumer:
     async def _take(self, processor: Processor) -> list[Message]:
         rows_max, linger_s = (
             self._settings.sink.batch_rows_max,
-            self._linger_s(),
+            self._settings.sink.linger_ms / 1000,
         )
         take = partial(self._buffer.take, rows_max, linger_s)
         return await (self._watch.during(processor.sink, take) if self._watch else take())
-
-    def _linger_s(self) -> float:
-        """Return how long a batch waits to fill up.
-
-        Beside other busy pipelines longer: each gets its share of the time, so its messages come
-        more slowly, and small batches would use that time up.
-        """
-        linger_s = self._settings.sink.linger_ms / 1000
-        return min(max(linger_s, LINGER_S_MAX), linger_s * max(1, self._source.busy_queues))
 
     async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
         self._busy += 1

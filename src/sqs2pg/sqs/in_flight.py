@@ -25,7 +25,6 @@ class InFlight:
         self._own = bytes_max
         self._shared = 0
         self._beyond = 0
-        self._holding: set[object] = set()
 
     @property
     def bytes(self) -> int:
@@ -37,11 +36,6 @@ class InFlight:
         """How many queues there are."""
         return len(self._loads)
 
-    @property
-    def busy(self) -> int:
-        """How many queues hold messages."""
-        return len(self._holding)
-
     def join(self, queue: object) -> None:
         """Add a queue."""
         self._loads[queue] = 0
@@ -52,18 +46,13 @@ class InFlight:
         if queue in self._loads:
             del self._loads[queue]
             self._waiting.pop(queue, None)
-            self._holding.discard(queue)
             self._divide()
 
-    def note(self, queue: object, load: int, *, holds: bool) -> None:
-        """Note how many bytes a queue holds and has reserved now, and whether it holds any."""
+    def note(self, queue: object, load: int) -> None:
+        """Note how many bytes a queue holds and has reserved now."""
         own, before = self._own, self._loads.get(queue)
         if before is None:
             return  # it has left
-        if holds:
-            self._holding.add(queue)
-        else:
-            self._holding.discard(queue)
         self._loads[queue] = load
         if load <= own and before <= own:
             return

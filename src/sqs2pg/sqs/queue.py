@@ -100,11 +100,6 @@ class QueueSource:
         return max(1, min(self._settings.receivers_max, polls // self._in_flight.queues))
 
     @property
-    def busy_queues(self) -> int:
-        """How many queues of the process hold messages."""
-        return self._in_flight.busy
-
-    @property
     def held_count(self) -> int:
         """How many messages are held."""
         return len(self._leases.by_id)
@@ -206,8 +201,7 @@ class QueueSource:
         leases = self._leases
         messages = len(leases.by_id) + self._reserved_messages
         size = leases.bytes + self._reserved_bytes
-        load = size + messages * MESSAGE_BYTES
-        self._in_flight.note(self, load, holds=bool(leases.by_id))
+        self._in_flight.note(self, size + messages * MESSAGE_BYTES)
 
     def _signal_room(self) -> None:
         if self.room.is_open:
