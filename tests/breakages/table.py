@@ -851,24 +851,18 @@ VAULT = _in(
         ),
     ),
     (
-        "what was not committed counts as stored",
+        "what was stored before an erasure counts as stored after it",
         "seal",
         "        if marks.epoch != self._epoch:\n            return\n",
         "",
-        (
-            "acceptance/test_vault integration/test_vault_sealing acceptance/test_forget "
-            "integration/test_vault_names"
-        ),
+        "unit/vault/test_seal",
     ),
     (
         "an erasure tells no worker",
         "erase",
         "            if keys or values:\n                await execute(_NEXT_EPOCH)\n",
         "",
-        (
-            "acceptance/test_forget acceptance/test_vault integration/test_erasure_moves "
-            "integration/test_vault_roles"
-        ),
+        "integration/test_vault_rotation",
     ),
     (
         "an erasure works beside moves of rows",
