@@ -29,8 +29,16 @@ main()
 
 
 def _run(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False, timeout=60)
+    # Unbuffered, nothing would wait until the end.
+    environment = {name: at for name, at in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+        env=environment,
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,45 @@ async def test_it_is_told_once_and_the_work_goes_on(monkeypatch: pytest.MonkeyPa
         return 7
 
     monkeypatch.setattr(server_load.time, "monotonic", clock)
+    waiting = iter([False, False])
+
+    async def wait_after_two() -> bool:
+        return next(waiting, True)
+
     busy = telling_of_limit(
-        work(), 1, tell, every_s=0.0, busy_s=lambda pid: 0.9 * now if pid == 1 else 0.0
+        work(),
+        1,
+        tell,
+        wait_after_two,
+        every_s=0.0,
+        busy_s=lambda pid: 0.9 * now if pid == 1 else 0.0,
     )
     assert await busy == 7
     assert loads == [Load(pytest.approx(0.9), 0.0)]
+
+
+async def test_a_busy_server_is_no_limit_where_nothing_waits() -> None:
+    asked, now = asyncio.Event(), 0.0
+
+    async def nothing_waits() -> bool:
+        asked.set()
+        return False
+
+    def busy_s(pid: int) -> float:
+        nonlocal now
+        now += 1.0
+        return now if pid == 1 else 0.0
+
+    async def work() -> int:
+        await asyncio.wait_for(asked.wait(), 10)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return 7
+
+    said = telling_of_limit(
+        work(), 1, lambda _: pytest.fail("told"), nothing_waits, every_s=0.0, busy_s=busy_s
+    )
+    assert await said == 7
 
 
 async def test_where_the_system_does_not_say_nothing_is_told() -> None:
@@ -61,8 +95,11 @@ async def test_where_the_system_does_not_say_nothing_is_told() -> None:
             await asyncio.sleep(0)
         return 7
 
+    async def asked() -> bool:
+        pytest.fail("asked")
+
     said = telling_of_limit(
-        work(), 1, lambda _: pytest.fail("told"), every_s=0.0, busy_s=lambda _: None
+        work(), 1, lambda _: pytest.fail("told"), asked, every_s=0.0, busy_s=lambda _: None
     )
     assert await said == 7
 

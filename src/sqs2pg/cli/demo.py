@@ -15,7 +15,12 @@ import click
 import msgspec
 
 from sqs2pg.cli.embedded import Servers
-from sqs2pg.cli.embedded.local_environment import local_environment, prepare, source_command
+from sqs2pg.cli.embedded.local_environment import (
+    local_environment,
+    messages_wait,
+    prepare,
+    source_command,
+)
 from sqs2pg.cli.embedded.sample_logins import logins
 from sqs2pg.cli.embedded.server_load import Load, telling_of_limit
 from sqs2pg.cli.options import (
@@ -202,7 +207,8 @@ def _send_and_drain(
     work = consume(_on_free_port(settings), drain=drain, verbose=plan.verbose, say=say)
     assert servers.sqs is not None
     tell = partial(_tell_of_limit, say)
-    totals = run_async(telling_of_limit(work, servers.sqs.pid, tell)).totals
+    waiting = partial(messages_wait, [settings.source.queue])
+    totals = run_async(telling_of_limit(work, servers.sqs.pid, tell, waiting)).totals
     course.stage = "the books were checked"
     report = run_async(check(settings))
     if drain.stopped and report.ok:

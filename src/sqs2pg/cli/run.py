@@ -118,7 +118,8 @@ def run(
                 read=read,
                 exits=not local,
             )
-            ended = run_async(_beside(servers, one) if servers and local == "full" else one)
+            queues = [settings.source.queue for settings in every]
+            ended = run_async(_beside(servers, queues, one) if local == "full" else one)
     _report(ended, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
 
@@ -172,8 +173,11 @@ def _local_servers(kind: str) -> Iterator[Servers]:
         yield servers
 
 
-async def _beside(servers: Servers, work: Coroutine[Any, Any, Ended]) -> Ended:
+async def _beside(
+    servers: Servers | None, queues: Sequence[str], work: Coroutine[Any, Any, Ended]
+) -> Ended:
     """Do the work; log once if the local queue server turns out to be the limit."""
+    from sqs2pg.cli.embedded.local_environment import messages_wait
     from sqs2pg.cli.embedded.server_load import telling_of_limit
 
     def tell(_load: object) -> None:
@@ -182,8 +186,9 @@ async def _beside(servers: Servers, work: Coroutine[Any, Any, Ended]) -> Ended:
             "`run --local=fast` starts a faster one"
         )
 
+    assert servers is not None
     assert servers.sqs is not None
-    return await telling_of_limit(work, servers.sqs.pid, tell)
+    return await telling_of_limit(work, servers.sqs.pid, tell, partial(messages_wait, queues))
 
 
 def _report(ended: Ended, *, drain: bool, as_json: bool, is_worker: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -16,7 +16,10 @@ from sqs2pg.cli.embedded import (
     servers,
     write_env_file,
 )
+from sqs2pg.errors import Sqs2pgError
 from sqs2pg.settings import Settings
+
+_WAITING = "ApproximateNumberOfMessages"
 
 
 @contextmanager
@@ -60,6 +63,21 @@ def local_environment(
 def source_command() -> str:
     """Return what to type in another shell, in whatever folder, to point it at the servers."""
     return f"source {shlex.quote(str(ENV_FILE.absolute()))}"
+
+
+async def messages_wait(queues: Sequence[str]) -> bool:
+    """Return whether messages wait on any of the queues; no where the server does not say."""
+    from sqs2pg.runners.connect import queue_client
+
+    try:
+        async with queue_client() as client:
+            for queue in queues:
+                counts = await client.attributes(await client.queue_url(queue), [_WAITING])
+                if int(counts[_WAITING]) > 0:
+                    return True
+    except (Sqs2pgError, KeyError, ValueError):
+        pass
+    return False
 
 
 async def prepare(settings: Settings) -> None:

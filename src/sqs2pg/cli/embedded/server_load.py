@@ -2,7 +2,8 @@
 
 An emulator takes longer for each receive the more messages wait. Whoever tries 100,000 messages
 would take its rate for ours. The system counts for how long each process ran or waited for a core,
-so it is asked: on a crowded machine, too, one that is always at work is the limit.
+so it is asked: on a crowded machine, too, one that is always at work is the limit. Where nothing
+waits it limits nothing: an emulator is kept busy by long polls of an empty queue, too.
 """
 
 from __future__ import annotations
@@ -40,16 +41,17 @@ async def telling_of_limit(
     work: Awaitable[T],
     pid: int,
     tell: Callable[[Load], None],
+    waiting: Callable[[], Awaitable[bool]],
     *,
     every_s: float = _EVERY_S,
     busy_s: Callable[[int], float | None] | None = None,
 ) -> T:
     """Do the work; call `tell` once if the server with this process id turns out to be the limit.
 
-    `busy_s` returns for how many seconds a process was at work so far, None where the system does
-    not say.
+    `waiting` returns whether messages wait to be received. `busy_s` returns for how many seconds a
+    process was at work so far, None where the system does not say.
     """
-    watching = asyncio.create_task(_watch(pid, tell, every_s, busy_s or busy_seconds))
+    watching = asyncio.create_task(_watch(pid, tell, waiting, every_s, busy_s or busy_seconds))
     try:
         return await work
     finally:
@@ -61,6 +63,7 @@ async def telling_of_limit(
 async def _watch(
     pid: int,
     tell: Callable[[Load], None],
+    waiting: Callable[[], Awaitable[bool]],
     every_s: float,
     busy_s: Callable[[int], float | None],
 ) -> None:
@@ -74,7 +77,7 @@ async def _watch(
             return
         seconds = began - before
         load = Load((server - server_before) / seconds, (ours - ours_before) / seconds)
-        if load.server_is_limit:
+        if load.server_is_limit and await waiting():
             tell(load)
             return
 
