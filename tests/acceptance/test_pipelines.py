@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.logins import login
@@ -284,3 +285,24 @@ def test_an_unusable_set_is_refused_at_the_start(pipelines: PipelineSet, shell: 
     said = told_error(shell("run", *folder, "--drain", code=2).err)
     for part in ("orders.toml", "logins.toml", "shutdown_grace_s", "5", "6"):
         assert part in said
+
+
+def test_a_table_that_is_locked_delays_no_other_pipeline(
+    pipelines: PipelineSet, shell: Shell, query: Query, database: str
+) -> None:
+    shell("migrate", "-c", str(pipelines.folder))
+    bounds = {"SQS2PG_PROCESS__CONNECTIONS_MAX": "4"}
+    with pipelines.running(**bounds) as process, psycopg.connect(database) as other:
+        pipelines.all_ready("logins", "orders")
+        other.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        pipelines.ids("orders", 0, 50)
+        waits = "SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass AND NOT granted"
+        wait_until(lambda: query(waits) != [(0,)], during=process)
+        pipelines.send("logins", [*map(login, range(50))])
+        wait_until(lambda: query("SELECT count(*) FROM user_logins") == [(50,)], during=process)
+        assert query(waits) != [(0,)], "it still waits"
+        ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sqs2pg'"
+        assert query(ours)[0][0] <= 4 + 2
+        other.rollback()
+        wait_until(lambda: query("SELECT count(*) FROM orders") == [(50,)], during=process)
+        pipelines.stop(process)
