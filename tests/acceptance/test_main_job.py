@@ -141,6 +141,12 @@ def test_demo_and_run_have_a_fast_queue_server(bare_shell: Any) -> None:
     assert "--local" in bare_shell.error("run", "--local=quick", "--drain", code=2)
 
 
+def test_an_example_with_a_state_table_runs_on_embedded_servers(bare_shell: Any) -> None:
+    file = Path(__file__).parents[2] / "examples/order-state/sqs2pg.toml"
+    ended = bare_shell("run", "--local", "-c", str(file), "--drain", "--json")
+    assert ended.last["received"] == 0
+
+
 def test_demo_survives_a_kill_of_its_consumer(bare_shell: Any) -> None:
     ended = bare_shell("demo", "--chaos", "--messages", "1000", "--seed", "3")
     assert "killed with SIGKILL" in ended.out

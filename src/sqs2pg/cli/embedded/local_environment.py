@@ -81,7 +81,12 @@ async def messages_wait(queues: Sequence[str]) -> bool:
 
 
 async def prepare(settings: Settings) -> None:
-    """Make the queue and migrate the database of embedded servers that have just started."""
+    """Make the queue and migrate the database of embedded servers that have just started.
+
+    A state table gets the unique index of its key, too: `migrate` leaves that to the table's owner,
+    but here nobody could make it before `run` needs it.
+    """
+    from sqs2pg.postgres.identifiers import quote_identifier, quote_table
     from sqs2pg.postgres.migrate import migrate
     from sqs2pg.runners.connect import connected, queue_client
 
@@ -92,3 +97,8 @@ async def prepare(settings: Settings) -> None:
         )
     async with connected(settings) as session:
         await migrate(session, settings)
+        for target in settings.targets:
+            if target.write.keeps_state:
+                key = ", ".join(map(quote_identifier, target.write.key))
+                made = f"CREATE UNIQUE INDEX ON {quote_table(target.table)} ({key})"
+                await session.execute(made)
