@@ -21,6 +21,7 @@ from tests.waiting import wait_until
 ORDERS = """
 [source]
 queue = "{queue}"
+visibility_timeout_s = 3
 [sink]
 table = "orders"
 [[field]]
