@@ -38,7 +38,7 @@ FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTA
 SOURCE = "src/sqs2pg"
 # Other programs that a page may call; they are not run here.
 OTHERS = {"aws", "cat", "cut", "docker", "echo", "export", "git", "helm", "kubectl", "openssl"}
-OTHERS |= {"pip", "printf", "psql", "python", "sam", "source", "tr", "."}
+OTHERS |= {"pip", "printf", "psql", "python", "python3", "sam", "source", "tr", "."}
 RUN_S_MAX = 300
 
 
@@ -99,7 +99,11 @@ def fault_of(command: str) -> str:
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         unknown = [word for word in words[1:] if "=" not in word and word not in targets]
         return f"{command}: no target {unknown}" if unknown else ""
-    if words[:2] == ["python", "-m"] and words[2] not in sys.stdlib_module_names:
+    if (
+        words[0] in ("python", "python3")
+        and words[1] == "-m"
+        and words[2] not in sys.stdlib_module_names
+    ):
         module = ROOT / (words[2].replace(".", "/") + ".py")
         return "" if module.is_file() else f"{command}: no such module"
     if words[0] not in OTHERS:
