@@ -72,7 +72,8 @@ def test_a_dry_run_finds_the_same_and_changes_nothing(people: Shell, query: Quer
     before = query(state)
     would = people("forget", "user-1", *WHY, "--dry-run", "--json").last
     assert (would["dry_run"], would["anchor"]) == (True, "")
-    assert people("forget", "user-1", *WHY, "--dry-run").out.startswith("would erase 1 person: 1 ")
+    assert people("forget", "user-1", "--dry-run").out.startswith("would erase 1 person: 1 ")
+    assert "--reason" in people.error("forget", "user-1", code=2)
     assert people("forget", "nobody", *WHY, "--dry-run", "--json", code=1).last["found"] == 0
     assert query(state) == before
     did = people("forget", "user-1", *WHY, "--json").last

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("user_id")
 @config_option
-@click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
+@click.option(
+    "--reason",
+    default="",
+    metavar="TEXT",
+    help="Why; it goes to the audit.  [required without --dry-run]",
+)
 @click.option(
     "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
 )
@@ -55,6 +60,8 @@ def forget(
     tokens and get a random user id. It may be repeated; if it was interrupted, run it again. Exit
     code 1: nobody was found, or rows about them kept coming.
     """
+    if not reason and not dry_run:
+        raise click.UsageError("Missing option '--reason'.")
     if file and dry_run:
         raise click.UsageError("--certificate and --dry-run: nothing is erased to certify")
     settings = load_settings(config)
