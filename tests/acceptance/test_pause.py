@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def test_pause_and_resume_report_and_are_recorded(shell: Any, query: Query) -> N
     shown = shell("check", "--json", code=None).last["checks"]
     [check] = [one for one in shown if one["name"] == "pause"]
     assert check["status"] == "warn"
+    assert re.match(r"paused for [\d.]+ (s|minutes), since ", check["detail"])
     assert f"by {user}: the table is being rebuilt" in check["detail"]
     assert "the queue keeps a message for 4 days" in check["detail"]
     done = shell("resume", "--reason", "done", "--json").last

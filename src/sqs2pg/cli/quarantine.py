@@ -56,6 +56,7 @@ quarantine.add_command(export)
 @click.option(
     "--since",
     type=MOMENT,
+    metavar="TIME",
     help="Only entries set aside from then on; UTC unless it says otherwise.",
 )
 @click.option("--message-id", metavar="ID", help="Only entries of this SQS message.")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--since",
     type=MOMENT,
+    metavar="TIME",
     help="Compare only messages sent from then on; UTC unless it says otherwise.",
 )
 @click.option("--anchor", help="SEQUENCE:HASH from the log: the audit must still hold it.")

@@ -7,6 +7,7 @@ import time
 from sqs2pg.cli.doctor.context import Context, NotChecked
 from sqs2pg.cli.doctor.finding import Finding, ok
 from sqs2pg.errors import Sqs2pgError
+from sqs2pg.mask.brute_force import duration
 from sqs2pg.postgres import pauses
 from sqs2pg.postgres.migrate import pipeline_id
 
@@ -20,9 +21,9 @@ async def check_pause(context: Context) -> Finding:
     pause = await pauses.read(session, await pipeline_id(session, context.settings))
     if pause is None:
         return ok("pause", "not paused")
-    hours = (time.time() - pause.since) / 3600
     kept = await _kept_days(context)
-    public = f"paused for {hours:,.1f} hours, since {pause.since_text}"
+    since = duration(max(1.0, time.time() - pause.since))
+    public = f"paused for {since}, since {pause.since_text}"
     return Finding(
         "pause",
         "warn",
