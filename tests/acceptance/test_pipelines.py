@@ -57,6 +57,14 @@ def test_commands_take_a_folder_and_a_pipeline_s_name(
     by_name = {one["pipeline"]: one for one in report["pipelines"]}
     assert (by_name["orders"]["written"], by_name["orders"]["quarantined"]) == (2, 1)
     assert (by_name["logins"]["written"], by_name["logins"]["quarantined"]) == (1, 0)
+    assert "no digest is kept" in shell.error("verify", "--deep", *folder, code=2)
+    orders = pipelines.folder / "orders.toml"
+    orders.write_text(
+        orders.read_text().replace('table = "orders"', 'table = "orders"\nkey = ["id"]')
+    )
+    shell("migrate", *folder)
+    told = shell("verify", "--deep", *folder).out
+    assert told.index("logins:") < told.index("note: no digest is kept") < told.index("orders:")
     query("DELETE FROM orders WHERE id = 1")
     told = shell("verify", *folder, code=1).out
     assert told.index("logins:") < told.index("the books balance") < told.index("orders:")

@@ -184,8 +184,8 @@ async def _compare_targets(
         raise SettingsError(
             "no digest is kept of any table of this pipeline",
             code="no_digest",
-            hint="set key beside the table and not digest = false, and run `sqs2pg migrate` as "
-            "its owner; a digest begins with the rows that are there then",
+            hint="give the table a `key`, leave out `digest = false`, and run `sqs2pg migrate` as "
+            "its owner; the digest begins with the rows that are there then",
         )
     return differences, notes
 
