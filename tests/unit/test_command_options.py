@@ -35,6 +35,20 @@ def test_every_command_takes_a_settings_file() -> None:
     assert without == []
 
 
+def test_the_help_of_a_group_cuts_no_sentence() -> None:
+    context = click.Context(cli, info_name="sqs2pg", terminal_width=80)
+    groups = [
+        command
+        for name in cli.list_commands(context)
+        if isinstance(command := cli.get_command(context, name), click.Group)
+    ]
+    assert {group.name for group in groups} == {"keys", "config", "quarantine"}
+    for group in groups:
+        told = group.get_help(click.Context(group, parent=context, terminal_width=80))
+        assert "..." not in told.partition("Commands:")[2]
+        assert max(map(len, told.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x1e"])
 def test_a_name_of_stdin_ends_at_the_end_of_its_line_alone(
     monkeypatch: pytest.MonkeyPatch, mark: str

@@ -18,7 +18,7 @@ import msgspec
 
 from sqs2pg import settings as settings_module
 from sqs2pg.cli.doctor.sample_documents import SampleParameter
-from sqs2pg.cli.options import config_option, json_option, print_json, read_settings
+from sqs2pg.cli.options import CommandGroup, config_option, json_option, print_json, read_settings
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping import examples
 
@@ -36,7 +36,7 @@ _PAIR = re.compile(r"\s*(\w+)(\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s\\']|\\.)*)(?=\s
 _SECRET = re.compile(r"password|secret|token|scram_(client|server)_key")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def config() -> None:
     """Show the effective settings or their JSON Schema; test the mapping's examples."""
 

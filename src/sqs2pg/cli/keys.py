@@ -13,7 +13,14 @@ from pathlib import Path
 import click
 
 from sqs2pg.cli import keys_rotation
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
+from sqs2pg.cli.options import (
+    CommandGroup,
+    config_option,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+)
 from sqs2pg.errors import SettingsError
 from sqs2pg.keys import provider_development
 from sqs2pg.keys.derive import ROOT_BYTES
@@ -23,7 +30,7 @@ from sqs2pg.mask.registry import KEYED, properties
 from sqs2pg.settings import Field, Settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def keys() -> None:
     """Make and list the keys that mask values."""
 

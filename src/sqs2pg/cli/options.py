@@ -67,6 +67,19 @@ MOMENT = click.DateTime(
     ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 )
 """A time as people write it and as listings show it."""
+
+
+class CommandGroup(click.Group):
+    """A group whose help tells the whole first sentence of each command, on lines of its own."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands and what each does; click itself cuts that to one line."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, one.get_short_help_str(1_000)) for name, one in found if one]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 LOCAL_KINDS = ("full", "fast")
 """The embedded queue servers: an emulator of SQS, S3 and more; our own, which has SQS only."""
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log more.")

@@ -15,6 +15,7 @@ import msgspec
 
 from sqs2pg.cli.options import (
     MOMENT,
+    CommandGroup,
     aligned,
     config_option,
     json_option,
@@ -41,7 +42,7 @@ _reason_option = click.option("--reason", metavar="CODE", help="Entries with thi
 _all_option = click.option("--all", "everything", is_flag=True, help="Every entry.")
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def quarantine() -> None:
     """List, show, replay, amend, export and purge messages that were set aside."""
 
