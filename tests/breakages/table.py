@@ -869,7 +869,7 @@ VAULT = _in(
         "erase",
         "lock=_ALONE",
         'lock=""',
-        "integration/test_erasure_moves integration/test_locks acceptance/test_forget",
+        "integration/test_vault_rotation integration/test_erasure_moves",
     ),
     (
         "an erasure leaves the sealed values",
@@ -1026,7 +1026,7 @@ SCHEMA = [
             "an erasure and a batch at once",
             "LOCK TABLE pii.erasure_lock IN EXCLUSIVE MODE;",
             "LOCK TABLE pii.erasure_lock IN ROW SHARE MODE;",
-            "integration/test_locks acceptance/test_forget integration/test_erasure_moves",
+            "integration/test_vault_rotation integration/test_erasure_moves",
         ),
         (
             "an act hides who did it",

@@ -116,6 +116,15 @@ def test_a_target_without_retention_loses_nothing(
     rows(database, "UPDATE sqs2pg.partitioned SET retention_days = 36500")
     assert call(ingest, "SELECT sqs2pg.drop_period('public.old')") is None
     assert call(ingest, "SELECT sqs2pg.trim_default('public.old')") == 0
+    # In one transaction, so that midnight cannot come in between.
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "UPDATE sqs2pg.partitioned SET retention_days ="
+            " (now() AT TIME ZONE 'UTC')::date - '2021-02-01'::date + 1"
+        )
+        kept = connection.execute("SELECT sqs2pg.drop_period('public.old')").fetchone()
+        assert kept == (None,), "its last day is as old as the retention"
+        connection.rollback()
     rows(database, "UPDATE sqs2pg.partitioned SET retention_days = 90")
     assert call(ingest, "SELECT sqs2pg.drop_period('public.old')") == 1
     assert call(ingest, "SELECT sqs2pg.drop_period('public.old')") is None

@@ -33,6 +33,18 @@ def test_polls_are_due_from_the_end_of_a_pause(clock: list[float]) -> None:
     assert not liveness.report().ok
 
 
+def test_no_poll_is_due_while_the_database_is_away_or_the_pipeline_is_paused(
+    clock: list[float],
+) -> None:
+    for state in ("paused", "pipeline_paused"):
+        liveness = Liveness(Settings())
+        setattr(liveness, state, True)
+        clock[0] += 3600
+        assert liveness.report().ok, state
+        setattr(liveness, state, False)
+        assert not liveness.report().ok, state
+
+
 def test_a_process_that_settles_messages_is_well(clock: list[float]) -> None:
     liveness = Liveness(Settings())
     clock[0] += 3600
