@@ -68,6 +68,26 @@ def test_an_unusual_body_is_left_to_python(body: str) -> None:
     assert both().check(body) is None
 
 
+@pytest.mark.parametrize(
+    ("escape", "taken"),
+    [
+        (r"\u0041", True),
+        (r"\ud83d\ude00", True),
+        (r"\u0000", False),  # no text of PostgreSQL
+        (r"\ud83d", False),  # the first half of a character alone, and the second one
+        (r"\ude00", False),
+        (r"\ude00\ude00", False),
+        (r"\ud83d\ud83d", False),
+        (r"\ud83d\u0041", False),
+        (r"\ud83dxude00", False),
+        (r"\ud83d\n\ude00", False),
+    ],
+)
+def test_escapes_of_characters_and_of_their_halves(escape: str, taken: bool) -> None:
+    line = both().check(f'{{"user_id":"u","locale":"{escape}"}}')
+    assert (line is not None) == taken
+
+
 @given(sent_ms=st.integers(0, 253_402_300_799_999))
 @example(951_782_400_000)  # 2000-02-29
 @example(4_107_542_399_999)  # the last of 2100-02-28, which is followed by March
