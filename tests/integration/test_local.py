@@ -43,6 +43,7 @@ from sqs2pg.cli.embedded import (
     write_env_file,
 )
 from sqs2pg.cli.embedded import servers as start_servers
+from sqs2pg.cli.embedded.local_environment import development_key
 from sqs2pg.cli.embedded.run_folder import (
     PREFIX,
     Account,
@@ -51,6 +52,7 @@ from sqs2pg.cli.embedded.run_folder import (
     remove_leftovers,
 )
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
+from sqs2pg.settings import load
 
 WAIT_S = 60
 BASE = memory_folder(2**30) or Path("/tmp")
@@ -768,6 +770,20 @@ def test_sourcing_the_file_points_every_command_at_the_servers(
     assert {name: sourced(path, f'echo "${name}"') for name in ("DATABASE_URL", "AWS_REGION")} == {
         name: expected[name] for name in ("DATABASE_URL", "AWS_REGION")
     }
+
+
+@pytest.mark.parametrize(
+    ("environ", "given"),
+    [({}, True), ({"SQS2PG_KEYS__FILE": "own.keys"}, False)],
+)
+def test_other_folders_get_the_development_key_and_no_other(
+    environ: dict[str, str], given: bool
+) -> None:
+    settings = load(environ=environ, discover=False)
+    found = development_key([settings, load(environ={}, discover=False)])
+    file = str(Path(".sqs2pg/dev.keys").absolute())
+    wanted = {"SQS2PG_KEYS__PROVIDER": "file", "SQS2PG_KEYS__FILE": file}
+    assert found == (wanted if given else {})
 
 
 def test_values_are_quoted_for_the_shell(tmp_path: Path) -> None:

@@ -88,9 +88,11 @@ def run(
         files, name = chosen(configs), named_pipeline()
         several = is_several(files) and not name
         every = _every(files, verbose=verbose) if share_file else load_all(configs, verbose=verbose)
-        if local:
-            from sqs2pg.cli.embedded.local_environment import prepare
+        if servers:
+            from sqs2pg.cli.embedded import write_env_file
+            from sqs2pg.cli.embedded.local_environment import development_key, prepare
 
+            write_env_file(servers, more=development_key(every))
             for settings in every:
                 run_async(prepare(settings))
         # Each of several workers finds out for itself.

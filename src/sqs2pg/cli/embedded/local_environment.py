@@ -65,6 +65,21 @@ def source_command() -> str:
     return f"source {shlex.quote(str(ENV_FILE.absolute()))}"
 
 
+def development_key(every: Sequence[Settings]) -> dict[str, str]:
+    """Return the variables that give shells in other folders the development key of this one.
+
+    Nothing if any of the settings have keys of their own. Elsewhere a command would make a
+    development key of its own, which is not the one on record in the database.
+    """
+    from sqs2pg.keys.provider_development import FILE_NAME, FOLDER
+    from sqs2pg.runners.connect import provider_of
+
+    if any(provider_of(settings) != "development" for settings in every):
+        return {}
+    file = str((FOLDER / FILE_NAME).absolute())
+    return {"SQS2PG_KEYS__PROVIDER": "file", "SQS2PG_KEYS__FILE": file}
+
+
 async def messages_wait(queues: Sequence[str]) -> bool:
     """Return whether messages wait on any of the queues; no where the server does not say."""
     from sqs2pg.runners.connect import queue_client
