@@ -162,7 +162,7 @@ async def test_the_end_waits_for_deletes_under_way(
         run = asyncio.create_task(ready.consumer.run())
         await until(lambda: ready.consumer.totals.written == 10, during=run)
         ready.consumer.stop()
-        asyncio.get_running_loop().call_later(1.5, allowed.set)
+        asyncio.get_running_loop().call_later(4.0, allowed.set)
         totals = await run
         assert (totals.written, totals.released) == (10, 0)
         assert await ready.source.depth() == (0, 0, 0)
