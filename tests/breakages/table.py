@@ -142,10 +142,7 @@ PIPELINE = _in(
         "processor",
         "order = sorted(range(len(messages)), key=lambda i: messages[i].sequence)",
         "order = list(range(len(messages)))",
-        (
-            "integration/test_targets faults/test_fifo integration/test_delivery "
-            "integration/test_state_tables"
-        ),
+        "integration/test_consumer",
     ),
     (
         "what follows a released part is written before it",
