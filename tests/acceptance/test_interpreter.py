@@ -51,5 +51,7 @@ def test_every_command_in_an_interpreter_of_its_own(
     assert "user_logins" in run("init", "--from-table", "user_logins")
     run("partition", code=None)
     assert "[source]" in run("config", "show")
+    assert "paused" in run("pause", "--reason", "x")
+    assert "resumed" in run("resume")
     run("support-bundle", "--out", str(tmp_path / "bundle.zip"))
     assert ran | ELSEWHERE.keys() == COMMANDS.keys()

@@ -116,7 +116,7 @@ def test_in_a_pipe_the_demo_tells_the_story_and_does_not_log_each_batch(bare_she
             taken.listen()
         ended = bare_shell("demo", "--messages", "500", "--seed", "2")
     events = [json.loads(line)["event"] for line in ended.err.splitlines()]
-    assert events == ["consuming", "status", "stopped"]
+    assert events == ["status", "consuming", "stopped"]
     assert "draining the queue" in ended.out
     assert not re.search(r" $", ended.out, re.MULTILINE)
     logged = bare_shell("demo", "--messages", "100", "--seed", "2", "-v").err

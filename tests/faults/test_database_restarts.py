@@ -11,6 +11,7 @@ from .proxy import Act, Fault
 from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, emptied, users
 
 COUNT = 60
+AWAY = "database away, receiving paused"
 ONE_BATCH = {"connections": 1, "linger_ms": 300}
 
 
@@ -58,14 +59,18 @@ async def test_a_crash_right_after_commit_keeps_the_rows(
 async def test_a_server_that_comes_and_goes_is_followed(
     world: World, met: Met, server: Postgres
 ) -> None:
+    def said() -> list[str]:
+        return [one["event"] for one in logs if "database" in one["event"]]
+
     with capture_logs() as logs:
         async with world.consuming(sink={"connections": 1}) as running:
             for turn in range(1, 4):
                 world.send_logins(users(COUNT, f"turn{turn}-"))
                 server.stop("immediate")
                 await running.until(met("postgres_08001", turn))
+                # A reading may meet it first; messages must wait for the database to be away.
+                await running.until(lambda away=turn: said().count(AWAY) == away)
                 server.start()
                 await running.until(world.deleted(turn * COUNT))
-                said = [one["event"] for one in logs if "database" in one["event"]]
-                assert said == ["database away, receiving paused", "database back"] * turn
+                assert said() == [AWAY, "database back"] * turn
     await world.check([name for turn in (1, 2, 3) for name in users(COUNT, f"turn{turn}-")])

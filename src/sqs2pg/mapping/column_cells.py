@@ -63,6 +63,9 @@ class ColumnPlan:
         )
         self._dated = field.type == "date" and field.default == "sent_date"
         self._from_message = None if self._dated else _from_message(field)
+        self._of_day = self
+        if self._dated and converts(field):
+            self._of_day = ColumnPlan(unconverted(field), column, mask)
         self._unconverted: ColumnPlan | None = None
         if self._from_message and converts(field) and not is_of_message(str(field.default)):
             # What SQS says has the form of the type already.
@@ -179,7 +182,8 @@ class ColumnPlan:
         known = self._known(set(values))
         if self._dated and None in known:
             stamps = [message.attributes.sent_timestamp // DAY_MS for message in messages]
-            days = {day: self.cell(day_of(day * DAY_MS).isoformat()) for day in set(stamps)}
+            day_cell = self._of_day.cell
+            days = {day: day_cell(day_of(day * DAY_MS).isoformat()) for day in set(stamps)}
             cells = [
                 days[day] if value is None else known[value]
                 for value, day in zip(values, stamps, strict=True)

@@ -161,7 +161,7 @@ async def compile_plan(
     targets, columns = await target_tables(session, settings)
     keyring = await verify_fingerprints(session, keyring)
     subject_key = await reference_key(session, keyring)
-    await note_holders(session, settings, [target.name for target in targets])
+    await note_holders(session, settings, targets)
     compiler = PlanCompiler(
         settings,
         pipeline,

@@ -11,29 +11,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import psycopg
+
 from sqs2pg.mask.registry import properties
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.postgres.refusal_reason import explain_refusal
+from sqs2pg.postgres.rehearsal import Refusal
+from sqs2pg.postgres.sqlstate import diagnose, explain
+from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.settings import Field, Settings
 
+_READ_ONLY = "25006"
 _NOTE = "SELECT pii.note_holders(%s::text[], %s::text[], %s::text[])"
 
 
-async def note_holders(session: Session, settings: Settings, targets: Sequence[str]) -> None:
+async def note_holders(
+    session: Session, settings: Settings, targets: Sequence[TargetTable]
+) -> None:
     """Note the columns of a pipeline's targets that have tokens.
 
-    `targets` are their names in the books, in the order of the settings. Raises FatalFault or
-    TransientFault.
+    `targets` are in the order of the settings. Raises FatalFault; on a standby, which may be
+    promoted, TransientFault.
     """
     holders = {
-        (name, field.column, sealed)
-        for name, target in zip(targets, settings.targets, strict=True)
+        (table.name, field.column, sealed)
+        for table, target in zip(targets, settings.targets, strict=True)
         for field in target.fields
         for sealed in _same_tokens(field, settings)
     }
-    if holders:
-        with explained():
-            await session.execute(_NOTE, [list(each) for each in zip(*holders, strict=True)])
+    if not holders:
+        return
+    try:
+        await session.execute(_NOTE, [list(each) for each in zip(*holders, strict=True)])
+    except psycopg.Error as error:
+        fault = diagnose(error)
+        if fault.sqlstate != _READ_ONLY:
+            raise explain(error) from None
+        # The first write of a start: say what the rehearsal of a batch would.
+        raise await explain_refusal(session, Refusal(fault, ""), targets) from None
 
 
 def _same_tokens(field: Field, settings: Settings) -> Iterator[str]:
