@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from structlog.testing import capture_logs
 
 from sqs2pg.cli.embedded import Postgres
+from tests.waiting import until
 
 from .proxy import Act, Fault
 from .world import COPY_TARGET, FIRST_STATEMENTS, LAST_STATEMENTS, Met, World, emptied, users
@@ -62,6 +65,9 @@ async def test_a_server_that_comes_and_goes_is_followed(
     def said() -> list[str]:
         return [one["event"] for one in logs if "database" in one["event"]]
 
+    def has_said(away: int) -> bool:
+        return said().count(AWAY) == away
+
     with capture_logs() as logs:
         async with world.consuming(sink={"connections": 1}) as running:
             for turn in range(1, 4):
@@ -69,7 +75,7 @@ async def test_a_server_that_comes_and_goes_is_followed(
                 server.stop("immediate")
                 await running.until(met("postgres_08001", turn))
                 # A reading may meet it first; messages must wait for the database to be away.
-                await running.until(lambda away=turn: said().count(AWAY) == away)
+                await running.until(until(partial(has_said, turn)))
                 server.start()
                 await running.until(world.deleted(turn * COUNT))
                 assert said() == [AWAY, "database back"] * turn

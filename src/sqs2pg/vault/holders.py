@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import psycopg
-
+from sqs2pg.errors import FatalFault
 from sqs2pg.mask.registry import properties
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.refusal_reason import explain_refusal
 from sqs2pg.postgres.rehearsal import Refusal
-from sqs2pg.postgres.sqlstate import diagnose, explain
+from sqs2pg.postgres.sqlstate import DatabaseFault, Verdict, explained
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.settings import Field, Settings
 
@@ -42,13 +41,14 @@ async def note_holders(
     if not holders:
         return
     try:
-        await session.execute(_NOTE, [list(each) for each in zip(*holders, strict=True)])
-    except psycopg.Error as error:
-        fault = diagnose(error)
-        if fault.sqlstate != _READ_ONLY:
-            raise explain(error) from None
+        with explained():
+            await session.execute(_NOTE, [list(each) for each in zip(*holders, strict=True)])
+    except FatalFault as fault:
+        if fault.code != f"postgres_{_READ_ONLY}":
+            raise
         # The first write of a start: say what the rehearsal of a batch would.
-        raise await explain_refusal(session, Refusal(fault, ""), targets) from None
+        refusal = Refusal(DatabaseFault(Verdict.TRANSIENT, _READ_ONLY), "")
+        raise await explain_refusal(session, refusal, targets) from None
 
 
 def _same_tokens(field: Field, settings: Settings) -> Iterator[str]:
