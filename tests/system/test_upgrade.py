@@ -1,11 +1,13 @@
 """The release before this one, installed from its tag, and this one on its database.
 
-Before there is a tag, this checkout's own commit stands in for the release: the steps are the same.
+Before there is a tag, and without a repository, this checkout's own files stand in for the release:
+the steps are the same.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,15 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
+NEEDED = (
+    "pyproject.toml",
+    "hatch_build.py",
+    "README.md",
+    "LICENSE",
+    "requirements",
+    "native",
+    "src",
+)
 INSTALL_S_MAX = 400
 BEFORE, BESIDE = 500, 2_000
 
@@ -35,11 +46,21 @@ def run(*command: str | Path, **options: object) -> str:
     return str(done.stdout)
 
 
-def released_before() -> str:
-    """Return the newest tag of a release before this commit; `HEAD` before the first."""
+def unpack_release(into: Path) -> None:
+    """Put the files of the newest release before this commit into a folder."""
     git = ("git", "-C", ROOT, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", "HEAD^")
     done = subprocess.run(git, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "HEAD"
+    if tag := done.stdout.strip():
+        archive = into.with_suffix(".tar")
+        run("git", "-C", ROOT, "archive", "--output", archive, tag)
+        run("tar", "-xf", archive, "-C", into)
+        return
+    for name in NEEDED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.so", "_queue_server")
+            shutil.copytree(ROOT / name, into / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, into / name)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +69,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("released")
     source, environment = folder / "source", folder / "environment"
     source.mkdir()
-    archive = folder / "source.tar"
-    run("git", "-C", ROOT, "archive", "--output", archive, released_before())
-    run("tar", "-xf", archive, "-C", source)
+    unpack_release(source)
     run(sys.executable, "-m", "venv", "--without-pip", environment)
     python = environment / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
