@@ -54,7 +54,7 @@ async def drain(
     assert totals.settled == MESSAGES
 
 
-@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 11, 13), ("0", 16, 27.5)])
+@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 11, 13.5), ("0", 16, 27.5)])
 async def test_python_calls_per_message_are_bounded(
     queue_server: QueueServer,
     pipeline: Assemble,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 @config_option
 @click.option(
     "--reason",
-    default="",
     metavar="TEXT",
     help="Why; it goes to the audit.  [required without --dry-run]",
 )
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 def forget(
     user_id: str,
     config: Path | None,
-    reason: str,
+    reason: str | None,
     ticket: str,
     delete_rows: bool,
     dry_run: bool,
@@ -60,7 +59,7 @@ def forget(
     tokens and get a random user id. It may be repeated; if it was interrupted, run it again. Exit
     code 1: nobody was found, or rows about them kept coming.
     """
-    if not reason and not dry_run:
+    if reason is None and not dry_run:
         raise click.UsageError("Missing option '--reason'.")
     if file and dry_run:
         raise click.UsageError("--certificate and --dry-run: nothing is erased to certify")
@@ -68,7 +67,7 @@ def forget(
     ids = ids_of(user_id, _headers(settings), exact=exact)
     began_at = datetime.now(UTC)
     with certificate.reserved(file):
-        work = _erase(settings, ids, reason, ticket, delete_rows=delete_rows, dry_run=dry_run)
+        work = _erase(settings, ids, reason or "", ticket, delete_rows=delete_rows, dry_run=dry_run)
         eraser = run_async(work)
     report = eraser.report
     if file:

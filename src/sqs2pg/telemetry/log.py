@@ -243,8 +243,8 @@ def configure(
             logging.getLevelNamesMapping()[_options.level.upper()]
         ),
         # Asked for at every line: a progress display puts itself in stderr's place while it is
-        # shown, so that lines go above it.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        # shown, so that lines go above it. A line and its end are one write: workers share it.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -276,7 +276,7 @@ def report_error(what: str, hint: str, *, code: str = "", exit_code: int | None 
     `exit_code`: that with which the process ends for it. It is shown at every level of the log.
     """
     if not _options.errors_in_json:
-        print(f"error: {what}" + (f"\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
+        _write_at_once(f"error: {what}" + (f"\nhint: {hint}" if hint else ""))
         return
     event: dict[str, Any] = {"event": what, "level": "error", "code": code, "hint": hint}
     event |= structlog.contextvars.get_contextvars()
@@ -284,4 +284,10 @@ def report_error(what: str, hint: str, *, code: str = "", exit_code: int | None 
     if exit_code is not None:
         event["exit_code"] = exit_code
     event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    print(json.dumps(event), file=sys.stderr, flush=True)
+    _write_at_once(json.dumps(event))
+
+
+def _write_at_once(line: str) -> None:
+    """Write a line with its end by one call: unbuffered, two would let another process between."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

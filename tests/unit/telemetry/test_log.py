@@ -8,6 +8,7 @@ import gc
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -332,3 +333,26 @@ def test_no_line_of_ours_loses_a_field() -> None:
         if keyword.arg is not None and keyword.arg not in log.ALLOWED
     ]
     assert lost == []
+
+
+class Stream(io.StringIO):
+    """Keeps each write apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return super().write(text)
+
+
+def test_a_line_and_its_end_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unbuffered, as in a container, two writes of two workers could come in turns."""
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure()
+    structlog.get_logger().warning("a line")
+    log.report_error("what", "hint", code="other")
+    assert len(stream.writes) == 2
+    assert all(text.endswith("\n") for text in stream.writes)
