@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from sqs2pg.cli.embedded.run_folder import RunFolder
 from tests.system.conftest import Cluster, pgbouncer_before, pgpool_before
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -98,7 +99,16 @@ def test_a_full_pooler_and_one_that_knows_no_such_thing(
 ) -> None:
     with through("transaction", "max_client_conn = 1") as dsn:
         shell = make_shell(dsn)
-        with psycopg.connect(dsn):
+        taken: list[psycopg.Connection[Any]] = []
+
+        def take() -> bool:
+            """Take the only place. Whoever asked whether the pooler is up may not have left yet."""
+            with suppress(psycopg.OperationalError):
+                taken.append(psycopg.connect(dsn))
+            return bool(taken)
+
+        wait_until(take)
+        with taken[0]:
             said = shell.error("verify", code=1)
         assert "takes no connection now" in said
         assert "not reachable" not in said
