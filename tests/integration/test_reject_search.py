@@ -64,7 +64,10 @@ async def test_many_bad_rows_are_each_found(pipeline: Assemble, database: str) -
     async with pipeline() as ready:
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute(DEFERRED)
-        await cost(ready, batch(bad), len(bad))
+        messages = batch(bad)
+        await cost(ready, messages, len(bad))
+        set_aside = {row[0] for row in rows(database, "SELECT message_id FROM sqs2pg.quarantine")}
+        assert set_aside == {messages[number].message_id for number in bad}
         ids = {f"u{number}" for number in bad}
         written = {row[0] for row in rows(database, "SELECT user_id FROM user_logins")}
         assert len(written) == SIZE - len(bad)
