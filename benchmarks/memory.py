@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _drain(
     rig: Rig, case: Case, body: str, bodies: int, records: int, executor: str
 ) -> dict[str, float]:
-    settings = rig.folder / "memory.toml"
+    settings = rig.folder / "sqs2pg.toml"  # whose pipeline has the table's name
     Path(settings).write_text(case.settings)
     with rig.stand() as stand:
         if case.table != "user_logins":
