@@ -37,7 +37,7 @@ struct job {
     size_t people, values;
 };
 
-static int fail(void)
+static int not_sealed(void)
 {
     if (!PyErr_Occurred())
         PyErr_SetString(PyExc_RuntimeError, "OpenSSL does not seal");
@@ -86,7 +86,7 @@ static int put_sealed(struct job *job, struct text *to, const uint8_t *first, co
     memcpy(at, nonce, AEAD_NONCE_BYTES);
     if (!aead_seal(job->aead, nonce, (const uint8_t *)job->aad.at, job->aad.len, plaintext, len,
                    (uint8_t *)at + AEAD_NONCE_BYTES))
-        return fail();
+        return not_sealed();
     put_element(to, sealed->at, head + len + AEAD_TAG_BYTES);
     return 1;
 }
@@ -103,11 +103,11 @@ static int add_person(struct job *job, const struct original *one)
     text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
     text_append(&job->aad, (const char *)job->generation.at, job->generation.len);
     if (!aead_use(job->aead, job->wrap_key))
-        return fail();
+        return not_sealed();
     if (!put_sealed(job, &job->out[1], job->wrap_first, nonce, key, AEAD_KEY_BYTES))
         return 0;
     if (!aead_use(job->aead, key))
-        return fail();
+        return not_sealed();
     begin_aad(job, job->subject);
     text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
     job->people++;
@@ -241,7 +241,7 @@ PyObject *seal_new_people(PyObject *module, PyObject *args)
     if (numbers != NULL && all == NULL)
         PyErr_NoMemory();
     else if (numbers != NULL && job.aead == NULL)
-        fail();
+        not_sealed();
     else if (numbers != NULL && add_all(&job, all))
         found = result_of(&job);
     aead_free(job.aead);
