@@ -122,8 +122,7 @@ class _Sampler:
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
         if event.get("level") in {"debug", "info"}:
             return event
-        names = ("event", "level", "code", "logger", "pipeline")
-        kind = tuple(str(event.get(name, "")) for name in names)
+        kind = tuple(str(event.get(name, "")) for name in _KIND)
         with self._lock:
             more = self._repeats.admit(kind)
         if more is None:
