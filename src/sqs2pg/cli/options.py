@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -176,17 +176,22 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def needing_role(role: str) -> Iterator[None]:
-    """Name the role that a login needs, and whom to ask, where the database refuses the block."""
+def if_refused(hint: str) -> Iterator[None]:
+    """Say what to do where the database refuses the block because the login lacks a right."""
     try:
         yield
     except FatalFault as fault:
         if fault.code == "postgres_42501":
-            fault.hint = (
-                "ask the owner of the schema sqs2pg, who runs `sqs2pg migrate`, to "
-                f"GRANT {role} TO this login"
-            )
+            fault.hint = hint
         raise
+
+
+def needing_role(role: str) -> AbstractContextManager[None]:
+    """Name the role that a login needs, and whom to ask, where the database refuses the block."""
+    return if_refused(
+        "ask the owner of the schema sqs2pg, who runs `sqs2pg migrate`, to "
+        f"GRANT {role} TO this login"
+    )
 
 
 def print_json(value: Any) -> None:

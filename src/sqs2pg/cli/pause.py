@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
-from sqs2pg.cli.pause_report import needing_grant, report_of, reported
-from sqs2pg.settings import Settings
+from sqs2pg.cli.options import config_option, json_option, load_settings, print_json
+from sqs2pg.cli.pause_acts import record, reported
 
 
 @click.command()
@@ -21,22 +20,10 @@ def pause(config: Path | None, reason: str, as_json: bool) -> None:
     What they hold is finished; what is left after shutdown_grace_s goes back to the queue. A
     pipeline that is paused already stays paused as it was recorded.
     """
-    settings = load_settings(config)
-    with needing_grant("pause"):
-        report = run_async(pause_pipeline(settings, reason))
+    report = record(load_settings(config), "pause", reason)
     if as_json:
         print_json(report)
     elif report["changed"]:
         print(f"{report['pipeline']} is paused: its workers stop receiving within 5 s")
     else:
         print(f"{report['pipeline']} was paused before, {reported(report)}")
-
-
-async def pause_pipeline(settings: Settings, reason: str) -> dict[str, object]:
-    """Pause the settings' pipeline; return what the command reports. Raises as `pauses.pause`."""
-    from sqs2pg.postgres import pauses
-    from sqs2pg.runners.connect import database
-
-    async with database(settings) as (session, number):
-        changed = await pauses.pause(session, number, reason)
-        return report_of(settings, await pauses.read(session, number), changed=changed)
