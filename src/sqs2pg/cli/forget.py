@@ -13,7 +13,14 @@ import click
 
 from sqs2pg.cli import certificate, erasure_report
 from sqs2pg.cli.named_ids import ids_of
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
+from sqs2pg.cli.options import (
+    config_option,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+    ticket_option,
+)
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.settings import Settings
 
@@ -29,9 +36,7 @@ if TYPE_CHECKING:
     metavar="TEXT",
     help="Why; it goes to the audit.  [required without --dry-run]",
 )
-@click.option(
-    "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
-)
+@ticket_option
 @click.option("--delete-rows", is_flag=True, help="Remove the rows instead of clearing them.")
 @click.option("--dry-run", is_flag=True, help="Only look for the people; change nothing.")
 @click.option("--exact", is_flag=True, help="Take ids as they are: with quotes, white space, all.")

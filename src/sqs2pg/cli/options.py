@@ -63,6 +63,9 @@ configs_option = _with_pipeline(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="End stdout with one JSON object."
 )
+ticket_option = click.option(
+    "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
+)
 MOMENT = click.DateTime(
     ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 )

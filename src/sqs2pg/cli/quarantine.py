@@ -28,6 +28,12 @@ from sqs2pg.cli.progress import Ticker
 from sqs2pg.cli.quarantine_amend import amend
 from sqs2pg.cli.quarantine_export import export
 from sqs2pg.cli.quarantine_groups import GROUPS, print_groups
+from sqs2pg.cli.quarantine_options import (
+    all_option,
+    include_replayed_option,
+    number_argument,
+    numbers_argument,
+)
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings
 
@@ -36,10 +42,7 @@ if TYPE_CHECKING:
     from sqs2pg.postgres.quarantine import Entry, Purged, Selection
     from sqs2pg.postgres.quarantine_groups import Group
 
-_number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
-_numbers_argument = click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
 _reason_option = click.option("--reason", metavar="CODE", help="Entries with this reason code.")
-_all_option = click.option("--all", "everything", is_flag=True, help="Every entry.")
 
 
 @click.group(cls=CommandGroup)
@@ -61,7 +64,7 @@ quarantine.add_command(export)
     help="Only entries set aside from then on; UTC unless it says otherwise.",
 )
 @click.option("--message-id", metavar="ID", help="Only entries of this SQS message.")
-@click.option("--include-replayed", is_flag=True, help="Entries that were replayed, too.")
+@include_replayed_option
 @click.option(
     "--group-by",
     type=click.Choice(GROUPS),
@@ -113,7 +116,7 @@ def list_(
 
 
 @quarantine.command()
-@click.argument("number", metavar="ID", type=_number)
+@number_argument
 @config_option
 @click.option("--unseal", is_flag=True, help="Print only the body; an audited act.")
 @click.option("--reason", metavar="TEXT", help="Why it is opened; required with --unseal.")
@@ -151,10 +154,10 @@ def show(
 
 
 @quarantine.command()
-@_numbers_argument
+@numbers_argument
 @config_option
 @_reason_option
-@_all_option
+@all_option
 @json_option
 def replay(
     config: Path | None,
@@ -184,7 +187,7 @@ def replay(
 
 
 @quarantine.command()
-@_numbers_argument
+@numbers_argument
 @config_option
 @_reason_option
 @click.option(
@@ -193,7 +196,7 @@ def replay(
     type=click.IntRange(1, 36_500),
     help="Entries set aside more than N days ago.",
 )
-@_all_option
+@all_option
 @click.option("--yes", is_flag=True, help="Delete them; without it they are only counted.")
 @json_option
 def purge(

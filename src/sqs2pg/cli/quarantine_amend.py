@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.options import config_option, json_option, load_settings, print_json, run_async
+from sqs2pg.cli.options import (
+    config_option,
+    json_option,
+    load_settings,
+    print_json,
+    run_async,
+    ticket_option,
+)
+from sqs2pg.cli.quarantine_options import number_argument
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings
 
@@ -18,13 +26,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("number", metavar="ID", type=click.IntRange(1, 2**63 - 1))
+@number_argument
 @config_option
 @click.option("--body", required=True, metavar="FILE", help="The mended body; - reads stdin.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
-@click.option(
-    "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
-)
+@ticket_option
 @json_option
 def amend(
     number: int, config: Path | None, body: str, reason: str, ticket: str, as_json: bool

@@ -23,14 +23,13 @@ from sqs2pg.cli.options import (
     print_json,
     run_async,
 )
+from sqs2pg.cli.quarantine_options import all_option, include_replayed_option, numbers_argument
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
     from sqs2pg.postgres.quarantine import Selection
     from sqs2pg.postgres.quarantine_export import Exported
-
-_number = click.IntRange(1, 2**63 - 1)  # bigint of PostgreSQL
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -44,11 +43,11 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 @click.command("export")
-@click.argument("numbers", metavar="[ID]…", nargs=-1, type=_number)
+@numbers_argument
 @config_option
 @click.option("--code", metavar="CODE", help="Entries with this reason code.")
-@click.option("--all", "everything", is_flag=True, help="Every entry.")
-@click.option("--include-replayed", is_flag=True, help="Entries that were replayed, too.")
+@all_option
+@include_replayed_option
 @click.option(
     "--file",
     required=True,

@@ -21,6 +21,7 @@ from sqs2pg.cli.options import (
     print_json,
     run_async,
     terminal_text,
+    ticket_option,
 )
 from sqs2pg.cli.person_report import show_person
 from sqs2pg.mapping.subject import stored_form
@@ -49,9 +50,7 @@ USER_LIMIT = 20
     "--all", "everything", is_flag=True, help="With --user: all that is held on the person."
 )
 @click.option("--reason", required=True, metavar="TEXT", help="Why; it goes to the audit.")
-@click.option(
-    "--ticket", default="", metavar="T", help="A reference to the request, such as a ticket."
-)
+@ticket_option
 @json_option
 def reveal(
     token: str | None,
