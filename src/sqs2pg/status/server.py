@@ -7,17 +7,12 @@ only reads. The page loads everything from here, so it works without any other n
 from __future__ import annotations
 
 import errno
-import io
 import re
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
-from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -29,21 +24,11 @@ from sqs2pg.errors import SettingsError
 from sqs2pg.postgres.tap import TappedRow, TappedRows
 from sqs2pg.settings import DEFAULT_BIND
 from sqs2pg.status.access import Access
+from sqs2pg.status.bounded_server import REQUEST_S, BoundedHandler, BoundedServer, place
 from sqs2pg.status.fault_pages import fault_meanings, fault_page
 from sqs2pg.status.recorder import Moment, Recorder, TakeSnapshots, Track
 from sqs2pg.status.snapshot import encode
 
-_REQUEST_S = 5.0
-"""For a whole request, however its bytes drip; then for each part of the answer, so that a client
-that is silent or does not read holds its thread no longer than this."""
-_REQUEST_BYTES_MAX = 64 * 1024
-CLIENTS_MAX = 64
-"""Requests at a time, including streams to open pages; others get status 503."""
-CONNECTIONS_MAX = CLIENTS_MAX + 16
-"""Connections at a time. The next one takes the place of the one whose request is awaited longest,
-so that half-sent requests keep no probe out."""
-STREAMS_MAX = 40
-"""Streams to open pages; fewer, so that there is always room for probes and scrapes."""
 _LOGIN_BYTES_MAX = 4096
 _LENGTH = re.compile("[0-9]{1,9}")
 
@@ -152,60 +137,10 @@ def _listen(bind: str | None, site: Site) -> _Server:
         ) from None
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # If allowed, two pipelines could share a port, and a scrape would reach a random one of them.
-    allow_reuse_port = False
-    request_queue_size = CONNECTIONS_MAX
-
+class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], site: Site) -> None:
         self.site = site
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self.room = threading.BoundedSemaphore(CLIENTS_MAX)
-        self.streams = threading.BoundedSemaphore(STREAMS_MAX)
-        self._lock = threading.Lock()
-        self._open = 0
-        self._awaited: dict[socket.socket, None] = {}  # whose request is not whole, oldest first
         super().__init__(address, _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Count a connection as it is accepted, and give it a thread."""
-        with self._lock:
-            if self._open >= CONNECTIONS_MAX:
-                oldest = next(iter(self._awaited), None)
-                if oldest is None:
-                    self.shutdown_request(request)
-                    return
-                del self._awaited[oldest]
-                with suppress(OSError):
-                    oldest.shutdown(socket.SHUT_RDWR)  # wakes its thread, which ends
-            self._open += 1
-            self._awaited[request] = None
-        try:
-            super().process_request(request, client_address)
-        except BaseException:  # no thread could be started
-            self._left(request)
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, and count it no longer."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._left(request)
-
-    def request_came(self, request: socket.socket) -> None:
-        """Note that the head of a connection's request is whole."""
-        with self._lock:
-            self._awaited.pop(request, None)
-
-    def _left(self, request: socket.socket) -> None:
-        with self._lock:
-            self._open -= 1
-            self._awaited.pop(request, None)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Log nothing: clients often go away, and a traceback may quote what they sent."""
 
 
 def find_asset(path: str) -> tuple[str, bytes] | None:
@@ -227,57 +162,10 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
         return choose_encoder("")
 
 
-class _Incoming(io.RawIOBase):
-    """What a client sends, within one deadline and one bound for all of it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._deadline = time.monotonic() + _REQUEST_S
-        self._left = _REQUEST_BYTES_MAX
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0 or self._left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left_s)
-        count = self._connection.recv_into(buffer)
-        self._left -= count
-        return count
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     server: _Server
     server_version = "sqs2pg"
     sys_version = ""
-
-    def setup(self) -> None:
-        """Read within bounds."""
-        super().setup()
-        self.rfile = io.BufferedReader(_Incoming(self.connection))
-
-    def parse_request(self) -> bool:
-        """Parse the head of a request."""
-        whole = super().parse_request()
-        self.server.request_came(self.connection)
-        return whole
-
-    def do_GET(self) -> None:
-        with _place(self.server.room) as room:
-            if room:
-                self._get()
-            else:
-                self._turn_away()
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_POST(self) -> None:
-        with _place(self.server.room) as room:
-            if room:
-                self._log_in()
 
     def _headers(self) -> dict[str, str]:
         # Names are case-insensitive (RFC 9110, section 5.1); proxies write them in lower case. A
@@ -289,7 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers[key] = f"{headers[key]}{between}{value}" if key in headers else value
         return headers
 
-    def _get(self) -> None:
+    def get(self) -> None:
+        """Answer with what is served at the path."""
         site = self.server.site
         path = self.path.partition("?")[0]
         if refusal := site.access.refuse(path, self._headers()):
@@ -381,13 +270,14 @@ class _Handler(BaseHTTPRequestHandler):
             return 0.0
 
     def _stream_to_client(self, stream: Callable[[], None]) -> None:
-        with _place(self.server.streams) as room:
+        with place(self.server.streams) as room:
             if room:
                 stream()
             else:
-                self._turn_away()
+                self.turn_away()
 
-    def _turn_away(self) -> None:
+    def turn_away(self) -> None:
+        """Say that there are too many clients."""
         self._answer(503, "text/plain", b"too many clients\n", {"Retry-After": "5"})
 
     def _report(self, health: Health) -> None:
@@ -406,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"WWW-Authenticate": 'Bearer realm="sqs2pg"'} if status == 401 else {}
         self._answer(status, "text/plain", f"{what}\n".encode(), headers)
 
-    def _log_in(self) -> None:
+    def post(self) -> None:
         """Check the token from the form, and answer with a cookie."""
         access = self.server.site.access
         path = self.path.partition("?")[0]
@@ -429,8 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, track: Track) -> None:
         """Send the history, then every new moment, until either side closes."""
-        self._begin(200, "text/event-stream", {})
-        self.wfile.write(b"retry: 1000\n\n")
+        self._begin_stream()
         moment: Moment | None = track.moment
         hello = {
             "history": track.history(),
@@ -440,26 +329,26 @@ class _Handler(BaseHTTPRequestHandler):
         }
         self._event("hello", hello)
         while not track.closed:
-            fresh = track.wait(moment, _REQUEST_S)
-            if fresh is None:
-                self.wfile.write(b": still here\n\n")
-            else:
-                moment = fresh
-                self._event("moment", fresh)
+            fresh = track.wait(moment, REQUEST_S)
+            self._event("moment", fresh)
+            moment = fresh or moment
 
     def _stream_all(self, recorder: Recorder) -> None:
         """Send the moments of all pipelines, now and then whenever there are new ones."""
-        self._begin(200, "text/event-stream", {})
-        self.wfile.write(b"retry: 1000\n\n")
+        self._begin_stream()
         self._event("moments", recorder.moments())
         while not recorder.closed:
-            fresh = recorder.wait(_REQUEST_S)
-            if fresh is None:
-                self.wfile.write(b": still here\n\n")
-            else:
-                self._event("moments", fresh)
+            self._event("moments", recorder.wait(REQUEST_S))
+
+    def _begin_stream(self) -> None:
+        self._begin(200, "text/event-stream", {})
+        self.wfile.write(b"retry: 1000\n\n")
 
     def _event(self, name: str, value: object) -> None:
+        """Send an event; without a value a comment, which finds out whether anybody listens."""
+        if value is None:
+            self.wfile.write(b": still here\n\n")
+            return
         self.wfile.write(b"event: %s\ndata: %s\n\n" % (name.encode(), encode(value)))
         self.wfile.flush()
 
@@ -471,15 +360,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _begin(self, status: int, content_type: str, more: dict[str, str]) -> None:
-        self.connection.settimeout(_REQUEST_S)
+        self.connection.settimeout(REQUEST_S)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         for name, value in (*_HEADERS.items(), *more.items()):
             self.send_header(name, value)
         self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Log nothing: there is a probe every few seconds."""
 
 
 def _pipeline_of(path: str) -> tuple[str | None, str]:
@@ -492,14 +378,3 @@ def _pipeline_of(path: str) -> tuple[str | None, str]:
         case [rest]:
             return None, rest
     return None, path
-
-
-@contextmanager
-def _place(places: threading.BoundedSemaphore) -> Iterator[bool]:
-    """Take a place for a client; yield whether one was free."""
-    room = places.acquire(blocking=False)
-    try:
-        yield room
-    finally:
-        if room:
-            places.release()

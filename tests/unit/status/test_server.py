@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.status import server
-from sqs2pg.status.server import CONNECTIONS_MAX, status_server
+from sqs2pg.status import bounded_server, server
+from sqs2pg.status.bounded_server import CONNECTIONS_MAX
+from sqs2pg.status.server import status_server
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -78,7 +79,7 @@ def test_half_sent_requests_take_few_descriptors_and_keep_no_probe_out() -> None
 def test_a_request_that_drips_in_ends_with_one_deadline(
     monkeypatch: pytest.MonkeyPatch, head: bytes
 ) -> None:
-    monkeypatch.setattr(server, "_REQUEST_S", 0.5)
+    monkeypatch.setattr(bounded_server, "REQUEST_S", 0.5)
     with serving() as address, connected(address, head) as client:
         began = time.monotonic()
         while not select.select([client], [], [], 0.05)[0]:
