@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import structlog
@@ -77,8 +78,7 @@ class Supervised:
         self._attempt = 0
         self._again_at = 0.0
         self._before = Totals()
-        self._current: ReloadingPipeline | None = None
-        self._is_open = False
+        self._current: ReloadingPipeline | None = None  # while it is open
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -92,20 +92,20 @@ class Supervised:
         if self.state != "ended":
             self.state = "stopping"
         self._stopping.set()
-        if self._current and self._is_open:
+        if self._current:
             self._current.request_stop()
 
     def follow(self, settings: Settings | None = None) -> None:
         """Take new settings, or read them again; one that has failed is tried at once."""
         if settings is not None:
             self.settings = settings
-        if self._current and self._is_open:
+        if self._current:
             self._current.request_reload()
         self._hurry.set()
 
     async def open(self) -> None:
         """Open it before `run`. Raises as `ReloadingPipeline`."""
-        self._current = ReloadingPipeline(
+        fresh = ReloadingPipeline(
             self.settings,
             self._read,
             refused=self._tell,
@@ -113,15 +113,18 @@ class Supervised:
             metrics=self.metrics,
             shared=self._shared,
         )
-        await self._current.__aenter__()
-        self._is_open = True
+        try:
+            await fresh.__aenter__()
+        except BaseException:
+            await fresh.__aexit__()
+            raise
+        self._current = fresh
 
     async def close(self) -> None:
         """Close what is open. May be repeated."""
         if self._current:
-            self._before, current = self.totals, self._current
-            self._current, self._is_open = None, False
-            await current.__aexit__(None, None, None)
+            self._before, current, self._current = self.totals, self._current, None
+            await current.__aexit__()
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Run until a stop is requested, or until the queue was empty for `drain_settle_s`.
@@ -147,15 +150,17 @@ class Supervised:
             else:
                 self.state = "ended"
                 return self.totals
-            ended = self._stopping.is_set() or drain_settle_s is not None
-            if time.monotonic() - began > STEADY_S:
-                self._attempt = 0
-            if not await self._wait_again(self.fault, ended=ended):
+            self.state = "failed"
+            self._attempt = 1 if time.monotonic() - began > STEADY_S else self._attempt + 1
+            if self._stopping.is_set() or drain_settle_s is not None:
+                self._report(self.fault, "failed")
+                return self.totals
+            if not await self._wait_again(self.fault):
                 return self.totals
 
     async def _run_once(self, drain_settle_s: float | None) -> None:
         try:
-            if not self._is_open and not await self._unless_stopped(self.open()):
+            if not self._current and not await self._unless_stopped(self.open()):
                 return
             assert self._current is not None
             about = about_of(self._current.current.settings)
@@ -177,9 +182,9 @@ class Supervised:
             self.metrics.pipeline_up.set(0)
             await self.close()
 
-    async def _unless_stopped(self, opening: object) -> bool:
+    async def _unless_stopped(self, opening: Coroutine[Any, Any, None]) -> bool:
         """Wait for the start; return False where a stop came first."""
-        task = asyncio.ensure_future(opening)  # type: ignore[call-overload]
+        task = asyncio.create_task(opening)
         stop = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -208,21 +213,14 @@ class Supervised:
                     hint="look at what its last lines in the log say of queue and database",
                 )
 
-    async def _wait_again(self, fault: Sqs2pgError | None, *, ended: bool) -> bool:
-        """Report a fault, and wait for the next start; return False where there is none."""
-        assert fault is not None
-        self.state = "failed"
-        self._attempt += 1
+    def _report(self, fault: Sqs2pgError, how: str) -> None:
+        self._tell(f"pipeline {self.name} {how}: {fault.what}", fault.hint, fault.code)
+
+    async def _wait_again(self, fault: Sqs2pgError) -> bool:
+        """Report a fault, and wait for the next start; return False where a stop came first."""
         most_s = min(WAIT_MAX_S, WAIT_MIN_S * 2.0 ** min(self._attempt - 1, 20))
-        wait_s = 0.0 if ended else random.uniform(0.5, 1.0) * most_s  # noqa: S311  not a secret
-        if ended:
-            self._tell(f"pipeline {self.name} failed: {fault.what}", fault.hint, fault.code)
-            return False
-        self._tell(
-            f"pipeline {self.name} failed and starts again in {wait_s:.1f} s: {fault.what}",
-            fault.hint,
-            fault.code,
-        )
+        wait_s = random.uniform(0.5, 1.0) * most_s  # noqa: S311  not a secret
+        self._report(fault, f"failed and starts again in {wait_s:.1f} s")
         self.metrics.pipeline_restarts.inc()
         self._again_at = time.monotonic() + wait_s
         self._hurry.clear()
@@ -239,12 +237,12 @@ class Supervised:
 
     def health(self) -> tuple[bool, bytes]:
         """Return whether it makes progress, and the report as JSON (/livez)."""
-        current = self._current if self._is_open else None
+        current = self._current
         return current.health() if current else (True, msgspec.json.encode({"ok": True}))
 
     def ready(self) -> tuple[bool, bytes]:
         """Return whether messages can be written now, and the report as JSON (/readyz)."""
-        if (current := self._current if self._is_open else None) and self.state != "failed":
+        if (current := self._current) and self.state != "failed":
             return current.ready()
         code = self.fault.code if self.fault else ""
         check = ReadinessCheck(ok=False, detail=code or self.state)
@@ -252,8 +250,7 @@ class Supervised:
 
     def snapshot(self) -> Snapshot:
         """Return the present moment for the status page."""
-        current = self._current if self._is_open else None
-        if current:
+        if current := self._current:
             snapshot = current.snapshot()
         else:
             metrics, about = self.metrics, about_of(self.settings)
