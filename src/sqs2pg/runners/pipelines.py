@@ -64,7 +64,7 @@ class Pipelines:
         """The pipelines by name; read only."""
         self._files: dict[str, Path | None] = {}
         self._left: list[Supervised] = []
-        self._tasks: dict[asyncio.Task[Totals], Supervised] = {}
+        self._tasks: set[asyncio.Task[Totals]] = set()
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()
         self._stopping = False
@@ -146,7 +146,7 @@ class Pipelines:
                 await asyncio.wait([*self._tasks, change], return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
                 for task in [task for task in self._tasks if task.done()]:
-                    del self._tasks[task]
+                    self._tasks.remove(task)
                     task.result()
             return self.totals
         finally:
@@ -167,22 +167,19 @@ class Pipelines:
         return self._settle_s is not None or not self.several
 
     def _add(self, file: Path | None, settings: Settings) -> Supervised:
-        read = None
-        if not self.several and self._read:
-            read = self._read_only
         member = Supervised(
             settings,
             self._shared,
             alone=not self.several,
             refused=self._tell,
             opened=self._opened,
-            read=read,
+            read=self._read_only if self._read and not self.several else None,
         )
         self.members[member.name], self._files[member.name] = member, file
         return member
 
     def _start(self, member: Supervised) -> None:
-        self._tasks[asyncio.create_task(member.run(drain_settle_s=self._settle_s))] = member
+        self._tasks.add(asyncio.create_task(member.run(drain_settle_s=self._settle_s)))
 
     def _read_only(self) -> Settings:
         assert self._read is not None
