@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from sqs2pg.cli.demo_settings import (
+    as_variables,
+    demo_settings,
+    for_shells,
+    on_free_port,
+    taken_from,
+)
 from sqs2pg.cli.embedded import Servers
 from sqs2pg.cli.embedded.local_environment import (
     local_environment,
@@ -35,9 +41,8 @@ from sqs2pg.cli.options import (
 )
 from sqs2pg.cli.send import send_bodies
 from sqs2pg.cli.verify import check, print_report
-from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.keys.provider_development import FILE_NAME, FOLDER
-from sqs2pg.settings import DEFAULT_BIND, Settings, load
+from sqs2pg.errors import FatalFault
+from sqs2pg.settings import Settings
 from sqs2pg.telemetry import log
 
 if TYPE_CHECKING:
@@ -57,13 +62,6 @@ GROUP BY 1 HAVING count(*) > 1 ORDER BY 2 DESC, 1 LIMIT 5"""
 _DEVICE_COUNTS = """SELECT count(*), count(*) FILTER (WHERE logins > 1)
 FROM (SELECT count(*) AS logins FROM {table} WHERE masked_device_id IS NOT NULL
       GROUP BY masked_device_id) AS devices"""
-
-# What a settings file decides in a demo. Everything else (queue, database, keys, vault, status) is
-# the demo's own. Words and numbers only: the consumer of --chaos gets them in its environment.
-_TAKEN = {
-    "sink": ("table", "connections", "batch_rows_max", "linger_ms"),
-    "quarantine": ("retention_days",),
-}
 
 
 class _Course(msgspec.Struct):
@@ -129,15 +127,15 @@ def demo(
 
     if verbose:
         log.configure(level="debug")
-    taken = _taken(config) if config else {}
-    settings = _settings(taken, recover=recover)
+    taken = taken_from(config) if config else {}
+    settings = demo_settings(taken, recover=recover)
     say = _quiet if as_json else partial(print, flush=True)
     course = _Course(messages)
     plan = _Plan(settings, taken, say, course, chaos=chaos, verbose=verbose)
     try:
         began = time.monotonic()
         say("starting PostgreSQL and an SQS server on loopback …")
-        more = _for_shells(taken, recover=recover)
+        more = for_shells(settings, taken)
         with local_environment(keep_file=keep, fast=local == "fast", more=more) as servers:
             if recover:  # for the consumer that --chaos starts, too
                 os.environ["SQS2PG_VAULT__ENABLED"] = "true"
@@ -204,7 +202,7 @@ def _send_and_drain(
     before = time.monotonic() - began
     course.stage = "the queue was drained"
     drain = Drain()
-    work = consume(_on_free_port(settings), drain=drain, verbose=plan.verbose, say=say)
+    work = consume(on_free_port(settings), drain=drain, verbose=plan.verbose, say=say)
     assert servers.sqs is not None
     tell = partial(_tell_of_limit, say)
     waiting = partial(messages_wait, [settings.source.queue])
@@ -252,75 +250,13 @@ def _kill_consumer(settings: Settings, sent: int, taken: dict[str, Any], say: An
     from sqs2pg.cli.demo_chaos import kill_midway
 
     say("starting a consumer, to kill it midway …")
-    before = run_async(kill_midway(settings, sent, _as_variables(taken)))
+    before = run_async(kill_midway(settings, sent, as_variables(taken)))
     say(f"killed with SIGKILL, {counted(before, 'message')} written, some not yet deleted")
     say("starting it again; what it held comes back when its leases end, in 5 s …")
 
 
-def _for_shells(taken: dict[str, Any], *, recover: bool) -> dict[str, str]:
-    """Return the variables that make commands in another shell, in any folder, use our settings."""
-    variables = _as_variables(taken) | {
-        "SQS2PG_CONFIG": os.devnull,
-        "SQS2PG_KEYS__PROVIDER": "file",
-        "SQS2PG_KEYS__FILE": str((FOLDER / FILE_NAME).absolute()),
-    }
-    return variables | ({"SQS2PG_VAULT__ENABLED": "true"} if recover else {})
-
-
 def _quiet(*_: Any) -> None:
     """Print nothing: with --json stdout holds the result alone."""
-
-
-def _settings(taken: dict[str, Any], *, recover: bool) -> Settings:
-    """Return the built-in settings with what was taken from the given file.
-
-    The demo is the same in every folder: no other file counts.
-    """
-    overrides = {**taken, "keys": {"provider": "development"}, "vault": {"enabled": recover}}
-    return load(environ={}, overrides=overrides, discover=False)
-
-
-def _taken(file: Path) -> dict[str, Any]:
-    """Return what a settings file decides, as nested overrides.
-
-    Raises SettingsError for a file that cannot be used, or whose mapping does not fit logins.
-    """
-    given, built_in = load(file, environ={}), load(environ={}, discover=False)
-    if _mapping(given) != _mapping(built_in):
-        raise SettingsError(
-            f"the mapping in {file} is not that of the logins the demo generates",
-            hint=f"start it with `sqs2pg run --local -c {file}`, and `sqs2pg send --file` your own "
-            "messages",
-        )
-    sections: dict[str, Any] = {
-        section: {name: getattr(getattr(given, section), name) for name in names}
-        for section, names in _TAKEN.items()
-    }
-    return {"name": given.name, "unknown_fields": given.unknown_fields, **sections}
-
-
-def _mapping(settings: Settings) -> tuple[object, ...]:
-    """Return what decides how a body becomes rows, except the table's name."""
-    return (
-        tuple(map(msgspec.to_builtins, settings.fields)),
-        settings.dropped,
-        settings.route,
-        settings.explode,
-        settings.envelope,
-        settings.ledger.dedupe_key,
-    )
-
-
-def _as_variables(taken: dict[str, Any]) -> dict[str, str]:
-    """Return what was taken from a file as environment variables for another process."""
-    variables: dict[str, str] = {}
-    for name, value in taken.items():
-        if isinstance(value, dict):
-            inner = {f"{name}__{key}": each for key, each in value.items()}
-            variables |= _as_variables(inner)
-        else:
-            variables[f"SQS2PG_{name.upper()}"] = str(value)
-    return variables
 
 
 async def _send(
@@ -411,22 +347,6 @@ def _keep(plan: _Plan) -> None:
         say(f"  psql -c {shlex.quote(query)}")
         say('  aws --endpoint-url "$AWS_ENDPOINT_URL" sqs list-queues\n')
 
-    settings = _on_free_port(plan.settings)
+    settings = on_free_port(plan.settings)
     run_async(consume(settings, verbose=plan.verbose, started=started, say=say))
     say("stopped: the servers and their data are gone")
-
-
-def _on_free_port(settings: Settings) -> Settings:
-    """Return the settings with a free port for the page where its usual one is taken.
-
-    A demo beside a running pipeline is nothing to be warned of.
-    """
-    host, _, port = DEFAULT_BIND.rpartition(":")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, int(port)))
-        except OSError:
-            status = msgspec.structs.replace(settings.status, bind=f"{host}:0")
-            return msgspec.structs.replace(settings, status=status)
-    return settings
