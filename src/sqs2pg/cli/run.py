@@ -121,7 +121,7 @@ def run(
                 exits=not local,
             )
             queues = [settings.source.queue for settings in every]
-            ended = run_async(_beside(servers, queues, one) if local == "full" else one)
+            ended = run_async(_beside(servers, queues, one) if servers and local == "full" else one)
     _report(ended, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
 
@@ -176,7 +176,7 @@ def _local_servers(kind: str) -> Iterator[Servers]:
 
 
 async def _beside(
-    servers: Servers | None, queues: Sequence[str], work: Coroutine[Any, Any, Ended]
+    servers: Servers, queues: Sequence[str], work: Coroutine[Any, Any, Ended]
 ) -> Ended:
     """Do the work; log once if the local queue server turns out to be the limit."""
     from sqs2pg.cli.embedded.local_environment import messages_wait
@@ -188,7 +188,6 @@ async def _beside(
             "`run --local=fast` starts a faster one"
         )
 
-    assert servers is not None
     assert servers.sqs is not None
     return await telling_of_limit(work, servers.sqs.pid, tell, partial(messages_wait, queues))
 

@@ -84,6 +84,7 @@ class StatusOutput(msgspec.Struct):
     address_file: Path | None = None
     """Where one of several workers notes its address for its parent, which records for all."""
     view: bool = False
+    """Show it on the terminal, too: one pipeline, not several."""
     started: Callable[[str], None] | None = None
     """Called with the address, "" where there is none."""
     tapped: ReadTap | None = None
@@ -115,7 +116,7 @@ class StatusOutput(msgspec.Struct):
                 yield
 
     def _viewed(self, recorder: Recorder | None) -> contextlib.AbstractContextManager[None]:
-        if self.view and recorder and not self.served.several:
+        if self.view and recorder:
             return live_view.live_view(recorder.only)
         return contextlib.nullcontext()
 
