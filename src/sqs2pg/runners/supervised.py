@@ -105,8 +105,9 @@ class Supervised:
 
     async def open(self) -> None:
         """Open it before `run`. Raises as `ReloadingPipeline`."""
+        settings = self.settings
         fresh = ReloadingPipeline(
-            self.settings,
+            settings,
             self._read,
             refused=self._tell,
             opened=self._opened,
@@ -119,6 +120,8 @@ class Supervised:
             await fresh.__aexit__()
             raise
         self._current = fresh
+        if self.settings is not settings:  # they came while it was opened
+            fresh.request_reload()
 
     async def close(self) -> None:
         """Close what is open. May be repeated."""
