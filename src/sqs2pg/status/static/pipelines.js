@@ -15,6 +15,7 @@
     if (snapshot.state !== "running") return ["warn", failed ? `${snapshot.state} after ${failed.code}` : snapshot.state];
     if (snapshot.processes === 0) return ["warn", "its worker is starting"];
     if (!snapshot.well) return ["bad", "stalled"];
+    if (snapshot.pause) return ["warn", `paused since ${new Date(snapshot.pause.since * 1000).toLocaleString()}`];
     if (snapshot.paused) return ["bad", "paused: the database is away"];
     if (bad) return ["warn", bad[1].detail === "not read yet" ? "starting" : `not ready: ${bad[0]}`];
     return ["good", "running"];
