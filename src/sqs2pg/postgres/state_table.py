@@ -302,7 +302,7 @@ SELECT count(*), count(*), 0{self._left_out()} FROM written"""
         """Return the query of the lines that the table has something of: `held`."""
         if not self.sealed:
             return ""
-        key = " AND ".join(f"w.{name} = n.{name}" for name in map(quote_identifier, self.key))
+        key = self._same("n", "w")
         if not self._kept:
             return f",\nheld AS (SELECT n.{LINE} FROM newest n JOIN written w ON {key})"
         same = " OR ".join(f"w.{name} = n.{name}" for name in map(quote_identifier, self._kept))

@@ -12,6 +12,10 @@ import msgspec
 
 from sqs2pg.postgres.identifiers import quote_identifier, quote_literal
 
+KEY_TEXTS = """SET LOCAL TimeZone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD';
+SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1"""
+"""SQL: for the transaction, texts of keys are in the form that marks are made of."""
+
 
 class Tombstones(msgspec.Struct, frozen=True):
     """Where the tombstones of one state table are, and by what its lines are looked up there."""
@@ -70,7 +74,7 @@ class Tombstones(msgspec.Struct, frozen=True):
         in the statement as `buried`.
         """
         version = f"{row}.{quote_identifier(newer)}"
-        gone = f"(b.version #>> '{{}}')::{self.version_type}"
+        gone = stored_version("b.version", self.version_type)
         # One condition per mark: each is a hash join.
         return " AND ".join(
             f"NOT EXISTS (SELECT FROM buried b WHERE b.key = {mark}"
@@ -82,6 +86,11 @@ class Tombstones(msgspec.Struct, frozen=True):
 def is_later(version: str, than: str) -> str:
     """SQL: whether a version is newer than another one. NULL is older than any but NULL."""
     return f"{version} > {than} OR ({than} IS NULL AND {version} IS NOT NULL)"
+
+
+def stored_version(column: str, type_: str) -> str:
+    """SQL: the version in a tombstone's column, in the type of the target's own."""
+    return f"({column} #>> '{{}}')::{type_}"
 
 
 def _bytes(mark: str, row: str = "") -> str:

@@ -21,6 +21,7 @@ from sqs2pg.mask.pseudonymize import TOKEN_HEX_DIGITS
 from sqs2pg.postgres.catalog import read_columns
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_literal, quote_table
+from sqs2pg.postgres.tombstones import KEY_TEXTS, is_later, stored_version
 from sqs2pg.settings import Target
 from sqs2pg.settings.staged_fields import MARK, staged_fields
 from sqs2pg.vault.crypto import KeyEncryptionKeys, open_value
@@ -28,9 +29,7 @@ from sqs2pg.vault.reference_key import reference_key
 from sqs2pg.vault.target_rows import Leaf
 
 _ANY = "SELECT EXISTS (SELECT FROM sqs2pg.tombstone WHERE target = %s)"
-# The texts of the columns that are not masked, as `key_marks` takes them.
-_TEXTS = """SET LOCAL TimeZone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD';
-SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1;
+_PREPARE = f"""{KEY_TEXTS};
 CREATE TEMP TABLE IF NOT EXISTS sqs2pg_marks (part oid, address tid, mark bytea) ON COMMIT DROP"""
 _KEYS = "SELECT t.tableoid::bigint, t.ctid::text{columns} FROM {leaf} t {joins} WHERE true{range}"
 _JOIN = """JOIN pii.token_map m_{number} ON m_{number}.old_token = t.{column}
@@ -48,8 +47,7 @@ _DELETE = """WITH gone AS (
     DELETE FROM {leaf} t USING pg_temp.sqs2pg_marks x
     JOIN sqs2pg.tombstone b ON b.target = {target} AND b.key = x.mark
     WHERE t.tableoid = x.part AND t.ctid = x.address
-    AND (t.{newer} < (b.version #>> '{{}}')::{type}
-         OR (t.{newer} IS NULL AND b.version <> 'null'))
+    AND ({older})
     RETURNING 1)
 SELECT count(*) FROM gone"""
 _CLEAR = "TRUNCATE pg_temp.sqs2pg_marks"
@@ -107,17 +105,17 @@ class DeletedRows:
         [(any_,)] = await self._session.execute(_ANY, [self._name])
         if not any_:
             return 0
-        await self._session.execute(_TEXTS)
+        await self._session.execute(_PREPARE)
         rows = await self._session.execute(self._keys(leaf, part))
         lines = [line for line in map(self._line, rows) if line]
         if not lines:
             return 0
         await self._session.copy(_COPY, "".join(lines))
+        version = f"t.{quote_identifier(self._target.write.newer)}"
         statement = _DELETE.format(
             leaf=leaf.table,
             target=quote_literal(self._name),
-            newer=quote_identifier(self._target.write.newer),
-            type=self._type,
+            older=is_later(stored_version("b.version", self._type), version),
         )
         [(deleted,)] = await self._session.execute(f"{statement};\n{_CLEAR}")
         return int(deleted)

@@ -18,6 +18,7 @@ from sqs2pg.postgres.catalog import resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.state_catalog import read_types
+from sqs2pg.postgres.tombstones import is_later
 from sqs2pg.settings import Target
 from sqs2pg.vault.deleted_rows import DeletedRows
 from sqs2pg.vault.target_rows import Leaf
@@ -164,8 +165,7 @@ class RowMerger:
         newer = ""
         if self._write.newer:
             name = quote_identifier(self._write.newer)
-            first = f"t.{name} IS NULL AND n.{name} IS NOT NULL"
-            newer = f" AND (n.{name} > t.{name} OR ({first}))"
+            newer = f" AND ({is_later(f'n.{name}', f't.{name}')})"
         kept = "coalesce(n.{0}, t.{0})" if self._write.keep_if_null else "n.{0}"
         sets = ", ".join(f"{name} = {kept.format(name)}" for name in self._changes)
         return _CHANGED.format(leaf=leaf.table, sets=sets, newer=newer)

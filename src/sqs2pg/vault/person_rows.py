@@ -26,7 +26,7 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.identifiers import quote_identifier
 from sqs2pg.postgres.sqlstate import MOVED_MEANWHILE
-from sqs2pg.postgres.tombstones import is_later
+from sqs2pg.postgres.tombstones import KEY_TEXTS, is_later, stored_version
 from sqs2pg.vault.named_people import PEOPLE, Person, people_table
 from sqs2pg.vault.target_rows import (
     Leaf,
@@ -60,19 +60,16 @@ _TALLY_NOTHING = "INSERT INTO sqs2pg.tally (pipeline, kind) SELECT 0, 'forget' W
 _COUNT = f"SELECT m.subject, count(*) AS n FROM {{leaf}} t JOIN {PEOPLE} m ON {_MATCH} GROUP BY 1"
 _SUM = "SELECT subject, sum(n)::bigint FROM ({}) counted GROUP BY 1"
 _ANY = f"SELECT EXISTS (SELECT FROM {{leaf}} t JOIN {PEOPLE} m ON {_MATCH}{{range}})"
-# Texts of keys are then in the form in which marks are made of them.
-_ALONE = """LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE;
-SELECT set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true),
-       set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true)"""
+_ALONE = f"LOCK TABLE {{table}} IN SHARE ROW EXCLUSIVE MODE; {KEY_TEXTS}"
 _CREATE_GONE = "CREATE TEMP TABLE sqs2pg_gone (key bytea, version jsonb) ON COMMIT DROP"
 _BYTEA = escaped("\\x")
 _COPY_GONE = "COPY pg_temp.sqs2pg_gone (key, version) FROM STDIN"
 # Of several rows that one mark stands for the highest version.
-_REMEMBER = f"""INSERT INTO sqs2pg.tombstone AS b (target, key, version)
+_REMEMBER = """INSERT INTO sqs2pg.tombstone AS b (target, key, version)
 SELECT DISTINCT ON (key) %s, key, version FROM pg_temp.sqs2pg_gone
-ORDER BY key, (version #>> '{{{{}}}}')::{{type}} DESC NULLS LAST
+ORDER BY key, {version} DESC NULLS LAST
 ON CONFLICT (target, key) DO UPDATE SET version = excluded.version, deleted_at = now()
-WHERE {is_later("(excluded.version #>> '{{}}')::{type}", "(b.version #>> '{{}}')::{type}")}"""
+WHERE {is_later}"""
 
 
 class RowEraser(msgspec.Struct):
@@ -221,7 +218,12 @@ class RowEraser(msgspec.Struct):
         lines = (f"{_BYTEA}{mark.hex()}\t{escaped(version or 'null')}\n" for mark, version in gone)
         await self.session.copy(_COPY_GONE, "".join(lines))
         name = await resolve_table(self.session, target.table)
-        await self.session.execute(_REMEMBER.format(type=target.version_type), [name])
+        version, new, stored = (
+            stored_version(column, target.version_type)
+            for column in ("version", "excluded.version", "b.version")
+        )
+        remember = _REMEMBER.format(version=version, is_later=is_later(new, stored))
+        await self.session.execute(remember, [name])
 
 
 def _returned(target: PersonColumns) -> str:
