@@ -21,7 +21,13 @@ from sqs2pg.mapping.columns import require_replaceable
 from sqs2pg.mapping.conversions import edited_or_missing
 from sqs2pg.mapping.field_types import ARRAY, FIELD_TYPES, INTEGER_RANGES, NUMBER_TYPES
 from sqs2pg.mask.registry import compile_operator
-from sqs2pg.postgres.catalog import COLUMN_LENGTH, COLUMN_NOT_NULL, COLUMN_TYPE, OF_COLUMNS
+from sqs2pg.postgres.catalog import (
+    COLUMN_LENGTH,
+    COLUMN_NOT_NULL,
+    COLUMN_SCALE,
+    COLUMN_TYPE,
+    OF_COLUMNS,
+)
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.settings import Field, Target
@@ -44,7 +50,7 @@ _COLUMNS = f"""SELECT a.attname,
        CASE t.typname WHEN 'bpchar' THEN 'bpchar' ELSE format_type(a.atttypid, NULL) END,
        {COLUMN_TYPE}, {COLUMN_NOT_NULL}, {COLUMN_LENGTH},
        CASE WHEN {COLUMN_TYPE} = 'numeric' AND m.typmod > 4
-            THEN ((m.typmod - 4) >> 16 & 65535) - ((m.typmod - 4 & 2047 # 1024) - 1024) END
+            THEN ((m.typmod - 4) >> 16 & 65535) - {COLUMN_SCALE} END
 {OF_COLUMNS}"""
 # A partition that is detached and attached again gets another row in pg_inherits.
 _TABLES = """WITH tree AS (
