@@ -295,7 +295,7 @@ CREATE TABLE carts_other PARTITION OF carts DEFAULT""",
 async def test_the_merge_runs_while_messages_come_in(
     settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqs2pg.vault.token_map.PAGES_AT_ONCE", 1)
+    monkeypatch.setattr("sqs2pg.vault.token_map.MERGED_AT_ONCE", 1)
     chosen = chosen_with(settings)
     people = [f"p{n}" for n in range(400)]
     await write(chosen, *(cart(1, "old", who=who) for who in people))

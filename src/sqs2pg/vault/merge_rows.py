@@ -23,7 +23,7 @@ from sqs2pg.settings import Target
 from sqs2pg.vault.deleted_rows import DeletedRows
 from sqs2pg.vault.target_rows import Leaf
 
-PAGES_AT_ONCE = 1_024
+MERGED_AT_ONCE = 1_024
 """Pages of a table that one transaction changes: 8 MiB. Writers to the table wait meanwhile."""
 
 _LOCK = "SET LOCAL lock_timeout = '10s'; LOCK TABLE {leaf} IN SHARE ROW EXCLUSIVE MODE"

@@ -21,13 +21,19 @@ from sqs2pg.postgres.sqlstate import LOCKED_MEANWHILE, MOVED_MEANWHILE
 from sqs2pg.settings import Target
 from sqs2pg.vault.batching import SHARED
 from sqs2pg.vault.merge_rows import (
-    PAGES_AT_ONCE,
+    MERGED_AT_ONCE,
     RowMerger,
     follow_map,
     index_map,
     unindex_map,
 )
-from sqs2pg.vault.target_rows import Leaf, TargetTables, target_tables, whole_if_moving
+from sqs2pg.vault.target_rows import (
+    PAGES_AT_ONCE,
+    Leaf,
+    TargetTables,
+    target_tables,
+    whole_if_moving,
+)
 
 PASSES_MAX = 20
 """Passes over a table, until one finds nothing to change. After the first one only rows that others
@@ -109,7 +115,7 @@ class TokenMap:
         Raises psycopg.Error, TransientFault.
         """
         columns = self.tables[table]
-        tables = await self._target_tables(table, [column.name for column in columns])
+        tables = await self._target_tables(table)
         async with self._session.transaction(SHARED) as transaction:
             for leaf in tables.leaves:
                 if merger := self._mergers.get(table):
@@ -140,16 +146,20 @@ class TokenMap:
         Until one count of the same tables in one snapshot finds none: a pass alone may miss rows
         that others move meanwhile.
         """
-        names = [column.name for column in self.tables[table]]
+        at_once = MERGED_AT_ONCE if table in self._mergers else PAGES_AT_ONCE
         for _ in range(PASSES_MAX):
-            before = await self._target_tables(table, names)
-            parts = self._parts(table, before)
+            before = await self._target_tables(table)
+            parts = [
+                (leaf, part)
+                for leaf in before.leaves
+                for part in leaf.ranges(indexed=False, at_once=at_once)
+            ]
             found = 0
             for leaf, part in parts:
-                found += await self._apply_to_part(leaf, part, self.tables[table])
+                found += await self._apply_to_part(table, leaf, part)
             if not found and len(parts) > 1:
-                found = await self._mapped(before.leaves, self.tables[table])
-            if not found and (await self._target_tables(table, names)).attached == before.attached:
+                found = await self._mapped(table, before.leaves)
+            if not found and (await self._target_tables(table)).attached == before.attached:
                 return
         raise TransientFault(
             f"rows of {table} with old tokens kept being changed by others",
@@ -157,22 +167,15 @@ class TokenMap:
             hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
         )
 
-    def _parts(self, table: str, tables: TargetTables) -> list[tuple[Leaf, str]]:
-        if table not in self._mergers:
-            return [(one, part) for one in tables.leaves for part in one.ranges(indexed=False)]
-        return [
-            (leaf, part)
-            for leaf in tables.leaves
-            for part in leaf.ranges(indexed=False, at_once=PAGES_AT_ONCE)
-        ]
-
-    async def _target_tables(self, table: str, names: Sequence[str]) -> TargetTables:
+    async def _target_tables(self, table: str) -> TargetTables:
+        names = [column.name for column in self.tables[table]]
         return whole_if_moving(
             await target_tables(self._session, table, names[0], names), table, indexed=False
         )
 
-    async def _mapped(self, leaves: Sequence[Leaf], columns: Sequence[RecoverableColumn]) -> int:
+    async def _mapped(self, table: str, leaves: Sequence[Leaf]) -> int:
         """Return how many rows have a token that the map replaces, in one snapshot."""
+        columns = self.tables[table]
         mapped = ", ".join(f"m{number}.new_token" for number in range(len(columns)))
         counts = [
             _MAPPED.format(leaf=leaf.table, joins=_joins(columns), mapped=mapped) for leaf in leaves
@@ -182,11 +185,9 @@ class TokenMap:
             [(found,)] = await self._session.execute(f"SELECT sum(n)::bigint FROM ({union}) counts")
         return int(found)
 
-    async def _apply_to_part(
-        self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]
-    ) -> int:
+    async def _apply_to_part(self, table: str, leaf: Leaf, part: str) -> int:
         """Apply the map to one range of a table; return how many rows with old tokens it found."""
-        merger, gone = self._mergers.get(columns[0].table), (0, 0)
+        columns, merger, gone = self.tables[table], self._mergers.get(table), (0, 0)
         try:
             async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
                 [(old,)] = await self._session.execute(self._any_old(leaf, part, columns))
