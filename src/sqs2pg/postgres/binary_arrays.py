@@ -9,7 +9,7 @@ then each element after its length. No I/O here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import psycopg
@@ -64,76 +64,86 @@ for _kind in (_ByteaArray, _IntegerArray, _TextArray, _UuidArray):
     psycopg.adapters.register_dumper(_kind, _dumper)
 
 
-def uuid_array(values: Sequence[str]) -> BinaryArray:
-    """Return a `uuid[]` of UUIDs, each as 32 hexadecimal digits."""
-    return _UuidArray(_head(_UUID, values) + _joined(list(map(bytes.fromhex, values))))
-
-
 def uuid_elements(values: Sequence[str]) -> bytes:
-    """Return the elements of a `uuid[]` without the array's head, for `uuid_array_of`."""
+    """Return UUIDs, each given as 32 hexadecimal digits, for `uuid_array_of`."""
     return _joined(list(map(bytes.fromhex, values)))
 
 
 def text_elements(values: Sequence[str]) -> bytes:
-    """Return the elements of a `text[]`, as above; raises as `text_array`."""
+    """Return texts for `text_array_of`. Raises UnicodeEncodeError for a lone surrogate."""
     return _joined(list(map(str.encode, values)))
 
 
 def integer_elements(values: Sequence[int]) -> bytes:
-    """Return the elements of an `integer[]`, as above; raises as `integer_array`."""
+    """Return numbers for `integer_array_of`. Raises struct.error for one of more than 32 bits."""
     cells = chain.from_iterable((4, value) for value in values)
     return struct.pack(f">{2 * len(values)}i", *cells)
 
 
 def bytea_elements(values: Sequence[bytes]) -> bytes:
-    """Return the elements of a `bytea[]`, as above."""
+    """Return byte strings for `bytea_array_of`."""
     return _joined(values)
 
 
 def integer_array_of(count: int, *elements: bytes) -> BinaryArray:
     """Return an `integer[]` of so many elements."""
-    return _IntegerArray(_head_of(_INTEGER, count) + b"".join(elements))
+    return _IntegerArray(_array(_INTEGER, count, elements))
 
 
 def bytea_array_of(count: int, *elements: bytes) -> BinaryArray:
     """Return a `bytea[]` of so many elements."""
-    return _ByteaArray(_head_of(_BYTEA, count) + b"".join(elements))
+    return _ByteaArray(_array(_BYTEA, count, elements))
 
 
 def uuid_array_of(count: int, *elements: bytes) -> BinaryArray:
     """Return a `uuid[]` of so many elements."""
-    return _UuidArray(_head_of(_UUID, count) + b"".join(elements))
+    return _UuidArray(_array(_UUID, count, elements))
 
 
 def text_array_of(count: int, *elements: bytes) -> BinaryArray:
-    """Return a `text[]` of so many elements."""
-    return _TextArray(_head_of(_TEXT, count) + b"".join(elements))
+    """Return a `text[]` of so many elements, for a connection whose client encoding is UTF8."""
+    return _TextArray(_array(_TEXT, count, elements))
+
+
+ArrayOf = Callable[[int, *tuple[bytes, ...]], BinaryArray]
+"""One of the four functions above."""
+
+
+def arrays_of(
+    kinds: Sequence[ArrayOf], parts: Sequence[tuple[int, *tuple[bytes, ...]]]
+) -> list[BinaryArray]:
+    """Return one array of each kind, joined from one part or more.
+
+    A part is a number of elements, and then those elements of each array.
+    """
+    counts, *columns = zip(*parts, strict=True)
+    count = sum(counts)
+    return [kind(count, *column) for kind, column in zip(kinds, columns, strict=True)]
+
+
+def uuid_array(values: Sequence[str]) -> BinaryArray:
+    """Return a `uuid[]` of UUIDs, each as 32 hexadecimal digits."""
+    return uuid_array_of(len(values), uuid_elements(values))
 
 
 def bytea_array(values: Sequence[bytes]) -> BinaryArray:
     """Return a `bytea[]`."""
-    return _ByteaArray(_head(_BYTEA, values) + _joined(values))
+    return bytea_array_of(len(values), bytea_elements(values))
 
 
 def text_array(values: Sequence[str]) -> BinaryArray:
-    """Return a `text[]`, for a connection whose client encoding is UTF8.
-
-    Raises UnicodeEncodeError for a lone surrogate.
-    """
-    return _TextArray(_head(_TEXT, values) + _joined(list(map(str.encode, values))))
+    """Return a `text[]`. Raises as `text_elements`."""
+    return text_array_of(len(values), text_elements(values))
 
 
 def integer_array(values: Sequence[int]) -> BinaryArray:
-    """Return an `integer[]`. Raises struct.error for a number of more than 32 bits."""
+    """Return an `integer[]`. Raises as `integer_elements`."""
     return integer_array_of(len(values), integer_elements(values))
 
 
-def _head(element: int, values: Sequence[object]) -> bytes:
-    return _head_of(element, len(values))
-
-
-def _head_of(element: int, count: int) -> bytes:
-    return _HEAD.pack(1, 0, element, count, 1) if count else _EMPTY.pack(0, 0, element)
+def _array(element: int, count: int, elements: Sequence[bytes]) -> bytes:
+    head = _HEAD.pack(1, 0, element, count, 1) if count else _EMPTY.pack(0, 0, element)
+    return head + b"".join(elements)
 
 
 def _joined(values: Sequence[bytes]) -> bytes:

@@ -29,6 +29,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.originals import LeftOut, Originals
 from sqs2pg.postgres.binary_arrays import (
     BinaryArray,
+    arrays_of,
     bytea_array_of,
     bytea_elements,
     integer_array_of,
@@ -49,6 +50,7 @@ from sqs2pg.vault.crypto import (
     wrap_data_key,
 )
 from sqs2pg.vault.value_keys import (
+    NOTHING_ASKED,
     Absent,
     NewPeople,
     SealedValues,
@@ -213,7 +215,7 @@ class ValueSealer:
         nothing = Marks(self._epoch, [], {})
         values = _value_arrays([self._sealed([], nothing)])
         people = self._people_arrays([self._new_people({}, nothing)])
-        await session.execute(_MISSING, asked_arrays([]))
+        await session.execute(_MISSING, asked_arrays([NOTHING_ASKED]))
         await session.execute(_STORE_VALUES, values)
         await session.execute(_STORE_NEW, [*people, *values])
 
@@ -292,14 +294,9 @@ class ValueSealer:
         )
 
     def _people_arrays(self, people: Sequence[NewPeople]) -> list[Any]:
-        size = sum(one.size for one in people)
-        return [
-            uuid_array_of(size, *(one.references for one in people)),
-            integer_array_of(size, *(one.generations for one in people)),
-            bytea_array_of(size, *(one.wrapped for one in people)),
-            self._version,
-            bytea_array_of(size, *(one.ids for one in people)),
-        ]
+        kinds = uuid_array_of, integer_array_of, bytea_array_of, bytea_array_of
+        *keys, ids = arrays_of(kinds, people)
+        return [*keys, self._version, ids]
 
     def _sealed(self, wanted: Sequence[_Wanted], marks: Marks) -> SealedValues:
         """Seal values, each once."""
@@ -342,11 +339,5 @@ def _wanted(absent: Sequence[Absent]) -> list[_Wanted]:
 
 def _value_arrays(values: Sequence[SealedValues]) -> list[BinaryArray]:
     """Return the parameters that store values."""
-    size = sum(one.size for one in values)
-    return [
-        uuid_array_of(size, *(one.references for one in values)),
-        integer_array_of(size, *(one.generations for one in values)),
-        text_array_of(size, *(one.fields for one in values)),
-        text_array_of(size, *(one.tokens for one in values)),
-        bytea_array_of(size, *(one.sealed for one in values)),
-    ]
+    kinds = uuid_array_of, integer_array_of, text_array_of, text_array_of, bytea_array_of
+    return arrays_of(kinds, values)

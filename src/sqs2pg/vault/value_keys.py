@@ -17,6 +17,7 @@ from sqs2pg.mapping.originals import OriginalColumns, OriginalsPart
 from sqs2pg.mapping.packed_originals import PackedOriginals
 from sqs2pg.postgres.binary_arrays import (
     BinaryArray,
+    arrays_of,
     integer_elements,
     text_array_of,
     text_elements,
@@ -65,6 +66,9 @@ class Asked(NamedTuple):
     references: bytes
     fields: bytes
     tokens: bytes
+
+
+NOTHING_ASKED = Asked(0, b"", b"", b"")
 
 
 class ValueKeys(Protocol):
@@ -172,13 +176,8 @@ class _KeysOfPacked:
 
 
 def asked_arrays(parts: Sequence[Asked]) -> list[BinaryArray]:
-    """Return the keys of several parts as arrays of subjects, fields and tokens."""
-    count = sum(part.size for part in parts)
-    return [
-        uuid_array_of(count, *(part.references for part in parts)),
-        text_array_of(count, *(part.fields for part in parts)),
-        text_array_of(count, *(part.tokens for part in parts)),
-    ]
+    """Return the keys of one part or more as arrays of subjects, fields and tokens."""
+    return arrays_of((uuid_array_of, text_array_of, text_array_of), parts)
 
 
 class Absent(NamedTuple):
