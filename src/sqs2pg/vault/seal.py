@@ -53,6 +53,7 @@ from sqs2pg.vault.value_keys import (
     NOTHING_ASKED,
     Absent,
     NewPeople,
+    PackedKeys,
     SealedValues,
     ValueKey,
     ValueKeys,
@@ -238,9 +239,10 @@ class ValueSealer:
         wanted = _wanted([one for one in absent if not one.seals])
         # A person whose values came in several parts gets one key.
         known = {one.value_key[0] for one in wanted}
-        native: list[tuple[ValueKeys, list[int]]] = []
+        native: list[tuple[PackedKeys, list[int]]] = []
         for one in absent:
             if one.seals:
+                assert isinstance(one.keys, PackedKeys)
                 of_both = {n for n in one.numbers if known and one.keys.reference(n) in known}
                 wanted += _wanted([one._replace(numbers=list(of_both))] if of_both else [])
                 native.append((one.keys, [n for n in one.numbers if n not in of_both]))

@@ -10,7 +10,7 @@ import secrets
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from sqs2pg.keys.aead import WrappingKey
 from sqs2pg.mapping.originals import OriginalColumns, OriginalsPart
@@ -71,41 +71,8 @@ class Asked(NamedTuple):
 NOTHING_ASKED = Asked(0, b"", b"", b"")
 
 
-class ValueKeys(Protocol):
-    """The keys of a part's values, numbered from 0."""
-
-    asked: Asked
-    seals: bool
-    """Whether C code can seal what it has of new people."""
-
-    def reference(self, number: int) -> str:
-        """Return the reference of the subject of a value."""
-
-    def seal_new(self, numbers: Sequence[int], kek: WrappingKey) -> tuple[NewPeople, SealedValues]:
-        """Make data keys of the people of these values, and seal them. Only where `seals`."""
-
-    def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
-        """Yield of each number the key, the subject's id and the value in clear."""
-
-
-def keys_of(
-    part: OriginalsPart,
-    records: Sequence[int],
-    references: References,
-    reference_key: bytes,
-) -> ValueKeys:
-    """Return the keys of some records of a part, by their numbers in its `hashes`.
-
-    `references` is the function under `reference_key`.
-    """
-    if isinstance(part, PackedOriginals):
-        return _KeysOfPacked(part, records, reference_key)
-    assert isinstance(part, OriginalColumns)
-    return _KeysOfColumns(part, records, references)
-
-
-class _KeysOfColumns:
-    seals = False
+class ColumnKeys:
+    """The keys of the values of a part that Python code made, numbered from 0."""
 
     def __init__(
         self, part: OriginalColumns, records: Sequence[int], references: References
@@ -125,31 +92,31 @@ class _KeysOfColumns:
             len(entries), uuid_elements(names), text_elements(fields), text_elements(tokens)
         )
 
-    def reference(self, number: int) -> str:
-        return self._entries[number][0][0]
-
-    def seal_new(self, numbers: Sequence[int], kek: WrappingKey) -> tuple[NewPeople, SealedValues]:
-        raise NotImplementedError
-
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
+        """Yield of each number the key, the subject's id and the value in clear."""
         for number in numbers:
             key, (subject, value) = self._entries[number]
             yield key, subject, value
 
 
-class _KeysOfPacked:
+class PackedKeys:
+    """The same of a part that C code made."""
+
     def __init__(self, part: PackedOriginals, records: Sequence[int], reference_key: bytes) -> None:
         self.seals = part.extension.SEALS
+        """Whether C code can seal what it has of new people."""
         self._part = part
         self._keys = keys = part.keys(records, reference_key)
         fields = text_elements(keys.fields)
         self.asked = Asked(len(keys.fields), keys.references, fields, keys.tokens)
 
     def reference(self, number: int) -> str:
+        """Return the reference of the subject of a value."""
         at = number * _REFERENCE_STRIDE
         return self._keys.references[at + _REFERENCE_AT : at + _REFERENCE_STRIDE].hex()
 
     def seal_new(self, numbers: Sequence[int], kek: WrappingKey) -> tuple[NewPeople, SealedValues]:
+        """Make data keys of the people of these values, and seal them. Only where `seals`."""
         names, count = self._part.names, len(numbers)
         people, values, parts = self._part.extension.seal_new_people(
             self._keys.packed,
@@ -166,6 +133,7 @@ class _KeysOfPacked:
         )
 
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[ValueKey, str, str]]:
+        """As ColumnKeys do."""
         keys = self._keys
         records = sorted({keys.records[number] for number in numbers})
         texts = dict(zip(records, self._part.values(records), strict=True))
@@ -173,6 +141,25 @@ class _KeysOfPacked:
             found, column = texts[keys.records[number]], keys.columns[number]
             token, value = found[1 + 2 * column : 3 + 2 * column]
             yield (self.reference(number), keys.fields[number], token), found[0], value
+
+
+ValueKeys = ColumnKeys | PackedKeys
+
+
+def keys_of(
+    part: OriginalsPart,
+    records: Sequence[int],
+    references: References,
+    reference_key: bytes,
+) -> ValueKeys:
+    """Return the keys of some records of a part, by their numbers in its `hashes`.
+
+    `references` is the function under `reference_key`.
+    """
+    if isinstance(part, PackedOriginals):
+        return PackedKeys(part, records, reference_key)
+    assert isinstance(part, OriginalColumns)
+    return ColumnKeys(part, records, references)
 
 
 def asked_arrays(parts: Sequence[Asked]) -> list[BinaryArray]:
@@ -193,7 +180,8 @@ class Absent(NamedTuple):
     @property
     def seals(self) -> bool:
         """Whether C code can seal them."""
-        return self.wrapped is None and self.generation == 1 and self.keys.seals
+        is_new = self.wrapped is None and self.generation == 1
+        return is_new and isinstance(self.keys, PackedKeys) and self.keys.seals
 
 
 def absent_of(

@@ -17,7 +17,7 @@ from sqs2pg.vault.crypto import (
     references_of_many,
     unwrap_data_key,
 )
-from sqs2pg.vault.value_keys import NewPeople, SealedValues, ValueKeys, absent_of, keys_of
+from sqs2pg.vault.value_keys import NewPeople, PackedKeys, SealedValues, absent_of, keys_of
 from tests.native import SENT_MS, Both, extension, with_queue_id
 from tests.unit.mapping.test_packed_originals import mapping
 
@@ -30,7 +30,7 @@ BODIES: list[dict[str, Any]] = [
 ]
 
 
-def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> ValueKeys:
+def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> PackedKeys:
     batch = [
         with_queue_id(Message("m", "h", json.dumps(body), SystemAttributes(SENT_MS)), number)
         for number, body in enumerate(bodies)
@@ -39,7 +39,9 @@ def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> Value
     assert originals is not None
     part = originals.parts[0]
     records = list(part.hashes(SALT, None).values())
-    return keys_of(part, records, references_of_many(REFERENCE_KEY), REFERENCE_KEY)
+    keys = keys_of(part, records, references_of_many(REFERENCE_KEY), REFERENCE_KEY)
+    assert isinstance(keys, PackedKeys)
+    return keys
 
 
 def elements(joined: bytes) -> list[bytes]:
