@@ -32,10 +32,9 @@ FORMAT = "sqs2pg/1/quarantine"
 PAGE = 200
 """Entries in memory at once."""
 
-_SEALED = """SELECT {columns}, q.key::text, q.subject::text, q.body, q.attributes
-FROM sqs2pg.quarantine q WHERE q.pipeline = %s AND q.id > %s{which} ORDER BY q.id LIMIT %s"""
-_PLAIN = """SELECT {columns} FROM sqs2pg.quarantine q
+_NEXT = """SELECT {columns} FROM sqs2pg.quarantine q
 WHERE q.pipeline = %s AND q.id > %s{which} ORDER BY q.id LIMIT %s"""
+_SEALED = f"{COLUMNS}, q.key::text, q.subject::text, q.body, q.attributes"
 _REQUEST = "SELECT granted, sequence, hash FROM pii.request_bodies(%s, %s, %s)"
 _BODIES = """SELECT id, key::text, message_id, sealed_under, body, attributes
 FROM pii.fetch_bodies(%s)"""
@@ -56,15 +55,9 @@ async def sealed_lines(
 
     Raises FatalFault where the database refuses.
     """
-    which, values = selection.where()
-    statement = _SEALED.format(columns=COLUMNS, which=which)
-    after = 0
-    while True:
-        with explained():
-            rows = await session.execute(statement, [pipeline, after, *values, PAGE])
-        for *columns, key, subject, body, attributes in rows:
+    async for page in _pages(session, pipeline, selection, _SEALED):
+        for *columns, key, subject, body, attributes in page:
             entry = Entry(*columns)
-            after = entry.id
             report.exported += 1
             yield _line(
                 entry,
@@ -77,8 +70,6 @@ async def sealed_lines(
                     "attributes": _base64(attributes),
                 },
             )
-        if len(rows) < PAGE:
-            return
 
 
 async def unsealed_lines(
@@ -97,19 +88,31 @@ async def unsealed_lines(
     privilege or has used up its values of this hour (`rate_limited`).
     """
     reason, ticket = audit.stated_reason(reason, ticket, hint="say why the bodies are opened")
+    async for page in _pages(session, pipeline, selection, COLUMNS):
+        entries = {entry.id: entry for entry in (Entry(*row) for row in page)}
+        for id_, *sealed in await _fetch(session, [*entries], reason, ticket):
+            report.exported += 1
+            yield _line(entries[id_], _opened(keyring, sealed, report))
+
+
+async def _pages(
+    session: Session, pipeline: int, selection: Selection, columns: str
+) -> AsyncIterator[list[tuple[Any, ...]]]:
+    """Yield the entries of a selection by id, in pages that are not empty.
+
+    `columns` begin with the id.
+    """
     which, values = selection.where()
-    statement = _PLAIN.format(columns=COLUMNS, which=which)
+    statement = _NEXT.format(columns=columns, which=which)
     after = 0
     while True:
         with explained():
             rows = await session.execute(statement, [pipeline, after, *values, PAGE])
-        if not rows:
+        if rows:
+            after = rows[-1][0]
+            yield rows
+        if len(rows) < PAGE:
             return
-        entries = {entry.id: entry for entry in (Entry(*row) for row in rows)}
-        after = max(entries)
-        for id_, *sealed in await _fetch(session, [*entries], reason, ticket):
-            report.exported += 1
-            yield _line(entries[id_], _opened(keyring, sealed, report))
 
 
 async def _fetch(
