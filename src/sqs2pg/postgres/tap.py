@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import msgspec
 
@@ -72,7 +71,7 @@ class Tap:
         now = time.time()
         for target, (text, rows) in zip(targets, texts, strict=True):
             if rows:
-                lines = list(islice(_lines(text), BATCH_ROWS))
+                lines = text.split(b"\n", BATCH_ROWS)[:-1]
                 self._kept.append(_Tapped(now, target, lines))
 
     def read(self, since: float) -> list[TappedRow]:
@@ -84,13 +83,6 @@ class Tap:
             if one.at > since
             for line in one.lines
         ]
-
-
-def _lines(text: bytes) -> Iterator[bytes]:
-    begin = 0
-    while (end := text.find(b"\n", begin)) >= 0:
-        yield text[begin:end]
-        begin = end + 1
 
 
 def _row(target: TargetTable, line: bytes) -> dict[str, str | None]:
