@@ -44,7 +44,6 @@ LOCKED_MEANWHILE = (psycopg.errors.LockNotAvailable,)
 """A table was locked by somebody else for longer than the statement would wait."""
 DEADLOCK_DETECTED = "40P01"
 INSUFFICIENT_PRIVILEGE = "42501"
-LOCK_NOT_AVAILABLE = "55P03"
 # Policies of row-level security refuse a row with the SQLSTATE of a missing privilege. Only the
 # function that raises it tells them apart, in every language and through poolers.
 _OF_POLICIES = "ExecWithCheckOptions"
