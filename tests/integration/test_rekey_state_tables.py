@@ -20,7 +20,7 @@ from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.compile_subjects import recoverable_columns
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
-from sqs2pg.vault.rekey import FIRST_VALUE, Rekeyed, Rekeyer
+from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from tests.integration.support import opened, rows
 from tests.integration.test_targets import balanced
 from tests.integration.vault_support import keys_of, rotate
@@ -152,7 +152,7 @@ async def test_rows_of_several_rotations_become_one(
     await write(chosen, cart(3, "two"), cart(4, "two", who="bob"))
     if killed:
         async with opened(chosen) as session:
-            await (await rekeyer(session, chosen)).rekey_next(FIRST_VALUE)
+            await (await rekeyer(session, chosen)).rekey_values()
     rotate(chosen, database, "pseudonym")
     await write(chosen, cart(2, "three"), cart(3, "three", who="bob"))
     assert len(rows(database, ALL)) == 6

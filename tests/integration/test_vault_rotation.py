@@ -26,7 +26,7 @@ from sqs2pg.settings import Settings
 from sqs2pg.vault.crypto import key_encryption_key, open_value, unwrap_data_key
 from sqs2pg.vault.erase import Eraser
 from sqs2pg.vault.reference_key import reference_key
-from sqs2pg.vault.rekey import FIRST_VALUE, Rekeyed, Rekeyer
+from sqs2pg.vault.rekey import Rekeyed, Rekeyer
 from sqs2pg.vault.reveal import Revealed, reveal
 from sqs2pg.vault.rewrap import Rewrapper
 from sqs2pg.vault.seal import ValueSealer
@@ -271,7 +271,7 @@ async def test_while_a_rekey_runs_old_tokens_are_resolved_and_joined(
     async with opened(chosen) as session:
         keyring = await verify_fingerprints(session, keys_of(chosen))
         work = Rekeyer(session, keyring, recoverable_columns(chosen, keyring))
-        await work.rekey_next(FIRST_VALUE)
+        await work.rekey_values()
     joined = rows(
         database,
         "SELECT array_agg(DISTINCT user_id ORDER BY user_id) FROM user_logins LEFT JOIN"

@@ -204,16 +204,11 @@ class Rekeyer:
         await audit.record(self._session, act, subject=subject)
 
     async def rekey_values(self) -> None:
-        """Give all values in the vault new tokens. Raises as `run`."""
-        await together(*(lane.run() for lane in self._lanes))
+        """Give all values in the vault new tokens. Raises as `run`.
 
-    async def rekey_next(self, after: ValuePosition) -> ValuePosition | None:
-        """Give the next values in the vault new tokens; return the last one, None at the end.
-
-        Of the first session's, which are all where there is no other. The targets keep the old
-        tokens until `run` applies the map. Raises as `run`.
+        The targets keep the old ones until `run` applies the map.
         """
-        return await self._lanes[0].next_batch(after)
+        await together(*(lane.run() for lane in self._lanes))
 
     def mask_of(self, field: str, token: str, value: str) -> Mask:
         """Return the new pseudonym of the column that the old token came from."""
@@ -258,13 +253,13 @@ class _Lane:
         tries = 0
         while after is not None:
             try:
-                after, tries = await self.next_batch(after), 0
+                after, tries = await self._next_batch(after), 0
             except STORED_MEANWHILE:
                 tries += 1
                 if tries == TRIES_MAX:
                     raise
 
-    async def next_batch(self, after: ValuePosition) -> ValuePosition | None:
+    async def _next_batch(self, after: ValuePosition) -> ValuePosition | None:
         """Give the next values of the lane new tokens; return the last one, None at the end."""
         session = self._session
         began, size, moved, part = time.monotonic(), self._batch_size.rows, 0, 0
