@@ -120,9 +120,15 @@ async def oldest_version(session: Session, series: str) -> int:
         return min(version for name, version in await _read(session) if name == series)
 
 
-async def is_on_record(session: Session, series: str, version: int) -> bool:
-    """Whether a root of that version was ever in use. Raises psycopg.Error."""
-    return (series, version) in await _read(session)
+async def refuse_missing_root(
+    session: Session, keyring: Keyring, series: str, version: int | None
+) -> None:
+    """Raise KeyFault where a root that was ever in use is not in the keyring: many need it.
+
+    `version` is what somebody's key names; None where it names none. Raises psycopg.Error.
+    """
+    if version is not None and (series, version) in await _read(session):
+        keyring.root(series, version)
 
 
 async def _read(session: Session) -> dict[tuple[str, int], tuple[str, bool]]:

@@ -27,7 +27,7 @@ from sqs2pg.mapping.copy_text import binary
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.digest import extend_digests
-from sqs2pg.postgres.key_registry import is_on_record
+from sqs2pg.postgres.key_registry import refuse_missing_root
 from sqs2pg.postgres.sqlstate import STORED_MEANWHILE, explained
 from sqs2pg.postgres.table_owners import refuse_as_superuser
 from sqs2pg.postgres.unheld_values import drop_taken_values
@@ -279,8 +279,7 @@ class _Lane:
             rows = await session.execute(_NEXT, [*after, *self._hashes, *self._which, size])
             await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
             for fault in self._faults:
-                if fault.root is not None and await is_on_record(session, "vault", fault.root):
-                    self._keyring.root("vault", fault.root)  # raises KeyFault
+                await refuse_missing_root(session, self._keyring, "vault", fault.root)
                 self._work.damaged.add(fault.subject)
             self._faults.clear()
         self._work.report.values += moved

@@ -21,7 +21,7 @@ from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.binary_arrays import bytea_array, uuid_array
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
-from sqs2pg.postgres.key_registry import is_on_record
+from sqs2pg.postgres.key_registry import refuse_missing_root
 from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.batching import (
     BY_INDEX,
@@ -167,8 +167,7 @@ class _Lane:
         async def update(part: _Rewrapped) -> None:
             nonlocal done
             for fault in part.faults:
-                if fault.root is not None and await is_on_record(session, "vault", fault.root):
-                    self._keyring.root("vault", fault.root)  # raises KeyFault
+                await refuse_missing_root(session, self._keyring, "vault", fault.root)
                 self._work.damaged.add(fault.subject)
             addresses = "{" + ",".join(f'"{address}"' for address in part.addresses) + "}"
             arrays = addresses, uuid_array(part.subjects), bytea_array(part.wrapped)

@@ -40,7 +40,7 @@ from sqs2pg.postgres.binary_arrays import (
     uuid_elements,
 )
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.key_registry import is_on_record
+from sqs2pg.postgres.key_registry import refuse_missing_root
 from sqs2pg.vault.crypto import (
     KeyEncryptionKeys,
     SubjectKeyFault,
@@ -189,15 +189,10 @@ class ValueSealer:
             try:
                 await self._store(session, asked, marks)
             except SubjectKeyFault as fault:
-                await self._refuse_missing_root(session, fault)
+                await refuse_missing_root(session, self._keyring, "vault", fault.root)
                 self._log_once(fault)
                 raise
         return marks
-
-    async def _refuse_missing_root(self, session: Session, fault: SubjectKeyFault) -> None:
-        """Raise KeyFault where a root that was in use is not in the keyring: many need it."""
-        if fault.root is not None and await is_on_record(session, "vault", fault.root):
-            self._keyring.root("vault", fault.root)
 
     def _log_once(self, fault: SubjectKeyFault) -> None:
         if fault.subject not in self._damaged and len(self._damaged) < DAMAGED_MAX:
