@@ -19,7 +19,7 @@ from typing import Any, Self
 import msgspec
 import structlog
 
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.keys.aead import associated
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.sqlstate import explained
@@ -103,6 +103,36 @@ async def append(
 def announce(act: str, anchor: Anchor) -> None:
     """Log the anchor of a committed act, where the owner of the database cannot change it."""
     logger.info("audited", act=act, anchor=str(anchor))
+
+
+async def request(
+    session: Session,
+    statement: str,
+    parameters: list[Any],
+    *,
+    act: str,
+    refused: str,
+    spent: str,
+    setting: str,
+) -> Anchor:
+    """Commit a request that counts against what a role may ask for within the hour.
+
+    `statement` records it as `act`, or as `refused` where that is spent, and says whether it was
+    granted, with the audit's new head. Return that as the request's anchor. Raises FatalFault
+    `rate_limited` where it was refused: `spent` is what the role has done, and `setting` is the
+    bound in the section `vault`.
+    """
+    with explained():
+        [(granted, sequence, digest)] = await session.execute(statement, parameters)
+    anchor = Anchor(sequence, digest)
+    announce(act if granted else refused, anchor)
+    if not granted:
+        raise FatalFault(
+            f"this role has {spent} within the hour as it may",
+            code="rate_limited",
+            hint=f"wait, or have the owner raise vault.{setting} and migrate",
+        )
+    return anchor
 
 
 def stated_reason(reason: str, ticket: str, *, hint: str) -> tuple[str, str]:

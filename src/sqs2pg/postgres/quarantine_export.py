@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sqs2pg.errors import FatalFault, Sqs2pgError
+from sqs2pg.errors import Sqs2pgError
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import Session
@@ -119,16 +119,15 @@ async def _fetch(
     session: Session, ids: list[int], reason: str, ticket: str
 ) -> list[tuple[Any, ...]]:
     """Put a request for bodies on record, and return them, sealed."""
-    with explained():
-        [(granted, *head)] = await session.execute(_REQUEST, [ids, reason, ticket])
-    anchor = audit.Anchor(*head)
-    audit.announce("unseal" if granted else "unseal_refused", anchor)
-    if not granted:
-        raise FatalFault(
-            "this role has opened as many bodies and values within the hour as it may",
-            code="rate_limited",
-            hint="wait, or have the owner raise vault.reveals_per_hour_max and migrate",
-        )
+    anchor = await audit.request(
+        session,
+        _REQUEST,
+        [ids, reason, ticket],
+        act="unseal",
+        refused="unseal_refused",
+        spent="opened as many bodies and values",
+        setting="reveals_per_hour_max",
+    )
     with explained():
         return await session.execute(_BODIES, [anchor.sequence])
 

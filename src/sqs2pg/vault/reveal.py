@@ -114,19 +114,17 @@ async def reveal(
 
 async def request(session: Session, statement: str, parameters: list[Any], *, act: str) -> Anchor:
     """Commit a request; return its anchor. Raises FatalFault `rate_limited` among others."""
-    with explained():
-        [(granted, sequence, digest)] = await session.execute(statement, parameters)
-    anchor = Anchor(sequence, digest)
-    audit.announce(act if granted else "reveal_refused", anchor)
-    if not granted:
-        people = act == "reveal_all"
-        what, setting = ("people", "people") if people else ("values", "reveals")
-        raise FatalFault(
-            f"this role has revealed as many {what} within the hour as it may",
-            code="rate_limited",
-            hint=f"wait, or have the owner raise vault.{setting}_per_hour_max and migrate",
-        )
-    return anchor
+    people = act == "reveal_all"
+    what, setting = ("people", "people") if people else ("values", "reveals")
+    return await audit.request(
+        session,
+        statement,
+        parameters,
+        act=act,
+        refused="reveal_refused",
+        spent=f"revealed as many {what}",
+        setting=f"{setting}_per_hour_max",
+    )
 
 
 async def reference_of_user(session: Session, keyring: Keyring, user: str, named: Converter) -> str:
