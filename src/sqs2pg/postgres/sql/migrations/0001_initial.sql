@@ -647,9 +647,19 @@ AS $$
      WHERE c.oid = target
 $$;
 
--- Return how a target is partitioned; its upkeep by others waits until the transaction ends. Refuse
--- a table of another role where we are a superuser: the expressions of its constraints, defaults,
--- indexes and triggers would run as one, and that role would have become superuser.
+-- Whether a table belongs to another role, and we are a superuser: then we do not work on it. The
+-- expressions of its constraints, defaults, indexes and triggers, and the casts of its types, would
+-- run as one, and that role would have become superuser.
+CREATE FUNCTION sqs2pg.is_of_others(of_table regclass) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT me.rolsuper AND NOT o.rolsuper
+      FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me
+     WHERE c.oid = of_table AND me.rolname = current_user
+$$;
+
+-- Return how a target is partitioned; its upkeep by others waits until the transaction ends.
 CREATE FUNCTION sqs2pg.take_partitioned(of_target text) RETURNS sqs2pg.partitioned
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -662,11 +672,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'sqs2pg: no such partitioned target' USING ERRCODE = '22023';
     END IF;
-    IF EXISTS (
-        SELECT FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me
-         WHERE c.oid = of_target::regclass AND me.rolname = current_user
-           AND me.rolsuper AND NOT o.rolsuper)
-    THEN
+    IF sqs2pg.is_of_others(of_target::regclass) THEN
         RAISE EXCEPTION 'sqs2pg: the partitioned target belongs to another role, and a superuser '
             'does not work on it' USING ERRCODE = '42501';
     END IF;
@@ -1041,12 +1047,7 @@ BEGIN
         part := NULL;
         RETURN;
     END IF;
-    -- As in sqs2pg.take_partitioned.
-    IF EXISTS (
-        SELECT FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me
-         WHERE c.oid IN (leaf, of_target::regclass) AND me.rolname = current_user
-           AND me.rolsuper AND NOT o.rolsuper)
-    THEN
+    IF sqs2pg.is_of_others(leaf) OR sqs2pg.is_of_others(of_target::regclass) THEN
         RAISE EXCEPTION 'sqs2pg: the target belongs to another role, and a superuser does not work '
             'on it' USING ERRCODE = '42501';
     END IF;
@@ -1542,16 +1543,13 @@ BEGIN
         SELECT h.target, h.column_name, c.oid, a.attnum IS NOT NULL AS is_there,
                (SELECT bool_and(t.mode <> 'append') FROM sqs2pg.target t WHERE t.target = h.target)
                    AS keeps_state,
-               row_security_active(c.oid) OR (me.rolsuper AND NOT o.rolsuper) AS is_others
+               row_security_active(c.oid) OR sqs2pg.is_of_others(c.oid) AS is_others
           FROM pii.holder h
-          JOIN pg_roles me ON me.rolname = current_user
           LEFT JOIN pg_class c ON c.oid = to_regclass(h.target)
-          LEFT JOIN pg_roles o ON o.oid = c.relowner
           LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = h.column_name
            AND NOT a.attisdropped
          WHERE h.field = of_field
     LOOP
-        -- As in sqs2pg.take_partitioned: casts of the column's type would run as a superuser.
         IF (place.keeps_state AND place.is_there AND NOT place.is_others
             AND has_table_privilege(place.oid, 'SELECT')) IS NOT TRUE THEN
             RETURN NULL;
@@ -1886,12 +1884,7 @@ BEGIN
           JOIN pg_type y ON y.oid = a.atttypid
          ORDER BY 1, 2
     LOOP
-        -- As in sqs2pg.take_partitioned: casts of the column's type would run as a superuser.
-        IF EXISTS (
-            SELECT FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner, pg_roles me
-             WHERE c.oid = place.name::regclass AND me.rolname = current_user
-               AND me.rolsuper AND NOT o.rolsuper)
-        THEN
+        IF sqs2pg.is_of_others(place.name::regclass) THEN
             RAISE EXCEPTION 'sqs2pg: a target belongs to another role, and a superuser does not '
                 'read it for others' USING ERRCODE = '42501';
         END IF;
