@@ -1119,45 +1119,47 @@ CREATE TABLE sqs2pg.pause (
     paused_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Pause a pipeline, on record in the audit; return whether it was not paused before, and the audit's
--- new head. A pause that is there already stays as it was recorded.
-CREATE FUNCTION sqs2pg.pause(
-    of_pipeline integer, why text, OUT changed boolean, OUT sequence bigint, OUT hash bytea)
-LANGUAGE plpgsql SECURITY DEFINER
+-- Pause a pipeline, on record in the audit as `what`; return whether it was not paused before, and the
+-- audit's new head. A pause that is there already stays as it was recorded.
+CREATE FUNCTION sqs2pg.put_pause(
+    of_pipeline integer, of_code text, why text, what text,
+    OUT changed boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
 AS $$
 BEGIN
     INSERT INTO sqs2pg.pause (pipeline, code, paused_by, reason)
-    SELECT p.id, 'by_operator', session_user::text, why FROM sqs2pg.pipeline p WHERE p.id = of_pipeline
+    SELECT p.id, of_code, session_user::text, why FROM sqs2pg.pipeline p WHERE p.id = of_pipeline
     ON CONFLICT DO NOTHING;
     changed := FOUND;
     IF changed THEN
-        SELECT a.sequence, a.hash INTO sequence, hash
-          FROM sqs2pg.record_act('pause', format('pipeline %s', of_pipeline), why) a;
+        SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act('pause', what, why) a;
     END IF;
 END
+$$;
+
+-- The same for an operator.
+CREATE FUNCTION sqs2pg.pause(
+    of_pipeline integer, why text, OUT changed boolean, OUT sequence bigint, OUT hash bytea)
+LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    SELECT * FROM sqs2pg.put_pause(
+        of_pipeline, 'by_operator', why, format('pipeline %s', of_pipeline))
 $$;
 
 -- The same for a pipeline that pauses itself, because most of what comes is bad. A login that may call
 -- this can stop a pipeline of its database, and cannot start one.
 CREATE FUNCTION sqs2pg.pause_itself(
     of_pipeline integer, OUT changed boolean, OUT sequence bigint, OUT hash bytea)
-LANGUAGE plpgsql SECURITY DEFINER
+LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '5s'
 AS $$
-BEGIN
-    INSERT INTO sqs2pg.pause (pipeline, code, paused_by, reason)
-    SELECT p.id, 'quarantine_share', session_user::text, ''
-      FROM sqs2pg.pipeline p WHERE p.id = of_pipeline
-    ON CONFLICT DO NOTHING;
-    changed := FOUND;
-    IF changed THEN
-        SELECT a.sequence, a.hash INTO sequence, hash FROM sqs2pg.record_act(
-            'pause', format('pipeline %s, by itself: quarantine_share_max', of_pipeline)) a;
-    END IF;
-END
+    SELECT * FROM sqs2pg.put_pause(
+        of_pipeline, 'quarantine_share', '',
+        format('pipeline %s, by itself: quarantine_share_max', of_pipeline))
 $$;
 
 -- End a pause, on record in the audit; return whether there was one, and the audit's new head.
