@@ -50,9 +50,11 @@ BEGIN
                 left_behind)
             ON sqs2pg.backfill TO sqs2pg_ingest;
         GRANT EXECUTE ON FUNCTION sqs2pg.attach_days(date, date), sqs2pg.drop_day(),
-            sqs2pg.drop_undated(), sqs2pg.drop_tombstones(), sqs2pg.trim_rows(text, integer, bigint), sqs2pg.compact_tally(), sqs2pg.mark_quarantined(uuid[]),
+            sqs2pg.drop_undated(), sqs2pg.drop_tombstones(), sqs2pg.compact_tally(),
+            sqs2pg.trim_rows(text, integer, bigint), sqs2pg.mark_quarantined(uuid[]),
             sqs2pg.purge_expired(integer), sqs2pg.record_first_key(text, integer, text),
-            sqs2pg.pause_itself(integer), sqs2pg.attach_next_period(text), sqs2pg.drop_period(text), sqs2pg.trim_default(text),
+            sqs2pg.pause_itself(integer), sqs2pg.attach_next_period(text),
+            sqs2pg.drop_period(text), sqs2pg.trim_default(text),
             sqs2pg.move_objects(smallint, text[], bigint[], bigint[], boolean[], interval)
             TO sqs2pg_ingest;
         GRANT SELECT (epoch) ON pii.state TO sqs2pg_ingest;

@@ -1002,9 +1002,10 @@ $$;
 
 -- Delete the rows of a state table that are past the retention on record, 10,000 at most, in one
 -- range of pages of one of its tables: `part` counts the tables. A pass begins with page -1, once in
--- 50 minutes, because every process of a fleet tries. Return where to go on, NULL at the end, and how many rows were deleted. No index is needed, and none is wanted: on
--- the column that orders versions it would make each update write to all indexes. Rows that a batch
--- has locked are left for the next time, so that the two never wait for each other.
+-- 50 minutes, because every process of a fleet tries. Return where to go on, NULL at the end, and how
+-- many rows were deleted. No index is needed, and none is wanted: on the column that orders versions
+-- it would make each update write to all indexes. Rows that a batch has locked are left for the next
+-- time, so that the two never wait for each other.
 CREATE FUNCTION sqs2pg.trim_rows(
     of_target text, INOUT part integer, INOUT page bigint, OUT removed bigint)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -1565,9 +1566,8 @@ $$;
 
 -- Take up to 10,000 values of each field whose token no target holds out of pii.value; return how
 -- many were taken. After a look that took longer than a second, the next one is a hundred times as far
--- off.
--- Batches wait while the values are taken, not while they are looked for. Afterwards they take none
--- of them for stored: the epoch rises.
+-- off. Batches wait while the values are taken, not while they are looked for. Afterwards they take
+-- none of them for stored: the epoch rises.
 CREATE FUNCTION pii.take_unheld() RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pii, pg_temp
