@@ -494,8 +494,8 @@ POSTGRES = _in(
     (
         "a write that hangs is waited for without end",
         "sink",
-        "async with asyncio.timeout(write_limit_s(self._plan.statement_timeout_s)):",
-        "async with asyncio.timeout(None):",
+        "await self.limited(work, write_limit_s(self._plan.statement_timeout_s))",
+        "await work",
         "integration/test_stalls faults/test_hung_database",
     ),
     (

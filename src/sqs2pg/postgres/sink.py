@@ -16,10 +16,9 @@ the text of a database error.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,13 +29,14 @@ from sqs2pg.errors import PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import Encoded, copy_texts
 from sqs2pg.message import DeadLetter, Outcome, Row, RowChanges
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
-from sqs2pg.postgres.connection import NoSession, Session, Transaction
+from sqs2pg.postgres.connection import Session, Transaction
 from sqs2pg.postgres.ledger import Claim, Ledger, attach_days
 from sqs2pg.postgres.quarantine import copy_dead_letters
 from sqs2pg.postgres.rehearsal import Refusal, rehearse
 from sqs2pg.postgres.reject_search import SUPPRESSED, find_rejected
 from sqs2pg.postgres.reject_streak import Rejections, Streak
 from sqs2pg.postgres.session_pool import SessionPool
+from sqs2pg.postgres.sink_session import Connect, SinkSession
 from sqs2pg.postgres.slow_path import CONSTRAIN, write_slowly
 from sqs2pg.postgres.sqlstate import (
     COLUMN_STATES,
@@ -56,8 +56,6 @@ SealRejected = Callable[[str, PermanentFault], DeadLetter]
 Confirm = Callable[[], Awaitable[None]]
 """Check on the sink's session that the tables are still those that the rows were made for. Raises
 TransientFault where they have changed."""
-
-Connect = Callable[[], Awaitable[Session]]
 
 _Done = TypeVar("_Done")
 
@@ -107,7 +105,7 @@ class BatchResult(NamedTuple):
         return self.changed is not None
 
 
-class Sink:
+class Sink(SinkSession):
     """Writes batches through one session, one at a time; connects again when it is gone."""
 
     def __init__(
@@ -122,9 +120,7 @@ class Sink:
         """`streak`: shared by the sinks of a pipeline. `pool`: lends it a session while it works,
         in place of `session`.
         """
-        self.session = session
-        self._pool = pool
-        self._lent = 0
+        super().__init__(session, connect, pool)
         self.note = ""
         """A statement that the caller adds to the batch's transactions: a backfill's progress."""
         self.commit_s = 0.0
@@ -132,7 +128,6 @@ class Sink:
         self.tap: Tap | None = None
         """Where rows that are written can be watched; None: nowhere."""
         self._probe_s: int | None = None
-        self._connect = connect
         self._streak = streak or Streak()
         self.use(plan, vault)
 
@@ -170,34 +165,6 @@ class Sink:
     def pipeline(self) -> int:
         """The number of the pipeline that it writes for."""
         return self._plan.id
-
-    @asynccontextmanager
-    async def lent(self) -> AsyncIterator[None]:
-        """Hold a session of the pool for the block; without a pool it has its own. May be nested.
-
-        Other blocks of this sink must not run meanwhile.
-        """
-        if self._pool is None or self._lent:
-            self._lent += 1
-            try:
-                yield
-            finally:
-                self._lent -= 1
-            return
-        self.session = await self._pool.acquire()
-        self._lent = 1
-        try:
-            yield
-        finally:
-            self._lent = 0
-            session, self.session = self.session, NoSession()
-            self._pool.release(session)
-
-    async def connected(self) -> Session:
-        """Return the session, a new one where it is gone. Raises TransientFault or FatalFault."""
-        if self.session.broken:
-            self.session = await self._connect()
-        return self.session
 
     def ledger_end(self) -> str:
         """Return what ends the ledger's line of a message that is written, after key and id."""
@@ -247,15 +214,7 @@ class Sink:
 
     async def _limited(self, work: Awaitable[_Done]) -> _Done:
         """Wait for work on the session, but not for longer than one attempt may take."""
-        try:
-            async with asyncio.timeout(write_limit_s(self._plan.statement_timeout_s)):
-                return await work
-        except TimeoutError:
-            # The server's own timeouts did not come back to us: the connection is stuck.
-            await self.session.close()
-            raise TransientFault(
-                "PostgreSQL did not answer in time", code="postgres_no_answer"
-            ) from None
+        return await self.limited(work, write_limit_s(self._plan.statement_timeout_s))
 
     async def _give_up(self, fault: DatabaseFault) -> TransientFault:
         """Return what to raise; close a session that cannot be used again."""
@@ -417,15 +376,14 @@ class Sink:
 
         Raises TransientFault, also after `limit_s` seconds without an answer, or FatalFault.
         """
-        try:
-            async with asyncio.timeout(limit_s), self.lent():
+
+        async def read() -> list[tuple[Any, ...]]:
+            async with self.lent():
                 await self.connected()
                 return await self.session.execute(statement, parameters)
-        except TimeoutError:
-            await self.session.close()
-            raise TransientFault(
-                "PostgreSQL did not answer in time", code="postgres_no_answer"
-            ) from None
+
+        try:
+            return await self.limited(read(), limit_s)
         except psycopg.Error as error:
             raise await self._give_up(diagnose(error)) from None
 
