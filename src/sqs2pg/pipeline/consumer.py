@@ -197,22 +197,23 @@ class Consumer:
             self._idle.set()
 
     async def _write(self, processor: Processor) -> None:
+        take, watch = self._take, self._watch
+        if watch:
+            take = partial(watch.during, processor.sink, self._take)
         while True:
             # Not in a variable: a writer that waits must not keep its last batch in memory.
-            await self._write_batch(processor, await self._take(processor))
-            if self._watch:
-                await self._watch.pause_if_bad(processor.sink)
+            await self._write_batch(processor, await take())
+            if watch:
+                await watch.pause_if_bad(processor.sink)
 
-    async def _take(self, processor: Processor) -> list[Message]:
-        rows_max, linger_s = (
-            self._settings.sink.batch_rows_max,
-            self._settings.sink.linger_ms / 1000,
-        )
-        take = partial(self._buffer.take, rows_max, linger_s)
-        return await (self._watch.during(processor.sink, take) if self._watch else take())
+    async def _take(self) -> list[Message]:
+        """Take a batch, which counts as busy from now on."""
+        sink = self._settings.sink
+        batch = await self._buffer.take(sink.batch_rows_max, sink.linger_ms / 1000)
+        self._busy += 1
+        return batch
 
     async def _write_batch(self, processor: Processor, batch: list[Message]) -> None:
-        self._busy += 1
         isolation = self._isolation
         waiting: set[str] = set()  # message groups behind an isolated message
         try:

@@ -10,7 +10,6 @@ Promise: within REACHES_S of `sqs2pg pause` no new poll is sent, while the datab
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -104,14 +103,22 @@ class PauseWatch:
     async def during(self, reader: Reader, take: Callable[[], Awaitable[_Taken]]) -> _Taken:
         """Return what `take` returns; read the pause before, and again and again meanwhile.
 
-        `take` is cancelled for each reading, and must lose nothing by that.
+        `take` goes on during a reading, so that a long wait for a full batch ends. What it returns
+        waits for the end of the reading: the reader does one thing at a time.
         """
-        while True:
-            if self.is_due():
-                await self.look(reader)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.wait_s()):
-                    return await take()
+        if self.is_due():
+            await self.look(reader)
+        taking = asyncio.ensure_future(take())
+        try:
+            while not taking.done():
+                await asyncio.wait([taking], timeout=self.wait_s())
+                if self.is_due() and not taking.done():
+                    await self.look(reader)
+            return taking.result()
+        finally:
+            if not taking.done():
+                taking.cancel()
+                await asyncio.wait([taking])
 
     def note(self, found: Pause | None) -> None:
         """Take what was read."""
