@@ -30,6 +30,7 @@ from sqs2pg.pipeline.pause_watch import PauseWatch
 from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
+from sqs2pg.pipeline.refusals import is_away
 from sqs2pg.pipeline.s3_objects import WAITING
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.settings import Settings
@@ -47,12 +48,6 @@ RELEASE_S = 2.0
 """What is kept of the grace period, at most half of it, to end and release what is not settled."""
 _LAST_S = 0.2
 """What each last step gets where the grace period is over already."""
-
-_AWAY = (
-    *("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer"),
-    "postgres_25006",
-)
-"""Codes of a database that is not there, is full, or cannot be written to."""
 
 log = structlog.get_logger(__name__)
 
@@ -91,13 +86,7 @@ class Consumer:
         self._stopping = asyncio.Event()
         self.totals: Totals = after.totals if after else Totals()
         self.pollers = Pollers(
-            source,
-            self._buffer,
-            settings,
-            metrics,
-            self.liveness,
-            self._arrived,
-            self._gave_back,
+            source, self._buffer, settings, metrics, self.liveness, self._arrived, self._gave_back
         )
         self._busy = 0
         for processor in processors:
@@ -272,7 +261,7 @@ class Consumer:
         """Receive no more while writes fail with a code."""
         self.pollers.gate.close()
         self.liveness.paused = True
-        if not self._database_away and code.startswith(_AWAY):
+        if not self._database_away and is_away(code):
             self._database_away = True
             log.warning("database away, receiving paused", code=code)
 

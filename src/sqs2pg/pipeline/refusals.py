@@ -34,14 +34,14 @@ a trigger that fails for every row, say. They are held, and mixed with those tha
 of these is written, they are isolated after all."""
 
 _TIMED_OUT = ("postgres_57014", "postgres_55P03")
-# Connection, resources, shutdown, I/O, and deadlocks with others. An empty COPY may pass where a
-# disk is full, so a rehearsal alone proves nothing here: another message must have been written.
-# So it is where S3 refuses: the role may lack a grant.
+# Connection, resources, shutdown, I/O. An empty COPY may pass where a disk is full, so a rehearsal
+# alone proves nothing here: another message must have been written. So it is where S3 refuses: the
+# role may lack a grant.
+_AWAY = ("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer")
+_READ_ONLY = "postgres_25006"
 _OF_AN_OBJECT = ("s3_denied", "s3_refused")
-_OF_THE_WORLD = (
-    *("postgres_08", "postgres_53", "postgres_57P", "postgres_58", "postgres_no_answer"),
-    *_OF_AN_OBJECT,
-)
+_OF_THE_WORLD = _AWAY + _OF_AN_OBJECT
+# Deadlocks, and serialization failures.
 _WITH_OTHERS = ("postgres_40",)
 # No connection came about: for such a code no message can be at fault, if no table was written.
 # With one it is a trigger's, which may connect to another server.
@@ -91,6 +91,11 @@ def may_be_set_aside(fault: TransientFault) -> bool:
 def is_often_of_the_world(code: str) -> bool:
     """Whether a code blames a message only if another message is written meanwhile."""
     return code.startswith(_OF_THE_WORLD)
+
+
+def is_away(code: str) -> bool:
+    """Whether a code says that the database is not there, is full, or cannot be written to."""
+    return code.startswith((*_AWAY, _READ_ONLY))
 
 
 def attempts(code: str) -> int:
