@@ -25,11 +25,11 @@ from sqs2pg.mapping.fast_path_conditions import (
     without_deletion,
 )
 from sqs2pg.mapping.fast_path_conversions import compile_conversion
+from sqs2pg.mapping.fast_path_masks import NO_MASK, compile_mask
 from sqs2pg.mapping.fast_path_tree import NotFastError, Tree
 from sqs2pg.mapping.field_types import FIELD_TYPES, INTEGER_RANGES
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mapping.native_encoder import FastPath, PackLines
-from sqs2pg.mask.canonical import IP_OR_TEXT
 from sqs2pg.mask.operator import Mask, Operator
 from sqs2pg.message import Message
 from sqs2pg.settings import (
@@ -42,9 +42,8 @@ from sqs2pg.settings import (
     required_sources,
 )
 from sqs2pg.settings.expression_rules import syntaxes
-from sqs2pg.settings.mask_rules import MASKABLE
 
-# The enumerations of native/plan.h and native/mask.h.
+# The enumerations of native/plan.h.
 _NOWHERE, _DOCUMENT, _ELEMENT, _LAYER, _CONDITION = range(5)
 _PYTHONS, _CELL, _DAY, _SENT_DAY, _SENT_TIME, _SENT_MS, _MESSAGE_ID, _RECORD_INDEX = range(8)
 _TYPES = {
@@ -69,19 +68,9 @@ _TYPES = {
 }
 _WHOLE = {"integer": 2**31, "bigint": 2**63, "version": 2**63, "major": 2**63}
 """The bound of the types whose text is a whole number: from -bound to bound - 1."""
-_OPERATORS = {
-    name: number
-    for number, name in enumerate(
-        ("", "keep", "pseudonymize", "sha256", "redact", "nullify", "truncate_ip", "partial")
-    )
-}
-_KINDS = {
-    name: number
-    for number, name in enumerate(("text", "ip", "email", "phone", "uuid", "exact", IP_OR_TEXT))
-}
 _RECORDS = {"one": 0, "array": 1, "lines": 2, "auto": 3}
 _NO_USE, _TEXT, _SLICE, _SNS_TYPE, _ATTRIBUTES = range(5)
-_TARGETS_MAX, _COLUMNS_MAX, _LAYERS_MAX, _PREFIX_MAX = 8, 128, 4, 8
+_TARGETS_MAX, _COLUMNS_MAX, _LAYERS_MAX = 8, 128, 4
 _ATTRIBUTES_MAX, _FILTERS_MAX = 16, 8
 
 _LAYERS: dict[str, dict[str, int]] = {
@@ -96,7 +85,8 @@ _LAYERS: dict[str, dict[str, int]] = {
 """The names that an envelope must have (`envelope/formats.py`), and what each is for."""
 _FLAG = (
     *(_CONDITION, 0, False, _TYPES["boolean"], 0, 0, _PYTHONS, b"", -1),
-    *(_OPERATORS[""], 0, b"", b"", ()),
+    *NO_MASK,
+    (),
 )
 """The column that says whether a record deletes."""
 _SILENT = frozenset({"base64", "gzip", "zstd", "content_encoding"})
@@ -347,7 +337,7 @@ class _Places:
             missing,
             cell,
             -1 if whole_number or not limits else min(limits),
-            *_mask(field, mask),
+            *compile_mask(field, mask),
             compile_conversion(field, column, mask, self._others(field)),
         )
 
@@ -403,21 +393,3 @@ def _missing(
 
 def _is_null(mask: Operator | Mask) -> bool:
     return isinstance(mask, Operator) and mask.name == "nullify"
-
-
-def _mask(field: Field, mask: Operator | Mask | None) -> tuple[int, int, bytes, bytes]:
-    """Return operator, kind, the token's prefix and key."""
-    if mask is None:
-        return _OPERATORS[""], 0, b"", b""
-    if not isinstance(mask, Operator) or mask.name not in _OPERATORS:
-        raise NotFastError
-    constant = mask.name in ("redact", "nullify") and field.kind == "text"
-    if field.mask_kind not in _KINDS or not (constant or field.type in MASKABLE):
-        raise NotFastError  # a mask takes such a value as it is, not in the type's form
-    if field.mask_kind == IP_OR_TEXT and mask.name == "partial":
-        raise NotFastError
-    token = mask.token
-    prefix, key, kind = (token.prefix.encode(), token.key, token.form) if token else (b"", b"", "")
-    if len(prefix) > _PREFIX_MAX or kind is None or (mask.name == "pseudonymize" and not token):
-        raise NotFastError
-    return _OPERATORS[mask.name], _KINDS[kind or field.mask_kind], prefix, bytes(key)
