@@ -104,12 +104,15 @@ static int by_reference(const void *a, const void *b)
     return order ? order : (one->number > other->number) - (one->number < other->number);
 }
 
-/* An element of an array in PostgreSQL's binary format: its bytes after their length. */
-static int put_element(struct text *to, const void *bytes, size_t len)
+/* Find the record whose place is the `i`th one; 0 with an exception. */
+static int seek(struct cursor *to, const char *at, Py_ssize_t len, const char *places, size_t i)
 {
-    const uint8_t head[4] = {(uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
-                             (uint8_t)len};
-    return text_append(to, (const char *)head, sizeof head) && text_append(to, bytes, len);
+    uint64_t place;
+    memcpy(&place, places + i * sizeof place, sizeof place);
+    if (place > (uint64_t)len)
+        return originals_refuse();
+    *to = (struct cursor){at + place, at + len};
+    return 1;
 }
 
 /* Read the records at so many places; 0 with an exception. */
@@ -117,15 +120,10 @@ static int read_records(struct record *records, const char *at, Py_ssize_t len, 
                         size_t count, const struct hmac_key *key)
 {
     for (size_t i = 0; i < count; i++) {
-        uint64_t place;
         struct slice id;
         uint8_t code[SHA256_BYTES];
-        memcpy(&place, places + i * sizeof place, sizeof place);
-        if (place > (uint64_t)len)
-            return originals_refuse();
-        records[i].columns = (struct cursor){at + place, at + len};
         records[i].number = (uint32_t)i;
-        if (!take_text(&records[i].columns, &id))
+        if (!seek(&records[i].columns, at, len, places, i) || !take_text(&records[i].columns, &id))
             return 0;
         hmac_sha256(key, (const uint8_t *)id.at, id.len, code);
         memcpy(records[i].reference, code, REFERENCE_BYTES);
@@ -143,8 +141,8 @@ static int put_keys(struct text texts[3], struct record *record, int columns)
             return 0;
         if (token.len == 0)
             continue;
-        put_element(&texts[0], record->reference, REFERENCE_BYTES);
-        put_element(&texts[1], token.at, token.len);
+        text_append_sized(&texts[0], record->reference, REFERENCE_BYTES);
+        text_append_sized(&texts[1], token.at, token.len);
         text_append(&texts[2], (const char *)from, sizeof from);
     }
     return 1;
@@ -211,7 +209,7 @@ int originals_parse(struct originals *into, PyObject *given)
 int originals_entry(const struct originals *from, size_t number, struct original *into)
 {
     uint32_t key[2];
-    uint64_t place;
+    struct cursor cursor;
     if (number >= from->keys)
         return originals_refuse();
     into->reference = (const uint8_t *)from->references + number * (ELEMENT_HEAD + REFERENCE_BYTES) +
@@ -220,11 +218,7 @@ int originals_entry(const struct originals *from, size_t number, struct original
     into->column = key[1];
     if (key[0] >= from->records || key[1] >= (uint32_t)from->columns)
         return originals_refuse();
-    memcpy(&place, from->places + key[0] * sizeof place, sizeof place);
-    if (place > (uint64_t)from->len)
-        return originals_refuse();
-    struct cursor cursor = {from->at + place, from->at + from->len};
-    int made = take_text(&cursor, &into->id);
+    int made = seek(&cursor, from->at, from->len, from->places, key[0]) && take_text(&cursor, &into->id);
     for (uint32_t i = 0; made && i <= key[1]; i++)
         made = take_text(&cursor, &into->token) && take_text(&cursor, &into->value);
     return made;
@@ -244,10 +238,9 @@ PyObject *original_values(PyObject *module, PyObject *args)
     Py_ssize_t count = places_len / (Py_ssize_t)sizeof(uint64_t);
     PyObject *records = PyList_New(count);
     for (Py_ssize_t i = 0; records != NULL && i < count; i++) {
-        uint64_t place;
-        memcpy(&place, places + (size_t)i * sizeof place, sizeof place);
-        struct cursor from = {at + (place > (uint64_t)len ? (uint64_t)len : place), at + len};
-        PyObject *record = record_texts(&from, columns);
+        struct cursor from;
+        PyObject *record =
+            seek(&from, at, len, places, (size_t)i) ? record_texts(&from, columns) : NULL;
         if (record == NULL)
             Py_CLEAR(records);
         else

@@ -48,7 +48,6 @@ int originals_parse(struct originals *into, PyObject *given);
 /* Find what a key stands for, by its number; 0 with an exception. */
 int originals_entry(const struct originals *from, size_t number, struct original *into);
 
-
 /* See _native.pyi. */
 PyObject *original_marks(PyObject *module, PyObject *args);
 PyObject *original_keys(PyObject *module, PyObject *args);

@@ -44,12 +44,6 @@ static int not_sealed(void)
     return 0;
 }
 
-static int put_element(struct text *to, const void *bytes, size_t len)
-{
-    const char head[4] = {(char)(len >> 24), (char)(len >> 16), (char)(len >> 8), (char)len};
-    return text_append(to, head, sizeof head) && text_append(to, bytes, len);
-}
-
 static const uint8_t *draw(struct job *job, size_t len)
 {
     const uint8_t *drawn = job->drawn;
@@ -87,7 +81,7 @@ static int put_sealed(struct job *job, struct text *to, const uint8_t *first, co
     if (!aead_seal(job->aead, nonce, (const uint8_t *)job->aad.at, job->aad.len, plaintext, len,
                    (uint8_t *)at + AEAD_NONCE_BYTES))
         return not_sealed();
-    put_element(to, sealed->at, head + len + AEAD_TAG_BYTES);
+    text_append_sized(to, sealed->at, head + len + AEAD_TAG_BYTES);
     return 1;
 }
 
@@ -98,7 +92,7 @@ static int add_person(struct job *job, const struct original *one)
     if (key == NULL)
         return 0;
     const uint8_t *nonce = key + AEAD_KEY_BYTES;
-    put_element(&job->out[0], one->reference, REFERENCE_BYTES);
+    text_append_sized(&job->out[0], one->reference, REFERENCE_BYTES);
     begin_aad(job, job->data_key);
     text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
     text_append(&job->aad, (const char *)job->generation.at, job->generation.len);
@@ -116,23 +110,18 @@ static int add_person(struct job *job, const struct original *one)
 
 static int add_value(struct job *job, const struct original *one)
 {
-    const uint8_t length[4] = {(uint8_t)(one->token.len >> 24), (uint8_t)(one->token.len >> 16),
-                               (uint8_t)(one->token.len >> 8), (uint8_t)one->token.len};
-    static const uint8_t REFERENCE_LENGTH[4] = {0, 0, 0, REFERENCE_BYTES};
     PyObject *name = PyTuple_GET_ITEM(job->names, one->column);
     PyObject *context = PyTuple_GET_ITEM(job->value, one->column);
     const uint8_t *nonce = draw(job, AEAD_NONCE_BYTES);
     if (nonce == NULL)
         return 0;
-    put_element(&job->out[3], one->reference, REFERENCE_BYTES);
-    put_element(&job->out[4], PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name));
-    put_element(&job->out[5], one->token.at, one->token.len);
+    text_append_sized(&job->out[3], one->reference, REFERENCE_BYTES);
+    text_append_sized(&job->out[4], PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name));
+    text_append_sized(&job->out[5], one->token.at, one->token.len);
     begin_aad(job, (struct part){(const uint8_t *)PyBytes_AS_STRING(context),
                                  (size_t)PyBytes_GET_SIZE(context)});
-    text_append(&job->aad, (const char *)length, sizeof length);
-    text_append(&job->aad, one->token.at, one->token.len);
-    text_append(&job->aad, (const char *)REFERENCE_LENGTH, sizeof REFERENCE_LENGTH);
-    text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
+    text_append_sized(&job->aad, one->token.at, one->token.len);
+    text_append_sized(&job->aad, one->reference, REFERENCE_BYTES);
     job->values++;
     return put_sealed(job, &job->out[6], NULL, nonce, one->value.at, one->value.len);
 }

@@ -25,6 +25,13 @@ int text_grow(struct text *text, size_t more)
     return 1;
 }
 
+int text_append_sized(struct text *text, const void *bytes, size_t len)
+{
+    const uint8_t head[4] = {(uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+                             (uint8_t)len};
+    return text_append(text, (const char *)head, sizeof head) && text_append(text, bytes, len);
+}
+
 void text_forget(struct text *text)
 {
     if (text->at != NULL) {

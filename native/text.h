@@ -31,6 +31,10 @@ static inline int text_append(struct text *text, const char *bytes, size_t len)
     return 1;
 }
 
+/* Append the bytes after their length, 4 bytes, big-endian: as an element of an array in PostgreSQL's
+ * binary format, and as the parts of associated data. 0 where there is no memory. */
+int text_append_sized(struct text *text, const void *bytes, size_t len);
+
 /* Wipe and free: it may hold cleartext. */
 void text_forget(struct text *text);
 
