@@ -126,28 +126,42 @@ static int add_value(struct job *job, const struct original *one)
     return put_sealed(job, &job->out[6], NULL, nonce, one->value.at, one->value.len);
 }
 
-static int is_same(const struct original *one, const struct original *other)
+/* By column and token; those of one value as they came. */
+static int by_value(const void *a, const void *b)
 {
-    return one->column == other->column && one->token.len == other->token.len &&
-           memcmp(one->token.at, other->token.at, one->token.len) == 0;
+    const struct original *one = a, *other = b;
+    int order = (one->column > other->column) - (one->column < other->column);
+    if (order == 0)
+        order = (one->token.len > other->token.len) - (one->token.len < other->token.len);
+    if (order == 0)
+        order = memcmp(one->token.at, other->token.at, one->token.len);
+    return order ? order : (one->token.at > other->token.at) - (one->token.at < other->token.at);
 }
 
-/* Add all people and their values, each once. */
+/* Add a person's values, each once. */
+static int add_values(struct job *job, struct original *values, size_t count)
+{
+    qsort(values, count, sizeof *values, by_value);
+    for (size_t i = 0; i < count; i++) {
+        const struct original *one = &values[i], *before = &values[i > 0 ? i - 1 : 0];
+        int known = i > 0 && one->column == before->column && one->token.len == before->token.len &&
+                    memcmp(one->token.at, before->token.at, one->token.len) == 0;
+        if (!known && !add_value(job, one))
+            return 0;
+    }
+    return 1;
+}
+
+/* Add all people and their values. */
 static int add_all(struct job *job, struct original *all)
 {
-    size_t person = 0; /* the first entry of the person at hand */
-    for (size_t i = 0; i < job->count; i++) {
-        int known = 0;
+    for (size_t i = 0; i < job->count; i++)
         if (!originals_entry(&job->from, job->entries[i], &all[i]))
             return 0;
-        if (i == 0 || memcmp(all[i].reference, all[person].reference, REFERENCE_BYTES) != 0) {
-            person = i;
-            if (!add_person(job, &all[i]))
-                return 0;
-        }
-        for (size_t before = person; before < i && !known; before++)
-            known = is_same(&all[before], &all[i]);
-        if (!known && !add_value(job, &all[i]))
+    for (size_t begin = 0, end = 0; begin < job->count; begin = end) {
+        while (end < job->count && memcmp(all[begin].reference, all[end].reference, REFERENCE_BYTES) == 0)
+            end++;
+        if (!add_person(job, &all[begin]) || !add_values(job, &all[begin], end - begin))
             return 0;
     }
     return 1;

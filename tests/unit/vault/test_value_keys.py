@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,27 @@ def test_each_value_of_a_new_person_is_sealed_once_under_their_key() -> None:
     again, more = keys.seal_new(range(keys.asked.size), kek)
     assert not {*elements(people.wrapped)} & {*elements(again.wrapped)}
     assert not {*elements(values.sealed)} & {*elements(more.sealed)}, "keys and nonces are new"
+
+
+def test_many_values_of_one_person_take_no_longer_than_those_of_many() -> None:
+    """A bot's first batch."""
+    count = 20_000
+
+    def seconds(name: str) -> float:
+        keys = keys_in(
+            [
+                {"user_id": name.format(i), "ip": "192.0.2.1", "device_id": str(i)}
+                for i in range(count)
+            ]
+        )
+        began = time.perf_counter()
+        _, values = keys.seal_new(range(keys.asked.size), WrappingKey(KEK))
+        took = time.perf_counter() - began
+        assert values.size == (2 * count if "{}" in name else count + 1)
+        return took
+
+    many = seconds("p{}")
+    assert seconds("p") < 5 * many
 
 
 def test_only_what_is_absent_is_sealed_in_any_order() -> None:
