@@ -33,13 +33,7 @@ class RateLimit:
 
     def try_take(self) -> bool:
         """Take the tokens of one poll; False, and none is taken, where there are too few."""
-        if not self._per_second:
-            return True
-        self._fill()
-        if self._tokens < self.ask:
-            return False
-        self._tokens -= self.ask
-        return True
+        return self._take(self.ask)
 
     async def take(self, given_up: Callable[[], bool]) -> bool:
         """Wait for the tokens of one poll, and take them; False once the poll is given up."""
@@ -54,13 +48,7 @@ class RateLimit:
 
         As `brought` and `try_take` do; False, with nothing taken or put back, if there are too few.
         """
-        if not self._per_second:
-            return True
-        self._fill()
-        if self._tokens < messages:
-            return False
-        self._tokens -= messages
-        return True
+        return self._take(messages)
 
     def wait_s(self) -> float:
         """Return how long it takes until there are enough tokens for one poll, in seconds."""
@@ -71,6 +59,15 @@ class RateLimit:
         if self._per_second:
             self._fill()
             self._tokens = min(self._most, self._tokens + max(0, self.ask - messages))
+
+    def _take(self, tokens: int) -> bool:
+        if not self._per_second:
+            return True
+        self._fill()
+        if self._tokens < tokens:
+            return False
+        self._tokens -= tokens
+        return True
 
     def _fill(self) -> None:
         now = time.monotonic()
