@@ -93,21 +93,15 @@ class OriginalColumns:
     ) -> dict[int, int]:
         """See `OriginalsPart`."""
         rows = zip(repeat(hash((salt, self._fields_id))), self._subjects, *self._values)
-        if left_out and (lines := left_out.get(self._target)):
-            each = list(map(_message_id, self._messages))
-            without = set(records_of(each, lines))
-            return {
-                hash(row): index
-                for index, (row, message_id) in enumerate(zip(rows, each, strict=False))
-                if index not in without and (chosen is None or message_id in chosen)
-            }
-        if chosen is None:
+        lines = left_out.get(self._target) if left_out else None
+        if chosen is None and not lines:
             return dict(zip(map(hash, rows), count()))
-        ids = map(_message_id, self._messages)
+        ids = list(map(_message_id, self._messages))
+        without = set(records_of(ids, lines)) if lines else ()
         return {
             hash(row): index
             for index, (row, message_id) in enumerate(zip(rows, ids, strict=False))
-            if message_id in chosen
+            if index not in without and (chosen is None or message_id in chosen)
         }
 
     def columns(
