@@ -18,7 +18,7 @@ from sqs2pg.message import Message
 from sqs2pg.pipeline.replay import Replayer
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.quarantine import Selection, entry, no_entry
-from sqs2pg.postgres.replay_ledger import Flip, SealedEntry, lock_entries
+from sqs2pg.postgres.replay_ledger import SealedEntry, lock_entries
 from sqs2pg.postgres.sqlstate import retryable
 
 BODY_BYTES_MAX = 32 * 2**20
@@ -82,8 +82,7 @@ class Amender(Replayer):
                 raise await self._gone(number)
             [(key, locked)] = entries.items()
             batch = await self._transform(entries, read)
-            flip = Flip(self._pipeline, entries, batch.events)
-            written, faults, marks = await self._write(batch, flip)
+            flip, _, faults, marks = await self._write(entries, batch)
             if faults:
                 raise _still_bad(number, faults[key])
             if flip.lost:
@@ -92,8 +91,6 @@ class Amender(Replayer):
                     code="not_in_ledger",
                     hint="`sqs2pg verify` shows what else is missing",
                 )
-            changes = self._targets.changes(sum(row.dropped for row in written))
-            await flip.note(self._session, written, faults, changes)
             if flip.done:
                 return None  # the note alone is committed
             anchor = await audit.append(

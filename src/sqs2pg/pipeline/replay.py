@@ -159,10 +159,7 @@ class Replayer:
             if not batch.taken:
                 return after  # another replay was faster: look again
             entries = {key: entries[key] for key in batch.taken}
-            flip = Flip(self._pipeline, entries, batch.events)
-            written, faults, marks = await self._write(batch, flip)
-            changes = self._targets.changes(sum(row.dropped for row in written))
-            await flip.note(self._session, written, faults, changes)
+            flip, written, faults, marks = await self._write(entries, batch)
         self._remember(marks)
         self.report.replayed += len(written)
         self.report.still_bad += len(faults) + len(flip.lost)
@@ -175,13 +172,14 @@ class Replayer:
         return max(entry.id for entry in entries.values())
 
     async def _write(
-        self, batch: _Transformed, flip: Flip
-    ) -> tuple[list[Row], dict[str, PermanentFault], Any]:
-        """Write a batch's rows in the transaction under way.
+        self, entries: Mapping[str, SealedEntry], batch: _Transformed
+    ) -> tuple[Flip, list[Row], dict[str, PermanentFault], Any]:
+        """Flip a batch's entries, write their rows and note both, in the transaction under way.
 
-        Returns the rows that are written, why the others stay quarantined, and what the vault
-        remembers after COMMIT.
+        Returns with the flip the rows that are written, why the others stay quarantined, and what
+        the vault remembers after COMMIT.
         """
+        flip = Flip(self._pipeline, entries, batch.events)
         _, written, rejected, marks = await write_slowly(
             self._session,
             batch.rows,
@@ -192,11 +190,12 @@ class Replayer:
             self._targets.held,
         )
         tables = {row.key: self._targets.name_of(row.target) for row in batch.rows}
-        return (
-            written,
-            batch.faults | {key: fault.permanent(tables[key]) for key, fault in rejected.items()},
-            marks,
-        )
+        faults = batch.faults | {
+            key: fault.permanent(tables[key]) for key, fault in rejected.items()
+        }
+        changes = self._targets.changes(sum(row.dropped for row in written))
+        await flip.note(self._session, written, faults, changes)
+        return flip, written, faults, marks
 
     def _remember(self, marks: Any) -> None:
         if self._vault is not None and marks is not None:
