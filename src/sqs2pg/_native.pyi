@@ -104,13 +104,13 @@ class FastPath:
     ) -> FastPath:
         """`nodes`: name, index (-1: a member), slot, kind, first child, children, group, whether
         any name below is known. `groups`: the node of an element, slots of its values. `targets`:
-        mode, group, slot and existence of the field in `when`, the values wanted, columns.
-        `layers`: of each envelope the names: whether it must be there, its use, its slot.
-        `attributes`: names of the message's own, which have the last of the `layer_slots`. `event`:
-        the slot of an event's name, the key of its HMAC, what stands before the name.
-        `drops`: slots of what goes to no column and is counted. `filters`: of what goes to no
-        table: slot, existence, the values wanted. `recovery`: where originals are kept, the slot of
-        the person's id, and the recoverable columns of the only target.
+        mode, group, slot and existence of the field in `when`, the values wanted, the same three of
+        `delete_when`, columns. `layers`: of each envelope the names: whether it must be there, its
+        use, its slot. `attributes`: names of the message's own, which have the last of the
+        `layer_slots`. `event`: the slot of an event's name, the key of its HMAC, what stands before
+        the name. `drops`: slots of what goes to no column and is counted. `filters`: of what goes
+        to no table: slot, existence, the values wanted. `recovery`: where originals are kept, the
+        slot of the person's id, and the recoverable columns of the only target.
 
         Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """
