@@ -115,10 +115,7 @@ class WrappingKey(SealingKey):
 
     def seal(self, plaintext: bytes, aad: bytes, last: bytes = b"") -> bytes:
         """Return the plaintext sealed, as `SealingKey.seal`. `last`: one of `nonces`."""
-        if self._left <= 0:
-            self._first, self._left = os.urandom(12), WRAPS_PER_KEY
-        self._left -= 1
-        nonce = self._first + (last or os.urandom(12))
+        nonce = self._first_half(1) + (last or os.urandom(12))
         return FORMAT + nonce + self.encrypt(nonce, plaintext, FORMAT + aad)
 
     def lend(self, wraps: int) -> tuple[bytes, bytes]:
@@ -126,10 +123,15 @@ class WrappingKey(SealingKey):
 
         As `seal` does it: format 1, and a last half drawn for each.
         """
+        first = self._first_half(wraps)
+        return self._value_key(first), first
+
+    def _first_half(self, wraps: int) -> bytes:
+        """Return the first half of the nonces of so many wraps."""
         if self._left <= 0:
             self._first, self._left = os.urandom(12), WRAPS_PER_KEY
         self._left -= wraps
-        return self._value_key(self._first), self._first
+        return self._first
 
     def _cipher(self, nonce: bytes) -> AESGCM:
         first = nonce[:12]
