@@ -46,7 +46,7 @@ CANCEL_S = 0.5
 """How long a cancelled batch may take to end before its connection is closed under it."""
 RELEASE_S = 2.0
 """What is kept of the grace period, at most half of it, to end and release what is not settled."""
-_LAST_S = 0.2
+LAST_S = 0.2
 """What each last step gets where the grace period is over already."""
 
 log = structlog.get_logger(__name__)
@@ -379,7 +379,7 @@ class Consumer:
         """
         if self._end_by is None:
             return self._settings.shutdown_grace_s
-        return max(_LAST_S, self._end_by - time.monotonic())
+        return max(LAST_S, self._end_by - time.monotonic())
 
     def _is_out_of_time(self) -> bool:
         """Whether what is left of the grace period is for the end."""

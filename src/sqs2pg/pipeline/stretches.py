@@ -15,7 +15,7 @@ from typing import Literal
 
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline.books_upkeep import Upkeep, keep_books
-from sqs2pg.pipeline.consumer import Consumer
+from sqs2pg.pipeline.consumer import LAST_S, Consumer
 from sqs2pg.pipeline.pause_watch import PauseWatch, Reader
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.postgres.pauses import Pause
@@ -23,7 +23,8 @@ from sqs2pg.telemetry.metrics import Metrics
 
 _FIRST_LOOKS = 3
 """How often a start tries to read whether the pipeline is paused."""
-_LAST_S = 0.2
+_LOOK_AGAIN_S = 0.2
+"""By how much the wait after each of them grows, seconds."""
 
 
 class Stretches:
@@ -78,7 +79,7 @@ class Stretches:
             return self.consumer.time_left_s()
         if not self._stopping.is_set():
             return self._grace_s
-        return max(_LAST_S, self._stopped_at + self._grace_s - time.monotonic())
+        return max(LAST_S, self._stopped_at + self._grace_s - time.monotonic())
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Consume until `stop`, or until the queue has been empty for `drain_settle_s` seconds.
@@ -106,7 +107,7 @@ class Stretches:
         for attempt in range(_FIRST_LOOKS):
             if await self._watch.look(self._reader()) or self._stopping.is_set():
                 return
-            await asyncio.sleep(attempt * _LAST_S)
+            await asyncio.sleep(attempt * _LOOK_AGAIN_S)
 
     async def _consume(self, drain_settle_s: float | None) -> bool:
         """Consume to the end of the stretch; return whether a pause ended it."""
