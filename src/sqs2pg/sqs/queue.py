@@ -64,7 +64,6 @@ class QueueSource:
         self._metrics = metrics
         self._leases = Leases()
         self._extensions: set[asyncio.Task[None]] = set()
-        self._polls_for = self._polls_max = 0
         self._reserved_messages = 0
         self._reserved_bytes = 0
         self._poll_bytes = _FIRST_POLL_BYTES
@@ -97,12 +96,8 @@ class QueueSource:
         An idle poll holds its connection for `wait_time_s`: with more, one queue's would keep
         another one from receiving.
         """
-        queues = self._in_flight.queues
-        if queues != self._polls_for:  # asked for at every reply, and hardly ever another number
-            share = self._client.polls.connections_max // queues
-            self._polls_for = queues
-            self._polls_max = max(1, min(self._settings.receivers_max, share))
-        return self._polls_max
+        share = self._client.polls.connections_max // self._in_flight.queues
+        return max(1, min(self._settings.receivers_max, share))
 
     @property
     def held_count(self) -> int:
