@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ import psycopg
 from sqs2pg.cli.embedded.sample_logins import logins
 
 from .contenders import pipeline as ours
-from .machine import commit, machine
+from .machine import short_stamp
 from .rig import BenchmarkError, Stand, open_rig
 
 BAD_SHARE = 0.001
@@ -60,12 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=3, help="evenly spread over the lines")
     options = parser.parse_args(arguments)
-    stamped = {
-        "measured": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": commit(),
-        "machine": machine(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+    stamped = short_stamp()
     with tempfile.TemporaryDirectory(prefix="sqs2pg-backfill-") as folder:
         file = Path(folder) / "logins-2024-05-06.jsonl.gz"
         with gzip.open(file, "wt", compresslevel=6) as stream:

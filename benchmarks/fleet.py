@@ -23,13 +23,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 
 from .contenders import pipeline as ours
-from .machine import commit, machine
+from .machine import short_stamp
 from .processes import cpu_s, peak_bytes
 from .rig import BenchmarkError, Rig, Stand, open_rig
 
@@ -49,12 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--idle-s", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3, help="of each rate; the median counts")
     options = parser.parse_args(arguments)
-    stamped = {
-        "measured": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": commit(),
-        "machine": machine(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+    stamped = short_stamp()
     with open_rig(settings={}) as rig:
         report = {"pipelines": options.pipelines, "messages": options.messages}
         report |= _idle(rig, options.pipelines, options.idle_s)

@@ -30,15 +30,23 @@ def stamp(rig: Rig, command: list[str], *, fsync: bool) -> dict[str, Any]:
     with psycopg.connect(rig.admin_url) as connection:
         [(postgres,)] = connection.execute("SHOW server_version").fetchall()
     return {
+        **short_stamp(),
         "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(command),
-        "commit": commit(),
-        "machine": machine(),
-        "load_before": round(os.getloadavg()[0], 2),
         "postgres": f"PostgreSQL {postgres}"
         + ("" if rig.postgres_pid is None else f", embedded, fsync {'on' if fsync else 'off'}"),
         "fsync_ms": fsync_ms(rig.folder),
         "versions": versions(),
+    }
+
+
+def short_stamp() -> dict[str, Any]:
+    """Return when and where something is measured, and the load before, for one line of JSON."""
+    return {
+        "measured": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": commit(),
+        "machine": machine(),
+        "load_before": round(os.getloadavg()[0], 2),
     }
 
 

@@ -25,7 +25,6 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from sqs2pg.pipeline.object_source import FETCHES_MAX
 from sqs2pg.sqs.s3 import ObjectStore
 
 from .contenders import pipeline as ours
-from .machine import commit, machine
+from .machine import short_stamp
 from .rig import BenchmarkError, Stand, open_rig
 
 BUCKET = "archive"
@@ -75,12 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=3, help="evenly spread over the lines")
     parser.add_argument("--objects", type=int, default=10_000, help=f"of {SMALL_LINES} lines each")
     options = parser.parse_args(arguments)
-    stamped = {
-        "measured": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": commit(),
-        "machine": machine(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+    stamped = short_stamp()
     with (
         tempfile.TemporaryDirectory(prefix="sqs2pg-objects-") as folder,
         servers(postgres=False) as local,

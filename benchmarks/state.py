@@ -22,16 +22,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import statistics
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from . import state_psql
 from .contenders import Contender, Launch, RunTarget
 from .contenders import pipeline as ours
-from .machine import commit, machine
+from .machine import short_stamp
 from .measure import Backlog, Run, drain
 from .rig import Rig, Stand, open_rig, run_command
 from .shapes import login_fields
@@ -180,12 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--runs", type=int, default=3, help="turns (3)")
     options = parser.parse_args(arguments)
-    stamp = {
-        "measured": datetime.now(UTC).isoformat(timespec="minutes"),
-        "commit": commit(),
-        "machine": machine(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+    stamp = short_stamp()
     names = ("append", *options.ways.split(","))
     if unknown := set(names) - {way.name for way in WAYS}:
         parser.error(f"no such way: {', '.join(sorted(unknown))}")
