@@ -30,7 +30,7 @@ import psycopg
 from .contenders import pipeline as ours
 from .machine import short_stamp
 from .processes import cpu_s, peak_bytes
-from .rig import BenchmarkError, Rig, Stand, open_rig
+from .rig import BenchmarkError, Rig, Stand, open_rig, run_command
 
 SETTLE_S = 5.0
 """After the start, before the idle time is measured."""
@@ -76,13 +76,9 @@ class Set:
 
     def command(self, *arguments: str) -> str:
         """Run a command on the folder; return its stdout. Raises BenchmarkError."""
-        line = [sys.executable, "-m", "sqs2pg", *arguments, "-c", str(self.folder)]
-        done = subprocess.run(
-            line, env=self.environment, capture_output=True, text=True, check=False
+        return run_command(
+            self.stand.target, *arguments, settings=self.folder, environment=self.environment
         )
-        if done.returncode:
-            raise BenchmarkError(f"sqs2pg {' '.join(arguments)}: {done.stderr.strip()[-500:]}")
-        return done.stdout
 
     def fill(self, messages: int) -> int:
         """Put messages on the queues, as many on each; return how many in all."""
@@ -94,7 +90,7 @@ class Set:
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run all in one process, which is stopped in good order."""
-        line = [sys.executable, "-m", "sqs2pg", "run", "-c", str(self.folder)]
+        line = ours.command("run", settings=self.folder)
         process = subprocess.Popen(line, env=self.environment, stderr=subprocess.DEVNULL)
         try:
             yield process

@@ -191,12 +191,12 @@ def _drain(
     Path(settings).write_text(case.settings)
     with rig.stand() as stand:
         if case.table != "user_logins":
-            run_command(stand.target, "migrate", settings=str(settings))
+            run_command(stand.target, "migrate", settings=settings)
         url = stand.target.queue_url
         for _ in range(bodies):
             stand.server.call("SendMessage", {"QueueUrl": url, "MessageBody": body})
         launch = Launch(
-            [*ours.command("run", "--drain")[:-1], str(settings)],
+            ours.command("run", "--drain", settings=settings),
             ours.environment(stand.target) | {"SQS2PG_NATIVE": EXECUTORS[executor]},
         )
         began = time.perf_counter()

@@ -141,14 +141,19 @@ class Rig:
         )
 
 
-def run_command(target: RunTarget, *arguments: str, settings: str = "/dev/null") -> str:
+def run_command(
+    target: RunTarget,
+    *arguments: str,
+    settings: Path | str = "/dev/null",
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Run a `sqs2pg` command on a target; return its stdout. Raises BenchmarkError.
 
-    `settings`: the settings file.
+    `settings`: the settings file, or a folder of them. `environment`: instead of the target's own.
     """
     done = subprocess.run(
-        [*ours.command(*arguments)[:-1], settings],
-        env=ours.environment(target),
+        ours.command(*arguments, settings=settings),
+        env=ours.environment(target) if environment is None else environment,
         capture_output=True,
         text=True,
         check=False,

@@ -193,7 +193,7 @@ def name_of(shape: str, native: str) -> str:
 def _contender(shape: Shape, native: str) -> Contender:
     def launch(target: RunTarget) -> Launch:
         return Launch(
-            [*ours.command("run", "--drain")[:-1], str(settings_file(shape, target.folder))],
+            ours.command("run", "--drain", settings=settings_file(shape, target.folder)),
             ours.environment(target) | {"SQS2PG_NATIVE": native},
         )
 
@@ -243,8 +243,7 @@ def _drain(rig: Rig, shape: Shape, contender: Contender, messages: int, plan: Su
 
 
 def _migrate(stand: Stand, shape: Shape) -> None:
-    file = str(settings_file(shape, stand.target.folder))
-    run_command(stand.target, "migrate", settings=file)
+    run_command(stand.target, "migrate", settings=settings_file(shape, stand.target.folder))
 
 
 def shares(section: ResultSection, shape: str, native: str, to: str) -> list[float]:

@@ -82,8 +82,8 @@ _TWINS = {"upsert_20": "psql_20", "upsert_100": "psql_100", "ignore": "psql_igno
 
 def _contender(way: Way) -> Contender:
     def launch(target: RunTarget) -> Launch:
-        file = str(_settings(way, target.folder))
-        return Launch([*ours.command("run", "--drain")[:-1], file], ours.environment(target))
+        drains = ours.command("run", "--drain", settings=_settings(way, target.folder))
+        return Launch(drains, ours.environment(target))
 
     return Contender(way.name, way.name, way.name, 0, launch)
 
@@ -102,7 +102,7 @@ def _measure(rig: Rig, way: Way, messages: int) -> Run:
         messages, table="state", people=round(messages * PEOPLE_PER_MESSAGE), counted=False
     )
     with rig.stand() as stand:
-        settings = str(_settings(way, stand.target.folder))
+        settings = _settings(way, stand.target.folder)
         run_command(stand.target, "migrate", settings=settings)
         if way.psql:
             return _measure_psql(stand, way, backlog)

@@ -26,9 +26,9 @@ def environment(target: RunTarget) -> dict[str, str]:
     return target.environment(**ours)
 
 
-def command(*arguments: str) -> list[str]:
-    """Return a `sqs2pg` command line that reads no settings file."""
-    return [sys.executable, "-m", "sqs2pg", *arguments, "-c", "/dev/null"]
+def command(*arguments: str, settings: Path | str = "/dev/null") -> list[str]:
+    """Return a `sqs2pg` command line with a settings file, or folder of them; without one: none."""
+    return [sys.executable, "-m", "sqs2pg", *arguments, "-c", str(settings)]
 
 
 def launch(target: RunTarget, workers: int, **more: str) -> Launch:
@@ -63,7 +63,7 @@ ONE_NESTED = Contender(
     says="`sqs2pg run --drain` with the built-in mapping's fields inside event.login",
     trial=50_000,
     launch=lambda target: Launch(
-        [*command("run", "--drain")[:-1], str(NESTED_MAPPING)], environment(target)
+        command("run", "--drain", settings=NESTED_MAPPING), environment(target)
     ),
     version=_version,
 )
