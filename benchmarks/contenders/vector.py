@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import binaries
-from .contender import NESTED, Contender, Launch, RunTarget
+from .contender import Launch, RunTarget
 
 BINARY = "vector"
 CONFIG = Path(__file__).with_name("vector.yaml")
@@ -24,29 +24,18 @@ OPTIONS = {
 }
 
 
-def _contender(name: str, title: str, login: str) -> Contender:
-    """`login`: the path of the login's fields in a body, with a dot at its end; empty: the top."""
-
-    def launch(target: RunTarget) -> Launch:
-        data = target.folder / "vector"
-        data.mkdir(exist_ok=True)
-        return Launch(
-            [BINARY, "--quiet", "--config", str(CONFIG)],
-            target.environment(VECTOR_DATA_FOLDER=str(data), LOGIN=login, **OPTIONS),
-        )
-
-    return Contender(
-        name=name,
-        title=title,
-        says="eight aws_sqs sources, remap with SHA-256, postgres sink of up to 2,000 rows, "
-        "acknowledged",
-        trial=20_000,
-        launch=launch,
-        missing=lambda: binaries.missing(BINARY),
-        version=lambda: binaries.version(BINARY),
-        ends=False,
+def _launch(target: RunTarget, login: str) -> Launch:
+    data = target.folder / "vector"
+    data.mkdir(exist_ok=True)
+    return Launch(
+        [BINARY, "--quiet", "--config", str(CONFIG)],
+        target.environment(VECTOR_DATA_FOLDER=str(data), LOGIN=login, **OPTIONS),
     )
 
 
-VECTOR = _contender("vector", "Vector", "")
-VECTOR_NESTED = _contender("vector-nested", "Vector, nested", NESTED)
+VECTOR, VECTOR_NESTED = binaries.flat_and_nested(
+    BINARY,
+    "Vector",
+    "eight aws_sqs sources, remap with SHA-256, postgres sink of up to 2,000 rows, acknowledged",
+    _launch,
+)
