@@ -33,7 +33,8 @@ from .processes import cpu_s, peak_bytes
 from .rig import BenchmarkError, Rig, Stand, open_rig, run_command
 
 SETTLE_S = 5.0
-"""After the start, before the idle time is measured."""
+"""After the start, before the idle time is measured: what a start leaves running, such as the first
+upkeep and the first long polls, is no event to wait for."""
 WAIT_S = 600.0
 TOOK = "SELECT extract(epoch FROM max(at) - min(at)) FROM sqs2pg.tally WHERE kind = 'batch'"
 WRITTEN = "SELECT coalesce(sum(written), 0)::bigint FROM sqs2pg.tally"
@@ -117,7 +118,7 @@ def _idle(rig: Rig, pipelines: int, idle_s: float) -> dict[str, Any]:
             pids = {"process": process.pid, "postgres": stand.postgres_pid}
             before = {n: cpu_s(p) or 0.0 if p else 0.0 for n, p in pids.items()}
             requests, began = stand.server.stats()["requests"], time.monotonic()
-            time.sleep(idle_s)
+            time.sleep(idle_s)  # this is what is measured
             took = time.monotonic() - began
             after = stand.server.stats()["requests"]
             shares = {
@@ -198,7 +199,7 @@ def _until(holds: Any, process: subprocess.Popen[bytes]) -> None:
     while not holds():
         if process.poll() is not None or time.monotonic() > late:
             raise BenchmarkError("the pipelines did not come so far")
-        time.sleep(0.1)
+        time.sleep(0.1)  # the database tells nobody of a commit; more often would load it
 
 
 def _tell(text: str) -> None:

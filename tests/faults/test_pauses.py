@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.waiting import until
+
 from .world import WAIT_S, World, users
 
 COUNT = 6_000
@@ -29,9 +31,8 @@ async def test_pauses_under_load_with_redeliveries_lose_and_double_nothing(world
         for turn in range(1, PAUSES + 1):
             await world.deleted(turn * COUNT // (PAUSES + 2))
             assert world.sql("SELECT changed FROM sqs2pg.pause(1, 'a test')") == [(True,)]
-            while not paused(world):
-                assert process.poll() is None
-                await asyncio.sleep(0.05)
+            await until(lambda: paused(world) or process.poll() is not None)
+            assert process.poll() is None
             [before] = world.sql("SELECT count(*) FROM sqs2pg.delivery")
             assert before < (COUNT,), "it was not paused under load"
             world.sql("SELECT sqs2pg.resume(1, 'done')")
