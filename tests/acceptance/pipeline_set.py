@@ -43,6 +43,7 @@ class PipelineSet:
         shell.environment["SQS2PG_STATUS__POLL_S"] = "0.5"
         self.folder = shell.folder / "pipelines"
         self.folder.mkdir()
+        self.options = ("-c", str(self.folder))
         self.urls: dict[str, str] = {}
         self.add("orders", ORDERS)
         self.add("logins", LOGINS)
@@ -73,7 +74,7 @@ class PipelineSet:
         shell = self.shell
         with self.log.open("w") as log:
             process = Popen(
-                [shell.python, "-m", "sqs2pg", "run", *(arguments or ("-c", str(self.folder)))],
+                [shell.python, "-m", "sqs2pg", "run", *(arguments or self.options)],
                 cwd=shell.folder,
                 env=shell.environment | {"SQS2PG_STATUS__BIND": bind} | environment,
                 text=True,

@@ -30,51 +30,52 @@ def pipelines(shell: Shell, sqs: Any) -> PipelineSet:
 def test_commands_take_a_folder_and_a_pipeline_s_name(
     pipelines: PipelineSet, shell: Shell, query: Query
 ) -> None:
-    folder = ("-c", str(pipelines.folder))
-    told = shell("migrate", *folder).out
+    told = shell("migrate", *pipelines.options).out
     assert "logins: registered pipeline logins for public.user_logins" in told
     assert "orders: registered pipeline orders for public.orders" in told
     assert query("SELECT count(DISTINCT name) FROM sqs2pg.pipeline") == [(2,)]
-    again = shell("migrate", *folder, "--pipeline", "orders").out
+    again = shell("migrate", *pipelines.options, "--pipeline", "orders").out
     assert again == "nothing to do: the database is up to date\n"
     assert "no pipeline is called nobody" in shell.error(
-        "migrate", *folder, "--pipeline", "nobody", code=2
+        "migrate", *pipelines.options, "--pipeline", "nobody", code=2
     )
 
-    report = shell("check", *folder, "--json", code=None).last
+    report = shell("check", *pipelines.options, "--json", code=None).last
     assert [one["pipeline"] for one in report["pipelines"]] == ["logins", "orders"]
     assert report["ok"] is all(one["ok"] for one in report["pipelines"])
-    one = shell("check", *folder, "--pipeline", "orders", "--json", code=None).last
+    one = shell("check", *pipelines.options, "--pipeline", "orders", "--json", code=None).last
     assert "pipelines" not in one
     assert any("into orders" in check["detail"] for check in one["checks"])
 
     pipelines.send("orders", ['{"id": 1}', '{"id": 2}', "no JSON"])
     pipelines.send("logins", [login(0)])
     for name in ("orders", "logins"):
-        shell("run", *folder, "--pipeline", name, "--drain")
-    report = shell("verify", *folder, "--json").last
+        shell("run", *pipelines.options, "--pipeline", name, "--drain")
+    report = shell("verify", *pipelines.options, "--json").last
     assert report["ok"] is True
     by_name = {one["pipeline"]: one for one in report["pipelines"]}
     assert (by_name["orders"]["written"], by_name["orders"]["quarantined"]) == (2, 1)
     assert (by_name["logins"]["written"], by_name["logins"]["quarantined"]) == (1, 0)
-    assert "no digest is kept" in shell.error("verify", "--deep", *folder, code=2)
+    assert "no digest is kept" in shell.error("verify", "--deep", *pipelines.options, code=2)
     orders = pipelines.folder / "orders.toml"
     orders.write_text(
         orders.read_text().replace('table = "orders"', 'table = "orders"\nkey = ["id"]')
     )
-    shell("migrate", *folder)
-    told = shell("verify", "--deep", *folder).out
+    shell("migrate", *pipelines.options)
+    told = shell("verify", "--deep", *pipelines.options).out
     assert told.index("logins:") < told.index("note: no digest is kept") < told.index("orders:")
     query("DELETE FROM orders WHERE id = 1")
-    told = shell("verify", *folder, code=1).out
+    told = shell("verify", *pipelines.options, code=1).out
     assert told.index("logins:") < told.index("the books balance") < told.index("orders:")
     assert told.endswith("the books do not balance\n")
-    assert shell("verify", *folder, "--pipeline", "logins", "--json").last["ok"] is True
+    assert shell("verify", *pipelines.options, "--pipeline", "logins", "--json").last["ok"] is True
 
-    [entry] = shell("quarantine", "list", *folder, "--pipeline", "orders", "--json").last
+    [entry] = shell("quarantine", "list", *pipelines.options, "--pipeline", "orders", "--json").last
     assert entry["reason"] == "not_json"
-    assert shell("quarantine", "list", *folder, "--pipeline", "logins", "--json").last == []
-    said = shell.error("quarantine", "list", *folder, code=2)
+    assert (
+        shell("quarantine", "list", *pipelines.options, "--pipeline", "logins", "--json").last == []
+    )
+    said = shell.error("quarantine", "list", *pipelines.options, code=2)
     assert "--pipeline: logins, orders" in said
 
 
@@ -82,15 +83,14 @@ def test_check_reports_each_file_and_other_commands_refuse_the_folder(
     pipelines: PipelineSet, shell: Shell
 ) -> None:
     (pipelines.folder / "broken.toml").write_text("unknown = 1\n")
-    folder = ("-c", str(pipelines.folder))
-    report = shell("check", *folder, "--json", code=1).last
+    report = shell("check", *pipelines.options, "--json", code=1).last
     found = {one["pipeline"]: one for one in report["pipelines"]}
     broken = found[str(pipelines.folder / "broken.toml")]
     assert broken["checks"][0]["status"] == "fail"
     assert "unknown setting unknown" in broken["checks"][0]["detail"]
     assert {"logins", "orders"} < set(found)
-    assert "unknown setting unknown" in shell.error("migrate", *folder, code=2)
-    said = shell.error("migrate", *folder, code=2, SQS2PG_SOURCE__QUEUE="q")
+    assert "unknown setting unknown" in shell.error("migrate", *pipelines.options, code=2)
+    said = shell.error("migrate", *pipelines.options, code=2, SQS2PG_SOURCE__QUEUE="q")
     assert "SQS2PG_SOURCE__QUEUE" in said
 
 
@@ -103,11 +103,10 @@ def test_a_folder_is_named_by_the_environment_too(pipelines: PipelineSet, shell:
 def test_one_process_drains_all_and_prints_one_document(
     pipelines: PipelineSet, shell: Shell, query: Query
 ) -> None:
-    folder = ("-c", str(pipelines.folder))
-    shell("migrate", *folder)
+    shell("migrate", *pipelines.options)
     pipelines.ids("orders", 0, 30)
     pipelines.send("logins", [*map(login, range(20)), "no JSON"])
-    report = shell("run", *folder, "--drain", "--json").last
+    report = shell("run", *pipelines.options, "--drain", "--json").last
     assert (report["received"], report["written"], report["quarantined"]) == (51, 50, 1)
     each = {one["pipeline"]: one for one in report["pipelines"]}
     assert (each["orders"]["written"], each["logins"]["written"]) == (30, 20)
@@ -121,21 +120,20 @@ def test_one_process_drains_all_and_prints_one_document(
     assert re.search(r"^in all: received 3: written 3,", said, re.MULTILINE)
     # One alone has the document that it always had.
     pipelines.ids("orders", 33, 3)
-    alone = shell("run", *folder, "--pipeline", "orders", "--drain", "--json").last
+    alone = shell("run", *pipelines.options, "--pipeline", "orders", "--drain", "--json").last
     assert alone["written"] == 3
     assert "pipelines" not in alone
-    assert shell("verify", *folder, "--json").last["ok"] is True
+    assert shell("verify", *pipelines.options, "--json").last["ok"] is True
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_drain_ends_with_the_worst_exit_code_and_drains_the_others(
-    pipelines: PipelineSet, shell: Shell, query: Query, workers: str
+    pipelines: PipelineSet, shell: Shell, workers: str
 ) -> None:
-    folder = ("-c", str(pipelines.folder))
-    shell("migrate", *folder)
+    shell("migrate", *pipelines.options)
     pipelines.add("not_migrated")
     pipelines.ids("orders", 0, 30)
-    ended = shell("run", *folder, "--drain", "--json", "--workers", workers, code=2)
+    ended = shell("run", *pipelines.options, "--drain", "--json", "--workers", workers, code=2)
     report = ended.last
     each = {one["pipeline"]: one for one in report["pipelines"]}
     assert (report["written"], each["orders"]["written"]) == (30, 30)
@@ -152,10 +150,9 @@ def test_a_drain_ends_with_the_worst_exit_code_and_drains_the_others(
 def test_one_that_fails_stops_alone_and_starts_again(
     pipelines: PipelineSet, shell: Shell, query: Query, workers: str
 ) -> None:
-    folder = ("-c", str(pipelines.folder))
-    shell("migrate", *folder)
+    shell("migrate", *pipelines.options)
     pipelines.add("late")
-    with pipelines.running(*folder, "--workers", workers) as process:
+    with pipelines.running(*pipelines.options, "--workers", workers) as process:
         wait_until(
             lambda: pipelines.ready() == {"orders": True, "logins": True, "late": False},
             during=process,
@@ -178,7 +175,7 @@ def test_one_that_fails_stops_alone_and_starts_again(
 
         wait_until(lambda: restart() is not None, during=process)
         assert (restart() or {})["code"] == "migrate"
-        shell("migrate", *folder)
+        shell("migrate", *pipelines.options)
         process.send_signal(signal.SIGHUP)  # else it waits for its turn
         pipelines.all_ready("late", "logins", "orders")
         pipelines.ids("late", 0, 5)
@@ -187,8 +184,7 @@ def test_one_that_fails_stops_alone_and_starts_again(
 
 
 def test_the_page_lists_all_and_has_one_for_each(pipelines: PipelineSet, shell: Shell) -> None:
-    folder = ("-c", str(pipelines.folder))
-    shell("migrate", *folder)
+    shell("migrate", *pipelines.options)
     with pipelines.running() as process:
         pipelines.all_ready("logins", "orders")
         status, page = pipelines.get("/")
@@ -218,13 +214,12 @@ def test_the_page_lists_all_and_has_one_for_each(pipelines: PipelineSet, shell: 
 def test_sighup_adds_removes_and_reads_files_again(
     pipelines: PipelineSet, shell: Shell, query: Query, workers: str
 ) -> None:
-    folder = ("-c", str(pipelines.folder))
-    shell("migrate", *folder)
-    with pipelines.running(*folder, "--workers", workers) as process:
+    shell("migrate", *pipelines.options)
+    with pipelines.running(*pipelines.options, "--workers", workers) as process:
         pipelines.all_ready("logins", "orders")
         started = len(pipelines.events("consuming"))
         third = pipelines.add("third")
-        shell("migrate", *folder)
+        shell("migrate", *pipelines.options)
         pipelines.ids("third", 0, 10)
         pipelines.ids("orders", 0, 10)
         (pipelines.folder / "logins.toml").unlink()
@@ -252,17 +247,16 @@ def test_sighup_adds_removes_and_reads_files_again(
         wait_until(lambda: query("SELECT count(*) FROM third") == [(30,)], during=process)
         wait_until(lambda: query("SELECT count(*) FROM orders") == [(20,)], during=process)
         pipelines.stop(process)
-    shell("verify", *folder)
+    shell("verify", *pipelines.options)
 
 
 def test_a_worker_that_is_killed_comes_back_with_its_pipelines(
     pipelines: PipelineSet, shell: Shell, query: Query
 ) -> None:
-    folder = ("-c", str(pipelines.folder))
     pipelines.add("third")
-    shell("migrate", *folder)
+    shell("migrate", *pipelines.options)
     names = ("logins", "orders", "third")
-    with pipelines.running(*folder, "--workers", "2") as process:
+    with pipelines.running(*pipelines.options, "--workers", "2") as process:
         pipelines.all_ready(*names)
         for round_ in range(2):
             tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
@@ -286,11 +280,10 @@ def test_a_worker_that_is_killed_comes_back_with_its_pipelines(
 
 
 def test_an_unusable_set_is_refused_at_the_start(pipelines: PipelineSet, shell: Shell) -> None:
-    folder = ("-c", str(pipelines.folder))
     for name, grace in (("orders", 5), ("logins", 6)):
         file = pipelines.folder / f"{name}.toml"
         file.write_text(f"shutdown_grace_s = {grace}\n{file.read_text()}")
-    said = told_error(shell("run", *folder, "--drain", code=2).err)
+    said = told_error(shell("run", *pipelines.options, "--drain", code=2).err)
     for part in ("orders.toml", "logins.toml", "shutdown_grace_s", "5", "6"):
         assert part in said
 
@@ -298,7 +291,7 @@ def test_an_unusable_set_is_refused_at_the_start(pipelines: PipelineSet, shell: 
 def test_a_table_that_is_locked_delays_no_other_pipeline(
     pipelines: PipelineSet, shell: Shell, query: Query, database: str
 ) -> None:
-    shell("migrate", "-c", str(pipelines.folder))
+    shell("migrate", *pipelines.options)
     bounds = {"SQS2PG_PROCESS__CONNECTIONS_MAX": "4"}
     with pipelines.running(**bounds) as process, psycopg.connect(database) as other:
         pipelines.all_ready("logins", "orders")
