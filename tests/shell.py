@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.forked_commands import ForkServer, fits
 
 RUN_S_MAX = 300  # one command, on a busy machine
@@ -101,6 +102,23 @@ class Shell:
         finally:
             process.kill()
             process.communicate(timeout=RUN_S_MAX)
+
+    @contextmanager
+    def serving(self, *arguments: str, **environment: str) -> Iterator[str]:
+        """`run` with a status server, at the address that is yielded; SIGTERM must end it well.
+
+        Its environment stays that of the shell, so that other commands find address and token.
+        What it printed is the end of the transcript.
+        """
+        with reserve_port() as hold:
+            address = f"127.0.0.1:{hold.getsockname()[1]}"
+            self.environment |= {"SQS2PG_STATUS__BIND": address} | environment
+            with self.running("run", *arguments) as process:
+                yield f"http://{address}"
+                process.terminate()
+                printed = process.communicate(timeout=60)
+                self.transcript += printed
+                assert process.returncode == 0, printed
 
     def error(self, *arguments: str, code: int, **environment: str) -> str:
         """Run a command that must fail with one error and one hint; return both as two lines."""

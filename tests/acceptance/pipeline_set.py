@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import urllib.error
 import urllib.request
 import uuid
@@ -14,6 +13,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.logins import send
 from tests.shell import Shell
 from tests.waiting import wait_until
@@ -67,12 +67,10 @@ class PipelineSet:
     @contextmanager
     def running(self, *arguments: str, **environment: str) -> Iterator[Popen[str]]:
         """Run the folder, or what `arguments` say, with its log in a file."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
-        bind = self.address.removeprefix("http://")
         shell = self.shell
-        with self.log.open("w") as log:
+        with reserve_port() as hold, self.log.open("w") as log:
+            bind = f"127.0.0.1:{hold.getsockname()[1]}"
+            self.address = f"http://{bind}"
             process = Popen(
                 [shell.python, "-m", "sqs2pg", "run", *(arguments or self.options)],
                 cwd=shell.folder,

@@ -22,7 +22,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from sqs2pg.cli.embedded.child_process import reserve_port
 from sqs2pg.settings.fields import USER_LOGINS
 from tests.logins import recurring_login
 from tests.shell import told_error
@@ -442,28 +441,12 @@ def test_a_drain_says_how_many_messages_are_left_isolated(
 
 @pytest.mark.usefixtures("migrated_database")
 def test_workers_answer_at_one_status_address(shell: Any, send: Send) -> None:
-    hold = reserve_port()
-    address = f"127.0.0.1:{hold.getsockname()[1]}"
-    command = subprocess.Popen(
-        [shell.python, "-m", "sqs2pg", "run", "--workers", "2"],
-        cwd=shell.folder,
-        env=shell.environment | {"SQS2PG_STATUS__BIND": address},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        report = wait_for_answer(
-            f"http://{address}/livez", lambda text: text.count("last_poll_s") == 2
-        )
+    with shell.serving("--workers", "2") as address:
+        report = wait_for_answer(f"{address}/livez", lambda text: text.count("last_poll_s") == 2)
         assert json.loads(report)["ok"] is True
         send([recurring_login(i) for i in range(300)])
         written = 'sqs2pg_messages_outcome_total{outcome="written",pipeline="user_logins"} 300.0'
-        wait_for_answer(f"http://{address}/metrics", lambda text: written in text)
-    finally:
-        command.terminate()
-        _, errors = command.communicate(timeout=60)
-        hold.close()
-    assert command.returncode == 0, errors
+        wait_for_answer(f"{address}/metrics", lambda text: written in text)
 
 
 @pytest.mark.usefixtures("migrated_database")

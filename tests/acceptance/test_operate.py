@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.logins import CANARIES, canary_login
 from tests.waiting import wait_for_answer
 
@@ -27,37 +26,18 @@ TOKEN = "a-secret-token-of-ours"
 @pytest.fixture
 def address(shell: Any, send: Send, migrated_database: str) -> Iterator[str]:
     """The status address of a pipeline that has processed ten messages, two of them bad."""
-    hold = reserve_port()
-    port = hold.getsockname()[1]
-    shell.environment |= {
-        "SQS2PG_STATUS__BIND": f"127.0.0.1:{port}",
-        "SQS2PG_STATUS__TOKEN": TOKEN,
-        "SQS2PG_STATUS__POLL_S": "0.2",
-    }
-    running = subprocess.Popen(
-        [shell.python, "-m", "sqs2pg", "run"],
-        cwd=shell.folder,
-        env=shell.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    status = {"SQS2PG_STATUS__TOKEN": TOKEN, "SQS2PG_STATUS__POLL_S": "0.2"}
+    with shell.serving(**status) as address:
         send([canary_login(i) for i in range(8)] + ["not json " + CANARIES[1]] * 2)
-        state = f"http://127.0.0.1:{port}/state"
         wanted = ('"written":8', '"quarantined":2', '"queue_visible_messages":0.0', '"workers":[{')
         wait_for_answer(
-            state,
+            f"{address}/state",
             lambda text: all(part in text for part in wanted),
             Authorization=f"Bearer {TOKEN}",
         )
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        running.terminate()
-        _, shown = running.communicate(timeout=60)
-        hold.close()
-    assert running.returncode == 0, shown
+        yield address
     for value in CANARIES:
-        assert value not in shown
+        assert value not in shell.transcript[-1]
 
 
 def test_top_shows_a_running_pipeline(shell: Any, address: str) -> None:

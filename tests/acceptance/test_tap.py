@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.logins import CANARIES, canary_login
 from tests.shell import Shell
 from tests.waiting import wait_for_answer, wait_until
@@ -22,22 +21,13 @@ TOKEN = "a-secret-token-of-ours"
 
 
 @contextmanager
-def running(shell: Shell, *arguments: str, **more: str) -> Iterator[str]:
+def running(shell: Shell, *arguments: str, tap: str = "true") -> Iterator[str]:
     """Run a pipeline; yield its status address once it is ready."""
-    hold = reserve_port()
-    address = f"127.0.0.1:{hold.getsockname()[1]}"
-    shell.environment |= {
-        "SQS2PG_STATUS__BIND": address,
-        "SQS2PG_STATUS__TOKEN": TOKEN,
-        "SQS2PG_STATUS__TAP": "true",
-    } | more
-    with hold, shell.running("run", *arguments) as process:
-        wait_for_answer(f"http://{address}/readyz", lambda text: '"ok":true' in text)
-        yield f"http://{address}"
-        process.terminate()
-        _, shown = process.communicate(timeout=60)
-        assert process.returncode == 0, shown
-        assert not any(value in shown for value in CANARIES)
+    status = {"SQS2PG_STATUS__TOKEN": TOKEN, "SQS2PG_STATUS__TAP": tap}
+    with shell.serving(*arguments, **status) as address:
+        wait_for_answer(f"{address}/readyz", lambda text: '"ok":true' in text)
+        yield address
+    assert not any(value in shell.transcript[-1] for value in CANARIES)
 
 
 def read(address: str, **headers: str) -> Any:
@@ -92,7 +82,7 @@ def test_nobody_without_the_token_sees_a_row_and_off_is_said(shell: Shell) -> No
             read(address)
         refused.value.close()
         assert "its token" in shell.error("tap", address, code=1, SQS2PG_STATUS__TOKEN="")
-    with running(shell, SQS2PG_STATUS__TAP="false") as address:
+    with running(shell, tap="false") as address:
         with pytest.raises(urllib.error.HTTPError, match="404") as missing:
             read(address, Authorization=f"Bearer {TOKEN}")
         missing.value.close()
