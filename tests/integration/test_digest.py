@@ -22,8 +22,9 @@ from sqs2pg.postgres.verify import VerifyReport, verify
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from tests.integration import vault_support
+from tests.integration.state_support import write
 from tests.integration.support import Assemble, opened, rows
-from tests.integration.test_state_tables import FIELDS, TABLE, UPSERT, delete, order, write
+from tests.integration.test_state_tables import FIELDS, TABLE, UPSERT, delete, order
 from tests.integration.test_vault_rotation import forget, rekey
 from tests.integration.vault_support import ON, login_of, message, rotate
 

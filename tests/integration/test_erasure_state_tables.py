@@ -13,8 +13,8 @@ from sqs2pg.cli.forget import erase_people
 from sqs2pg.message import RowChanges
 from sqs2pg.settings import Settings
 from sqs2pg.vault.erase import Erased
+from tests.integration.state_support import write
 from tests.integration.support import Assemble, opened, rows
-from tests.integration.test_state_tables import write
 from tests.integration.test_targets import balanced
 from tests.integration.vault_support import ON, rotate
 from tests.waiting import until

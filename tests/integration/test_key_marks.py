@@ -15,8 +15,9 @@ from sqs2pg.mapping.conversions import converter_of
 from sqs2pg.mapping.key_marks import mark_form
 from sqs2pg.message import RowChanges
 from sqs2pg.settings import Field
+from tests.integration.state_support import write
 from tests.integration.support import Assemble, rows
-from tests.integration.test_state_tables import DELETES, write
+from tests.integration.test_state_tables import DELETES
 from tests.integration.test_targets import balanced
 
 Case = tuple[str, dict[str, Any], list[Any]]

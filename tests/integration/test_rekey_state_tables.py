@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from sqs2pg.cli.keys import _refuse_split_keys
 from sqs2pg.errors import SettingsError
-from sqs2pg.message import Message, Outcome, SystemAttributes
-from sqs2pg.pipeline.processor import Processor
+from sqs2pg.message import Outcome
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.compile_subjects import recoverable_columns
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.vault.rekey import Rekeyed, Rekeyer
+from tests.integration.state_support import process
 from tests.integration.support import opened, rows
 from tests.integration.test_targets import balanced
 from tests.integration.vault_support import keys_of, rotate
@@ -63,15 +61,6 @@ def chosen_with(settings: MakeSettings, **sink: Any) -> Settings:
 
 def cart(version: int | None, state: str | None, who: str = "ann", **more: Any) -> str:
     return json.dumps({"who": who, "shop": "s", "version": version, "state": state} | more)
-
-
-async def process(processor: Processor, bodies: Sequence[str]) -> list[Outcome]:
-    now_ms = time.time_ns() // 10**6
-    messages = [
-        Message(str(uuid4()), "", body, SystemAttributes(now_ms + number))
-        for number, body in enumerate(bodies)
-    ]
-    return await processor.process(messages)
 
 
 async def write(chosen: Settings, *bodies: str) -> None:

@@ -16,8 +16,8 @@ from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
+from tests.integration.state_support import write
 from tests.integration.support import Assemble, opened, rows
-from tests.integration.test_state_tables import write
 from tests.integration.test_targets import balanced
 from tests.integration.vault_support import login_of
 

@@ -27,6 +27,7 @@ from sqs2pg.postgres.target_copy import TargetCopy
 from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
+from tests.integration.state_support import process, write
 from tests.integration.support import Assemble, opened, receive, rows, send
 from tests.integration.test_targets import balanced
 from tests.waiting import until
@@ -46,29 +47,10 @@ UPSERT: dict[str, Any] = {
     "newer": "version",
 }
 ALL = "SELECT order_id, version, state, total::text FROM orders ORDER BY 1"
-Written = tuple[list[Outcome], RowChanges]
 
 
 def order(id_: str, version: int | None, state: str | None = None, **more: Any) -> str:
     return json.dumps({"id": id_, "version": version, "state": state} | more)
-
-
-async def process(processor: Processor, bodies: Sequence[str]) -> list[Outcome]:
-    now_ms = time.time_ns() // 10**6
-    messages = [
-        Message(str(uuid4()), "", body, SystemAttributes(now_ms + number))
-        for number, body in enumerate(bodies)
-    ]
-    return await processor.process(messages)
-
-
-async def write(ready: Pipeline, *bodies: str) -> Written:
-    """Process bodies in one batch, as sent one after the other; return what became of them."""
-    processor = ready.processors[0]
-    before = processor.rows
-    outcomes = await process(processor, bodies)
-    done = RowChanges(*(now - was for now, was in zip(processor.rows, before, strict=True)))
-    return outcomes, done
 
 
 @pytest.fixture

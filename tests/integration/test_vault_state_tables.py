@@ -15,8 +15,8 @@ from sqs2pg.native import extension
 from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.vault.reveal import reveal
+from tests.integration.state_support import process
 from tests.integration.support import Assemble, opened, rows
-from tests.integration.test_state_tables import process
 from tests.integration.vault_support import ON, keys_of
 from tests.waiting import until
 

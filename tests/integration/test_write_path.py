@@ -17,8 +17,8 @@ from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.runners.assembly import Processing, assemble_processors
 from sqs2pg.settings import Settings
+from tests.integration.state_support import write
 from tests.integration.support import Assemble, rows
-from tests.integration.test_state_tables import write
 from tests.integration.test_targets import balanced
 from tests.integration.test_vault_rotation import forget
 from tests.integration.vault_support import ON, login_of
