@@ -13,6 +13,9 @@ from typing import Any
 WAIT_S = 120.0
 """The longest wait: only a test that fails waits so long, on a machine that does much else."""
 _PAUSE_S = 0.02
+BLOCKED = """SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+"""How many sessions of this database wait for a lock."""
 
 
 async def until(

@@ -22,6 +22,7 @@ import pytest
 from tests.logins import login
 from tests.runtime_api import Answer, Sandbox, record, sandbox
 from tests.shell import Shell
+from tests.waiting import BLOCKED, wait_until
 
 SECRET = "203.0.113.77"
 LOCK_S = 1
@@ -173,9 +174,7 @@ def test_a_crash_in_the_middle_loses_nothing_and_doubles_nothing(
         assert function.invoke(batch(dict.fromkeys(ids(1), "before"))).failures == []
         with holding(database, "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE"):
             function.api.offer(event, 30.0)
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            while query(waiting) == [(0,)]:
-                assert function.process.poll() is None, function.log
+            wait_until(lambda: query(BLOCKED) != [(0,)], during=function.process)
             function.process.send_signal(signal.SIGKILL)
             function.process.wait()
     with start() as function:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.vault_support import login_of
 from tests.logins import login
-from tests.waiting import wait_until
+from tests.waiting import BLOCKED, wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
@@ -170,11 +170,11 @@ def test_an_amendment_that_is_killed_has_not_happened_and_may_be_made_again(
     with psycopg.connect(database) as holder:
         holder.execute("SELECT FROM sqs2pg.audit_head FOR UPDATE")
         with shell.running(*amend) as process:
-            wait_until(lambda: blocked(query), during=process)
+            wait_until(lambda: query(BLOCKED) != [(0,)], during=process)
             process.kill()
             process.communicate(timeout=60)
         holder.rollback()
-    wait_until(lambda: not blocked(query))
+    wait_until(lambda: query(BLOCKED) == [(0,)])
     [(rows, acts)] = query(
         "SELECT (SELECT count(*) FROM user_logins), (SELECT count(*) FROM sqs2pg.audit)"
     )
@@ -184,12 +184,3 @@ def test_an_amendment_that_is_killed_has_not_happened_and_may_be_made_again(
     assert query("SELECT user_id FROM user_logins") == [("u3",)]
     assert query("SELECT act FROM sqs2pg.audit") == [("amend",)]
     assert shell("verify", "--json").last["differences"] == []
-
-
-def blocked(query: Query) -> bool:
-    """Whether a session of this database waits for a lock."""
-    [(count,)] = query(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return bool(count)

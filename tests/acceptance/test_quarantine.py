@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.logins import login
-from tests.waiting import wait_until
+from tests.waiting import BLOCKED, wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
@@ -132,7 +132,7 @@ def test_no_body_is_shown_before_its_act_is_committed(
         holder.execute("SELECT FROM sqs2pg.audit_head FOR UPDATE")
         arguments = ("quarantine", "show", "1", "--unseal", "--reason", "x")
         with shell.running(*arguments) as process:
-            wait_until(lambda: blocked(query), during=process)
+            wait_until(lambda: query(BLOCKED) != [(0,)], during=process)
             process.kill()
             out, _ = process.communicate(timeout=WAIT_S)
         assert out == ""
@@ -240,7 +240,7 @@ def test_a_replay_killed_midway_and_run_again_doubles_nothing(
     with psycopg.connect(database) as holder:
         holder.execute("SELECT pg_advisory_xact_lock(42)")
         with shell.running("quarantine", "replay", "--all") as process:
-            wait_until(lambda: blocked(query), during=process)
+            wait_until(lambda: query(BLOCKED) != [(0,)], during=process)
             process.kill()
             process.communicate(timeout=WAIT_S)
         assert process.returncode == -9
@@ -255,15 +255,6 @@ def test_a_replay_killed_midway_and_run_again_doubles_nothing(
     assert (verified["written"], verified["quarantined"]) == (600, 0)
     acts = query("SELECT subject FROM sqs2pg.audit ORDER BY sequence")
     assert acts[0] == ("pipeline 1, 600 quarantine entries: all",), "recorded, though it was killed"
-
-
-def blocked(query: Query) -> bool:
-    """Whether a session of this database waits for a lock."""
-    [(count,)] = query(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return bool(count)
 
 
 def test_the_anchor_of_an_act_is_logged_and_verify_holds_the_audit_to_it(

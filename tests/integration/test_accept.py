@@ -17,12 +17,11 @@ from tests.integration.support import Assemble, receive, rows, send
 from tests.integration.test_targets import ROUTES, balanced, order
 from tests.integration.vault_support import login_of
 from tests.logins import login
-from tests.waiting import until
+from tests.waiting import BLOCKED, until
 
 TARGET = "public.user_logins"
 ACCEPT = "`sqs2pg verify --accept --reason TEXT`"
 ACTS = "SELECT act, subject, reason, ticket, role = session_user FROM sqs2pg.audit ORDER BY 1, 2"
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
 
 
@@ -157,7 +156,7 @@ async def test_two_that_accept_at_once_move_the_baseline_once(
             )
             await batch.execute("LOCK TABLE sqs2pg.target IN ROW EXCLUSIVE MODE")
             both = [asyncio.create_task(accept(database, number)) for _ in range(2)]
-            await until(lambda: rows(database, WAITING) == [(2,)])
+            await until(lambda: rows(database, BLOCKED) == [(2,)])
             await batch.rollback()
         ended = await asyncio.gather(*both, return_exceptions=True)
         faults = [one for one in ended if isinstance(one, FatalFault)]

@@ -26,7 +26,7 @@ from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, opened, rows
 from tests.integration.vault_support import login_of
 from tests.logins import login
-from tests.waiting import until
+from tests.waiting import BLOCKED, until
 
 MakeSettings = Callable[..., Settings]
 USERS = "SELECT user_id FROM user_logins ORDER BY user_id"
@@ -35,10 +35,6 @@ ENTRIES = (
 )
 ACTS = "SELECT act, subject, reason, ticket FROM sqs2pg.audit ORDER BY sequence"
 SENT_MS = 1_790_000_000_000
-BLOCKED = (
-    "SELECT count(*) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
 
 
 def message(body: str, **attributes: str) -> Message:

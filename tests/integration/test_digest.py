@@ -27,6 +27,7 @@ from tests.integration.support import Assemble, opened, rows
 from tests.integration.test_state_tables import FIELDS, TABLE, UPSERT, delete, order
 from tests.integration.test_vault_rotation import forget, rekey
 from tests.integration.vault_support import ON, login_of, message, rotate
+from tests.waiting import BLOCKED, until
 
 MakeSettings = Callable[..., Settings]
 KEPT = UPSERT
@@ -193,10 +194,7 @@ async def test_it_begins_between_two_batches(
             )
             async with opened(chosen) as session:
                 task = asyncio.create_task(migrate(session, chosen))
-                waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-                while rows(database, waiting) == [(0,)]:
-                    assert not task.done()
-                    await asyncio.sleep(0)
+                await until(lambda: rows(database, BLOCKED) != [(0,)], during=task)
                 batch.commit()
                 await task
         await write(ready, order("a", 1))

@@ -17,11 +17,10 @@ from sqs2pg.vault.erase import Erased
 from tests.integration.support import Assemble, opened, rows
 from tests.integration.test_vault_rotation import forget, rekey
 from tests.integration.vault_support import ON, message, rotate, write
+from tests.waiting import BLOCKED, until
 
 MakeSettings = Callable[..., Settings]
 BY_DATE = {"sink": {"partition_by": "create_date"}}
-WAITING = """SELECT count(*) FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND datname = current_database()"""
 THEIRS = "SELECT count(*) FROM user_logins WHERE user_id = 'ann'"
 CLEARED = """SELECT count(*), count(masked_ip), count(DISTINCT user_id) FROM user_logins
 WHERE user_id <> 'bob'"""
@@ -41,9 +40,7 @@ async def prepared(chosen: Settings, database: str, before: str = "") -> None:
 
 async def while_it_waits(database: str, work: asyncio.Task[Any], holder: Any) -> Any:
     """Commit the holder's transaction once the work waits for it; return the work's result."""
-    while rows(database, WAITING) == [(0,)]:
-        assert not work.done()
-        await asyncio.sleep(0)
+    await until(lambda: rows(database, BLOCKED) != [(0,)], during=work)
     holder.commit()
     return await work
 

@@ -17,7 +17,7 @@ from tests.integration.state_support import write
 from tests.integration.support import Assemble, opened, rows
 from tests.integration.test_targets import balanced
 from tests.integration.vault_support import ON, rotate
-from tests.waiting import until
+from tests.waiting import BLOCKED, until
 
 MASK = {"mask": "pseudonymize", "recover": True}
 VERSION = {"source": "v", "column": "version", "type": "bigint"}
@@ -364,11 +364,9 @@ async def test_an_old_version_that_comes_beside_the_erasure_waits_for_it(
         async with other.transaction():
             await other.execute("SELECT FROM things WHERE user_id = 'ann' FOR UPDATE")
             erasing = asyncio.create_task(erase(chosen, "ann"))
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            waiting += " AND datname = current_database()"
-            await until(lambda: rows(database, waiting) == [(1,)], during=erasing)
+            await until(lambda: rows(database, BLOCKED) == [(1,)], during=erasing)
             writing = asyncio.create_task(write(ready, thing("ann", 4)))
-            await until(lambda: rows(database, waiting) == [(2,)], during=writing)
+            await until(lambda: rows(database, BLOCKED) == [(2,)], during=writing)
         report = await erasing
         _, done = await writing
         assert report.rows_deleted == 1

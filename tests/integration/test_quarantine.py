@@ -32,6 +32,7 @@ from sqs2pg.settings import Settings
 from tests.integration.support import Assemble, keep_ledger_days, opened, rows
 from tests.integration.vault_support import keys_of
 from tests.logins import login
+from tests.waiting import BLOCKED, until
 
 MakeSettings = Callable[..., Settings]
 ALL = Selection()
@@ -90,10 +91,6 @@ USERS = "SELECT user_id FROM user_logins ORDER BY user_id"
 OPEN = (
     "SELECT id, reason, detail, attempts FROM sqs2pg.quarantine"
     " WHERE replayed_at IS NULL ORDER BY id"
-)
-BLOCKED = (
-    "SELECT count(*) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
 ACTS = "SELECT act, subject, reason, ticket FROM sqs2pg.audit ORDER BY sequence"
 
@@ -461,8 +458,7 @@ async def test_two_replays_at_once_need_no_ledger_to_write_once(
     with psycopg.connect(database) as holder:
         holder.execute("SELECT pg_advisory_xact_lock(42)")
         both = asyncio.gather(*(replay_selected(settings(), Selection(ids=(1,))) for _ in range(2)))
-        while rows(database, BLOCKED) != [(2,)]:
-            await asyncio.sleep(0)
+        await until(lambda: rows(database, BLOCKED) == [(2,)])
         holder.rollback()
         reports = await both
     assert sorted(report.replayed for report in reports) == [0, 1]

@@ -32,6 +32,7 @@ from sqs2pg.vault.rewrap import Rewrapper
 from sqs2pg.vault.seal import ValueSealer
 from tests.integration.support import Assemble, opened, rows
 from tests.integration.vault_support import ON, keys_of, message, rotate, write
+from tests.waiting import BLOCKED, until
 
 MakeSettings = Callable[..., Settings]
 TOKENS = "SELECT user_id, masked_ip, masked_device_id FROM user_logins ORDER BY user_id, 2, 3"
@@ -297,8 +298,6 @@ async def test_a_value_that_a_message_stores_meanwhile_is_kept_once(
     [late] = rows(
         database, f"DELETE FROM pii.value WHERE field = 'ip' AND token ~ '^v2' RETURNING {columns}"
     )
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    waiting += " AND datname = current_database()"
     async with opened(chosen) as session:
         keyring = await verify_fingerprints(session, keys_of(chosen))
         work = Rekeyer(session, keyring, recoverable_columns(chosen, keyring))
@@ -307,9 +306,7 @@ async def test_a_value_that_a_message_stores_meanwhile_is_kept_once(
                 f"INSERT INTO pii.value ({columns}) VALUES (%s, %s, %s, %s, %s, %s)", late
             )
             task = asyncio.create_task(work.rekey_values())
-            while not rows(database, waiting):
-                assert not task.done()
-                await asyncio.sleep(0)
+            await until(lambda: rows(database, BLOCKED) != [(0,)], during=task)
             batch.commit()
         await task
     assert rows(database, "SELECT DISTINCT left(token, 3) FROM pii.value") == [("v2_",)]
