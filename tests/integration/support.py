@@ -50,6 +50,13 @@ def rows(database: str, query: str) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+def trigger_on(table: str, column: str, who: str, what: str) -> str:
+    """Return the trigger that does `what`, in PL/pgSQL, for rows whose column matches `who`."""
+    return f"""CREATE FUNCTION checks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.{column} ~ '{who}' THEN {what}; END IF; RETURN NEW; END $$;
+CREATE TRIGGER checks BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION checks()"""
+
+
 def keep_ledger_days(database: str, days: int) -> None:
     """Record a retention of the ledger that the settings would refuse, because SQS keeps longer."""
     check = "ALTER TABLE sqs2pg.pipeline DROP CONSTRAINT pipeline_ledger_retention_days_check"

@@ -25,15 +25,12 @@ from sqs2pg.runners.assembly import assemble_replay
 from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.sqs.wire import OutgoingMessage
-from tests.integration.support import Assemble, rows, send
+from tests.integration.support import Assemble, rows, send, trigger_on
 from tests.logins import login
 from tests.waiting import until
 
 WRITTEN = "SELECT count(*) FROM user_logins"
 BAD = "u7"
-TRIGGER = """CREATE FUNCTION checks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF NEW.user_id ~ '{who}' THEN {what}; END IF; RETURN NEW; END $$;
-CREATE TRIGGER checks BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION checks()"""
 SLEEPS = "PERFORM pg_sleep(30)"
 READS = "PERFORM FROM missing_table"
 FAULTS = [
@@ -45,7 +42,7 @@ FAULTS = [
 
 
 def spoil(database: str, what: str, who: str = f"^{BAD}$") -> None:
-    rows(database, TRIGGER.format(who=who, what=what))
+    rows(database, trigger_on("user_logins", "user_id", who, what))
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from sqs2pg.pipeline.totals import Totals
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
-from tests.integration.support import Assemble, opened, receive, rows, send
+from tests.integration.support import Assemble, opened, receive, rows, send, trigger_on
 from tests.integration.test_object_lines import replay
 from tests.s3_events import lines, of, of_objects
 
@@ -24,10 +24,9 @@ IDS = "SELECT id FROM t ORDER BY id"
 REASONS = "SELECT reason, detail FROM sqs2pg.quarantine ORDER BY id"
 LEDGER = "SELECT outcome::text, count(*) FROM sqs2pg.delivery GROUP BY 1 ORDER BY 1"
 PROGRESS = "SELECT line, finished_at IS NOT NULL FROM sqs2pg.backfill ORDER BY line"
-TRIGGER = """CREATE FUNCTION checks() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF NEW.id ~ '{who}' THEN {what}; END IF; RETURN NEW; END $$;
-CREATE TRIGGER checks BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION checks()"""
-CHECK = "ALTER TABLE t ADD CONSTRAINT no_bad CHECK (id !~ '{who}')"
+BAD = "^(007|030)$"
+CHECK = f"ALTER TABLE t ADD CONSTRAINT no_bad CHECK (id !~ '{BAD}')"
+READS = "PERFORM FROM missing"
 NAMES = [f"{i:03}" for i in range(40)]
 
 
@@ -47,10 +46,10 @@ async def drain(ready: Pipeline) -> Totals:
 
 REFUSALS = [
     pytest.param(CHECK, "23514 no_bad", id="constraint"),
-    pytest.param(TRIGGER.replace("{what}", "PERFORM 1 / 0"), "22012", id="division by zero"),
-    pytest.param(TRIGGER.replace("{what}", "RAISE SQLSTATE '57014'"), "57014", id="times out"),
-    pytest.param(TRIGGER.replace("{what}", "PERFORM FROM missing"), "42P01", id="missing table"),
-    pytest.param(TRIGGER.replace("{what}", "RAISE SQLSTATE 'XX000'"), "XX000", id="internal"),
+    pytest.param(trigger_on("t", "id", BAD, "PERFORM 1 / 0"), "22012", id="division by zero"),
+    pytest.param(trigger_on("t", "id", BAD, "RAISE SQLSTATE '57014'"), "57014", id="times out"),
+    pytest.param(trigger_on("t", "id", BAD, READS), "42P01", id="missing table"),
+    pytest.param(trigger_on("t", "id", BAD, "RAISE SQLSTATE 'XX000'"), "XX000", id="internal"),
 ]
 
 
@@ -63,7 +62,7 @@ async def test_a_line_that_postgresql_refuses_is_one_entry_and_the_others_are_wr
     refuse: str,
     state: str,
 ) -> None:
-    rows(database, refuse.format(who="^(007|030)$"))
+    rows(database, refuse)
     chosen = of_objects(bucket)
     async with pipeline(**chosen) as ready:
         await send(ready, [of(bucket.put_object(Key="k", Body=lines(NAMES)))])
@@ -113,7 +112,7 @@ async def test_where_nothing_is_taken_no_line_is_set_aside(
     pipeline: Assemble, database: str, bucket: Any
 ) -> None:
     """The table is at fault: the notification waits, as any message does."""
-    rows(database, TRIGGER.format(who=".", what="PERFORM FROM missing"))
+    rows(database, trigger_on("t", "id", ".", READS))
     async with pipeline(**of_objects(bucket)) as ready:
         await send(ready, [of(bucket.put_object(Key="k", Body=lines(NAMES)))])
         totals = await drain(ready)
@@ -146,7 +145,7 @@ async def test_where_nobody_tries_again_one_failure_is_enough(
     pipeline: Assemble, database: str, bucket: Any
 ) -> None:
     """As in Lambda and in a replay; and what was set aside is known when it is read again."""
-    rows(database, TRIGGER.format(who="^0[02]7$", what="PERFORM FROM missing"))
+    rows(database, trigger_on("t", "id", "^0[02]7$", READS))
     async with pipeline(**of_objects(bucket)) as ready:
         objects = ready.processors[0].objects
         assert objects is not None
