@@ -53,14 +53,25 @@ def query(postgres15: str) -> Callable[..., list[tuple[Any, ...]]]:
     return run
 
 
-def left_in_sessions(pgbouncer: str, pooler: Any) -> set[tuple[Any, ...]]:
+@pytest.fixture
+def shell(make_shell: Callable[[str], Any], pgbouncer: str) -> Any:
+    """The shell of a pipeline that gets to its database through the pooler."""
+    return make_shell(pgbouncer)
+
+
+@pytest.fixture
+def left_in_sessions(pgbouncer: str, pooler: Any) -> Callable[[], set[tuple[Any, ...]]]:
     """What the pooler's server sessions keep beyond their transactions; each is queried twice."""
-    found: set[tuple[Any, ...]] = set()
-    with psycopg.connect(pgbouncer) as connection:
-        for _ in range(2 * pooler.size):
-            found.update(connection.execute(SESSION).fetchall())
-            connection.rollback()
-    return found
+
+    def find() -> set[tuple[Any, ...]]:
+        found: set[tuple[Any, ...]] = set()
+        with psycopg.connect(pgbouncer) as connection:
+            for _ in range(2 * pooler.size):
+                found.update(connection.execute(SESSION).fetchall())
+                connection.rollback()
+        return found
+
+    return find
 
 
 def good_users() -> list[tuple[str]]:
@@ -94,13 +105,8 @@ def test_the_pooler_hands_the_transactions_of_one_client_to_different_servers(
 
 
 def test_migrate_drain_and_verify(
-    make_shell: Callable[[str], Any],
-    pgbouncer: str,
-    pooler: Any,
-    query: Callable[..., Any],
-    tmp_path: Path,
+    shell: Any, left_in_sessions: Callable[[], Any], query: Callable[..., Any], tmp_path: Path
 ) -> None:
-    shell = make_shell(pgbouncer)
     done = shell("migrate").out
     assert "applied migration 0001" in done
     assert shell("migrate").out != done, "a second time there is nothing to apply"
@@ -116,7 +122,7 @@ def test_migrate_drain_and_verify(
     assert len(shell("quarantine", "list", "--json").last) == BAD
     assert {row["active"] for row in shell("keys", "list", "--json").last} == {True}
     assert sorted(query("SELECT user_id FROM user_logins")) == sorted(good_users())
-    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert left_in_sessions() == {(None, 0, 0)}
 
 
 STATE = """[sink]
@@ -138,15 +144,10 @@ type = "bigint"
 
 
 def test_versions_meet_in_whatever_session_they_are_staged(
-    make_shell: Callable[[str], Any],
-    pgbouncer: str,
-    pooler: Any,
-    query: Callable[..., Any],
-    tmp_path: Path,
+    shell: Any, left_in_sessions: Callable[[], Any], query: Callable[..., Any], tmp_path: Path
 ) -> None:
     """A session has the staging table of earlier batches, or makes one; none has their rows."""
     (tmp_path / "orders.toml").write_text(STATE)
-    shell = make_shell(pgbouncer)
     shell.environment["SQS2PG_CONFIG"] = str(tmp_path / "orders.toml")
     shell("migrate")
     query("CREATE UNIQUE INDEX ON orders (order_id)")
@@ -171,7 +172,7 @@ def test_versions_meet_in_whatever_session_they_are_staged(
     assert shell("verify", "--json").last["ok"]
     assert not shell("verify", "--deep", "--json", code=1).last["ok"]
     shell("verify", "--deep", "--accept", "--reason", "corrected by hand")
-    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert left_in_sessions() == {(None, 0, 0)}
 
 
 SECURE = """ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
@@ -181,13 +182,8 @@ CREATE POLICY counts ON user_logins FOR SELECT USING (true)"""
 
 
 def test_rows_that_copy_does_not_write_are_staged_in_any_session(
-    make_shell: Callable[[str], Any],
-    pgbouncer: str,
-    pooler: Any,
-    query: Callable[..., Any],
-    tmp_path: Path,
+    shell: Any, left_in_sessions: Callable[[], Any], query: Callable[..., Any], tmp_path: Path
 ) -> None:
-    shell = make_shell(pgbouncer)
     shell("migrate")
     query(SECURE)
     bodies = [json.dumps({"user_id": f"u{number}"}) for number in range(600)]
@@ -198,32 +194,26 @@ def test_rows_that_copy_does_not_write_are_staged_in_any_session(
     assert (done["written"], done["quarantined"], done["released"]) == (599, 1, 0)
     assert query("SELECT count(*), count(DISTINCT user_id) FROM user_logins") == [(599, 599)]
     assert shell("verify", "--json").last["ok"]
-    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert left_in_sessions() == {(None, 0, 0)}
 
 
 def test_a_backfill_claim_ends_with_its_transaction(
-    make_shell: Callable[[str], Any], pgbouncer: str, pooler: Any, tmp_path: Path
+    shell: Any, left_in_sessions: Callable[[], Any], tmp_path: Path
 ) -> None:
-    shell = make_shell(pgbouncer)
     shell("migrate")
     files = [write_logins(tmp_path / f"{part}.jsonl", COUNT, part / 100) for part in range(3)]
     done = shell("backfill", *files, "--json").last
     assert (done["files"], done["lines"]) == (3, 3 * COUNT)
-    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert left_in_sessions() == {(None, 0, 0)}
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"user_id": "u"}\n' * 99)[:-9])
     shell.error("backfill", str(tmp_path / "cut.jsonl.gz"), code=1)
-    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert left_in_sessions() == {(None, 0, 0)}
     assert shell("backfill", *files, "--json").last["skipped"] == 3
 
 
 def test_people_are_shown_rekeyed_and_erased(
-    make_shell: Callable[[str], Any],
-    pgbouncer: str,
-    pooler: Any,
-    query: Callable[..., Any],
-    tmp_path: Path,
+    shell: Any, left_in_sessions: Callable[[], Any], query: Callable[..., Any], tmp_path: Path
 ) -> None:
-    shell = make_shell(pgbouncer)
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
     shell("migrate")
     shell("send", "--file", write_logins(tmp_path / "logins.jsonl", 100, 0))
@@ -239,14 +229,13 @@ def test_people_are_shown_rekeyed_and_erased(
     assert (report["found"], report["not_found_lines"]) == (2, [3])
     assert query(f"SELECT count(*) FROM user_logins WHERE user_id IN ('{one}', '{two}')") == [(0,)]
     assert shell("verify", "--json").last["ok"] is True
-    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert left_in_sessions() == {(None, 0, 0)}
     assert query("SELECT count(*) FROM pg_class WHERE relpersistence = 't'") == [(0,)]
 
 
 def test_ledger_days_that_are_missing_are_attached_by_a_running_pipeline(
-    make_shell: Callable[[str], Any], pgbouncer: str, query: Callable[..., Any], tmp_path: Path
+    shell: Any, query: Callable[..., Any], tmp_path: Path
 ) -> None:
-    shell = make_shell(pgbouncer)
     shell("migrate")
     today = datetime.now(UTC).date()
     lost = {f"delivery_{today + timedelta(days=ahead):%Y%m%d}" for ahead in (0, 1)}
@@ -315,13 +304,8 @@ def test_a_connection_that_the_pooler_refuses_is_one_error_and_one_hint(
 
 
 def test_a_pause_reaches_workers_whatever_session_they_read_it_in(
-    make_shell: Callable[[str], Any],
-    pgbouncer: str,
-    pooler: Any,
-    query: Callable[..., Any],
-    tmp_path: Path,
+    shell: Any, left_in_sessions: Callable[[], Any], query: Callable[..., Any], tmp_path: Path
 ) -> None:
-    shell = make_shell(pgbouncer)
     shell("migrate")
     states = "SELECT array_agg(DISTINCT state), count(*) FROM sqs2pg.worker"
     (tmp_path / "logins.jsonl").write_text("\n".join(logins(100, seed=SEED, bad_share=0)))
@@ -340,4 +324,4 @@ def test_a_pause_reaches_workers_whatever_session_they_read_it_in(
         process.communicate(timeout=60)
     assert process.returncode == 0
     assert shell("verify", "--json").last["ok"]
-    assert left_in_sessions(pgbouncer, pooler) == {(None, 0, 0)}
+    assert left_in_sessions() == {(None, 0, 0)}
