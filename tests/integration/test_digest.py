@@ -232,7 +232,7 @@ async def filled(chosen: Settings, messages: list[Message]) -> None:
 @pytest.mark.parametrize("more", [{}, {"partition_by": "create_date"}], ids=["plain", "parts"])
 @pytest.mark.parametrize("delete_rows", [False, True])
 async def test_erasures_are_followed(
-    settings: MakeSettings, database: str, more: dict[str, str], delete_rows: bool
+    settings: MakeSettings, more: dict[str, str], delete_rows: bool
 ) -> None:
     chosen = settings(**ON, sink=LOGINS | more)
     await filled(chosen, PEOPLE)

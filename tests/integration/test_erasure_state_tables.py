@@ -51,7 +51,12 @@ def table(database: str, columns: str, key: str) -> None:
     rows(database, f"CREATE TABLE things ({columns}, PRIMARY KEY ({key}))")
 
 
-PERSON_TABLE = "user_id text, version bigint, masked_ip text", "user_id"
+PEOPLE: dict[str, Any] = {"sink": SINK, "vault": VAULT, "field": PERSON_FIELDS}
+
+
+@pytest.fixture
+def person_table(database: str, migrated_database: str) -> None:
+    table(database, "user_id text, version bigint, masked_ip text", "user_id")
 
 
 @pytest.fixture
@@ -62,11 +67,11 @@ def erase(settings: Callable[..., Settings]) -> Any:
     return run
 
 
+@pytest.mark.usefixtures("person_table")
 @pytest.mark.parametrize("masked", [False, True])
 async def test_where_the_key_is_the_person_the_row_goes_and_stays_away(
-    pipeline: Assemble, database: str, erase: Any, masked: bool, migrated_database: str
+    pipeline: Assemble, database: str, erase: Any, masked: bool
 ) -> None:
-    table(database, *PERSON_TABLE)
     person = PERSON_FIELDS[0] | (MASK if masked else {})
     chosen = {"sink": SINK, "vault": VAULT, "field": [person, *PERSON_FIELDS[1:]]}
     async with pipeline(**chosen) as ready:
@@ -94,40 +99,38 @@ async def test_where_the_key_is_the_person_the_row_goes_and_stays_away(
         assert act.endswith(", 1 rows deleted")
 
 
+@pytest.mark.usefixtures("person_table")
 async def test_a_tombstone_holds_nothing_personal(
-    pipeline: Assemble, database: str, erase: Any, migrated_database: str
+    pipeline: Assemble, database: str, erase: Any
 ) -> None:
-    table(database, *PERSON_TABLE)
-    chosen = {"sink": SINK, "vault": VAULT, "field": PERSON_FIELDS}
-    async with pipeline(**chosen) as ready:
+    async with pipeline(**PEOPLE) as ready:
         await write(ready, thing("ann", 5))
         [(reference,)] = rows(database, "SELECT subject FROM pii.subject_key")
-        await erase(chosen, "ann")
+        await erase(PEOPLE, "ann")
         [(key,)] = rows(database, "SELECT encode(key, 'hex') FROM sqs2pg.tombstone")
         assert key != reference.hex
         assert b"ann".hex() not in key
 
 
+@pytest.mark.usefixtures("person_table")
 async def test_a_row_without_a_version_is_remembered_as_the_oldest(
-    pipeline: Assemble, database: str, erase: Any, migrated_database: str
+    pipeline: Assemble, database: str, erase: Any
 ) -> None:
-    table(database, *PERSON_TABLE)
-    chosen = {"sink": SINK, "vault": VAULT, "field": PERSON_FIELDS}
-    async with pipeline(**chosen) as ready:
+    async with pipeline(**PEOPLE) as ready:
         await write(ready, thing("ann", None))
-        await erase(chosen, "ann")
+        await erase(PEOPLE, "ann")
         assert rows(database, TOMBSTONES) == [(16, "null")]
         assert (await write(ready, thing("ann", None)))[1] == SUPERSEDED
         assert (await write(ready, thing("ann", 0)))[1] == INSERTED
-        await erase(chosen, "ann")
+        await erase(PEOPLE, "ann")
         assert rows(database, TOMBSTONES) == [(16, "0")]
 
 
+@pytest.mark.usefixtures("person_table")
 @pytest.mark.parametrize("sink", [{"newer": ""}, {"newer": "", "mode": "ignore"}])
 async def test_without_versions_a_later_message_is_a_new_persons(
-    pipeline: Assemble, database: str, erase: Any, sink: dict[str, Any], migrated_database: str
+    pipeline: Assemble, database: str, erase: Any, sink: dict[str, Any]
 ) -> None:
-    table(database, *PERSON_TABLE)
     chosen = {"sink": SINK | sink, "vault": VAULT, "field": PERSON_FIELDS}
     async with pipeline(**chosen) as ready:
         await write(ready, thing("ann", 5))
@@ -188,15 +191,14 @@ async def test_the_person_may_be_part_of_the_key(
         assert await balanced(database, ready.sink_plan.id, deep=True)
 
 
+@pytest.mark.usefixtures("person_table")
 async def test_a_person_is_remembered_over_a_rotation(
     pipeline: Assemble,
     settings: Callable[..., Settings],
     database: str,
     erase: Any,
-    migrated_database: str,
 ) -> None:
     """Their rows have old and new tokens, and their tombstone is found under either."""
-    table(database, *PERSON_TABLE)
     fields = [PERSON_FIELDS[0] | MASK, *PERSON_FIELDS[1:]]
     chosen = {"sink": SINK, "vault": VAULT, "field": fields}
     async with pipeline(**chosen) as ready:
@@ -277,11 +279,11 @@ async def test_rows_may_be_deleted_instead(
         assert await balanced(database, ready.sink_plan.id, deep=True)
 
 
+@pytest.mark.usefixtures("person_table")
 async def test_what_came_before_is_not_kept_where_a_column_is_null(
-    pipeline: Assemble, database: str, erase: Any, migrated_database: str
+    pipeline: Assemble, database: str, erase: Any
 ) -> None:
     """In one batch: an old version of an erased person, and a newer one that lacks the address."""
-    table(database, *PERSON_TABLE)
     chosen = {"sink": SINK | {"keep_if_null": True}, "vault": VAULT, "field": PERSON_FIELDS}
     async with pipeline(**chosen) as ready:
         await write(ready, thing("ann", 5))
@@ -292,10 +294,10 @@ async def test_what_came_before_is_not_kept_where_a_column_is_null(
         assert rows(database, "SELECT count(*) FROM pii.value") == [(0,)]
 
 
+@pytest.mark.usefixtures("person_table")
 async def test_a_record_that_deletes_and_an_erasure_share_tombstones(
-    pipeline: Assemble, database: str, erase: Any, migrated_database: str
+    pipeline: Assemble, database: str, erase: Any
 ) -> None:
-    table(database, *PERSON_TABLE)
     sink = SINK | {"delete_when": {"field": "op", "equals": "delete"}}
     chosen = {"sink": sink, "vault": VAULT, "field": PERSON_FIELDS}
     async with pipeline(**chosen) as ready:
@@ -335,35 +337,32 @@ CREATE TABLE things_2 PARTITION OF things FOR VALUES IN ('2')""",
         assert await balanced(database, ready.sink_plan.id, deep=True)
 
 
+@pytest.mark.usefixtures("person_table")
 async def test_a_dry_run_counts_what_would_be_deleted(
     pipeline: Assemble,
     settings: Callable[..., Settings],
     database: str,
-    migrated_database: str,
 ) -> None:
-    table(database, *PERSON_TABLE)
-    chosen = {"sink": SINK, "vault": VAULT, "field": PERSON_FIELDS}
-    async with pipeline(**chosen) as ready:
+    async with pipeline(**PEOPLE) as ready:
         await write(ready, thing("ann", 5))
-        report = await erase_people(settings(**chosen), ["ann"], "a test", "", dry_run=True)
+        report = await erase_people(settings(**PEOPLE), ["ann"], "a test", "", dry_run=True)
         assert (report.rows_deleted, report.rows_changed, report.totals["rows"]) == (1, 0, 1)
         assert report.tables_deleted == ["public.things"]
         assert rows(database, TOMBSTONES) == []
         assert rows(database, "SELECT count(*) FROM things") == [(1,)]
 
 
+@pytest.mark.usefixtures("person_table")
 async def test_an_old_version_that_comes_beside_the_erasure_waits_for_it(
-    pipeline: Assemble, database: str, erase: Any, migrated_database: str
+    pipeline: Assemble, database: str, erase: Any
 ) -> None:
     """A batch that has begun before the row is deleted looks for tombstones only afterwards."""
-    table(database, *PERSON_TABLE)
-    chosen = {"sink": SINK, "vault": VAULT, "field": PERSON_FIELDS}
-    async with pipeline(**chosen) as ready, opened(ready.settings) as other:
+    async with pipeline(**PEOPLE) as ready, opened(ready.settings) as other:
         await write(ready, thing("ann", 5))
         # Holds up the erasure after it has locked the table, at the row that it deletes.
         async with other.transaction():
             await other.execute("SELECT FROM things WHERE user_id = 'ann' FOR UPDATE")
-            erasing = asyncio.create_task(erase(chosen, "ann"))
+            erasing = asyncio.create_task(erase(PEOPLE, "ann"))
             await until(lambda: rows(database, BLOCKED) == [(1,)], during=erasing)
             writing = asyncio.create_task(write(ready, thing("ann", 4)))
             await until(lambda: rows(database, BLOCKED) == [(2,)], during=writing)
@@ -404,7 +403,7 @@ async def test_a_person_is_remembered_in_every_spelling(
     named: str,
     migrated_database: str,
 ) -> None:
-    table(database, PERSON_TABLE[0].replace("user_id text", f"user_id {column}"), "user_id")
+    table(database, f"user_id {column}, version bigint, masked_ip text", "user_id")
     fields = [PERSON_FIELDS[0] | person, *PERSON_FIELDS[1:]]
     source = fields[0]["source"]
     vault = VAULT | {"subject": source[0] if isinstance(source, list) else source}

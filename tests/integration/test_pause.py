@@ -221,7 +221,7 @@ async def test_a_share_of_bad_messages_above_the_limit_pauses_the_pipeline(
 
 
 async def test_no_more_messages_come_per_second_than_the_settings_allow(
-    pipeline: Assemble, database: str
+    pipeline: Assemble,
 ) -> None:
     rate, seconds = 20.0, 4.0
     async with pipeline(source={"messages_per_second_max": rate}) as ready:
