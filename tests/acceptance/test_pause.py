@@ -19,9 +19,7 @@ from tests.waiting import BLOCKED, wait_until
 Query = Callable[..., list[tuple[Any, ...]]]
 Send = Callable[[list[str]], list[str]]
 
-ONCALL = """GRANT USAGE ON SCHEMA sqs2pg TO {0};
-GRANT SELECT ON sqs2pg.migration, sqs2pg.pipeline, sqs2pg.target, sqs2pg.pause TO {0};
-GRANT EXECUTE ON FUNCTION sqs2pg.pause(integer, text), sqs2pg.resume(integer, text) TO {0}"""
+RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 
 
 @pytest.mark.usefixtures("migrated_database")
@@ -69,7 +67,8 @@ def test_only_the_owner_pauses_and_whoever_it_grants_that_to(
     with login_of(database) as conninfo:
         role = psycopg.conninfo.conninfo_to_dict(conninfo)["user"]
         try:
-            query(ONCALL.format(role))
+            grants = re.findall(r"^ +(GRANT .+) TO oncall;$", RUNBOOK.read_text(), re.MULTILINE)
+            query(";".join(f"{grant} TO {role}" for grant in grants))
             done = shell("pause", "--json", DATABASE_URL=conninfo, SQS2PG_SINK__DSN=conninfo).last
             assert done["by"] == role
             shell("resume", DATABASE_URL=conninfo, SQS2PG_SINK__DSN=conninfo)
