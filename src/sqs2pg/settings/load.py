@@ -6,18 +6,17 @@ secret.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import SettingsError, nearest
 from sqs2pg.settings.rules import check_columns, cross_check
 from sqs2pg.settings.sections import Settings
 
@@ -105,12 +104,13 @@ def _stem_of(path: Path) -> str:
 def read_file(path: Path) -> dict[str, Any]:
     """Return the tree of a settings file, whose names are known. Raises SettingsError."""
     tree = _read(path)
-    if tree:  # describing the settings' types is most of the work here
-        _check_names(tree, Settings, str(path), ())
+    _check_names(tree, Settings, str(path), ())
     return tree
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # only here: the settings may come from the environment alone
+
     try:
         with path.open("rb") as stream:
             return tomllib.load(stream)
@@ -139,18 +139,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def _sections() -> dict[str, type[msgspec.Struct]]:
-    return {
-        info.name: info.type.cls
-        for info in _info(Settings)
-        if isinstance(info.type, msgspec.inspect.StructType)
-    }
+    return {info.name: info.type for info in _info(Settings) if _is_struct(info.type)}
 
 
 @functools.cache
-def _info(section: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
-    described = msgspec.inspect.type_info(section)
-    assert isinstance(described, msgspec.inspect.StructType)
-    return described.fields
+def _info(section: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    # Of one section alone: `msgspec.inspect` would describe all that is in it, which takes long.
+    return msgspec.structs.fields(section)
 
 
 # Read from the environment by the key provider or by `load`; they are not keys of the file.
@@ -196,10 +191,8 @@ def _split_lists(tree: dict[str, Any]) -> None:
         if not isinstance(values, dict):
             continue
         for info in _info(kind):
-            value, type_ = values.get(info.name), info.type
-            if isinstance(type_, msgspec.inspect.Metadata):
-                type_ = type_.type
-            if isinstance(type_, msgspec.inspect.VarTupleType) and isinstance(value, str):
+            value = values.get(info.name)
+            if isinstance(value, str) and get_origin(_bare(info.type)) is tuple:
                 values[info.name] = [word.strip() for word in value.split(",") if word.strip()]
 
 
@@ -228,34 +221,39 @@ def _check_names(
         if key not in known:
             raise _unknown(prefix + key, prefix, list(known), origin)
         inner = known[key]
-        if isinstance(inner, msgspec.inspect.UnionType):
-            [*structs] = [t for t in inner.types if isinstance(t, msgspec.inspect.StructType)]
-            inner = structs[0] if structs else inner
-        if isinstance(inner, msgspec.inspect.StructType) and isinstance(value, Mapping):
-            _check_names(value, inner.cls, origin, (*at, key))
+        if isinstance(inner, UnionType):
+            inner = next(filter(_is_struct, get_args(inner)), inner)
+        if _is_struct(inner) and isinstance(value, Mapping):
+            _check_names(value, inner, origin, (*at, key))
         elif (items := _items(inner)) and isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, Mapping):
                     _check_names(item, items, origin, (*at, f"{key}[{index}]"))
 
 
-def _items(kind: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
+def _items(kind: Any) -> type[msgspec.Struct] | None:
     """Return the struct of a list of tables; None for any other type."""
-    if not isinstance(kind, msgspec.inspect.VarTupleType):
-        return None
-    item = kind.item_type
-    if isinstance(item, msgspec.inspect.Metadata):
-        item = item.type
-    return item.cls if isinstance(item, msgspec.inspect.StructType) else None
+    kind = _bare(kind)
+    item = _bare(get_args(kind)[0]) if get_origin(kind) is tuple else None
+    return item if _is_struct(item) else None
+
+
+def _bare(kind: Any) -> Any:
+    """Return a type without its constraints and description."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _unknown(
     key: str, prefix: str, known: list[str], origin: str = "the environment"
 ) -> SettingsError:
     # Compared without the common prefix, which would make any two names look alike.
-    near = difflib.get_close_matches(key.removeprefix(prefix), known, n=1, cutoff=0.5)
+    near = nearest(key.removeprefix(prefix), known, cutoff=0.5)
     hint = (
-        f"did you mean {prefix}{near[0]}?"
+        f"did you mean {prefix}{near}?"
         if near
         else f"known: {', '.join(prefix + name for name in sorted(known))}"
     )
